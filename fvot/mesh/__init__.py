@@ -1,0 +1,4 @@
+"""Meshes: from points and cells to one rank's arrays."""
+from .mesh import Mesh
+
+__all__ = ["Mesh"]

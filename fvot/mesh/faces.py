@@ -1,0 +1,367 @@
+"""From points and cells to faces and geometry, in the file's numbering.
+
+A *half-face* is a face seen from one of its cells; two half-faces with the same points are an
+inner face, a lonely one lies on the boundary. Normals point from the left cell (the smaller
+number) to the right one, and out of the domain on the boundary.
+"""
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..errors import MeshError
+
+LINE, TRIANGLE, POLYGON, QUAD, TETRA, HEXAHEDRON, WEDGE, PYRAMID = 3, 5, 7, 9, 10, 12, 13, 14   # VTK's numbers
+KIND = {"line": LINE, "triangle": TRIANGLE, "polygon": POLYGON, "quad": QUAD, "tetra": TETRA,
+        "hexahedron": HEXAHEDRON, "wedge": WEDGE, "pyramid": PYRAMID}
+NAME = {kind: name for name, kind in KIND.items()}
+DIMENSION = {LINE: 1, TRIANGLE: 2, POLYGON: 2, QUAD: 2, TETRA: 3, HEXAHEDRON: 3, WEDGE: 3, PYRAMID: 3}
+N_CORNERS = {LINE: 2, TRIANGLE: 3, QUAD: 4, TETRA: 4, HEXAHEDRON: 8, WEDGE: 6, PYRAMID: 5}
+FACES = {      # corners of each face, counter-clockwise seen from outside (VTK's cells)
+    TETRA: ((0, 2, 1), (0, 1, 3), (1, 2, 3), (0, 3, 2)),
+    HEXAHEDRON: ((0, 3, 2, 1), (4, 5, 6, 7), (0, 1, 5, 4), (1, 2, 6, 5), (2, 3, 7, 6), (3, 0, 4, 7)),
+    WEDGE: ((0, 2, 1), (3, 4, 5), (0, 1, 4, 3), (1, 2, 5, 4), (2, 0, 3, 5)),
+    PYRAMID: ((0, 3, 2, 1), (0, 1, 4), (1, 2, 4), (2, 3, 4), (3, 0, 4)),
+}
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Points and the cells between them: cell k has the points corners[start[k]:start[k + 1]]."""
+
+    points: np.ndarray          # (dim, n_points)
+    kind: np.ndarray            # (n_cells,) VTK's number of the cell type
+    start: np.ndarray           # (n_cells + 1,)
+    corners: np.ndarray         # (start[-1],)
+
+    @property
+    def dim(self):
+        return len(self.points)
+
+    @property
+    def n_cells(self):
+        return len(self.kind)
+
+    def of_kind(self, kind):
+        """Numbers of the cells of one kind, and their corners (n_corners, n)."""
+        cell = np.flatnonzero(self.kind == kind)
+        return cell, self.corners[self.start[cell] + np.arange(N_CORNERS[kind])[:, None]]
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Inner faces first, then the boundary faces, sorted by name."""
+
+    left: np.ndarray            # (n_faces,) the cell that the normal leaves
+    right: np.ndarray           # (n_faces,) the cell that it enters; -1 on the boundary
+    vertices: np.ndarray        # (1, 2, 3 or 4, n_faces) points; -1 where a triangle stands among quadrilaterals
+    area: np.ndarray            # (n_faces,)
+    normal: np.ndarray          # (dim, n_faces) unit vectors
+    center: np.ndarray          # (dim, n_faces) centroids
+    boundary: dict = field(default_factory=dict)     # name -> slice of boundary faces
+
+    @property
+    def n_inner(self):
+        return int(np.searchsorted(-self.right, 1))    # right is >= 0, then -1
+
+
+def connect(points, blocks):
+    """`Cells` from points (dim, n_points) and blocks [(type name, connectivity), ...], checked.
+
+    Raises `MeshError` for points that are not finite, unknown cell types, point numbers out of
+    range, repeated points in a cell, no cells, or cells of different dimensions.
+    """
+    points = np.ascontiguousarray(points, float)
+    bad = np.flatnonzero(~np.isfinite(points).all(axis=0))
+    if len(bad):
+        raise MeshError(f"point {bad[0]} is {points[:, bad[0]]}: coordinates must be finite numbers "
+                        f"({len(bad)} points are not)")
+    kinds, counts, corners = [], [], []
+    for name, connectivity in blocks:
+        kind = _kind(name)
+        rows = [np.asarray(row, np.int64) for row in connectivity] if kind == POLYGON else \
+            np.asarray(connectivity, np.int64)
+        count = np.array([len(row) for row in rows], np.int64)
+        if kind != POLYGON and len(count) and (rows.ndim != 2 or rows.shape[1] != N_CORNERS[kind]):
+            raise MeshError(f"a {name} has {N_CORNERS[kind]} points; the connectivity has shape {rows.shape}")
+        if kind == POLYGON and len(count) and count.min() < 3:
+            raise MeshError(f"polygon {count.argmin()} has {count.min()} points: it needs at least 3")
+        kinds.append(np.full(len(count), kind, np.uint8))
+        counts.append(count)
+        corners.append(np.concatenate(rows) if len(count) else np.empty(0, np.int64))
+    kind, count = np.concatenate(kinds or [[]]), np.concatenate(counts or [[]]).astype(np.int64)
+    if not len(kind):
+        raise MeshError("the mesh has no cells")
+    cells = Cells(points, kind, np.concatenate([[0], np.cumsum(count)]), np.concatenate(corners))
+    _check_corners(cells)
+    return cells
+
+
+def _kind(name):
+    name = "polygon" if name.startswith("polygon") else name
+    if name not in KIND:
+        raise MeshError(f"cell type {name!r} is not supported; these are: {', '.join(KIND)}")
+    return KIND[name]
+
+
+def _check_corners(cells):
+    dimensions = {DIMENSION[kind] for kind in np.unique(cells.kind)}
+    if dimensions != {cells.dim}:
+        raise MeshError(f"cells of dimension {sorted(dimensions)} on points of dimension {cells.dim}: "
+                        "give the cells of the highest dimension only, and as many coordinates")
+    n_points = cells.points.shape[1]
+    bad = np.flatnonzero((cells.corners < 0) | (cells.corners >= n_points))
+    if len(bad):
+        cell = np.searchsorted(cells.start, bad[0], side="right") - 1
+        raise MeshError(f"cell {cell} names point {cells.corners[bad[0]]}, but there are {n_points} points, from 0 on")
+
+
+def half_faces(cells):
+    """(cell, vertices): the cell of each half-face and its points, counter-clockwise seen from outside."""
+    if cells.dim == 1:
+        return np.repeat(np.arange(cells.n_cells), 2), cells.corners[None]
+    if cells.dim == 2:
+        following = np.arange(1, len(cells.corners) + 1)
+        following[cells.start[1:] - 1] = cells.start[:-1]
+        return np.repeat(np.arange(cells.n_cells), np.diff(cells.start)), \
+            np.stack([cells.corners, cells.corners[following]])
+    kinds = np.unique(cells.kind)
+    width = max(len(face) for kind in kinds for face in FACES[kind])
+    cell, vertices = [], []
+    for kind in kinds:
+        number, corner = cells.of_kind(kind)
+        table = np.array([face + (-1,) * (width - len(face)) for face in FACES[kind]])      # (n_faces, width)
+        block = np.where(table[:, :, None] >= 0, corner[table], -1)                         # (n_faces, width, n)
+        cell.append(np.repeat(number, len(table)))
+        vertices.append(block.transpose(1, 2, 0).reshape(width, -1))
+    return np.concatenate(cell), np.concatenate(vertices, axis=1)
+
+
+def face_vectors(points, vertices):
+    """Area vectors (dim, n) of faces given by their points, and their centroids (dim, n)."""
+    if len(points) == 1:
+        return np.ones((1, vertices.shape[1])), points[:, vertices[0]]
+    a, b = points[:, vertices[0]], points[:, vertices[1]]
+    if len(points) == 2:
+        return np.stack([b[1] - a[1], a[0] - b[0]]), (a + b) / 2
+    c = points[:, vertices[2]]
+    vector, center = np.cross(b - a, c - a, axis=0) / 2, (a + b + c) / 3
+    if len(vertices) == 4:
+        quad = np.flatnonzero(vertices[3] >= 0)
+        vector[:, quad], center[:, quad] = _quadrilaterals(points[:, vertices[:, quad]].transpose(1, 0, 2))
+    return vector, center
+
+
+def _quadrilaterals(p):
+    """Area vectors and centroids of four-sided faces p (4, dim, n): a fan of triangles around the mean point."""
+    middle = p.mean(axis=0)
+    parts = [np.cross(p[i] - middle, p[(i + 1) % 4] - middle, axis=0) / 2 for i in range(4)]
+    vector = sum(parts)
+    length = np.linalg.norm(vector, axis=0)
+    weight = [np.einsum("in,in->n", part, vector) / np.maximum(length, 1e-300)**2 for part in parts]
+    return vector, sum(w * (p[i] + p[(i + 1) % 4] + middle) / 3 for i, w in enumerate(weight))
+
+
+def cell_geometry(cells, cell, vertices):
+    """Signed volumes (n_cells,) and centroids (dim, n_cells) from the half-faces: the divergence theorem."""
+    origin = cells.points[:, cells.corners[cells.start[:-1]]]
+    if cells.dim == 1:
+        ends = cells.points[0, cells.corners.reshape(-1, 2)]
+        return ends[:, 1] - ends[:, 0], ends.mean(axis=1)[None]
+    volume, moment = np.zeros(cells.n_cells), np.zeros((cells.dim, cells.n_cells))
+    for simplex, at in _outer_simplices(cells.points, vertices):       # cones from the origin over the half-faces
+        owner = cell[at]
+        edges = simplex - origin[:, owner]                             # (dim corners, dim, n)
+        cone = (edges[0, 0] * edges[1, 1] - edges[0, 1] * edges[1, 0]) / 2 if cells.dim == 2 else \
+            np.einsum("in,in->n", edges[0], np.cross(edges[1], edges[2], axis=0)) / 6
+        volume += np.bincount(owner, cone, cells.n_cells)
+        for axis in range(cells.dim):
+            moment[axis] += np.bincount(owner, cone * edges[:, axis].sum(axis=0) / (cells.dim + 1), cells.n_cells)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return volume, origin + moment / volume
+
+
+def _outer_simplices(points, vertices):
+    """The half-faces cut into simplices: pairs of corners (dim corners, dim, n) and the half-faces they lie on."""
+    if len(vertices) < 4:
+        yield points[:, vertices].transpose(1, 0, 2), slice(None)
+        return
+    triangle, quad = np.flatnonzero(vertices[3] < 0), np.flatnonzero(vertices[3] >= 0)
+    yield points[:, vertices[:3, triangle]].transpose(1, 0, 2), triangle
+    p = points[:, vertices[:, quad]].transpose(1, 0, 2)
+    for i in range(4):
+        yield np.stack([p[i], p[(i + 1) % 4], p.mean(axis=0)]), quad
+
+
+def orientation(cells, volume, scale):
+    """+1 or -1 per cell; `MeshError` for flat cells, and for cells of one kind that turn both ways.
+
+    *scale* is a volume made of the lengths of the cell's edges: what is flat is measured by it.
+    """
+    flat = np.flatnonzero(~(np.abs(volume) > 1e-12 * scale))
+    if len(flat):
+        raise MeshError(f"cell {flat[0]} ({NAME[cells.kind[flat[0]]]}) is degenerate: its volume is "
+                        f"{volume[flat[0]]:.3g} ({len(flat)} such cells); remove them, or merge their points")
+    sign = np.sign(volume)
+    for kind in np.unique(cells.kind):
+        turn = np.where(cells.kind == kind, sign, 0)
+        if turn.min() < 0 < turn.max():
+            odd = np.flatnonzero(turn == (-1 if turn.sum() > 0 else 1))
+            raise MeshError(f"cell {odd[0]} ({NAME[kind]}) is inverted: its signed volume is {volume[odd[0]]:.3g}, "
+                            f"unlike most others ({len(odd)} such cells); reverse the order of its points, "
+                            "or untangle the mesh")
+    return sign
+
+
+def face_keys(vertices, n_points):
+    """One integer per face that is equal for faces of the same points."""
+    sorted_vertices = np.sort(vertices, axis=0)[-3:]      # three points tell faces of four apart
+    if n_points**len(sorted_vertices) < 2**62:
+        key = np.zeros(vertices.shape[1], np.int64)
+        for row in sorted_vertices:
+            key = key * n_points + row
+        return key
+    return np.unique(sorted_vertices, axis=1, return_inverse=True)[1].ravel()
+
+
+def pair(cells, cell, vertices, sign):
+    """(first, second, lonely): half-faces that meet in inner faces, and those on the boundary."""
+    key = face_keys(vertices, cells.points.shape[1])
+    order = np.argsort(key, kind="stable")
+    key = key[order]
+    same = key[1:] == key[:-1]
+    crowded = np.flatnonzero(same[1:] & same[:-1])
+    if len(crowded):
+        i = order[crowded[0]:crowded[0] + 3]
+        raise MeshError(f"cells {cell[i].tolist()} share one face (points {_named(vertices[:, i[0]])}): a face has "
+                        "at most two cells; remove duplicated or overlapping cells")
+    first, second = order[:-1][same], order[1:][same]
+    lonely = np.ones(len(order), bool)
+    lonely[:-1][same] = lonely[1:][same] = False
+    swap = cell[first] > cell[second]
+    first, second = np.where(swap, second, first), np.where(swap, first, second)
+    _check_sides(cell, vertices, sign, first, second)
+    return first, second, order[lonely]
+
+
+def _check_sides(cell, vertices, sign, first, second):
+    """The two cells of a face lie on different sides of it: they go round its points in opposite directions."""
+    if len(vertices) == 1:
+        return
+    turn = _turn(vertices) * sign[cell]
+    bad = np.flatnonzero(turn[first] == turn[second])
+    if len(bad):
+        f = bad[0]
+        raise MeshError(f"cells {cell[first[f]]} and {cell[second[f]]} lie on the same side of the face between points "
+                        f"{_named(vertices[:, first[f]])}: they overlap, or one is given twice ({len(bad)} such faces)")
+
+
+def _turn(vertices):
+    """+1 or -1: the direction in which a face's points are listed, whatever its first point."""
+    n_corners = (vertices >= 0).sum(axis=0)
+    columns = np.arange(vertices.shape[1])
+    lowest = np.where(vertices >= 0, vertices, np.iinfo(np.int64).max).argmin(axis=0)
+    following = vertices[(lowest + 1) % n_corners, columns]
+    preceding = vertices[(lowest - 1) % n_corners, columns]
+    if len(vertices) == 2:
+        return np.where(lowest == 0, 1, -1)
+    return np.where(following < preceding, 1, -1)
+
+
+def _named(vertices):
+    return [int(v) for v in vertices if v >= 0]
+
+
+def build_faces(cells, facets=None):
+    """All geometry of a mesh: (volume, centroid, `Faces`).
+
+    *facets* names boundary faces: {name: points (width, n) of each}; the rest is "boundary".
+    Raises `MeshError` for degenerate, inverted, overlapping or non-manifold cells.
+    """
+    cell, vertices = half_faces(cells)
+    _check_repeats(cell, vertices)
+    volume, centroid = cell_geometry(cells, cell, vertices)
+    sign = orientation(cells, volume, _scale(cells, cell, vertices))
+    first, second, lonely = pair(cells, cell, vertices, sign)
+    inner = np.lexsort((cell[second], cell[first]))
+    boundary, names = _name_boundary(vertices[:, lonely], facets or {}, cells.points.shape[1])
+    half = np.concatenate([first[inner], lonely[boundary]])
+    right = np.concatenate([cell[second[inner]], np.full(len(boundary), -1)])
+    slices = {name: slice(len(inner) + a, len(inner) + b) for name, (a, b) in names.items()}
+    left = cell[half]
+    vertices = _turned(vertices[:, half], sign[left] < 0)
+    vector, center = face_vectors(cells.points, vertices)
+    if cells.dim == 1:
+        vector = np.sign(center - centroid[:, left])
+    area = np.linalg.norm(vector, axis=0)
+    return np.abs(volume), centroid, Faces(left, right, vertices, area, vector / area, center, slices)
+
+
+def _turned(vertices, clockwise):
+    """The same faces, with the points of *clockwise* ones listed the other way round."""
+    if len(vertices) > 1:
+        vertices[:, clockwise] = vertices[::-1, clockwise]
+        if len(vertices) == 4:      # the empty place of a triangle stays last
+            empty = clockwise & (vertices[0] < 0)
+            vertices[:, empty] = np.roll(vertices[:, empty], -1, axis=0)
+    return vertices
+
+
+def _check_repeats(cell, vertices):
+    if len(vertices) == 1:
+        return
+    following = np.roll(vertices, -1, axis=0)
+    last = vertices[0] if len(vertices) < 4 else np.where(vertices[3] >= 0, vertices[0], -2)
+    following[-1] = last
+    if len(vertices) == 4:      # a triangle's third point is followed by its first
+        following[2] = np.where(vertices[3] >= 0, vertices[3], vertices[0])
+    bad = np.flatnonzero((following == vertices).any(axis=0))
+    if len(bad):
+        raise MeshError(f"cell {cell[bad[0]]} is degenerate: it names a point twice in a row "
+                        f"(points {_named(vertices[:, bad[0]])}); use a cell type with fewer corners")
+
+
+def _scale(cells, cell, vertices):
+    """A volume from the sizes of a cell's faces."""
+    if cells.dim == 1:
+        return np.full(cells.n_cells, np.ptp(cells.points) + 1e-300)
+    area = np.linalg.norm(face_vectors(cells.points, vertices)[0], axis=0)
+    return np.bincount(cell, area, cells.n_cells)**(cells.dim / (cells.dim - 1))
+
+
+def _name_boundary(vertices, facets, n_points):
+    """An order of the boundary faces by name, and the range of each name in it."""
+    key = face_keys(vertices, n_points)
+    label = np.zeros(len(key), np.int64)
+    names = ["boundary", *sorted(name for name in facets if name != "boundary")]
+    for number, name in enumerate(names):
+        if name in facets and facets[name].shape[1]:
+            width = len(vertices) - len(facets[name])
+            points = np.pad(facets[name], ((0, width), (0, 0)), constant_values=-1)
+            label[np.isin(key, face_keys(points, n_points))] = number
+    order = np.lexsort((key, label))
+    ends = np.searchsorted(label[order], np.arange(len(names) + 1))
+    return order, {name: (ends[i], ends[i + 1]) for i, name in enumerate(names) if ends[i + 1] > ends[i]}
+
+
+def circumcenters(points, corners):
+    """Circumcentres (dim, n) of simplices with the given corners (dim + 1, n): 2 (p_i - p_0).x = |p_i|^2 - |p_0|^2."""
+    origin = points[:, corners[0]]
+    edges = [points[:, corner] - origin for corner in corners[1:]]
+    squares = [np.einsum("in,in->n", edge, edge) for edge in edges]
+    if len(points) == 2:
+        (ax, ay), (bx, by) = edges
+        twice = 2 * (ax * by - ay * bx)
+        return origin + np.stack([by * squares[0] - ay * squares[1], ax * squares[1] - bx * squares[0]]) / twice
+    a, b, c = edges
+    bc, ca, ab = np.cross(b, c, axis=0), np.cross(c, a, axis=0), np.cross(a, b, axis=0)
+    return origin + (squares[0] * bc + squares[1] * ca + squares[2] * ab) / (2 * np.einsum("in,in->n", a, bc))
+
+
+def cell_points(cells, centroid):
+    """The points that make the two-point flux consistent: circumcentres of simplices, centroids of all other cells."""
+    center = centroid.copy()
+    for kind in (TRIANGLE, TETRA):
+        cell, corners = cells.of_kind(kind)
+        if len(cell):
+            center[:, cell] = circumcenters(cells.points, corners)
+    return center

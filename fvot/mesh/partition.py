@@ -1,0 +1,105 @@
+"""From the whole mesh on rank 0 to each rank's part: own cells first, then one ring of ghosts."""
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.csgraph import reverse_cuthill_mckee
+
+from .. import linalg
+from .faces import Cells, Faces
+from .patches import adjacency
+
+MEMBERS_PER_RANK = 64      # a level is divided if it has that many patches for every rank
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole mesh in the file's numbering."""
+
+    cells: Cells
+    volume: np.ndarray
+    centroid: np.ndarray
+    center: np.ndarray
+    faces: Faces
+    left_distance: np.ndarray
+    right_distance: np.ndarray
+    levels: list               # [patch of each cell, coarser patch, ...]
+
+    @property
+    def n_cells(self):
+        return len(self.volume)
+
+
+def divide(whole, graph, n_ranks):
+    """The rank of each cell: whole members of the coarsest level that has enough of them, in parts of equal size."""
+    if n_ranks == 1:
+        return np.zeros(whole.n_cells, np.int64)
+    fine_enough = [level for level in whole.levels if level.max() + 1 >= MEMBERS_PER_RANK * n_ranks]
+    member = (fine_enough or whole.levels[:1])[-1]
+    n = member.max() + 1
+    gather = sparse.csr_matrix((np.ones(len(member)), (member, np.arange(len(member)))), (n, len(member)))
+    count = np.bincount(member)
+    center = np.stack([np.bincount(member, x) for x in whole.centroid]) / count
+    return linalg.partition((gather @ graph @ gather.T).tocsr(), count, center, n_ranks)[member]
+
+
+def parts(whole, n_ranks):
+    """One dict of arrays for each rank, as `Mesh` takes them."""
+    graph = adjacency(whole.faces, whole.n_cells)
+    owner = divide(whole, graph, n_ranks)
+    return [_part(whole, graph, owner, rank, n_ranks) for rank in range(n_ranks)]
+
+
+def _part(whole, graph, owner, rank, n_ranks):
+    faces, inner = whole.faces, whole.faces.n_inner
+    own = _local_order(graph, np.flatnonzero(owner == rank))
+    touch = np.flatnonzero((owner[faces.left] == rank) | ((faces.right >= 0) & (owner[faces.right] == rank)))
+    near = np.concatenate([faces.left[touch], faces.right[touch[touch < inner]]])
+    ghosts = np.unique(near[owner[near] != rank])
+    number = np.full(whole.n_cells + 1, -1)            # the last entry serves right = -1
+    number[own] = np.arange(len(own))
+    number[ghosts] = len(own) + np.arange(len(ghosts))
+    left, right = number[faces.left[touch]], number[faces.right[touch]]
+    label = np.zeros(len(touch), np.int64)             # inner faces, then one number for each name
+    for i, edge in enumerate(faces.boundary.values()):
+        label[(touch >= edge.start) & (touch < edge.stop)] = i + 1
+    order = np.lexsort((np.where(right < 0, left, np.maximum(left, right)),
+                        np.where(right < 0, left, np.minimum(left, right)), label))
+    touch, label = touch[order], label[order]
+    used, corners, vertices = _local_points(whole, own, touch)
+    length = np.diff(whole.cells.start)[own]
+    return dict(
+        cell_id=np.concatenate([own, ghosts]), ghost_owner=owner[ghosts],
+        volume=whole.volume[own], center=whole.center[:, own], centroid=whole.centroid[:, own],
+        left=left[order], right=right[order], area=faces.area[touch], normal=faces.normal[:, touch],
+        face_center=faces.center[:, touch],
+        left_distance=whole.left_distance[touch], right_distance=whole.right_distance[touch],
+        left_offset=faces.center[:, touch] - whole.centroid[:, faces.left[touch]],
+        right_offset=faces.center[:, touch] - whole.centroid[:, faces.right[touch]],      # no meaning at the boundary
+        boundary_ends=np.searchsorted(label, np.arange(len(faces.boundary) + 2)),
+        levels=np.stack([level[own] for level in whole.levels]),
+        points=whole.cells.points[:, used], kind=whole.cells.kind[own], start=np.concatenate([[0], np.cumsum(length)]),
+        corners=corners, vertices=vertices)
+
+
+def _local_order(graph, own):
+    """The rank's cells, renumbered so that neighbours lie close in memory (reverse Cuthill-McKee)."""
+    if len(own) < 3:
+        return own
+    local = graph if len(own) == graph.shape[0] else graph[own][:, own]
+    return own[reverse_cuthill_mckee(local.tocsr(), symmetric_mode=True)]
+
+
+def _local_points(whole, own, touch):
+    """Points that the part uses, and its cells' corners and faces' vertices in their numbering."""
+    cells = whole.cells
+    length = np.diff(cells.start)[own]
+    place = np.arange(length.sum()) + np.repeat(cells.start[own] - np.concatenate([[0], np.cumsum(length)[:-1]]), length)
+    corners, vertices = cells.corners[place], whole.faces.vertices[:, touch]
+    used = np.zeros(cells.points.shape[1] + 1, bool)   # the last entry serves vertex -1
+    used[corners] = True
+    used[vertices] = True
+    used[-1] = False
+    number = np.cumsum(used) - 1
+    number[-1] = -1
+    return np.flatnonzero(used[:-1]), number[corners], number[vertices]

@@ -1,0 +1,179 @@
+"""Ranks: sums, maxima, gather, shared failure, ghost exchange. The only file that imports mpi4py.
+
+Every method of `Ranks` is collective: all ranks of the communicator call it, or none.
+One rank is the serial case of the same path; nothing here asks whether a run is parallel.
+"""
+from contextlib import contextmanager
+
+import numpy as np
+from mpi4py import MPI
+
+from .errors import InputError
+
+
+def say(text):
+    """Print *text* once: on rank 0 of all ranks."""
+    if MPI.COMM_WORLD.rank == 0:
+        print(text, flush=True)
+
+
+class Ranks:
+    """The ranks that share a mesh: a thin coat over an MPI communicator (None: all ranks)."""
+
+    def __init__(self, comm=None):
+        self.comm = MPI.COMM_WORLD if comm is None else comm
+        self.rank, self.size = self.comm.rank, self.comm.size
+        self.is_root = self.rank == 0
+
+    def sum(self, x):
+        """Sum over the ranks, element by element; a float for a scalar."""
+        return self._reduce(x, MPI.SUM)
+
+    def max(self, x):
+        """Largest over the ranks, element by element."""
+        return self._reduce(x, MPI.MAX)
+
+    def min(self, x):
+        """Smallest over the ranks, element by element."""
+        return self._reduce(x, MPI.MIN)
+
+    def _reduce(self, x, operation):
+        x = np.asarray(x, order="C")
+        total = np.empty_like(x)
+        self.comm.Allreduce(x, total, operation)
+        return total if total.ndim else total.item()
+
+    def check(self, ok, message, error=InputError):
+        """Raise *error* with the message of the first rank on which *ok* is false, on every rank."""
+        problems = self.comm.allgather(None if ok else message)
+        for problem in problems:
+            if problem is not None:
+                raise error(problem)
+
+    @contextmanager
+    def together(self):
+        """A block without collective calls: if it raises on one rank, every rank raises.
+
+        The failing rank raises its own exception, the others a copy of the first one.
+        """
+        failure = None
+        try:
+            yield
+        except Exception as error:
+            failure = error
+        failures = self.comm.allgather(_portable(failure, self.rank))
+        if failure is not None:
+            raise failure
+        for other in failures:
+            if other is not None:
+                raise other
+
+    def on_root(self, function, *args):
+        """function(*args) on rank 0 alone; its value there and None elsewhere. A failure is everybody's."""
+        with self.together():
+            return function(*args) if self.is_root else None
+
+    def share(self, value):
+        """The value of rank 0, on every rank."""
+        return self.comm.bcast(value, root=0)
+
+    def deal(self, parts):
+        """Give part r of the list *parts* (made on rank 0) to rank r: numpy arrays of any size in dicts."""
+        if self.size == 1:
+            return parts[0]
+        if self.is_root:
+            for rank in range(1, self.size):
+                arrays = parts[rank]
+                self.comm.send({name: (a.shape, a.dtype.str) for name, a in arrays.items()}, dest=rank)
+                for a in arrays.values():
+                    self.comm.Send(np.ascontiguousarray(a), dest=rank)
+            return parts[0]
+        part = {}
+        for name, (shape, dtype) in self.comm.recv(source=0).items():
+            part[name] = np.empty(shape, dtype)
+            self.comm.Recv(part[name], source=0)
+        return part
+
+    def gather_to_root(self, array):
+        """The arrays of all ranks as a list on rank 0, None elsewhere."""
+        return self.comm.gather(array, root=0)
+
+    def all_gather(self, array):
+        """The arrays of all ranks, joined along the last axis in the order of the ranks, on every rank."""
+        return np.concatenate(self.comm.allgather(np.ascontiguousarray(array)), axis=-1)
+
+    def wait(self):
+        """Return when every rank has come here."""
+        self.comm.Barrier()
+
+
+def _portable(failure, rank):
+    if failure is None or isinstance(failure, InputError):
+        return failure
+    return RuntimeError(f"rank {rank} failed: {type(failure).__name__}: {failure}")
+
+
+class Exchange:
+    """Messages between neighbouring ranks: entries ``send[q]`` go to rank q, entries ``receive[q]`` come from it.
+
+    Both are dicts from a rank to an index array; the lists of two neighbours have the same order.
+    """
+
+    def __init__(self, ranks, send, receive):
+        self.comm = ranks.comm
+        self.send = {rank: np.asarray(index, np.intp) for rank, index in sorted(send.items()) if len(index)}
+        self.receive = {rank: np.asarray(index, np.intp) for rank, index in sorted(receive.items()) if len(index)}
+
+    @classmethod
+    def ghosts(cls, ranks, owned, ghosts, owner):
+        """The exchange that fills ghost cells.
+
+        *owned* and *ghosts* are global cell numbers, owner the rank of each ghost; arrays
+        are laid out as [owned | ghosts].
+        """
+        place = {q: np.flatnonzero(owner == q) for q in np.unique(owner)}
+        wanted = ranks.comm.alltoall([ghosts[place[q]] if q in place else ghosts[:0] for q in range(ranks.size)])
+        order = np.argsort(owned)
+        send = {q: order[np.searchsorted(owned, numbers, sorter=order)] for q, numbers in enumerate(wanted)}
+        return cls(ranks, send, {q: len(owned) + index for q, index in place.items()})
+
+    def __call__(self, u, into=None):
+        """Copy entries of *u* (..., n) to the neighbours, which put them *into* (default: u itself)."""
+        into = u if into is None else into
+        if not (self.send or self.receive):
+            return into
+        arrived = {q: np.empty(u.shape[:-1] + index.shape, u.dtype) for q, index in self.receive.items()}
+        requests = [self.comm.Irecv(buffer, source=q) for q, buffer in arrived.items()]
+        leaving = {q: np.ascontiguousarray(u[..., index]) for q, index in self.send.items()}
+        requests += [self.comm.Isend(buffer, dest=q) for q, buffer in leaving.items()]
+        MPI.Request.Waitall(requests)
+        for q, index in self.receive.items():
+            into[..., index] = arrived[q]
+        return into
+
+
+class LayerExchange:
+    """Ghost layers of a block along one axis: *width* layers swapped with the rank below and the rank above."""
+
+    def __init__(self, ranks, below, above, axis, width):
+        self.comm, self.below, self.above, self.axis, self.width = ranks.comm, below, above, axis, width
+
+    def __call__(self, padded):
+        """Fill the *width* outer layers of *padded* on both sides where there is a neighbour."""
+        n, w = padded.shape[self.axis], self.width
+        self._shift(padded, slice(n - 2 * w, n - w), self.above, slice(0, w), self.below)
+        self._shift(padded, slice(w, 2 * w), self.below, slice(n - w, n), self.above)
+
+    def _shift(self, padded, leaving, to, arriving, source):
+        if to == self.comm.rank and source == self.comm.rank:
+            padded[self._layers(arriving)] = padded[self._layers(leaving)]
+            return
+        sent = np.ascontiguousarray(padded[self._layers(leaving)])
+        received = np.empty_like(sent)
+        self.comm.Sendrecv(sent, MPI.PROC_NULL if to is None else to, recvbuf=received,
+                           source=MPI.PROC_NULL if source is None else source)
+        if source is not None:
+            padded[self._layers(arriving)] = received
+
+    def _layers(self, layers):
+        return (slice(None),) * self.axis + (layers,)
