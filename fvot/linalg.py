@@ -3,7 +3,8 @@ import sys
 
 try:
     import petsc4py
-    petsc4py.init()      # not sys.argv: `fvot.run` reads that, once, and hands PETSc what is PETSc's
+    # not sys.argv: `fvot.run` reads that, once, and hands PETSc what is PETSc's; signals stay Python's
+    petsc4py.init(["fvot", "-no_signal_handler"])
     from petsc4py import PETSc
 except ImportError as error:
     raise ImportError(

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from mpi4py import MPI
+from tqdm import tqdm
 
 from .errors import InputError
 
@@ -15,6 +16,31 @@ def say(text):
     """Print *text* once: on rank 0 of all ranks."""
     if MPI.COMM_WORLD.rank == 0:
         print(text, flush=True)
+
+
+class Progress:
+    """A bar from time *start* to *end* on rank 0, if *show* is true, or None and standard error is a terminal.
+
+    with Progress(0.0, 1.0) as bar: bar.to(0.5)
+    """
+
+    def __init__(self, start, end, show=None):
+        hidden = MPI.COMM_WORLD.rank != 0 or (None if show is None else not show)      # None: tqdm asks the terminal
+        self._bar = tqdm(total=end - start, disable=hidden, leave=False, mininterval=0.5,
+                         bar_format="{l_bar}{bar}| t = {postfix}{elapsed} < {remaining}")
+        self._start = start
+
+    def to(self, t):
+        """Move the bar to time t."""
+        if not self._bar.disable:
+            self._bar.set_postfix_str(f"{t:.4g}", refresh=False)
+            self._bar.update(t - self._start - self._bar.n)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._bar.close()
 
 
 class Ranks:
@@ -159,10 +185,11 @@ class LayerExchange:
         self.comm, self.below, self.above, self.axis, self.width = ranks.comm, below, above, axis, width
 
     def __call__(self, padded):
-        """Fill the *width* outer layers of *padded* on both sides where there is a neighbour."""
+        """Fill the *width* outer layers of *padded* on both sides where there is a neighbour; *padded* itself."""
         n, w = padded.shape[self.axis], self.width
         self._shift(padded, slice(n - 2 * w, n - w), self.above, slice(0, w), self.below)
         self._shift(padded, slice(w, 2 * w), self.below, slice(n - w, n), self.above)
+        return padded
 
     def _shift(self, padded, leaving, to, arriving, source):
         if to == self.comm.rank and source == self.comm.rank:

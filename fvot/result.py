@@ -20,3 +20,22 @@ class Result:
     rho: np.ndarray
     ledger: dict
     velocity: np.ndarray | None = None
+
+    def write(self, path):
+        """Write density and velocity at all times to a .pvd, which ParaView opens, with a folder of pieces beside it.
+
+        Collective. Raises `InputError` on every rank for a path that cannot be written.
+        """
+        from .vtk import write_series
+        fields = {"density": self.rho} if self.velocity is None else {"density": self.rho, "velocity": self.velocity}
+        write_series(path, self.mesh, self.t, fields)
+
+    def plot(self, path, time=None, **options):
+        """Draw the density at recorded time number *time* (None: the last) to a .png: see `fvot.plot.plot`. Collective."""
+        from .plot import plot
+        plot(self, path, time, **options)
+
+    def movie(self, path, **options):
+        """Draw the density at all recorded times to a .gif: see `fvot.plot.movie`. Collective."""
+        from .plot import movie
+        movie(self, path, **options)

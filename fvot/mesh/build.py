@@ -47,6 +47,9 @@ def triangles(lower, upper, n):
     lower, upper = box_corners(lower, upper, 2)
     n = positive_integer(n, "n, the number of triangles along x,")
     width, height = upper - lower
+    if 2 * n * height <= width:
+        raise InputError(f"n = {n} triangles along x are obtuse in a box of {width:g} x {height:g}: "
+                         f"n must be more than {width / (2 * height):g}")
     rows = max(1, round(n * height / width))
     even, odd = np.arange(n + 1) / n, np.concatenate([[0], (np.arange(n) + 0.5) / n, [1]])
     start = np.concatenate([[0], np.cumsum([len(even) if j % 2 == 0 else len(odd) for j in range(rows + 1)])])

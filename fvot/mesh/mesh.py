@@ -139,6 +139,11 @@ class Mesh:
             return sum(weight * np.asarray(f(x)) for x, weight in
                        quadrature.face_points(self.points, self.vertices, degree))
 
+    def circulation(self, f, degree=3):
+        """Integrals (n_faces,) of the vector f(x) (3, n) around the faces, counter-clockwise seen from the normal's tip."""
+        with self.ranks.together():
+            return quadrature.circulation(self.points, self.vertices, f, degree)
+
     def density(self, f):
         """Cell averages scaled to mass 1: of a function, or of given values (n_cells,).
 
@@ -206,7 +211,7 @@ class Mesh:
     @cached_property
     def face_owned(self):
         """(n_faces,) whether the face counts here in sums over all faces: its left cell is this rank's own."""
-        return self.left < self.n_cells
+        return _frozen(self.left < self.n_cells)
 
     @cached_property
     def _pieces(self):

@@ -199,3 +199,16 @@ def face_points(points, vertices, degree):
     xi, weights = rule(2, degree, False)
     return [(a + x * (b - a) + y * (c - a), w * s / total)
             for (a, b, c), s in zip(fan, area, strict=True) for x, y, w in zip(*xi, weights, strict=True)]
+
+
+def circulation(points, vertices, f, degree):
+    """Integrals (n_faces,) of the vector field f along the edges of the faces, in the order of their points."""
+    xi, weights = rule(1, degree, True)
+    count = (vertices >= 0).sum(axis=0)
+    total = np.zeros(vertices.shape[1])
+    for i in range(len(vertices)):
+        edge = np.flatnonzero(count > i)
+        a, b = points[:, vertices[i, edge]], points[:, vertices[(i + 1) % count[edge], edge]]
+        for x, w in zip(xi[0], weights, strict=True):
+            total[edge] += w * np.einsum("in,in->n", f(a + x * (b - a)), b - a)
+    return total

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..errors import MeshError
 
+ROUND_OFF = 1e-12   # a distance that small, relative to its cells, counts as 0
 CLIPPED = 1e-3      # smallest accepted distance of a refused mesh (strict=False), relative to its cells
 
 
@@ -57,7 +58,8 @@ def assess(volume, center, faces):
     worst = relative.argmin()
     spread = orthogonality(center, faces)
     defect = isotropy(volume, faces, left, right)
-    n_clipped = int((left[:n] < 0).sum() + (right[:n] < 0).sum())
+    tiny = ROUND_OFF * size[faces.left[:n]]         # a right angle has its circumcentre on the face, but for round-off
+    n_clipped = int((left[:n] < -tiny).sum() + (right[:n] < -tiny).sum())
     quality = Quality(
         len(volume), _range(volume), _range(size), float(spread.max(initial=0)),
         float(spread.mean()) if n else 0.0, float(defect.max()), float(defect.mean()), float(relative[worst]),

@@ -1,0 +1,45 @@
+"""What happens at the boundary, by name: `boundary={"inlet": inflow(1.0), "outlet": outflow}`. What isn't named is no-flux."""
+from dataclasses import dataclass
+
+from .errors import InputError
+from .functions import function
+
+
+@dataclass(frozen=True)
+class inflow:
+    """What enters has the given density (a number, f(x) or f(x, t)); what leaves, leaves."""
+
+    density: object
+
+
+@dataclass(frozen=True)
+class dirichlet:
+    """The density at the boundary is given (a number, f(x) or f(x, t)); 0 absorbs. For pure advection the same as `inflow`."""
+
+    density: object
+
+
+@dataclass(frozen=True)
+class _Outflow:
+    """What leaves, leaves; nothing enters."""
+
+    density: float = 0.0
+
+    def __repr__(self):
+        return "outflow"
+
+
+outflow = _Outflow()
+
+
+def conditions(boundary, names):
+    """[(name, density of what enters, a `Function`)] of the parts that are no walls; `InputError` for names that the mesh lacks."""
+    found = []
+    for name, condition in (boundary or {}).items():
+        if name not in names:
+            raise InputError(f"boundary has no part {name!r}; the mesh has: {', '.join(names) or 'none (it is periodic)'}")
+        if not isinstance(condition, (inflow, dirichlet, _Outflow)):
+            raise InputError(f"boundary {name!r} must be fvot.inflow(density), fvot.dirichlet(density) or fvot.outflow, "
+                             f"not {condition!r}")
+        found.append((name, function(condition.density, f"the density at boundary {name!r}")))
+    return found

@@ -1,0 +1,361 @@
+"""The continuity equation d rho/dt + div(rho v) = 0: mass to round-off, positive for every step.
+
+What crosses a face is one number, taken from one cell and given to the other:
+
+    |K| rho_K(t + tau) = |K| rho_K(t) - tau sum_s U_s rho_s,   U_s the integral of v.n over the face at t + tau/2
+
+so that the mass changes by what crosses the boundary and by nothing else. The face value rho_s is that of the upwind cell
+(`upwind`), or a limited second-order one (`muscl`, see `reconstruction`; on Cartesian meshes third-order, see `sweeps`).
+Both are positive while no cell gives more than it has: tau sum_s U_s+ <= |K|; `cfl` is the fraction of this bound that a
+step takes.
+"""
+import math
+import warnings
+
+import numba
+import numpy as np
+
+from .boundary import conditions
+from .errors import InputError
+from .fluxes import muscl
+from .functions import function
+from .parallel import Progress
+from .reconstruction import LimitedFaces, Stencil, outflow_rate
+from .result import Result
+from .sweeps import Sweeps
+
+
+class ContinuityEquation:
+    """d rho/dt + div(rho v) = 0 on a mesh, v given in exactly one of three ways.
+
+    mesh : a `Mesh`
+    velocity : v(x) or v(x, t), returning (dim, n) for x (dim, n); or a constant vector
+    stream : psi(x) or psi(x, t), v = (d psi/dy, -d psi/dx) in 2D; in 3D a vector potential A with v = curl A. The face
+        fluxes are then divergence-free to round-off
+    face_flux : (n_faces,) volume per time through each face of this rank, from left to right
+    flux : `muscl()`, `upwind`, or a two-point flux (U, k) -> (a, b) of your own with a, b >= 0
+    boundary : {name: fvot.inflow(density) or fvot.outflow}; what isn't named is a wall, where the flux is 0. A velocity
+        that crosses a wall is said once, with its amount, in a warning
+    cfl : the fraction of the flux's own positivity bound that a step takes, above 0 and at most 1
+
+    Raises `InputError` for input of the wrong shape, kind or range.
+    """
+
+    def __init__(self, mesh, velocity=None, *, stream=None, face_flux=None, flux=None, boundary=None, cfl=0.95):
+        self.mesh, self.cfl = mesh, cfl
+        self.flux = muscl() if flux is None else flux
+        with mesh.ranks.together():
+            if not (np.isscalar(cfl) and 0 < cfl <= 1):
+                raise InputError(f"cfl must be above 0 and at most 1 (the bound up to which steps are positive), not {cfl!r}")
+            self._conditions = conditions(boundary, list(mesh.boundary))
+            self._flow = _flow(mesh, velocity, stream, face_flux)
+            self._scheme = _scheme(mesh, self.flux)
+        self._walls = np.arange(mesh.n_faces) >= mesh.n_inner
+        for name, _ in self._conditions:
+            self._walls[mesh.boundary[name]] = False
+        self._prepared = None
+        self._entering = self._densities_at_boundary(0.0)
+        self._say_if_walls_are_crossed()
+
+    # ---- running -----------------------------------------------------------------------------------------------------
+
+    def solve(self, rho0, t, *, tau=None, progress=None):
+        """Carry rho0 (n_cells,) through the times t: a final time, or increasing times, the first of which is the start.
+
+        tau : largest step; None for the largest that `cfl` allows. Steps are equal between two times, and hit them
+        progress : show a bar; None where rank 0 writes to a terminal
+
+        Returns a `Result` whose ledger has, per time: mass, inflow and outflow (since the start), mass_error
+        (mass - inflow + outflow - initial mass, relative), minimum, maximum, steps.
+        """
+        t = self._times(t)
+        self._check(rho0, tau)
+        rho, crossed = np.array(rho0, float), np.zeros((2, self.mesh.n_faces - self.mesh.n_inner))
+        records, steps = [self._record(rho, crossed, 0)], 0
+        densities = [rho]
+        with Progress(t[0], t[-1], progress) as bar:
+            for begin, end in zip(t[:-1], t[1:], strict=True):
+                for now, step in self._steps(begin, end, tau):
+                    rho, boundary_flux = self._advance(rho, now, step, steps)
+                    crossed += np.maximum(boundary_flux, 0), np.maximum(-boundary_flux, 0)
+                    steps += 1
+                    bar.to(now + step)
+                densities.append(rho)
+                records.append(self._record(rho, crossed, steps))
+        ledger = {name: np.array([record[name] for record in records]) for name in records[0]}
+        moved = max(ledger["mass"][0] + ledger["inflow"][-1], np.finfo(float).tiny)
+        ledger["mass_error"] = (ledger["mass"] - ledger["inflow"] + ledger["outflow"] - ledger["mass"][0]) / moved
+        return Result(self.mesh, t, np.stack(densities), ledger, self._velocity_of_cells(t))
+
+    def step(self, rho, tau, t=0.0):
+        """rho (n_cells,) at t + tau from rho at t, in equal substeps where tau is above the bound."""
+        self._check(rho, tau)
+        rho = np.array(rho, float)
+        for count, (now, step) in enumerate(self._steps(t, t + tau, None)):
+            rho, _ = self._advance(rho, now, step, count)
+        return rho
+
+    def adjoint(self, phi, t):
+        """phi (n_cells,) at the first of the times t, from phi at the last: d phi/dt + v.grad phi = 0, backwards.
+
+        The transpose of the steps that `solve` takes for the same t, so that the sum of |K| rho phi is the same at both
+        ends to round-off where nothing enters. For two-point fluxes: the transpose of `muscl` would depend on rho.
+        """
+        if not isinstance(self._scheme, _TwoPoint):
+            raise InputError("adjoint needs a linear flux: make the equation with flux=fvot.upwind")
+        t = self._times(t)
+        steps = [step for begin, end in zip(t[:-1], t[1:], strict=True) for step in self._steps(begin, end, None)]
+        phi = np.array(phi, float)
+        for now, tau in reversed(steps):
+            self._prepare(now, tau)
+            phi = self._scheme.transposed(phi)
+        return phi
+
+    # ---- velocity to face fluxes -------------------------------------------------------------------------------------
+
+    def face_flux(self, t=0.0):
+        """U (n_faces,) at time t: the integral of v.n over each face, 0 on walls."""
+        with self.mesh.ranks.together():
+            U = self._flow.flux(t)
+        return np.where(self._walls, 0.0, U)
+
+    def _say_if_walls_are_crossed(self):
+        U = self._flow.flux(0.0)
+        across, through = self.mesh.ranks.sum(np.array([np.abs(U[self._walls]).sum(), np.abs(U).sum()]))
+        if across > 1e-9 * through and self.mesh.ranks.is_root:
+            names = [name for name in self.mesh.boundary if name not in dict(self._conditions)]
+            warnings.warn(f"the velocity crosses the walls ({', '.join(names)}) by {across:.3g} volume per time; it is "
+                          "stopped there. Name these parts in boundary= (fvot.outflow, fvot.inflow(density)) to let it through",
+                          stacklevel=3)
+
+    def _velocity_of_cells(self, t):
+        """(n_times, dim, n_cells): |K| v_K = sum_s U_s (x_s - x_K), exact for constant velocities."""
+        if self._flow.steady:
+            return np.broadcast_to(cell_velocity(self.mesh, self.face_flux(t[0])), (len(t), self.mesh.dim, self.mesh.n_cells))
+        return np.stack([cell_velocity(self.mesh, self.face_flux(now)) for now in t])
+
+    # ---- steps -------------------------------------------------------------------------------------------------------
+
+    def _steps(self, begin, end, tau):
+        """(time, step) from begin to end: as few equal steps as the bound and *tau* allow."""
+        now = begin
+        while now < end:
+            count = max(1, math.ceil((end - now) / min(self._bound(now), math.inf if tau is None else tau) * (1 - 1e-12)))
+            step = (end - now) / count
+            if self._flow.steady:
+                for i in range(count):
+                    yield now + i * step, step
+                return
+            step = self._reduced(now, step)
+            yield now, step
+            now = end if count == 1 and step == end - now else now + step
+
+    def _bound(self, t):
+        """The step that `cfl` allows with the velocity at time t."""
+        rate = self.mesh.ranks.max(self._scheme.rate(self.face_flux(t)))
+        return self.cfl / rate if rate > 0 else math.inf
+
+    def _reduced(self, now, step):
+        """A step that keeps the bound also with the velocity in its middle, which is the one that it uses."""
+        while step > self._bound(now + step / 2) / self.cfl:
+            step *= 0.5
+        return step
+
+    def _prepare(self, now, tau):
+        middle = now + tau / 2
+        key = (None if self._flow.steady else middle, tau)
+        if key != self._prepared:
+            U = self.face_flux(middle)
+            self._scheme.prepare(U, tau, lambda: self._flow.velocity(middle, U))
+            self._prepared = key
+
+    def _advance(self, rho, now, tau, count):
+        self._prepare(now, tau)
+        if any(density.depends_on_time for _, density in self._conditions):
+            self._entering = self._densities_at_boundary(now + tau / 2)
+        return self._scheme.step(rho, self._entering, count)
+
+    def _densities_at_boundary(self, t):
+        """Density of what enters through each boundary face (n_faces - n_inner,), taken at the middle of the face."""
+        entering = np.zeros(self.mesh.n_faces)
+        with self.mesh.ranks.together():
+            for name, density in self._conditions:
+                faces = self.mesh.boundary[name]
+                entering[faces] = density(self.mesh.face_center[:, faces], t)
+                if (entering[faces] < 0).any():
+                    raise InputError(f"the density at boundary {name!r} is {entering[faces].min()}: it must be at least 0")
+        return entering[self.mesh.n_inner:]
+
+    # ---- input and accounts ------------------------------------------------------------------------------------------
+
+    def _times(self, t):
+        times = np.atleast_1d(np.asarray(t, float))
+        times = np.array([0.0, times[0]]) if np.ndim(t) == 0 else times
+        ok = times.ndim == 1 and np.isfinite(times).all() and (np.diff(times) > 0).all()
+        self.mesh.ranks.check(ok, f"t must be a final time above 0, or increasing times, the first of which is the start, not {t!r}")
+        return times
+
+    def _check(self, rho0, tau):
+        self.mesh.check_density(rho0, "rho0")
+        self.mesh.ranks.check(tau is None or (np.isscalar(tau) and tau > 0 and math.isfinite(tau)),
+                              f"tau must be a step above 0, or None, not {tau!r}")
+
+    def _record(self, rho, crossed, steps):
+        ranks, mesh = self.mesh.ranks, self.mesh
+        outflow, inflow, mass = ranks.sum(np.array([*crossed.sum(axis=1), (mesh.volume * rho).sum()]))
+        return dict(mass=mass, inflow=inflow, outflow=outflow, minimum=ranks.min(rho.min(initial=np.inf)),
+                    maximum=ranks.max(rho.max(initial=-np.inf)), steps=steps)
+
+
+# ---- velocities as face fluxes -----------------------------------------------------------------------------------------
+
+
+def cell_velocity(mesh, U):
+    """Mean velocities (dim, n_cells) from face fluxes: |K| v_K = sum_s U_s (x_s - x_K), exact for constant velocities."""
+    n = mesh.n_inner
+    moment = np.zeros((mesh.dim, mesh.n_local))
+    for axis in range(mesh.dim):
+        moment[axis] = np.bincount(mesh.left, U * mesh.left_offset[axis], mesh.n_local)
+        moment[axis] -= np.bincount(mesh.right[:n], (U * mesh.right_offset[axis])[:n], mesh.n_local)
+    return moment[:, :mesh.n_cells] / mesh.volume
+
+
+class _Given:
+    """A velocity function, integrated over the faces."""
+
+    def __init__(self, mesh, velocity):
+        self.mesh = mesh
+        self.f = function(velocity, "velocity", (mesh.dim,))
+        self.steady = not self.f.depends_on_time
+
+    def flux(self, t):
+        return self.mesh.area * np.einsum("if,if->f", self._mean(t), self.mesh.normal)
+
+    def velocity(self, t, U):
+        return self._mean(t)
+
+    def _mean(self, t):
+        return self.mesh.face_average(lambda x: self.f(x, t))
+
+
+class _Stream:
+    """A stream function: U = psi(b) - psi(a) along the face from a to b; in 3D the circulation of A around the face."""
+
+    def __init__(self, mesh, stream):
+        if mesh.dim == 1:
+            raise InputError("stream= needs a mesh in 2D or 3D; in 1D a divergence-free velocity is constant")
+        self.mesh = mesh
+        self.f = function(stream, "stream", () if mesh.dim == 2 else (3,))
+        self.steady = not self.f.depends_on_time
+
+    def flux(self, t):
+        mesh = self.mesh
+        if mesh.dim == 2:
+            psi = self.f(mesh.points, t)
+            return psi[mesh.vertices[1]] - psi[mesh.vertices[0]]
+        return mesh.circulation(lambda x: self.f(x, t))
+
+    def velocity(self, t, U):
+        return _face_velocity(self.mesh, U)
+
+
+class _Fluxes:
+    """Face fluxes as they are."""
+
+    steady = True
+
+    def __init__(self, mesh, U):
+        self.mesh, self.U = mesh, np.array(U, float)
+        if self.U.shape != (mesh.n_faces,):
+            raise InputError(f"face_flux has shape {self.U.shape}; it needs one number for each of this rank's faces: "
+                             f"({mesh.n_faces},)")
+        bad = np.flatnonzero(~np.isfinite(self.U))
+        if len(bad):
+            raise InputError(f"face_flux is {self.U[bad[0]]} at face {bad[0]}: it must be finite")
+
+    def flux(self, t):
+        return self.U
+
+    def velocity(self, t, U):
+        return _face_velocity(self.mesh, U)
+
+
+def _face_velocity(mesh, U):
+    """Velocities (dim, n_faces): the mean of the two cells, with the normal part that the flux has."""
+    n, cells = mesh.n_inner, mesh.with_ghosts(cell_velocity(mesh, U))
+    mean = cells[:, mesh.left]
+    mean[:, :n] = (mean[:, :n] + cells[:, mesh.right[:n]]) / 2
+    return mean + (U / mesh.area - np.einsum("if,if->f", mean, mesh.normal)) * mesh.normal
+
+
+def _flow(mesh, velocity, stream, face_flux):
+    given = [name for name, value in (("velocity", velocity), ("stream", stream), ("face_flux", face_flux))
+             if value is not None]
+    if len(given) != 1:
+        raise InputError(f"give exactly one of velocity, stream and face_flux, not {' and '.join(given) or 'none of them'}")
+    if velocity is not None:
+        return _Given(mesh, velocity)
+    return _Stream(mesh, stream) if stream is not None else _Fluxes(mesh, face_flux)
+
+
+# ---- schemes: rate (the largest 1/tau that keeps positivity), prepare and step ------------------------------------------
+
+
+def _scheme(mesh, flux):
+    if isinstance(flux, muscl):
+        return LimitedFaces(mesh, flux.sharp) if mesh.block is None else Sweeps(mesh, flux.sharp)
+    if not callable(flux):
+        raise InputError(f"flux must be fvot.muscl(), fvot.upwind, or a function (U, k) -> (a, b), not {flux!r}")
+    return _TwoPoint(mesh, flux)
+
+
+class _TwoPoint:
+    """F = a rho_left - b rho_right with a, b >= 0; k = 0."""
+
+    def __init__(self, mesh, flux):
+        self.mesh, self.flux = mesh, flux
+        self.stencil = Stencil(mesh)
+
+    def rate(self, U):
+        return outflow_rate(self.mesh, *self._coefficients(U))
+
+    def _coefficients(self, U):
+        a, b = self.flux(U, np.zeros_like(U))
+        if min(a.min(initial=0), b.min(initial=0)) < 0:
+            raise InputError(f"flux {getattr(self.flux, '__name__', self.flux)!r} has a negative coefficient "
+                             f"({min(a.min(), b.min()):.3g}): explicit steps with it are never positive; use fvot.upwind or fvot.muscl()")
+        return a, b
+
+    def prepare(self, U, tau, velocity):
+        mesh, s = self.mesh, self.stencil
+        self.a, self.b = a, b = self._coefficients(U)
+        leaving = np.where(s.sign > 0, a[s.face], b[s.face]) / mesh.volume[s.cell]
+        entering = np.where(s.face < mesh.n_inner, np.where(s.sign > 0, b[s.face], a[s.face]) / mesh.volume[s.cell], 0.0)
+        self.leaving = np.where(s.face < mesh.n_inner, leaving, 0.0)
+        self.kept = np.maximum(1 - tau * s.cell_sum(leaving), 0.0)
+        gives = entering > 0
+        self.start = np.concatenate([[0], np.cumsum(gives)])[s.start].astype(np.int32)
+        self.neighbour, self.gain = s.neighbour[gives], tau * entering[gives]
+        self.tau = tau
+
+    def step(self, rho, entering, count):
+        mesh, n, new = self.mesh, self.mesh.n_inner, np.empty(self.mesh.n_cells)
+        _two_point(mesh.with_ghosts(rho), self.kept, self.start, self.neighbour, self.gain, new)
+        inward = self.tau * self.b[n:] * entering
+        np.add.at(new, mesh.left[n:], inward / mesh.volume[mesh.left[n:]])
+        return new, self.tau * self.a[n:] * rho[mesh.left[n:]] - inward
+
+    def transposed(self, phi):
+        """The transpose of `step` with respect to sum |K| rho phi; *phi* (n_cells,)."""
+        s = self.stencil
+        local = self.mesh.with_ghosts(phi)
+        return self.kept * phi + self.tau * s.cell_sum(self.leaving * local[s.neighbour])
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _two_point(rho, kept, start, neighbour, gain, new):
+    for cell in range(len(new)):
+        gained = 0.0
+        for e in range(start[cell], start[cell + 1]):
+            gained += gain[e] * rho[neighbour[e]]
+        new[cell] = kept[cell] * rho[cell] + gained

@@ -1,0 +1,62 @@
+"""User functions f(x) or f(x, t), told apart by the number of their parameters; constants are the simplest of them."""
+import inspect
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import InputError
+
+
+@dataclass(frozen=True)
+class Function:
+    """A scalar (shape ()) or vector (shape (dim,)) function of place and time, checked at every call."""
+
+    f: object
+    what: str                  # its name in messages
+    shape: tuple               # of one value
+    depends_on_time: bool
+
+    def __call__(self, x, t):
+        """Values (*shape, n) at x (dim, n) and time t; `InputError` for another shape, or values that are not finite."""
+        if not callable(self.f):
+            return np.repeat(np.reshape(self.f, self.shape + (1,)), x.shape[1], axis=-1)
+        values = np.asarray(self.f(x, t) if self.depends_on_time else self.f(x), float)
+        if values.shape == self.shape:
+            values = np.repeat(values.reshape(self.shape + (1,)), x.shape[1], axis=-1)
+        if values.shape != self.shape + (x.shape[1],):
+            raise InputError(f"{self.what} returned shape {values.shape} for x of shape {x.shape}; "
+                             f"it must return {self.shape + (x.shape[1],)}")
+        bad = np.flatnonzero(~np.isfinite(values.reshape(-1, x.shape[1])).all(axis=0))
+        if len(bad):
+            raise InputError(f"{self.what} is {values[..., bad[0]]} at x = {x[:, bad[0]]}, t = {t}: it must be finite")
+        return values
+
+
+def function(f, what, shape=()):
+    """A `Function` from f(x), f(x, t), or a constant of the given shape; `InputError` for anything else."""
+    if not callable(f):
+        try:
+            value = np.asarray(f, float)
+        except (TypeError, ValueError):
+            value = np.array(np.nan)
+        if value.shape != shape or not np.isfinite(value).all():
+            raise InputError(f"{what} must be a function of x or of (x, t), or {_described(shape)}, not {f!r:.80}")
+        return Function(value, what, shape, False)
+    n = _required(f)
+    if n not in (1, 2):
+        raise InputError(f"{what} must take x, or x and t; {getattr(f, '__name__', f)!r} takes {n} parameters")
+    return Function(f, what, shape, n == 2)
+
+
+def _described(shape):
+    return f"{shape[0]} finite numbers" if shape else "a finite number"
+
+
+def _required(f):
+    """The number of positional parameters without a default (numpy's own functions take one)."""
+    try:
+        parameters = inspect.signature(f).parameters.values()
+    except ValueError:
+        return 1
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in kinds and p.default is p.empty for p in parameters)

@@ -1,0 +1,550 @@
+"""Pictures of a result at one time or several (.png), and in motion (.gif).
+
+Every rank hands its part to rank 0, which draws: VTK the cells, Matplotlib axes, colour bar and title around them.
+"""
+import functools
+import math
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import vtk
+from .errors import InputError
+
+INCHES = 8.0              # the width of a picture; its `width` in pixels sets the resolution
+TALLEST = 7.0             # inches of a domain that is higher than wide
+FINEST_EDGES = 1500       # cells up to which their edges are drawn
+SHARPER = 2               # pixels drawn for one that is kept, along each axis
+OVERLAID = 6              # times that a picture of a density on an interval shows unless told
+SEEN_FROM = np.array([0.55, -0.7, 0.45])      # from the domain to the eye, in 3D
+PROBE = """
+import vtkmodules.vtkRenderingOpenGL2
+from vtkmodules.vtkRenderingCore import vtkRenderer, vtkRenderWindow
+window = vtkRenderWindow()
+window.SetOffScreenRendering(1)
+window.SetSize(8, 8)
+window.AddRenderer(vtkRenderer())
+window.Render()
+print("drawn")
+"""
+
+
+def plot(result, path, time=None, field="density", *, clim=None, cmap="viridis", arrows=False, width=1200):
+    """Draw *field*, "density" or "speed", to a .png. Collective.
+
+    time : number of the recorded time, or several, drawn side by side; None: the last one, or on an interval up to six
+        in one picture
+    clim : (low, high), the values at the ends of the colours; None: from the values
+    cmap : a Matplotlib colour map
+    arrows : draw the velocity, in 2D
+    width : pixels
+
+    Raises `InputError` on every rank for a path that cannot be written, a field, time or velocity that is not there, and
+    on a machine that cannot draw.
+    """
+    picture = Picture(result, path, ".png", time, field, clim, cmap, arrows, width)
+    values = [picture.values(i) for i in picture.times]
+    result.mesh.ranks.on_root(lambda: _save(picture.path, lambda: picture.draw(values).save(path)))
+
+
+def movie(result, path, field="density", *, clim=None, cmap="viridis", arrows=False, width=800, fps=15):
+    """Draw *field* at every recorded time, with the same colours for all, to a .gif of *fps* times a second. Collective.
+
+    The other arguments, and what is raised, as for `plot`.
+    """
+    ranks = result.mesh.ranks
+    ranks.check(0 < fps <= 50, f"fps must be above 0 and at most 50, the most that a .gif can show, not {fps}")
+    picture = Picture(result, path, ".gif", range(len(result.t)), field, clim, cmap, arrows, width)
+    frames = []
+    for i in picture.times:
+        values = picture.values(i)
+        frames.append(ranks.on_root(lambda i=i, v=values: picture.draw([v], [i])))
+    ranks.on_root(lambda: _save(picture.path, lambda: _animate(frames, picture.path, fps, picture.colors)))
+
+
+class Picture:
+    """What stays the same from one time to the next: the domain, the colours, the layout. Made on every rank."""
+
+    def __init__(self, result, path, suffix, time, field, clim, cmap, arrows, width):
+        mesh, self.result, self.field, self.path = result.mesh, result, field, Path(path)
+        self.arrows, self.width = arrows, width
+        with mesh.ranks.together():
+            self._check(suffix)
+            self.times = _chosen(time, len(result.t), mesh.dim)
+            self.clock = _clock(result.t)
+        low = mesh.ranks.min(min(self._own(i).min(initial=np.inf) for i in self.times))
+        high = mesh.ranks.max(max(self._own(i).max(initial=-np.inf) for i in self.times))
+        with mesh.ranks.together():
+            self.colors = Colors.of(low, high, clim, cmap)
+        parts = mesh.ranks.gather_to_root((mesh.points, mesh.kind, np.diff(mesh.start), mesh.corners,
+                                           mesh.vertices[:, mesh.n_inner:], mesh.centroid))
+        center = self._middle() if mesh.dim == 3 else None
+        self.scene = mesh.ranks.on_root(self._scene, parts, center)
+
+    def _check(self, suffix):
+        if self.path.suffix != suffix:
+            raise InputError(f"this picture is written to a {suffix} file, not to {str(self.path)!r}")
+        if self.field not in ("density", "speed"):
+            raise InputError(f"field must be 'density' or 'speed', not {self.field!r}")
+        if self.result.velocity is None and (self.arrows or self.field == "speed"):
+            raise InputError("this result has no velocity to draw: use field='density' and arrows=False")
+        if self.arrows and self.result.mesh.dim != 2:
+            raise InputError(f"arrows are drawn in 2D; this mesh has dimension {self.result.mesh.dim}")
+
+    def _own(self, i):
+        """The field at recorded time i: (n_cells,) of this rank."""
+        return self.result.rho[i] if self.field == "density" else np.linalg.norm(self.result.velocity[i], axis=0)
+
+    def values(self, i):
+        """On rank 0 the field at recorded time i, and the velocity if arrows are wanted; None elsewhere."""
+        own = (self._own(i), self.result.velocity[i] if self.arrows else None)
+        parts = self.result.mesh.ranks.gather_to_root(own)
+        if parts is None:
+            return None
+        values, velocity = zip(*parts)
+        return np.concatenate(values), np.concatenate(velocity, axis=-1) if self.arrows else None
+
+    def _middle(self):
+        """Where a solid is cut open: the centre of mass of what is drawn, but not too near to the surface."""
+        mesh = self.result.mesh
+        weight = mesh.volume * np.mean([np.abs(self._own(i)) for i in self.times], axis=0)
+        total = mesh.ranks.sum(np.concatenate([weight[None], weight * mesh.centroid]).sum(axis=1))
+        lower = -np.array([mesh.ranks.max(-x.min(initial=np.inf)) for x in mesh.points])
+        upper = np.array([mesh.ranks.max(x.max(initial=-np.inf)) for x in mesh.points])
+        middle = total[1:] / total[0] if total[0] else (lower + upper) / 2
+        return np.clip(middle, 0.75 * lower + 0.25 * upper, 0.25 * lower + 0.75 * upper)
+
+    def _scene(self, parts, center):
+        whole = Whole.joined(parts)
+        with vtk.writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        if len(whole.points) == 1:
+            return Curve(whole)
+        need_gl()
+        seam = self.result.mesh.block is not None and any(self.result.mesh.block.periodic)
+        return Plane(whole, seam) if len(whole.points) == 2 else Solid(whole, center, self.colors.ink)
+
+    def draw(self, values, times=None):
+        """A Pillow image of the values at some recorded times. On rank 0."""
+        labels = [self.clock(self.result.t[i]) for i in (self.times if times is None else times)]
+        if isinstance(self.scene, Curve):
+            figure = self.scene.figure([v for v, _ in values], labels, self.field, self.colors)
+        else:
+            figure = _panels(self.scene, values, labels, self.field, self.colors, self.width)
+        return _image(figure, self.width)
+
+
+def _chosen(time, n_times, dim):
+    if time is None:
+        shown = min(OVERLAID, n_times) if dim == 1 else 1
+        return [int(i) for i in np.linspace(n_times - 1, 0, shown).round()][::-1]
+    times = [int(i) for i in np.ravel(time)]
+    for i in times:
+        if not -n_times <= i < n_times:
+            raise InputError(f"there is no recorded time {i}: the result has {n_times}, numbered from 0")
+    if not times:
+        raise InputError("time is empty: give the number of a recorded time, or several")
+    return [i % n_times for i in times]
+
+
+def _clock(t):
+    """A function from a time to its label, with as many digits as it takes to tell the recorded times apart."""
+    size = max(float(np.abs(t).max()), 1e-300)
+    step = float(np.diff(t).min()) if len(t) > 1 else size
+    digits = math.ceil(-math.log10(max(step, 1e-6 * size))) + 1
+    if size >= 1e5 or digits > 6:
+        return lambda time: f"t = {time:.4g}"
+    return lambda time: f"t = {time:.{max(digits, 0)}f}"
+
+
+@dataclass(frozen=True)
+class Colors:
+    """Which colour a value has: `map` between low and high."""
+
+    low: float
+    high: float
+    map: object
+    extend: str            # which ends of the colour bar stand for what lies beyond
+
+    @classmethod
+    def of(cls, least, largest, clim, cmap):
+        """Colours for values between *least* and *largest*; from 0 on, unless they are all far from it."""
+        from matplotlib import colormaps
+        if isinstance(cmap, str):
+            if cmap not in colormaps:
+                raise InputError(f"there is no colour map {cmap!r} in Matplotlib; 'viridis' and 'magma_r' are two")
+            cmap = colormaps[cmap]
+        low, high = (0.0 if 0 <= least < largest / 2 else least, largest) if clim is None else map(float, clim)
+        if clim is not None and not low < high:
+            raise InputError(f"clim must be (low, high) with low < high, not {clim}")
+        if not high - low > 1e-12 * max(abs(low), abs(high)):         # a constant
+            low, high = (0.0, 2 * high) if high > 0 else (low - 1, high + 1)
+        beyond = (least < low, largest > high)
+        return cls(low, high, cmap, {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[beyond])
+
+    @property
+    def norm(self):
+        from matplotlib.colors import Normalize
+        return Normalize(self.low, self.high, clip=True)
+
+    @property
+    def ink(self):
+        """The colour of lines that can be seen on most of the picture, which has the lowest values."""
+        return "black" if np.dot([0.3, 0.6, 0.1], self.map(0.0)[:3]) > 0.5 else "white"
+
+    def rgb(self, values):
+        """(n, 3) bytes."""
+        return self.map(self.norm(values), bytes=True)[:, :3]
+
+
+@dataclass(frozen=True)
+class Whole:
+    """All cells, in the order of the ranks."""
+
+    points: np.ndarray        # (dim, n_points)
+    kind: np.ndarray
+    start: np.ndarray
+    corners: np.ndarray
+    walls: np.ndarray         # (width, n) points of boundary faces
+    centroid: np.ndarray
+
+    @classmethod
+    def joined(cls, parts):
+        """The parts of the ranks in one; points that two ranks have stay double."""
+        points, kind, length, corners, walls, centroid = zip(*parts)
+        shift = np.cumsum([0, *[p.shape[1] for p in points]])
+        return cls(np.concatenate(points, axis=1), np.concatenate(kind),
+                   np.concatenate([[0], np.cumsum(np.concatenate(length))]),
+                   np.concatenate([c + s for c, s in zip(corners, shift)]),
+                   np.concatenate([w + s for w, s in zip(walls, shift)], axis=1), np.concatenate(centroid, axis=1))
+
+
+class Curve:
+    """A density on an interval: steps over x, one for each time."""
+
+    def __init__(self, whole):
+        self.ends = np.sort(whole.points[0, whole.corners].reshape(-1, 2), axis=1)
+        self.order = np.argsort(self.ends[:, 0])
+
+    def figure(self, values, labels, name, colors):
+        """A Matplotlib figure of the values (n_cells,) at the times with the given labels."""
+        from matplotlib.figure import Figure
+        figure = Figure((INCHES, 0.6 * INCHES), layout="constrained")
+        axes = figure.add_subplot()
+        x = self.ends[self.order].ravel()
+        for i, (u, label) in enumerate(zip(values, labels)):
+            shade = colors.map(0.85 * i / max(len(values) - 1, 1))
+            axes.plot(x, np.repeat(u[self.order], 2), color=shade, linewidth=2, label=label)
+        if len(values) == 1:
+            axes.fill_between(x, np.repeat(values[0][self.order], 2), color=colors.map(0.0), alpha=0.15, linewidth=0)
+            axes.set_title(labels[0])
+        else:
+            axes.legend(frameon=False)
+        room = 0.05 * (colors.high - colors.low)
+        axes.set(xlabel="x", ylabel=name, xlim=(x[0], x[-1]), ylim=(colors.low - room * (colors.low != 0), colors.high + room))
+        axes.spines[["top", "right"]].set_visible(False)
+        return figure
+
+
+class Scene:
+    """Coloured faces seen in parallel projection: `extent` (left, right, bottom, top) in the units of the points."""
+
+    def __init__(self, surface, cell, extent, eye, focus, up):
+        self.surface, self.cell, self.extent = surface, cell, extent
+        self.eye, self.focus, self.up = eye, focus, up
+        self.plotter = None
+
+    def image(self, rgb, size):
+        """The cells in their colours rgb (n_cells, 3) as an array (height, width, 3) of the given (width, height)."""
+        if self.plotter is None:
+            self._begin(rgb, size)
+        self.surface.cell_data["rgb"] = rgb[self.cell]
+        self.plotter.render()
+        fine = self.plotter.screenshot(None, return_img=True)
+        return fine.reshape(size[1], SHARPER, size[0], SHARPER, 3).mean(axis=(1, 3)).round().astype(np.uint8)
+
+    def _begin(self, rgb, size):
+        import pyvista
+        self.surface.cell_data["rgb"] = rgb[self.cell]
+        self.plotter = pyvista.Plotter(off_screen=True, window_size=[SHARPER * n for n in size])
+        self.plotter.set_background("white")
+        self.plotter.add_mesh(self.surface, scalars="rgb", rgb=True, lighting=False)
+        self.decorate(self.plotter)
+        camera = self.plotter.camera
+        camera.position, camera.focal_point, camera.up = self.focus + self.eye, self.focus, self.up
+        camera.parallel_projection = True
+        camera.parallel_scale = (self.extent[3] - self.extent[2]) / 2
+        self.plotter.reset_camera_clipping_range()
+
+    def decorate(self, plotter):
+        """Add lines in VTK."""
+
+    def dress(self, axes, velocity, first):
+        """Add to the image of the cells what Matplotlib draws; *first*: the leftmost of the panels."""
+
+
+class Plane(Scene):
+    """A mesh in the plane."""
+
+    def __init__(self, whole, seam):
+        import pyvista
+        lower, upper = whole.points.min(axis=1), whole.points.max(axis=1)
+        room = 0.015 * (upper - lower).max()
+        extent = (lower[0] - room, upper[0] + room, lower[1] - room, upper[1] + room)
+        grid = vtk.grid(whole.points, whole.kind, whole.start, whole.corners)
+        surface = pyvista.PolyData()
+        surface.SetPoints(grid.GetPoints())
+        surface.SetPolys(grid.GetCells())
+        focus = np.array([*(lower + upper) / 2, 0])
+        distance = (upper - lower).max()
+        super().__init__(surface, slice(None), extent, np.array([0, 0, distance]), focus, (0, 1, 0))
+        self.walls = whole.points[:, whole.walls].T                  # (n, 2, dim)
+        self.box = (lower, upper) if seam else None
+        self.edges = len(whole.kind) <= FINEST_EDGES
+        self.centroid = whole.centroid
+
+    def decorate(self, plotter):
+        if self.edges:
+            plotter.add_mesh(self.surface.extract_all_edges(), color="black", opacity=0.12, line_width=SHARPER,
+                             lighting=False)
+
+    def dress(self, axes, velocity, first):
+        from matplotlib.collections import LineCollection
+        from matplotlib.patches import Rectangle
+        if self.box is not None:
+            lower, upper = self.box
+            axes.add_patch(Rectangle(lower, *(upper - lower), fill=False, linestyle=(0, (4, 4)), color="0.5", linewidth=0.8))
+        axes.add_collection(LineCollection(self.walls, colors="black", linewidths=1.1, capstyle="round"), autolim=False)
+        if velocity is not None:
+            self._arrows(axes, velocity)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(color="0.4", labelcolor="0.2", labelsize=10, labelleft=first)
+
+    def _arrows(self, axes, velocity):
+        left, right, bottom, top = self.extent
+        side = max(right - left, top - bottom) / 28
+        across = np.floor((self.centroid - [[left], [bottom]]) / side)
+        middle = np.array([[left], [bottom]]) + (across + 0.5) * side
+        key = across[0] * 1000 + across[1]
+        order = np.lexsort((((self.centroid - middle)**2).sum(axis=0), key))
+        chosen = order[np.unique(key[order], return_index=True)[1]]         # the cell nearest to the middle of each square
+        length = np.linalg.norm(velocity[:, chosen], axis=0).max()
+        if length > 0:
+            axes.quiver(*self.centroid[:, chosen], *velocity[:, chosen], angles="xy", scale_units="xy",
+                        scale=length / (1.3 * side), width=0.0028, pivot="mid", color="white", edgecolor="black",
+                        linewidth=0.4)
+
+
+class Solid(Scene):
+    """A mesh in space, with the octant towards the eye cut out at a given centre; *ink*: the colour of its edges."""
+
+    def __init__(self, whole, center, ink):
+        size = np.ptp(whole.points, axis=1).max()
+        grid = _cleaned(vtk.grid(whole.points, whole.kind, whole.start, whole.corners))
+        # a cut along faces of cells could show either side of them: it goes a little beyond
+        surface = _opened(grid, center - 1e-5 * size * np.sign(SEEN_FROM))
+        eye = SEEN_FROM / np.linalg.norm(SEEN_FROM)
+        right = np.cross([0, 0, 1], eye) / np.linalg.norm(eye[:2])
+        up = np.cross(eye, right)
+        self.screen, self.ink = np.stack([right, up]), ink
+        self.box = np.stack([whole.points.min(axis=1), whole.points.max(axis=1)])
+        seen = self.screen @ np.concatenate([whole.points, *[np.stack(edge).T for edge in self._scale_edges()]], axis=1)
+        room = 0.01 * np.ptp(seen, axis=1).max()
+        extent = (seen[0].min() - room, seen[0].max() + room, seen[1].min() - room, seen[1].max() + room)
+        focus = right * (extent[0] + extent[1]) / 2 + up * (extent[2] + extent[3]) / 2 + eye * (eye @ center)
+        super().__init__(surface, surface.cell_data["cell"], extent, 4 * size * eye, focus, up)
+
+    def decorate(self, plotter):
+        import pyvista
+        from vtkmodules.vtkFiltersHybrid import vtkPolyDataSilhouette
+        rim = vtkPolyDataSilhouette()
+        rim.SetDirectionToSpecifiedVector()
+        rim.SetVector(*-self.eye)
+        rim.SetEnableFeatureAngle(0)
+        creases = self.surface.extract_feature_edges(40, non_manifold_edges=False)
+        for lines, color in ((creases, self.ink), (pyvista.wrap(_filtered(rim, self.surface)), "black")):
+            if lines.n_cells:
+                lines.points = np.asarray(lines.points, float) + 2e-4 * self.eye      # else faces hide half of each
+                plotter.add_mesh(lines, color=color, line_width=1.3 * SHARPER, lighting=False)
+
+    def _scale_edges(self):
+        """The ends of the three edges of the bounding box that carry scales."""
+        near = np.where(SEEN_FROM > 0, 1, 0)               # per axis, the end of the box towards the eye
+        for axis, corner in enumerate(((0, near[1], 0), (near[0], 0, 0), (1 - near[0], near[1], 0))):
+            ends = np.repeat(np.choose(corner, self.box)[None], 2, axis=0)
+            ends[:, axis] = self.box[:, axis]
+            yield ends
+
+    def dress(self, axes, velocity, first):
+        """Scales along three edges of the bounding box."""
+        axes.set_axis_off()
+        if not first:
+            return
+        for axis, ends in enumerate(self._scale_edges()):
+            self._scale(axes, axis, ends)
+
+    def _scale(self, axes, axis, ends):
+        from matplotlib.ticker import MaxNLocator
+        low, high = self.box[:, axis]
+        longest = np.ptp(self.box, axis=0).max()
+        ticks = MaxNLocator(max(1, round(4 * (high - low) / longest)), steps=[1, 2, 5, 10]).tick_values(low, high)
+        ticks = ticks[(ticks > low - 1e-9 * longest) & (ticks < high + 1e-9 * longest)]
+        a, b = ends @ self.screen.T
+        outward = np.array([(b - a)[1], (a - b)[0]]) / np.linalg.norm(b - a)
+        outward *= np.sign(outward @ ((a + b) / 2 - self.screen @ self.box.mean(axis=0)))
+        labels = [*[(tick, f"{tick:.4g}", 12, 9) for tick in ticks], ((low + high) / 2, "xyz"[axis], 27, 11)]
+        axes.plot(*np.stack([a, b]).T, color="0.6", linewidth=0.6, zorder=0)
+        for place, label, far, size in labels:
+            axes.annotate(label, a + (place - low) / (high - low) * (b - a), far * outward, textcoords="offset points",
+                          ha="center", va="center", fontsize=size, color="0.2", annotation_clip=False)
+
+
+def _cleaned(grid):
+    """The grid with its cells numbered, and with the points merged that two ranks have."""
+    from vtkmodules.util.numpy_support import numpy_to_vtk
+    from vtkmodules.vtkFiltersCore import vtkStaticCleanUnstructuredGrid
+    number = numpy_to_vtk(np.arange(grid.GetNumberOfCells()), deep=True)
+    number.SetName("cell")
+    grid.GetCellData().AddArray(number)
+    return _filtered(vtkStaticCleanUnstructuredGrid(), grid)
+
+
+def _opened(grid, center):
+    """The outer surface without the octant towards the eye, and the three cuts that this lays open, as PolyData."""
+    import pyvista
+    from vtkmodules.vtkFiltersCore import vtkAppendPolyData, vtkCleanPolyData, vtkCutter
+    from vtkmodules.vtkFiltersGeometry import vtkGeometryFilter
+    everything, rest = vtkAppendPolyData(), _filtered(vtkGeometryFilter(), grid)
+    for axis in range(3):
+        everything.AddInputData(_clipped(rest, axis, center, toward=False))
+        rest = _clipped(rest, axis, center, toward=True)
+        cutter = vtkCutter()
+        cutter.SetCutFunction(_plane(axis, center))
+        cutter.GenerateTrianglesOff()
+        cut = _filtered(cutter, grid)
+        for other in {0, 1, 2} - {axis}:
+            cut = _clipped(cut, other, center, toward=True)
+        everything.AddInputData(cut)
+    everything.Update()
+    clean = vtkCleanPolyData()                # the pieces meet in points that are equal up to round-off
+    clean.SetTolerance(1e-7)
+    return pyvista.wrap(_filtered(clean, everything.GetOutput()))
+
+
+def _plane(axis, center):
+    from vtkmodules.vtkCommonDataModel import vtkPlane
+    plane = vtkPlane()
+    plane.SetOrigin(*center)
+    plane.SetNormal(*np.eye(3)[axis] * np.sign(SEEN_FROM[axis]))
+    return plane
+
+
+def _clipped(surface, axis, center, toward):
+    """The part of a surface on the side of the centre towards the eye, or away from it, along one axis."""
+    from vtkmodules.vtkFiltersCore import vtkClipPolyData
+    clip = vtkClipPolyData()
+    clip.SetClipFunction(_plane(axis, center))
+    clip.SetInsideOut(not toward)
+    return _filtered(clip, surface)
+
+
+def _filtered(algorithm, data):
+    algorithm.SetInputData(data)
+    algorithm.Update()
+    return algorithm.GetOutput()
+
+
+def _panels(scene, values, labels, name, colors, width):
+    """A figure with one panel for each time and one colour bar, without room to spare."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+    n, dpi = len(values), width / INCHES
+    flat = isinstance(scene, Plane)
+    left, right, bottom, top, gap = (0.62, 1.15, 0.38, 0.42, 0.22) if flat else (0.5, 1.3, 0.3, 0.42, 0.22)
+    aspect = (scene.extent[3] - scene.extent[2]) / (scene.extent[1] - scene.extent[0])
+    w = (INCHES - left - right - (n - 1) * gap) / n
+    w = min(w, TALLEST / aspect)
+    below = w * aspect < 1.6                       # too low for a colour bar beside it
+    if below:
+        right, bottom = 0.25, bottom + 0.75
+        w = (INCHES - left - right - (n - 1) * gap) / n
+    size = (max(round(w * dpi), 1), max(round(w * aspect * dpi), 1))
+    w, h = size[0] / dpi, size[1] / dpi
+    total = left + n * w + (n - 1) * gap + right, bottom + h + top
+    figure = Figure(total, dpi=dpi)
+
+    def place(x, y, dx, dy):
+        return figure.add_axes((x / total[0], y / total[1], dx / total[0], dy / total[1]))
+
+    for i, ((u, velocity), label) in enumerate(zip(values, labels)):
+        axes = place(left + i * (w + gap), bottom, w, h)
+        axes.imshow(scene.image(colors.rgb(u), size), extent=scene.extent, aspect="auto", interpolation="nearest")
+        axes.set_autoscale_on(False)
+        axes.xaxis.set_major_locator(MaxNLocator(max(2, round(w / 0.9)), steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_locator(MaxNLocator(max(2, round(h / 0.7)), steps=[1, 2, 5, 10]))
+        axes.set_title(label, fontsize=13)
+        scene.dress(axes, velocity, i == 0)
+    bar = place(left, 0.48, total[0] - left - right, 0.16) if below else place(total[0] - 0.95, bottom, 0.18, h)
+    figure.colorbar(ScalarMappable(colors.norm, colors.map), cax=bar, label=name, extend=colors.extend,
+                    orientation="horizontal" if below else "vertical")
+    bar.tick_params(labelsize=10)
+    return figure
+
+
+def _image(figure, width):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+    figure.set_dpi(width / INCHES)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3])
+
+
+def _save(path, save):
+    with vtk.writing(path):
+        save()
+
+
+def _animate(frames, path, fps, colors):
+    """A .gif whose frames share one palette: the colours of the map, and greys for what is written around it."""
+    from PIL import Image
+    shades = [*colors.map(np.linspace(0, 1, 208), bytes=True)[:, :3], *np.repeat(np.linspace(0, 255, 48), 3).reshape(-1, 3)]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([int(value) for value in np.ravel(shades)])
+    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0)
+
+
+def need_gl():
+    """`InputError` if this machine cannot draw."""
+    if not can_draw():
+        raise InputError("this machine cannot draw: VTK finds no OpenGL. On Debian and Ubuntu: apt-get install "
+                         "--no-install-recommends libegl1 libgl1 libgl1-mesa-dri")
+
+
+@functools.cache
+def can_draw():
+    """Whether VTK draws off screen here. Tried in another process, since VTK ends a process in which it cannot.
+
+    Sets VTK_DEFAULT_OPENGL_WINDOW to what works; without a display that is EGL, asked for at once.
+    """
+    name = "VTK_DEFAULT_OPENGL_WINDOW"
+    first = [os.environ.get(name)] if name in os.environ or os.environ.get("DISPLAY") else ["vtkEGLRenderWindow", None]
+    for window in first:
+        environment = {key: value for key, value in os.environ.items()
+                       if not key.startswith(("OMPI_", "PMIX_", "PRTE_", "PMI_", name))}
+        environment.update({name: window} if window else {})
+        try:
+            trial = subprocess.run([sys.executable, "-c", PROBE], env=environment, capture_output=True, text=True,
+                                   timeout=120)
+        except subprocess.TimeoutExpired:
+            continue
+        if trial.returncode == 0 and "drawn" in trial.stdout:
+            os.environ.update({name: window} if window else {})
+            return True
+    return False

@@ -1,0 +1,159 @@
+"""Files for ParaView: a .pvd with the times, a .pvtu for each time, a .vtu for each time and rank.
+
+Data are inline, base64 and zlib: the appended form is not read by the ParaView of some Linux distributions.
+VTK is imported when something is written, not before: it takes its time.
+"""
+import os
+import re
+from contextlib import contextmanager
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+
+from .errors import InputError
+
+TYPES = {"f8": "Float64", "f4": "Float32", "i8": "Int64", "i4": "Int32", "u1": "UInt8"}
+
+
+def write_series(path, mesh, t, fields):
+    """Write fields {name: (n_times, n_cells) or (n_times, dim, n_cells)} at the times t (n_times,) to a .pvd. Collective.
+
+    Raises `InputError` on every rank if the path is not one of a .pvd, or cannot be written.
+    """
+    series = Series(path, mesh)
+    for i, time in enumerate(t):
+        series.add(time, {name: values[i] for name, values in fields.items()})
+
+
+class Series:
+    """A series under way: ``Series("out/x.pvd", mesh)``, then ``.add(t, {"density": rho})`` for each time. Collective.
+
+    The pieces go to a folder beside the .pvd (``out/x/x_0000_0.vtu`` has time 0 of rank 0). The .pvd names a time only
+    when all of its pieces are there: whatever ends the program, the series opens up to the last finished time.
+    A series of the same name that is there already is removed.
+    """
+
+    def __init__(self, path, mesh):
+        self.path, self.mesh, self.entries = Path(path), mesh, []
+        self.folder = self.path.with_suffix("")
+        mesh.ranks.check(self.path.suffix == ".pvd", f"a series is written to a .pvd file, not to {str(path)!r}")
+        mesh.ranks.on_root(self._begin)
+        with mesh.ranks.together():
+            self.own = grid(mesh.points, mesh.kind, mesh.start, mesh.corners)
+
+    def add(self, time, fields):
+        """Write cell fields {name: (n_cells,) or (dim, n_cells)} at *time*; arrays of vectors get three components."""
+        ranks, mesh = self.mesh.ranks, self.mesh
+        stem = f"{self.folder.name}_{len(self.entries):04d}"
+        fields = {**fields, "rank": np.full(mesh.n_cells, ranks.rank, np.int32), "cell": mesh.cell_id[:mesh.n_cells]}
+        with ranks.together(), writing(self.path):
+            rows = {name: _row(name, values, mesh.n_cells) for name, values in fields.items()}
+            (self.folder / f"{stem}_{ranks.rank}.vtu").write_text(_vtu(self.own, rows))
+        self.entries.append((float(time), f"{self.folder.name}/{stem}.pvtu"))
+        ranks.on_root(self._finish, stem, rows)
+
+    def _begin(self):
+        with writing(self.path):
+            self.path.unlink(missing_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            ours = re.compile(re.escape(self.folder.name) + r"_\d{4,}(_\d+\.vtu|\.pvtu)")
+            for old in self.folder.iterdir():
+                if ours.fullmatch(old.name):
+                    old.unlink()
+
+    def _finish(self, stem, rows):
+        """All pieces of a time are there: name them in its .pvtu, and that in the .pvd."""
+        with writing(self.path):
+            pieces = [f"{stem}_{rank}.vtu" for rank in range(self.mesh.ranks.size)]
+            (self.folder / f"{stem}.pvtu").write_text(_pvtu(pieces, rows), encoding="utf-8")
+            _replace(self.path, _pvd(self.entries))
+
+
+@contextmanager
+def writing(path):
+    """A block that writes to *path*: what the system refuses is an `InputError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write {str(path)!r} ({error.strerror}: {error.filename}): choose a place where you may "
+                         "write and that has room") from error
+
+
+def grid(points, kind, start, corners):
+    """A vtkUnstructuredGrid of points (dim, n), VTK cell types (n_cells,) and the cells' points in CSR form."""
+    from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray
+    from vtkmodules.vtkCommonCore import vtkPoints
+    from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkUnstructuredGrid
+    place, cells, whole = vtkPoints(), vtkCellArray(), vtkUnstructuredGrid()
+    place.SetData(numpy_to_vtk(_three(points), deep=True))
+    cells.SetData(numpy_to_vtkIdTypeArray(start.astype(np.int64), deep=True),
+                  numpy_to_vtkIdTypeArray(corners.astype(np.int64), deep=True))
+    whole.SetPoints(place)
+    whole.SetCells(numpy_to_vtk(kind.astype(np.uint8), deep=True), cells)
+    return whole
+
+
+def _three(vectors):
+    """Vectors (dim, n) as VTK has them: (n, 3)."""
+    rows = np.zeros((vectors.shape[1], 3))
+    rows[:, :len(vectors)] = vectors.T
+    return rows
+
+
+def _row(name, values, n_cells):
+    """A field as VTK has it: (n_cells,) or (n_cells, 3)."""
+    values = np.asarray(values)
+    if values.ndim not in (1, 2) or values.shape[-1] != n_cells or values.ndim == 2 and len(values) > 3:
+        raise InputError(f"field {name!r} has shape {values.shape}: it needs one value for each of this rank's cells, "
+                         f"({n_cells},), or one vector, (dim, {n_cells})")
+    if values.dtype.str[1:] not in TYPES:
+        values = values.astype(float)
+    return values if values.ndim == 1 else _three(values)
+
+
+def _vtu(own, rows):
+    from vtkmodules.util.numpy_support import numpy_to_vtk
+    from vtkmodules.vtkIOXML import vtkXMLUnstructuredGridWriter
+    for name, values in rows.items():
+        array = numpy_to_vtk(np.ascontiguousarray(values), deep=True)
+        array.SetName(name)
+        own.GetCellData().AddArray(array)         # takes the place of the array of that name
+    writer = vtkXMLUnstructuredGridWriter()
+    writer.SetInputData(own)
+    writer.SetDataModeToBinary()
+    writer.SetCompressorTypeToZLib()
+    writer.SetCompressionLevel(1)
+    writer.WriteToOutputStringOn()                # to a string: Python says better than VTK why a file cannot be written
+    if not writer.Write():
+        raise RuntimeError("VTK could not encode this rank's piece of the series")
+    return writer.GetOutputString()
+
+
+def _pvtu(pieces, rows):
+    arrays = [f"<PDataArray type={quoteattr(TYPES[values.dtype.str[1:]])} Name={quoteattr(name)} "
+              f'NumberOfComponents="{1 if values.ndim == 1 else 3}"/>' for name, values in rows.items()]
+    return _document("PUnstructuredGrid", 'GhostLevel="0"', [
+        '<PPoints><PDataArray type="Float64" Name="Points" NumberOfComponents="3"/></PPoints>',
+        "<PCellData>", *arrays, "</PCellData>", *[f"<Piece Source={quoteattr(piece)}/>" for piece in pieces]])
+
+
+def _pvd(entries):
+    return _document("Collection", "", [f'<DataSet timestep="{time!r}" part="0" file={quoteattr(file)}/>'
+                                        for time, file in entries])
+
+
+def _document(kind, attributes, lines):
+    return "\n".join(['<?xml version="1.0" encoding="utf-8"?>',
+                      f'<VTKFile type="{kind}" version="0.1" byte_order="LittleEndian">',
+                      f"<{kind} {attributes}>".replace(" >", ">"), *lines, f"</{kind}>", "</VTKFile>", ""])
+
+
+def _replace(path, text):
+    """Put *text* at *path* in one stroke: a reader finds the old file or the new one, never half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
