@@ -3,6 +3,7 @@
 Every method of `Ranks` is collective: all ranks of the communicator call it, or none.
 One rank is the serial case of the same path; nothing here asks whether a run is parallel.
 """
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -204,3 +205,29 @@ class LayerExchange:
 
     def _layers(self, layers):
         return (slice(None),) * self.axis + (layers,)
+
+
+class Finish:
+    """Where all ranks of the program meet at its end, in good order or not. Made by all of them at its beginning."""
+
+    def __init__(self):
+        self.comm = MPI.COMM_WORLD.Dup()         # messages that a failure has left behind cannot get in the way
+        self.is_root = self.comm.rank == 0
+        self.rank = self.comm.rank
+
+    def meet(self, report, patience=np.inf):
+        """The reports of all ranks, on every rank; None if some have not come after *patience* seconds."""
+        arrived, late = self.comm.Ibarrier(), time.monotonic() + patience
+        while not arrived.Test():
+            if time.monotonic() > late:
+                return None
+            time.sleep(0.01)
+        return self.comm.allgather(report)
+
+    def wait(self):
+        """Return when every rank has come here."""
+        self.comm.Barrier()
+
+    def abort(self, status):
+        """End the program on every rank at once."""
+        self.comm.Abort(status)

@@ -19,6 +19,7 @@ INCHES = 8.0              # the width of a picture; its `width` in pixels sets t
 TALLEST = 7.0             # inches of a domain that is higher than wide
 FINEST_EDGES = 1500       # cells up to which their edges are drawn
 SHARPER = 2               # pixels drawn for one that is kept, along each axis
+CREASE = 40               # degrees between two faces from which a line is drawn between them
 OVERLAID = 6              # times that a picture of a density on an interval shows unless told
 SEEN_FROM = np.array([0.55, -0.7, 0.45])      # from the domain to the eye, in 3D
 PROBE = """
@@ -43,8 +44,8 @@ def plot(result, path, time=None, field="density", *, clim=None, cmap="viridis",
     arrows : draw the velocity, in 2D
     width : pixels
 
-    Raises `InputError` on every rank for a path that cannot be written, a field, time or velocity that is not there, and
-    on a machine that cannot draw.
+    Raises `InputError` on every rank for a path that cannot be written, a field, time or velocity that is not there,
+    and on a machine that cannot draw.
     """
     picture = Picture(result, path, ".png", time, field, clim, cmap, arrows, width)
     values = [picture.values(i) for i in picture.times]
@@ -52,12 +53,12 @@ def plot(result, path, time=None, field="density", *, clim=None, cmap="viridis",
 
 
 def movie(result, path, field="density", *, clim=None, cmap="viridis", arrows=False, width=800, fps=15):
-    """Draw *field* at every recorded time, with the same colours for all, to a .gif of *fps* times a second. Collective.
+    """Draw *field* at every recorded time, with the same colours for all, to a .gif that shows *fps* times a second.
 
-    The other arguments, and what is raised, as for `plot`.
+    Collective. The other arguments, and what is raised, as for `plot`.
     """
     ranks = result.mesh.ranks
-    ranks.check(0 < fps <= 50, f"fps must be above 0 and at most 50, the most that a .gif can show, not {fps}")
+    ranks.check(0 < fps <= 50, f"fps must be above 0 and at most 50, which is what a .gif can show, not {fps}")
     picture = Picture(result, path, ".gif", range(len(result.t)), field, clim, cmap, arrows, width)
     frames = []
     for i in picture.times:
@@ -234,6 +235,7 @@ class Curve:
         """A Matplotlib figure of the values (n_cells,) at the times with the given labels."""
         from matplotlib.figure import Figure
         figure = Figure((INCHES, 0.6 * INCHES), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.15, h_pad=0.12)
         axes = figure.add_subplot()
         x = self.ends[self.order].ravel()
         for i, (u, label) in enumerate(zip(values, labels)):
@@ -245,7 +247,8 @@ class Curve:
         else:
             axes.legend(frameon=False)
         room = 0.05 * (colors.high - colors.low)
-        axes.set(xlabel="x", ylabel=name, xlim=(x[0], x[-1]), ylim=(colors.low - room * (colors.low != 0), colors.high + room))
+        floor = colors.low - room if colors.low else 0.0
+        axes.set(xlabel="x", ylabel=name, xlim=(x[0], x[-1]), ylim=(floor, colors.high + room))
         axes.spines[["top", "right"]].set_visible(False)
         return figure
 
@@ -317,7 +320,8 @@ class Plane(Scene):
         from matplotlib.patches import Rectangle
         if self.box is not None:
             lower, upper = self.box
-            axes.add_patch(Rectangle(lower, *(upper - lower), fill=False, linestyle=(0, (4, 4)), color="0.5", linewidth=0.8))
+            dashes = dict(linestyle=(0, (4, 4)), color="0.5", linewidth=0.8)
+            axes.add_patch(Rectangle(lower, *(upper - lower), fill=False, **dashes))
         axes.add_collection(LineCollection(self.walls, colors="black", linewidths=1.1, capstyle="round"), autolim=False)
         if velocity is not None:
             self._arrows(axes, velocity)
@@ -331,7 +335,7 @@ class Plane(Scene):
         middle = np.array([[left], [bottom]]) + (across + 0.5) * side
         key = across[0] * 1000 + across[1]
         order = np.lexsort((((self.centroid - middle)**2).sum(axis=0), key))
-        chosen = order[np.unique(key[order], return_index=True)[1]]         # the cell nearest to the middle of each square
+        chosen = order[np.unique(key[order], return_index=True)[1]]      # in each square the cell nearest to its middle
         length = np.linalg.norm(velocity[:, chosen], axis=0).max()
         if length > 0:
             axes.quiver(*self.centroid[:, chosen], *velocity[:, chosen], angles="xy", scale_units="xy",
@@ -346,7 +350,7 @@ class Solid(Scene):
         size = np.ptp(whole.points, axis=1).max()
         grid = _cleaned(vtk.grid(whole.points, whole.kind, whole.start, whole.corners))
         # a cut along faces of cells could show either side of them: it goes a little beyond
-        surface = _opened(grid, center - 1e-5 * size * np.sign(SEEN_FROM))
+        surface, self.edges = _opened(grid, center - 1e-5 * size * np.sign(SEEN_FROM))
         eye = SEEN_FROM / np.linalg.norm(SEEN_FROM)
         right = np.cross([0, 0, 1], eye) / np.linalg.norm(eye[:2])
         up = np.cross(eye, right)
@@ -365,10 +369,9 @@ class Solid(Scene):
         rim.SetDirectionToSpecifiedVector()
         rim.SetVector(*-self.eye)
         rim.SetEnableFeatureAngle(0)
-        creases = self.surface.extract_feature_edges(40, non_manifold_edges=False)
-        for lines, color in ((creases, self.ink), (pyvista.wrap(_filtered(rim, self.surface)), "black")):
+        for lines, color in ((pyvista.wrap(_filtered(rim, self.surface)), "black"), (self.edges, self.ink)):
             if lines.n_cells:
-                lines.points = np.asarray(lines.points, float) + 2e-4 * self.eye      # else faces hide half of each
+                lines.points = np.asarray(lines.points, float) + 5e-4 * self.eye      # else faces hide half of each
                 plotter.add_mesh(lines, color=color, line_width=1.3 * SHARPER, lighting=False)
 
     def _scale_edges(self):
@@ -396,7 +399,7 @@ class Solid(Scene):
         a, b = ends @ self.screen.T
         outward = np.array([(b - a)[1], (a - b)[0]]) / np.linalg.norm(b - a)
         outward *= np.sign(outward @ ((a + b) / 2 - self.screen @ self.box.mean(axis=0)))
-        labels = [*[(tick, f"{tick:.4g}", 12, 9) for tick in ticks], ((low + high) / 2, "xyz"[axis], 27, 11)]
+        labels = [*[(tick, f"{tick:.4g}", 12, 9) for tick in ticks], ((low + high) / 2, "xyz"[axis], 30, 11)]
         axes.plot(*np.stack([a, b]).T, color="0.6", linewidth=0.6, zorder=0)
         for place, label, far, size in labels:
             axes.annotate(label, a + (place - low) / (high - low) * (b - a), far * outward, textcoords="offset points",
@@ -414,25 +417,55 @@ def _cleaned(grid):
 
 
 def _opened(grid, center):
-    """The outer surface without the octant towards the eye, and the three cuts that this lays open, as PolyData."""
-    import pyvista
-    from vtkmodules.vtkFiltersCore import vtkAppendPolyData, vtkCleanPolyData, vtkCutter
+    """The surface without the octant towards the eye, with the cuts that this lays open, and the edges of both."""
     from vtkmodules.vtkFiltersGeometry import vtkGeometryFilter
-    everything, rest = vtkAppendPolyData(), _filtered(vtkGeometryFilter(), grid)
+    outer = _filtered(vtkGeometryFilter(), grid)
+    cuts = [_cut(grid, axis, center) for axis in range(3)]
+    edges = _edges(outer, creases=True)
+    return (_joined([*_without_octant(outer, center), *cuts]),
+            _joined([*_without_octant(edges, center), *[_edges(cut, creases=False) for cut in cuts]]))
+
+
+def _without_octant(surface, center):
+    pieces = []
     for axis in range(3):
-        everything.AddInputData(_clipped(rest, axis, center, toward=False))
-        rest = _clipped(rest, axis, center, toward=True)
-        cutter = vtkCutter()
-        cutter.SetCutFunction(_plane(axis, center))
-        cutter.GenerateTrianglesOff()
-        cut = _filtered(cutter, grid)
-        for other in {0, 1, 2} - {axis}:
-            cut = _clipped(cut, other, center, toward=True)
-        everything.AddInputData(cut)
-    everything.Update()
-    clean = vtkCleanPolyData()                # the pieces meet in points that are equal up to round-off
-    clean.SetTolerance(1e-7)
-    return pyvista.wrap(_filtered(clean, everything.GetOutput()))
+        pieces.append(_clipped(surface, axis, center, toward=False))
+        surface = _clipped(surface, axis, center, toward=True)
+    return pieces
+
+
+def _cut(grid, axis, center):
+    """The quarter of the plane through the centre that bounds the octant towards the eye."""
+    from vtkmodules.vtkFiltersCore import vtkCleanPolyData, vtkCutter
+    cutter = vtkCutter()
+    cutter.SetCutFunction(_plane(axis, center))
+    cutter.GenerateTrianglesOff()
+    cut = _filtered(cutter, grid)
+    for other in {0, 1, 2} - {axis}:
+        cut = _clipped(cut, other, center, toward=True)
+    return _filtered(vtkCleanPolyData(), cut)
+
+
+def _edges(surface, creases):
+    """The rim of a surface, or its creases, as lines."""
+    from vtkmodules.vtkFiltersCore import vtkFeatureEdges
+    edges = vtkFeatureEdges()
+    edges.SetBoundaryEdges(not creases)
+    edges.SetFeatureEdges(creases)
+    edges.SetFeatureAngle(CREASE)
+    edges.NonManifoldEdgesOff()
+    edges.ColoringOff()
+    return _filtered(edges, surface)
+
+
+def _joined(pieces):
+    import pyvista
+    from vtkmodules.vtkFiltersCore import vtkAppendPolyData
+    append = vtkAppendPolyData()
+    for piece in pieces:
+        append.AddInputData(piece)
+    append.Update()
+    return pyvista.wrap(append.GetOutput())
 
 
 def _plane(axis, center):
@@ -513,11 +546,18 @@ def _save(path, save):
 def _animate(frames, path, fps, colors):
     """A .gif whose frames share one palette: the colours of the map, and greys for what is written around it."""
     from PIL import Image
-    shades = [*colors.map(np.linspace(0, 1, 208), bytes=True)[:, :3], *np.repeat(np.linspace(0, 255, 48), 3).reshape(-1, 3)]
-    palette = Image.new("P", (1, 1))
-    palette.putpalette([int(value) for value in np.ravel(shades)])
-    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0)
+    from scipy.spatial import cKDTree
+    palette = np.concatenate([colors.map(np.linspace(0, 1, 208), bytes=True)[:, :3],
+                              np.linspace([0, 0, 0], [255, 255, 255], 48).round().astype(np.uint8)])
+    nearest, numbered = cKDTree(palette), []
+    for frame in frames:
+        red, green, blue = np.moveaxis(np.asarray(frame, np.int64), -1, 0)
+        different, place = np.unique(65536 * red + 256 * green + blue, return_inverse=True)
+        number = nearest.query(np.stack([different >> 16, different >> 8 & 255, different & 255], axis=1))[1]
+        numbered.append(Image.fromarray(number.astype(np.uint8)[place].reshape(red.shape)))
+        numbered[-1].putpalette(palette.tobytes())
+    numbered[0].save(path, save_all=True, append_images=numbered[1:], duration=round(1000 / fps), loop=0,
+                     optimize=False)
 
 
 def need_gl():

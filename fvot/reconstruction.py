@@ -18,38 +18,63 @@ from functools import lru_cache
 import numba
 import numpy as np
 
+from .parallel import Exchange
+
 MOST_FACES = 128        # of a cell
+TINY = 1e-290           # smaller densities are zero: denormal numbers are slow
+FLAT = 1e-14            # relative range of neighbours below which a cell needs no gradient
 
 
 class Stencil:
-    """The faces of each cell and what lies behind them, in CSR form: cell K has the entries start[K]:start[K + 1].
+    """The sides of each cell: its faces as it sees them. Cell K has the sides start[K] to start[K + 1].
 
-    neighbour, face (n,) : cell behind the face (K itself at the boundary), and number of the face
+    cell, face, neighbour (n,) : the cell, the number of the face, and the cell behind it (K itself at the boundary)
     sign (n,) : +1 where the face's normal leaves K, -1 where it enters
     offset, span (dim, n) : from the centroid of K to that of the face, and to that of the neighbour (0 at the boundary)
     """
 
     def __init__(self, mesh):
-        n = mesh.n_inner
-        every = np.arange(mesh.n_faces)
-        owned_right = np.flatnonzero(mesh.right[:n] < mesh.n_cells)
-        owned_left = np.flatnonzero(mesh.left < mesh.n_cells)
-        cell = np.concatenate([mesh.left[owned_left], mesh.right[owned_right]])
+        self.n_cells, self.n_inner = mesh.n_cells, mesh.n_inner
+        left = np.flatnonzero(mesh.left < mesh.n_cells)
+        right = np.flatnonzero((mesh.right >= 0) & (mesh.right < mesh.n_cells))
+        cell, face = np.concatenate([mesh.left[left], mesh.right[right]]), np.concatenate([left, right])
         order = np.argsort(cell, kind="stable")
-        self.face = np.concatenate([every[owned_left], owned_right])[order].astype(np.int32)
-        self.sign = np.repeat([1.0, -1.0], [len(owned_left), len(owned_right)])[order]
-        self.start = np.searchsorted(cell[order], np.arange(mesh.n_cells + 1)).astype(np.int32)
-        self.cell = cell[order]
-        leaves = self.sign > 0
+        self.cell, self.face = cell[order], face[order]
+        self.start = np.searchsorted(self.cell, np.arange(mesh.n_cells + 1)).astype(np.int32)
+        leaves = order < len(left)
+        self.sign = np.where(leaves, 1.0, -1.0)
         behind = np.where(leaves, mesh.right[self.face], mesh.left[self.face])
-        self.neighbour = np.where(behind < 0, self.cell, behind).astype(np.int32)
+        self.neighbour = np.where(behind < 0, self.cell, behind).astype(np.uint32)
         self.offset = np.where(leaves, mesh.left_offset[:, self.face], mesh.right_offset[:, self.face])
         beyond = np.where(leaves, mesh.right_offset[:, self.face], mesh.left_offset[:, self.face])
         self.span = np.where(behind < 0, 0.0, self.offset - beyond)
 
     def cell_sum(self, values):
-        """Sums (n_cells,) over the faces of each cell of values (n,)."""
+        """Sums (n_cells,) over the sides of each cell of values (n,)."""
         return np.add.reduceat(values, self.start[:-1])
+
+    def opposite(self, mesh):
+        """(opposite, exchange, outer): for each side the one that looks at it from behind.
+
+        Sides of ghosts follow the n own ones, then come those of the boundary, seen from outside: n + len(exchange) +
+        the number of the boundary face. The exchange fills the ghosts' entries of an array with the owners'.
+        """
+        n, inner = len(self.face), self.n_inner
+        first, second = np.full(mesh.n_faces, -1), np.full(mesh.n_faces, -1)
+        own = np.arange(n)
+        first[self.face[self.sign > 0]], second[self.face[self.sign < 0]] = own[self.sign > 0], own[self.sign < 0]
+        shared = np.flatnonzero((first[:inner] < 0) | (second[:inner] < 0))
+        mine = np.maximum(first[shared], second[shared])
+        ghost = n + np.arange(len(shared))
+        first[shared] = np.where(first[shared] < 0, ghost, first[shared])
+        second[shared] = np.where(second[shared] < 0, ghost, second[shared])
+        second[inner:] = n + len(shared) + np.arange(mesh.n_faces - inner)
+        place = np.full(mesh.n_faces, -1)
+        place[shared] = np.arange(len(shared))
+        lists = mesh.face_exchange.send
+        exchange = Exchange(mesh.ranks, {q: mine[place[faces]] for q, faces in lists.items()},
+                            {q: ghost[place[faces]] for q, faces in lists.items()})
+        return np.where(self.sign > 0, second[self.face], first[self.face]).astype(np.uint32), exchange, n + len(shared)
 
 
 def outflow_rate(mesh, a, b):
@@ -68,7 +93,7 @@ def gradient_weights(stencil):
     dim, square = len(span), np.einsum("in,in->n", span, span)
     weight = np.divide(1.0, square, out=np.zeros_like(square), where=square > 0)
     normal = np.stack([[stencil.cell_sum(weight * span[i] * span[j]) for j in range(dim)] for i in range(dim)])
-    trace = np.maximum(np.trace(normal), 1.0)           # 1: a cell without neighbours
+    trace = np.maximum(np.trace(normal), 1e-300)           # of a cell without neighbours
     inverse = np.linalg.inv((normal + 1e-12 * trace * np.eye(dim)[:, :, None]).transpose(2, 0, 1))
     return np.einsum("nij,jn->in", inverse[stencil.cell], weight * span)
 
@@ -77,12 +102,19 @@ class LimitedFaces:
     """The `muscl` step on a mesh: `prepare` for face fluxes and a step size, then `step` as often as they hold."""
 
     def __init__(self, mesh, sharp):
-        self.mesh, self.sharp = mesh, sharp
+        self.mesh, self.sharp = mesh, float(sharp)
         self.stencil = Stencil(mesh)
-        self.weight = gradient_weights(self.stencil).astype(np.float32)
+        self.weight = gradient_weights(self.stencil)
+        self.opposite, self.exchange, self.outer = self.stencil.opposite(mesh)
         n_faces = np.diff(self.stencil.start)
         self.simplex = np.repeat(n_faces == mesh.dim + 1, n_faces)
-        self.flux, self.arrived = np.zeros(mesh.n_faces), np.zeros(mesh.n_faces)
+        self.square_start = np.concatenate([[0], np.cumsum(n_faces.astype(np.int64)**2)])
+        alike = int(n_faces[0]) if (n_faces == n_faces[0]).all() else 0
+        self.leave, self.enter = _leave(alike, sharp > 0), _enter(alike)
+        n, inner = len(self.stencil.face), mesh.n_inner
+        self.boundary_side = np.empty(mesh.n_faces - inner, np.intp)
+        self.boundary_side[self.stencil.face[self.stencil.face >= inner] - inner] = np.flatnonzero(self.stencil.face >= inner)
+        self.moved = np.zeros(self.outer + mesh.n_faces - inner)
 
     def rate(self, U):
         """The largest rate at which a cell of this rank is emptied: steps with tau rate <= 1 are positive."""
@@ -91,94 +123,95 @@ class LimitedFaces:
     def prepare(self, U, tau, velocity):
         """Coefficients for fluxes U (n_faces,), the step tau, and velocity() (dim, n_faces) at the faces.
 
-        Geometry in single precision (it only steers the limiter), the fractions lambda in double.
+        Geometry in single precision (it only steers the limiter), the volumes that move in double.
         """
-        s, volume = self.stencil, self.mesh.volume
-        outward = s.sign * U[s.face]
-        self.tau, self.U = tau, U
-        self.leaving = np.maximum(tau * outward / volume[s.cell], 0.0)
+        s = self.stencil
+        self.amount = np.maximum(tau * s.sign * U[s.face], 0.0)
         step = tau * velocity()[:, s.face]
         square = np.einsum("in,in->n", s.span, s.span)
         nu = np.einsum("in,in->n", step, s.span) / np.where(square > 0, square, 1.0)
         nu = np.clip(nu, 0.0, 1.0)
         blend = np.where(self.simplex | (square == 0), 0.0, (1 - nu) * (1 - 2 * nu) / 6)
-        self.reach = (s.offset - step / 2 - blend * s.span).astype(np.float32)
-        self.blend, self.half = blend.astype(np.float32), ((1 - nu) / 2).astype(np.float32)
-        n = self.mesh.n_inner
-        upwind = np.where(U[:n] > 0, self.mesh.left[:n], self.mesh.right[:n])
-        self.foreign = np.flatnonzero(upwind >= self.mesh.n_cells)       # faces whose value another rank computes
-        self.flux[:] = 0
-        enters = outward < 0
-        self.entering_face = s.face[enters]
-        self.entering_start = np.concatenate([[0], np.cumsum(enters)])[s.start].astype(np.int32)
+        self.half = ((1 - nu) / 2).astype(np.float32)
+        self.matrix = np.empty(self.square_start[-1], np.float32)
+        _combine(s.start, self.square_start, self.weight, s.offset - step / 2 - blend * s.span, blend, self.matrix)
+        self.entering = np.maximum(-tau * U[self.mesh.n_inner:], 0.0)
 
     def step(self, rho, entering, count):
         """One step: the new rho (n_cells,) and what left through each boundary face (n_faces - n_inner,).
 
         *entering* (n_faces - n_inner,): density of what enters there; *count*, the number of the step, plays no role.
         """
-        mesh, s, n = self.mesh, self.stencil, self.mesh.n_inner
-        local = mesh.with_ghosts(rho)
-        new = np.empty(mesh.n_cells)
-        _leave(mesh.dim)(
-            local, s.start, s.neighbour, s.face, self.weight, self.reach, self.blend, self.half, self.leaving,
-            mesh.volume, self.sharp, self.flux, new)
-        self.flux[self.foreign] = mesh.face_exchange(self.flux, into=self.arrived)[self.foreign]
-        inwards = np.flatnonzero(self.U[n:] < 0)
-        self.flux[n + inwards] = -self.tau * self.U[n + inwards] * entering[inwards]
-        _enter(self.entering_start, self.entering_face, self.flux, mesh.volume, new)
-        return new, np.copysign(self.flux[n:], self.U[n:])
+        mesh, s, new = self.mesh, self.stencil, np.empty(self.mesh.n_cells)
+        self.leave(mesh.with_ghosts(rho), mesh.volume, s.start, s.neighbour, self.square_start, self.matrix, self.half,
+                   self.amount, self.sharp, self.moved, new)
+        self.exchange(self.moved)
+        self.moved[self.outer:] = self.entering * entering
+        self.enter(mesh.volume, s.start, self.opposite, self.moved, new)
+        return new, self.moved[self.boundary_side] - self.moved[self.outer:]
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _combine(start, square_start, weight, reach, blend, matrix):
+    """Steps 1 and 2 as one small matrix for each cell: a_s = sum over its sides j of matrix[s, j] (rho_j - rho_K)."""
+    dim = len(weight)
+    for cell in range(len(start) - 1):
+        first, n, entry = start[cell], start[cell + 1] - start[cell], square_start[cell]
+        for i in range(n):
+            for j in range(n):
+                value = blend[first + i] if i == j else 0.0
+                for axis in range(dim):
+                    value += reach[axis, first + i] * weight[axis, first + j]
+                matrix[entry + i * n + j] = value
 
 
 @lru_cache
-def _leave(dim):
-    """The kernel of steps 1 to 3 in *dim* dimensions: what is left in each cell, and what leaves it through each face."""
+def _leave(n_faces, sharpened):
+    """The kernel of the scheme: what is left in each cell, and the mass *moved* through each of its sides.
+
+    Constants of the compilation: the number of faces of every cell (0: they differ), and whether to sharpen.
+    """
 
     @numba.njit(cache=True, error_model="numpy")
-    def leave(rho, start, neighbour, face, weight, reach, blend, half, leaving, volume, sharp, flux, new):
-        correction = np.empty(MOST_FACES)
+    def leave(rho, volume, start, neighbour, square_start, matrix, half, amount, sharp, moved, new):
+        difference, correction = np.empty(MOST_FACES), np.empty(MOST_FACES)
         for cell in range(len(new)):
-            first, end = start[cell], start[cell + 1]
-            value = low = high = rho[cell]
-            gx = gy = gz = 0.0
-            for s in range(first, end):
-                difference = rho[neighbour[s]] - value
-                low, high = min(low, value + difference), max(high, value + difference)
-                gx += weight[0, s] * difference
-                if dim > 1:
-                    gy += weight[1, s] * difference
-                if dim > 2:
-                    gz += weight[2, s] * difference
-            low = max(low, 0.0) - value
-            high -= value
-            total = excess = 0.0                 # Lambda and S
-            for s in range(first, end):
-                if leaving[s] > 0:
-                    a = gx * reach[0, s] + blend[s] * (rho[neighbour[s]] - value)
-                    if dim > 1:
-                        a += gy * reach[1, s]
-                    if dim > 2:
-                        a += gz * reach[2, s]
-                    if sharp > 0:
-                        a = _sharpen(a, half[s] * (rho[neighbour[s]] - value), sharp)
+            first = numba.uintp(n_faces * cell if n_faces else start[cell])
+            n = n_faces if n_faces else start[cell + 1] - start[cell]
+            entry = numba.uintp(n_faces * n_faces * cell if n_faces else square_start[cell])
+            value, low, high = rho[cell], 0.0, 0.0
+            for i in range(n):
+                d = rho[neighbour[first + numba.uintp(i)]] - value
+                difference[i] = d
+                low, high = min(low, d), max(high, d)
+            flat = high - low <= FLAT * value
+            low = max(low, -value)               # m >= 0
+            total = excess = 0.0                 # |K| Lambda and |K| S
+            if not flat:
+                for i in range(n):
+                    s, a = first + numba.uintp(i), 0.0
+                    for j in range(n):
+                        a += matrix[entry + numba.uintp(i * n + j)] * difference[j]
+                    if sharpened:
+                        a = _sharpen(a, half[s] * difference[i], sharp)
                     a = min(max(a, low), high)
-                    correction[s - first] = a
-                    total += leaving[s]
-                    excess += leaving[s] * a
-            rest = 1 - total
+                    correction[i] = a
+                    total += amount[s]
+                    excess += amount[s] * a
+            rest = max(volume[cell] - total, 0.0)
             scale = 1.0                          # phi
-            if excess > 0 and excess > -low * rest:
+            if excess > -low * rest:
                 scale = -low * rest / excess
-            if excess < 0 and -excess > high * rest:
+            elif -excess > high * rest:
                 scale = -high * rest / excess
-            scale = max(scale, 0.0)
             out = 0.0
-            for s in range(first, end):
-                if leaving[s] > 0:
-                    moved = leaving[s] * max(value + scale * correction[s - first], 0.0)
-                    flux[face[s]] = moved * volume[cell]
-                    out += moved
-            new[cell] = max(value - out, 0.0)    # only removes round-off
+            for i in range(n):
+                s = first + numba.uintp(i)
+                mass = amount[s] * (value if flat else max(value + scale * correction[i], 0.0))
+                moved[s] = mass
+                out += mass
+            left = max(value - out / volume[cell], 0.0)        # only removes round-off
+            new[cell] = left if left > TINY else 0.0
 
     return leave
 
@@ -193,11 +226,17 @@ def _sharpen(a, h, beta):
     return a
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _enter(start, face, flux, volume, new):
-    """Add what comes in: after what left, so that no value falls below zero by round-off."""
-    for cell in range(len(new)):
-        gained = 0.0
-        for e in range(start[cell], start[cell + 1]):
-            gained += flux[face[e]]
-        new[cell] += gained / volume[cell]
+@lru_cache
+def _enter(n_faces):
+    """The kernel that adds what comes in: after what left, so that no value falls below zero by round-off."""
+
+    @numba.njit(cache=True, error_model="numpy")
+    def enter(volume, start, opposite, moved, new):
+        for cell in range(len(new)):
+            first = numba.uintp(n_faces * cell if n_faces else start[cell])
+            gained = 0.0
+            for i in range(n_faces if n_faces else start[cell + 1] - start[cell]):
+                gained += moved[opposite[first + numba.uintp(i)]]
+            new[cell] += gained / volume[cell]
+
+    return enter

@@ -31,11 +31,11 @@ class Result:
         write_series(path, self.mesh, self.t, fields)
 
     def plot(self, path, time=None, **options):
-        """Draw the density at recorded time number *time* (None: the last) to a .png: see `fvot.plot.plot`. Collective."""
+        """Draw the density at recorded time number *time* (None: the last) to a .png: see `fvot.plot.plot`."""
         from .plot import plot
         plot(self, path, time, **options)
 
     def movie(self, path, **options):
-        """Draw the density at all recorded times to a .gif: see `fvot.plot.movie`. Collective."""
+        """Draw the density at all recorded times to a .gif: see `fvot.plot.movie`."""
         from .plot import movie
         movie(self, path, **options)

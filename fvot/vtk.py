@@ -17,9 +17,9 @@ TYPES = {"f8": "Float64", "f4": "Float32", "i8": "Int64", "i4": "Int32", "u1": "
 
 
 def write_series(path, mesh, t, fields):
-    """Write fields {name: (n_times, n_cells) or (n_times, dim, n_cells)} at the times t (n_times,) to a .pvd. Collective.
+    """Write fields {name: (n_times, n_cells) or (n_times, dim, n_cells)} at the times t (n_times,) to a .pvd.
 
-    Raises `InputError` on every rank if the path is not one of a .pvd, or cannot be written.
+    Collective. Raises `InputError` on every rank if the path is not one of a .pvd, or cannot be written.
     """
     series = Series(path, mesh)
     for i, time in enumerate(t):
@@ -76,8 +76,8 @@ def writing(path):
     try:
         yield
     except OSError as error:
-        raise InputError(f"cannot write {str(path)!r} ({error.strerror}: {error.filename}): choose a place where you may "
-                         "write and that has room") from error
+        raise InputError(f"cannot write {str(path)!r} ({error.strerror}: {error.filename}): choose a place where you "
+                         "may write, and that has room") from error
 
 
 def grid(points, kind, start, corners):
@@ -124,7 +124,7 @@ def _vtu(own, rows):
     writer.SetDataModeToBinary()
     writer.SetCompressorTypeToZLib()
     writer.SetCompressionLevel(1)
-    writer.WriteToOutputStringOn()                # to a string: Python says better than VTK why a file cannot be written
+    writer.WriteToOutputStringOn()                # Python says better than VTK why a file cannot be written
     if not writer.Write():
         raise RuntimeError("VTK could not encode this rank's piece of the series")
     return writer.GetOutputString()

@@ -22,12 +22,12 @@ def box_corners(lower, upper, dim):
 
 def positive_integer(n, what):
     """*n* as an int; `InputError` unless it is a whole number from 1 on."""
-    if isinstance(n, bool) or not np.isscalar(n) or n != n or int(n) != n or n < 1:
+    if not isinstance(n, (int, float, np.integer, np.floating)) or isinstance(n, bool) or not n >= 1 or n % 1 != 0:
         raise InputError(f"{what} must be a whole number from 1 on, not {n!r}")
     return int(n)
 
 
-def sides(points, vertices, lower, upper):
+def sides(points, lower, upper, vertices):
     """Boundary facets of a box by the names of its sides: those whose points all lie on one side."""
     tiny = 1e-9 * (upper - lower).max()
     facets = {}
@@ -80,6 +80,9 @@ def tetrahedra(lower, upper, n):
     side = (upper[0] - lower[0]) / n
     shape = np.maximum(1, np.rint((upper - lower) / side).astype(int))
     spacing, corner_shape = (upper - lower) / shape, shape + 1
+    if 2 * spacing.max()**2 >= (spacing**2).sum() * (1 - 1e-9):
+        raise InputError(f"n = {n} makes bricks of {spacing[0]:.3g} x {spacing[1]:.3g} x {spacing[2]:.3g}, too long for "
+                         "tetrahedra: choose n so that they are nearly cubes")
     corner = np.stack(np.meshgrid(*map(np.arange, corner_shape), indexing="ij")).reshape(3, -1).astype(float)
     middle = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij")).reshape(3, -1) + 0.5
     points, n_corners, n_middle = [corner, middle], corner.shape[1], middle.shape[1]

@@ -36,9 +36,11 @@ class Block:
 
 def make(ranks, lower, upper, shape, periodic):
     """(part, meta, block): what `Mesh` takes."""
-    dim = np.size(shape)
+    dim = len(shape)
     lower, upper = box_corners(lower, upper, dim)
-    shape = tuple(positive_integer(n, "the number of cells along each axis") for n in np.ravel(shape))
+    shape = tuple(positive_integer(n, "the number of cells along each axis") for n in shape)
+    if np.shape(periodic) not in ((), (dim,)):
+        raise InputError(f"periodic must be one bool or one for each of {dim} axes, not {periodic!r}")
     periodic = tuple(bool(p) for p in np.broadcast_to(periodic, dim))
     if min([n for n, wraps in zip(shape, periodic, strict=True) if wraps], default=3) < 3:
         raise InputError(f"a periodic axis needs at least 3 cells; the mesh has {shape}")

@@ -76,18 +76,12 @@ def connect(points, blocks):
         raise MeshError(f"point {bad[0]} is {points[:, bad[0]]}: coordinates must be finite numbers "
                         f"({len(bad)} points are not)")
     kinds, counts, corners = [], [], []
-    for name, connectivity in blocks:
+    for name, connectivity in _pairs(blocks):
         kind = _kind(name)
-        rows = [np.asarray(row, np.int64) for row in connectivity] if kind == POLYGON else \
-            np.asarray(connectivity, np.int64)
-        count = np.array([len(row) for row in rows], np.int64)
-        if kind != POLYGON and len(count) and (rows.ndim != 2 or rows.shape[1] != N_CORNERS[kind]):
-            raise MeshError(f"a {name} has {N_CORNERS[kind]} points; the connectivity has shape {rows.shape}")
-        if kind == POLYGON and len(count) and count.min() < 3:
-            raise MeshError(f"polygon {count.argmin()} has {count.min()} points: it needs at least 3")
+        count, corner = _connectivity(name, kind, connectivity)
         kinds.append(np.full(len(count), kind, np.uint8))
         counts.append(count)
-        corners.append(np.concatenate(rows) if len(count) else np.empty(0, np.int64))
+        corners.append(corner)
     kind, count = np.concatenate(kinds or [[]]), np.concatenate(counts or [[]]).astype(np.int64)
     if not len(kind):
         raise MeshError("the mesh has no cells")
@@ -96,11 +90,51 @@ def connect(points, blocks):
     return cells
 
 
+def _pairs(blocks):
+    try:
+        pairs = [(name, connectivity) for name, connectivity in blocks]
+    except (TypeError, ValueError):
+        pairs = [(None, None)]
+    if not all(isinstance(name, str) for name, _ in pairs):
+        raise MeshError(f"cells must be a list of pairs (type name, connectivity), as in [('triangle', [[0, 1, 2]])], "
+                        f"not {blocks!r:.80}")
+    return pairs
+
+
 def _kind(name):
     name = "polygon" if name.startswith("polygon") else name
     if name not in KIND:
         raise MeshError(f"cell type {name!r} is not supported; these are: {', '.join(KIND)}")
     return KIND[name]
+
+
+def _connectivity(name, kind, connectivity):
+    """Numbers of corners (n,) of the cells of a block, and all their corners in one row."""
+    if not len(connectivity):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    if kind == POLYGON:
+        rows = [_integers(name, row) for row in connectivity]
+        if any(row.ndim != 1 for row in rows):
+            raise MeshError(f"the connectivity of {name} must be a list of rows of points, not {connectivity!r:.60}")
+        count = np.array([len(row) for row in rows])
+        if count.min() < 3:
+            raise MeshError(f"polygon {count.argmin()} has {count.min()} points: it needs at least 3")
+        return count, np.concatenate(rows)
+    rows = _integers(name, connectivity)
+    if rows.ndim != 2 or rows.shape[1] != N_CORNERS[kind]:
+        raise MeshError(f"a {name} has {N_CORNERS[kind]} points; the connectivity has shape {rows.shape}")
+    return np.full(len(rows), N_CORNERS[kind]), rows.ravel()
+
+
+def _integers(name, numbers):
+    try:
+        array = np.asarray(numbers)
+    except ValueError:      # rows of different lengths
+        array = np.empty(0, object)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise MeshError(f"the connectivity of {name} must be whole numbers of points, in rows of equal length, "
+                        f"not {numbers!r:.60}")
+    return array.astype(np.int64, copy=False)
 
 
 def _check_corners(cells):
@@ -213,14 +247,18 @@ def orientation(cells, volume, scale):
 
 
 def face_keys(vertices, n_points):
-    """One integer per face that is equal for faces of the same points."""
-    sorted_vertices = np.sort(vertices, axis=0)[-3:]      # three points tell faces of four apart
-    if n_points**len(sorted_vertices) < 2**62:
-        key = np.zeros(vertices.shape[1], np.int64)
-        for row in sorted_vertices:
+    """One integer per face, equal for those of the same points (three of four are enough to tell faces apart)."""
+    rows = np.sort(vertices, axis=0)[-3:]
+    if n_points**len(rows) < 2**62:
+        key = rows[0]
+        for row in rows[1:]:
             key = key * n_points + row
         return key
-    return np.unique(sorted_vertices, axis=1, return_inverse=True)[1].ravel()
+    order = np.lexsort(rows)
+    new = (rows[:, order[1:]] != rows[:, order[:-1]]).any(axis=0)
+    key = np.zeros(len(order), np.int64)
+    key[order[1:]] = np.cumsum(new)
+    return key
 
 
 def pair(cells, cell, vertices, sign):
@@ -240,13 +278,33 @@ def pair(cells, cell, vertices, sign):
     swap = cell[first] > cell[second]
     first, second = np.where(swap, second, first), np.where(swap, first, second)
     _check_sides(cell, vertices, sign, first, second)
-    return first, second, order[lonely]
+    lonely = order[lonely]
+    _check_halves(cell[lonely], vertices[:, lonely], cells.points.shape[1])
+    return first, second, lonely
+
+
+def _check_halves(cell, vertices, n_points):
+    """No triangle on the boundary is half of a quadrilateral on it: these would be a wall inside the mesh."""
+    if len(vertices) < 4:
+        return
+    quad, triangle = np.flatnonzero(vertices[3] >= 0), np.flatnonzero(vertices[3] < 0)
+    halves = [vertices[[i, (i + 1) % 4, (i + 2) % 4]][:, quad] for i in range(4)]
+    key = face_keys(np.concatenate([vertices[:3, triangle], *halves], axis=1), n_points)
+    bad = np.flatnonzero(np.isin(key[len(triangle):], key[:len(triangle)]))
+    if len(bad):
+        f = quad[bad[0] % len(quad)]
+        raise MeshError(f"cell {cell[f]} has a face of four points {_named(vertices[:, f])} that meets triangles of other "
+                        f"cells ({len(bad)} such triangles): put a pyramid between them, or cut the cell")
 
 
 def _check_sides(cell, vertices, sign, first, second):
-    """The two cells of a face lie on different sides of it: they go round its points in opposite directions."""
-    if len(vertices) == 1:
-        return
+    """The two cells of a face have all its points, and lie on different sides: they go round it in opposite directions."""
+    lowest = vertices.min(axis=0)           # the point that keys of four points leave out; -1 for triangles
+    bad = np.flatnonzero(lowest[first] != lowest[second])
+    if len(bad):
+        f, g = first[bad[0]], second[bad[0]]
+        raise MeshError(f"cells {cell[f]} and {cell[g]} meet, but their faces have different points ({_named(vertices[:, f])} "
+                        f"and {_named(vertices[:, g])}, {len(bad)} such faces): cut both in the same way")
     turn = _turn(vertices) * sign[cell]
     bad = np.flatnonzero(turn[first] == turn[second])
     if len(bad):
@@ -257,8 +315,10 @@ def _check_sides(cell, vertices, sign, first, second):
 
 def _turn(vertices):
     """+1 or -1: the direction in which a face's points are listed, whatever its first point."""
-    n_corners = (vertices >= 0).sum(axis=0)
     columns = np.arange(vertices.shape[1])
+    if len(vertices) == 1:
+        return np.where(columns % 2 == 0, -1, 1)        # lower end, upper end of each interval
+    n_corners = (vertices >= 0).sum(axis=0)
     lowest = np.where(vertices >= 0, vertices, np.iinfo(np.int64).max).argmin(axis=0)
     following = vertices[(lowest + 1) % n_corners, columns]
     preceding = vertices[(lowest - 1) % n_corners, columns]
@@ -274,7 +334,8 @@ def _named(vertices):
 def build_faces(cells, facets=None):
     """All geometry of a mesh: (volume, centroid, `Faces`).
 
-    *facets* names boundary faces: {name: points (width, n) of each}; the rest is "boundary".
+    *facets* names boundary faces: {name: points (width, n) of each}, or a function that makes it from the points of
+    all boundary faces; the rest is "boundary".
     Raises `MeshError` for degenerate, inverted, overlapping or non-manifold cells.
     """
     cell, vertices = half_faces(cells)
@@ -283,7 +344,8 @@ def build_faces(cells, facets=None):
     sign = orientation(cells, volume, _scale(cells, cell, vertices))
     first, second, lonely = pair(cells, cell, vertices, sign)
     inner = np.lexsort((cell[second], cell[first]))
-    boundary, names = _name_boundary(vertices[:, lonely], facets or {}, cells.points.shape[1])
+    facets = facets(vertices[:, lonely]) if callable(facets) else facets or {}
+    boundary, names = _name_boundary(vertices[:, lonely], facets, cells.points.shape[1])
     half = np.concatenate([first[inner], lonely[boundary]])
     right = np.concatenate([cell[second[inner]], np.full(len(boundary), -1)])
     slices = {name: slice(len(inner) + a, len(inner) + b) for name, (a, b) in names.items()}
@@ -330,17 +392,28 @@ def _scale(cells, cell, vertices):
 
 def _name_boundary(vertices, facets, n_points):
     """An order of the boundary faces by name, and the range of each name in it."""
-    key = face_keys(vertices, n_points)
-    label = np.zeros(len(key), np.int64)
+    facets = {name: _facets(name, points, vertices) for name, points in facets.items()}
     names = ["boundary", *sorted(name for name in facets if name != "boundary")]
-    for number, name in enumerate(names):
-        if name in facets and facets[name].shape[1]:
-            width = len(vertices) - len(facets[name])
-            points = np.pad(facets[name], ((0, width), (0, 0)), constant_values=-1)
-            label[np.isin(key, face_keys(points, n_points))] = number
+    columns = [vertices, *[facets.get(name, vertices[:, :0]) for name in names]]
+    width = max(len(points) for points in columns)
+    columns = [np.pad(points, ((0, width - len(points)), (0, 0)), constant_values=-1) for points in columns]
+    ends = np.cumsum([points.shape[1] for points in columns])
+    key, *named = np.split(face_keys(np.concatenate(columns, axis=1), n_points), ends[:-1])
+    label = np.zeros(len(key), np.int64)
+    for number, members in enumerate(named):
+        label[np.isin(key, members)] = number
     order = np.lexsort((key, label))
     ends = np.searchsorted(label[order], np.arange(len(names) + 1))
     return order, {name: (ends[i], ends[i + 1]) for i, name in enumerate(names) if ends[i + 1] > ends[i]}
+
+
+def _facets(name, points, vertices):
+    points = np.asarray(points)
+    most = max(len(vertices), 4 if len(vertices) > 2 else 0)
+    if points.ndim != 2 or not np.issubdtype(points.dtype, np.integer) or not min(len(vertices), 3) <= len(points) <= most:
+        raise MeshError(f"boundary {name!r} must be the points of faces, an array of integers ({len(vertices)}, n), not "
+                        f"{points.dtype} of shape {points.shape}")
+    return points
 
 
 def circumcenters(points, corners):

@@ -1,5 +1,5 @@
 """`Mesh`: this rank's part of a mesh as plain, read-only numpy arrays."""
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -55,7 +55,7 @@ class Mesh:
     @classmethod
     def interval(cls, a, b, n, *, periodic=False, comm=None, patches="auto", strict=True):
         """n equal cells between a and b; the ends are named "left" and "right"."""
-        return cls._cartesian(a, b, (n,), periodic, comm)
+        return cls._cartesian(a, b, (n,), periodic, comm, patches)
 
     @classmethod
     def rectangle(cls, lower, upper, shape, *, periodic=False, comm=None, patches="auto", strict=True):
@@ -63,12 +63,12 @@ class Mesh:
 
         Cells are numbered in C order: a gathered u has `u.reshape(shape)[i, j]` at the i-th place in x.
         """
-        return cls._cartesian(lower, upper, _shape(shape, 2), periodic, comm)
+        return cls._cartesian(lower, upper, _shape(shape, 2), periodic, comm, patches)
 
     @classmethod
     def box(cls, lower, upper, shape, *, periodic=False, comm=None, patches="auto", strict=True):
         """shape = (nx, ny, nz) equal boxes; sides "left", "right" (x), "front", "back" (y), "bottom", "top" (z)."""
-        return cls._cartesian(lower, upper, _shape(shape, 3), periodic, comm)
+        return cls._cartesian(lower, upper, _shape(shape, 3), periodic, comm, patches)
 
     @classmethod
     def triangles(cls, lower, upper, n, *, comm=None, patches="auto", strict=True):
@@ -106,12 +106,14 @@ class Mesh:
         boundary : {name: points (width, n) of each face}; the rest is called "boundary"
         center : points x_K (dim, n_cells), where circumcentres and centroids are not what is wanted
         """
-        return cls._dealt(lambda: (_points(points), list(cells), boundary, center), comm, patches, strict)
+        return cls._dealt(lambda: (_points(points), cells, _named(boundary), center), comm, patches, strict)
 
     @classmethod
-    def _cartesian(cls, lower, upper, shape, periodic, comm):
+    def _cartesian(cls, lower, upper, shape, periodic, comm, rule):
         ranks = parallel.Ranks(comm)
         with ranks.together():
+            if not isinstance(rule, str) or rule not in ("auto", "none"):
+                raise InputError(f"patches of a Cartesian mesh are its cells: 'auto' or 'none', not {rule!r:.60}")
             part, meta, block = cartesian.make(ranks, lower, upper, shape, periodic)
         return cls(ranks, part, **meta, block=block)
 
@@ -246,29 +248,43 @@ def _shape(shape, dim):
 
 
 def _points(points):
-    points = np.asarray(points, float)
-    if points.ndim != 2 or not 1 <= len(points) <= 3:
-        raise InputError(f"points must have shape (dim, n) with dim 1, 2 or 3, not {points.shape}; space comes first")
-    return points
+    try:
+        array = np.asarray(points, float)
+    except (TypeError, ValueError):
+        raise InputError(f"points must be an array of numbers (dim, n), not {points!r:.60}") from None
+    if array.ndim != 2 or not 1 <= len(array) <= 3:
+        raise InputError(f"points must have shape (dim, n) with dim 1, 2 or 3, not {array.shape}; space comes first")
+    return array
+
+
+def _named(boundary):
+    if boundary is not None and not isinstance(boundary, dict):
+        raise InputError(f"boundary must be a dict, {{name: points of the faces}}, not {boundary!r:.60}")
+    return boundary
 
 
 def _in_box(points, blocks, lower, upper, center=None):
     """What a builder made, with the sides of its box as boundary facets."""
-    lower, upper = build.box_corners(lower, upper, len(points))
-    cells = faces.connect(points, blocks)
-    _, vertices = faces.half_faces(cells)
-    return points, blocks, build.sides(points, vertices, lower, upper), center
+    return points, blocks, partial(build.sides, points, *build.box_corners(lower, upper, len(points))), center
+
+
+def _given_center(center, centroid):
+    try:
+        array = np.asarray(center, float)
+    except (TypeError, ValueError):
+        array = np.empty(0)
+    if array.shape != centroid.shape or not np.isfinite(array).all():
+        raise InputError(f"center must be finite numbers of shape {centroid.shape}, one point for each cell, "
+                         f"not {np.shape(center)}: {center!r:.60}")
+    return array
 
 
 def _whole(points, blocks, facets=None, center=None, *, rule, strict, n_ranks):
     """Everything about a mesh in its file's numbering, cut into the parts of the ranks: (parts, meta)."""
     cells = faces.connect(points, blocks)
     volume, centroid, face = faces.build_faces(cells, facets)
-    if center is None:
-        center = faces.cell_points(cells, centroid)
-    elif np.shape(center) != centroid.shape:
-        raise InputError(f"center must have shape {centroid.shape}, one point for each cell, not {np.shape(center)}")
-    report, center, left, right = quality.admissible(volume, centroid, np.asarray(center, float), face, strict)
+    center = faces.cell_points(cells, centroid) if center is None else _given_center(center, centroid)
+    report, center, left, right = quality.admissible(volume, centroid, center, face, strict)
     patch = patches.choose_patches(rule, cells, volume, face, left, right)
     levels = patches.coarser_levels(patch, patches.adjacency(face, cells.n_cells))
     whole = partition.Whole(cells, volume, centroid, center, face, left, right, levels)

@@ -6,6 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from ..errors import InputError
+from .build import positive_integer
 from .faces import TRIANGLE
 from .quality import isotropy
 
@@ -30,11 +31,9 @@ def choose_patches(rule, cells, volume, faces, left, right):
     if isinstance(rule, str) and rule in ("auto", "none"):
         size = 1 if rule == "none" else _auto_size(cells, volume, faces, left, right)
     elif np.ndim(rule) == 0 and not isinstance(rule, str):
-        size = int(rule)
+        size = positive_integer(rule, "patches, the number of cells of each,")
     else:
         return _given(rule, len(volume))
-    if size < 1:
-        raise InputError(f"patches={rule!r}: a patch has at least one cell")
     if size == 1:
         return np.arange(len(volume))
     graph = adjacency(faces, len(volume))

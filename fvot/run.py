@@ -1,0 +1,146 @@
+"""`run`: a function as a program. The only reader of sys.argv."""
+import argparse
+import inspect
+import sys
+import traceback
+import types
+import typing
+
+from . import linalg, parallel
+from .errors import ConvergenceError, InputError
+
+PATIENCE = 5.0      # seconds that a rank with an error waits for the others, before it ends them
+PLAIN = InputError, ConvergenceError      # errors that say all in their message: no traceback
+
+
+def run(main):
+    """Call main with its keyword arguments from the command line, and return what it returns. For the end of a script:
+
+        if __name__ == "__main__":
+            fvot.run(main)
+
+    Each argument ``name=default`` of main is an option ``--name value`` (``name_of_two`` is ``--name-of-two``), converted
+    to the type of its annotation, or else of its default; booleans are ``--name`` and ``--no-name``. ``--help`` shows them
+    below main's docstring. Options with one dash (``-ksp_monitor``) are PETSc's.
+
+    An error ends the program on all ranks with status 1, or 2 if the options are wrong, and is printed once.
+    """
+    finish = parallel.Finish()
+    options = _options(main, finish)
+    value = failure = None
+    try:
+        value = main(**options)
+    except Exception as error:
+        failure = error
+    _end(failure, finish)
+    return value
+
+
+# ---- options ---------------------------------------------------------------------------------------------------------
+
+def _options(main, finish):
+    parser = _Parser(prog=sys.argv[0], description=inspect.getdoc(main), add_help=False, allow_abbrev=False,
+                     usage="%(prog)s [--option value ...] [-petsc_option value ...]",
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--help", action="store_true", help="show this and end")
+    hints = typing.get_type_hints(main)
+    for name, parameter in inspect.signature(main).parameters.items():
+        _add(parser, name, parameter.default, hints.get(name))
+    try:
+        found, rest = parser.parse_known_args()
+        _check_petsc(rest)
+    except _UsageError as error:
+        _leave(finish, f"{parser.format_usage()}{error}; --help shows all options", sys.stderr, 2)
+    if found.help:
+        _leave(finish, parser.format_help().rstrip(), sys.stdout, 0)
+    linalg.set_options(rest)
+    del found.help
+    return vars(found)
+
+
+class _UsageError(Exception):
+    pass
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise _UsageError(message)
+
+
+def _add(parser, name, default, hint):
+    if default is inspect.Parameter.empty:
+        raise TypeError(f"run needs a default for every argument of main; {name!r} has none")
+    option = "--" + name.replace("_", "-")
+    kind, several = _type(default, hint)
+    if kind is bool:
+        parser.add_argument(option, dest=name, action=argparse.BooleanOptionalAction, help=_shown(default))
+    else:
+        parser.add_argument(option, dest=name, type=kind, nargs="+" if several else None,
+                            metavar=kind.__name__.upper(), help=_shown(default))
+    parser.set_defaults(**{name: default})
+
+
+def _type(default, hint):
+    """(type of one value, whether there are several) from the annotation, or else from the default."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
+    if typing.get_origin(hint) in (tuple, list):
+        return typing.get_args(hint)[0], True
+    if hint in (tuple, list) or hint is None and isinstance(default, (tuple, list)):
+        return type(default[0]) if default else str, True
+    if hint is None:
+        return str if default is None else type(default), False
+    return hint, False
+
+
+def _shown(default):
+    text = " ".join(map(str, default)) if isinstance(default, (tuple, list)) else str(default)
+    return f"(default: {text})".replace("%", "%%")
+
+
+def _check_petsc(rest):
+    """What is left is ``-name`` or ``-name value``, over and over."""
+    takes_value = False
+    for word in rest:
+        is_name = word.startswith("-") and not _is_number(word)
+        if word.startswith("--") or not is_name and not takes_value:
+            raise _UsageError(f"error: unknown option {word!r}")
+        takes_value = is_name
+
+
+def _is_number(word):
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+# ---- the end ---------------------------------------------------------------------------------------------------------
+
+def _leave(finish, text, stream, status):
+    """Print once, and end on all ranks."""
+    if finish.is_root:
+        print(text, file=stream, flush=True)
+    finish.wait()
+    sys.exit(status)
+
+
+def _end(failure, finish):
+    """Return if all ranks have done well; else print each error once and end the program on all of them."""
+    report = None if failure is None else (f"{type(failure).__name__}: {failure}", _text(failure))
+    reports = finish.meet(report, PATIENCE if failure else float("inf"))
+    if reports is None:                   # this rank's alone: the others wait for it somewhere, or work on
+        print(f"rank {finish.rank}: {report[1]}", file=sys.stderr, flush=True)
+        finish.abort(1)
+    errors = {message: text for message, text in filter(None, reports)}
+    if errors:
+        # "rank 1 failed: ..." on the other ranks repeats what rank 1 itself says better
+        own = [text for message, text in errors.items() if not any(m != message and m in message for m in errors)]
+        _leave(finish, "\n".join(own), sys.stderr, 1)
+
+
+def _text(failure):
+    if isinstance(failure, PLAIN):
+        return f"{type(failure).__name__}: {failure}"
+    return "".join(traceback.format_exception(failure)).rstrip()
