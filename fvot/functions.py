@@ -18,8 +18,8 @@ class Function:
 
     def __call__(self, x, t):
         """Values (*shape, n) at x (dim, n) and time t; `InputError` for another shape, or values that are not finite."""
-        if not callable(self.f):
-            return np.repeat(np.reshape(self.f, self.shape + (1,)), x.shape[1], axis=-1)
+        if not callable(self.f) or x.shape[1] == 0:
+            return np.broadcast_to(np.reshape(0.0 if callable(self.f) else self.f, np.shape(self.f) + (1,)), self.shape + (x.shape[1],))
         values = np.asarray(self.f(x, t) if self.depends_on_time else self.f(x), float)
         if values.shape == self.shape:
             values = np.repeat(values.reshape(self.shape + (1,)), x.shape[1], axis=-1)

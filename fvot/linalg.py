@@ -55,7 +55,8 @@ def partition(graph, weight, center, n_parts):
     division.setFromOptions()
     numbers = PETSc.IS()
     division.apply(numbers)
-    return numbers.getIndices().astype(np.int64)
+    part = numbers.getIndices().astype(np.int64)
+    return part if len(np.unique(part)) == n_parts else bisect(center, weight, n_parts)      # no part may be empty
 
 
 def bisect(center, weight, n_parts):
@@ -73,6 +74,7 @@ def _bisect(center, weight, index, first, n_parts, part):
     order = index[np.argsort(center[axis, index], kind="stable")]
     share = np.cumsum(weight[order]) - weight[order] / 2
     half = np.searchsorted(share, weight[order].sum() * (n_parts // 2) / n_parts)
+    half = np.clip(half, n_parts // 2, len(order) - (n_parts - n_parts // 2))       # no part stays empty
     _bisect(center, weight, order[:half], first, n_parts // 2, part)
     _bisect(center, weight, order[half:], first + n_parts // 2, n_parts - n_parts // 2, part)
 

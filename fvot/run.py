@@ -19,9 +19,9 @@ def run(main):
         if __name__ == "__main__":
             fvot.run(main)
 
-    Each argument ``name=default`` of main is an option ``--name value`` (``name_of_two`` is ``--name-of-two``), converted
-    to the type of its annotation, or else of its default; booleans are ``--name`` and ``--no-name``. ``--help`` shows them
-    below main's docstring. Options with one dash (``-ksp_monitor``) are PETSc's.
+    Each argument ``name=default`` of main is an option ``--name value`` (``name_of_two`` is ``--name-of-two``),
+    converted to the type of its annotation, or else of its default; booleans are ``--name`` and ``--no-name``.
+    ``--help`` shows them below main's docstring. Options with one dash (``-ksp_monitor``) are PETSc's.
 
     An error ends the program on all ranks with status 1, or 2 if the options are wrong, and is printed once.
     """
@@ -50,7 +50,7 @@ def _options(main, finish):
         found, rest = parser.parse_known_args()
         _check_petsc(rest)
     except _UsageError as error:
-        _leave(finish, f"{parser.format_usage()}{error}; --help shows all options", sys.stderr, 2)
+        _leave(finish, f"{parser.format_usage()}error: {error}; --help shows all options", sys.stderr, 2)
     if found.help:
         _leave(finish, parser.format_help().rstrip(), sys.stdout, 0)
     linalg.set_options(rest)
@@ -104,7 +104,7 @@ def _check_petsc(rest):
     for word in rest:
         is_name = word.startswith("-") and not _is_number(word)
         if word.startswith("--") or not is_name and not takes_value:
-            raise _UsageError(f"error: unknown option {word!r}")
+            raise _UsageError(f"unknown option {word!r}")
         takes_value = is_name
 
 
@@ -131,7 +131,7 @@ def _end(failure, finish):
     report = None if failure is None else (f"{type(failure).__name__}: {failure}", _text(failure))
     reports = finish.meet(report, PATIENCE if failure else float("inf"))
     if reports is None:                   # this rank's alone: the others wait for it somewhere, or work on
-        print(f"rank {finish.rank}: {report[1]}", file=sys.stderr, flush=True)
+        print(f"on rank {finish.rank} alone: {report[1]}", file=sys.stderr, flush=True)
         finish.abort(1)
     errors = {message: text for message, text in filter(None, reports)}
     if errors:

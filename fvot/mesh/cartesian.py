@@ -95,7 +95,8 @@ def _part(lower, spacing, grid, periodic, first, size, below, above, layout, cut
     ghosts, padded = _ghosts(inside, index, grid, below, above)
     center = lower[:, None] + (index.reshape(dim, -1) + 0.5) * spacing[:, None]
     inner, walls = [], []
-    corner = _Corners(lower, spacing, first, size)
+    corner = _Corners(lower, spacing, first, size, [wraps and f + n == m for wraps, f, n, m in zip(periodic, first, size, grid,
+                                                                                             strict=True)])
     numbers, count = [], 0
     for axis in range(dim):
         low, high = _beside(padded, axis, slice(None, -1)), _beside(padded, axis, slice(1, None))
@@ -159,7 +160,9 @@ def _faces(axis, at, left, right, first, lower, spacing, corner, direction):
     dim, n = at.shape
     half = np.full(n, spacing[axis] / 2)
     along = np.eye(dim)[axis][:, None]
-    center = (at + np.array(first)[:, None] + 0.5 * (1 - along)) * spacing[:, None] + lower[:, None]
+    place = at + np.array(first)[:, None]
+    place[axis, corner.wrapped(axis, at)] = 0
+    center = (place + 0.5 * (1 - along)) * spacing[:, None] + lower[:, None]
     offset = np.repeat(along * direction * spacing[axis] / 2, n, axis=1)
     return dict(left=left, right=right, area=np.full(n, np.prod(spacing) / spacing[axis]),
                 normal=np.repeat(along * float(direction), n, axis=1), face_center=center,
@@ -168,15 +171,37 @@ def _faces(axis, at, left, right, first, lower, spacing, corner, direction):
 
 
 class _Corners:
-    """The lattice of the block's corner points."""
+    """The lattice of the block's corner points.
 
-    def __init__(self, lower, spacing, first, size):
-        self.lower, self.spacing, self.first, self.size = lower, spacing, np.array(first), size
+    A face where the mesh wraps around is seen from both ends of the domain. Both sides must see it at the same place, or
+    its flux would be two numbers: the points of such faces at the upper end are copies of those at the lower end.
+    """
+
+    def __init__(self, lower, spacing, first, size, wraps):
+        self.lower, self.spacing, self.first, self.size, self.wraps = lower, spacing, np.array(first), size, wraps
         self.shape = tuple(n + 1 for n in size)
 
+    def wrapped(self, axis, at):
+        """Which of the lattice places *at* (dim, n) are faces at the upper end of an axis that wraps around."""
+        return self.wraps[axis] & (at[axis] == self.size[axis])
+
     def points(self):
-        lattice = np.stack(np.meshgrid(*map(np.arange, self.shape), indexing="ij")).reshape(len(self.shape), -1)
-        return self.lower[:, None] + (lattice + self.first[:, None]) * self.spacing[:, None]
+        """The lattice, then one plane of copies for each axis that wraps around here."""
+        planes = [self._lattice(None)] + [self._lattice(axis) for axis in range(len(self.shape)) if self.wraps[axis]]
+        return self.lower[:, None] + np.concatenate(planes, axis=1) * self.spacing[:, None]
+
+    def _lattice(self, plane):
+        ranges = [f + np.arange(n) if a != plane else np.zeros(1, int)
+                  for a, (f, n) in enumerate(zip(self.first, self.shape, strict=True))]
+        return np.stack(np.meshgrid(*ranges, indexing="ij")).reshape(len(self.shape), -1)
+
+    def _number(self, axis, corner, wrapped):
+        plane_shape = [1 if a == axis else n for a, n in enumerate(self.shape)]
+        before = int(np.prod(self.shape)) + sum(int(np.prod(self.shape)) // self.shape[a] for a in range(axis) if self.wraps[a])
+        in_plane = corner.copy()
+        in_plane[axis] = 0
+        return np.where(wrapped, before + np.ravel_multi_index(in_plane, plane_shape, mode="clip"),
+                        np.ravel_multi_index(corner, self.shape))
 
     def of_cells(self):
         cell = np.stack(np.meshgrid(*map(np.arange, self.size), indexing="ij")).reshape(len(self.size), -1)
@@ -193,7 +218,7 @@ class _Corners:
             corner = at.copy()
             for other, s in zip(others, step, strict=True):
                 corner[other] += s
-            loop.append(np.ravel_multi_index(corner, self.shape))
+            loop.append(self._number(axis, corner, self.wrapped(axis, at)))
         return np.stack(loop)
 
 

@@ -288,8 +288,6 @@ def _whole(points, blocks, facets=None, center=None, *, rule, strict, n_ranks):
     patch = patches.choose_patches(rule, cells, volume, face, left, right)
     levels = patches.coarser_levels(patch, patches.adjacency(face, cells.n_cells))
     whole = partition.Whole(cells, volume, centroid, center, face, left, right, levels)
-    if n_ranks > whole.n_cells:
-        raise InputError(f"{whole.n_cells} cells cannot be dealt to {n_ranks} ranks: use fewer ranks, or a finer mesh")
     return partition.parts(whole, n_ranks), dict(names=list(face.boundary), quality=report)
 
 

@@ -6,6 +6,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from .. import linalg
+from ..errors import InputError
 from .faces import Cells, Faces
 from .patches import adjacency
 
@@ -37,6 +38,9 @@ def divide(whole, graph, n_ranks):
     fine_enough = [level for level in whole.levels if level.max() + 1 >= MEMBERS_PER_RANK * n_ranks]
     member = (fine_enough or whole.levels[:1])[-1]
     n = member.max() + 1
+    if n < n_ranks:
+        raise InputError(f"a mesh of {whole.n_cells} cells in {n} patches cannot be dealt to {n_ranks} ranks: use fewer ranks "
+                         "or a finer mesh (smaller patches, if they were given)")
     gather = sparse.csr_matrix((np.ones(len(member)), (member, np.arange(len(member)))), (n, len(member)))
     count = np.bincount(member)
     center = np.stack([np.bincount(member, x) for x in whole.centroid]) / count
