@@ -105,7 +105,7 @@ def solve(ranks, matrix, b, *, prefix, rtol=1e-10, singular=False):
     right, x = A.createVecLeft(), A.createVecRight()
     right.setArray(b)
     ksp.solve(right, x)
-    residual = (right - A @ x).norm() / max(right.norm(), np.finfo(float).tiny)
+    residual = (right - A * x).norm() / max(right.norm(), np.finfo(float).tiny)
     if ksp.getConvergedReason() < 0 or residual > 100 * rtol:
         raise ConvergenceError(
             f"the linear system {prefix!r} stopped after {ksp.getIterationNumber()} iterations with relative residual "

@@ -47,9 +47,9 @@ def plot(result, path, time=None, field="density", *, clim=None, cmap="viridis",
     Raises `InputError` on every rank for a path that cannot be written, a field, time or velocity that is not there,
     and on a machine that cannot draw.
     """
-    picture = Picture(result, path, ".png", time, field, clim, cmap, arrows, width)
-    values = [picture.values(i) for i in picture.times]
-    result.mesh.ranks.on_root(lambda: _save(picture.path, lambda: picture.draw(values).save(path)))
+    with Picture(result, path, ".png", time, field, clim, cmap, arrows, width) as picture:
+        values = [picture.values(i) for i in picture.times]
+        result.mesh.ranks.on_root(lambda: _save(picture.path, lambda: picture.draw(values).save(path)))
 
 
 def movie(result, path, field="density", *, clim=None, cmap="viridis", arrows=False, width=800, fps=15):
@@ -59,12 +59,13 @@ def movie(result, path, field="density", *, clim=None, cmap="viridis", arrows=Fa
     """
     ranks = result.mesh.ranks
     ranks.check(0 < fps <= 50, f"fps must be above 0 and at most 50, which is what a .gif can show, not {fps}")
-    picture = Picture(result, path, ".gif", range(len(result.t)), field, clim, cmap, arrows, width)
-    frames = []
-    for i in picture.times:
-        values = picture.values(i)
-        frames.append(ranks.on_root(lambda i=i, v=values: picture.draw([v], [i])))
-    ranks.on_root(lambda: _save(picture.path, lambda: _animate(frames, picture.path, fps, picture.colors)))
+    with Picture(result, path, ".gif", range(len(result.t)), field, clim, cmap, arrows, width) as picture:
+        frames = []
+        for i in picture.times:
+            values = picture.values(i)
+            frames.append(ranks.on_root(lambda i=i, v=values: _indexed(picture.draw([v], [i]), picture.colors)))
+        ranks.on_root(lambda: _save(picture.path, lambda: frames[0].save(
+            path, save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0, optimize=False)))
 
 
 class Picture:
@@ -85,6 +86,13 @@ class Picture:
                                            mesh.vertices[:, mesh.n_inner:], mesh.centroid))
         center = self._middle() if mesh.dim == 3 else None
         self.scene = mesh.ranks.on_root(self._scene, parts, center)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        if isinstance(self.scene, Scene):
+            self.scene.close()
 
     def _check(self, suffix):
         if self.path.suffix != suffix:
@@ -283,6 +291,11 @@ class Scene:
         camera.parallel_scale = (self.extent[3] - self.extent[2]) / 2
         self.plotter.reset_camera_clipping_range()
 
+    def close(self):
+        """Give back what VTK holds."""
+        if self.plotter is not None:
+            self.plotter.close()
+
     def decorate(self, plotter):
         """Add lines in VTK."""
 
@@ -312,7 +325,8 @@ class Plane(Scene):
 
     def decorate(self, plotter):
         if self.edges:
-            plotter.add_mesh(self.surface.extract_all_edges(), color="black", opacity=0.12, line_width=SHARPER,
+            once = self.surface.clean()                    # what two ranks have would be drawn twice
+            plotter.add_mesh(once.extract_all_edges(), color="black", opacity=0.12, line_width=SHARPER,
                              lighting=False)
 
     def dress(self, axes, velocity, first):
@@ -506,9 +520,10 @@ def _panels(scene, values, labels, name, colors, width):
     if below:
         right, bottom = 0.25, bottom + 0.75
         w = (INCHES - left - right - (n - 1) * gap) / n
-    size = (max(round(w * dpi), 1), max(round(w * aspect * dpi), 1))
-    w, h = size[0] / dpi, size[1] / dpi
+    size = max(int(w * dpi), 1), max(int(w * aspect * dpi), 1)
+    h = size[1] / dpi
     total = left + n * w + (n - 1) * gap + right, bottom + h + top
+    w = size[0] / dpi
     figure = Figure(total, dpi=dpi)
 
     def place(x, y, dx, dy):
@@ -543,21 +558,18 @@ def _save(path, save):
         save()
 
 
-def _animate(frames, path, fps, colors):
-    """A .gif whose frames share one palette: the colours of the map, and greys for what is written around it."""
+def _indexed(frame, colors):
+    """The frame with a palette that all frames share: the colours of the map, and greys for what is around it."""
     from PIL import Image
     from scipy.spatial import cKDTree
     palette = np.concatenate([colors.map(np.linspace(0, 1, 208), bytes=True)[:, :3],
                               np.linspace([0, 0, 0], [255, 255, 255], 48).round().astype(np.uint8)])
-    nearest, numbered = cKDTree(palette), []
-    for frame in frames:
-        red, green, blue = np.moveaxis(np.asarray(frame, np.int64), -1, 0)
-        different, place = np.unique(65536 * red + 256 * green + blue, return_inverse=True)
-        number = nearest.query(np.stack([different >> 16, different >> 8 & 255, different & 255], axis=1))[1]
-        numbered.append(Image.fromarray(number.astype(np.uint8)[place].reshape(red.shape)))
-        numbered[-1].putpalette(palette.tobytes())
-    numbered[0].save(path, save_all=True, append_images=numbered[1:], duration=round(1000 / fps), loop=0,
-                     optimize=False)
+    red, green, blue = np.moveaxis(np.asarray(frame, np.int64), -1, 0)
+    different, place = np.unique(65536 * red + 256 * green + blue, return_inverse=True)
+    number = cKDTree(palette).query(np.stack([different >> 16, different >> 8 & 255, different & 255], axis=1))[1]
+    indexed = Image.fromarray(number.astype(np.uint8)[place].reshape(red.shape))
+    indexed.putpalette(palette.tobytes())
+    return indexed
 
 
 def need_gl():

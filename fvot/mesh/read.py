@@ -39,7 +39,7 @@ def _load(path):
         module = getattr(meshio, FORMATS[path.suffix])
         return module.read(str(path))
     except (Exception, SystemExit) as error:
-        reason = str(error).strip() or type(error).__name__
+        reason = f"{type(error).__name__}: {error}".strip(": ")
         raise InputError(f"{path} cannot be read as {FORMATS[path.suffix]}: {reason}; "
                          "is the file complete? write it anew") from error
 
