@@ -71,6 +71,7 @@ class ContinuityEquation:
         t = self._times(t)
         self._check(rho0, tau)
         rho, crossed = np.array(rho0, float), np.zeros((2, self.mesh.n_faces - self.mesh.n_inner))
+        self._scheme.start(rho)
         records, steps = [self._record(rho, crossed, 0)], 0
         densities = [rho]
         with Progress(t[0], t[-1], progress) as bar:
@@ -91,6 +92,7 @@ class ContinuityEquation:
         """rho (n_cells,) at t + tau from rho at t, in equal substeps where tau is above the bound."""
         self._check(rho, tau)
         rho = np.array(rho, float)
+        self._scheme.start(rho)
         for count, (now, step) in enumerate(self._steps(t, t + tau, None)):
             rho, _ = self._advance(rho, now, step, count)
         return rho
@@ -298,7 +300,7 @@ def _flow(mesh, velocity, stream, face_flux):
     return _Stream(mesh, stream) if stream is not None else _Fluxes(mesh, face_flux)
 
 
-# ---- schemes: rate (the largest 1/tau that keeps positivity), prepare and step ------------------------------------------
+# ---- schemes: rate (the largest 1/tau that keeps positivity), start, prepare and step ------------------------------------------
 
 
 def _scheme(mesh, flux):
@@ -325,6 +327,9 @@ class _TwoPoint:
             raise InputError(f"flux {getattr(self.flux, '__name__', self.flux)!r} has a negative coefficient "
                              f"({min(a.min(), b.min()):.3g}): explicit steps with it are never positive; use fvot.upwind or fvot.muscl()")
         return a, b
+
+    def start(self, rho):
+        """Nothing to know of the data."""
 
     def prepare(self, U, tau, velocity):
         mesh, s = self.mesh, self.stencil

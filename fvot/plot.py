@@ -288,7 +288,7 @@ class Scene:
         camera = self.plotter.camera
         camera.position, camera.focal_point, camera.up = self.focus + self.eye, self.focus, self.up
         camera.parallel_projection = True
-        camera.parallel_scale = (self.extent[3] - self.extent[2]) / 2
+        camera.parallel_scale = (self.extent[1] - self.extent[0]) / 2 * size[1] / size[0]
         self.plotter.reset_camera_clipping_range()
 
     def close(self):
@@ -512,7 +512,7 @@ def _panels(scene, values, labels, name, colors, width):
     from matplotlib.ticker import MaxNLocator
     n, dpi = len(values), width / INCHES
     flat = isinstance(scene, Plane)
-    left, right, bottom, top, gap = (0.62, 1.15, 0.38, 0.42, 0.22) if flat else (0.5, 1.3, 0.3, 0.42, 0.22)
+    left, right, bottom, top, gap = (0.62, 1.15, 0.38, 0.42, 0.22) if flat else (0.5, 1.3, 0.38, 0.42, 0.22)
     aspect = (scene.extent[3] - scene.extent[2]) / (scene.extent[1] - scene.extent[0])
     w = (INCHES - left - right - (n - 1) * gap) / n
     w = min(w, TALLEST / aspect)

@@ -8,10 +8,12 @@ Lambda = sum of lambda over the faces by which K is left. Every face gets its va
    leaves during the step (Hancock), with the third-order blend w = (1 - nu)(1 - 2 nu)/6 on cells that are no simplices,
    nu = tau u_s.(x_L - x_K) / |x_L - x_K|^2 (Leonard 1979)
 3. a_s is clamped to [m - rho_K, M - rho_K], then all a_s of the cell are scaled by one factor phi <= 1, so that what
-   remains in the cell, rho* = rho_K - phi S / (1 - Lambda) with S = sum lambda_s a_s, lies in [m, M] too
+   remains in the cell, rho* = rho_K - phi S / (1 - Lambda) with S = sum lambda_s a_s, lies in [min(m, least), max(M, most)]
 
 Then rho_K(t + tau) = (1 - Lambda) rho* + what comes in: a combination with non-negative weights of non-negative values,
-positive for Lambda <= 1 on any cell shape; and if div u = 0, a convex one: a local maximum principle.
+positive for Lambda <= 1 on any cell shape. If div u = 0 it is a convex one: with the smallest and the largest value of the
+data as *least* and *most*, these bounds hold for ever. (Holding rho* between m and M instead would be a local maximum
+principle, but 1 / (1 - Lambda) makes that cut smooth slopes where Lambda is near 1: first order on uniform triangles.)
 """
 from functools import lru_cache
 
@@ -120,6 +122,10 @@ class LimitedFaces:
         """The largest rate at which a cell of this rank is emptied: steps with tau rate <= 1 are positive."""
         return outflow_rate(self.mesh, np.maximum(U, 0), np.maximum(-U, 0))
 
+    def start(self, rho):
+        """Take the bounds of the data rho (n_cells,) for what follows."""
+        self.bounds = (self.mesh.ranks.min(rho.min(initial=np.inf)), self.mesh.ranks.max(rho.max(initial=-np.inf)))
+
     def prepare(self, U, tau, velocity):
         """Coefficients for fluxes U (n_faces,), the step tau, and velocity() (dim, n_faces) at the faces.
 
@@ -144,7 +150,7 @@ class LimitedFaces:
         """
         mesh, s, new = self.mesh, self.stencil, np.empty(self.mesh.n_cells)
         self.leave(mesh.with_ghosts(rho), mesh.volume, s.start, s.neighbour, self.square_start, self.matrix, self.half,
-                   self.amount, self.sharp, self.moved, new)
+                   self.amount, self.sharp, *self.bounds, self.moved, new)
         self.exchange(self.moved)
         self.moved[self.outer:] = self.entering * entering
         self.enter(mesh.volume, s.start, self.opposite, self.moved, new)
@@ -173,7 +179,7 @@ def _leave(n_faces, sharpened):
     """
 
     @numba.njit(cache=True, error_model="numpy")
-    def leave(rho, volume, start, neighbour, square_start, matrix, half, amount, sharp, moved, new):
+    def leave(rho, volume, start, neighbour, square_start, matrix, half, amount, sharp, least, most, moved, new):
         difference, correction = np.empty(MOST_FACES), np.empty(MOST_FACES)
         for cell in range(len(new)):
             first = numba.uintp(n_faces * cell if n_faces else start[cell])
@@ -199,11 +205,12 @@ def _leave(n_faces, sharpened):
                     total += amount[s]
                     excess += amount[s] * a
             rest = max(volume[cell] - total, 0.0)
+            below, above = max(-low, value - least) * rest, max(high, most - value) * rest
             scale = 1.0                          # phi
-            if excess > -low * rest:
-                scale = -low * rest / excess
-            elif -excess > high * rest:
-                scale = -high * rest / excess
+            if excess > below:
+                scale = below / excess
+            elif -excess > above:
+                scale = -above / excess
             out = 0.0
             for i in range(n):
                 s = first + numba.uintp(i)

@@ -61,6 +61,9 @@ class Sweeps:
         number = self.block.faces[axis]
         return U[number] * self.mesh.normal[axis, number]
 
+    def start(self, rho):
+        """Nothing to know of the data."""
+
     def prepare(self, U, tau, velocity):
         """All that a sweep needs to know of the velocity: for both orders of the axes, and each axis, a `_Sweep`."""
         U = tau * U / self.mesh.volume[0]

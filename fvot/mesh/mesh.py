@@ -151,10 +151,12 @@ class Mesh:
 
         Raises `InputError` where values are negative or not finite, of the wrong shape, or all zero.
         """
-        rho = self.average(f) * 1.0 if callable(f) else np.array(f, float)
+        rho = self.average(f) if callable(f) else f
+        with self.ranks.together():
+            rho = _floats(rho, "the density")
         self.check_density(rho, "the density")
         mass = self.integrate(rho)
-        self.ranks.check(mass > 0, f"the density has mass {mass}: it must be positive somewhere on the mesh")
+        self.ranks.check(0 < mass < np.inf, f"the density has mass {mass}: it must be positive somewhere on the mesh, and finite")
         return rho / mass
 
     def check_density(self, rho, what):
@@ -247,11 +249,15 @@ def _shape(shape, dim):
     return tuple(shape)
 
 
-def _points(points):
+def _floats(numbers, what):
     try:
-        array = np.asarray(points, float)
+        return np.asarray(numbers, float)
     except (TypeError, ValueError):
-        raise InputError(f"points must be an array of numbers (dim, n), not {points!r:.60}") from None
+        raise InputError(f"{what} must be an array of numbers, not {numbers!r:.60}") from None
+
+
+def _points(points):
+    array = _floats(points, "points")
     if array.ndim != 2 or not 1 <= len(array) <= 3:
         raise InputError(f"points must have shape (dim, n) with dim 1, 2 or 3, not {array.shape}; space comes first")
     return array
@@ -269,14 +275,11 @@ def _in_box(points, blocks, lower, upper, center=None):
 
 
 def _given_center(center, centroid):
-    try:
-        array = np.asarray(center, float)
-    except (TypeError, ValueError):
-        array = np.empty(0)
-    if array.shape != centroid.shape or not np.isfinite(array).all():
+    center = _floats(center, "center")
+    if center.shape != centroid.shape or not np.isfinite(center).all():
         raise InputError(f"center must be finite numbers of shape {centroid.shape}, one point for each cell, "
-                         f"not {np.shape(center)}: {center!r:.60}")
-    return array
+                         f"not {center.shape}: {center!r:.60}")
+    return center
 
 
 def _whole(points, blocks, facets=None, center=None, *, rule, strict, n_ranks):

@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 from scipy.special import roots_jacobi
 
+from ..errors import InputError
 from .faces import FACES, LINE, N_CORNERS, POLYGON, QUAD, TETRA, TRIANGLE
 
 CHUNK = 200_000         # points given to a user's function at a time
@@ -150,8 +151,13 @@ def evaluate(f, points):
     """f at points (dim, q, n), as values (..., q, n)."""
     dim, q, n = points.shape
     values = np.asarray(f(points.reshape(dim, q * n)))
-    if values.shape[-1:] != (q * n,):
-        values = np.broadcast_to(values, values.shape[:-1] + (q * n,)) if values.ndim == 0 else values
+    if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool):
+        raise InputError(f"the function must return numbers or booleans, not {values!r:.60}")
+    if values.ndim == 0:
+        values = np.broadcast_to(values, q * n)
+    if values.shape[-1] != q * n:
+        raise InputError(f"the function returned shape {values.shape} for x of shape {(dim, q * n)}: it needs a value for each "
+                         "point, which its last axis counts")
     return values.reshape(values.shape[:-1] + (q, n))
 
 

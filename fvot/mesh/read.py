@@ -19,7 +19,8 @@ def read(path):
     dim = max((DIMENSION[_kind(block.type)] for block in file.cells if block.type.rstrip("0123456789") in KIND), default=0)
     if dim == 0:
         types = sorted({block.type for block in file.cells})
-        raise InputError(f"{path} has no cells that fvot knows ({', '.join(KIND)}); it has: {', '.join(types) or 'none'}")
+        raise InputError(f"{path} has no cells that fvot knows ({', '.join(KIND)}); it has: {', '.join(types) or 'none'}; "
+                         "is the file complete?")
     blocks = [(block.type, block.data) for block in file.cells
               if block.type.rstrip("0123456789") in KIND and DIMENSION[_kind(block.type)] == dim]
     return _flat(np.asarray(file.points, float).T, dim, path), blocks, _facets(file, dim)
