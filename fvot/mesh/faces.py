@@ -64,6 +64,11 @@ class Faces:
         return int(np.searchsorted(-self.right, 1))    # right is >= 0, then -1
 
 
+def columns(array, index):
+    """array[:, index], four times as fast, and contiguous."""
+    return np.take(array, index, axis=1)
+
+
 def connect(points, blocks):
     """`Cells` from points (dim, n_points) and blocks [(type name, connectivity), ...], checked.
 
@@ -173,15 +178,15 @@ def half_faces(cells):
 def face_vectors(points, vertices):
     """Area vectors (dim, n) of faces given by their points, and their centroids (dim, n)."""
     if len(points) == 1:
-        return np.ones((1, vertices.shape[1])), points[:, vertices[0]]
-    a, b = points[:, vertices[0]], points[:, vertices[1]]
+        return np.ones((1, vertices.shape[1])), columns(points, vertices[0])
+    a, b = columns(points, vertices[0]), columns(points, vertices[1])
     if len(points) == 2:
         return np.stack([b[1] - a[1], a[0] - b[0]]), (a + b) / 2
-    c = points[:, vertices[2]]
+    c = columns(points, vertices[2])
     vector, center = np.cross(b - a, c - a, axis=0) / 2, (a + b + c) / 3
     if len(vertices) == 4:
         quad = np.flatnonzero(vertices[3] >= 0)
-        vector[:, quad], center[:, quad] = _quadrilaterals(points[:, vertices[:, quad]].transpose(1, 0, 2))
+        vector[:, quad], center[:, quad] = _quadrilaterals(columns(points, vertices[:, quad]).transpose(1, 0, 2))
     return vector, center
 
 
@@ -197,14 +202,14 @@ def _quadrilaterals(p):
 
 def cell_geometry(cells, cell, vertices):
     """Signed volumes (n_cells,) and centroids (dim, n_cells) from the half-faces: the divergence theorem."""
-    origin = cells.points[:, cells.corners[cells.start[:-1]]]
+    origin = columns(cells.points, cells.corners[cells.start[:-1]])
     if cells.dim == 1:
         ends = cells.points[0, cells.corners.reshape(-1, 2)]
         return ends[:, 1] - ends[:, 0], ends.mean(axis=1)[None]
     volume, moment = np.zeros(cells.n_cells), np.zeros((cells.dim, cells.n_cells))
     for simplex, at in _outer_simplices(cells.points, vertices):       # cones from the origin over the half-faces
         owner = cell[at]
-        edges = simplex - origin[:, owner]                             # (dim corners, dim, n)
+        edges = simplex - columns(origin, owner)                          # (dim corners, dim, n)
         cone = (edges[0, 0] * edges[1, 1] - edges[0, 1] * edges[1, 0]) / 2 if cells.dim == 2 else \
             np.einsum("in,in->n", edges[0], np.cross(edges[1], edges[2], axis=0)) / 6
         volume += np.bincount(owner, cone, cells.n_cells)
@@ -217,11 +222,11 @@ def cell_geometry(cells, cell, vertices):
 def _outer_simplices(points, vertices):
     """The half-faces cut into simplices: pairs of corners (dim corners, dim, n) and the half-faces they lie on."""
     if len(vertices) < 4:
-        yield points[:, vertices].transpose(1, 0, 2), slice(None)
+        yield columns(points, vertices).transpose(1, 0, 2), slice(None)
         return
     triangle, quad = np.flatnonzero(vertices[3] < 0), np.flatnonzero(vertices[3] >= 0)
-    yield points[:, vertices[:3, triangle]].transpose(1, 0, 2), triangle
-    p = points[:, vertices[:, quad]].transpose(1, 0, 2)
+    yield columns(points, vertices[:3, triangle]).transpose(1, 0, 2), triangle
+    p = columns(points, vertices[:, quad]).transpose(1, 0, 2)
     for i in range(4):
         yield np.stack([p[i], p[(i + 1) % 4], p.mean(axis=0)]), quad
 
@@ -350,7 +355,7 @@ def build_faces(cells, facets=None):
     right = np.concatenate([cell[second[inner]], np.full(len(boundary), -1)])
     slices = {name: slice(len(inner) + a, len(inner) + b) for name, (a, b) in names.items()}
     left = cell[half]
-    vertices = _turned(vertices[:, half], sign[left] < 0)
+    vertices = _turned(columns(vertices, half), sign[left] < 0)
     vector, center = face_vectors(cells.points, vertices)
     if cells.dim == 1:
         vector = np.sign(center - centroid[:, left])
@@ -418,8 +423,8 @@ def _facets(name, points, vertices):
 
 def circumcenters(points, corners):
     """Circumcentres (dim, n) of simplices with the given corners (dim + 1, n): 2 (p_i - p_0).x = |p_i|^2 - |p_0|^2."""
-    origin = points[:, corners[0]]
-    edges = [points[:, corner] - origin for corner in corners[1:]]
+    origin = columns(points, corners[0])
+    edges = [columns(points, corner) - origin for corner in corners[1:]]
     squares = [np.einsum("in,in->n", edge, edge) for edge in edges]
     if len(points) == 2:
         (ax, ay), (bx, by) = edges

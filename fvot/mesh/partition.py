@@ -7,7 +7,7 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from .. import linalg
 from ..errors import InputError
-from .faces import Cells, Faces
+from .faces import Cells, Faces, columns
 from .patches import adjacency
 
 MEMBERS_PER_RANK = 64      # a level is divided if it has that many patches for every rank
@@ -71,18 +71,18 @@ def _part(whole, graph, owner, rank, n_ranks):
                         np.where(right < 0, left, np.minimum(left, right)), label))
     touch, label = touch[order], label[order]
     used, corners, vertices = _local_points(whole, own, touch)
-    length = np.diff(whole.cells.start)[own]
+    length, face_center = np.diff(whole.cells.start)[own], columns(faces.center, touch)
     return dict(
         cell_id=np.concatenate([own, ghosts]), ghost_owner=owner[ghosts],
-        volume=whole.volume[own], center=whole.center[:, own], centroid=whole.centroid[:, own],
-        left=left[order], right=right[order], area=faces.area[touch], normal=faces.normal[:, touch],
-        face_center=faces.center[:, touch],
+        volume=whole.volume[own], center=columns(whole.center, own), centroid=columns(whole.centroid, own),
+        left=left[order], right=right[order], area=faces.area[touch], normal=columns(faces.normal, touch),
+        face_center=face_center,
         left_distance=whole.left_distance[touch], right_distance=whole.right_distance[touch],
-        left_offset=faces.center[:, touch] - whole.centroid[:, faces.left[touch]],
-        right_offset=faces.center[:, touch] - whole.centroid[:, faces.right[touch]],      # no meaning at the boundary
+        left_offset=face_center - columns(whole.centroid, faces.left[touch]),
+        right_offset=face_center - columns(whole.centroid, faces.right[touch]),      # no meaning at the boundary
         boundary_ends=np.searchsorted(label, np.arange(len(faces.boundary) + 2)),
         levels=np.stack([level[own] for level in whole.levels]),
-        points=whole.cells.points[:, used], kind=whole.cells.kind[own], start=np.concatenate([[0], np.cumsum(length)]),
+        points=columns(whole.cells.points, used), kind=whole.cells.kind[own], start=np.concatenate([[0], np.cumsum(length)]),
         corners=corners, vertices=vertices)
 
 
@@ -99,7 +99,7 @@ def _local_points(whole, own, touch):
     cells = whole.cells
     length = np.diff(cells.start)[own]
     place = np.arange(length.sum()) + np.repeat(cells.start[own] - np.concatenate([[0], np.cumsum(length)[:-1]]), length)
-    corners, vertices = cells.corners[place], whole.faces.vertices[:, touch]
+    corners, vertices = cells.corners[place], columns(whole.faces.vertices, touch)
     used = np.zeros(cells.points.shape[1] + 1, bool)   # the last entry serves vertex -1
     used[corners] = True
     used[vertices] = True

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import MeshError
+from .faces import columns
 
 ROUND_OFF = 1e-12   # a distance that small, relative to its cells, counts as 0
 CLIPPED = 1e-3      # smallest accepted distance of a refused mesh (strict=False), relative to its cells
@@ -42,9 +43,9 @@ class Quality:
 def distances(faces, center):
     """Signed distances from the cell points to the faces along the normal: (left, right); right is 0 on the boundary."""
     n = faces.n_inner
-    left = np.einsum("if,if->f", faces.center - center[:, faces.left], faces.normal)
+    left = np.einsum("if,if->f", faces.center - columns(center, faces.left), faces.normal)
     right = np.zeros_like(left)
-    right[:n] = np.einsum("if,if->f", center[:, faces.right[:n]] - faces.center[:, :n], faces.normal[:, :n])
+    right[:n] = np.einsum("if,if->f", columns(center, faces.right[:n]) - faces.center[:, :n], faces.normal[:, :n])
     return left, right
 
 
@@ -75,7 +76,7 @@ def _range(x):
 def orthogonality(center, faces):
     """Sine of the angle between x_L - x_K and the normal, for every inner face."""
     n = faces.n_inner
-    step = center[:, faces.right[:n]] - center[:, faces.left[:n]]
+    step = columns(center, faces.right[:n]) - columns(center, faces.left[:n])
     normal = faces.normal[:, :n]
     tangential = step - np.einsum("if,if->f", step, normal) * normal
     return np.linalg.norm(tangential, axis=0) / np.maximum(np.linalg.norm(step, axis=0), 1e-300)

@@ -1,0 +1,29 @@
+# Every target makes .venv first (scripts/setup.sh, nothing to do when it is up to date).
+RANKS = 2
+PYTEST = -q
+LIMIT = 720
+
+# At a terminal, Ctrl-C must reach the tests; elsewhere the limit must end the runs that they have started, too.
+timeout = timeout $(shell test -t 0 && echo --foreground) --kill-after=10 $(LIMIT)
+
+.PHONY: demo test bench lint clean setup
+
+demo: setup
+	scripts/mpirun -n $(RANKS) python -m mpi4py demos/harbour.py
+
+test: setup
+	$(timeout) .venv/bin/python -m pytest $(PYTEST)
+
+bench: setup
+	for file in benchmarks/*.py; do scripts/mpirun -n 1 python $$file || exit; done
+
+lint: setup
+	.venv/bin/python -m ruff check .
+
+setup:
+	@sh scripts/setup.sh
+
+# Results and caches; .venv stays.
+clean:
+	rm -rf out build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name .venv -prune -o -name __pycache__ -prune -exec rm -rf {} +

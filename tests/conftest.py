@@ -1,0 +1,111 @@
+"""What all tests share: ranks, folders, meshes, and how pytest behaves on several ranks.
+
+`pytest` runs everything on one rank. `test_ranks.py` starts the files marked `pytestmark = pytest.mark.ranks` again on
+2, 3 and 4 ranks; by hand: scripts/mpirun -n 3 python -m mpi4py -m pytest -m ranks tests/test_mesh.py
+`pytest --slow` adds the tests marked slow.
+"""
+import faulthandler
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import hypothesis
+import pytest
+from mpi4py import MPI
+
+from fvot.parallel import Ranks
+from meshes import MESHES
+
+RANK, SIZE = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
+HANGS = 120          # seconds after which a test on several ranks is taken to hang
+
+# The same examples on all ranks, else they would wait for each other in different places.
+hypothesis.settings.register_profile("fvot", deadline=None, derandomize=True, max_examples=20, database=None,
+                                     suppress_health_check=list(hypothesis.HealthCheck))
+hypothesis.settings.load_profile("fvot")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the slow tests, too")
+
+
+@pytest.hookimpl(trylast=True)       # after the reporter has been made
+def pytest_configure(config):
+    config.addinivalue_line("markers", "ranks: the test holds on any number of ranks, and is run on several")
+    config.addinivalue_line("markers", "slow: the test takes long; it runs with --slow only")
+    if SIZE > 1:
+        config.pluginmanager.register(OnRanks(), "fvot-ranks")
+        if RANK > 0:
+            config.pluginmanager.unregister(name="terminalreporter")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.option.slow and not any("::" in arg for arg in config.args):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+
+class OnRanks:
+    """On several ranks rank 0 reports progress, and every rank its failures; a rank that hangs shows where, and ends.
+
+    A failure ends the run: the ranks are out of step, and the others may wait for this one.
+    """
+
+    def __init__(self):
+        self.stderr = os.fdopen(os.dup(2), "w")        # the real one: pytest captures the other
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item):
+        faulthandler.dump_traceback_later(HANGS, exit=True, file=self.stderr)
+        yield
+        faulthandler.cancel_dump_traceback_later()
+
+    def pytest_runtest_logreport(self, report):
+        self._print(report)
+
+    def pytest_collectreport(self, report):
+        self._print(report)
+
+    def _print(self, report):
+        if report.failed:
+            print(f"\n----- rank {RANK} of {SIZE}: {report.nodeid} failed ({report.when or 'collecting'})\n"
+                  f"{report.longreprtext}", file=self.stderr, flush=True)
+            time.sleep(1)        # others may have something to say
+            MPI.COMM_WORLD.Abort(1)
+
+
+@pytest.fixture(scope="session")
+def ranks():
+    """All ranks."""
+    return Ranks()
+
+
+@pytest.fixture
+def shared_folder(ranks):
+    """An empty folder, the same on all ranks."""
+    folder = Path(ranks.share(tempfile.mkdtemp(prefix="fvot-") if ranks.is_root else None))
+    yield folder
+    ranks.wait()
+    if ranks.is_root:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session", params=list(MESHES))
+def kind(request):
+    """The name of each kind of mesh in `meshes.MESHES`."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def mesh(kind):
+    """A small mesh of every kind, dealt to all ranks."""
+    return MESHES[kind]()
+
+
+@pytest.fixture(scope="session")
+def twin(kind):
+    """The same mesh, whole on every rank."""
+    return MESHES[kind](comm=MPI.COMM_SELF)

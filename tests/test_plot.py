@@ -1,0 +1,173 @@
+"""Pictures: sizes, colours at known places, the same on any number of ranks, and words where none can be drawn."""
+import numpy as np
+import pytest
+from meshes import MESHES
+from mpi4py import MPI
+
+from fvot import InputError, Mesh, plot
+from fvot.result import Result
+
+pytestmark = pytest.mark.ranks
+VIRIDIS = {0.0: (68, 1, 84), 1.0: (253, 231, 36)}
+
+
+@pytest.fixture(scope="session")
+def gl(ranks):
+    """Skip where nothing can be drawn."""
+    if not ranks.share(plot.can_draw() if ranks.is_root else None):
+        pytest.skip("no OpenGL on this machine")
+
+
+def result(mesh, densities=None):
+    """A result with made-up densities, and the velocity of a rotation."""
+    if densities is None:
+        densities = [np.exp(-((mesh.centroid - s)**2).sum(axis=0)) for s in (0, 0.3, 1)]
+    velocity = np.ones((len(densities), mesh.dim, mesh.n_cells))
+    return Result(mesh, np.linspace(0, 1, len(densities)), np.stack(densities), {}, velocity)
+
+
+def pixels(path, ranks):
+    """The picture (height, width, 3), on every rank."""
+    from PIL import Image
+    ranks.wait()
+    return np.asarray(Image.open(path).convert("RGB"), int)
+
+
+def assert_color(found, expected):
+    assert np.abs(np.asarray(found) - expected).max() <= 2, (found, expected)
+
+
+def test_colors_at_known_places(gl, shared_folder, ranks):
+    mesh = Mesh.rectangle((0, 0), (2, 1), (20, 10))
+    path = shared_folder / "new" / "x.png"
+    result(mesh, [np.where(mesh.center[0] < 1, 1.0, 0.0)]).plot(path)
+    picture = pixels(path, ranks)
+    height, width, _ = picture.shape
+    assert width == 1200 and 500 < height < 700
+    # 0.62 inches of 8 are left of the domain, 1.15 right of it
+    left, right = [0.62 / 8 * width + share * (8 - 0.62 - 1.15) / 8 * width for share in (0.26, 0.76)]
+    middle = height // 2 + 7
+    assert_color(picture[middle, round(left)], VIRIDIS[1.0])
+    assert_color(picture[middle, round(right)], VIRIDIS[0.0])
+    assert np.all(picture[:8] == 255) and np.all(picture[:, :8] == 255)          # the paper is white
+
+
+def test_colors_follow_clim(gl, shared_folder, ranks):
+    mesh = Mesh.triangles((0, 0), (1, 1), 6)
+    path = shared_folder / "x.png"
+    result(mesh, [np.full(mesh.n_cells, 7.0)]).plot(path, clim=(3, 5))
+    picture = pixels(path, ranks)
+    assert_color(picture[picture.shape[0] // 2 + 5, 500], VIRIDIS[1.0])
+
+
+@pytest.mark.parametrize("name", ["rectangle", "torus", "voronoi", "tiling", "quads", "box", "periodic box",
+                                  "tetrahedra", "honeycomb"])
+def test_every_kind_of_mesh(name, gl, shared_folder, ranks):
+    path = shared_folder / "x.png"
+    result(MESHES[name]()).plot(path, width=400)
+    picture = pixels(path, ranks)
+    assert picture.shape[1] <= 400 and picture.shape[0] > 100
+    assert (picture.sum(axis=-1) < 700).mean() > 0.15                            # not blank
+
+
+@pytest.mark.parametrize("name", ["voronoi", "box", "lines"])
+def test_same_picture_on_any_number_of_ranks(name, gl, shared_folder, ranks):
+    mesh, twin = MESHES[name](), MESHES[name](comm=MPI.COMM_SELF)
+    ours, alone = shared_folder / "x.png", shared_folder / f"alone_{ranks.rank}.png"
+    result(mesh).plot(ours, width=400)
+    result(twin).plot(alone, width=400)
+    difference = np.abs(pixels(ours, ranks) - pixels(alone, ranks))
+    assert (difference.max(axis=-1) > 8).mean() < 2e-3                           # where two cells share a pixel
+
+
+def test_interval_needs_no_gl(shared_folder, ranks, monkeypatch):
+    monkeypatch.setattr(plot, "can_draw", lambda: False)
+    path = shared_folder / "x.png"
+    result(MESHES["lines"]()).plot(path)
+    assert pixels(path, ranks).shape == (720, 1200, 3)
+
+
+def test_several_times_side_by_side(gl, shared_folder, ranks):
+    path = shared_folder / "x.png"
+    result(MESHES["triangles"]()).plot(path, [0, 1, -1])
+    height, width, _ = pixels(path, ranks).shape
+    assert width == 1200 and height < 500
+
+
+def test_speed_and_arrows(gl, shared_folder, ranks):
+    path = shared_folder / "x.png"
+    mesh = MESHES["triangles"]()
+    result(mesh).plot(path, field="speed", width=400)
+    plain = pixels(path, ranks)
+    ranks.wait()
+    result(mesh).plot(path, field="speed", arrows=True, width=400)
+    assert (plain != pixels(path, ranks)).any(axis=-1).mean() > 0.01
+
+
+@pytest.mark.parametrize("name", ["voronoi", "interval"])
+def test_movie_has_a_frame_for_each_time(name, gl, shared_folder, ranks):
+    from PIL import Image
+    path = shared_folder / "x.gif"
+    result(MESHES[name]()).movie(path, width=300, fps=10)
+    ranks.wait()
+    with Image.open(path) as film:
+        assert film.n_frames == 3 and film.width == 300
+        assert film.info["duration"] == 100
+        corner = film.convert("RGB").getpixel((2, 2))
+    assert corner == (255, 255, 255)
+
+
+def test_movie_keeps_its_colors(gl, shared_folder, ranks):
+    from PIL import Image
+    mesh = Mesh.rectangle((0, 0), (1, 1), (4, 4))
+    path = shared_folder / "x.gif"
+    result(mesh, [np.full(mesh.n_cells, value) for value in (0.0, 4.0, 2.0)]).movie(path, width=400)
+    ranks.wait()
+    with Image.open(path) as film:
+        for i, value in enumerate((0.0, 1.0)):
+            film.seek(i)
+            assert_color(film.convert("RGB").getpixel((150, film.height // 2 + 30)), VIRIDIS[value])
+
+
+def test_no_gl_is_said_on_every_rank(shared_folder, monkeypatch):
+    monkeypatch.setattr(plot, "can_draw", lambda: False)
+    with pytest.raises(InputError, match="libegl1 libgl1 libgl1-mesa-dri"):
+        result(MESHES["rectangle"]()).plot(shared_folder / "x.png")
+
+
+def test_probe_outlives_a_crash(monkeypatch):
+    monkeypatch.setattr(plot, "PROBE", "import os; os.abort()")
+    assert not plot.can_draw.__wrapped__()
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(path="x.jpg"), "written to a .png file"),
+    (dict(time=3), "no recorded time 3"),
+    (dict(time=[]), "time is empty"),
+    (dict(field="pressure"), "'density' or 'speed'"),
+    (dict(cmap="nonsense"), "colour map 'nonsense'"),
+    (dict(clim=(1, 1)), "low < high"),
+])
+def test_wrong_arguments(options, message, shared_folder):
+    options = {"path": "x.png", **options}
+    with pytest.raises(InputError, match=message):
+        result(MESHES["interval"]()).plot(shared_folder / options.pop("path"), **options)
+
+
+def test_missing_velocity(shared_folder):
+    mesh = MESHES["rectangle"]()
+    still = Result(mesh, np.array([0.0]), np.ones((1, mesh.n_cells)), {})
+    with pytest.raises(InputError, match="no velocity"):
+        still.plot(shared_folder / "x.png", field="speed")
+    with pytest.raises(InputError, match="in 2D"):
+        result(MESHES["interval"]()).plot(shared_folder / "x.png", arrows=True)
+
+
+def test_impossible_folder(shared_folder, ranks):
+    if ranks.is_root:
+        (shared_folder / "file").touch()
+    ranks.wait()
+    with pytest.raises(InputError, match="choose a place"):
+        result(MESHES["interval"]()).plot(shared_folder / "file" / "x.png")
+    with pytest.raises(InputError, match="fps"):
+        result(MESHES["interval"]()).movie(shared_folder / "x.gif", fps=0)

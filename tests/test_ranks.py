@@ -1,0 +1,55 @@
+"""The files marked `ranks` once more, on 2, 3 and 4 ranks: one launch of MPI for each number."""
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from mpi4py import MPI
+
+TESTS = Path(__file__).parent
+MARKED = sorted(path for path in TESTS.glob("test_*.py") if "\npytestmark = pytest.mark.ranks\n" in path.read_text())
+LIMIT = 300         # seconds for a launch
+
+
+def launch(n_ranks, *arguments, limit=LIMIT):
+    """(exit status, output) of pytest on several ranks."""
+    # Ranks that wait give way: cores may be fewer than ranks, or busy. And mpirun itself ends a run after the limit.
+    environment = os.environ | {"OMPI_MCA_mpi_yield_when_idle": "1", "MPIEXEC_TIMEOUT": str(limit)}
+    command = [TESTS.parent / "scripts/mpirun", "-n", str(n_ranks), "python", "-m", "mpi4py",
+               "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", *map(str, arguments)]
+    process = subprocess.Popen(command, cwd=TESTS.parent, env=environment, text=True, start_new_session=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        output, _ = process.communicate(timeout=limit + 20)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGTERM)      # mpirun takes its ranks with it
+        process.wait(10)
+        raise
+    return process.returncode, output
+
+
+@pytest.fixture(autouse=True)
+def one_rank_here():
+    if MPI.COMM_WORLD.size > 1:
+        pytest.skip("this is one of several ranks already")
+    if shutil.which("mpirun") is None:
+        pytest.skip("no mpirun on PATH")
+
+
+@pytest.mark.parametrize("n_ranks, files", [(2, MARKED), (3, MARKED), (4, [TESTS / "test_mesh.py"])])
+def test_the_same_on_several_ranks(n_ranks, files, request):
+    slow = ["--slow"] if request.config.option.slow else []
+    status, output = launch(n_ranks, "-m", "ranks", *slow, *files)
+    assert status == 0, f"on {n_ranks} ranks, exit status {status}:\n{output[-20_000:]}"
+
+
+@pytest.mark.parametrize("name, words", [
+    ("one_rank_fails", "rank 1 of 2"),
+    ("one_rank_raises_while_the_other_waits", "no reason"),
+    ("one_rank_does_not_come", "Timeout"),
+])
+def test_a_failure_on_one_rank_ends_the_run_and_is_shown(name, words):
+    status, output = launch(2, TESTS / f"failing_on_purpose.py::test_{name}", limit=60)
+    assert status != 0 and words in output
