@@ -317,15 +317,17 @@ class _TwoPoint:
     def __init__(self, mesh, flux):
         self.mesh, self.flux = mesh, flux
         self.stencil = Stencil(mesh)
+        self._coefficients(np.array([1.0, -1.0]))       # a flux that will not do is refused at once
 
     def rate(self, U):
         return outflow_rate(self.mesh, *self._coefficients(U))
 
     def _coefficients(self, U):
         a, b = self.flux(U, np.zeros_like(U))
-        if min(a.min(initial=0), b.min(initial=0)) < 0:
-            raise InputError(f"flux {getattr(self.flux, '__name__', self.flux)!r} has a negative coefficient "
-                             f"({min(a.min(), b.min()):.3g}): explicit steps with it are never positive; use fvot.upwind or fvot.muscl()")
+        least = min(a.min(initial=0), b.min(initial=0))
+        if least < 0:
+            raise InputError(f"flux {getattr(self.flux, '__name__', self.flux)!r} has a negative coefficient ({least:.3g}): "
+                             "explicit steps with it are never positive; use fvot.upwind or fvot.muscl()")
         return a, b
 
     def start(self, rho):
@@ -339,13 +341,13 @@ class _TwoPoint:
         self.leaving = np.where(s.face < mesh.n_inner, leaving, 0.0)
         self.kept = np.maximum(1 - tau * s.cell_sum(leaving), 0.0)
         gives = entering > 0
-        self.start = np.concatenate([[0], np.cumsum(gives)])[s.start].astype(np.int32)
+        self.first = np.concatenate([[0], np.cumsum(gives)])[s.start].astype(np.int32)
         self.neighbour, self.gain = s.neighbour[gives], tau * entering[gives]
         self.tau = tau
 
     def step(self, rho, entering, count):
         mesh, n, new = self.mesh, self.mesh.n_inner, np.empty(self.mesh.n_cells)
-        _two_point(mesh.with_ghosts(rho), self.kept, self.start, self.neighbour, self.gain, new)
+        _two_point(mesh.with_ghosts(rho), self.kept, self.first, self.neighbour, self.gain, new)
         inward = self.tau * self.b[n:] * entering
         np.add.at(new, mesh.left[n:], inward / mesh.volume[mesh.left[n:]])
         return new, self.tau * self.a[n:] * rho[mesh.left[n:]] - inward

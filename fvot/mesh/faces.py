@@ -269,12 +269,12 @@ def face_keys(vertices, n_points):
 def pair(cells, cell, vertices, sign):
     """(first, second, lonely): half-faces that meet in inner faces, and those on the boundary."""
     key = face_keys(vertices, cells.points.shape[1])
-    order = np.argsort(key, kind="stable")
+    order = np.argsort(key)
     key = key[order]
     same = key[1:] == key[:-1]
     crowded = np.flatnonzero(same[1:] & same[:-1])
     if len(crowded):
-        i = order[crowded[0]:crowded[0] + 3]
+        i = np.sort(order[crowded[0]:crowded[0] + 3])
         raise MeshError(f"cells {cell[i].tolist()} share one face (points {_named(vertices[:, i[0]])}): a face has "
                         "at most two cells; remove duplicated or overlapping cells")
     first, second = order[:-1][same], order[1:][same]
@@ -348,7 +348,7 @@ def build_faces(cells, facets=None):
     volume, centroid = cell_geometry(cells, cell, vertices)
     sign = orientation(cells, volume, _scale(cells, cell, vertices))
     first, second, lonely = pair(cells, cell, vertices, sign)
-    inner = np.lexsort((cell[second], cell[first]))
+    inner = np.argsort(cell[first] * cells.n_cells + cell[second])
     facets = facets(vertices[:, lonely]) if callable(facets) else facets or {}
     boundary, names = _name_boundary(vertices[:, lonely], facets, cells.points.shape[1])
     half = np.concatenate([first[inner], lonely[boundary]])

@@ -51,39 +51,48 @@ def parts(whole, n_ranks):
     """One dict of arrays for each rank, as `Mesh` takes them."""
     graph = adjacency(whole.faces, whole.n_cells)
     owner = divide(whole, graph, n_ranks)
-    return [_part(whole, graph, owner, rank, n_ranks) for rank in range(n_ranks)]
+    own = [_local_order(graph, np.flatnonzero(owner == rank)) for rank in range(n_ranks)]
+    del graph
+    return [_part(whole, owner, own[rank], rank) for rank in range(n_ranks)]
 
 
-def _part(whole, graph, owner, rank, n_ranks):
-    faces, inner = whole.faces, whole.faces.n_inner
-    own = _local_order(graph, np.flatnonzero(owner == rank))
-    touch = np.flatnonzero((owner[faces.left] == rank) | ((faces.right >= 0) & (owner[faces.right] == rank)))
-    near = np.concatenate([faces.left[touch], faces.right[touch[touch < inner]]])
-    ghosts = np.unique(near[owner[near] != rank])
-    number = np.full(whole.n_cells + 1, -1)            # the last entry serves right = -1
-    number[own] = np.arange(len(own))
-    number[ghosts] = len(own) + np.arange(len(ghosts))
-    left, right = number[faces.left[touch]], number[faces.right[touch]]
-    label = np.zeros(len(touch), np.int64)             # inner faces, then one number for each name
-    for i, edge in enumerate(faces.boundary.values()):
-        label[(touch >= edge.start) & (touch < edge.stop)] = i + 1
-    order = np.lexsort((np.where(right < 0, left, np.maximum(left, right)),
-                        np.where(right < 0, left, np.minimum(left, right)), label))
-    touch, label = touch[order], label[order]
+def _part(whole, owner, own, rank):
+    faces, cells = whole.faces, whole.cells
+    ghosts, touch, left, right, ends = _local_faces(faces, owner, own, rank)
     used, corners, vertices = _local_points(whole, own, touch)
-    length, face_center = np.diff(whole.cells.start)[own], columns(faces.center, touch)
+    face_center = columns(faces.center, touch)
     return dict(
         cell_id=np.concatenate([own, ghosts]), ghost_owner=owner[ghosts],
         volume=whole.volume[own], center=columns(whole.center, own), centroid=columns(whole.centroid, own),
-        left=left[order], right=right[order], area=faces.area[touch], normal=columns(faces.normal, touch),
-        face_center=face_center,
+        left=left, right=right, area=faces.area[touch], normal=columns(faces.normal, touch), face_center=face_center,
         left_distance=whole.left_distance[touch], right_distance=whole.right_distance[touch],
         left_offset=face_center - columns(whole.centroid, faces.left[touch]),
         right_offset=face_center - columns(whole.centroid, faces.right[touch]),      # no meaning at the boundary
-        boundary_ends=np.searchsorted(label, np.arange(len(faces.boundary) + 2)),
-        levels=np.stack([level[own] for level in whole.levels]),
-        points=columns(whole.cells.points, used), kind=whole.cells.kind[own], start=np.concatenate([[0], np.cumsum(length)]),
-        corners=corners, vertices=vertices)
+        boundary_ends=ends, levels=np.stack([level[own] for level in whole.levels]),
+        points=columns(cells.points, used), kind=cells.kind[own], corners=corners, vertices=vertices,
+        start=np.concatenate([[0], np.cumsum(np.diff(cells.start)[own])]))
+
+
+def _local_faces(faces, owner, own, rank):
+    """(ghosts, faces that touch the rank's cells, their left and right in local numbers, where each name begins).
+
+    Inner faces come first, then the boundary by name; each group in the order of its cells.
+    """
+    touch = np.flatnonzero((owner[faces.left] == rank) | ((faces.right >= 0) & (owner[faces.right] == rank)))
+    left, right = faces.left[touch], faces.right[touch]
+    near = np.concatenate([left[owner[left] != rank], right[(right >= 0) & (owner[right] != rank)]])
+    ghosts = np.unique(near)
+    number = np.full(len(owner) + 1, -1)               # the last entry serves right = -1
+    number[own] = np.arange(len(own))
+    number[ghosts] = len(own) + np.arange(len(ghosts))
+    left, right = number[left], number[right]
+    label = np.zeros(len(touch), np.uint16)            # inner faces, then one number for each name
+    for i, edge in enumerate(faces.boundary.values()):
+        label[(touch >= edge.start) & (touch < edge.stop)] = i + 1
+    first = np.where(right < 0, left, np.minimum(left, right))
+    order = np.lexsort((np.maximum(left, right), first, label))
+    ends = np.searchsorted(label[order], np.arange(len(faces.boundary) + 2))
+    return ghosts, touch[order], left[order], right[order], ends
 
 
 def _local_order(graph, own):
@@ -98,7 +107,8 @@ def _local_points(whole, own, touch):
     """Points that the part uses, and its cells' corners and faces' vertices in their numbering."""
     cells = whole.cells
     length = np.diff(cells.start)[own]
-    place = np.arange(length.sum()) + np.repeat(cells.start[own] - np.concatenate([[0], np.cumsum(length)[:-1]]), length)
+    shift = cells.start[own] - np.concatenate([[0], np.cumsum(length)[:-1]])
+    place = np.arange(length.sum()) + np.repeat(shift, length)
     corners, vertices = cells.corners[place], columns(whole.faces.vertices, touch)
     used = np.zeros(cells.points.shape[1] + 1, bool)   # the last entry serves vertex -1
     used[corners] = True

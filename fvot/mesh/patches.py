@@ -75,24 +75,18 @@ def coarser_levels(patch, graph):
 
     *graph* is the adjacency of the cells. Each level is a union of members of the one before it.
     """
-    levels = [patch]
+    levels, groups = [patch.astype(np.int32)], patch
     while levels[-1].max() + 1 > 2 * COARSEST:
-        member = levels[-1]
-        n, n_cells = member.max() + 1, len(member)
-        gather = sparse.csr_matrix((np.ones(n_cells), (member, np.arange(n_cells))), (n, n_cells)) \
-            if len(levels) == 1 else _merge(groups, n)
+        n = groups.max() + 1
+        gather = sparse.csr_matrix((np.ones(len(groups)), (groups, np.arange(len(groups)))), (n, len(groups)))
         graph = (gather @ graph @ gather.T).tocsr()
         graph.setdiag(0)
         graph.eliminate_zeros()
         groups = grow(graph, 4)
         if groups.max() + 1 == n:      # nothing left to join: as many components
             break
-        levels.append(groups[member])
+        levels.append(groups.astype(np.int32)[levels[-1]])
     return levels
-
-
-def _merge(groups, n):
-    return sparse.csr_matrix((np.ones(len(groups)), (groups, np.arange(len(groups)))), (n, len(groups)))
 
 
 def match(graph):
