@@ -180,16 +180,22 @@ class Exchange:
 
 
 class LayerExchange:
-    """Ghost layers of a block along one axis: *width* layers swapped with the rank below and the rank above."""
+    """Ghost layers of a block along one axis: *width* layers swapped with the rank below and the rank above.
 
-    def __init__(self, ranks, below, above, axis, width):
+    thinnest : cells of the thinnest block along the axis. Where that is less than the width, layers go one at a time, so that
+        the second one may come from the neighbour's neighbour
+    """
+
+    def __init__(self, ranks, below, above, axis, width, thinnest):
         self.comm, self.below, self.above, self.axis, self.width = ranks.comm, below, above, axis, width
+        self.at_once = width if thinnest >= width else 1
 
     def __call__(self, padded):
         """Fill the *width* outer layers of *padded* on both sides where there is a neighbour; *padded* itself."""
-        n, w = padded.shape[self.axis], self.width
-        self._shift(padded, slice(n - 2 * w, n - w), self.above, slice(0, w), self.below)
-        self._shift(padded, slice(w, 2 * w), self.below, slice(n - w, n), self.above)
+        n, w, m = padded.shape[self.axis], self.width, self.at_once
+        for k in range(0, w, m):
+            self._shift(padded, slice(n - w - k - m, n - w - k), self.above, slice(w - k - m, w - k), self.below)
+            self._shift(padded, slice(w + k, w + k + m), self.below, slice(n - w + k, n - w + k + m), self.above)
         return padded
 
     def _shift(self, padded, leaving, to, arriving, source):

@@ -28,7 +28,7 @@ class Sweeps:
         self.mesh, self.block, self.sharp = mesh, mesh.block, sharp
         b = mesh.block
         self.axes = range(mesh.dim)
-        self.exchange = [LayerExchange(mesh.ranks, b.below[a], b.above[a], a, WIDTH) for a in self.axes]
+        self.exchange = [LayerExchange(mesh.ranks, b.below[a], b.above[a], a, WIDTH, b.thinnest[a]) for a in self.axes]
         self.walls = [list(_walls(b, axis, mesh.n_inner)) for axis in self.axes]
 
     def rate(self, U):

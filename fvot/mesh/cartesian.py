@@ -27,6 +27,7 @@ class Block:
     ranks: tuple           # ranks along each axis
     first: tuple           # index of the block's first cell
     shape: tuple           # cells of the block along each axis
+    thinnest: tuple        # cells of the thinnest of all blocks along each axis
     periodic: tuple        # per axis
     below: tuple           # rank on the lower side of each axis; None at a wall
     above: tuple
@@ -52,7 +53,8 @@ def make(ranks, lower, upper, shape, periodic):
     below, above = zip(*[_neighbours(layout, mine, a, periodic[a]) for a in range(dim)], strict=True)
     spacing = (upper - lower) / shape
     part, faces, names = _part(lower, spacing, shape, periodic, first, size, below, above, layout, cuts)
-    block = Block(shape, layout, first, size, periodic, below, above, spacing, faces)
+    thinnest = tuple(int(np.diff(c).min()) for c in cuts)
+    block = Block(shape, layout, first, size, thinnest, periodic, below, above, spacing, faces)
     return part, dict(names=names, quality=_quality(spacing, int(np.prod(shape)))), block
 
 
