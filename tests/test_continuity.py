@@ -67,7 +67,7 @@ def test_constants_stay_in_a_divergence_free_flow(mesh, flux):
 
 @FLUXES
 def test_the_same_numbers_on_any_number_of_ranks(mesh, twin, flux):
-    results = [ContinuityEquation(m, gale, flux=flux, boundary=through(m)).solve(m.average(blobs), [0, 0.1, 0.25])
+    results = [ContinuityEquation(m, gale, flux=flux, boundary=through(m)).solve(m.average(blobs), [0, 0.05, 0.1])
                for m in (mesh, twin)]
     assert_allclose(mesh.gather(results[0].rho), twin.gather(results[1].rho), rtol=0, atol=1e-12)      # the limiter amplifies round-off
     assert_array_equal(results[0].ledger["steps"], results[1].ledger["steps"])
@@ -180,7 +180,7 @@ def test_at_cfl_1_upwind_shifts_cells_exactly():
 @FLUXES
 def test_any_step_is_positive_in_substeps(mesh, flux):
     equation = ContinuityEquation(mesh, gale, flux=flux, boundary=through(mesh))
-    rho = equation.step(mesh.average(blobs), 1.0)
+    rho = equation.step(mesh.average(blobs), 0.2)
     assert rho.min() >= 0 and np.isfinite(rho).all()
 
 
