@@ -31,7 +31,7 @@ def main(mesh=str(MESH), rate=1.0, tide=6.0, n_times=25, sharp=0.0, pictures=Tru
     folder = Path(out)
     result.write(folder / "spill.pvd")
     if pictures:
-        result.plot(folder / "spill.png", time=n_times // 2)
+        result.plot(folder / "spill.png", time=[n_times // 6, n_times // 3, n_times // 2])
         result.movie(folder / "spill.gif")
     write_ledger(folder / "ledger.csv", result)
 

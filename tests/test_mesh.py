@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from fvot import Mesh, MeshError
+from fvot import Mesh
 from meshes import MEASURE, MESHES, PERIODIC, honeycomb, shaken_quads, tiling
 
 pytestmark = pytest.mark.ranks
@@ -412,12 +412,3 @@ def test_levels_of_a_disconnected_mesh_and_its_partition():
                           [("quad", np.concatenate([cells[0][1], cells[0][1] + points.shape[1]]))])
     assert two.integrate(np.ones(two.n_cells)) == pytest.approx(2, rel=1e-13)
     assert_array_equal(two.with_ghosts(two.cell_id[:two.n_cells]), two.cell_id)
-
-
-def test_strict_false_accepts_obtuse_cells_with_a_warning():
-    points, triangles = np.array([[0, 4, 2, 2], [0, 0, 0.5, -0.5]]), [("triangle", [[0, 1, 2], [1, 0, 3]])]
-    with pytest.raises(MeshError, match="not admissible"):
-        Mesh.from_cells(points, triangles, comm=MPI.COMM_SELF)
-    with pytest.warns(UserWarning, match="not admissible"):
-        mesh = Mesh.from_cells(points, triangles, comm=MPI.COMM_SELF, strict=False)
-    assert np.all(mesh.distance > 0)

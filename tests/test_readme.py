@@ -1,0 +1,65 @@
+"""Every block of the README is run."""
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mpi4py import MPI
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+PYTHON = [text for language, text in BLOCKS if language == "python"]
+SHELL = [text for language, text in BLOCKS if language == "sh"]
+
+# Commands that the blocks use and this machine may lack, in terms of those that it has.
+STAND_INS = f"""
+python() {{ {sys.executable} "$@"; }}
+mpirun() {{ {ROOT}/scripts/mpirun "$@"; }}
+srun() {{ {ROOT}/scripts/mpirun -n 2 "$@"; }}
+source() {{ :; }}
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_rank_here():
+    if MPI.COMM_WORLD.size > 1:
+        pytest.skip("this is one of several ranks already")
+
+
+def run(script, folder):
+    done = subprocess.run(["bash", "-ec", STAND_INS + script], cwd=folder, capture_output=True, text=True, timeout=120,
+                          env=os.environ | {"MPIEXEC_TIMEOUT": "100"})
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_all_blocks_are_here():
+    assert len(PYTHON) == 2 and len(SHELL) == 3 and len(BLOCKS) == 5
+
+
+def test_ten_lines_on_one_rank_and_on_two(tmp_path):
+    (tmp_path / "swirl.py").write_text(PYTHON[0])
+    output = run(SHELL[1], tmp_path).splitlines()
+    assert len(output) == 2 and all(re.fullmatch(r"mass error -?\de[-+]\d\d, smallest density 0.0", line) for line in output)
+    assert (tmp_path / "swirl.pvd").exists() and (tmp_path / "swirl.png").stat().st_size > 10_000
+
+
+def test_own_mesh(tmp_path):
+    (tmp_path / "own.py").write_text(PYTHON[1])
+    output = run("python own.py", tmp_path)
+    assert "7935 cells in 2D" in output and "'inlet'" in output and "[0. 1. 2.]" in output
+
+
+def test_the_two_commands_are_targets(tmp_path):
+    for line in SHELL[0].splitlines():
+        assert run(f"make -C {ROOT} -n {line.split('#')[0].removeprefix('make')}", tmp_path)
+
+
+def test_the_job_of_the_cluster(tmp_path):
+    for name in "demos", "meshes":
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "out").mkdir()
+    assert "mass left" in run(SHELL[2], tmp_path)
+    assert (tmp_path / "out/cluster/spill.pvd").exists() and (tmp_path / "out/petsc.log").exists()
