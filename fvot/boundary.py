@@ -33,11 +33,15 @@ outflow = _Outflow()
 
 
 def conditions(boundary, names):
-    """[(name, density of what enters, a `Function`)] of the parts that are no walls; `InputError` for names that the mesh lacks."""
+    """[(name, density of what enters, a `Function`)] of the parts that are no walls.
+
+    Raises `InputError` for names that the mesh lacks, and for what is no condition.
+    """
     found = []
     for name, condition in (boundary or {}).items():
         if name not in names:
-            raise InputError(f"boundary has no part {name!r}; the mesh has: {', '.join(names) or 'none (it is periodic)'}")
+            raise InputError(f"boundary has no part {name!r}; the mesh has: "
+                             f"{', '.join(names) or 'none (it is periodic)'}")
         if not isinstance(condition, (inflow, dirichlet, _Outflow)):
             raise InputError(f"boundary {name!r} must be fvot.inflow(density), fvot.dirichlet(density) or fvot.outflow, "
                              f"not {condition!r}")

@@ -194,7 +194,8 @@ class ContinuityEquation:
         times = np.atleast_1d(np.asarray(t, float))
         times = np.array([0.0, times[0]]) if np.ndim(t) == 0 else times
         ok = times.ndim == 1 and np.isfinite(times).all() and (np.diff(times) > 0).all()
-        self.mesh.ranks.check(ok, f"t must be a final time above 0, or increasing times, the first of which is the start, not {t!r}")
+        self.mesh.ranks.check(ok, "t must be a final time above 0, or increasing times, the first of which is the start, "
+                              f"not {t!r}")
         return times
 
     def _check(self, rho0, tau):
@@ -300,7 +301,7 @@ def _flow(mesh, velocity, stream, face_flux):
     return _Stream(mesh, stream) if stream is not None else _Fluxes(mesh, face_flux)
 
 
-# ---- schemes: rate (the largest 1/tau that keeps positivity), start, prepare and step ------------------------------------------
+# ---- schemes: rate (the largest 1/tau that keeps positivity), start, prepare and step ----------------------------------
 
 
 def _scheme(mesh, flux):

@@ -34,7 +34,8 @@ def _boundary_fluxes(mesh, rates):
         if name not in mesh.boundary:
             raise InputError(f"the mesh has no boundary {name!r}; it has: {', '.join(mesh.boundary) or 'none'}")
         if not np.isscalar(rate) or not np.isfinite(rate):
-            raise InputError(f"the rate at boundary {name!r} must be a finite number (volume per time that enters), not {rate!r}")
+            raise InputError(f"the rate at boundary {name!r} must be a finite number (volume per time that enters), "
+                             f"not {rate!r}")
         faces = mesh.boundary[name]
         area = mesh.ranks.sum(mesh.area[faces].sum())
         U[faces] = -rate * mesh.area[faces] / area

@@ -18,18 +18,23 @@ class Function:
 
     def __call__(self, x, t):
         """Values (*shape, n) at x (dim, n) and time t; `InputError` for another shape, or values that are not finite."""
-        if not callable(self.f) or x.shape[1] == 0:
-            return np.broadcast_to(np.reshape(0.0 if callable(self.f) else self.f, np.shape(self.f) + (1,)), self.shape + (x.shape[1],))
-        values = np.asarray(self.f(x, t) if self.depends_on_time else self.f(x), float)
+        shape = self.shape + (x.shape[1],)
+        if x.shape[1] == 0:
+            return np.zeros(shape)
+        values = np.asarray(self._values(x, t), float)
         if values.shape == self.shape:
-            values = np.repeat(values.reshape(self.shape + (1,)), x.shape[1], axis=-1)
-        if values.shape != self.shape + (x.shape[1],):
-            raise InputError(f"{self.what} returned shape {values.shape} for x of shape {x.shape}; "
-                             f"it must return {self.shape + (x.shape[1],)}")
+            values = np.broadcast_to(values[..., None], shape)
+        if values.shape != shape:
+            raise InputError(f"{self.what} returned shape {values.shape} for x of shape {x.shape}; it must return {shape}")
         bad = np.flatnonzero(~np.isfinite(values.reshape(-1, x.shape[1])).all(axis=0))
         if len(bad):
             raise InputError(f"{self.what} is {values[..., bad[0]]} at x = {x[:, bad[0]]}, t = {t}: it must be finite")
         return values
+
+    def _values(self, x, t):
+        if not callable(self.f):
+            return self.f
+        return self.f(x, t) if self.depends_on_time else self.f(x)
 
 
 def function(f, what, shape=()):

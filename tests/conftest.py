@@ -57,10 +57,10 @@ class OnRanks:
     def __init__(self):
         self.stderr = os.fdopen(os.dup(2), "w")        # the real one: pytest captures the other
 
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_protocol(self, item):
+    def pytest_runtest_logstart(self):         # after pytest has started its own clock, which does not end the run
         faulthandler.dump_traceback_later(HANGS, exit=True, file=self.stderr)
-        yield
+
+    def pytest_runtest_logfinish(self):
         faulthandler.cancel_dump_traceback_later()
 
     def pytest_runtest_logreport(self, report):

@@ -69,7 +69,8 @@ def test_constants_stay_in_a_divergence_free_flow(mesh, flux):
 def test_the_same_numbers_on_any_number_of_ranks(mesh, twin, flux):
     results = [ContinuityEquation(m, gale, flux=flux, boundary=through(m)).solve(m.average(blobs), [0, 0.05, 0.1])
                for m in (mesh, twin)]
-    assert_allclose(mesh.gather(results[0].rho), twin.gather(results[1].rho), rtol=0, atol=1e-12)      # the limiter amplifies round-off
+    # the limiter amplifies round-off
+    assert_allclose(mesh.gather(results[0].rho), twin.gather(results[1].rho), rtol=0, atol=1e-12)
     assert_array_equal(results[0].ledger["steps"], results[1].ledger["steps"])
 
 
@@ -283,4 +284,5 @@ def test_sharpness_lies_between_0_and_1():
 
 def test_the_communicator_is_the_mesh_s():
     mesh = Mesh.triangles((0, 0), (1, 1), 4, comm=MPI.COMM_SELF)
-    assert ContinuityEquation(mesh, face_flux=eddies(mesh)).solve(np.ones(mesh.n_cells), 0.1).rho.shape == (2, mesh.n_cells_global)
+    result = ContinuityEquation(mesh, face_flux=eddies(mesh)).solve(np.ones(mesh.n_cells), 0.1)
+    assert result.rho.shape == (2, mesh.n_cells_global)

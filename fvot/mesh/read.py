@@ -47,11 +47,11 @@ def _load(path):
 
 def _flat(points, dim, path):
     """The first dim coordinates; `MeshError` if the others are not constant."""
-    rest = points[dim:]
-    if rest.size and np.isfinite(rest).all() and np.ptp(rest, axis=1).max() > 1e-10 * max(np.ptp(points[:dim], axis=1).max(), 1e-300):
+    flat, rest = points[:dim], points[dim:]
+    if rest.size and np.isfinite(points).all() and np.ptp(rest, axis=1).max() > 1e-10 * np.ptp(flat, axis=1).max():
         raise MeshError(f"{path}: cells of dimension {dim} lie in space, not in a plane; fvot needs a flat mesh "
                         f"(coordinates beyond the first {dim} constant)")
-    return points[:dim]
+    return flat
 
 
 def _facets(file, dim):
