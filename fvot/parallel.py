@@ -19,6 +19,11 @@ def say(text):
         print(text, flush=True)
 
 
+def library():
+    """The name and version of the MPI library, in one line."""
+    return MPI.Get_library_version().splitlines()[0].split(",")[0].strip("\x00 ")
+
+
 class Progress:
     """A bar from time *start* to *end* on rank 0, if *show* is true, or None and standard error is a terminal.
 
@@ -28,13 +33,13 @@ class Progress:
     def __init__(self, start, end, show=None):
         hidden = MPI.COMM_WORLD.rank != 0 or (None if show is None else not show)      # None: tqdm asks the terminal
         self._bar = tqdm(total=end - start, disable=hidden, leave=False, mininterval=0.5,
-                         bar_format="{l_bar}{bar}| t = {postfix}{elapsed} < {remaining}")
+                         bar_format="{l_bar}{bar}| {elapsed} < {remaining}{postfix}")
         self._start = start
 
     def to(self, t):
         """Move the bar to time t."""
         if not self._bar.disable:
-            self._bar.set_postfix_str(f"{t:.4g}", refresh=False)
+            self._bar.set_postfix_str(f"t = {t:.4g}", refresh=False)
             self._bar.update(t - self._start - self._bar.n)
 
     def __enter__(self):

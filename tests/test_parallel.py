@@ -1,0 +1,80 @@
+"""Ranks together: sums, shared failures, messages between neighbours, what is said once."""
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import fvot
+from fvot import InputError
+from fvot.parallel import Exchange, LayerExchange, Progress
+
+pytestmark = pytest.mark.ranks
+
+
+def test_sums_and_extremes(ranks):
+    n = ranks.size
+    assert ranks.sum(ranks.rank + 1) == n * (n + 1) // 2
+    assert_array_equal(ranks.max(np.array([ranks.rank, -ranks.rank])), [n - 1, 0])
+    assert ranks.min(float(ranks.rank)) == 0.0
+
+
+def test_a_failed_check_raises_everywhere_with_the_first_message(ranks):
+    with pytest.raises(InputError, match=f"rank {ranks.size - 1} objects"):
+        ranks.check(ranks.rank < ranks.size - 1, f"rank {ranks.rank} objects")
+    ranks.check(True, "nobody objects")
+
+
+def test_what_fails_on_one_rank_fails_on_all(ranks):
+    with pytest.raises((ZeroDivisionError, RuntimeError), match="division|rank 0 failed: ZeroDivisionError"):
+        with ranks.together():
+            1 / (1 if ranks.rank else 0)
+
+
+def test_a_value_of_the_root_is_shared(ranks):
+    assert ranks.share(ranks.on_root(lambda: "from the root")) == "from the root"
+
+
+def test_parts_are_dealt(ranks):
+    parts = [{"a": np.arange(r + 2), "b": np.zeros((2, 0))} for r in range(ranks.size)] if ranks.is_root else None
+    part = ranks.deal(parts)
+    assert_array_equal(part["a"], np.arange(ranks.rank + 2))
+    assert part["b"].shape == (2, 0)
+
+
+def test_ghosts_are_filled_in_all_columns(ranks):
+    after, before = (ranks.rank + 1) % ranks.size, (ranks.rank - 1) % ranks.size
+    owned = 3 * ranks.rank + np.arange(3)
+    ghosts, owner = np.array([3 * after, 3 * before + 2]), np.array([after, before])
+    exchange = Exchange.ghosts(ranks, owned, ghosts, owner)
+    u = np.stack([np.concatenate([owned, [-1, -1]]), np.concatenate([10 * owned, [-1, -1]])])
+    exchange(u)
+    assert_array_equal(u[:, 3:], [ghosts, 10 * ghosts])
+
+
+@pytest.mark.parametrize("thinnest", [1, 2])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_layers_come_from_both_sides_of_a_ring(ranks, axis, thinnest):
+    after, before = (ranks.rank + 1) % ranks.size, (ranks.rank - 1) % ranks.size
+    n, total = thinnest, thinnest * ranks.size
+    mine = n * ranks.rank + np.arange(-2, n + 2)
+    padded = np.where((mine >= n * ranks.rank) & (mine < n * (ranks.rank + 1)), mine, -1).astype(float)
+    block = np.repeat(np.expand_dims(padded, 1 - axis), 3, axis=1 - axis)
+    LayerExchange(ranks, before, after, axis, 2, thinnest)(block)
+    assert_array_equal(block.take(1, axis=1 - axis), mine % total)
+
+
+def test_messages_are_said_once(capfd, ranks):
+    fvot.say("hello")
+    ranks.wait()
+    assert capfd.readouterr().out.count("hello") == (1 if ranks.is_root else 0)
+
+
+def test_progress_is_silent_unless_asked_for(capsys, ranks):
+    for show in None, True:
+        with Progress(1.0, 3.0, show) as bar:
+            bar.to(2.0)
+        assert bool(capsys.readouterr().err) == (show is True and ranks.is_root)
+
+
+def test_info_names_what_runs_here():
+    found = fvot.info()
+    assert found["PETSc"][0] in "34" and found["numpy"] == np.__version__
