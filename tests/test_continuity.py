@@ -10,6 +10,13 @@ from meshes import MESHES
 
 pytestmark = pytest.mark.ranks
 
+
+@pytest.fixture(scope="session", params=[name for name in MESHES if name not in ("harbour", "ball")])
+def kind(request):
+    """All kinds of meshes but the two largest: others of their kind stand for them."""
+    return request.param
+
+
 FLUXES = pytest.mark.parametrize("flux", [upwind, muscl(), muscl(0.5)], ids=["upwind", "muscl", "sharp"])
 
 

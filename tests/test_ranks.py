@@ -15,8 +15,7 @@ LIMIT = 300         # seconds for a launch
 
 def launch(n_ranks, *arguments, limit=LIMIT):
     """(exit status, output) of pytest on several ranks."""
-    # Ranks that wait give way: cores may be fewer than ranks, or busy. And mpirun itself ends a run after the limit.
-    environment = os.environ | {"OMPI_MCA_mpi_yield_when_idle": "1", "MPIEXEC_TIMEOUT": str(limit)}
+    environment = os.environ | {"MPIEXEC_TIMEOUT": str(limit)}        # mpirun itself ends a run after the limit
     command = [TESTS.parent / "scripts/mpirun", "-n", str(n_ranks), "python", "-m", "mpi4py",
                "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", *map(str, arguments)]
     process = subprocess.Popen(command, cwd=TESTS.parent, env=environment, text=True, start_new_session=True,
