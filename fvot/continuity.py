@@ -317,11 +317,14 @@ class _TwoPoint:
 
     def __init__(self, mesh, flux):
         self.mesh, self.flux = mesh, flux
-        self.stencil = Stencil(mesh)
+        self.stencil = s = Stencil(mesh)
+        self.kept, self.first = np.empty(mesh.n_cells), np.zeros_like(s.start)
+        self.giver, self.gain = np.empty_like(s.neighbour), np.empty_like(s.sign)
         self._coefficients(np.array([1.0, -1.0]))       # a flux that will not do is refused at once
 
     def rate(self, U):
-        return outflow_rate(self.mesh, *self._coefficients(U))
+        s = self.stencil
+        return outflow_rate(*self._coefficients(U), self.mesh.volume, s.start, s.face, s.sign)
 
     def _coefficients(self, U):
         a, b = self.flux(U, np.zeros_like(U))
@@ -336,34 +339,56 @@ class _TwoPoint:
 
     def prepare(self, U, tau, velocity):
         mesh, s = self.mesh, self.stencil
-        self.a, self.b = a, b = self._coefficients(U)
-        leaving = np.where(s.sign > 0, a[s.face], b[s.face]) / mesh.volume[s.cell]
-        entering = np.where(s.face < mesh.n_inner, np.where(s.sign > 0, b[s.face], a[s.face]) / mesh.volume[s.cell], 0.0)
-        self.leaving = np.where(s.face < mesh.n_inner, leaving, 0.0)
-        self.kept = np.maximum(1 - tau * s.cell_sum(leaving), 0.0)
-        gives = entering > 0
-        self.first = np.concatenate([[0], np.cumsum(gives)])[s.start].astype(np.int32)
-        self.neighbour, self.gain = s.neighbour[gives], tau * entering[gives]
-        self.tau = tau
+        self.tau, (self.a, self.b) = tau, self._coefficients(U)
+        _two_point_weights(self.a, self.b, tau, mesh.volume, mesh.n_inner, s.start, s.face, s.sign, s.neighbour,
+                           self.kept, self.first, self.giver, self.gain)
 
     def step(self, rho, entering, count):
         mesh, n, new = self.mesh, self.mesh.n_inner, np.empty(self.mesh.n_cells)
-        _two_point(mesh.with_ghosts(rho), self.kept, self.first, self.neighbour, self.gain, new)
+        _two_point(mesh.with_ghosts(rho), self.kept, self.first, self.giver, self.gain, new)
         inward = self.tau * self.b[n:] * entering
         np.add.at(new, mesh.left[n:], inward / mesh.volume[mesh.left[n:]])
         return new, self.tau * self.a[n:] * rho[mesh.left[n:]] - inward
 
     def transposed(self, phi):
         """The transpose of `step` with respect to sum |K| rho phi; *phi* (n_cells,)."""
-        s = self.stencil
-        local = self.mesh.with_ghosts(phi)
-        return self.kept * phi + self.tau * s.cell_sum(self.leaving * local[s.neighbour])
+        mesh, s, new = self.mesh, self.stencil, np.empty(self.mesh.n_cells)
+        _two_point_transposed(mesh.with_ghosts(phi), self.kept, self.a, self.b, self.tau, mesh.volume, mesh.n_inner,
+                              s.start, s.face, s.sign, s.neighbour, new)
+        return new
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _two_point(rho, kept, start, neighbour, gain, new):
+def _two_point_weights(a, b, tau, volume, n_inner, start, face, sign, neighbour, kept, first, giver, gain):
+    """Each cell keeps a part *kept* of its density and gets *gain* times that of each *giver*, from first[cell] on."""
+    entry = numba.uintp(0)
+    for cell in range(len(kept)):
+        out = 0.0
+        for s in range(numba.uintp(start[cell]), numba.uintp(start[cell + 1])):
+            f, leaves, enters = face[s], (1 + sign[s]) / 2, (1 - sign[s]) / 2
+            out += leaves * a[f] + enters * b[f]
+            rate = leaves * b[f] + enters * a[f]
+            giver[entry], gain[entry] = neighbour[s], tau * rate / volume[cell]
+            entry += numba.uintp((f < n_inner) & (rate > 0))
+        first[cell + 1] = entry
+        kept[cell] = max(1 - tau * out / volume[cell], 0.0)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _two_point(rho, kept, first, giver, gain, new):
     for cell in range(len(new)):
         gained = 0.0
-        for e in range(start[cell], start[cell + 1]):
-            gained += gain[e] * rho[neighbour[e]]
+        for e in range(first[cell], first[cell + 1]):
+            gained += gain[e] * rho[giver[e]]
         new[cell] = kept[cell] * rho[cell] + gained
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _two_point_transposed(phi, kept, a, b, tau, volume, n_inner, start, face, sign, neighbour, new):
+    for cell in range(len(new)):
+        given = 0.0
+        for s in range(numba.uintp(start[cell]), numba.uintp(start[cell + 1])):
+            f = face[s]
+            rate = ((1 + sign[s]) * a[f] + (1 - sign[s]) * b[f]) / 2
+            given += (rate if f < n_inner else 0.0) * phi[neighbour[s]]
+        new[cell] = kept[cell] * phi[cell] + tau * given / volume[cell]

@@ -116,7 +116,7 @@ class LimitedFaces:
         self.square_start = np.concatenate([[0], np.cumsum(n_faces.astype(np.int64)**2)])
         alike = int(n_faces[0]) if (n_faces == n_faces[0]).all() else 0
         self.coefficients, self.leave, self.enter = _coefficients(alike, mesh.dim), _leave(alike, sharp > 0), _enter(alike)
-        inner = mesh.n_inner
+        n, inner = len(self.stencil.face), mesh.n_inner
         self.boundary_side = np.empty(mesh.n_faces - inner, np.intp)
         self.boundary_side[self.stencil.face[self.stencil.face >= inner] - inner] = np.flatnonzero(self.stencil.face >= inner)
         self.moved = np.zeros(self.outer + mesh.n_faces - inner)

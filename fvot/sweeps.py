@@ -29,6 +29,7 @@ class Sweeps:
         b = mesh.block
         self.axes = range(mesh.dim)
         self.exchange = [LayerExchange(mesh.ranks, b.below[a], b.above[a], a, WIDTH, b.thinnest[a]) for a in self.axes]
+        self.sign = [mesh.normal[axis, b.faces[axis]] for axis in self.axes]
         self.walls = [list(_walls(b, axis, mesh.n_inner)) for axis in self.axes]
 
     def rate(self, U):
@@ -37,7 +38,7 @@ class Sweeps:
         Before the sweep along an axis J is 1 - tau (divergence of the axes before): so these divergences count too.
         """
         worst = 0.0
-        parts = [self._along(U, axis) for axis in self.axes]
+        parts = [_sides(self._fluxes(U, axis), axis) for axis in self.axes]
         out = [np.maximum(high, 0) - np.minimum(low, 0) for low, high in parts]
         for order in (self._order(0), self._order(1)):
             emptied = 0.0
@@ -50,32 +51,28 @@ class Sweeps:
     def _order(self, count):
         return self.axes if count % 2 == 0 else self.axes[::-1]
 
-    def _along(self, U, axis):
-        """U in the direction of the axis, on the lower and the upper side of each cell of the block."""
-        faces = self._fluxes(U, axis)
-        cut = (slice(None),) * axis
-        return faces[(*cut, slice(None, -1))], faces[(*cut, slice(1, None))]
-
     def _fluxes(self, U, axis):
         """U (n_faces,) as a lattice of faces, positive in the direction of the axis."""
-        number = self.block.faces[axis]
-        return U[number] * self.mesh.normal[axis, number]
+        return U[self.block.faces[axis]] * self.sign[axis]
 
     def start(self, rho):
         """Nothing to know of the data."""
 
     def prepare(self, U, tau, velocity):
-        """All that a sweep needs to know of the velocity: for both orders of the axes, and each axis, a `_Sweep`."""
+        """Take the fluxes U (n_faces,) and the step tau; velocity() is of no use here."""
         U = tau * U / self.mesh.volume[0]
-        sides = [self._along(U, axis) for axis in self.axes]
-        self.sweeps = [{}, {}]
-        for count, sweeps in enumerate(self.sweeps):
-            J = np.ones(self.block.shape)
-            for axis in self._order(count):
-                low, high = sides[axis]
-                rest = J - (np.maximum(high, 0) - np.minimum(low, 0))
-                sweeps[axis] = _Sweep.of(self._fluxes(U, axis), self._padded(J, axis), self._padded(rest, axis), axis)
-                J = J - high + low
+        self.courant = [self._fluxes(U, axis) for axis in self.axes]
+        self.sweeps = [None, None]           # made when their turn comes: under a changing velocity one of them is not needed
+
+    def _sweeps(self, count):
+        """All that a step needs to know of the velocity: a `_Sweep` for each axis."""
+        J, sweeps = np.ones(self.block.shape), {}
+        for axis in self._order(count):
+            low, high = _sides(self.courant[axis], axis)
+            rest = J - (np.maximum(high, 0) - np.minimum(low, 0))
+            sweeps[axis] = _Sweep.of(self.courant[axis], self._padded(J, axis), self._padded(rest, axis), axis)
+            J = J - high + low
+        return sweeps
 
     def step(self, rho, entering, count):
         """One step: the new rho (n_cells,) and what left through each boundary face (n_faces - n_inner,).
@@ -84,9 +81,10 @@ class Sweeps:
         comes first.
         """
         mesh = self.mesh
+        sweeps = self.sweeps[count % 2] = self.sweeps[count % 2] or self._sweeps(count)
         rho, crossed = rho.reshape(self.block.shape), np.zeros(mesh.n_faces - mesh.n_inner)
         for axis in self._order(count):
-            sweep, old = self.sweeps[count % 2][axis], self._padded(rho, axis)
+            sweep, old = sweeps[axis], self._padded(rho, axis)
             moved, rho = np.empty(sweep.courant.shape), np.empty(self.block.shape)
             _face_fluxes(*[_lines(u, axis) for u in (old, sweep.J, sweep.courant, sweep.nu, sweep.room, moved)], self.sharp)
             for wall in self.walls[axis]:
@@ -103,6 +101,12 @@ class Sweeps:
         padded[(*cut, slice(0, WIDTH))] = u[(*cut, slice(0, 1))]
         padded[(*cut, slice(WIDTH + n, None))] = u[(*cut, slice(n - 1, None))]
         return self.exchange[axis](padded)
+
+
+def _sides(faces, axis):
+    """A lattice of faces as seen by its cells: on the lower and on the upper side of each."""
+    cut = (slice(None),) * axis
+    return faces[(*cut, slice(None, -1))], faces[(*cut, slice(1, None))]
 
 
 def _lines(u, axis):
