@@ -13,10 +13,10 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from meshes import MESHES
 from mpi4py import MPI
 
 from fvot.parallel import Ranks
-from meshes import MESHES
 
 RANK, SIZE = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
 HANGS = 120          # seconds after which a test on several ranks is taken to hang

@@ -9,10 +9,10 @@ import pytest
 from files import FORMATS, write
 from hypothesis import given
 from hypothesis import strategies as st
+from meshes import MESHES
 from mpi4py import MPI
 
 from fvot import InputError, Mesh, MeshError
-from meshes import MESHES
 
 pytestmark = pytest.mark.ranks
 

@@ -1,12 +1,12 @@
 """The continuity equation: what must hold on every mesh, with every flux, on any number of ranks."""
 import numpy as np
 import pytest
+from meshes import MESHES
 from mpi4py import MPI
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fvot
 from fvot import ContinuityEquation, InputError, Mesh, flows, muscl, upwind
-from meshes import MESHES
 
 pytestmark = pytest.mark.ranks
 

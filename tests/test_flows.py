@@ -1,10 +1,10 @@
 """Potential flow and the correction along spanning trees."""
 import numpy as np
 import pytest
+from meshes import FILES, MESHES, shaken_quads
 from numpy.testing import assert_allclose, assert_array_equal
 
 from fvot import InputError, Mesh, flows, potential_flow
-from meshes import FILES, MESHES, shaken_quads
 
 pytestmark = pytest.mark.ranks
 

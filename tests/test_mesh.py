@@ -1,13 +1,13 @@
 """Identities that every mesh keeps on any number of ranks."""
 import numpy as np
 import pytest
+from meshes import MEASURE, MESHES, PERIODIC, honeycomb, shaken_quads, tiling
 from mpi4py import MPI
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from fvot import Mesh
-from meshes import MEASURE, MESHES, PERIODIC, honeycomb, shaken_quads, tiling
 
 pytestmark = pytest.mark.ranks
 

@@ -5,11 +5,11 @@ import meshio
 import numpy as np
 import pytest
 from files import FORMATS, write
+from meshes import FILES, MESHES
 from mpi4py import MPI
 from numpy.testing import assert_allclose, assert_array_equal
 
 from fvot import InputError, Mesh, MeshError
-from meshes import FILES, MESHES
 
 pytestmark = pytest.mark.ranks
 

@@ -3,6 +3,7 @@ import numpy as np
 from scipy.spatial import Voronoi, cKDTree
 
 from ..errors import InputError
+from .faces import power_centers
 
 SIDES = {1: ("left", "right"), 2: ("left", "right", "bottom", "top"),
          3: ("left", "right", "front", "back", "bottom", "top")}        # lower and upper side of each axis
@@ -114,7 +115,7 @@ def tetrahedra(lower, upper, n):
     weight = np.concatenate([np.zeros(n_corners + n_middle), *weights])
     swap = np.einsum("in,in->n", *_edges_and_cross(points, cells)) < 0
     cells[2:, swap] = cells[:1:-1, swap]
-    return points, [("tetra", cells.T)], power_centers(points, weight, cells)
+    return points, [("tetra", cells.T)], power_centers(points, cells, weight)
 
 
 def _wall_weight(a, b, c):
@@ -132,17 +133,6 @@ def _edges_and_cross(points, cells):
     return a, np.cross(b, c, axis=0)
 
 
-def power_centers(points, weight, cells):
-    """Points of equal power |x - p_i|^2 - w_i to the corners of each simplex: circumcentres for equal weights.
-
-    2 (p_i - p_0).x = |p_i|^2 - w_i - |p_0|^2 + w_0, so that x_K x_L is normal to the common face of K and L.
-    """
-    origin, w = points[:, cells[0]], weight[cells]
-    edges = np.stack([points[:, corner] - origin for corner in cells[1:]], axis=1)        # (dim, dim edges, n)
-    power = np.einsum("ien,ien->en", edges, edges) - w[1:] + w[0]
-    return origin + np.linalg.solve(2 * edges.transpose(2, 1, 0), power.T[:, :, None])[:, :, 0].T
-
-
 def voronoi(lower, upper, n_cells, seed):
     """A centroidal Voronoi mesh of a box by Lloyd's iteration: (points, blocks, generators).
 
@@ -150,15 +140,17 @@ def voronoi(lower, upper, n_cells, seed):
     """
     lower, upper = box_corners(lower, upper, 2)
     n_cells = positive_integer(n_cells, "n_cells")
-    rng = np.random.default_rng(seed)
-    generator = _spread(lower, upper, n_cells, rng)
+    size = np.sqrt(np.prod(upper - lower) / n_cells)
+    zero, top = np.zeros(2), (upper - lower) / size         # cells of size 1 from the origin on: least round-off
+    generator = _spread(zero, top, n_cells, np.random.default_rng(seed))
     for _ in range(LLOYD):
-        corners, start, vertices = _clipped_voronoi(generator, lower, upper)
+        corners, start, vertices = _clipped_voronoi(generator, zero, top)
         generator = _polygon_centroids(vertices, start, corners)
-    corners, start, vertices = _clipped_voronoi(generator, lower, upper)
-    points, corners = _merge_close(vertices, start, corners, 1e-7 * np.sqrt(np.prod(upper - lower) / n_cells))
+    corners, start, vertices = _clipped_voronoi(generator, zero, top)
+    points, corners = _merge_close(vertices, start, corners, 1e-7)
     cells = [_without_repeats(corners[a:b]) for a, b in zip(start[:-1], start[1:], strict=True)]
-    return points, [("polygon", cells)], generator
+    points = np.where(points == top[:, None], upper[:, None], lower[:, None] + size * points)
+    return points, [("polygon", cells)], lower[:, None] + size * generator
 
 
 def _spread(lower, upper, n, rng):

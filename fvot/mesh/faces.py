@@ -298,18 +298,19 @@ def _check_halves(cell, vertices, n_points):
     bad = np.flatnonzero(np.isin(key[len(triangle):], key[:len(triangle)]))
     if len(bad):
         f = quad[bad[0] % len(quad)]
-        raise MeshError(f"cell {cell[f]} has a face of four points {_named(vertices[:, f])} that meets triangles of other "
-                        f"cells ({len(bad)} such triangles): put a pyramid between them, or cut the cell")
+        raise MeshError(f"cell {cell[f]} has a face of four points {_named(vertices[:, f])} that meets triangles of "
+                        f"other cells ({len(bad)} such triangles): put a pyramid between them, or cut the cell")
 
 
 def _check_sides(cell, vertices, sign, first, second):
-    """The two cells of a face have all its points, and lie on different sides: they go round it in opposite directions."""
+    """The two cells of a face have all its points, and lie on different sides: they go round it in opposite ways."""
     lowest = vertices.min(axis=0)           # the point that keys of four points leave out; -1 for triangles
     bad = np.flatnonzero(lowest[first] != lowest[second])
     if len(bad):
         f, g = first[bad[0]], second[bad[0]]
-        raise MeshError(f"cells {cell[f]} and {cell[g]} meet, but their faces have different points ({_named(vertices[:, f])} "
-                        f"and {_named(vertices[:, g])}, {len(bad)} such faces): cut both in the same way")
+        raise MeshError(f"cells {cell[f]} and {cell[g]} meet, but their faces have different points "
+                        f"({_named(vertices[:, f])} and {_named(vertices[:, g])}, {len(bad)} such faces): "
+                        "cut both in the same way")
     turn = _turn(vertices) * sign[cell]
     bad = np.flatnonzero(turn[first] == turn[second])
     if len(bad):
@@ -415,17 +416,23 @@ def _name_boundary(vertices, facets, n_points):
 def _facets(name, points, vertices):
     points = np.asarray(points)
     most = max(len(vertices), 4 if len(vertices) > 2 else 0)
-    if points.ndim != 2 or not np.issubdtype(points.dtype, np.integer) or not min(len(vertices), 3) <= len(points) <= most:
-        raise MeshError(f"boundary {name!r} must be the points of faces, an array of integers ({len(vertices)}, n), not "
-                        f"{points.dtype} of shape {points.shape}")
+    fits = points.ndim == 2 and min(len(vertices), 3) <= len(points) <= most
+    if not fits or not np.issubdtype(points.dtype, np.integer):
+        raise MeshError(f"boundary {name!r} must be the points of faces, an array of integers ({len(vertices)}, n), "
+                        f"not {points.dtype} of shape {points.shape}")
     return points
 
 
-def circumcenters(points, corners):
-    """Circumcentres (dim, n) of simplices with the given corners (dim + 1, n): 2 (p_i - p_0).x = |p_i|^2 - |p_0|^2."""
+def power_centers(points, corners, weight=None):
+    """Points (dim, n) of equal power |x - p_i|^2 - w_i to the corners (dim + 1, n) of triangles or tetrahedra.
+
+    2 (p_i - p_0).x = |p_i|^2 - w_i - |p_0|^2 + w_0; without the points' weights (n_points,) these are circumcentres.
+    """
     origin = columns(points, corners[0])
     edges = [columns(points, corner) - origin for corner in corners[1:]]
     squares = [np.einsum("in,in->n", edge, edge) for edge in edges]
+    if weight is not None:
+        squares = [square - weight[corner] + weight[corners[0]] for square, corner in zip(squares, corners[1:])]
     if len(points) == 2:
         (ax, ay), (bx, by) = edges
         twice = 2 * (ax * by - ay * bx)
@@ -441,5 +448,5 @@ def cell_points(cells, centroid):
     for kind in (TRIANGLE, TETRA):
         cell, corners = cells.of_kind(kind)
         if len(cell):
-            center[:, cell] = circumcenters(cells.points, corners)
+            center[:, cell] = power_centers(cells.points, corners)
     return center

@@ -5,7 +5,8 @@ import numpy as np
 
 from .. import parallel
 from ..errors import InputError
-from . import build, cartesian, faces, partition, patches, quadrature, quality, read
+from . import build, cartesian, faces, given, locate, partition, patches, quadrature, quality, read, refine, weights
+from .given import floats
 
 
 class Mesh:
@@ -16,13 +17,15 @@ class Mesh:
     comm : MPI communicator that shares the mesh; None for all ranks.
     patches : "auto", "none", a number of cells, or an array (n_cells_global,): the patches on which densities of optimal
         transport live. "auto" is single cells on Cartesian meshes, pairs on triangles, else 2^dim cells.
-    strict : refuse (`MeshError`) a mesh with faces of signed distance <= 0; False clips these, with a warning.
+    strict : refuse (`MeshError`) a mesh with faces of signed distance <= 0, where power centres have them, too;
+        False clips these distances, with a warning.
 
     Attributes, lengths in the units of the points:
 
     dim, n_cells, n_cells_global, n_faces, n_inner : numbers; n_inner counts the faces that have two cells
-    volume (n_cells,), center (dim, n_cells) : measure |K| and point x_K of each cell: circumcentres of simplices, generators
-        of Voronoi cells, else centroids; `centroid` (dim, n_cells) is always the centroid
+    volume (n_cells,), center (dim, n_cells) : measure |K| and point x_K of each cell: circumcentres of simplices
+        (power centres where those are not in the order of their cells), generators of Voronoi cells, else centroids;
+        `centroid` (dim, n_cells) is always the centroid
     left, right (n_faces,) : cells on both sides; numbers from n_cells on are ghosts, right is -1 on the boundary
     area (n_faces,), normal (dim, n_faces) : measure and unit normal, from left to right, or outwards
     distance, left_distance, right_distance (n_faces,) : from x_K to x_L (to the face on the boundary) along the normal
@@ -32,9 +35,10 @@ class Mesh:
     patch (n_cells,), levels (n_levels, n_cells) : global numbers of the patch, and of ever larger patches, of each cell
     """
 
-    def __init__(self, ranks, part, *, names, quality, block=None):
+    def __init__(self, ranks, part, *, names, quality, block=None, finer=None):
         self.ranks = ranks
         self.block = block
+        self._finer = finer
         self._quality = quality
         for name, array in part.items():
             setattr(self, name, _frozen(array))
@@ -89,7 +93,10 @@ class Mesh:
         def make():
             points, blocks, center = build.voronoi(lower, upper, n_cells, seed)
             return _in_box(points, blocks, lower, upper, center)
-        return cls._dealt(make, comm, patches, strict)
+
+        def finer(mesh):
+            return cls.voronoi(lower, upper, 4 * n_cells, seed, comm=comm, patches=_rule(patches), strict=strict)
+        return cls._dealt(make, comm, patches, strict, finer)
 
     @classmethod
     def read(cls, path, *, comm=None, patches="auto", strict=True):
@@ -115,15 +122,24 @@ class Mesh:
             if not isinstance(rule, str) or rule not in ("auto", "none"):
                 raise InputError(f"patches of a Cartesian mesh are its cells: 'auto' or 'none', not {rule!r:.60}")
             part, meta, block = cartesian.make(ranks, lower, upper, shape, periodic)
-        return cls(ranks, part, **meta, block=block)
+        twice = tuple(2 * n for n in block.grid)
+        return cls(ranks, part, **meta, block=block,
+                   finer=lambda mesh: cls._cartesian(lower, upper, twice, periodic, comm, rule))
 
     @classmethod
-    def _dealt(cls, make, comm, rule, strict):
+    def _dealt(cls, make, comm, rule, strict, finer=None):
         """Make the whole mesh on rank 0 and deal it out; make() returns (points, blocks, facets, cell points or None)."""
         ranks = parallel.Ranks(comm)
         made = ranks.on_root(lambda: _whole(*make(), rule=rule, strict=strict, n_ranks=ranks.size))
         parts, meta = made if ranks.is_root else (None, None)
-        return cls(ranks, ranks.deal(parts), **ranks.share(meta))
+        finer = finer or partial(cls._split, rule=rule, strict=strict)
+        return cls(ranks, ranks.deal(parts), **ranks.share(meta), finer=finer)
+
+    @classmethod
+    def _split(cls, mesh, rule, strict):
+        """The mesh with every cell cut in 2^dim."""
+        whole = refine.gathered(mesh)
+        return cls._dealt(lambda: (*refine.split(*whole), None), mesh.ranks.comm, _rule(rule), strict)
 
     # ---- functions on it ---------------------------------------------------------------------------------------------
 
@@ -147,17 +163,93 @@ class Mesh:
             return quadrature.circulation(self.points, self.vertices, f, degree)
 
     def density(self, f):
-        """Cell averages scaled to mass 1: of a function, or of given values (n_cells,).
+        """Cell averages (n_cells,), scaled to mass 1, of what f is:
 
-        Raises `InputError` where values are negative or not finite, of the wrong shape, or all zero.
+        a function f(x) of x (dim, n), with numbers or booleans as values
+        an array (n_cells,) : the values in this rank's cells
+        an array (dim, n) : n points of equal mass, the same on every rank (see `deposit`)
+        an array of dim axes, 2 or 3 : a picture over the bounding box of the whole mesh, the same on every rank;
+            picture[i, j] is the i-th place in x and the j-th in y, as on `rectangle`
+        a path (str or Path) of an image file (png, jpg, ...) : its grey levels, upright, over the bounding box of a
+            plane mesh. Light is mass: black and transparent are 0
+
+        A picture is averaged exactly over Cartesian cells, else by Gauss points in pieces a quarter of a pixel wide (as
+        long as these are not too many). In two dimensions (2, n) are points, not a picture of two columns.
+
+        Raises `InputError` where values are negative or not finite, of a shape that is none of these or could be two of
+        them, or all zero.
         """
-        rho = self.average(f) if callable(f) else f
-        with self.ranks.together():
-            rho = _floats(rho, "the density")
+        meaning, f = given.told_apart(f, self.ranks, self.dim, self.n_cells)
+        if meaning == "image":
+            meaning, f = "picture", self.ranks.share(self.ranks.on_root(given.image, f, self.dim))
+        averages = {"function": self.average, "values": np.array, "points": self.deposit, "picture": self._developed}
+        rho = averages[meaning](f)
         self.check_density(rho, "the density")
         mass = self.integrate(rho)
-        self.ranks.check(0 < mass < np.inf, f"the density has mass {mass}: it must be positive somewhere on the mesh, and finite")
+        self.ranks.check(0 < mass < np.inf, f"the density has mass {mass}: it must be positive somewhere on the mesh, "
+                         "and finite")
         return rho / mass
+
+    def _developed(self, picture):
+        """Cell averages (n_cells,) of a picture, an array of dim axes over the bounding box of the whole mesh."""
+        self._check_shared(picture, "the picture")
+        if self.block is not None:
+            return given.over_block(picture, self.block)
+        lower, upper = self._bounds
+        halvings = given.halvings(picture, lower, upper, self._quality.size[1], self.n_cells_global)
+        with self.ranks.together():
+            return quadrature.average(self._pieces, self.n_cells, given.looked_up(picture, lower, upper), 2, halvings)
+
+    def deposit(self, points, weights=None):
+        """Cell averages (n_cells,) of point masses: each mass goes to the cell that holds its point.
+
+        points (dim, n), weights (n,), 1 / n each if not given: the same on every rank. A point on a face belongs to one
+        of its cells, the same on any number of ranks; points may lie outside the mesh by 1e-9 of its size, and anywhere
+        along a periodic axis. The total mass is exact to round-off.
+
+        Raises `InputError` for points outside the mesh.
+        """
+        with self.ranks.together():
+            points, weights = given.masses(points, weights, self.dim)
+        self._check_shared(weights, "weights")
+        cell = self.locate(points)
+        mine = np.flatnonzero(cell >= 0)
+        return np.bincount(cell[mine], weights[mine], self.n_cells) / self.volume
+
+    def locate(self, points):
+        """The numbers (n,) of this rank's cells that hold points (dim, n), the same on every rank; -1 on another rank.
+
+        Each point is in one cell of one rank (see `deposit`). Raises `InputError` for points outside the mesh.
+        """
+        with self.ranks.together():
+            points, _ = given.masses(points, None, self.dim)
+        self._check_shared(points, "points")
+        lower, upper = self._bounds
+        slack = locate.FAR * (upper - lower).max()
+        if self.block is not None:
+            points = locate.wrapped(points, lower, upper, self.block.periodic)
+            beyond = (points < lower[:, None] - slack) | (points > upper[:, None] + slack)
+            self._check_inside(points, beyond.any(axis=0))
+            return locate.in_block(points, self.block, lower)
+        cell, distance = self._tree.find(points, slack)
+        least = self.ranks.min(distance)
+        self._check_inside(points, np.isinf(least))
+        number = np.where(distance == least, self.cell_id[cell], self.n_cells_global)
+        return np.where(number == self.ranks.min(number), cell, -1)
+
+    def _check_inside(self, points, outside):
+        wrong = np.flatnonzero(outside)
+        if len(wrong):
+            lower, upper = self._bounds
+            raise InputError(f"point {wrong[0]} at {points[:, wrong[0]]} is outside the mesh, which lies between "
+                             f"{lower} and {upper} ({len(wrong)} of {points.shape[1]} points are outside): leave them out, or "
+                             "make the mesh larger")
+
+    def _check_shared(self, array, what):
+        """`InputError` unless the array has the same shape and sum on every rank."""
+        mine = np.array([array.ndim, *np.pad(array.shape, (0, 3))[:3], array.sum()])
+        self.ranks.check((self.ranks.min(mine) == self.ranks.max(mine)).all() or not np.isfinite(mine).all(),
+                         f"{what} must be the same array on every rank")
 
     def check_density(self, rho, what):
         """`InputError` on every rank unless rho is of shape (n_cells,), finite and non-negative."""
@@ -212,10 +304,31 @@ class Mesh:
         """How good the mesh is, as a `Quality`: orthogonality and isotropy defects, smallest distances, sizes. Print it."""
         return self._quality
 
+    def refine(self):
+        """The mesh with every cell cut in 2^dim: results on both tell the mesh's error. Boundaries keep their names.
+
+        Intervals, triangles, quadrilaterals, tetrahedra, wedges and hexahedra are cut at the middles of their edges;
+        the children of cell k are cells 2^dim k, 2^dim k + 1, ... in the file's numbering. A Cartesian mesh gets twice
+        its shape, and a mesh of `voronoi` is made anew, with four times its cells. Cell points are chosen anew, as by
+        `from_cells`; patches that were given as an array become "auto".
+
+        Raises `InputError` for meshes with polygons or pyramids, `MeshError` if the finer mesh is not admissible.
+        """
+        return self._finer(self)
+
     @cached_property
     def face_owned(self):
         """(n_faces,) whether the face counts here in sums over all faces: its left cell is this rank's own."""
         return _frozen(self.left < self.n_cells)
+
+    @cached_property
+    def _bounds(self):
+        """The corners (2, dim) of the bounding box of the whole mesh."""
+        return _frozen(np.stack([self.ranks.min(self.points.min(axis=1)), self.ranks.max(self.points.max(axis=1))]))
+
+    @cached_property
+    def _tree(self):
+        return locate.tree(self._pieces, self.cell_id[:self.n_cells])
 
     @cached_property
     def _pieces(self):
@@ -249,15 +362,13 @@ def _shape(shape, dim):
     return tuple(shape)
 
 
-def _floats(numbers, what):
-    try:
-        return np.asarray(numbers, float)
-    except (TypeError, ValueError):
-        raise InputError(f"{what} must be an array of numbers, not {numbers!r:.60}") from None
+def _rule(patches):
+    """The same rule for patches on a finer mesh."""
+    return patches if isinstance(patches, str) or np.ndim(patches) == 0 else "auto"
 
 
 def _points(points):
-    array = _floats(points, "points")
+    array = floats(points, "points")
     if array.ndim != 2 or not 1 <= len(array) <= 3:
         raise InputError(f"points must have shape (dim, n) with dim 1, 2 or 3, not {array.shape}; space comes first")
     return array
@@ -275,7 +386,7 @@ def _in_box(points, blocks, lower, upper, center=None):
 
 
 def _given_center(center, centroid):
-    center = _floats(center, "center")
+    center = floats(center, "center")
     if center.shape != centroid.shape or not np.isfinite(center).all():
         raise InputError(f"center must be finite numbers of shape {centroid.shape}, one point for each cell, "
                          f"not {center.shape}: {center!r:.60}")
@@ -286,8 +397,13 @@ def _whole(points, blocks, facets=None, center=None, *, rule, strict, n_ranks):
     """Everything about a mesh in its file's numbering, cut into the parts of the ranks: (parts, meta)."""
     cells = faces.connect(points, blocks)
     volume, centroid, face = faces.build_faces(cells, facets)
-    center = faces.cell_points(cells, centroid) if center is None else _given_center(center, centroid)
-    report, center, left, right = quality.admissible(volume, centroid, center, face, strict)
+    move = None
+    if center is None:
+        center = faces.cell_points(cells, centroid)
+        move = partial(weights.find, cells, volume, centroid, face, center)
+    else:
+        center = _given_center(center, centroid)
+    report, center, left, right = quality.admissible(volume, centroid, center, face, strict, move)
     patch = patches.choose_patches(rule, cells, volume, face, left, right)
     levels = patches.coarser_levels(patch, patches.adjacency(face, cells.n_cells))
     whole = partition.Whole(cells, volume, centroid, center, face, left, right, levels)

@@ -39,8 +39,8 @@ def divide(whole, graph, n_ranks):
     member = (fine_enough or whole.levels[:1])[-1]
     n = member.max() + 1
     if n < n_ranks:
-        raise InputError(f"a mesh of {whole.n_cells} cells in {n} patches cannot be dealt to {n_ranks} ranks: use fewer ranks "
-                         "or a finer mesh (smaller patches, if they were given)")
+        raise InputError(f"a mesh of {whole.n_cells} cells in {n} patches cannot be dealt to {n_ranks} ranks: "
+                         "use fewer ranks or a finer mesh (smaller patches, if they were given)")
     gather = sparse.csr_matrix((np.ones(len(member)), (member, np.arange(len(member)))), (n, len(member)))
     count = np.bincount(member)
     center = np.stack([np.bincount(member, x) for x in whole.centroid]) / count
@@ -69,7 +69,7 @@ def _part(whole, owner, own, rank):
         left_offset=face_center - columns(whole.centroid, faces.left[touch]),
         right_offset=face_center - columns(whole.centroid, faces.right[touch]),      # no meaning at the boundary
         boundary_ends=ends, levels=np.stack([level[own] for level in whole.levels]),
-        points=columns(cells.points, used), kind=cells.kind[own], corners=corners, vertices=vertices,
+        points=columns(cells.points, used), point_id=used, kind=cells.kind[own], corners=corners, vertices=vertices,
         start=np.concatenate([[0], np.cumsum(np.diff(cells.start)[own])]))
 
 

@@ -124,14 +124,19 @@ def _children(dim, cube):
     return [(p[0], np.stack([q - p[0] for q in p[1:]], axis=1)) for p in simplices]
 
 
-def average(pieces, n_cells, f, degree):
-    """Averages (..., n_cells) of f over the cells. An f with boolean values is averaged by halving the pieces that its edge cuts."""
+def average(pieces, n_cells, f, degree, halvings=0):
+    """Averages (..., n_cells) of f over the cells, whose pieces are halved along each edge that many times.
+
+    An f with boolean values is averaged by halving the pieces that its edge cuts.
+    """
     total, volume = 0.0, np.zeros(n_cells)
     for group in pieces:
         reference, weights = rule(len(group.origin), degree, group.cube)
-        step = max(1, CHUNK // len(weights))
+        step = max(1, CHUNK // (len(weights) * 2**(len(group.origin) * halvings)))
         for a in range(0, len(group.cell), step):
             part = group.take(slice(a, a + step))
+            for _ in range(halvings):
+                part = part.children()
             size = part.volume()
             values = evaluate(f, part.points(reference))
             mean = _fraction(f, part, FINEST[len(part.origin)]) if values.dtype == bool else \

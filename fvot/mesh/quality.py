@@ -1,7 +1,7 @@
 """Is a mesh admissible? The two-point flux (rho_L - rho_K) / d_sigma is consistent where the line x_K x_L is normal to
 the face, and stable where the signed distance d_sigma = (x_L - x_K).n is positive (Eymard, Gallouet, Herbin 2000)."""
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,6 +10,11 @@ from .faces import columns
 
 ROUND_OFF = 1e-12   # a distance that small, relative to its cells, counts as 0
 CLIPPED = 1e-3      # smallest accepted distance of a refused mesh (strict=False), relative to its cells
+MOVED = 1e-9        # a point that is moved by less, relative to its cell, has stayed
+ADVICE = {
+    1: "let neighbours have their points in order",
+    2: "flip its edges until it is a Delaunay mesh (gmsh makes these, with Mesh.Algorithm 5 or 6)",
+    3: "make it better (gmsh: Mesh.OptimizeNetgen = 1), so that it is a Delaunay mesh, weighted or not"}
 
 
 @dataclass(frozen=True)
@@ -27,17 +32,19 @@ class Quality:
     worst_cell: int                 # beside the face of the smallest distance
     n_negative: int                 # faces with d_sigma <= 0
     n_clipped: int                  # one-sided distances that were negative and are set to 0
+    n_moved: int = 0                # cells whose point is a power centre, as circumcentres were not admissible
 
     def __str__(self):
         return "\n".join([
             f"cells                  {self.n_cells}",
-            "volume                 {:.3g} to {:.3g}, mean {:.3g}".format(self.volume[0], self.volume[2], self.volume[1]),
-            "size                   {:.3g} to {:.3g}, mean {:.3g}".format(self.size[0], self.size[2], self.size[1]),
+            f"volume                 {self.volume[0]:.3g} to {self.volume[2]:.3g}, mean {self.volume[1]:.3g}",
+            f"size                   {self.size[0]:.3g} to {self.size[2]:.3g}, mean {self.size[1]:.3g}",
             f"orthogonality defect   {self.orthogonality_defect:.1e} (mean {self.orthogonality_mean:.1e})",
             f"isotropy defect        {self.isotropy_defect:.1e} (mean {self.isotropy_mean:.1e})",
             f"smallest distance      {self.smallest_distance:.3g} of the cell size, at cell {self.worst_cell}",
             f"faces not admissible   {self.n_negative}",
-            f"one-sided distances    {self.n_clipped} clipped"])
+            f"one-sided distances    {self.n_clipped} clipped",
+            f"power centres          {self.n_moved} cells" + " in place of circumcentres" * (self.n_moved > 0)])
 
 
 def distances(faces, center):
@@ -95,28 +102,43 @@ def isotropy(volume, faces, left, right):
     return np.sqrt(square)
 
 
-def admissible(volume, centroid, center, faces, strict):
+def admissible(volume, centroid, center, faces, strict, move=None):
     """(quality, center, left, right) of a mesh that solvers may use.
 
-    A face with d_sigma <= 0 is refused (`MeshError`); with strict=False the cells beside such faces get their
-    centroids as points, and what is still too small is clipped: two-point fluxes are then inconsistent there.
+    Where faces have d_sigma <= 0, move(distance) may give other points for which x_K x_L is normal to all faces, too.
+    What is then left is refused (`MeshError`); with strict=False the cells beside such faces get their centroids
+    as points, and what is still too small is clipped: two-point fluxes are then inconsistent there.
     """
     quality, left, right = assess(volume, center, faces)
+    if quality.n_negative and move is not None:
+        quality, center, left, right = _moved(volume, center, faces, move, quality, left, right)
     if not quality.n_negative:
         return quality, center, left, right
     problem = (f"the mesh is not admissible: cell {quality.worst_cell} has a face of signed distance "
                f"{quality.smallest_distance:.2g} cell sizes, and {quality.n_negative} of {len(faces.area)} faces "
                "have none above 0")
     if strict:
-        raise MeshError(f"{problem}; use a Delaunay mesh whose cells at the boundary are not obtuse there, or "
+        raise MeshError(f"{problem}{', for power centres neither' if move else ''}; {ADVICE[len(center)]}, or "
                         "strict=False to go on with less accurate diffusion (pure advection is not affected)")
     warnings.warn(f"{problem}; they are clipped, diffusion is inconsistent there", stacklevel=4)
     bad = (left + right) <= 0
     touched = np.unique(np.concatenate([faces.left[bad], faces.right[bad & (faces.right >= 0)]]))
     center = center.copy()
     center[:, touched] = centroid[:, touched]
-    moved, left, right = assess(volume, center, faces)
+    report, left, right = assess(volume, center, faces)
     floor = CLIPPED * volume[faces.left]**(1 / len(center))
     short = left + right < floor
     left, right = np.where(short, floor, left), np.where(short, 0.0, right)
-    return moved, center, left, right
+    return replace(report, n_moved=quality.n_moved), center, left, right
+
+
+def _moved(volume, center, faces, move, quality, left, right):
+    """(quality, center, left, right) with the points that *move* gives, where fewer faces are then not admissible."""
+    points = move(sum(distances(faces, center)))
+    if points is None:
+        return quality, center, left, right
+    better, *sides = assess(volume, points, faces)
+    if better.n_negative >= quality.n_negative:
+        return quality, center, left, right
+    far = np.linalg.norm(points - center, axis=0) > MOVED * volume**(1 / len(center))
+    return replace(better, n_moved=int(far.sum())), points, *sides

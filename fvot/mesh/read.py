@@ -31,7 +31,7 @@ def _kind(name):
 
 
 def _load(path):
-    import meshio          # imported when used: it is slow to import
+    import meshio  # imported when used: it is slow to import
     if not path.is_file():
         raise InputError(f"there is no mesh file {path}; check the path, relative to {Path.cwd()}")
     if path.suffix not in FORMATS:
