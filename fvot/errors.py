@@ -1,4 +1,13 @@
 """What fvot raises. A returned result is a good one; every other case raises, on every rank."""
+import sys
+
+
+def missing(package, error):
+    """The `ImportError` for a Python without PETSc or MPI: one line that says how to get them."""
+    return ImportError(
+        f"fvot needs {package}, built for this Python ({sys.executable}): 'make demo' in fvot's source tree sets it up, "
+        "'apt-get install python3-petsc4py python3-mpi4py' or 'conda install -c conda-forge petsc4py mpi4py' gets it "
+        f"({error})")
 
 
 class InputError(ValueError):

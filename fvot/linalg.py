@@ -1,5 +1,7 @@
 """Linear systems, graph partitions and PETSc's options. The only file that imports petsc4py."""
-import sys
+import numpy as np
+
+from .errors import ConvergenceError, missing
 
 try:
     import petsc4py
@@ -7,14 +9,7 @@ try:
     petsc4py.init(["fvot", "-no_signal_handler"])
     from petsc4py import PETSc
 except ImportError as error:
-    raise ImportError(
-        f"fvot needs PETSc with petsc4py, built for this Python ({sys.executable}): 'make test' in the source tree sets "
-        "it up, 'apt-get install python3-petsc4py' or 'conda install -c conda-forge petsc4py mpi4py' gets it "
-        f"({error})") from error
-
-import numpy as np
-
-from .errors import ConvergenceError
+    raise missing("PETSc with petsc4py", error) from None
 
 
 def set_options(arguments):

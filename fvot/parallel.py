@@ -7,10 +7,14 @@ import time
 from contextlib import contextmanager
 
 import numpy as np
-from mpi4py import MPI
 from tqdm import tqdm
 
-from .errors import InputError
+from .errors import InputError, missing
+
+try:
+    from mpi4py import MPI
+except ImportError as error:
+    raise missing("MPI with mpi4py", error) from None
 
 
 def say(text):
