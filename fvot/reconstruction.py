@@ -8,12 +8,15 @@ Lambda = sum of lambda over the faces by which K is left. Every face gets its va
    leaves during the step (Hancock), with the third-order blend w = (1 - nu)(1 - 2 nu)/6 on cells that are no simplices,
    nu = tau u_s.(x_L - x_K) / |x_L - x_K|^2 (Leonard 1979)
 3. a_s is clamped to [m - rho_K, M - rho_K], then all a_s of the cell are scaled by one factor phi <= 1, so that what
-   remains in the cell, rho* = rho_K - phi S / (1 - Lambda) with S = sum lambda_s a_s, lies in [min(m, least), max(M, most)]
+   remains in the cell, rho* = rho_K - phi S / (1 - Lambda) with S = sum lambda_s a_s, lies between the smallest and the
+   largest value of the data, and no further from rho_K than SLACK (m - rho_K) and SLACK (M - rho_K)
 
 Then rho_K(t + tau) = (1 - Lambda) rho* + what comes in: a combination with non-negative weights of non-negative values,
-positive for Lambda <= 1 on any cell shape. If div u = 0 it is a convex one: with the smallest and the largest value of the
-data as *least* and *most*, these bounds hold for ever. (Holding rho* between m and M instead would be a local maximum
-principle, but 1 / (1 - Lambda) makes that cut smooth slopes where Lambda is near 1: first order on uniform triangles.)
+positive for Lambda <= 1 on any cell shape. If div u = 0 it is a convex one: the bounds of the data hold for ever.
+
+Why the slack: with SLACK = 1 the principle is local, but where Lambda is near 1 the factor 1 / (1 - Lambda) then cuts smooth
+slopes, and uniform triangles give first order; without any limit of its own a cell at the boundary, whose gradient is
+one-sided, may hoard what comes in.
 """
 from functools import lru_cache
 
@@ -23,6 +26,7 @@ import numpy as np
 from .parallel import Exchange
 
 TINY = 1e-290           # smaller densities are zero: denormal numbers are slow
+SLACK = 4.0             # of what remains in a cell, beyond the range of its neighbours
 FLAT = 1e-14            # relative range of neighbours below which a cell needs no gradient
 
 
@@ -227,8 +231,9 @@ def _leave(n_faces, sharpened):
                     total += amount[s]
                     excess += amount[s] * a
             rest = max(volume[cell] - total, 0.0)
-            below, above = max(-low, value - least) * rest, max(high, most - value) * rest
-            bound = below if excess > 0 else above
+            below = min(max(-low, value - least), -SLACK * low)
+            above = min(max(high, most - value), SLACK * high)
+            bound = rest * (below if excess > 0 else above)
             scale = bound / abs(excess) if abs(excess) > bound else 1.0        # phi
             out = 0.0
             for i in range(n):
