@@ -1,4 +1,5 @@
 """What happens at the boundary, by name: `boundary={"inlet": inflow(1.0), "outlet": outflow}`. What isn't named is no-flux."""
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .errors import InputError
@@ -28,6 +29,10 @@ class _Outflow:
     def __repr__(self):
         return "outflow"
 
+    def __call__(self):
+        """The same: `outflow()` is what one writes beside `inflow(1.0)`."""
+        return self
+
 
 outflow = _Outflow()
 
@@ -37,8 +42,12 @@ def conditions(boundary, names):
 
     Raises `InputError` for names that the mesh lacks, and for what is no condition.
     """
+    boundary = {} if boundary is None else boundary
+    if not isinstance(boundary, Mapping):
+        raise InputError("boundary must be a dict {name: fvot.inflow(density) or fvot.outflow}, "
+                         f"not {boundary!r:.80}; the mesh has: {', '.join(names) or 'no boundary (it is periodic)'}")
     found = []
-    for name, condition in (boundary or {}).items():
+    for name, condition in boundary.items():
         if name not in names:
             raise InputError(f"boundary has no part {name!r}; the mesh has: "
                              f"{', '.join(names) or 'none (it is periodic)'}")

@@ -1,4 +1,7 @@
 """Divergence-free face fluxes: potential flow, and the conservative correction along a spanning tree."""
+from collections.abc import Mapping
+from numbers import Real
+
 import numba
 import numpy as np
 from scipy import sparse
@@ -29,11 +32,14 @@ def potential_flow(mesh, rates):
 
 
 def _boundary_fluxes(mesh, rates):
+    if not isinstance(rates, Mapping):
+        raise InputError("rates must be a dict {name: volume per time that enters}, such as "
+                         f"{{'inlet': 1.0, 'outlet': -1.0}}, not {rates!r:.80}")
     U = np.zeros(mesh.n_faces)
     for name, rate in rates.items():
         if name not in mesh.boundary:
             raise InputError(f"the mesh has no boundary {name!r}; it has: {', '.join(mesh.boundary) or 'none'}")
-        if not np.isscalar(rate) or not np.isfinite(rate):
+        if not isinstance(rate, Real) or not np.isfinite(rate):
             raise InputError(f"the rate at boundary {name!r} must be a finite number (volume per time that enters), "
                              f"not {rate!r}")
         faces = mesh.boundary[name]

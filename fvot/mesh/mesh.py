@@ -347,7 +347,7 @@ class Mesh:
         return parallel.Exchange(self.ranks, lists, lists)
 
     def __repr__(self):
-        return f"<fvot.Mesh: {self.n_cells_global} cells in {self.dim}D on {self.ranks.size} ranks>"
+        return f"<fvot.Mesh: {self.n_cells_global} cells in {self.dim}D on {self.ranks.size} rank{'s' * (self.ranks.size > 1)}>"
 
 
 def _frozen(array):
