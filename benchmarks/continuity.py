@@ -136,7 +136,7 @@ def pieces(report, mesh, repetitions):
 
     def leave():
         scheme.leave(local, mesh.volume, stencil.start, stencil.neighbour, scheme.square_start, scheme.matrix,
-                     scheme.half, scheme.amount, scheme.sharp, *scheme.bounds, scheme.moved, new)
+                     scheme.half, scheme.amount, scheme.sharp, scheme.most, scheme.moved, new)
 
     parts = {
         "copy with ghosts": lambda: mesh.with_ghosts(rho),

@@ -171,11 +171,10 @@ def _face_fluxes(rho, J, courant, nu, room, moved, sharp):
             A, B, amount = c - u, d - c, abs(speed)
             size_A, size_B = abs(A), abs(B)
             a = (1 - v) / 6 * ((2 - v) * size_B + (1 + v) * size_A)
-            if sharp > 0:
-                h = max((1 - v) / 2 * size_B, TINY)
-                r = 1.5 * a / h - 0.5
-                steep = h * max(min(2 * r, 1.0), min(r, 2.0))
-                a = (1 - sharp) * a + sharp * steep if r > 0 else a
+            if sharp > 0:                # the superbee value where that is steeper, as in `reconstruction`
+                h = (1 - v) / 2 * size_B
+                steep = 1.5 * a - 0.5 * h
+                a += sharp * max(max(min(2 * steep, h), min(steep, 2 * h)) - a, 0.0)
             extra = min(amount * min(a, size_B), space * size_A)
             extra = extra if A * B > 0 else 0.0
             flux = amount * c + (extra if B > 0 else -extra)
