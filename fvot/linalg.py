@@ -1,6 +1,9 @@
 """Linear systems, graph partitions and PETSc's options. The only file that imports petsc4py."""
+import atexit
+
 import numpy as np
 
+from . import parallel
 from .errors import ConvergenceError, missing
 
 try:
@@ -10,6 +13,8 @@ try:
     from petsc4py import PETSc
 except ImportError as error:
     raise missing("PETSc with petsc4py", error) from None
+
+atexit.register(parallel.end_all_on_error)       # before PETSc's own end, where a rank waits for all others
 
 
 def set_options(arguments):

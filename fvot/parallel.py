@@ -3,7 +3,6 @@
 Every method of `Ranks` is collective: all ranks of the communicator call it, or none.
 One rank is the serial case of the same path; nothing here asks whether a run is parallel.
 """
-import atexit
 import sys
 import time
 from contextlib import contextmanager
@@ -224,15 +223,20 @@ class LayerExchange:
         return (slice(None),) * self.axis + (layers,)
 
 
-@atexit.register
-def _end_together():
-    """A rank that an exception has ended ends all others: they wait for it somewhere, and PETSc's own end, for them."""
+def end_all_on_error():
+    """At the end of a program: a rank that an exception has ended ends the others, unless they come here, too.
+
+    They may wait for it somewhere, and it would wait for them where PETSc ends.
+    """
     if getattr(sys, "last_value", None) is None or MPI.Is_finalized() or MPI.COMM_WORLD.size == 1:
         return
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    time.sleep(1)            # others may have something to say
-    MPI.COMM_WORLD.Abort(1)
+    arrived, late = MPI.COMM_WORLD.Ibarrier(), time.monotonic() + 1
+    while not arrived.Test():
+        if time.monotonic() > late:
+            MPI.COMM_WORLD.Abort(1)
+        time.sleep(0.01)
 
 
 class Finish:

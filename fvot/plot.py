@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,8 @@ def movie(result, path, field="density", *, clim=None, cmap="viridis", arrows=Fa
     Collective. The other arguments, and what is raised, as for `plot`.
     """
     ranks = result.mesh.ranks
-    ranks.check(0 < fps <= 50, f"fps must be above 0 and at most 50, which is what a .gif can show, not {fps}")
+    ranks.check(isinstance(fps, Real) and 0 < fps <= 50,
+                f"fps must be above 0 and at most 50, which is what a .gif can show, not {fps!r}")
     with Picture(result, path, ".gif", range(len(result.t)), field, clim, cmap, arrows, width) as picture:
         frames = []
         for i in picture.times:
@@ -99,6 +101,8 @@ class Picture:
             raise InputError(f"this picture is written to a {suffix} file, not to {str(self.path)!r}")
         if self.field not in ("density", "speed"):
             raise InputError(f"field must be 'density' or 'speed', not {self.field!r}")
+        if not isinstance(self.width, (int, np.integer)) or not 50 <= self.width <= 20000:
+            raise InputError(f"width must be a whole number of pixels from 50 to 20000, not {self.width!r}")
         if self.result.velocity is None and (self.arrows or self.field == "speed"):
             raise InputError("this result has no velocity to draw: use field='density' and arrows=False")
         if self.arrows and self.result.mesh.dim != 2:
@@ -151,8 +155,10 @@ def _chosen(time, n_times, dim):
     if time is None:
         shown = min(OVERLAID, n_times) if dim == 1 else 1
         return [int(i) for i in np.linspace(n_times - 1, 0, shown).round()][::-1]
-    times = [int(i) for i in np.ravel(time)]
+    times = np.ravel(time).tolist()
     for i in times:
+        if not isinstance(i, int):
+            raise InputError(f"time must be the number of a recorded time, from 0 to {n_times - 1}, or several; not {i!r}")
         if not -n_times <= i < n_times:
             raise InputError(f"there is no recorded time {i}: the result has {n_times}, numbered from 0")
     if not times:
@@ -187,7 +193,10 @@ class Colors:
             if cmap not in colormaps:
                 raise InputError(f"there is no colour map {cmap!r} in Matplotlib; 'viridis' and 'magma_r' are two")
             cmap = colormaps[cmap]
-        low, high = (0.0 if 0 <= least < largest / 2 else least, largest) if clim is None else map(float, clim)
+        try:
+            low, high = (0.0 if 0 <= least < largest / 2 else least, largest) if clim is None else map(float, clim)
+        except (TypeError, ValueError):
+            raise InputError(f"clim must be two numbers (low, high), not {clim!r:.60}") from None
         if clim is not None and not low < high:
             raise InputError(f"clim must be (low, high) with low < high, not {clim}")
         if not high - low > 1e-12 * max(abs(low), abs(high)):         # a constant

@@ -249,11 +249,19 @@ def central(U, k):
     return k + U / 2, k - U / 2
 
 
+def test_outflow_may_be_called():
+    assert fvot.outflow() is fvot.outflow
+
+
 @pytest.mark.parametrize("arguments, words", [
     (dict(), "exactly one of velocity, stream and face_flux"),
     (dict(velocity=(1, 0), stream=lambda x: x[0]), "velocity and stream"),
     (dict(velocity=(1, 0, 0)), "2 finite numbers"),
     (dict(velocity="fast"), "'fast'"),
+    (dict(velocity=(1j, 0)), "2 finite numbers"),
+    (dict(velocity=lambda x: 1j * x), "complex numbers, for x of shape"),
+    (dict(velocity=lambda x: [0 * x[0], 1.0]), "rows of different lengths"),
+    (dict(velocity=lambda x, y: (y, x)), "take x = (x[0], x[1], ...) as one array"),
     (dict(velocity=lambda: 0), "takes 0 parameters"),
     (dict(velocity=lambda x: x[0]), "returned shape"),
     (dict(velocity=lambda x: x / 0), "must be finite"),
@@ -264,6 +272,8 @@ def central(U, k):
     (dict(velocity=(1, 0), flux=central), "negative coefficient"),
     (dict(velocity=(1, 0), boundary={"door": fvot.outflow}), "no part 'door'; the mesh has: bottom, left, right, top"),
     (dict(velocity=(1, 0), boundary={"left": 1.0}), "'left'"),
+    (dict(velocity=(1, 0), boundary=["left"]), "must be a dict"),
+    (dict(velocity=(1, 0), boundary="left"), "the mesh has: bottom, left, right, top"),
     (dict(velocity=(1, 0), boundary={"left": fvot.inflow("much")}), "'much'"),
     (dict(velocity=(1, 0), boundary={"left": fvot.inflow(-1.0)}), "at least 0"),
 ])

@@ -238,6 +238,8 @@ def test_bad_image_files(name, contents, words, ranks, shared_folder):
 DENSITY_TABLE = {
     "two points or two by two pixels": (partial(Mesh.rectangle, 0, 1, (4, 4)), np.full((2, 2), 0.5),
                                         ["(2, 2)", "two points", "picture", "deposit"]),
+    "points transposed": (partial(Mesh.triangles, 0, 1, 4), np.full((50, 2), 0.5),
+                          ["(50, 2)", "(2, n)", "space comes first", "picture"]),
     "vectors in cells": (partial(Mesh.triangles, 0, 1, 4), lambda m: m.center, ["shape", "vector", "deposit"]),
     "a picture in three axes": (partial(Mesh.rectangle, 0, 1, (4, 4)), np.ones((4, 4, 4)),
                                 ["(4, 4, 4)", "one value for each", "points (2, n)", "array of 2 axes", "one value"]),

@@ -76,6 +76,9 @@ def test_pieces_of_a_mesh_are_found():
     ({"left": 1, "right": -0.5}, "add up to 0.5"),
     ({"door": 1, "right": -1}, "'door'"),
     ({"left": np.nan, "right": -1}, "nan"),
+    ({"left": "1", "right": -1}, "'1'"),
+    (["left", "right"], "must be a dict"),
+    (None, "must be a dict"),
 ])
 def test_rates_that_will_not_do_are_refused(rates, words):
     with pytest.raises(InputError) as caught:

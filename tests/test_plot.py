@@ -147,6 +147,11 @@ def test_probe_outlives_a_crash(monkeypatch):
     (dict(field="pressure"), "'density' or 'speed'"),
     (dict(cmap="nonsense"), "colour map 'nonsense'"),
     (dict(clim=(1, 1)), "low < high"),
+    (dict(clim=3), "two numbers .low, high., not 3"),
+    (dict(time=0.5), "number of a recorded time, from 0 to 2, or several; not 0.5"),
+    (dict(time="last"), "not 'last'"),
+    (dict(width=0), "width must be a whole number of pixels from 50 to 20000, not 0"),
+    (dict(width="wide"), "not 'wide'"),
 ])
 def test_wrong_arguments(options, message, shared_folder):
     options = {"path": "x.png", **options}

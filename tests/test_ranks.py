@@ -15,9 +15,14 @@ LIMIT = 300         # seconds for a launch
 
 def launch(n_ranks, *arguments, limit=LIMIT):
     """(exit status, output) of pytest on several ranks."""
+    return start(n_ranks, "-m", "mpi4py", "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider",
+                 *map(str, arguments), limit=limit)
+
+
+def start(n_ranks, *arguments, limit):
+    """(exit status, output) of Python on several ranks."""
     environment = os.environ | {"MPIEXEC_TIMEOUT": str(limit)}        # mpirun itself ends a run after the limit
-    command = [TESTS.parent / "scripts/mpirun", "-n", str(n_ranks), "python", "-m", "mpi4py",
-               "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", *map(str, arguments)]
+    command = [TESTS.parent / "scripts/mpirun", "-n", str(n_ranks), "python", *arguments]
     process = subprocess.Popen(command, cwd=TESTS.parent, env=environment, text=True, start_new_session=True,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
@@ -53,3 +58,32 @@ def test_the_same_on_several_ranks(n_ranks, files, request):
 def test_a_failure_on_one_rank_ends_the_run_and_is_shown(name, words):
     status, output = launch(2, TESTS / f"failing_on_purpose.py::test_{name}", limit=60)
     assert status != 0 and words in output
+
+
+ONE_FAILS = """
+import fvot
+mesh = fvot.Mesh.triangles(0, 1, 8)
+if mesh.ranks.rank == 1:
+    raise RuntimeError("no reason")
+mesh.integrate(mesh.volume)
+"""
+ALL_FAIL = """
+import fvot
+mesh = fvot.Mesh.triangles(0, 1, 8)
+fvot.ContinuityEquation(mesh, velocity=lambda x: 1 / 0 if mesh.ranks.rank == 1 else x)
+"""
+
+
+@pytest.mark.parametrize("before", [(), ("-m", "mpi4py")], ids=["python", "mpi4py"])
+def test_a_script_that_fails_on_one_rank_ends_on_all(before, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(ONE_FAILS)
+    status, output = start(2, *before, str(script), limit=60)
+    assert status != 0 and "no reason" in output and "Timeout" not in output, output
+
+
+def test_a_failure_that_all_ranks_know_of_ends_without_an_abort(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(ALL_FAIL)
+    status, output = start(2, str(script), limit=60)
+    assert status != 0 and "ZeroDivisionError" in output and "MPI_ABORT" not in output, output

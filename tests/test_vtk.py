@@ -7,7 +7,7 @@ from meshes import MESHES
 
 from fvot import InputError
 from fvot.result import Result
-from fvot.vtk import Series, write_series
+from fvot.vtk import Series, write_series, writing
 
 pytestmark = pytest.mark.ranks
 TIMES = [0.0, 1 / 3, 2.5e7]
@@ -166,3 +166,8 @@ def test_wrong_shape(shared_folder):
     mesh = MESHES["rectangle"]()
     with pytest.raises(InputError, match="'density' has shape"):
         write_series(shared_folder / "x.pvd", mesh, [0.0], {"density": np.zeros((1, 3))})
+
+
+def test_what_is_not_written_is_said_also_without_a_file_name():
+    with pytest.raises(InputError, match=r"cannot write 'x.pvd' \(No space left on device\): choose a place"), writing("x.pvd"):
+        raise OSError(28, "No space left on device")

@@ -35,6 +35,9 @@ def told_apart(f, ranks, dim, n_cells):
     ranks.check(found != ["points", "picture"] or shape != (2, 2),
                 "the density has shape (2, 2): two points, or a picture of 2 x 2? use "
                 "mesh.density(mesh.deposit(points)), or repeat the picture's columns")
+    ranks.check(found != ["picture"] or dim != 2 or shape is None or shape[1] != 2,
+                f"the density has shape {shape}: points, or a picture of two rows of pixels? points have shape (2, n), "
+                "space comes first; for a picture, repeat each of its rows")
     return found[0], f
 
 

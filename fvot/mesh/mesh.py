@@ -174,7 +174,8 @@ class Mesh:
             plane mesh. Light is mass: black and transparent are 0
 
         A picture is averaged exactly over Cartesian cells, else by Gauss points in pieces a quarter of a pixel wide (as
-        long as these are not too many). In two dimensions (2, n) are points, not a picture of two columns.
+        long as these are not too many). In two dimensions (2, n) are points, not a
+        picture of two columns; (n, 2) is refused.
 
         Raises `InputError` where values are negative or not finite, of a shape that is none of these or could be two of
         them, or all zero.
