@@ -44,9 +44,9 @@ class ContinuityEquation:
 
     def __init__(self, mesh, velocity=None, *, stream=None, face_flux=None, flux=None, boundary=None, cfl=None):
         self.mesh = mesh
-        self.flux = muscl() if flux is None else flux
+        self.flux = muscl() if flux is None or flux is muscl else flux
         with mesh.ranks.together():
-            if cfl is not None and not (np.isscalar(cfl) and 0 < cfl <= 1):
+            if cfl is not None and not (_is_number(cfl) and 0 < cfl <= 1):
                 raise InputError(f"cfl must be above 0 and at most 1 (the bound up to which steps are positive), not {cfl!r}")
             self._conditions = conditions(boundary, list(mesh.boundary))
             self._flow = _flow(mesh, velocity, stream, face_flux)
@@ -158,6 +158,9 @@ class ContinuityEquation:
                     yield now + i * step, step
                 return
             step = self._reduced(now, step)
+            if now + step == now:
+                raise InputError(f"the velocity allows only steps of {step:.2g} at t = {now}: the largest rate at which a cell "
+                                 f"is emptied is {self.cfl / step:.2g}; does it blow up there?")
             yield now, step
             now = end if count == 1 and step == end - now else now + step
 
@@ -200,16 +203,18 @@ class ContinuityEquation:
     # ---- input and accounts ------------------------------------------------------------------------------------------
 
     def _times(self, t):
-        times = np.atleast_1d(np.asarray(t, float))
-        times = np.array([0.0, times[0]]) if np.ndim(t) == 0 else times
-        ok = times.ndim == 1 and np.isfinite(times).all() and (np.diff(times) > 0).all()
+        try:
+            times = np.array([0.0, float(t)]) if np.ndim(t) == 0 else np.asarray(t, float)
+        except (TypeError, ValueError):
+            times = np.array([])
+        ok = times.ndim == 1 and len(times) > 1 and np.isfinite(times).all() and (np.diff(times) > 0).all()
         self.mesh.ranks.check(ok, "t must be a final time above 0, or increasing times, the first of which is the start, "
                               f"not {t!r}")
         return times
 
     def _check(self, rho0, tau):
         self.mesh.check_density(rho0, "rho0")
-        self.mesh.ranks.check(tau is None or (np.isscalar(tau) and tau > 0 and math.isfinite(tau)),
+        self.mesh.ranks.check(tau is None or (_is_number(tau) and tau > 0 and math.isfinite(tau)),
                               f"tau must be a step above 0, or None, not {tau!r}")
 
     def _record(self, rho, crossed, steps):
@@ -217,6 +222,10 @@ class ContinuityEquation:
         outflow, inflow, mass = ranks.sum(np.array([*crossed.sum(axis=1), (mesh.volume * rho).sum()]))
         return dict(mass=mass, inflow=inflow, outflow=outflow, minimum=ranks.min(rho.min(initial=np.inf)),
                     maximum=ranks.max(rho.max(initial=-np.inf)), steps=steps)
+
+
+def _is_number(x):
+    return isinstance(x, (int, float, np.number)) and not isinstance(x, bool)
 
 
 # ---- velocities as face fluxes -----------------------------------------------------------------------------------------
