@@ -107,9 +107,11 @@ class ContinuityEquation:
         """
         if not isinstance(self._scheme, _TwoPoint):
             raise InputError("adjoint needs a linear flux: make the equation with flux=fvot.upwind")
-        t = self._times(t)
+        t, phi = self._times(t), np.array(phi, float)
+        self.mesh.ranks.check(phi.shape == (self.mesh.n_cells,) and np.isfinite(phi).all(),
+                              f"phi must be finite, one value for each of this rank's cells: ({self.mesh.n_cells},), "
+                              f"not shape {phi.shape}")
         steps = [step for begin, end in zip(t[:-1], t[1:], strict=True) for step in self._steps(begin, end, None)]
-        phi = np.array(phi, float)
         for now, tau in reversed(steps):
             self._prepare(now, tau)
             phi = self._scheme.transposed(phi)

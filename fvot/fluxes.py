@@ -22,5 +22,5 @@ class muscl:
     sharp: float = 0.0
 
     def __post_init__(self):
-        if not 0 <= self.sharp <= 1:
+        if not isinstance(self.sharp, (int, float)) or not 0 <= self.sharp <= 1:
             raise InputError(f"muscl(sharp={self.sharp!r}): sharp must lie between 0 and 1")

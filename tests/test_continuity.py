@@ -325,9 +325,18 @@ def test_muscl_may_be_named_without_brackets():
     assert ContinuityEquation(mesh, (0.0, 0.0), flux=muscl).flux == muscl()
 
 
-def test_sharpness_lies_between_0_and_1():
-    with pytest.raises(InputError, match="1.5"):
-        muscl(1.5)
+@pytest.mark.parametrize("sharp", [1.5, -0.1, "much"])
+def test_sharpness_lies_between_0_and_1(sharp):
+    with pytest.raises(InputError, match=str(sharp)):
+        muscl(sharp)
+
+
+@pytest.mark.parametrize("phi", [np.ones(3), np.nan])
+def test_the_dual_needs_a_value_for_each_cell(phi):
+    mesh = Mesh.triangles((0, 0), (1, 1), 4)
+    phi = np.full(mesh.n_cells, phi) if np.ndim(phi) == 0 else phi
+    with pytest.raises(InputError, match="one value for each"):
+        ContinuityEquation(mesh, (0.0, 0.0), flux=upwind).adjoint(phi, 1.0)
 
 
 def test_the_communicator_is_the_mesh_s():
