@@ -133,7 +133,8 @@ class ContinuityEquation:
         return self._known[1]
 
     def _say_if_walls_are_crossed(self):
-        U = self._flow.flux(0.0)
+        with self.mesh.ranks.together():
+            U = self._flow.flux(0.0)
         across, through = self.mesh.ranks.sum(np.array([np.abs(U[self._walls]).sum(), np.abs(U).sum()]))
         if across > 1e-9 * through and self.mesh.ranks.is_root:
             names = [name for name in self.mesh.boundary if name not in dict(self._conditions)]

@@ -311,6 +311,8 @@ def test_a_velocity_that_is_wrong_on_one_rank_raises_on_all(ranks):
     bad = ranks.rank == ranks.size - 1
     with pytest.raises(InputError, match="returned shape"):
         ContinuityEquation(mesh, lambda x: x[0] if bad else x)
+    with pytest.raises(InputError, match="returned shape"):
+        ContinuityEquation(mesh, stream=lambda x: x if bad else x[0])
 
 
 def test_a_velocity_that_blows_up_ends_the_run():
