@@ -17,6 +17,8 @@ import numpy as np
 
 from .boundary import conditions
 from .errors import InputError
+from .evolution import check_step, check_times, is_number, ledger_of
+from .flows import cell_velocity
 from .fluxes import muscl
 from .functions import function
 from .parallel import Progress
@@ -46,7 +48,7 @@ class ContinuityEquation:
         self.mesh = mesh
         self.flux = muscl() if flux is None or flux is muscl else flux
         with mesh.ranks.together():
-            if cfl is not None and not (_is_number(cfl) and 0 < cfl <= 1):
+            if cfl is not None and not (is_number(cfl) and 0 < cfl <= 1):
                 raise InputError(f"cfl must be above 0 and at most 1 (the bound up to which steps are positive), not {cfl!r}")
             self._conditions = conditions(boundary, list(mesh.boundary))
             self._flow = _flow(mesh, velocity, stream, face_flux)
@@ -70,7 +72,7 @@ class ContinuityEquation:
         Returns a `Result` whose ledger has, per time: mass, inflow and outflow (since the start), mass_error
         (mass - inflow + outflow - initial mass, relative), minimum, maximum, steps.
         """
-        t = self._times(t)
+        t = check_times(self.mesh.ranks, t)
         self._check(rho0, tau)
         rho, crossed = np.array(rho0, float), np.zeros((2, self.mesh.n_faces - self.mesh.n_inner))
         self._scheme.start(rho)
@@ -85,10 +87,7 @@ class ContinuityEquation:
                     bar.to(now + step)
                 densities.append(rho)
                 records.append(self._record(rho, crossed, steps))
-        ledger = {name: np.array([record[name] for record in records]) for name in records[0]}
-        moved = max(ledger["mass"][0] + ledger["inflow"][-1], np.finfo(float).tiny)
-        ledger["mass_error"] = (ledger["mass"] - ledger["inflow"] + ledger["outflow"] - ledger["mass"][0]) / moved
-        return Result(self.mesh, t, np.stack(densities), ledger, self._velocity_of_cells(t))
+        return Result(self.mesh, t, np.stack(densities), ledger_of(records), self._velocity_of_cells(t))
 
     def step(self, rho, tau, t=0.0):
         """rho (n_cells,) at t + tau from rho at t, in equal substeps where tau is above the bound."""
@@ -107,7 +106,7 @@ class ContinuityEquation:
         """
         if not isinstance(self._scheme, _TwoPoint):
             raise InputError("adjoint needs a linear flux: make the equation with flux=fvot.upwind")
-        t, phi = self._times(t), np.array(phi, float)
+        t, phi = check_times(self.mesh.ranks, t), np.array(phi, float)
         self.mesh.ranks.check(phi.shape == (self.mesh.n_cells,) and np.isfinite(phi).all(),
                               f"phi must be finite, one value for each of this rank's cells: ({self.mesh.n_cells},), "
                               f"not shape {phi.shape}")
@@ -205,20 +204,9 @@ class ContinuityEquation:
 
     # ---- input and accounts ------------------------------------------------------------------------------------------
 
-    def _times(self, t):
-        try:
-            times = np.array([0.0, float(t)]) if np.ndim(t) == 0 else np.asarray(t, float)
-        except (TypeError, ValueError):
-            times = np.array([])
-        ok = times.ndim == 1 and len(times) > 1 and np.isfinite(times).all() and (np.diff(times) > 0).all()
-        self.mesh.ranks.check(ok, "t must be a final time above 0, or increasing times, the first of which is the start, "
-                              f"not {t!r}")
-        return times
-
     def _check(self, rho0, tau):
         self.mesh.check_density(rho0, "rho0")
-        self.mesh.ranks.check(tau is None or (_is_number(tau) and tau > 0 and math.isfinite(tau)),
-                              f"tau must be a step above 0, or None, not {tau!r}")
+        check_step(self.mesh.ranks, tau)
 
     def _record(self, rho, crossed, steps):
         ranks, mesh = self.mesh.ranks, self.mesh
@@ -227,27 +215,7 @@ class ContinuityEquation:
                     maximum=ranks.max(rho.max(initial=-np.inf)), steps=steps)
 
 
-def _is_number(x):
-    return isinstance(x, (int, float, np.number)) and not isinstance(x, bool)
-
-
 # ---- velocities as face fluxes -----------------------------------------------------------------------------------------
-
-
-def cell_velocity(mesh, U):
-    """Mean velocities (dim, n_cells) from face fluxes: |K| v_K = sum_s U_s (x_s - x_K), exact for constant velocities."""
-    moment = np.zeros((mesh.dim, mesh.n_local))
-    _add_moments(U, mesh.n_inner, mesh.left, mesh.right, mesh.left_offset, mesh.right_offset, moment)
-    return moment[:, :mesh.n_cells] / mesh.volume
-
-
-@numba.njit(cache=True, error_model="numpy")
-def _add_moments(U, n_inner, left, right, left_offset, right_offset, moment):
-    for axis in range(len(moment)):
-        for f in range(len(U)):
-            moment[axis, left[f]] += U[f] * left_offset[axis, f]
-        for f in range(n_inner):
-            moment[axis, right[f]] -= U[f] * right_offset[axis, f]
 
 
 class _Given:

@@ -1,4 +1,4 @@
-"""Divergence-free face fluxes: potential flow, and the conservative correction along a spanning tree."""
+"""Face fluxes: potential flow, the conservative correction along a spanning tree, and the mean velocities of cells."""
 from collections.abc import Mapping
 from numbers import Real
 
@@ -179,3 +179,22 @@ def _send_to_roots(order, parent, edge, left, missing, U):
             face = edge[cell]
             U[face] += missing[cell] if left[face] == cell else -missing[cell]
             missing[parent[cell]] += missing[cell]
+
+
+# ---- velocities of cells -----------------------------------------------------------------------------------------------
+
+
+def cell_velocity(mesh, U):
+    """Mean velocities (dim, n_cells) from face fluxes: |K| v_K = sum_s U_s (x_s - x_K), exact for constant velocities."""
+    moment = np.zeros((mesh.dim, mesh.n_local))
+    _add_moments(U, mesh.n_inner, mesh.left, mesh.right, mesh.left_offset, mesh.right_offset, moment)
+    return moment[:, :mesh.n_cells] / mesh.volume
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _add_moments(U, n_inner, left, right, left_offset, right_offset, moment):
+    for axis in range(len(moment)):
+        for f in range(len(U)):
+            moment[axis, left[f]] += U[f] * left_offset[axis, f]
+        for f in range(n_inner):
+            moment[axis, right[f]] -= U[f] * right_offset[axis, f]

@@ -1,5 +1,7 @@
 """Linear systems, graph partitions and PETSc's options. The only file that imports petsc4py."""
 import atexit
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -79,6 +81,106 @@ def _bisect(center, weight, index, first, n_parts, part):
     _bisect(center, weight, order[half:], first + n_parts // 2, n_parts - n_parts // 2, part)
 
 
+# ---- linear systems ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Method:
+    """A Krylov method, its preconditioner and PETSc's options for both."""
+
+    ksp: str
+    pc: str
+    options: dict
+    max_it: int = 1000
+
+
+def method(name, dim, n_ranks):
+    """The `Method` of that name, or None where PETSc lacks the package for it.
+
+    cg : conjugate gradients with algebraic multigrid, for symmetric positive matrices
+    lu : one factorisation: in nested-dissection order on one rank, else by MUMPS
+    ilu : BiCGStab with ILU(0) of each rank's rows as they are numbered
+    amg : right-preconditioned GMRES, which watches the true residual, with BoomerAMG
+    """
+    if name == "lu" and n_ranks == 1:
+        return Method("preonly", "lu", {"pc_factor_mat_ordering_type": "nd"})
+    if name == "lu":
+        return Method("preonly", "lu", {"pc_factor_mat_solver_type": "mumps"}) if has_package("mumps") else None
+    if name == "ilu":
+        return Method("bcgs", "bjacobi", {}, 500)
+    multigrid = "hypre" if has_package("hypre") else "gamg"
+    if name == "cg":
+        return Method("cg", multigrid, {"pc_hypre_type": "boomeramg"})
+    options = {"ksp_pc_side": "right", "ksp_gmres_restart": 60, "pc_hypre_type": "boomeramg",
+               "pc_hypre_boomeramg_relax_type_all": "sor/jacobi", "pc_hypre_boomeramg_strong_threshold": 0.25}
+    if dim == 3:
+        options |= {"pc_hypre_boomeramg_coarsen_type": "HMIS", "pc_hypre_boomeramg_interp_type": "ext+i",
+                    "pc_hypre_boomeramg_P_max": 4, "pc_hypre_boomeramg_strong_threshold": 0.5}
+    return Method("gmres", multigrid, options, 120)
+
+
+class System:
+    """A sparse linear system, set up once for many right-hand sides: x = system(b).
+
+    matrix : this rank's rows, with global column numbers (CSR)
+    method : a `Method`; PETSc options with the prefix overrule it
+    singular : constants are its null space
+    """
+
+    def __init__(self, ranks, matrix, method, *, prefix, rtol, singular=False):
+        n = matrix.shape[0]
+        index = matrix.indptr.astype(PETSc.IntType), matrix.indices.astype(PETSc.IntType)
+        self.matrix = PETSc.Mat().createAIJ(((n, None), (n, None)), csr=(*index, matrix.data), comm=ranks.comm)
+        if singular:
+            self.matrix.setNullSpace(PETSc.NullSpace().create(constant=True, comm=ranks.comm))
+        self.ksp = PETSc.KSP().create(ranks.comm)
+        self.ksp.setOperators(self.matrix)
+        self.ksp.setOptionsPrefix(prefix)
+        self.ksp.setType(method.ksp)
+        self.ksp.setTolerances(rtol=rtol, max_it=method.max_it)
+        self.ksp.getPC().setType(method.pc)
+        with _defaults(prefix, method.options):
+            self.ksp.setFromOptions()
+        self._b, self._x = self.matrix.createVecLeft(), self.matrix.createVecRight()
+        self.iterations = 0
+
+    def __call__(self, b):
+        """x (n,) for the right-hand side b (n,) of this rank; look at `reason` and at the residual."""
+        self._b.setArray(b)
+        self.ksp.solve(self._b, self._x)
+        self.iterations += self.ksp.getIterationNumber()
+        return self._x.getArray().copy()
+
+    @property
+    def reason(self):
+        """PETSc's reason for stopping: negative for a failure."""
+        return self.ksp.getConvergedReason()
+
+    @property
+    def rtol(self):
+        """The tolerance in use, which an option may have changed."""
+        return self.ksp.getTolerances()[0]
+
+    def destroy(self):
+        """Give the memory back at once: a factorisation may fill it. Collective."""
+        for part in self.ksp, self.matrix, self._b, self._x:
+            part.destroy()
+
+
+@contextmanager
+def _defaults(prefix, options):
+    """PETSc options that stand while the block runs, where the user has set none of the same name."""
+    database = PETSc.Options(prefix)
+    mine = {name: value for name, value in options.items() if not database.hasName(name)}
+    for name, value in mine.items():
+        database[name] = value
+    try:
+        yield
+    finally:
+        for name in mine:
+            database.delValue(name)
+
+
 def solve(ranks, matrix, b, *, prefix, rtol=1e-10, singular=False):
     """Solve a symmetric positive matrix by conjugate gradients with algebraic multigrid: x (n,) of this rank.
 
@@ -86,28 +188,11 @@ def solve(ranks, matrix, b, *, prefix, rtol=1e-10, singular=False):
     PETSc options with the given prefix overrule the choice. Raises `ConvergenceError` if the true residual
     stays above 100 rtol |b|.
     """
-    n = matrix.shape[0]
-    index = matrix.indptr.astype(PETSc.IntType), matrix.indices.astype(PETSc.IntType)
-    A = PETSc.Mat().createAIJ(((n, None), (n, None)), csr=(*index, matrix.data), comm=ranks.comm)
-    if singular:
-        A.setNullSpace(PETSc.NullSpace().create(constant=True, comm=ranks.comm))
-    ksp = PETSc.KSP().create(ranks.comm)
-    ksp.setOperators(A)
-    ksp.setOptionsPrefix(prefix)
-    ksp.setType("cg")
-    ksp.setTolerances(rtol=rtol, max_it=1000)
-    if has_package("hypre"):
-        ksp.getPC().setType("hypre")
-        ksp.getPC().setHYPREType("boomeramg")
-    else:
-        ksp.getPC().setType("gamg")
-    ksp.setFromOptions()
-    right, x = A.createVecLeft(), A.createVecRight()
-    right.setArray(b)
-    ksp.solve(right, x)
-    residual = (right - A * x).norm() / max(right.norm(), np.finfo(float).tiny)
-    if ksp.getConvergedReason() < 0 or residual > 100 * rtol:
+    system = System(ranks, matrix, method("cg", 2, ranks.size), prefix=prefix, rtol=rtol, singular=singular)
+    x = system(b)
+    residual = (system._b - system.matrix * system._x).norm() / max(system._b.norm(), np.finfo(float).tiny)
+    if system.reason < 0 or residual > 100 * rtol:
         raise ConvergenceError(
-            f"the linear system {prefix!r} stopped after {ksp.getIterationNumber()} iterations with relative residual "
-            f"{residual:.1e} > {100 * rtol:.1e} (PETSc's reason {ksp.getConvergedReason()}); try -{prefix}pc_type lu")
-    return x.getArray().copy()
+            f"the linear system {prefix!r} stopped after {system.iterations} iterations with relative residual "
+            f"{residual:.1e} > {100 * rtol:.1e} (PETSc's reason {system.reason}); try -{prefix}pc_type lu")
+    return x

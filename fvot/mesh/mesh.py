@@ -151,6 +151,11 @@ class Mesh:
         with self.ranks.together():
             return quadrature.average(self._pieces, self.n_cells, f, degree)
 
+    def log_mean_exp(self, f, degree=8):
+        """log (n_cells,) of the cell averages of e^f(x), for any size of f: -D log_mean_exp(-V/D) is a cell-mean potential."""
+        with self.ranks.together():
+            return quadrature.log_mean_exp(self._pieces, self.n_cells, f, degree)
+
     def face_average(self, f, degree=3):
         """Averages (..., n_faces) over the faces of f(x)."""
         with self.ranks.together():

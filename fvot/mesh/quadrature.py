@@ -146,6 +146,24 @@ def average(pieces, n_cells, f, degree, halvings=0):
     return total / volume
 
 
+def log_mean_exp(pieces, n_cells, f, degree):
+    """log (n_cells,) of the averages of e^f over the cells, from the differences of f in each cell: nothing overflows."""
+    samples = []
+    for group in pieces:
+        reference, weights = rule(len(group.origin), degree, group.cube)
+        step = max(1, CHUNK // len(weights))
+        for a in range(0, len(group.cell), step):
+            part = group.take(slice(a, a + step))
+            samples.append((part.cell, part.volume(), evaluate(f, part.points(reference)), weights))
+    top, total, volume = np.full(n_cells, -np.inf), np.zeros(n_cells), np.zeros(n_cells)
+    for cell, _, values, _ in samples:
+        np.maximum.at(top, cell, values.max(axis=0))
+    for cell, size, values, weights in samples:
+        total += np.bincount(cell, size * (weights @ np.exp(values - top[cell])), n_cells)
+        volume += np.bincount(cell, size, n_cells)
+    return top + np.log(total / volume)
+
+
 def _by_cell(cell, values, n_cells):
     if values.ndim == 1:
         return np.bincount(cell, values, n_cells)

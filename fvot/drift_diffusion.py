@@ -1,0 +1,202 @@
+"""The coefficients of d rho/dt = div(D grad rho + rho grad V - rho b): what a user gives, as two numbers for each face.
+
+    F_s = a_s rho_left - b_s rho_right,   (a, b) = flux(U, k)
+    k = D_s |s| / d_s,   U = |s| ((b.n)_s - (V_right - V_left) / d_s)
+
+D_s is the harmonic mean of the two cells, (b.n)_s the mean over the face, V enters by differences only. On boundary faces
+`dirichlet` puts its density at the face, at the distance of the cell's own point; `inflow` and `outflow` let through what the
+drift carries and nothing else.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+
+from .boundary import conditions, dirichlet
+from .errors import InputError
+from .functions import function
+from .resolvent import Layout, Rates
+
+
+@dataclass(frozen=True)
+class cell_mean:
+    """The potential V, a function of x or (x, t), by V_K = -D log(mean of e^(-V/D) over K): cell means of Gibbs are exact."""
+
+    V: object
+
+
+class DriftDiffusion:
+    """Diffusion, potential, drift and boundary of a Fokker-Planck equation on a mesh; see the module and `FokkerPlanck`.
+
+    steady : whether the coefficients are the same at all times; boundary_steady : the same of the boundary's densities
+    """
+
+    def __init__(self, mesh, diffusion, potential, drift, flux, boundary):
+        self.mesh, self.flux = mesh, flux
+        with mesh.ranks.together():
+            self._conditions = conditions(boundary, list(mesh.boundary))
+            self._kinds = {name: boundary[name] for name, _ in self._conditions}
+            self._D = _field(mesh, diffusion, "diffusion")
+            self._V = None if potential is None else _field(mesh, potential, "potential")
+            self._drift = None if drift is None else function(drift, "drift", (mesh.dim,))
+            if not callable(flux):
+                raise InputError(f"flux must be fvot.scharfetter_gummel, another of fvot's two-point fluxes, or a function "
+                                 f"(U, k) -> (a, b), not {flux!r:.60}")
+            if isinstance(potential, cell_mean) and not self._D.constant:
+                raise InputError("fvot.cell_mean(V) needs a constant diffusion: with another there is no Gibbs density")
+        self.layout = Layout(mesh)
+        given = [field for field in (self._D, self._V, self._drift) if field is not None]
+        self.steady = not any(field.depends_on_time for field in given)
+        self.boundary_steady = not any(density.depends_on_time for _, density in self._conditions)
+        self.closed = not self._conditions
+        if self._V is not None:
+            self._check_periodic()
+
+    def diffusion(self, t=0.0):
+        """D (n_cells,) at the cell points, checked to be positive; a number where it is constant."""
+        with self.mesh.ranks.together():
+            D = self._D.value if self._D.constant else self._D(self.mesh.center, t)
+            if not np.min(D, initial=np.inf) > 0:
+                raise InputError(f"diffusion is {np.min(D)} somewhere: it must be above 0 everywhere; for flow without "
+                                 "diffusion use fvot.ContinuityEquation")
+        return D
+
+    def potential(self, t=0.0):
+        """V (n_cells,) at the cell points (or the cell-mean one), or None."""
+        if self._V is None:
+            return None
+        if self._V.mean:
+            D, V = self.diffusion(t), self._V
+            return -D * self.mesh.log_mean_exp(lambda x: -V.f(x, t) / D)
+        with self.mesh.ranks.together():
+            return self._V(self.mesh.center, t)
+
+    def gibbs(self, t=0.0):
+        """V / D (n_cells,), where the Gibbs density e^(-V/D) makes all fluxes zero but for the discretisation; else None."""
+        if not self._D.constant or self._drift is not None or not self.closed:
+            return None
+        V = self.potential(t)
+        return np.zeros(self.mesh.n_cells) if V is None else V / self.diffusion(t)
+
+    def rates(self, t=0.0):
+        """The `Rates` at time t. Raises `InputError` for a flux with negative or infinite coefficients."""
+        mesh, n = self.mesh, self.mesh.n_inner
+        D, V = self.diffusion(t), self.potential(t)
+        k, U = np.zeros(mesh.n_faces), np.zeros(mesh.n_faces)
+        k[:n] = mesh.area[:n] / self._resistance(D)
+        if V is not None:
+            U -= mesh.area * mesh.gradient(V)
+            self._add_boundary_potential(U, V, t)
+        if self._drift is not None:
+            mean = mesh.face_average(lambda x: self._drift(x, t))
+            U += mesh.area * np.einsum("if,if->f", mean, mesh.normal)
+        a, b = np.zeros(mesh.n_faces), np.zeros(mesh.n_faces)
+        a[:n], b[:n] = self._coefficients(U[:n], k[:n])
+        for name, condition in self._kinds.items():
+            faces = mesh.boundary[name]
+            if isinstance(condition, dirichlet):
+                k[faces] = (mesh.area * np.broadcast_to(D, mesh.n_cells)[mesh.left] / mesh.left_distance)[faces] \
+                    if np.ndim(D) else (mesh.area * D / mesh.left_distance)[faces]
+                a[faces], b[faces] = self._coefficients(U[faces], k[faces])
+            else:
+                a[faces], b[faces] = np.maximum(U[faces], 0), np.maximum(-U[faces], 0)
+        scale = None if V is None else V / D
+        return Rates(self.layout, a, b, scale)
+
+    def entering(self, t=0.0):
+        """The given density at each boundary face (n_faces - n_inner,), at the middle of the face; 0 on walls."""
+        mesh, density = self.mesh, np.zeros(self.mesh.n_faces)
+        with mesh.ranks.together():
+            for name, given in self._conditions:
+                faces = mesh.boundary[name]
+                density[faces] = given(mesh.face_center[:, faces], t)
+                if (density[faces] < 0).any():
+                    raise InputError(f"the density at boundary {name!r} is {density[faces].min()}: it must be at least 0")
+        return density[mesh.n_inner:]
+
+    def _resistance(self, D):
+        """d_s / D_s of the inner faces: the sum of both sides' distance / D, hence the harmonic mean."""
+        mesh, n = self.mesh, self.mesh.n_inner
+        if np.ndim(D) == 0:
+            return mesh.distance[:n] / D
+        local = mesh.with_ghosts(D)
+        return mesh.left_distance[:n] / local[mesh.left[:n]] + mesh.right_distance[:n] / local[mesh.right[:n]]
+
+    def _coefficients(self, U, k):
+        name = getattr(self.flux, "__name__", repr(self.flux))
+        with self.mesh.ranks.together():
+            a, b = self.flux(U, k)
+            if np.shape(a) != U.shape or np.shape(b) != U.shape:
+                raise InputError(f"flux {name} returned shapes {np.shape(a)} and {np.shape(b)}; both must be {U.shape}")
+            bad = np.flatnonzero(~(np.minimum(a, b) >= 0) | ~np.isfinite(a + b))
+            if len(bad):
+                i = bad[0]
+                raise InputError(f"flux {name} has coefficients {a[i]:.3g}, {b[i]:.3g} at the cell Peclet number "
+                                 f"{abs(U[i]) / k[i]:.3g}: they must be finite and not negative; use "
+                                 "fvot.scharfetter_gummel, or smaller cells")
+        return np.asarray(a, float), np.asarray(b, float)
+
+    def _add_boundary_potential(self, U, V, t):
+        """What grad V carries through boundary faces; cell values are constant up to the boundary."""
+        mesh = self.mesh
+        if self._V.f is None:
+            return
+        with mesh.ranks.together():
+            for name in self._kinds:
+                faces = mesh.boundary[name]
+                at_face = self._V.f(mesh.face_center[:, faces], t)
+                U[faces] -= (mesh.area / mesh.left_distance)[faces] * (at_face - V[mesh.left[faces]])
+
+    def _check_periodic(self):
+        """`InputError` for a potential function that jumps where a periodic mesh is glued together."""
+        mesh, f = self.mesh, self._V.f
+        if mesh.block is None or f is None or not np.any(mesh.block.periodic):
+            return
+        lower, upper = mesh._bounds
+        with mesh.ranks.together():
+            here = f(mesh.center, 0.0)
+            scale = np.ptp(here) if len(here) else 0.0
+            for axis in np.flatnonzero(mesh.block.periodic):
+                beyond = mesh.center + (np.arange(mesh.dim) == axis)[:, None] * (upper - lower)[axis]
+                jump = np.abs(f(beyond, 0.0) - here).max(initial=0.0)
+                if jump > 1e-8 * scale:
+                    raise InputError(f"potential changes by {jump:.3g} over one period along axis {axis} of a periodic mesh: "
+                                     "it must be periodic; a constant force belongs into drift")
+
+
+@dataclass(frozen=True)
+class _Field:
+    """A scalar field: a number, a function of x or (x, t), or cell values."""
+
+    value: object = None           # a number or (n_cells,)
+    f: object = None               # a `Function`
+    mean: bool = False
+
+    @property
+    def constant(self):
+        return self.value is not None and np.ndim(self.value) == 0
+
+    @property
+    def depends_on_time(self):
+        return self.f is not None and self.f.depends_on_time
+
+    def __call__(self, x, t):
+        return self.f(x, t) if self.f is not None else np.broadcast_to(self.value, x.shape[1:])
+
+
+def _field(mesh, given, what):
+    if isinstance(given, cell_mean):
+        if what != "potential":
+            raise InputError(f"fvot.cell_mean is for the potential, not for the {what}")
+        return _Field(f=function(given.V, what), mean=True)
+    if callable(given):
+        return _Field(f=function(given, what))
+    try:
+        values = np.array(given, float)
+    except (TypeError, ValueError):
+        values = np.array(np.nan)
+    if values.shape == (mesh.n_cells,) and np.isfinite(values).all():
+        return _Field(value=values)
+    if values.shape == () and np.isfinite(values):
+        return _Field(value=float(values))
+    raise InputError(f"{what} must be a finite number, a function of x or of (x, t), or this rank's finite cell values "
+                     f"({mesh.n_cells},), not {given!r:.80}")

@@ -1,0 +1,33 @@
+"""What evolutions in time share: their times and steps, checked, and the ledger of what came and went."""
+import math
+
+import numpy as np
+
+
+def is_number(x):
+    """Whether x is one real number (True and False are none)."""
+    return isinstance(x, (int, float, np.number)) and not isinstance(x, bool)
+
+
+def check_times(ranks, t):
+    """The times (n,) from a final time (the start is 0) or increasing times; `InputError` on every rank for anything else."""
+    try:
+        times = np.array([0.0, float(t)]) if np.ndim(t) == 0 else np.asarray(t, float)
+    except (TypeError, ValueError):
+        times = np.array([])
+    ok = times.ndim == 1 and len(times) > 1 and np.isfinite(times).all() and (np.diff(times) > 0).all()
+    ranks.check(ok, f"t must be a final time above 0, or increasing times, the first of which is the start, not {t!r}")
+    return times
+
+
+def check_step(ranks, tau):
+    """`InputError` on every rank unless tau is None or a finite step above 0."""
+    ranks.check(tau is None or (is_number(tau) and tau > 0 and math.isfinite(tau)),
+                f"tau must be a step above 0, or None, not {tau!r}")
+
+
+def ledger_of(records):
+    """{name: (n_times,)} from one dict per time; adds mass_error: (mass - inflow + outflow - initial mass), relative."""
+    ledger = {name: np.array([record[name] for record in records]) for name in records[0]}
+    moved = max(ledger["mass"][0] + ledger["inflow"][-1], np.finfo(float).tiny)
+    return ledger | {"mass_error": (ledger["mass"] - ledger["inflow"] + ledger["outflow"] - ledger["mass"][0]) / moved}

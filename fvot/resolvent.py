@@ -1,0 +1,340 @@
+"""One implicit step of a Fokker-Planck operator: rho -> Y with (|K| + s A) Y = |K| rho, made safe.
+
+A is the matrix of the two-point fluxes, (A rho)_K = sum over the faces of K of what flows out. Its off-diagonal entries are
+<= 0 and its columns add up to what crosses the boundary: |K| + s A is an M-matrix for every s > 0, its inverse is
+non-negative, conserves mass and is a contraction in L1 and in every convex entropy. A solver in floating point has none of
+this by itself, hence
+
+1. increments: (|K| + s A) d = -s (net outflow of rho, face by face), Y = rho + d. The Gibbs density, whose fluxes are zero,
+   stays fixed to round-off, however loose the solver and however large s.
+2. every solution is judged by its true residual, computed face by face, by its mass, by its negative part (which an M-matrix
+   cannot make) and, where there is one, by its entropy. What fails is refined by one more solve for the residual, then
+   given to the next method, then `ConvergenceError`. A residual r bounds the error: |Y - exact|_L1 <= sum |r_K|.
+3. three methods, ranked by `ranked`: LU once for many steps; BiCGStab with ILU(0), cells in the order of the drift; GMRES
+   with BoomerAMG on the columns scaled by the Gibbs density, (|K| + s A) G y = rhs, d = G y, a symmetric matrix
+   (where there is a potential), whose iterations grow neither with the barriers nor with s.
+"""
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from scipy import sparse
+
+from . import linalg
+from .errors import ConvergenceError
+from .reconstruction import Stencil
+
+PREFIX = "fvot_fokker_planck_"
+CLIP = 300.0             # exponents beyond which the column scaling is flat: e^-300 is far from underflow
+REFINEMENTS = 4
+
+
+class Rates:
+    """Two-point fluxes F_s = a_s rho_left - b_s rho_right, a, b (n_faces,) >= 0; a_s rho_left - b_s g_s at the boundary.
+
+    log_scale (n_cells,) : -log of the Gibbs density (or of a density like it) to scale columns with; None: not known
+    """
+
+    def __init__(self, layout, a, b, log_scale=None):
+        self.layout, self.mesh, self.a, self.b, self.log_scale = layout, layout.mesh, a, b, log_scale
+
+    def flux(self, rho, entering):
+        """F (n_faces,), from left to right, for rho (n_cells,) and the boundary's densities g (n_faces - n_inner,)."""
+        mesh, F = self.mesh, np.empty(self.mesh.n_faces)
+        _flux(mesh.with_ghosts(rho), self.a, self.b, entering, mesh.left, mesh.right, mesh.n_inner, F)
+        return F
+
+    def outflow(self, rho, entering):
+        """(net outflow of each cell (n_cells,), sum of |a rho_left| + |b rho_right|: what its rounding is relative to)."""
+        mesh, out = self.mesh, np.zeros(self.mesh.n_local)
+        size = _outflow(mesh.with_ghosts(rho), self.a, self.b, entering, mesh.left, mesh.right, mesh.n_inner, out)
+        return out[:mesh.n_cells], size
+
+    def leaving(self):
+        """The rates (n_cells,) at which cells are emptied: A_KK / |K|."""
+        s, out = self.layout.stencil, np.empty(self.mesh.n_cells)
+        _leaving(self.a, self.b, s.start, s.face, s.sign, out)
+        return out / self.mesh.volume
+
+    def steepness(self):
+        """The median of |log(a/b)| over the inner faces: cell Peclet numbers."""
+        n = self.mesh.n_inner
+        with np.errstate(divide="ignore", invalid="ignore"):
+            peclet = np.abs(np.log(self.a[:n] / self.b[:n]))
+        mine = np.median(peclet[~np.isnan(peclet)]) if (~np.isnan(peclet)).any() else 0.0
+        weight = self.mesh.ranks.sum(np.array([min(mine, 1e3) * n, n]))
+        return weight[0] / max(weight[1], 1)
+
+    def by_drift(self):
+        """The cells (n_cells,) in the order of the drift: who gives before who gets, where there is no circle."""
+        s = self.layout.stencil
+        return _drift_order(self.a, self.b, self.mesh.n_inner, s.start, s.face, s.sign, s.neighbour)
+
+
+class Layout:
+    """Where the entries of A stand in a matrix of CSR rows: made once for a mesh."""
+
+    def __init__(self, mesh):
+        self.mesh, self.stencil = mesh, Stencil(mesh)
+        counts = mesh.ranks.all_gather(np.array([mesh.n_cells]))
+        self.first_row = int(counts[:mesh.ranks.rank].sum())
+
+    def matrix(self, rates, s, order=None, scale=None):
+        """|K| + s A as this rank's rows (CSR, global columns); cells in the given order, columns times scale (n_cells,)."""
+        mesh, t, n = self.mesh, self.stencil, self.mesh.n_cells
+        order = np.arange(n) if order is None else order
+        position = np.empty(n, np.int64)
+        position[order] = np.arange(n)
+        number = mesh.with_ghosts(self.first_row + position)
+        scale = np.ones(mesh.n_local) if scale is None else mesh.with_ghosts(scale)
+        start = np.zeros(n + 1, np.int32)
+        column, value = np.empty(len(t.face) + n, np.int32), np.empty(len(t.face) + n)
+        _fill(rates.a, rates.b, s, mesh.volume, mesh.n_inner, t.start, t.face, t.sign, t.neighbour, order, number, scale,
+              start, column, value)
+        return sparse.csr_matrix((value[:start[-1]], column[:start[-1]], start), (n, mesh.n_cells_global))
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _flux(rho, a, b, entering, left, right, n_inner, F):
+    for f in range(n_inner):
+        F[f] = a[f] * rho[left[f]] - b[f] * rho[right[f]]
+    for f in range(n_inner, len(F)):
+        F[f] = a[f] * rho[left[f]] - b[f] * entering[f - n_inner]
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _outflow(rho, a, b, entering, left, right, n_inner, out):
+    size = 0.0
+    for f in range(n_inner):
+        gives, gets = a[f] * rho[left[f]], b[f] * rho[right[f]]
+        out[left[f]] += gives - gets
+        out[right[f]] -= gives - gets
+        size += abs(gives) + abs(gets)
+    for f in range(n_inner, len(a)):
+        gives, gets = a[f] * rho[left[f]], b[f] * entering[f - n_inner]
+        out[left[f]] += gives - gets
+        size += abs(gives) + abs(gets)
+    return size
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _leaving(a, b, start, face, sign, out):
+    for cell in range(len(out)):
+        total = 0.0
+        for s in range(start[cell], start[cell + 1]):
+            total += a[face[s]] if sign[s] > 0 else b[face[s]]
+        out[cell] = total
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _fill(a, b, step, volume, n_inner, start, face, sign, neighbour, order, number, scale, first, column, value):
+    """Rows in the given order, each with its columns sorted (by insertion: they are few) and equal ones added up."""
+    end = 0
+    for row in range(len(order)):
+        cell, begin = order[row], end
+        column[end], value[end] = number[cell], volume[cell] * scale[cell]
+        end += 1
+        for s in range(start[cell], start[cell + 1]):
+            f = face[s]
+            leaves, enters = (a[f], b[f]) if sign[s] > 0 else (b[f], a[f])
+            at = begin
+            while column[at] != number[cell]:
+                at += 1
+            value[at] += step * leaves * scale[cell]
+            if f >= n_inner:
+                continue
+            other, entry = number[neighbour[s]], -step * enters * scale[neighbour[s]]
+            at = begin
+            while at < end and column[at] < other:
+                at += 1
+            if at < end and column[at] == other:
+                value[at] += entry
+                continue
+            for i in range(end, at, -1):
+                column[i], value[i] = column[i - 1], value[i - 1]
+            column[at], value[at] = other, entry
+            end += 1
+        first[row + 1] = end
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _drift_order(a, b, n_inner, start, face, sign, neighbour):
+    """Reversed postorder of a depth-first walk along the faces through which more leaves than enters."""
+    n = len(start) - 1
+    order, at = np.empty(n, np.int64), n
+    visited, side, stack = np.zeros(n, np.bool_), start[:-1].copy(), np.empty(n, np.int64)
+    for root in range(n - 1, -1, -1):
+        if visited[root]:
+            continue
+        visited[root], stack[0], depth = True, root, 1
+        while depth > 0:
+            cell = stack[depth - 1]
+            s = side[cell]
+            if s == start[cell + 1]:
+                at -= 1
+                order[at] = cell
+                depth -= 1
+                continue
+            side[cell] += 1
+            f, other = face[s], neighbour[s]
+            leaves, enters = (a[f], b[f]) if sign[s] > 0 else (b[f], a[f])
+            if f < n_inner and other < n and leaves > enters and not visited[other]:
+                visited[other], stack[depth] = True, other
+                depth += 1
+    return order
+
+
+# ---- which method ------------------------------------------------------------------------------------------------------
+
+
+def ranked(n, dim, n_ranks, stiffness, steepness, n_solves):
+    """The names of the methods that will do, by their estimated cost, for n cells and n_solves solves with one matrix.
+
+    stiffness : s max A_KK / |K|, the step in units of the time in which a cell is emptied
+    steepness : a typical cell Peclet number; above 1 the drift decides, and ILU(0) in its order is nearly exact
+
+    Costs are microseconds per cell, measured on squares (see benchmarks/RESULTS.md); only their ratios matter.
+    """
+    side = n**(1 / dim)
+    iterations = 2 + min(1.5 * np.sqrt(stiffness), 0.6 * side if steepness < 1 else 5 + 0.15 * side)
+    cost = {"ilu": 0.05 + n_solves * 0.03 * iterations,
+            "amg": (1.0 if dim < 3 else 2.0) + n_solves * (0.8 if dim < 3 else 1.8)}
+    filling = {1: 0.1, 2: (n / 65536)**0.3, 3: n / 4000}[dim]
+    if n <= {1: 10**7, 2: 2 * 10**6, 3: 40_000}[dim]:
+        slower = 1 if n_ranks == 1 else 8       # MUMPS
+        cost["lu"] = 3.0 * filling + n_solves * 0.03 * filling**0.5 * slower
+    return sorted(cost, key=cost.get)
+
+
+class Resolvent:
+    """rho -> Y = (|K| + s A)^-1 (|K| rho + s b g): implicit Euler over a time s, checked as the module says.
+
+    n_solves : how often it is likely to be used: a factorisation pays after some
+    rtol : relative tolerance of the linear solves
+    """
+
+    def __init__(self, rates, s, *, rtol=1e-10, n_solves=1, prefix=PREFIX, method=None):
+        self.rates, self.s, self.rtol, self.prefix = rates, s, rtol, prefix
+        mesh = rates.mesh
+        stiffness = s * mesh.ranks.max(rates.leaving().max(initial=0.0))
+        names = ranked(mesh.n_cells_global, mesh.dim, mesh.ranks.size, stiffness, rates.steepness(), n_solves)
+        if method is not None:
+            names = [method] + [name for name in names if name != method]
+        self.names = [name for name in names if linalg.method(name, mesh.dim, mesh.ranks.size) is not None]
+        self.iterations = self.solves = 0
+        self._way = None
+
+    def __call__(self, start, entering, rest=0.0, fault=None):
+        """Y (n_cells,) with |K| (Y - start) + s (net outflow of Y) = rest: implicit Euler where the rest is 0.
+
+        entering (n_faces - n_inner,) : the boundary's densities
+        rest (n_cells,) : what else comes into the cells; Y may be negative then, else it is not
+        fault : a function of Y that says what is wrong with it, or None
+
+        Raises `ConvergenceError` where no method passes the checks.
+        """
+        faults = []
+        while self.names:
+            Y, wrong = self._attempt(start, entering, rest, fault)
+            if wrong is None:
+                return Y
+            faults.append(f"{self.names[0]}: {wrong}")
+            self.give_up()
+        raise ConvergenceError(f"no linear solver could take an implicit step of {self.s:.3g} ({'; '.join(faults)}): take a "
+                               f"smaller step, or try -{self.prefix}pc_type lu")
+
+    def give_up(self):
+        """Go on with the next method."""
+        self.names = self.names[1:]
+        self.destroy()
+
+    def destroy(self):
+        if self._way is not None:
+            self._way.system.destroy()
+        self._way = None
+
+    def _attempt(self, start, entering, rest, judge):
+        """(Y, None), or (Y, what is wrong with it)."""
+        d, Y, positive = np.zeros_like(start), start, np.ndim(rest) == 0
+        residual, first = self._residual(d, Y, entering, rest)
+        if first.size == 0:
+            return start.copy(), None
+        self._way = self._way or _Way(self, self.names[0])
+        for _ in range(REFINEMENTS):
+            d += self._way.solve(residual)
+            Y = start + d
+            residual, now = self._residual(d, Y, entering, rest)
+            fault = self._fault(first, now, positive)
+            Y = np.maximum(Y, 0) if positive else Y
+            if fault is None and judge:
+                fault = judge(Y)
+            self.solves += 1
+            if fault is None or not np.isfinite(now.size):
+                break
+        self.iterations += self._way.iterations()
+        return Y, fault
+
+    def _residual(self, d, Y, entering, rest):
+        """(residual (n_cells,), its `_Sums`): of the fluxes of Y, not of d, as they are smaller where Y is smoother than
+        the start; and what one cell gives is what the other gets, so that its sum tells the mass to round-off."""
+        mesh = self.rates.mesh
+        out, rounding = self.rates.outflow(Y, entering)
+        residual = rest - mesh.volume * d - self.s * out
+        content = mesh.volume * Y
+        return residual, _Sums(*mesh.ranks.sum(np.array([
+            np.abs(residual).sum(), residual.sum(), -np.minimum(content, 0).sum(), np.abs(content).sum(), self.s * rounding])))
+
+    def _fault(self, first, now, positive):
+        """What is wrong with a solution: compared with the tolerance, and with the rounding of what is looked at."""
+        tolerance, mass = 10 * max(self._way.rtol, 1e-15), max(first.mass, now.mass)
+        if not np.isfinite(now.size):
+            return "the solution is not finite"
+        if now.size > tolerance * first.size + 1e-15 * (mass + now.rounding):
+            return f"relative residual {now.size / first.size:.1e}"
+        if abs(now.gained) > tolerance * mass:
+            return f"mass changed by {now.gained / mass:.1e}"
+        if positive and now.negative > tolerance * mass:
+            return f"negative mass {now.negative / mass:.1e}"
+        return None
+
+
+class _Sums(NamedTuple):
+    """Over all cells: |residual|, residual, -min(Y, 0), |Y|, and what the rounding of the residual is relative to."""
+
+    size: float
+    gained: float
+    negative: float
+    mass: float
+    rounding: float
+
+
+class _Way:
+    """One method at work on |K| + s A: cells in the order of the drift for ILU, columns scaled for AMG."""
+
+    def __init__(self, resolvent, name):
+        rates = resolvent.rates
+        mesh = rates.mesh
+        self.order = rates.by_drift() if name == "ilu" else None
+        self.scale = None
+        if name == "amg":
+            phi = rates.log_scale() if callable(rates.log_scale) else rates.log_scale
+            if phi is not None:
+                least = mesh.ranks.min(phi.min(initial=np.inf))
+                self.scale = np.exp(-np.minimum(phi - least, CLIP))
+        matrix = rates.layout.matrix(rates, resolvent.s, self.order, self.scale)
+        self.system = linalg.System(mesh.ranks, matrix, linalg.method(name, mesh.dim, mesh.ranks.size),
+                                    prefix=resolvent.prefix, rtol=resolvent.rtol)
+        self.rtol, self._counted = self.system.rtol, 0
+
+    def solve(self, rhs):
+        if self.order is None:
+            y = self.system(rhs)
+            return y if self.scale is None else self.scale * y
+        d = np.empty_like(rhs)
+        d[self.order] = self.system(rhs[self.order])
+        return d
+
+    def iterations(self):
+        """How many there were since the last call."""
+        self._counted, before = self.system.iterations, self._counted
+        return self._counted - before
