@@ -71,11 +71,13 @@ class DriftDiffusion:
             return self._V(self.mesh.center, t)
 
     def gibbs(self, t=0.0):
-        """V / D (n_cells,), where the Gibbs density e^(-V/D) makes all fluxes zero but for the discretisation; else None."""
-        if not self._D.constant or self._drift is not None or not self.closed:
+        """V / D (n_cells,), if e^(-V/D) makes all fluxes zero, but for the discretisation; else None."""
+        return self._minus_log_gibbs(self.diffusion(t), self.potential(t)) if self.closed else None
+
+    def _minus_log_gibbs(self, D, V):
+        if self._drift is not None or not (self._D.constant or V is None):
             return None
-        V = self.potential(t)
-        return np.zeros(self.mesh.n_cells) if V is None else V / self.diffusion(t)
+        return np.zeros(self.mesh.n_cells) if V is None else V / D
 
     def rates(self, t=0.0):
         """The `Rates` at time t. Raises `InputError` for a flux with negative or infinite coefficients."""
@@ -99,8 +101,7 @@ class DriftDiffusion:
                 a[faces], b[faces] = self._coefficients(U[faces], k[faces])
             else:
                 a[faces], b[faces] = np.maximum(U[faces], 0), np.maximum(-U[faces], 0)
-        scale = None if V is None else V / D
-        return Rates(self.layout, a, b, scale)
+        return Rates(self.layout, a, b, self._minus_log_gibbs(D, V))
 
     def entering(self, t=0.0):
         """The given density at each boundary face (n_faces - n_inner,), at the middle of the face; 0 on walls."""

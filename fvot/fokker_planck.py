@@ -14,12 +14,14 @@ import math
 import numba
 import numpy as np
 
+from . import markov
 from .drift_diffusion import DriftDiffusion
 from .errors import ConvergenceError, InputError
 from .evolution import check_step, check_times, is_number, ledger_of
+from .flows import cell_velocity, pieces
 from .fluxes import scharfetter_gummel
 from .parallel import Progress
-from .resolvent import Resolvent
+from .resolvent import Resolvent, column_scale
 from .result import Result
 from .schemes import scheme
 
@@ -28,6 +30,8 @@ FEW = 4                  # steps without a look at their error
 HALVINGS = 40            # of an interval between two times, before an adaptive run gives up
 KEPT = 4                 # matrices that stay ready, of steps of different lengths
 LARGE = 400_000          # cells, from which on only one does
+DIRECT = {1: 10**6, 2: 400_000, 3: 40_000}      # cells up to which stationary densities are found by elimination
+LONG = 10                # longest steps to a stationary state, as powers of 10, in times in which a cell is emptied
 
 
 class FokkerPlanck:
@@ -102,6 +106,94 @@ class FokkerPlanck:
         check_step(self.mesh.ranks, tau)
         state = _State(np.array(rho, float), self.mesh.integrate(np.asarray(rho, float)))
         return self._advance(state, t, tau, n_solves=8 * self.order)[0].rho
+
+    # ---- what stays, and how fast the rest goes ------------------------------------------------------------------------
+
+    def stationary(self):
+        """The stationary density (n_cells,): of mass 1 where nothing crosses the boundary, else what the inflow sustains.
+
+        In closed form where the fluxes of e^(-V/D) are zero; else by elimination without subtraction, exact to round-off in
+        every well however rarely it is left (`markov.stationary`; on one rank, for up to DIRECT cells); else by ever longer
+        implicit steps. Raises `InputError` where it is not unique or zero, or where something depends on time, and
+        `ConvergenceError` where steps do not settle.
+        """
+        self._check_steady("a stationary density")
+        mesh = self.mesh
+        if not self._operator.closed:
+            return self._driven()
+        count = int(mesh.ranks.max(pieces(mesh).max(initial=0))) + 1
+        if count > 1:
+            raise InputError(f"the mesh has {count} pieces that do not touch: the mass in each of them stays what it is, and "
+                             "the stationary density is not unique; take one piece at a time")
+        if self._gibbs is not None:
+            return np.exp(-self._gibbs)
+        if mesh.n_cells_global > DIRECT[mesh.dim]:
+            return self._without_elimination()
+        mass = self._on_root(lambda chain: markov.stationary(chain.rates, chain.center))
+        return mesh.scatter(mass) / mesh.volume
+
+    def relaxation_rates(self, k=1):
+        """The k slowest rates (k,) at which densities relax, smallest first: eigenvalues of the operator, without the 0.
+
+        The error after a time t falls like e^(-rate t). Real, or complex where drift is not a gradient and modes turn; to full
+        relative accuracy also where a well is left once in 10^60 times (`markov.relaxation_rates`; on one rank). With open
+        boundaries the first one is the rate at which mass is lost in the long run. Raises `InputError` as `stationary` does.
+        """
+        self._check_steady("relaxation rates")
+        self.mesh.ranks.check(isinstance(k, (int, np.integer)) and 0 < k < self.mesh.n_cells_global,
+                              f"k must be a number of rates from 1 to {self.mesh.n_cells_global - 1}, not {k!r}")
+        return self._on_root(lambda chain: markov.relaxation_rates(chain.rates, k, killing=chain.killing, center=chain.center))
+
+    def current(self, rho, t=0.0):
+        """The mean of the current rho b - rho grad V - D grad rho in each cell (dim, n_cells), from its faces' fluxes."""
+        self.mesh.check_density(rho, "rho")
+        rates, entering = self._at(t)
+        return cell_velocity(self.mesh, rates.flux(np.asarray(rho, float), entering))
+
+    def _check_steady(self, what):
+        self.mesh.ranks.check(self._operator.steady and self._operator.boundary_steady,
+                              f"{what} exists only where potential, drift, diffusion and boundary do not depend on time")
+
+    def _on_root(self, work):
+        """work(the whole chain) on rank 0, shared by all."""
+        chain = self._at(0.0)[0].gathered()
+        return self.mesh.ranks.share(self.mesh.ranks.on_root(lambda: work(chain)))
+
+    def _driven(self):
+        """The stationary density between open boundaries."""
+        if self.mesh.ranks.max(self._at(0.0)[1].max(initial=0.0)) == 0:
+            raise InputError("nothing enters through the boundary, so that everything leaves: the stationary density is 0; "
+                             "relaxation_rates(1) tells how fast the mesh empties")
+        return self._after_long_steps(np.zeros(self.mesh.n_cells))
+
+    def _without_elimination(self):
+        """The stationary density of a large mesh, from two starts, which must agree: wells that are hardly ever left keep
+        what they were given."""
+        mesh = self.mesh
+        found = [self._after_long_steps(rho / mesh.integrate(rho))
+                 for rho in (column_scale(self._at(0.0)[0]), np.ones(mesh.n_cells))]
+        difference = mesh.integrate(np.abs(found[1] - found[0]))
+        if difference > 1e-6:
+            raise ConvergenceError(f"from two starts the density settles down to two states, {difference:.1e} apart: there are "
+                                   f"wells that are hardly ever left; up to {DIRECT[mesh.dim]} cells their weights are found "
+                                   "by elimination: take a coarser mesh")
+        return found[0]
+
+    def _after_long_steps(self, rho):
+        """Implicit steps of up to LONG times the time in which a cell is emptied, until one changes nothing."""
+        (rates, entering), mesh = self._at(0.0), self.mesh
+        fastest = mesh.ranks.max(rates.leaving().max(initial=0.0))
+        for power in [3, 6, *[LONG] * 12]:
+            resolvent = self._resolvent(0.0, 10.0**power / fastest, 6)
+            new = resolvent(rho, entering)
+            new = new / mesh.integrate(new) if self._operator.closed else new
+            change, rho = mesh.integrate(np.abs(new - rho)), new
+            if power == LONG and change <= 1e-11 * mesh.integrate(new):
+                return rho
+        raise ConvergenceError(f"after steps of {10.0**LONG / fastest:.3g} the density still changes by {change:.1e} in each: "
+                               "its wells are hardly ever left")
+
+    # ---- steps -------------------------------------------------------------------------------------------------------
 
     def _in_equal_steps(self, state, begin, end, last, tau, bar):
         """Steps of at most tau; every few of them, at a recorded time, one is looked at for its error."""

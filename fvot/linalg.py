@@ -141,11 +141,14 @@ class System:
         self.ksp.getPC().setType(method.pc)
         with _defaults(prefix, method.options):
             self.ksp.setFromOptions()
+        self.rtol = self.ksp.getTolerances()[0]           # an option may have changed it
         self._b, self._x = self.matrix.createVecLeft(), self.matrix.createVecRight()
         self.iterations = 0
 
-    def __call__(self, b):
+    def __call__(self, b, rtol=None):
         """x (n,) for the right-hand side b (n,) of this rank; look at `reason` and at the residual."""
+        if rtol is not None:
+            self.ksp.setTolerances(rtol=rtol)
         self._b.setArray(b)
         self.ksp.solve(self._b, self._x)
         self.iterations += self.ksp.getIterationNumber()
@@ -155,11 +158,6 @@ class System:
     def reason(self):
         """PETSc's reason for stopping: negative for a failure."""
         return self.ksp.getConvergedReason()
-
-    @property
-    def rtol(self):
-        """The tolerance in use, which an option may have changed."""
-        return self.ksp.getTolerances()[0]
 
     def destroy(self):
         """Give the memory back at once: a factorisation may fill it. Collective."""

@@ -143,7 +143,8 @@ def relaxation_rates(rates, k, *, killing=None, center=None):
     spectrum = _Spectrum(rates, killing)
     values, vectors, cut = _with_gap(spectrum, int(k) + closed, closed)
     if cut > closed:
-        _, wells = linalg.qr(vectors[:, :cut].T, mode="r", pivoting=True)      # where the vectors are large and independent
+        basis = spectrum.basis(values, vectors, cut)
+        _, wells = linalg.qr(basis.T, mode="r", pivoting=True)      # where the vectors are large and independent
         slow = _slow_values(_Elimination(rates, killing, wells[:cut].astype(np.int64), center), spectrum.reversible)
     else:
         slow = np.empty(0)
@@ -609,14 +610,26 @@ def _substitute(u, index, factor):
 
 
 @numba.njit(cache=True, error_model="numpy")
+def _normal(value, block):
+    """value 2^(BIG block) with 1 <= value < 2^BIG."""
+    big = 2.0**BIG
+    while value >= big:
+        value, block = value / big, block + 1
+    while value < 1:
+        value, block = value * big, block - 1
+    return value, block
+
+
+@numba.njit(cache=True, error_model="numpy")
 def _substitute_wide(weight, block, index, factor):
     """The same for one u = weight 2^(BIG block), 1 <= weight < 2^BIG or 0, that may span any number of decades."""
     big = 2.0**BIG
     for k in range(len(factor) - 1, -1, -1):
         total, at = 0.0, 0
         for j in range(k + 1, len(index)):
-            term, its = factor[k, j] * weight[index[j]], block[index[j]]
-            if term > 0:
+            if factor[k, j] > 0 and weight[index[j]] > 0:
+                term, its = _normal(factor[k, j], block[index[j]])
+                term, its = _normal(term * weight[index[j]], its)
                 if total == 0.0 or its > at:
                     total = total / big if total > 0 and its == at + 1 else 0.0
                     at = its
@@ -624,10 +637,8 @@ def _substitute_wide(weight, block, index, factor):
                     total += term
                 elif its == at - 1:
                     total += term / big
-        while total >= big:
-            total, at = total / big, at + 1
-        while 0 < total < 1:
-            total, at = total * big, at - 1
+        if total > 0:
+            total, at = _normal(total, at)
         weight[index[k]], block[index[k]] = total, at
 
 
@@ -682,6 +693,14 @@ class _Spectrum:
     def _all(self):
         matrix = self.matrix.toarray()
         return linalg.eigh(matrix) if self.reversible else linalg.eig(matrix)
+
+    def basis(self, values, vectors, cut):
+        """Vectors (n, cut) that span those of the first *cut* values: eigenvectors that are nearly parallel will not do."""
+        if self.reversible or self.n > SMALL or cut == self.n:
+            return vectors[:, :cut]
+        between = self.scale * np.sqrt(np.abs(values[cut]) * max(np.abs(values[cut - 1]), 1e-15 * self.largest))
+        _, basis, found = linalg.schur(self.matrix.toarray(), "complex", sort=lambda value: abs(value) < between)
+        return basis[:, :cut] if found == cut else vectors[:, :cut]
 
     def _some(self, count):
         shift = 1e-9 * self.top

@@ -26,17 +26,19 @@ from .reconstruction import Stencil
 
 PREFIX = "fvot_fokker_planck_"
 CLIP = 300.0             # exponents beyond which the column scaling is flat: e^-300 is far from underflow
-REFINEMENTS = 4
+ROUGH = 1e-7             # tolerance of the solves that look for the scaling of the columns
+REFINEMENTS = 5          # solves, the first included
+REFINED = 1e-3           # tolerance of all but the first
 
 
 class Rates:
     """Two-point fluxes F_s = a_s rho_left - b_s rho_right, a, b (n_faces,) >= 0; a_s rho_left - b_s g_s at the boundary.
 
-    log_scale (n_cells,) : -log of the Gibbs density (or of a density like it) to scale columns with; None: not known
+    gibbs (n_cells,) : -log of the Gibbs density; None where there is none
     """
 
-    def __init__(self, layout, a, b, log_scale=None):
-        self.layout, self.mesh, self.a, self.b, self.log_scale = layout, layout.mesh, a, b, log_scale
+    def __init__(self, layout, a, b, gibbs=None):
+        self.layout, self.mesh, self.a, self.b, self.gibbs = layout, layout.mesh, a, b, gibbs
 
     def flux(self, rho, entering):
         """F (n_faces,), from left to right, for rho (n_cells,) and the boundary's densities g (n_faces - n_inner,)."""
@@ -45,10 +47,14 @@ class Rates:
         return F
 
     def outflow(self, rho, entering):
-        """(net outflow of each cell (n_cells,), sum of |a rho_left| + |b rho_right|: what its rounding is relative to)."""
+        """(net outflow of each cell (n_cells,), two sums over the faces).
+
+        The rounding of the outflows is relative to the first: |a rho_left| + |b rho_right|; that of their total, in which inner
+        fluxes cancel, to the second: |F|, and |a rho_left| + |b g| on the boundary.
+        """
         mesh, out = self.mesh, np.zeros(self.mesh.n_local)
-        size = _outflow(mesh.with_ghosts(rho), self.a, self.b, entering, mesh.left, mesh.right, mesh.n_inner, out)
-        return out[:mesh.n_cells], size
+        sizes = _outflow(mesh.with_ghosts(rho), self.a, self.b, entering, mesh.left, mesh.right, mesh.n_inner, out)
+        return out[:mesh.n_cells], sizes
 
     def leaving(self):
         """The rates (n_cells,) at which cells are emptied: A_KK / |K|."""
@@ -65,10 +71,36 @@ class Rates:
         weight = self.mesh.ranks.sum(np.array([min(mine, 1e3) * n, n]))
         return weight[0] / max(weight[1], 1)
 
+    def gathered(self):
+        """On rank 0 the `Chain` of all cells in the file's numbering, which masses |K| rho_K follow; None elsewhere."""
+        mesh, n = self.mesh, self.mesh.n_inner
+        own = mesh.left[:n] < mesh.n_cells
+        ends = mesh.cell_id[mesh.left[:n][own]], mesh.cell_id[mesh.right[:n][own]]
+        faces = mesh.ranks.gather_to_root(np.stack([*ends, self.a[:n][own], self.b[:n][own]]))
+        killed = np.bincount(mesh.left[n:], self.a[n:], mesh.n_cells)
+        volume, killing = mesh.gather(np.stack([mesh.volume, killed / mesh.volume]))
+        center = mesh.gather(mesh.center)
+        if not mesh.ranks.is_root:
+            return None
+        left, right, a, b = np.concatenate(faces, axis=1)
+        left, right = left.astype(np.int64), right.astype(np.int64)
+        size = (mesh.n_cells_global,) * 2
+        rates = sparse.csr_matrix((np.concatenate([a / volume[left], b / volume[right]]),
+                                   (np.concatenate([left, right]), np.concatenate([right, left]))), size)
+        return Chain(rates, killing, center)
+
     def by_drift(self):
         """The cells (n_cells,) in the order of the drift: who gives before who gets, where there is no circle."""
         s = self.layout.stencil
         return _drift_order(self.a, self.b, self.mesh.n_inner, s.start, s.face, s.sign, s.neighbour)
+
+
+class Chain(NamedTuple):
+    """A Markov chain: rates (n, n) from row to column, the rates (n,) at which it ends, and where its states are (dim, n)."""
+
+    rates: sparse.csr_matrix
+    killing: np.ndarray
+    center: np.ndarray
 
 
 class Layout:
@@ -76,6 +108,7 @@ class Layout:
 
     def __init__(self, mesh):
         self.mesh, self.stencil = mesh, Stencil(mesh)
+        self.found_scale = None                # the last one of `found_scale`, for rates that change with time
         counts = mesh.ranks.all_gather(np.array([mesh.n_cells]))
         self.first_row = int(counts[:mesh.ranks.rank].sum())
 
@@ -104,17 +137,21 @@ def _flux(rho, a, b, entering, left, right, n_inner, F):
 
 @numba.njit(cache=True, error_model="numpy")
 def _outflow(rho, a, b, entering, left, right, n_inner, out):
-    size = 0.0
+    terms, fluxes = 0.0, 0.0
     for f in range(n_inner):
         gives, gets = a[f] * rho[left[f]], b[f] * rho[right[f]]
-        out[left[f]] += gives - gets
-        out[right[f]] -= gives - gets
-        size += abs(gives) + abs(gets)
+        F = gives - gets
+        out[left[f]] += F
+        out[right[f]] -= F
+        terms += abs(gives) + abs(gets)
+        fluxes += abs(F)
     for f in range(n_inner, len(a)):
         gives, gets = a[f] * rho[left[f]], b[f] * entering[f - n_inner]
-        out[left[f]] += gives - gets
-        size += abs(gives) + abs(gets)
-    return size
+        F = gives - gets
+        out[left[f]] += F
+        terms += abs(gives) + abs(gets)
+        fluxes += abs(gives) + abs(gets)
+    return terms, fluxes
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -206,6 +243,46 @@ def ranked(n, dim, n_ranks, stiffness, steepness, n_solves):
     return sorted(cost, key=cost.get)
 
 
+# ---- how the columns are scaled for multigrid --------------------------------------------------------------------------
+
+
+def column_scale(rates):
+    """(n_cells,): the Gibbs density, or the stationary one as far as it was found, over its maximum and cut off at e^-300."""
+    if rates.gibbs is not None:
+        return _density(rates.mesh.ranks, rates.gibbs)
+    if rates.layout.found_scale is None:
+        rates.layout.found_scale = _found_scale(rates)
+    return rates.layout.found_scale
+
+
+def _density(ranks, phi):
+    return np.exp(-np.minimum(phi - ranks.min(phi.min(initial=np.inf)), CLIP))
+
+
+def _found_scale(rates):
+    """Implicit steps from the uniform density, 30 times longer each time, each scaled by what the last has found.
+
+    Up to about the time in which diffusion crosses the mesh a thousand times: longer ones add noise where the density is low.
+    """
+    mesh = rates.mesh
+    inner = Rates(rates.layout, np.where(rates.mesh.right >= 0, rates.a, 0), np.where(rates.mesh.right >= 0, rates.b, 0))
+    fastest = mesh.ranks.max(inner.leaving().max(initial=0.0))
+    scale, nothing = np.ones(mesh.n_cells), np.zeros(mesh.n_faces - mesh.n_inner)
+    if fastest == 0:
+        return scale
+    crossing = 1e4 * mesh.n_cells_global**(2 / mesh.dim)
+    rho = scale
+    for stiffness in 10.0 * 30.0**np.arange(1 + int(np.log(crossing / 10) / np.log(30))):
+        s = stiffness / fastest
+        way = _Way(inner, s, "amg", ROUGH, PREFIX + "scale_", scale)
+        rho = rho + way.solve(-s * inner.outflow(rho, nothing)[0], ROUGH)
+        way.system.destroy()
+        most = mesh.ranks.max(np.abs(rho).max(initial=0.0))
+        rho = np.maximum(rho / most, np.exp(-CLIP))
+        scale = rho
+    return scale
+
+
 class Resolvent:
     """rho -> Y = (|K| + s A)^-1 (|K| rho + s b g): implicit Euler over a time s, checked as the module says.
 
@@ -259,9 +336,9 @@ class Resolvent:
         residual, first = self._residual(d, Y, entering, rest)
         if first.size == 0:
             return start.copy(), None
-        self._way = self._way or _Way(self, self.names[0])
-        for _ in range(REFINEMENTS):
-            d += self._way.solve(residual)
+        self._way = self._way or _Way(self.rates, self.s, self.names[0], self.rtol, self.prefix)
+        for i in range(REFINEMENTS):
+            d += self._way.solve(residual, self._way.rtol if i == 0 else max(self._way.rtol, REFINED))
             Y = start + d
             residual, now = self._residual(d, Y, entering, rest)
             fault = self._fault(first, now, positive)
@@ -269,7 +346,7 @@ class Resolvent:
             if fault is None and judge:
                 fault = judge(Y)
             self.solves += 1
-            if fault is None or not np.isfinite(now.size):
+            if fault is None or self._way.failed or not np.isfinite(now.size):
                 break
         self.iterations += self._way.iterations()
         return Y, fault
@@ -278,20 +355,20 @@ class Resolvent:
         """(residual (n_cells,), its `_Sums`): of the fluxes of Y, not of d, as they are smaller where Y is smoother than
         the start; and what one cell gives is what the other gets, so that its sum tells the mass to round-off."""
         mesh = self.rates.mesh
-        out, rounding = self.rates.outflow(Y, entering)
-        residual = rest - mesh.volume * d - self.s * out
-        content = mesh.volume * Y
+        out, (terms, fluxes) = self.rates.outflow(Y, entering)
+        residual, content = rest - mesh.volume * d - self.s * out, mesh.volume * Y
         return residual, _Sums(*mesh.ranks.sum(np.array([
-            np.abs(residual).sum(), residual.sum(), -np.minimum(content, 0).sum(), np.abs(content).sum(), self.s * rounding])))
+            np.abs(residual).sum(), residual.sum(), -np.minimum(content, 0).sum(), np.abs(content).sum(), self.s * terms,
+            self.s * fluxes])))
 
     def _fault(self, first, now, positive):
         """What is wrong with a solution: compared with the tolerance, and with the rounding of what is looked at."""
         tolerance, mass = 10 * max(self._way.rtol, 1e-15), max(first.mass, now.mass)
         if not np.isfinite(now.size):
             return "the solution is not finite"
-        if now.size > tolerance * first.size + 1e-15 * (mass + now.rounding):
+        if now.size > tolerance * first.size + 1e-15 * (mass + now.terms):
             return f"relative residual {now.size / first.size:.1e}"
-        if abs(now.gained) > tolerance * mass:
+        if abs(now.gained) > tolerance * mass + 1e-15 * now.fluxes:
             return f"mass changed by {now.gained / mass:.1e}"
         if positive and now.negative > tolerance * mass:
             return f"negative mass {now.negative / mass:.1e}"
@@ -299,42 +376,44 @@ class Resolvent:
 
 
 class _Sums(NamedTuple):
-    """Over all cells: |residual|, residual, -min(Y, 0), |Y|, and what the rounding of the residual is relative to."""
+    """Over all cells: |residual|, residual, -min(Y, 0), |Y|, and s times the sums of `Rates.outflow`."""
 
     size: float
     gained: float
     negative: float
     mass: float
-    rounding: float
+    terms: float
+    fluxes: float
 
 
 class _Way:
     """One method at work on |K| + s A: cells in the order of the drift for ILU, columns scaled for AMG."""
 
-    def __init__(self, resolvent, name):
-        rates = resolvent.rates
+    def __init__(self, rates, s, name, rtol, prefix, scale=None):
         mesh = rates.mesh
         self.order = rates.by_drift() if name == "ilu" else None
-        self.scale = None
-        if name == "amg":
-            phi = rates.log_scale() if callable(rates.log_scale) else rates.log_scale
-            if phi is not None:
-                least = mesh.ranks.min(phi.min(initial=np.inf))
-                self.scale = np.exp(-np.minimum(phi - least, CLIP))
-        matrix = rates.layout.matrix(rates, resolvent.s, self.order, self.scale)
-        self.system = linalg.System(mesh.ranks, matrix, linalg.method(name, mesh.dim, mesh.ranks.size),
-                                    prefix=resolvent.prefix, rtol=resolvent.rtol)
+        self.scale = scale
+        if name == "amg" and scale is None:
+            self.scale = column_scale(rates)
+        self.system = linalg.System(mesh.ranks, rates.layout.matrix(rates, s, self.order, self.scale),
+                                    linalg.method(name, mesh.dim, mesh.ranks.size), prefix=prefix, rtol=rtol)
         self.rtol, self._counted = self.system.rtol, 0
 
-    def solve(self, rhs):
-        if self.order is None:
-            y = self.system(rhs)
-            return y if self.scale is None else self.scale * y
-        d = np.empty_like(rhs)
-        d[self.order] = self.system(rhs[self.order])
-        return d
+    def solve(self, rhs, rtol):
+        """d with (|K| + s A) d = rhs, all (n_cells,), up to the tolerance if it went well."""
+        if self.order is not None:
+            d = np.empty_like(rhs)
+            d[self.order] = self.system(rhs[self.order], rtol)
+            return d
+        y = self.system(rhs, rtol)
+        return y if self.scale is None else self.scale * y
+
+    @property
+    def failed(self):
+        """Whether the last solve itself says that it has not converged."""
+        return self.system.reason < 0
 
     def iterations(self):
         """How many there were since the last call."""
-        self._counted, before = self.system.iterations, self._counted
+        before, self._counted = self._counted, self.system.iterations
         return self._counted - before
