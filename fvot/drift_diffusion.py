@@ -83,8 +83,7 @@ class DriftDiffusion:
         """The `Rates` at time t. Raises `InputError` for a flux with negative or infinite coefficients."""
         mesh, n = self.mesh, self.mesh.n_inner
         D, V = self.diffusion(t), self.potential(t)
-        k, U = np.zeros(mesh.n_faces), np.zeros(mesh.n_faces)
-        k[:n] = mesh.area[:n] / self._resistance(D)
+        U = np.zeros(mesh.n_faces)
         if V is not None:
             U -= mesh.area * mesh.gradient(V)
             self._add_boundary_potential(U, V, t)
@@ -92,13 +91,12 @@ class DriftDiffusion:
             mean = mesh.face_average(lambda x: self._drift(x, t))
             U += mesh.area * np.einsum("if,if->f", mean, mesh.normal)
         a, b = np.zeros(mesh.n_faces), np.zeros(mesh.n_faces)
-        a[:n], b[:n] = self._coefficients(U[:n], k[:n])
+        a[:n], b[:n] = self._coefficients(U[:n], mesh.area[:n] / self._resistance(D))
         for name, condition in self._kinds.items():
             faces = mesh.boundary[name]
             if isinstance(condition, dirichlet):
-                k[faces] = (mesh.area * np.broadcast_to(D, mesh.n_cells)[mesh.left] / mesh.left_distance)[faces] \
-                    if np.ndim(D) else (mesh.area * D / mesh.left_distance)[faces]
-                a[faces], b[faces] = self._coefficients(U[faces], k[faces])
+                here = D if np.ndim(D) == 0 else D[mesh.left[faces]]
+                a[faces], b[faces] = self._coefficients(U[faces], here * mesh.area[faces] / self._to_boundary(name))
             else:
                 a[faces], b[faces] = np.maximum(U[faces], 0), np.maximum(-U[faces], 0)
         return Rates(self.layout, a, b, self._minus_log_gibbs(D, V))
@@ -121,6 +119,16 @@ class DriftDiffusion:
             return mesh.distance[:n] / D
         local = mesh.with_ghosts(D)
         return mesh.left_distance[:n] / local[mesh.left[:n]] + mesh.right_distance[:n] / local[mesh.right[:n]]
+
+    def _to_boundary(self, name):
+        """The distances of the cell points to the boundary faces of that name; `InputError` if one lies on its face."""
+        mesh, faces = self.mesh, self.mesh.boundary[name]
+        distance = mesh.left_distance[faces]
+        least = mesh.ranks.min(distance.min(initial=np.inf))
+        mesh.ranks.check(least > 0, f"the point of a cell at boundary {name!r} is at the distance {least:.3g} from it: a "
+                         "density can be given there only if it is inside; make the cells at this boundary less obtuse, or use "
+                         "fvot.inflow")
+        return distance
 
     def _coefficients(self, U, k):
         name = getattr(self.flux, "__name__", repr(self.flux))

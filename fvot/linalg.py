@@ -125,6 +125,8 @@ class System:
     matrix : this rank's rows, with global column numbers (CSR)
     method : a `Method`; PETSc options with the prefix overrule it
     singular : constants are its null space
+
+    Raises `ConvergenceError` where PETSc refuses.
     """
 
     def __init__(self, ranks, matrix, method, *, prefix, rtol, singular=False):
@@ -139,7 +141,8 @@ class System:
         self.ksp.setType(method.ksp)
         self.ksp.setTolerances(rtol=rtol, max_it=method.max_it)
         self.ksp.getPC().setType(method.pc)
-        with _defaults(prefix, method.options):
+        own = PETSc.Options(prefix)
+        with _defaults(own, {} if own.hasName("ksp_type") or own.hasName("pc_type") else method.options):
             self.ksp.setFromOptions()
         self.rtol = self.ksp.getTolerances()[0]           # an option may have changed it
         self._b, self._x = self.matrix.createVecLeft(), self.matrix.createVecRight()
@@ -150,7 +153,10 @@ class System:
         if rtol is not None:
             self.ksp.setTolerances(rtol=rtol)
         self._b.setArray(b)
-        self.ksp.solve(self._b, self._x)
+        try:
+            self.ksp.solve(self._b, self._x)
+        except PETSc.Error as error:
+            raise ConvergenceError(f"PETSc refuses to solve a linear system: {str(error).splitlines()[-1]}") from None
         self.iterations += self.ksp.getIterationNumber()
         return self._x.getArray().copy()
 
@@ -166,9 +172,8 @@ class System:
 
 
 @contextmanager
-def _defaults(prefix, options):
+def _defaults(database, options):
     """PETSc options that stand while the block runs, where the user has set none of the same name."""
-    database = PETSc.Options(prefix)
     mine = {name: value for name, value in options.items() if not database.hasName(name)}
     for name, value in mine.items():
         database[name] = value

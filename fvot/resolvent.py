@@ -312,7 +312,10 @@ class Resolvent:
         """
         faults = []
         while self.names:
-            Y, wrong = self._attempt(start, entering, rest, fault)
+            try:
+                Y, wrong = self._attempt(start, entering, rest, fault)
+            except ConvergenceError as error:
+                wrong = str(error)
             if wrong is None:
                 return Y
             faults.append(f"{self.names[0]}: {wrong}")

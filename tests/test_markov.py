@@ -184,6 +184,27 @@ def test_only_what_underflows_is_refused(reach):
     assert_allclose(p[known], gibbs[known], rtol=1e-11)
 
 
+def test_the_bottom_of_a_well_may_come_first():
+    """A single well of 1500 kT, its states in any order."""
+    V = 1500 * np.linspace(-1, 1, 40)**2
+    s = np.diff(V)
+    q = sparse.diags([bernoulli(s), bernoulli(-s)], [1, -1]).tocsr()
+    for seed in range(5):
+        order = np.concatenate([[20, 19], np.random.default_rng(seed).permutation(np.r_[:19, 21:40])])
+        gibbs = (np.exp(V.min() - V) / np.exp(V.min() - V).sum())[order]
+        known = gibbs > 1e-290
+        assert_allclose(stationary(q[order][:, order])[known], gibbs[known], rtol=1e-12)
+
+
+def test_what_has_lost_digits_to_underflow_is_refused():
+    q, _ = chain_1d(double_well, 4 / 685, 40)
+    order = np.random.default_rng(0).permutation(40)
+    with pytest.raises(ConvergenceError, match="600 kT"):
+        stationary(q[order][:, order])
+    with pytest.raises(ConvergenceError, match="600 kT"):
+        relaxation_rates(q, 1)
+
+
 @st.composite
 def chains(draw, n_most=8, decades=30):
     """Dense rates of a chain in which each state leads to the next, round and round."""
