@@ -1,4 +1,4 @@
-"""A reaction on the surface of Mueller and Brown: three wells, and how their populations change over eight powers of ten in time.
+"""A reaction on the surface of Mueller and Brown: three wells, and their populations over seven powers of ten in time.
 
     python demos/mueller_brown.py
     mpirun -n 2 python demos/mueller_brown.py --mesh triangles --D 15
@@ -59,7 +59,7 @@ def minima():
     return found[:, np.argsort(V(found))]
 
 
-def main(mesh="squares", n=120, D=10.0, end=30.0, n_times=81, tol=1e-4, pictures=True, out="out/mueller_brown"):
+def main(mesh="squares", n=100, D=10.0, end=30.0, n_times=61, tol=1e-3, pictures=True, out="out/mueller_brown"):
     """Follow a density out of the shallowest well of the surface of Mueller and Brown.
 
     mesh: squares, triangles or polygons; n: cells along x; D: the temperature; end: of the run, in slowest relaxation times;
@@ -99,8 +99,8 @@ def main(mesh="squares", n=120, D=10.0, end=30.0, n_times=81, tol=1e-4, pictures
     if pictures:
         picture(folder / "mueller_brown.png", result, bottom, population, limit, rates)
     fvot.say(f"ParaView opens {folder / 'mueller_brown.pvd'}")
-    return dict(slow=rates[0], fast=rates[1], stay=population[2, n_times // 3], most=population[1].max(), A=limit[0], B=limit[1],
-                C=limit[2])
+    return dict(slow=rates[0], fast=rates[1], stay=population[2, n_times // 2], most=population[1].max(),
+                A=limit[0], B=limit[1], C=limit[2])
 
 
 # ---- the picture -----------------------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def populations(axes, t, shown, population, limit, rates):
         axes.axvline(1 / rate, 0, 0.93, color="0.6", linestyle=(0, (4, 3)), linewidth=1)
         axes.annotate(f"{label}: $t$ = {1 / rate:.3g}", (1 / rate, 1.04), ha="center", va="bottom", color=GREY, fontsize=10)
     for number, i in zip("123", shown):
-        axes.annotate(number, (max(t[i], begin), 1.19), ha="center", va="center", fontsize=10, annotation_clip=False, color=GREY,
+        axes.annotate(number, (max(t[i], begin), 1.19), ha="center", va="center", color=GREY, annotation_clip=False,
                       bbox=dict(boxstyle="circle,pad=0.25", facecolor="white", edgecolor=GREY, linewidth=0.8))
     axes.set(xlabel="time $t$", ylabel="population of the well", xlim=(begin, end), ylim=(0, 1.1), yticks=np.linspace(0, 1, 6))
     axes.spines[["top", "right"]].set_visible(False)

@@ -28,9 +28,10 @@ from .errors import ConvergenceError, InputError
 LEAF = 48               # states that are not dissected further
 DENSE = 1000            # a graph up to here that cannot be cut well is one dense front
 PANEL = 32              # states that are eliminated before the rest of a front hears of it
-WAIT = 1e-100           # a state that is left more slowly than this, beside its own rates, waits for a later front
-LEAST = 1e-290          # such slow rates have lost digits to underflow
 NORMAL = 2.3e-308       # smaller numbers are slow and have few digits: they are zero
+WAIT = 1e-10            # a state that is left more slowly than this, beside its own rates, waits for a later front
+LOST = NORMAL / WAIT    # so this is what underflow may take from a rate
+LEAST = 1e14 * LOST     # a state that is left more slowly than this may have lost digits
 BIG = 512               # weights are f 2^(BIG block), 1 <= f < 2^BIG
 
 SMALL = 400             # chains up to here: all eigenvalues at once, by a dense matrix
@@ -47,7 +48,7 @@ def stationary(rates, center=None):
     rates : (n, n) sparse or dense, rates[i, j] >= 0 the rate from i to j; the diagonal is ignored
     center (dim, n) : where the states are, if they are somewhere; the elimination is faster with it
 
-    Every p_i is accurate to about 1e-14 of itself, down to 1e-300 of the largest; smaller ones are 0, as are those of
+    Every p_i is accurate to 1e-13 of itself, down to 1e-280 of the largest; the smallest are 0, as are those of
     transient states. The cost is that of a sparse LU factorization. Raises `InputError` for rates that will not do and for
     chains in which several sets of states are never left, `ConvergenceError` if wells are so deep that the rates between
     them underflow (barriers of more than 600 kT). Grassmann, Taksar, Heyman (1985).
@@ -55,11 +56,10 @@ def stationary(rates, center=None):
     rates, killing = _checked(rates, None)
     _require_one_class(rates, killing)
     elimination = _Elimination(rates, killing, np.empty(0, np.int64), center, rows=False)
-    weight, block = elimination.weights()
-    fraction, exponent = np.frexp(weight)
-    exponent = exponent + BIG * block - elimination.exponent
-    p = np.ldexp(fraction, np.maximum(exponent - exponent[fraction > 0].max(), -1080))
-    return p / p.sum()
+    p = elimination.weights(0.0)
+    if (np.abs(elimination.weights(LOST) - p) > 1e-12 * p + LEAST).any():
+        raise _underflow()
+    return p
 
 
 @dataclass(frozen=True)
@@ -220,30 +220,46 @@ class _Elimination:
     def __init__(self, rates, killing, kept, center, rows=True):
         self.graph = _Graph(rates, killing)
         self.exponent = self.graph.exponent
-        n = len(self.exponent)
-        lasting = np.ones(n, bool) if len(kept) else _closed_classes(rates, killing)[0]
-        order = np.setdiff1d(np.arange(n), kept)
-        first, last, self.parent = _dissect(self.graph.start, self.graph.neighbour, _checked_center(center, n), order, LEAF)
+        self.kept, self.center, self.with_rows = kept, _checked_center(center, len(self.exponent)), rows
+        self.lasting = np.ones(len(killing), bool) if len(kept) else _closed_classes(rates, killing)[0]
+        late, lost = np.empty(0, np.int64), self._run(np.empty(0, np.int64))
+        while len(lost):                   # the bottoms of deep wells, alone among far higher states: better last of all
+            if np.isin(lost, late).any():
+                raise _underflow()
+            late = np.concatenate([late, lost])
+            lost = self._run(late)
+
+    def _run(self, late):
+        """Eliminate all, the *late* states in the last front. States (n,) of which rates were lost to underflow."""
+        n, kept = len(self.exponent), self.kept
+        order = np.setdiff1d(np.arange(n), np.concatenate([kept, late]))
+        first, last, self.parent = _dissect(self.graph.start, self.graph.neighbour, self.center, order, LEAF)
+        if len(late):
+            last[0] += len(late)
+        order = np.concatenate([order, late])
         place = np.full(n, n)
         place[order] = np.arange(len(order))
         self.index, self.pivot, self.rows, self.columns = [], [], [], []
         left = (kept, np.zeros((len(kept), len(kept) + 1)))
-        local, waiting = np.full(n, -1), {}
+        local, waiting, lost = np.full(n, -1), {}, [np.empty(0, np.int64)]
         for node in range(len(first))[::-1]:
             front, index, own = self._assemble(order[first[node]:last[node]], last[node], place, local, waiting.pop(node, []))
             pivot = _eliminate(front, index, own, WAIT)
-            if _is_lost(front, index, len(pivot), own, lasting, LEAST, len(kept)):
-                raise _underflow()
-            if node == 0:
-                pivot = np.concatenate([pivot, _eliminate_largest(front, index, len(pivot), own, lasting, LEAST, len(kept))])
+            if node == 0 and sum(map(len, lost)) == 0:
+                more = _eliminate_largest(front, index, len(pivot), own, self.lasting, LEAST, len(kept))
+                pivot = np.concatenate([pivot, more])
                 if len(pivot) < own - (len(kept) == 0):
                     raise _underflow()
-            self._store(index, pivot, front, rows)
+            lost.append(_lost(front, index, len(pivot), own, self.lasting, LEAST, len(kept)))
+            self._store(index, pivot, front)
             left = index[len(pivot):], front[len(pivot):, len(pivot):]
             waiting.setdefault(self.parent[node], []).append(left)
         for collection in (self.index, self.pivot, self.rows, self.columns):
             collection.reverse()
-        self._finish(kept, *left)
+        lost = np.unique(np.concatenate(lost))
+        if len(lost) == 0:
+            self._finish(kept, *left)
+        return lost
 
     def _assemble(self, own, last, place, local, children):
         graph = self.graph
@@ -256,11 +272,11 @@ class _Elimination:
         local[index] = -1
         return front, index, n_own
 
-    def _store(self, index, pivot, front, rows):
+    def _store(self, index, pivot, front):
         m, n = len(pivot), len(index)
         self.index.append(index)
         self.pivot.append(pivot)
-        self.rows.append(front[:m, :n].copy() if rows else None)
+        self.rows.append(front[:m, :n].copy() if self.with_rows else None)
         self.columns.append(np.ascontiguousarray((front[:, :m] / pivot).T))
 
     def _finish(self, kept, states, rest):
@@ -284,13 +300,16 @@ class _Elimination:
             _substitute(u_by_state, index, factor)
         u[:] = u_by_state.T
 
-    def weights(self):
-        """(f, block): f 2^(BIG block) is the stationary distribution of the scaled rates, but for a factor."""
+    def weights(self, lost):
+        """The stationary distribution. *lost* is added to all rates to lasting states: what underflow may have taken."""
         weight, block = np.zeros(len(self.exponent)), np.zeros(len(self.exponent), np.int64)
         weight[self.left] = 1.0
-        for index, factor in zip(self.index, self.columns):
-            _substitute_wide(weight, block, index, factor)
-        return weight, block
+        for index, pivot, factor in zip(self.index, self.pivot, self.columns):
+            _substitute_wide(weight, block, index, factor, lost * self.lasting[index[:len(pivot)]] / pivot)
+        fraction, exponent = np.frexp(weight)
+        exponent = exponent + BIG * block - self.exponent
+        p = np.ldexp(fraction, np.maximum(exponent - exponent[fraction > 0].max(), -1080))
+        return p / p.sum()
 
     def solve(self, f):
         """u >= 0 (m, n) with -Q u = f, where u = 0 in the kept states; f >= 0 (m, n)."""
@@ -561,16 +580,14 @@ def _update(front, begin, done, end):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _is_lost(front, index, k, n_own, lasting, least, n_kept):
-    """Does a state that waits (the kth to n_own) go nowhere, but for underflow? Of states that are not *lasting* nothing stays,
-    and the last lasting one may go nowhere if no states are kept."""
+def _lost(front, index, k, n_own, lasting, least, n_kept):
+    """The states that wait (the kth to n_own) and go nowhere, but for underflow. In states that are not *lasting* nothing
+    stays, and the last lasting one may go nowhere if no states are kept."""
     others = n_kept
     for i in range(k, len(index)):
         others += lasting[index[i]]
-    for i in range(k, n_own):
-        if lasting[index[i]] and others > 1 and _leaves(front, i, k) < least:
-            return True
-    return False
+    found = [index[i] for i in range(k, n_own) if lasting[index[i]] and others > 1 and _leaves(front, i, k) < least]
+    return np.array(found, np.int64)
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -578,7 +595,7 @@ def _eliminate_largest(front, index, k, n_own, lasting, least, n_kept):
     """Go on with those that waited, from the kth on: the one that is left fastest first, to s_k = *least*. Their s_k."""
     n, begin = len(front), k
     pivot = np.empty(n_own - k)
-    while k < n_own and not _is_lost(front, index, k, n_own, lasting, least, n_kept):
+    while k < n_own and len(_lost(front, index, k, n_own, lasting, least, n_kept)) == 0:
         best, s = k, -1.0
         for i in range(k, n_own):
             leaves = _leaves(front, i, k)
@@ -621,14 +638,16 @@ def _normal(value, block):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _substitute_wide(weight, block, index, factor):
-    """The same for one u = weight 2^(BIG block), 1 <= weight < 2^BIG or 0, that may span any number of decades."""
+def _substitute_wide(weight, block, index, factor, more):
+    """The same, all factors of state k larger by more[k], for one u that may span any number of decades:
+    weight 2^(BIG block), 1 <= weight < 2^BIG or 0."""
     big = 2.0**BIG
     for k in range(len(factor) - 1, -1, -1):
         total, at = 0.0, 0
         for j in range(k + 1, len(index)):
-            if factor[k, j] > 0 and weight[index[j]] > 0:
-                term, its = _normal(factor[k, j], block[index[j]])
+            a = factor[k, j] + more[k]
+            if a > 0 and weight[index[j]] > 0:
+                term, its = _normal(a, block[index[j]])
                 term, its = _normal(term * weight[index[j]], its)
                 if total == 0.0 or its > at:
                     total = total / big if total > 0 and its == at + 1 else 0.0

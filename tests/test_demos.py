@@ -8,13 +8,24 @@ pytestmark = pytest.mark.ranks
 
 DEMOS = Path(__file__).parent.parent / "demos"
 SMALL = {"continuity": lambda folder: dict(n=8, levels=2),
-         "harbour": lambda folder: dict(tide=6.0, n_times=3, pictures=False, out=str(folder))}
+         "double_well": lambda folder: dict(mesh="polygons", n=16, steps=10, pictures=False, out=str(folder)),
+         "harbour": lambda folder: dict(tide=6.0, n_times=3, pictures=False, out=str(folder)),
+         "mueller_brown": lambda folder: dict(mesh="triangles", n=24, n_times=9, tol=1e-2, pictures=False, out=str(folder)),
+         "terrain": lambda folder: dict(coarsen=16, n_times=7, tol=1e-2, pictures=False, out=str(folder))}
 # Measured on one rank; on others it must be the same.
 NUMBERS = {
     "continuity": {
         "rotation_squares": 0.0859363549, "rotation_triangles": 0.0457089675, "rotation_polygons": 0.1075065,
         "swirl_squares": 0.0594589964, "swirl_triangles": 0.0222762369, "swirl_polygons": 0.0653128359},
+    "double_well": {
+        "observed": 0.002462910747, "computed": 0.002462875559, "left": 0.5250744731, "ratio_4": 0.9327775833,
+        "ratio_8": 1.019326269, "ratio_16": 1.168998403, "ratio_40": 1.919743829, "ratio_400": 5690.163431},
     "harbour": {"outflow": 0.884649033, "mass": 0.115350967, "maximum": 0.692650275},
+    "mueller_brown": {
+        "slow": 0.2015785205, "fast": 40.83849206, "stay": 0.4936223787, "most": 0.8162000619, "A": 0.9743856267,
+        "B": 0.02242977871, "C": 0.003184594548},
+    "terrain": {"slowest": 135331.5578, "free": 135.9539685, "free_end": 0.0247641379, "away": 0.6859197509,
+                "height": 294.5724075},
 }
 
 

@@ -18,10 +18,16 @@ KINDS = {"squares": lambda n, **o: Mesh.rectangle((-2, -2), (2, 2), (n, n), **o)
 ON_KINDS = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 
 
+LARGE = {"harbour", "ball"}
+ON_RANKS = {"interval", "torus", "box", "triangles", "voronoi", "tetrahedra", "honeycomb", "l_shape"}     # on several ranks
+
+
 @pytest.fixture(autouse=True)
-def smaller_meshes_stand_for_the_largest(request):
-    if "kind" in request.fixturenames and request.getfixturevalue("kind") in ("harbour", "ball"):
-        pytest.skip("other meshes of its kind stand for it")
+def some_meshes_stand_for_others(request, ranks):
+    if "kind" in request.fixturenames:
+        kind = request.getfixturevalue("kind")
+        if kind in LARGE or (ranks.size > 1 and kind not in ON_RANKS):
+            pytest.skip("other meshes of its kind stand for it")
 
 
 def wells(mesh, barrier):
@@ -138,10 +144,11 @@ def test_the_gibbs_density_is_a_fixed_point(make, order):
 @pytest.mark.parametrize("D", [0.25, 0.01])
 def test_the_gibbs_density_stays_for_a_thousand_steps(D):
     mesh = KINDS["squares"](32)
+    steps = 1000 if mesh.ranks.size == 1 else 50
     rho = gibbs(mesh, double_well, D)
     seen = rho > 1e-12 * mesh.ranks.max(rho.max())
-    result = FokkerPlanck(mesh, diffusion=D, potential=double_well).solve(rho, 1000.0, tau=1.0)
-    assert result.ledger["steps"][-1] == 1000
+    result = FokkerPlanck(mesh, diffusion=D, potential=double_well).solve(rho, float(steps), tau=1.0)
+    assert result.ledger["steps"][-1] == steps
     assert_allclose(result.rho[-1][seen], rho[seen], rtol=1e-12)
 
 
@@ -425,6 +432,8 @@ def test_stationary_density_and_rates_on_every_mesh(mesh, twin):
         return np.stack([np.cos(3 * (x[(i + 1) % len(x)] - lower[0]) + i) for i in range(len(x))])
     if mesh.block is not None and np.any(mesh.block.periodic):
         pytest.skip("the drift of this test is not periodic")
+    if mesh.n_cells_global > 600:
+        pytest.skip("smaller meshes of its kind have a dense matrix that is quick")
     k, U = D * twin.area / twin.distance, twin.area * np.einsum("if,if->f", twin.face_average(drift), twin.normal)
     volume = twin.gather(twin.volume)
     A = dense(twin, k, U) / volume[:, None]
@@ -493,7 +502,8 @@ def test_the_same_on_one_rank_and_on_several(mesh, twin):
     def run(mesh):
         solver = FokkerPlanck(mesh, diffusion=0.3, potential=wells(mesh, 6.0))
         return mesh.gather(solver.solve(mesh.average(lambda x: 1 + (x[0] < 0.4)), 0.2, tau=0.05).rho[-1])
-    assert_allclose(run(mesh), run(twin), rtol=1e-8)
+    rho = run(mesh)
+    assert_allclose(rho, run(twin), rtol=1e-8, atol=1e-13 * rho.max())
 
 
 def test_potentials_by_function_by_cell_and_by_drift():
@@ -601,7 +611,8 @@ def test_runs_that_cannot_be_are_refused():
     moving = FokkerPlanck(mesh, diffusion=1.0, potential=lambda x, t: t * x[0])
     with pytest.raises(InputError, match="do not depend on time"):
         moving.stationary()
-    two = Mesh.from_cells([[0, 1, 2, 3], [0, 0, 0, 0]][:1], [("line", [[0, 1], [2, 3]])])
+    i = np.delete(np.arange(9), 4)
+    two = Mesh.from_cells(np.arange(10.0)[None], [("line", np.stack([i, i + 1], axis=1))])
     with pytest.raises(InputError, match="2 pieces"):
         FokkerPlanck(two, diffusion=1.0).stationary()
 

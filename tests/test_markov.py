@@ -196,13 +196,39 @@ def test_the_bottom_of_a_well_may_come_first():
         assert_allclose(stationary(q[order][:, order])[known], gibbs[known], rtol=1e-12)
 
 
+def test_a_steep_well_in_a_corner():
+    """Nothing but states far above it, of up to 40000 kT, to go to."""
+    q, center, V = grid(lambda x, y: (x + 1.6)**2 + (y + 1.5)**2, 0.0006, (40, 40))
+    gibbs = np.exp((V.min() - V) / 0.0006)
+    gibbs /= gibbs.sum()
+    known = gibbs > 1e-280
+    assert_allclose(stationary(q, center)[known], gibbs[known], rtol=1e-11)
+    assert_allclose(stationary(q)[known], gibbs[known], rtol=1e-11)
+
+
 def test_what_has_lost_digits_to_underflow_is_refused():
-    q, _ = chain_1d(double_well, 4 / 685, 40)
-    order = np.random.default_rng(0).permutation(40)
+    """The states in many orders: what comes out is right, or nothing comes out."""
+    refused = []
+    for barrier in (600, 660, 700, 750, 760, 800, 900):
+        q, V = chain_1d(double_well, 4 / barrier, 40)
+        for seed in range(8):
+            order = np.random.default_rng(seed).permutation(40)
+            gibbs = (np.exp((V.min() - V) * barrier / 4) / np.exp((V.min() - V) * barrier / 4).sum())[order]
+            known = gibbs > 1e-280
+            try:
+                p = stationary(q[order][:, order])
+            except ConvergenceError as error:
+                assert "600 kT" in str(error)
+                refused.append(barrier)
+                continue
+            assert_allclose(p[known], gibbs[known], rtol=1e-12)
+    assert refused and min(refused) > 660
+
+
+@pytest.mark.parametrize("barrier", [690, 715, 800])
+def test_slow_rates_that_have_lost_digits_are_refused(barrier):
     with pytest.raises(ConvergenceError, match="600 kT"):
-        stationary(q[order][:, order])
-    with pytest.raises(ConvergenceError, match="600 kT"):
-        relaxation_rates(q, 1)
+        relaxation_rates(chain_1d(double_well, 4 / barrier, 40)[0], 1)
 
 
 @st.composite
