@@ -131,7 +131,7 @@ def test_the_gibbs_density_is_a_fixed_point(make, order):
     """Where it is above 1e-12 of its maximum, at a barrier of 400 kT; cell Peclet numbers reach 300 and more."""
     D, mesh = 0.01, make(32)
     solver = FokkerPlanck(mesh, diffusion=D, potential=double_well, order=order)
-    rates, _ = solver._at(0.0)
+    rates, _ = solver._stepper.at(0.0)
     rho = gibbs(mesh, double_well, D)
     seen = rho > 1e-12 * mesh.ranks.max(rho.max())
     assert 2 <= mesh.ranks.sum(np.count_nonzero(seen))
@@ -215,7 +215,7 @@ def test_one_step_is_what_a_dense_matrix_says(mesh, twin, order):
     U = -twin.area * twin.gradient(V(twin.center))
     A = dense(twin, k, U) / twin.gather(twin.volume)[:, None]
     solver = FokkerPlanck(mesh, diffusion=D, potential=V, order=order)
-    s = solver._scheme
+    s = solver._stepper.scheme
     r = np.linalg.inv(np.eye(len(A)) + s.g * tau * A)
     rho = 3 + np.cos(np.arange(twin.n_cells))
     exact = sum(c * np.linalg.matrix_power(r, i + 1) for i, c in enumerate(s.c)) @ rho
@@ -464,7 +464,7 @@ def test_wells_that_are_hardly_ever_left_are_not_guessed(monkeypatch):
         return -np.stack([16 * x[0] * (x[0]**2 - 1) + 0.5, 2 * x[1]])
     solver = FokkerPlanck(mesh, diffusion=0.04, drift=drift)
     rho = solver.stationary()
-    out, (size, _) = solver._at(0.0)[0].outflow(rho, solver._at(0.0)[1])
+    out, (size, _) = solver._stepper.at(0.0)[0].outflow(rho, solver._stepper.at(0.0)[1])
     assert mesh.ranks.sum(np.abs(out).sum()) <= 1e-13 * mesh.ranks.sum(size)
     monkeypatch.setattr("fvot.fokker_planck.DIRECT", dict.fromkeys((1, 2, 3), 0))
     with pytest.raises(ConvergenceError, match="hardly ever left"):

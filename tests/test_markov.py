@@ -462,6 +462,15 @@ def test_all_rates_of_random_chains_over_fifty_decades():
         assert max(newton_step(c, value) for value in relaxation_rates(q, n - 1)) < 1e-10
 
 
+def test_slow_rates_whose_eigenvectors_are_nearly_parallel():
+    q = np.zeros((5, 5))
+    for i, j, decades in [(0, 1, 0), (0, 4, -3), (1, 2, -22), (2, 0, 10), (2, 1, -21), (2, 3, -4), (2, 4, -12), (3, 4, 4),
+                          (4, 0, 19), (4, 1, 21)]:
+        q[i, j] = 10.0**decades
+    c = characteristic_polynomial(generator(q))[:-1]
+    assert max(newton_step(c, value) for value in relaxation_rates(q, 4)) < 1e-13
+
+
 # Bad input
 
 

@@ -1,0 +1,255 @@
+"""One step of a Fokker-Planck equation: of any length, with exact mass and no negative density.
+
+A step is a sum of implicit Euler steps (`schemes`), each checked (`resolvent`). Where that sum is negative, or would let the
+free energy grow, it is limited:
+
+1. high = sum_k c_k Y_k, Y_k = r^k rho; the positive partner low = sum_k c'_k Y_k, with the face fluxes of both
+2. the difference f of the fluxes leaves a cell only as far as it holds something: f_s -> R_K f_s where f_s leaves K,
+   R_K = min(1, |K| low_K / sum of what leaves K) (Zalesak 1979, one-sided)
+3. rho = low - div f / |K| is as conservative as the fluxes, and >= 0; if its free energy has grown, it is moved towards low
+"""
+import math
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from .resolvent import Resolvent
+from .schemes import scheme
+
+ROUNDING = 1e-16         # negative mass, relative, that is none
+KEPT = 4                 # matrices that stay ready, of steps of different lengths
+LARGE = 400_000          # cells, from which on only one does
+
+
+class Advanced(NamedTuple):
+    """What a step has made.
+
+    rho (n_cells,), mass : the density and its mass
+    crossed (n_faces - n_inner,) : the mass that has left through each boundary face
+    error : what the step misses, as an L1 norm, or None
+    """
+
+    rho: np.ndarray
+    mass: float
+    crossed: np.ndarray
+    error: float | None
+
+
+class Stepper:
+    """Steps of the given order for a `DriftDiffusion` operator; keeps the matrices of the last few.
+
+    gibbs (n_cells,) : -log of the Gibbs density of mass 1, if its fluxes are zero; else None
+    counts : of solves, iterations and limited steps
+    """
+
+    def __init__(self, operator, order, rtol):
+        self.operator, self.order, self.rtol = operator, order, rtol
+        self.mesh, self.scheme = operator.mesh, scheme(order)
+        self.autonomous = operator.steady and operator.boundary_steady
+        self._resolvents, self._rates, self._entering = {}, (None, None), (None, None)
+        self.at(0.0)                           # what will not do is refused at once
+        self.gibbs = self._discrete_gibbs()
+        self.restart()
+
+    def restart(self):
+        """Count from 0."""
+        self.counts = dict(limited=0, solves=0, iterations=0)
+
+    def advance(self, rho, mass, now, tau, n_solves, estimate=False):
+        """The step from rho (n_cells,) of that mass at time *now*, tau long, as `Advanced`.
+
+        n_solves : how many linear solves with the same matrix are likely to follow; estimate : look at the error
+        """
+        step = _Step(self, rho, mass, now, tau, n_solves)
+        error = step.error() if estimate else None
+        new, crossed = step.result()
+        return Advanced(*self._settled(new, crossed, mass), error)
+
+    def _settled(self, rho, crossed, before):
+        """(rho, its mass, what crossed the boundary), so that mass = before - sum of crossed to round-off.
+
+        The linear solves have left an error of their tolerance. It goes where it is relatively smaller: to the density, by
+        a factor, or to the fluxes through the boundary.
+        """
+        ranks, volume = self.mesh.ranks, self.mesh.volume
+        mass, net, gross = ranks.sum(np.array([(volume * rho).sum(), crossed.sum(), np.abs(crossed).sum()]))
+        if mass >= gross:
+            return rho * ((before - net) / mass if mass > 0 else 1.0), before - net, crossed
+        return rho, mass, crossed + (before - net - mass) * np.abs(crossed) / gross
+
+    def at(self, t):
+        """(rates, the boundary's densities) at time t; the last ones are kept."""
+        operator = self.operator
+        rates_time, entering_time = 0.0 if operator.steady else t, 0.0 if operator.boundary_steady else t
+        if self._rates[0] != rates_time:
+            self._rates = rates_time, operator.rates(rates_time)
+        if self._entering[0] != entering_time:
+            self._entering = entering_time, operator.entering(entering_time)
+        return self._rates[1], self._entering[1]
+
+    def resolvent(self, t, s, n_solves):
+        """The `Resolvent` of a step s at time t."""
+        t = 0.0 if self.operator.steady else t
+        for (time, length), resolvent in self._resolvents.items():
+            if time == t and abs(length - s) <= 1e-12 * s and resolvent.names:
+                return resolvent
+        self._keep(KEPT - 1 if self.operator.steady and self.mesh.n_cells_global <= LARGE else 0)
+        self._resolvents[t, s] = Resolvent(self.at(t)[0], s, rtol=self.rtol, n_solves=n_solves)
+        return self._resolvents[t, s]
+
+    def _keep(self, count):
+        while len(self._resolvents) > count:
+            self._resolvents.pop(next(iter(self._resolvents))).destroy()
+
+    def _discrete_gibbs(self):
+        phi = self.operator.gibbs() if self.operator.steady else None
+        if phi is None:
+            return None
+        mesh, n, (rates, _) = self.mesh, self.mesh.n_inner, self.at(0.0)
+        local = mesh.with_ghosts(phi)
+        difference = local[mesh.right[:n]] - local[mesh.left[:n]]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            defect = np.abs(np.log(rates.a[:n] / rates.b[:n]) + difference) / (1 + np.abs(difference))
+        if mesh.ranks.max(defect[np.isfinite(defect)].max(initial=0.0)) > 1e-9:
+            return None
+        phi = phi - mesh.ranks.min(phi.min(initial=np.inf))
+        return phi + math.log(mesh.integrate(np.exp(-phi)))
+
+    def growth(self, rho, new, mass):
+        """By how much sum |K| rho log(rho / pi), the free energy over D, has grown, beyond rounding; 0 without a pi."""
+        if self.gibbs is None or mass == 0:
+            return 0.0
+        (before, rounding), (after, more) = self._relative_entropy(rho, mass), self._relative_entropy(new, mass)
+        return max(after - before - rounding - more, 0.0)
+
+    def _relative_entropy(self, rho, mass):
+        """(sum |K| rho log(rho / (mass pi)), pi the Gibbs density; the rounding of that sum)."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            terms = self.mesh.volume * rho * np.where(rho > 0, np.log(rho / mass) + self.gibbs, 0.0)
+        total, size = self.mesh.ranks.sum(np.array([terms.sum(), np.abs(terms).sum()]))
+        return total, 1e-14 * max(size, mass)
+
+
+class _Step:
+    """One step: the ladder Y_k = r^k rho of implicit Euler steps of length g tau, and what is made of it."""
+
+    def __init__(self, stepper, rho, mass, now, tau, n_solves):
+        self.stepper, self.mesh, self.scheme = stepper, stepper.mesh, stepper.scheme
+        self.rho, self.mass, self.now, self.tau, self.n_solves = rho, mass, now, tau, n_solves
+        self.ladder = [rho]
+
+    def Y(self, k):
+        """r^k rho."""
+        while len(self.ladder) <= k:
+            self.ladder.append(self._euler(self.ladder[-1], self._rung(len(self.ladder))))
+        return self.ladder[k]
+
+    def _rung(self, k):
+        return self.now + k * self.scheme.g * self.tau
+
+    def _euler(self, rho, t):
+        def fault(Y):
+            growth = self.stepper.growth(rho, self._scaled(Y), self.mass)
+            return f"the free energy has grown by {growth:.1e}" if growth else None
+        return self._scaled(self._solve(t, rho, fault=fault))
+
+    def _solve(self, t, start, **more):
+        """What the `Resolvent` at time t makes of the start."""
+        counts, resolvent = self.stepper.counts, self.stepper.resolvent(t, self.scheme.g * self.tau, self.n_solves)
+        before = resolvent.solves, resolvent.iterations
+        try:
+            return resolvent(start, self.stepper.at(t)[1], **more)
+        finally:
+            counts["solves"] += resolvent.solves - before[0]
+            counts["iterations"] += resolvent.iterations - before[1]
+
+    def _scaled(self, Y):
+        """Y with the mass of the start, where nothing crosses the boundary."""
+        if not self.stepper.operator.closed:
+            return Y
+        mass = self.mesh.integrate(Y)
+        return Y * (self.mass / mass) if mass > 0 else Y
+
+    def result(self):
+        """(rho, what has crossed each boundary face) after the step."""
+        high, fluxes = self._by_powers() if self.stepper.autonomous else self._by_stages()
+        negative = -self.mesh.integrate(np.minimum(high, 0))
+        high = np.maximum(high, 0)
+        if self.stepper.order == 1 or (negative <= ROUNDING * self.mass
+                                       and not self.stepper.growth(self.rho, self._scaled(high), self.mass)):
+            return high, self._crossed(fluxes)
+        self.stepper.counts["limited"] += 1
+        return self._limited(self._sum(fluxes))
+
+    def _by_powers(self):
+        """sum_k c_k Y_k, and its fluxes as [(weight, what `Stepper.at` says of its time, density)]."""
+        c, b, at = self.scheme.c, self.scheme.b, self.stepper.at(self.now)
+        high = sum(weight * self.Y(k + 1) for k, weight in enumerate(c))
+        return high, [(weight, at, self.Y(k + 1)) for k, weight in enumerate(b)]
+
+    def _by_stages(self):
+        """The same by the stages of the SDIRK scheme, each with the coefficients of its own time."""
+        Y, outflows, fluxes = self.Y(1), [], []
+        for i, (row, time) in enumerate(zip(self.scheme.stages, self.scheme.times, strict=True)):
+            t = self.now + time * self.tau
+            if i > 0:
+                known = sum(weight * outflow for weight, outflow in zip(row, outflows, strict=False))
+                Y = self._solve(t, Y, rest=self.mesh.volume * (self.rho - Y) - self.tau * known)
+            rates, entering = self.stepper.at(t)
+            outflows.append(rates.outflow(Y, entering)[0])
+            fluxes.append((self.scheme.stages[-1, i], (rates, entering), Y))
+        return Y, fluxes
+
+    def _sum(self, fluxes):
+        """tau sum of weight * F(density) (n_faces,) over [(weight, (rates, entering), density)]."""
+        return self.tau * sum(weight * rates.flux(density, entering) for weight, (rates, entering), density in fluxes)
+
+    def _crossed(self, fluxes):
+        if self.stepper.operator.closed:
+            return np.zeros(self.mesh.n_faces - self.mesh.n_inner)
+        return self._sum(fluxes)[self.mesh.n_inner:]
+
+    def _limited(self, high):
+        """The partner, and as much of the difference to the fluxes *high* (n_faces,) as stays positive and decreases energy."""
+        mesh, partner, partner_b = self.mesh, self.scheme.partner, self.scheme.partner_b
+        low = sum(weight * self.Y(k + 1) for k, weight in enumerate(partner) if weight)
+        low_fluxes = self._sum([(weight, self.stepper.at(self._rung(k + 1)), self.Y(k + 1))
+                                for k, weight in enumerate(partner_b)])
+        f = high - low_fluxes
+        out = np.zeros(mesh.n_cells)
+        _leaving(f, mesh.left, mesh.right, mesh.n_inner, mesh.n_cells, out)
+        R = mesh.with_ghosts(np.minimum(1.0, np.divide(mesh.volume * low, out, out=np.ones_like(out), where=out > 0)))
+        _scale_by_giver(f, R * (1 - 1e-15), mesh.left, mesh.right, mesh.n_inner)
+        low = self._scaled(low)
+        rho = self._scaled(np.maximum(low - mesh.divergence(f), 0))
+        crossed, f = low_fluxes[mesh.n_inner:], f[mesh.n_inner:]
+        for _ in range(60):
+            if not self.stepper.growth(self.rho, rho, self.mass):
+                return rho, crossed + f
+            rho, f = (rho + low) / 2, f / 2
+        return low, crossed
+
+    def error(self):
+        """What the step misses, in L1: C tau^(p+1) d^(p+1) rho/dt^(p+1) by the differences of the ladder."""
+        e = sum(weight * self.Y(k + 1) for k, weight in enumerate(self.scheme.error))
+        return self.mesh.integrate(np.abs(e))
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _leaving(f, left, right, n_inner, n_cells, out):
+    """What the fluxes f take out of each of the first n_cells cells."""
+    for s in range(len(f)):
+        if f[s] > 0 and left[s] < n_cells:
+            out[left[s]] += f[s]
+        if f[s] < 0 and s < n_inner and right[s] < n_cells:
+            out[right[s]] -= f[s]
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _scale_by_giver(f, R, left, right, n_inner):
+    for s in range(len(f)):
+        if f[s] > 0:
+            f[s] *= R[left[s]]
+        elif s < n_inner:
+            f[s] *= R[right[s]]
