@@ -21,7 +21,7 @@ from .stepping import Stepper
 
 FEW = 4                  # steps without a look at their error
 HALVINGS = 40            # of an interval between two times, before an adaptive run gives up
-DIRECT = {1: 10**6, 2: 400_000, 3: 40_000}      # cells up to which stationary densities are found by elimination
+DIRECT = {1: 10**6, 2: 10**6, 3: 100_000}      # cells up to which stationary densities are found by elimination
 LONG = 10                # longest steps to a stationary state, as powers of 10, in times in which a cell is emptied
 
 
@@ -40,7 +40,8 @@ class FokkerPlanck:
     tol : largest error in time of a whole run with tau=None, in L1 relative to the mass (an estimate, not a bound)
     rtol : relative tolerance of the linear solves. PETSc's options reach them by the prefix fvot_fokker_planck_
 
-    Every step, however long, keeps mass and sign to round-off. Raises `InputError` for input of the wrong shape, kind or range.
+    Every step keeps mass and sign to round-off, however long; beyond 1e13 times the time in which diffusion empties a cell it
+    may be refused. Raises `InputError` for input of the wrong shape, kind or range.
     """
 
     def __init__(self, mesh, *, diffusion, potential=None, drift=None, flux=scharfetter_gummel, boundary=None, order=2,

@@ -518,7 +518,7 @@ def _panels(scene, values, labels, name, colors, width):
     """A figure with one panel for each time and one colour bar, without room to spare."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
     n, dpi = len(values), width / INCHES
     flat = isinstance(scene, Plane)
     left, right, bottom, top, gap = (0.62, 1.15, 0.38, 0.42, 0.22) if flat else (0.5, 1.3, 0.38, 0.42, 0.22)
@@ -547,7 +547,9 @@ def _panels(scene, values, labels, name, colors, width):
         axes.set_title(label, fontsize=13)
         scene.dress(axes, velocity, i == 0)
     bar = place(left, 0.48, total[0] - left - right, 0.16) if below else place(total[0] - 0.95, bottom, 0.18, h)
-    figure.colorbar(ScalarMappable(colors.norm, colors.map), cax=bar, label=name, extend=colors.extend,
+    digits = ScalarFormatter(useMathText=True)
+    digits.set_powerlimits((-2, 4))                # small numbers are written with a power of ten above the bar
+    figure.colorbar(ScalarMappable(colors.norm, colors.map), cax=bar, label=name, extend=colors.extend, format=digits,
                     orientation="horizontal" if below else "vertical")
     bar.tick_params(labelsize=10)
     return figure

@@ -293,8 +293,8 @@ class Resolvent:
     def __init__(self, rates, s, *, rtol=1e-10, n_solves=1, prefix=PREFIX, method=None):
         self.rates, self.s, self.rtol, self.prefix = rates, s, rtol, prefix
         mesh = rates.mesh
-        stiffness = s * mesh.ranks.max(rates.leaving().max(initial=0.0))
-        names = ranked(mesh.n_cells_global, mesh.dim, mesh.ranks.size, stiffness, rates.steepness(), n_solves)
+        self.stiffness = s * mesh.ranks.max(rates.leaving().max(initial=0.0))
+        names = ranked(mesh.n_cells_global, mesh.dim, mesh.ranks.size, self.stiffness, rates.steepness(), n_solves)
         if method is not None:
             names = [method] + [name for name in names if name != method]
         self.names = [name for name in names if linalg.method(name, mesh.dim, mesh.ranks.size) is not None]
@@ -320,8 +320,9 @@ class Resolvent:
                 return Y
             faults.append(f"{self.names[0]}: {wrong}")
             self.give_up()
-        raise ConvergenceError(f"no linear solver could take an implicit step of {self.s:.3g} ({'; '.join(faults)}): take a "
-                               f"smaller step, or try -{self.prefix}pc_type lu")
+        raise ConvergenceError(f"no linear solver could take an implicit step of {self.s:.3g}, {self.stiffness:.1e} times the "
+                               f"time in which a cell is emptied ({'; '.join(faults)}): take a smaller step, or another solver "
+                               f"by PETSc's options, such as -{self.prefix}pc_type")
 
     def give_up(self):
         """Go on with the next method."""

@@ -36,7 +36,7 @@ def run(script, folder):
 
 
 def test_all_blocks_are_here():
-    assert len(PYTHON) == 2 and len(SHELL) == 3 and len(BLOCKS) == 5
+    assert len(PYTHON) == 3 and len(SHELL) == 3 and len(BLOCKS) == 6
 
 
 def test_ten_lines_on_one_rank_and_on_two(tmp_path):

@@ -35,6 +35,7 @@ def checked_chain(rates, killing, center):
 
 
 def checked_states(states, n):
+    """Some of n states as an array, each once."""
     given, states = states, np.atleast_1d(np.asarray(states))
     if (states.ndim != 1 or len(states) == 0 or states.dtype.kind not in "iu" or len(np.unique(states)) < len(states)
             or states.min() < 0 or states.max() >= n):
@@ -43,6 +44,7 @@ def checked_states(states, n):
 
 
 def require_one_class(rates, killing):
+    """Refuse a chain with several closed classes, and one that ends from some states only."""
     classes = closed_classes(rates, killing)[1]
     if len(classes) > (0 if killing.any() else 1):
         states = ", ".join(str(state) for state in classes)

@@ -28,11 +28,11 @@ class Graph(NamedTuple):
 
     @classmethod
     def of(cls, rates, killing):
+        """All pairs with a rate one way or the other."""
         pairs = rates.tocoo()
-        zero = np.zeros(rates.nnz)
         ends = np.concatenate([pairs.row, pairs.col]), np.concatenate([pairs.col, pairs.row])
-        outward, inward = (sparse.csr_matrix((np.concatenate(data), ends), rates.shape)
-                           for data in ([pairs.data, zero], [zero, pairs.data]))
+        outward = sparse.csr_matrix((np.concatenate([pairs.data, np.zeros(rates.nnz)]), ends), rates.shape)
+        inward = outward.T.tocsr()                # of the same pattern
         return cls(outward.indptr.astype(np.int64), outward.indices.astype(np.int64), outward.data, inward.data, killing)
 
 
