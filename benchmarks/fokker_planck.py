@@ -92,7 +92,7 @@ def replaced(owner, name, new):
 
 def forced(method):
     """Only this linear solver, while the block runs."""
-    return replaced(resolvent, "ranked", lambda old: lambda *a: [method])
+    return replaced(resolvent, "costs", lambda old: lambda *about: {method: (1.0, 1.0)})
 
 
 @contextmanager
@@ -326,7 +326,7 @@ def _first_solves(mesh, kind, D, w, lengths):
     n, rows, rho, closed = mesh.n_cells_global, [], np.ones(mesh.n_cells), np.zeros(mesh.n_faces - mesh.n_inner)
     _, scale = cpu_of(lambda: column_scale(rates))
     for s in lengths:
-        chosen = [Resolvent(rates, s, n_solves=count).names[0] for count in (1, 100)]
+        chosen = [Resolvent(rates, s).expect(count).names[0] for count in (1, 100)]
         for name in ("amg", "ilu") if n <= SMALL else ("amg",):
             work, counts = Resolvent(rates, s), []
             work.names = [name]
@@ -485,32 +485,11 @@ def large(report, quick):
                "the first in the same process: memory is the most of both.\n")
 
 
-# ---- what `ranked` assumes -------------------------------------------------------------------------------------------
+# ---- what the choice of the solver assumes ----------------------------------------------------------------------------
 
 STIFF = 1.0, 30.0, 1e3, 1e5
 USES = 1, 4, 20, 200
 TOLERATED = 1.5          # times the fastest
-
-
-def model(n, dim, n_ranks, stiffness, steepness):
-    """{method: (us per cell to set up, us per cell and solve)} as `ranked` reckons."""
-    def spied(n_solves):
-        seen = {}
-        with spying(seen):
-            resolvent.ranked(n, dim, n_ranks, stiffness, steepness, n_solves)
-        return seen
-    setup, once = spied(0), spied(1)
-    return {name: (setup[name], once[name] - setup[name]) for name in setup}
-
-
-@contextmanager
-def spying(seen):
-    """What `ranked` sorts goes to seen."""
-    resolvent.sorted = lambda cost, key: seen.update(cost) or sorted(cost, key=key)
-    try:
-        yield
-    finally:
-        del resolvent.sorted
 
 
 def costs(quick):
@@ -533,7 +512,7 @@ def costs(quick):
             rates, fastest = wells(mesh, D, w)
             for stiffness in STIFF if mesh.n_cells_global < 6 * MANY else STIFF[::2]:
                 found = {}
-                for name in model(mesh.n_cells_global, mesh.dim, ranks.size, stiffness, rates.steepness()):
+                for name in resolvent.costs(mesh.n_cells_global, mesh.dim, ranks.size, stiffness, rates.steepness()):
                     if linalg.method(name, mesh.dim, ranks.size) is None:
                         continue
                     if name == "lu" and factorised:        # values do not matter to it
@@ -569,19 +548,19 @@ def constants(report, quick):
     rows = everywhere(costs, quick)
     lines, compared, factors = {}, [], []
     for dim, n, n_ranks, what, stiffness, steepness, found in rows:
-        guessed = model(n, dim, n_ranks, stiffness, steepness)
+        guessed = resolvent.costs(n, dim, n_ranks, stiffness, steepness, what != "rotating")
         for name, cost in found.items():
             lines.setdefault((dim, n, n_ranks, "all" if name == "lu" else what, name), {})[stiffness] = cost, guessed[name]
         known, chosen = {name: cost for name, cost in found.items() if cost}, []
         for uses in USES:
             total = {name: setup + uses * solve for name, (setup, solve, _) in known.items()}
-            first = next(name for name in resolvent.ranked(n, dim, n_ranks, stiffness, steepness, uses) if name in found)
+            first = next(name for name in resolvent.ranked(guessed, uses) if name in found)
             best = min(total, key=total.get)
             factors.append(total[first] / total[best] if first in total else np.inf)
             chosen.append(first if first == best else f"{first}: {factors[-1]:.1f} x {best}")
         if max(factors[-len(USES):]) > TOLERATED:
             compared.append((dim, n, n_ranks, what, f"{stiffness:g}", *chosen))
-    report.say("## What the choice of the solver assumes: us per cell, measured / as `ranked` reckons\n")
+    report.say("## What the choice of the solver assumes: us per cell, measured / as `costs` has it\n")
     report.table(("dim", "cells", "ranks", "case", "method", "set-up", *[f"solve, stiffness {s:g}" for s in STIFF]), [
         (*case, *_set_up(by), *[_solve(*by[s]) if s in by else "-" for s in STIFF]) for case, by in lines.items()])
     report.say("In parentheses: iterations. Flat: D = 0.25; steep: D = 0.01; rotating: D = 0.05 with w = 3, whose set-up of "

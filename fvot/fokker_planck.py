@@ -82,7 +82,7 @@ class FokkerPlanck:
         with Progress(t[0], t[-1], progress) as bar:
             for begin, end in zip(t[:-1], t[1:], strict=True):
                 advance = self._in_equal_steps if tau is not None else self._in_adaptive_steps
-                state = advance(state, begin, end, t[-1], tau, bar)
+                state = advance(state, begin, end, (t[0], t[-1]), tau, bar)
                 densities.append(state.rho)
                 records.append(self._record(state, end))
         return Result(mesh, t, np.stack(densities), ledger_of(records))
@@ -182,26 +182,26 @@ class FokkerPlanck:
 
     # ---- steps -------------------------------------------------------------------------------------------------------
 
-    def _in_equal_steps(self, state, begin, end, last, tau, bar):
+    def _in_equal_steps(self, state, begin, end, span, tau, bar):
         """Steps of at most tau; every few of them, at a recorded time, one is looked at for its error."""
         count = math.ceil((end - begin) / tau * (1 - 1e-12))
         step = (end - begin) / count
         for i in range(count):
-            estimate = i == count - 1 and (state.since >= FEW or end == last)
+            estimate = i == count - 1 and (state.since >= FEW or end == span[1])
             made = self._stepper.advance(state.rho, state.mass, begin + i * step, step, count * self.order, estimate)
             state = state.after(made, step, self.order)
             bar.to(begin + (i + 1) * step)
         return state
 
-    def _in_adaptive_steps(self, state, begin, end, last, tau, bar):
-        """Steps of (end - begin) / 2^level, aligned, that keep the error in time below tol until the time *last*."""
+    def _in_adaptive_steps(self, state, begin, end, span, tau, bar):
+        """Steps of (end - begin) / 2^level, aligned, that keep the error in time below tol to the end of the span."""
         length = end - begin
         level, done = max(0, math.ceil(math.log2(length / state.step) - 1e-9)), 0          # done steps of length / 2^level
         while done < 2**level:
             step = length / 2**level
             n_solves = (self.order + 2) * min(2**level - done, 16)
             made = self._stepper.advance(state.rho, state.mass, begin + done * step, step, n_solves, estimate=True)
-            allowed = self._allowed(state, made.error, step, last - begin - done * step)
+            allowed = self._allowed(state, step, begin + done * step - span[0], span[1] - begin - done * step)
             if made.error > allowed:
                 halvings = max(1, math.ceil(math.log2(made.error / max(allowed, 1e-9 * made.error)) / self.order))
                 level, done = level + halvings, done * 2**halvings
@@ -216,12 +216,15 @@ class FokkerPlanck:
                 level, done = level - 1, done // 2
         return state
 
-    def _allowed(self, state, error, step, left):
-        """What this step may add to the error in time: of what the tolerance leaves, its share of the time that is left, or
-        what fades during the step, if that is more."""
-        kept = state.kept(error / step**(self.order + 1))
-        faded = 1 - kept if state.steps else 0.5
-        return (self.tol * state.mass - kept * state.error) * max(step / left, faded)
+    def _allowed(self, state, step, passed, left):
+        """What a step may add to the error in time: a share of what the tolerance leaves.
+
+        That is its share of the time that is left; or of the logarithm of the time that has passed, since most runs begin
+        with something fast; or what fades during the step: whichever is most.
+        """
+        faded = 1 - math.exp(-state.fading * step) if state.steps else 0.5
+        spare = max(self.tol * state.mass - (1 - faded) * state.error, 0.01 * self.tol * state.mass)
+        return spare * max(step / left, step / (passed + step) / 16, faded)
 
     # ---- accounts ----------------------------------------------------------------------------------------------------
 
@@ -255,12 +258,13 @@ class _State:
 
     A step misses tau^(p+1) times a derivative of rho of order p + 1, and this moves as rho itself does. Hence what earlier
     steps have missed is, now, the present derivative times the sum of their tau^(p+1): one look tells the error of the run.
+    It fades as the derivative does, at a rate that is averaged over the last steps.
     """
 
     def __init__(self, rho, mass, step):
         self.rho, self.mass, self.inflow, self.outflow, self.steps = rho, mass, 0.0, 0.0, 0
         self.step = step                       # the length of the last one
-        self.error = self.derivative = 0.0
+        self.error = self.derivative = self.fading = 0.0
         self.powers, self.since = 0.0, 0       # the sum of tau^(p+1), and the number of steps, since the last look
 
     def after(self, made, step, order):
@@ -269,13 +273,13 @@ class _State:
         new.inflow = self.inflow + np.maximum(-made.crossed, 0).sum()
         new.outflow = self.outflow + np.maximum(made.crossed, 0).sum()
         new.steps, new.since, new.powers = self.steps + 1, self.since + 1, self.powers + power
-        new.error, new.derivative = self.error, self.derivative
+        new.error, new.derivative, new.fading = self.error, self.derivative, self.fading
         if made.error is not None:
-            new.derivative = made.error / power
-            new.error = self.kept(new.derivative) * self.error + new.derivative * new.powers
-            new.powers, new.since = 0.0, 0
+            new._look_at(made.error / power, step)
         return new
 
-    def kept(self, derivative):
-        """The part that is left of the error at the last look: it fades as the derivative does."""
-        return min(1.0, derivative / self.derivative) if self.derivative > 0 else 1.0
+    def _look_at(self, derivative, step):
+        kept = min(1.0, derivative / self.derivative) if self.derivative > 0 else 1.0
+        self.error = kept * self.error + derivative * self.powers
+        self.fading = (self.fading - math.log(max(kept, 1e-3)) / step) / 2
+        self.derivative, self.powers, self.since = derivative, 0.0, 0

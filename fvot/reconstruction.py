@@ -17,7 +17,7 @@ The bound on rho* also is what makes the scheme stable on triangles: with wider 
 to what the bounds allow. But where Lambda is near 1, the factor 1 / (1 - Lambda) makes it cut smooth slopes: on uniform
 triangles the order falls from 2 to 1 between Lambda = 0.7 and 0.95. Hence `cfl`.
 """
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numba
 import numpy as np
@@ -49,9 +49,16 @@ class Stencil:
         self.sign = np.where(leaves, 1.0, -1.0)
         behind = np.where(leaves, mesh.right[self.face], mesh.left[self.face])
         self.neighbour = np.where(behind < 0, self.cell, behind).astype(np.uint32)
-        self.offset = np.where(leaves, mesh.left_offset[:, self.face], mesh.right_offset[:, self.face])
-        beyond = np.where(leaves, mesh.right_offset[:, self.face], mesh.left_offset[:, self.face])
-        self.span = np.where(behind < 0, 0.0, self.offset - beyond)
+        self._mesh = mesh
+
+    @cached_property
+    def offset(self):
+        return np.where(self.sign > 0, self._mesh.left_offset[:, self.face], self._mesh.right_offset[:, self.face])
+
+    @cached_property
+    def span(self):
+        beyond = np.where(self.sign > 0, self._mesh.right_offset[:, self.face], self._mesh.left_offset[:, self.face])
+        return np.where(self.face < self.n_inner, self.offset - beyond, 0.0)
 
     def cell_sum(self, values):
         """Sums (n_cells,) over the sides of each cell of values (n,)."""

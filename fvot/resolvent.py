@@ -26,6 +26,7 @@ from .reconstruction import Stencil
 
 PREFIX = "fvot_fokker_planck_"
 CLIP = 300.0             # exponents beyond which the column scaling is flat: e^-300 is far from underflow
+LARGEST_LU = {1: 10**7, 2: 2 * 10**6, 3: 40_000}       # cells, for memory's sake
 ROUGH = 1e-7             # tolerance of the solves that look for the scaling of the columns
 REFINEMENTS = 5          # solves, the first included
 REFINED = 1e-3           # tolerance of all but the first
@@ -91,8 +92,7 @@ class Rates:
 
     def by_drift(self):
         """The cells (n_cells,) in the order of the drift: who gives before who gets, where there is no circle."""
-        s = self.layout.stencil
-        return _drift_order(self.a, self.b, self.mesh.n_inner, s.start, s.face, s.sign, s.neighbour)
+        return drift_order(self.a, self.b, self.mesh.n_inner, self.layout.stencil)
 
 
 class Chain(NamedTuple):
@@ -155,6 +155,20 @@ def _outflow(rho, a, b, entering, left, right, n_inner, out):
 
 
 @numba.njit(cache=True, error_model="numpy")
+def _what_is_left(rest, volume, d, step, out, Y, residual):
+    """residual = rest - |K| d - s out; the sums of |residual|, residual, |K| max(-Y, 0) and |K| |Y|."""
+    size, gained, negative, mass = 0.0, 0.0, 0.0, 0.0
+    for cell in range(len(residual)):
+        r, content = rest[cell] - volume[cell] * d[cell] - step * out[cell], volume[cell] * Y[cell]
+        residual[cell] = r
+        size += abs(r)
+        gained += r
+        mass += abs(content)
+        negative += abs(content) - content
+    return size, gained, negative / 2, mass
+
+
+@numba.njit(cache=True, error_model="numpy")
 def _leaving(a, b, start, face, sign, out):
     for cell in range(len(out)):
         total = 0.0
@@ -194,6 +208,11 @@ def _fill(a, b, step, volume, n_inner, start, face, sign, neighbour, order, numb
         first[row + 1] = end
 
 
+def drift_order(a, b, n_inner, sides):
+    """The cells (n_cells,) of a `Stencil`, those that give before those that get, for the fluxes a and b (n_faces,)."""
+    return _drift_order(a, b, n_inner, sides.start, sides.face, sides.sign, sides.neighbour)
+
+
 @numba.njit(cache=True, error_model="numpy")
 def _drift_order(a, b, n_inner, start, face, sign, neighbour):
     """Reversed postorder of a depth-first walk along the faces through which more leaves than enters."""
@@ -224,23 +243,32 @@ def _drift_order(a, b, n_inner, start, face, sign, neighbour):
 # ---- which method ------------------------------------------------------------------------------------------------------
 
 
-def ranked(n, dim, n_ranks, stiffness, steepness, n_solves):
-    """The names of the methods that will do, by their estimated cost, for n cells and n_solves solves with one matrix.
+def costs(n, dim, n_ranks, stiffness, steepness, gibbs=True):
+    """{method: (set-up, one solve)} as estimated, for n cells; microseconds per cell of all, of which only ratios matter.
 
     stiffness : s max A_KK / |K|, the step in units of the time in which a cell is emptied
     steepness : a typical cell Peclet number; above 1 the drift decides, and ILU(0) in its order is nearly exact
+    gibbs : whether the columns' scaling is known, or has to be found
 
-    Costs are microseconds per cell, measured on squares (see benchmarks/RESULTS.md); only their ratios matter.
+    The numbers are fitted to measurements on squares and boxes (see benchmarks/RESULTS_fokker_planck.md).
     """
-    side = n**(1 / dim)
-    iterations = 2 + min(1.5 * np.sqrt(stiffness), 0.6 * side if steepness < 1 else 5 + 0.15 * side)
-    cost = {"ilu": 0.05 + n_solves * 0.03 * iterations,
-            "amg": (1.0 if dim < 3 else 2.0) + n_solves * (0.8 if dim < 3 else 1.8)}
-    filling = {1: 0.1, 2: (n / 65536)**0.3, 3: n / 4000}[dim]
-    if n <= {1: 10**7, 2: 2 * 10**6, 3: 40_000}[dim]:
-        slower = 1 if n_ranks == 1 else 8       # MUMPS
-        cost["lu"] = 3.0 * filling + n_solves * 0.03 * filling**0.5 * slower
-    return sorted(cost, key=cost.get)
+    side, steep = n**(1 / dim), 1 + steepness
+    iterations = 3 if dim == 1 else 2 + min((3 if dim == 2 else 1.5) * np.sqrt(stiffness) / steep, 0.65 * side / np.sqrt(steep))
+    shared = n_ranks**-0.8
+    found = {"ilu": (0.25 * shared, (0.04 + 0.026 * iterations) * shared),
+             "amg": (((1.2 if dim == 3 else 0.7) + (0 if gibbs else 9)) * shared,
+                     (1.3 if dim == 3 else 0.7 + 0.5 * min(steepness, 1)) * shared)}
+    if n <= LARGEST_LU[dim]:
+        one, many = {1: ((0.2, 0.015), (1.0, 0.1)),
+                     2: ((2.5 * (n / 65536)**0.6, 0.045 * (n / 65536)**0.12), (6.8, 0.5 * (n / 65536)**0.7)),
+                     3: ((10 * (n / 8000)**1.25, 0.11 * (n / 8000)**0.4), (20 * (n / 8000)**0.4, 0.7))}[dim]
+        found["lu"] = one if n_ranks == 1 else (many[0] + 4000 / n, many[1] + 1600 / n)        # PETSc's, or MUMPS, which waits
+    return found
+
+
+def ranked(costs, n_solves, ready=None):
+    """The names of the methods, the cheapest for n_solves solves first; one that is *ready* needs no set-up."""
+    return sorted(costs, key=lambda name: (0 if name == ready else costs[name][0]) + n_solves * costs[name][1])
 
 
 # ---- how the columns are scaled for multigrid --------------------------------------------------------------------------
@@ -272,7 +300,7 @@ def _found_scale(rates):
         return scale
     crossing = 1e4 * mesh.n_cells_global**(2 / mesh.dim)
     rho = scale
-    for stiffness in 10.0 * 30.0**np.arange(1 + int(np.log(crossing / 10) / np.log(30))):
+    for stiffness in np.geomspace(10, crossing, 1 + int(np.ceil(np.log(crossing / 10) / np.log(30)))):
         s = stiffness / fastest
         way = _Way(inner, s, "amg", ROUGH, PREFIX + "scale_", scale)
         rho = rho + way.solve(-s * inner.outflow(rho, nothing)[0], ROUGH)
@@ -286,20 +314,27 @@ def _found_scale(rates):
 class Resolvent:
     """rho -> Y = (|K| + s A)^-1 (|K| rho + s b g): implicit Euler over a time s, checked as the module says.
 
-    n_solves : how often it is likely to be used: a factorisation pays after some
     rtol : relative tolerance of the linear solves
+    names : the methods that have not failed
     """
 
-    def __init__(self, rates, s, *, rtol=1e-10, n_solves=1, prefix=PREFIX, method=None):
+    def __init__(self, rates, s, *, rtol=1e-10, prefix=PREFIX):
         self.rates, self.s, self.rtol, self.prefix = rates, s, rtol, prefix
         mesh = rates.mesh
         self.stiffness = s * mesh.ranks.max(rates.leaving().max(initial=0.0))
-        names = ranked(mesh.n_cells_global, mesh.dim, mesh.ranks.size, self.stiffness, rates.steepness(), n_solves)
-        if method is not None:
-            names = [method] + [name for name in names if name != method]
-        self.names = [name for name in names if linalg.method(name, mesh.dim, mesh.ranks.size) is not None]
+        self.costs = costs(mesh.n_cells_global, mesh.dim, mesh.ranks.size, self.stiffness, rates.steepness(),
+                           rates.gibbs is not None)
+        self.names = [name for name in self.costs if linalg.method(name, mesh.dim, mesh.ranks.size) is not None]
         self.iterations = self.solves = 0
         self._way = None
+
+    def expect(self, n_solves):
+        """Be ready for that many solves, by the method that is the cheapest for them."""
+        ready = None if self._way is None else self._way.name
+        self.names = [name for name in ranked(self.costs, n_solves, ready) if name in self.names]
+        if ready is not None and self.names and self.names[0] != ready:
+            self.destroy()
+        return self
 
     def __call__(self, start, entering, rest=0.0, fault=None):
         """Y (n_cells,) with |K| (Y - start) + s (net outflow of Y) = rest: implicit Euler where the rest is 0.
@@ -340,7 +375,8 @@ class Resolvent:
         residual, first = self._residual(d, Y, entering, rest)
         if first.size == 0:
             return start.copy(), None
-        self._way = self._way or _Way(self.rates, self.s, self.names[0], self.rtol, self.prefix)
+        if self._way is None:
+            self._way = _Way(self.rates, self.s, self.names[0], self.rtol, self.prefix)
         for i in range(REFINEMENTS):
             d += self._way.solve(residual, self._way.rtol if i == 0 else max(self._way.rtol, REFINED))
             Y = start + d
@@ -358,12 +394,11 @@ class Resolvent:
     def _residual(self, d, Y, entering, rest):
         """(residual (n_cells,), its `_Sums`): of the fluxes of Y, not of d, as they are smaller where Y is smoother than
         the start; and what one cell gives is what the other gets, so that its sum tells the mass to round-off."""
-        mesh = self.rates.mesh
+        mesh, residual = self.rates.mesh, np.empty(self.rates.mesh.n_cells)
         out, (terms, fluxes) = self.rates.outflow(Y, entering)
-        residual, content = rest - mesh.volume * d - self.s * out, mesh.volume * Y
-        return residual, _Sums(*mesh.ranks.sum(np.array([
-            np.abs(residual).sum(), residual.sum(), -np.minimum(content, 0).sum(), np.abs(content).sum(), self.s * terms,
-            self.s * fluxes])))
+        rest = np.broadcast_to(rest, mesh.n_cells)
+        sums = _what_is_left(rest, mesh.volume, d, self.s, out, Y, residual)
+        return residual, _Sums(*mesh.ranks.sum(np.array([*sums, self.s * terms, self.s * fluxes])))
 
     def _fault(self, first, now, positive):
         """What is wrong with a solution: compared with the tolerance, and with the rounding of what is looked at."""
@@ -394,7 +429,7 @@ class _Way:
     """One method at work on |K| + s A: cells in the order of the drift for ILU, columns scaled for AMG."""
 
     def __init__(self, rates, s, name, rtol, prefix, scale=None):
-        mesh = rates.mesh
+        mesh, self.name = rates.mesh, name
         self.order = rates.by_drift() if name == "ilu" else None
         self.scale = scale
         if name == "amg" and scale is None:

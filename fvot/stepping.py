@@ -4,8 +4,8 @@ A step is a sum of implicit Euler steps (`schemes`), each checked (`resolvent`).
 free energy grow, it is limited:
 
 1. high = sum_k c_k Y_k, Y_k = r^k rho; the positive partner low = sum_k c'_k Y_k, with the face fluxes of both
-2. the difference f of the fluxes leaves a cell only as far as it holds something: f_s -> R_K f_s where f_s leaves K,
-   R_K = min(1, |K| low_K / sum of what leaves K) (Zalesak 1979, one-sided)
+2. the difference f of the fluxes is made smaller where it would leave a cell negative: f_s -> R_K f_s where f_s leaves K
+   (after Zalesak 1979, one-sided, and only in cells that need it)
 3. rho = low - div f / |K| is as conservative as the fluxes, and >= 0; if its free energy has grown, it is moved towards low
 """
 import math
@@ -14,10 +14,11 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from .resolvent import Resolvent
+from .resolvent import Resolvent, drift_order
 from .schemes import scheme
 
 ROUNDING = 1e-16         # negative mass, relative, that is none
+SWEEPS = 10              # over the cells that fluxes would leave negative
 KEPT = 4                 # matrices that stay ready, of steps of different lengths
 LARGE = 400_000          # cells, from which on only one does
 
@@ -47,6 +48,7 @@ class Stepper:
         self.operator, self.order, self.rtol = operator, order, rtol
         self.mesh, self.scheme = operator.mesh, scheme(order)
         self.autonomous = operator.steady and operator.boundary_steady
+        self._entropies = []
         self._resolvents, self._rates, self._entering = {}, (None, None), (None, None)
         self.at(0.0)                           # what will not do is refused at once
         self.gibbs = self._discrete_gibbs()
@@ -93,10 +95,10 @@ class Stepper:
         t = 0.0 if self.operator.steady else t
         for (time, length), resolvent in self._resolvents.items():
             if time == t and abs(length - s) <= 1e-12 * s and resolvent.names:
-                return resolvent
+                return resolvent.expect(n_solves)
         self._keep(KEPT - 1 if self.operator.steady and self.mesh.n_cells_global <= LARGE else 0)
-        self._resolvents[t, s] = Resolvent(self.at(t)[0], s, rtol=self.rtol, n_solves=n_solves)
-        return self._resolvents[t, s]
+        self._resolvents[t, s] = Resolvent(self.at(t)[0], s, rtol=self.rtol)
+        return self._resolvents[t, s].expect(n_solves)
 
     def _keep(self, count):
         while len(self._resolvents) > count:
@@ -120,15 +122,18 @@ class Stepper:
         """By how much sum |K| rho log(rho / pi), the free energy over D, has grown, beyond rounding; 0 without a pi."""
         if self.gibbs is None or mass == 0:
             return 0.0
-        (before, rounding), (after, more) = self._relative_entropy(rho, mass), self._relative_entropy(new, mass)
-        return max(after - before - rounding - more, 0.0)
+        before, rounding = self._relative_entropy(rho)
+        after, more = self._relative_entropy(new)
+        return max(after - before - 1e-14 * max(rounding + more, mass), 0.0)
 
-    def _relative_entropy(self, rho, mass):
-        """(sum |K| rho log(rho / (mass pi)), pi the Gibbs density; the rounding of that sum)."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            terms = self.mesh.volume * rho * np.where(rho > 0, np.log(rho / mass) + self.gibbs, 0.0)
-        total, size = self.mesh.ranks.sum(np.array([terms.sum(), np.abs(terms).sum()]))
-        return total, 1e-14 * max(size, mass)
+    def _relative_entropy(self, rho):
+        """(sum |K| rho log(rho / pi), pi the Gibbs density; that of the absolute values); the last ones are kept."""
+        for known, found in self._entropies:
+            if known is rho:
+                return found
+        found = tuple(self.mesh.ranks.sum(np.array(_relative_entropy(self.mesh.volume, rho, self.gibbs))))
+        self._entropies = [(rho, found), *self._entropies[:1]]
+        return found
 
 
 class _Step:
@@ -150,9 +155,12 @@ class _Step:
 
     def _euler(self, rho, t):
         def fault(Y):
-            growth = self.stepper.growth(rho, self._scaled(Y), self.mass)
+            scaled.append(self._scaled(Y))
+            growth = self.stepper.growth(rho, scaled[-1], self.mass)
             return f"the free energy has grown by {growth:.1e}" if growth else None
-        return self._scaled(self._solve(t, rho, fault=fault))
+        scaled = [rho]
+        self._solve(t, rho, fault=fault)
+        return scaled[-1]
 
     def _solve(self, t, start, **more):
         """What the `Resolvent` at time t makes of the start."""
@@ -213,15 +221,10 @@ class _Step:
     def _limited(self, high):
         """The partner, and as much of the difference to the fluxes *high* (n_faces,) as stays positive and decreases energy."""
         mesh, partner, partner_b = self.mesh, self.scheme.partner, self.scheme.partner_b
-        low = sum(weight * self.Y(k + 1) for k, weight in enumerate(partner) if weight)
+        low = self._scaled(sum(weight * self.Y(k + 1) for k, weight in enumerate(partner) if weight))
         low_fluxes = self._sum([(weight, self.stepper.at(self._rung(k + 1)), self.Y(k + 1))
                                 for k, weight in enumerate(partner_b)])
-        f = high - low_fluxes
-        out = np.zeros(mesh.n_cells)
-        _leaving(f, mesh.left, mesh.right, mesh.n_inner, mesh.n_cells, out)
-        R = mesh.with_ghosts(np.minimum(1.0, np.divide(mesh.volume * low, out, out=np.ones_like(out), where=out > 0)))
-        _scale_by_giver(f, R * (1 - 1e-15), mesh.left, mesh.right, mesh.n_inner)
-        low = self._scaled(low)
+        f = self._harmless(low, high - low_fluxes)
         rho = self._scaled(np.maximum(low - mesh.divergence(f), 0))
         crossed, f = low_fluxes[mesh.n_inner:], f[mesh.n_inner:]
         for _ in range(60):
@@ -230,6 +233,22 @@ class _Step:
             rho, f = (rho + low) / 2, f / 2
         return low, crossed
 
+    def _harmless(self, low, f):
+        """The fluxes f (n_faces,), those that leave cells which would be negative made smaller, until none is.
+
+        R_K = (|K| low_K + what comes in) / what goes out, where that is below 1. A cell is looked at after those that give
+        to it: where f does not run in circles, one sweep does it. At last, what comes in is left out, which always does.
+        """
+        mesh, sides = self.mesh, self.stepper.operator.layout.stencil
+        content, f = mesh.volume * low, f.copy()
+        order = drift_order(np.maximum(f, 0), np.maximum(-f, 0), mesh.n_inner, sides)
+        for sweep in range(SWEEPS + 1):
+            lacking = _limit(f, content, order, sides.start, sides.face, sides.sign, sweep < SWEEPS)
+            _take_from_givers(f, mesh)
+            if sweep > 0 and mesh.ranks.sum(lacking) <= ROUNDING * self.mass:
+                break
+        return f
+
     def error(self):
         """What the step misses, in L1: C tau^(p+1) d^(p+1) rho/dt^(p+1) by the differences of the ladder."""
         e = sum(weight * self.Y(k + 1) for k, weight in enumerate(self.scheme.error))
@@ -237,19 +256,40 @@ class _Step:
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _leaving(f, left, right, n_inner, n_cells, out):
-    """What the fluxes f take out of each of the first n_cells cells."""
-    for s in range(len(f)):
-        if f[s] > 0 and left[s] < n_cells:
-            out[left[s]] += f[s]
-        if f[s] < 0 and s < n_inner and right[s] < n_cells:
-            out[right[s]] -= f[s]
+def _relative_entropy(volume, rho, gibbs):
+    total, size = 0.0, 0.0
+    for cell in range(len(rho)):
+        term = volume[cell] * rho[cell] * (np.log(rho[cell]) + gibbs[cell]) if rho[cell] > 0 else 0.0
+        total += term
+        size += abs(term)
+    return total, size
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _scale_by_giver(f, R, left, right, n_inner):
-    for s in range(len(f)):
-        if f[s] > 0:
-            f[s] *= R[left[s]]
-        elif s < n_inner:
-            f[s] *= R[right[s]]
+def _limit(f, content, order, start, face, sign, with_income):
+    """Scale down what leaves each cell, in the given order, to what it holds, with or without what comes in.
+
+    Returns what the cells lacked.
+    """
+    lacked = 0.0
+    for cell in order:
+        goes, comes = 0.0, 0.0
+        for s in range(start[cell], start[cell + 1]):
+            outward = sign[s] * f[face[s]]
+            goes += max(outward, 0.0)
+            comes -= min(outward, 0.0)
+        held = content[cell] + (comes if with_income else 0.0)
+        if goes <= held:
+            continue
+        lacked += goes - held
+        for s in range(start[cell], start[cell + 1]):
+            if sign[s] * f[face[s]] > 0:
+                f[face[s]] *= held / goes * (1 - 1e-15)
+    return lacked
+
+
+def _take_from_givers(f, mesh):
+    """On faces between two ranks (and on both copies of periodic ones) the flux is what the giving side says."""
+    n, theirs = mesh.n_inner, mesh.face_exchange(f, f.copy())
+    giver = np.where(f[:n] > 0, mesh.left[:n], mesh.right[:n])
+    f[:n] = np.where(giver >= mesh.n_cells, theirs[:n], f[:n])
