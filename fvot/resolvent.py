@@ -108,7 +108,7 @@ class Layout:
 
     def __init__(self, mesh):
         self.mesh, self.stencil = mesh, Stencil(mesh)
-        self.found_scale = None                # the last one of `found_scale`, for rates that change with time
+        self.found_scale = None                # (rates, the last `_found_scale`): other rates, a little later, may use it
         counts = mesh.ranks.all_gather(np.array([mesh.n_cells]))
         self.first_row = int(counts[:mesh.ranks.rank].sum())
 
@@ -279,8 +279,8 @@ def column_scale(rates):
     if rates.gibbs is not None:
         return _density(rates.mesh.ranks, rates.gibbs)
     if rates.layout.found_scale is None:
-        rates.layout.found_scale = _found_scale(rates)
-    return rates.layout.found_scale
+        rates.layout.found_scale = rates, _found_scale(rates)
+    return rates.layout.found_scale[1]
 
 
 def _density(ranks, phi):
@@ -353,11 +353,20 @@ class Resolvent:
                 wrong = str(error)
             if wrong is None:
                 return Y
+            if self._has_borrowed():
+                self.rates.layout.found_scale = None
+                self.destroy()
+                continue
             faults.append(f"{self.names[0]}: {wrong}")
             self.give_up()
         raise ConvergenceError(f"no linear solver could take an implicit step of {self.s:.3g}, {self.stiffness:.1e} times the "
                                f"time in which a cell is emptied ({'; '.join(faults)}): take a smaller step, or another solver "
                                f"by PETSc's options, such as -{self.prefix}pc_type")
+
+    def _has_borrowed(self):
+        """Whether multigrid has failed with a scaling that other rates have found."""
+        found = self.rates.layout.found_scale
+        return self.names[0] == "amg" and self.rates.gibbs is None and found is not None and found[0] is not self.rates
 
     def give_up(self):
         """Go on with the next method."""

@@ -28,7 +28,8 @@ NOISE = 1e-12           # eigenvalues below this part of the largest rate are lo
 SLOW = 1e-4             # below this part of it they are worth a trace
 GAP = 100               # what lies between those that a trace gives and the others
 TERMS = 12              # of the series in lambda
-MOST = 200              # eigenvalues that are looked at
+MOST = 64               # eigenvalues that are looked at
+RESTARTS = 60            # of Lanczos or Arnoldi, before it is given up
 
 
 def relaxation_rates(rates, k, *, killing=None, center=None):
@@ -69,7 +70,13 @@ def _with_gap(spectrum, count, closed):
     wanted = count + 6 if spectrum.reversible else 2 * count + 14
     while True:
         wanted = min(wanted, spectrum.n - 2)
-        values, vectors = spectrum.nearest(wanted)
+        try:
+            values, vectors = spectrum.nearest(wanted)
+        except ConvergenceError:                # a cluster, which more vectors may hold
+            if wanted >= min(MOST, spectrum.n - 2):
+                raise
+            wanted *= 2
+            continue
         size = np.abs(values) / spectrum.largest
         lost = int((size <= NOISE).sum())
         gaps = [c for c in range(max(lost, 1), len(size)) if size[c - 1] < SLOW and size[c] > GAP * size[c - 1]]
@@ -79,7 +86,7 @@ def _with_gap(spectrum, count, closed):
             return values, vectors, spectrum.n
         if wanted >= min(MOST, spectrum.n - 2):
             raise ConvergenceError(f"{lost} or more relaxation rates lie below {NOISE} of the largest rate, without a gap "
-                                   "above: they are lost in round-off")
+                                   "above: they are lost in round-off; raise the temperature, or take larger cells")
         wanted *= 2
 
 
@@ -131,9 +138,11 @@ class _Spectrum:
         start = np.random.default_rng(0).uniform(0.5, 1.5, self.n)
         solver = eigsh if self.reversible else eigs
         try:
-            values, vectors = solver(self.matrix, count, sigma=-shift, OPinv=inverse, v0=start, ncv=2 * count + 20)
+            values, vectors = solver(self.matrix, count, sigma=-shift, OPinv=inverse, v0=start, ncv=2 * count + 20,
+                                     maxiter=RESTARTS)
         except (ArpackError, ArpackNoConvergence) as error:
-            raise ConvergenceError(f"the eigenvalues next to 0 do not converge: {error}") from None
+            raise ConvergenceError(f"the {count} eigenvalues next to 0 do not converge: there may be so many wells that are "
+                                   f"hardly ever left that they cannot be told apart; raise the temperature ({error})") from None
         residual = np.linalg.norm(self.matrix @ vectors - values * vectors, axis=0).max() / top
         if residual > 1e-10:
             raise ConvergenceError(f"the eigenvalues next to 0 are inaccurate: residual {residual:.1e} of the largest rate")
