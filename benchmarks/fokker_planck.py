@@ -27,7 +27,8 @@ from scipy.special import erf
 import fvot
 from fvot import linalg, resolvent
 from fvot.drift_diffusion import DriftDiffusion
-from fvot.resolvent import Layout, Resolvent, column_scale
+from fvot.rates import Layout, Rates
+from fvot.resolvent import Resolvent, column_scale
 from fvot.schemes import scheme
 from fvot.stepping import Stepper
 
@@ -147,7 +148,7 @@ def watched():
     """A `Clock` of assembly, PETSc's set-up and its solves, while the block runs."""
     clock = Clock()
     assembly = [(DriftDiffusion, "rates", "coefficients"), (Layout, "__init__", "layout"), (Layout, "matrix", "matrix"),
-                (resolvent.Rates, "by_drift", "order"), (linalg.System, "__init__", "matrix to PETSc"),
+                (Rates, "by_drift", "order"), (linalg.System, "__init__", "matrix to PETSc"),
                 (Stepper, "_discrete_gibbs", "Gibbs density"), (Resolvent, "__init__", "choice"),
                 (Stepper, "growth", "free energy"), (Resolvent, "_residual", "residuals"),
                 (fvot.FokkerPlanck, "_record", "ledger")]

@@ -14,7 +14,7 @@ import numpy as np
 from .boundary import conditions, dirichlet
 from .errors import InputError
 from .functions import function
-from .resolvent import Layout, Rates
+from .rates import Layout, Rates
 
 
 @dataclass(frozen=True)

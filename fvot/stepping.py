@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from .resolvent import Resolvent, drift_order
+from .rates import drift_order
+from .resolvent import Resolvent
 from .schemes import scheme
 
 ROUNDING = 1e-16         # negative mass, relative, that is none

@@ -141,8 +141,8 @@ class _Spectrum:
             values, vectors = solver(self.matrix, count, sigma=-shift, OPinv=inverse, v0=start, ncv=2 * count + 20,
                                      maxiter=RESTARTS)
         except (ArpackError, ArpackNoConvergence) as error:
-            raise ConvergenceError(f"the {count} eigenvalues next to 0 do not converge: there may be so many wells that are "
-                                   f"hardly ever left that they cannot be told apart; raise the temperature ({error})") from None
+            raise ConvergenceError(f"the {count} eigenvalues next to 0 do not converge: there may be too many wells that are "
+                                   f"hardly ever left to tell them apart; raise the temperature ({error})") from None
         residual = np.linalg.norm(self.matrix @ vectors - values * vectors, axis=0).max() / top
         if residual > 1e-10:
             raise ConvergenceError(f"the eigenvalues next to 0 are inaccurate: residual {residual:.1e} of the largest rate")
