@@ -46,8 +46,17 @@ def test_ten_lines_on_one_rank_and_on_two(tmp_path):
     assert (tmp_path / "swirl.pvd").exists() and (tmp_path / "swirl.png").stat().st_size > 10_000
 
 
+def test_drift_and_noise(tmp_path):
+    (tmp_path / "wells.py").write_text(PYTHON[1])
+    output = run("python wells.py; mpirun -n 2 python wells.py", tmp_path)
+    seen, theory = ([[float(x) for x in found.split()] for found in re.findall(what + r": \[(.*?)\]", output)]
+                    for what in ("still on the left", "theory"))
+    assert len(seen) == 2 and seen[0] == pytest.approx(seen[1], abs=1e-4)
+    assert seen[0] == pytest.approx(theory[0], abs=1e-4)
+
+
 def test_own_mesh(tmp_path):
-    (tmp_path / "own.py").write_text(PYTHON[1])
+    (tmp_path / "own.py").write_text(PYTHON[2])
     output = run("python own.py", tmp_path)
     assert "7935 cells in 2D" in output and "'inlet'" in output and "[0. 1. 2.]" in output
 
