@@ -5,7 +5,7 @@
 
 D_s is the harmonic mean of the two cells, (b.n)_s the mean over the face, V enters by differences only. On boundary faces
 `dirichlet` puts its density at the face, at the distance of the cell's own point; `inflow` and `outflow` let through what the
-drift carries and nothing else.
+drift carries and nothing else: no diffusion.
 """
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from .boundary import conditions, dirichlet
 from .errors import InputError
+from .fluxes import muscl
 from .functions import function
 from .rates import Layout, Rates
 
@@ -38,9 +39,9 @@ class DriftDiffusion:
             self._D = _field(mesh, diffusion, "diffusion")
             self._V = None if potential is None else _field(mesh, potential, "potential")
             self._drift = None if drift is None else function(drift, "drift", (mesh.dim,))
-            if not callable(flux):
-                raise InputError(f"flux must be fvot.scharfetter_gummel, another of fvot's two-point fluxes, or a function "
-                                 f"(U, k) -> (a, b), not {flux!r:.60}")
+            if not callable(flux) or flux is muscl:
+                raise InputError(f"flux must be fvot.scharfetter_gummel, fvot.square_root, fvot.upwind, fvot.central, or a "
+                                 f"function (U, k) -> (a, b), not {flux!r:.60}")
             if isinstance(potential, cell_mean) and not self._D.constant:
                 raise InputError("fvot.cell_mean(V) needs a constant diffusion: with another there is no Gibbs density")
         self.layout = Layout(mesh)
@@ -133,7 +134,10 @@ class DriftDiffusion:
     def _coefficients(self, U, k):
         name = getattr(self.flux, "__name__", repr(self.flux))
         with self.mesh.ranks.together():
-            a, b = self.flux(U, k)
+            try:
+                a, b = self.flux(U, k)
+            except (TypeError, ValueError) as error:
+                raise InputError(f"flux {name} must be a function (U, k) -> (a, b) of arrays: {error}") from error
             if np.shape(a) != U.shape or np.shape(b) != U.shape:
                 raise InputError(f"flux {name} returned shapes {np.shape(a)} and {np.shape(b)}; both must be {U.shape}")
             bad = np.flatnonzero(~(np.minimum(a, b) >= 0) | ~np.isfinite(a + b))
@@ -145,15 +149,23 @@ class DriftDiffusion:
         return np.asarray(a, float), np.asarray(b, float)
 
     def _add_boundary_potential(self, U, V, t):
-        """What grad V carries through boundary faces; cell values are constant up to the boundary."""
-        mesh = self.mesh
-        if self._V.f is None:
-            return
-        with mesh.ranks.together():
-            for name in self._kinds:
-                faces = mesh.boundary[name]
-                at_face = self._V.f(mesh.face_center[:, faces], t)
-                U[faces] -= (mesh.area / mesh.left_distance)[faces] * (at_face - V[mesh.left[faces]])
+        """What grad V carries through boundary faces: differences from the cell point to its foot on the face where the
+        density is given; the normal derivative at the face, from inside, where only the drift crosses it."""
+        mesh, f = self.mesh, self._V.f
+        for name, condition in self._kinds.items():
+            faces = mesh.boundary[name]
+            here, normal, distance = mesh.left[faces], mesh.normal[:, faces], mesh.left_distance[faces]
+            if isinstance(condition, dirichlet):
+                if f is not None:             # cell values are constant up to the boundary
+                    with mesh.ranks.together():
+                        U[faces] -= mesh.area[faces] * (f(mesh.center[:, here] + distance * normal, t) - V[here]) / distance
+                continue
+            mesh.ranks.check(f is not None, f"potential is given by cell values, which do not tell its slope at boundary "
+                             f"{name!r}: give a function, or fvot.dirichlet there")
+            step = 1e-3 * mesh.volume[here] / mesh.area[faces]
+            with mesh.ranks.together():
+                at, near, far = (f(mesh.face_center[:, faces] - k * step * normal, t) for k in range(3))
+            U[faces] -= mesh.area[faces] * (3 * at - 4 * near + far) / (2 * step)
 
     def _check_periodic(self):
         """`InputError` for a potential function that jumps where a periodic mesh is glued together."""
@@ -200,7 +212,7 @@ def _field(mesh, given, what):
     if callable(given):
         return _Field(f=function(given, what))
     try:
-        values = np.array(given, float)
+        values = np.array(np.nan if np.iscomplexobj(given) or isinstance(given, str) else given, float)
     except (TypeError, ValueError):
         values = np.array(np.nan)
     if values.shape == (mesh.n_cells,) and np.isfinite(values).all():

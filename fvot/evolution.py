@@ -12,11 +12,14 @@ def is_number(x):
 def check_times(ranks, t):
     """The times (n,) from a final time (the start is 0) or increasing times; `InputError` on every rank for anything else."""
     try:
+        if isinstance(t, str) or np.iscomplexobj(t):
+            raise TypeError
         times = np.array([0.0, float(t)]) if np.ndim(t) == 0 else np.asarray(t, float)
     except (TypeError, ValueError):
         times = np.array([])
     ok = times.ndim == 1 and len(times) > 1 and np.isfinite(times).all() and (np.diff(times) > 0).all()
     ranks.check(ok, f"t must be a final time above 0, or increasing times, the first of which is the start, not {t!r}")
+    ranks.check_same("t", times.tolist())
     return times
 
 
@@ -24,6 +27,7 @@ def check_step(ranks, tau):
     """`InputError` on every rank unless tau is None or a finite step above 0."""
     ranks.check(tau is None or (is_number(tau) and tau > 0 and math.isfinite(tau)),
                 f"tau must be a step above 0, or None, not {tau!r}")
+    ranks.check_same("tau", tau)
 
 
 def ledger_of(records):

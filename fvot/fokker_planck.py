@@ -5,6 +5,7 @@ Space: two-point fluxes, by default Scharfetter-Gummel's, whose discrete Gibbs d
 each stage one checked implicit Euler step (`resolvent`). Stationary densities and rates: those of a Markov chain (`markov`).
 """
 import math
+import warnings
 
 import numpy as np
 
@@ -14,11 +15,13 @@ from .errors import ConvergenceError, InputError
 from .evolution import check_step, check_times, is_number, ledger_of
 from .flows import cell_velocity, pieces
 from .fluxes import scharfetter_gummel
+from .mesh import Mesh
 from .parallel import Progress
 from .resolvent import column_scale
 from .result import Result
 from .stepping import Stepper
 
+SKEW = 0.2               # sine of the largest angle to an orthogonal mesh without a warning
 FEW = 4                  # steps without a look at their error
 HALVINGS = 40            # of an interval between two times, before an adaptive run gives up
 DIRECT = {1: 10**6, 2: 10**6, 3: 100_000}      # cells up to which stationary densities are found by elimination
@@ -34,10 +37,11 @@ class FokkerPlanck:
         means of the Gibbs density are exact; in units in which D is the temperature: rho ~ e^(-V/D)
     drift : b(x) or b(x, t), returning (dim, n), or a constant vector; need not be a gradient
     flux : `scharfetter_gummel`, `square_root`, `upwind`, `central`, or a function (U, k) -> (a, b) of your own, a, b >= 0
-    boundary : {name: fvot.dirichlet(density), fvot.inflow(density) or fvot.outflow}; dirichlet(0) absorbs; what isn't named
-        is a wall that nothing crosses. Periodic meshes have no boundary there
-    order : of the steps in time: 1 (implicit Euler), 2 or 3
-    tol : largest error in time of a whole run with tau=None, in L1 relative to the mass (an estimate, not a bound)
+    boundary : {name: fvot.dirichlet(density), fvot.inflow(density) or fvot.outflow}; what isn't named is a wall that nothing
+        crosses. dirichlet(0) absorbs; inflow and outflow let through what the drift carries, and no diffusion. Periodic meshes
+        have no boundary there. A potential of cell values is constant from the cell point to a dirichlet boundary
+    order : of the steps in time: 1 (implicit Euler), 2 or 3 (between 2 and 3 where something depends on time)
+    tol : largest error in time of a whole run with tau=None, in L1 relative to the largest mass so far (an estimate, not a bound). What happens between two steps is not seen: name the times of jumps and pulses in t
     rtol : relative tolerance of the linear solves. PETSc's options reach them by the prefix fvot_fokker_planck_
 
     Every step keeps mass and sign to round-off, however long; beyond 1e13 times the time in which diffusion empties a cell it
@@ -46,9 +50,15 @@ class FokkerPlanck:
 
     def __init__(self, mesh, *, diffusion, potential=None, drift=None, flux=scharfetter_gummel, boundary=None, order=2,
                  tol=1e-4, rtol=1e-10):
+        if not isinstance(mesh, Mesh):
+            raise InputError(f"mesh must be a fvot.Mesh, not {mesh!r:.60}")
         self.mesh, self.order, self.tol, self.rtol = mesh, order, tol, rtol
+        kinds = {name: type(given).__name__ for name, given in
+                 dict(diffusion=diffusion, potential=potential, drift=drift, boundary=boundary).items()}
+        names = sorted(boundary) if isinstance(boundary, dict) else []
+        mesh.ranks.check_same("what a FokkerPlanck is made of", dict(order=order, tol=tol, rtol=rtol, parts=names, **kinds))
         with mesh.ranks.together():
-            if isinstance(order, bool) or order not in (1, 2, 3):
+            if isinstance(order, bool) or not isinstance(order, (int, np.integer)) or order not in (1, 2, 3):
                 raise InputError(f"order must be 1, 2 or 3, not {order!r}")
             if not (is_number(tol) and 0 < tol < 1):
                 raise InputError(f"tol must lie between 0 and 1 (the error in time, relative to the mass), not {tol!r}")
@@ -56,6 +66,11 @@ class FokkerPlanck:
                 raise InputError(f"rtol must lie between 0 and 0.1 (the tolerance of linear solves), not {rtol!r}")
         self._operator = DriftDiffusion(mesh, diffusion, potential, drift, flux, boundary)
         self._stepper = Stepper(self._operator, order, rtol)
+        defect = mesh.quality().orthogonality_defect
+        if defect > SKEW and mesh.ranks.is_root:
+            warnings.warn(f"faces of this mesh are up to {math.degrees(math.asin(min(defect, 1))):.0f} degrees from orthogonal "
+                          "to the lines between cell points: two-point diffusion does not converge on it; use triangles, "
+                          "Voronoi polygons or rectangles", stacklevel=2)
 
     # ---- running -----------------------------------------------------------------------------------------------------
 
@@ -68,7 +83,7 @@ class FokkerPlanck:
 
         Returns a `Result` whose ledger has, per time: mass, inflow and outflow (since the start), mass_error
         (mass - inflow + outflow - initial mass, relative), minimum, maximum; steps, limited (steps that needed it), solves,
-        iterations; time_error (the estimate, with tau=None); where D is constant and there is no drift: energy = entropy +
+        iterations; time_error (the estimate); where D is constant and there is no drift: energy = entropy +
         potential_energy = D int rho log rho + int V rho, and dissipation, the rate at which it falls.
 
         Raises `InputError`, and `ConvergenceError` where no linear solver passes its checks or steps get too short.
@@ -90,6 +105,8 @@ class FokkerPlanck:
     def step(self, rho, tau, t=0.0):
         """rho (n_cells,) at t + tau from rho at t, in one step."""
         self.mesh.check_density(rho, "rho")
+        self.mesh.ranks.check(is_number(t) and math.isfinite(t), f"t must be a time, not {t!r}")
+        self.mesh.ranks.check(tau is not None, "tau must be a step above 0, not None: `step` takes one step")
         check_step(self.mesh.ranks, tau)
         rho = np.array(rho, float)
         return self._stepper.advance(rho, self.mesh.integrate(rho), t, tau, n_solves=8 * self.order).rho
@@ -223,7 +240,7 @@ class FokkerPlanck:
         with something fast; or what fades during the step: whichever is most.
         """
         faded = 1 - math.exp(-state.fading * step) if state.steps else 0.5
-        spare = max(self.tol * state.mass - (1 - faded) * state.error, 0.01 * self.tol * state.mass)
+        spare = max(self.tol * state.scale - (1 - faded) * state.error, 0.01 * self.tol * state.scale)
         return spare * max(step / left, step / (passed + step) / 16, faded)
 
     # ---- accounts ----------------------------------------------------------------------------------------------------
@@ -233,7 +250,7 @@ class FokkerPlanck:
         inflow, outflow = ranks.sum(np.array([state.inflow, state.outflow]))
         record = dict(mass=self.mesh.integrate(rho), inflow=inflow, outflow=outflow, minimum=ranks.min(rho.min(initial=np.inf)),
                       maximum=ranks.max(rho.max(initial=-np.inf)), steps=state.steps, **self._stepper.counts,
-                      time_error=state.error / max(state.mass, np.finfo(float).tiny))
+                      time_error=state.error / max(state.scale, np.finfo(float).tiny))
         return record | self._energies(rho, t)
 
     def _energies(self, rho, t):
@@ -263,7 +280,7 @@ class _State:
 
     def __init__(self, rho, mass, step):
         self.rho, self.mass, self.inflow, self.outflow, self.steps = rho, mass, 0.0, 0.0, 0
-        self.step = step                       # the length of the last one
+        self.step, self.scale = step, mass     # the length of the last one; the largest mass so far, at the start or now
         self.error = self.derivative = self.fading = 0.0
         self.powers, self.since = 0.0, 0       # the sum of tau^(p+1), and the number of steps, since the last look
 
@@ -274,6 +291,7 @@ class _State:
         new.outflow = self.outflow + np.maximum(made.crossed, 0).sum()
         new.steps, new.since, new.powers = self.steps + 1, self.since + 1, self.powers + power
         new.error, new.derivative, new.fading = self.error, self.derivative, self.fading
+        new.scale = max(self.scale, new.mass)
         if made.error is not None:
             new._look_at(made.error / power, step)
         return new

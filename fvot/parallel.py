@@ -87,6 +87,14 @@ class Ranks:
             if problem is not None:
                 raise error(problem)
 
+    def check_same(self, what, value):
+        """`InputError` on every rank unless *value* looks the same on all of them."""
+        texts = self.comm.allgather(repr(value))
+        for rank, text in enumerate(texts):
+            if text != texts[0]:
+                raise InputError(f"{what} must be the same on every rank: it is {texts[0]:.80} on rank 0 and {text:.80} on "
+                                 f"rank {rank}; mesh.ranks.min, .max and .sum make one number of what each rank has")
+
     @contextmanager
     def together(self):
         """A block without collective calls: if it raises on one rank, every rank raises.

@@ -51,7 +51,9 @@ class Stepper:
         self.autonomous = operator.steady and operator.boundary_steady
         self._entropies = []
         self._resolvents, self._rates, self._entering = {}, (None, None), (None, None)
-        self.at(0.0)                           # what will not do is refused at once
+        rates, _ = self.at(0.0)                # what will not do is refused at once
+        crossing = (rates.a + rates.b)[self.mesh.n_inner:]
+        operator.closed |= operator.steady and self.mesh.ranks.max(crossing.max(initial=0.0)) == 0
         self.gibbs = self._discrete_gibbs()
         self.restart()
 

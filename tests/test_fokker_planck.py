@@ -1,4 +1,6 @@
 """Fokker-Planck: what must hold on every mesh, for every step, on any number of ranks."""
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -421,6 +423,45 @@ def test_inflow_lets_in_what_the_drift_carries():
     assert_allclose(rho, 2.0, rtol=1e-9)
 
 
+@pytest.mark.parametrize("make", [lambda: Mesh.voronoi((0, 0), (1, 1), 200), lambda: Mesh.tetrahedra((0, 0, 0), (1, 1, 1), 3),
+                                  lambda: Mesh.triangles((0, 0), (1, 1), 9)], ids=["polygons", "tetrahedra", "triangles"])
+def test_a_force_along_an_open_boundary_carries_nothing_through_it(make):
+    mesh = make()
+    solver = FokkerPlanck(mesh, diffusion=1.0, potential=lambda x: -10 * x[1],
+                          boundary={"left": fvot.outflow, "right": fvot.outflow})
+    assert solver.solve(uniform(mesh), 1.0, tau=0.1).ledger["outflow"][-1] < 1e-9
+
+
+def test_curved_potentials_are_of_second_order_at_an_open_boundary():
+    """V = -(x + x^2), inflow 1, outflow: the stationary current is the drift at the inlet, 1."""
+    errors = []
+    for n in 25, 50:
+        mesh = Mesh.interval(0, 1, n)
+        solver = FokkerPlanck(mesh, diffusion=1.0, potential=lambda x: -(x[0] + x[0]**2),
+                              boundary={"left": fvot.inflow(1.0), "right": fvot.outflow})
+        rho = solver.stationary()
+        assert_allclose(solver.current(rho)[0], 1.0, rtol=1e-6)
+        errors.append(abs(mesh.integrate(rho) - 0.40869044))        # by quadrature of the exact density
+    assert np.log2(errors[0] / errors[1]) > 1.9, errors
+
+
+def test_a_boundary_that_nothing_crosses_is_a_wall():
+    mesh = Mesh.interval(0, 1, 20)
+    solver = FokkerPlanck(mesh, diffusion=1.0, boundary={"left": fvot.inflow(3.0), "right": fvot.outflow})
+    assert_allclose(solver.stationary(), 1.0, rtol=1e-12)
+    assert solver.relaxation_rates(1)[0] == pytest.approx(np.pi**2, rel=1e-2)
+
+
+def test_skewed_meshes_are_warned_of():
+    n = 10
+    x = np.stack(np.meshgrid(*[np.linspace(0, 1, n + 1)] * 2, indexing="ij")).reshape(2, -1)
+    i = np.arange((n + 1)**2).reshape(n + 1, n + 1)
+    quads = np.stack([i[:-1, :-1], i[1:, :-1], i[1:, 1:], i[:-1, 1:]]).reshape(4, -1).T
+    mesh = Mesh.from_cells(x + 0.12 * np.prod(np.sin(2 * np.pi * x), axis=0), [("quad", quads)])
+    with pytest.warns(UserWarning, match="does not converge") if mesh.ranks.is_root else nullcontext():
+        FokkerPlanck(mesh, diffusion=1.0)
+
+
 def test_a_wave_on_the_torus():
     """rho = 1 + cos(k.(x - b t)) e^(-D |k|^2 t) / 2, second order in space and time together."""
     errors, k, b, D = [], 2 * np.pi * np.array([1, 2]), np.array([1.0, -0.5]), 0.03
@@ -593,6 +634,11 @@ INPUT = {      # constructor's arguments, and words of the message
     "drift of a scalar": (SQUARE | dict(drift=lambda x: x[0]), ["drift returned shape"]),
     "drift of three": (SQUARE | dict(drift=[1, 2, 3]), ["drift", "list of 2"]),
     "order 4": (SQUARE | dict(order=4), ["order must be 1, 2 or 3", "4"]),
+    "order 1.0": (SQUARE | dict(order=1.0), ["order must be 1, 2 or 3", "1.0"]),
+    "complex potential": (SQUARE | dict(potential=1j), ["potential", "finite number"]),
+    "a flux that returns nothing": (SQUARE | dict(flux=lambda U, k: None), ["flux", "(U, k) -> (a, b)"]),
+    "cell values at an outlet": (SQUARE | dict(potential=0.0, boundary={"left": fvot.outflow}),
+                                 ["cell values", "'left'", "dirichlet"]),
     "order True": (SQUARE | dict(order=True), ["order must be 1, 2 or 3", "True"]),
     "tol 0": (SQUARE | dict(tol=0), ["tol", "between 0 and 1"]),
     "rtol 1": (SQUARE | dict(rtol=1.0), ["rtol", "0.1"]),
@@ -641,6 +687,19 @@ def test_runs_that_cannot_be_are_refused():
     two = Mesh.from_cells(np.arange(10.0)[None], [("line", np.stack([i, i + 1], axis=1))])
     with pytest.raises(InputError, match="2 pieces"):
         FokkerPlanck(two, diffusion=1.0).stationary()
+
+
+def test_what_differs_between_ranks_is_refused(ranks):
+    if ranks.size == 1:
+        pytest.skip("there is one rank")
+    mesh = KINDS["squares"](8)
+    solver = FokkerPlanck(mesh, diffusion=1.0)
+    mine = 0.1 * (1 + ranks.rank)
+    for work in (lambda: solver.solve(uniform(mesh), 1.0, tau=mine), lambda: solver.solve(uniform(mesh), mine),
+                 lambda: solver.step(uniform(mesh), mine), lambda: FokkerPlanck(mesh, diffusion=1.0, tol=mine / 10),
+                 lambda: FokkerPlanck(mesh, diffusion=1.0, potential=double_well if ranks.rank else None)):
+        with pytest.raises(InputError, match="same on every rank"):
+            work()
 
 
 def test_a_function_that_fails_on_one_rank_fails_on_all(ranks):

@@ -260,6 +260,7 @@ class Mesh:
     def check_density(self, rho, what):
         """`InputError` on every rank unless rho is of shape (n_cells,), finite and non-negative."""
         rho = np.asarray(rho)
+        self.ranks.check(rho.dtype.kind in "biuf", f"{what} must be real numbers, not of type {rho.dtype}")
         self.ranks.check(rho.shape == (self.n_cells,), f"{what} has shape {rho.shape}; it needs one value for each of this "
                          f"rank's cells: ({self.n_cells},). mesh.density and mesh.scatter make such arrays")
         with self.ranks.together():

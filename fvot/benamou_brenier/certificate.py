@@ -1,0 +1,295 @@
+"""Bounds of the discrete W2^2 that hold to round-off, from any phi and from any rho >= 0.
+
+Lower: v = a + |b|^2 / 2 of any phi is made <= 0 by shifting phi in time by its largest value in each slab,
+
+    phi^n -= tau sum_{j<n} max_P v_P^j,      and then 2 L(phi) <= W2^2, by weak duality
+
+Upper: rho is given the right mass in each slab and mixed with a background rho_b > 0,
+
+    rho <- (1 - eps) rho + eps rho_b,   rho_b(t) = (1 - t)^2 rho0 + t^2 rho1 + 2 t (1 - t) M / |Omega|
+
+For each node the best flux of that rho is -M_s / d_s^2 (psi_L - psi_K), with psi from a Laplace equation. What a truncated
+solve leaves of the continuity equation goes along a spanning tree of largest mobility, where it costs least; so every
+tolerance gives a bound W2^2 <= 2 sum_n tau_n sum_s d_s^2 Phi_s^2 / (2 M_s), and its error is quadratic in that of rho.
+
+Both bounds hold for each connected piece of the mesh, in which rho0 and rho1 must have the same mass.
+"""
+from dataclasses import replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+from .. import linalg
+from .operators import node_mean, node_weights
+
+PREFIX = "fvot_benamou_brenier_certificate_"
+EPSILONS = 1e-6, 1e-5, 1e-4, 1e-3, 3e-3
+AT_ONCE = 200_000       # cells times nodes of one linear system
+
+
+class Lower(NamedTuple):
+    """cost <= W2^2, and the phi (n_cells, N + 1), feasible to round-off, that shows it."""
+
+    cost: float
+    phi: np.ndarray
+
+
+class Upper(NamedTuple):
+    """cost >= W2^2, and what shows it.
+
+    rho (n_patches, N), flux (n_inner, N + 1) : the density and the mass per time through each face
+    residual : the largest |K| (rho^n - rho^{n-1})_K + tau_n sum +-Phi_s, relative to the mass
+    eps : the share of the background
+    """
+
+    cost: float
+    rho: np.ndarray
+    flux: np.ndarray
+    residual: float
+    eps: float
+
+
+def lower_bound(problem, phi, rho0, rho1):
+    """The `Lower` bound that phi (n_cells, N + 1) gives for the densities rho0, rho1 (n_cells,)."""
+    phi = np.asarray(phi, float)
+    worst = np.full((problem.n_components, problem.n_steps), -np.inf)
+    np.maximum.at(worst, problem.component, problem.violation(phi))
+    shift = np.cumsum(np.pad(problem.tau * problem.mesh.ranks.max(worst), ((0, 0), (1, 0))), axis=1)
+    phi = phi - problem.spread(shift[problem.component])
+    return Lower(2 * problem.mesh.ranks.sum((phi * problem.source(rho0, rho1)).sum()), phi)
+
+
+def upper_bound(problem, rho, rho0, rho1, *, epsilons=EPSILONS, rtol=1e-4):
+    """The best `Upper` bound that rho (n_patches, N) >= 0 gives for the densities rho0, rho1 (n_cells,).
+
+    epsilons : increasing; tried from the middle on, downwards and then upwards, as long as the bound gets better
+    rtol : relative tolerance of the linear solves; every one gives a bound
+
+    Raises `ConvergenceError` if PETSc refuses a solve.
+    """
+    fluxes, background = BestFlux(problem, rtol), _background(problem, rho0, rho1)
+    rho = _with_mass(problem, rho, background)
+    middle = len(epsilons) // 2
+    best = fluxes.bound(rho, background, rho0, rho1, epsilons[middle])
+    down, up = epsilons[:middle][::-1], epsilons[middle + 1:]
+    for direction in down, up:
+        found = False
+        for eps in direction:
+            other = fluxes.bound(rho, background, rho0, rho1, eps)
+            if not other.cost < best.cost:
+                break
+            best, found = other, True
+        if found:
+            break
+    return best
+
+
+def _background(problem, rho0, rho1):
+    """rho_b (n_patches, N)."""
+    t = (np.arange(problem.n_steps) + 0.5) / problem.n_steps
+    ends = problem.average(np.stack([rho0, rho1], axis=1))
+    mass, volume = problem.masses(ends)[:, :1], problem.masses(np.ones((problem.n_patches, 1)))
+    mean = (mass / volume)[problem.component]
+    return (1 - t)**2 * ends[:, :1] + t**2 * ends[:, 1:] + 2 * t * (1 - t) * mean
+
+
+def _with_mass(problem, rho, background):
+    """rho (n_patches, N) with the mass of the background in each slab and piece; the background itself where it has none."""
+    rho = np.maximum(np.asarray(rho, float), 0.0)
+    wanted, mass = problem.masses(background), problem.masses(rho)
+    found = mass > 1e-100 * wanted
+    factor = np.where(found, wanted, 0) / np.where(found, mass, 1)
+    return rho * factor[problem.component] + background * ~found[problem.component]
+
+
+class BestFlux:
+    """The fluxes of least cost that go with a density, for one `Discretisation`."""
+
+    def __init__(self, problem, rtol):
+        mesh, n = problem.mesh, problem.mesh.n_inner
+        self.problem, self.rtol = problem, rtol
+        counts = mesh.ranks.all_gather(np.array([mesh.n_cells]))
+        self._number = mesh.with_ghosts(int(counts[:mesh.ranks.rank].sum()) + np.arange(mesh.n_cells))
+        left, right = mesh.left[:n], mesh.right[:n]
+        faces = np.concatenate([np.flatnonzero(left < mesh.n_cells), np.flatnonzero(right < mesh.n_cells)])
+        sign = np.repeat([1.0, -1.0], [(left < mesh.n_cells).sum(), (right < mesh.n_cells).sum()])
+        cells = np.where(sign > 0, left[faces], right[faces])
+        self._divergence = sparse.csr_matrix((sign, (cells, faces)), (mesh.n_cells, n))
+        beyond = self._number[np.where(sign > 0, right[faces], left[faces])]
+        self._find_pattern(np.concatenate([cells, cells]), np.concatenate([self._number[cells], beyond]), faces)
+
+    def _find_pattern(self, row, column, faces):
+        """CSR pattern of the Laplacian with PETSc's columns, and the map from face weights to its entries."""
+        n_global, own = self.problem.mesh.n_cells_global, np.arange(self.problem.mesh.n_cells)
+        row, column = np.append(row, own), np.append(column, self._number[own])        # a cell without faces has a row, too
+        key, entry = np.unique(row.astype(np.int64) * n_global + column, return_inverse=True)
+        row, self._column = np.divmod(key, n_global)
+        self._start = np.searchsorted(row, np.arange(self.problem.mesh.n_cells + 1))
+        sign = np.repeat([1.0, -1.0], len(faces))
+        self._entries = sparse.csr_matrix((sign, (entry[:len(sign)], np.tile(faces, 2))), (len(key), self.problem.mesh.n_inner))
+        self._grounded = (self._column == self._number[row]) & self._first_cells()[row]
+
+    def _first_cells(self):
+        """(n_cells,) whether this is the first cell of a connected piece of the mesh."""
+        problem, ranks, number = self.problem, self.problem.mesh.ranks, self._number[:self.problem.mesh.n_cells]
+        first = np.full(problem.n_components, np.iinfo(np.int64).max)
+        np.minimum.at(first, problem.spread(problem.component), number)
+        return number == ranks.min(first)[problem.spread(problem.component)]
+
+    @cached_property
+    def _trees(self):
+        return MobilityTrees(self.problem.mesh)
+
+    def bound(self, rho, background, rho0, rho1, eps):
+        """The `Upper` bound of (1 - eps) rho + eps background, (n_patches, N) both."""
+        problem, mesh, tau = self.problem, self.problem.mesh, node_weights(self.problem.n_steps)
+        rho = (1 - eps) * rho + eps * background
+        path = np.concatenate([rho0[:, None], problem.spread(rho), rho1[:, None]], axis=1)
+        loss = -mesh.volume[:, None] * np.diff(path)
+        mobility = problem.mobility(node_mean(rho))
+        flux = self._solve(mobility, loss, tau)
+        flux = self._trees.conserve(flux, mobility, loss / tau, self._divergence)
+        left = np.abs(self._divergence @ flux * tau - loss).max(initial=0)
+        mine = (mesh.distance[:mesh.n_inner, None]**2 * flux**2 / mobility * tau)[mesh.face_owned[:mesh.n_inner]]
+        return Upper(mesh.ranks.sum(mine.sum()), rho, flux, mesh.ranks.max(left) / mesh.integrate(rho0), eps)
+
+    def _solve(self, mobility, loss, tau):
+        """Fluxes (n_inner, N + 1) that lose about *loss* (n_cells, N + 1) in each cell, by Laplace equations."""
+        mesh = self.problem.mesh
+        weight = mobility / mesh.distance[:mesh.n_inner, None]**2
+        psi = np.empty_like(loss)
+        method = linalg.method("cg", mesh.dim, mesh.ranks.size)
+        method = replace(method, options=method.options | {"ksp_norm_type": "natural"})      # the energy is what counts
+        at_once = int(max(1, AT_ONCE // mesh.ranks.max(mesh.n_cells)))
+        for first in range(0, len(tau), at_once):
+            part = slice(first, first + at_once)
+            matrix = self._matrix(weight[:, part] * tau[part])
+            system = linalg.System(mesh.ranks, matrix, method, prefix=PREFIX, rtol=self.rtol)
+            psi[:, part] = system(np.ascontiguousarray(loss[:, part]).ravel()).reshape(len(psi), -1)
+            system.destroy()
+        psi[~np.isfinite(psi)] = 0.0        # a solve that fails makes the bound larger, not wrong
+        return -weight * self.problem.gradient(psi) * mesh.distance[:mesh.n_inner, None]
+
+    def _matrix(self, weight):
+        """Laplacians with face weights (n_inner, k) as one matrix; row and column k K + i belong to cell K and block i.
+
+        psi is 0 in the first cell of each piece: multigrid amplifies what is left to choose, until CG breaks down.
+        """
+        k, count = weight.shape[1], np.diff(self._start)
+        block = np.arange(k)
+        row = np.repeat(np.arange(len(count)), count)
+        place = (self._start[row] * k + np.arange(len(row)) - self._start[row])[:, None] + block * count[row, None]
+        data, index = np.empty(place.size), np.empty(place.size, np.int64)
+        value = self._entries @ weight
+        value[self._grounded] = np.where(value[self._grounded] > 0, 2 * value[self._grounded], 1.0)
+        data[place] = value
+        index[place] = self._column[:, None] * k + block
+        start = np.append((self._start[:-1, None] * k + block * count[:, None]).ravel(), place.size)
+        return sparse.csr_matrix((data, index, start), (len(count) * k, self.problem.mesh.n_cells_global * k))
+
+
+# ---- conservation along spanning trees ---------------------------------------------------------------------------------
+
+
+class MobilityTrees:
+    """Spanning trees of largest mobility of a mesh that is dealt to ranks.
+
+    One tree for each connected piece of a rank's own cells, and one of all pieces, whose edges are the faces of largest
+    mobility between two pieces.
+    """
+
+    def __init__(self, mesh):
+        self.mesh, n, n_cells = mesh, mesh.n_inner, mesh.n_cells
+        left, right = mesh.left[:n], mesh.right[:n]
+        own = np.maximum(left, right) < n_cells
+        self.inside = np.flatnonzero(own)
+        self.ends = left[own], right[own]
+        graph = sparse.csr_matrix((np.ones(len(self.inside)), self.ends), (n_cells, n_cells))
+        count, piece = connected_components(graph, directed=False)
+        counts = mesh.ranks.all_gather(np.array([count]))
+        self.n_pieces = int(counts.sum())
+        self.piece = piece + int(counts[:mesh.ranks.rank].sum())
+        number = mesh.with_ghosts(self.piece)
+        between = np.flatnonzero(~own & (number[left] != number[right]))
+        ends = np.stack([number[left[between]], number[right[between]]])
+        pair = np.sort(ends, axis=0) * np.array([[self.n_pieces], [1]])
+        self.pairs = np.unique(mesh.ranks.all_gather(pair.sum(axis=0)))
+        self.between, self.pair = between, np.searchsorted(self.pairs, pair.sum(axis=0))
+        self.sign = np.where(ends[0] < ends[1], 1.0, -1.0)
+        self.key = mesh.cell_id[left[between]].astype(np.int64) * mesh.n_cells_global + mesh.cell_id[right[between]]
+
+    def conserve(self, flux, mobility, loss, divergence):
+        """The flux (n_inner, k), corrected so that divergence @ flux = loss (n_cells, k) but for round-off.
+
+        mobility (n_inner, k); *loss* must add up to 0 in each connected piece of the mesh.
+        """
+        flux = flux.copy()
+        if len(self.pairs):
+            self._between_pieces(flux, mobility, loss - divergence @ flux)
+        missing = np.ascontiguousarray((loss - divergence @ flux).T)
+        correction = _along_trees(*self.ends, np.ascontiguousarray(mobility[self.inside].T), missing)
+        flux[self.inside] += correction.T
+        return flux
+
+    def _between_pieces(self, flux, mobility, missing):
+        ranks, n_pairs, k = self.mesh.ranks, len(self.pairs), missing.shape[1]
+        total = np.zeros((self.n_pieces, k))
+        np.add.at(total, self.piece, missing)
+        widest = np.zeros((n_pairs, k))
+        np.maximum.at(widest, self.pair, mobility[self.between])
+        widest = ranks.max(widest)
+        first = np.full((n_pairs, k), np.iinfo(np.int64).max)
+        key = np.where(mobility[self.between] == widest[self.pair], self.key[:, None], first[0, 0])
+        np.minimum.at(first, self.pair, key)
+        chosen = ranks.min(first)[self.pair] == self.key[:, None]       # one face for each pair, the same on both sides
+        ends = np.divmod(self.pairs, self.n_pieces)
+        through = _along_trees(*ends, np.ascontiguousarray(widest.T), np.ascontiguousarray(ranks.sum(total).T)).T
+        flux[self.between] += chosen * self.sign[:, None] * through[self.pair]
+
+
+def _along_trees(left, right, mobility, missing):
+    """Flux (k, n_edges) on trees of largest mobility (k, n_edges) whose divergence is *missing* (k, n), but in the roots."""
+    flux = np.zeros(mobility.shape)
+    for node in range(len(flux)):
+        _to_root(np.argsort(-mobility[node], kind="stable"), left, right, missing[node], flux[node])
+    return flux
+
+
+@numba.njit(cache=True)
+def _to_root(order, left, right, missing, flux):
+    """Kruskal's spanning trees, taking the edges in that order; then from leaf to leaf what is missing there.
+
+    A node keeps the number of its tree edges and the exclusive or of their numbers: at a leaf, that is the last one.
+    """
+    n = len(missing)
+    group, degree, link = np.arange(n), np.zeros(n, np.int64), np.zeros(n, np.int64)
+    for e in order:
+        a, b = left[e], right[e]
+        while group[a] != a:
+            group[a] = group[group[a]]
+            a = group[a]
+        while group[b] != b:
+            group[b] = group[group[b]]
+            b = group[b]
+        if a != b:
+            group[max(a, b)] = min(a, b)
+            for end in (left[e], right[e]):
+                degree[end] += 1
+                link[end] ^= e
+    for start in range(n):
+        leaf = start
+        while degree[leaf] == 1:
+            e = link[leaf]
+            beyond = right[e] if left[e] == leaf else left[e]
+            flux[e] = missing[leaf] if left[e] == leaf else -missing[leaf]
+            missing[beyond] += missing[leaf]
+            degree[leaf] = 0
+            degree[beyond] -= 1
+            link[beyond] ^= e
+            if beyond > start:
+                break
+            leaf = beyond

@@ -1,0 +1,347 @@
+"""The discrete Benamou-Brenier problem on a mesh: phi on cells and time nodes, rho on patches and time slabs.
+
+Time: N slabs of length tau = 1/N; slab j lies between the nodes j and j + 1; node weights tau_n = tau, tau/2 at both ends.
+Space: cells K, inner faces s = K|L with distance d_s; patches P, unions of cells of volume m_P. A patch and a face s of its
+cells make a *copy*, with the weight omega_{P,s} = sum of |s| d_Ks over the sides of s inside P.
+
+Dual:   max L(phi) = sum_K |K| (rho1_K phi_K^N - rho0_K phi_K^0)   subject to, for all P and j,
+        v = a + |b|^2 / 2 <= 0,   a = (Q phi^{j+1} - Q phi^j)_P / tau,   (Q phi)_P = sum_{K in P} |K| phi_K / m_P,
+        |b|^2 = sum_s omega_{P,s} / (2 m_P) (|d_s phi^j|^2 + |d_s phi^{j+1}|^2),   d_s phi = (phi_L - phi_K) / d_s
+Primal: min sum_n tau_n sum_s d_s^2 Phi_s^2 / (2 M_s),   M_s = sum_P omega_{P,s} (rho_P^{n-1} + rho_P^n) / 2 (one-sided at
+        the ends), subject to |K| (rho^n - rho^{n-1})_K + tau_n sum_s +-Phi_s = 0, with rho0, rho1 in place of rho^{-1}, rho^N
+
+Phi_s is the mass that flows through s per time; W2^2 is twice either value. The map Lambda phi = (a, b), with one b for each
+copy, slab j and end e (node j + e), has copies on the rank of the patch alone; only phi needs ghosts.
+
+Convergence needs sum_s omega_{P,s} n n^T = m_P I (the boundary faces included) for every patch: where it does not hold, as on
+Voronoi cells, the limit cost is too small (Gladbach, Kopfer, Maas 2020). The weights are corrected so that it does.
+"""
+from functools import cached_property
+
+import numpy as np
+from scipy import sparse
+
+from .. import flows
+from ..parallel import Exchange
+
+FLOOR = 0.05            # smallest part of its weight that a copy keeps
+ISOTROPIC = 1e-12       # relative defect that needs no correction
+
+
+# ---- time --------------------------------------------------------------------------------------------------------------
+
+
+def node_weights(n_steps):
+    """tau_n (n_steps + 1,): the trapezoidal rule of [0, 1]."""
+    weights = np.full(n_steps + 1, 1 / n_steps)
+    weights[[0, -1]] /= 2
+    return weights
+
+
+def time_stiffness(n_steps):
+    """K_t (n_steps + 1, n_steps + 1) with phi K_t phi = sum_j (phi^{j+1} - phi^j)^2 / tau."""
+    K = 2 * np.eye(n_steps + 1) - np.eye(n_steps + 1, k=1) - np.eye(n_steps + 1, k=-1)
+    K[0, 0] = K[-1, -1] = 1
+    return K * n_steps
+
+
+def time_basis(n_steps):
+    """(V, eigenvalue) with K_t V = M_t V diag(eigenvalue), V^T M_t V = I: cosines; M_t = diag(tau_n)."""
+    n, k = np.ogrid[:n_steps + 1, :n_steps + 1]
+    V = np.cos(np.pi * k * n / n_steps) * np.where((k == 0) | (k == n_steps), 1, np.sqrt(2))
+    return V, 4 * n_steps**2 * np.sin(np.pi * k[0] / (2 * n_steps))**2
+
+
+def node_mean(u):
+    """Values (..., N) of the slabs at the nodes (..., N + 1): means of both neighbours, one-sided at the ends."""
+    return np.concatenate([u[..., :1], (u[..., :-1] + u[..., 1:]) / 2, u[..., -1:]], axis=-1)
+
+
+# ---- space and time ----------------------------------------------------------------------------------------------------
+
+
+class Discretisation:
+    """The problem's operators on a mesh and n_steps slabs; arrays hold this rank's part, time last.
+
+    n_steps, tau, n_patches, n_copies : numbers
+    patch (n_cells,) : this rank's number of each cell's patch; volume (n_patches,) : m_P
+    cells (n_cells,), cell_start (n_patches + 1,) : the cells of each patch
+    copy_face, copy_patch (n_copies,), copy_start (n_patches + 1,) : the copies of each patch
+    plain_weight, weight (n_copies,) : omega_{P,s} as it is, and corrected to be isotropic
+    left_weight, right_weight (n_inner,) : weights of the copies on both sides of a face; a face inside a patch has its
+        one copy on the left
+    """
+
+    def __init__(self, mesh, n_steps, *, isotropic=True):
+        self.mesh, self.n_steps, self.tau = mesh, n_steps, 1 / n_steps
+        self.patch = np.unique(mesh.patch, return_inverse=True)[1].ravel()
+        self.n_patches = int(self.patch.max(initial=-1)) + 1
+        self.volume = np.bincount(self.patch, mesh.volume, self.n_patches)
+        self.cells = np.argsort(self.patch, kind="stable")
+        self.cell_start = np.searchsorted(self.patch[self.cells], np.arange(self.n_patches + 1))
+        self._find_copies()
+        self.weight = self.plain_weight
+        if isotropic:
+            self.weight = isotropic_weights(self.plain_weight, mesh.normal[:, self.copy_face], self.copy_patch, self._target())
+        self._weigh_faces()
+        self._prepare_adjoint()
+
+    def _find_copies(self):
+        mesh, n = self.mesh, self.mesh.n_inner
+        left = np.flatnonzero(mesh.left[:n] < mesh.n_cells)
+        right = np.flatnonzero(mesh.right[:n] < mesh.n_cells)
+        face = np.concatenate([left, right])
+        owner = self.patch[np.concatenate([mesh.left[left], mesh.right[right]])]
+        side = mesh.area[face] * np.concatenate([mesh.left_distance[left], mesh.right_distance[right]])
+        key, copy = np.unique(owner * max(n, 1) + face, return_inverse=True)
+        self.copy_patch, self.copy_face = np.divmod(key, max(n, 1))
+        self.n_copies = len(key)
+        self.copy_start = np.searchsorted(self.copy_patch, np.arange(self.n_patches + 1))
+        self.plain_weight = np.bincount(copy, side, self.n_copies)
+        self._sides = left, right, copy[:len(left)], copy[len(left):]
+
+    def _target(self):
+        """m_P I - sum of |s| d_Ks n n^T over the boundary faces of P: (n_patches, dim, dim)."""
+        mesh, n = self.mesh, self.mesh.n_inner
+        outer = (mesh.area * mesh.left_distance)[n:] * mesh.normal[:, None, n:] * mesh.normal[None, :, n:]
+        owner, target = self.patch[mesh.left[n:]], np.empty((self.n_patches, mesh.dim, mesh.dim))
+        for i in range(mesh.dim):
+            for j in range(mesh.dim):
+                target[:, i, j] = (i == j) * self.volume - np.bincount(owner, outer[i, j], self.n_patches)
+        return target
+
+    def isotropy_defect(self):
+        """|sum_s omega n n^T / m_P - I| (Frobenius), the boundary faces included, of each patch: (n_patches,)."""
+        missing = _missing(_symmetric(self._target()), self.weight, self.mesh.normal[:, self.copy_face], self.copy_patch)
+        return np.linalg.norm(missing, axis=1) / self.volume
+
+    def _weigh_faces(self):
+        n = self.mesh.n_inner
+        left, right, left_copy, right_copy = self._sides
+        inside = np.full(n, -1)                   # the copy of the left side
+        inside[left] = left_copy
+        self.left_weight, self.right_weight = np.zeros(n), np.zeros(n)
+        self.left_weight[left] = self.weight[left_copy]
+        self.right_weight[right] = np.where(inside[right] == right_copy, 0, self.weight[right_copy])
+        mine = self.left_weight + self.right_weight
+        theirs = self._face_exchange()(mine, into=np.zeros(n))
+        far_left, far_right = self.mesh.left[:n] >= self.mesh.n_cells, self.mesh.right[:n] >= self.mesh.n_cells
+        self.left_weight[far_left], self.right_weight[far_right] = theirs[far_left], theirs[far_right]
+
+    def _face_exchange(self):
+        """Each end of a face that two ranks share, or that a period joins, sends its value to the other end."""
+        mesh, n = self.mesh, self.mesh.n_inner
+        ends, lists = np.stack([mesh.left[:n], mesh.right[:n]]), []
+        for far in (1, 0):                        # faces whose left cell is ours, then those whose right cell is
+            faces = np.flatnonzero(ends[far] >= mesh.n_cells)
+            owner = mesh.ghost_owner[ends[far, faces] - mesh.n_cells]
+            key = mesh.cell_id[ends[:, faces]]
+            order = np.lexsort(key)
+            lists.append({q: faces[order][owner[order] == q] for q in np.unique(owner)})
+        none = np.empty(0, np.intp)
+        both = {q: [part.get(q, none) for part in lists] for q in {*lists[0], *lists[1]}}
+        return Exchange(mesh.ranks, {q: np.concatenate(pair) for q, pair in both.items()},
+                        {q: np.concatenate(pair[::-1]) for q, pair in both.items()})
+
+    def _prepare_adjoint(self):
+        mesh, n_copies = self.mesh, self.n_copies
+        slope = self.weight / mesh.distance[self.copy_face]
+        ends = np.concatenate([mesh.right[self.copy_face], mesh.left[self.copy_face]])
+        self._scatter = sparse.csr_matrix((np.concatenate([slope, -slope]), (ends, np.tile(np.arange(n_copies), 2))),
+                                          (mesh.n_local, n_copies))
+        sent = mesh.exchange.send
+        stop = np.cumsum([0] + [len(index) for index in sent.values()])
+        owners = np.concatenate([*sent.values(), np.empty(0, np.intp)]).astype(np.intp)
+        self._back = Exchange(mesh.ranks, mesh.exchange.receive,
+                              {q: np.arange(a, b) for q, a, b in zip(sent, stop, stop[1:], strict=False)})
+        self._arrive = sparse.csr_matrix((np.ones(len(owners)), (owners, np.arange(len(owners)))), (mesh.n_cells, len(owners)))
+
+    # ---- between cells, patches and ghosts ---------------------------------------------------------------------------
+
+    def with_ghosts(self, u):
+        """Own values (n_cells, k) followed by those of the ghosts: (n_local, k)."""
+        local = np.empty((self.mesh.n_local, u.shape[1]), u.dtype)
+        local[:self.mesh.n_cells] = u
+        self.mesh.exchange(local.T)
+        return local
+
+    def to_owners(self, local):
+        """Values (n_local, k) with those of ghosts added to their owners': (n_cells, k). The transpose of `with_ghosts`."""
+        own = local[:self.mesh.n_cells]
+        if not self._arrive.nnz and not self._back.send:
+            return own
+        arrived = np.empty((self._arrive.shape[1], local.shape[1]), local.dtype)
+        self._back(local.T, into=arrived.T)
+        return own + (self._arrive @ arrived).astype(local.dtype)
+
+    def average(self, u):
+        """Q u: the means over patches (n_patches, ...) of cell values (n_cells, ...)."""
+        weighted = (self.mesh.volume * u.T).T[self.cells]
+        return (np.add.reduceat(weighted, self.cell_start[:-1], axis=0).T / self.volume).T
+
+    def spread(self, u):
+        """Patch values (n_patches, ...) as cell values (n_cells, ...)."""
+        return u[self.patch]
+
+    @cached_property
+    def component(self):
+        """The connected piece of the whole mesh to which each patch belongs: (n_patches,), numbered from 0.
+
+        Raises `InputError` if a patch lies in two pieces.
+        """
+        piece = flows.pieces(self.mesh)
+        number = np.empty(self.n_patches, piece.dtype)
+        number[self.patch] = piece
+        self.mesh.ranks.check((number[self.patch] == piece).all(), "a patch lies in two pieces of the mesh that do not touch: "
+                              "give other patches")
+        return number
+
+    @cached_property
+    def n_components(self):
+        """Number of connected pieces of the mesh."""
+        return int(self.mesh.ranks.max(self.component.max(initial=-1))) + 1
+
+    def masses(self, rho):
+        """The mass (n_components, k) in every piece of the mesh, of patch values (n_patches, k)."""
+        mine = np.zeros((self.n_components, rho.shape[1]))
+        np.add.at(mine, self.component, (self.volume * rho.T).T)
+        return self.mesh.ranks.sum(mine)
+
+    # ---- the operators -----------------------------------------------------------------------------------------------
+
+    def gradient(self, phi):
+        """d_s phi (n_inner, k) of cell values (n_cells, k)."""
+        mesh, n, local = self.mesh, self.mesh.n_inner, self.with_ghosts(phi)
+        return (local[mesh.right[:n]] - local[mesh.left[:n]]) / mesh.distance[:n, None]
+
+    def apply(self, phi):
+        """Lambda phi: a (n_patches, N) and b (n_copies, 2, N) of phi (n_cells, N + 1)."""
+        slope = self.gradient(phi)[self.copy_face]
+        return np.diff(self.average(phi)) / self.tau, np.stack([slope[:, :-1], slope[:, 1:]], axis=1)
+
+    def adjoint(self, a, b, theta=1.0):
+        """Lambda* (a, b) (n_cells, N + 1): sum phi Lambda*(a, b) = <Lambda phi, (a, b)>,
+
+        where <.,.> has the weights tau m_P theta^2 for a and tau omega_{P,s} / 2 for b.
+        """
+        nodes = np.zeros((self.n_copies, self.n_steps + 1))
+        nodes[:, :-1] += self.tau / 2 * b[:, 0]
+        nodes[:, 1:] += self.tau / 2 * b[:, 1]
+        jump = np.pad(a, ((0, 0), (1, 1)))
+        jump = self.spread(jump[:, :-1] - jump[:, 1:])
+        return self.to_owners(self._scatter @ nodes) + theta**2 * self.mesh.volume[:, None] * jump
+
+    def square(self, b):
+        """|b|^2 (n_patches, N) of b (n_copies, 2, N)."""
+        total = np.zeros((self.n_patches, self.n_steps))
+        np.add.at(total, self.copy_patch, self.weight[:, None] * (b**2).sum(axis=1))
+        return total / (2 * self.volume[:, None])
+
+    def violation(self, phi):
+        """v = a + |b|^2 / 2 (n_patches, N) of phi (n_cells, N + 1)."""
+        a, b = self.apply(phi)
+        return a + self.square(b) / 2
+
+    def source(self, rho0, rho1):
+        """L' (n_cells, N + 1), the data's part of the right-hand side: L(phi) = sum phi L'."""
+        source = np.zeros((self.mesh.n_cells, self.n_steps + 1))
+        source[:, 0], source[:, -1] = -self.mesh.volume * rho0, self.mesh.volume * rho1
+        return source
+
+    def mobility(self, rho):
+        """M_s (n_inner, k) of patch values (n_patches, k)."""
+        mesh, n = self.mesh, self.mesh.n_inner
+        local = self.with_ghosts(self.spread(rho))
+        return self.left_weight[:, None] * local[mesh.left[:n]] + self.right_weight[:, None] * local[mesh.right[:n]]
+
+    def laplacian(self, weight):
+        """Rows of this rank (CSR, n_cells x n_local) of the matrix of sum_s weight_s / d_s^2 (u_K - u_L)."""
+        mesh, n = self.mesh, self.mesh.n_inner
+        t, left, right = weight / mesh.distance[:n]**2, mesh.left[:n], mesh.right[:n]
+        rows, columns = np.concatenate([left, left, right, right]), np.concatenate([left, right, right, left])
+        own = rows < mesh.n_cells
+        return sparse.csr_matrix((np.concatenate([t, -t, t, -t])[own], (rows[own], columns[own])), (mesh.n_cells, mesh.n_local))
+
+    @cached_property
+    def stiffness(self):
+        """K_x: `laplacian` of the weights sum_P omega_{P,s}; the two-point matrix |s| / d_s where nothing is corrected."""
+        return self.laplacian(self.left_weight + self.right_weight)
+
+    def space_operator(self, phi, shift):
+        """K_x phi + shift Q^T M_P Q phi for phi (n_cells, k), shift (k,)."""
+        return self.stiffness @ self.with_ghosts(phi) + shift * self.mesh.volume[:, None] * self.spread(self.average(phi))
+
+
+# ---- isotropic weights -------------------------------------------------------------------------------------------------
+
+
+def isotropic_weights(weight, normal, patch, target):
+    """Weights near *weight* (n,), at least FLOOR of it, with sum_s weight n n^T = target (n_patches, dim, dim) in every patch.
+
+    normal (dim, n), patch (n,) : of each copy. weight_s (1 + n^T Y n) with one symmetric Y for each patch. A copy that
+    would fall below FLOOR of its weight is fixed there, and Y found anew for the others; where they cannot make up for it,
+    the patch goes as far towards its first Y as FLOOR allows, and stays anisotropic.
+    """
+    target = _symmetric(target)
+    defect = np.linalg.norm(_missing(target, weight, normal, patch), axis=1)
+    scale = np.linalg.norm(target, axis=1) + np.bincount(patch, weight, len(target))
+    todo = np.flatnonzero(defect > ISOTROPIC * scale)
+    if not len(todo):
+        return weight
+    number = np.full(len(target), -1)
+    number[todo] = np.arange(len(todo))
+    copies = np.flatnonzero(number[patch] >= 0)
+    corrected = weight.copy()
+    corrected[copies] = _corrected(weight[copies], normal[:, copies], number[patch[copies]], target[todo], scale[todo])
+    return corrected
+
+
+def _corrected(weight, normal, patch, target, scale):
+    bent, first = np.zeros(len(weight)), None
+    fixed = np.zeros(len(weight), bool)
+    while True:
+        bent = _bend(np.where(fixed, FLOOR, 1.0), fixed, weight, normal, patch, target)
+        first = bent if first is None else first
+        low = ~fixed & (bent < FLOOR)
+        if not low.any():
+            break
+        fixed |= low
+    damped = 1 + np.minimum(_room(first, patch, len(target)), 1)[patch] * (first - 1)
+    left = [np.linalg.norm(_missing(target, weight * factor, normal, patch), axis=1) for factor in (bent, damped)]
+    return weight * np.where((left[0] <= np.maximum(left[1], ISOTROPIC * scale))[patch], bent, damped)
+
+
+def _bend(factor, fixed, weight, normal, patch, target):
+    """The factors, with those that are not fixed times 1 + n^T Y n."""
+    q = _squares(normal)
+    free = np.where(fixed, 0.0, weight)
+    matrix = np.empty((len(target), len(q), len(q)))
+    for i in range(len(q)):
+        for j in range(len(q)):
+            matrix[:, i, j] = np.bincount(patch, free * q[i] * q[j], len(target))
+    Y = np.einsum("pij,pj->pi", np.linalg.pinv(matrix, 1e-10, True), _missing(target, weight * factor, normal, patch))
+    return np.where(fixed, factor, 1 + np.einsum("ic,ci->c", q, Y[patch]))
+
+
+def _room(factor, patch, n_patches):
+    """How far each patch may go from 1 to its factors."""
+    room = np.full(n_patches, np.inf)
+    np.minimum.at(room, patch, np.where(factor < 1, (1 - FLOOR) / np.maximum(1 - factor, 1e-300), np.inf))
+    return room
+
+
+def _missing(target, weight, normal, patch):
+    """target - sum_s weight n n^T, as vectors (n_patches, dim (dim + 1) / 2) with the matrices' Frobenius norm."""
+    return target - np.stack([np.bincount(patch, weight * q, len(target)) for q in _squares(normal)], axis=1)
+
+
+def _squares(normal):
+    """n n^T as vectors (dim (dim + 1) / 2, n)."""
+    i, j = np.triu_indices(len(normal))
+    return normal[i] * normal[j] * np.where(i == j, 1, np.sqrt(2))[:, None]
+
+
+def _symmetric(matrices):
+    """Symmetric matrices (n, dim, dim) as vectors (n, dim (dim + 1) / 2) with the same norm."""
+    i, j = np.triu_indices(matrices.shape[-1])
+    return matrices[:, i, j] * np.where(i == j, 1, np.sqrt(2))

@@ -1,0 +1,41 @@
+"""The linear half of the iteration: (theta^2 K_t x Q^T M_P Q + M_t x K_x) phi = f.
+
+The eigenvectors V of K_t V = M_t V diag(lambda) take it apart: with f^ = f V, phi = phi^ V^T, one equation in space for each
+mode, (K_x + theta^2 lambda_k Q^T M_P Q) phi^_k = f^_k. For k = 0 the mean is left open, and chosen to be 0.
+"""
+import numpy as np
+from scipy import fft
+
+from .operators import time_basis
+
+
+class CosinePoisson:
+    """Direct solves on a Cartesian mesh of one rank: cosine transforms between walls, Fourier's along periods."""
+
+    def __init__(self, problem, theta, dtype=np.float64):
+        block, dim = problem.mesh.block, problem.mesh.dim
+        self.shape, axes = tuple(block.grid), range(dim)
+        self.walls = [a for a in axes if not block.periodic[a]]
+        self.periods = [a for a in axes if block.periodic[a]]
+        V, eigenvalue = time_basis(problem.n_steps)
+        symbol = theta**2 * eigenvalue
+        for a in axes:
+            turn = np.arange(self.shape[a]) / self.shape[a] * (1 if block.periodic[a] else 0.5)
+            wave = (2 * np.sin(np.pi * turn) / block.spacing[a])**2
+            if self.periods and a == self.periods[-1]:
+                wave = wave[:self.shape[a] // 2 + 1]             # the other half is the conjugate
+            symbol = symbol + wave.reshape([-1 if b == a else 1 for b in range(dim + 1)])
+        symbol *= problem.mesh.volume[0]
+        symbol[(0,) * (dim + 1)] = np.inf
+        self.V, self.inverse = V.astype(dtype), (1 / symbol).astype(dtype)
+
+    def __call__(self, f):
+        """phi (n_cells, N + 1) for the right-hand side f (n_cells, N + 1)."""
+        modes = (f @ self.V).reshape(*self.shape, -1)
+        modes = fft.dctn(modes, axes=self.walls, norm="ortho", overwrite_x=True) if self.walls else modes
+        modes = fft.rfftn(modes, axes=self.periods, overwrite_x=True) if self.periods else modes
+        modes *= self.inverse
+        sizes = [self.shape[a] for a in self.periods]
+        modes = fft.irfftn(modes, s=sizes, axes=self.periods, overwrite_x=True) if self.periods else modes
+        modes = fft.idctn(modes, axes=self.walls, norm="ortho", overwrite_x=True) if self.walls else modes
+        return modes.reshape(len(f), -1) @ self.V.T

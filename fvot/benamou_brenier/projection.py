@@ -1,0 +1,152 @@
+"""The pointwise half of the iteration: project on a + |b|^2 / 2 <= 0, and move the state, in one sweep.
+
+The iteration (Douglas-Rachford, over-relaxed by alpha) has one state z = (z_a, z_b) and its multiplier l >= 0, in the metric
+theta^2 tau m_P a a' + tau omega_{P,s} / 2 b b'. Its projection q = P(z) is
+
+    q_a = z_a - l / theta^2,  q_b = z_b / (1 + l),  l = 0 where z_a + |z_b|^2 / 2 <= 0, else the root l > 0 of
+    g(l) = z_a - l / theta^2 + |z_b|^2 / (2 (1 + l)^2)
+
+which is convex and decreasing: Newton's method cannot fail. Density and momentum are rho = r l and r l q_b. One sweep does
+
+    1. z += alpha (Lambda phi - q)                    with q from the old l
+    2. the new l; then l <- l / kappa and z = q + l (1 / theta^2, q_b): the penalty r grows by kappa, rho stays
+    3. right-hand side += Lambda* (2 q - z)           2 q - z = (z_a - 2 l / theta^2, z_b (1 - l) / (1 + l))
+
+(Benamou, Brenier 2000; Eckstein, Bertsekas 1992 for alpha in (1, 2).) Time runs innermost, so that everything is done for
+all slabs of a patch at once, by vector instructions.
+"""
+import numba
+import numpy as np
+
+NEWTON = 60             # more than any state needs: far below the root, 1 + l grows by half each time
+CLOSE = {4: 3e-4, 8: 1e-8}          # by bytes of a number: the last relative step; the error is its square
+
+
+class State:
+    """z_a, l (n_patches, N) and z_b (n_copies, 2, N) of a `Discretisation`, with the metric's theta; they start at 0.
+
+    dtype : float64 or float32, of the state, of phi and of the right-hand sides
+    """
+
+    def __init__(self, problem, theta, dtype=np.float64):
+        n_steps, real = problem.n_steps, np.dtype(dtype).type
+        self.problem, self.theta, self.dtype = problem, float(theta), np.dtype(dtype)
+        self.z_a, self.l = (np.zeros((problem.n_patches, n_steps), dtype) for _ in range(2))
+        self.z_b = np.zeros((problem.n_copies, 2, n_steps), dtype)
+        mesh, face = problem.mesh, problem.copy_face
+        volume = problem.volume[problem.copy_patch]
+        self._space = (problem.cells, problem.cell_start, problem.copy_start, mesh.left[face].astype(np.int64),
+                       mesh.right[face].astype(np.int64))
+        self._coefficients = tuple(array.astype(dtype) for array in (
+            mesh.volume, mesh.volume / problem.volume[problem.patch] / problem.tau, 1 / mesh.distance[face],
+            problem.weight / (2 * volume), problem.tau / 2 * problem.weight / mesh.distance[face]))
+        self._inverse, self._close = real(self.theta**-2), real(CLOSE[self.dtype.itemsize])
+
+    def start(self, phi, rho, r):
+        """z = P(Lambda phi) + l (1 / theta^2, q_b) with l = rho / r, of phi (n_cells, N + 1) and rho (n_patches, N)."""
+        a, b = self.problem.apply(phi)
+        shift = multiplier(a, self.problem.square(b), self.theta)
+        copy, l = self.problem.copy_patch, rho / r
+        self.l[:] = l
+        self.z_a[:] = a + (l - shift) / self.theta**2
+        self.z_b[:] = b * ((1 + l) / (1 + shift))[copy, None]
+
+    def right_hand_side(self):
+        """Lambda* (2 q - z) (n_cells, N + 1) of the state as it is."""
+        return self.sweep(np.zeros((self.problem.mesh.n_cells, self.problem.n_steps + 1), self.dtype), alpha=0.0)
+
+    def sweep(self, phi, alpha=1.8, kappa=1.0):
+        """Move the state with phi (n_cells, N + 1); Lambda* (2 q - z) (n_cells, N + 1) of the new one.
+
+        alpha : over-relaxation; kappa : by what the penalty r grows
+        """
+        phi, real = self.problem.with_ghosts(phi), self.dtype.type
+        out = np.zeros_like(phi)
+        _sweep(phi, *self._space, *self._coefficients, self._inverse, real(alpha), real(1 / kappa), self._close,
+               self.z_a, self.z_b, self.l, out)
+        return self.problem.to_owners(out)
+
+
+def multiplier(z_a, square, theta):
+    """l >= 0 of each point: 0 where z_a + square / 2 <= 0, else z_a - l / theta^2 + square / (2 (1 + l)^2) = 0.
+
+    z_a, square : arrays of one shape; square = |z_b|^2 >= 0
+    """
+    z_a = np.asarray(z_a, float)
+    l = np.maximum(theta**2 * z_a, 0.0)
+    _newton(z_a.ravel(), np.ravel(square).astype(float), theta**-2, CLOSE[8], l.reshape(-1))
+    return l
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _newton(z_a, square, inverse, close, l):
+    one, half = l.dtype.type(1), l.dtype.type(0.5)
+    zero = one - one
+    for _ in range(NEWTON):
+        far = 0
+        for j in range(len(l)):
+            x = one / (one + l[j])
+            t = square[j] * x * x
+            step = (z_a[j] - l[j] * inverse + half * t) / (inverse + t * x)
+            new = l[j] + step
+            new = new if new > zero else zero
+            far += abs(new - l[j]) > close * new
+            l[j] = new
+        if far == 0:
+            break
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _sweep(phi, cells, cell_start, copy_start, left, right, volume, share, slope, norm, push, inverse, alpha, shrink, close,
+           z_a, z_b, l, out):
+    n = l.shape[1]
+    one = l.dtype.type(1)
+    zero, two = one - one, one + one
+    square, factor, grow = np.empty(n, l.dtype), np.empty(n, l.dtype), np.empty(n, l.dtype)
+    node = np.empty(n + 1, l.dtype)
+    for patch in range(len(l)):
+        za, lp = z_a[patch], l[patch]
+        square[:] = zero
+        for i in range(cell_start[patch], cell_start[patch + 1]):
+            row, part = phi[cells[i]], share[cells[i]]
+            for j in range(n):
+                square[j] += part * (row[j + 1] - row[j])
+        for j in range(n):
+            za[j] += alpha * (square[j] - za[j] + lp[j] * inverse)
+            factor[j] = one / (one + lp[j])
+            square[j] = zero
+        for c in range(copy_start[patch], copy_start[patch + 1]):
+            low, high, s, w = phi[left[c]], phi[right[c]], slope[c], norm[c]
+            first, second = z_b[c, 0], z_b[c, 1]
+            for j in range(n):
+                first[j] += alpha * (s * (high[j] - low[j]) - first[j] * factor[j])
+                second[j] += alpha * (s * (high[j + 1] - low[j + 1]) - second[j] * factor[j])
+                square[j] += w * (first[j] * first[j] + second[j] * second[j])
+        _newton(za, square, inverse, close, lp)
+        for j in range(n):
+            old = lp[j]
+            lp[j] *= shrink
+            za[j] += (lp[j] - old) * inverse
+            grow[j] = (one + lp[j]) / (one + old)
+            factor[j] = (one - lp[j]) / (one + old)
+            square[j] = (za[j] - two * lp[j] * inverse) / inverse
+        for c in range(copy_start[patch], copy_start[patch + 1]):
+            first, second, w = z_b[c, 0], z_b[c, 1], push[c]
+            node[:] = zero
+            for j in range(n):
+                node[j] += w * first[j] * factor[j]
+                first[j] *= grow[j]
+            for j in range(n):
+                node[j + 1] += w * second[j] * factor[j]
+                second[j] *= grow[j]
+            low, high = out[left[c]], out[right[c]]
+            for j in range(n + 1):
+                high[j] += node[j]
+            for j in range(n + 1):
+                low[j] -= node[j]
+        for i in range(cell_start[patch], cell_start[patch + 1]):
+            row, m = out[cells[i]], volume[cells[i]]
+            for j in range(n):
+                row[j] -= m * square[j]
+            for j in range(n):
+                row[j + 1] += m * square[j]

@@ -1,0 +1,528 @@
+"""The parts of the optimal-transport solver: operators, projection, certificates."""
+from functools import partial
+
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.sparse
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from meshes import MESHES
+from mpi4py import MPI
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+
+from fvot import Mesh
+from fvot.benamou_brenier import certificate, operators, solver
+from fvot.benamou_brenier.certificate import lower_bound, upper_bound
+from fvot.benamou_brenier.operators import Discretisation, node_mean, node_weights
+from fvot.benamou_brenier.poisson import CosinePoisson
+from fvot.benamou_brenier.projection import State, multiplier
+
+pytestmark = pytest.mark.ranks
+
+N = 5
+
+
+def noise(mesh, *columns, seed=0):
+    """Numbers (n_cells, *columns) that do not depend on how the mesh is dealt."""
+    values = np.random.default_rng(seed).standard_normal((*columns, mesh.n_cells_global))
+    return np.moveaxis(mesh.scatter(values), -1, 0)
+
+
+def gathered(mesh, u):
+    """(n_cells, k) of all ranks in the file's numbering."""
+    return mesh.gather(u.T).T
+
+
+@pytest.fixture(scope="module")
+def problem(mesh):
+    return Discretisation(mesh, N)
+
+
+# ---- operators ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_adjoint_is_the_adjoint(mesh, problem):
+    rng = np.random.default_rng(mesh.ranks.rank)
+    phi, theta = rng.standard_normal((mesh.n_cells, N + 1)), 1.3
+    a, b = rng.standard_normal((problem.n_patches, N)), rng.standard_normal((problem.n_copies, 2, N))
+    a_phi, b_phi = problem.apply(phi)
+    parts = [problem.tau * theta**2 * (problem.volume[:, None] * a * a_phi),
+             problem.tau / 2 * problem.weight[:, None, None] * b * b_phi]
+    here, there = (mesh.ranks.sum(x) for x in (parts[0].sum() + parts[1].sum(), (phi * problem.adjoint(a, b, theta)).sum()))
+    assert here == pytest.approx(there, abs=1e-14 * mesh.ranks.sum(np.abs(parts[0]).sum() + np.abs(parts[1]).sum()))
+
+
+def test_lambda_is_what_its_definition_says(kind, mesh, problem):
+    phi = noise(mesh, N + 1)
+    a, b = problem.apply(phi)
+    for patch in range(0, problem.n_patches, 7):
+        mine = np.flatnonzero(mesh.patch == mesh.patch[problem.patch == patch][0])
+        mean = (mesh.volume[mine, None] * phi[mine]).sum(axis=0) / mesh.volume[mine].sum()
+        assert_allclose(a[patch], np.diff(mean) * N, rtol=1e-13, atol=1e-13)
+    local = mesh.with_ghosts(phi.T).T
+    for copy in range(0, problem.n_copies, 5):
+        f = problem.copy_face[copy]
+        slope = (local[mesh.right[f]] - local[mesh.left[f]]) / mesh.distance[f]
+        assert_array_equal(b[copy], [slope[:-1], slope[1:]])
+        inside = [cell < mesh.n_cells and problem.patch[cell] == problem.copy_patch[copy]
+                  for cell in (mesh.left[f], mesh.right[f])]
+        weight = mesh.area[f] * (inside[0] * mesh.left_distance[f] + inside[1] * mesh.right_distance[f])
+        assert problem.plain_weight[copy] == pytest.approx(weight, rel=1e-14)
+    total = mesh.ranks.sum((mesh.area * mesh.distance)[:mesh.n_inner][mesh.face_owned[:mesh.n_inner]].sum())
+    assert mesh.ranks.sum(problem.plain_weight.sum()) == pytest.approx(total, rel=1e-13)      # no side is missing
+
+
+def test_normal_equations(mesh, problem):
+    """Lambda* Lambda = theta^2 K_t x Q^T M_P Q + M_t x K_x."""
+    phi, theta = noise(mesh, N + 1), 0.7
+    space = problem.space_operator(phi, np.zeros(N + 1)) * node_weights(N)
+    time = problem.space_operator(phi @ operators.time_stiffness(N), np.ones(N + 1))
+    time -= problem.space_operator(phi @ operators.time_stiffness(N), np.zeros(N + 1))
+    expected = space + theta**2 * time
+    scale = mesh.ranks.max(np.abs(expected).max())
+    assert_allclose(problem.adjoint(*problem.apply(phi), theta), expected, rtol=0, atol=1e-14 * scale)
+
+
+def test_on_any_number_of_ranks(mesh, twin, problem):
+    alone = Discretisation(twin, N)
+    phi, other = noise(mesh, N + 1), noise(twin, N + 1)
+    pairs = [(problem.adjoint(*problem.apply(phi)), alone.adjoint(*alone.apply(other))),
+             (problem.spread(problem.violation(phi)), alone.spread(alone.violation(other)))]
+    for mine, whole in pairs:
+        assert_allclose(gathered(mesh, mine), gathered(twin, whole), rtol=0, atol=1e-12 * np.abs(whole).max())
+
+
+def test_energy_is_the_same_on_faces_and_on_copies(mesh, problem):
+    """sum_n tau_n sum_s M_s |d_s phi|^2 = sum_j tau sum_P m_P rho_P |b|^2."""
+    phi, rho = noise(mesh, N + 1), problem.average(noise(mesh, N, seed=1)**2)
+    n = mesh.n_inner
+    on_faces = problem.mobility(node_mean(rho)) * problem.gradient(phi)**2 * node_weights(N)
+    on_copies = problem.tau * problem.volume[:, None] * rho * problem.square(problem.apply(phi)[1])
+    assert mesh.ranks.sum(on_faces[mesh.face_owned[:n]].sum()) == pytest.approx(mesh.ranks.sum(on_copies.sum()), rel=1e-13)
+
+
+def test_average_and_spread_are_transposed(mesh, problem):
+    u, rho = noise(mesh, 2), problem.average(noise(mesh, 2, seed=1))
+    left = mesh.ranks.sum((problem.volume[:, None] * problem.average(u) * rho).sum())
+    assert left == pytest.approx(mesh.ranks.sum((mesh.volume[:, None] * u * problem.spread(rho)).sum()), abs=1e-12)
+    assert_allclose(problem.masses(rho).sum(axis=0), mesh.integrate(problem.spread(rho).T), atol=1e-13 * mesh.integrate(1.0))
+
+
+def test_constants_and_linear_functions(kind, mesh, problem):
+    a, b = problem.apply(np.ones((mesh.n_cells, N + 1)))
+    assert_array_equal(a, 0)
+    assert_array_equal(b, 0)
+    if kind in ("circle", "torus", "channel", "periodic box"):
+        return
+    slope = np.array([0.8, -0.5, 0.3])[:mesh.dim]
+    phi = 2 * np.linspace(0, 1, N + 1) + (slope @ mesh.center)[:, None]
+    a, b = problem.apply(phi)
+    assert_allclose(a, 2, rtol=1e-12)
+    if mesh.quality().orthogonality_defect > 1e-10:
+        return
+    assert_allclose(b, np.broadcast_to((slope @ mesh.normal[:, problem.copy_face])[:, None, None], b.shape), atol=1e-11)
+    touches = np.zeros(problem.n_patches, bool)
+    touches[problem.patch[mesh.left[mesh.n_inner:]]] = True
+    good = ~touches & (problem.isotropy_defect() < 1e-12)
+    assert_allclose(problem.square(b)[good], slope @ slope, rtol=1e-10)
+
+
+def test_patches_are_isotropic_after_the_correction(kind, mesh, problem):
+    inner = mesh.n_inner
+    whole = np.zeros((problem.n_patches, mesh.dim, mesh.dim))
+    n, w = mesh.normal[:, problem.copy_face], problem.weight
+    np.add.at(whole, problem.copy_patch, (w * n[:, None] * n[None]).transpose(2, 0, 1))
+    n, w = mesh.normal[:, inner:], (mesh.area * mesh.left_distance)[inner:]
+    np.add.at(whole, problem.patch[mesh.left[inner:]], (w * n[:, None] * n[None]).transpose(2, 0, 1))
+    defect = np.linalg.norm(whole / problem.volume[:, None, None] - np.eye(mesh.dim), axis=(1, 2))
+    assert_allclose(problem.isotropy_defect(), defect, atol=1e-13)
+    exact = mesh.ranks.sum(int((defect < 1e-12).sum())) / mesh.ranks.sum(problem.n_patches)
+    assert exact > 0.99 if kind == "ball" else exact == 1        # some patches of the ball have too few faces
+    assert (problem.weight >= operators.FLOOR * problem.plain_weight).all()
+
+
+@pytest.mark.parametrize("name, patches, left", [
+    ("voronoi", "auto", 1e-12), ("voronoi", "none", 0.4), ("honeycomb", "auto", 1e-12), ("ball", "auto", 0.1),
+    ("tetrahedra", "none", 0.8), ("ball", "none", 0.8)])        # four faces cannot meet six conditions
+def test_the_correction_is_needed_and_helps(name, patches, left):
+    mesh = MESHES[name](patches=patches)
+    plain, corrected = (Discretisation(mesh, 1, isotropic=on).isotropy_defect() for on in (False, True))
+    before, after = mesh.ranks.sum(np.array([(plain**2).sum(), (corrected**2).sum()]))
+    assert before > 1e-4 * mesh.n_cells_global / 8
+    assert after <= left**2 * before
+    assert (corrected <= 1.001 * plain + 1e-12).all()
+
+
+def test_impossible_isotropy_keeps_the_weights_positive():
+    normal = np.array([[1.0, 0.999, 1.0], [0.0, np.sqrt(1 - 0.999**2), 0.0]])
+    weight, patch, target = np.array([1.0, 2, 3]), np.array([0, 0, 1]), np.stack([np.eye(2), 3 * np.eye(2)])
+    corrected = operators.isotropic_weights(weight, normal, patch, target)
+    assert (corrected >= operators.FLOOR * weight).all()
+    assert corrected[2] == pytest.approx(3)           # e_y cannot be had, e_x is right already
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 7])
+def test_time_basis(n_steps):
+    V, eigenvalue = operators.time_basis(n_steps)
+    K, M = operators.time_stiffness(n_steps), np.diag(node_weights(n_steps))
+    assert_allclose(V.T @ M @ V, np.eye(n_steps + 1), atol=1e-14)
+    assert_allclose(K @ V, M @ V * eigenvalue, atol=1e-13 * n_steps**2)
+
+
+# ---- projection --------------------------------------------------------------------------------------------------------
+
+SIZES = st.floats(-1e4, 1e4)
+
+
+@given(SIZES, st.floats(0, 1e8), st.floats(0.01, 100))
+def test_the_multiplier_is_the_root(z_a, square, theta):
+    def g(l):
+        return z_a - l / theta**2 + square / (2 * (1 + l)**2)
+
+    l = float(multiplier(np.array([z_a]), np.array([square]), theta)[0])
+    if g(0) <= 0:
+        assert l == 0
+    else:
+        top = theta**2 * max(z_a, 0) + (theta**2 * square / 2)**(1 / 3) + 1
+        expected = scipy.optimize.brentq(g, 0, 2 * top, xtol=1e-14 * top, rtol=1e-14)
+        slack = 1e-14 * theta**2 * (abs(z_a) + square / 2)          # round-off of g
+        assert l == pytest.approx(expected, rel=1e-12, abs=slack)
+
+
+@given(st.lists(SIZES, min_size=4, max_size=4), st.lists(SIZES, min_size=4, max_size=4), st.floats(0.1, 10))
+def test_the_projection_is_the_nearest_point(z, other, theta):
+    """<z - q, p - q> <= 0 for all p with p_a + |p_b|^2 / 2 <= 0, and q is such a point."""
+    (z_a, *z_b), (p_a, *p_b) = z, other
+    z_b, p_b = np.array(z_b) / 100, np.array(p_b) / 100
+    l = float(multiplier(np.array([z_a]), np.array([z_b @ z_b]), theta)[0])
+    q_a, q_b = z_a - l / theta**2, z_b / (1 + l)
+    scale = abs(z_a) + z_b @ z_b + 1
+    assert q_a + q_b @ q_b / 2 <= 1e-12 * scale
+    p_a = min(p_a, -p_b @ p_b / 2)
+    product = theta**2 * (z_a - q_a) * (p_a - q_a) + (z_b - q_b) @ (p_b - q_b)
+    assert product <= 1e-11 * (theta**2 * scale + 1) * (scale + abs(p_a) + p_b @ p_b)
+
+
+def swept(problem, state, phi, theta, alpha, kappa):
+    """One sweep by the formulas, on the arrays of a state: (z_a, z_b, l, right-hand side)."""
+    a, b = problem.apply(phi)
+    copy = problem.copy_patch
+    z_a = state.z_a + alpha * (a - state.z_a + state.l / theta**2)
+    z_b = state.z_b + alpha * (b - state.z_b / (1 + state.l)[copy, None])
+    l = multiplier(z_a, problem.square(z_b), theta)
+    q_a, q_b = z_a - l / theta**2, z_b / (1 + l)[copy, None]
+    l = l / kappa
+    z_a, z_b = q_a + l / theta**2, q_b * (1 + l)[copy, None]
+    return z_a, z_b, l, problem.adjoint(2 * q_a - z_a, 2 * q_b - z_b, theta)
+
+
+def test_the_sweep_is_its_formulas(mesh, problem):
+    theta, phi = 1.4, noise(mesh, 4, N + 1, seed=2)
+    state = State(problem, theta)
+    state.start(phi[:, 0], problem.average(noise(mesh, N, seed=3)**2), 2.0)
+    for step, (alpha, kappa) in enumerate([(1.0, 1.0), (1.8, 1.1), (1.8, 1.3)], 1):
+        expected = swept(problem, state, phi[:, step], theta, alpha, kappa)
+        rhs = state.sweep(phi[:, step], alpha, kappa)
+        for mine, other in zip((state.z_a, state.z_b, state.l, rhs), expected):
+            assert_allclose(mine, other, rtol=0, atol=1e-14 * max(1, np.abs(other).max(initial=0)))
+        assert_allclose(state.right_hand_side(), rhs, rtol=0, atol=1e-13 * np.abs(rhs).max())
+
+
+def test_single_precision_does_the_same(mesh, problem):
+    phi, rho, states = noise(mesh, 3, N + 1), problem.average(noise(mesh, N, seed=3)**2), []
+    for dtype in (np.float64, np.float32):
+        state = State(problem, 1.2, dtype)
+        state.start(phi[:, 0], rho, 3.0)
+        rhs = [state.sweep(phi[:, k].astype(dtype), 1.8, 1.2) for k in (1, 2)][-1]
+        assert {state.z_a.dtype, state.z_b.dtype, state.l.dtype, rhs.dtype} == {np.dtype(dtype)}
+        states.append((state.z_a, state.z_b, state.l, rhs))
+    for double, single in zip(*states):
+        assert_allclose(single, double, rtol=0, atol=1e-5 * np.abs(double).max(initial=0))
+
+
+def test_a_start_keeps_density_and_slope(mesh, problem):
+    phi, rho = noise(mesh, N + 1), problem.average(noise(mesh, N, seed=3)**2)
+    phi -= np.linspace(0, 1, N + 1) * mesh.ranks.max(problem.violation(phi).max())
+    state = State(problem, 0.9)
+    state.start(phi, rho, 5.0)
+    a, b = problem.apply(phi)          # feasible: the projection leaves it alone
+    assert_allclose(state.z_a - rho / 5 / 0.9**2, a, atol=1e-13 * np.abs(a).max(initial=1))
+    assert_allclose(state.z_b / (1 + rho / 5)[problem.copy_patch, None], b, atol=1e-13 * np.abs(b).max(initial=1))
+
+
+# ---- certificates ------------------------------------------------------------------------------------------------------
+
+SOME = ["interval", "rectangle", "torus", "box", "triangles", "voronoi", "honeycomb", "two_rooms"]
+PARTS = {}
+
+
+def part(name, n_steps=3):
+    """The problem on that mesh, made once."""
+    if (name, n_steps) not in PARTS:
+        PARTS[name, n_steps] = Discretisation(MESHES[name](), n_steps)
+    return PARTS[name, n_steps]
+
+
+def densities(problem, seed, power=2):
+    """Two densities (n_cells,) of equal mass, zero in many cells."""
+    rho = np.maximum(noise(problem.mesh, 2, seed=seed), 0)**power
+    return (rho / problem.mesh.integrate(rho.T)).T
+
+
+@pytest.mark.parametrize("name", SOME)
+@given(seed=st.integers(0, 1000), size=st.sampled_from([0.0, 0.01, 0.3, 3.0]), power=st.sampled_from([0, 1, 8]))
+@settings(max_examples=6)
+def test_bounds_are_in_order(name, seed, size, power):
+    problem = part(name)
+    mesh = problem.mesh
+    rho0, rho1 = densities(problem, seed)
+    phi = size * noise(mesh, problem.n_steps + 1, seed=seed + 1)
+    rho = problem.average(np.maximum(noise(mesh, problem.n_steps, seed=seed + 2), 0)**power)
+    lower, upper = lower_bound(problem, phi, rho0, rho1), upper_bound(problem, rho, rho0, rho1)
+    assert lower.cost <= upper.cost
+    assert upper.residual < 1e-14
+    assert mesh.ranks.max(problem.violation(lower.phi).max()) <= 1e-12 * (1 + size**2 / mesh.ranks.min(mesh.distance.min())**2)
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_the_lower_bound_shifts_every_slab_by_what_it_needs(name):
+    problem = part(name)
+    rho0, rho1 = densities(problem, 4)
+    phi = noise(problem.mesh, problem.n_steps + 1, seed=2)
+    expected = lower_bound(problem, phi, rho0, rho1)
+    for shift in (np.array([0, 5, 7, 9]), np.array([3, -90, -95, -200])):
+        shifted = lower_bound(problem, phi + shift, rho0, rho1)
+        assert shifted.cost == pytest.approx(expected.cost, rel=1e-11)
+        assert_allclose(shifted.phi - shifted.phi[:, :1], expected.phi - expected.phi[:, :1], atol=1e-9)
+    worst = problem.mesh.ranks.max(problem.violation(expected.phi).max(axis=0))
+    assert_allclose(worst, 0, atol=1e-11 * (1 + np.abs(expected.phi).max()))         # no slab has room left
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_the_flux_obeys_the_continuity_equation(name, ranks):
+    problem = part(name)
+    mesh, n = problem.mesh, problem.mesh.n_inner
+    rho0, rho1 = densities(problem, 5)
+    rho = problem.average(noise(mesh, problem.n_steps, seed=6)**2)
+    upper = upper_bound(problem, rho, rho0, rho1, rtol=1e-2)
+    path = np.concatenate([rho0[:, None], problem.spread(upper.rho), rho1[:, None]], axis=1)
+    for node, tau in enumerate(node_weights(problem.n_steps)):
+        flux = np.append(upper.flux[:, node], np.zeros(mesh.n_faces - n))
+        change = np.diff(path)[:, node] + tau * mesh.divergence(flux)
+        assert ranks.max(np.abs(mesh.volume * change).max()) < 1e-14
+    assert_array_equal(problem._face_exchange()(upper.flux.T.copy()).T, upper.flux)       # the same from both sides
+    assert (upper.rho >= 0).all()
+    M = problem.mobility(node_mean(upper.rho))
+    energy = (mesh.distance[:n, None]**2 * upper.flux**2 / M * node_weights(problem.n_steps))[mesh.face_owned[:n]]
+    assert upper.cost == pytest.approx(ranks.sum(energy.sum()), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["rectangle", "voronoi", "box"])
+def test_the_flux_is_the_best_one(name):
+    """No solve does better than a sharp one, and a rough one is not much dearer."""
+    problem = part(name)
+    rho0, rho1 = densities(problem, 8)
+    rho = problem.average(noise(problem.mesh, problem.n_steps, seed=9)**2)
+    rough, usual, sharp = (upper_bound(problem, rho, rho0, rho1, rtol=rtol, epsilons=(1e-2,)).cost
+                           for rtol in (1e-1, 1e-5, 1e-12))
+    assert sharp <= usual * (1 + 1e-12)
+    assert usual == pytest.approx(sharp, rel=1e-7)
+    assert sharp <= rough < 2 * sharp
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_bounds_do_not_depend_on_ranks(name, ranks):
+    problem = part(name)
+    alone = Discretisation(MESHES[name](comm=ranks.comm.Split(ranks.rank)), problem.n_steps)
+    found = []
+    for each in problem, alone:
+        rho0, rho1 = densities(each, 3)
+        phi, rho = noise(each.mesh, 4, seed=1), each.average(noise(each.mesh, 3, seed=2)**2)
+        found.append((lower_bound(each, phi, rho0, rho1).cost, upper_bound(each, rho, rho0, rho1, rtol=1e-10).cost))
+    assert found[0] == pytest.approx(found[1], rel=1e-9)
+
+
+def best_on_a_line(problem, rho0, rho1):
+    """min over rho of the primal, by scipy: in one dimension rho alone fixes the flux. One rank only."""
+    mesh, N, n = problem.mesh, problem.n_steps, problem.mesh.n_cells
+    tau = node_weights(N)
+
+    def cost(x):
+        rho = x.reshape(n, N)
+        loss = -mesh.volume[:, None] * np.diff(np.concatenate([rho0[:, None], rho, rho1[:, None]], axis=1))
+        flux = np.cumsum(loss, axis=0)[:-1] / tau
+        rho = node_mean(rho)
+        M = mesh.volume[0] / 2 * (rho[:-1] + rho[1:])
+        return (mesh.volume[0]**2 * flux**2 / M * tau).sum()
+
+    mass = scipy.optimize.LinearConstraint(np.kron(mesh.volume, np.eye(N)), 1, 1)
+    start = np.full(n * N, 1 / mesh.volume.sum())
+    best = scipy.optimize.minimize(cost, start, method="SLSQP", bounds=[(1e-9, None)] * n * N, constraints=mass,
+                                   options=dict(ftol=1e-13, maxiter=1000))
+    assert best.success
+    return best.fun, best.x.reshape(n, N)
+
+
+def test_bounds_enclose_the_optimum_found_otherwise():
+    problem = Discretisation(Mesh.interval(0, 2, 8, comm=MPI.COMM_SELF), 4)
+    x = problem.mesh.center[0]
+    rho0, rho1 = (problem.mesh.density(rho) for rho in (0.2 + (x < 0.8), 0.1 + x**2))
+    cost, rho = best_on_a_line(problem, rho0, rho1)
+    upper = upper_bound(problem, rho, rho0, rho1, epsilons=(1e-9,))
+    assert upper.cost == pytest.approx(cost, rel=1e-7)
+    lower, upper = iterated(problem, rho0, rho1, 800)
+    assert lower.cost <= cost * (1 + 1e-7)
+    assert cost <= upper.cost * (1 + 1e-7)
+    assert upper.cost - lower.cost < 1e-6 * cost
+
+
+def iterated(problem, rho0, rho1, n_iterations, r=1.0, dtype=np.float64):
+    """Both bounds after that many iterations, with a dense matrix for the equation of phi. One rank only."""
+    N, n = problem.n_steps, problem.mesh.n_cells
+    theta = 1.0
+    unit = np.eye(n * (N + 1)).reshape(-1, n, N + 1)
+    matrix = np.array([problem.adjoint(*problem.apply(phi), theta).ravel() for phi in unit])
+    inverse = np.linalg.pinv(matrix, 1e-12, True)
+    state, source, kappa = State(problem, theta, dtype), problem.source(rho0, rho1), 100**(1 / n_iterations)
+    rhs = state.right_hand_side()
+    for _ in range(n_iterations):
+        phi = (inverse @ (rhs + source / r).ravel()).reshape(n, N + 1)
+        rhs, r = state.sweep(phi.astype(dtype), 1.8, kappa), r * kappa
+    return lower_bound(problem, phi, rho0, rho1), upper_bound(problem, r * state.l, rho0, rho1)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: Mesh.rectangle((0, 0), (1, 1), (5, 4), comm=MPI.COMM_SELF),
+    lambda: Mesh.rectangle((0, 0), (1, 1), (6, 4), periodic=True, comm=MPI.COMM_SELF),
+    lambda: Mesh.voronoi((0, 0), (1, 1), 40, comm=MPI.COMM_SELF),
+    lambda: Mesh.triangles((0, 0), (1, 1), 3, comm=MPI.COMM_SELF),
+    lambda: Mesh.box((0, 0, 0), (1, 1, 1), (3, 3, 3), comm=MPI.COMM_SELF)],
+    ids=["rectangle", "torus", "voronoi", "triangles", "box"])
+def test_bounds_meet(make):
+    """The iteration closes the gap between two bounds that know nothing of each other: both, and the sweep, are right."""
+    problem = Discretisation(make(), 4)
+    x = problem.mesh.center
+    rho0, rho1 = (problem.mesh.density(rho) for rho in (1 + 0.5 * np.cos(3 * x[0]), 1 + 0.5 * np.sin(3 * x[-1])))
+    lower, upper = iterated(problem, rho0, rho1, 300)
+    assert lower.cost <= upper.cost
+    assert upper.cost - lower.cost < 1e-4 * upper.cost
+
+
+def test_pieces_of_the_mesh_move_on_their_own():
+    """Two islands: each has its own mass and its own shift."""
+    line = np.linspace(0, 1, 9)
+    points = np.concatenate([line, line + 3])[None]
+    cells = np.concatenate([np.arange(8), 9 + np.arange(8)])
+    mesh = Mesh.from_cells(points, [("line", np.stack([cells, cells + 1], axis=1))], comm=MPI.COMM_SELF)
+    problem = Discretisation(mesh, 4)
+    assert problem.n_components == 2
+    x = mesh.center[0]
+    west = x < 2
+    rho0 = np.where(west, 1 + 0.3 * np.cos(np.pi * x), 2.0)
+    rho1 = np.where(west, 1 - 0.3 * np.cos(np.pi * x), 2.0)
+    lower, upper = iterated(problem, rho0, rho1, 300)
+    alone = Discretisation(Mesh.interval(0, 1, 8, comm=MPI.COMM_SELF), 4)
+    lower_alone, upper_alone = iterated(alone, rho0[west], rho1[west], 300)
+    assert lower.cost == pytest.approx(lower_alone.cost, rel=1e-3)
+    assert upper.cost == pytest.approx(upper_alone.cost, rel=1e-3)
+    assert lower.cost <= upper.cost
+
+
+@pytest.mark.parametrize("make", [
+    partial(Mesh.interval, 0, 1, 1), partial(Mesh.interval, 0, 1, 2), partial(Mesh.interval, 0, 1, 3, periodic=True),
+    partial(Mesh.rectangle, 0, 1, (1, 2)), partial(Mesh.rectangle, 0, 1, (3, 1), periodic=(True, False))])
+@pytest.mark.parametrize("n_steps", [1, 2])
+def test_the_smallest_meshes(make, n_steps):
+    problem = Discretisation(make(comm=MPI.COMM_SELF), n_steps)
+    n = problem.mesh.n_cells
+    rho0, rho1 = np.full(n, 1.0), 1 + np.linspace(-0.5, 0.5, n) * (n > 1)
+    phi, rho = np.random.default_rng(0).standard_normal((n, n_steps + 1)), np.zeros((n, n_steps))
+    lower, upper = lower_bound(problem, phi, rho0, rho1), upper_bound(problem, rho, rho0, rho1)
+    assert lower.cost <= upper.cost < 1
+    assert (upper.cost > 0) == (n > 1)
+    assert upper.residual < 1e-15
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_a_density_of_any_mass_will_do(name):
+    """Slabs without mass, with too much of it, or in single precision."""
+    problem = part(name)
+    rho0, rho1 = densities(problem, 4)
+    rho = problem.average(noise(problem.mesh, problem.n_steps, seed=2)**2)
+    expected = upper_bound(problem, rho, rho0, rho1)
+    assert upper_bound(problem, rho * [1e-30, 1, 1e30], rho0, rho1).cost == pytest.approx(expected.cost, rel=1e-9)
+    single = upper_bound(problem, rho.astype(np.float32), rho0, rho1)
+    assert single.cost == pytest.approx(expected.cost, rel=1e-4)
+    assert single.residual < 1e-14
+    empty = upper_bound(problem, rho * [0, 1, -1], rho0, rho1)
+    assert empty.residual < 1e-14
+    assert np.isfinite(empty.cost)
+
+
+@given(st.integers(2, 30), st.integers(0, 10000))
+def test_a_tree_sends_everything_to_its_root(n, seed):
+    rng = np.random.default_rng(seed)
+    left, right = np.sort(rng.integers(0, n, (2, 3 * n)), axis=0)
+    left, right = left[left < right], right[left < right]
+    mobility, missing = rng.random(len(left)), rng.standard_normal(n)
+    flux = certificate._along_trees(left, right, mobility[None], missing[None].copy())[0]
+    residual = missing - np.bincount(left, flux, n) + np.bincount(right, flux, n)
+    count, piece = connected_components(scipy.sparse.coo_matrix((np.ones(len(left)), (left, right)), (n, n)))
+    assert (np.abs(residual) > 1e-12).sum() <= count
+    assert_allclose(np.bincount(piece, residual), np.bincount(piece, missing), atol=1e-12)
+    pair, number = np.unique(left * n + right, return_inverse=True)
+    widest = np.zeros(len(pair))
+    np.maximum.at(widest, number, mobility)
+    tree = minimum_spanning_tree(scipy.sparse.coo_matrix((2 - widest, np.divmod(pair, n)), (n, n)))
+    assert mobility[flux != 0].sum() == pytest.approx(2 * tree.nnz - tree.sum(), abs=1e-9)
+
+
+# ---- a first driver ----------------------------------------------------------------------------------------------------
+
+
+def waves(n):
+    """Densities (n n,), products of cosines on the unit square; W2^2 = 0.0798987281."""
+    def cells(amount, k):
+        x = np.linspace(0, 1, n + 1)
+        return 1 + n * amount * np.diff(np.sin(k * np.pi * x)) / (k * np.pi)
+    return [np.outer(cells(a, 2), cells(b, 1)).ravel() for a, b in ((0.7, 0.5), (-0.7, -0.6))]
+
+
+@pytest.mark.parametrize("n, error", [(32, 1.544e-3), (64, 3.929e-4)])
+def test_error_of_the_mesh(n, error):
+    """The discrete W2^2 is known: its error falls by 4 with half the cell size, and both bounds are near it."""
+    mesh = Mesh.rectangle((0, 0), (1, 1), (n, n), comm=MPI.COMM_SELF)
+    bounds = solver.solve(mesh, *waves(n), n // 2, 60)
+    assert bounds.lower.cost <= bounds.upper.cost
+    assert bounds.upper.cost / 0.0798987281 - 1 == pytest.approx(error, abs=5e-6)
+    assert bounds.lower.cost / 0.0798987281 - 1 == pytest.approx(error, abs=5e-5)
+    assert bounds.upper.residual < 1e-13
+
+
+def test_single_precision_certifies_too():
+    mesh = Mesh.rectangle((0, 0), (1, 1), (32, 32), comm=MPI.COMM_SELF)
+    bounds = solver.solve(mesh, *waves(32), 16, 60, dtype=np.float32)
+    assert bounds.lower.cost <= bounds.upper.cost < bounds.lower.cost * 1.0005
+
+
+@pytest.mark.parametrize("make", [
+    partial(Mesh.interval, 0, 2, 24), partial(Mesh.box, (0, 0, 0), (1, 1, 0.5), (16, 16, 8)),
+    partial(Mesh.interval, 0, 1, 32, periodic=True), partial(Mesh.rectangle, 0, 1, (16, 16), periodic=(False, True))],
+    ids=["interval", "box", "circle", "channel"])
+def test_the_driver_on_other_meshes(make):
+    mesh = make(comm=MPI.COMM_SELF)
+    rho0, rho1 = (mesh.density(lambda x, at=at: 0.1 + np.exp(-30 * (x[0] - at)**2)) for at in (0.3, 0.7))
+    bounds = solver.solve(mesh, rho0, rho1, 8, 60)
+    assert bounds.lower.cost <= bounds.upper.cost < bounds.lower.cost * 1.01
+    assert any(mesh.block.periodic) or solver.gelbrich(mesh, rho0, rho1) <= bounds.upper.cost
+
+
+@pytest.mark.parametrize("name", ["interval", "circle", "rectangle", "torus", "channel", "box", "periodic box"])
+def test_cosine_solves(name):
+    mesh = MESHES[name](comm=MPI.COMM_SELF)
+    problem, theta, f = Discretisation(mesh, N), 1.3, noise(mesh, N + 1)
+    f -= f.mean()
+    phi = CosinePoisson(problem, theta)(f)
+    assert_allclose(problem.adjoint(*problem.apply(phi), theta), f, atol=1e-12 * np.abs(f).max())
