@@ -160,6 +160,8 @@ class DriftDiffusion:
                     with mesh.ranks.together():
                         U[faces] -= mesh.area[faces] * (f(mesh.center[:, here] + distance * normal, t) - V[here]) / distance
                 continue
+            if self._V.constant:
+                continue
             mesh.ranks.check(f is not None, f"potential is given by cell values, which do not tell its slope at boundary "
                              f"{name!r}: give a function, or fvot.dirichlet there")
             step = 1e-3 * mesh.volume[here] / mesh.area[faces]
