@@ -412,3 +412,15 @@ def test_levels_of_a_disconnected_mesh_and_its_partition():
                           [("quad", np.concatenate([cells[0][1], cells[0][1] + points.shape[1]]))])
     assert two.integrate(np.ones(two.n_cells)) == pytest.approx(2, rel=1e-13)
     assert_array_equal(two.with_ghosts(two.cell_id[:two.n_cells]), two.cell_id)
+
+
+def test_faces_between_ranks_and_periodic_ones_hear_from_their_other_side(mesh):
+    """Each side says which cells it sees, and whether its own cell is the left one: the other side says the contrary."""
+    n = mesh.n_inner
+    left, right = mesh.cell_id[mesh.left[:n]], mesh.cell_id[mesh.right[:n]]
+    said = np.zeros((3, mesh.n_faces))
+    said[:, :n] = left, right, mesh.left[:n] < mesh.n_cells
+    heard = mesh.face_exchange(said, np.full_like(said, -1))[:, :n]
+    shared = np.maximum(mesh.left[:n], mesh.right[:n]) >= mesh.n_cells
+    assert (heard[:2, shared] == said[:2, :n][:, shared]).all()
+    assert (heard[2, shared] == 1 - said[2, :n][shared]).all() and (heard[:, ~shared] == -1).all()

@@ -351,7 +351,10 @@ class Mesh:
         owner = self.ghost_owner[far[shared] - self.n_cells]
         key = np.stack([self.cell_id[self.right[shared]], self.cell_id[self.left[shared]]])
         lists = {q: shared[owner == q][np.lexsort(key[:, owner == q])] for q in np.unique(owner)}
-        return parallel.Exchange(self.ranks, lists, lists)
+        other = dict(lists)
+        if self.ranks.rank in lists:         # a periodic face is there twice: the two copies stand side by side
+            other[self.ranks.rank] = lists[self.ranks.rank].reshape(-1, 2)[:, ::-1].ravel()
+        return parallel.Exchange(self.ranks, lists, other)
 
     def __repr__(self):
         return f"<fvot.Mesh: {self.n_cells_global} cells in {self.dim}D on {self.ranks.size} rank{'s' * (self.ranks.size > 1)}>"
