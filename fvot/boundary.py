@@ -2,6 +2,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from .errors import InputError
 from .functions import function
 
@@ -35,6 +37,18 @@ class _Outflow:
 
 
 outflow = _Outflow()
+
+
+def densities(mesh, given, t):
+    """The density that `conditions` give at each boundary face (n_faces - n_inner,), at its middle; 0 on walls. Collective."""
+    density = np.zeros(mesh.n_faces)
+    with mesh.ranks.together():
+        for name, function_of_place in given:
+            faces = mesh.boundary[name]
+            density[faces] = function_of_place(mesh.face_center[:, faces], t)
+            if (density[faces] < 0).any():
+                raise InputError(f"the density at boundary {name!r} is {density[faces].min()}: it must be at least 0")
+    return density[mesh.n_inner:]
 
 
 def conditions(boundary, names):

@@ -15,7 +15,7 @@ import warnings
 import numba
 import numpy as np
 
-from .boundary import conditions
+from .boundary import conditions, densities
 from .errors import InputError
 from .evolution import check_step, check_times, is_number, ledger_of
 from .flows import cell_velocity
@@ -58,7 +58,7 @@ class ContinuityEquation:
         for name, _ in self._conditions:
             self._walls[mesh.boundary[name]] = False
         self._prepared, self._known = None, (None, None)
-        self._entering = self._densities_at_boundary(0.0)
+        self._entering = densities(mesh, self._conditions, 0.0)
         self._say_if_walls_are_crossed()
 
     # ---- running -----------------------------------------------------------------------------------------------------
@@ -188,19 +188,8 @@ class ContinuityEquation:
     def _advance(self, rho, now, tau, count):
         self._prepare(now, tau)
         if any(density.depends_on_time for _, density in self._conditions):
-            self._entering = self._densities_at_boundary(now + tau / 2)
+            self._entering = densities(self.mesh, self._conditions, now + tau / 2)
         return self._scheme.step(rho, self._entering, count)
-
-    def _densities_at_boundary(self, t):
-        """Density of what enters through each boundary face (n_faces - n_inner,), taken at the middle of the face."""
-        entering = np.zeros(self.mesh.n_faces)
-        with self.mesh.ranks.together():
-            for name, density in self._conditions:
-                faces = self.mesh.boundary[name]
-                entering[faces] = density(self.mesh.face_center[:, faces], t)
-                if (entering[faces] < 0).any():
-                    raise InputError(f"the density at boundary {name!r} is {entering[faces].min()}: it must be at least 0")
-        return entering[self.mesh.n_inner:]
 
     # ---- input and accounts ------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .boundary import conditions, dirichlet
+from .boundary import conditions, densities, dirichlet
 from .errors import InputError
 from .fluxes import muscl
 from .functions import function
@@ -103,15 +103,8 @@ class DriftDiffusion:
         return Rates(self.layout, a, b, self._minus_log_gibbs(D, V))
 
     def entering(self, t=0.0):
-        """The given density at each boundary face (n_faces - n_inner,), at the middle of the face; 0 on walls."""
-        mesh, density = self.mesh, np.zeros(self.mesh.n_faces)
-        with mesh.ranks.together():
-            for name, given in self._conditions:
-                faces = mesh.boundary[name]
-                density[faces] = given(mesh.face_center[:, faces], t)
-                if (density[faces] < 0).any():
-                    raise InputError(f"the density at boundary {name!r} is {density[faces].min()}: it must be at least 0")
-        return density[mesh.n_inner:]
+        """The given density at each boundary face (n_faces - n_inner,)."""
+        return densities(self.mesh, self._conditions, t)
 
     def _resistance(self, D):
         """d_s / D_s of the inner faces: the sum of both sides' distance / D, hence the harmonic mean."""

@@ -60,8 +60,8 @@ def _check_balance(mesh, source, rates):
 
 def laplacian(mesh):
     """This rank's rows (CSR, columns numbered as PETSc does) of the matrix of sum_s |s| / d_s (u_K - u_L)."""
-    n, start = mesh.n_inner, _first_row(mesh)
-    number = mesh.with_ghosts(start + np.arange(mesh.n_cells))
+    n = mesh.n_inner
+    number = mesh.with_ghosts(mesh.first_row + np.arange(mesh.n_cells))
     t = mesh.area[:n] / mesh.distance[:n]
     left, right = mesh.left[:n], mesh.right[:n]
     rows = np.concatenate([left, left, right, right])
@@ -69,11 +69,6 @@ def laplacian(mesh):
     own = rows < mesh.n_cells
     return sparse.csr_matrix((np.concatenate([t, -t, t, -t])[own], (rows[own], columns[own])),
                              (mesh.n_cells, mesh.n_cells_global))
-
-
-def _first_row(mesh):
-    counts = mesh.ranks.all_gather(np.array([mesh.n_cells]))
-    return int(counts[:mesh.ranks.rank].sum())
 
 
 def conserve(mesh, U, divergence):

@@ -89,8 +89,6 @@ class Layout:
     def __init__(self, mesh):
         self.mesh, self.stencil = mesh, Stencil(mesh)
         self.found_scale = None                # (rates, the last `_found_scale`): other rates, a little later, may use it
-        counts = mesh.ranks.all_gather(np.array([mesh.n_cells]))
-        self.first_row = int(counts[:mesh.ranks.rank].sum())
 
     def matrix(self, rates, s, order=None, scale=None):
         """|K| + s A as this rank's rows (CSR, global columns); cells in the given order, columns times scale (n_cells,)."""
@@ -98,7 +96,7 @@ class Layout:
         order = np.arange(n) if order is None else order
         position = np.empty(n, np.int64)
         position[order] = np.arange(n)
-        number = mesh.with_ghosts(self.first_row + position)
+        number = mesh.with_ghosts(mesh.first_row + position)
         scale = np.ones(mesh.n_local) if scale is None else mesh.with_ghosts(scale)
         start = np.zeros(n + 1, np.int32)
         column, value = np.empty(len(t.face) + n, np.int32), np.empty(len(t.face) + n)

@@ -312,7 +312,7 @@ def test_the_flux_obeys_the_continuity_equation(name, ranks):
         flux = np.append(upper.flux[:, node], np.zeros(mesh.n_faces - n))
         change = np.diff(path)[:, node] + tau * mesh.divergence(flux)
         assert ranks.max(np.abs(mesh.volume * change).max()) < 1e-14
-    assert_array_equal(problem._face_exchange()(upper.flux.T.copy()).T, upper.flux)       # the same from both sides
+    assert_array_equal(problem.mesh.face_exchange(upper.flux.T.copy()).T, upper.flux)       # the same from both sides
     assert (upper.rho >= 0).all()
     M = problem.mobility(node_mean(upper.rho))
     energy = (mesh.distance[:n, None]**2 * upper.flux**2 / M * node_weights(problem.n_steps))[mesh.face_owned[:n]]

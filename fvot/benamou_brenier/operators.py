@@ -124,24 +124,9 @@ class Discretisation:
         self.left_weight[left] = self.weight[left_copy]
         self.right_weight[right] = np.where(inside[right] == right_copy, 0, self.weight[right_copy])
         mine = self.left_weight + self.right_weight
-        theirs = self._face_exchange()(mine, into=np.zeros(n))
+        theirs = self.mesh.face_exchange(mine, into=np.zeros(n))
         far_left, far_right = self.mesh.left[:n] >= self.mesh.n_cells, self.mesh.right[:n] >= self.mesh.n_cells
         self.left_weight[far_left], self.right_weight[far_right] = theirs[far_left], theirs[far_right]
-
-    def _face_exchange(self):
-        """Each end of a face that two ranks share, or that a period joins, sends its value to the other end."""
-        mesh, n = self.mesh, self.mesh.n_inner
-        ends, lists = np.stack([mesh.left[:n], mesh.right[:n]]), []
-        for far in (1, 0):                        # faces whose left cell is ours, then those whose right cell is
-            faces = np.flatnonzero(ends[far] >= mesh.n_cells)
-            owner = mesh.ghost_owner[ends[far, faces] - mesh.n_cells]
-            key = mesh.cell_id[ends[:, faces]]
-            order = np.lexsort(key)
-            lists.append({q: faces[order][owner[order] == q] for q in np.unique(owner)})
-        none = np.empty(0, np.intp)
-        both = {q: [part.get(q, none) for part in lists] for q in {*lists[0], *lists[1]}}
-        return Exchange(mesh.ranks, {q: np.concatenate(pair) for q, pair in both.items()},
-                        {q: np.concatenate(pair[::-1]) for q, pair in both.items()})
 
     def _prepare_adjoint(self):
         mesh, n_copies = self.mesh, self.n_copies

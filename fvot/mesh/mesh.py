@@ -329,6 +329,12 @@ class Mesh:
         return _frozen(self.left < self.n_cells)
 
     @cached_property
+    def first_row(self):
+        """The number of this rank's first cell where cells are counted rank by rank, as PETSc numbers rows."""
+        counts = self.ranks.all_gather(np.array([self.n_cells]))
+        return int(counts[:self.ranks.rank].sum())
+
+    @cached_property
     def _bounds(self):
         """The corners (2, dim) of the bounding box of the whole mesh."""
         return _frozen(np.stack([self.ranks.min(self.points.min(axis=1)), self.ranks.max(self.points.max(axis=1))]))
