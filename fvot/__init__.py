@@ -1,4 +1,5 @@
 """fvot: densities in motion on meshes."""
+from .benamou_brenier import BenamouBrenier, Geodesic
 from .boundary import dirichlet, inflow, outflow
 from .continuity import ContinuityEquation
 from .drift_diffusion import cell_mean
@@ -12,6 +13,6 @@ from .parallel import say
 from .result import Result
 from .run import run
 
-__all__ = ["ContinuityEquation", "ConvergenceError", "FokkerPlanck", "InputError", "Mesh", "MeshError", "Result", "cell_mean",
-           "central", "dirichlet", "inflow", "info", "muscl", "outflow", "potential_flow", "run", "say", "scharfetter_gummel",
-           "square_root", "upwind"]
+__all__ = ["BenamouBrenier", "ContinuityEquation", "ConvergenceError", "FokkerPlanck", "Geodesic", "InputError", "Mesh",
+           "MeshError", "Result", "cell_mean", "central", "dirichlet", "inflow", "info", "muscl", "outflow", "potential_flow",
+           "run", "say", "scharfetter_gummel", "square_root", "upwind"]

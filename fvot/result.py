@@ -1,25 +1,11 @@
-"""`Result`: what an evolution returns."""
+"""`Result`: what an evolution returns; and how what moves on a mesh is written and drawn."""
 from dataclasses import dataclass
 
 import numpy as np
 
 
-@dataclass(frozen=True)
-class Result:
-    """A density at the recorded times.
-
-    mesh : the `Mesh` that it lives on
-    t : (n_times,) recorded times, the first is the start
-    rho : (n_times, n_cells) cell averages
-    ledger : {name: (n_times,)}: mass, minimum, maximum and whatever else the solver keeps account of
-    velocity : (n_times, dim, n_cells) mean velocity of each cell, or None where there is none
-    """
-
-    mesh: object
-    t: np.ndarray
-    rho: np.ndarray
-    ledger: dict
-    velocity: np.ndarray | None = None
+class Shown:
+    """What has a density (n_times, n_cells) and perhaps a velocity at times t on a mesh can be written and drawn."""
 
     def write(self, path):
         """Write density and velocity at all times to a .pvd, which ParaView opens, with a folder of pieces beside it.
@@ -39,3 +25,21 @@ class Result:
         """Draw the density at all recorded times to a .gif: see `fvot.plot.movie`."""
         from .plot import movie
         movie(self, path, **options)
+
+
+@dataclass(frozen=True)
+class Result(Shown):
+    """A density at the recorded times.
+
+    mesh : the `Mesh` that it lives on
+    t : (n_times,) recorded times, the first is the start
+    rho : (n_times, n_cells) cell averages
+    ledger : {name: (n_times,)}: mass, minimum, maximum and whatever else the solver keeps account of
+    velocity : (n_times, dim, n_cells) mean velocity of each cell, or None where there is none
+    """
+
+    mesh: object
+    t: np.ndarray
+    rho: np.ndarray
+    ledger: dict
+    velocity: np.ndarray | None = None

@@ -13,8 +13,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from fvot import Mesh
-from fvot.benamou_brenier import certificate, operators, solver
+from fvot.benamou_brenier import certificate, isotropy, operators
 from fvot.benamou_brenier.certificate import lower_bound, upper_bound
+from fvot.benamou_brenier.multigrid import MultigridPoisson, Pencil
+from fvot.benamou_brenier.multilevel import levels
 from fvot.benamou_brenier.operators import Discretisation, node_mean, node_weights
 from fvot.benamou_brenier.poisson import CosinePoisson
 from fvot.benamou_brenier.projection import State, multiplier
@@ -140,7 +142,7 @@ def test_patches_are_isotropic_after_the_correction(kind, mesh, problem):
     assert_allclose(problem.isotropy_defect(), defect, atol=1e-13)
     exact = mesh.ranks.sum(int((defect < 1e-12).sum())) / mesh.ranks.sum(problem.n_patches)
     assert exact > 0.99 if kind == "ball" else exact == 1        # some patches of the ball have too few faces
-    assert (problem.weight >= operators.FLOOR * problem.plain_weight).all()
+    assert (problem.weight >= isotropy.FLOOR * problem.plain_weight).all()
 
 
 @pytest.mark.parametrize("name, patches, left", [
@@ -158,8 +160,8 @@ def test_the_correction_is_needed_and_helps(name, patches, left):
 def test_impossible_isotropy_keeps_the_weights_positive():
     normal = np.array([[1.0, 0.999, 1.0], [0.0, np.sqrt(1 - 0.999**2), 0.0]])
     weight, patch, target = np.array([1.0, 2, 3]), np.array([0, 0, 1]), np.stack([np.eye(2), 3 * np.eye(2)])
-    corrected = operators.isotropic_weights(weight, normal, patch, target)
-    assert (corrected >= operators.FLOOR * weight).all()
+    corrected = isotropy.isotropic_weights(weight, normal, patch, target)
+    assert (corrected >= isotropy.FLOOR * weight).all()
     assert corrected[2] == pytest.approx(3)           # e_y cannot be had, e_x is right already
 
 
@@ -479,44 +481,7 @@ def test_a_tree_sends_everything_to_its_root(n, seed):
     assert mobility[flux != 0].sum() == pytest.approx(2 * tree.nnz - tree.sum(), abs=1e-9)
 
 
-# ---- a first driver ----------------------------------------------------------------------------------------------------
-
-
-def waves(n):
-    """Densities (n n,), products of cosines on the unit square; W2^2 = 0.0798987281."""
-    def cells(amount, k):
-        x = np.linspace(0, 1, n + 1)
-        return 1 + n * amount * np.diff(np.sin(k * np.pi * x)) / (k * np.pi)
-    return [np.outer(cells(a, 2), cells(b, 1)).ravel() for a, b in ((0.7, 0.5), (-0.7, -0.6))]
-
-
-@pytest.mark.parametrize("n, error", [(32, 1.544e-3), (64, 3.929e-4)])
-def test_error_of_the_mesh(n, error):
-    """The discrete W2^2 is known: its error falls by 4 with half the cell size, and both bounds are near it."""
-    mesh = Mesh.rectangle((0, 0), (1, 1), (n, n), comm=MPI.COMM_SELF)
-    bounds = solver.solve(mesh, *waves(n), n // 2, 60)
-    assert bounds.lower.cost <= bounds.upper.cost
-    assert bounds.upper.cost / 0.0798987281 - 1 == pytest.approx(error, abs=5e-6)
-    assert bounds.lower.cost / 0.0798987281 - 1 == pytest.approx(error, abs=5e-5)
-    assert bounds.upper.residual < 1e-13
-
-
-def test_single_precision_certifies_too():
-    mesh = Mesh.rectangle((0, 0), (1, 1), (32, 32), comm=MPI.COMM_SELF)
-    bounds = solver.solve(mesh, *waves(32), 16, 60, dtype=np.float32)
-    assert bounds.lower.cost <= bounds.upper.cost < bounds.lower.cost * 1.0005
-
-
-@pytest.mark.parametrize("make", [
-    partial(Mesh.interval, 0, 2, 24), partial(Mesh.box, (0, 0, 0), (1, 1, 0.5), (16, 16, 8)),
-    partial(Mesh.interval, 0, 1, 32, periodic=True), partial(Mesh.rectangle, 0, 1, (16, 16), periodic=(False, True))],
-    ids=["interval", "box", "circle", "channel"])
-def test_the_driver_on_other_meshes(make):
-    mesh = make(comm=MPI.COMM_SELF)
-    rho0, rho1 = (mesh.density(lambda x, at=at: 0.1 + np.exp(-30 * (x[0] - at)**2)) for at in (0.3, 0.7))
-    bounds = solver.solve(mesh, rho0, rho1, 8, 60)
-    assert bounds.lower.cost <= bounds.upper.cost < bounds.lower.cost * 1.01
-    assert any(mesh.block.periodic) or solver.gelbrich(mesh, rho0, rho1) <= bounds.upper.cost
+# ---- the linear half -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["interval", "circle", "rectangle", "torus", "channel", "box", "periodic box"])
@@ -526,3 +491,76 @@ def test_cosine_solves(name):
     f -= f.mean()
     phi = CosinePoisson(problem, theta)(f)
     assert_allclose(problem.adjoint(*problem.apply(phi), theta), f, atol=1e-12 * np.abs(f).max())
+
+
+def test_a_pencil_is_the_space_operator(mesh, problem):
+    shift, phi = np.linspace(0, 3, N + 1)**2, noise(mesh, N + 1)
+    expected, found = problem.space_operator(phi, shift), np.empty_like(phi)
+    Pencil(problem, np.ones(problem.n_patches), shift, np.float64).times(phi, found)
+    assert_allclose(found, expected, rtol=0, atol=1e-14 * mesh.ranks.max(np.abs(expected).max()))
+
+
+def test_multigrid_solves(mesh, problem):
+    """After enough steps phi is right but for a constant in each piece, and one step from there on keeps it right."""
+    theta, phi = 1.3, noise(mesh, N + 1)
+    phi -= mesh.integrate(phi.T).mean() / mesh.integrate(1.0)
+    solve = MultigridPoisson(problem, theta)
+    for k in range(10):
+        f = problem.adjoint(*problem.apply((1 + 0.1 * k) * phi), theta)
+        found = solve(f)
+    for k in range(30):
+        found = solve(f)
+    image = problem.adjoint(*problem.apply(found), theta)
+    assert_allclose(image, f, rtol=0, atol=1e-9 * mesh.ranks.max(np.abs(f).max()))
+
+
+@pytest.mark.parametrize("name, factor", [
+    ("rectangle", 0.25), ("torus", 0.5), ("box", 0.3), ("triangles", 0.25), ("voronoi", 0.4), ("tetrahedra", 0.5),
+    ("two_rooms", 0.4), ("harbour", 0.4), ("ball", 0.5), ("honeycomb", 0.5)])
+def test_a_multigrid_step_does_much_for_every_mode(name, factor):
+    """The norm of the error, in the norm of the equation, falls by that factor in a step, in all modes of time alike."""
+    mesh = MESHES[name]()
+    solve = MultigridPoisson(Discretisation(mesh, 16), 1.0)
+    solve.phi[:] = noise(mesh, 17)             # of the equation with the solution 0
+    zero, image, energy = np.zeros_like(solve.phi), np.empty_like(solve.phi), []
+    for _ in range(5):
+        solve.pencil.times(solve.phi, image)
+        energy.append(mesh.ranks.sum((solve.phi * image).sum(axis=0)))
+        solve.pencil.residual(solve.phi, zero, solve.residual)
+        solve.improve(1)
+    assert ((energy[-1] / energy[1])**(1 / 6)).max() < factor
+
+
+# ---- coarser levels ----------------------------------------------------------------------------------------------------
+
+
+def test_coarser_levels(kind, mesh, twin):
+    """They keep mass, interpolate linear functions, are isotropic, and are the same on any number of ranks."""
+    mine, alone = (levels(Discretisation(m, 9)) for m in (mesh, twin))
+    assert [level.problem.n_steps for level in mine] == [9, 5, 5, 5, 5, 5, 5][:len(mine)]
+    for fine, coarse, other, beyond in zip(mine, mine[1:], alone, alone[1:]):
+        a, b = fine.problem.mesh, coarse.problem.mesh
+        assert b.n_cells_global < 0.7 * a.n_cells_global
+        u = noise(a, 2)
+        assert_allclose(b.integrate((fine.restrict @ u).T), a.integrate(u.T), atol=1e-13 * a.integrate(1.0))
+        assert_allclose(fine.prolong @ np.ones((b.n_cells, 1)), 1, atol=1e-13)
+        assert_allclose(gathered(a, fine.prolong @ noise(b, 2)),
+                        gathered(other.problem.mesh, other.prolong @ noise(beyond.problem.mesh, 2)), atol=1e-10)
+        assert b.ranks.sum(float((coarse.problem.isotropy_defect() * coarse.problem.volume).sum())) < 0.15 * b.integrate(1.0)
+        if a.block is None and b.n_cells_global > 4 * a.dim:
+            wrong = np.abs(fine.prolong @ b.center.T - a.centroid.T).max(axis=1) > 1e-12
+            assert a.ranks.sum(int(wrong.sum())) < 0.02 * a.n_cells_global        # agglomerates with one neighbour
+    assert mine[-1].problem.mesh.n_cells_global < 16**mesh.dim
+
+
+def test_restriction_and_prolongation_of_paths(mesh):
+    """Constants in space and time stay; densities stay positive."""
+    fine = levels(Discretisation(mesh, 8))
+    if len(fine) == 1:
+        return
+    fine, coarse = fine[:2]
+    b = coarse.problem
+    phi = np.broadcast_to(np.linspace(0, 1, b.n_steps + 1), (b.mesh.n_cells, b.n_steps + 1))
+    assert_allclose(fine.finer_phi(phi), np.broadcast_to(np.linspace(0, 1, 9), (mesh.n_cells, 9)), atol=1e-13)
+    assert_allclose(fine.finer_rho(np.ones((b.mesh.n_cells, b.n_steps))), 1, atol=1e-12)
+    assert fine.finer_rho(np.maximum(noise(b.mesh, b.n_steps), 0)).min(initial=0) >= 0

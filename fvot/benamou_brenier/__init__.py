@@ -1,1 +1,5 @@
-"""Optimal transport by Benamou and Brenier: the geodesic between two densities, with certified bounds of its cost."""
+"""Dynamical optimal transport (Benamou, Brenier 2000): operators, projection, Poisson solves, levels, certificates, solver."""
+from .geodesic import Geodesic
+from .solver import BenamouBrenier
+
+__all__ = ["BenamouBrenier", "Geodesic"]

@@ -29,6 +29,9 @@ from .operators import node_mean, node_weights
 PREFIX = "fvot_benamou_brenier_certificate_"
 EPSILONS = 1e-6, 1e-5, 1e-4, 1e-3, 3e-3
 AT_ONCE = 200_000       # cells times nodes of one linear system
+OPTIONS = {"ksp_norm_type": "natural",          # the energy is what counts; and a set-up serves few steps: it must be cheap
+           "pc_hypre_boomeramg_coarsen_type": "HMIS", "pc_hypre_boomeramg_interp_type": "ext+i",
+           "pc_hypre_boomeramg_P_max": 4, "pc_hypre_boomeramg_agg_nl": 1}
 
 
 class Lower(NamedTuple):
@@ -63,27 +66,29 @@ def lower_bound(problem, phi, rho0, rho1):
     return Lower(2 * problem.mesh.ranks.sum((phi * problem.source(rho0, rho1)).sum()), phi)
 
 
-def upper_bound(problem, rho, rho0, rho1, *, epsilons=EPSILONS, rtol=1e-4):
+def upper_bound(problem, rho, rho0, rho1, *, epsilons=EPSILONS, first=None, enough=-np.inf, rtol=1e-5):
     """The best `Upper` bound that rho (n_patches, N) >= 0 gives for the densities rho0, rho1 (n_cells,).
 
-    epsilons : increasing; tried from the middle on, downwards and then upwards, as long as the bound gets better
+    epsilons : increasing; tried from *first* on (None: the middle one), downwards and then upwards, as long as the bound
+        gets better and is not *enough*
     rtol : relative tolerance of the linear solves; every one gives a bound
 
     Raises `ConvergenceError` if PETSc refuses a solve.
     """
     fluxes, background = BestFlux(problem, rtol), _background(problem, rho0, rho1)
     rho = _with_mass(problem, rho, background)
-    middle = len(epsilons) // 2
+    middle = epsilons.index(first) if first in epsilons else len(epsilons) // 2
     best = fluxes.bound(rho, background, rho0, rho1, epsilons[middle])
-    down, up = epsilons[:middle][::-1], epsilons[middle + 1:]
-    for direction in down, up:
-        found = False
+    for direction in epsilons[:middle][::-1], epsilons[middle + 1:]:
+        before = best
         for eps in direction:
+            if best.cost <= enough:
+                return best
             other = fluxes.bound(rho, background, rho0, rho1, eps)
             if not other.cost < best.cost:
                 break
-            best, found = other, True
-        if found:
+            best = other
+        if best is not before:
             break
     return best
 
@@ -162,7 +167,7 @@ class BestFlux:
         weight = mobility / mesh.distance[:mesh.n_inner, None]**2
         psi = np.empty_like(loss)
         method = linalg.method("cg", mesh.dim, mesh.ranks.size)
-        method = replace(method, options=method.options | {"ksp_norm_type": "natural"})      # the energy is what counts
+        method = replace(method, options=method.options | OPTIONS)
         at_once = int(max(1, AT_ONCE // mesh.ranks.max(mesh.n_cells)))
         for first in range(0, len(tau), at_once):
             part = slice(first, first + at_once)

@@ -23,10 +23,7 @@ from scipy import sparse
 
 from .. import flows
 from ..parallel import Exchange
-
-FLOOR = 0.05            # smallest part of its weight that a copy keeps
-ISOTROPIC = 1e-12       # relative defect that needs no correction
-
+from .isotropy import isotropic_weights, missing, symmetric
 
 # ---- time --------------------------------------------------------------------------------------------------------------
 
@@ -77,7 +74,7 @@ class Discretisation:
         self.patch = np.unique(mesh.patch, return_inverse=True)[1].ravel()
         self.n_patches = int(self.patch.max(initial=-1)) + 1
         self.volume = np.bincount(self.patch, mesh.volume, self.n_patches)
-        self.cells = np.argsort(self.patch, kind="stable")
+        self.cells = np.lexsort((mesh.cell_id[:mesh.n_cells], self.patch))
         self.cell_start = np.searchsorted(self.patch[self.cells], np.arange(self.n_patches + 1))
         self._find_copies()
         self.weight = self.plain_weight
@@ -112,8 +109,8 @@ class Discretisation:
 
     def isotropy_defect(self):
         """|sum_s omega n n^T / m_P - I| (Frobenius), the boundary faces included, of each patch: (n_patches,)."""
-        missing = _missing(_symmetric(self._target()), self.weight, self.mesh.normal[:, self.copy_face], self.copy_patch)
-        return np.linalg.norm(missing, axis=1) / self.volume
+        lack = missing(symmetric(self._target()), self.weight, self.mesh.normal[:, self.copy_face], self.copy_patch)
+        return np.linalg.norm(lack, axis=1) / self.volume
 
     def _weigh_faces(self):
         n = self.mesh.n_inner
@@ -188,9 +185,15 @@ class Discretisation:
 
     def masses(self, rho):
         """The mass (n_components, k) in every piece of the mesh, of patch values (n_patches, k)."""
-        mine = np.zeros((self.n_components, rho.shape[1]))
-        np.add.at(mine, self.component, (self.volume * rho.T).T)
+        order, start = self._by_component
+        weighted = np.ascontiguousarray((self.volume * rho.T)[:, order])        # summed pairwise: round-off stays small
+        mine = np.stack([weighted[:, a:b].sum(axis=1) for a, b in zip(start, start[1:])])
         return self.mesh.ranks.sum(mine)
+
+    @cached_property
+    def _by_component(self):
+        order = np.argsort(self.component, kind="stable")
+        return order, np.searchsorted(self.component[order], np.arange(self.n_components + 1))
 
     # ---- the operators -----------------------------------------------------------------------------------------------
 
@@ -255,78 +258,3 @@ class Discretisation:
     def space_operator(self, phi, shift):
         """K_x phi + shift Q^T M_P Q phi for phi (n_cells, k), shift (k,)."""
         return self.stiffness @ self.with_ghosts(phi) + shift * self.mesh.volume[:, None] * self.spread(self.average(phi))
-
-
-# ---- isotropic weights -------------------------------------------------------------------------------------------------
-
-
-def isotropic_weights(weight, normal, patch, target):
-    """Weights near *weight* (n,), at least FLOOR of it, with sum_s weight n n^T = target (n_patches, dim, dim) in every patch.
-
-    normal (dim, n), patch (n,) : of each copy. weight_s (1 + n^T Y n) with one symmetric Y for each patch. A copy that
-    would fall below FLOOR of its weight is fixed there, and Y found anew for the others; where they cannot make up for it,
-    the patch goes as far towards its first Y as FLOOR allows, and stays anisotropic.
-    """
-    target = _symmetric(target)
-    defect = np.linalg.norm(_missing(target, weight, normal, patch), axis=1)
-    scale = np.linalg.norm(target, axis=1) + np.bincount(patch, weight, len(target))
-    todo = np.flatnonzero(defect > ISOTROPIC * scale)
-    if not len(todo):
-        return weight
-    number = np.full(len(target), -1)
-    number[todo] = np.arange(len(todo))
-    copies = np.flatnonzero(number[patch] >= 0)
-    corrected = weight.copy()
-    corrected[copies] = _corrected(weight[copies], normal[:, copies], number[patch[copies]], target[todo], scale[todo])
-    return corrected
-
-
-def _corrected(weight, normal, patch, target, scale):
-    bent, first = np.zeros(len(weight)), None
-    fixed = np.zeros(len(weight), bool)
-    while True:
-        bent = _bend(np.where(fixed, FLOOR, 1.0), fixed, weight, normal, patch, target)
-        first = bent if first is None else first
-        low = ~fixed & (bent < FLOOR)
-        if not low.any():
-            break
-        fixed |= low
-    damped = 1 + np.minimum(_room(first, patch, len(target)), 1)[patch] * (first - 1)
-    left = [np.linalg.norm(_missing(target, weight * factor, normal, patch), axis=1) for factor in (bent, damped)]
-    return weight * np.where((left[0] <= np.maximum(left[1], ISOTROPIC * scale))[patch], bent, damped)
-
-
-def _bend(factor, fixed, weight, normal, patch, target):
-    """The factors, with those that are not fixed times 1 + n^T Y n."""
-    q = _squares(normal)
-    free = np.where(fixed, 0.0, weight)
-    matrix = np.empty((len(target), len(q), len(q)))
-    for i in range(len(q)):
-        for j in range(len(q)):
-            matrix[:, i, j] = np.bincount(patch, free * q[i] * q[j], len(target))
-    Y = np.einsum("pij,pj->pi", np.linalg.pinv(matrix, 1e-10, True), _missing(target, weight * factor, normal, patch))
-    return np.where(fixed, factor, 1 + np.einsum("ic,ci->c", q, Y[patch]))
-
-
-def _room(factor, patch, n_patches):
-    """How far each patch may go from 1 to its factors."""
-    room = np.full(n_patches, np.inf)
-    np.minimum.at(room, patch, np.where(factor < 1, (1 - FLOOR) / np.maximum(1 - factor, 1e-300), np.inf))
-    return room
-
-
-def _missing(target, weight, normal, patch):
-    """target - sum_s weight n n^T, as vectors (n_patches, dim (dim + 1) / 2) with the matrices' Frobenius norm."""
-    return target - np.stack([np.bincount(patch, weight * q, len(target)) for q in _squares(normal)], axis=1)
-
-
-def _squares(normal):
-    """n n^T as vectors (dim (dim + 1) / 2, n)."""
-    i, j = np.triu_indices(len(normal))
-    return normal[i] * normal[j] * np.where(i == j, 1, np.sqrt(2))[:, None]
-
-
-def _symmetric(matrices):
-    """Symmetric matrices (n, dim, dim) as vectors (n, dim (dim + 1) / 2) with the same norm."""
-    i, j = np.triu_indices(matrices.shape[-1])
-    return matrices[:, i, j] * np.where(i == j, 1, np.sqrt(2))

@@ -26,27 +26,30 @@ class State:
     """z_a, l (n_patches, N) and z_b (n_copies, 2, N) of a `Discretisation`, with the metric's theta; they start at 0.
 
     dtype : float64 or float32, of the state, of phi and of the right-hand sides
+    sigma : (n_patches,) local factor of the penalty, None for 1: the metric has it, and rho = r sigma l
     """
 
-    def __init__(self, problem, theta, dtype=np.float64):
+    def __init__(self, problem, theta, dtype=np.float64, sigma=None):
         n_steps, real = problem.n_steps, np.dtype(dtype).type
         self.problem, self.theta, self.dtype = problem, float(theta), np.dtype(dtype)
         self.z_a, self.l = (np.zeros((problem.n_patches, n_steps), dtype) for _ in range(2))
         self.z_b = np.zeros((problem.n_copies, 2, n_steps), dtype)
         mesh, face = problem.mesh, problem.copy_face
         volume = problem.volume[problem.copy_patch]
+        self.sigma = np.ones(problem.n_patches) if sigma is None else sigma
         self._space = (problem.cells, problem.cell_start, problem.copy_start, mesh.left[face].astype(np.int64),
                        mesh.right[face].astype(np.int64))
+        slope = 1 / mesh.distance[face]
         self._coefficients = tuple(array.astype(dtype) for array in (
-            mesh.volume, mesh.volume / problem.volume[problem.patch] / problem.tau, 1 / mesh.distance[face],
-            problem.weight / (2 * volume), problem.tau / 2 * problem.weight / mesh.distance[face]))
+            self.sigma[problem.patch] * mesh.volume, mesh.volume / problem.volume[problem.patch] / problem.tau, slope,
+            problem.weight / (2 * volume), problem.tau / 2 * self.sigma[problem.copy_patch] * problem.weight * slope))
         self._inverse, self._close = real(self.theta**-2), real(CLOSE[self.dtype.itemsize])
 
     def start(self, phi, rho, r):
-        """z = P(Lambda phi) + l (1 / theta^2, q_b) with l = rho / r, of phi (n_cells, N + 1) and rho (n_patches, N)."""
+        """z = P(Lambda phi) + l (1 / theta^2, q_b) with l = rho / (r sigma), of phi (n_cells, N + 1) and rho (n_patches, N)."""
         a, b = self.problem.apply(phi)
         shift = multiplier(a, self.problem.square(b), self.theta)
-        copy, l = self.problem.copy_patch, rho / r
+        copy, l = self.problem.copy_patch, rho / (r * self.sigma[:, None])
         self.l[:] = l
         self.z_a[:] = a + (l - shift) / self.theta**2
         self.z_b[:] = b * ((1 + l) / (1 + shift))[copy, None]

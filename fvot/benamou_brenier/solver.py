@@ -1,114 +1,222 @@
-"""A first driver: the iteration on ever finer Cartesian meshes of one rank, from the coarsest to the given one."""
+"""`BenamouBrenier`: dynamical optimal transport with a certified gap."""
+import math
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
 
-from ..mesh import Mesh
-from .certificate import EPSILONS, Lower, Upper, lower_bound, upper_bound
+from ..errors import ConvergenceError
+from ..evolution import is_number
+from ..parallel import Progress
+from .certificate import Lower, Upper, lower_bound, upper_bound
+from .geodesic import Geodesic
+from .moments import concentration, gelbrich
+from .multigrid import MultigridPoisson
+from .multilevel import levels
 from .operators import Discretisation
 from .poisson import CosinePoisson
 from .projection import State
 
-RAMP = 100              # the penalty at the end over that at the beginning
-FEWEST = 8, 4           # cells along an axis and slabs of the coarsest level, at least
-FIRST = 3               # the coarsest level has so many times more iterations
+RAMP = 100              # the penalty r at the end of a ramp over that at its beginning
+COARSE = 300            # iterations on each coarser level
+GUESS = 100             # iterations on the finest level where there is no coarser one to tell
+FEWEST = 30
+GUESSES = 6             # times that the coarsest level is solved, at most, until it knows how large W2 is
+LEAST = 1e-3            # part of an idea of W2^2 below which the next one does not fall at once
+RATE = 1.7              # gaps fall about as iterations^-RATE
+SPARE = 1.1             # and so many times more iterations than that are taken
+RELAXATION = 1.8        # alpha of the sweeps
+METRIC = 1.3            # theta in units of sqrt(mass) / W2
+PRECISIONS = {"double": np.float64, "single": np.float32}
 
 
-class Bounds(NamedTuple):
-    """What `solve` has found: lower.cost <= W2^2 <= upper.cost."""
+class Start(NamedTuple):
+    """Where an iteration begins: phi, rho (None: from nothing), an idea of W2^2, and the best eps of an upper bound so far."""
 
+    phi: np.ndarray | None
+    rho: np.ndarray | None
+    square: float
+    eps: float | None
+
+
+class Reached(NamedTuple):
+    """phi (n_cells, N + 1), rho (n_patches, N) at the end of an iteration, and bounds of W2^2."""
+
+    phi: np.ndarray
+    rho: np.ndarray
     lower: Lower
     upper: Upper
 
+    @property
+    def gap(self):
+        """(cost - lower bound) / cost."""
+        return (self.upper.cost - self.lower.cost) / self.upper.cost if self.upper.cost > 0 else 0.0
 
-def solve(mesh, rho0, rho1, n_steps, n_iterations, *, dtype=np.float64, epsilons=None, alpha=1.8):
-    """Both bounds for densities rho0, rho1 (n_cells,) of equal mass on a Cartesian mesh, after n_iterations on each level.
+    def with_better_bounds(self, other):
+        """The same, with the bounds of *other* where they are better."""
+        return self._replace(lower=max(self.lower, other.lower, key=lambda bound: bound.cost),
+                             upper=min(self.upper, other.upper, key=lambda bound: bound.cost))
 
-    dtype : of the state; epsilons : shares of the background for the upper bound, None for what the coarser level likes best
+
+class BenamouBrenier:
+    """Optimal transport between two densities on a mesh: the shortest path, its cost, and how far from optimal it may be.
+
+    W2^2(rho0, rho1) = min int_0^1 int |m|^2 / rho dx dt,   d rho/dt + div m = 0,  rho(0) = rho0, rho(1) = rho1
+
+    with no flux through the boundary: mass goes round obstacles; on a periodic mesh it lives on the torus. phi lives on
+    cells, rho on patches (see `Mesh`), both bounds are rigorous for the discrete problem: lower_bound <= W2^2 <= cost.
+
+    mesh : any `Mesh`
+    n_steps : steps in time
+    tol : the certified relative gap (cost - lower_bound) / cost that ends the iteration
+    max_iter : iterations on the mesh itself, coarser levels not counted
+    precision : "double", or "single" for the iteration's arrays: half the memory, for gaps down to about 1e-3. Bounds
+        always are in double precision
+
+    Method: over-relaxed alternating directions with a penalty that grows, from coarse levels to fine ones; as many
+    iterations as the coarser level says, and more if the gap asks for it (Benamou, Brenier 2000; Papadakis, Peyre, Oudet
+    2014). Raises `InputError` for parameters out of range.
     """
-    levels = _levels(mesh, rho0, rho1, n_steps)
-    mass = mesh.integrate(rho0)
-    r = max((_concentration(mesh, rho0) + _concentration(mesh, rho1)) / 20, mass / mesh.integrate(1.0))
-    square, phi, rho = max(gelbrich(mesh, rho0, rho1), 1e-300), None, None
-    for level, (mesh, rho0, rho1, n_steps) in enumerate(levels):
-        problem, theta = Discretisation(mesh, n_steps), np.sqrt(mass / square)
-        state = State(problem, theta, dtype)
-        if phi is not None:
-            grid = tuple(mesh.block.grid)
-            state.start(_finer(phi, grid, True), np.maximum(_finer(rho, grid, False), 0), r)
-        phi, rho = iterate(problem, state, CosinePoisson(problem, theta, dtype), problem.source(rho0, rho1), r,
-                           n_iterations * (FIRST if level == 0 else 1), alpha)
-        square = max(2 * (phi * problem.source(rho0, rho1)).sum(), square / 4)
-        if epsilons is None and level == len(levels) - 2:
-            epsilons = upper_bound(problem, rho, rho0, rho1).eps,
-    epsilons = epsilons or EPSILONS
-    return Bounds(lower_bound(problem, phi, rho0, rho1), upper_bound(problem, rho, rho0, rho1, epsilons=epsilons))
+
+    def __init__(self, mesh, n_steps=32, *, tol=1e-3, max_iter=1000, precision="double"):
+        ranks = mesh.ranks
+        ranks.check(_is_count(n_steps), f"n_steps must be a whole number from 1 on, not {n_steps!r}")
+        ranks.check(is_number(tol) and 0 < tol < math.inf, f"tol must be a relative gap above 0, such as 1e-3, not {tol!r}")
+        ranks.check(_is_count(max_iter), f"max_iter must be a whole number from 1 on, not {max_iter!r}")
+        ranks.check(precision in PRECISIONS, f"precision must be 'double' or 'single', not {precision!r}")
+        ranks.check_same("the parameters of BenamouBrenier", (n_steps, tol, max_iter, precision))
+        self.mesh, self.n_steps, self.tol, self.max_iter = mesh, int(n_steps), float(tol), int(max_iter)
+        self.precision = precision
+        self._levels = levels(Discretisation(mesh, self.n_steps))
+
+    def solve(self, rho0, rho1, *, progress=None):
+        """The `Geodesic` from rho0 to rho1, cell averages (n_cells,) of equal mass. Collective.
+
+        progress : show a bar; None: if standard error is a terminal
+
+        Raises `InputError` for densities that are negative, not finite, or of different mass, in the whole or in one of the
+        mesh's connected pieces; `ConvergenceError`, with the path so far in `.result`, if max_iter is not enough.
+        """
+        rho0, rho1 = self._checked(rho0, rho1)
+        difference, largest = self.mesh.ranks.max(np.array([np.abs(rho1 - rho0).max(), rho0.max()]))
+        if difference <= 4 * np.finfo(float).eps * largest:
+            return Geodesic.at_rest(self._levels[0].problem, rho0)
+        with Progress(0, self.max_iter, progress, "iteration") as bar:
+            found, used = self._solve(rho0, rho1, bar)
+        path = Geodesic.of(self._levels[0].problem, rho0, rho1, found.lower, found.upper, used)
+        if not found.gap <= self.tol:
+            more = math.ceil(used * (found.gap / self.tol)**(1 / RATE) * SPARE)
+            raise ConvergenceError(
+                f"Benamou-Brenier reached a certified gap of {found.gap:.1e} > tol = {self.tol:.1e} in {used} iterations; "
+                f"max_iter={more} may do, or a larger tol; the path so far is in .result", path)
+        return path
+
+    def _checked(self, rho0, rho1):
+        """The densities as arrays; rho1 scaled to the mass of rho0 where they differ by round-off, in each piece of the mesh."""
+        problem, ranks = self._levels[0].problem, self.mesh.ranks
+        for rho, name in (rho0, "rho0"), (rho1, "rho1"):
+            self.mesh.check_density(rho, name)
+        ends = problem.average(np.stack([rho0, rho1], axis=1).astype(float))
+        mass = problem.masses(ends)
+        total = mass.sum(axis=0)
+        ranks.check((total > 0).all(), "rho0 and rho1 are zero everywhere: there is nothing to move" if not total.any() else
+                    f"rho{int(total.argmin())} is zero everywhere, the other density has mass {total.max():.6g}")
+        worst = int(np.abs(mass[:, 1] - mass[:, 0]).argmax())
+        far = np.abs(total[1] - total[0]) > 1e-11 * total[0]
+        ranks.check(not far, f"rho0 has mass {total[0]:.12g}, rho1 has {total[1]:.12g}: they must be equal. mesh.density makes "
+                    "densities of mass 1; rho1 * mesh.integrate(rho0) / mesh.integrate(rho1) has the mass of rho0")
+        apart = np.abs(mass[worst, 1] - mass[worst, 0]) > 1e-11 * total[0]
+        ranks.check(not apart, f"the mesh has {len(mass)} pieces that do not touch, and one of them has mass "
+                    f"{mass[worst, 0]:.6g} of rho0 and {mass[worst, 1]:.6g} of rho1: nothing can move between them, so both "
+                    "must have the same mass in each piece")
+        factor = mass[:, 0] / np.where(mass[:, 1] > 0, mass[:, 1], 1)
+        return np.asarray(rho0, float), rho1 * problem.spread(factor[problem.component])
+
+    # ---- from the coarsest level to the finest -----------------------------------------------------------------------
+
+    def _solve(self, rho0, rho1, bar):
+        """(`Reached` on the mesh itself, with the best bounds seen; iterations there)."""
+        ends = [np.stack([rho0, rho1], axis=1)]
+        for level in self._levels[:-1]:
+            ends.append(level.restrict @ ends[-1])
+        start, n_iterations = self._coarse(ends)
+        best, used = None, 0
+        while best is None or best.gap > self.tol and used < self.max_iter:
+            n_iterations = min(n_iterations, self.max_iter - used)
+            found = self._ramp(0, ends[0], start, n_iterations, enough=self.tol,
+                               progress=lambda k, used=used: bar.to(used + k))
+            used += n_iterations
+            best = found if best is None else found.with_better_bounds(best)
+            start = Start(best.phi, best.rho, best.upper.cost, best.upper.eps)
+            n_iterations = self._enough(n_iterations, best.gap, least=n_iterations // 2)
+        return best, used
+
+    def _coarse(self, ends):
+        """(`Start` on the mesh itself, iterations that it should take), from all coarser levels."""
+        start, n_iterations = Start(None, None, self._first_square(*ends[0].T), None), GUESS
+        for depth in reversed(range(1, len(self._levels))):
+            for _ in range(GUESSES if depth == len(self._levels) - 1 else 1):
+                square = start.square
+                found = self._ramp(depth, ends[depth], start, COARSE)
+                start = Start(found.phi, found.rho, max(found.upper.cost, LEAST * square), found.upper.eps)
+                if square / 2 < start.square < 2 * square:
+                    break
+            problem, finer = self._levels[depth].problem, self._levels[depth - 1]
+            start = start._replace(phi=finer.finer_phi(start.phi), rho=finer.finer_rho(problem.spread(start.rho)))
+            n_iterations = self._enough(COARSE, found.gap, least=FEWEST)
+        return start, n_iterations
+
+    def _first_square(self, rho0, rho1):
+        """A first idea of W2^2."""
+        mesh, size = self.mesh, np.ptp(self.mesh._bounds, axis=0)
+        return max(gelbrich(mesh, rho0, rho1), LEAST * mesh.integrate(rho0) * (size**2).sum())
+
+    def _enough(self, n_iterations, gap, least):
+        """Iterations that should bring the gap to tol, where n_iterations have brought it to *gap*."""
+        return max(least, math.ceil(SPARE * n_iterations * (gap / self.tol)**(1 / RATE)))
+
+    def _ramp(self, depth, ends, start, n_iterations, enough=0.0, progress=None):
+        """What is `Reached` on a level by n_iterations in which the penalty grows from r to RAMP r.
+
+        enough : the gap at which the search for the best upper bound ends
+        """
+        problem, (rho0, rho1) = self._levels[depth].problem, np.ascontiguousarray(ends.T)
+        r, mass = _first_penalty(problem.mesh, rho0, rho1), problem.mesh.integrate(rho0)
+        theta, dtype = METRIC * np.sqrt(mass / start.square), PRECISIONS[self.precision]
+        state, source = State(problem, theta, dtype), problem.source(rho0, rho1)
+        if start.phi is not None:
+            state.start(start.phi, start.rho, r)
+        phi, rho = iterate(problem, state, _poisson(problem, theta, dtype), source, r, n_iterations, progress)
+        lower = lower_bound(problem, phi, rho0, rho1)
+        upper = upper_bound(problem, rho, rho0, rho1, first=start.eps, enough=lower.cost / (1 - enough) if enough < 1 else np.inf)
+        return Reached(phi, rho, lower, upper)
 
 
-def iterate(problem, state, poisson, source, r, n_iterations, alpha=1.8):
+def iterate(problem, state, poisson, source, r, n_iterations, progress=None):
     """(phi, rho) after n_iterations with penalties from r to RAMP r."""
-    kappa = RAMP**(1 / max(n_iterations - 1, 1))
+    grow = RAMP**(1 / max(n_iterations - 1, 1))
     rhs = state.right_hand_side()
     for k in range(n_iterations):
         rhs[:, [0, -1]] += source[:, [0, -1]] / r
         phi = poisson(rhs)
-        grow = kappa if k < n_iterations - 1 else 1.0
-        rhs, r = state.sweep(phi, alpha, grow), r * grow
+        kappa = grow if k < n_iterations - 1 else 1.0
+        rhs, r = state.sweep(phi, RELAXATION, kappa), r * kappa
+        if progress is not None:
+            progress(k + 1)
     return phi.astype(float), r * state.l.astype(float)
 
 
-def gelbrich(mesh, rho0, rho1):
-    """W2^2 of the Gaussians with the same means and covariances, times the mass: a lower bound of W2^2, but on a torus."""
-    mass, (mean0, root0, cov0), (mean1, _, cov1) = mesh.integrate(rho0), _moments(mesh, rho0), _moments(mesh, rho1)
-    mixed = scipy.linalg.sqrtm(root0 @ cov1 @ root0).real
-    return mass * (((mean1 - mean0)**2).sum() + np.trace(cov0 + cov1 - 2 * mixed))
+def _poisson(problem, theta, dtype):
+    mesh = problem.mesh
+    if mesh.block is not None and mesh.ranks.size == 1:
+        return CosinePoisson(problem, theta, dtype)
+    return MultigridPoisson(problem, theta, dtype)
 
 
-def _moments(mesh, rho):
-    mass, x = mesh.integrate(rho), mesh.centroid
-    mean = mesh.integrate(rho * x) / mass
-    cov = np.stack([mesh.integrate(rho * (x[i] - mean[i]) * (x - mean[:, None])) for i in range(mesh.dim)]) / mass
-    return mean, scipy.linalg.sqrtm(cov).real, cov
+def _first_penalty(mesh, rho0, rho1):
+    """r is a density: a tenth of what a particle sees, and not less than the mean."""
+    mean = mesh.integrate(rho0) / mesh.integrate(1.0)
+    return max((concentration(mesh, rho0) + concentration(mesh, rho1)) / 20, mean)
 
 
-def _concentration(mesh, rho):
-    """int rho^2 / int rho."""
-    return mesh.integrate(rho**2) / mesh.integrate(rho)
-
-
-def _levels(mesh, rho0, rho1, n_steps):
-    """[(mesh, rho0, rho1, n_steps)], the coarsest first: halved while all numbers are even and large enough."""
-    levels = [(mesh, rho0, rho1, n_steps)]
-    while True:
-        mesh, rho0, rho1, n_steps = levels[0]
-        shape = tuple(mesh.block.grid)
-        if any(n % 2 or n < 2 * FEWEST[0] for n in shape) or n_steps % 2 or n_steps < 2 * FEWEST[1]:
-            return levels
-        make = {1: lambda a, b, n, **options: Mesh.interval(a[0], b[0], n[0], **options), 2: Mesh.rectangle, 3: Mesh.box}
-        lower, upper = mesh._bounds
-        coarse = make[mesh.dim](lower, upper, tuple(n // 2 for n in shape), periodic=mesh.block.periodic, comm=mesh.ranks.comm)
-        pairs = [n for size in shape for n in (size // 2, 2)]
-        means = [rho.reshape(pairs).mean(axis=tuple(range(1, 2 * mesh.dim, 2))).ravel() for rho in (rho0, rho1)]
-        levels.insert(0, (coarse, *means, n_steps // 2))
-
-
-def _finer(u, grid, nodes):
-    """Values (n_cells, k) on the mesh of shape *grid*, linear in space and time; nodes: k time nodes, else k slabs."""
-    u = u.reshape(*(n // 2 for n in grid), -1)
-    for axis in range(len(grid)):
-        u = _centred(u, axis)
-    if not nodes:
-        return _centred(u, len(grid)).reshape(int(np.prod(grid)), -1)
-    fine = np.empty(u.shape[:-1] + (2 * u.shape[-1] - 1,))
-    fine[..., ::2], fine[..., 1::2] = u, (u[..., :-1] + u[..., 1:]) / 2
-    return fine.reshape(int(np.prod(grid)), -1)
-
-
-def _centred(u, axis):
-    """Twice as many cells along the axis: 3/4 of the nearer one and 1/4 of the other neighbour, constant at the ends."""
-    u = np.moveaxis(u, axis, 0)
-    padded = np.concatenate([u[:1], u, u[-1:]])
-    fine = np.empty((2 * len(u), *u.shape[1:]))
-    fine[::2], fine[1::2] = (3 * u + padded[:-2]) / 4, (3 * u + padded[2:]) / 4
-    return np.moveaxis(fine, 0, axis)
+def _is_count(n):
+    return is_number(n) and n >= 1 and n % 1 == 0

@@ -2,6 +2,7 @@
 from functools import cached_property, partial
 
 import numpy as np
+from scipy.spatial import ConvexHull
 
 from .. import parallel
 from ..errors import InputError
@@ -141,6 +142,14 @@ class Mesh:
         whole = refine.gathered(mesh)
         return cls._dealt(lambda: (*refine.split(*whole), None), mesh.ranks.comm, _rule(rule), strict)
 
+    def coarsened(self, shape):
+        """A Cartesian mesh of the same box with another shape, on the same ranks."""
+        return self._cartesian(*self._bounds, shape, self.block.periodic, self.ranks.comm, "auto")
+
+    def of_agglomerates(self, part):
+        """The mesh, on the same ranks, of agglomerates of cells: see `agglomerate`. It has operators, but no points."""
+        return Mesh(self.ranks, part, names=["walls"], quality=None)
+
     # ---- functions on it ---------------------------------------------------------------------------------------------
 
     def average(self, f, degree=4):
@@ -230,18 +239,32 @@ class Mesh:
         with self.ranks.together():
             points, _ = given.masses(points, None, self.dim)
         self._check_shared(points, "points")
+        cell, inside = self.find(points)
+        self._check_inside(points, ~inside)
+        return cell
+
+    def find(self, points):
+        """(cell, inside): the same as `locate`, and which points (n,) are inside the mesh; cell is -1 for the others."""
         lower, upper = self._bounds
         slack = locate.FAR * (upper - lower).max()
         if self.block is not None:
             points = locate.wrapped(points, lower, upper, self.block.periodic)
-            beyond = (points < lower[:, None] - slack) | (points > upper[:, None] + slack)
-            self._check_inside(points, beyond.any(axis=0))
-            return locate.in_block(points, self.block, lower)
+            inside = ((points >= lower[:, None] - slack) & (points <= upper[:, None] + slack)).all(axis=0)
+            return np.where(inside, locate.in_block(points, self.block, lower), -1), inside
         cell, distance = self._tree.find(points, slack)
         least = self.ranks.min(distance)
-        self._check_inside(points, np.isinf(least))
-        number = np.where(distance == least, self.cell_id[cell], self.n_cells_global)
-        return np.where(number == self.ranks.min(number), cell, -1)
+        number = np.where((distance == least) & (cell >= 0), self.cell_id[cell], self.n_cells_global)
+        return np.where((number == self.ranks.min(number)) & (cell >= 0), cell, -1), np.isfinite(least)
+
+    @cached_property
+    def is_convex(self):
+        """Whether straight lines between its points stay inside the mesh; a torus counts as convex."""
+        if self.block is not None:
+            return True
+        ends = self.points[:, np.unique(self.vertices[:, self.n_inner:])] if self.n_faces > self.n_inner else self.points[:, :0]
+        ends, measure = self.ranks.all_gather(ends), self.integrate(1.0)
+        hull = np.ptp(ends[0]) if self.dim == 1 else ConvexHull(ends.T).volume
+        return bool(hull <= measure * (1 + 1e-9))
 
     def _check_inside(self, points, outside):
         wrong = np.flatnonzero(outside)

@@ -58,7 +58,7 @@ def parts(whole, n_ranks):
 
 def _part(whole, owner, own, rank):
     faces, cells = whole.faces, whole.cells
-    ghosts, touch, left, right, ends = _local_faces(faces, owner, own, rank)
+    ghosts, touch, left, right, ends = local_faces(faces, owner, own, rank)
     used, corners, vertices = _local_points(whole, own, touch)
     face_center = columns(faces.center, touch)
     return dict(
@@ -73,7 +73,7 @@ def _part(whole, owner, own, rank):
         start=np.concatenate([[0], np.cumsum(np.diff(cells.start)[own])]))
 
 
-def _local_faces(faces, owner, own, rank):
+def local_faces(faces, owner, own, rank):
     """(ghosts, faces that touch the rank's cells, their left and right in local numbers, where each name begins).
 
     Inner faces come first, then the boundary by name; each group in the order of its cells.

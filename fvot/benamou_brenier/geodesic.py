@@ -1,0 +1,174 @@
+"""`Geodesic`: the path that `BenamouBrenier` returns, with what shows how good it is."""
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from .. import flows
+from ..evolution import is_number
+from ..reconstruction import Stencil, gradient_weights
+from ..result import Shown
+from .operators import Discretisation, node_mean, node_weights
+
+SHORTER = 6             # times that a step is halved which would leave the mesh
+
+
+@dataclass(frozen=True)
+class Geodesic(Shown):
+    """A path of densities from rho0 to rho1, certified: lower_bound <= W2^2 of the discrete problem <= cost.
+
+    mesh : the `Mesh`
+    t : (N + 2,) times 0, tau/2, 3 tau/2, ..., 1 of the density, tau = 1/N
+    rho : (N + 2, n_cells) density; rho[0] and rho[-1] are the data, between them it is constant on patches
+    node_t : (N + 1,) times 0, tau, ..., 1 of potential and flux
+    phi : (N + 1, n_cells) potential, feasible for the dual problem; where there is mass, the velocity is its gradient
+    flux : (N + 1, n_faces) mass that crosses each face per time, along its normal. With tau_n = tau, half of it at the ends,
+        |K| (rho_{n+1} - rho_n)_K + tau_n sum_s +-flux_s = 0 for all n and K to round-off
+    cost, lower_bound : the path's action sum_n tau_n int |m|^2 / rho, and a bound below which no path can go
+    iterations : on the mesh itself
+    """
+
+    mesh: object
+    t: np.ndarray
+    rho: np.ndarray
+    node_t: np.ndarray
+    phi: np.ndarray
+    flux: np.ndarray
+    cost: float
+    lower_bound: float
+    iterations: int
+    _problem: Discretisation
+
+    @classmethod
+    def of(cls, problem, rho0, rho1, lower, upper, iterations):
+        """The path between rho0 and rho1 (n_cells,) that both bounds belong to."""
+        mesh, N = problem.mesh, problem.n_steps
+        rho = np.empty((N + 2, mesh.n_cells))
+        rho[0], rho[1:-1], rho[-1] = rho0, problem.spread(upper.rho).T, rho1
+        flux = np.zeros((N + 1, mesh.n_faces))
+        flux[:, :mesh.n_inner] = upper.flux.T
+        t = np.concatenate([[0], (np.arange(N) + 0.5) / N, [1]])
+        return cls(mesh, t, rho, np.arange(N + 1) / N, np.ascontiguousarray(lower.phi.T), flux, upper.cost, lower.cost,
+                   iterations, problem)
+
+    @classmethod
+    def at_rest(cls, problem, rho):
+        """The path that stays at rho (n_cells,)."""
+        N, mesh = problem.n_steps, problem.mesh
+        t = np.concatenate([[0], (np.arange(N) + 0.5) / N, [1]])
+        return cls(mesh, t, np.repeat(rho[None], N + 2, axis=0), np.arange(N + 1) / N, np.zeros((N + 1, mesh.n_cells)),
+                   np.zeros((N + 1, mesh.n_faces)), 0.0, 0.0, 0, problem)
+
+    @property
+    def gap(self):
+        """(cost - lower_bound) / cost, 0 where the cost is 0."""
+        return (self.cost - self.lower_bound) / self.cost if self.cost > 0 else 0.0
+
+    @cached_property
+    def residual(self):
+        """The largest error of the continuity equation in a cell, relative to the mass."""
+        mesh, tau = self.mesh, node_weights(len(self.node_t) - 1)
+        change = [mesh.volume * (after - before + weight * mesh.divergence(F))
+                  for before, after, weight, F in zip(self.rho, self.rho[1:], tau, self.flux)]
+        return mesh.ranks.max(np.abs(change).max(initial=0.0)) / mesh.integrate(self.rho[0])
+
+    # ---- what moves --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def momentum(self):
+        """m = rho v at the nodes, cell means (N + 1, dim, n_cells) of the flux."""
+        return np.stack([flows.cell_velocity(self.mesh, F) for F in self.flux])
+
+    @cached_property
+    def _mobility(self):
+        """M_s (N + 1, n_inner) at the nodes."""
+        return self._problem.mobility(node_mean(self._problem.average(self.rho[1:-1].T))).T
+
+    @cached_property
+    def speed(self):
+        """(int |m|^2 / rho dx)^(1/2) at the nodes (N + 1,): constant along a geodesic, and there equal to W2."""
+        mesh, n = self.mesh, self.mesh.n_inner
+        energy = mesh.distance[:n]**2 * self.flux[:, :n]**2 / self._mobility
+        return np.sqrt(mesh.ranks.sum(energy[:, mesh.face_owned[:n]].sum(axis=1)))
+
+    @cached_property
+    def _node_velocity(self):
+        """v (N + 1, dim, n_cells) at the nodes: means of face velocities, which are differences of a potential."""
+        mesh, n = self.mesh, self.mesh.n_inner
+        through = np.zeros_like(self.flux)
+        through[:, :n] = mesh.area[:n] * mesh.distance[:n] * self.flux[:, :n] / self._mobility
+        return np.stack([flows.cell_velocity(mesh, U) for U in through])
+
+    @cached_property
+    def velocity(self):
+        """v (N + 2, dim, n_cells) at the times t; where there is hardly any mass it has no meaning."""
+        v = self._node_velocity
+        return np.concatenate([v[:1], (v[:-1] + v[1:]) / 2, v[-1:]])
+
+    def at(self, t):
+        """The density (n_cells,) at time t between 0 and 1, linear between recorded ones. Raises `InputError` for other t."""
+        before, part = self._place(t, self.t)
+        return (1 - part) * self.rho[before] + part * self.rho[before + 1]
+
+    def velocity_at(self, points, t):
+        """v (dim, n) at points (dim, n) of the mesh, the same on every rank, and time t: linear in cells and in time.
+
+        Collective. Raises `InputError` for points outside the mesh, or t outside [0, 1].
+        """
+        cell = self.mesh.locate(points)
+        return self._velocity_in(cell, np.asarray(points, float), t)
+
+    def _velocity_in(self, cell, points, t):
+        before, part = self._place(t, self.node_t)
+        mine, v = np.flatnonzero(cell >= 0), np.zeros(points.shape)
+        k = cell[mine]
+        for weight, node in ((1 - part, before), (part, before + 1)):
+            if weight:
+                value, slope = self._node_velocity[node], self._slopes(node)
+                offset = points[:, mine] - self.mesh.centroid[:, k]
+                v[:, mine] += weight * (value[:, k] + np.einsum("ijk,jk->ik", slope[:, :, k], offset))
+        return self.mesh.ranks.sum(v)
+
+    @cached_property
+    def _stencil(self):
+        stencil = Stencil(self.mesh)
+        return stencil, gradient_weights(stencil)
+
+    def _slopes(self, node):
+        """Least-squares gradients (dim, dim, n_cells), [i, j] = d v_i / d x_j, of the velocity at a node."""
+        stencil, weights = self._stencil
+        local = self.mesh.with_ghosts(self._node_velocity[node])
+        jump = local[:, stencil.neighbour] - local[:, stencil.cell]
+        return np.stack([[stencil.cell_sum(w * d) for w in weights] for d in jump])
+
+    def _place(self, t, times):
+        """(number of the recorded time before t, part of the way to the next one)."""
+        self.mesh.ranks.check(is_number(t) and 0 <= t <= 1, f"t must be a time between 0 and 1, not {t!r}")
+        before = min(int(np.searchsorted(times, t, side="right")) - 1, len(times) - 2)
+        return before, (t - times[before]) / (times[before + 1] - times[before])
+
+    def transport_map(self):
+        """Where the mass of each cell goes: T(x_K) (dim, n_cells) for the centroids x_K of this rank's cells.
+
+        x + v(x, 0) on convex domains and on a torus (there without a jump where mass crosses a period); else x is carried
+        along the flow in N steps (midpoint rule), and stops short of walls. It has a meaning where rho0 > 0. Collective.
+        """
+        mesh = self.mesh
+        if mesh.is_convex:
+            return mesh.centroid + self._node_velocity[0]
+        points = mesh.gather(mesh.centroid)
+        for t, tau in zip(self.node_t, np.diff(self.node_t)):
+            middle = self._carried(points, points, t, tau / 2)
+            points = self._carried(points, middle, t + tau / 2, tau)
+        return mesh.scatter(points)
+
+    def _carried(self, points, seen_at, t, tau):
+        """points + tau v(seen_at, t), by shorter steps where a wall is in the way."""
+        cell, _ = self.mesh.find(seen_at)
+        step = tau * self._velocity_in(cell, seen_at, min(t, 1.0))
+        for _ in range(SHORTER):
+            outside = ~self.mesh.find(points + step)[1]
+            if not outside.any():
+                break
+            step[:, outside] /= 2
+        return np.where(self.mesh.find(points + step)[1], points + step, points)

@@ -1,0 +1,81 @@
+"""Weights of faces that make patches isotropic: sum_s omega n n^T = m_P I, the boundary faces included.
+
+Where it does not hold, as on Voronoi cells, the discrete W2 converges to something smaller than W2: the optimal path
+exploits the directions in which it is cheap to move (Gladbach, Kopfer, Maas 2020).
+"""
+import numpy as np
+
+FLOOR = 0.05            # smallest part of its weight that a copy keeps
+ISOTROPIC = 1e-12       # relative defect that needs no correction
+
+
+def isotropic_weights(weight, normal, patch, target):
+    """Weights near *weight* (n,), at least FLOOR of it, with sum_s weight n n^T = target (n_patches, dim, dim) in every patch.
+
+    normal (dim, n), patch (n,) : of each copy. weight_s (1 + n^T Y n) with one symmetric Y for each patch. A copy that
+    would fall below FLOOR of its weight is fixed there, and Y found anew for the others; where they cannot make up for it,
+    the patch goes as far towards its first Y as FLOOR allows, and stays anisotropic.
+    """
+    target = symmetric(target)
+    defect = np.linalg.norm(missing(target, weight, normal, patch), axis=1)
+    scale = np.linalg.norm(target, axis=1) + np.bincount(patch, weight, len(target))
+    todo = np.flatnonzero(defect > ISOTROPIC * scale)
+    if not len(todo):
+        return weight
+    number = np.full(len(target), -1)
+    number[todo] = np.arange(len(todo))
+    copies = np.flatnonzero(number[patch] >= 0)
+    corrected = weight.copy()
+    corrected[copies] = _corrected(weight[copies], normal[:, copies], number[patch[copies]], target[todo], scale[todo])
+    return corrected
+
+
+def _corrected(weight, normal, patch, target, scale):
+    bent, first = np.zeros(len(weight)), None
+    fixed = np.zeros(len(weight), bool)
+    while True:
+        bent = _bend(np.where(fixed, FLOOR, 1.0), fixed, weight, normal, patch, target)
+        first = bent if first is None else first
+        low = ~fixed & (bent < FLOOR)
+        if not low.any():
+            break
+        fixed |= low
+    damped = 1 + np.minimum(_room(first, patch, len(target)), 1)[patch] * (first - 1)
+    left = [np.linalg.norm(missing(target, weight * factor, normal, patch), axis=1) for factor in (bent, damped)]
+    return weight * np.where((left[0] <= np.maximum(left[1], ISOTROPIC * scale))[patch], bent, damped)
+
+
+def _bend(factor, fixed, weight, normal, patch, target):
+    """The factors, with those that are not fixed times 1 + n^T Y n."""
+    q = _squares(normal)
+    free = np.where(fixed, 0.0, weight)
+    matrix = np.empty((len(target), len(q), len(q)))
+    for i in range(len(q)):
+        for j in range(len(q)):
+            matrix[:, i, j] = np.bincount(patch, free * q[i] * q[j], len(target))
+    Y = np.einsum("pij,pj->pi", np.linalg.pinv(matrix, 1e-10, True), missing(target, weight * factor, normal, patch))
+    return np.where(fixed, factor, 1 + np.einsum("ic,ci->c", q, Y[patch]))
+
+
+def _room(factor, patch, n_patches):
+    """How far each patch may go from 1 to its factors."""
+    room = np.full(n_patches, np.inf)
+    np.minimum.at(room, patch, np.where(factor < 1, (1 - FLOOR) / np.maximum(1 - factor, 1e-300), np.inf))
+    return room
+
+
+def missing(target, weight, normal, patch):
+    """target - sum_s weight n n^T, as vectors (n_patches, dim (dim + 1) / 2) with the matrices' Frobenius norm."""
+    return target - np.stack([np.bincount(patch, weight * q, len(target)) for q in _squares(normal)], axis=1)
+
+
+def _squares(normal):
+    """n n^T as vectors (dim (dim + 1) / 2, n)."""
+    i, j = np.triu_indices(len(normal))
+    return normal[i] * normal[j] * np.where(i == j, 1, np.sqrt(2))[:, None]
+
+
+def symmetric(matrices):
+    """Symmetric matrices (n, dim, dim) as vectors (n, dim (dim + 1) / 2) with the same norm."""
+    i, j = np.triu_indices(matrices.shape[-1])
+    return matrices[:, i, j] * np.where(i == j, 1, np.sqrt(2))

@@ -1,0 +1,146 @@
+"""Coarser problems, and how phi and rho get from one to the next finer one.
+
+Cartesian meshes have half as many cells along each axis, tensor-product interpolation and exact averages; all others have
+agglomerates of 2^dim cells, for which the same `Discretisation` serves, and interpolate linearly with least-squares
+gradients. Steps in time are halved as well. Everything is the same for any number of ranks.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from ..mesh import agglomerate
+from .operators import Discretisation
+from .sparse import Dealt, packed, unpacked
+
+FEWEST_CELLS = 8        # along an axis of the coarsest level, about
+FEWEST_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Level:
+    """A problem, and how values get there from the next coarser level, and back (None: there is none).
+
+    prolong, restrict : linear interpolation of cell values, and their averages over the coarser cells
+    """
+
+    problem: Discretisation
+    prolong: Dealt | None
+    restrict: Dealt | None
+
+    def finer_phi(self, phi):
+        """phi (n_cells, N + 1) from that of the coarser level."""
+        return self.prolong @ (phi @ _between_nodes(phi.shape[1] - 1, self.problem.n_steps))
+
+    def finer_rho(self, rho):
+        """rho (n_patches, N) >= 0 from the cell values (n_coarse, N) of the coarser level."""
+        return np.maximum(self.problem.average(self.prolong @ (rho @ _between_slabs(rho.shape[1], self.problem.n_steps))), 0)
+
+
+def levels(problem):
+    """The `Level` of a problem and all coarser ones, the finest first."""
+    found = []
+    while True:
+        made = coarsened(problem.mesh)
+        if made is None:
+            return [*found, Level(problem, None, None)]
+        coarse, prolong, restrict = made
+        found.append(Level(problem, prolong, restrict))
+        n_steps = problem.n_steps
+        problem = Discretisation(coarse, -(-n_steps // 2) if n_steps >= 2 * FEWEST_STEPS else n_steps)
+
+
+def coarsened(mesh):
+    """(coarser mesh, prolongation, restriction of cell averages), or None where the mesh is coarse enough."""
+    if mesh.block is not None:
+        return _halved(mesh)
+    if mesh.n_cells_global < (2 * FEWEST_CELLS)**mesh.dim:
+        return None
+    return _agglomerated(mesh)
+
+
+# ---- Cartesian meshes --------------------------------------------------------------------------------------------------
+
+
+def _halved(mesh):
+    block = mesh.block
+    grid = [n if n < 2 * FEWEST_CELLS else -(-n // 2) for n in block.grid]
+    if tuple(grid) == tuple(block.grid) or np.prod(grid) < mesh.ranks.size:
+        return None
+    coarse = mesh.coarsened(tuple(grid))
+    here = zip(block.first, block.shape, block.grid, grid, block.periodic)
+    P = _tensor([_interpolation(n, m, wraps)[first:first + size] for first, size, n, m, wraps in here])
+    there = zip(coarse.block.first, coarse.block.shape, block.grid, grid)
+    R = _tensor([_overlaps(n, m)[first:first + size] for first, size, n, m in there])
+    return coarse, _dealt(coarse, P), _dealt(mesh, R)
+
+
+def _interpolation(n, m, periodic):
+    """(n, m): linear between the centres of m equal cells, constant beyond the last ones, at the centres of n cells."""
+    x = (np.arange(n) + 0.5) * m / n - 0.5
+    low = np.floor(x).astype(int)
+    part, ends = x - low, np.stack([low, low + 1])
+    ends = ends % m if periodic else np.clip(ends, 0, m - 1)
+    return sparse.csr_matrix((np.concatenate([1 - part, part]), (np.tile(np.arange(n), 2), ends.ravel())), (n, m))
+
+
+def _overlaps(n, m):
+    """(m, n): averages over m equal cells of values in n equal cells."""
+    ends = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)
+    part = np.diff(ends) / n
+    return sparse.csr_matrix((part, (ends[:-1] // n, ends[:-1] // m)), (m, n))
+
+
+def _tensor(factors):
+    product = factors[0]
+    for factor in factors[1:]:
+        product = sparse.kron(product, factor, format="csr")
+    return product.tocsr()
+
+
+def _dealt(mesh, rows):
+    """The rows of this rank, with columns that are the cells of a mesh."""
+    own = mesh.cell_id[:mesh.n_cells]
+    owner = np.empty(mesh.n_cells_global, np.int32)
+    owner[mesh.ranks.all_gather(own)] = mesh.ranks.all_gather(np.full(len(own), mesh.ranks.rank, np.int32))
+    return Dealt.rows(mesh.ranks, rows, own, owner)
+
+
+# ---- agglomerates ------------------------------------------------------------------------------------------------------
+
+
+def _agglomerated(mesh):
+    whole = agglomerate.whole(mesh)
+    part = mesh.ranks.deal(mesh.ranks.on_root(lambda: _parts(*whole, mesh.dim)))
+    coarse = mesh.of_agglomerates({name: array for name, array in part.items() if name[:2] not in ("P ", "R ")})
+    return coarse, _dealt(coarse, unpacked(part, "P")), _dealt(mesh, unpacked(part, "R"))
+
+
+def _parts(fine, own, dim):
+    """For each rank the arrays of the coarser mesh, and its rows of prolongation and restriction. On rank 0."""
+    n_ranks, fine_owner = len(own), np.empty(len(fine.volume), np.int64)
+    for rank, cells in enumerate(own):
+        fine_owner[cells] = rank
+    member, coarse = agglomerate.coarser(fine, 2**dim)
+    owner = agglomerate.owners(member, fine_owner, coarse, n_ranks)
+    P = agglomerate.linear(member, fine, coarse)
+    R = sparse.csr_matrix((fine.volume / coarse.volume[member], (member, np.arange(len(member)))), P.shape[::-1])
+    return [agglomerate.part(coarse, owner, rank) | packed("P", P[cells]) | packed("R", R[owner == rank])
+            for rank, cells in enumerate(own)]
+
+
+# ---- time --------------------------------------------------------------------------------------------------------------
+
+
+def _between_nodes(n, m):
+    """(n + 1, m + 1): linear interpolation from the nodes of n steps to those of m."""
+    return _linear(np.linspace(0, 1, n + 1), np.linspace(0, 1, m + 1))
+
+
+def _between_slabs(n, m):
+    """(n, m): linear interpolation from the middles of n slabs to those of m; constant beyond the outer ones."""
+    return _linear((np.arange(n) + 0.5) / n, (np.arange(m) + 0.5) / m)
+
+
+def _linear(x, y):
+    return np.stack([np.interp(y, x, unit) for unit in np.eye(len(x))])

@@ -1,0 +1,126 @@
+"""Coarser meshes for multilevel methods: cells of agglomerates, whose faces are the sums of those between them."""
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from .. import linalg
+from . import patches
+from .partition import local_faces
+
+LEAST = 0.05        # least part of the faces between two agglomerates that counts as one, and of a distance on each side
+
+
+class Geometry(NamedTuple):
+    """Cells and faces of a whole mesh in its numbering; the right cell of a boundary face is -1."""
+
+    volume: np.ndarray
+    centroid: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    surface: np.ndarray         # (dim, n_faces) area times normal
+    face_center: np.ndarray
+
+    @property
+    def n_inner(self):
+        return int((self.right >= 0).sum())
+
+    @property
+    def area(self):
+        return np.linalg.norm(self.surface, axis=0)
+
+
+class Part(NamedTuple):
+    """The faces of an agglomerated mesh, as `partition.local_faces` takes them."""
+
+    left: np.ndarray
+    right: np.ndarray
+    boundary: dict
+
+
+def whole(mesh):
+    """(the mesh's `Geometry`, [the cells of each rank]) on rank 0, None elsewhere. Collective."""
+    own, faces = mesh.cell_id[:mesh.n_cells], np.flatnonzero(mesh.face_owned)
+    right = np.where(mesh.right[faces] >= 0, mesh.cell_id[mesh.right[faces]], -1)
+    mine = (own, mesh.volume, mesh.centroid, mesh.cell_id[mesh.left[faces]], right, (mesh.area * mesh.normal)[:, faces],
+            mesh.face_center[:, faces])
+    parts = mesh.ranks.gather_to_root(mine)
+    if parts is None:
+        return None
+    cells, volume, centroid, left, right, surface, center = (np.concatenate(part, axis=-1) for part in zip(*parts))
+    order, inner = np.argsort(cells), np.lexsort((right, left, right < 0))          # the boundary comes last
+    return (Geometry(volume[order], centroid[:, order], left[inner], right[inner], surface[:, inner], center[:, inner]),
+            [part[0] for part in parts])
+
+
+def coarser(fine, size):
+    """(member (n_cells,), `Geometry`) of agglomerates of about *size* neighbours."""
+    member = patches.grow(patches.adjacency(fine, len(fine.volume)), size)
+    n = int(member.max()) + 1
+    volume = np.bincount(member, fine.volume, n)
+    centroid = np.stack([np.bincount(member, fine.volume * x, n) for x in fine.centroid]) / volume
+    inner, beyond = fine.right >= 0, np.where(fine.right >= 0, member[fine.right], -1)
+    between = np.flatnonzero(inner & (member[fine.left] != beyond))
+    a, b = member[fine.left[between]], beyond[between]
+    key, pair = np.unique(np.minimum(a, b) * n + np.maximum(a, b), return_inverse=True)
+    left, right = np.divmod(key, n)
+    area = fine.area[between]
+    sign, total = np.where(a < b, 1.0, -1.0), np.bincount(pair, area, len(key))
+    summed = np.stack([np.bincount(pair, sign * s, len(key)) for s in fine.surface[:, between]])
+    center = np.stack([np.bincount(pair, area * x, len(key)) for x in fine.face_center[:, between]]) / total
+    step = centroid[:, right] - centroid[:, left]
+    normal = step / np.linalg.norm(step, axis=0)
+    summed = normal * np.maximum((summed * normal).sum(axis=0), LEAST * total)
+    walls = np.flatnonzero(~inner)
+    return member, Geometry(volume, centroid, np.concatenate([left, member[fine.left[walls]]]),
+                            np.concatenate([right, np.full(len(walls), -1)]),
+                            np.concatenate([summed, fine.surface[:, walls]], axis=1),
+                            np.concatenate([center, fine.face_center[:, walls]], axis=1))
+
+
+def owners(member, fine_owner, coarse, n_ranks):
+    """The rank of each agglomerate: that of its first cell, unless a rank would have none."""
+    first = np.unique(member, return_index=True)[1]
+    owner = fine_owner[first]
+    if len(np.unique(owner)) < n_ranks:
+        owner = linalg.bisect(coarse.centroid, np.ones(len(owner)), n_ranks)
+    return owner
+
+
+def part(geometry, owner, rank):
+    """The arrays of a rank, as `Mesh` takes them; a mesh of agglomerates has no points."""
+    g, own = geometry, np.flatnonzero(owner == rank)
+    n, faces = g.n_inner, Part(g.left, g.right, {"walls": slice(g.n_inner, len(g.left))})
+    ghosts, touch, left, right, ends = local_faces(faces, owner, own, rank)
+    area = g.area[touch]
+    normal = g.surface[:, touch] / area
+    inner = touch < n
+    near = ((g.face_center[:, touch] - g.centroid[:, g.left[touch]]) * normal).sum(axis=0)
+    step = g.centroid[:, g.right[touch]] - g.centroid[:, g.left[touch]]
+    distance = np.where(inner, np.linalg.norm(step, axis=0), 0)
+    left_distance = np.where(inner, np.clip(near, LEAST * distance, (1 - LEAST) * distance), np.maximum(near, 0))
+    return dict(cell_id=np.concatenate([own, ghosts]), ghost_owner=owner[ghosts], volume=g.volume[own],
+                center=g.centroid[:, own], centroid=g.centroid[:, own], left=left, right=right, area=area, normal=normal,
+                face_center=g.face_center[:, touch], left_distance=left_distance, right_distance=distance - left_distance * inner,
+                boundary_ends=ends, levels=own[None])
+
+
+def linear(member, fine, coarse):
+    """The matrix (n_cells, n_agglomerates) of u_A + g_A . (x_K - x_A), g_A the least-squares gradient of the neighbours."""
+    n, dim = len(coarse.volume), len(coarse.centroid)
+    inner = slice(coarse.n_inner)
+    a = np.concatenate([coarse.left[inner], coarse.right[inner]])
+    b = np.concatenate([coarse.right[inner], coarse.left[inner]])
+    step = coarse.centroid[:, b] - coarse.centroid[:, a]
+    weight = 1 / (step**2).sum(axis=0)
+    matrix = np.empty((n, dim, dim))
+    for i in range(dim):
+        for j in range(dim):
+            matrix[:, i, j] = np.bincount(a, weight * step[i] * step[j], n)
+    slope = np.einsum("aij,ja->ia", np.linalg.pinv(matrix, 1e-3, True)[a], weight * step)
+    constant = sparse.csr_matrix((np.ones(len(member)), (np.arange(len(member)), member)), (len(member), n))
+    matrix = constant
+    for offset, s in zip(fine.centroid - coarse.centroid[:, member], slope):
+        gradient = sparse.csr_matrix((np.concatenate([s, -s]), (np.concatenate([a, a]), np.concatenate([b, a]))), (n, n))
+        matrix = matrix + sparse.diags(offset) @ constant @ gradient
+    return matrix.tocsr()
