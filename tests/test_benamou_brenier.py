@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from meshes import MESHES, PERIODIC
+from meshes import MESHES
 from mpi4py import MPI
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.optimize import minimize_scalar
 from scipy.special import ndtr, ndtri
 
 from fvot import BenamouBrenier, ConvergenceError, InputError, Mesh
-from fvot.benamou_brenier import solver
 from fvot.benamou_brenier.operators import node_weights
 
 pytestmark = pytest.mark.ranks
@@ -58,9 +58,9 @@ def checked(path, rho0, rho1, tol):
 # ---- exact answers -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n, error", [(16, 5.97e-3), (32, 1.544e-3)])
+@pytest.mark.parametrize("n, error", [(16, 5.852e-3), (32, 1.544e-3)])
 def test_error_of_the_mesh(n, error):
-    """The discrete W2^2 is known: its error falls by 4 with half the cell size. (Measured; at n = 32 by two other codes, too.)"""
+    """The discrete W2^2 is known: its error falls by 4 with half the cell size. (Measured; at n = 32 by another code, too.)"""
     mesh = Mesh.rectangle((0, 0), (1, 1), (n, n))
     rho = wavy(mesh)
     path = checked(BenamouBrenier(mesh, n // 2, tol=1e-5).solve(*rho), *rho, 1e-5)
@@ -69,7 +69,8 @@ def test_error_of_the_mesh(n, error):
 
 @pytest.mark.parametrize("kind, order", [("triangles", 1.7), ("voronoi", 1.5)])
 def test_order_on_other_meshes(kind, order):
-    make = {"triangles": lambda n: Mesh.triangles((0, 0), (1, 1), n), "voronoi": lambda n: Mesh.voronoi((0, 0), (1, 1), 2 * n * n)}
+    make = {"triangles": lambda n: Mesh.triangles((0, 0), (1, 1), n),
+            "voronoi": lambda n: Mesh.voronoi((0, 0), (1, 1), 2 * n * n)}
     error = []
     for n in (12, 24):
         mesh = make[kind](n)
@@ -80,20 +81,37 @@ def test_order_on_other_meshes(kind, order):
     assert np.log2(error[0] / error[1]) > order
 
 
-def quantiles(mean, width, p):
+P = (np.arange(100_000) + 0.5) / 100_000
+
+
+def quantiles(mean, width, p=P):
     """Quantiles of a Gaussian cut off at 0 and 1."""
     low, high = ndtr((np.array([0, 1]) - mean) / width)
     return mean + width * ndtri(low + p * (high - low))
 
 
-@pytest.mark.parametrize("periodic", [False, True])
-def test_on_a_line_against_quantiles(periodic):
-    mesh = Mesh.interval(0, 1, 128, periodic=periodic)
+@pytest.mark.parametrize("n_cells", [128, 100])
+def test_on_a_line_against_quantiles(n_cells):
+    mesh = Mesh.interval(0, 1, n_cells)
     rho = [bump(mesh, 0.35, 0.05), bump(mesh, 0.6, 0.08)]
     path = checked(BenamouBrenier(mesh, 16).solve(*rho), *rho, 1e-3)
-    p = (np.arange(200_000) + 0.5) / 200_000
-    exact = ((quantiles(0.35, 0.05, p) - quantiles(0.6, 0.08, p))**2).mean()
+    exact = ((quantiles(0.35, 0.05) - quantiles(0.6, 0.08))**2).mean()
     assert path.cost == pytest.approx(exact, rel=2e-3)
+    assert mesh.integrate(rho[0] * (path.transport_map()[0] - 0.6 - 1.6 * (mesh.center[0] - 0.35))**2) < 2e-3 * exact
+
+
+def test_on_a_circle_some_mass_goes_the_other_way():
+    """W2^2 on the circle is the least over all rotations of the quantiles of one density (Delon, Salomon, Sobolevski 2010)."""
+    mesh = Mesh.interval(0, 1, 128, periodic=True)
+    rho = [bump(mesh, 0.35, 0.05), bump(mesh, 0.6, 0.08)]
+    path = checked(BenamouBrenier(mesh, 16).solve(*rho), *rho, 1e-3)
+
+    def rotated(shift):
+        turns = np.floor(P + shift)
+        return ((quantiles(0.35, 0.05) - quantiles(0.6, 0.08, P + shift - turns) - turns)**2).mean()
+    exact = minimize_scalar(rotated, bounds=(-0.3, 0.3), method="bounded").fun
+    assert exact < 0.999 * rotated(0.0)
+    assert path.cost == pytest.approx(exact, rel=3e-3)
 
 
 def test_on_a_circle_the_short_way_is_taken():
@@ -107,23 +125,22 @@ def test_on_a_circle_the_short_way_is_taken():
 
 @pytest.mark.parametrize("kind", ["squares", "triangles"])
 def test_gaussians_with_different_covariances(kind):
-    """Gelbrich's formula is exact for them; they fit into the square but for 1e-6 of their mass."""
-    mesh = {"squares": lambda: Mesh.rectangle((0, 0), (1, 1), (48, 48)), "triangles": lambda: Mesh.triangles((0, 0), (1, 1), 34)}[kind]()
+    """Gelbrich's formula is exact for them, and the map is affine; the square holds them but for 1e-6 of their mass."""
+    make = {"squares": partial(Mesh.rectangle, 0, 1, (48, 48)), "triangles": partial(Mesh.triangles, 0, 1, 34)}
+    mesh = make[kind]()
     covariance = [np.array([[0.008, 0.004], [0.004, 0.004]]), np.array([[0.003, -0.001], [-0.001, 0.006]])]
-    mean = [np.array([0.4, 0.4]), np.array([0.6, 0.55])]
-    rho = [mesh.density(lambda x, m=m, c=c: np.exp(-np.einsum("in,ij,jn->n", x - m[:, None], np.linalg.inv(c), x - m[:, None]) / 2))
+    mean = [np.array([[0.4], [0.4]]), np.array([[0.6], [0.55]])]
+    rho = [mesh.density(lambda x, m=m, c=c: np.exp(-np.einsum("in,ij,jn->n", x - m, np.linalg.inv(c), x - m) / 2))
            for m, c in zip(mean, covariance)]
     path = checked(BenamouBrenier(mesh, 16, tol=2e-3).solve(*rho), *rho, 2e-3)
-    value, vectors = np.linalg.eigh(covariance[0])
-    root = vectors * np.sqrt(value) @ vectors.T
-    mixed = np.sqrt(np.linalg.eigvalsh(root @ covariance[1] @ root)).sum()
-    exact = ((mean[1] - mean[0])**2).sum() + np.trace(covariance[0] + covariance[1]) - 2 * mixed
+    root = _root(covariance[0])
+    mixed = _root(root @ covariance[1] @ root)
+    exact = ((mean[1] - mean[0])**2).sum() + np.trace(covariance[0] + covariance[1] - 2 * mixed)
     assert path.cost == pytest.approx(exact, rel=1e-2)
-    shift = root @ np.linalg.inv(root) * 0
-    A = np.linalg.inv(root) @ _root(root @ covariance[1] @ root) @ np.linalg.inv(root) + shift
-    exact_map = mean[1][:, None] + A @ (mesh.centroid - mean[0][:, None])
-    wrong = ((path.transport_map() - exact_map)**2).sum(axis=0)
-    assert mesh.integrate(rho[0] * wrong) < 1e-2 * exact
+    gradient = np.linalg.inv(root) @ mixed @ np.linalg.inv(root)
+    wrong = path.transport_map() - mean[1] - gradient @ (mesh.centroid - mean[0])
+    dense = rho[0] > 0.01 * mesh.ranks.max(rho[0].max())
+    assert mesh.integrate(rho[0] * dense * (wrong**2).sum(axis=0)) < 1e-3 * exact
 
 
 def _root(matrix):
@@ -145,7 +162,235 @@ def test_a_bump_that_is_carried_along():
 
 
 def test_in_a_box():
-    mesh = Mesh.box((0, 0, 0), (1, 1, 0.5), (16, 16, 8))
-    rho = [bump(mesh, at, 0.1) for at in ((0.3, 0.35, 0.2), (0.65, 0.6, 0.3))]
+    """A product of Gaussians cut off by the walls: W2^2 adds up over the axes."""
+    mesh = Mesh.box((0, 0, 0), (1, 1, 1), (16, 16, 8))
+    at = [(0.3, 0.35, 0.5), (0.65, 0.6, 0.5)]
+    rho = [bump(mesh, center, 0.12) for center in at]
     path = checked(BenamouBrenier(mesh, 8, tol=3e-3).solve(*rho), *rho, 3e-3)
-    assert path.cost == pytest.approx(0.186, rel=0.03)
+    exact = sum(((quantiles(a, 0.12) - quantiles(b, 0.12))**2).mean() for a, b in zip(*at))
+    assert path.cost == pytest.approx(exact, rel=2e-2)
+
+
+def test_patches_and_isotropic_weights_are_needed():
+    """Without them W2^2 is wrong by a per cent or more, and gets no better on finer meshes."""
+    error = {}
+    for patches in "none", "auto":
+        for n in 12, 24:
+            mesh = Mesh.triangles((0, 0), (1, 1), n, patches=patches)
+            rho = wavy(mesh)
+            error[patches, n] = abs(BenamouBrenier(mesh, 12, tol=1e-3).solve(*rho).cost / WAVES - 1)
+    assert error["auto", 24] < 1e-3
+    assert error["none", 24] > 8e-3
+    assert error["none", 12] < 2 * error["none", 24]
+
+
+# ---- what every path promises ------------------------------------------------------------------------------------------
+
+SOME = [name for name in MESHES if name not in ("harbour", "two_rooms", "ball")]
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_paths_on_every_mesh(name):
+    mesh = MESHES[name]()
+    rng = np.random.default_rng(5)
+    rho = [mesh.scatter(0.2 + rng.random(mesh.n_cells_global)) for _ in range(2)]
+    rho = [u / mesh.integrate(u) * 3 for u in rho]
+    path = checked(BenamouBrenier(mesh, 5, tol=0.02).solve(*rho), *rho, 0.02)
+    assert 0 < path.cost
+    middle = path.at(0.5)
+    assert mesh.integrate(middle) == pytest.approx(3, rel=1e-13)
+    assert np.isfinite(path.velocity).all() and path.velocity.shape == (7, mesh.dim, mesh.n_cells)
+    assert path.momentum.shape == (6, mesh.dim, mesh.n_cells)
+    assert path.transport_map().shape == (mesh.dim, mesh.n_cells)
+
+
+MADE = {}
+
+
+def solver_on(name):
+    if name not in MADE:
+        MADE[name] = BenamouBrenier(MESHES[name](), 4, tol=1e-12, max_iter=15)
+    return MADE[name]
+
+
+@pytest.mark.parametrize("name", ["interval", "rectangle", "torus", "triangles", "voronoi", "honeycomb"])
+@given(seed=st.integers(0, 1000), power=st.sampled_from([0, 1, 6]))
+@settings(max_examples=5)
+def test_bounds_are_in_order_for_random_densities(name, seed, power):
+    """Far from converged, too: the path in `.result` keeps every promise but the gap."""
+    solver = solver_on(name)
+    mesh, rng = solver.mesh, np.random.default_rng(seed)
+    rho = [mesh.scatter(np.maximum(rng.standard_normal(mesh.n_cells_global), 0.01 * rng.random())**power) for _ in range(2)]
+    rho = [u / mesh.integrate(u) for u in rho]
+    try:
+        path = solver.solve(*rho)
+    except ConvergenceError as error:
+        path = error.result
+    checked(path, *rho, np.inf)
+
+
+def test_the_same_on_any_number_of_ranks(ranks):
+    """The same iterations give the same cost to 1e-8; cosine transforms, on one rank alone, agree within the gap."""
+    for name in "triangles", "voronoi", "two_rooms", "rectangle", "tetrahedra":
+        costs = []
+        for comm in ranks.comm, MPI.COMM_SELF:
+            mesh = MESHES[name](comm=comm)
+            size = np.ptp(mesh._bounds, axis=0)
+            rho = [bump(mesh, mesh._bounds[0] + part * size, 0.25 * size.min()) for part in (0.3, 0.6)]
+            path = BenamouBrenier(mesh, 8, tol=2e-3).solve(*rho)
+            costs.append((path.cost, path.iterations))
+        assert costs[0][1] == costs[1][1]
+        assert costs[0][0] == pytest.approx(costs[1][0], rel=2e-3 if name == "rectangle" else 1e-8)
+
+
+@pytest.mark.parametrize("name", ["rectangle", "triangles"])
+def test_single_precision_certifies_too(name):
+    mesh = MESHES[name]()
+    size = np.ptp(mesh._bounds, axis=0)
+    rho = [bump(mesh, mesh._bounds[0] + part * size, 0.25 * size.min()) for part in (0.3, 0.6)]
+    double, single = (BenamouBrenier(mesh, 8, tol=5e-3, precision=p).solve(*rho) for p in ("double", "single"))
+    checked(single, *rho, 5e-3)
+    assert single.cost == pytest.approx(double.cost, rel=5e-3)
+
+
+def test_mass_and_length_scale():
+    """W2^2 is proportional to the mass and to the square of length; iterations do not depend on units."""
+    found = []
+    for length, mass in ((1, 1), (1024, 2**-13)):       # powers of two: round-off breaks ties of agglomerates alike
+        mesh = Mesh.triangles((0, 0), (length, length), 10)
+        rho = [mass * bump(mesh, [at * length] * 2, 0.2 * length) for at in (0.35, 0.6)]
+        path = BenamouBrenier(mesh, 8, tol=2e-3).solve(*rho)
+        found.append((path.cost / length**2 / mass, path.iterations))
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
+# ---- the smallest and the simplest -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [partial(Mesh.interval, 0, 1, 1), partial(Mesh.rectangle, 0, 1, (1, 1)),
+                                  partial(Mesh.interval, 0, 1, 2), partial(Mesh.rectangle, 0, 1, (2, 3)),
+                                  partial(Mesh.interval, 0, 1, 3, periodic=True)])
+@pytest.mark.parametrize("n_steps", [1, 2, 3])
+def test_the_smallest_problems(make, n_steps):
+    mesh = make(comm=MPI.COMM_SELF)
+    rho0 = np.full(mesh.n_cells, 2.0)
+    rho1 = 2 + np.linspace(-1, 1, mesh.n_cells) * (mesh.n_cells > 1)
+    path = checked(BenamouBrenier(mesh, n_steps, tol=1e-2).solve(rho0, rho1), rho0, rho1, 1e-2)
+    assert (path.cost > 0) == (mesh.n_cells > 1)
+
+
+def test_two_cells_by_hand():
+    """One step, two cells of size 1/2. By symmetry rho = (1, 1) half-way.
+
+    At both nodes a mass of 1/4 crosses the face in the time tau_n = 1/2: Phi = 1/2, M = 1/2, d = 1/2, so
+    cost = 2 tau_n d^2 Phi^2 / M = 1/8.
+    """
+    mesh = Mesh.interval(0, 1, 2, comm=MPI.COMM_SELF)
+    path = BenamouBrenier(mesh, 1, tol=1e-8, max_iter=3000).solve(np.array([1.5, 0.5]), np.array([0.5, 1.5]))
+    assert path.cost == pytest.approx(0.125, rel=1e-6)
+    assert_allclose(path.rho[1], 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["interval", "triangles", "voronoi", "box"])
+def test_a_density_that_stays(name):
+    mesh = MESHES[name]()
+    rho = bump(mesh, mesh._bounds.mean(axis=0), 0.3)
+    path = BenamouBrenier(mesh, 4).solve(rho, rho.copy())
+    checked(path, rho, rho, 0)
+    assert path.cost == path.lower_bound == path.gap == 0
+    assert_array_equal(path.rho, np.repeat(rho[None], 6, axis=0))
+    assert_array_equal(path.flux, 0)
+    assert_allclose(path.transport_map(), mesh.centroid)
+
+
+def islands():
+    """Two intervals that do not touch."""
+    line = np.linspace(0, 1, 9)
+    cells = np.concatenate([np.arange(8), 9 + np.arange(8)])
+    return np.concatenate([line, line + 3])[None], [("line", np.stack([cells, cells + 1], axis=1))]
+
+
+def test_islands():
+    mesh = Mesh.from_cells(*islands(), comm=MPI.COMM_SELF)
+    x, west = mesh.center[0], mesh.center[0] < 2
+    rho0, rho1 = np.where(west, 1 + 0.3 * np.cos(np.pi * x), 2.0), np.where(west, 1 - 0.3 * np.cos(np.pi * x), 2.0)
+    path = checked(BenamouBrenier(mesh, 4, tol=5e-3).solve(rho0, rho1), rho0, rho1, 5e-3)
+    line = Mesh.interval(0, 1, 8, comm=MPI.COMM_SELF)
+    alone = BenamouBrenier(line, 4, tol=5e-3).solve(rho0[west], rho1[west])
+    assert path.cost == pytest.approx(alone.cost, rel=1e-2)
+    with pytest.raises(InputError, match="2 pieces that do not touch.* mass 2 of rho0 and 1 of rho1"):
+        BenamouBrenier(mesh, 4).solve(np.where(west, 1.0, 2.0), np.where(west, 2.0, 1.0))
+
+
+# ---- what is refused ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(n_steps=0), "n_steps must be a whole number"), (dict(n_steps=2.5), "n_steps must be"),
+    (dict(n_steps="8"), "n_steps must be"), (dict(tol=0), "tol must be a relative gap above 0"),
+    (dict(tol=np.nan), "tol must be"), (dict(tol="small"), "tol must be"), (dict(max_iter=0), "max_iter must be"),
+    (dict(precision="half"), "precision must be 'double' or 'single'")])
+def test_parameters_that_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        BenamouBrenier(Mesh.interval(0, 1, 8), **options)
+
+
+def test_densities_that_are_refused():
+    mesh = Mesh.interval(0, 1, 8)
+    solver, one = BenamouBrenier(mesh, 4), np.ones(mesh.n_cells)
+    for rho0, rho1, message in [
+            (one, 2 * one, "rho0 has mass 1, rho1 has 2: they must be equal"),
+            (one, 0 * one, "rho1 is zero everywhere, the other density has mass 1"),
+            (0 * one, 0 * one, "nothing to move"), (one, -one, "rho1 is -1.0 in cell"), (one, np.nan * one, "rho1 is nan"),
+            (one[:-1], one, "rho0 has shape"), (one, "everywhere", "rho1 must be real numbers")]:
+        with pytest.raises(InputError, match=message):
+            solver.solve(rho0, rho1)
+
+
+def test_too_few_iterations():
+    mesh = Mesh.triangles((0, 0), (1, 1), 12)
+    rho = [bump(mesh, [at, at], 0.1) for at in (0.3, 0.7)]
+    message = r"certified gap of .* > tol = 1.0e-06 in 40 iterations; max_iter=\d+ may do"
+    with pytest.raises(ConvergenceError, match=message) as caught:
+        BenamouBrenier(mesh, 8, tol=1e-6, max_iter=40).solve(*rho)
+    assert checked(caught.value.result, *rho, 0.5).iterations == 40
+
+
+def test_times_that_are_refused():
+    mesh = Mesh.interval(0, 1, 8)
+    rho = [bump(mesh, at, 0.2) for at in (0.4, 0.6)]
+    path = BenamouBrenier(mesh, 4, tol=1e-2).solve(*rho)
+    for t in (-0.1, 1.1, np.nan, "now"):
+        with pytest.raises(InputError, match="t must be a time between 0 and 1"):
+            path.at(t)
+    assert_array_equal(path.at(0), rho[0])
+    assert_allclose(path.at(1), rho[1], rtol=1e-12)
+    with pytest.raises(InputError, match="outside the mesh"):
+        path.velocity_at(np.array([[2.0]]), 0.5)
+
+
+# ---- around corners, and files -----------------------------------------------------------------------------------------
+
+
+def test_the_map_goes_through_the_door():
+    """Mass of one room ends in the other, at its target: it is carried along the flow, not straight through the wall."""
+    mesh = MESHES["two_rooms"]()
+    rho = [bump(mesh, at, 0.08) for at in ((0.5, 0.3), (1.6, 0.3))]
+    path = checked(BenamouBrenier(mesh, 16, tol=5e-3, max_iter=2000).solve(*rho), *rho, 5e-3)
+    assert not mesh.is_convex
+    there = path.transport_map()
+    assert mesh.find(mesh.gather(there))[1].all()
+    dense = rho[0] > 0.1 * mesh.ranks.max(rho[0].max())
+    mean = mesh.integrate(rho[0] * dense * there) / mesh.integrate(rho[0] * dense)
+    assert mean == pytest.approx([1.6, 0.3], abs=0.05)
+    through = (mesh.center[0] > 1.0) & (mesh.center[0] < 1.1)
+    assert mesh.integrate(path.rho[9] * through) > 0.05
+    assert path.cost > 1.1**2 * 1.1
+
+
+def test_files_and_pictures(shared_folder):
+    mesh = MESHES["triangles"]()
+    rho = [bump(mesh, at, 0.2) for at in ((0.3, 0.3), (0.6, 0.6))]
+    path = BenamouBrenier(mesh, 4, tol=1e-2).solve(*rho)
+    path.write(shared_folder / "path.pvd")
+    assert (shared_folder / "path.pvd").read_text().count("<DataSet") == 6

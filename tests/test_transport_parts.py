@@ -508,7 +508,7 @@ def test_multigrid_solves(mesh, problem):
     for k in range(10):
         f = problem.adjoint(*problem.apply((1 + 0.1 * k) * phi), theta)
         found = solve(f)
-    for k in range(30):
+    for _ in range(30):
         found = solve(f)
     image = problem.adjoint(*problem.apply(found), theta)
     assert_allclose(image, f, rtol=0, atol=1e-9 * mesh.ranks.max(np.abs(f).max()))

@@ -11,6 +11,7 @@ from ..result import Shown
 from .operators import Discretisation, node_mean, node_weights
 
 SHORTER = 6             # times that a step is halved which would leave the mesh
+ROUND_CORNERS = 4       # steps along the flow for each step in time, on domains that are not convex
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,10 @@ class Geodesic(Shown):
         before, part = self._place(t, self.node_t)
         mine, v = np.flatnonzero(cell >= 0), np.zeros(points.shape)
         k = cell[mine]
+        offset = self.mesh.shortest(points[:, mine] - self.mesh.centroid[:, k])
         for weight, node in ((1 - part, before), (part, before + 1)):
             if weight:
                 value, slope = self._node_velocity[node], self._slopes(node)
-                offset = points[:, mine] - self.mesh.centroid[:, k]
                 v[:, mine] += weight * (value[:, k] + np.einsum("ijk,jk->ik", slope[:, :, k], offset))
         return self.mesh.ranks.sum(v)
 
@@ -148,27 +149,25 @@ class Geodesic(Shown):
         return before, (t - times[before]) / (times[before + 1] - times[before])
 
     def transport_map(self):
-        """Where the mass of each cell goes: T(x_K) (dim, n_cells) for the centroids x_K of this rank's cells.
+        """Where the mass of each cell goes: T(x_K) (dim, n_cells) for the centroids x_K of this rank's cells. Collective.
 
-        x + v(x, 0) on convex domains and on a torus (there without a jump where mass crosses a period); else x is carried
-        along the flow in N steps (midpoint rule), and stops short of walls. It has a meaning where rho0 > 0. Collective.
+        Each x is carried along the flow (midpoint rule), and stops short of walls; on a torus it goes on beyond the period. It
+        has a meaning where rho0 > 0. On convex domains that is x + grad phi(x, 0), but less noisy.
         """
-        mesh = self.mesh
-        if mesh.is_convex:
-            return mesh.centroid + self._node_velocity[0]
-        points = mesh.gather(mesh.centroid)
-        for t, tau in zip(self.node_t, np.diff(self.node_t)):
-            middle = self._carried(points, points, t, tau / 2)
-            points = self._carried(points, middle, t + tau / 2, tau)
+        mesh, points = self.mesh, self.mesh.gather(self.mesh.centroid)
+        parts = 1 if mesh.is_convex else ROUND_CORNERS
+        for t, tau in zip(self.node_t, np.diff(self.node_t) / parts):
+            for k in range(parts):
+                middle = self._carried(points, points, t + k * tau, tau / 2)
+                points = self._carried(points, middle, t + (k + 0.5) * tau, tau)
         return mesh.scatter(points)
 
     def _carried(self, points, seen_at, t, tau):
         """points + tau v(seen_at, t), by shorter steps where a wall is in the way."""
-        cell, _ = self.mesh.find(seen_at)
-        step = tau * self._velocity_in(cell, seen_at, min(t, 1.0))
+        step = tau * self._velocity_in(self.mesh.find(seen_at)[0], seen_at, t)
         for _ in range(SHORTER):
             outside = ~self.mesh.find(points + step)[1]
             if not outside.any():
-                break
+                return points + step
             step[:, outside] /= 2
-        return np.where(self.mesh.find(points + step)[1], points + step, points)
+        return np.where(outside, points, points + step)

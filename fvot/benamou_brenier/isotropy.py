@@ -5,16 +5,16 @@ exploits the directions in which it is cheap to move (Gladbach, Kopfer, Maas 202
 """
 import numpy as np
 
-FLOOR = 0.05            # smallest part of its weight that a copy keeps
+FLOOR, CEILING = 0.05, 4.0          # smallest and largest part of its weight that a copy gets
 ISOTROPIC = 1e-12       # relative defect that needs no correction
 
 
 def isotropic_weights(weight, normal, patch, target):
-    """Weights near *weight* (n,), at least FLOOR of it, with sum_s weight n n^T = target (n_patches, dim, dim) in every patch.
+    """Weights near *weight* (n,) with sum_s weight n n^T = target (n_patches, dim, dim) in every patch.
 
     normal (dim, n), patch (n,) : of each copy. weight_s (1 + n^T Y n) with one symmetric Y for each patch. A copy that
-    would fall below FLOOR of its weight is fixed there, and Y found anew for the others; where they cannot make up for it,
-    the patch goes as far towards its first Y as FLOOR allows, and stays anisotropic.
+    would fall below FLOOR of its weight, or rise above CEILING of it, is fixed there, and Y found anew for the others; where
+    they cannot make up for it, the patch goes as far towards its first Y as the bounds allow, and stays anisotropic.
     """
     target = symmetric(target)
     defect = np.linalg.norm(missing(target, weight, normal, patch), axis=1)
@@ -31,15 +31,15 @@ def isotropic_weights(weight, normal, patch, target):
 
 
 def _corrected(weight, normal, patch, target, scale):
-    bent, first = np.zeros(len(weight)), None
-    fixed = np.zeros(len(weight), bool)
+    factor, fixed, first = np.ones(len(weight)), np.zeros(len(weight), bool), None
     while True:
-        bent = _bend(np.where(fixed, FLOOR, 1.0), fixed, weight, normal, patch, target)
+        bent = _bend(factor, fixed, weight, normal, patch, target)
         first = bent if first is None else first
-        low = ~fixed & (bent < FLOOR)
-        if not low.any():
+        out = ~fixed & ((bent < FLOOR) | (bent > CEILING))
+        if not out.any():
             break
-        fixed |= low
+        fixed |= out
+        factor = np.where(fixed, np.clip(bent, FLOOR, CEILING), 1.0)
     damped = 1 + np.minimum(_room(first, patch, len(target)), 1)[patch] * (first - 1)
     left = [np.linalg.norm(missing(target, weight * factor, normal, patch), axis=1) for factor in (bent, damped)]
     return weight * np.where((left[0] <= np.maximum(left[1], ISOTROPIC * scale))[patch], bent, damped)
@@ -60,7 +60,8 @@ def _bend(factor, fixed, weight, normal, patch, target):
 def _room(factor, patch, n_patches):
     """How far each patch may go from 1 to its factors."""
     room = np.full(n_patches, np.inf)
-    np.minimum.at(room, patch, np.where(factor < 1, (1 - FLOOR) / np.maximum(1 - factor, 1e-300), np.inf))
+    bound = np.where(factor < 1, FLOOR, CEILING)
+    np.minimum.at(room, patch, (bound - 1) / np.where(factor == 1, 1e-300, factor - 1))
     return room
 
 

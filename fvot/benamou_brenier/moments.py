@@ -16,8 +16,3 @@ def _moments(mesh, rho):
     mean = mesh.integrate(rho * x) / mass
     cov = np.stack([mesh.integrate(rho * (x[i] - mean[i]) * (x - mean[:, None])) for i in range(mesh.dim)]) / mass
     return mean, scipy.linalg.sqrtm(cov).real, cov
-
-
-def concentration(mesh, rho):
-    """int rho^2 / int rho: the mean density that a particle sees."""
-    return mesh.integrate(rho**2) / mesh.integrate(rho)

@@ -1,10 +1,10 @@
 """The linear half of the iteration on any mesh: one multigrid hierarchy for all modes of time.
 
-Each mode k has the equation (K + s_k C) phi_k = f_k, s_k = theta^2 lambda_k (see `poisson`); with the local penalty sigma, K is
-K_x with the weights sum_P sigma_P omega_{P,s}, and C = Q^T diag(sigma_P m_P) Q. All of them take the same Ruge-Stueben hierarchy
-of K in a V-cycle with one damped sweep before and after. On the cells the sweep inverts diag K + s_k C, patch by patch
-(C = u u^T on each: Sherman, Morrison); on coarser grids C is lumped, and the sweep is Jacobi's. That preconditions conjugate gradients, which start from the last phi: one step is enough in each iteration
-(Ruge, Stueben 1987).
+Each mode k has the equation (K + s_k C) phi_k = f_k, s_k = theta^2 lambda_k (see `poisson`); with the local penalty sigma,
+K is K_x with the weights sum_P sigma_P omega_{P,s}, and C = Q^T diag(sigma_P m_P) Q. All of them take the same Ruge-Stueben
+hierarchy of K in a V-cycle with one damped sweep before and after. On the cells the sweep inverts diag K + s_k C, patch by
+patch (C = u u^T on each: Sherman, Morrison); on coarser grids C is lumped, and the sweep is Jacobi's. That preconditions
+conjugate gradients, which start from the last phi: one step is enough in each iteration (Ruge, Stueben 1987).
 
 Coarsening looks at the whole K, in the file's numbering, on rank 0, and rows are summed in that order: so everything is
 the same for any number of ranks.
@@ -211,8 +211,8 @@ def _hierarchy(A, mass, own, n_ranks):
         coarse = [np.flatnonzero(coarse_owner == rank) for rank in range(n_ranks)]
         for part, mine, theirs in zip(parts, own, coarse):
             part |= packed(f"A{level}", A[mine]) | packed(f"P{level}", P[mine]) | packed(f"R{level}", R[theirs])
-            part |= {f"own{level}": mine, f"owner{level}": owner, f"mass{level}": mass[mine], f"diagonal{level}": diagonal[mine],
-                     f"damping{level}": np.array([damping])}
+            part |= {f"own{level}": mine, f"owner{level}": owner, f"mass{level}": mass[mine],
+                     f"diagonal{level}": diagonal[mine], f"damping{level}": np.array([damping])}
         owner, own, mass = coarse_owner, coarse, R @ mass
     for part, mine in zip(parts, own):
         part |= {f"own{len(made) - 1}": mine, f"owner{len(made) - 1}": owner, "own": mine}

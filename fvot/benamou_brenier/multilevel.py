@@ -111,17 +111,18 @@ def _dealt(mesh, rows):
 
 def _agglomerated(mesh):
     whole = agglomerate.whole(mesh)
-    part = mesh.ranks.deal(mesh.ranks.on_root(lambda: _parts(*whole, mesh.dim)))
+    size = 2**mesh.dim * (1 + mesh.has_simplices)          # fewer simplices make no round agglomerates
+    part = mesh.ranks.deal(mesh.ranks.on_root(lambda: _parts(*whole, size)))
     coarse = mesh.of_agglomerates({name: array for name, array in part.items() if name[:2] not in ("P ", "R ")})
     return coarse, _dealt(coarse, unpacked(part, "P")), _dealt(mesh, unpacked(part, "R"))
 
 
-def _parts(fine, own, dim):
+def _parts(fine, own, size):
     """For each rank the arrays of the coarser mesh, and its rows of prolongation and restriction. On rank 0."""
     n_ranks, fine_owner = len(own), np.empty(len(fine.volume), np.int64)
     for rank, cells in enumerate(own):
         fine_owner[cells] = rank
-    member, coarse = agglomerate.coarser(fine, 2**dim)
+    member, coarse = agglomerate.coarser(fine, size)
     owner = agglomerate.owners(member, fine_owner, coarse, n_ranks)
     P = agglomerate.linear(member, fine, coarse)
     R = sparse.csr_matrix((fine.volume / coarse.volume[member], (member, np.arange(len(member)))), P.shape[::-1])

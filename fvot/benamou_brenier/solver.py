@@ -7,9 +7,10 @@ import numpy as np
 from ..errors import ConvergenceError
 from ..evolution import is_number
 from ..parallel import Progress
+from . import penalty
 from .certificate import Lower, Upper, lower_bound, upper_bound
 from .geodesic import Geodesic
-from .moments import concentration, gelbrich
+from .moments import gelbrich
 from .multigrid import MultigridPoisson
 from .multilevel import levels
 from .operators import Discretisation
@@ -18,7 +19,7 @@ from .projection import State
 
 RAMP = 100              # the penalty r at the end of a ramp over that at its beginning
 COARSE = 300            # iterations on each coarser level
-GUESS = 100             # iterations on the finest level where there is no coarser one to tell
+GUESS = 120             # iterations where there is no coarser level to tell, and the fewest of densities that vanish
 FEWEST = 30
 GUESSES = 6             # times that the coarsest level is solved, at most, until it knows how large W2 is
 LEAST = 1e-3            # part of an idea of W2^2 below which the next one does not fall at once
@@ -111,7 +112,7 @@ class BenamouBrenier:
         return path
 
     def _checked(self, rho0, rho1):
-        """The densities as arrays; rho1 scaled to the mass of rho0 where they differ by round-off, in each piece of the mesh."""
+        """The densities as arrays; rho1 scaled to the mass of rho0, from which it differs by round-off, in each piece."""
         problem, ranks = self._levels[0].problem, self.mesh.ranks
         for rho, name in (rho0, "rho0"), (rho1, "rho1"):
             self.mesh.check_density(rho, name)
@@ -147,7 +148,7 @@ class BenamouBrenier:
             used += n_iterations
             best = found if best is None else found.with_better_bounds(best)
             start = Start(best.phi, best.rho, best.upper.cost, best.upper.eps)
-            n_iterations = self._enough(n_iterations, best.gap, least=n_iterations // 2)
+            n_iterations = self._enough(n_iterations / 2, best.gap)        # a ramp from here on is better than the first
         return best, used
 
     def _coarse(self, ends):
@@ -162,7 +163,7 @@ class BenamouBrenier:
                     break
             problem, finer = self._levels[depth].problem, self._levels[depth - 1]
             start = start._replace(phi=finer.finer_phi(start.phi), rho=finer.finer_rho(problem.spread(start.rho)))
-            n_iterations = self._enough(COARSE, found.gap, least=FEWEST)
+            n_iterations = self._enough(COARSE, found.gap)
         return start, n_iterations
 
     def _first_square(self, rho0, rho1):
@@ -170,9 +171,13 @@ class BenamouBrenier:
         mesh, size = self.mesh, np.ptp(self.mesh._bounds, axis=0)
         return max(gelbrich(mesh, rho0, rho1), LEAST * mesh.integrate(rho0) * (size**2).sum())
 
-    def _enough(self, n_iterations, gap, least):
-        """Iterations that should bring the gap to tol, where n_iterations have brought it to *gap*."""
-        return max(least, math.ceil(SPARE * n_iterations * (gap / self.tol)**(1 / RATE)))
+    def _enough(self, n_iterations, gap):
+        """Iterations that should bring the gap to tol, where n_iterations have brought it to *gap*.
+
+        Below GUESS they obey no law, unless the gap falls much faster, as it does for densities that vanish nowhere.
+        """
+        expected = math.ceil(SPARE * n_iterations * (gap / self.tol)**(1 / RATE))
+        return FEWEST if expected < FEWEST / 2 else max(expected, GUESS)
 
     def _ramp(self, depth, ends, start, n_iterations, enough=0.0, progress=None):
         """What is `Reached` on a level by n_iterations in which the penalty grows from r to RAMP r.
@@ -180,18 +185,21 @@ class BenamouBrenier:
         enough : the gap at which the search for the best upper bound ends
         """
         problem, (rho0, rho1) = self._levels[depth].problem, np.ascontiguousarray(ends.T)
-        r, mass = _first_penalty(problem.mesh, rho0, rho1), problem.mesh.integrate(rho0)
-        theta, dtype = METRIC * np.sqrt(mass / start.square), PRECISIONS[self.precision]
-        state, source = State(problem, theta, dtype), problem.source(rho0, rho1)
+        mesh, dtype = problem.mesh, PRECISIONS[self.precision]
+        theta = METRIC * np.sqrt(mesh.integrate(rho0) / start.square)
+        fast = mesh.block is not None and mesh.ranks.size == 1 and (depth or not penalty.is_thin(mesh, rho0, rho1))
+        sigma = None if fast or start.rho is None or depth else penalty.local(problem, start.rho, rho0, rho1)
+        poisson = CosinePoisson(problem, theta, dtype) if fast else MultigridPoisson(problem, theta, dtype, sigma)
+        r, state = penalty.first(mesh, rho0, rho1), State(problem, theta, dtype, sigma)
         if start.phi is not None:
             state.start(start.phi, start.rho, r)
-        phi, rho = iterate(problem, state, _poisson(problem, theta, dtype), source, r, n_iterations, progress)
+        phi, rho = iterate(state, poisson, problem.source(rho0, rho1), r, n_iterations, progress)
         lower = lower_bound(problem, phi, rho0, rho1)
-        upper = upper_bound(problem, rho, rho0, rho1, first=start.eps, enough=lower.cost / (1 - enough) if enough < 1 else np.inf)
-        return Reached(phi, rho, lower, upper)
+        target = lower.cost / (1 - enough) if enough < 1 else np.inf
+        return Reached(phi, rho, lower, upper_bound(problem, rho, rho0, rho1, first=start.eps, enough=target))
 
 
-def iterate(problem, state, poisson, source, r, n_iterations, progress=None):
+def iterate(state, poisson, source, r, n_iterations, progress=None):
     """(phi, rho) after n_iterations with penalties from r to RAMP r."""
     grow = RAMP**(1 / max(n_iterations - 1, 1))
     rhs = state.right_hand_side()
@@ -202,20 +210,7 @@ def iterate(problem, state, poisson, source, r, n_iterations, progress=None):
         rhs, r = state.sweep(phi, RELAXATION, kappa), r * kappa
         if progress is not None:
             progress(k + 1)
-    return phi.astype(float), r * state.l.astype(float)
-
-
-def _poisson(problem, theta, dtype):
-    mesh = problem.mesh
-    if mesh.block is not None and mesh.ranks.size == 1:
-        return CosinePoisson(problem, theta, dtype)
-    return MultigridPoisson(problem, theta, dtype)
-
-
-def _first_penalty(mesh, rho0, rho1):
-    """r is a density: a tenth of what a particle sees, and not less than the mean."""
-    mean = mesh.integrate(rho0) / mesh.integrate(1.0)
-    return max((concentration(mesh, rho0) + concentration(mesh, rho1)) / 20, mean)
+    return phi.astype(float), r * state.sigma[:, None] * state.l
 
 
 def _is_count(n):

@@ -3,12 +3,15 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 from .. import linalg
 from . import patches
 from .partition import local_faces
 
 LEAST = 0.05        # least part of the faces between two agglomerates that counts as one, and of a distance on each side
+
+LLOYD = 10          # sweeps that make agglomerates round
 
 
 class Geometry(NamedTuple):
@@ -54,8 +57,8 @@ def whole(mesh):
 
 
 def coarser(fine, size):
-    """(member (n_cells,), `Geometry`) of agglomerates of about *size* neighbours."""
-    member = patches.grow(patches.adjacency(fine, len(fine.volume)), size)
+    """(member (n_cells,), `Geometry`) of round agglomerates of about *size* neighbours."""
+    member = rounded(fine, patches.grow(patches.adjacency(fine, len(fine.volume)), size))
     n = int(member.max()) + 1
     volume = np.bincount(member, fine.volume, n)
     centroid = np.stack([np.bincount(member, fine.volume * x, n) for x in fine.centroid]) / volume
@@ -76,6 +79,51 @@ def coarser(fine, size):
                             np.concatenate([right, np.full(len(walls), -1)]),
                             np.concatenate([summed, fine.surface[:, walls]], axis=1),
                             np.concatenate([center, fine.face_center[:, walls]], axis=1))
+
+
+def rounded(fine, member):
+    """Agglomerates near those of member (n_cells,), as round as Voronoi cells, connected, numbered from 0.
+
+    Lloyd's iteration on the graph: a cell goes over to the agglomerate of a neighbour if the centroid of that is nearer. So
+    faces come to lie across the lines between centroids, as two-point fluxes need it.
+    """
+    inner = slice(fine.n_inner)
+    cell = np.concatenate([fine.left[inner], fine.right[inner], np.arange(len(member))])
+    beyond = np.concatenate([fine.right[inner], fine.left[inner], np.arange(len(member))])
+    for _ in range(LLOYD):
+        count = np.maximum(np.bincount(member, fine.volume), 1e-300)
+        center = np.stack([np.bincount(member, fine.volume * x) for x in fine.centroid]) / count
+        candidate = member[beyond]
+        far = ((fine.centroid[:, cell] - center[:, candidate])**2).sum(axis=0)
+        order = np.lexsort((candidate, far, cell))
+        nearest = order[np.searchsorted(cell[order], np.arange(len(member)))]
+        if (candidate[nearest] == member).all():
+            break
+        member = candidate[nearest]
+    return _connected(fine, member)
+
+
+def _connected(fine, member):
+    """The same agglomerates without the cells that have no way to the largest part of theirs; these join a neighbour's."""
+    left, right, area = fine.left[:fine.n_inner], fine.right[:fine.n_inner], fine.area[:fine.n_inner]
+    while True:
+        same = member[left] == member[right]
+        graph = sparse.coo_matrix((np.ones(same.sum()), (left[same], right[same])), (len(member), len(member)))
+        _, piece = connected_components(graph, directed=False)
+        size = np.bincount(piece, fine.volume)
+        owner = np.zeros(len(size), np.int64)
+        owner[piece] = member
+        order = np.lexsort((-size, owner))
+        main = order[np.unique(owner[order], return_index=True)[1]]
+        stray = ~np.isin(piece, main)
+        ends = np.concatenate([left, right]), np.concatenate([right, left]), np.concatenate([area, area])
+        leaving = np.flatnonzero(stray[ends[0]] & ~stray[ends[1]])
+        if not len(leaving):
+            return np.unique(piece if stray.any() else member, return_inverse=True)[1].ravel()
+        order = leaving[np.lexsort((-ends[2][leaving], ends[0][leaving]))]
+        cells, first = np.unique(ends[0][order], return_index=True)
+        member = member.copy()
+        member[cells] = member[ends[1][order[first]]]
 
 
 def owners(member, fine_owner, coarse, n_ranks):
@@ -101,8 +149,8 @@ def part(geometry, owner, rank):
     left_distance = np.where(inner, np.clip(near, LEAST * distance, (1 - LEAST) * distance), np.maximum(near, 0))
     return dict(cell_id=np.concatenate([own, ghosts]), ghost_owner=owner[ghosts], volume=g.volume[own],
                 center=g.centroid[:, own], centroid=g.centroid[:, own], left=left, right=right, area=area, normal=normal,
-                face_center=g.face_center[:, touch], left_distance=left_distance, right_distance=distance - left_distance * inner,
-                boundary_ends=ends, levels=own[None])
+                face_center=g.face_center[:, touch], left_distance=left_distance,
+                right_distance=distance - left_distance * inner, boundary_ends=ends, levels=own[None])
 
 
 def linear(member, fine, coarse):

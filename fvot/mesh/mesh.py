@@ -256,6 +256,19 @@ class Mesh:
         number = np.where((distance == least) & (cell >= 0), self.cell_id[cell], self.n_cells_global)
         return np.where((number == self.ranks.min(number)) & (cell >= 0), cell, -1), np.isfinite(least)
 
+    def shortest(self, step):
+        """Steps (dim, n) as they are, but for whole periods along periodic axes, which are left out."""
+        if self.block is None or not any(self.block.periodic):
+            return step
+        period = np.diff(self._bounds, axis=0)[0][:, None]
+        return step - np.where(np.array(self.block.periodic)[:, None], period * np.round(step / period), 0.0)
+
+    @cached_property
+    def has_simplices(self):
+        """Whether all cells are triangles or all are tetrahedra."""
+        mine = np.isin(getattr(self, "kind", ()), (faces.TRIANGLE, faces.TETRA)).sum()
+        return self.ranks.sum(int(mine)) == self.n_cells_global
+
     @cached_property
     def is_convex(self):
         """Whether straight lines between its points stay inside the mesh; a torus counts as convex."""

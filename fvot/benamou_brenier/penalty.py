@@ -1,0 +1,40 @@
+"""The penalty r sigma_P of the iteration, a density: large where mass is dense, so that thin tails are found as soon as peaks.
+
+r alone must suit the peaks, and a tail that is thinner than r by orders of magnitude then takes as many times longer. With
+sigma_P near the density itself (its largest value in time, as the coarser level knows it), gaps of Gaussians and round corners
+are two to ten times smaller after as many iterations. On coarser levels, which do not know it yet, sigma is 1.
+"""
+import numpy as np
+
+START = 0.1             # r at the beginning, in units of the concentration
+FLOOR = 0.03            # smallest sigma
+PASSES = 5              # means over neighbours: mass may be some cells from where the coarser level has it
+THIN = 1e-2             # smallest density over the mean below which a local penalty is worth a slower Poisson solve
+
+
+def concentration(mesh, rho0, rho1):
+    """int rho^2 / int rho, the density that a particle sees on average: the mean of both densities."""
+    return sum(mesh.integrate(rho**2) / mesh.integrate(rho) for rho in (rho0, rho1)) / 2
+
+
+def is_thin(mesh, rho0, rho1):
+    """Whether the densities vanish, or nearly so, somewhere: a uniform penalty, as cosine transforms need it, does not pay."""
+    return mesh.ranks.min(min(rho0.min(), rho1.min())) < THIN * mesh.integrate(rho0) / mesh.integrate(1.0)
+
+
+def first(mesh, rho0, rho1):
+    """r at the beginning of a ramp; not less than the mean density."""
+    return max(START * concentration(mesh, rho0, rho1), mesh.integrate(rho0) / mesh.integrate(1.0))
+
+
+def local(problem, rho, rho0, rho1):
+    """sigma (n_patches,) from a first idea of the path, rho (n_patches, N), and the densities at its ends (n_cells,)."""
+    mesh, n = problem.mesh, problem.mesh.n_inner
+    left, right = mesh.left[:n], mesh.right[:n]
+    most = np.maximum(problem.spread(rho.max(axis=1)), np.maximum(rho0, rho1))
+    count = 1 + np.bincount(left, minlength=mesh.n_local) + np.bincount(right, minlength=mesh.n_local)
+    for _ in range(PASSES):
+        local = mesh.with_ghosts(most)
+        total = local + np.bincount(left, local[right], mesh.n_local) + np.bincount(right, local[left], mesh.n_local)
+        most = (total / count)[:mesh.n_cells]
+    return np.maximum(problem.average(most) / concentration(mesh, rho0, rho1), FLOOR)
