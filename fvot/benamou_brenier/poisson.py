@@ -10,9 +10,13 @@ from .operators import time_basis
 
 
 class CosinePoisson:
-    """Direct solves on a Cartesian mesh of one rank: cosine transforms between walls, Fourier's along periods."""
+    """Direct solves on a Cartesian mesh of one rank: cosine transforms between walls, Fourier's along periods.
 
-    def __init__(self, problem, theta, dtype=np.float64):
+    sigma : (n_patches,) the local penalty, which must be 1
+    """
+
+    def __init__(self, problem, theta, dtype=np.float64, sigma=None):
+        assert sigma is None or (sigma == 1).all()
         block, dim = problem.mesh.block, problem.mesh.dim
         self.shape, axes = tuple(block.grid), range(dim)
         self.walls = [a for a in axes if not block.periodic[a]]

@@ -143,7 +143,7 @@ class BenamouBrenier:
         best, used = None, 0
         while best is None or best.gap > self.tol and used < self.max_iter:
             n_iterations = min(n_iterations, self.max_iter - used)
-            found = self._ramp(0, ends[0], start, n_iterations, enough=self.tol,
+            found = self._ramp(0, ends[0], start, n_iterations, enough=self.tol, again=used > 0,
                                progress=lambda k, used=used: bar.to(used + k))
             used += n_iterations
             best = found if best is None else found.with_better_bounds(best)
@@ -179,38 +179,40 @@ class BenamouBrenier:
         expected = math.ceil(SPARE * n_iterations * (gap / self.tol)**(1 / RATE))
         return FEWEST if expected < FEWEST / 2 else max(expected, GUESS)
 
-    def _ramp(self, depth, ends, start, n_iterations, enough=0.0, progress=None):
+    def _ramp(self, depth, ends, start, n_iterations, enough=0.0, again=False, progress=None):
         """What is `Reached` on a level by n_iterations in which the penalty grows from r to RAMP r.
 
-        enough : the gap at which the search for the best upper bound ends
+        enough : the gap at which the search for the best upper bound ends; again : whether it starts from such a ramp here
         """
         problem, (rho0, rho1) = self._levels[depth].problem, np.ascontiguousarray(ends.T)
-        mesh, dtype = problem.mesh, PRECISIONS[self.precision]
-        theta = METRIC * np.sqrt(mesh.integrate(rho0) / start.square)
-        fast = mesh.block is not None and mesh.ranks.size == 1 and (depth or not penalty.is_thin(mesh, rho0, rho1))
-        sigma = None if fast or start.rho is None or depth else penalty.local(problem, start.rho, rho0, rho1)
-        poisson = CosinePoisson(problem, theta, dtype) if fast else MultigridPoisson(problem, theta, dtype, sigma)
-        r, state = penalty.first(mesh, rho0, rho1), State(problem, theta, dtype, sigma)
-        if start.phi is not None:
-            state.start(start.phi, start.rho, r)
-        phi, rho = iterate(state, poisson, problem.source(rho0, rho1), r, n_iterations, progress)
+        mesh = problem.mesh
+        fast = mesh.block is not None and mesh.ranks.size == 1 and (
+            depth > 0 or penalty.may_be_uniform(mesh, rho0, rho1, again))
+        local = not fast and depth == 0 and start.rho is not None
+        sigma = penalty.local(problem, start.rho, rho0, rho1) if local else np.ones(problem.n_patches)
+        phi, rho = iterated(problem, rho0, rho1, start, sigma, CosinePoisson if fast else MultigridPoisson, n_iterations,
+                            PRECISIONS[self.precision], progress)
         lower = lower_bound(problem, phi, rho0, rho1)
         target = lower.cost / (1 - enough) if enough < 1 else np.inf
         return Reached(phi, rho, lower, upper_bound(problem, rho, rho0, rho1, first=start.eps, enough=target))
 
 
-def iterate(state, poisson, source, r, n_iterations, progress=None):
-    """(phi, rho) after n_iterations with penalties from r to RAMP r."""
-    grow = RAMP**(1 / max(n_iterations - 1, 1))
-    rhs = state.right_hand_side()
+def iterated(problem, rho0, rho1, start, sigma, make_poisson, n_iterations, dtype, progress=None):
+    """(phi, rho) after n_iterations from a `Start` on, with penalties from r sigma to RAMP r sigma, sigma (n_patches,)."""
+    mesh, source = problem.mesh, problem.source(rho0, rho1)[:, [0, -1]]
+    theta, r = METRIC * np.sqrt(mesh.integrate(rho0) / start.square), penalty.first(mesh, rho0, rho1)
+    poisson, state = make_poisson(problem, theta, dtype, sigma), State(problem, theta, dtype, sigma)
+    if start.phi is not None:
+        state.start(start.phi, start.rho, r)
+    rhs, grow = state.right_hand_side(), RAMP**(1 / max(n_iterations - 1, 1))
     for k in range(n_iterations):
-        rhs[:, [0, -1]] += source[:, [0, -1]] / r
+        rhs[:, [0, -1]] += source / r
         phi = poisson(rhs)
         kappa = grow if k < n_iterations - 1 else 1.0
         rhs, r = state.sweep(phi, RELAXATION, kappa), r * kappa
         if progress is not None:
             progress(k + 1)
-    return phi.astype(float), r * state.sigma[:, None] * state.l
+    return phi.astype(float), r * sigma[:, None] * state.l
 
 
 def _is_count(n):
