@@ -36,7 +36,7 @@ def run(script, folder):
 
 
 def test_all_blocks_are_here():
-    assert len(PYTHON) == 3 and len(SHELL) == 3 and len(BLOCKS) == 6
+    assert len(PYTHON) == 4 and len(SHELL) == 3 and len(BLOCKS) == 7
 
 
 def test_ten_lines_on_one_rank_and_on_two(tmp_path):
@@ -55,8 +55,17 @@ def test_drift_and_noise(tmp_path):
     assert seen[0] == pytest.approx(theory[0], abs=1e-4)
 
 
+def test_optimal_transport(tmp_path):
+    (tmp_path / "door.py").write_text(PYTHON[2])
+    output = run("python door.py; mpirun -n 2 python door.py", tmp_path)
+    bounds = [[float(x) for x in line] for line in re.findall(r"([\d.]+) <= W2\^2 <= ([\d.]+), gap", output)]
+    assert len(bounds) == 2 and bounds[0] == bounds[1]
+    assert 1.57 < bounds[0][0] <= bounds[0][1] < 1.6
+    assert (tmp_path / "door.pvd").exists() and (tmp_path / "door.png").stat().st_size > 10_000
+
+
 def test_own_mesh(tmp_path):
-    (tmp_path / "own.py").write_text(PYTHON[2])
+    (tmp_path / "own.py").write_text(PYTHON[3])
     output = run("python own.py", tmp_path)
     assert "7935 cells in 2D" in output and "'inlet'" in output and "[0. 1. 2.]" in output
 

@@ -24,7 +24,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from .. import linalg
-from .operators import node_mean, node_weights
+from .operators import node_weights
 
 PREFIX = "fvot_benamou_brenier_certificate_"
 EPSILONS = 1e-6, 1e-5, 1e-4, 1e-3, 3e-3
@@ -111,6 +111,12 @@ def _with_mass(problem, rho, background):
     return rho * factor[problem.component] + background * ~found[problem.component]
 
 
+def _at_nodes(rho, nodes):
+    """Means (n_patches, k) at some nodes of the densities (n_patches, N) of the slabs beside them."""
+    n = np.arange(nodes.start, nodes.stop)
+    return (rho[:, np.maximum(n - 1, 0)] + rho[:, np.minimum(n, rho.shape[1] - 1)]) / 2
+
+
 class BestFlux:
     """The fluxes of least cost that go with a density, for one `Discretisation`."""
 
@@ -152,29 +158,34 @@ class BestFlux:
         """The `Upper` bound of (1 - eps) rho + eps background, (n_patches, N) both."""
         problem, mesh, tau = self.problem, self.problem.mesh, node_weights(self.problem.n_steps)
         rho = (1 - eps) * rho + eps * background
-        path = np.concatenate([rho0[:, None], problem.spread(rho), rho1[:, None]], axis=1)
-        loss = -mesh.volume[:, None] * np.diff(path)
-        mobility = problem.mobility(node_mean(rho))
-        flux = self._solve(mobility, loss, tau)
-        flux = self._trees.conserve(flux, mobility, loss / tau, self._divergence)
-        left = np.abs(self._divergence @ flux * tau - loss).max(initial=0)
-        mine = (mesh.distance[:mesh.n_inner, None]**2 * flux**2 / mobility * tau)[mesh.face_owned[:mesh.n_inner]]
-        return Upper(mesh.ranks.sum(mine.sum()), rho, flux, mesh.ranks.max(left) / mesh.integrate(rho0), eps)
-
-    def _solve(self, mobility, loss, tau):
-        """Fluxes (n_inner, N + 1) that lose about *loss* (n_cells, N + 1) in each cell, by Laplace equations."""
-        mesh = self.problem.mesh
-        weight = mobility / mesh.distance[:mesh.n_inner, None]**2
-        psi = np.empty_like(loss)
-        method = linalg.method("cg", mesh.dim, mesh.ranks.size)
-        method = replace(method, options=method.options | OPTIONS)
+        flux, cost, left = np.empty((mesh.n_inner, len(tau))), 0.0, 0.0
         at_once = int(max(1, AT_ONCE // mesh.ranks.max(mesh.n_cells)))
         for first in range(0, len(tau), at_once):
-            part = slice(first, first + at_once)
-            matrix = self._matrix(weight[:, part] * tau[part])
-            system = linalg.System(mesh.ranks, matrix, method, prefix=PREFIX, rtol=self.rtol)
-            psi[:, part] = system(np.ascontiguousarray(loss[:, part]).ravel()).reshape(len(psi), -1)
-            system.destroy()
+            part = slice(first, min(first + at_once, len(tau)))
+            mobility, loss = problem.mobility(_at_nodes(rho, part)), self._loss(rho, rho0, rho1, part)
+            flux[:, part] = F = self._trees.conserve(self._solve(mobility, loss, tau[part]), mobility, loss / tau[part],
+                                                     self._divergence)
+            left = max(left, np.abs(self._divergence @ F * tau[part] - loss).max(initial=0))
+            mine = mesh.distance[:mesh.n_inner, None]**2 * F**2 / mobility * tau[part]
+            cost += mine[mesh.face_owned[:mesh.n_inner]].sum()
+        return Upper(mesh.ranks.sum(cost), rho, flux, mesh.ranks.max(left) / mesh.integrate(rho0), eps)
+
+    def _loss(self, rho, rho0, rho1, nodes):
+        """What each cell loses (n_cells, k) at some nodes: |K| (rho^{n-1} - rho^n), with the data at both ends."""
+        after = min(nodes.stop, rho.shape[1])
+        path = self.problem.spread(rho[:, max(nodes.start - 1, 0):after])
+        parts = [rho0[:, None]] * (nodes.start == 0) + [path] + [rho1[:, None]] * (nodes.stop > rho.shape[1])
+        return -self.problem.mesh.volume[:, None] * np.diff(np.concatenate(parts, axis=1))
+
+    def _solve(self, mobility, loss, tau):
+        """Fluxes (n_inner, k) that lose about *loss* (n_cells, k) in each cell in the times tau (k,), by Laplace equations."""
+        mesh = self.problem.mesh
+        weight = mobility / mesh.distance[:mesh.n_inner, None]**2
+        method = linalg.method("cg", mesh.dim, mesh.ranks.size)
+        method = replace(method, options=method.options | OPTIONS)
+        system = linalg.System(mesh.ranks, self._matrix(weight * tau), method, prefix=PREFIX, rtol=self.rtol)
+        psi = system(np.ascontiguousarray(loss).ravel()).reshape(loss.shape)
+        system.destroy()
         psi[~np.isfinite(psi)] = 0.0        # a solve that fails makes the bound larger, not wrong
         return -weight * self.problem.gradient(psi) * mesh.distance[:mesh.n_inner, None]
 

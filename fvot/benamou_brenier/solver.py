@@ -66,7 +66,7 @@ class BenamouBrenier:
     with no flux through the boundary: mass goes round obstacles; on a periodic mesh it lives on the torus. phi lives on
     cells, rho on patches (see `Mesh`), both bounds are rigorous for the discrete problem: lower_bound <= W2^2 <= cost.
 
-    mesh : any `Mesh`
+    mesh : any `Mesh`; printing the solver shows how many patches it makes of the cells, and how isotropic they are
     n_steps : steps in time
     tol : the certified relative gap (cost - lower_bound) / cost that ends the iteration
     max_iter : iterations on the mesh itself, coarser levels not counted
@@ -88,6 +88,12 @@ class BenamouBrenier:
         self.mesh, self.n_steps, self.tol, self.max_iter = mesh, int(n_steps), float(tol), int(max_iter)
         self.precision = precision
         self._levels = levels(Discretisation(mesh, self.n_steps))
+
+    def __repr__(self):
+        problem, ranks = self._levels[0].problem, self.mesh.ranks
+        defect = ranks.max(problem.isotropy_defect().max(initial=0.0))
+        return (f"<fvot.BenamouBrenier: {self.mesh.n_cells_global} cells in {ranks.sum(problem.n_patches)} patches "
+                f"(isotropy defect {defect:.0e}), {self.n_steps} steps, {len(self._levels)} levels>")
 
     def solve(self, rho0, rho1, *, progress=None):
         """The `Geodesic` from rho0 to rho1, cell averages (n_cells,) of equal mass. Collective.
