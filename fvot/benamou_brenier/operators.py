@@ -141,7 +141,9 @@ class Discretisation:
     # ---- between cells, patches and ghosts ---------------------------------------------------------------------------
 
     def with_ghosts(self, u):
-        """Own values (n_cells, k) followed by those of the ghosts: (n_local, k)."""
+        """Own values (n_cells, k) followed by those of the ghosts: (n_local, k); not a copy where there are no ghosts."""
+        if self.mesh.n_local == self.mesh.n_cells:
+            return u
         local = np.empty((self.mesh.n_local, u.shape[1]), u.dtype)
         local[:self.mesh.n_cells] = u
         self.mesh.exchange(local.T)

@@ -9,8 +9,8 @@ import numpy as np
 START = 0.1             # r at the beginning, in units of the concentration
 FLOOR = 0.03            # smallest sigma
 PASSES = 5              # means over neighbours: mass may be some cells from where the coarser level has it
-THIN = 1e-2             # smallest density over the mean from which a uniform penalty is as good
-DENSE = 18.0            # concentration over the mean up to which it is nearly so
+THIN = 1e-2             # smallest density over the mean from which a uniform penalty is better
+DENSE = 18.0            # concentration over the mean up to which it is nearly as good
 
 
 def concentration(mesh, rho0, rho1):
@@ -18,11 +18,15 @@ def concentration(mesh, rho0, rho1):
     return sum(mesh.integrate(rho**2) / mesh.integrate(rho) for rho in (rho0, rho1)) / 2
 
 
-def may_be_uniform(mesh, rho0, rho1, again):
-    """Whether a uniform penalty is worth a try (the first, if not the next): it makes cosine transforms of Poisson solves."""
-    mean = mesh.integrate(rho0) / mesh.integrate(1.0)
-    positive = mesh.ranks.min(min(rho0.min(initial=np.inf), rho1.min(initial=np.inf))) > THIN * mean
-    return positive or not again and concentration(mesh, rho0, rho1) < DENSE * mean
+def vanish_nowhere(mesh, rho0, rho1):
+    """Whether both densities are well above 0 in all cells: the iteration then converges fast, and has no use for sigma."""
+    least = mesh.ranks.min(min(rho0.min(initial=np.inf), rho1.min(initial=np.inf)))
+    return least > THIN * mesh.integrate(rho0) / mesh.integrate(1.0)
+
+
+def are_spread(mesh, rho0, rho1):
+    """Whether the densities are so little concentrated that a uniform penalty is worth a try, where it makes steps cheap."""
+    return concentration(mesh, rho0, rho1) < DENSE * mesh.integrate(rho0) / mesh.integrate(1.0)
 
 
 def first(mesh, rho0, rho1):

@@ -20,7 +20,7 @@ from .projection import State
 RAMP = 100              # the penalty r at the end of a ramp over that at its beginning
 COARSE = 300            # iterations on each coarser level
 GUESS = 120             # iterations where there is no coarser level to tell, and the fewest of densities that vanish
-FEWEST = 30
+FEWEST = 60             # of those that do not
 GUESSES = 6             # times that the coarsest level is solved, at most, until it knows how large W2 is
 LEAST = 1e-3            # part of an idea of W2^2 below which the next one does not fall at once
 RATE = 1.7              # gaps fall about as iterations^-RATE
@@ -160,16 +160,17 @@ class BenamouBrenier:
     def _coarse(self, ends):
         """(`Start` on the mesh itself, iterations that it should take), from all coarser levels."""
         start, n_iterations = Start(None, None, self._first_square(*ends[0].T), None), GUESS
+        easy = penalty.vanish_nowhere(self.mesh, *ends[0].T)
         for depth in reversed(range(1, len(self._levels))):
             for _ in range(GUESSES if depth == len(self._levels) - 1 else 1):
-                square = start.square
-                found = self._ramp(depth, ends[depth], start, COARSE)
+                square, spent = start.square, COARSE // 3 if easy else COARSE
+                found = self._ramp(depth, ends[depth], start, spent, enough=0.0 if depth == 1 else 1.0)
                 start = Start(found.phi, found.rho, max(found.upper.cost, LEAST * square), found.upper.eps)
                 if square / 2 < start.square < 2 * square:
                     break
             problem, finer = self._levels[depth].problem, self._levels[depth - 1]
             start = start._replace(phi=finer.finer_phi(start.phi), rho=finer.finer_rho(problem.spread(start.rho)))
-            n_iterations = self._enough(COARSE, found.gap)
+            n_iterations = self._enough(spent, found.gap)
         return start, n_iterations
 
     def _first_square(self, rho0, rho1):
@@ -191,13 +192,12 @@ class BenamouBrenier:
         enough : the gap at which the search for the best upper bound ends; again : whether it starts from such a ramp here
         """
         problem, (rho0, rho1) = self._levels[depth].problem, np.ascontiguousarray(ends.T)
-        mesh = problem.mesh
-        fast = mesh.block is not None and mesh.ranks.size == 1 and (
-            depth > 0 or penalty.may_be_uniform(mesh, rho0, rho1, again))
-        local = not fast and depth == 0 and start.rho is not None
-        sigma = penalty.local(problem, start.rho, rho0, rho1) if local else np.ones(problem.n_patches)
-        phi, rho = iterated(problem, rho0, rho1, start, sigma, CosinePoisson if fast else MultigridPoisson, n_iterations,
-                            PRECISIONS[self.precision], progress)
+        mesh, cosines = problem.mesh, problem.mesh.block is not None and problem.mesh.ranks.size == 1
+        uniform = depth > 0 or start.rho is None or penalty.vanish_nowhere(mesh, rho0, rho1) or (
+            cosines and not again and penalty.are_spread(mesh, rho0, rho1))
+        sigma = np.ones(problem.n_patches) if uniform else penalty.local(problem, start.rho, rho0, rho1)
+        phi, rho = iterated(problem, rho0, rho1, start, sigma, CosinePoisson if cosines and uniform else MultigridPoisson,
+                            n_iterations, PRECISIONS[self.precision], progress)
         lower = lower_bound(problem, phi, rho0, rho1)
         target = lower.cost / (1 - enough) if enough < 1 else np.inf
         return Reached(phi, rho, lower, upper_bound(problem, rho, rho0, rho1, first=start.eps, enough=target))

@@ -359,6 +359,18 @@ class Mesh:
         """
         return self._finer(self)
 
+    def kites(self):
+        """The mesh with every triangle cut in three kites around its circumcentre, whose patches are the kites of a vertex.
+
+        The density of optimal transport then belongs to the vertices: interpolated between them, it is the most accurate one
+        that triangles give, at three times the work. Boundaries keep their names. Raises `InputError` unless all cells are
+        acute triangles.
+        """
+        whole = refine.gathered(self)
+        made = self.ranks.on_root(lambda: refine.kites(*whole))
+        *cut, patch = made or (None,) * 5
+        return self._dealt(lambda: cut, self.ranks.comm, patch, True)
+
     @cached_property
     def face_owned(self):
         """(n_faces,) whether the face counts here in sums over all faces: its left cell is this rank's own."""

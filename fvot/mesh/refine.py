@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from .cartesian import CORNERS
-from .faces import HEXAHEDRON, LINE, NAME, QUAD, TETRA, TRIANGLE, WEDGE, face_keys
+from .faces import HEXAHEDRON, LINE, NAME, QUAD, TETRA, TRIANGLE, WEDGE, face_keys, power_centers
 
 
 def _products(corners):
@@ -163,3 +163,40 @@ def _numbered(points, cuts):
         for (i, j, rows), part in zip(found, np.split(number, ends[:-1])):
             numbers[i][j] = part.reshape(rows.shape[1:])
     return np.concatenate(new, axis=1), [cut.corners(number) for cut, number in zip(cuts, numbers)]
+
+
+def kites(points, kind, start, corners, facets):
+    """(points, blocks, facets, cell points, patches) of the mesh with every triangle cut in three kites.
+
+    The kite of a corner a has the corners a, the circumcentre z and the middles of the two edges at a; its point is
+    (a + z) / 2, across from which lie those of its neighbours, each face in the middle. Kites of one vertex are a patch.
+
+    Raises `InputError` unless all cells are triangles with all angles below 90 degrees.
+    """
+    if (kind != TRIANGLE).any():
+        raise InputError(f"kites are cut from triangles; the mesh has {', '.join(NAME[k] for k in np.unique(kind))}")
+    triangles = corners.reshape(-1, 3).T
+    side = [points[:, triangles[(i + 2) % 3]] - points[:, triangles[(i + 1) % 3]] for i in range(3)]
+    cosine = np.stack([-(side[(i + 1) % 3] * side[(i + 2) % 3]).sum(axis=0) for i in range(3)])
+    wide = np.flatnonzero((cosine <= 1e-9 * (side[0]**2).sum(axis=0)).any(axis=0))
+    if len(wide):
+        raise InputError(f"triangle {wide[0]} has an angle of 90 degrees or more ({len(wide)} have): only acute ones can be "
+                         "cut in kites")
+    n = points.shape[1]
+    edges = np.sort(np.concatenate([triangles[[i, (i + 1) % 3]] for i in range(3)], axis=1), axis=0)
+    key, number = np.unique(edges[0].astype(np.int64) * n + edges[1], return_inverse=True)
+    middle = (n + number.ravel()).reshape(3, -1)                       # of the edges 01, 12, 20
+    center = n + len(key) + np.arange(triangles.shape[1])
+    z = power_centers(points, triangles)
+    new = np.concatenate([points, points[:, np.stack(np.divmod(key, n))].mean(axis=1), z], axis=1)
+    quads = np.stack([np.stack([triangles[i], middle[i], center, middle[i - 1]]) for i in range(3)], axis=2)
+    quads = quads.reshape(4, -1)                                       # kites 3 k, 3 k + 1, 3 k + 2 of triangle k
+    halves = {name: _halved_edges(vertices, key, n) for name, vertices in facets.items()}
+    return new, [("quad", quads.T)], halves, (points[:, triangles.T.ravel()] + np.repeat(z, 3, axis=1)) / 2, triangles.T.ravel()
+
+
+def _halved_edges(vertices, key, n):
+    """Boundary edges (2, m) as their halves (2, 2 m); *key* numbers the edges' middles."""
+    a, b = vertices[:2]
+    middle = n + np.searchsorted(key, np.minimum(a, b).astype(np.int64) * n + np.maximum(a, b))
+    return np.stack([np.concatenate([a, middle]), np.concatenate([middle, b])])
