@@ -151,14 +151,14 @@ def test_what_cannot_be_cut_is_refused(make, word):
 
 @pytest.mark.parametrize("name", ["disc", "annulus", "two_rooms"])
 def test_kites(name):
-    """Three to a triangle, orthogonal, faces in the middle between points, one patch to a vertex."""
+    """Three to a triangle, orthogonal, one patch to a vertex."""
     mesh = MESHES[name]()
     kites = mesh.kites()
     assert kites.n_cells_global == 3 * mesh.n_cells_global
     assert kites.integrate(1.0) == pytest.approx(mesh.integrate(1.0), rel=1e-13)
     assert list(kites.boundary) == list(mesh.boundary)
     assert kites.quality().orthogonality_defect < 1e-12
-    assert_allclose(kites.left_distance[:kites.n_inner], kites.right_distance[:kites.n_inner], rtol=1e-9)
+    assert kites.ranks.min(np.minimum(kites.left_distance, kites.distance - kites.left_distance)[:kites.n_inner].min()) > 0
     n_points = len(np.unique(mesh.ranks.all_gather(mesh.point_id)))
     assert len(np.unique(mesh.ranks.all_gather(kites.patch))) == n_points
     for edge in mesh.boundary:
@@ -169,5 +169,5 @@ def test_kites(name):
 def test_kites_need_acute_triangles():
     with pytest.raises(InputError, match="angle of 90 degrees or more"):
         MESHES["triangles"]().kites()
-    with pytest.raises(InputError, match="kites are cut from triangles; the mesh has quad"):
+    with pytest.raises(InputError, match="kites are cut from triangles"):
         MESHES["rectangle"]().kites()

@@ -366,10 +366,15 @@ class Mesh:
         that triangles give, at three times the work. Boundaries keep their names. Raises `InputError` unless all cells are
         acute triangles.
         """
+        self.ranks.check(self.dim == 2 and self.has_simplices, "kites are cut from triangles: this mesh has other cells")
         whole = refine.gathered(self)
-        made = self.ranks.on_root(lambda: refine.kites(*whole))
-        *cut, patch = made or (None,) * 5
-        return self._dealt(lambda: cut, self.ranks.comm, patch, True)
+
+        def cut():
+            points, _, _, corners, facets = whole
+            return refine.kites(points, corners, facets)
+        made = self.ranks.on_root(cut)
+        *whole, patch = made or (None,) * 5
+        return self._dealt(lambda: whole, self.ranks.comm, patch, True)
 
     @cached_property
     def face_owned(self):

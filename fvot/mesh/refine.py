@@ -165,16 +165,14 @@ def _numbered(points, cuts):
     return np.concatenate(new, axis=1), [cut.corners(number) for cut, number in zip(cuts, numbers)]
 
 
-def kites(points, kind, start, corners, facets):
-    """(points, blocks, facets, cell points, patches) of the mesh with every triangle cut in three kites.
+def kites(points, corners, facets):
+    """(points, blocks, facets, cell points, patches) of a mesh of triangles with every one cut in three kites.
 
     The kite of a corner a has the corners a, the circumcentre z and the middles of the two edges at a; its point is
     (a + z) / 2, across from which lie those of its neighbours, each face in the middle. Kites of one vertex are a patch.
 
-    Raises `InputError` unless all cells are triangles with all angles below 90 degrees.
+    Raises `InputError` unless all their angles are below 90 degrees.
     """
-    if (kind != TRIANGLE).any():
-        raise InputError(f"kites are cut from triangles; the mesh has {', '.join(NAME[k] for k in np.unique(kind))}")
     triangles = corners.reshape(-1, 3).T
     side = [points[:, triangles[(i + 2) % 3]] - points[:, triangles[(i + 1) % 3]] for i in range(3)]
     cosine = np.stack([-(side[(i + 1) % 3] * side[(i + 2) % 3]).sum(axis=0) for i in range(3)])
