@@ -9,9 +9,13 @@ pytestmark = pytest.mark.ranks
 DEMOS = Path(__file__).parent.parent / "demos"
 SMALL = {"continuity": lambda folder: dict(n=8, levels=2),
          "double_well": lambda folder: dict(mesh="polygons", n=16, steps=10, pictures=False, out=str(folder)),
+         "geodesic": lambda folder: dict(n_steps=8, tol=5e-2, pictures=False, out=str(folder)),
          "harbour": lambda folder: dict(tide=6.0, n_times=3, pictures=False, out=str(folder)),
+         "image_morph": lambda folder: dict(size=32, n_steps=8, tol=2e-3, pictures=False, out=str(folder)),
          "mueller_brown": lambda folder: dict(mesh="triangles", n=24, n_times=9, tol=1e-2, pictures=False, out=str(folder)),
-         "terrain": lambda folder: dict(coarsen=16, n_times=7, tol=1e-2, pictures=False, out=str(folder))}
+         "terrain": lambda folder: dict(coarsen=16, n_times=7, tol=1e-2, pictures=False, out=str(folder)),
+         "w2_convergence": lambda folder: dict(problems=("waves", "blocks"), n=8, levels=2, tol=2e-3, pictures=False,
+                                               out=str(folder))}
 # Measured on one rank; on others it must be the same.
 NUMBERS = {
     "continuity": {
@@ -20,12 +24,22 @@ NUMBERS = {
     "double_well": {
         "observed": 0.002462910747, "computed": 0.002462875559, "left": 0.5250744731, "ratio_4": 0.9327775833,
         "ratio_8": 1.019326269, "ratio_16": 1.168998403, "ratio_40": 1.919743829, "ratio_400": 5690.163431},
+    "geodesic": {
+        "cost": 8.513810054, "lower_bound": 8.234868405, "straight": 2.584958273, "slowest": 2.834351083,
+        "fastest": 2.901526256},
     "harbour": {"outflow": 0.884649033, "mass": 0.115350967, "maximum": 0.692650275},
+    "image_morph": {"cost": 0.04340181468, "lower_bound": 0.04337528471, "half": 1.980035367},
     "mueller_brown": {
         "slow": 0.2015785205, "fast": 40.83849206, "stay": 0.493542783, "most": 0.816204605, "A": 0.9743856267,
         "B": 0.02242977871, "C": 0.003184594548},
     "terrain": {"slowest": 135331.5578, "free": 135.9539685, "away": 0.685920005, "height": 294.551909},
+    "w2_convergence": {
+        "waves_squares": 1.005845964, "waves_triangles": 1.002994128, "waves_polygons": 1.015936771,
+        "blocks_squares": 1.025990147, "blocks_triangles": 1.058551217, "blocks_polygons": 1.120807021},
 }
+# Upper bounds of W2^2 depend on how far a linear solver goes. On squares one rank takes cosine transforms and several take
+# multigrid: their bounds of W2^2 overlap, so that numbers are as near as the certified gap, the demo's tol.
+WITHIN = {"geodesic": 1e-5, "image_morph": 2e-3, "w2_convergence": 5e-4}
 
 
 def main(name):
@@ -42,4 +56,4 @@ def test_every_demo_is_here():
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_the_numbers_of_a_demo(name, shared_folder):
     found = main(name)(**SMALL[name](shared_folder))
-    assert found == pytest.approx(NUMBERS[name], rel=1e-6)
+    assert found == pytest.approx(NUMBERS[name], rel=WITHIN.get(name, 1e-6))

@@ -54,9 +54,10 @@ def coarsened(mesh):
     """(coarser mesh, prolongation, restriction of cell averages), or None where the mesh is coarse enough."""
     if mesh.block is not None:
         return _halved(mesh)
-    if mesh.n_cells_global < (2 * FEWEST_CELLS)**mesh.dim:
+    size = 2**mesh.dim * (1 + mesh.has_simplices)          # fewer simplices make no round agglomerates
+    if mesh.n_cells_global < max((2 * FEWEST_CELLS)**mesh.dim, 2 * size * mesh.ranks.size):
         return None
-    return _agglomerated(mesh)
+    return _agglomerated(mesh, size)
 
 
 # ---- Cartesian meshes --------------------------------------------------------------------------------------------------
@@ -109,9 +110,8 @@ def _dealt(mesh, rows):
 # ---- agglomerates ------------------------------------------------------------------------------------------------------
 
 
-def _agglomerated(mesh):
+def _agglomerated(mesh, size):
     whole = agglomerate.whole(mesh)
-    size = 2**mesh.dim * (1 + mesh.has_simplices)          # fewer simplices make no round agglomerates
     part = mesh.ranks.deal(mesh.ranks.on_root(lambda: _parts(*whole, size)))
     coarse = mesh.of_agglomerates({name: array for name, array in part.items() if name[:2] not in ("P ", "R ")})
     return coarse, _dealt(coarse, unpacked(part, "P")), _dealt(mesh, unpacked(part, "R"))
