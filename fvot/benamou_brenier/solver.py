@@ -148,7 +148,8 @@ class BenamouBrenier:
         start, n_iterations = self._coarse(ends)
         best, used = None, 0
         while best is None or best.gap > self.tol and used < self.max_iter:
-            n_iterations = min(n_iterations, self.max_iter - used)
+            left = self.max_iter - used
+            n_iterations = n_iterations if n_iterations + FEWEST <= left else left         # no ramp too short to be of use
             found = self._ramp(0, ends[0], start, n_iterations, enough=self.tol, again=used > 0,
                                progress=lambda k, used=used: bar.to(used + k))
             used += n_iterations
