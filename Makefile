@@ -10,6 +10,7 @@ timeout = timeout $(shell test -t 0 && echo --foreground) --kill-after=10 $(LIMI
 
 demo: setup
 	scripts/mpirun -n $(RANKS) python -m mpi4py demos/harbour.py
+	scripts/mpirun -n $(RANKS) python -m mpi4py demos/geodesic.py
 
 test: setup
 	$(timeout) .venv/bin/python -m pytest $(PYTEST)
