@@ -66,7 +66,7 @@ def lower_bound(problem, phi, rho0, rho1):
     return Lower(2 * problem.mesh.ranks.sum((phi * problem.source(rho0, rho1)).sum()), phi)
 
 
-def upper_bound(problem, rho, rho0, rho1, *, epsilons=EPSILONS, first=None, enough=-np.inf, rtol=1e-5):
+def upper_bound(problem, rho, rho0, rho1, *, epsilons=EPSILONS, first=None, enough=-np.inf, rtol=1e-6):
     """The best `Upper` bound that rho (n_patches, N) >= 0 gives for the densities rho0, rho1 (n_cells,).
 
     epsilons : increasing; tried from *first* on (None: the middle one), downwards and then upwards, as long as the bound
