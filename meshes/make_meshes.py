@@ -63,7 +63,20 @@ def outline(*parts):
 
 
 # --------------------------------------------------------------------------------------------------------- domains
-# Each returns its outlines, the mesh size, and perhaps what to refine: (names, the size there, how far it reaches).
+# Each returns its outlines, the mesh size (a number, or a function of x and y), and perhaps what to refine: (names, the size
+# there, how far it reaches).
+
+
+def towards(corners, least, growth, most):
+    """The mesh size least + growth d^(3/4), at most `most`, at distance d from the nearest of the corners.
+
+    What moves round a corner is a beam whose width falls with d. Where its error is (size / width)^2 for each step on the
+    way, so many cells serve best with a size that grows as d^(3/4).
+    """
+    def size(x, y):
+        d = np.hypot(*(np.array([[x], [y]]) - np.transpose(corners))).min()
+        return min(least + growth * d**0.75, most)
+    return size
 
 
 def harbour():
@@ -105,6 +118,11 @@ def l_shape():
     return [outline(*((name, polyline, points) for name, points in corners.items()))], 0.075, None
 
 
+def l_graded():
+    """The same as l_shape, ever finer towards the inner corner."""
+    return l_shape()[0], towards([(0, 0)], 0.004, 0.15, 0.11), None
+
+
 def disc():
     """The unit disc."""
     return [outline(("circle", around((0, 0)), circle((0, 0), 1)[1:]))], 0.065, None
@@ -129,6 +147,22 @@ def two_rooms():
     return [walls], 0.055, (("walls door",), 0.03, 0.4)
 
 
+def rooms_graded():
+    """The same as two_rooms, ever finer towards the corners of the door."""
+    corners = [(1, 0.55), (1.1, 0.55), (1.1, 0.75), (1, 0.75)]
+    return two_rooms()[0], towards(corners, 0.0045, 0.17, 0.09), None
+
+
+def slit():
+    """The unit square with a slit, 0.04 wide and 0.6 long, from the bottom; ever finer towards its corners."""
+    left, right = (0.48, 0.6), (0.52, 0.6)
+    walls = outline(
+        ("slit", polyline, [left, right, (0.52, 0)]),
+        ("walls", polyline, [(1, 0), (1, 1), (0, 1), (0, 0), (0.48, 0)]),
+    )
+    return [walls], towards([left, right], 0.0025, 0.135, 0.06), None
+
+
 # ---------------------------------------------------------------------------------------------------------- meshes
 
 
@@ -141,15 +175,20 @@ def triangulate(outlines, size, refine):
         gmsh.model.addPhysicalGroup(1, [tag for name, tag in curves if name.split()[0] == boundary], name=boundary)
     gmsh.model.addPhysicalGroup(2, [1], name="domain")
 
-    names, least, reach = refine or ((), size, 1.0)
-    field = gmsh.model.mesh.field
-    near, grading = field.add("Distance"), field.add("Threshold")
-    field.setNumbers(near, "CurvesList", [tag for name, tag in curves if name in names])
-    field.setNumber(near, "Sampling", 40)
-    for key, value in dict(InField=near, SizeMin=least, SizeMax=size, DistMin=least, DistMax=reach).items():
-        field.setNumber(grading, key, value)
-    field.setAsBackgroundMesh(grading)
-    gmsh.model.mesh.generate(2)
+    if callable(size):
+        gmsh.model.mesh.setSizeCallback(lambda dim, tag, x, y, z, before: size(x, y))
+        gmsh.model.mesh.generate(2)
+        gmsh.model.mesh.removeSizeCallback()
+    else:
+        names, least, reach = refine or ((), size, 1.0)
+        field = gmsh.model.mesh.field
+        near, grading = field.add("Distance"), field.add("Threshold")
+        field.setNumbers(near, "CurvesList", [tag for name, tag in curves if name in names])
+        field.setNumber(near, "Sampling", 40)
+        for key, value in dict(InField=near, SizeMin=least, SizeMax=size, DistMin=least, DistMax=reach).items():
+            field.setNumber(grading, key, value)
+        field.setAsBackgroundMesh(grading)
+        gmsh.model.mesh.generate(2)
 
     tags, points = nodes()
     inner, _, _ = gmsh.model.mesh.getNodes(2)
@@ -189,7 +228,7 @@ def ball(spacing):
         if (heights(points[cells])[0] > 0.05 * size(points[cells])[:, None]).all():
             break
 
-    tags = np.concatenate([tags, tags.max() + 1 + np.arange(len(inner), dtype=tags.dtype)])
+    tags = np.concatenate([tags, tags.max() + np.arange(1, len(inner) + 1, dtype=tags.dtype)])
     for i in sphere:
         gmsh.model.mesh.setNode(tags[i], points[i], [])
     gmsh.model.mesh.addNodes(3, 1, tags[inner], points[inner].ravel())
@@ -346,6 +385,9 @@ def main(size, out):
     plane(disc, 4.1, binary=True)
     plane(annulus, 2.2, binary=True)
     plane(two_rooms, 4.1, binary=False)
+    plane(l_graded, 4.1, binary=False)
+    plane(rooms_graded, 4.1, binary=False)
+    plane(slit, 4.1, binary=False)
     gmsh.option.setNumber("Mesh.MeshSizeFactor", 1)                  # the ball's spacing has it already
     gmsh.model.add("ball")
     ball(0.22 * size)

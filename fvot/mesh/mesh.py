@@ -17,7 +17,7 @@ class Mesh:
 
     comm : MPI communicator that shares the mesh; None for all ranks.
     patches : "auto", "none", a number of cells, or an array (n_cells_global,): the patches on which densities of optimal
-        transport live. "auto" is single cells on Cartesian meshes, pairs on triangles, else 2^dim cells.
+        transport live. "auto" is single cells on Cartesian meshes, pairs on triangles, 16 on tetrahedra, else 2^dim cells.
     strict : refuse (`MeshError`) a mesh with faces of signed distance <= 0, where power centres have them, too;
         False clips these distances, with a warning.
 
