@@ -70,8 +70,8 @@ def outline(*parts):
 def towards(corners, least, growth, most):
     """The mesh size least + growth d^(3/4), at most `most`, at distance d from the nearest of the corners.
 
-    What moves round a corner is a beam whose width falls with d. Where its error is (size / width)^2 for each step on the
-    way, so many cells serve best with a size that grows as d^(3/4).
+    Mass that is carried round a corner is a beam as wide as d, with an error of (size / width)^2 on every piece of its way:
+    a size proportional to d^(3/4) makes the sum least for a given number of cells.
     """
     def size(x, y):
         d = np.hypot(*(np.array([[x], [y]]) - np.transpose(corners))).min()

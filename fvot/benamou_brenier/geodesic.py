@@ -87,7 +87,10 @@ class Geodesic(Shown):
 
     @cached_property
     def speed(self):
-        """(int |m|^2 / rho dx)^(1/2) at the nodes (N + 1,): constant along a geodesic, and there equal to W2."""
+        """(int |m|^2 / rho dx)^(1/2) at the nodes (N + 1,): constant along a geodesic, and there equal to W2.
+
+        The first and the last one may be off by some per cent: there the data, which know no patches, become a path that does.
+        """
         mesh, n = self.mesh, self.mesh.n_inner
         energy = mesh.distance[:n]**2 * self.flux[:, :n]**2 / self._mobility
         return np.sqrt(mesh.ranks.sum(energy[:, mesh.face_owned[:n]].sum(axis=1)))
