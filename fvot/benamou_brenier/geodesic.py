@@ -14,7 +14,7 @@ SHORTER = 6             # times that a step is halved which would leave the mesh
 ROUND_CORNERS = 4       # steps along the flow for each step in time, on domains that are not convex
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Geodesic(Shown):
     """A path of densities from rho0 to rho1, certified: lower_bound <= W2^2 of the discrete problem <= cost.
 
@@ -60,6 +60,10 @@ class Geodesic(Shown):
         return cls(mesh, t, np.repeat(rho[None], N + 2, axis=0), np.arange(N + 1) / N, np.zeros((N + 1, mesh.n_cells)),
                    np.zeros((N + 1, mesh.n_faces)), 0.0, 0.0, 0, problem)
 
+    def __repr__(self):
+        return (f"<fvot.Geodesic: {self.lower_bound:.6g} <= W2^2 <= {self.cost:.6g}, {len(self.node_t) - 1} steps on "
+                f"{self.mesh.n_cells_global} cells>")
+
     @property
     def gap(self):
         """(cost - lower_bound) / cost, 0 where the cost is 0."""
@@ -82,8 +86,9 @@ class Geodesic(Shown):
 
     @cached_property
     def _mobility(self):
-        """M_s (N + 1, n_inner) at the nodes."""
-        return self._problem.mobility(node_mean(self._problem.average(self.rho[1:-1].T))).T
+        """M_s (N + 1, n_inner) at the nodes; infinite where there is no mass, so that nothing moves there."""
+        M = self._problem.mobility(node_mean(self._problem.average(self.rho[1:-1].T))).T
+        return np.where(M > 0, M, np.inf)
 
     @cached_property
     def speed(self):
@@ -119,6 +124,7 @@ class Geodesic(Shown):
 
         Collective. Raises `InputError` for points outside the mesh, or t outside [0, 1].
         """
+        self.mesh.ranks.check_same("t", t)
         cell = self.mesh.locate(points)
         return self._velocity_in(cell, np.asarray(points, float), t)
 

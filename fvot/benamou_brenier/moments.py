@@ -1,12 +1,11 @@
 """What means and covariances tell of two densities before anything is solved."""
 import numpy as np
-import scipy.linalg
 
 
 def gelbrich(mesh, rho0, rho1):
     """W2^2 of Gaussians with the same masses, means and covariances: a lower bound of W2^2, but on a torus (Gelbrich 1990)."""
     mass, (mean0, root0, _), (mean1, _, cov1) = mesh.integrate(rho0), _moments(mesh, rho0), _moments(mesh, rho1)
-    mixed = scipy.linalg.sqrtm(root0 @ cov1 @ root0).real
+    mixed = _root(root0 @ cov1 @ root0)
     return mass * (((mean1 - mean0)**2).sum() + np.trace(root0 @ root0 + cov1 - 2 * mixed))
 
 
@@ -15,4 +14,10 @@ def _moments(mesh, rho):
     mass, x = mesh.integrate(rho), mesh.centroid
     mean = mesh.integrate(rho * x) / mass
     cov = np.stack([mesh.integrate(rho * (x[i] - mean[i]) * (x - mean[:, None])) for i in range(mesh.dim)]) / mass
-    return mean, scipy.linalg.sqrtm(cov).real, cov
+    return mean, _root(cov), cov
+
+
+def _root(matrix):
+    """The square root of a symmetric matrix that is not negative."""
+    value, vectors = np.linalg.eigh(matrix)
+    return vectors * np.sqrt(np.maximum(value, 0)) @ vectors.T

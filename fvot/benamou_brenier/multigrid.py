@@ -213,7 +213,7 @@ def _hierarchy(A, mass, own, n_ranks):
             part |= packed(f"A{level}", A[mine]) | packed(f"P{level}", P[mine]) | packed(f"R{level}", R[theirs])
             part |= {f"own{level}": mine, f"owner{level}": owner, f"mass{level}": mass[mine],
                      f"diagonal{level}": diagonal[mine], f"damping{level}": np.array([damping])}
-        owner, own, mass = coarse_owner, coarse, R @ mass
+        owner, own, mass = coarse_owner, coarse, abs(R) @ mass         # weights may be negative, masses not
     for part, mine in zip(parts, own):
         part |= {f"own{len(made) - 1}": mine, f"owner{len(made) - 1}": owner, "own": mine}
     return parts, (made[-1].A.toarray(), mass)

@@ -4,16 +4,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import ConvergenceError
+from ..errors import ConvergenceError, InputError
 from ..evolution import is_number
+from ..mesh import Mesh
 from ..parallel import Progress
 from . import penalty
-from .certificate import Lower, Upper, lower_bound, upper_bound
+from .certificate import EPSILONS, Lower, Upper, lower_bound, upper_bound
 from .geodesic import Geodesic
 from .moments import gelbrich
 from .multigrid import MultigridPoisson
 from .multilevel import levels
-from .operators import Discretisation
+from .operators import Discretisation, node_mean, node_weights
 from .poisson import CosinePoisson
 from .projection import State
 
@@ -23,6 +24,8 @@ GUESS = 120             # iterations where there is no coarser level to tell, an
 FEWEST = 60             # of those that do not
 GUESSES = 6             # times that the coarsest level is solved, at most, until it knows how large W2 is
 LEAST = 1e-3            # part of an idea of W2^2 below which the next one does not fall at once
+HOPELESS = 0.3          # gap from which the straight path is tried as well
+BLIND = 0.5             # part of int |rho1 - rho0| that a coarser level must see to be believed
 RATE = 1.7              # gaps fall about as iterations^-RATE
 SPARE = 1.1             # and so many times more iterations than that are taken
 RELAXATION = 1.8        # alpha of the sweeps
@@ -31,7 +34,9 @@ PRECISIONS = {"double": np.float64, "single": np.float32}
 
 
 class Start(NamedTuple):
-    """Where an iteration begins: phi, rho (None: from nothing), an idea of W2^2, and the best eps of an upper bound so far."""
+    """Where an iteration begins: phi, rho (None: from nothing), the mass times the square of the speed with which what
+    moves does so (W2^2, if all of it moves), and the best eps of an upper bound so far.
+    """
 
     phi: np.ndarray | None
     rho: np.ndarray | None
@@ -79,9 +84,11 @@ class BenamouBrenier:
     """
 
     def __init__(self, mesh, n_steps=32, *, tol=1e-3, max_iter=1000, precision="double"):
+        if not isinstance(mesh, Mesh):
+            raise InputError(f"BenamouBrenier needs a mesh, such as fvot.Mesh.rectangle(0, 1, (64, 64)), not {mesh!r:.60}")
         ranks = mesh.ranks
         ranks.check(_is_count(n_steps), f"n_steps must be a whole number from 1 on, not {n_steps!r}")
-        ranks.check(is_number(tol) and 0 < tol < math.inf, f"tol must be a relative gap above 0, such as 1e-3, not {tol!r}")
+        ranks.check(is_number(tol) and 0 < tol < 1, f"tol must be a relative gap between 0 and 1, such as 1e-3, not {tol!r}")
         ranks.check(_is_count(max_iter), f"max_iter must be a whole number from 1 on, not {max_iter!r}")
         ranks.check(precision in PRECISIONS, f"precision must be 'double' or 'single', not {precision!r}")
         ranks.check_same("the parameters of BenamouBrenier", (n_steps, tol, max_iter, precision))
@@ -154,7 +161,7 @@ class BenamouBrenier:
                                progress=lambda k, used=used: bar.to(used + k))
             used += n_iterations
             best = found if best is None else found.with_better_bounds(best)
-            start = Start(best.phi, best.rho, best.upper.cost, best.upper.eps)
+            start = Start(best.phi, best.rho, _moving(self._levels[0].problem, best.upper), best.upper.eps)
             n_iterations = self._enough(n_iterations / 2, best.gap)        # a ramp from here on is better than the first
         return best, used
 
@@ -166,11 +173,16 @@ class BenamouBrenier:
             for _ in range(GUESSES if depth == len(self._levels) - 1 else 1):
                 square, spent = start.square, COARSE // 3 if easy else COARSE
                 found = self._ramp(depth, ends[depth], start, spent, enough=0.0 if depth == 1 else 1.0)
-                start = Start(found.phi, found.rho, max(found.upper.cost, LEAST * square), found.upper.eps)
+                start = Start(found.phi, found.rho, max(_moving(self._levels[depth].problem, found.upper), LEAST * square),
+                              found.upper.eps)
                 if square / 2 < start.square < 2 * square:
                     break
             problem, finer = self._levels[depth].problem, self._levels[depth - 1]
             start = start._replace(phi=finer.finer_phi(start.phi), rho=finer.finer_rho(problem.spread(start.rho)))
+            moved, seen = (_distance(self._levels[k].problem.mesh, *ends[k].T) for k in (depth - 1, depth))
+            if seen < BLIND * moved:            # the coarser level cannot tell how far
+                best = upper_bound(finer.problem, start.rho, *np.ascontiguousarray(ends[depth - 1].T))
+                start = Start(0 * start.phi, start.rho, best.cost, best.eps)
             n_iterations = self._enough(spent, found.gap)
         return start, n_iterations
 
@@ -184,7 +196,7 @@ class BenamouBrenier:
 
         Below GUESS they obey no law, unless the gap falls much faster, as it does for densities that vanish nowhere.
         """
-        expected = math.ceil(SPARE * n_iterations * (gap / self.tol)**(1 / RATE))
+        expected = math.ceil(SPARE * n_iterations * (max(gap, 0.0) / self.tol)**(1 / RATE))
         return FEWEST if expected < FEWEST / 2 else max(expected, GUESS)
 
     def _ramp(self, depth, ends, start, n_iterations, enough=0.0, again=False, progress=None):
@@ -201,7 +213,11 @@ class BenamouBrenier:
                             n_iterations, PRECISIONS[self.precision], progress)
         lower = lower_bound(problem, phi, rho0, rho1)
         target = lower.cost / (1 - enough) if enough < 1 else np.inf
-        return Reached(phi, rho, lower, upper_bound(problem, rho, rho0, rho1, first=start.eps, enough=target))
+        found = Reached(phi, rho, lower, upper_bound(problem, rho, rho0, rho1, first=start.eps, enough=target))
+        if found.gap < HOPELESS:
+            return found
+        straight = _straight_upper_bound(problem, rho0, rho1)              # perhaps hardly anything moves
+        return found if found.upper.cost <= straight.cost else found._replace(rho=straight.rho, upper=straight)
 
 
 def iterated(problem, rho0, rho1, start, sigma, make_poisson, n_iterations, dtype, progress=None):
@@ -220,6 +236,34 @@ def iterated(problem, rho0, rho1, start, sigma, make_poisson, n_iterations, dtyp
         if progress is not None:
             progress(k + 1)
     return phi.astype(float), r * sigma[:, None] * state.l
+
+
+def _straight_upper_bound(problem, rho0, rho1):
+    """The `Upper` bound of the path (1 - t) rho0 + t rho1, which is nearly the best one where rho0 and rho1 hardly differ."""
+    t = (np.arange(problem.n_steps) + 0.5) / problem.n_steps
+    ends = problem.average(np.stack([rho0, rho1], axis=1))
+    return upper_bound(problem, (1 - t) * ends[:, :1] + t * ends[:, 1:], rho0, rho1, first=min(EPSILONS))
+
+
+def _moving(problem, upper):
+    """Mass times half the square of the speed below which half of the energy is spent, but at least the cost.
+
+    The cost is mass times the mean square of the speed; where most of the mass stays, what moves is much faster than that.
+    """
+    mesh, n = problem.mesh, problem.mesh.n_inner
+    tau, d, M = node_weights(problem.n_steps), mesh.distance[:n, None], problem.mobility(node_mean(upper.rho))
+    with np.errstate(all="ignore"):
+        energy, square = tau * d**2 * upper.flux**2 / M, (d * upper.flux / M)**2
+    mass = problem.masses(upper.rho[:, :1]).sum()
+    place = np.clip(np.nan_to_num(4 * np.log2(np.maximum(square * mass / max(upper.cost, 1e-300), 1e-30))), 0, 79).astype(int)
+    own = mesh.face_owned[:n]
+    total = np.cumsum(mesh.ranks.sum(np.bincount(place[own].ravel(), np.nan_to_num(energy[own]).ravel(), 80)))
+    return upper.cost * max(1.0, 2**(np.searchsorted(total, total[-1] / 2) / 4) / 2)
+
+
+def _distance(mesh, rho0, rho1):
+    """int |rho1 - rho0|."""
+    return mesh.integrate(np.abs(rho1 - rho0))
 
 
 def _is_count(n):
