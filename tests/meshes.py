@@ -96,4 +96,4 @@ MEASURE = {"interval": 3, "circle": 1, "rectangle": 4, "torus": 2, "channel": 3,
            "triangles": 1, "voronoi": 2, "tetrahedra": 0.5, "lines": 1, "quads": 1,
            "tiling": 4 * (6 + 3 * np.sqrt(3)),
            "honeycomb": 16 + 16 * np.sqrt(2) / 6 + 24 * np.sqrt(2) / 12 + np.sqrt(3),
-           "l_shape": 3, "two_rooms": 2.02}
+           "l_shape": 3, "two_rooms": 2.02, "l_graded": 3, "rooms_graded": 2.02, "slit": 0.976}
