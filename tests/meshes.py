@@ -7,6 +7,7 @@ import numpy as np
 from fvot import Mesh
 
 FILES = Path(__file__).parent.parent / "meshes"
+GRADED = {"l_graded", "rooms_graded", "slit"}         # more triangles of the same kind: test_transport_corners.py reads them
 
 
 def tiling(n=4):
@@ -89,11 +90,11 @@ MESHES = {
     "quads": lambda **options: Mesh.from_cells(*shaken_quads(), **options),
     "tiling": lambda **options: Mesh.from_cells(*tiling(), **options),
     "honeycomb": lambda **options: Mesh.from_cells(*honeycomb(), **options),
-    **{path.stem: partial(Mesh.read, path) for path in sorted(FILES.glob("*.msh"))},
+    **{path.stem: partial(Mesh.read, path) for path in sorted(FILES.glob("*.msh")) if path.stem not in GRADED},
 }
 PERIODIC = {"circle", "torus", "channel", "periodic box"}
 MEASURE = {"interval": 3, "circle": 1, "rectangle": 4, "torus": 2, "channel": 3, "box": 2, "periodic box": 1,
            "triangles": 1, "voronoi": 2, "tetrahedra": 0.5, "lines": 1, "quads": 1,
            "tiling": 4 * (6 + 3 * np.sqrt(3)),
            "honeycomb": 16 + 16 * np.sqrt(2) / 6 + 24 * np.sqrt(2) / 12 + np.sqrt(3),
-           "l_shape": 3, "two_rooms": 2.02, "l_graded": 3, "rooms_graded": 2.02, "slit": 0.976}
+           "l_shape": 3, "two_rooms": 2.02}

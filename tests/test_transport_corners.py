@@ -15,6 +15,13 @@ ROUND = {"l_graded": ((-0.15, -0.6), (0.6, 0.15), [(0.0, 0.0)]),
          "rooms_graded": ((0.5, 0.3), (1.6, 0.3), [(1.0, 0.55), (1.1, 0.55)])}
 
 
+@pytest.mark.parametrize("name, measure", [("l_graded", 3), ("slit", 0.976), ("rooms_graded", 2.02)])
+def test_graded_meshes(name, measure):
+    mesh = Mesh.read(MESHES / f"{name}.msh")
+    assert mesh.integrate(1.0) == pytest.approx(measure, rel=1e-9)
+    assert mesh.ranks.max(mesh.volume.max()) > 50 * mesh.ranks.min(mesh.volume.min())
+
+
 def bump(mesh, at, width):
     return mesh.density(lambda x: np.maximum(1 - ((x - np.reshape(at, (2, 1)))**2).sum(axis=0) / width**2, 0)**2)
 
