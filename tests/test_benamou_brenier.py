@@ -398,8 +398,8 @@ def test_files_and_pictures(shared_folder):
 
 
 @pytest.mark.slow
-def test_order_on_tetrahedra():
-    """Patches of 16 bring the second order. (With 8, the error stops to fall at 7e-3, with single cells at 2e-2.)"""
+def test_error_on_tetrahedra():
+    """Patches of 16 bring it below 5e-3, near which it stays. (With 8 it stays at 7e-3, with 4 or single cells at 2e-2.)"""
     error = []
     for n in 8, 16:
         mesh = Mesh.tetrahedra((0, 0, 0), (1, 1, 0.5), n)

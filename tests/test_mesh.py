@@ -424,3 +424,10 @@ def test_faces_between_ranks_and_periodic_ones_hear_from_their_other_side(mesh):
     shared = np.maximum(mesh.left[:n], mesh.right[:n]) >= mesh.n_cells
     assert (heard[:2, shared] == said[:2, :n][:, shared]).all()
     assert (heard[2, shared] == 1 - said[2, :n][shared]).all() and (heard[:, ~shared] == -1).all()
+
+
+def test_distances_of_round_off_are_none():
+    """A square cut along its diagonal, off the origin: both circumcentres lie on the cut, but for round-off."""
+    corners = np.array([[0.1, 1.1, 1.1, 0.1], [0.1, 0.1, 1.1, 1.1]])
+    mesh = Mesh.from_cells(corners, [("triangle", np.array([[0, 1, 2], [0, 2, 3]]))], comm=MPI.COMM_SELF)
+    assert mesh.distance[:1].min() > 0.01 and mesh.quality().n_negative == 0

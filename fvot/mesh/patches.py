@@ -53,7 +53,7 @@ def _auto_size(cells, volume, faces, left, right):
     if np.all(cells.kind == TRIANGLE):
         return 2
     if np.all(cells.kind == TETRA):
-        return 16        # with 8 or fewer, the error of W2^2 stops to fall at some 1e-2
+        return 16        # the error of W2^2 stops to fall at 2e-2 with 4, at 7e-3 with 8, and at 4e-3 with 16
     regular = isotropy(volume, faces, left, right).max() < 0.02 and _asymmetry(faces, len(volume)).max() < 0.05
     return 1 if regular else 2**cells.dim
 

@@ -71,7 +71,7 @@ def assess(volume, center, faces):
     quality = Quality(
         len(volume), _range(volume), _range(size), float(spread.max(initial=0)),
         float(spread.mean()) if n else 0.0, float(defect.max()), float(defect.mean()), float(relative[worst]),
-        int(faces.left[worst]), int((distance <= 0).sum()), n_clipped)
+        int(faces.left[worst]), int((relative <= ROUND_OFF).sum()), n_clipped)
     left = np.clip(left, 0, np.maximum(distance, 0))
     return quality, left, np.where(np.arange(len(left)) < n, distance - left, 0.0)
 
@@ -121,7 +121,7 @@ def admissible(volume, centroid, center, faces, strict, move=None):
         raise MeshError(f"{problem}{', for power centres neither' if move else ''}; {ADVICE[len(center)]}, or "
                         "strict=False to go on with less accurate diffusion (pure advection is not affected)")
     warnings.warn(f"{problem}; they are clipped, diffusion is inconsistent there", stacklevel=4)
-    bad = (left + right) <= 0
+    bad = (left + right) <= ROUND_OFF * volume[faces.left]**(1 / len(center))
     touched = np.unique(np.concatenate([faces.left[bad], faces.right[bad & (faces.right >= 0)]]))
     center = center.copy()
     center[:, touched] = centroid[:, touched]
