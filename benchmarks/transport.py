@@ -27,7 +27,7 @@ from peers_transport import square, value
 from scipy import fft
 
 import fvot
-from fvot.benamou_brenier import solver
+from fvot.benamou_brenier import cascade
 from fvot.benamou_brenier.multigrid import MultigridPoisson
 from fvot.benamou_brenier.poisson import CosinePoisson
 from fvot.benamou_brenier.projection import State
@@ -241,8 +241,8 @@ class Watch:
 def watched():
     """A `Watch` of the solver's parts, while the block runs."""
     watch, hooks = Watch(), [(State, "sweep", "sweep", lambda state, phi, *_: len(phi)),
-                             (solver, "lower_bound", "lower bound", lambda problem, *_: problem.mesh.n_cells),
-                             (solver, "upper_bound", "upper bound", lambda problem, *_: problem.mesh.n_cells)]
+                             (cascade, "lower_bound", "lower bound", lambda problem, *_: problem.mesh.n_cells),
+                             (cascade, "upper_bound", "upper bound", lambda problem, *_: problem.mesh.n_cells)]
     for poisson in CosinePoisson, MultigridPoisson:
         hooks += [(poisson, "__init__", "Poisson set-up", lambda _, problem, *__: problem.mesh.n_cells),
                   (poisson, "__call__", "Poisson solve", lambda _, f: len(f))]

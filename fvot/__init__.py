@@ -3,6 +3,7 @@ from .benamou_brenier import BenamouBrenier, Geodesic
 from .boundary import dirichlet, inflow, outflow
 from .continuity import ContinuityEquation
 from .drift_diffusion import cell_mean
+from .energies import Entropy, Potential, Power
 from .errors import ConvergenceError, InputError, MeshError
 from .flows import potential_flow
 from .fluxes import central, muscl, scharfetter_gummel, square_root, upwind
@@ -13,6 +14,6 @@ from .parallel import say
 from .result import Result
 from .run import run
 
-__all__ = ["BenamouBrenier", "ContinuityEquation", "ConvergenceError", "FokkerPlanck", "Geodesic", "InputError", "Mesh",
-           "MeshError", "Result", "cell_mean", "central", "dirichlet", "inflow", "info", "muscl", "outflow", "potential_flow",
-           "run", "say", "scharfetter_gummel", "square_root", "upwind"]
+__all__ = ["BenamouBrenier", "ContinuityEquation", "ConvergenceError", "Entropy", "FokkerPlanck", "Geodesic", "InputError",
+           "Mesh", "MeshError", "Potential", "Power", "Result", "cell_mean", "central", "dirichlet", "inflow", "info", "muscl",
+           "outflow", "potential_flow", "run", "say", "scharfetter_gummel", "square_root", "upwind"]

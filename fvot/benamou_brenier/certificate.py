@@ -44,11 +44,12 @@ class Lower(NamedTuple):
 
 
 class Upper(NamedTuple):
-    """cost >= W2^2, and what shows it.
+    """cost >= W2^2 (+ 2 E), and what shows it.
 
     rho (n_patches, N), flux (n_inner, N + 1) : the density and the mass per time through each face
     residual : the largest |K| (rho^n - rho^{n-1})_K + tau_n sum +-Phi_s, relative to the mass
     eps : the share of the background
+    rho1 (n_cells,), energy : the density at the end, and its energy E, if it has one (see `terminal`)
     """
 
     cost: float
@@ -56,19 +57,38 @@ class Upper(NamedTuple):
     flux: np.ndarray
     residual: float
     eps: float
+    rho1: np.ndarray
+    energy: float = 0.0
+
+    @property
+    def action(self):
+        """W2^2 of the path itself."""
+        return self.cost - 2 * self.energy
 
 
-def lower_bound(problem, phi, rho0, rho1):
-    """The `Lower` bound that phi (n_cells, N + 1) gives for the densities rho0, rho1 (n_cells,)."""
+def lower_bound(problem, phi, rho0, rho1, terminal=None):
+    """The `Lower` bound that phi (n_cells, N + 1) gives for the densities rho0, rho1 (n_cells,), or rho0 and a `Terminal`."""
     phi = np.asarray(phi, float)
     worst = np.full((problem.n_components, problem.n_steps), -np.inf)
     np.maximum.at(worst, problem.component, problem.violation(phi))
     shift = np.cumsum(np.pad(problem.tau * problem.mesh.ranks.max(worst), ((0, 0), (1, 0))), axis=1)
     phi = phi - problem.spread(shift[problem.component])
+    if terminal is not None:
+        return _with_terminal(problem, phi, rho0, terminal)
     work = phi[:, [0, -1]] * problem.source(rho0, rho1)[:, [0, -1]]
     cost, terms = problem.mesh.ranks.sum(np.array([work.sum(), np.abs(work).sum()]))
     cost = 2 * (cost - ROUND_OFF * terms)
     return Lower(cost, phi) if cost > 0 else Lower(0.0, np.zeros_like(phi))         # 0 is feasible, too
+
+
+def _with_terminal(problem, phi, rho0, terminal):
+    """2 (-int rho0 phi^0 - E*(-phi^N)), where phi may be shifted by a constant."""
+    mass = problem.masses(problem.average(rho0)[:, None])[:, 0]
+    c, conjugate = terminal.best_shift(problem.average(phi[:, -1]), mass)
+    phi = phi + problem.spread(c[problem.component])[:, None]
+    work = problem.mesh.volume * rho0 * phi[:, 0]
+    work, terms = problem.mesh.ranks.sum(np.array([work.sum(), np.abs(work).sum()]))
+    return Lower(2 * (-work - conjugate - ROUND_OFF * (terms + abs(conjugate))), phi)
 
 
 def upper_bound(problem, rho, rho0, rho1, *, epsilons=EPSILONS, first=None, enough=-np.inf, rtol=1e-6):
@@ -81,7 +101,7 @@ def upper_bound(problem, rho, rho0, rho1, *, epsilons=EPSILONS, first=None, enou
     Raises `ConvergenceError` if PETSc refuses a solve.
     """
     fluxes, background = BestFlux(problem, rtol), _background(problem, rho0, rho1)
-    rho = _with_mass(problem, rho, background)
+    rho = with_mass(problem, rho, background)
     first = USUAL if first is None else first
     middle = epsilons.index(first) if first in epsilons else len(epsilons) // 2
     best = fluxes.bound(rho, background, rho0, rho1, epsilons[middle])
@@ -108,7 +128,7 @@ def _background(problem, rho0, rho1):
     return (1 - t)**2 * ends[:, :1] + t**2 * ends[:, 1:] + 2 * t * (1 - t) * mean
 
 
-def _with_mass(problem, rho, background):
+def with_mass(problem, rho, background):
     """rho (n_patches, N) with the mass of the background in each slab and piece; the background itself where it has none."""
     rho = np.maximum(np.asarray(rho, float), 0.0)
     wanted, mass = problem.masses(background), problem.masses(rho)
@@ -174,7 +194,7 @@ class BestFlux:
             left = max(left, np.abs(self._divergence @ F * tau[part] - loss).max(initial=0))
             mine = mesh.distance[:mesh.n_inner, None]**2 * F**2 / mobility * tau[part]
             cost += mine[mesh.face_owned[:mesh.n_inner]].sum()
-        return Upper(mesh.ranks.sum(cost), rho, flux, mesh.ranks.max(left) / mesh.integrate(rho0), eps)
+        return Upper(mesh.ranks.sum(cost), rho, flux, mesh.ranks.max(left) / mesh.integrate(rho0), eps, rho1)
 
     def _loss(self, rho, rho0, rho1, nodes):
         """What each cell loses (n_cells, k) at some nodes: |K| (rho^{n-1} - rho^n), with the data at both ends."""

@@ -11,12 +11,21 @@ from ..result import Shown
 from .operators import Discretisation, node_mean, node_weights
 
 SHORTER = 6             # times that a step is halved which would leave the mesh
+ENERGY_ROUND_OFF = 1e-11
 ROUND_CORNERS = 4       # steps along the flow for each step in time, on domains that are not convex
+
+
+def relative_gap(cost, lower, energy=0.0):
+    """(cost - lower) / (cost - 2 energy): the gap in units of W2^2, or of the energy's round-off where that is more."""
+    scale = max(cost - 2 * energy, ENERGY_ROUND_OFF * abs(energy))
+    return (cost - lower) / scale if scale > 0 else 0.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Geodesic(Shown):
     """A path of densities from rho0 to rho1, certified: lower_bound <= W2^2 of the discrete problem <= cost.
+
+    With a terminal energy E: lower_bound <= min W2^2(rho0, rho1) + 2 E(rho1) <= cost; see `energy`.
 
     mesh : the `Mesh`
     t : (N + 2,) times 0, tau/2, 3 tau/2, ..., 1 of the density, tau = 1/N
@@ -27,6 +36,7 @@ class Geodesic(Shown):
         |K| (rho_{n+1} - rho_n)_K + tau_n sum_s +-flux_s = 0 for all n and K to round-off
     cost, lower_bound : the path's action sum_n tau_n int |m|^2 / rho, and a bound below which no path can go
     iterations : on the mesh itself
+    energy : E(rho1) of the terminal energy, 0 where there is none; W2^2 of the path is cost - 2 energy
     """
 
     mesh: object
@@ -38,19 +48,20 @@ class Geodesic(Shown):
     cost: float
     lower_bound: float
     iterations: int
+    energy: float
     _problem: Discretisation
 
     @classmethod
-    def of(cls, problem, rho0, rho1, lower, upper, iterations):
-        """The path between rho0 and rho1 (n_cells,) that both bounds belong to."""
+    def of(cls, problem, rho0, lower, upper, iterations):
+        """The path from rho0 (n_cells,) that both bounds belong to."""
         mesh, N = problem.mesh, problem.n_steps
         rho = np.empty((N + 2, mesh.n_cells))
-        rho[0], rho[1:-1], rho[-1] = rho0, problem.spread(upper.rho).T, rho1
+        rho[0], rho[1:-1], rho[-1] = rho0, problem.spread(upper.rho).T, upper.rho1
         flux = np.zeros((N + 1, mesh.n_faces))
         flux[:, :mesh.n_inner] = upper.flux.T
         t = np.concatenate([[0], (np.arange(N) + 0.5) / N, [1]])
         return cls(mesh, t, rho, np.arange(N + 1) / N, np.ascontiguousarray(lower.phi.T), flux, upper.cost, lower.cost,
-                   iterations, problem)
+                   iterations, upper.energy, problem)
 
     @classmethod
     def at_rest(cls, problem, rho):
@@ -58,7 +69,7 @@ class Geodesic(Shown):
         N, mesh = problem.n_steps, problem.mesh
         t = np.concatenate([[0], (np.arange(N) + 0.5) / N, [1]])
         return cls(mesh, t, np.repeat(rho[None], N + 2, axis=0), np.arange(N + 1) / N, np.zeros((N + 1, mesh.n_cells)),
-                   np.zeros((N + 1, mesh.n_faces)), 0.0, 0.0, 0, problem)
+                   np.zeros((N + 1, mesh.n_faces)), 0.0, 0.0, 0, 0.0, problem)
 
     def __repr__(self):
         return (f"<fvot.Geodesic: {self.lower_bound:.6g} <= W2^2 <= {self.cost:.6g}, {len(self.node_t) - 1} steps on "
@@ -66,8 +77,8 @@ class Geodesic(Shown):
 
     @property
     def gap(self):
-        """(cost - lower_bound) / cost, 0 where the cost is 0."""
-        return (self.cost - self.lower_bound) / self.cost if self.cost > 0 else 0.0
+        """(cost - lower_bound) / W2^2 of the path, 0 where the cost is 0."""
+        return relative_gap(self.cost, self.lower_bound, self.energy)
 
     @cached_property
     def residual(self):

@@ -1,6 +1,6 @@
 """The linear half of the iteration on any mesh: one multigrid hierarchy for all modes of time.
 
-Each mode k has the equation (K + s_k C) phi_k = f_k, s_k = theta^2 lambda_k (see `poisson`); with the local penalty sigma,
+Each mode k has the equation (K + s_k C) phi_k = f_k, s_k as in `poisson`; with the local penalty sigma,
 K is K_x with the weights sum_P sigma_P omega_{P,s}, and C = Q^T diag(sigma_P m_P) Q. All of them take the same Ruge-Stueben
 hierarchy of K in a V-cycle with one damped sweep before and after. On the cells the sweep inverts diag K + s_k C, patch by
 patch (C = u u^T on each: Sherman, Morrison); on coarser grids C is lumped, and the sweep is Jacobi's. That preconditions
@@ -16,7 +16,7 @@ import numpy as np
 import pyamg
 from scipy import sparse
 
-from .operators import time_basis
+from .operators import time_modes
 from .sparse import Dealt, packed, unpacked
 
 COARSEST = 200          # unknowns of the level that is solved directly
@@ -28,14 +28,14 @@ SOLVED = {4: 1e-12, 8: 1e-24}       # by bytes of a number: square of the residu
 class MultigridPoisson:
     """phi = solve(f): a step of conjugate gradients for each f, from the last phi on; SETTLE steps for the first f.
 
-    sigma : (n_patches,) the local penalty, None for 1; dtype : of all arrays
+    sigma : (n_patches,) the local penalty, None for 1; end : theta_e^2; dtype : of all arrays
     """
 
-    def __init__(self, problem, theta, dtype=np.float64, sigma=None):
+    def __init__(self, problem, theta, dtype=np.float64, sigma=None, end=0.0):
         self.ranks = problem.mesh.ranks
-        V, eigenvalue = time_basis(problem.n_steps)
+        V, shift = time_modes(problem.n_steps, theta, end)
         self.V = V.astype(dtype)
-        self.pencil = Pencil(problem, np.ones(problem.n_patches) if sigma is None else sigma, theta**2 * eigenvalue, dtype)
+        self.pencil = Pencil(problem, np.ones(problem.n_patches) if sigma is None else sigma, shift, dtype)
         self.cycle = Cycle(problem, self.pencil)
         self.phi, self.residual, self.image = np.zeros((3, problem.mesh.n_cells, len(V)), dtype)
         self.largest, self.settled = np.zeros(len(V)), False

@@ -19,7 +19,7 @@ Voronoi cells, the limit cost is too small (Gladbach, Kopfer, Maas 2020). The we
 from functools import cached_property
 
 import numpy as np
-from scipy import sparse
+from scipy import linalg, sparse
 
 from .. import flows
 from ..parallel import Exchange
@@ -47,6 +47,17 @@ def time_basis(n_steps):
     n, k = np.ogrid[:n_steps + 1, :n_steps + 1]
     V = np.cos(np.pi * k * n / n_steps) * np.where((k == 0) | (k == n_steps), 1, np.sqrt(2))
     return V, 4 * n_steps**2 * np.sin(np.pi * k[0] / (2 * n_steps))**2
+
+
+def time_modes(n_steps, theta, end=0.0):
+    """(V, s) with (theta^2 K_t + end e_N e_N^T) V = M_t V diag(s), V^T M_t V = I; e_N: the last node."""
+    if not end:
+        V, eigenvalue = time_basis(n_steps)
+        return V, theta**2 * eigenvalue
+    K = theta**2 * time_stiffness(n_steps)
+    K[-1, -1] += end
+    s, V = linalg.eigh(K, np.diag(node_weights(n_steps)))
+    return V, s
 
 
 def node_mean(u):

@@ -1,4 +1,9 @@
-"""The penalty r sigma_P of the iteration, a density: large where mass is dense, so that thin tails are found as soon as peaks.
+"""The parameters of the iteration: theta, and the penalty r sigma_P.
+
+theta, the weight of changes in time against those in space, is about the time in which mass moves by what it must move, or by
+its own width, if that is less.
+
+r sigma_P is a density: large where mass is dense, so that thin tails are found as soon as peaks.
 
 r alone must suit the peaks, and a tail that is thinner than r by orders of magnitude then takes as many times longer. With
 sigma_P near the density itself (its largest value in time, as the coarser level knows it), gaps of Gaussians and round corners
@@ -6,6 +11,9 @@ are two to ten times smaller after as many iterations. On coarser levels, which 
 """
 import numpy as np
 
+METRIC = 1.3            # theta in units of sqrt(mass) / W2,
+WIDTH = 2.0             # and the most that it may be, in units of 1 / width,
+CLOSE = 100             # unless the width is so many times W2 that nothing seems to move
 START = 0.1             # r at the beginning, in units of the concentration
 FLOOR = 0.03            # smallest sigma
 PASSES = 5              # means over neighbours: mass may be some cells from where the coarser level has it
@@ -13,9 +21,20 @@ THIN = 1e-2             # smallest density over the mean from which a uniform pe
 DENSE = 18.0            # concentration over the mean up to which it is nearly as good
 
 
+def theta(mesh, rho0, rho1, square):
+    """theta, for a first idea *square* of W2^2."""
+    slowness, side = np.sqrt(mesh.integrate(rho0) / square), width(mesh, rho0, rho1)
+    return METRIC * slowness if side * slowness > CLOSE else min(METRIC * slowness, WIDTH / side)
+
+
 def concentration(mesh, rho0, rho1):
     """int rho^2 / int rho, the density that a particle sees on average: the mean of both densities."""
     return sum(mesh.integrate(rho**2) / mesh.integrate(rho) for rho in (rho0, rho1)) / 2
+
+
+def width(mesh, rho0, rho1):
+    """The side of a cube that would have all mass, as dense as a particle sees it on average."""
+    return (mesh.integrate(rho0) / concentration(mesh, rho0, rho1))**(1 / mesh.dim)
 
 
 def vanish_nowhere(mesh, rho0, rho1):

@@ -1,28 +1,28 @@
 """The linear half of the iteration: (theta^2 K_t x Q^T M_P Q + M_t x K_x) phi = f.
 
-The eigenvectors V of K_t V = M_t V diag(lambda) take it apart: with f^ = f V, phi = phi^ V^T, one equation in space for each
-mode, (K_x + theta^2 lambda_k Q^T M_P Q) phi^_k = f^_k. For k = 0 the mean is left open, and chosen to be 0.
+The eigenvectors V of theta^2 K_t V = M_t V diag(s) take it apart: with f^ = f V, phi = phi^ V^T, one equation in space for
+each mode, (K_x + s_k Q^T M_P Q) phi^_k = f^_k. Where s_0 = 0 the mean is left open, and chosen to be 0. With an energy at the
+end, theta_e^2 e_N e_N^T is added to theta^2 K_t (see `terminal`).
 """
 import numpy as np
 from scipy import fft
 
-from .operators import time_basis
+from .operators import time_modes
 
 
 class CosinePoisson:
     """Direct solves on a Cartesian mesh of one rank: cosine transforms between walls, Fourier's along periods.
 
-    sigma : (n_patches,) the local penalty, which must be 1
+    sigma : (n_patches,) the local penalty, which must be 1; end : theta_e^2
     """
 
-    def __init__(self, problem, theta, dtype=np.float64, sigma=None):
+    def __init__(self, problem, theta, dtype=np.float64, sigma=None, end=0.0):
         assert sigma is None or (sigma == 1).all()
         block, dim = problem.mesh.block, problem.mesh.dim
         self.shape, axes = tuple(block.grid), range(dim)
         self.walls = [a for a in axes if not block.periodic[a]]
         self.periods = [a for a in axes if block.periodic[a]]
-        V, eigenvalue = time_basis(problem.n_steps)
-        symbol = theta**2 * eigenvalue
+        V, symbol = time_modes(problem.n_steps, theta, end)
         for a in axes:
             turn = np.arange(self.shape[a]) / self.shape[a] * (1 if block.periodic[a] else 0.5)
             wave = (2 * np.sin(np.pi * turn) / block.spacing[a])**2
@@ -30,7 +30,7 @@ class CosinePoisson:
                 wave = wave[:self.shape[a] // 2 + 1]             # the other half is the conjugate
             symbol = symbol + wave.reshape([-1 if b == a else 1 for b in range(dim + 1)])
         symbol *= problem.mesh.volume[0]
-        symbol[(0,) * (dim + 1)] = np.inf
+        symbol[(0,) * (dim + 1)] = symbol[(0,) * (dim + 1)] or np.inf
         self.V, self.inverse = V.astype(dtype), (1 / symbol).astype(dtype)
 
     def __call__(self, f):

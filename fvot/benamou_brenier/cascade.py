@@ -1,0 +1,214 @@
+"""From the coarsest level to the finest: how many iterations on each, and which bounds they reach.
+
+Each level begins where the coarser one has ended. The last coarse one tells from its gap how many iterations the mesh itself
+should take: gaps fall about as iterations^-RATE in one ramp of the penalty. Where that was too few, there is another ramp.
+"""
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from . import penalty
+from .certificate import EPSILONS, Lower, Upper, lower_bound, upper_bound, with_mass
+from .geodesic import relative_gap
+from .iteration import Start, has_cosines, iterated
+from .moments import gelbrich
+from .operators import node_mean, node_weights
+
+COARSE = 100            # iterations on each coarser level
+GUESS = 120             # iterations where there is no coarser level to tell, and the fewest of densities that vanish
+FEWEST = 60             # of those that do not
+GUESSES = 6             # times that the coarsest level is solved, at most, until it knows how large W2 is
+LEAST = 1e-3            # part of an idea of W2^2 below which the next one does not fall at once
+HOPELESS = 0.3          # gap from which a coarser level's phi is forgotten, and the straight path is tried as well,
+NEAR = 0.2              # or W2 in units of the width below which it is tried where the gap is above tol
+BLIND = 0.5             # part of int |rho1 - rho0| that a coarser level must see to be believed
+RATE = 1.7
+SPARE = 1.1             # and so many times more iterations than that are taken
+
+
+class Reached(NamedTuple):
+    """phi (n_cells, N + 1), rho (n_patches, N) at the end of an iteration, and bounds of W2^2 (+ 2 E)."""
+
+    phi: np.ndarray
+    rho: np.ndarray
+    lower: Lower
+    upper: Upper
+
+    @property
+    def gap(self):
+        """(cost - lower bound) / W2^2 of the path."""
+        return relative_gap(self.upper.cost, self.lower.cost, self.upper.energy)
+
+    def with_better_bounds(self, other):
+        """The same, with the bounds of *other* where they are better."""
+        return self._replace(lower=max(self.lower, other.lower, key=lambda bound: bound.cost),
+                             upper=min(self.upper, other.upper, key=lambda bound: bound.cost))
+
+
+def iterations_to(gap, n_iterations, before):
+    """Iterations that should bring the gap to *gap*, where n_iterations have brought it to *before*."""
+    return math.ceil(SPARE * n_iterations * (min(max(before, 0.0), 1.0) / gap)**(1 / RATE))
+
+
+class Cascade:
+    """One problem on all levels, the finest first.
+
+    levels : `multilevel.Level`; terminals : a `Terminal` for each, or None; ends : (n_cells, 2) rho0 and rho1 on each, where
+        rho1 is no more than the latest idea of it if there is a `Terminal`
+    """
+
+    def __init__(self, levels, terminals, rho0, rho1, *, tol, max_iter, dtype):
+        self.levels, self.terminals, self.tol, self.max_iter, self.dtype = levels, terminals, tol, max_iter, dtype
+        self.free = terminals[0] is not None
+        self.ends = [np.stack([rho0, rho1], axis=1)]
+        for level in levels[:-1]:
+            self.ends.append(level.restrict @ self.ends[-1])
+
+    def solved(self, progress):
+        """(`Reached` on the mesh itself, with the best bounds seen; iterations there)."""
+        start, n_iterations = self._coarse()
+        best, used = None, 0
+        while best is None or best.gap > self.tol and used < self.max_iter:
+            left = self.max_iter - used
+            n_iterations = n_iterations if n_iterations + FEWEST <= left else left         # no ramp too short to be of use
+            found = self._ramp(0, start, n_iterations, enough=self.tol, again=used > 0,
+                               progress=lambda k, used=used: progress(used + k))
+            used += n_iterations
+            best = found if best is None else found.with_better_bounds(best)
+            self.ends[0][:, 1] = best.upper.rho1
+            start = Start(best.phi, best.rho, moving(self.levels[0].problem, best.upper), best.upper.eps)
+            n_iterations = self._enough(n_iterations / 2, best.gap)        # a ramp from here on is better than the first
+        return best, used
+
+    # ---- coarser levels ----------------------------------------------------------------------------------------------
+
+    def _coarse(self):
+        """(`Start` on the mesh itself, iterations that it should take), from all coarser levels."""
+        start, n_iterations = Start(None, None, self._first_square(), None), GUESS
+        for depth in reversed(range(1, len(self.levels))):
+            found, start = self._settled(depth, start) if depth == len(self.levels) - 1 else self._next(depth, start)
+            start = self._finer(depth, start, found)
+            n_iterations = self._enough(COARSE, found.gap)
+        return start, n_iterations
+
+    def _first_square(self):
+        """A first idea of W2^2."""
+        mesh, size = self.levels[0].problem.mesh, np.ptp(self.levels[0].problem.mesh._bounds, axis=0)
+        return max(gelbrich(mesh, *self.ends[0].T), LEAST * mesh.integrate(self.ends[0][:, 0]) * (size**2).sum())
+
+    def _settled(self, depth, start):
+        """(`Reached`, `Start` from there) on the coarsest level, again and again until W2 is about what it was taken to be."""
+        for _ in range(GUESSES):
+            before = start.square
+            found, start = self._next(depth, start)
+            if before / 2 < start.square < 2 * before:
+                break
+        return found, start
+
+    def _next(self, depth, start):
+        """(`Reached`, `Start` from there) on a coarser level."""
+        found = self._ramp(depth, start, COARSE, enough=0.0 if depth == 1 else 1.0)
+        self.ends[depth][:, 1] = found.upper.rho1
+        square = max(moving(self.levels[depth].problem, found.upper), LEAST * start.square)
+        return found, Start(None if found.gap > HOPELESS else found.phi, found.rho, square, found.upper.eps)
+
+    def _finer(self, depth, start, found):
+        """The `Start` of a level as that of the next finer one."""
+        problem, finer = self.levels[depth].problem, self.levels[depth - 1]
+        phi = None if start.phi is None else finer.finer_phi(start.phi)
+        start = start._replace(phi=phi, rho=finer.finer_rho(problem.spread(start.rho)))
+        if self.free:
+            self.ends[depth - 1][:, 1:] = np.maximum(finer.prolong @ found.upper.rho1[:, None], 0)
+        elif self._distance(depth) < BLIND * self._distance(depth - 1):         # the coarser level cannot tell how far
+            best = upper_bound(finer.problem, start.rho, *np.ascontiguousarray(self.ends[depth - 1].T))
+            return Start(None, start.rho, best.cost, best.eps)
+        return start
+
+    def _distance(self, depth):
+        """int |rho1 - rho0|."""
+        return self.levels[depth].problem.mesh.integrate(np.abs(np.diff(self.ends[depth])[:, 0]))
+
+    def _enough(self, n_iterations, gap):
+        """Iterations that should bring the gap to tol, where n_iterations have brought it to *gap*.
+
+        Below GUESS they obey no law, unless the gap falls much faster, as it does for densities that vanish nowhere.
+        """
+        expected = iterations_to(self.tol, n_iterations, gap)
+        return FEWEST if expected < FEWEST / 2 else max(expected, GUESS)
+
+    # ---- one level ---------------------------------------------------------------------------------------------------
+
+    def _ramp(self, depth, start, n_iterations, enough, again=False, progress=lambda k: None):
+        """What is `Reached` on a level by n_iterations in which the penalty grows.
+
+        enough : the gap at which the search for the best upper bound ends; again : whether it starts from such a ramp here
+        """
+        problem, terminal, (rho0, rho1) = self.levels[depth].problem, self.terminals[depth], self._ends(depth)
+        sigma = self._sigma(depth, start, again)
+        phi, rho, end = iterated(problem, rho0, rho1, terminal, start, sigma, n_iterations, self.dtype, progress)
+        rho1 = rho1 if terminal is None else problem.spread(end)
+        lower = lower_bound(problem, phi, rho0, rho1, terminal)
+        found = Reached(phi, rho, lower, self._upper(depth, rho, rho1, start.eps, lower, enough))
+        if found.gap <= (self.tol if depth < 2 and self._is_near(problem, found.upper) else HOPELESS):
+            return found
+        straight = self._upper(depth, _straight(problem, rho0, rho1), rho1, min(EPSILONS), lower, enough)
+        return found if found.upper.cost <= straight.cost else found._replace(rho=straight.rho, upper=straight)
+
+    def _ends(self, depth):
+        return np.ascontiguousarray(self.ends[depth].T)
+
+    def _sigma(self, depth, start, again):
+        """The local penalty (n_patches,), or None where 1 will do."""
+        problem, ends = self.levels[depth].problem, self._ends(depth)
+        uniform = depth > 0 or start.rho is None or penalty.vanish_nowhere(problem.mesh, *ends) or (
+            has_cosines(problem.mesh) and not again and penalty.are_spread(problem.mesh, *ends))
+        return None if uniform else penalty.local(problem, start.rho, *ends)
+
+    def _upper(self, depth, rho, rho1, first, lower, enough):
+        """The best `Upper` bound, or one with which the gap is *enough*; with a `Terminal` rho1 may have any mass."""
+        problem, terminal, rho0 = self.levels[depth].problem, self.terminals[depth], self._ends(depth)[0]
+        energy = 0.0
+        if terminal is not None:
+            end = with_mass(problem, problem.average(rho1)[:, None], problem.average(rho0)[:, None])[:, 0]
+            rho1, energy = problem.spread(end), terminal.value(end)
+        target = (lower.cost - 2 * energy) / (1 - enough) if enough < 1 else np.inf
+        found = upper_bound(problem, rho, rho0, rho1, first=first, enough=target)
+        return found._replace(cost=found.cost + 2 * energy, energy=energy)
+
+    @staticmethod
+    def _is_near(problem, upper):
+        """Whether mass moves by a small part of its width."""
+        rho0, rho1 = problem.spread(upper.rho[:, 0]), upper.rho1
+        width = penalty.width(problem.mesh, rho0, rho1)
+        return upper.action < (NEAR * width)**2 * problem.mesh.integrate(rho0)
+
+
+def _straight(problem, rho0, rho1):
+    """The path (1 - t) rho0 + t rho1 (n_patches, N), which is nearly the best one where rho0 and rho1 hardly differ."""
+    t = (np.arange(problem.n_steps) + 0.5) / problem.n_steps
+    ends = problem.average(np.stack([rho0, rho1], axis=1))
+    return (1 - t) * ends[:, :1] + t * ends[:, 1:]
+
+
+def moving(problem, upper):
+    """Mass times half the square of the speed below which half of the energy is spent, but at least the cost.
+
+    The cost is mass times the mean square of the speed; where most of the mass stays, what moves is much faster than that.
+    """
+    if upper.energy:
+        return upper.action
+    mesh, n = problem.mesh, problem.mesh.n_inner
+    tau, d, M = node_weights(problem.n_steps), mesh.distance[:n, None], problem.mobility(node_mean(upper.rho))
+    with np.errstate(all="ignore"):
+        energy, square = tau * d**2 * upper.flux**2 / M, (d * upper.flux / M)**2
+    mass = problem.masses(upper.rho[:, :1]).sum()
+    place = np.clip(np.nan_to_num(4 * np.log2(np.maximum(square * mass / max(upper.action, 1e-300), 1e-30))), 0, 79).astype(int)
+    own = mesh.face_owned[:n]
+    total = np.cumsum(mesh.ranks.sum(np.bincount(place[own].ravel(), np.nan_to_num(energy[own]).ravel(), 80)))
+    return upper.action * max(1.0, 2**(np.searchsorted(total, total[-1] / 2) / 4) / 2)
+
+
+def _distance(mesh, rho0, rho1):
+    """int |rho1 - rho0|."""
+    return mesh.integrate(np.abs(rho1 - rho0))
