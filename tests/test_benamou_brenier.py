@@ -424,6 +424,16 @@ def test_stripes_that_coarser_levels_do_not_see(width, other):
     assert path.cost < (2 * width / 32)**2
 
 
+@pytest.mark.parametrize("after, most", [((0, 1.366), 200), ((0.37, 1), 200), ((0, 1.05), 300)])
+def test_mass_that_moves_by_less_than_its_width(after, most):
+    """W2^2 of Gaussians: difference of the means squared, and of the widths. Tails move as well, and take long."""
+    mesh = Mesh.interval(-6, 6, 128)
+    rho = [bump(mesh, 0, 1), bump(mesh, *after)]
+    path = checked(BenamouBrenier(mesh, 16, tol=1e-2).solve(*rho), *rho, 1e-2)
+    assert path.cost == pytest.approx(after[0]**2 + (after[1] - 1)**2, rel=2e-2)
+    assert path.iterations <= most or mesh.ranks.size > 1
+
+
 @pytest.mark.parametrize("size", [1e-3, 1e-6])
 def test_densities_that_hardly_differ(size):
     """W2^2 is size^2 times that of the linearised problem, here in 1D: int F^2 / rho with F' = rho (s - mean of s)."""

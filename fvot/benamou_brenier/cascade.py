@@ -10,13 +10,12 @@ import numpy as np
 
 from . import penalty
 from .certificate import EPSILONS, Lower, Upper, lower_bound, upper_bound, with_mass
-from .geodesic import relative_gap
 from .iteration import Start, has_cosines, iterated
 from .moments import gelbrich
 from .operators import node_mean, node_weights
 
 COARSE = 100            # iterations on each coarser level
-GUESS = 120             # iterations where there is no coarser level to tell, and the fewest of densities that vanish
+GUESS = 140             # iterations where there is no coarser level to tell, and the fewest of densities that vanish
 FEWEST = 60             # of those that do not
 GUESSES = 6             # times that the coarsest level is solved, at most, until it knows how large W2 is
 LEAST = 1e-3            # part of an idea of W2^2 below which the next one does not fall at once
@@ -24,7 +23,9 @@ HOPELESS = 0.3          # gap from which a coarser level's phi is forgotten, and
 NEAR = 0.2              # or W2 in units of the width below which it is tried where the gap is above tol
 BLIND = 0.5             # part of int |rho1 - rho0| that a coarser level must see to be believed
 RATE = 1.7
-SPARE = 1.1             # and so many times more iterations than that are taken
+SPARE = 1.3             # and so many times more iterations than that are taken
+LOCAL = 0.7             # with the local penalty, which coarser levels do not have, so many will do
+FIRST = 1e-5, 1e-4      # eps of the first upper bound on a finer level, at least and at most
 
 
 class Reached(NamedTuple):
@@ -38,7 +39,7 @@ class Reached(NamedTuple):
     @property
     def gap(self):
         """(cost - lower bound) / W2^2 of the path."""
-        return relative_gap(self.upper.cost, self.lower.cost, self.upper.energy)
+        return (self.upper.cost - self.lower.cost) / self.upper.scale if self.upper.scale > 0 else 0.0
 
     def with_better_bounds(self, other):
         """The same, with the bounds of *other* where they are better."""
@@ -77,8 +78,9 @@ class Cascade:
             used += n_iterations
             best = found if best is None else found.with_better_bounds(best)
             self.ends[0][:, 1] = best.upper.rho1
-            start = Start(best.phi, best.rho, moving(self.levels[0].problem, best.upper), best.upper.eps)
-            n_iterations = self._enough(n_iterations / 2, best.gap)        # a ramp from here on is better than the first
+            square = max(moving(self.levels[0].problem, best.upper), LEAST * start.square)
+            start = Start(best.phi, best.rho, square, best.upper.eps)
+            n_iterations = max(iterations_to(self.tol, n_iterations / 2, best.gap), FEWEST)    # from here on, half will do
         return best, used
 
     # ---- coarser levels ----------------------------------------------------------------------------------------------
@@ -89,7 +91,7 @@ class Cascade:
         for depth in reversed(range(1, len(self.levels))):
             found, start = self._settled(depth, start) if depth == len(self.levels) - 1 else self._next(depth, start)
             start = self._finer(depth, start, found)
-            n_iterations = self._enough(COARSE, found.gap)
+            n_iterations = self._enough(COARSE if self._is_uniform(0) else LOCAL * COARSE, found.gap)
         return start, n_iterations
 
     def _first_square(self):
@@ -117,7 +119,7 @@ class Cascade:
         """The `Start` of a level as that of the next finer one."""
         problem, finer = self.levels[depth].problem, self.levels[depth - 1]
         phi = None if start.phi is None else finer.finer_phi(start.phi)
-        start = start._replace(phi=phi, rho=finer.finer_rho(problem.spread(start.rho)))
+        start = start._replace(phi=phi, rho=finer.finer_rho(problem.spread(start.rho)), eps=np.clip(start.eps, *FIRST))
         if self.free:
             self.ends[depth - 1][:, 1:] = np.maximum(finer.prolong @ found.upper.rho1[:, None], 0)
         elif self._distance(depth) < BLIND * self._distance(depth - 1):         # the coarser level cannot tell how far
@@ -145,7 +147,7 @@ class Cascade:
         enough : the gap at which the search for the best upper bound ends; again : whether it starts from such a ramp here
         """
         problem, terminal, (rho0, rho1) = self.levels[depth].problem, self.terminals[depth], self._ends(depth)
-        sigma = self._sigma(depth, start, again)
+        sigma = None if self._is_uniform(depth, again) else penalty.local(problem, start.rho, rho0, rho1)
         phi, rho, end = iterated(problem, rho0, rho1, terminal, start, sigma, n_iterations, self.dtype, progress)
         rho1 = rho1 if terminal is None else problem.spread(end)
         lower = lower_bound(problem, phi, rho0, rho1, terminal)
@@ -158,23 +160,22 @@ class Cascade:
     def _ends(self, depth):
         return np.ascontiguousarray(self.ends[depth].T)
 
-    def _sigma(self, depth, start, again):
-        """The local penalty (n_patches,), or None where 1 will do."""
-        problem, ends = self.levels[depth].problem, self._ends(depth)
-        uniform = depth > 0 or start.rho is None or penalty.vanish_nowhere(problem.mesh, *ends) or (
-            has_cosines(problem.mesh) and not again and penalty.are_spread(problem.mesh, *ends))
-        return None if uniform else penalty.local(problem, start.rho, *ends)
+    def _is_uniform(self, depth, again=False):
+        """Whether a uniform penalty will do: on coarser levels, and where steps are cheap with it, at first."""
+        mesh, ends = self.levels[depth].problem.mesh, self._ends(depth)
+        return depth > 0 or len(self.levels) == 1 and not again or penalty.vanish_nowhere(mesh, *ends) or (
+            has_cosines(mesh) and not again and penalty.are_spread(mesh, *ends))
 
     def _upper(self, depth, rho, rho1, first, lower, enough):
         """The best `Upper` bound, or one with which the gap is *enough*; with a `Terminal` rho1 may have any mass."""
         problem, terminal, rho0 = self.levels[depth].problem, self.terminals[depth], self._ends(depth)[0]
-        energy = 0.0
+        energy, terms = 0.0, 0.0
         if terminal is not None:
             end = with_mass(problem, problem.average(rho1)[:, None], problem.average(rho0)[:, None])[:, 0]
-            rho1, energy = problem.spread(end), terminal.value(end)
+            rho1, energy, terms = problem.spread(end), *terminal.value(end)
         target = (lower.cost - 2 * energy) / (1 - enough) if enough < 1 else np.inf
         found = upper_bound(problem, rho, rho0, rho1, first=first, enough=target)
-        return found._replace(cost=found.cost + 2 * energy, energy=energy)
+        return found._replace(cost=found.cost + 2 * energy, energy=energy, terms=terms)
 
     @staticmethod
     def _is_near(problem, upper):
@@ -196,7 +197,7 @@ def moving(problem, upper):
 
     The cost is mass times the mean square of the speed; where most of the mass stays, what moves is much faster than that.
     """
-    if upper.energy:
+    if upper.terms:
         return upper.action
     mesh, n = problem.mesh, problem.mesh.n_inner
     tau, d, M = node_weights(problem.n_steps), mesh.distance[:n, None], problem.mobility(node_mean(upper.rho))

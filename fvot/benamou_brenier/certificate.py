@@ -30,6 +30,7 @@ PREFIX = "fvot_benamou_brenier_certificate_"
 EPSILONS = 1e-16, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3
 USUAL = 1e-4
 ROUND_OFF = 1e-15       # of a sum, relative to that of its terms
+FINEST = 1e-8           # relative gap that is asked for where nothing but round-off is left
 AT_ONCE = 200_000       # cells times nodes of one linear system
 OPTIONS = {"ksp_norm_type": "natural",          # the energy is what counts; and a set-up serves few steps: it must be cheap
            "pc_hypre_boomeramg_coarsen_type": "HMIS", "pc_hypre_boomeramg_interp_type": "ext+i",
@@ -49,7 +50,8 @@ class Upper(NamedTuple):
     rho (n_patches, N), flux (n_inner, N + 1) : the density and the mass per time through each face
     residual : the largest |K| (rho^n - rho^{n-1})_K + tau_n sum +-Phi_s, relative to the mass
     eps : the share of the background
-    rho1 (n_cells,), energy : the density at the end, and its energy E, if it has one (see `terminal`)
+    rho1 (n_cells,), energy, terms : the density at the end; its energy E, if it has one (see `terminal`), and how large the
+        terms are that it adds up
     """
 
     cost: float
@@ -59,11 +61,17 @@ class Upper(NamedTuple):
     eps: float
     rho1: np.ndarray
     energy: float = 0.0
+    terms: float = 0.0
 
     @property
     def action(self):
         """W2^2 of the path itself."""
         return self.cost - 2 * self.energy
+
+    @property
+    def scale(self):
+        """What gaps are relative to: the action, or what the energy's round-off lets one see, if that is more."""
+        return max(self.action, ROUND_OFF * self.terms / FINEST)
 
 
 def lower_bound(problem, phi, rho0, rho1, terminal=None):

@@ -11,14 +11,7 @@ from ..result import Shown
 from .operators import Discretisation, node_mean, node_weights
 
 SHORTER = 6             # times that a step is halved which would leave the mesh
-ENERGY_ROUND_OFF = 1e-11
 ROUND_CORNERS = 4       # steps along the flow for each step in time, on domains that are not convex
-
-
-def relative_gap(cost, lower, energy=0.0):
-    """(cost - lower) / (cost - 2 energy): the gap in units of W2^2, or of the energy's round-off where that is more."""
-    scale = max(cost - 2 * energy, ENERGY_ROUND_OFF * abs(energy))
-    return (cost - lower) / scale if scale > 0 else 0.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,6 +42,7 @@ class Geodesic(Shown):
     lower_bound: float
     iterations: int
     energy: float
+    _scale: float
     _problem: Discretisation
 
     @classmethod
@@ -61,7 +55,7 @@ class Geodesic(Shown):
         flux[:, :mesh.n_inner] = upper.flux.T
         t = np.concatenate([[0], (np.arange(N) + 0.5) / N, [1]])
         return cls(mesh, t, rho, np.arange(N + 1) / N, np.ascontiguousarray(lower.phi.T), flux, upper.cost, lower.cost,
-                   iterations, upper.energy, problem)
+                   iterations, upper.energy, upper.scale, problem)
 
     @classmethod
     def at_rest(cls, problem, rho):
@@ -69,7 +63,7 @@ class Geodesic(Shown):
         N, mesh = problem.n_steps, problem.mesh
         t = np.concatenate([[0], (np.arange(N) + 0.5) / N, [1]])
         return cls(mesh, t, np.repeat(rho[None], N + 2, axis=0), np.arange(N + 1) / N, np.zeros((N + 1, mesh.n_cells)),
-                   np.zeros((N + 1, mesh.n_faces)), 0.0, 0.0, 0, 0.0, problem)
+                   np.zeros((N + 1, mesh.n_faces)), 0.0, 0.0, 0, 0.0, 0.0, problem)
 
     def __repr__(self):
         return (f"<fvot.Geodesic: {self.lower_bound:.6g} <= W2^2 <= {self.cost:.6g}, {len(self.node_t) - 1} steps on "
@@ -77,8 +71,8 @@ class Geodesic(Shown):
 
     @property
     def gap(self):
-        """(cost - lower_bound) / W2^2 of the path, 0 where the cost is 0."""
-        return relative_gap(self.cost, self.lower_bound, self.energy)
+        """(cost - lower_bound) / W2^2 of the path (but at least what round-off of the energy allows), 0 where the cost is 0."""
+        return (self.cost - self.lower_bound) / self._scale if self._scale > 0 else 0.0
 
     @cached_property
     def residual(self):

@@ -33,9 +33,10 @@ class Terminal:
             self.V, self.curved = energies.separated(energy, self.x)
 
     def value(self, rho):
-        """E(rho)."""
-        own = self.problem.volume * (self.V * rho + self._of("value", rho))
-        return self.problem.mesh.ranks.sum(own.sum())
+        """E(rho), and the size of the terms that it adds up."""
+        potential, others, slope = self.V * rho, self._of("value", rho), rho * self._of("derivative", np.maximum(rho, TINY))
+        terms = np.stack([potential + others, np.abs(potential) + np.abs(others) + np.abs(slope)])
+        return self.problem.mesh.ranks.sum((self.problem.volume * terms).sum(axis=1))
 
     def derivative(self, rho):
         """e'(rho) (n_patches,)."""
@@ -56,23 +57,24 @@ class Terminal:
     def density(self, p, k=0.0, guess=None):
         """rho >= 0 with k rho + e'(rho) = p, k >= 0; 0 where e'(0) >= p, infinite where e' stays below p and k is 0.
 
-        Newton's method, in rho or in log rho, whichever stays between the known bounds; else bisection.
+        Newton's method, in rho or in log rho, whichever stays between the known bounds; bisection where it is slow.
         """
         p, k = p - self.V, k + np.zeros(len(p))
         rho = np.ones(len(p)) if guess is None else np.clip(guess, TINY, HUGE)
         low, high = np.full((2, len(p)), [[TINY], [HUGE]])
-        none, all_ = self._of("derivative", low) >= p, k * HUGE + self._of("derivative", high) < p
-        for _ in range(STEPS):
-            error, slope = k * rho + self._of("derivative", rho) - p, k + self._of("curvature", rho)
-            low, high = np.where(error < 0, rho, low), np.where(error < 0, high, rho)
-            with np.errstate(all="ignore"):
+        last = np.full(len(p), np.inf)
+        with np.errstate(all="ignore"):
+            none, all_ = self._of("derivative", low) >= p, k * HUGE + self._of("derivative", high) < p
+            for _ in range(STEPS):
+                error, slope = k * rho + self._of("derivative", rho) - p, k + self._of("curvature", rho)
+                low, high = np.where(error < 0, rho, low), np.where(error < 0, high, rho)
                 step = error / slope
                 new = np.where(step < rho, rho - step, rho * np.exp(-step / rho))
-                done = np.abs(new - rho) <= CLOSE * rho
-                inside = (new > low) & (new < high) | done
-                rho = np.where(inside, new, np.exp((np.log(low) + np.log(high)) / 2))
-            if (done | none | all_).all():
-                break
+                done, moved = np.abs(new - rho) <= CLOSE * rho, np.abs(np.log(new / rho))
+                good = (new > low) & (new < high) & (moved < last / 2) | done
+                rho, last = np.where(good, new, np.sqrt(low) * np.sqrt(high)), np.where(good, moved, np.inf)
+                if (done | none | all_).all():
+                    break
         return np.where(none, 0, np.where(all_, np.inf, rho))
 
     def best_shift(self, phi, mass):
@@ -109,8 +111,9 @@ class Terminal:
     def conjugate(self, p):
         """E*(p), for p (n_patches,)."""
         rho = self.density(p)
-        with np.errstate(invalid="ignore"):
-            own = np.where(rho > 0, p * rho - self.V * rho - self._of("value", rho), -self._of("value", np.zeros(len(p))))
+        with np.errstate(all="ignore"):
+            own = np.where(rho > 0, (p - self.V) * rho - self._of("value", rho), -self._of("value", np.zeros(len(p))))
+        own[np.isinf(rho)] = np.inf
         return self.problem.mesh.ranks.sum((self.problem.volume * own).sum())
 
 
