@@ -1,7 +1,7 @@
 # Every target makes .venv first (scripts/setup.sh, nothing to do when it is up to date).
 RANKS = 2
 PYTEST = -q
-LIMIT = 1500
+LIMIT = 1200
 
 # At a terminal, Ctrl-C must reach the tests; elsewhere the limit must end the runs that they have started, too.
 timeout = timeout $(shell test -t 0 && echo --foreground) --kill-after=10 $(LIMIT)

@@ -67,6 +67,7 @@ def test_error_of_the_mesh(n, error):
     assert path.cost / WAVES - 1 == pytest.approx(error, abs=2e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind, order", [("triangles", 1.7), ("voronoi", 1.5)])
 def test_order_on_other_meshes(kind, order):
     make = {"triangles": lambda n: Mesh.triangles((0, 0), (1, 1), n),
@@ -100,6 +101,7 @@ def test_on_a_line_against_quantiles(n_cells):
     assert mesh.integrate(rho[0] * (path.transport_map()[0] - 0.6 - 1.6 * (mesh.center[0] - 0.35))**2) < 2e-3 * exact
 
 
+@pytest.mark.long
 def test_on_a_circle_some_mass_goes_the_other_way():
     """W2^2 on the circle is the least over all rotations of the quantiles of one density (Delon, Salomon, Sobolevski 2010)."""
     mesh = Mesh.interval(0, 1, 128, periodic=True)
@@ -123,6 +125,7 @@ def test_on_a_circle_the_short_way_is_taken():
     assert mesh.integrate(rho[0] * there) == pytest.approx(-0.25, abs=2e-3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["squares", "triangles"])
 def test_gaussians_with_different_covariances(kind):
     """Gelbrich's formula is exact for them, and the map is affine; the square holds them but for 1e-6 of their mass."""
@@ -171,6 +174,7 @@ def test_in_a_box():
     assert path.cost == pytest.approx(exact, rel=2e-2)
 
 
+@pytest.mark.long
 def test_patches_and_isotropic_weights_are_needed():
     """Without them W2^2 is wrong by a per cent or more, and gets no better on finer meshes."""
     error = {}
@@ -373,6 +377,7 @@ def test_times_that_are_refused():
 # ---- around corners, and files -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_map_goes_through_the_door():
     """Mass of one room ends in the other, at its target: it is carried along the flow, not straight through the wall."""
     mesh = MESHES["two_rooms"]()
@@ -413,6 +418,7 @@ def test_error_on_tetrahedra():
 # ---- what coarser levels cannot see ------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [1, 2])
 @pytest.mark.parametrize("other", ["shifted", "uniform"])
 def test_stripes_that_coarser_levels_do_not_see(width, other):
@@ -424,6 +430,7 @@ def test_stripes_that_coarser_levels_do_not_see(width, other):
     assert path.cost < (2 * width / 32)**2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("after, most", [((0, 1.366), 200), ((0.37, 1), 200), ((0, 1.05), 300)])
 def test_mass_that_moves_by_less_than_its_width(after, most):
     """W2^2 of Gaussians: difference of the means squared, and of the widths. Tails move as well, and take long."""
@@ -434,6 +441,7 @@ def test_mass_that_moves_by_less_than_its_width(after, most):
     assert path.iterations <= most or mesh.ranks.size > 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [1e-3, 1e-6])
 def test_densities_that_hardly_differ(size):
     """W2^2 is size^2 times that of the linearised problem, here in 1D: int F^2 / rho with F' = rho (s - mean of s)."""
@@ -449,6 +457,7 @@ def test_densities_that_hardly_differ(size):
     assert path.cost / size**2 == pytest.approx((F**2 / rho).mean(), rel=0.05)
 
 
+@pytest.mark.long
 def test_a_part_that_moves_while_the_rest_stays():
     mesh = Mesh.rectangle((0, 0), (1, 1), (32, 32))
     stays, goes = mesh.density(lambda x: x[0] < 0.3), mesh.density(lambda x: x[0] > 0.9)

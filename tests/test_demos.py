@@ -25,8 +25,8 @@ NUMBERS = {
         "observed": 0.002462910747, "computed": 0.002462875559, "left": 0.5250744731, "ratio_4": 0.9327775833,
         "ratio_8": 1.019326269, "ratio_16": 1.168998403, "ratio_40": 1.919743829, "ratio_400": 5690.163431},
     "geodesic": {
-        "cost": 8.513810054, "lower_bound": 8.234868405, "straight": 2.584958273, "slowest": 2.834351083,
-        "fastest": 2.901526256},
+        "cost": 8.520748909, "lower_bound": 8.238751999, "straight": 2.584958273, "slowest": 2.829445043,
+        "fastest": 2.90209328},
     "harbour": {"outflow": 0.884649033, "mass": 0.115350967, "maximum": 0.692650275},
     "image_morph": {"cost": 0.04340181468, "lower_bound": 0.04337528471, "half": 1.980035367},
     "mueller_brown": {

@@ -160,6 +160,7 @@ def test_peclet_numbers_of_these_tests():
     assert mesh.ranks.max(np.abs(V[mesh.right[:n]] - V[mesh.left[:n]]).max()) / 0.01 > 300
 
 
+@pytest.mark.long
 def test_long_steps_go_to_the_stationary_density_and_not_back_to_the_start():
     for make in KINDS.values():
         mesh = make(16)
@@ -261,6 +262,7 @@ def by(turn, B):
     return dict(drift=lambda x: -B @ x) if turn else dict(potential=lambda x: (x**2).sum(axis=0) / 2)
 
 
+@pytest.mark.long
 @ON_KINDS
 @pytest.mark.parametrize("turn", [0, 2])
 def test_second_order_in_space(make, turn):
@@ -278,6 +280,7 @@ def test_second_order_in_space(make, turn):
     assert order >= 1.9, errors
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("turn", [0, 2])
 @ORDERS
 def test_order_in_time(turn, order):
@@ -319,6 +322,7 @@ def test_adaptive_steps_keep_the_tolerance(order):
     assert errors[-1] > tol / 100        # and no more steps than it takes
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("order", [2, 3])
 def test_order_in_time_with_a_potential_that_moves(order):
     """V = |x - c(t)|^2 / 2: a Gaussian follows; the coefficients of every stage are those of its own time."""
@@ -336,6 +340,7 @@ def test_order_in_time_with_a_potential_that_moves(order):
     assert np.log2(errors[0] / errors[1]) >= order - 0.15, errors
 
 
+@pytest.mark.long
 def test_moving_potential_against_the_exact_mean():
     """m' = -(m - c(t)), c = sin t: m(t) = (sin t - cos t + e^-t) / 2 from 0; long, limited steps stay positive."""
     mesh = KINDS["squares"](64)
@@ -538,6 +543,7 @@ def test_wells_that_are_hardly_ever_left_are_not_guessed(monkeypatch):
         solver.stationary()
 
 
+@pytest.mark.long
 def test_the_slowest_rate_of_a_double_well():
     """64^2 squares: the eigenvalue of the symmetrised matrix by shift-invert Lanczos, computed apart with SciPy; and the
     decay that one sees."""

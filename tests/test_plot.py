@@ -37,6 +37,7 @@ def assert_color(found, expected):
     assert np.abs(np.asarray(found) - expected).max() <= 2, (found, expected)
 
 
+@pytest.mark.long
 def test_colors_at_known_places(gl, shared_folder, ranks):
     mesh = Mesh.rectangle((0, 0), (2, 1), (20, 10))
     path = shared_folder / "new" / "x.png"
@@ -52,6 +53,7 @@ def test_colors_at_known_places(gl, shared_folder, ranks):
     assert np.all(picture[:8] == 255) and np.all(picture[:, :8] == 255)          # the paper is white
 
 
+@pytest.mark.long
 def test_colors_follow_clim(gl, shared_folder, ranks):
     mesh = Mesh.triangles((0, 0), (1, 1), 6)
     path = shared_folder / "x.png"

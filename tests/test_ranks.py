@@ -10,7 +10,7 @@ from mpi4py import MPI
 
 TESTS = Path(__file__).parent
 MARKED = sorted(path for path in TESTS.glob("test_*.py") if "\npytestmark = pytest.mark.ranks\n" in path.read_text())
-LIMIT = 600         # seconds for a launch
+LIMIT = 450         # seconds for a launch
 
 
 def launch(n_ranks, *arguments, limit=LIMIT):

@@ -97,6 +97,7 @@ def test_where_circumcentres_fail_power_centers_are_found(name):
     assert quality.n_negative == 0 and quality.n_moved > 0 and quality.orthogonality_defect < 1e-11
 
 
+@pytest.mark.long
 def test_shapes_of_tetrahedra_do_not_degenerate():
     mesh, worst = Mesh.tetrahedra(0, 1, 2, comm=MPI.COMM_SELF), []
     for _ in range(3):

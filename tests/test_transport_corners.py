@@ -76,12 +76,14 @@ def test_narrow_bumps_go_the_geodesic_distance():
     assert square < costs[1] < costs[0]
 
 
+@pytest.mark.long
 def test_round_a_corner():
     (coarse, _), (fine, distance) = paths("l_graded", 0.2, 8, 6e-3)
     assert fine.cost < coarse.cost
     assert (4 * fine.cost - coarse.cost) / 3 == pytest.approx(distance, rel=1e-2)
 
 
+@pytest.mark.long
 def test_grading_helps():
     """The even mesh has more cells, and the larger error."""
     start, target, corners = ROUND["l_graded"]

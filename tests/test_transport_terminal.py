@@ -36,6 +36,7 @@ def solved(transport, rho0):
     return path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n, error", [(64, 6e-3), (128, 2.5e-3)])
 def test_a_step_of_the_entropy_from_a_gaussian(n, error):
     """Gaussians stay Gaussians: s (s - s0) = h, so s = (s0 + (s0^2 + 4 h)^1/2) / 2 (Jordan, Kinderlehrer, Otto 1998)."""
@@ -50,6 +51,7 @@ def test_a_step_of_the_entropy_from_a_gaussian(n, error):
     assert abs(path.cost - exact) < error
 
 
+@pytest.mark.long
 def test_a_step_in_a_potential_pulls_each_point():
     """x goes to x / (1 + h): the prox of h x^2 / 2, point by point; W2^2 + 2 h E = h / (1 + h)."""
     h, mesh = 0.5, Mesh.interval(*SIX, 128)
@@ -59,6 +61,7 @@ def test_a_step_in_a_potential_pulls_each_point():
     assert mesh.integrate(path.rho[-1] * mesh.center[0]**2) == pytest.approx(1 / (1 + h)**2, rel=3e-2)
 
 
+@pytest.mark.long
 def test_a_step_of_the_porous_medium_from_a_barenblatt_profile():
     """Parabolas stay parabolas (Otto 2001): of half-width a, W2^2 = (a - 1)^2 / 5 and E = 3 / (5 a), so a^2 (a - 1) = 3 h."""
     h, mesh = 0.2, Mesh.interval(-2, 2, 200)
@@ -74,6 +77,7 @@ def profile(mesh, a):
     return mesh.density(lambda x: np.maximum(1 - (x[0] / a)**2, 0))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["squares", "triangles", "polygons"])
 def test_a_step_of_the_entropy_in_two_dimensions(kind):
     h, s0 = 0.3, 0.7

@@ -35,6 +35,7 @@ def test_automatic_patches_of_tetrahedra():
         assert mesh.ranks.max(problem.isotropy_defect().max()) < 1e-12
 
 
+@pytest.mark.long
 def test_tetrahedra_need_patches():
     """Single tetrahedra stay away from W2^2 for good; patches do not. (Measured: 4.1e-2, 2.1e-2.)"""
     single, patches = (error(Mesh.tetrahedra((0, 0, 0), TOP, 8, patches=rule)) for rule in ("none", "auto"))
@@ -42,6 +43,7 @@ def test_tetrahedra_need_patches():
     assert 0 < patches < 2.5e-2
 
 
+@pytest.mark.long
 def test_patches_that_repeat():
     """With the tetrahedra of a cube as a patch, all patches are alike, and the order is 2. (Measured: 3.2e-2, 4.2e-3.)"""
     errors = []
@@ -67,6 +69,7 @@ def prisms(n):
     return points, [("wedge", np.concatenate(cells))], center
 
 
+@pytest.mark.long
 def test_pairs_of_prisms():
     """With the circumcentres as points of the cells. (Measured: 1.2e-2, 2.7e-3.)"""
     errors = []

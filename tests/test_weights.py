@@ -144,6 +144,7 @@ def poisson(mesh, exact):
     return spsolve(matrix, source + np.bincount(left[wall], k[wall] * exact(foot), n))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("made", [
     [scattered(n) for n in (64, 256, 1024)], [jittered(3, n, 0.4, seed=7) for n in (6, 9, 12)],
     [diagonals(n) for n in (8, 16, 32)]], ids=["random triangles", "tetrahedra", "parallel diagonals"])
