@@ -167,7 +167,7 @@ class DriftDiffusion:
         mesh, f = self.mesh, self._V.f
         if mesh.block is None or f is None or not np.any(mesh.block.periodic):
             return
-        lower, upper = mesh._bounds
+        lower, upper = mesh.bounds
         with mesh.ranks.together():
             here = f(mesh.center, 0.0)
             scale = np.ptp(here) if len(here) else 0.0

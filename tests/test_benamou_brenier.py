@@ -239,8 +239,8 @@ def test_the_same_on_any_number_of_ranks(ranks):
         costs = []
         for comm in ranks.comm, MPI.COMM_SELF:
             mesh = MESHES[name](comm=comm)
-            size = np.ptp(mesh._bounds, axis=0)
-            rho = [bump(mesh, mesh._bounds[0] + part * size, 0.25 * size.min()) for part in (0.3, 0.6)]
+            size = np.ptp(mesh.bounds, axis=0)
+            rho = [bump(mesh, mesh.bounds[0] + part * size, 0.25 * size.min()) for part in (0.3, 0.6)]
             path = BenamouBrenier(mesh, 8, tol=2e-3).solve(*rho)
             costs.append((path.cost, path.iterations))
         assert costs[0][1] == costs[1][1]
@@ -250,8 +250,8 @@ def test_the_same_on_any_number_of_ranks(ranks):
 @pytest.mark.parametrize("name", ["rectangle", "triangles"])
 def test_single_precision_certifies_too(name):
     mesh = MESHES[name]()
-    size = np.ptp(mesh._bounds, axis=0)
-    rho = [bump(mesh, mesh._bounds[0] + part * size, 0.25 * size.min()) for part in (0.3, 0.6)]
+    size = np.ptp(mesh.bounds, axis=0)
+    rho = [bump(mesh, mesh.bounds[0] + part * size, 0.25 * size.min()) for part in (0.3, 0.6)]
     double, single = (BenamouBrenier(mesh, 8, tol=5e-3, precision=p).solve(*rho) for p in ("double", "single"))
     checked(single, *rho, 5e-3)
     assert single.cost == pytest.approx(double.cost, rel=5e-3)
@@ -298,7 +298,7 @@ def test_two_cells_by_hand():
 @pytest.mark.parametrize("name", ["interval", "triangles", "voronoi", "box"])
 def test_a_density_that_stays(name):
     mesh = MESHES[name]()
-    rho = bump(mesh, mesh._bounds.mean(axis=0), 0.3)
+    rho = bump(mesh, mesh.bounds.mean(axis=0), 0.3)
     path = BenamouBrenier(mesh, 4).solve(rho, rho.copy())
     checked(path, rho, rho, 0)
     assert path.cost == path.lower_bound == path.gap == 0

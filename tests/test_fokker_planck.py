@@ -34,7 +34,7 @@ def some_meshes_stand_for_others(request, ranks):
 
 def wells(mesh, barrier):
     """A potential with wells *barrier* deep, periodic over the bounding box of any mesh."""
-    lower, upper = mesh._bounds
+    lower, upper = mesh.bounds
 
     def V(x):
         return barrier / 2 / len(x) * np.cos(2 * np.pi * (x - lower[:, None]) / (upper - lower)[:, None]).sum(axis=0)
@@ -498,7 +498,7 @@ def test_layers_of_different_diffusion():
 
 def test_stationary_density_and_rates_on_every_mesh(mesh, twin):
     """Against the dense matrix: null vector and eigenvalues, with a drift that is no gradient."""
-    D, lower = 0.5, mesh._bounds[0][:, None]
+    D, lower = 0.5, mesh.bounds[0][:, None]
 
     def drift(x):
         return np.stack([np.cos(3 * (x[(i + 1) % len(x)] - lower[0]) + i) for i in range(len(x))])

@@ -96,7 +96,7 @@ class Cascade:
 
     def _first_square(self):
         """A first idea of W2^2."""
-        mesh, size = self.levels[0].problem.mesh, np.ptp(self.levels[0].problem.mesh._bounds, axis=0)
+        mesh, size = self.levels[0].problem.mesh, np.ptp(self.levels[0].problem.mesh.bounds, axis=0)
         return max(gelbrich(mesh, *self.ends[0].T), LEAST * mesh.integrate(self.ends[0][:, 0]) * (size**2).sum())
 
     def _settled(self, depth, start):

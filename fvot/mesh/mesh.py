@@ -32,6 +32,7 @@ class Mesh:
     distance, left_distance, right_distance (n_faces,) : from x_K to x_L (to the face on the boundary) along the normal
     left_offset, right_offset (dim, n_faces) : from the cells' centroids to the face's centroid
     boundary : {name: slice}, the boundary faces of each name
+    bounds (2, dim) : lower and upper corner of the box around the whole mesh
     cell_id (n_local,) : number in the file of each cell, own cells first, then ghosts
     patch (n_cells,), levels (n_levels, n_cells) : global numbers of the patch, and of ever larger patches, of each cell
     """
@@ -144,7 +145,7 @@ class Mesh:
 
     def coarsened(self, shape):
         """A Cartesian mesh of the same box with another shape, on the same ranks."""
-        return self._cartesian(*self._bounds, shape, self.block.periodic, self.ranks.comm, "auto")
+        return self._cartesian(*self.bounds, shape, self.block.periodic, self.ranks.comm, "auto")
 
     def of_agglomerates(self, part):
         """The mesh, on the same ranks, of agglomerates of cells: see `agglomerate`. It has operators, but no points."""
@@ -210,7 +211,7 @@ class Mesh:
         self._check_shared(picture, "the picture")
         if self.block is not None:
             return given.over_block(picture, self.block)
-        lower, upper = self._bounds
+        lower, upper = self.bounds
         halvings = given.halvings(picture, lower, upper, self._quality.size[1], self.n_cells_global)
         with self.ranks.together():
             return quadrature.average(self._pieces, self.n_cells, given.looked_up(picture, lower, upper), 2, halvings)
@@ -245,7 +246,7 @@ class Mesh:
 
     def find(self, points):
         """(cell, inside): the same as `locate`, and which points (n,) are inside the mesh; cell is -1 for the others."""
-        lower, upper = self._bounds
+        lower, upper = self.bounds
         slack = locate.FAR * (upper - lower).max()
         if self.block is not None:
             points = locate.wrapped(points, lower, upper, self.block.periodic)
@@ -260,7 +261,7 @@ class Mesh:
         """Steps (dim, n) as they are, but for whole periods along periodic axes, which are left out."""
         if self.block is None or not any(self.block.periodic):
             return step
-        period = np.diff(self._bounds, axis=0)[0][:, None]
+        period = np.diff(self.bounds, axis=0)[0][:, None]
         return step - np.where(np.array(self.block.periodic)[:, None], period * np.round(step / period), 0.0)
 
     @cached_property
@@ -282,7 +283,7 @@ class Mesh:
     def _check_inside(self, points, outside):
         wrong = np.flatnonzero(outside)
         if len(wrong):
-            lower, upper = self._bounds
+            lower, upper = self.bounds
             raise InputError(f"point {wrong[0]} at {points[:, wrong[0]]} is outside the mesh, which lies between "
                              f"{lower} and {upper} ({len(wrong)} of {points.shape[1]} points are outside): leave them out, or "
                              "make the mesh larger")
@@ -388,8 +389,8 @@ class Mesh:
         return int(counts[:self.ranks.rank].sum())
 
     @cached_property
-    def _bounds(self):
-        """The corners (2, dim) of the bounding box of the whole mesh."""
+    def bounds(self):
+        """The lower and the upper corner (2, dim) of the bounding box of the whole mesh."""
         return _frozen(np.stack([self.ranks.min(self.points.min(axis=1)), self.ranks.max(self.points.max(axis=1))]))
 
     @cached_property
