@@ -1,8 +1,8 @@
 """One image becomes another: optimal transport of light, as a film.
 
     python demos/image_morph.py
-    mpirun -n 2 python demos/image_morph.py --first a.png --second b.jpg --size 192 --cmap gray
-    python demos/image_morph.py --first sketch.png --second letter.png --invert --cmap gray_r
+    mpirun -n 2 python demos/image_morph.py a.png b.jpg --size 192 --cmap gray
+    python demos/image_morph.py sketch.png letter.png --invert --cmap gray_r
 
 Light is mass: where an image is black or transparent there is none. For dark drawings on white paper, --invert makes what is
 dark the mass. Both images are laid over the same box, which has the aspect ratio of the first, and get the same mass; colours
@@ -15,7 +15,7 @@ import numpy as np
 import fvot
 
 
-def main(first="", second="", size=128, n_steps=32, tol=1e-2, max_iter=1000, invert=False, cmap="inferno", pictures=True,
+def main(first="", second="", /, size=128, n_steps=32, tol=1e-2, max_iter=1000, invert=False, cmap="inferno", pictures=True,
          out="out/image_morph"):
     """Carry the light of one image to where it is in another, on the shortest path.
 
@@ -27,7 +27,7 @@ def main(first="", second="", size=128, n_steps=32, tol=1e-2, max_iter=1000, inv
     if cmap not in colormaps:
         raise fvot.InputError(f"there is no colour map {cmap!r} in Matplotlib; 'inferno' and 'gray' are two")
     if bool(first) != bool(second):
-        raise fvot.InputError("give two images, --first and --second, or none")
+        raise fvot.InputError(f"give two images, or none: {first} alone cannot become another")
     sides = aspect(first) if first else np.ones(2)
     mesh = fvot.Mesh.rectangle((0, 0), sides, np.ceil(size * sides).astype(int))
     rho0, rho1 = (mesh.density(dark(image) if invert else image) for image in ((first, second) if first else (moon, sun)))

@@ -21,15 +21,16 @@ def run(main):
 
     Each argument ``name=default`` of main is an option ``--name value`` (``name_of_two`` is ``--name-of-two``),
     converted to the type of its annotation, or else of its default; booleans are ``--name`` and ``--no-name``.
+    Arguments before a ``/`` in main's signature are plain words, which come first: ``program.py a.png b.png --size 64``.
     ``--help`` shows them below main's docstring. Options with one dash (``-ksp_monitor``) are PETSc's.
 
     An error ends the program on all ranks with status 1, or 2 if the options are wrong, and is printed once.
     """
     finish = parallel.Finish()
-    options = _options(main, finish)
+    words, options = _options(main, finish)
     value = failure = None
     try:
-        value = main(**options)
+        value = main(*words, **options)
     except Exception as error:
         failure = error
     _end(failure, finish)
@@ -39,15 +40,24 @@ def run(main):
 # ---- options ---------------------------------------------------------------------------------------------------------
 
 def _options(main, finish):
+    """(values of main's plain words, {name: value} of its options) from the command line; the rest goes to PETSc."""
+    parameters, hints = inspect.signature(main).parameters.values(), typing.get_type_hints(main)
+    plain = [p for p in parameters if p.kind is p.POSITIONAL_ONLY]
     parser = _Parser(prog=sys.argv[0], description=inspect.getdoc(main), add_help=False, allow_abbrev=False,
-                     usage="%(prog)s [--option value ...] [-petsc_option value ...]",
+                     usage=" ".join(["%(prog)s", *[f"[{p.name}]" for p in plain], "[--option value ...]",
+                                     "[-petsc_option value ...]"]),
                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--help", action="store_true", help="show this and end")
-    hints = typing.get_type_hints(main)
-    for name, parameter in inspect.signature(main).parameters.items():
-        _add(parser, name, parameter.default, hints.get(name))
+    for parameter in parameters:
+        if parameter.default is inspect.Parameter.empty:
+            raise TypeError(f"run needs a default for every argument of main; {parameter.name!r} has none")
+        if parameter not in plain:
+            _add(parser, parameter.name, parameter.default, hints.get(parameter.name))
+    given = sys.argv[1:]
+    n = next((k for k, word in enumerate(given) if word.startswith("-")), len(given))
     try:
-        found, rest = parser.parse_known_args()
+        words = _words(plain, given[:n], hints)
+        found, rest = parser.parse_known_args(given[n:])
         _check_petsc(rest)
     except _UsageError as error:
         _leave(finish, f"{parser.format_usage()}error: {error}; --help shows all options", sys.stderr, 2)
@@ -55,7 +65,21 @@ def _options(main, finish):
         _leave(finish, parser.format_help().rstrip(), sys.stdout, 0)
     linalg.set_options(rest)
     del found.help
-    return vars(found)
+    return words, vars(found)
+
+
+def _words(plain, given, hints):
+    """The values of main's plain words: those given, and the defaults of the others."""
+    if len(given) > len(plain):
+        raise _UsageError(f"unknown option {given[len(plain)]!r}")
+    values = [p.default for p in plain]
+    for k, (parameter, word) in enumerate(zip(plain, given)):
+        kind = _type(parameter.default, hints.get(parameter.name))[0]
+        try:
+            values[k] = kind(word)
+        except ValueError:
+            raise _UsageError(f"{parameter.name} must be of type {kind.__name__}, not {word!r}") from None
+    return values
 
 
 class _UsageError(Exception):
@@ -68,8 +92,6 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _add(parser, name, default, hint):
-    if default is inspect.Parameter.empty:
-        raise TypeError(f"run needs a default for every argument of main; {name!r} has none")
     option = "--" + name.replace("_", "-")
     kind, several = _type(default, hint)
     if kind is bool:

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from fvot import Mesh
+from fvot import InputError, Mesh
 
 pytestmark = pytest.mark.ranks
 
@@ -431,3 +431,20 @@ def test_distances_of_round_off_are_none():
     corners = np.array([[0.1, 1.1, 1.1, 0.1], [0.1, 0.1, 1.1, 1.1]])
     mesh = Mesh.from_cells(corners, [("triangle", np.array([[0, 1, 2], [0, 2, 3]]))], comm=MPI.COMM_SELF)
     assert mesh.distance[:1].min() > 0.01 and mesh.quality().n_negative == 0
+
+
+def test_patches_by_a_function_of_centroids():
+    mesh = Mesh.triangles((0, 0), (1, 1), 8, patches=lambda x: (4 * x[0]).astype(int))
+    number = np.floor(4 * mesh.gather(mesh.centroid)[0])
+    patch = mesh.gather(mesh.patch)
+    assert len(np.unique(patch)) == 4
+    assert len(np.unique(number + 10 * patch)) == 4
+    with pytest.raises(InputError, match="a function that returns them"):
+        Mesh.triangles((0, 0), (1, 1), 8, patches=lambda x: x[0])
+
+
+def test_patches_of_tetrahedra_are_cubes():
+    mesh = Mesh.tetrahedra((0, 0, 0), (1, 1, 0.5), 4)
+    sizes = np.bincount(mesh.gather(mesh.patch))
+    assert len(sizes) == 32 and 12 in sizes and sizes.sum() == mesh.n_cells_global
+    assert_allclose(np.ptp(mesh.bounds, axis=0), [1, 1, 0.5])

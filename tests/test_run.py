@@ -135,3 +135,31 @@ def test_negative_numbers_are_values():
     _check_petsc(["-a", "-1", "-b", "-2e3", "-c"])
     with pytest.raises(_UsageError, match="'1'"):
         _check_petsc(["-a", "-1", "1"])
+
+
+WORDS = """
+import fvot
+
+def main(first="", count=1, /, size=8):
+    fvot.say((first, count, size))
+
+fvot.run(main)
+"""
+
+
+@pytest.mark.parametrize("arguments, said", [
+    ([], "('', 1, 8)"), (["a.png"], "('a.png', 1, 8)"), (["a.png", "2", "--size", "3"], "('a.png', 2, 3)"),
+    (["a.png", "-ksp_type", "cg"], "('a.png', 1, 8)")])
+def test_plain_words_come_first(tmp_path, arguments, said):
+    script = tmp_path / "words.py"
+    script.write_text(WORDS)
+    assert start(str(script), *arguments).stdout.strip() == said
+
+
+@pytest.mark.parametrize("arguments, words", [(["a", "b"], "count must be of type int, not 'b'"),
+                                              (["a", "2", "c"], "unknown option 'c'")])
+def test_wrong_plain_words(tmp_path, arguments, words):
+    script = tmp_path / "words.py"
+    script.write_text(WORDS)
+    ended = start(str(script), *arguments)
+    assert ended.returncode == 2 and words in ended.stderr and "[first] [count]" in ended.stderr

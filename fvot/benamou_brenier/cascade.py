@@ -16,15 +16,15 @@ from .operators import node_mean, node_weights
 
 COARSE = 100            # iterations on each coarser level
 GUESS = 140             # iterations where there is no coarser level to tell, and the fewest of densities that vanish
-FEWEST = 60             # of those that do not
+FEWEST = 60             # of those that vanish nowhere, and of another ramp
 GUESSES = 6             # times that the coarsest level is solved, at most, until it knows how large W2 is
 LEAST = 1e-3            # part of an idea of W2^2 below which the next one does not fall at once
 HOPELESS = 0.3          # gap from which a coarser level's phi is forgotten, and the straight path is tried as well,
 NEAR = 0.2              # or W2 in units of the width below which it is tried where the gap is above tol
 BLIND = 0.5             # part of int |rho1 - rho0| that a coarser level must see to be believed
-RATE = 1.7
+RATE = 1.7, 4.0         # of densities that vanish, and of others
 SPARE = 1.3             # and so many times more iterations than that are taken
-LOCAL = 0.7             # with the local penalty, which coarser levels do not have, so many will do
+LOCAL = 0.6             # with the local penalty, which coarser levels do not have, so many will do
 FIRST = 1e-5, 1e-4      # eps of the first upper bound on a finer level, at least and at most
 
 
@@ -47,9 +47,9 @@ class Reached(NamedTuple):
                              upper=min(self.upper, other.upper, key=lambda bound: bound.cost))
 
 
-def iterations_to(gap, n_iterations, before):
+def iterations_to(gap, n_iterations, before, rate=RATE[0]):
     """Iterations that should bring the gap to *gap*, where n_iterations have brought it to *before*."""
-    return math.ceil(SPARE * n_iterations * (min(max(before, 0.0), 1.0) / gap)**(1 / RATE))
+    return math.ceil(SPARE * n_iterations * (min(max(before, 0.0), 1.0) / gap)**(1 / rate))
 
 
 class Cascade:
@@ -134,10 +134,11 @@ class Cascade:
     def _enough(self, n_iterations, gap):
         """Iterations that should bring the gap to tol, where n_iterations have brought it to *gap*.
 
-        Below GUESS they obey no law, unless the gap falls much faster, as it does for densities that vanish nowhere.
+        Below GUESS they obey no law where densities vanish, unless the gap falls much faster.
         """
-        expected = iterations_to(self.tol, n_iterations, gap)
-        return FEWEST if expected < FEWEST / 2 else max(expected, GUESS)
+        easy = penalty.vanish_nowhere(self.levels[0].problem.mesh, *self._ends(0))
+        expected = iterations_to(self.tol, n_iterations, gap, RATE[easy])
+        return FEWEST if expected < FEWEST / 2 else max(expected, FEWEST if easy else GUESS)
 
     # ---- one level ---------------------------------------------------------------------------------------------------
 

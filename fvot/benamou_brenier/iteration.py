@@ -13,6 +13,7 @@ from .poisson import CosinePoisson
 from .projection import State
 from .terminal import EndState
 
+ROUGH = 0.75            # part of the iterations in single precision, where cosine transforms are at work on one rank
 RAMP = 100              # the penalty r at the end over that at the beginning
 RELAXATION = 1.8        # alpha
 
@@ -42,11 +43,19 @@ def iterated(problem, rho0, rho1, terminal, start, sigma, n_iterations, dtype, p
     if terminal is not None:
         source[:, 1], metric = 0, terminal.metric(problem.average(rho1), theta)
         end = EndState(terminal, problem.average(rho1), metric, state.sigma, r)
-    poisson = (CosinePoisson if sigma is None and has_cosines(mesh) else MultigridPoisson)(problem, theta, dtype, sigma, metric)
+    cosines = sigma is None and has_cosines(mesh)
+    make = CosinePoisson if cosines else MultigridPoisson
+    rough = int(ROUGH * n_iterations) if cosines and terminal is None and penalty.far(mesh, rho0, rho1, start.square) else 0
+    if rough:
+        state.to(np.float32)
+    poisson = make(problem, theta, state.dtype, sigma, metric)
     rhs, grow = state.right_hand_side(), RAMP**(1 / max(n_iterations - 1, 1))
     if end is not None:
         rhs[:, -1] += end.right_hand_side()
     for k in range(n_iterations):
+        if k == rough > 0:          # what comes now forgets the round-off so far; several ranks would not agree to 1e-8
+            state.to(dtype)
+            rhs, poisson = rhs.astype(dtype), make(problem, theta, dtype, sigma, metric)
         rhs[:, [0, -1]] += source / r
         phi = poisson(rhs)
         kappa = grow if k < n_iterations - 1 else 1.0

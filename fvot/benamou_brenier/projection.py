@@ -30,7 +30,7 @@ class State:
     """
 
     def __init__(self, problem, theta, dtype=np.float64, sigma=None):
-        n_steps, real = problem.n_steps, np.dtype(dtype).type
+        n_steps = problem.n_steps
         self.problem, self.theta, self.dtype = problem, float(theta), np.dtype(dtype)
         self.z_a, self.l = (np.zeros((problem.n_patches, n_steps), dtype) for _ in range(2))
         self.z_b = np.zeros((problem.n_copies, 2, n_steps), dtype)
@@ -40,10 +40,17 @@ class State:
         self._space = (problem.cells, problem.cell_start, problem.copy_start, mesh.left[face].astype(np.int64),
                        mesh.right[face].astype(np.int64))
         slope = 1 / mesh.distance[face]
-        self._coefficients = tuple(array.astype(dtype) for array in (
-            self.sigma[problem.patch] * mesh.volume, mesh.volume / problem.volume[problem.patch] / problem.tau, slope,
-            problem.weight / (2 * volume), problem.tau / 2 * self.sigma[problem.copy_patch] * problem.weight * slope))
-        self._inverse, self._close = real(self.theta**-2), real(CLOSE[self.dtype.itemsize])
+        push = problem.tau / 2 * self.sigma[problem.copy_patch] * problem.weight * slope
+        share = mesh.volume / problem.volume[problem.patch]
+        self._exact = (self.sigma[problem.patch] * mesh.volume, share / problem.tau, slope, problem.weight / (2 * volume), push)
+        self.to(dtype)
+
+    def to(self, dtype):
+        """Go on with numbers of another precision."""
+        self.dtype = np.dtype(dtype)
+        self.z_a, self.l, self.z_b = (array.astype(dtype, copy=False) for array in (self.z_a, self.l, self.z_b))
+        self._coefficients = tuple(array.astype(dtype) for array in self._exact)
+        self._inverse, self._close = self.dtype.type(self.theta**-2), self.dtype.type(CLOSE[self.dtype.itemsize])
 
     def start(self, phi, rho, r):
         """z = P(Lambda phi) + l (1 / theta^2, q_b) with l = rho / (r sigma), of phi (n_cells, N + 1) and rho (n_patches, N)."""

@@ -68,6 +68,27 @@ def triangles(lower, upper, n):
     return points, [("triangle", np.concatenate(cells, axis=1).T)]
 
 
+def _cubes(lower, upper, n):
+    """(lower corner, shape, spacing) of n nearly cubic bricks along x."""
+    lower, upper = box_corners(lower, upper, 3)
+    n = positive_integer(n, "n, the number of cubes along x,")
+    shape = np.maximum(1, np.rint((upper - lower) * n / (upper[0] - lower[0])).astype(int))
+    return lower, shape, (upper - lower) / shape
+
+
+def cube_of(lower, upper, n):
+    """A function of centroids (3, n): the number of the cube to which each of Sommerville's tetrahedra belongs.
+
+    Those on a face between two cubes go with the upper one, so that all patches but the last ones are alike: twelve each.
+    """
+    lower, shape, spacing = _cubes(lower, upper, n)
+
+    def cube(x):
+        place = np.floor((x - lower[:, None]) / spacing[:, None] + 1e-6).astype(int)
+        return np.ravel_multi_index(np.minimum(place, shape[:, None] - 1), shape)
+    return cube
+
+
 def tetrahedra(lower, upper, n):
     """Sommerville's tetrahedra on a body-centred lattice of *n* cubes along x: (points, blocks, cell points).
 
@@ -76,11 +97,8 @@ def tetrahedra(lower, upper, n):
     negative weights on the wall points, power centres do not, and x_K x_L stays normal to every face
     (Sommerville 1923; Aurenhammer 1987).
     """
-    lower, upper = box_corners(lower, upper, 3)
-    n = positive_integer(n, "n, the number of cubes along x,")
-    side = (upper[0] - lower[0]) / n
-    shape = np.maximum(1, np.rint((upper - lower) / side).astype(int))
-    spacing, corner_shape = (upper - lower) / shape, shape + 1
+    lower, shape, spacing = _cubes(lower, upper, n)
+    corner_shape = shape + 1
     if 2 * spacing.max()**2 >= (spacing**2).sum() * (1 - 1e-9):
         raise InputError(f"n = {n} makes bricks of {spacing[0]:.3g} x {spacing[1]:.3g} x {spacing[2]:.3g}, too long for "
                          "tetrahedra: choose n so that they are nearly cubes")

@@ -16,8 +16,9 @@ class Mesh:
     Made by `interval`, `rectangle`, `box`, `triangles`, `tetrahedra`, `voronoi`, `read` and `from_cells`, which take
 
     comm : MPI communicator that shares the mesh; None for all ranks.
-    patches : "auto", "none", a number of cells, or an array (n_cells_global,): the patches on which densities of optimal
-        transport live. "auto" is single cells on Cartesian meshes, pairs on triangles, 16 on tetrahedra, else 2^dim cells.
+    patches : "auto", "none", a number of cells, an array (n_cells_global,), or a function of centroids (dim, n_cells_global)
+        that returns one: the patches on which densities of optimal transport live. "auto" is single cells on Cartesian
+        meshes, pairs on triangles, 16 on tetrahedra of a file, else 2^dim cells.
     strict : refuse (`MeshError`) a mesh with faces of signed distance <= 0, where power centres have them, too;
         False clips these distances, with a warning.
 
@@ -83,7 +84,10 @@ class Mesh:
 
     @classmethod
     def tetrahedra(cls, lower, upper, n, *, comm=None, patches="auto", strict=True):
-        """Sommerville's tetrahedra, twelve to each of n cubes along x; sides named as those of `box`."""
+        """Sommerville's tetrahedra, twelve to each of n cubes along x (the patches, if "auto"); sides as those of `box`."""
+        if isinstance(patches, str) and patches == "auto":
+            patches = build.cube_of(lower, upper, n)
+
         def make():
             points, blocks, center = build.tetrahedra(lower, upper, n)
             return _in_box(points, blocks, lower, upper, center)
@@ -434,7 +438,7 @@ def _shape(shape, dim):
 
 def _rule(patches):
     """The same rule for patches on a finer mesh."""
-    return patches if isinstance(patches, str) or np.ndim(patches) == 0 else "auto"
+    return patches if isinstance(patches, str) or np.ndim(patches) == 0 and not callable(patches) else "auto"
 
 
 def _points(points):
@@ -474,7 +478,7 @@ def _whole(points, blocks, facets=None, center=None, *, rule, strict, n_ranks):
     else:
         center = _given_center(center, centroid)
     report, center, left, right = quality.admissible(volume, centroid, center, face, strict, move)
-    patch = patches.choose_patches(rule, cells, volume, face, left, right)
+    patch = patches.choose_patches(rule, cells, volume, centroid, face, left, right)
     levels = patches.coarser_levels(patch, patches.adjacency(face, cells.n_cells))
     whole = partition.Whole(cells, volume, centroid, center, face, left, right, levels)
     return partition.parts(whole, n_ranks), dict(names=list(face.boundary), quality=report)

@@ -22,16 +22,19 @@ def adjacency(faces, n_cells, weight=None):
     return graph + graph.T
 
 
-def choose_patches(rule, cells, volume, faces, left, right):
+def choose_patches(rule, cells, volume, centroid, faces, left, right):
     """The patch of each cell (n_cells,), numbered from 0 on.
 
-    *rule*: "none" (each cell), a number of cells per patch, an array, or "auto": single cells where the mesh
-    is isotropic and its cells are centrally symmetric (or in 1D), pairs on triangles, 16 on tetrahedra, else 4 (2D) or 8 (3D).
+    *rule*: "none" (each cell), a number of cells per patch, an array, a function of the centroids (dim, n_cells) that
+    returns one, or "auto": single cells where the mesh is isotropic and its cells are centrally symmetric (or in 1D), pairs
+    on triangles, 16 on tetrahedra, else 4 (2D) or 8 (3D).
     """
     if isinstance(rule, str) and rule in ("auto", "none"):
         size = 1 if rule == "none" else _auto_size(cells, volume, faces, left, right)
-    elif np.ndim(rule) == 0 and not isinstance(rule, str):
+    elif np.ndim(rule) == 0 and not isinstance(rule, str) and not callable(rule):
         size = positive_integer(rule, "patches, the number of cells of each,")
+    elif callable(rule):
+        return _given(rule(centroid), len(volume))
     else:
         return _given(rule, len(volume))
     if size == 1:
@@ -43,7 +46,8 @@ def choose_patches(rule, cells, volume, faces, left, right):
 def _given(rule, n_cells):
     patch = np.asarray(rule)
     if patch.shape != (n_cells,) or not np.issubdtype(patch.dtype, np.integer):
-        raise InputError(f"patches must be 'auto', 'none', a number or {n_cells} integers, not {rule!r:.60}")
+        raise InputError(f"patches must be 'auto', 'none', a number, {n_cells} integers or a function that returns them, not "
+                         f"{rule!r:.60}")
     return np.unique(patch, return_inverse=True)[1].ravel()
 
 
