@@ -3,6 +3,7 @@
 First phi from (Lambda* Lambda) phi = Lambda* (2 q - z) + L' / r, see `poisson` and `multigrid`; then
 z += alpha (Lambda phi - q) and q = P(z), see `projection`, and `terminal` for the copy of phi^N.
 """
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -44,7 +45,7 @@ def iterated(problem, rho0, rho1, terminal, start, sigma, n_iterations, dtype, p
         source[:, 1], metric = 0, terminal.metric(problem.average(rho1), theta)
         end = EndState(terminal, problem.average(rho1), metric, state.sigma, r)
     cosines = sigma is None and has_cosines(mesh)
-    make = CosinePoisson if cosines else MultigridPoisson
+    make = CosinePoisson if cosines else partial(MultigridPoisson, steps=penalty.steps(mesh, rho0, rho1, start.square))
     rough = int(ROUGH * n_iterations) if cosines and terminal is None and penalty.far(mesh, rho0, rho1, start.square) else 0
     if rough:
         state.to(np.float32)

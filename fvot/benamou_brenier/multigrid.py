@@ -26,13 +26,14 @@ SOLVED = {4: 1e-12, 8: 1e-24}       # by bytes of a number: square of the residu
 
 
 class MultigridPoisson:
-    """phi = solve(f): a step of conjugate gradients for each f, from the last phi on; SETTLE steps for the first f.
+    """phi = solve(f): steps of conjugate gradients for each f, from the last phi on; SETTLE steps for the first f.
 
     sigma : (n_patches,) the local penalty, None for 1; end : theta_e^2; dtype : of all arrays
+    steps : one is enough, but where hardly anything moves
     """
 
-    def __init__(self, problem, theta, dtype=np.float64, sigma=None, end=0.0):
-        self.ranks = problem.mesh.ranks
+    def __init__(self, problem, theta, dtype=np.float64, sigma=None, end=0.0, steps=1):
+        self.ranks, self.steps = problem.mesh.ranks, steps
         V, shift = time_modes(problem.n_steps, theta, end)
         self.V = V.astype(dtype)
         self.pencil = Pencil(problem, np.ones(problem.n_patches) if sigma is None else sigma, shift, dtype)
@@ -43,7 +44,7 @@ class MultigridPoisson:
     def __call__(self, f):
         """phi (n_cells, N + 1) for the right-hand side f (n_cells, N + 1)."""
         self.pencil.residual(self.phi, f @ self.V, self.residual)
-        self.improve(1 if self.settled else SETTLE)
+        self.improve(self.steps if self.settled else SETTLE)
         self.settled = True
         return self.phi @ self.V.T
 

@@ -14,6 +14,7 @@ import numpy as np
 METRIC = 1.3            # theta in units of sqrt(mass) / W2,
 WIDTH = 2.0             # and the most that it may be, in units of 1 / width,
 CLOSE = 100             # unless the width is so many times W2 that nothing seems to move
+STIFF = 8               # the width in units of W2 from which multigrid takes two steps in each iteration
 FAR = 0.3               # W2 in units of the width from which small gaps are not asked for
 START = 0.1             # r at the beginning, in units of the concentration
 FLOOR = 0.03            # smallest sigma
@@ -36,6 +37,11 @@ def concentration(mesh, rho0, rho1):
 def width(mesh, rho0, rho1):
     """The side of a cube that would have all mass, as dense as a particle sees it on average."""
     return (mesh.integrate(rho0) / concentration(mesh, rho0, rho1))**(1 / mesh.dim)
+
+
+def steps(mesh, rho0, rho1, square):
+    """Steps of multigrid in each iteration."""
+    return 1 if width(mesh, rho0, rho1) * np.sqrt(mesh.integrate(rho0) / square) < STIFF else 2
 
 
 def far(mesh, rho0, rho1, square):
