@@ -125,18 +125,17 @@ class System:
     matrix : this rank's rows, with global column numbers (CSR)
     method : a `Method`; PETSc options with the prefix overrule it
     singular : constants are its null space
+    action : a map of this rank's x (n,), whose values are added to those of the matrix, but not to the preconditioner
 
     Raises `ConvergenceError` where PETSc refuses.
     """
 
-    def __init__(self, ranks, matrix, method, *, prefix, rtol, singular=False):
-        n = matrix.shape[0]
-        index = matrix.indptr.astype(PETSc.IntType), matrix.indices.astype(PETSc.IntType)
-        self.matrix = PETSc.Mat().createAIJ(((n, None), (n, None)), csr=(*index, matrix.data), comm=ranks.comm)
+    def __init__(self, ranks, matrix, method, *, prefix, rtol, singular=False, action=None):
+        self.ranks, self.matrix = ranks, _assembled(ranks, matrix)
         if singular:
             self.matrix.setNullSpace(PETSc.NullSpace().create(constant=True, comm=ranks.comm))
         self.ksp = PETSc.KSP().create(ranks.comm)
-        self.ksp.setOperators(self.matrix)
+        self._operate(action)
         self.ksp.setOptionsPrefix(prefix)
         self.ksp.setType(method.ksp)
         self.ksp.setTolerances(rtol=rtol, max_it=method.max_it)
@@ -147,6 +146,20 @@ class System:
         self.rtol = self.ksp.getTolerances()[0]           # an option may have changed it
         self._b, self._x = self.matrix.createVecLeft(), self.matrix.createVecRight()
         self.iterations = 0
+
+    def _operate(self, action):
+        operator = self.matrix
+        if action is not None:
+            operator = PETSc.Mat().createPython(self.matrix.getSizes(), _Action(self.matrix, action), comm=self.ranks.comm)
+            operator.setUp()
+        self.ksp.setOperators(operator, self.matrix)
+
+    def renew(self, matrix, action=None, *, keep_preconditioner=False):
+        """Another matrix of the same shape takes the place of the last one, in whose preconditioner or in one of its own."""
+        old, self.matrix = self.matrix, _assembled(self.ranks, matrix)
+        self._operate(action)
+        self.ksp.getPC().setReusePreconditioner(keep_preconditioner)
+        old.destroy()
 
     def __call__(self, b, rtol=None):
         """x (n,) for the right-hand side b (n,) of this rank; look at `reason` and at the residual."""
@@ -169,6 +182,24 @@ class System:
         """Give the memory back at once: a factorisation may fill it. Collective."""
         for part in self.ksp, self.matrix, self._b, self._x:
             part.destroy()
+
+
+def _assembled(ranks, matrix):
+    """PETSc's matrix of this rank's rows (CSR, global columns)."""
+    n = matrix.shape[0]
+    index = matrix.indptr.astype(PETSc.IntType), matrix.indices.astype(PETSc.IntType)
+    return PETSc.Mat().createAIJ(((n, None), (n, None)), csr=(*index, matrix.data), comm=ranks.comm)
+
+
+class _Action:
+    """matrix x + action(x), as PETSc wants it."""
+
+    def __init__(self, matrix, action):
+        self.matrix, self.action = matrix, action
+
+    def mult(self, mat, x, y):
+        self.matrix.mult(x, y)
+        y.setArray(y.getArray() + self.action(x.getArray(readonly=True)))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ So the iteration has one more copy, e = Q phi^N in the metric theta_e^2 sigma_P 
 import numpy as np
 
 from .. import energies
+from ..errors import InputError
 
 STEPS = 200             # of Newton's method or bisection: enough for any density between 1e-300 and 1e300
 CLOSE = 1e-12           # the last relative step
@@ -30,7 +31,9 @@ class Terminal:
         mesh = problem.mesh
         self.x = problem.average(mesh.centroid.T).T
         with mesh.ranks.together():
-            self.V, self.curved = energies.separated(energy, self.x)
+            self.V, self.curved, pairs = energies.separated(energy, self.x)
+            if pairs:
+                raise InputError("terminal: an Interaction is not convex in rho; steps with interactions are JKO's")
 
     def value(self, rho):
         """E(rho), and the size of the terms that it adds up."""

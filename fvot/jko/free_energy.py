@@ -1,0 +1,58 @@
+"""The energy of a gradient flow on a mesh: E(rho) = sum_K |K| (e(rho_K, x_K) + V(x_K) rho_K + (W * rho)_K rho_K / 2)."""
+import numpy as np
+
+from .. import energies
+from .interaction import convolution
+
+
+class FreeEnergy:
+    """An energy (`energies`) on a mesh; arrays are this rank's cells. Collective.
+
+    V (n_cells,) : the sum of all potentials at the cell points
+    diffuses : whether there is a local energy that is not a potential
+    convolve : rho -> W * rho, the sum over all interactions; None where there is none
+    singular : whether e' is infinite at 0, so that densities stay above 0
+    """
+
+    def __init__(self, mesh, energy):
+        self.mesh, self._parts = mesh, energies.parts_of(energy)
+        with mesh.ranks.together():
+            potential, local, pairs = energies.separated(energy, mesh.center)
+        self.V, self._local, self.diffuses = potential, local, bool(local.parts)
+        self.convolve = _sum([(weight, convolution(mesh, pair.kernel)) for weight, pair in pairs])
+        self.singular = self.diffuses and not np.isfinite(self.difference(*np.zeros((2, mesh.n_cells)))[1]).all()
+
+    def parts(self, rho):
+        """{name: value} of each kind of energy, "energy" for their sum."""
+        mesh, found = self.mesh, {}
+        for weight, part in self._parts:
+            if isinstance(part, energies.Interaction):
+                continue
+            value = weight * mesh.integrate(part.value(rho, mesh.center))
+            found[part.name] = found.get(part.name, 0.0) + value
+        if self.convolve is not None:
+            found[energies.Interaction.name] = mesh.integrate(self.convolve(rho) * rho) / 2
+        return {"energy": sum(found.values())} | (found if len(found) > 1 else {})
+
+    def derivative(self, rho):
+        """e'(rho) (n_cells,), without potentials and interactions."""
+        return self._of("derivative", rho)
+
+    def curvature(self, rho):
+        """e''(rho) (n_cells,)."""
+        return self._of("curvature", rho)
+
+    def difference(self, rho, old):
+        """((e(rho) - e(old)) / (rho - old), its derivative in rho), (n_cells,) each."""
+        if not self.diffuses:
+            return np.zeros((2, len(rho)))
+        return self._local.difference(rho, old, self.mesh.center)
+
+    def _of(self, method, rho):
+        return np.zeros(len(rho)) + getattr(self._local, method)(rho, self.mesh.center)
+
+
+def _sum(maps):
+    if not maps:
+        return None
+    return lambda rho: sum(weight * apply(rho) for weight, apply in maps)

@@ -1,0 +1,135 @@
+"""The discrete-gradient midpoint step: second order in time, and the energy falls by what the fluxes dissipate, exactly.
+
+    |K| (rho_K - old_K) + tau sum over the faces of K of F_s = 0,    F_s = |s| / d_s R_s (mu_left - mu_right)
+    mu_K = (e(rho_K) - e(old_K)) / (rho_K - old_K) + V_K + (W * (rho + old) / 2)_K
+
+Multiply by mu_K and add up: E(rho) - E(old) = -tau sum_s |s| / d_s R_s (mu_left - mu_right)^2 for every mobility R >= 0 and
+symmetric W (Gonzalez 1996 for the discrete gradient; Bailo, Carrillo, Hu 2018 for W). The mobility is the mean of both cells and
+both times, but never more than LIMIT times the new density of the cell that gives:
+
+    R_s = min((rho_left + rho_right + old_left + old_right) / 4, LIMIT rho_giving)
+
+so what leaves a cell is bounded by what it holds, and rho >= 0 for every tau: an empty cell gives nothing. Where nothing
+diffuses, R_s = rho_giving: upwind, of first order (the mean is unstable there).
+
+Newton's method: F_s is a function of the two cells' rho, so that the matrix is that of two-point fluxes with
+a_s = dF_s / drho_left, b_s = -dF_s / drho_right (`rates`); an interaction adds the fluxes of W * drho / 2, by its action only.
+"""
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from ..errors import ConvergenceError
+from ..rates import Layout, Rates
+from .linear import Solver
+
+LIMIT = 2.0
+SHRINK = 0.05            # what Newton's method leaves of a density at least, where e'(0) is infinite
+FLOOR = 1e-14            # of the mean density, where Newton's method starts there
+ITERATIONS = 25
+FORCING = 1e-4           # relative tolerance of its linear solves
+
+
+class Step(NamedTuple):
+    """What a step has made: rho (n_cells,), the energy that it has dissipated, iterations of Newton's method."""
+
+    rho: np.ndarray
+    dissipated: float
+    newton: int
+
+
+class Midpoint:
+    """rho after a step from old, (n_cells,) each, for a `FreeEnergy`. Collective.
+
+    tol : what the equations may miss, in L1, relative to the mass
+    """
+
+    order = 2
+
+    def __init__(self, free_energy, tol=1e-12):
+        self.free_energy, self.mesh, self.tol = free_energy, free_energy.mesh, tol
+        self._solver = Solver(self.mesh, Layout(self.mesh))
+
+    def __call__(self, old, tau, guess=None):
+        """The `Step` of length tau; guess (n_cells,): where Newton's method starts. Raises `ConvergenceError`."""
+        mesh, rho = self.mesh, np.array(old if guess is None else np.maximum(guess, SHRINK * old))
+        mass = mesh.integrate(old)
+        keep = SHRINK if self.free_energy.singular else 0.0
+        if keep:
+            rho = np.maximum(rho, FLOOR * mass / mesh.integrate(1.0))
+        self._solver.begin()
+        for iteration in range(ITERATIONS):
+            fluxes = _Fluxes(self, rho, old, tau)
+            if not np.isfinite(fluxes.size):
+                break
+            if fluxes.size <= self.tol * mass + 1e-15 * fluxes.terms and (iteration or guess is None):
+                return Step(rho * (mass / mesh.integrate(rho)), tau * fluxes.dissipation, iteration)
+            change = self._solver(fluxes.rates(), tau, -fluxes.residual, FORCING, fluxes.action(tau))
+            rho = np.maximum(rho + change, keep * rho)
+        raise ConvergenceError(f"the step of {tau:.3g}: Newton's method is left with a residual of {fluxes.size / mass:.1e} of "
+                               f"the mass after {iteration + 1} iterations")
+
+
+class _Fluxes:
+    """The fluxes between two densities, and how they change with the new one.
+
+    residual (n_cells,), size : of the equations, and its sum of absolute values
+    dissipation : sum of F_s (mu_left - mu_right); terms : what the rounding of the residual is relative to
+    """
+
+    def __init__(self, step, rho, old, tau):
+        energy, self.mesh, self.step = step.free_energy, step.mesh, step
+        mesh, n = self.mesh, self.mesh.n_inner
+        mu, slope = energy.difference(rho, old)
+        mu = mu + energy.V
+        if energy.convolve is not None:
+            mu = mu + energy.convolve((rho + old) / 2)
+        local = mesh.with_ghosts(np.stack([rho, old, mu, slope]))
+        self._a, self._b, self._through = np.zeros((3, mesh.n_faces))
+        out = np.zeros(mesh.n_local)
+        sums = _fluxes(*local, mesh.area[:n] / mesh.distance[:n], mesh.left, mesh.right, mesh.face_owned,
+                       LIMIT if energy.diffuses else 0.0, self._a, self._b, self._through, out)
+        self.residual = mesh.volume * (rho - old) + tau * out[:mesh.n_cells]
+        self.size, self.dissipation, terms = mesh.ranks.sum(np.array([np.abs(self.residual).sum(), *sums]))
+        self.terms = tau * terms
+
+    def rates(self):
+        return Rates(self.step._solver.layout, self._a, self._b)
+
+    def action(self, tau):
+        """What an interaction adds to the matrix, as a map; None where there is none."""
+        convolve, mesh, n = self.step.free_energy.convolve, self.mesh, self.mesh.n_inner
+        if convolve is None:
+            return None
+
+        def apply(change):
+            mu, F = mesh.with_ghosts(convolve(change) / 2), np.zeros(mesh.n_faces)
+            F[:n] = self._through[:n] * (mu[mesh.left[:n]] - mu[mesh.right[:n]])
+            return tau * mesh.volume * mesh.divergence(F)
+        return apply
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _fluxes(rho, old, mu, slope, t, left, right, owned, limit, a, b, through, out):
+    """Through the inner faces: through = t R, a, b; and out, their sums over cells. limit: LIMIT, or 0 for upwind mobilities."""
+    dissipation, terms = 0.0, 0.0
+    for f in range(len(t)):
+        l, r = left[f], right[f]
+        g = mu[l] - mu[r]
+        giving = rho[l] if g > 0 else rho[r]
+        R, by_left, by_right = (rho[l] + rho[r] + old[l] + old[r]) / 4, 0.25, 0.25
+        if R > limit * giving or limit == 0:
+            factor = limit if limit > 0 else 1.0
+            R = factor * giving
+            by_left, by_right = (factor, 0.0) if g > 0 else (0.0, factor)
+        through[f] = t[f] * R
+        F = through[f] * g
+        a[f] = through[f] * slope[l] + t[f] * g * by_left
+        b[f] = through[f] * slope[r] - t[f] * g * by_right
+        out[l] += F
+        out[r] -= F
+        if owned[f]:
+            dissipation += F * g
+            terms += through[f] * (abs(mu[l]) + abs(mu[r]))
+    return dissipation, terms
