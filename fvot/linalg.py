@@ -122,7 +122,7 @@ def method(name, dim, n_ranks):
 class System:
     """A sparse linear system, set up once for many right-hand sides: x = system(b).
 
-    matrix : this rank's rows, with global column numbers (CSR)
+    matrix : this rank's rows, with global column numbers (CSR), or PETSc's
     method : a `Method`; PETSc options with the prefix overrule it
     singular : constants are its null space
     action : a map of this rank's x (n,), whose values are added to those of the matrix, but not to the preconditioner
@@ -161,10 +161,9 @@ class System:
         self.ksp.getPC().setReusePreconditioner(keep_preconditioner)
         old.destroy()
 
-    def __call__(self, b, rtol=None):
+    def __call__(self, b, rtol=None, max_it=None):
         """x (n,) for the right-hand side b (n,) of this rank; look at `reason` and at the residual."""
-        if rtol is not None:
-            self.ksp.setTolerances(rtol=rtol)
+        self.ksp.setTolerances(rtol=rtol, max_it=max_it)
         self._b.setArray(b)
         try:
             self.ksp.solve(self._b, self._x)
@@ -185,10 +184,22 @@ class System:
 
 
 def _assembled(ranks, matrix):
-    """PETSc's matrix of this rank's rows (CSR, global columns)."""
+    """PETSc's matrix of this rank's rows (CSR, global columns); itself if it is one already."""
+    if isinstance(matrix, PETSc.Mat):
+        return matrix
     n = matrix.shape[0]
     index = matrix.indptr.astype(PETSc.IntType), matrix.indices.astype(PETSc.IntType)
     return PETSc.Mat().createAIJ(((n, None), (n, None)), csr=(*index, matrix.data), comm=ranks.comm)
+
+
+def squared_plus(ranks, B, L):
+    """PETSc's matrix B^T B + L, of this rank's rows of both (CSR, global columns)."""
+    B, L = _assembled(ranks, B), _assembled(ranks, L)
+    found = B.transposeMatMult(B)
+    found.axpy(1.0, L, structure=PETSc.Mat.Structure.SUBSET_NONZERO_PATTERN)
+    B.destroy()
+    L.destroy()
+    return found
 
 
 class _Action:

@@ -90,8 +90,11 @@ class Layout:
         self.mesh, self.stencil = mesh, Stencil(mesh)
         self.found_scale = None                # (rates, the last `_found_scale`): other rates, a little later, may use it
 
-    def matrix(self, rates, s, order=None, scale=None):
-        """|K| + s A as this rank's rows (CSR, global columns); cells in the given order, columns times scale (n_cells,)."""
+    def matrix(self, rates, s, order=None, scale=None, *, diagonal=None, transposed=False):
+        """|K| + s A as this rank's rows (CSR, global columns); cells in the given order, columns times scale (n_cells,).
+
+        diagonal (n_cells,) : takes the place of |K|; transposed: |K| + s A^T, where the boundary is closed
+        """
         mesh, t, n = self.mesh, self.stencil, self.mesh.n_cells
         order = np.arange(n) if order is None else order
         position = np.empty(n, np.int64)
@@ -100,8 +103,9 @@ class Layout:
         scale = np.ones(mesh.n_local) if scale is None else mesh.with_ghosts(scale)
         start = np.zeros(n + 1, np.int32)
         column, value = np.empty(len(t.face) + n, np.int32), np.empty(len(t.face) + n)
-        _fill(rates.a, rates.b, s, mesh.volume, mesh.n_inner, t.start, t.face, t.sign, t.neighbour, order, number, scale,
-              start, column, value)
+        diagonal = mesh.volume if diagonal is None else diagonal
+        _fill(rates.a, rates.b, s, diagonal, mesh.n_inner, t.start, t.face, t.sign, t.neighbour, order, number, scale,
+              transposed, start, column, value)
         return sparse.csr_matrix((value[:start[-1]], column[:start[-1]], start), (n, mesh.n_cells_global))
 
 
@@ -142,12 +146,13 @@ def _leaving(a, b, start, face, sign, out):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _fill(a, b, step, volume, n_inner, start, face, sign, neighbour, order, number, scale, first, column, value):
+def _fill(a, b, step, diagonal, n_inner, start, face, sign, neighbour, order, number, scale, transposed,
+          first, column, value):
     """Rows in the given order, each with its columns sorted (by insertion: they are few) and equal ones added up."""
     end = 0
     for row in range(len(order)):
         cell, begin = order[row], end
-        column[end], value[end] = number[cell], volume[cell] * scale[cell]
+        column[end], value[end] = number[cell], diagonal[cell] * scale[cell]
         end += 1
         for s in range(start[cell], start[cell + 1]):
             f = face[s]
@@ -158,7 +163,8 @@ def _fill(a, b, step, volume, n_inner, start, face, sign, neighbour, order, numb
             value[at] += step * leaves * scale[cell]
             if f >= n_inner:
                 continue
-            other, entry = number[neighbour[s]], -step * enters * scale[neighbour[s]]
+            other = number[neighbour[s]]
+            entry = -step * (leaves if transposed else enters) * scale[neighbour[s]]
             at = begin
             while at < end and column[at] < other:
                 at += 1

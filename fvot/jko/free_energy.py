@@ -8,7 +8,6 @@ from .interaction import convolution
 class FreeEnergy:
     """An energy (`energies`) on a mesh; arrays are this rank's cells. Collective.
 
-    V (n_cells,) : the sum of all potentials at the cell points
     diffuses : whether there is a local energy that is not a potential
     convolve : rho -> W * rho, the sum over all interactions; None where there is none
     singular : whether e' is infinite at 0, so that densities stay above 0
@@ -18,7 +17,7 @@ class FreeEnergy:
         self.mesh, self._parts = mesh, energies.parts_of(energy)
         with mesh.ranks.together():
             potential, local, pairs = energies.separated(energy, mesh.center)
-        self.V, self._local, self.diffuses = potential, local, bool(local.parts)
+        self._V, self._local, self.diffuses = potential, local, bool(local.parts)
         self.convolve = _sum([(weight, convolution(mesh, pair.kernel)) for weight, pair in pairs])
         self.singular = self.diffuses and not np.isfinite(self.difference(*np.zeros((2, mesh.n_cells)))[1]).all()
 
@@ -33,6 +32,10 @@ class FreeEnergy:
         if self.convolve is not None:
             found[energies.Interaction.name] = mesh.integrate(self.convolve(rho) * rho) / 2
         return {"energy": sum(found.values())} | (found if len(found) > 1 else {})
+
+    def potential(self, rho):
+        """V + W * rho (n_cells,)."""
+        return self._V if self.convolve is None else self._V + self.convolve(rho)
 
     def derivative(self, rho):
         """e'(rho) (n_cells,), without potentials and interactions."""

@@ -4,13 +4,15 @@
     mu_K = (e(rho_K) - e(old_K)) / (rho_K - old_K) + V_K + (W * (rho + old) / 2)_K
 
 Multiply by mu_K and add up: E(rho) - E(old) = -tau sum_s |s| / d_s R_s (mu_left - mu_right)^2 for every mobility R >= 0 and
-symmetric W (Gonzalez 1996 for the discrete gradient; Bailo, Carrillo, Hu 2018 for W). The mobility is the mean of both cells and
-both times, but never more than LIMIT times the new density of the cell that gives:
+symmetric W (Gonzalez 1996 for the discrete gradient; Bailo, Carrillo, Hu 2018 for W). Hence R is free to be accurate where
+diffusion is strong, upwind where it is weak, and bounded by what the giving cell will hold:
 
-    R_s = min((rho_left + rho_right + old_left + old_right) / 4, LIMIT rho_giving)
+    R_s = min(w_s (rho_left + rho_right + old_left + old_right) / 4 + (1 - w_s) rho_giving,  LIMIT rho_giving)
+    w_s = 1 / (1 + P_s^4),    P_s = |mu_left - mu_right| / (8 rho e''(rho)) at the old density, rho e'' the mean of both cells
 
-so what leaves a cell is bounded by what it holds, and rho >= 0 for every tau: an empty cell gives nothing. Where nothing
-diffuses, R_s = rho_giving: upwind, of first order (the mean is unstable there).
+P_s is small where mu is smooth on the mesh (for the entropy it is the cell Peclet number of the velocity, over 8), and infinite
+where nothing diffuses: there the scheme is upwind, of first order, as the mean would be unstable. An empty cell gives nothing,
+so that rho >= 0 for every tau, and the Newton matrix stays close to an M-matrix.
 
 Newton's method: F_s is a function of the two cells' rho, so that the matrix is that of two-point fluxes with
 a_s = dF_s / drho_left, b_s = -dF_s / drho_right (`rates`); an interaction adds the fluxes of W * drho / 2, by its action only.
@@ -25,6 +27,7 @@ from ..rates import Layout, Rates
 from .linear import Solver
 
 LIMIT = 2.0
+PECLET = 8               # over which the weight of the mean falls
 SHRINK = 0.05            # what Newton's method leaves of a density at least, where e'(0) is infinite
 FLOOR = 1e-14            # of the mean density, where Newton's method starts there
 ITERATIONS = 25
@@ -51,6 +54,11 @@ class Midpoint:
         self.free_energy, self.mesh, self.tol = free_energy, free_energy.mesh, tol
         self._solver = Solver(self.mesh, Layout(self.mesh))
 
+    @property
+    def iterations(self):
+        """Of all linear solves so far."""
+        return self._solver.iterations
+
     def __call__(self, old, tau, guess=None):
         """The `Step` of length tau; guess (n_cells,): where Newton's method starts. Raises `ConvergenceError`."""
         mesh, rho = self.mesh, np.array(old if guess is None else np.maximum(guess, SHRINK * old))
@@ -59,16 +67,29 @@ class Midpoint:
         if keep:
             rho = np.maximum(rho, FLOOR * mass / mesh.integrate(1.0))
         self._solver.begin()
+        w = self._weights(old)
         for iteration in range(ITERATIONS):
-            fluxes = _Fluxes(self, rho, old, tau)
+            fluxes = _Fluxes(self, rho, old, tau, w)
             if not np.isfinite(fluxes.size):
                 break
             if fluxes.size <= self.tol * mass + 1e-15 * fluxes.terms and (iteration or guess is None):
                 return Step(rho * (mass / mesh.integrate(rho)), tau * fluxes.dissipation, iteration)
-            change = self._solver(fluxes.rates(), tau, -fluxes.residual, FORCING, fluxes.action(tau))
+            change = self._solver(fluxes.rates(), tau, -fluxes.residual, FORCING, action=fluxes.action(tau),
+                                  scale=fluxes.scale)
             rho = np.maximum(rho + change, keep * rho)
         raise ConvergenceError(f"the step of {tau:.3g}: Newton's method is left with a residual of {fluxes.size / mass:.1e} of "
                                f"the mass after {iteration + 1} iterations")
+
+
+    def _weights(self, old):
+        """w (n_inner,), see the module."""
+        mesh, n, energy = self.mesh, self.mesh.n_inner, self.free_energy
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            mu = energy.derivative(old) + energy.potential(old)
+            left, right = (mesh.with_ghosts(np.stack([mu, old * energy.curvature(old)]))[:, side[:n]]
+                           for side in (mesh.left, mesh.right))
+            w = 1 / (1 + (np.abs(left[0] - right[0]) / (PECLET / 2 * (left[1] + right[1])))**4)
+        return np.where(np.isfinite(w), w, 0.0)
 
 
 class _Fluxes:
@@ -78,18 +99,17 @@ class _Fluxes:
     dissipation : sum of F_s (mu_left - mu_right); terms : what the rounding of the residual is relative to
     """
 
-    def __init__(self, step, rho, old, tau):
+    def __init__(self, step, rho, old, tau, w):
         energy, self.mesh, self.step = step.free_energy, step.mesh, step
         mesh, n = self.mesh, self.mesh.n_inner
         mu, slope = energy.difference(rho, old)
-        mu = mu + energy.V
-        if energy.convolve is not None:
-            mu = mu + energy.convolve((rho + old) / 2)
+        mu = mu + energy.potential((rho + old) / 2)
         local = mesh.with_ghosts(np.stack([rho, old, mu, slope]))
+        self.scale = 1 / slope if energy.singular else None
         self._a, self._b, self._through = np.zeros((3, mesh.n_faces))
         out = np.zeros(mesh.n_local)
         sums = _fluxes(*local, mesh.area[:n] / mesh.distance[:n], mesh.left, mesh.right, mesh.face_owned,
-                       LIMIT if energy.diffuses else 0.0, self._a, self._b, self._through, out)
+                       LIMIT, w, self._a, self._b, self._through, out)
         self.residual = mesh.volume * (rho - old) + tau * out[:mesh.n_cells]
         self.size, self.dissipation, terms = mesh.ranks.sum(np.array([np.abs(self.residual).sum(), *sums]))
         self.terms = tau * terms
@@ -111,18 +131,19 @@ class _Fluxes:
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _fluxes(rho, old, mu, slope, t, left, right, owned, limit, a, b, through, out):
-    """Through the inner faces: through = t R, a, b; and out, their sums over cells. limit: LIMIT, or 0 for upwind mobilities."""
+def _fluxes(rho, old, mu, slope, t, left, right, owned, limit, w, a, b, through, out):
+    """Through the inner faces: through = t R, a, b; and out, their sums over cells. limit: LIMIT."""
     dissipation, terms = 0.0, 0.0
     for f in range(len(t)):
         l, r = left[f], right[f]
         g = mu[l] - mu[r]
         giving = rho[l] if g > 0 else rho[r]
-        R, by_left, by_right = (rho[l] + rho[r] + old[l] + old[r]) / 4, 0.25, 0.25
-        if R > limit * giving or limit == 0:
-            factor = limit if limit > 0 else 1.0
-            R = factor * giving
-            by_left, by_right = (factor, 0.0) if g > 0 else (0.0, factor)
+        R = w[f] * (rho[l] + rho[r] + old[l] + old[r]) / 4 + (1 - w[f]) * giving
+        more, less = 1 - 0.75 * w[f], 0.25 * w[f]          # dR by the giving and by the other cell
+        by_left, by_right = (more, less) if g > 0 else (less, more)
+        if R > limit * giving:
+            R = limit * giving
+            by_left, by_right = (limit, 0.0) if g > 0 else (0.0, limit)
         through[f] = t[f] * R
         F = through[f] * g
         a[f] = through[f] * slope[l] + t[f] * g * by_left

@@ -1,0 +1,177 @@
+"""`JKO`: Wasserstein gradient flows d rho/dt = div(rho grad E'(rho)), whose energy falls in every step, however long."""
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from ..energies import Energy
+from ..errors import ConvergenceError, InputError
+from ..evolution import check_step, check_times, is_number
+from ..mesh import Mesh
+from ..parallel import Progress
+from ..result import Result
+from .free_energy import FreeEnergy
+from .linearised import Linearised
+from .midpoint import Midpoint
+
+HALVINGS = 40            # of a step, before the run gives up
+FIRST = 1e-3             # length of the first step, of the whole run, where steps are chosen
+GROWTH = 2.0             # of a step by the next one
+
+
+class JKO:
+    """The gradient flow d rho/dt = div(rho grad E'(rho)) of an energy in the Wasserstein metric, on a mesh with closed walls.
+
+    mesh : any `Mesh`; periodic ones are the torus
+    energy : a sum of multiples of `Entropy` (diffusion), `Power` (porous media, fast diffusion), `Potential` (drift),
+        `Interaction` (attraction, repulsion), and energies of your own (see `fvot.energies.Energy`)
+    order : of the steps. 2: discrete-gradient midpoint steps, by whose fluxes the energy falls exactly; where nothing diffuses
+        they are upwind, of first order in space. 1: one-step JKO with a linearised metric (Cances, Gallouet, Todeschi
+        2020). None: 2 if something diffuses, else 1
+    tol : largest error in time of a whole run with tau=None, in L1 relative to the mass (an estimate, not a bound)
+
+    Every step keeps the mass to round-off and the density >= 0, for every tau. PETSc's options reach the linear solves by the
+    prefix fvot_jko_. Raises `InputError` for input of the wrong kind or range.
+    """
+
+    def __init__(self, mesh, energy, *, order=None, tol=1e-3):
+        if not isinstance(mesh, Mesh):
+            raise InputError(f"JKO needs a mesh, such as fvot.Mesh.rectangle(0, 1, (64, 64)), not {mesh!r:.60}")
+        ranks = mesh.ranks
+        ranks.check(isinstance(energy, Energy), "JKO needs an energy, such as fvot.Entropy() + fvot.Potential(V), not "
+                    f"{energy!r:.60}")
+        ranks.check(order in (None, 1, 2) and not isinstance(order, bool), f"order must be 1, 2 or None, not {order!r}")
+        ranks.check(is_number(tol) and 0 < tol < 1, "tol must lie between 0 and 1 (the error in time, relative to the mass), not "
+                    f"{tol!r}")
+        ranks.check_same("what a JKO is made of", (order, tol, type(energy)))
+        self.mesh, self.energy, self.tol = mesh, energy, float(tol)
+        self._energy = FreeEnergy(mesh, energy)
+        self.order = order or (2 if self._energy.diffuses else 1)
+        self._step = {1: Linearised, 2: Midpoint}[self.order](self._energy)
+
+    def solve(self, rho0, t, *, tau=None, progress=None):
+        """Carry rho0 (n_cells,) through the times t: a final time, or increasing times, the first of which is the start.
+
+        tau : largest step; steps are equal between two times, and hit them. None: steps such that the errors in time add
+            up to about `tol`. Either way a step is cut where Newton's method needs too many iterations
+        progress : show a bar; None where rank 0 writes to a terminal
+
+        Returns a `Result` whose ledger has, per time: mass, mass_error, minimum, maximum; energy and, if it is a sum, its parts;
+        dissipated (since the start: with order 2, energy + dissipated is constant), dissipation (its mean rate in the last
+        step); steps, newton (iterations), iterations (of linear solvers); time_error (the estimate, with tau=None).
+
+        Raises `InputError`, and `ConvergenceError` where steps get too short.
+        """
+        mesh, t = self.mesh, check_times(self.mesh.ranks, t)
+        mesh.check_density(rho0, "rho0")
+        check_step(mesh.ranks, tau)
+        run = _Run(self, np.array(rho0, float), t)
+        records, densities = [run.record()], [run.rho]
+        with Progress(t[0], t[-1], progress) as bar:
+            for end in t[1:]:
+                run.advance(end, tau, bar.to)
+                records.append(run.record())
+                densities.append(run.rho)
+        ledger = {name: np.array([record[name] for record in records]) for name in records[0]}
+        return Result(mesh, t, np.stack(densities), ledger)
+
+    def step(self, rho, tau):
+        """rho (n_cells,) after a time tau, in one step, or in several where Newton's method needs too many iterations."""
+        self.mesh.check_density(rho, "rho")
+        self.mesh.ranks.check(tau is not None, "tau must be a step above 0, not None: `step` takes one step")
+        check_step(self.mesh.ranks, tau)
+        run = _Run(self, np.array(rho, float), np.array([0.0, tau]))
+        run.advance(tau, tau, lambda t: None)
+        return run.rho
+
+
+class _Slope(NamedTuple):
+    """The mean derivative (n_cells,) over one of the last steps, and the length of that."""
+
+    value: np.ndarray
+    tau: float
+
+
+class _Run:
+    """rho (n_cells,) at the time now; what has happened since the start."""
+
+    def __init__(self, equation, rho, t):
+        self.equation, self.rho, self.now, self.span = equation, rho, t[0], (t[0], t[-1])
+        self.mass = self.mass0 = equation.mesh.integrate(rho)
+        self.steps = self.newton = 0
+        self.dissipated = self.dissipation = self.error = 0.0
+        self.wish, self.slopes = (t[-1] - t[0]) * FIRST, []
+
+    def advance(self, end, tau, report):
+        """Go on to the time end, in equal steps of at most tau, or in steps that keep the error below the tolerance."""
+        begin = self.now
+        if tau is not None:
+            tau = (end - begin) / math.ceil((end - begin) / tau * (1 - 1e-12))
+            self.wish = tau
+        failure = None
+        while self.now < end:
+            left = end - self.now
+            step = left if left <= self.wish * (1 + 1e-9) else left / 2 if left < 2 * self.wish and tau is None else self.wish
+            if step <= (end - begin) * 0.5**HALVINGS:
+                raise ConvergenceError(f"steps get too short at t = {self.now:.6g}: {failure or 'the error in time is too large'}")
+            try:
+                made = self.equation._step(self.rho, step)
+            except ConvergenceError as error:
+                self.wish, failure = step / 4, error
+                continue
+            wanted = step * GROWTH if tau is not None else self._judged(made, step)
+            if wanted is None:
+                continue
+            self._accept(made, step, end if step == left else self.now + step)
+            self.wish = min(wanted, tau or np.inf)
+            report(self.now)
+
+    def _judged(self, made, step):
+        """The length that the next step may have; None where this one was too long, for which a shorter one is wished."""
+        order, error = self.equation.order, self._error(made, step)
+        allowed = self._allowed(step)
+        factor = 0.85 * (allowed / max(error, 1e-12 * allowed))**(1 / order)
+        if error > allowed and len(self.slopes) >= order:
+            self.wish = step * max(factor, 0.1)
+            return None
+        self.error += error
+        return step * min(factor, GROWTH)
+
+    def _error(self, made, step):
+        """What the step misses, in L1: from how far it is from the polynomial through the last steps' mean derivatives.
+
+        The derivative at the middle of the step, extrapolated from those at the middles of the last ones, misses a known
+        multiple of the next derivative; the step itself misses another one, tau^2 / 2 or tau^3 / 12.
+        """
+        equation, mesh = self.equation, self.equation.mesh
+        slope, last = (made.rho - self.rho) / step, self.slopes
+        if equation.order == 1 and last:
+            predicted, share = last[0].value, step / (2 * step + last[0].tau)
+        elif equation.order == 2 and len(last) > 1:
+            first, second = (step + last[0].tau) / 2, (last[0].tau + last[1].tau) / 2
+            predicted = last[0].value + first / second * (last[0].value - last[1].value)
+            share = step**2 / 6 / (step**2 / 6 + first * (first + second))
+        else:
+            return 0.0
+        return share * step * mesh.integrate(np.abs(slope - predicted))
+
+    def _allowed(self, step):
+        """What a step may add to the error: its share of what is left, by time, or by the logarithm of the time passed."""
+        passed, left = self.now - self.span[0], self.span[1] - self.now
+        spare = max(self.equation.tol * self.mass0 - self.error, 0.1 * self.equation.tol * self.mass0)
+        return spare * max(step / left, step / (passed + step) / 16)
+
+    def _accept(self, made, step, now):
+        self.slopes = [_Slope((made.rho - self.rho) / step, step), *self.slopes[:1]]
+        self.rho, self.now, self.steps, self.newton = made.rho, now, self.steps + 1, self.newton + made.newton
+        self.dissipated, self.dissipation = self.dissipated + made.dissipated, made.dissipated / step
+
+    def record(self):
+        """The ledger's numbers now."""
+        equation, mesh, ranks = self.equation, self.equation.mesh, self.equation.mesh.ranks
+        mass = mesh.integrate(self.rho)
+        return dict(mass=mass, mass_error=(mass - self.mass0) / max(self.mass0, np.finfo(float).tiny),
+                    minimum=ranks.min(self.rho.min(initial=np.inf)), maximum=ranks.max(self.rho.max(initial=-np.inf)),
+                    **equation._energy.parts(self.rho), dissipated=self.dissipated, dissipation=self.dissipation,
+                    steps=self.steps, newton=self.newton, iterations=equation._step.iterations,
+                    time_error=self.error / max(self.mass0, np.finfo(float).tiny))
