@@ -1,1 +1,4 @@
+"""Wasserstein gradient flows."""
 from .solver import JKO
+
+__all__ = ["JKO"]

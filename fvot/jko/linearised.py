@@ -14,6 +14,12 @@ E(old) - E(rho) >= tau / 2 sum_s t_s rho_giving (phi_left - phi_right)^2. As dF2
 positive matrix, D = 1 / (|K| e''), L the Laplacian with weights t_s rho_giving:
 
     (A D A^T + tau L) dphi = -F1 + A D F2,     drho = D (A^T dphi - F2)
+
+Where nothing diffuses, F2 determines phi alone, and there are two matrices that are nearly triangular in the order of phi:
+
+    A^T dphi = F2,     A drho = -F1 - tau L dphi
+
+What W * drho changes is left to the next iteration.
 """
 import numba
 import numpy as np
@@ -21,14 +27,13 @@ import numpy as np
 from .. import linalg
 from ..errors import ConvergenceError
 from ..rates import Layout, Rates
-from .linear import PREFIX
+from .linear import Solver, named_by_cost
 from .midpoint import Step
 
 SHRINK = 0.05            # what Newton's method leaves of a density at least
 FLOOR = 1e-14            # of the mean density, below which none falls in Newton's method
 CURVED = 1e-10           # smallest e'', relative to the largest of the change of e' by the density
 ITERATIONS = 40
-FORCING = 1e-4           # relative tolerance of its linear solves
 DIRECT = 4000            # cells, up to which the matrix is factorised
 
 
@@ -42,13 +47,21 @@ class Linearised:
 
     def __init__(self, free_energy, tol=1e-12):
         self.free_energy, self.mesh, self.tol = free_energy, free_energy.mesh, tol
-        self._layout, self.iterations = Layout(self.mesh), 0
+        self._layout, self._solver, self._other_solver = Layout(self.mesh), Solver(self.mesh), Solver(self.mesh)
+        self._methods = ("cg", "lu") if self.mesh.n_cells_global > DIRECT else ("lu", "cg")
+
+    @property
+    def iterations(self):
+        """Of all linear solves so far."""
+        return self._solver.iterations + self._other_solver.iterations
 
     def __call__(self, old, tau):
         """The `Step` of length tau. Raises `ConvergenceError`."""
         mesh, mass = self.mesh, self.mesh.integrate(old)
         floor = FLOOR * mass / mesh.integrate(1.0)
         rho, phi = np.maximum(old, floor), np.zeros(mesh.n_cells)
+        self._solver.begin()
+        self._other_solver.begin()
         for iteration in range(ITERATIONS):
             equations = _Equations(self, rho, phi, old, tau)
             if not np.isfinite(equations.missing).all():
@@ -64,24 +77,8 @@ class Linearised:
         """e'' (n_cells,), but not below CURVED of what e' changes by when the density changes by its mean."""
         mesh, curvature = self.mesh, self.free_energy.curvature(rho)
         mean = mesh.integrate(rho) / mesh.integrate(1.0)
-        weighted = mesh.integrate(np.stack([rho, rho * np.minimum(rho, mean) * curvature])) 
+        weighted = mesh.integrate(np.stack([rho, rho * np.minimum(rho, mean) * curvature]))
         return np.maximum(curvature, CURVED * max(weighted[1] / weighted[0] / mean, 1e-300))
-
-    def _solved(self, matrix, b):
-        """x (n_cells,) with the symmetric positive matrix (PETSc's, which is used up)."""
-        mesh, names = self.mesh, ("cg", "lu") if self.mesh.n_cells_global > DIRECT else ("lu", "cg")
-        for name in names:
-            method = linalg.method(name, mesh.dim, mesh.ranks.size)
-            if method is None:
-                continue
-            system = linalg.System(mesh.ranks, matrix, method, prefix=PREFIX, rtol=FORCING)
-            x = system(b)
-            self.iterations += system.iterations
-            good = system.reason > 0 and mesh.ranks.min(float(np.isfinite(x).all()))
-            if good:
-                system.destroy()
-                return x
-        raise ConvergenceError("no linear solver could take the step")
 
 
 class _Equations:
@@ -107,21 +104,37 @@ class _Equations:
 
     def newton(self):
         """(drho, dphi), (n_cells,) each."""
+        return self._coupled() if self.step.free_energy.diffuses else self._one_after_the_other()
+
+    def _coupled(self):
         step, mesh, layout, tau = self.step, self.step.mesh, self.step._layout, self.tau
         D = 1 / (mesh.volume * step._curvature(self.rho))
-        rates = Rates(layout, self.a, self.b)
-        B = layout.matrix(rates, tau, transposed=True)
+        B = layout.matrix(self._rates, tau, transposed=True)
         B.data *= np.repeat(np.sqrt(D), np.diff(B.indptr))
         L = layout.matrix(Rates(layout, self.through, self.through), tau, diagonal=np.zeros(mesh.n_cells))
-        dphi = step._solved(linalg.squared_plus(mesh.ranks, B, L), self._A(D * self.F2) - self.F1)
+        dphi = step._solver(step._methods, lambda scale: linalg.squared_plus(mesh.ranks, B, L), self._A(D * self.F2) - self.F1)
         return D * (self._transposed(dphi) - self.F2), dphi
 
-    def _A(self, y):
-        """A y: |K| y and what flows out in tau."""
-        mesh, (left, right) = self.step.mesh, self._sides(y)
+    def _one_after_the_other(self):
+        step, mesh, layout, tau = self.step, self.step.mesh, self.step._layout, self.tau
+        names = named_by_cost(mesh, self._rates, tau)
+        dphi = step._solver(names, lambda scale: layout.matrix(self._rates, tau, transposed=True), self.F2)
+        rest = -self.F1 - tau * self._out(self.through, self.through, dphi)
+        return step._other_solver(names, lambda scale: layout.matrix(self._rates, tau), rest), dphi
+
+    @property
+    def _rates(self):
+        return Rates(self.step._layout, self.a, self.b)
+
+    def _out(self, a, b, y):
+        """What fluxes a y_left - b y_right take out of each cell (n_cells,)."""
+        mesh, n, (left, right) = self.step.mesh, self.step.mesh.n_inner, self._sides(y)
         F = np.zeros(mesh.n_faces)
-        F[:mesh.n_inner] = self.a[:mesh.n_inner] * left - self.b[:mesh.n_inner] * right
-        return mesh.volume * (y + self.tau * mesh.divergence(F))
+        F[:n] = a[:n] * left - b[:n] * right
+        return mesh.volume * mesh.divergence(F)
+
+    def _A(self, y):
+        return self.step.mesh.volume * y + self.tau * self._out(self.a, self.b, y)
 
     def _transposed(self, x):
         """A^T x."""

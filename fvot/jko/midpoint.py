@@ -24,14 +24,13 @@ import numpy as np
 
 from ..errors import ConvergenceError
 from ..rates import Layout, Rates
-from .linear import Solver
+from .linear import Solver, named_by_cost
 
 LIMIT = 2.0
 PECLET = 8               # over which the weight of the mean falls
 SHRINK = 0.05            # what Newton's method leaves of a density at least, where e'(0) is infinite
 FLOOR = 1e-14            # of the mean density, where Newton's method starts there
 ITERATIONS = 25
-FORCING = 1e-4           # relative tolerance of its linear solves
 
 
 class Step(NamedTuple):
@@ -52,7 +51,7 @@ class Midpoint:
 
     def __init__(self, free_energy, tol=1e-12):
         self.free_energy, self.mesh, self.tol = free_energy, free_energy.mesh, tol
-        self._solver = Solver(self.mesh, Layout(self.mesh))
+        self._layout, self._solver = Layout(self.mesh), Solver(self.mesh)
 
     @property
     def iterations(self):
@@ -74,8 +73,7 @@ class Midpoint:
                 break
             if fluxes.size <= self.tol * mass + 1e-15 * fluxes.terms and (iteration or guess is None):
                 return Step(rho * (mass / mesh.integrate(rho)), tau * fluxes.dissipation, iteration)
-            change = self._solver(fluxes.rates(), tau, -fluxes.residual, FORCING, action=fluxes.action(tau),
-                                  scale=fluxes.scale)
+            change = self._solver(*fluxes.linearised(), -fluxes.residual, action=fluxes.action(), scale=fluxes.scale)
             rho = np.maximum(rho + change, keep * rho)
         raise ConvergenceError(f"the step of {tau:.3g}: Newton's method is left with a residual of {fluxes.size / mass:.1e} of "
                                f"the mass after {iteration + 1} iterations")
@@ -100,7 +98,7 @@ class _Fluxes:
     """
 
     def __init__(self, step, rho, old, tau, w):
-        energy, self.mesh, self.step = step.free_energy, step.mesh, step
+        energy, self.mesh, self.step, self.tau = step.free_energy, step.mesh, step, tau
         mesh, n = self.mesh, self.mesh.n_inner
         mu, slope = energy.difference(rho, old)
         mu = mu + energy.potential((rho + old) / 2)
@@ -114,12 +112,14 @@ class _Fluxes:
         self.size, self.dissipation, terms = mesh.ranks.sum(np.array([np.abs(self.residual).sum(), *sums]))
         self.terms = tau * terms
 
-    def rates(self):
-        return Rates(self.step._solver.layout, self._a, self._b)
+    def linearised(self):
+        """(names of methods, the cheapest first; the matrix as a function of the columns' scale)."""
+        layout, tau, rates = self.step._layout, self.tau, Rates(self.step._layout, self._a, self._b)
+        return named_by_cost(self.mesh, rates, tau), lambda scale: layout.matrix(rates, tau, scale=scale)
 
-    def action(self, tau):
+    def action(self):
         """What an interaction adds to the matrix, as a map; None where there is none."""
-        convolve, mesh, n = self.step.free_energy.convolve, self.mesh, self.mesh.n_inner
+        convolve, mesh, n, tau = self.step.free_energy.convolve, self.mesh, self.mesh.n_inner, self.tau
         if convolve is None:
             return None
 
