@@ -4,6 +4,8 @@ import numpy as np
 from .. import energies
 from .interaction import convolution
 
+FLOOR, STIFF = 1e-14, 100
+
 
 class FreeEnergy:
     """An energy (`energies`) on a mesh; arrays are this rank's cells. Collective.
@@ -50,6 +52,19 @@ class FreeEnergy:
         if not self.diffuses:
             return np.zeros((2, len(rho)))
         return self._local.difference(rho, old, self.mesh.center)
+
+    def start(self, mean):
+        """The density from which Newton's method can begin in an empty cell, where e' is infinite at 0; else 0.
+
+        FLOOR of the mean, or more where rho e'', the diffusivity, would be STIFF times that of the mean: in fast diffusion.
+        """
+        if not self.singular:
+            return 0.0
+        x, rho = self.mesh.center[:, :1], mean * np.append(np.geomspace(FLOOR, 1, 57), 1.0)
+        with self.mesh.ranks.together():
+            x = np.repeat(x, len(rho), axis=1) if x.shape[1] else np.zeros((self.mesh.dim, len(rho)))
+            diffusivity = rho * self._local.curvature(rho, x)
+        return self.mesh.ranks.max(rho[np.argmax(diffusivity <= STIFF * diffusivity[-1])])
 
     def _of(self, method, rho):
         return np.zeros(len(rho)) + getattr(self._local, method)(rho, self.mesh.center)

@@ -4,8 +4,8 @@ Cartesian meshes: W_KL is the mean of W over the cell at the offset of K from L,
 Fourier transforms, padded with zeros along axes with walls; along periodic axes offsets are the shortest ones. Each rank does
 the whole transform, of n log n operations.
 
-Other meshes: W_KL = W(x_K - x_L), and for K = L the mean of W over the cube of the cell's volume: a dense matrix, whose rows are
-dealt to the ranks, of n^2 operations. W may be singular at 0 if it is integrable there: it is never taken at 0.
+Other meshes: W_KL = W(x_K - x_L), and for K = L the mean of W over the cube of the cell's volume: a dense matrix, whose rows
+are dealt to the ranks, of n^2 operations. W may be singular at 0 if it is integrable there: it is never taken at 0.
 """
 from itertools import product
 
@@ -17,7 +17,6 @@ from ..errors import InputError
 LARGEST = 20_000         # cells of a mesh that is not Cartesian: a matrix of 3.2 GB on all ranks together
 NEAR = 2                 # offsets, in cells, that are averaged with NEAR_POINTS along each axis; farther ones with 2
 NEAR_POINTS = 12
-SHELLS = 48              # halvings of a volume towards its centre, where W may be singular
 
 
 def convolution(mesh, W):
@@ -87,19 +86,22 @@ def _mean(W, centre, spacing, n):
     return means
 
 
-def mean_at_zero(W, edges):
+def mean_at_zero(W, edges, n=6, halvings=48):
     """The means (k,) of W over k boxes round 0 with the given edges (dim, k).
 
-    Each box is halved again and again; what lies between a box and its half is cut in 4^dim - 2^dim boxes.
+    Each box is halved again and again, its volume *halvings* times in all; what lies between a box and its half is cut in
+    4^dim - 2^dim boxes, with n Gauss points along each axis.
     """
     dim, means = len(edges), np.zeros(edges.shape[1])
-    shells = SHELLS // dim
-    corners = [c for c in product((-0.375, -0.125, 0.125, 0.375), repeat=dim) if np.abs(c).max() > 0.25]
-    for x, weight in _gauss(4, dim):
-        for corner in corners:
-            for level in range(shells):
-                means += weight * 0.5**(dim * level) * W(0.5**level * (np.array(corner) + x / 4)[:, None] * edges, 0.0)
-    return means / 4**dim / (1 - 0.5**(dim * shells))
+    corners = [np.array(c) for c in product((-0.375, -0.125, 0.125, 0.375), repeat=dim) if np.abs(c).max() > 0.25]
+    shells = 0.5**np.arange(halvings // dim)
+    offset = np.stack([corner + x / 4 for corner in corners for x, _ in _gauss(n, dim)], axis=1)
+    weight = np.tile([w for _, w in _gauss(n, dim)], len(corners)) / 4**dim
+    points = (offset[:, :, None] * shells).reshape(dim, -1)
+    weight = (weight[:, None] * shells**dim).ravel()
+    for k in range(len(means)):
+        means[k] = W(points * edges[:, [k]], 0.0) @ weight
+    return means / weight.sum()
 
 
 def _gauss(n, dim):
@@ -127,7 +129,7 @@ class _Dense:
                 offset[:, cell] = 1.0          # not 0: the mean below takes its place
                 self._matrix[row] = W(offset, 0.0)
             edges = np.broadcast_to(mesh.volume**(1 / mesh.dim), (mesh.dim, mesh.n_cells))
-            self._matrix[np.arange(mesh.n_cells), own] = mean_at_zero(W, edges)
+            self._matrix[np.arange(mesh.n_cells), own] = mean_at_zero(W, edges, n=2, halvings=24)
 
     def __call__(self, rho):
         return self._matrix @ self.mesh.gather(self.mesh.volume * rho)

@@ -58,8 +58,11 @@ class Linearised:
     def __call__(self, old, tau):
         """The `Step` of length tau. Raises `ConvergenceError`."""
         mesh, mass = self.mesh, self.mesh.integrate(old)
-        floor = FLOOR * mass / mesh.integrate(1.0)
-        rho, phi = np.maximum(old, floor), np.zeros(mesh.n_cells)
+        if mass == 0:
+            return Step(old, 0.0, 0)
+        mean = mass / mesh.integrate(1.0)
+        floor = FLOOR * mean
+        rho, phi = np.maximum(old, max(floor, self.free_energy.start(mean))), np.zeros(mesh.n_cells)
         self._solver.begin()
         self._other_solver.begin()
         for iteration in range(ITERATIONS):

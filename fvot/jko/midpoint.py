@@ -29,7 +29,6 @@ from .linear import Solver, named_by_cost
 LIMIT = 2.0
 PECLET = 8               # over which the weight of the mean falls
 SHRINK = 0.05            # what Newton's method leaves of a density at least, where e'(0) is infinite
-FLOOR = 1e-14            # of the mean density, where Newton's method starts there
 ITERATIONS = 25
 
 
@@ -62,9 +61,10 @@ class Midpoint:
         """The `Step` of length tau; guess (n_cells,): where Newton's method starts. Raises `ConvergenceError`."""
         mesh, rho = self.mesh, np.array(old if guess is None else np.maximum(guess, SHRINK * old))
         mass = mesh.integrate(old)
+        if mass == 0:
+            return Step(rho, 0.0, 0)
         keep = SHRINK if self.free_energy.singular else 0.0
-        if keep:
-            rho = np.maximum(rho, FLOOR * mass / mesh.integrate(1.0))
+        rho = np.maximum(rho, self.free_energy.start(mass / mesh.integrate(1.0)))
         self._solver.begin()
         w = self._weights(old)
         for iteration in range(ITERATIONS):

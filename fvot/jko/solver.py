@@ -14,7 +14,8 @@ from .free_energy import FreeEnergy
 from .linearised import Linearised
 from .midpoint import Midpoint
 
-HALVINGS = 40            # of a step, before the run gives up
+HALVINGS = 40            # of the time between two recorded ones, before the run gives up
+FAILURES = 50            # of Newton's method between two recorded times, before it gives up, too
 FIRST = 1e-3             # length of the first step, of the whole run, where steps are chosen
 GROWTH = 2.0             # of a step by the next one
 
@@ -108,16 +109,17 @@ class _Run:
         if tau is not None:
             tau = (end - begin) / math.ceil((end - begin) / tau * (1 - 1e-12))
             self.wish = tau
-        failure = None
+        failure, failures = None, 0
         while self.now < end:
             left = end - self.now
             step = left if left <= self.wish * (1 + 1e-9) else left / 2 if left < 2 * self.wish and tau is None else self.wish
-            if step <= (end - begin) * 0.5**HALVINGS:
-                raise ConvergenceError(f"steps get too short at t = {self.now:.6g}: {failure or 'the error in time is too large'}")
+            if step <= (end - begin) * 0.5**HALVINGS or failures > FAILURES:
+                raise ConvergenceError(f"steps get too short at t = {self.now:.6g}: "
+                                       f"{failure or f'give a larger tol than {self.equation.tol:.3g}, or steps with tau='}")
             try:
                 made = self.equation._step(self.rho, step)
             except ConvergenceError as error:
-                self.wish, failure = step / 4, error
+                self.wish, failure, failures = step / 4, error, failures + 1
                 continue
             wanted = step * GROWTH if tau is not None else self._judged(made, step)
             if wanted is None:
