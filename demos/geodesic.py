@@ -28,6 +28,8 @@ def main(mesh=str(MESH), start=WEST, target=EAST, refine=0, n_steps=32, tol=1e-2
     out: folder for what is written.
     """
     mesh = fvot.Mesh.read(mesh)
+    if mesh.dim != 2 or refine < 0:
+        raise fvot.InputError(f"this wants a mesh in the plane and refine >= 0, not {mesh.dim} dimensions and {refine}")
     for _ in range(refine):
         mesh = mesh.refine()
     rho0, rho1 = blobs(mesh, start, "start"), blobs(mesh, target, "target")
@@ -61,7 +63,7 @@ def over_land(mesh, start, target):
 
 def report(path, crow):
     """Print what the path costs, and what shows that it is a path, and the shortest."""
-    mesh, inner = path.mesh, path.speed[1:-1]                                        # the first and last step are half as long
+    mesh, inner = path.mesh, path.speed[1:-1] if len(path.speed) > 2 else path.speed    # the ends' steps are half as long
     straight = np.linalg.norm(mesh.integrate((path.rho[-1] - path.rho[0]) * mesh.center))
     fvot.say(f"{mesh.n_cells_global} cells, {len(path.node_t) - 1} steps, {path.iterations} iterations on "
              f"{mesh.ranks.size} ranks\n"

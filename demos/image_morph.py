@@ -47,7 +47,7 @@ def main(first="", second="", /, size=128, n_steps=32, tol=1e-2, max_iter=1000, 
 def report(path):
     """Print what the path costs, and what shows that it is one."""
     mesh = path.mesh
-    inner = path.speed[1:-1]                                  # the first and last step are half as long
+    inner = path.speed[1:-1] if len(path.speed) > 2 else path.speed       # the ends' steps are half as long
     fvot.say(f"{mesh.n_cells_global} cells, {len(path.node_t) - 1} steps, {path.iterations} iterations on "
              f"{mesh.ranks.size} ranks\n"
              f"W2^2       between {path.lower_bound:.6f} and {path.cost:.6f}, a gap of {path.gap:.1e}; "
@@ -92,7 +92,9 @@ def opened(name):
     """A Pillow image."""
     from PIL import Image
     try:
-        return Image.open(name)
+        image = Image.open(name)
+        image.load()
+        return image
     except OSError as error:
         raise fvot.InputError(f"{name} cannot be read as an image: {error}") from error
 

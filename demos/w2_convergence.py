@@ -85,6 +85,8 @@ def main(problems=tuple(PROBLEMS), meshes=tuple(MESHES), n=16, levels=3, tol=2e-
     for name, known in [*((name, PROBLEMS) for name in problems), *((name, MESHES) for name in meshes)]:
         if name not in known:
             raise fvot.InputError(f"{name!r} is none of {', '.join(known)}")
+    if levels < 1:
+        raise fvot.InputError(f"levels must be 1 or more, not {levels}")
     made = {kind: [MESHES[kind](n * 2**level) for level in range(levels)] for kind in meshes}
     table = {}
     for problem in problems:

@@ -16,5 +16,6 @@ from .result import Result
 from .run import run
 
 __all__ = ["JKO", "BenamouBrenier", "ContinuityEquation", "ConvergenceError", "Energy", "Entropy", "FokkerPlanck", "Geodesic",
-           "InputError", "Interaction", "Mesh", "MeshError", "Potential", "Power", "Result", "cell_mean", "central", "dirichlet",
-           "inflow", "info", "muscl", "outflow", "potential_flow", "run", "say", "scharfetter_gummel", "square_root", "upwind"]
+           "InputError", "Interaction", "Mesh", "MeshError", "Potential", "Power", "Result", "cell_mean", "central",
+           "dirichlet", "inflow", "info", "muscl", "outflow", "potential_flow", "run", "say", "scharfetter_gummel",
+           "square_root", "upwind"]

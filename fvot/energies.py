@@ -12,8 +12,7 @@ import numpy as np
 from scipy import special
 
 from .errors import InputError
-from .functions import function
-
+from .functions import function, is_number
 
 GAUSS = np.polynomial.legendre.leggauss(10)
 NEAR = 0.5               # relative difference of densities, up to which the mean of e' between them is integrated
@@ -21,6 +20,8 @@ NEAR = 0.5               # relative difference of densities, up to which the mea
 
 class Energy:
     """What can be added and scaled; see the module for what else an energy has."""
+
+    __array_ufunc__ = None          # an array times an energy is an error, not an array of energies
 
     @property
     def name(self):
@@ -51,7 +52,7 @@ class Energy:
             return NotImplemented
         if not (math.isfinite(factor) and factor >= 0):
             raise InputError(f"an energy times {factor}: the factor must be a finite number >= 0")
-        return Sum(tuple((factor * weight, part) for weight, part in parts_of(self)))
+        return Sum(tuple((float(factor) * weight, part) for weight, part in parts_of(self) if factor > 0))
 
     __rmul__ = __mul__
 
@@ -87,7 +88,7 @@ class Entropy(Energy):
     D: float = 1.0
 
     def __post_init__(self):
-        _check(self.D > 0, f"Entropy: D must be above 0, not {self.D!r}")
+        _check(is_number(self.D) and 0 < self.D < math.inf, f"Entropy: D must be a finite number above 0, not {self.D!r}")
 
     def value(self, rho, x):
         return self.D * special.xlogy(rho, rho)
@@ -114,7 +115,8 @@ class Power(Energy):
     m: float
 
     def __post_init__(self):
-        _check(self.m > 0 and self.m != 1, f"Power: m must be above 0, and not 1 (that is Entropy()), not {self.m!r}")
+        _check(is_number(self.m) and 0 < self.m < math.inf and self.m != 1,
+               f"Power: m must be a finite number above 0, and not 1 (that is Entropy()), not {self.m!r}")
 
     def value(self, rho, x):
         return rho**self.m / (self.m - 1)
@@ -174,6 +176,56 @@ class Interaction(Energy):
         _check(not self.kernel.depends_on_time, "Interaction: W must be a function of offsets z alone, with one parameter")
 
 
+def described(energy):
+    """What tells energies apart on different ranks: kinds, weights and numbers; not functions."""
+    if not isinstance(energy, Energy):
+        return type(energy).__name__
+    return [(weight, type(part).__name__, [getattr(part, name) for name in ("D", "m") if hasattr(part, name)])
+            for weight, part in parts_of(energy)]
+
+
+def check(energy, x, mean):
+    """`InputError` for energies of a user's own that are no convex functions of rho with the derivatives that they say.
+
+    x (dim, n) : points to look at; mean : a typical density
+    """
+    own = [part for _, part in parts_of(energy) if not isinstance(part, (Entropy, Power, Potential, Interaction))]
+    rho = mean * np.geomspace(1e-3, 1e3, 25)
+    points = x[:, np.linspace(0, x.shape[1] - 1, len(rho)).astype(int)] if x.shape[1] else None
+    for part in own if points is not None else []:
+        value, derivative, curvature = (_called(part, name, rho, points) for name in ("value", "derivative", "curvature"))
+        for of, its, slope in (("value", "derivative", derivative), ("derivative", "curvature", curvature)):
+            up, down = (_called(part, of, rho * factor, points) for factor in (1 + 1e-4, 1 - 1e-4))
+            measured = (up - down) / (2e-4 * rho)
+            rounding = 1e-7 * (np.abs(up) + np.abs(down)) / rho
+            wrong = np.abs(measured - slope) > 1e-3 * (np.abs(slope) + np.abs(measured)) + rounding
+            if wrong.any():
+                i = int(wrong.argmax())
+                raise InputError(f"{part.name}.{its} is {slope[i]:.6g} at rho = {rho[i]:.3g}, but {part.name}.{of} rises there "
+                                 f"by {measured[i]:.6g} for each unit of rho")
+        if (curvature < -1e-9 * np.abs(derivative) / rho).any():
+            i = int((curvature * rho).argmin())
+            raise InputError(f"{part.name}.curvature is {curvature[i]:.6g} at rho = {rho[i]:.3g}: an energy must be convex in "
+                             "rho")
+
+
+def _called(part, name, rho, x):
+    """What a method of a user's own energy returns (n,), checked."""
+    given = rho.copy()
+    try:
+        values = np.asarray(getattr(part, name)(given, x), float) + np.zeros(len(rho))
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{part.name}.{name}(rho, x) must return an array of the shape of rho: {error}") from error
+    if values.shape != rho.shape or not np.isfinite(values).all():
+        raise InputError(f"{part.name}.{name}(rho, x) must return finite numbers of shape {rho.shape} for rho > 0, not "
+                         f"{values!r:.60}")
+    if (given != rho).any():
+        raise InputError(f"{part.name}.{name} changes its argument rho: it must leave it as it is")
+    return values
+
+
 def separated(energy, x):
     """(V, others, pairs): the potentials in an energy as values (n,) at points x (dim, n), the `Sum` of all other local ones,
     and the interactions, as pairs (weight, energy).
@@ -194,8 +246,9 @@ def _difference_of_entropies(rho, old, D, found):
         if not abs(z) < 1e200:              # old is 0, or nearly so
             found[0, i], found[1, i] = D * math.log(rho[i]), D / rho[i]
             continue
-        log, slope = math.log1p(z), 0.0
-        mean = (1 + z) * log / z if z != 0 else 1.0
+        ratio, slope = rho[i] / old[i], 0.0
+        log = math.log1p(z) if abs(z) < 0.5 else math.log(ratio)
+        mean = ratio * log / z if z != 0 else 1.0
         if abs(z) < 1e-2:
             for k in range(9, 1, -1):       # (z - log1p(z)) / z^2 = 1/2 - z/3 + z^2/4 - ...
                 slope = 1 / k - z * slope

@@ -3,10 +3,7 @@ import math
 
 import numpy as np
 
-
-def is_number(x):
-    """Whether x is one real number (True and False are none)."""
-    return isinstance(x, (int, float, np.number)) and not isinstance(x, bool)
+from .functions import is_number
 
 
 def check_times(ranks, t):

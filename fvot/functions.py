@@ -7,6 +7,11 @@ import numpy as np
 from .errors import InputError
 
 
+def is_number(x):
+    """Whether x is one real number (True and False are none)."""
+    return isinstance(x, (int, float, np.number)) and not isinstance(x, bool)
+
+
 @dataclass(frozen=True)
 class Function:
     """A scalar (shape ()) or vector (shape (dim,)) function of place and time, checked at every call."""

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from numbers import Real
-from pathlib import Path
 
 import numpy as np
 
@@ -74,10 +73,10 @@ class Picture:
     """What stays the same from one time to the next: the domain, the colours, the layout. Made on every rank."""
 
     def __init__(self, result, path, suffix, time, field, clim, cmap, arrows, width):
-        mesh, self.result, self.field, self.path = result.mesh, result, field, Path(path)
+        mesh, self.result, self.field, self.path = result.mesh, result, field, vtk.path_of(result.mesh.ranks, path, suffix)
         self.arrows, self.width = arrows, width
         with mesh.ranks.together():
-            self._check(suffix)
+            self._check()
             self.times = _chosen(time, len(result.t), mesh.dim)
             self.clock = _clock(result.t)
         low = mesh.ranks.min(min(self._own(i).min(initial=np.inf) for i in self.times))
@@ -96,9 +95,7 @@ class Picture:
         if isinstance(self.scene, Scene):
             self.scene.close()
 
-    def _check(self, suffix):
-        if self.path.suffix != suffix:
-            raise InputError(f"this picture is written to a {suffix} file, not to {str(self.path)!r}")
+    def _check(self):
         if self.field not in ("density", "speed"):
             raise InputError(f"field must be 'density' or 'speed', not {self.field!r}")
         if not isinstance(self.width, (int, np.integer)) or not 50 <= self.width <= 20000:

@@ -26,6 +26,13 @@ def write_series(path, mesh, t, fields):
         series.add(time, {name: values[i] for name, values in fields.items()})
 
 
+def path_of(ranks, path, suffix):
+    """The `Path` of a file to be written; `InputError` on every rank unless it has that suffix."""
+    ok = isinstance(path, (str, os.PathLike)) and "\0" not in str(path) and Path(path).suffix == suffix
+    ranks.check(ok, f"this is written to a {suffix} file, not to {path!r:.80}")
+    return Path(path)
+
+
 class Series:
     """A series under way: ``Series("out/x.pvd", mesh)``, then ``.add(t, {"density": rho})`` for each time. Collective.
 
@@ -35,9 +42,8 @@ class Series:
     """
 
     def __init__(self, path, mesh):
-        self.path, self.mesh, self.entries = Path(path), mesh, []
+        self.path, self.mesh, self.entries = path_of(mesh.ranks, path, ".pvd"), mesh, []
         self.folder = self.path.with_suffix("")
-        mesh.ranks.check(self.path.suffix == ".pvd", f"a series is written to a .pvd file, not to {str(path)!r}")
         mesh.ranks.on_root(self._begin)
         with mesh.ranks.together():
             self.own = grid(mesh.points, mesh.kind, mesh.start, mesh.corners)

@@ -145,7 +145,7 @@ def test_first_order_errors_on_finer_squares(n):
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["squares", "triangles"])
 def test_second_order(kind):
-    make = {"squares": lambda n: Mesh.rectangle((0, 0), (1, 1), (n, n)), "triangles": lambda n: Mesh.triangles((0, 0), (1, 1), n)}
+    make = {"squares": lambda n: Mesh.rectangle((0, 0), (1, 1), (n, n)), "triangles": lambda n: Mesh.triangles(0, 1, n)}
     last = [errors(make[kind](n), level(n), 2)[-1] for n in (10, 20, 40)]
     assert np.log2(last[0] / last[1]) > 1.9 and np.log2(last[1] / last[2]) > 1.9
     if kind == "squares":
@@ -196,12 +196,12 @@ def test_the_porous_medium_at_128():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("make", [lambda: Mesh.interval(-6, 6, 120), lambda: Mesh.rectangle((-5, -5), (5, 5), (50, 50)),
-                                  lambda: Mesh.voronoi((-5, -5), (5, 5), 2000), lambda: Mesh.box((-4, -4, -4), (4, 4, 4), (20,) * 3)],
-                         ids=["interval", "squares", "polygons", "boxes"])
+@pytest.mark.parametrize("name, allowed", [("interval", 0.03), ("squares", 0.03), ("polygons", 0.03), ("boxes", 0.05)])
 @pytest.mark.parametrize("confined", [False, True], ids=["heat", "Ornstein-Uhlenbeck"])
-def test_gaussians(make, confined):
-    mesh, t = make(), 0.4
+def test_gaussians(name, allowed, confined):
+    mesh = {"interval": lambda: Mesh.interval(-6, 6, 120), "squares": lambda: Mesh.rectangle((-5, -5), (5, 5), (50, 50)),
+            "polygons": lambda: Mesh.voronoi((-5, -5), (5, 5), 2000), "boxes": lambda: Mesh.box(-4, 4, (20,) * 3)}[name]()
+    t = 0.4
     V = Potential(lambda x: (x**2).sum(axis=0) / 2) if confined else Potential(0.0)
     variance = 1 - 0.7 * np.exp(-2 * t) if confined else 0.3 + 2 * t
 
@@ -209,8 +209,8 @@ def test_gaussians(make, confined):
         rho = np.exp(-(mesh.center**2).sum(axis=0) / (2 * variance))
         return rho / mesh.integrate(rho)
     result = JKO(mesh, Entropy() + V).solve(gaussian(0.3), t, tau=0.05)
-    assert mesh.integrate(np.abs(result.rho[-1] - gaussian(variance))) < (0.05 if mesh.dim == 3 else 0.03)
-    assert mesh.integrate(result.rho[-1] * (mesh.center**2).sum(axis=0)) == pytest.approx(mesh.dim * variance, rel=0.05 if mesh.dim == 3 else 0.03)
+    assert mesh.integrate(np.abs(result.rho[-1] - gaussian(variance))) < allowed
+    assert mesh.integrate(result.rho[-1] * (mesh.center**2).sum(axis=0)) == pytest.approx(mesh.dim * variance, rel=allowed)
 
 
 @ORDERS
@@ -329,8 +329,8 @@ PAIRS = np.array([(a, b * a) for a in (1e-30, 1e-3, 1.0, 50.0) for b in
                   (1e-8, 0.3, 0.6, 1 - 1e-2, 1 - 1e-5, 1 - 1e-9, 1, 1 + 1e-12, 1 + 1e-7, 1.02, 1.4, 3.0, 1e6)]).T
 
 
-@pytest.mark.parametrize("energy", [Entropy(0.7), Power(2), Power(3), Power(0.5), Power(2.5), Square(), Power(3) + 2 * Entropy()],
-                         ids=str)
+@pytest.mark.parametrize("energy", [Entropy(0.7), Power(2), Power(3), Power(0.5), Power(2.5), Square(),
+                                    Power(3) + 2 * Entropy()], ids=str)
 def test_differences_do_not_cancel(energy):
     """Against 60 digits."""
     getcontext().prec = 60
@@ -347,7 +347,8 @@ def test_differences_do_not_cancel(energy):
 def digits(energy, r):
     """(e, e', e'') at the density r, a `Decimal`."""
     if isinstance(energy, fvot.energies.Sum):
-        return [sum(Decimal(weight) * value[k] for weight, value in [(w, digits(p, r)) for w, p in energy.parts]) for k in range(3)]
+        parts = [[Decimal(weight) * value for value in digits(part, r)] for weight, part in energy.parts]
+        return [sum(values) for values in zip(*parts, strict=True)]
     if isinstance(energy, Entropy):
         return [Decimal(energy.D) * value for value in (r * r.ln(), r.ln() + 1, 1 / r)]
     m = Decimal(getattr(energy, "m", 2))
@@ -410,7 +411,7 @@ def test_a_failure_says_what_to_do():
     mesh = Mesh.rectangle((0, 0), (1, 1), (4, 4))
 
     class Wrong(Square):
-        def curvature(self, rho, x):
-            return -1e6 + 0 * rho
+        def difference(self, rho, old, x):
+            return rho - old, -1e6 + 0 * rho
     with pytest.raises(ConvergenceError, match="step"):
         JKO(mesh, Wrong()).solve(indicator(mesh), 1.0, tau=0.5)

@@ -4,7 +4,7 @@ import pytest
 from meshes import MESHES
 from numpy.testing import assert_allclose
 
-from fvot import BenamouBrenier, ConvergenceError, Entropy, InputError, Mesh, Potential, Power
+from fvot import BenamouBrenier, ConvergenceError, Energy, Entropy, InputError, Mesh, Potential, Power
 from fvot.benamou_brenier.operators import Discretisation, node_weights
 from fvot.benamou_brenier.terminal import Terminal
 
@@ -173,3 +173,76 @@ def test_what_the_solver_refuses():
         BenamouBrenier(mesh).solve(rho)
     with pytest.raises(InputError, match="finite"):
         BenamouBrenier(mesh, terminal=Potential(lambda x: np.where(x[0] > 0.9, np.nan, x[0])))
+
+
+class Square(Energy):
+    """rho^2; what is given takes the place of a method."""
+
+    def __init__(self, **methods):
+        self.methods = methods
+
+    def value(self, rho, x):
+        return self.methods.get("value", lambda r: r**2)(rho)
+
+    def derivative(self, rho, x):
+        return self.methods.get("derivative", lambda r: 2 * r)(rho)
+
+    def curvature(self, rho, x):
+        return self.methods.get("curvature", lambda r: 2 + 0 * r)(rho)
+
+
+@pytest.mark.parametrize("methods, words", [
+    (dict(derivative=lambda r: 3 * r), "rises there"), (dict(curvature=lambda r: -2 + 0 * r), "rises there"),
+    (dict(value=lambda r: -r**2, derivative=lambda r: -2 * r, curvature=lambda r: -2 + 0 * r), "convex"),
+    (dict(value=lambda r: np.ones(3)), "must return"), (dict(value=lambda r: None), "must return"),
+    (dict(derivative=lambda r: np.multiply(r, 2, out=r)), "changes its argument"), (dict(value=lambda r: 1 / 0), "must return")])
+def test_an_energy_that_is_none_is_refused(methods, words):
+    with pytest.raises(InputError, match=words):
+        BenamouBrenier(Mesh.triangles((0, 0), (1, 1), 4), terminal=Square(**methods))
+
+
+def test_an_energy_that_fails_on_one_rank_fails_on_all(ranks):
+    def late(r):
+        if ranks.rank == ranks.size - 1 and len(r) != 25:
+            raise ZeroDivisionError("too late")
+        return r**2
+    mesh = Mesh.triangles((0, 0), (1, 1), 6)
+    with pytest.raises((ZeroDivisionError, RuntimeError), match="too late"):
+        BenamouBrenier(mesh, 4, terminal=Square(value=late)).solve(mesh.density(lambda x: 1 + x[0]))
+
+
+def test_energies_that_differ_between_ranks_are_refused(ranks):
+    mesh = Mesh.triangles((0, 0), (1, 1), 6)
+    if ranks.size > 1:
+        for energy in Entropy(1 + ranks.rank), Power(2 + ranks.rank), (1 + ranks.rank) * Entropy():
+            with pytest.raises(InputError, match="same on every rank"):
+                BenamouBrenier(mesh, terminal=energy)
+
+
+def test_energies_without_force_move_nothing():
+    mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
+    rho = mesh.density(lambda x: 1 + x[0])
+    for energy in 0 * Entropy(), Potential(3.0):
+        path = BenamouBrenier(mesh, 4, terminal=energy).solve(rho)
+        assert_allclose(path.rho[-1], rho)
+        assert path.lower_bound == path.cost == 2 * path.energy
+
+
+def test_fast_diffusion_into_the_vacuum():
+    mesh = Mesh.rectangle((0, 0), (1, 1), (16, 16))
+    rho = mesh.density(lambda x: np.exp(-50 * ((x - 0.3)**2).sum(axis=0)))
+    for energy in 0.02 * Power(0.5), 0.02 * Power(0.3):
+        assert solved(BenamouBrenier(mesh, 8, tol=1e-2, terminal=energy), rho).gap <= 1e-2
+    with pytest.raises(InputError, match="must be finite"):
+        BenamouBrenier(mesh, 8, terminal=Power(500)).solve(rho)
+
+
+def test_a_piece_of_the_mesh_without_mass():
+    corners = np.array([[0, 1, 1, 0, 3, 4, 4, 3], [0, 0, 1, 1, 0, 0, 1, 1.0]])
+    mesh = Mesh.from_cells(corners, [("quad", np.arange(8).reshape(2, 4))]).refine().refine()
+    rho0 = mesh.density(lambda x: np.where(x[0] < 2, 1 + x[0], 0))
+    rho1 = mesh.density(lambda x: np.where(x[0] < 2, 2 - x[0], 0))
+    path = BenamouBrenier(mesh, 8, tol=1e-2).solve(rho0, rho1)
+    assert 0.013 < path.lower_bound <= path.cost < 0.016 and path.gap <= 1e-2
+    with pytest.raises(InputError, match="has no mass"):
+        BenamouBrenier(mesh, 8, terminal=Entropy()).solve(rho0)

@@ -49,7 +49,8 @@ class Reached(NamedTuple):
 
 def iterations_to(gap, n_iterations, before, rate=RATE[0]):
     """Iterations that should bring the gap to *gap*, where n_iterations have brought it to *before*."""
-    return math.ceil(SPARE * n_iterations * (min(max(before, 0.0), 1.0) / gap)**(1 / rate))
+    before = min(max(before, 0.0), 1.0) if math.isfinite(before) else 1.0
+    return math.ceil(SPARE * n_iterations * (before / gap)**(1 / rate))
 
 
 class Cascade:

@@ -200,7 +200,8 @@ class BestFlux:
             flux[:, part] = F = self._trees.conserve(self._solve(mobility, loss, tau[part]), mobility, loss / tau[part],
                                                      self._divergence)
             left = max(left, np.abs(self._divergence @ F * tau[part] - loss).max(initial=0))
-            mine = mesh.distance[:mesh.n_inner, None]**2 * F**2 / mobility * tau[part]
+            with np.errstate(divide="ignore", invalid="ignore"):      # a piece of the mesh may have no mass at all
+                mine = np.where(F == 0, 0.0, mesh.distance[:mesh.n_inner, None]**2 * F**2 / mobility * tau[part])
             cost += mine[mesh.face_owned[:mesh.n_inner]].sum()
         return Upper(mesh.ranks.sum(cost), rho, flux, mesh.ranks.max(left) / mesh.integrate(rho0), eps, rho1)
 

@@ -58,15 +58,16 @@ class Geodesic(Shown):
                    iterations, upper.energy, upper.scale, problem)
 
     @classmethod
-    def at_rest(cls, problem, rho):
-        """The path that stays at rho (n_cells,)."""
+    def at_rest(cls, problem, rho, energy=0.0):
+        """The path that stays at rho (n_cells,), which has that energy at the end."""
         N, mesh = problem.n_steps, problem.mesh
         t = np.concatenate([[0], (np.arange(N) + 0.5) / N, [1]])
         return cls(mesh, t, np.repeat(rho[None], N + 2, axis=0), np.arange(N + 1) / N, np.zeros((N + 1, mesh.n_cells)),
-                   np.zeros((N + 1, mesh.n_faces)), 0.0, 0.0, 0, 0.0, 0.0, problem)
+                   np.zeros((N + 1, mesh.n_faces)), 2 * energy, 2 * energy, 0, energy, 0.0, problem)
 
     def __repr__(self):
-        return (f"<fvot.Geodesic: {self.lower_bound:.6g} <= W2^2 <= {self.cost:.6g}, {len(self.node_t) - 1} steps on "
+        what = "W2^2 + 2 E" if self.energy else "W2^2"
+        return (f"<fvot.Geodesic: {self.lower_bound:.6g} <= {what} <= {self.cost:.6g}, {len(self.node_t) - 1} steps on "
                 f"{self.mesh.n_cells_global} cells>")
 
     @property

@@ -1,6 +1,7 @@
 """`BenamouBrenier`: dynamical optimal transport with a certified gap."""
 import numpy as np
 
+from .. import energies
 from ..energies import Energy
 from ..errors import ConvergenceError, InputError
 from ..evolution import is_number
@@ -25,7 +26,7 @@ class BenamouBrenier:
 
     mesh : any `Mesh`; printing the solver shows how many patches it makes of the cells, and how isotropic they are
     n_steps : steps in time
-    tol : the certified relative gap (cost - lower_bound) / cost that ends the iteration
+    tol : the certified gap (cost - lower_bound) / W2^2 of the path that ends the iteration; cost is W2^2, or W2^2 + 2 E
     max_iter : iterations on the mesh itself, coarser levels not counted
     precision : "double", or "single" for the iteration's arrays: half the memory, for gaps down to about 1e-3. Bounds
         always are in double precision
@@ -47,7 +48,7 @@ class BenamouBrenier:
         ranks.check(precision in PRECISIONS, f"precision must be 'double' or 'single', not {precision!r}")
         ranks.check(terminal is None or isinstance(terminal, Energy), "terminal must be an energy, such as fvot.Entropy() or "
                     f"0.1 * fvot.Power(2), or None, not {terminal!r:.60}")
-        ranks.check_same("the parameters of BenamouBrenier", (n_steps, tol, max_iter, precision, type(terminal)))
+        ranks.check_same("the parameters of BenamouBrenier", (n_steps, tol, max_iter, precision, energies.described(terminal)))
         self.mesh, self.n_steps, self.tol, self.max_iter = mesh, int(n_steps), float(tol), int(max_iter)
         self.precision, self.terminal = precision, terminal
         self._levels = levels(Discretisation(mesh, self.n_steps))
@@ -76,10 +77,15 @@ class BenamouBrenier:
         difference, largest = ranks.max(np.array([np.abs(rho1 - rho0).max(), rho0.max()]))
         if not free and difference <= 4 * np.finfo(float).eps * largest:
             return Geodesic.at_rest(self._levels[0].problem, rho0)
+        if free:
+            self._check_energy(rho0)
+        if free and self._terminals[0].is_flat:
+            return Geodesic.at_rest(self._levels[0].problem, rho0, self._terminals[0].of_cells(rho0))
         cascade = Cascade(self._levels, self._terminals, rho0, rho1, tol=self.tol, max_iter=self.max_iter,
                           dtype=PRECISIONS[self.precision])
         with Progress(0, self.max_iter, progress, "iteration") as bar:
             found, used = cascade.solved(bar.to)
+        self._check_order(found)
         path = Geodesic.of(self._levels[0].problem, rho0, found.lower, found.upper, used)
         if not found.gap <= self.tol:
             raise ConvergenceError(
@@ -87,6 +93,26 @@ class BenamouBrenier:
                 f"max_iter={iterations_to(self.tol, used, found.gap)} may do, or a larger tol; the path so far is in .result",
                 path)
         return path
+
+    def _check_energy(self, rho0):
+        terminal = self._terminals[0]
+        patches = terminal.problem.average(rho0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            numbers = terminal.of_cells(rho0), terminal.stiffness(patches)
+        if not np.isfinite(numbers).all():
+            raise InputError(f"the terminal energy of rho0 is {numbers[0]:.6g}, with curvature {numbers[1]:.6g}: both must be "
+                             "finite")
+
+    @staticmethod
+    def _check_order(found):
+        """What holds for every convex energy: finite bounds, the lower one below the upper one but for round-off."""
+        low, high = found.lower.cost, found.upper.cost
+        if not np.isfinite([low, high]).all():
+            raise ConvergenceError(f"the bounds {low:.6g} and {high:.6g} are no finite numbers: densities or the energy reach "
+                                   "what floating point does not")
+        if low > high + 1e-8 * (found.upper.action + abs(found.upper.energy)):
+            raise InputError(f"the lower bound {low:.6g} is above the cost {high:.6g}: the terminal energy is not convex in "
+                             "rho, infinite at 0, or its derivative is not that of its value")
 
     def _checked(self, rho0, rho1):
         """The densities as arrays; rho1 scaled to the mass of rho0, from which it differs by round-off, in each piece."""
@@ -96,12 +122,14 @@ class BenamouBrenier:
         ends = problem.average(np.stack([rho0, rho1], axis=1).astype(float))
         mass = problem.masses(ends)
         total = mass.sum(axis=0)
-        ranks.check((total > 0).all(), "rho0 and rho1 are zero everywhere: there is nothing to move" if not total.any() else
+        ranks.check((total > 0).all(), "the densities are zero everywhere: there is nothing to move" if not total.any() else
                     f"rho{int(total.argmin())} is zero everywhere, the other density has mass {total.max():.6g}")
         worst = int(np.abs(mass[:, 1] - mass[:, 0]).argmax())
         far = np.abs(total[1] - total[0]) > 1e-11 * total[0]
         ranks.check(not far, f"rho0 has mass {total[0]:.12g}, rho1 has {total[1]:.12g}: they must be equal. mesh.density makes "
                     "densities of mass 1; rho1 * mesh.integrate(rho0) / mesh.integrate(rho1) has the mass of rho0")
+        ranks.check(self.terminal is None or mass.min() > 0, "one of the pieces of the mesh, which do not touch, has no mass: "
+                    "with a terminal energy each must have some; leave it out of the mesh")
         apart = np.abs(mass[worst, 1] - mass[worst, 0]) > 1e-11 * total[0]
         ranks.check(not apart, f"the mesh has {len(mass)} pieces that do not touch, and one of them has mass "
                     f"{mass[worst, 0]:.6g} of rho0 and {mass[worst, 1]:.6g} of rho1: nothing can move between them, so both "

@@ -29,29 +29,44 @@ class Terminal:
     def __init__(self, problem, energy):
         self.problem, self.energy = problem, energy
         mesh = problem.mesh
-        self.x = problem.average(mesh.centroid.T).T
+        self.x, self.measure = problem.average(mesh.centroid.T).T, mesh.integrate(1.0)
         with mesh.ranks.together():
             self.V, self.curved, pairs = energies.separated(energy, self.x)
+            energies.check(energy, self.x, 1 / self.measure)
             if pairs:
                 raise InputError("terminal: an Interaction is not convex in rho; steps with interactions are JKO's")
 
+    @property
+    def is_flat(self):
+        """Whether the energy is the same for all densities of the same mass."""
+        ranks = self.problem.mesh.ranks
+        return not self.curved.parts and ranks.max(self.V.max(initial=-np.inf)) == ranks.min(self.V.min(initial=np.inf))
+
+    def of_cells(self, rho):
+        """E(rho) of a density (n_cells,)."""
+        return self.value(self.problem.average(rho))[0]
+
     def value(self, rho):
         """E(rho), and the size of the terms that it adds up."""
-        potential, others, slope = self.V * rho, self._of("value", rho), rho * self._of("derivative", np.maximum(rho, TINY))
+        with self.problem.mesh.ranks.together():
+            potential, others, slope = self.V * rho, self._of("value", rho), rho * self._of("derivative", np.maximum(rho, TINY))
         terms = np.stack([potential + others, np.abs(potential) + np.abs(others) + np.abs(slope)])
         return self.problem.mesh.ranks.sum((self.problem.volume * terms).sum(axis=1))
 
     def derivative(self, rho):
         """e'(rho) (n_patches,)."""
-        return self.V + self._of("derivative", rho)
+        with self.problem.mesh.ranks.together():
+            return self.V + self._of("derivative", rho)
 
     def _of(self, method, rho):
         return np.zeros(len(rho)) + getattr(self.curved, method)(rho, self.x)
 
     def stiffness(self, rho):
         """int rho^2 e''(rho) / int rho, what e' changes by when rho changes by its own size, where mass is."""
-        curvature = rho * np.where(rho > 0, rho * self._of("curvature", np.maximum(rho, TINY)), 0)
-        return self.problem.mesh.ranks.sum((self.problem.volume * curvature).sum()) / self.problem.masses(rho[:, None]).sum()
+        ranks, mass = self.problem.mesh.ranks, self.problem.masses(rho[:, None]).sum()
+        with ranks.together():
+            curvature = rho * rho * self._of("curvature", np.maximum(rho, FLOOR * mass / self.measure))
+        return ranks.sum((self.problem.volume * curvature).sum()) / mass
 
     def metric(self, rho, theta):
         """theta_e^2, from a first idea of the density at the end and the theta of the iteration."""
@@ -66,7 +81,7 @@ class Terminal:
         rho = np.ones(len(p)) if guess is None else np.clip(guess, TINY, HUGE)
         low, high = np.full((2, len(p)), [[TINY], [HUGE]])
         last = np.full(len(p), np.inf)
-        with np.errstate(all="ignore"):
+        with self.problem.mesh.ranks.together(), np.errstate(all="ignore"):
             none, all_ = self._of("derivative", low) >= p, k * HUGE + self._of("derivative", high) < p
             for _ in range(STEPS):
                 error, slope = k * rho + self._of("derivative", rho) - p, k + self._of("curvature", rho)
@@ -93,9 +108,10 @@ class Terminal:
         for _ in range(STEPS):
             found, rho = self._mass(-phi - c[problem.component], rho)
             low, high = np.where(found > mass, c, low), np.where(found > mass, high, c)
-            with np.errstate(all="ignore"):
+            with ranks.together(), np.errstate(all="ignore"):
                 inverse = np.where(rho > 0, 1 / self._of("curvature", np.clip(rho, TINY, HUGE)), 0)
-                slope = problem.masses(inverse[:, None])[:, 0]
+            slope = problem.masses(inverse[:, None])[:, 0]
+            with np.errstate(all="ignore"):
                 new = np.where(np.isfinite(slope), c + np.log(found / mass) * found / slope, np.nan)
             middle = np.where(np.isinf(low), high - spread, np.where(np.isinf(high), low + spread, (low + high) / 2))
             done = np.abs(new - c) <= CLOSE * np.abs(c)
@@ -114,7 +130,7 @@ class Terminal:
     def conjugate(self, p):
         """E*(p), for p (n_patches,)."""
         rho = self.density(p)
-        with np.errstate(all="ignore"):
+        with self.problem.mesh.ranks.together(), np.errstate(all="ignore"):
             own = np.where(rho > 0, (p - self.V) * rho - self._of("value", rho), -self._of("value", np.zeros(len(p))))
         own[np.isinf(rho)] = np.inf
         return self.problem.mesh.ranks.sum((self.problem.volume * own).sum())

@@ -19,6 +19,7 @@ class FreeEnergy:
         self.mesh, self._parts = mesh, energies.parts_of(energy)
         with mesh.ranks.together():
             potential, local, pairs = energies.separated(energy, mesh.center)
+            energies.check(energy, mesh.center, 1.0)
         self._V, self._local, self.diffuses = potential, local, bool(local.parts)
         self.convolve = _sum([(weight, convolution(mesh, pair.kernel)) for weight, pair in pairs])
         self.singular = self.diffuses and not np.isfinite(self.difference(*np.zeros((2, mesh.n_cells)))[1]).all()
@@ -29,7 +30,9 @@ class FreeEnergy:
         for weight, part in self._parts:
             if isinstance(part, energies.Interaction):
                 continue
-            value = weight * mesh.integrate(part.value(rho, mesh.center))
+            with mesh.ranks.together():
+                value = part.value(rho, mesh.center)
+            value = weight * mesh.integrate(value)
             found[part.name] = found.get(part.name, 0.0) + value
         if self.convolve is not None:
             found[energies.Interaction.name] = mesh.integrate(self.convolve(rho) * rho) / 2
@@ -51,7 +54,8 @@ class FreeEnergy:
         """((e(rho) - e(old)) / (rho - old), its derivative in rho), (n_cells,) each."""
         if not self.diffuses:
             return np.zeros((2, len(rho)))
-        return self._local.difference(rho, old, self.mesh.center)
+        with self.mesh.ranks.together(), np.errstate(divide="ignore", invalid="ignore"):
+            return self._local.difference(rho, old, self.mesh.center)
 
     def start(self, mean):
         """The density from which Newton's method can begin in an empty cell, where e' is infinite at 0; else 0.
@@ -67,7 +71,8 @@ class FreeEnergy:
         return self.mesh.ranks.max(rho[np.argmax(diffusivity <= STIFF * diffusivity[-1])])
 
     def _of(self, method, rho):
-        return np.zeros(len(rho)) + getattr(self._local, method)(rho, self.mesh.center)
+        with self.mesh.ranks.together():
+            return np.zeros(len(rho)) + getattr(self._local, method)(rho, self.mesh.center)
 
 
 def _sum(maps):

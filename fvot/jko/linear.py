@@ -1,4 +1,4 @@
-"""The linear systems of Newton's method: one after the other, by the first method that does it, preconditioned by earlier ones."""
+"""The linear systems of Newton's method, one after the other: by the first method that does it, preconditioned as before."""
 from dataclasses import replace
 
 import numpy as np

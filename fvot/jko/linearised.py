@@ -10,8 +10,8 @@ gradient is minus the velocity, and t_s = |s| / d_s, the optimum obeys
     H_K(phi) = 1 / (2 |K|) sum over the faces by which K gives of t_s (phi_K - phi_other)^2
 
 F1 = A(phi) rho - |K| old, where A is an M-matrix: rho >= 0 for every phi, and phi is defined in the vacuum, too. Then
-E(old) - E(rho) >= tau / 2 sum_s t_s rho_giving (phi_left - phi_right)^2. As dF2/dphi = -A^T, Newton's method needs one symmetric
-positive matrix, D = 1 / (|K| e''), L the Laplacian with weights t_s rho_giving:
+E(old) - E(rho) >= tau / 2 sum_s t_s rho_giving (phi_left - phi_right)^2. As dF2/dphi = -A^T, Newton's method needs one
+symmetric positive matrix, D = 1 / (|K| e''), L the Laplacian with weights t_s rho_giving:
 
     (A D A^T + tau L) dphi = -F1 + A D F2,     drho = D (A^T dphi - F2)
 
@@ -73,8 +73,9 @@ class Linearised:
                 return Step(rho * (mass / mesh.integrate(rho)), tau * equations.action, iteration)
             drho, dphi = equations.newton()
             rho, phi = np.maximum(rho + drho, np.maximum(SHRINK * rho, floor)), phi + dphi
-        raise ConvergenceError(f"the step of {tau:.3g}: Newton's method misses the equations by {equations.missing[0] / mass:.1e} of "
-                               f"the mass and {equations.missing[1]:.1e} of the energy after {iteration + 1} iterations")
+        missing = equations.missing / [mass, 1]
+        raise ConvergenceError(f"the step of {tau:.3g}: Newton's method misses the equations by {missing[0]:.1e} of the mass and "
+                               f"{missing[1]:.1e} of the energy after {iteration + 1} iterations")
 
     def _curvature(self, rho):
         """e'' (n_cells,), but not below CURVED of what e' changes by when the density changes by its mean."""

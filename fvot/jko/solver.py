@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..energies import Energy
+from ..energies import Energy, described
 from ..errors import ConvergenceError, InputError
 from ..evolution import check_step, check_times, is_number
 from ..mesh import Mesh
@@ -42,9 +42,9 @@ class JKO:
         ranks.check(isinstance(energy, Energy), "JKO needs an energy, such as fvot.Entropy() + fvot.Potential(V), not "
                     f"{energy!r:.60}")
         ranks.check(order in (None, 1, 2) and not isinstance(order, bool), f"order must be 1, 2 or None, not {order!r}")
-        ranks.check(is_number(tol) and 0 < tol < 1, "tol must lie between 0 and 1 (the error in time, relative to the mass), not "
-                    f"{tol!r}")
-        ranks.check_same("what a JKO is made of", (order, tol, type(energy)))
+        ranks.check(is_number(tol) and 0 < tol < 1, "tol must lie between 0 and 1 (the error in time, relative to the mass), "
+                    f"not {tol!r}")
+        ranks.check_same("what a JKO is made of", (order, tol, described(energy)))
         self.mesh, self.energy, self.tol = mesh, energy, float(tol)
         self._energy = FreeEnergy(mesh, energy)
         self.order = order or (2 if self._energy.diffuses else 1)
@@ -57,9 +57,9 @@ class JKO:
             up to about `tol`. Either way a step is cut where Newton's method needs too many iterations
         progress : show a bar; None where rank 0 writes to a terminal
 
-        Returns a `Result` whose ledger has, per time: mass, mass_error, minimum, maximum; energy and, if it is a sum, its parts;
-        dissipated (since the start: with order 2, energy + dissipated is constant), dissipation (its mean rate in the last
-        step); steps, newton (iterations), iterations (of linear solvers); time_error (the estimate, with tau=None).
+        Returns a `Result` whose ledger has, per time: mass, mass_error, minimum, maximum; energy and, if it is a sum, its
+        parts; dissipated (since the start: with order 2, energy + dissipated is constant), dissipation (its mean rate in the
+        last step); steps, newton (iterations), iterations (of linear solvers); time_error (the estimate, with tau=None).
 
         Raises `InputError`, and `ConvergenceError` where steps get too short.
         """
