@@ -8,13 +8,13 @@ class Shown:
     """What has a density (n_times, n_cells) and perhaps a velocity at times t on a mesh can be written and drawn."""
 
     def write(self, path):
-        """Write density and velocity at all times to a .pvd, which ParaView opens, with a folder of pieces beside it.
+        """Write density, velocity and pressure at all times to a .pvd, which ParaView opens, with a folder of pieces beside it.
 
         Collective. Raises `InputError` on every rank for a path that cannot be written.
         """
         from .vtk import write_series
-        fields = {"density": self.rho} if self.velocity is None else {"density": self.rho, "velocity": self.velocity}
-        write_series(path, self.mesh, self.t, fields)
+        fields = {"density": self.rho, "velocity": self.velocity, "pressure": getattr(self, "pressure", None)}
+        write_series(path, self.mesh, self.t, {name: values for name, values in fields.items() if values is not None})
 
     def plot(self, path, time=None, **options):
         """Draw the density at recorded time number *time* (None: the last) to a .png: see `fvot.plot.plot`."""
@@ -36,6 +36,7 @@ class Result(Shown):
     rho : (n_times, n_cells) cell averages
     ledger : {name: (n_times,)}: mass, minimum, maximum and whatever else the solver keeps account of
     velocity : (n_times, dim, n_cells) mean velocity of each cell, or None where there is none
+    pressure : (n_times, n_cells) of an upper bound on the density, above 0 where it is reached; None without a bound
     """
 
     mesh: object
@@ -43,3 +44,4 @@ class Result(Shown):
     rho: np.ndarray
     ledger: dict
     velocity: np.ndarray | None = None
+    pressure: np.ndarray | None = None

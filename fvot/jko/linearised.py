@@ -1,83 +1,97 @@
-"""The linearised JKO step (LJKO): E decreases, and mass moves no farther than it gains, for every step; first order.
+"""The linearised JKO step (LJKO), with an upper bound or without: E decreases in every step, however long; first order.
 
-    min over rho of   1 / (2 tau) |rho - old|^2_rho + E(rho)
+    min over 0 <= rho <= upper of   1 / (2 tau) |rho - old|^2_rho + E(rho)
 
 with the weighted H^-1 norm in place of W2, its mobility upwind (Cances, Gallouet, Todeschi 2020). With the potential phi, whose
-gradient is minus the velocity, and t_s = |s| / d_s, the optimum obeys
+gradient is minus the velocity, the pressure p and t_s = |s| / d_s, the optimum obeys
 
     F1 = |K| (rho_K - old_K) + tau sum of t_s (phi_left - phi_right) rho_giving out of K = 0
-    F2 = |K| (e'(rho) + V + W * (rho + old) / 2 - phi - tau H(phi))_K = 0
+    F2 = |K| (e'(rho) + V + W * (rho + old) / 2 + p - phi - tau H(phi))_K = 0
     H_K(phi) = 1 / (2 |K|) sum over the faces by which K gives of t_s (phi_K - phi_other)^2
+    p >= 0,  rho <= upper,  p (upper - rho) = 0                 (Maury, Roudneff-Chupin, Santambrogio 2010)
 
-F1 = A(phi) rho - |K| old, where A is an M-matrix: rho >= 0 for every phi, and phi is defined in the vacuum, too. Then
-E(old) - E(rho) >= tau / 2 sum_s t_s rho_giving (phi_left - phi_right)^2. As dF2/dphi = -A^T, Newton's method needs one
-symmetric positive matrix, D = 1 / (|K| e''), L the Laplacian with weights t_s rho_giving:
+F1 = A(phi) rho - |K| old, where A is an M-matrix (`upwind`): rho >= 0 for every phi, and phi is defined in the vacuum, too.
+Then E(old) - E(rho) >= tau / 2 sum_s t_s rho_giving (phi_left - phi_right)^2.
 
-    (A D A^T + tau L) dphi = -F1 + A D F2,     drho = D (A^T dphi - F2)
+Newton's method, for a set of *full* cells, where rho = upper and p is unknown; elsewhere p = 0 and rho is unknown. The next
+set are the cells with p > 0 or rho > upper: a primal-dual active set (Hintermueller, Ito, Kunisch 2002). As
+dF2/dphi = -A^T, with D = 1 / (|K| e''), D = 0 in full cells, and L the Laplacian with weights t_s rho_giving,
 
-Where nothing diffuses, F2 determines phi alone, and there are two matrices that are nearly triangular in the order of phi:
+    (A D A^T + tau L) dphi = -F1 + A D F2,     drho = D (A^T dphi - F2),     |K| dp = A^T dphi - F2 in full cells.
 
-    A^T dphi = F2,     A drho = -F1 - tau L dphi
+Where nothing diffuses, D is infinite in the other cells: F2 = 0 determines dphi there from dphi = v in the full ones, by a sweep
+against the streams, dphi = E v + w. What is left is a symmetric positive system for v alone, preconditioned by its own tau L:
 
-What W * drho changes is left to the next iteration.
+    E^T tau L E v = -E^T (F1 + tau L w)
 """
+import math
+
 import numba
 import numpy as np
+from scipy import sparse
 
 from .. import linalg
 from ..errors import ConvergenceError
 from ..rates import Layout, Rates
-from .linear import Solver, named_by_cost
+from .linear import Solver
 from .midpoint import Step
+from .upwind import Streams
 
 SHRINK = 0.05            # what Newton's method leaves of a density at least
 FLOOR = 1e-14            # of the mean density, below which none falls in Newton's method
-CURVED = 1e-10           # smallest e'', relative to the largest of the change of e' by the density
-ITERATIONS = 40
+CURVED = 1e-10           # smallest e'', relative to what e' changes by with the density
+ITERATIONS, PATIENCE = 40, 12      # in all, and without getting nearer than before
 DIRECT = 4000            # cells, up to which the matrix is factorised
+STIFF = 1e-8             # of the upper bound: the least density in the Laplacian of the pressure
 
 
 class Linearised:
     """rho after a step from old, (n_cells,) each, for a `FreeEnergy`. Collective.
 
-    tol : what the equations may miss, in L1, relative to the mass, and to the energy that it takes
+    upper : bound of the density, inf for none
+    tol : what the equations may miss, in L1, relative to the mass, and to the energies in it
     """
 
     order = 1
 
-    def __init__(self, free_energy, tol=1e-12):
-        self.free_energy, self.mesh, self.tol = free_energy, free_energy.mesh, tol
-        self._layout, self._solver, self._other_solver = Layout(self.mesh), Solver(self.mesh), Solver(self.mesh)
-        self._methods = ("cg", "lu") if self.mesh.n_cells_global > DIRECT else ("lu", "cg")
+    def __init__(self, free_energy, upper=math.inf, tol=1e-12):
+        self.free_energy, self.mesh, self.upper, self.tol = free_energy, free_energy.mesh, upper, tol
+        self.layout, self.solver = Layout(self.mesh), Solver(self.mesh)
+        self.methods = ("cg", "lu") if self.mesh.n_cells_global > DIRECT else ("lu", "cg")
+        self._last = np.zeros((2, self.mesh.n_cells))          # phi and p of the last step
 
     @property
     def iterations(self):
         """Of all linear solves so far."""
-        return self._solver.iterations + self._other_solver.iterations
+        return self.solver.iterations
 
     def __call__(self, old, tau):
         """The `Step` of length tau. Raises `ConvergenceError`."""
         mesh, mass = self.mesh, self.mesh.integrate(old)
         if mass == 0:
-            return Step(old, 0.0, 0)
+            return Step(old, 0.0, 0, np.zeros(mesh.n_cells))
         mean = mass / mesh.integrate(1.0)
-        floor = FLOOR * mean
-        rho, phi = np.maximum(old, max(floor, self.free_energy.start(mean))), np.zeros(mesh.n_cells)
-        self._solver.begin()
-        self._other_solver.begin()
+        floor = FLOOR * mean if self.free_energy.diffuses else 0.0
+        rho, (phi, p) = np.maximum(old, max(floor, self.free_energy.start(mean))), self._last
+        self.solver.begin()
+        best = math.inf, 0
         for iteration in range(ITERATIONS):
-            equations = _Equations(self, rho, phi, old, tau)
-            if not np.isfinite(equations.missing).all():
+            full = (p > 0) | (rho > self.upper)
+            off = np.stack([np.maximum(rho - self.upper, 0), rho * np.maximum(-p, 0)])
+            equations = _Equations(self, np.where(full, self.upper, rho), phi, np.where(full, p, 0), full, old, tau)
+            missing = equations.missing + mesh.integrate(off) / equations.scale
+            best = min(best, (missing.max(), iteration))
+            if not np.isfinite(missing).all() or iteration > best[1] + PATIENCE:
                 break
-            if (equations.missing <= self.tol * np.array([mass, 1.0])).all():
-                return Step(rho * (mass / mesh.integrate(rho)), tau * equations.action, iteration)
-            drho, dphi = equations.newton()
-            rho, phi = np.maximum(rho + drho, np.maximum(SHRINK * rho, floor)), phi + dphi
-        missing = equations.missing / [mass, 1]
-        raise ConvergenceError(f"the step of {tau:.3g}: Newton's method misses the equations by {missing[0]:.1e} of the mass and "
-                               f"{missing[1]:.1e} of the energy after {iteration + 1} iterations")
+            if (missing <= self.tol).all():
+                self._last = np.stack([phi, equations.p]) if self.upper < math.inf else self._last
+                return Step(equations.density(), tau * equations.action, iteration, equations.p)
+            drho, dphi, dp = equations.newton()
+            rho, phi, p = np.maximum(equations.rho + drho, np.maximum(SHRINK * rho, floor)), phi + dphi, equations.p + dp
+        raise ConvergenceError(f"the step of {tau:.3g}: Newton's method misses the equations by {missing[0]:.1e} of the mass "
+                               f"and {missing[1]:.1e} of the energy after {iteration + 1} iterations")
 
-    def _curvature(self, rho):
+    def curvature(self, rho):
         """e'' (n_cells,), but not below CURVED of what e' changes by when the density changes by its mean."""
         mesh, curvature = self.mesh, self.free_energy.curvature(rho)
         mean = mesh.integrate(rho) / mesh.integrate(1.0)
@@ -86,70 +100,118 @@ class Linearised:
 
 
 class _Equations:
-    """F1 and F2 (n_cells,) at rho and phi.
+    """F1 and F2 (n_cells,) at rho, phi and p, in cells of which some are full.
 
-    missing : (2,) sums of |F1|, and of rho |F2| relative to the energies in it
+    missing : (2,) sums of |F1|, and of rho |F2|, relative to *scale*: the mass, and the energies in it
     action : sum of t_s rho_giving (phi_left - phi_right)^2 / 2
     """
 
-    def __init__(self, step, rho, phi, old, tau):
-        self.step, self.tau, self.rho, mesh, energy = step, tau, rho, step.mesh, step.free_energy
-        n = mesh.n_inner
+    def __init__(self, step, rho, phi, p, full, old, tau):
+        self.step, self.tau, self.rho, self.phi, self.p, self.full, self.old = step, tau, rho, phi, p, full, old
+        mesh, energy, n = step.mesh, step.free_energy, step.mesh.n_inner
+        self.mesh = mesh
         self.a, self.b, self.through = np.zeros((3, mesh.n_faces))
         out, gained = np.zeros((2, mesh.n_local))
         action = _upwind(*mesh.with_ghosts(np.stack([rho, phi])), mesh.area[:n] / mesh.distance[:n], mesh.left, mesh.right,
                          mesh.face_owned, self.a, self.b, self.through, out, gained)
-        mu = energy.derivative(rho) + energy.potential((rho + old) / 2)
+        mu = energy.derivative(rho) + energy.potential((rho + old) / 2) + p
         self.F1 = mesh.volume * (rho - old) + tau * out[:mesh.n_cells]
         self.F2 = mesh.volume * (mu - phi) - tau * gained[:mesh.n_cells]
-        sums = [np.abs(self.F1).sum(), (rho * np.abs(self.F2)).sum(), (mesh.volume * rho * (np.abs(mu) + np.abs(phi))).sum()]
-        first, second, scale, self.action = mesh.ranks.sum(np.array([*sums, action]))
-        self.missing = np.array([first, second / max(scale, np.finfo(float).tiny)])
+        sums = np.abs(self.F1), rho * np.abs(self.F2), mesh.volume * old, mesh.volume * rho * (np.abs(mu) + np.abs(phi))
+        *self.missing, mass, size, self.action = mesh.ranks.sum(np.array([*map(np.sum, sums), action]))
+        self.scale = np.maximum([mass, size], np.finfo(float).tiny)
+        self.missing = np.array(self.missing) / self.scale
+
+    def density(self):
+        """The density that F1 = 0 gives, of the exact mass."""
+        if self.step.free_energy.diffuses:
+            return self.rho * (self.mesh.integrate(self.old) / self.mesh.integrate(self.rho))
+        return self._streams.along(self.mesh.volume * self.old, np.ones(self.mesh.n_cells, bool), self.rho)
 
     def newton(self):
-        """(drho, dphi), (n_cells,) each."""
-        return self._coupled() if self.step.free_energy.diffuses else self._one_after_the_other()
+        """(drho, dphi, dp), (n_cells,) each."""
+        drho, dphi = self._coupled() if self.step.free_energy.diffuses else self._reduced()
+        dp = (self._transposed(dphi) - self.F2) / self.mesh.volume
+        return drho, dphi, np.where(self.full, dp, 0.0)
 
     def _coupled(self):
-        step, mesh, layout, tau = self.step, self.step.mesh, self.step._layout, self.tau
-        D = 1 / (mesh.volume * step._curvature(self.rho))
-        B = layout.matrix(self._rates, tau, transposed=True)
+        """drho and dphi where e'' > 0."""
+        step, mesh, layout, tau = self.step, self.mesh, self.step.layout, self.tau
+        D = np.where(self.full, 0.0, 1 / (mesh.volume * step.curvature(self.rho)))
+        B = layout.matrix(Rates(layout, self.a, self.b), tau, transposed=True)
         B.data *= np.repeat(np.sqrt(D), np.diff(B.indptr))
         L = layout.matrix(Rates(layout, self.through, self.through), tau, diagonal=np.zeros(mesh.n_cells))
-        dphi = step._solver(step._methods, lambda scale: linalg.squared_plus(mesh.ranks, B, L), self._A(D * self.F2) - self.F1)
+        rest = mesh.volume * D * self.F2 + tau * self._out(self.a, self.b, D * self.F2) - self.F1
+        dphi = step.solver(step.methods, lambda scale: linalg.squared_plus(mesh.ranks, B, L), rest)
         return D * (self._transposed(dphi) - self.F2), dphi
 
-    def _one_after_the_other(self):
-        step, mesh, layout, tau = self.step, self.step.mesh, self.step._layout, self.tau
-        names = named_by_cost(mesh, self._rates, tau)
-        dphi = step._solver(names, lambda scale: layout.matrix(self._rates, tau, transposed=True), self.F2)
-        rest = -self.F1 - tau * self._out(self.through, self.through, dphi)
-        return step._other_solver(names, lambda scale: layout.matrix(self._rates, tau), rest), dphi
+    def _reduced(self):
+        """drho and dphi where nothing diffuses."""
+        mesh, free, streams, nothing = self.mesh, ~self.full, self._streams, np.zeros(self.mesh.n_cells)
+        w = streams.against(self.F2, free, nothing)
+        dphi = w
+        if mesh.ranks.max(int(self.full.any())):
+            rest = -self._adjoint(self.F1 + self._laplace(w))
+            v = self.step.solver(self.step.methods, lambda scale: self._laplacian_of_full(), rest, action=self._rest_of_reduced)
+            dphi = w + streams.against(nothing, free, v)
+        drho = streams.along(-self.F1 - self._laplace(dphi), free, nothing)
+        return drho, dphi
 
     @property
-    def _rates(self):
-        return Rates(self.step._layout, self.a, self.b)
+    def _streams(self):
+        return Streams(self.step.layout.stencil, self.mesh, self.phi, self.a, self.b, self.tau)
+
+    def _adjoint(self, y):
+        """E^T y: what the free cells have is carried along the streams into the full ones."""
+        streams, free, nothing = self._streams, ~self.full, np.zeros(self.mesh.n_cells)
+        carried = streams.along(y, free, nothing)
+        return np.where(self.full, y - self.tau * self._out(self.a, self.b, carried), 0.0)
+
+    def _rest_of_reduced(self, v):
+        """E^T tau L E v, without what the preconditioner's matrix has of it."""
+        v = np.where(self.full, v, 0.0)
+        whole = self._adjoint(self._laplace(self._streams.against(np.zeros(self.mesh.n_cells), ~self.full, v)))
+        return whole - np.where(self.full, self._laplace(v), 0.0)
+
+    def _laplacian_of_full(self):
+        """tau L between full cells, |K| in the others."""
+        mesh, layout = self.mesh, self.step.layout
+        full = self.full.astype(float)
+        L = layout.matrix(Rates(layout, self._weights, self._weights), self.tau, diagonal=np.zeros(mesh.n_cells), scale=full)
+        L.data *= np.repeat(full, np.diff(L.indptr))
+        own = np.arange(mesh.n_cells)
+        return (L + sparse.csr_matrix((np.where(self.full, 0, mesh.volume), (own, mesh.first_row + own)), L.shape)).tocsr()
+
+    def _laplace(self, y):
+        """tau L y."""
+        return self.tau * self._out(self._weights, self._weights, y)
+
+    @property
+    def _weights(self):
+        """t_s rho_giving (n_faces,), but not 0 where full cells end."""
+        mesh, n = self.mesh, self.mesh.n_inner
+        if self.step.upper == math.inf:
+            return self.through
+        least = STIFF * self.step.upper * mesh.area / mesh.distance
+        return np.where(np.arange(mesh.n_faces) < n, np.maximum(self.through, least), 0.0)
 
     def _out(self, a, b, y):
         """What fluxes a y_left - b y_right take out of each cell (n_cells,)."""
-        mesh, n, (left, right) = self.step.mesh, self.step.mesh.n_inner, self._sides(y)
+        mesh, n, (left, right) = self.mesh, self.mesh.n_inner, self._sides(y)
         F = np.zeros(mesh.n_faces)
         F[:n] = a[:n] * left - b[:n] * right
         return mesh.volume * mesh.divergence(F)
 
-    def _A(self, y):
-        return self.step.mesh.volume * y + self.tau * self._out(self.a, self.b, y)
-
     def _transposed(self, x):
         """A^T x."""
-        mesh, n, (left, right) = self.step.mesh, self.step.mesh.n_inner, self._sides(x)
+        mesh, n, (left, right) = self.mesh, self.mesh.n_inner, self._sides(x)
         down = self.a[:n] * (left - right), self.b[:n] * (right - left)
         added = np.bincount(mesh.left[:n], down[0], mesh.n_local) + np.bincount(mesh.right[:n], down[1], mesh.n_local)
         return mesh.volume * x + self.tau * added[:mesh.n_cells]
 
     def _sides(self, u):
-        mesh, local = self.step.mesh, self.step.mesh.with_ghosts(u)
-        return local[mesh.left[:mesh.n_inner]], local[mesh.right[:mesh.n_inner]]
+        local = self.mesh.with_ghosts(u)
+        return local[self.mesh.left[:self.mesh.n_inner]], local[self.mesh.right[:self.mesh.n_inner]]
 
 
 @numba.njit(cache=True, error_model="numpy")

@@ -33,11 +33,13 @@ ITERATIONS = 25
 
 
 class Step(NamedTuple):
-    """What a step has made: rho (n_cells,), the energy that it has dissipated, iterations of Newton's method."""
+    """What a step has made: rho (n_cells,), the energy that it has dissipated, iterations of Newton's method, the pressure of
+    an upper bound (n_cells,)."""
 
     rho: np.ndarray
     dissipated: float
     newton: int
+    pressure: np.ndarray | None = None
 
 
 class Midpoint:

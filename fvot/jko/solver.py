@@ -7,6 +7,7 @@ import numpy as np
 from ..energies import Energy, described
 from ..errors import ConvergenceError, InputError
 from ..evolution import check_step, check_times, is_number
+from ..flows import pieces
 from ..mesh import Mesh
 from ..parallel import Progress
 from ..result import Result
@@ -14,6 +15,7 @@ from .free_energy import FreeEnergy
 from .linearised import Linearised
 from .midpoint import Midpoint
 
+ROUNDING = 1e-9          # by which a density may be above its bound at the start
 HALVINGS = 40            # of the time between two recorded ones, before the run gives up
 FAILURES = 50            # of Newton's method between two recorded times, before it gives up, too
 FIRST = 1e-3             # length of the first step, of the whole run, where steps are chosen
@@ -26,16 +28,19 @@ class JKO:
     mesh : any `Mesh`; periodic ones are the torus
     energy : a sum of multiples of `Entropy` (diffusion), `Power` (porous media, fast diffusion), `Potential` (drift),
         `Interaction` (attraction, repulsion), and energies of your own (see `fvot.energies.Energy`)
+    bounds : (0, upper): rho <= upper everywhere, by a pressure p >= 0 where that is reached (Maury, Roudneff-Chupin,
+        Santambrogio 2010); (0, None): no upper bound
     order : of the steps. 2: discrete-gradient midpoint steps, by whose fluxes the energy falls exactly; where nothing diffuses
         they are upwind, of first order in space. 1: one-step JKO with a linearised metric (Cances, Gallouet, Todeschi
-        2020). None: 2 if something diffuses, else 1
+        2020). None: 2 if something diffuses and there is no upper bound, else 1. Steps of order 2 that are much longer than
+        what they follow swing round their end
     tol : largest error in time of a whole run with tau=None, in L1 relative to the mass (an estimate, not a bound)
 
     Every step keeps the mass to round-off and the density >= 0, for every tau. PETSc's options reach the linear solves by the
     prefix fvot_jko_. Raises `InputError` for input of the wrong kind or range.
     """
 
-    def __init__(self, mesh, energy, *, order=None, tol=1e-3):
+    def __init__(self, mesh, energy, *, order=None, bounds=(0, None), tol=1e-3):
         if not isinstance(mesh, Mesh):
             raise InputError(f"JKO needs a mesh, such as fvot.Mesh.rectangle(0, 1, (64, 64)), not {mesh!r:.60}")
         ranks = mesh.ranks
@@ -47,8 +52,11 @@ class JKO:
         ranks.check_same("what a JKO is made of", (order, tol, described(energy)))
         self.mesh, self.energy, self.tol = mesh, energy, float(tol)
         self._energy = FreeEnergy(mesh, energy)
-        self.order = order or (2 if self._energy.diffuses else 1)
-        self._step = {1: Linearised, 2: Midpoint}[self.order](self._energy)
+        self.upper = _upper(ranks, bounds)
+        bounded = self.upper < math.inf
+        self.order = order or (2 if self._energy.diffuses and not bounded else 1)
+        ranks.check(self.order == 1 or not bounded, "an upper bound needs order=1 (or None): steps of order 2 know none")
+        self._step = Midpoint(self._energy) if self.order == 2 else Linearised(self._energy, self.upper)
 
     def solve(self, rho0, t, *, tau=None, progress=None):
         """Carry rho0 (n_cells,) through the times t: a final time, or increasing times, the first of which is the start.
@@ -58,32 +66,57 @@ class JKO:
         progress : show a bar; None where rank 0 writes to a terminal
 
         Returns a `Result` whose ledger has, per time: mass, mass_error, minimum, maximum; energy and, if it is a sum, its
-        parts; dissipated (since the start: with order 2, energy + dissipated is constant), dissipation (its mean rate in the
-        last step); steps, newton (iterations), iterations (of linear solvers); time_error (the estimate, with tau=None).
+        parts; dissipated (since the start: with order 2, energy + dissipated is constant), dissipation (its mean rate in
+        the last step); steps, newton (iterations), iterations (of linear solvers); time_error (the estimate, with tau=None).
+        With an upper bound it has a pressure, too.
 
         Raises `InputError`, and `ConvergenceError` where steps get too short.
         """
         mesh, t = self.mesh, check_times(self.mesh.ranks, t)
-        mesh.check_density(rho0, "rho0")
+        self._check_density(rho0, "rho0")
         check_step(mesh.ranks, tau)
         run = _Run(self, np.array(rho0, float), t)
-        records, densities = [run.record()], [run.rho]
+        records, densities, pressures = [run.record()], [run.rho], [run.pressure]
         with Progress(t[0], t[-1], progress) as bar:
             for end in t[1:]:
                 run.advance(end, tau, bar.to)
                 records.append(run.record())
                 densities.append(run.rho)
+                pressures.append(run.pressure)
         ledger = {name: np.array([record[name] for record in records]) for name in records[0]}
-        return Result(mesh, t, np.stack(densities), ledger)
+        pressure = None if self.upper == math.inf else np.stack(pressures)
+        return Result(mesh, t, np.stack(densities), ledger, pressure=pressure)
+
+    def _check_density(self, rho, what):
+        mesh, upper = self.mesh, self.upper
+        mesh.check_density(rho, what)
+        most = mesh.ranks.max(np.max(rho, initial=0.0))
+        mesh.ranks.check(most <= upper * (1 + ROUNDING), f"{what} reaches {most:.6g}, above its bound {upper:.6g}: scale it, or "
+                         "spread it out")
+        if upper < math.inf:
+            piece = pieces(mesh)
+            count = int(mesh.ranks.max(piece.max(initial=0))) + 1
+            mass, room = mesh.ranks.sum(np.stack([np.bincount(piece, mesh.volume * u, count) for u in (rho, upper)]))
+            mesh.ranks.check((mass < room * (1 - ROUNDING)).all(), f"{what} fills the mesh, or a piece of it, up to its bound "
+                             f"{upper:.6g}: nothing can move there")
 
     def step(self, rho, tau):
         """rho (n_cells,) after a time tau, in one step, or in several where Newton's method needs too many iterations."""
-        self.mesh.check_density(rho, "rho")
+        self._check_density(rho, "rho")
         self.mesh.ranks.check(tau is not None, "tau must be a step above 0, not None: `step` takes one step")
         check_step(self.mesh.ranks, tau)
         run = _Run(self, np.array(rho, float), np.array([0.0, tau]))
         run.advance(tau, tau, lambda t: None)
         return run.rho
+
+
+def _upper(ranks, bounds):
+    """The upper one of two bounds, of which the lower one is 0; inf for None."""
+    ok = isinstance(bounds, (tuple, list)) and len(bounds) == 2 and is_number(bounds[0]) and bounds[0] == 0 and (
+        bounds[1] is None or is_number(bounds[1]) and bounds[1] > 0)
+    ranks.check(ok, f"bounds must be (0, upper) with a number upper > 0, or (0, None), not {bounds!r:.60}")
+    ranks.check_same("bounds", bounds)
+    return math.inf if bounds[1] is None else float(bounds[1])
 
 
 class _Slope(NamedTuple):
@@ -99,6 +132,7 @@ class _Run:
     def __init__(self, equation, rho, t):
         self.equation, self.rho, self.now, self.span = equation, rho, t[0], (t[0], t[-1])
         self.mass = self.mass0 = equation.mesh.integrate(rho)
+        self.pressure = np.zeros(len(rho))
         self.steps = self.newton = 0
         self.dissipated = self.dissipation = self.error = 0.0
         self.wish, self.slopes = (t[-1] - t[0]) * FIRST, []
@@ -166,6 +200,7 @@ class _Run:
     def _accept(self, made, step, now):
         self.slopes = [_Slope((made.rho - self.rho) / step, step), *self.slopes[:1]]
         self.rho, self.now, self.steps, self.newton = made.rho, now, self.steps + 1, self.newton + made.newton
+        self.pressure = made.pressure
         self.dissipated, self.dissipation = self.dissipated + made.dissipated, made.dissipated / step
 
     def record(self):

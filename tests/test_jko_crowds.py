@@ -1,0 +1,111 @@
+"""Crowd motion: gradient flows with an upper bound on the density, against exact jams; promises for any step."""
+import numpy as np
+import pytest
+from meshes import MESHES
+from numpy.testing import assert_allclose
+
+import fvot
+from fvot import JKO, Entropy, InputError, Interaction, Mesh, Potential
+
+pytestmark = pytest.mark.ranks
+
+HERE = Potential(lambda x: (x**2).sum(axis=0) / 2)          # where all want to go: 0
+PLACES = {"interval": lambda: Mesh.interval(-2, 2, 100), "squares": lambda: Mesh.rectangle((-2, -2), (2, 2), (24, 24)),
+          "triangles": lambda: Mesh.triangles((-2, -2), (2, 2), 16), "polygons": lambda: Mesh.voronoi((-2, -2), (2, 2), 400),
+          "boxes": lambda: Mesh.box((-2, -2, -2), (2, 2, 2), (8, 8, 8))}
+ON_PLACES = pytest.mark.parametrize("place", PLACES)
+
+
+def ring(mesh):
+    """Half full round the middle."""
+    return mesh.average(lambda x: (np.abs(x).max(axis=0) > 0.9) & (np.abs(x).max(axis=0) < 1.5)) / 2
+
+
+def assert_promises(result, upper=1.0):
+    ledger = result.ledger
+    assert np.abs(ledger["mass_error"]).max() <= 1e-14
+    assert ledger["minimum"].min() >= 0 and ledger["maximum"].max() <= upper * (1 + 1e-10)
+    size = np.abs(ledger["energy"]).max()
+    assert np.diff(ledger["energy"]).max() <= 1e-12 * size
+    assert (ledger["energy"] + ledger["dissipated"] - ledger["energy"][0]).max() <= 1e-9 * size
+    assert result.pressure.min(initial=0) >= 0
+    assert (result.pressure * (result.rho < upper * (1 - 1e-9)) == 0).all()
+
+
+@ON_PLACES
+@pytest.mark.parametrize("tau", [1e-6, 0.1, 1.0, pytest.param(1e3, marks=pytest.mark.long)])
+def test_promises_for_any_step(place, tau):
+    mesh = PLACES[place]()
+    assert_promises(JKO(mesh, HERE, bounds=(0, 1)).solve(ring(mesh), np.arange(3) * tau, tau=tau))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("energy", [0.05 * Entropy() + HERE, HERE + Interaction(lambda z: (z**2).sum(axis=0) / 4)],
+                         ids=["diffusion", "attraction"])
+@pytest.mark.parametrize("place", ["squares", "triangles"])
+def test_promises_with_other_energies(place, energy):
+    mesh = PLACES[place]()
+    for tau in 0.05, 1.0:
+        assert_promises(JKO(mesh, energy, bounds=(0, 1)).solve(ring(mesh), np.arange(3) * tau, tau=tau))
+
+
+def test_a_jam_in_one_dimension():
+    """Density 1/2 on [-1, 1] walks to 0 with speed 1 and jams on [-t, t], under the pressure t - |x|."""
+    apart = []
+    for n in 40, 80, 160:
+        mesh = Mesh.interval(-2, 2, 4 * n)
+        rho0, t = mesh.average(lambda x: np.abs(x[0]) < 1) / 2, 0.25
+        result = JKO(mesh, Potential(lambda x: np.abs(x[0])), bounds=(0, 1)).solve(rho0, t, tau=2 / n)
+        assert_promises(result)
+        x, pressure = np.abs(mesh.center[0]), result.pressure[-1]
+        apart.append(mesh.integrate(np.abs(pressure - np.maximum(t - x, 0))))
+        full = result.rho[-1] > 1 - 1e-9
+        assert mesh.ranks.max(x[full].max(initial=0)) == pytest.approx(t, abs=3 / n)
+        assert abs(mesh.ranks.max(pressure.max(initial=0)) - t) < 3 / n
+    assert apart[2] < apart[1] < apart[0] and apart[2] < 0.4 * apart[0]
+
+
+@pytest.mark.parametrize("place", ["squares", "triangles", "polygons"])
+def test_a_crowd_ends_as_a_disc(place):
+    """Density 1 where |x|^2 < M / pi = R^2, under the pressure (R^2 - |x|^2) / 2."""
+    mesh = PLACES[place]()
+    rho0 = ring(mesh)
+    result = JKO(mesh, HERE, bounds=(0, 1)).solve(rho0, 12.0, tau=0.4)
+    assert_promises(result)
+    mass, square = mesh.integrate(rho0), (mesh.center**2).sum(axis=0)
+    disc = mesh.average(lambda x: (x**2).sum(axis=0) < mass / np.pi)
+    assert mesh.integrate(np.abs(result.rho[-1] - disc)) < 0.12 * mass
+    assert_allclose(result.pressure[-1], np.maximum(mass / np.pi - square, 0) / 2, atol=0.04)
+
+
+def test_other_bounds():
+    """rho, upper and 2 rho, 2 upper move alike."""
+    mesh = PLACES["triangles"]()
+    one, two = (JKO(mesh, HERE, bounds=(0, upper)).solve(upper * ring(mesh), 0.6, tau=0.2) for upper in (1.0, 2.0))
+    assert_allclose(two.rho, 2 * one.rho, atol=1e-9)
+    assert_allclose(two.pressure, one.pressure, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["triangles", "voronoi", "rectangle", "interval"])
+def test_the_same_on_any_number_of_ranks(name, ranks):
+    gathered = []
+    for mesh in MESHES[name](), MESHES[name](comm=ranks.comm.Split(ranks.rank)):
+        rho0 = mesh.average(lambda x: x[0] < 0.6) * 0.7
+        result = JKO(mesh, Potential(lambda x: -3 * x[0]), bounds=(0, 1)).solve(rho0, 0.4, tau=0.1)
+        gathered.append(np.stack([mesh.gather(result.rho), mesh.gather(result.pressure)]))
+    assert_allclose(*gathered, atol=1e-9)
+
+
+def test_bad_bounds():
+    mesh = PLACES["triangles"]()
+    for bounds in (0, -1), (0.1, 1), 1, (0, "1"), (0, 1, 2), (0, np.nan):
+        with pytest.raises(InputError, match="bounds"):
+            JKO(mesh, HERE, bounds=bounds)
+    with pytest.raises(InputError, match="order=1"):
+        JKO(mesh, Entropy(), bounds=(0, 1), order=2)
+    equation = JKO(mesh, HERE, bounds=(0, 1))
+    with pytest.raises(InputError, match="above its bound"):
+        equation.solve(3 * ring(mesh), 1.0)
+    with pytest.raises(InputError, match="fills the mesh"):
+        equation.solve(np.ones(mesh.n_cells), 1.0)
+    assert JKO(mesh, fvot.Entropy() + HERE, bounds=(0, 1)).order == 1
