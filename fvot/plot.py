@@ -35,7 +35,7 @@ print("drawn")
 
 
 def plot(result, path, time=None, field="density", *, clim=None, cmap="viridis", arrows=False, width=1200):
-    """Draw *field*, "density" or "speed", to a .png. Collective.
+    """Draw *field*, "density", "speed" or "pressure", to a .png. Collective.
 
     time : number of the recorded time, or several, drawn side by side; None: the last one, or on an interval up to six
         in one picture
@@ -96,8 +96,10 @@ class Picture:
             self.scene.close()
 
     def _check(self):
-        if self.field not in ("density", "speed"):
-            raise InputError(f"field must be 'density' or 'speed', not {self.field!r}")
+        if self.field not in ("density", "speed", "pressure"):
+            raise InputError(f"field must be 'density', 'speed' or 'pressure', not {self.field!r}")
+        if self.field == "pressure" and getattr(self.result, "pressure", None) is None:
+            raise InputError("this result has no pressure to draw: only JKO with an upper bound has one")
         if not isinstance(self.width, (int, np.integer)) or not 50 <= self.width <= 20000:
             raise InputError(f"width must be a whole number of pixels from 50 to 20000, not {self.width!r}")
         if self.result.velocity is None and (self.arrows or self.field == "speed"):
@@ -107,7 +109,9 @@ class Picture:
 
     def _own(self, i):
         """The field at recorded time i: (n_cells,) of this rank."""
-        return self.result.rho[i] if self.field == "density" else np.linalg.norm(self.result.velocity[i], axis=0)
+        if self.field == "speed":
+            return np.linalg.norm(self.result.velocity[i], axis=0)
+        return self.result.rho[i] if self.field == "density" else self.result.pressure[i]
 
     def values(self, i):
         """On rank 0 the field at recorded time i, and the velocity if arrows are wanted; None elsewhere."""

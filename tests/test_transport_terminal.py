@@ -195,7 +195,8 @@ class Square(Energy):
     (dict(derivative=lambda r: 3 * r), "rises there"), (dict(curvature=lambda r: -2 + 0 * r), "rises there"),
     (dict(value=lambda r: -r**2, derivative=lambda r: -2 * r, curvature=lambda r: -2 + 0 * r), "convex"),
     (dict(value=lambda r: np.ones(3)), "must return"), (dict(value=lambda r: None), "must return"),
-    (dict(derivative=lambda r: np.multiply(r, 2, out=r)), "changes its argument"), (dict(value=lambda r: 1 / 0), "must return")])
+    (dict(derivative=lambda r: np.multiply(r, 2, out=r)), "changes its argument"),
+    (dict(value=lambda r: 1 / 0), "must return")])
 def test_an_energy_that_is_none_is_refused(methods, words):
     with pytest.raises(InputError, match=words):
         BenamouBrenier(Mesh.triangles((0, 0), (1, 1), 4), terminal=Square(**methods))

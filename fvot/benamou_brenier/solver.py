@@ -1,4 +1,6 @@
 """`BenamouBrenier`: dynamical optimal transport with a certified gap."""
+from copy import copy
+
 import numpy as np
 
 from .. import energies
@@ -53,6 +55,18 @@ class BenamouBrenier:
         self.precision, self.terminal = precision, terminal
         self._levels = levels(Discretisation(mesh, self.n_steps))
         self._terminals = [terminal and Terminal(level.problem, terminal) for level in self._levels]
+
+    def with_terminal(self, energy):
+        """The same solver with a terminal energy; meshes and levels are shared."""
+        self.mesh.ranks.check(isinstance(energy, Energy), f"a terminal energy is wanted, not {energy!r:.60}")
+        other = copy(self)
+        other.terminal, other._terminals = energy, [Terminal(level.problem, energy) for level in self._levels]
+        return other
+
+    def terminal_energy(self, rho):
+        """E(rho) of the terminal energy, for cell averages rho (n_cells,), of which it sees the means over patches."""
+        self.mesh.ranks.check(self.terminal is not None, "this BenamouBrenier has no terminal energy")
+        return self._terminals[0].of_cells(rho)
 
     def __repr__(self):
         problem, ranks = self._levels[0].problem, self.mesh.ranks

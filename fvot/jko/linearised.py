@@ -19,12 +19,14 @@ dF2/dphi = -A^T, with D = 1 / (|K| e''), D = 0 in full cells, and L the Laplacia
 
     (A D A^T + tau L) dphi = -F1 + A D F2,     drho = D (A^T dphi - F2),     |K| dp = A^T dphi - F2 in full cells.
 
-Where nothing diffuses, D is infinite in the other cells: F2 = 0 determines dphi there from dphi = v in the full ones, by a sweep
-against the streams, dphi = E v + w. What is left is a symmetric positive system for v alone, preconditioned by its own tau L:
+Where nothing diffuses, D is infinite in the other cells: F2 = 0 determines dphi there from dphi = v in the full ones, by a
+sweep against the streams, dphi = E v + w. What is left is a symmetric positive system for v alone, preconditioned by its own
+tau L:
 
     E^T tau L E v = -E^T (F1 + tau L w)
 """
 import math
+from functools import cached_property
 
 import numba
 import numpy as np
@@ -34,7 +36,7 @@ from .. import linalg
 from ..errors import ConvergenceError
 from ..rates import Layout, Rates
 from .linear import Solver
-from .midpoint import Step
+from .step import Step
 from .upwind import Streams
 
 SHRINK = 0.05            # what Newton's method leaves of a density at least
@@ -64,6 +66,10 @@ class Linearised:
     def iterations(self):
         """Of all linear solves so far."""
         return self.solver.iterations
+
+    def parts(self, rho):
+        """{name: value} of the energy and its parts."""
+        return self.free_energy.parts(rho)
 
     def __call__(self, old, tau):
         """The `Step` of length tau. Raises `ConvergenceError`."""
@@ -107,7 +113,7 @@ class _Equations:
     """
 
     def __init__(self, step, rho, phi, p, full, old, tau):
-        self.step, self.tau, self.rho, self.phi, self.p, self.full, self.old = step, tau, rho, phi, p, full, old
+        self.step, self.tau, self.rho, self.p, self.full, self.old = step, tau, rho, p, full, old
         mesh, energy, n = step.mesh, step.free_energy, step.mesh.n_inner
         self.mesh = mesh
         self.a, self.b, self.through = np.zeros((3, mesh.n_faces))
@@ -157,9 +163,9 @@ class _Equations:
         drho = streams.along(-self.F1 - self._laplace(dphi), free, nothing)
         return drho, dphi
 
-    @property
+    @cached_property
     def _streams(self):
-        return Streams(self.step.layout.stencil, self.mesh, self.phi, self.a, self.b, self.tau)
+        return Streams(self.step.layout.stencil, self.mesh, self.a, self.b, self.tau)
 
     def _adjoint(self, y):
         """E^T y: what the free cells have is carried along the streams into the full ones."""
@@ -186,7 +192,7 @@ class _Equations:
         """tau L y."""
         return self.tau * self._out(self._weights, self._weights, y)
 
-    @property
+    @cached_property
     def _weights(self):
         """t_s rho_giving (n_faces,), but not 0 where full cells end."""
         mesh, n = self.mesh, self.mesh.n_inner

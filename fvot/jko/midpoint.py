@@ -17,29 +17,18 @@ so that rho >= 0 for every tau, and the Newton matrix stays close to an M-matrix
 Newton's method: F_s is a function of the two cells' rho, so that the matrix is that of two-point fluxes with
 a_s = dF_s / drho_left, b_s = -dF_s / drho_right (`rates`); an interaction adds the fluxes of W * drho / 2, by its action only.
 """
-from typing import NamedTuple
-
 import numba
 import numpy as np
 
 from ..errors import ConvergenceError
 from ..rates import Layout, Rates
 from .linear import Solver, named_by_cost
+from .step import Step
 
 LIMIT = 2.0
 PECLET = 8               # over which the weight of the mean falls
 SHRINK = 0.05            # what Newton's method leaves of a density at least, where e'(0) is infinite
 ITERATIONS = 25
-
-
-class Step(NamedTuple):
-    """What a step has made: rho (n_cells,), the energy that it has dissipated, iterations of Newton's method, the pressure of
-    an upper bound (n_cells,)."""
-
-    rho: np.ndarray
-    dissipated: float
-    newton: int
-    pressure: np.ndarray | None = None
 
 
 class Midpoint:
@@ -58,6 +47,10 @@ class Midpoint:
     def iterations(self):
         """Of all linear solves so far."""
         return self._solver.iterations
+
+    def parts(self, rho):
+        """{name: value} of the energy and its parts."""
+        return self.free_energy.parts(rho)
 
     def __call__(self, old, tau, guess=None):
         """The `Step` of length tau; guess (n_cells,): where Newton's method starts. Raises `ConvergenceError`."""

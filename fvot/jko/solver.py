@@ -14,6 +14,7 @@ from ..result import Result
 from .free_energy import FreeEnergy
 from .linearised import Linearised
 from .midpoint import Midpoint
+from .proper import Proper
 
 ROUNDING = 1e-9          # by which a density may be above its bound at the start
 HALVINGS = 40            # of the time between two recorded ones, before the run gives up
@@ -34,13 +35,15 @@ class JKO:
         they are upwind, of first order in space. 1: one-step JKO with a linearised metric (Cances, Gallouet, Todeschi
         2020). None: 2 if something diffuses and there is no upper bound, else 1. Steps of order 2 that are much longer than
         what they follow swing round their end
+    inner : a `BenamouBrenier` of the same mesh, without a terminal energy: each step is the proper one, which minimises
+        W2^2(rho, rho_n) / (2 tau) + E(rho), with a certified gap; slow, a reference. Give a tau; no bounds, no interactions
     tol : largest error in time of a whole run with tau=None, in L1 relative to the mass (an estimate, not a bound)
 
     Every step keeps the mass to round-off and the density >= 0, for every tau. PETSc's options reach the linear solves by the
     prefix fvot_jko_. Raises `InputError` for input of the wrong kind or range.
     """
 
-    def __init__(self, mesh, energy, *, order=None, bounds=(0, None), tol=1e-3):
+    def __init__(self, mesh, energy, *, order=None, bounds=(0, None), inner=None, tol=1e-3):
         if not isinstance(mesh, Mesh):
             raise InputError(f"JKO needs a mesh, such as fvot.Mesh.rectangle(0, 1, (64, 64)), not {mesh!r:.60}")
         ranks = mesh.ranks
@@ -51,12 +54,22 @@ class JKO:
                     f"not {tol!r}")
         ranks.check_same("what a JKO is made of", (order, tol, described(energy)))
         self.mesh, self.energy, self.tol = mesh, energy, float(tol)
+        self.upper, self.inner = _upper(ranks, bounds), inner
+        if inner is not None:
+            self._check_inner(order)
+            self.order, self._step = 1, Proper(inner, energy)
+            return
         self._energy = FreeEnergy(mesh, energy)
-        self.upper = _upper(ranks, bounds)
         bounded = self.upper < math.inf
         self.order = order or (2 if self._energy.diffuses and not bounded else 1)
         ranks.check(self.order == 1 or not bounded, "an upper bound needs order=1 (or None): steps of order 2 know none")
         self._step = Midpoint(self._energy) if self.order == 2 else Linearised(self._energy, self.upper)
+
+    def _check_inner(self, order):
+        ranks, inner = self.mesh.ranks, self.inner
+        ranks.check(getattr(inner, "mesh", None) is self.mesh and hasattr(inner, "with_terminal") and inner.terminal is None,
+                    f"inner must be a fvot.BenamouBrenier of the same mesh, without a terminal energy, not {inner!r:.80}")
+        ranks.check(order in (None, 1) and self.upper == math.inf, "with inner= steps are of order 1, and know no upper bound")
 
     def solve(self, rho0, t, *, tau=None, progress=None):
         """Carry rho0 (n_cells,) through the times t: a final time, or increasing times, the first of which is the start.
@@ -68,13 +81,14 @@ class JKO:
         Returns a `Result` whose ledger has, per time: mass, mass_error, minimum, maximum; energy and, if it is a sum, its
         parts; dissipated (since the start: with order 2, energy + dissipated is constant), dissipation (its mean rate in
         the last step); steps, newton (iterations), iterations (of linear solvers); time_error (the estimate, with tau=None).
-        With an upper bound it has a pressure, too.
+        With inner: gap, the largest certified one so far. With an upper bound the result has a pressure, too.
 
         Raises `InputError`, and `ConvergenceError` where steps get too short.
         """
         mesh, t = self.mesh, check_times(self.mesh.ranks, t)
         self._check_density(rho0, "rho0")
         check_step(mesh.ranks, tau)
+        mesh.ranks.check(self.inner is None or tau is not None, "with inner= give the length of steps, tau")
         run = _Run(self, np.array(rho0, float), t)
         records, densities, pressures = [run.record()], [run.rho], [run.pressure]
         with Progress(t[0], t[-1], progress) as bar:
@@ -91,8 +105,8 @@ class JKO:
         mesh, upper = self.mesh, self.upper
         mesh.check_density(rho, what)
         most = mesh.ranks.max(np.max(rho, initial=0.0))
-        mesh.ranks.check(most <= upper * (1 + ROUNDING), f"{what} reaches {most:.6g}, above its bound {upper:.6g}: scale it, or "
-                         "spread it out")
+        mesh.ranks.check(most <= upper * (1 + ROUNDING), f"{what} reaches {most:.6g}, above its bound {upper:.6g}: scale it, "
+                         "or spread it out")
         if upper < math.inf:
             piece = pieces(mesh)
             count = int(mesh.ranks.max(piece.max(initial=0))) + 1
@@ -153,6 +167,8 @@ class _Run:
             try:
                 made = self.equation._step(self.rho, step)
             except ConvergenceError as error:
+                if self.equation.inner is not None:
+                    raise
                 self.wish, failure, failures = step / 4, error, failures + 1
                 continue
             wanted = step * GROWTH if tau is not None else self._judged(made, step)
@@ -209,6 +225,7 @@ class _Run:
         mass = mesh.integrate(self.rho)
         return dict(mass=mass, mass_error=(mass - self.mass0) / max(self.mass0, np.finfo(float).tiny),
                     minimum=ranks.min(self.rho.min(initial=np.inf)), maximum=ranks.max(self.rho.max(initial=-np.inf)),
-                    **equation._energy.parts(self.rho), dissipated=self.dissipated, dissipation=self.dissipation,
+                    **equation._step.parts(self.rho), dissipated=self.dissipated, dissipation=self.dissipation,
                     steps=self.steps, newton=self.newton, iterations=equation._step.iterations,
-                    time_error=self.error / max(self.mass0, np.finfo(float).tiny))
+                    time_error=self.error / max(self.mass0, np.finfo(float).tiny),
+                    **({} if equation.inner is None else {"gap": equation._step.gap}))

@@ -1,12 +1,14 @@
 """Along the flow: the matrix A = |K| + tau (outflow) of upwind fluxes, solved cell by cell in the order of the potential.
 
-Mass runs from high to low phi, so that sorted by phi the matrix is triangular: one sweep solves it, to round-off. On several
-ranks sweeps alternate with exchanges, until nothing changes any more: as often as a stream crosses from rank to rank.
+Mass runs from high to low potential, and never in circles: in that order the matrix is triangular, and one sweep solves it,
+to round-off. On several ranks sweeps alternate with exchanges, until nothing changes any more: as often as a stream crosses
+from rank to rank.
 """
 import numba
 import numpy as np
 
 from ..errors import ConvergenceError
+from ..rates import drift_order
 
 CROSSINGS = 1000         # from rank to rank, at most
 
@@ -17,17 +19,17 @@ class Streams:
     (A z)_K = |K| z_K + tau (sum of what leaves - sum of what enters);   (A^T x)_K = |K| x_K + tau sum of rates (x_K - x_other)
     """
 
-    def __init__(self, stencil, mesh, phi, a, b, tau):
-        self.mesh, self._order = mesh, np.argsort(phi, kind="stable")
+    def __init__(self, stencil, mesh, a, b, tau):
+        self.mesh, self._order = mesh, drift_order(a, b, mesh.n_inner, stencil)
         self._sides = stencil.start, stencil.face, stencil.sign, stencil.neighbour, a, b, mesh.n_inner, tau, mesh.volume
 
     def along(self, y, free, given):
         """z (n_cells,) with (A z)_K = y_K in the cells that are *free*, z = given (n_cells,) in the others."""
-        return self._swept(_give, self._order[::-1], y, free, given)
+        return self._swept(_give, self._order, y, free, given)
 
     def against(self, y, free, given):
         """x (n_cells,) with (A^T x)_K = y_K in the cells that are *free*, x = given (n_cells,) in the others."""
-        return self._swept(_ask, self._order, y, free, given)
+        return self._swept(_ask, self._order[::-1], y, free, given)
 
     def _swept(self, kernel, order, y, free, given):
         mesh, ranks = self.mesh, self.mesh.ranks
@@ -43,7 +45,7 @@ class Streams:
 
 @numba.njit(cache=True, error_model="numpy")
 def _give(order, start, face, sign, neighbour, a, b, n_inner, tau, volume, y, free, z):
-    """From high to low: a cell has got all that enters when its turn comes. Whether anything has changed."""
+    """Along the streams: a cell has got all that enters when its turn comes. Whether anything has changed."""
     changed = False
     for cell in order:
         if not free[cell]:
@@ -64,7 +66,7 @@ def _give(order, start, face, sign, neighbour, a, b, n_inner, tau, volume, y, fr
 
 @numba.njit(cache=True, error_model="numpy")
 def _ask(order, start, face, sign, neighbour, a, b, n_inner, tau, volume, y, free, x):
-    """From low to high: all cells to which a cell gives come before it. Whether anything has changed."""
+    """Against the streams: all cells to which a cell gives come before it. Whether anything has changed."""
     changed = False
     for cell in order:
         if not free[cell]:
