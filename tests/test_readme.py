@@ -36,7 +36,7 @@ def run(script, folder):
 
 
 def test_all_blocks_are_here():
-    assert len(PYTHON) == 4 and len(SHELL) == 3 and len(BLOCKS) == 7
+    assert len(PYTHON) == 5 and len(SHELL) == 3 and len(BLOCKS) == 8
 
 
 def test_ten_lines_on_one_rank_and_on_two(tmp_path):
@@ -64,8 +64,18 @@ def test_optimal_transport(tmp_path):
     assert (tmp_path / "door.pvd").exists() and (tmp_path / "door.png").stat().st_size > 10_000
 
 
+def test_gradient_flows(tmp_path):
+    (tmp_path / "gathering.py").write_text(PYTHON[3])
+    output = run("python gathering.py; mpirun -n 2 python gathering.py", tmp_path)
+    lost = re.findall(r"energy lost (.*), dissipated (.*)", output)
+    assert len(lost) == 2
+    for energy, dissipated in lost:
+        assert float(energy) == pytest.approx(float(lost[0][0]), rel=1e-6) and abs(float(energy) - float(dissipated)) < 1e-11
+    assert (tmp_path / "gathering.png").stat().st_size > 10_000
+
+
 def test_own_mesh(tmp_path):
-    (tmp_path / "own.py").write_text(PYTHON[3])
+    (tmp_path / "own.py").write_text(PYTHON[4])
     output = run("python own.py", tmp_path)
     assert "7935 cells in 2D" in output and "'inlet'" in output and "[0. 1. 2.]" in output
 
