@@ -16,7 +16,7 @@ test: setup
 	$(timeout) .venv/bin/python -m pytest $(PYTEST)
 
 bench: setup .venv-peers/ready
-	for name in continuity fokker_planck transport; do scripts/mpirun -n 1 python benchmarks/$$name.py || exit; done
+	for name in continuity fokker_planck jko transport; do scripts/mpirun -n 1 python benchmarks/$$name.py || exit; done
 
 # The packages that the benchmarks compare with; without a network they go on without them.
 .venv-peers/ready: benchmarks/peers.txt
