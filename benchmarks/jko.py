@@ -136,7 +136,7 @@ def errors(report, quick):
         lines.append((m, *(f"{error:.2e}" for error in row), f"{np.log2(row[-2] / row[-1]):.2f}"))
     report.say("## Barenblatt's drop from t = 1 to 2: errors in L1, relative\n")
     sizes = ("16^2, 2 steps", "32^2, 4 steps") if quick else ("32^2, 4 steps", "64^2, 8 steps", "128^2, 16 steps")
-    report.table(("m", *sizes, "order"), lines)
+    report.table(("power m", *sizes, "order"), lines)
 
 
 # ---- all ---------------------------------------------------------------------------------------------------------------

@@ -25,18 +25,18 @@ class Streams:
 
     def along(self, y, free, given):
         """z (n_cells,) with (A z)_K = y_K in the cells that are *free*, z = given (n_cells,) in the others."""
-        return self._swept(_give, self._order, y, free, given)
+        return self._swept(self._order, y, free, given, False)
 
     def against(self, y, free, given):
         """x (n_cells,) with (A^T x)_K = y_K in the cells that are *free*, x = given (n_cells,) in the others."""
-        return self._swept(_ask, self._order[::-1], y, free, given)
+        return self._swept(self._order[::-1], y, free, given, True)
 
-    def _swept(self, kernel, order, y, free, given):
+    def _swept(self, order, y, free, given, transposed):
         mesh, ranks = self.mesh, self.mesh.ranks
         x = mesh.with_ghosts(np.where(free, 0.0, given))
         shared = ranks.max(mesh.n_local - mesh.n_cells) > 0
         for _ in range(CROSSINGS):
-            changed = kernel(order, *self._sides, y, free, x)
+            changed = _sweep(order, *self._sides, y, free, transposed, x)
             if not shared or not ranks.max(int(changed)):
                 return x[:mesh.n_cells].copy()
             mesh.exchange(x)
@@ -44,8 +44,8 @@ class Streams:
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _give(order, start, face, sign, neighbour, a, b, n_inner, tau, volume, y, free, z):
-    """Along the streams: a cell has got all that enters when its turn comes. Whether anything has changed."""
+def _sweep(order, start, face, sign, neighbour, a, b, n_inner, tau, volume, y, free, transposed, x):
+    """Cell by cell, after those that give to it, or, transposed, those to which it gives. Whether anything has changed."""
     changed = False
     for cell in order:
         if not free[cell]:
@@ -56,29 +56,9 @@ def _give(order, start, face, sign, neighbour, a, b, n_inner, tau, volume, y, fr
             if f < n_inner:
                 leaves, enters = (a[f], b[f]) if sign[s] > 0 else (b[f], a[f])
                 weight += tau * leaves
-                if enters > 0:
-                    content += tau * enters * z[neighbour[s]]
-        new = content / weight
-        changed |= new != z[cell]
-        z[cell] = new
-    return changed
-
-
-@numba.njit(cache=True, error_model="numpy")
-def _ask(order, start, face, sign, neighbour, a, b, n_inner, tau, volume, y, free, x):
-    """Against the streams: all cells to which a cell gives come before it. Whether anything has changed."""
-    changed = False
-    for cell in order:
-        if not free[cell]:
-            continue
-        content, weight = y[cell], volume[cell]
-        for s in range(start[cell], start[cell + 1]):
-            f = face[s]
-            if f < n_inner:
-                leaves = a[f] if sign[s] > 0 else b[f]
-                if leaves > 0:
-                    weight += tau * leaves
-                    content += tau * leaves * x[neighbour[s]]
+                passed = leaves if transposed else enters
+                if passed > 0:
+                    content += tau * passed * x[neighbour[s]]
         new = content / weight
         changed |= new != x[cell]
         x[cell] = new
