@@ -4,7 +4,8 @@ import numpy as np
 from .. import energies
 from .interaction import convolution
 
-FLOOR, STIFF = 1e-14, 100
+FLOOR = 1e-14            # of the mean density
+STIFF = 100              # times the diffusivity of the mean density
 
 
 class FreeEnergy:
@@ -22,7 +23,8 @@ class FreeEnergy:
             energies.check(energy, mesh.center, 1.0)
         self._V, self._local, self.diffuses = potential, local, bool(local.parts)
         self.convolve = _sum([(weight, convolution(mesh, pair.kernel)) for weight, pair in pairs])
-        self.singular = self.diffuses and not np.isfinite(self.difference(*np.zeros((2, mesh.n_cells)))[1]).all()
+        empty = np.zeros((2, mesh.n_cells))
+        self.singular = mesh.ranks.max(int(not np.isfinite(self.difference(*empty)[1]).all())) > 0
 
     def parts(self, rho):
         """{name: value} of each kind of energy, "energy" for their sum."""

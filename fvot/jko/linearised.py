@@ -60,7 +60,12 @@ class Linearised:
         self.free_energy, self.mesh, self.upper, self.tol = free_energy, free_energy.mesh, upper, tol
         self.layout, self.solver = Layout(self.mesh), Solver(self.mesh)
         self.methods = ("cg", "lu") if self.mesh.n_cells_global > DIRECT else ("lu", "cg")
+        self.restart()
+
+    def restart(self):
+        """Forget what went before."""
         self._last = np.zeros((2, self.mesh.n_cells))          # phi and p of the last step
+        self.solver.iterations = 0
 
     @property
     def iterations(self):

@@ -29,6 +29,7 @@ LIMIT = 2.0
 PECLET = 8               # over which the weight of the mean falls
 SHRINK = 0.05            # what Newton's method leaves of a density at least, where e'(0) is infinite
 ITERATIONS = 25
+ROUND_OFF = 1e-15        # of the fluxes, in what the equations miss
 
 
 class Midpoint:
@@ -52,27 +53,29 @@ class Midpoint:
         """{name: value} of the energy and its parts."""
         return self.free_energy.parts(rho)
 
-    def __call__(self, old, tau, guess=None):
-        """The `Step` of length tau; guess (n_cells,): where Newton's method starts. Raises `ConvergenceError`."""
-        mesh, rho = self.mesh, np.array(old if guess is None else np.maximum(guess, SHRINK * old))
-        mass = mesh.integrate(old)
+    def restart(self):
+        """Forget what went before."""
+        self._solver.iterations = 0
+
+    def __call__(self, old, tau):
+        """The `Step` of length tau. Raises `ConvergenceError`."""
+        mesh, mass = self.mesh, self.mesh.integrate(old)
         if mass == 0:
-            return Step(rho, 0.0, 0)
+            return Step(old, 0.0, 0)
         keep = SHRINK if self.free_energy.singular else 0.0
-        rho = np.maximum(rho, self.free_energy.start(mass / mesh.integrate(1.0)))
+        rho = np.maximum(old, self.free_energy.start(mass / mesh.integrate(1.0)))
         self._solver.begin()
         w = self._weights(old)
         for iteration in range(ITERATIONS):
             fluxes = _Fluxes(self, rho, old, tau, w)
             if not np.isfinite(fluxes.size):
                 break
-            if fluxes.size <= self.tol * mass + 1e-15 * fluxes.terms and (iteration or guess is None):
+            if fluxes.size <= self.tol * mass + ROUND_OFF * fluxes.terms:
                 return Step(rho * (mass / mesh.integrate(rho)), tau * fluxes.dissipation, iteration)
             change = self._solver(*fluxes.linearised(), -fluxes.residual, action=fluxes.action(), scale=fluxes.scale)
             rho = np.maximum(rho + change, keep * rho)
         raise ConvergenceError(f"the step of {tau:.3g}: Newton's method is left with a residual of {fluxes.size / mass:.1e} of "
                                f"the mass after {iteration + 1} iterations")
-
 
     def _weights(self, old):
         """w (n_inner,), see the module."""

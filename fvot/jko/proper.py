@@ -17,8 +17,12 @@ class Proper:
 
     def __init__(self, transport, energy):
         self.transport, self.energy = transport, energy
-        self.iterations, self.gap = 0, 0.0
         self._energy = transport.with_terminal(energy)
+        self.restart()
+
+    def restart(self):
+        """Forget what went before."""
+        self.iterations, self.gap = 0, 0.0
 
     def __call__(self, old, tau):
         """The `Step` of length tau. Raises `ConvergenceError`."""

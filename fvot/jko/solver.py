@@ -145,14 +145,18 @@ class _Run:
 
     def __init__(self, equation, rho, t):
         self.equation, self.rho, self.now, self.span = equation, rho, t[0], (t[0], t[-1])
-        self.mass = self.mass0 = equation.mesh.integrate(rho)
+        equation._step.restart()
+        self.mass0 = equation.mesh.integrate(rho)
         self.pressure = np.zeros(len(rho))
         self.steps = self.newton = 0
         self.dissipated = self.dissipation = self.error = 0.0
         self.wish, self.slopes = (t[-1] - t[0]) * FIRST, []
 
     def advance(self, end, tau, report):
-        """Go on to the time end, in equal steps of at most tau, or in steps that keep the error below the tolerance."""
+        """Go on to the time *end*, in equal steps of at most tau, or, if that is None, in steps that keep the error small.
+
+        Where a step fails, shorter ones are taken, which grow again.
+        """
         begin = self.now
         if tau is not None:
             tau = (end - begin) / math.ceil((end - begin) / tau * (1 - 1e-12))
@@ -160,7 +164,9 @@ class _Run:
         failure, failures = None, 0
         while self.now < end:
             left = end - self.now
-            step = left if left <= self.wish * (1 + 1e-9) else left / 2 if left < 2 * self.wish and tau is None else self.wish
+            step = self.wish
+            if left < 2 * step:             # no very short one at the end
+                step = left if left <= step * (1 + 1e-9) else left / 2
             if step <= (end - begin) * 0.5**HALVINGS or failures > FAILURES:
                 raise ConvergenceError(f"steps get too short at t = {self.now:.6g}: "
                                        f"{failure or f'give a larger tol than {self.equation.tol:.3g}, or steps with tau='}")
