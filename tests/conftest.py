@@ -2,7 +2,7 @@
 
 `pytest` runs everything on one rank. `test_ranks.py` starts the files marked `pytestmark = pytest.mark.ranks` again on
 2, 3 and 4 ranks; by hand: scripts/mpirun -n 3 python -m mpi4py -m pytest -m ranks tests/test_mesh.py
-`pytest --slow` adds the tests marked slow, and on 3 ranks and more those marked long.
+`pytest --slow` adds the tests marked slow, and on several ranks those marked long.
 """
 import faulthandler
 import os
@@ -35,7 +35,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "ranks: the test holds on any number of ranks, and is run on several")
     config.addinivalue_line("markers", "slow: the test takes long; it runs with --slow only")
-    config.addinivalue_line("markers", "long: the test takes seconds; on more than 2 ranks it runs with --slow only")
+    config.addinivalue_line("markers", "long: the test takes seconds; on several ranks it runs with --slow only")
     if SIZE > 1:
         config.pluginmanager.register(OnRanks(), "fvot-ranks")
         if RANK > 0:
@@ -44,7 +44,7 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(config, items):
     if not config.option.slow and not any("::" in arg for arg in config.args):
-        slow = [item for item in items if item.get_closest_marker("slow") or SIZE > 2 and item.get_closest_marker("long")]
+        slow = [item for item in items if item.get_closest_marker("slow") or SIZE > 1 and item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in slow]
 
