@@ -109,3 +109,15 @@ def test_bad_bounds():
     with pytest.raises(InputError, match="fills the mesh"):
         equation.solve(np.ones(mesh.n_cells), 1.0)
     assert JKO(mesh, fvot.Entropy() + HERE, bounds=(0, 1)).order == 1
+
+
+def test_pressure_is_written_and_drawn(shared_folder):
+    mesh = PLACES["triangles"]()
+    result = JKO(mesh, HERE, bounds=(0, 1)).solve(ring(mesh), [0, 0.4, 0.8], tau=0.2)
+    result.write(shared_folder / "crowd.pvd")
+    result.plot(shared_folder / "crowd.png", field="pressure", width=300)
+    mesh.ranks.wait()
+    import pyvista
+    last = pyvista.read(shared_folder / "crowd" / "crowd_0002.pvtu")
+    assert last["pressure"].max() == pytest.approx(mesh.ranks.max(result.pressure[-1].max()))
+    assert (shared_folder / "crowd.png").stat().st_size > 1000
