@@ -92,6 +92,7 @@ def test_promises_for_any_step(name, tau, order):
         assert_promises(result, order)
 
 
+@pytest.mark.long
 @ORDERS
 def test_energy_ends_at_its_minimum(mesh, order):
     """Diffusion in a potential ends at the Gibbs density, whose energy is the least; long steps of order 2 swing round it."""
@@ -419,6 +420,7 @@ def test_nothing_stays_nothing():
         assert (JKO(mesh, Entropy(), order=order).solve(np.zeros(mesh.n_cells), 1.0, tau=0.5).rho == 0).all()
 
 
+@pytest.mark.long
 def test_a_failure_says_what_to_do():
     mesh = Mesh.rectangle((0, 0), (1, 1), (4, 4))
 

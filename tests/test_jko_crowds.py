@@ -33,7 +33,7 @@ def assert_promises(result, upper=1.0):
 
 
 @ON_PLACES
-@pytest.mark.parametrize("tau", [1e-6, 0.1, 1.0, pytest.param(1e3, marks=pytest.mark.long)])
+@pytest.mark.parametrize("tau", [1e-6, 0.1, *(pytest.param(tau, marks=pytest.mark.long) for tau in (1.0, 1e3))])
 def test_promises_for_any_step(place, tau):
     mesh = PLACES[place]()
     assert_promises(JKO(mesh, HERE, bounds=(0, 1)).solve(ring(mesh), np.arange(3) * tau, tau=tau))
@@ -49,6 +49,7 @@ def test_promises_with_other_energies(place, energy):
         assert_promises(JKO(mesh, energy, bounds=(0, 1)).solve(ring(mesh), np.arange(3) * tau, tau=tau))
 
 
+@pytest.mark.long
 def test_a_jam_in_one_dimension():
     """Density 1/2 on [-1, 1] walks to 0 with speed 1 and jams on [-t, t], under the pressure t - |x|."""
     apart = []
@@ -65,6 +66,7 @@ def test_a_jam_in_one_dimension():
     assert apart[2] < apart[1] < apart[0] and apart[2] < 0.4 * apart[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", ["squares", "triangles", "polygons"])
 def test_a_crowd_ends_as_a_disc(place):
     """Density 1 where |x|^2 < M / pi = R^2, under the pressure (R^2 - |x|^2) / 2."""
