@@ -10,6 +10,7 @@ from ..resolvent import costs, ranked
 PREFIX = "fvot_jko_"
 FORCING = 1e-4           # relative tolerance: tighter ones save no iteration of Newton's method
 MANY = 12                # iterations, beyond which a preconditioner is made anew
+LASTING = "ilu", "amg"   # methods whose preconditioners serve for later matrices of the same step
 PATIENCE = 30            # iterations with one of an earlier matrix
 
 
@@ -46,7 +47,7 @@ class Solver:
                 continue
             if action is not None and method.ksp == "preonly":
                 method = replace(method, ksp="gmres")
-            for keep in ([True, False] if self._ready and name == self._name and name != "lu" else [False]):
+            for keep in ([True, False] if self._ready and name == self._name and name in LASTING else [False]):
                 if not keep:                # else the preconditioner is one for that scale
                     self._scale = scale if name == "amg" else None
                 x = self._attempt(name, method, matrix(self._scale), b, self._of_scaled(action), keep)
