@@ -116,6 +116,17 @@ def test_the_same_on_any_number_of_ranks(name, order, ranks):
         assert_allclose(*gathered, rtol=0, atol=1e-9 * gathered[1].max())
 
 
+def test_a_jump_in_one_dimension_on_any_number_of_ranks(ranks):
+    """Densities that span decades, which mislead preconditioned residuals: no step may be cut on some ranks alone."""
+    found = []
+    for comm in ranks.comm, ranks.comm.Split(ranks.rank):
+        mesh = Mesh.interval(0, 1, 64, comm=comm)
+        result = JKO(mesh, Entropy()).solve(indicator(mesh), [0, 0.02, 0.05], tau=0.01)
+        assert result.ledger["steps"].tolist() == [0, 2, 5]
+        found.append(result.ledger["energy"])
+    assert_allclose(*found, rtol=1e-9)
+
+
 # ---- exact solutions ---------------------------------------------------------------------------------------------------
 
 # Errors of LJKO on squares, max over time and integral over time of the L1 error, and L1 error at the end: computed by the

@@ -9,6 +9,7 @@ from ..resolvent import costs, ranked
 
 PREFIX = "fvot_jko_"
 FORCING = 1e-4           # relative tolerance: tighter ones save no iteration of Newton's method
+WATCHFUL = {"ksp_pc_side": "right"}      # by the true residual: densities that span decades mislead a preconditioned one
 MANY = 12                # iterations, beyond which a preconditioner is made anew
 LASTING = "ilu", "amg"   # methods whose preconditioners serve for later matrices of the same step
 PATIENCE = 30            # iterations with one of an earlier matrix
@@ -45,6 +46,8 @@ class Solver:
             method = linalg.method(name, self.mesh.dim, self.mesh.ranks.size)
             if method is None:
                 continue
+            if method.ksp == "bcgs":
+                method = replace(method, options=method.options | WATCHFUL)
             if action is not None and method.ksp == "preonly":
                 method = replace(method, ksp="gmres")
             for keep in ([True, False] if self._ready and name == self._name and name in LASTING else [False]):
