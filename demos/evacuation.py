@@ -15,7 +15,7 @@ import fvot
 
 MESH = Path(__file__).parent.parent / "meshes" / "two_rooms.msh"
 WALL = 1.0, 1.1                  # x between which there is the wall,
-DOOR = 0.55, 0.75                 # but for these y
+DOOR = 0.55, 0.75                # but for these y
 FAR = 2.1                        # x of the far wall
 
 
@@ -31,8 +31,9 @@ def main(mesh=str(MESH), refine=0, crowd=0.8, end=2.0, n_times=21, steps=2, pict
     mesh: of the rooms; refine: times that each cell is split; crowd: its density at the start, at most 1; end: the last time;
     n_times: recorded times; steps: between two of them; out: folder for what is written.
     """
-    if not 0 < crowd <= 1 or refine < 0 or n_times < 5:
-        raise fvot.InputError(f"this takes 0 < crowd <= 1, refine >= 0 and n_times >= 5, not {crowd}, {refine} and {n_times}")
+    if not 0 < crowd <= 1 or refine < 0 or n_times < 5 or end <= 0 or steps < 1:
+        raise fvot.InputError(f"this takes 0 < crowd <= 1, refine >= 0, n_times >= 5, end > 0 and steps >= 1, not "
+                              f"{crowd}, {refine}, {n_times}, {end} and {steps}")
     mesh = fvot.Mesh.read(mesh)
     for _ in range(refine):
         mesh = mesh.refine()

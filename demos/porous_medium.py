@@ -36,8 +36,9 @@ def main(m=2.0, mesh="squares", n=32, levels=3, end=4.0, steps=10, pictures=True
     """
     if mesh not in MESHES:
         raise fvot.InputError(f"mesh must be one of {', '.join(MESHES)}, not {mesh!r}")
-    if not (m > 1 and levels >= 1 and end > 1):
-        raise fvot.InputError(f"this takes m > 1, levels >= 1 and end > 1, not {m}, {levels} and {end}")
+    if not (m > 1 and levels >= 1 and end > 1 and steps >= 1 and n >= 2):
+        raise fvot.InputError(f"this takes m > 1, levels >= 1, end > 1, steps >= 1 and n >= 2, not {m}, {levels}, {end}, "
+                              f"{steps} and {n}")
     fvot.say(f"{'cells':>8} {'steps':>6} {'Newton':>7} {'error':>9} {'order':>6} {'mass error':>11} {'energy balance':>15}")
     errors = []
     for level in range(levels):

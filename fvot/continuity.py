@@ -17,10 +17,10 @@ import numpy as np
 
 from .boundary import conditions, densities
 from .errors import InputError
-from .evolution import check_step, check_times, is_number, ledger_of
+from .evolution import check_step, check_times, ledger_of
 from .flows import cell_velocity
 from .fluxes import muscl
-from .functions import function
+from .functions import function, is_number
 from .parallel import Progress
 from .reconstruction import LimitedFaces, Stencil, outflow_rate
 from .result import Result

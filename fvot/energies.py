@@ -148,8 +148,7 @@ class Potential(Energy):
     name = "potential_energy"
 
     def __post_init__(self):
-        object.__setattr__(self, "_V", function(self.V, "V"))
-        _check(not self._V.depends_on_time, "Potential: V must be a function of x alone, not of x and t")
+        object.__setattr__(self, "_V", function(self.V, "Potential: V", of=("x",)))
 
     def value(self, rho, x):
         return self._V(x, 0.0) * rho
@@ -172,8 +171,7 @@ class Interaction(Energy):
     name = "interaction"
 
     def __post_init__(self):
-        object.__setattr__(self, "kernel", function(self.W, "W"))
-        _check(not self.kernel.depends_on_time, "Interaction: W must be a function of offsets z alone, with one parameter")
+        object.__setattr__(self, "kernel", function(self.W, "Interaction: W", of=("z",)))
 
 
 def described(energy):
@@ -184,7 +182,7 @@ def described(energy):
             for weight, part in parts_of(energy)]
 
 
-def check(energy, x, mean):
+def check_own(energy, x, mean):
     """`InputError` for energies of a user's own that are no convex functions of rho with the derivatives that they say.
 
     x (dim, n) : points to look at; mean : a typical density

@@ -12,9 +12,10 @@ import numpy as np
 from . import markov
 from .drift_diffusion import DriftDiffusion
 from .errors import ConvergenceError, InputError
-from .evolution import check_step, check_times, is_number, ledger_of
+from .evolution import check_step, check_times, ledger_of
 from .flows import cell_velocity, pieces
 from .fluxes import scharfetter_gummel
+from .functions import is_number
 from .mesh import Mesh
 from .parallel import Progress
 from .resolvent import column_scale

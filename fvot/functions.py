@@ -55,19 +55,23 @@ def _numbers(values, what, x, shape):
                      f"constant row: 0 * x[0] + 1), and take x = (x[0], x[1], ...) as one array")
 
 
-def function(f, what, shape=()):
-    """A `Function` from f(x), f(x, t), or a constant of the given shape; `InputError` for anything else."""
+def function(f, what, shape=(), of=("x", "t")):
+    """A `Function` from f(x), f(x, t), or a constant of the given shape; `InputError` for anything else.
+
+    of : the names of the parameters that it may have
+    """
+    named = " or of ".join(["x", "(x, t)"] if of == ("x", "t") else of)
     if not callable(f):
         try:
             value = np.array(np.nan) if np.iscomplexobj(f) else np.asarray(f, float)
         except (TypeError, ValueError):
             value = np.array(np.nan)
         if value.shape != shape or not np.isfinite(value).all():
-            raise InputError(f"{what} must be a function of x or of (x, t), or {_described(shape)}, not {f!r:.80}")
+            raise InputError(f"{what} must be a function of {named}, or {_described(shape)}, not {f!r:.80}")
         return Function(value, what, shape, False)
     n = _required(f)
-    if n not in (1, 2):
-        raise InputError(f"{what} must take x, or x and t; {getattr(f, '__name__', f)!r} takes {n} parameters")
+    if not 1 <= n <= len(of):
+        raise InputError(f"{what} must be a function of {named}; {getattr(f, '__name__', f)!r} takes {n} parameters")
     return Function(f, what, shape, n == 2)
 
 

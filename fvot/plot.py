@@ -98,7 +98,7 @@ class Picture:
     def _check(self):
         if self.field not in ("density", "speed", "pressure"):
             raise InputError(f"field must be 'density', 'speed' or 'pressure', not {self.field!r}")
-        if self.field == "pressure" and getattr(self.result, "pressure", None) is None:
+        if self.field == "pressure" and self.result.pressure is None:
             raise InputError("this result has no pressure to draw: only JKO with an upper bound has one")
         if not isinstance(self.width, (int, np.integer)) or not 50 <= self.width <= 20000:
             raise InputError(f"width must be a whole number of pixels from 50 to 20000, not {self.width!r}")

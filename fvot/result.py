@@ -5,7 +5,9 @@ import numpy as np
 
 
 class Shown:
-    """What has a density (n_times, n_cells) and perhaps a velocity at times t on a mesh can be written and drawn."""
+    """What has a density (n_times, n_cells), perhaps a velocity and a pressure, at times t can be written and drawn."""
+
+    pressure = None
 
     def write(self, path):
         """Write density, velocity and pressure at all times to a .pvd, which ParaView opens, with a folder of pieces beside it.
@@ -13,7 +15,7 @@ class Shown:
         Collective. Raises `InputError` on every rank for a path that cannot be written.
         """
         from .vtk import write_series
-        fields = {"density": self.rho, "velocity": self.velocity, "pressure": getattr(self, "pressure", None)}
+        fields = {"density": self.rho, "velocity": self.velocity, "pressure": self.pressure}
         write_series(path, self.mesh, self.t, {name: values for name, values in fields.items() if values is not None})
 
     def plot(self, path, time=None, **options):

@@ -324,6 +324,29 @@ def test_the_chosen_steps_keep_the_tolerance(order, tol, steps):
     assert_promises(chosen, order)
 
 
+@pytest.mark.parametrize("energy", [Entropy(), Power(2)], ids=["entropy", "porous"])
+def test_long_runs_come_to_rest(energy):
+    """Steps grow without end where nothing changes any more."""
+    mesh = Mesh.interval(0, 1, 64)
+    result = JKO(mesh, energy).solve(indicator(mesh), [0, 1, 1e3, 1e6])
+    assert_allclose(result.rho[1:], mesh.integrate(indicator(mesh)), rtol=1e-3)
+    assert_allclose(result.rho[-1], mesh.integrate(indicator(mesh)), rtol=1e-7)
+    assert result.ledger["steps"][-1] < 400 and result.ledger["time_error"][-1] < 1e-3
+    assert_promises(result, 2)
+
+
+@pytest.mark.parametrize("tau", [1e-6, 1e3, 1e8])
+@pytest.mark.parametrize("energy", [Entropy(), Power(0.5), Power(1.01), Power(2)], ids=["entropy", "fast", "nearly", "porous"])
+def test_a_point_mass_for_any_step(energy, tau):
+    mesh = Mesh.interval(0, 1, 64)
+    rho0 = np.where(mesh.cell_id[:mesh.n_cells] == 5, 64.0, 0.0)
+    result = JKO(mesh, energy, order=1).solve(rho0, tau, tau=tau)
+    assert_promises(result, 1)
+    assert "time_error" not in result.ledger
+    if tau >= 1e3:
+        assert_allclose(result.rho[-1], 1.0, rtol=2 / tau)
+
+
 # ---- energies and interactions -----------------------------------------------------------------------------------------
 
 
@@ -409,11 +432,16 @@ def test_bad_input():
     mesh = Mesh.rectangle((0, 0), (1, 1), (4, 4))
     for arguments, words in [(dict(energy="entropy"), "needs an energy"), (dict(energy=Entropy(), order=3), "order"),
                              (dict(energy=Entropy(), tol=2), "tol"), (dict(energy=Interaction(lambda z: z[0])), "symmetric"),
+                             (dict(energy=Interaction(lambda z: (z**2).sum(axis=0)**-1)), "integrable"),
                              (dict(energy=Potential(lambda x: x[0] / 0 * 0)), "finite")]:
         with pytest.raises(InputError, match=words), np.errstate(all="ignore"):
             JKO(mesh, **arguments)
     with pytest.raises(InputError, match="needs a mesh"):
         JKO(3, Entropy())
+    for wrong, words in (lambda: Interaction(None), "W must be a function of z,"), (
+            lambda: Potential(lambda x, t: t), "V must be a function of x;"):
+        with pytest.raises(InputError, match=words):
+            wrong()
     with pytest.raises(InputError, match="Interaction"):
         fvot.BenamouBrenier(mesh, terminal=Interaction(cosine))
     equation = JKO(mesh, Entropy())
@@ -425,10 +453,18 @@ def test_bad_input():
             call()
 
 
+def test_an_interaction_must_be_the_same_on_every_rank(ranks):
+    mesh, rank = Mesh.rectangle((0, 0), (1, 1), (4, 4)), ranks.rank
+    if ranks.size > 1:
+        with pytest.raises(InputError, match="every rank"):
+            JKO(mesh, Interaction(lambda z: (1 + rank) * (z**2).sum(axis=0)))
+
+
 def test_nothing_stays_nothing():
     mesh = Mesh.triangles((0, 0), (1, 1), 4)
     for order in 1, 2:
-        assert (JKO(mesh, Entropy(), order=order).solve(np.zeros(mesh.n_cells), 1.0, tau=0.5).rho == 0).all()
+        for tau in 0.5, None:
+            assert (JKO(mesh, Entropy(), order=order).solve(np.zeros(mesh.n_cells), 1.0, tau=tau).rho == 0).all()
 
 
 @pytest.mark.long
@@ -486,5 +522,5 @@ def test_bad_inner():
             JKO(mesh, Entropy(), **arguments)
     with pytest.raises(InputError, match="tau"):
         JKO(mesh, Entropy(), inner=transport).solve(np.ones(mesh.n_cells), 1.0)
-    with pytest.raises(InputError, match="Interaction"):
+    with pytest.raises(InputError, match="inner= the energy may have no Interaction"):
         JKO(mesh, Interaction(cosine), inner=transport)

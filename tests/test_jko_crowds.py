@@ -98,6 +98,23 @@ def test_the_same_on_any_number_of_ranks(name, ranks):
     assert_allclose(*gathered, atol=1e-9)
 
 
+@pytest.mark.long
+def test_the_chosen_steps_pass_where_cells_fill_up():
+    """The derivatives of densities jump there; against much shorter steps."""
+    mesh, energy = Mesh.interval(0, 2, 40), Potential(lambda x: x[0])
+    rho0, t = 0.5 * (mesh.center[0] > 1), np.linspace(0, 1.5, 4)
+    fine = JKO(mesh, energy, bounds=(0, 1)).solve(rho0, t, tau=2e-4)
+    errors = []
+    for tol in 0.1, 0.01:
+        result = JKO(mesh, energy, bounds=(0, 1), tol=tol).solve(rho0, t)
+        assert_promises(result)
+        assert result.ledger["steps"][-1] < 5 / tol
+        errors.append(max(mesh.integrate(np.abs(rho - exact)) for rho, exact in zip(result.rho, fine.rho)))
+    assert errors[0] < 0.1 and errors[1] < 0.01
+    nothing = JKO(mesh, energy, bounds=(0, 1)).solve(0 * rho0, t)
+    assert (nothing.rho == 0).all()
+
+
 def test_bad_bounds():
     mesh = PLACES["triangles"]()
     for bounds in (0, -1), (0.1, 1), 1, (0, "1"), (0, 1, 2), (0, np.nan):

@@ -210,8 +210,3 @@ def moving(problem, upper):
     own = mesh.face_owned[:n]
     total = np.cumsum(mesh.ranks.sum(np.bincount(place[own].ravel(), np.nan_to_num(energy[own]).ravel(), 80)))
     return upper.action * max(1.0, 2**(np.searchsorted(total, total[-1] / 2) / 4) / 2)
-
-
-def _distance(mesh, rho0, rho1):
-    """int |rho1 - rho0|."""
-    return mesh.integrate(np.abs(rho1 - rho0))

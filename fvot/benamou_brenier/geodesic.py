@@ -5,7 +5,7 @@ from functools import cached_property
 import numpy as np
 
 from .. import flows
-from ..evolution import is_number
+from ..functions import is_number
 from ..reconstruction import Stencil, gradient_weights
 from ..result import Shown
 from .operators import Discretisation, node_mean, node_weights

@@ -6,7 +6,7 @@ import numpy as np
 from .. import energies
 from ..energies import Energy
 from ..errors import ConvergenceError, InputError
-from ..evolution import is_number
+from ..functions import is_number
 from ..mesh import Mesh
 from ..parallel import Progress
 from .cascade import Cascade, iterations_to

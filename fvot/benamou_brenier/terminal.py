@@ -32,7 +32,7 @@ class Terminal:
         self.x, self.measure = problem.average(mesh.centroid.T).T, mesh.integrate(1.0)
         with mesh.ranks.together():
             self.V, self.curved, pairs = energies.separated(energy, self.x)
-            energies.check(energy, self.x, 1 / self.measure)
+            energies.check_own(energy, self.x, 1 / self.measure)
             if pairs:
                 raise InputError("terminal: an Interaction is not convex in rho; steps with interactions are JKO's")
 

@@ -4,7 +4,8 @@ import numpy as np
 from .. import energies
 from .interaction import convolution
 
-FLOOR = 1e-14            # of the mean density
+FLOOR = 1e-14            # of the mean density, below which none falls in Newton's method
+SHRINK = 0.05            # what Newton's method leaves of a density at least
 STIFF = 100              # times the diffusivity of the mean density
 
 
@@ -13,6 +14,7 @@ class FreeEnergy:
 
     diffuses : whether there is a local energy that is not a potential
     convolve : rho -> W * rho, the sum over all interactions; None where there is none
+    measure : of the mesh
     singular : whether e' is infinite at 0, so that densities stay above 0
     """
 
@@ -20,10 +22,11 @@ class FreeEnergy:
         self.mesh, self._parts = mesh, energies.parts_of(energy)
         with mesh.ranks.together():
             potential, local, pairs = energies.separated(energy, mesh.center)
-            energies.check(energy, mesh.center, 1.0)
+            energies.check_own(energy, mesh.center, 1.0)
         self._V, self._local, self.diffuses = potential, local, bool(local.parts)
         self.convolve = _sum([(weight, convolution(mesh, pair.kernel)) for weight, pair in pairs])
         empty = np.zeros((2, mesh.n_cells))
+        self.measure = mesh.integrate(1.0)
         self.singular = mesh.ranks.max(int(not np.isfinite(self.difference(*empty)[1]).all())) > 0
 
     def parts(self, rho):
@@ -56,7 +59,7 @@ class FreeEnergy:
         """((e(rho) - e(old)) / (rho - old), its derivative in rho), (n_cells,) each."""
         if not self.diffuses:
             return np.zeros((2, len(rho)))
-        with self.mesh.ranks.together(), np.errstate(divide="ignore", invalid="ignore"):
+        with self.mesh.ranks.together(), np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return self._local.difference(rho, old, self.mesh.center)
 
     def start(self, mean):
@@ -73,7 +76,7 @@ class FreeEnergy:
         return self.mesh.ranks.max(rho[np.argmax(diffusivity <= STIFF * diffusivity[-1])])
 
     def _of(self, method, rho):
-        with self.mesh.ranks.together():
+        with self.mesh.ranks.together(), np.errstate(divide="ignore", over="ignore"):
             return np.zeros(len(rho)) + getattr(self._local, method)(rho, self.mesh.center)
 
 

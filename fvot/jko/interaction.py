@@ -17,18 +17,20 @@ from ..errors import InputError
 LARGEST = 20_000         # cells of a mesh that is not Cartesian: a matrix of 3.2 GB on all ranks together
 NEAR = 2                 # offsets, in cells, that are averaged with NEAR_POINTS along each axis; farther ones with 2
 NEAR_POINTS = 12
+NEGLIGIBLE = 0.01        # of what boxes add to the mean of W at 0, where the smallest ones add less
 
 
 def convolution(mesh, W):
     """The linear map rho (n_cells,) -> W * rho (n_cells,) of a `Function` W of offsets (dim, n). Collective.
 
-    Raises `InputError` where W is not symmetric or not finite, and for meshes that are too large.
+    Raises `InputError` where W is not symmetric, not finite, not integrable or not the same on all ranks, and for meshes that
+    are too large.
     """
-    _check_symmetric(mesh, W)
+    _check(mesh, W)
     return _Fourier(mesh, W) if mesh.block is not None else _Dense(mesh, W)
 
 
-def _check_symmetric(mesh, W):
+def _check(mesh, W):
     z = np.diff(mesh.bounds, axis=0)[0][:, None] * np.random.default_rng(0).uniform(-1, 1, (mesh.dim, 100))
     with mesh.ranks.together():
         there, back = W(z, 0.0), W(-z, 0.0)
@@ -37,6 +39,9 @@ def _check_symmetric(mesh, W):
             i = wrong[0]
             raise InputError(f"an interaction must be symmetric, W(-z) = W(z): W is {there[i]:.6g} at z = {z[:, i]} and "
                              f"{back[i]:.6g} at -z; take (W(z) + W(-z)) / 2, which has the same energy")
+    shared = mesh.ranks.share(there)
+    mesh.ranks.check(np.allclose(there, shared, rtol=1e-9, atol=1e-12 * np.abs(shared).max()),
+                     "an interaction must be the same on every rank: W is not")
 
 
 class _Fourier:
@@ -90,7 +95,8 @@ def mean_at_zero(W, edges, n=6, halvings=48):
     """The means (k,) of W over k boxes round 0 with the given edges (dim, k).
 
     Each box is halved again and again, its volume *halvings* times in all; what lies between a box and its half is cut in
-    4^dim - 2^dim boxes, with n Gauss points along each axis.
+    4^dim - 2^dim boxes, with n Gauss points along each axis. Raises `InputError` where the smallest boxes add much: W is not
+    integrable.
     """
     dim, means = len(edges), np.zeros(edges.shape[1])
     corners = [np.array(c) for c in product((-0.375, -0.125, 0.125, 0.375), repeat=dim) if np.abs(c).max() > 0.25]
@@ -98,9 +104,13 @@ def mean_at_zero(W, edges, n=6, halvings=48):
     offset = np.stack([corner + x / 4 for corner in corners for x, _ in _gauss(n, dim)], axis=1)
     weight = np.tile([w for _, w in _gauss(n, dim)], len(corners)) / 4**dim
     points = (offset[:, :, None] * shells).reshape(dim, -1)
-    weight = (weight[:, None] * shells**dim).ravel()
+    weight = weight[:, None] * shells**dim
     for k in range(len(means)):
-        means[k] = W(points * edges[:, [k]], 0.0) @ weight
+        added = (W(points * edges[:, [k]], 0.0).reshape(weight.shape) * weight).sum(axis=0)
+        means[k] = added.sum()
+        if abs(added[-1]) > NEGLIGIBLE * np.abs(added).max():
+            raise InputError("an interaction must be integrable: near 0 W grows at least nearly as fast as |z|^-dim, in "
+                             f"{dim}D")
     return means / weight.sum()
 
 
@@ -129,7 +139,7 @@ class _Dense:
                 offset[:, cell] = 1.0          # not 0: the mean below takes its place
                 self._matrix[row] = W(offset, 0.0)
             edges = np.broadcast_to(mesh.volume**(1 / mesh.dim), (mesh.dim, mesh.n_cells))
-            self._matrix[np.arange(mesh.n_cells), own] = mean_at_zero(W, edges, n=2, halvings=24)
+            self._matrix[np.arange(mesh.n_cells), own] = mean_at_zero(W, edges, n=2)
 
     def __call__(self, rho):
         return self._matrix @ self.mesh.gather(self.mesh.volume * rho)

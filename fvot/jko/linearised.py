@@ -35,15 +35,15 @@ from scipy import sparse
 from .. import linalg
 from ..errors import ConvergenceError
 from ..rates import Layout, Rates
+from .free_energy import FLOOR, SHRINK
 from .linear import Solver
 from .step import Step
 from .upwind import Streams
 
-SHRINK = 0.05            # what Newton's method leaves of a density at least
-FLOOR = 1e-14            # of the mean density, below which none falls in Newton's method
 CURVED = 1e-10           # smallest e'', relative to what e' changes by with the density
 ITERATIONS, PATIENCE = 40, 12      # in all, and without getting nearer than before
 DIRECT = 4000            # cells, up to which the matrix is factorised
+ROUND_OFF = 1e-15        # of the fluxes, in what the equations miss
 STIFF = 1e-8             # of the upper bound: the least density in the Laplacian of the pressure
 
 
@@ -58,7 +58,8 @@ class Linearised:
 
     def __init__(self, free_energy, upper=math.inf, tol=1e-12):
         self.free_energy, self.mesh, self.upper, self.tol = free_energy, free_energy.mesh, upper, tol
-        self.layout, self.solver = Layout(self.mesh), Solver(self.mesh)
+        self.layout, self.solver, n = Layout(self.mesh), Solver(self.mesh), self.mesh.n_inner
+        self.t, self.closed = self.mesh.area[:n] / self.mesh.distance[:n], np.zeros(self.mesh.n_faces - n)
         self.methods = ("cg", "lu") if self.mesh.n_cells_global > DIRECT else ("lu", "cg")
         self.restart()
 
@@ -81,7 +82,7 @@ class Linearised:
         mesh, mass = self.mesh, self.mesh.integrate(old)
         if mass == 0:
             return Step(old, 0.0, 0, np.zeros(mesh.n_cells))
-        mean = mass / mesh.integrate(1.0)
+        mean = mass / self.free_energy.measure
         floor = FLOOR * mean if self.free_energy.diffuses else 0.0
         rho, (phi, p) = np.maximum(old, max(floor, self.free_energy.start(mean))), self._last
         self.solver.begin()
@@ -89,7 +90,7 @@ class Linearised:
         for iteration in range(ITERATIONS):
             full = (p > 0) | (rho > self.upper)
             off = np.stack([np.maximum(rho - self.upper, 0), rho * np.maximum(-p, 0)])
-            equations = _Equations(self, np.where(full, self.upper, rho), phi, np.where(full, p, 0), full, old, tau)
+            equations = _Equations(self, np.where(full, self.upper, rho), phi, np.where(full, p, 0), full, floor, old, tau)
             missing = equations.missing + mesh.integrate(off) / equations.scale
             best = min(best, (missing.max(), iteration))
             if not np.isfinite(missing).all() or iteration > best[1] + PATIENCE:
@@ -105,7 +106,7 @@ class Linearised:
     def curvature(self, rho):
         """e'' (n_cells,), but not below CURVED of what e' changes by when the density changes by its mean."""
         mesh, curvature = self.mesh, self.free_energy.curvature(rho)
-        mean = mesh.integrate(rho) / mesh.integrate(1.0)
+        mean = mesh.integrate(rho) / self.free_energy.measure
         weighted = mesh.integrate(np.stack([rho, rho * np.minimum(rho, mean) * curvature]))
         return np.maximum(curvature, CURVED * max(weighted[1] / weighted[0] / mean, 1e-300))
 
@@ -113,25 +114,28 @@ class Linearised:
 class _Equations:
     """F1 and F2 (n_cells,) at rho, phi and p, in cells of which some are full.
 
-    missing : (2,) sums of |F1|, and of rho |F2|, relative to *scale*: the mass, and the energies in it
+    missing : (2,) sums of |F1|, less its rounding, and of rho |F2|, relative to *scale*: the mass, and the energies in it;
+        not in cells at the *floor* that would be lower, if they might
     action : sum of t_s rho_giving (phi_left - phi_right)^2 / 2
     """
 
-    def __init__(self, step, rho, phi, p, full, old, tau):
+    def __init__(self, step, rho, phi, p, full, floor, old, tau):
         self.step, self.tau, self.rho, self.p, self.full, self.old = step, tau, rho, p, full, old
-        mesh, energy, n = step.mesh, step.free_energy, step.mesh.n_inner
+        mesh, energy = step.mesh, step.free_energy
         self.mesh = mesh
         self.a, self.b, self.through = np.zeros((3, mesh.n_faces))
         out, gained = np.zeros((2, mesh.n_local))
-        action = _upwind(*mesh.with_ghosts(np.stack([rho, phi])), mesh.area[:n] / mesh.distance[:n], mesh.left, mesh.right,
-                         mesh.face_owned, self.a, self.b, self.through, out, gained)
+        action, terms = _upwind(*mesh.with_ghosts(np.stack([rho, phi])), step.t, mesh.left, mesh.right, mesh.face_owned,
+                                 self.a, self.b, self.through, out, gained)
         mu = energy.derivative(rho) + energy.potential((rho + old) / 2) + p
         self.F1 = mesh.volume * (rho - old) + tau * out[:mesh.n_cells]
         self.F2 = mesh.volume * (mu - phi) - tau * gained[:mesh.n_cells]
-        sums = np.abs(self.F1), rho * np.abs(self.F2), mesh.volume * old, mesh.volume * rho * (np.abs(mu) + np.abs(phi))
-        *self.missing, mass, size, self.action = mesh.ranks.sum(np.array([*map(np.sum, sums), action]))
+        empty = (rho <= floor) & (self.F2 > 0)
+        sums = (np.abs(self.F1), np.where(empty, 0, rho * np.abs(self.F2)), mesh.volume * old,
+                mesh.volume * rho * (np.abs(mu) + np.abs(phi)))
+        *missing, mass, size, self.action, terms = mesh.ranks.sum(np.array([*map(np.sum, sums), action, terms]))
         self.scale = np.maximum([mass, size], np.finfo(float).tiny)
-        self.missing = np.array(self.missing) / self.scale
+        self.missing = np.maximum(missing - np.array([ROUND_OFF * tau * terms, 0]), 0) / self.scale
 
     def density(self):
         """The density that F1 = 0 gives, of the exact mass."""
@@ -208,10 +212,7 @@ class _Equations:
 
     def _out(self, a, b, y):
         """What fluxes a y_left - b y_right take out of each cell (n_cells,)."""
-        mesh, n, (left, right) = self.mesh, self.mesh.n_inner, self._sides(y)
-        F = np.zeros(mesh.n_faces)
-        F[:n] = a[:n] * left - b[:n] * right
-        return mesh.volume * mesh.divergence(F)
+        return Rates(self.step.layout, a, b).outflow(y, self.step.closed)[0]
 
     def _transposed(self, x):
         """A^T x."""
@@ -227,8 +228,11 @@ class _Equations:
 
 @numba.njit(cache=True, error_model="numpy")
 def _upwind(rho, phi, t, left, right, owned, a, b, through, out, gained):
-    """Through the inner faces: a, b, the parts of t (phi_left - phi_right), through = t rho_giving; sums over cells."""
-    action = 0.0
+    """Through the inner faces: a, b, the parts of t (phi_left - phi_right), through = t rho_giving; sums over cells.
+
+    Returns what is dissipated, and what the rounding of the fluxes is relative to.
+    """
+    action, terms = 0.0, 0.0
     for f in range(len(t)):
         l, r = left[f], right[f]
         g = phi[l] - phi[r]
@@ -241,4 +245,5 @@ def _upwind(rho, phi, t, left, right, owned, a, b, through, out, gained):
         gained[giving] += t[f] * g * g / 2
         if owned[f]:
             action += F * g / 2
-    return action
+            terms += through[f] * (abs(phi[l]) + abs(phi[r]))
+    return action, terms

@@ -22,12 +22,12 @@ import numpy as np
 
 from ..errors import ConvergenceError
 from ..rates import Layout, Rates
+from .free_energy import SHRINK
 from .linear import Solver, named_by_cost
 from .step import Step
 
 LIMIT = 2.0
 PECLET = 8               # over which the weight of the mean falls
-SHRINK = 0.05            # what Newton's method leaves of a density at least, where e'(0) is infinite
 ITERATIONS = 25
 ROUND_OFF = 1e-15        # of the fluxes, in what the equations miss
 
@@ -42,7 +42,8 @@ class Midpoint:
 
     def __init__(self, free_energy, tol=1e-12):
         self.free_energy, self.mesh, self.tol = free_energy, free_energy.mesh, tol
-        self._layout, self._solver = Layout(self.mesh), Solver(self.mesh)
+        self._layout, self._solver, n = Layout(self.mesh), Solver(self.mesh), self.mesh.n_inner
+        self._t, self._closed = self.mesh.area[:n] / self.mesh.distance[:n], np.zeros(self.mesh.n_faces - n)
 
     @property
     def iterations(self):
@@ -63,7 +64,7 @@ class Midpoint:
         if mass == 0:
             return Step(old, 0.0, 0)
         keep = SHRINK if self.free_energy.singular else 0.0
-        rho = np.maximum(old, self.free_energy.start(mass / mesh.integrate(1.0)))
+        rho = np.maximum(old, self.free_energy.start(mass / self.free_energy.measure))
         self._solver.begin()
         w = self._weights(old)
         for iteration in range(ITERATIONS):
@@ -97,14 +98,14 @@ class _Fluxes:
 
     def __init__(self, step, rho, old, tau, w):
         energy, self.mesh, self.step, self.tau = step.free_energy, step.mesh, step, tau
-        mesh, n = self.mesh, self.mesh.n_inner
+        mesh = self.mesh
         mu, slope = energy.difference(rho, old)
         mu = mu + energy.potential((rho + old) / 2)
         local = mesh.with_ghosts(np.stack([rho, old, mu, slope]))
         self.scale = 1 / slope if energy.singular else None
         self._a, self._b, self._through = np.zeros((3, mesh.n_faces))
         out = np.zeros(mesh.n_local)
-        sums = _fluxes(*local, mesh.area[:n] / mesh.distance[:n], mesh.left, mesh.right, mesh.face_owned,
+        sums = _fluxes(*local, step._t, mesh.left, mesh.right, mesh.face_owned,
                        LIMIT, w, self._a, self._b, self._through, out)
         self.residual = mesh.volume * (rho - old) + tau * out[:mesh.n_cells]
         self.size, self.dissipation, terms = mesh.ranks.sum(np.array([np.abs(self.residual).sum(), *sums]))
@@ -117,15 +118,11 @@ class _Fluxes:
 
     def action(self):
         """What an interaction adds to the matrix, as a map; None where there is none."""
-        convolve, mesh, n, tau = self.step.free_energy.convolve, self.mesh, self.mesh.n_inner, self.tau
+        convolve = self.step.free_energy.convolve
         if convolve is None:
             return None
-
-        def apply(change):
-            mu, F = mesh.with_ghosts(convolve(change) / 2), np.zeros(mesh.n_faces)
-            F[:n] = self._through[:n] * (mu[mesh.left[:n]] - mu[mesh.right[:n]])
-            return tau * mesh.volume * mesh.divergence(F)
-        return apply
+        fluxes = Rates(self.step._layout, self._through, self._through)
+        return lambda change: self.tau * fluxes.outflow(convolve(change) / 2, self.step._closed)[0]
 
 
 @numba.njit(cache=True, error_model="numpy")

@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..energies import Energy, described
+from ..energies import Energy, Interaction, described, parts_of
 from ..errors import ConvergenceError, InputError
-from ..evolution import check_step, check_times, is_number
+from ..evolution import check_step, check_times
 from ..flows import pieces
+from ..functions import is_number
 from ..mesh import Mesh
 from ..parallel import Progress
 from ..result import Result
@@ -17,8 +18,7 @@ from .midpoint import Midpoint
 from .proper import Proper
 
 ROUNDING = 1e-9          # by which a density may be above its bound at the start
-HALVINGS = 40            # of the time between two recorded ones, before the run gives up
-FAILURES = 50            # of Newton's method between two recorded times, before it gives up, too
+FAILURES = 100           # of Newton's method between two recorded times, before the run gives up
 FIRST = 1e-3             # length of the first step, of the whole run, where steps are chosen
 GROWTH = 2.0             # of a step by the next one
 
@@ -37,7 +37,9 @@ class JKO:
         what they follow swing round their end
     inner : a `BenamouBrenier` of the same mesh, without a terminal energy: each step is the proper one, which minimises
         W2^2(rho, rho_n) / (2 tau) + E(rho), with a certified gap; slow, a reference. Give a tau; no bounds, no interactions
-    tol : largest error in time of a whole run with tau=None, in L1 relative to the mass (an estimate, not a bound)
+    tol : largest error in time of a whole run with tau=None, in L1 relative to the mass (an estimate, not a bound). Steps of
+        order 1 are not cut below tol times the time that has passed: cells that fill up bend every density, however short
+        the step
 
     Every step keeps the mass to round-off and the density >= 0, for every tau. PETSc's options reach the linear solves by the
     prefix fvot_jko_. Raises `InputError` for input of the wrong kind or range.
@@ -70,6 +72,8 @@ class JKO:
         ranks.check(getattr(inner, "mesh", None) is self.mesh and hasattr(inner, "with_terminal") and inner.terminal is None,
                     f"inner must be a fvot.BenamouBrenier of the same mesh, without a terminal energy, not {inner!r:.80}")
         ranks.check(order in (None, 1) and self.upper == math.inf, "with inner= steps are of order 1, and know no upper bound")
+        ranks.check(not any(isinstance(part, Interaction) for _, part in parts_of(self.energy)),
+                    "with inner= the energy may have no Interaction, which is not convex in rho: leave inner out")
 
     def solve(self, rho0, t, *, tau=None, progress=None):
         """Carry rho0 (n_cells,) through the times t: a final time, or increasing times, the first of which is the start.
@@ -80,7 +84,7 @@ class JKO:
 
         Returns a `Result` whose ledger has, per time: mass, mass_error, minimum, maximum; energy and, if it is a sum, its
         parts; dissipated (since the start: with order 2, energy + dissipated is constant), dissipation (its mean rate in
-        the last step); steps, newton (iterations), iterations (of linear solvers); time_error (the estimate, with tau=None).
+        the last step); steps, newton (iterations), iterations (of linear solvers); with tau=None time_error, the estimate.
         With inner: gap, the largest certified one so far. With an upper bound the result has a pressure, too.
 
         Raises `InputError`, and `ConvergenceError` where steps get too short.
@@ -90,11 +94,11 @@ class JKO:
         check_step(mesh.ranks, tau)
         mesh.ranks.check(self.inner is None or tau is not None, "with inner= give the length of steps, tau")
         run = _Run(self, np.array(rho0, float), t)
-        records, densities, pressures = [run.record()], [run.rho], [run.pressure]
+        records, densities, pressures = [run.record(tau)], [run.rho], [run.pressure]
         with Progress(t[0], t[-1], progress) as bar:
             for end in t[1:]:
                 run.advance(end, tau, bar.to)
-                records.append(run.record())
+                records.append(run.record(tau))
                 densities.append(run.rho)
                 pressures.append(run.pressure)
         ledger = {name: np.array([record[name] for record in records]) for name in records[0]}
@@ -167,7 +171,7 @@ class _Run:
             step = self.wish
             if left < 2 * step:             # no very short one at the end
                 step = left if left <= step * (1 + 1e-9) else left / 2
-            if step <= (end - begin) * 0.5**HALVINGS or failures > FAILURES:
+            if self.now + step == self.now or failures > FAILURES:
                 raise ConvergenceError(f"steps get too short at t = {self.now:.6g}: "
                                        f"{failure or f'give a larger tol than {self.equation.tol:.3g}, or steps with tau='}")
             try:
@@ -186,14 +190,23 @@ class _Run:
 
     def _judged(self, made, step):
         """The length that the next step may have; None where this one was too long, for which a shorter one is wished."""
-        order, error = self.equation.order, self._error(made, step)
-        allowed = self._allowed(step)
-        factor = 0.85 * (allowed / max(error, 1e-12 * allowed))**(1 / order)
-        if error > allowed and len(self.slopes) >= order:
-            self.wish = step * max(factor, 0.1)
+        order, known = self.equation.order, len(self.slopes) >= self.equation.order
+        if known:
+            error, allowed = self._error(made, step), self._allowed(step)
+        else:
+            error = self.equation.mesh.integrate(np.abs(made.rho - self.rho))
+            allowed = self.equation.tol**(1 / order) * self.mass0
+        factor = 0.85 * (allowed / error)**(1 / order) if error > 0 else math.inf
+        shortest = self._shortest(step)
+        if error > allowed and step > shortest * (1 + 1e-9):
+            self.wish = max(step * max(factor, 0.1), shortest)
             return None
-        self.error += error
-        return step * min(factor, GROWTH)
+        self.error += error if known else 0.0
+        return max(step * min(factor, GROWTH), shortest)
+
+    def _shortest(self, step):
+        """The length below which no step is cut for its error: where cells fill up, derivatives jump, however short it is."""
+        return self.equation.tol * (self.now - self.span[0] + step) if self.equation.order == 1 else 0.0
 
     def _error(self, made, step):
         """What the step misses, in L1: from how far it is from the polynomial through the last steps' mean derivatives.
@@ -203,14 +216,12 @@ class _Run:
         """
         equation, mesh = self.equation, self.equation.mesh
         slope, last = (made.rho - self.rho) / step, self.slopes
-        if equation.order == 1 and last:
+        if equation.order == 1:
             predicted, share = last[0].value, step / (2 * step + last[0].tau)
-        elif equation.order == 2 and len(last) > 1:
+        else:
             first, second = (step + last[0].tau) / 2, (last[0].tau + last[1].tau) / 2
             predicted = last[0].value + first / second * (last[0].value - last[1].value)
             share = step**2 / 6 / (step**2 / 6 + first * (first + second))
-        else:
-            return 0.0
         return share * step * mesh.integrate(np.abs(slope - predicted))
 
     def _allowed(self, step):
@@ -225,13 +236,13 @@ class _Run:
         self.pressure = made.pressure
         self.dissipated, self.dissipation = self.dissipated + made.dissipated, made.dissipated / step
 
-    def record(self):
-        """The ledger's numbers now."""
+    def record(self, tau):
+        """The ledger's numbers now; with the estimated error if tau is None."""
         equation, mesh, ranks = self.equation, self.equation.mesh, self.equation.mesh.ranks
         mass = mesh.integrate(self.rho)
         return dict(mass=mass, mass_error=(mass - self.mass0) / max(self.mass0, np.finfo(float).tiny),
                     minimum=ranks.min(self.rho.min(initial=np.inf)), maximum=ranks.max(self.rho.max(initial=-np.inf)),
                     **equation._step.parts(self.rho), dissipated=self.dissipated, dissipation=self.dissipation,
                     steps=self.steps, newton=self.newton, iterations=equation._step.iterations,
-                    time_error=self.error / max(self.mass0, np.finfo(float).tiny),
+                    **({} if tau is not None else {"time_error": self.error / max(self.mass0, np.finfo(float).tiny)}),
                     **({} if equation.inner is None else {"gap": equation._step.gap}))
