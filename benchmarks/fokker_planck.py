@@ -612,18 +612,10 @@ def main(part="all", repetitions=2, peer_python=str(HERE.parent / ".venv-peers" 
     report.say(f"One run of `benchmarks/fokker_planck.py` on {strftime('%d %B %Y')}.\n")
     report.table(("machine", ""), machine.rows())
     python = peers_of(report, peer_python) if part in ("all", "ou", "step") else ""
-    parts = {"ou": [lambda: ou_orders(report, quick, several), lambda: ou_sizes(report, quick, python)],
-             "solver": [lambda: iterations(report, quick)],
-             "step": [lambda: step(report, quick, several, python)],
-             "million": [lambda: large(report, quick)],
-             "costs": [lambda: constants(report, quick)]}
-    for name, works in parts.items():
-        if part in ("all", name):
-            begin = perf_counter()
-            for work in works:
-                work()
-            report.say(f"(This part took {perf_counter() - begin:.0f} s.)\n")
-    report.say(f"Load at the end: {os.getloadavg()[0]:.1f}.")
+    parts = {"ou": lambda: (ou_orders(report, quick, several), ou_sizes(report, quick, python)),
+             "solver": lambda: iterations(report, quick), "step": lambda: step(report, quick, several, python),
+             "million": lambda: large(report, quick), "costs": lambda: constants(report, quick)}
+    report.measure(part, parts)
     report.write(out)
 
 

@@ -7,7 +7,6 @@
 What runs on two ranks is started by the program itself.
 """
 import json
-import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -156,12 +155,8 @@ def main(part="all", out="", quick=False, rows="", n=0):
     report.say("# Gradient flows: speed and errors\n")
     report.say(f"One run of `benchmarks/jko.py` on {strftime('%d %B %Y')}.\n")
     report.table(("machine", ""), [*machine.rows(), ("bandwidth", f"{machine.bandwidth() / 1e9:.1f} GB/s")])
-    for name, work in {"steps": steps, "crowds": crowds, "errors": errors}.items():
-        if part in ("all", name):
-            begin = perf_counter()
-            work(report, quick)
-            report.say(f"(This part took {perf_counter() - begin:.0f} s.)\n")
-    report.say(f"Load at the end: {os.getloadavg()[0]:.1f}.")
+    report.measure(part, {"steps": lambda: steps(report, quick), "crowds": lambda: crowds(report, quick),
+                          "errors": lambda: errors(report, quick)})
     report.write(out)
 
 

@@ -93,6 +93,15 @@ class Report:
         aligned = [[cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, width, right)] for line in cells]
         self.say("\n".join(f"| {' | '.join(line)} |" for line in [aligned[0], rule, *aligned[1:]]) + "\n")
 
+    def measure(self, part, works):
+        """Do the *part* of the works {name: function}, or all of them; say how long each took, and what the load is then."""
+        for name, work in works.items():
+            if part in ("all", name):
+                begin = perf_counter()
+                work()
+                self.say(f"(This part took {perf_counter() - begin:.0f} s.)\n")
+        self.say(f"Load at the end: {os.getloadavg()[0]:.1f}.")
+
     def write(self, path):
         if path and ranks.is_root:
             Path(path).write_text("\n".join(self.text))

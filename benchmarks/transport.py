@@ -461,12 +461,7 @@ def main(part="all", peer_python=str(HERE.parent / ".venv-peers" / "bin" / "pyth
     parts = {"targets": lambda: targets(report, quick), "where": lambda: where(report, quick),
              "growth": lambda: growth(report, quick), "errors": lambda: errors(report, quick),
              "peers": lambda: peers(report, quick, python)}
-    for name, work in parts.items():
-        if part in ("all", name):
-            begin = perf_counter()
-            work()
-            report.say(f"(This part took {perf_counter() - begin:.0f} s.)\n")
-    report.say(f"Load at the end: {os.getloadavg()[0]:.1f}.")
+    report.measure(part, parts)
     report.write(out)
 
 

@@ -104,6 +104,16 @@ def kind(request):
     return request.param
 
 
+@pytest.fixture(autouse=True)
+def some_meshes_stand_for_others(request, ranks):
+    """Kinds of mesh are skipped that a file calls LARGE, and, on several ranks, those not in its ON_RANKS."""
+    if "kind" in request.fixturenames:
+        kind, module = request.getfixturevalue("kind"), request.module
+        on_ranks = getattr(module, "ON_RANKS", MESHES)
+        if kind in getattr(module, "LARGE", ()) or (ranks.size > 1 and kind not in on_ranks):
+            pytest.skip("other meshes of its kind stand for it")
+
+
 @pytest.fixture(scope="session")
 def mesh(kind):
     """A small mesh of every kind, dealt to all ranks."""

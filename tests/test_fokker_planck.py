@@ -24,14 +24,6 @@ LARGE = {"harbour", "ball"}
 ON_RANKS = {"interval", "torus", "box", "triangles", "voronoi", "tetrahedra", "honeycomb", "l_shape"}     # on several ranks
 
 
-@pytest.fixture(autouse=True)
-def some_meshes_stand_for_others(request, ranks):
-    if "kind" in request.fixturenames:
-        kind = request.getfixturevalue("kind")
-        if kind in LARGE or (ranks.size > 1 and kind not in ON_RANKS):
-            pytest.skip("other meshes of its kind stand for it")
-
-
 def wells(mesh, barrier):
     """A potential with wells *barrier* deep, periodic over the bounding box of any mesh."""
     lower, upper = mesh.bounds

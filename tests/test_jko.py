@@ -28,14 +28,6 @@ ON_RANKS = {"interval", "torus", "triangles", "voronoi", "tetrahedra", "honeycom
 ORDERS = pytest.mark.parametrize("order", [1, 2])
 
 
-@pytest.fixture(autouse=True)
-def some_meshes_stand_for_others(request, ranks):
-    if "kind" in request.fixturenames:
-        kind = request.getfixturevalue("kind")
-        if kind in LARGE or (ranks.size > 1 and kind not in ON_RANKS):
-            pytest.skip("other meshes of its kind stand for it")
-
-
 def waves(mesh):
     """A potential that is periodic over the bounding box of any mesh."""
     lower, upper = mesh.bounds
