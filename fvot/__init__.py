@@ -1,4 +1,5 @@
 """fvot: densities in motion on meshes."""
+from . import otto, particles, static
 from .benamou_brenier import BenamouBrenier, Geodesic
 from .boundary import dirichlet, inflow, outflow
 from .continuity import ContinuityEquation
@@ -17,5 +18,6 @@ from .run import run
 
 __all__ = ["JKO", "BenamouBrenier", "ContinuityEquation", "ConvergenceError", "Energy", "Entropy", "FokkerPlanck", "Geodesic",
            "InputError", "Interaction", "Mesh", "MeshError", "Potential", "Power", "Result", "cell_mean", "central",
-           "dirichlet", "inflow", "info", "muscl", "outflow", "potential_flow", "run", "say", "scharfetter_gummel",
-           "square_root", "upwind"]
+           "dirichlet", "inflow", "info", "muscl", "otto", "outflow", "particles",
+           "potential_flow", "run", "say", "scharfetter_gummel",
+           "square_root", "static", "upwind"]

@@ -23,6 +23,10 @@ class Shown:
         from .plot import plot
         plot(self, path, time, **options)
 
+    def to_points(self, k=1, time=-1):
+        """The density at recorded time number *time* as point masses (points (dim, n), weights (n,)): see `Mesh.to_points`."""
+        return self.mesh.to_points(self.rho[time], k)
+
     def movie(self, path, **options):
         """Draw the density at all recorded times to a .gif: see `fvot.plot.movie`."""
         from .plot import movie

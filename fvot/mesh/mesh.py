@@ -6,7 +6,7 @@ from scipy.spatial import ConvexHull
 
 from .. import parallel
 from ..errors import InputError
-from . import build, cartesian, faces, given, locate, partition, patches, quadrature, quality, read, refine, weights
+from . import build, cartesian, faces, geodesic, given, locate, partition, patches, quadrature, quality, read, refine, weights
 from .given import floats
 
 
@@ -235,6 +235,46 @@ class Mesh:
         cell = self.locate(points)
         mine = np.flatnonzero(cell >= 0)
         return np.bincount(cell[mine], weights[mine], self.n_cells) / self.volume
+
+    def to_points(self, rho, k=1):
+        """Point masses (points (dim, n), weights (n,)), the same on every rank, of a density (n_cells,): what `deposit` undoes.
+
+        k : at least so many points for each cell. 1: its centroid; else the centroids of equal parts of its simplices, or of
+            the box that it is. Cells without mass have none. The mass and its centre are exact.
+
+        Points come in the order of the ranks' cells. Raises `InputError` for what is no density.
+        """
+        self.check_density(rho, "rho")
+        self.ranks.check(isinstance(k, (int, np.integer)) and not isinstance(k, bool) and k >= 1,
+                         f"k must be a number of points for each cell, at least 1, not {k!r}")
+        x, volume, cell = self.parts(k)
+        mass = volume * rho[cell]
+        return self.ranks.all_gather(x[:, mass > 0]), self.ranks.all_gather(mass[mass > 0])
+
+    def parts(self, k):
+        """(centroids (dim, n), volumes (n,), cells (n,)) of at least k parts of each of this rank's cells."""
+        if k == 1:
+            return self.centroid, self.volume, np.arange(self.n_cells)
+        return quadrature.parts(self._pieces, k)
+
+    def geodesic_distance(self, points, others=None):
+        """Lengths (n, m) of the shortest ways inside the mesh from points (dim, n) to others (dim, m), None: the same points.
+
+        Exact: straight where nothing is in the way, else, in the plane, round the corners of the walls (a visibility graph:
+        Lozano-Perez, Wesley 1979). Along periodic axes the shortest way counts. The points are the same on every rank.
+
+        Raises `InputError` for points outside the mesh, where no way leads from one to another, and for domains in space that
+        are not convex.
+        """
+        points = np.asarray(points, float)
+        others = points if others is None else np.asarray(others, float)
+        for some in points, others:
+            self.locate(some)
+        if self.is_convex:
+            return geodesic.straight(self, points, others)
+        self.ranks.check(self.dim == 2, "geodesic_distance knows domains in space only where they are convex: in the plane it "
+                         "goes round corners")
+        return geodesic.round_corners(self, points, others)
 
     def locate(self, points):
         """The numbers (n,) of this rank's cells that hold points (dim, n), the same on every rank; -1 on another rank.

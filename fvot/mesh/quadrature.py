@@ -124,6 +124,19 @@ def _children(dim, cube):
     return [(p[0], np.stack([q - p[0] for q in p[1:]], axis=1)) for p in simplices]
 
 
+def parts(pieces, at_least):
+    """(centroids (dim, n), volumes (n,), cells (n,)) of the pieces, halved until each cell has so many, *at_least*."""
+    found = []
+    for group in pieces:
+        count = np.bincount(group.cell)
+        fewest, dim = count[count > 0].min(initial=at_least), len(group.origin)
+        for _ in range(max(0, int(np.ceil(np.log2(at_least / fewest) / dim - 1e-9)))):
+            group = group.children()
+        reference, weights = rule(dim, 1, group.cube)
+        found.append((np.einsum("dqn,q->dn", group.points(reference), weights), group.volume(), group.cell))
+    return tuple(np.concatenate(arrays, axis=-1) for arrays in zip(*found, strict=True))
+
+
 def average(pieces, n_cells, f, degree, halvings=0):
     """Averages (..., n_cells) of f over the cells, whose pieces are halved along each edge that many times.
 

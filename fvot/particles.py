@@ -1,0 +1,195 @@
+"""Particles that move: along a flow, or as Langevin's equation says. Independent witnesses for the solvers on meshes.
+
+Positions are (dim, n), paths (n_times, dim, n). Walls are a pair of corners (lower, upper). A flow stops there; noise is
+reflected: on the unfolded line a particle goes on behind its mirror image, in the mirrored drift.
+"""
+import math
+
+import numpy as np
+from scipy.integrate import solve_ivp
+
+from .errors import ConvergenceError, InputError
+from .evolution import check_times
+from .functions import function, is_number
+from .parallel import Ranks
+
+BLOCK = 4096             # particles that share a stream of random numbers, and a rank
+STEPS = 1000             # of Langevin's equation, where no tau is given
+NUDGE = 1e-3             # of differences of velocities, relative to the size of the positions
+
+
+def push_forward(x0, velocity, t, *, walls=None, rtol=1e-8):
+    """Where the flow dx/dt = v(x, t) carries points x0 (dim, n): positions (n_times, dim, n) at the times t.
+
+    velocity : v(x) or v(x, t) with values (dim, n), such as ``lambda x, t: path.velocity_at(x, t)``
+    t : a final time, or increasing times, the first of which is the start
+    walls : (lower, upper), corners (dim,) of a box which nothing leaves; along its walls things slide
+    rtol : tolerance of the integrator (SciPy's DOP853)
+
+    Every rank does the same, so that v may be collective. Raises `InputError`, and `ConvergenceError` where the integrator
+    fails.
+    """
+    x0, t = _start(x0), check_times(Ranks(), t)
+    v, box = function(velocity, "velocity", (len(x0),)), _Box(walls, x0)
+
+    def rate(now, flat):
+        return box.held(flat.reshape(x0.shape), v, now).ravel()
+    return np.stack([box.inside(x.reshape(x0.shape)) for x in _integrated(rate, x0.ravel(), t, rtol)])
+
+
+def density_along_flow(x0, rho0, velocity, t, *, divergence=None, walls=None, rtol=1e-8):
+    """(x, rho): positions (n_times, dim, n) of points carried from x0, and the density there (n_times, n).
+
+    rho(t, x(t)) = rho0(x0) / det J, J the Jacobian of the flow, by d log det J/dt = div v along the way (Liouville; in machine
+    learning a normalising flow, Chen et al. 2018).
+
+    rho0 : a function of x, or values (n,)
+    divergence : div v as a function like v; None: by differences of v of order 4
+    velocity, t, walls, rtol : as in `push_forward`
+    """
+    x0, t = _start(x0), check_times(Ranks(), t)
+    dim, n = x0.shape
+    v, box = function(velocity, "velocity", (dim,)), _Box(walls, x0)
+    start = function(rho0, "rho0", of=("x",))(x0, 0.0) if callable(rho0) else np.asarray(rho0, float) + np.zeros(n)
+    div = _differences(v, box) if divergence is None else function(divergence, "divergence")
+
+    def rate(now, flat):
+        x = flat[:-n].reshape(dim, n)
+        return np.concatenate([box.held(x, v, now).ravel(), div(box.inside(x), now)])
+    states = _integrated(rate, np.concatenate([x0.ravel(), np.zeros(n)]), t, rtol)
+    x = np.stack([box.inside(state[:-n].reshape(dim, n)) for state in states])
+    return x, start * np.exp(-np.stack([state[-n:] for state in states]))
+
+
+def langevin(x0, drift, diffusion, t, seed, *, tau=None, order=1, walls=None, comm=None):
+    """Paths (n_times, dim, n) of dX = b dt + sqrt(2 D) dW (Ito) from x0 (dim, n), the same on any number of ranks.
+
+    Their density is that of d rho/dt = div(grad(D rho) - rho b): of `FokkerPlanck(mesh, diffusion=D, drift=b)` for constant D.
+
+    drift : b(x) or b(x, t) with values (dim, n); a constant (dim,)
+    diffusion : D >= 0, a number or a function of x or (x, t)
+    seed : a whole number; the same one gives the same paths
+    tau : largest step; None: a thousandth of the whole time
+    order : of the means of functions of X in tau. 1: Euler-Maruyama; 2: Heun's steps (Platen's scheme), for a constant D
+    walls : (lower, upper), corners (dim,) of a box whose walls reflect
+    comm : MPI communicator; each rank moves blocks of particles, so that b and D must not be collective
+
+    Returns all paths on every rank. Raises `InputError`. (Kloeden, Platen 1992)
+    """
+    ranks, x0 = Ranks(comm), _start(x0)
+    with ranks.together():
+        b, D = function(drift, "drift", (len(x0),)), function(diffusion, "diffusion")
+        _check_langevin(order, D, seed, tau)
+        box = _Box(walls, x0)
+    t = check_times(ranks, t)
+    ranks.check_same("seed", seed)
+    tau = (t[-1] - t[0]) / STEPS if tau is None else tau
+    blocks = [slice(i, i + BLOCK) for i in range(0, x0.shape[1], BLOCK)]
+    streams = np.random.SeedSequence(seed).spawn(len(blocks))
+    mine = range(ranks.rank, len(blocks), ranks.size)
+    paths = np.zeros((len(t), *x0.shape))
+    with ranks.together():
+        for k in mine:
+            paths[..., blocks[k]] = _walk(x0[:, blocks[k]], b, D, t, np.random.default_rng(streams[k]), tau, order, box)
+    return ranks.sum(paths) if ranks.size > 1 else paths
+
+
+def _check_langevin(order, D, seed, tau):
+    if order not in (1, 2) or isinstance(order, bool):
+        raise InputError(f"order must be 1 or 2, not {order!r}")
+    if order == 2 and callable(D.f):
+        raise InputError("order=2 takes a constant diffusion: give a number, or order=1")
+    if not callable(D.f) and D.f < 0:
+        raise InputError(f"diffusion must be at least 0, not {D.f!r}")
+    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
+        raise InputError(f"seed must be a whole number of at least 0, not {seed!r}")
+    if tau is not None and not (is_number(tau) and 0 < tau < math.inf):
+        raise InputError(f"tau must be a step above 0, or None, not {tau!r}")
+
+
+def _walk(x, b, D, t, random, tau, order, box):
+    """The paths (n_times, dim, k) of one block of particles."""
+    path = [x]
+    for begin, end in zip(t[:-1], t[1:], strict=True):
+        count = math.ceil((end - begin) / tau * (1 - 1e-12))
+        h = (end - begin) / count
+        for now in begin + h * np.arange(count):
+            spread = D(x, now)
+            if (spread < 0).any():
+                raise InputError(f"diffusion must be at least 0, but is {spread.min():.6g}")
+            noise, here = np.sqrt(2 * spread * h) * random.standard_normal(x.shape), b(x, now)
+            if order == 2:
+                ahead, sign = box.folded(x + h * here + noise)
+                here = (here + sign * b(ahead, now + h)) / 2
+            x = box.folded(x + h * here + noise)[0]
+        path.append(x)
+    return np.stack(path)
+
+
+class _Box:
+    """Walls, or none."""
+
+    def __init__(self, walls, x0):
+        self.walls = walls
+        if walls is None:
+            return
+        try:
+            lower, upper = (np.broadcast_to(np.asarray(corner, float), (len(x0),))[:, None] for corner in walls)
+        except (TypeError, ValueError):
+            raise InputError(f"walls must be two corners (lower, upper) of a box in {len(x0)}D, not {walls!r:.60}") from None
+        if not (lower < upper).all() or not ((x0 >= lower) & (x0 <= upper)).all():
+            raise InputError(f"walls must be the lower and the upper corner of a box around x0, not {walls!r:.60}")
+        self.lower, self.upper = lower, upper
+
+    def inside(self, x):
+        """x (dim, n), those beyond walls moved there."""
+        return x if self.walls is None else np.clip(x, self.lower, self.upper)
+
+    def held(self, x, v, t):
+        """v (dim, n) at x and t, without what leads out of the box."""
+        if self.walls is None:
+            return v(x, t)
+        found = v(self.inside(x), t)
+        return np.where((x >= self.upper) & (found > 0) | (x <= self.lower) & (found < 0), 0.0, found)
+
+    def folded(self, x):
+        """x (dim, n) on the unfolded line -> (x between the walls, the sign of each velocity there)."""
+        if self.walls is None:
+            return x, 1.0
+        width = self.upper - self.lower
+        place = (x - self.lower) % (2 * width)
+        behind = place > width
+        return self.lower + np.where(behind, 2 * width - place, place), np.where(behind, -1.0, 1.0)
+
+
+def _differences(v, box):
+    """div v by central differences of order 4; beyond walls v is mirrored."""
+    def divergence(x, t):
+        total, h = np.zeros(x.shape[1]), NUDGE * max(np.abs(x).max(), 1e-300)
+        for axis in range(len(x)):
+            for steps, weight in ((1, 2 / 3), (-1, -2 / 3), (2, -1 / 12), (-2, 1 / 12)):
+                moved = x.copy()
+                moved[axis] += steps * h
+                moved, sign = box.folded(moved)
+                total += weight / h * (sign * v(moved, t))[axis]
+        return total
+    return divergence
+
+
+def _integrated(rate, start, t, rtol):
+    """The states at the times t."""
+    size = max(np.abs(start).max(), 1e-12)
+    found = solve_ivp(rate, (t[0], t[-1]), start, method="DOP853", t_eval=t, rtol=rtol, atol=rtol * size / 100)
+    if not found.success:
+        raise ConvergenceError(f"the integrator stops at t = {found.t[-1] if len(found.t) else t[0]:.6g}: {found.message}")
+    return found.y.T
+
+
+def _start(x0):
+    try:
+        x0 = np.atleast_2d(np.asarray(x0, float))
+    except (TypeError, ValueError):
+        x0 = np.array(np.nan)
+    if x0.ndim != 2 or not x0.shape[1] or len(x0) > 3 or not np.isfinite(x0).all():
+        raise InputError(f"x0 must be points (dim, n) of finite numbers, dim 1 to 3, not of shape {x0.shape}")
+    return x0

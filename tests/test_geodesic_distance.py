@@ -1,0 +1,97 @@
+"""Shortest ways inside domains, against lengths that are known; point masses of densities."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+from meshes import MESHES
+from numpy.testing import assert_allclose
+
+from fvot import InputError, Mesh
+
+pytestmark = pytest.mark.ranks
+
+FOLDER = Path(__file__).parent.parent / "meshes"
+
+
+def lengths_round(x, corner):
+    return np.hypot(*(x - np.reshape(corner, (2, 1))))
+
+
+def test_round_the_corner_of_an_l():
+    """[-1, 1]^2 without its lower right quarter: straight, or by way of 0."""
+    mesh = Mesh.read(FOLDER / "l_shape.msh")
+    x = mesh.gather(mesh.centroid)[:, ::20]
+    lower, right = x[:, x[1] < 0], x[:, x[0] > 0]
+    missing = (x[0] > 0) & (x[1] < 0)
+    assert not missing.any()
+    d = mesh.geodesic_distance(lower, right)
+    cross = lower[0][:, None] * right[1] - lower[1][:, None] * right[0]     # which side of 0 the straight line takes
+    straight = np.hypot(*(lower[:, :, None] - right[:, None]))
+    assert_allclose(d, np.where(cross > 0, lengths_round(lower, (0, 0))[:, None] + lengths_round(right, (0, 0)), straight),
+                    rtol=1e-12)
+
+
+def test_round_a_slit():
+    """Over the top of a slit with two corners."""
+    mesh = Mesh.read(FOLDER / "slit.msh")
+    x, y = np.array([[0.3], [0.1]]), np.array([[0.7], [0.2]])
+    corners = np.array([[0.48, 0.52], [0.6, 0.6]])
+    length = np.hypot(*(x[:, 0] - corners[:, 0])) + 0.04 + np.hypot(*(y[:, 0] - corners[:, 1]))
+    assert mesh.geodesic_distance(x, y)[0, 0] == pytest.approx(length, rel=1e-12)
+
+
+def test_round_a_disc():
+    """In 0.4 < r < 1: two tangents and an arc; the hole is a polygon, whose sides are a little shorter than the arc."""
+    mesh = Mesh.read(FOLDER / "annulus.msh")
+    angle = np.array([2.5, 3.0, np.pi])
+    x, y = np.array([[0.9], [0.0]]), 0.7 * np.stack([np.cos(angle), np.sin(angle)])
+    arc = angle - np.arccos(0.4 / 0.9) - np.arccos(0.4 / 0.7)
+    exact = np.sqrt(0.81 - 0.16) + np.sqrt(0.49 - 0.16) + 0.4 * arc
+    assert_allclose(mesh.geodesic_distance(x, y)[0], exact, rtol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["l_shape", "slit", "two_rooms", "annulus"])
+def test_a_metric(name):
+    mesh = Mesh.read(FOLDER / f"{name}.msh")
+    x = mesh.gather(mesh.centroid)[:, ::mesh.n_cells_global // 40]
+    d = mesh.geodesic_distance(x)
+    assert_allclose(d, d.T, atol=1e-14)
+    assert (np.diag(d) == 0).all() and (d >= np.hypot(*(x[:, :, None] - x[:, None])) - 1e-13).all()
+    assert (d[:, None, :] <= d[:, :, None] + d[None] + 1e-13).all()
+
+
+def test_straight_where_nothing_is_in_the_way():
+    mesh = Mesh.voronoi((0, 0), (1, 1), 50)
+    x = np.random.default_rng(0).uniform(0, 1, (2, 10))
+    assert_allclose(mesh.geodesic_distance(x), np.hypot(*(x[:, :, None] - x[:, None])), atol=1e-15)
+    torus = Mesh.rectangle((0, 0), (1, 1), (8, 8), periodic=(True, False))
+    assert_allclose(torus.geodesic_distance([[0.1], [0.2]], [[0.9], [0.2]]), 0.2)
+    box = Mesh.box((0, 0, 0), (1, 1, 1), (4, 4, 4))
+    assert_allclose(box.geodesic_distance([[0], [0], [0]], [[1], [1], [1]]), 3**0.5)
+
+
+def test_bad_points(ranks):
+    mesh = Mesh.read(FOLDER / "l_shape.msh")
+    with pytest.raises(InputError, match="outside"):
+        mesh.geodesic_distance([[0.5], [-0.5]])
+    pieces = Mesh.from_cells(np.array([[0, 1, 1, 0, 2, 3, 3, 2], [0, 0, 1, 1, 0, 0, 1, 1.0]]),
+                             [("quad", np.array([[0, 1, 2, 3], [4, 5, 6, 7]]))], comm=ranks.comm.Split(ranks.rank))
+    with pytest.raises(InputError, match="no way"):
+        pieces.geodesic_distance([[0.5, 2.5], [0.5, 0.5]])
+
+
+# ---- densities as points -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [1, 5, 16])
+@pytest.mark.parametrize("name", ["interval", "triangles", "voronoi", "rectangle", "box", "tetrahedra", "l_shape"])
+def test_to_points_and_back(name, k):
+    mesh = MESHES[name]()
+    rho = mesh.density(lambda x: 1 + np.sin(x.sum(axis=0))**2) * (mesh.center[0] < mesh.bounds.mean())
+    x, weight = mesh.to_points(rho, k)
+    assert x.shape[1] >= k * mesh.ranks.sum(int((rho > 0).sum())) and (weight > 0).all()
+    assert weight.sum() == pytest.approx(mesh.integrate(rho), rel=1e-14)
+    assert_allclose(x @ weight, mesh.integrate(rho * mesh.centroid), atol=1e-13 * np.abs(mesh.bounds).max())
+    assert_allclose(mesh.deposit(x, weight), rho, rtol=1e-12)
+    with pytest.raises(InputError, match="k must"):
+        mesh.to_points(rho, 0)

@@ -1,0 +1,92 @@
+"""Particles against exact flows and laws; the same paths on any number of ranks."""
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from fvot import InputError, particles
+
+pytestmark = pytest.mark.ranks
+
+
+def rotation(x):
+    return np.stack([-x[1], x[0]])
+
+
+def test_push_forward_along_a_rotation():
+    x0 = np.random.default_rng(0).normal(size=(2, 50))
+    x = particles.push_forward(x0, rotation, [0, np.pi / 2, np.pi])
+    assert_allclose(x, [x0, rotation(x0), -x0], atol=1e-7)
+
+
+def test_walls_stop_a_flow():
+    """Both are held at 1 until the flow turns, then at 0, where it turns again."""
+    x = particles.push_forward([[0.25, 0.5]], lambda x, t: np.full_like(x, np.cos(t)), [0, 0.5, 1.5, 3, 5], walls=(0, 1))
+    assert_allclose(x[:3, 0, 0], [0.25, 0.25 + np.sin(0.5), 1], atol=1e-6)
+    assert_allclose(x[:3, 0, 1], [0.5, 0.5 + np.sin(0.5), 1], atol=1e-6)
+    assert_allclose(x[3, 0], np.sin(3), atol=1e-6)
+    assert_allclose(x[4, 0], 1 + np.sin(5), atol=1e-6)
+
+
+@pytest.mark.parametrize("divergence", [None, lambda x, t: np.cos(t) * np.cos(x).sum(axis=0)])
+def test_density_along_a_flow(divergence):
+    """dx/dt = sin(x) cos(t): tan(x/2) grows by e^sin(t), in each direction; rho = rho0 / det J."""
+    x0 = np.random.default_rng(1).uniform(0.3, 2.8, (2, 40))
+    x, rho = particles.density_along_flow(x0, lambda x: 1 + x[0], lambda x, t: np.sin(x) * np.cos(t), [0, 0.5, 2],
+                                          divergence=divergence)
+    for n, t in enumerate((0, 0.5, 2)):
+        factor = np.exp(np.sin(t))
+        exact = 2 * np.arctan(factor * np.tan(x0 / 2))
+        jacobian = (factor / (np.cos(x0 / 2)**2 + factor**2 * np.sin(x0 / 2)**2)).prod(axis=0)
+        assert_allclose(x[n], exact, rtol=1e-6)
+        assert_allclose(rho[n], (1 + x0[0]) / jacobian, rtol=1e-6)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_weak_order_of_langevin(order):
+    """Ornstein-Uhlenbeck from 1: mean e^-1, variance (1 - e^-2) D at t = 1; the error of the mean falls as tau^order."""
+    n, D, errors = 20_000, 0.01, []
+    for tau in 0.25, 0.125:
+        x = particles.langevin(np.ones((1, n)), lambda x: -x, D, 1.0, seed=3, tau=tau, order=order)[-1, 0]
+        errors.append(abs(x.mean() - np.exp(-1)))
+        assert abs(x.var() - (1 - np.exp(-2)) * D) < 0.8 * tau**order * D + 4 * D * (2 / n)**0.5
+    assert errors[1] < errors[0] / (1.7 if order == 1 else 3.0) + 3 * (D / n)**0.5
+
+
+def test_the_same_paths_on_any_number_of_ranks(ranks):
+    x0 = np.random.default_rng(2).uniform(0, 1, (2, 3 * particles.BLOCK // 2))
+    paths = [particles.langevin(x0, [1.0, 0.0], 0.1, [0, 0.05, 0.1], seed=5, tau=0.01, walls=(0, 1), comm=comm)
+             for comm in (ranks.comm, ranks.comm.Split(ranks.rank))]
+    assert (paths[0] == paths[1]).all()
+    assert paths[0].min() >= 0 and paths[0].max() <= 1
+    other = particles.langevin(x0, [1.0, 0.0], 0.1, [0, 0.05, 0.1], seed=6, tau=0.01, walls=(0, 1))
+    assert (other[0] == paths[0][0]).all() and (other[1] != paths[0][1]).all()
+
+
+def test_reflected_brownian_motion_becomes_uniform():
+    x = particles.langevin(np.full((1, 8000), 0.1), [0.0], 1.0, 2.0, seed=1, tau=0.01, walls=(0, 1))[-1, 0]
+    assert abs(x.mean() - 0.5) < 4 / np.sqrt(12 * 8000) and abs(x.var() - 1 / 12) < 0.005
+
+
+def test_noise_that_varies():
+    """dX = sqrt(2 D(x)) dW with D = x^2 / 2 is a martingale, and E log X = log X0 - t / 2."""
+    x = particles.langevin(np.ones((1, 8000)), [0.0], lambda x: x[0]**2 / 2, 0.5, seed=1, tau=0.005)[-1, 0]
+    assert abs(x.mean() - 1) < 4 * np.sqrt((np.exp(0.5) - 1) / 8000)
+    assert abs(np.log(x).mean() + 0.25) < 4 * np.sqrt(0.5 / 8000) + 0.003
+
+
+def test_bad_input():
+    x0 = np.zeros((2, 3))
+    for call, words in [(lambda: particles.push_forward(x0, lambda x: x[0], 1.0), "velocity"),
+                        (lambda: particles.push_forward("x", rotation, 1.0), "x0"),
+                        (lambda: particles.push_forward(x0, rotation, -1.0), "t must"),
+                        (lambda: particles.push_forward(x0, rotation, 1.0, walls=(1, 2)), "walls"),
+                        (lambda: particles.push_forward(x0, rotation, 1.0, walls=3), "walls"),
+                        (lambda: particles.langevin(x0, rotation, -1, 1.0, 0), "diffusion"),
+                        (lambda: particles.langevin(x0, rotation, lambda x: x[0] - 1, 1.0, 0), "diffusion"),
+                        (lambda: particles.langevin(x0, rotation, lambda x: 1 + x[0], 1.0, 0, order=2), "order=2"),
+                        (lambda: particles.langevin(x0, rotation, 1, 1.0, 0.5), "seed"),
+                        (lambda: particles.langevin(x0, rotation, 1, 1.0, 0, tau=0), "tau"),
+                        (lambda: particles.langevin(x0, rotation, 1, 1.0, 0, order=3), "order")]:
+        with pytest.raises(InputError, match=words):
+            call()

@@ -1,0 +1,180 @@
+"""Static transport between points, against closed forms, and plans that must hold."""
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from fvot import InputError, static
+
+random = np.random.default_rng(1)
+
+
+def cloud(n, dim, seed):
+    random = np.random.default_rng(seed)
+    a = random.uniform(0.5, 1.5, n)
+    return random.normal(size=(dim, n)), a / a.sum()
+
+
+# ---- on a line ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, 3])
+def test_a_line_agrees_with_the_linear_program(p):
+    (x, a), (y, b) = cloud(30, 1, 2), cloud(41, 1, 3)
+    one = static.wasserstein_1d(x[0], a, y[0], b, p)
+    assert one == pytest.approx(static.wasserstein(x, a, y, b, p), rel=1e-12)
+
+
+@pytest.mark.parametrize("p", [1, 2, 2.5])
+def test_uniform_densities(p):
+    """From [0, 1] to [2, 4]: T = 2 + 2 x, W_p^p = int (2 + x)^p; from [-1, 1] to [-2, 2] the ways change sign."""
+    edges = np.linspace(0, 1, 8)**2, np.linspace(2, 4, 5)
+    found = static.wasserstein_1d(edges[0], np.ones(7), edges[1], np.full(4, 0.5), p)
+    assert found == pytest.approx(((3**(p + 1) - 2**(p + 1)) / (p + 1))**(1 / p), rel=1e-14)
+    edges = np.linspace(-1, 1, 4), np.linspace(-2, 2, 4)
+    found = static.wasserstein_1d(edges[0], np.full(3, 0.5), edges[1], np.full(3, 0.25), p)
+    assert found == pytest.approx((1 / (p + 1))**(1 / p), rel=1e-14)
+    points = static.wasserstein_1d(edges[0], np.full(3, 0.5), [0.0], [1.0], p)
+    assert points == pytest.approx((1 / (p + 1))**(1 / p), rel=1e-14)
+
+
+def test_monotone_maps():
+    x = np.array([0.3, 0.1, 0.2])
+    assert_allclose(static.monotone_map(x, np.ones(3), [5.0, 7.0, 6.0], np.ones(3)), [7, 5, 6])
+    assert_allclose(static.monotone_map(x, np.ones(3), [1.0, 0.0], [1.0, 2.0]), [1, 0, 0])
+    with pytest.raises(InputError, match="split"):
+        static.monotone_map([0.0, 1.0], np.ones(2), [0.0, 1.0, 2.0], np.full(3, 2 / 3))
+    edges = np.linspace(0, 1, 11)
+    T = static.monotone_map(edges, np.ones(10), 3 * edges + 2, np.full(10, 1 / 3))
+    assert_allclose(T, 3 * edges + 2, rtol=1e-14)
+    assert_allclose(static.monotone_map(edges, np.ones(10), 3 * edges + 2, np.full(10, 1 / 3), at=[0.123]), 2.369, rtol=1e-14)
+
+
+# ---- worked examples ---------------------------------------------------------------------------------------------------
+
+
+def test_mines_and_factories():
+    """Two mines, three factories: the middle factory is fed by both, so that a mine is split."""
+    plan = static.kantorovich([0.0, 4.0], [3.0, 3.0], [0.0, 2.0, 4.0], [2.0, 2.0, 2.0], cost=1)
+    assert_allclose(plan.matrix, [[2, 1, 0], [0, 1, 2]], atol=1e-14)
+    assert plan.cost == pytest.approx(4)
+    assert plan.u @ [3, 3] + plan.v @ [2, 2, 2] == pytest.approx(4)
+    with pytest.raises(InputError, match="no map"):
+        static.monge([0.0, 4.0], [0.0, 2.0, 4.0])
+
+
+def test_the_book_shelf():
+    """n books move by one place: for p = 1 all by one or one by all cost the same; for p = 2 all by one is the only optimum."""
+    x, y, n = np.arange(5.0), np.arange(1.0, 6.0), 5
+    shift, jump = np.arange(n), np.array([4, 0, 1, 2, 3])
+    for p, equal in (1, True), (2, False):
+        C = static.costs(x[None], y[None], p)
+        by_shift, by_jump = C[shift, shift].mean(), C[shift, jump].mean()
+        assert bool(by_shift == by_jump) is equal
+        assert static.kantorovich(x, np.ones(n) / n, y, np.ones(n) / n, p).cost == pytest.approx(by_shift, rel=1e-14)
+    assert (static.monge(x, y) == shift).all()
+
+
+@pytest.mark.parametrize("epsilon", [1e-3, 0.1, 1.0, 10.0])
+def test_two_by_two_with_entropy(epsilon):
+    """Masses 1/2 at 0 and 1, cost |x - y|: P = 1 / (2 (1 + e^(-1/eps))) on the diagonal, for every epsilon."""
+    x, a = np.array([0.0, 1.0]), np.array([0.5, 0.5])
+    plan = static.sinkhorn(x, a, x, a, epsilon, cost=1)
+    stays = 0.5 / (1 + np.exp(-1 / epsilon))
+    assert_allclose(plan.matrix, [[stays, 0.5 - stays], [0.5 - stays, stays]], atol=1e-12)
+    assert plan.divergence == pytest.approx(0, abs=1e-12)
+
+
+def test_the_limits_of_entropy():
+    (x, a), (y, b) = cloud(20, 2, 5), cloud(25, 2, 6)
+    exact = static.kantorovich(x, a, y, b)
+    gaps = [static.sinkhorn(x, a, y, b, epsilon, tol=1e-5).cost - exact.cost for epsilon in (3.0, 1.0, 0.3)]
+    assert gaps[0] > gaps[1] > gaps[2] > -1e-4 and gaps[2] < 0.5
+    far = static.sinkhorn(x, a, y, b, 1e6)
+    assert_allclose(far.matrix, np.outer(a, b), rtol=1e-4)
+    own = static.sinkhorn(x, a, y, b, 0.3)
+    assert static.sinkhorn(y, b, x, a, 0.3).divergence == pytest.approx(own.divergence, rel=1e-7)
+    assert own.divergence > 0 and abs(own.divergence - exact.cost) < abs(own.cost - exact.cost)
+
+
+def test_monotone_beats_crossed():
+    x, y = np.array([0.0, 1.0]), np.array([2.0, 5.0])
+    C = static.costs(x[None], y[None], 2)
+    assert C[0, 0] + C[1, 1] < C[0, 1] + C[1, 0]
+    assert (static.monge(x, y) == [0, 1]).all()
+
+
+# ---- plans -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cost", ["sqeuclidean", 1, 1.5, "matrix"])
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_plans_are_optimal(dim, cost):
+    (x, a), (y, b) = cloud(40, dim, 7), cloud(33, dim, 8)
+    a[3] = b[5] = 0.0
+    a, b = 2 * a / a.sum(), 2 * b / b.sum()
+    C = static.costs(x, y, 3) if cost == "matrix" else static.costs(x, y, cost)
+    plan = static.kantorovich(x, a, y, b, C if cost == "matrix" else cost)
+    assert_allclose(plan.matrix.sum(axis=1), a, atol=1e-14)
+    assert_allclose(plan.matrix.sum(axis=0), b, atol=1e-14)
+    assert plan.matrix.min() >= 0 and np.count_nonzero(plan.matrix) <= 72
+    slack = C - plan.u[:, None] - plan.v
+    assert slack.min() >= -1e-12 * C.max() and np.abs(slack[plan.matrix > 0]).max() <= 1e-12 * C.max()
+    assert plan.u @ a + plan.v @ b == pytest.approx(plan.cost, rel=1e-12)
+
+
+def test_monge_is_the_plan_of_equal_masses():
+    x, y = cloud(25, 2, 9)[0], cloud(25, 2, 10)[0]
+    T, equal = static.monge(x, y), np.full(25, 0.04)
+    assert sorted(T) == list(range(25))
+    assert ((x - y[:, T])**2).sum() / 25 == pytest.approx(static.kantorovich(x, equal, y, equal).cost, rel=1e-12)
+    assert (static.monge([0.0, 0.4, 1.0], [0.0, 1.0], [2 / 3, 1 / 3]) == [0, 0, 1]).all()
+    for x, y, b in ([0.0, 1.0], [0.0, 1.0, 2.0], None), ([0.0, 0.4, 1.0], [0.0, 1.0], None):
+        with pytest.raises(InputError, match="no map"):
+            static.monge(x, y, b)
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_a_metric(p):
+    clouds = [cloud(n, 2, n) for n in (15, 20, 25)]
+    W = np.array([[static.wasserstein(*one, *other, p) for other in clouds] for one in clouds])
+    assert_allclose(W, W.T, rtol=1e-12)
+    assert_allclose(np.diag(W), 0, atol=1e-7)
+    for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        assert W[i, j] <= W[i, k] + W[k, j]
+
+
+def test_displacement_is_a_geodesic():
+    """W2(mu_s, mu_t) = |s - t| W2(mu_0, mu_1) (McCann 1997)."""
+    (x, a), (y, b) = cloud(20, 2, 11), cloud(30, 2, 12)
+    plan = static.kantorovich(x, a, y, b)
+    for s, t in (0, 1), (0.2, 0.5), (0.9, 0.1):
+        between = static.wasserstein(*static.displacement(plan, s), *static.displacement(plan, t))
+        assert between == pytest.approx(abs(s - t) * plan.cost**0.5, rel=1e-9)
+
+
+def test_the_barycentric_map_is_monotone():
+    x, y = cloud(30, 2, 13)[0], cloud(30, 2, 14)[0]
+    equal = np.full(30, 1 / 30)
+    T = static.kantorovich(x, equal, y, equal).transport_map()
+    steps = (T[:, :, None] - T[:, None]) * (x[:, :, None] - x[:, None])
+    assert steps.sum(axis=0).min() >= -1e-12
+
+
+def test_bad_input():
+    x, a = cloud(4, 2, 0)
+    for call, words in [(lambda: static.kantorovich(x.T, a, x, a), "transpose"),
+                        (lambda: static.kantorovich(x, 2 * a, x, a), "masses differ"),
+                        (lambda: static.kantorovich(x, -a, x, a), "at least 0"),
+                        (lambda: static.kantorovich(x, a, x, a, cost=np.ones((4, 3))), "cost"),
+                        (lambda: static.kantorovich(x, a, x, a, cost="taxi"), "cost"),
+                        (lambda: static.kantorovich(x, a, x, a, cost=-1), "power"),
+                        (lambda: static.kantorovich(np.full((2, 4), np.nan), a, x, a), "finite"),
+                        (lambda: static.kantorovich(np.zeros((1, 20000)), np.ones(20000), np.zeros((1, 20000)), np.ones(20000)),
+                         "pairs"),
+                        (lambda: static.wasserstein(x, a, x, a, p=0.5), "p must"),
+                        (lambda: static.wasserstein_1d(x, a, x, a), "shapes"),
+                        (lambda: static.wasserstein_1d([0, 0, 1], [1, 1], [0], [1]), "increase"),
+                        (lambda: static.sinkhorn(x, a, x, a, 0), "epsilon"),
+                        (lambda: static.displacement(static.kantorovich(x, a, x, a), 2), "t must")]:
+        with pytest.raises(InputError, match=words):
+            call()
