@@ -25,8 +25,8 @@ def main(mesh=str(MESH), refine=1, crowding=0.05, reach=0.25, clumps=CLUMPS, wid
     the attraction; clumps: x and y of each; width: of each at the start; end: the last time; n_times: recorded times; tol: the
     error in time of the whole run; out: folder for what is written.
     """
-    if len(clumps) % 2 or not clumps or width <= 0 or refine < 0 or n_times < 5 or end <= 0:
-        raise fvot.InputError("clumps must be x and y of each, width and end above 0, refine >= 0, n_times >= 5, not "
+    if len(clumps) % 2 or not clumps or width <= 0 or refine < 0 or n_times < 2 or end <= 0:
+        raise fvot.InputError("clumps must be x and y of each, width and end above 0, refine >= 0, n_times >= 2, not "
                               f"{clumps}, {width}, {end}, {refine} and {n_times}")
     mesh = fvot.Mesh.read(mesh)
     for _ in range(refine):

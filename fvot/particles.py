@@ -21,7 +21,8 @@ NUDGE = 1e-3             # of differences of velocities, relative to the size of
 def push_forward(x0, velocity, t, *, walls=None, rtol=1e-8):
     """Where the flow dx/dt = v(x, t) carries points x0 (dim, n): positions (n_times, dim, n) at the times t.
 
-    velocity : v(x) or v(x, t) with values (dim, n), such as ``lambda x, t: path.velocity_at(x, t)``
+    velocity : v(x) or v(x, t) with values (dim, n); a `Geodesic`'s velocity_at where the mesh is the box of *walls* (its
+        transport_map goes round corners, too)
     t : a final time, or increasing times, the first of which is the start
     walls : (lower, upper), corners (dim,) of a box which nothing leaves; along its walls things slide
     rtol : tolerance of the integrator (SciPy's DOP853)

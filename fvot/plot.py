@@ -34,7 +34,7 @@ print("drawn")
 """
 
 
-def plot(result, path, time=None, field="density", *, clim=None, cmap="viridis", arrows=False, width=1200):
+def plot(result, path, time=None, field="density", *, clim=None, cmap="viridis", arrows=False, dots=None, width=1200):
     """Draw *field*, "density", "speed" or "pressure", to a .png. Collective.
 
     time : number of the recorded time, or several, drawn side by side; None: the last one, or on an interval up to six
@@ -42,17 +42,19 @@ def plot(result, path, time=None, field="density", *, clim=None, cmap="viridis",
     clim : (low, high), the values at the ends of the colours; None: from the values
     cmap : a Matplotlib colour map
     arrows : draw the velocity, in 2D
+    dots : positions (n_times, 2, n) of particles at the recorded times, to be drawn on top, in 2D; the same on every rank
     width : pixels
 
     Raises `InputError` on every rank for a path that cannot be written, a field, time or velocity that is not there,
     and on a machine that cannot draw.
     """
-    with Picture(result, path, ".png", time, field, clim, cmap, arrows, width) as picture:
+    with Picture(result, path, ".png", time, field, clim, cmap, arrows, dots, width) as picture:
         values = [picture.values(i) for i in picture.times]
         result.mesh.ranks.on_root(lambda: _save(picture.path, lambda: picture.draw(values).save(path)))
 
 
-def movie(result, path, field="density", *, clim=None, cmap="viridis", arrows=False, width=800, fps=15):
+def movie(result, path, field="density", *, clim=None, cmap="viridis", arrows=False, dots=None, width=800,
+          fps=15):
     """Draw *field* at every recorded time, with the same colours for all, to a .gif that shows *fps* times a second.
 
     Collective. The other arguments, and what is raised, as for `plot`.
@@ -60,7 +62,7 @@ def movie(result, path, field="density", *, clim=None, cmap="viridis", arrows=Fa
     ranks = result.mesh.ranks
     ranks.check(isinstance(fps, Real) and 0 < fps <= 50,
                 f"fps must be above 0 and at most 50, which is what a .gif can show, not {fps!r}")
-    with Picture(result, path, ".gif", range(len(result.t)), field, clim, cmap, arrows, width) as picture:
+    with Picture(result, path, ".gif", range(len(result.t)), field, clim, cmap, arrows, dots, width) as picture:
         frames = []
         for i in picture.times:
             values = picture.values(i)
@@ -72,9 +74,9 @@ def movie(result, path, field="density", *, clim=None, cmap="viridis", arrows=Fa
 class Picture:
     """What stays the same from one time to the next: the domain, the colours, the layout. Made on every rank."""
 
-    def __init__(self, result, path, suffix, time, field, clim, cmap, arrows, width):
+    def __init__(self, result, path, suffix, time, field, clim, cmap, arrows, dots, width):
         mesh, self.result, self.field, self.path = result.mesh, result, field, vtk.path_of(result.mesh.ranks, path, suffix)
-        self.arrows, self.width = arrows, width
+        self.arrows, self.dots, self.width = arrows, None if dots is None else np.asarray(dots), width
         with mesh.ranks.together():
             self._check()
             self.times = _chosen(time, len(result.t), mesh.dim)
@@ -106,6 +108,10 @@ class Picture:
             raise InputError("this result has no velocity to draw: use field='density' and arrows=False")
         if self.arrows and self.result.mesh.dim != 2:
             raise InputError(f"arrows are drawn in 2D; this mesh has dimension {self.result.mesh.dim}")
+        if self.dots is not None and (self.result.mesh.dim != 2 or self.dots.ndim != 3 or self.dots.dtype.kind not in "iuf"
+                                      or self.dots.shape[:2] != (len(self.result.t), 2)):
+            raise InputError(f"dots must be positions ({len(self.result.t)}, 2, n) on a mesh in the plane, not of shape "
+                             f"{self.dots.shape}")
 
     def _own(self, i):
         """The field at recorded time i: (n_cells,) of this rank."""
@@ -114,13 +120,14 @@ class Picture:
         return self.result.rho[i] if self.field == "density" else self.result.pressure[i]
 
     def values(self, i):
-        """On rank 0 the field at recorded time i, and the velocity if arrows are wanted; None elsewhere."""
+        """On rank 0 (field, velocity or None, dots or None) at recorded time i; None elsewhere."""
         own = (self._own(i), self.result.velocity[i] if self.arrows else None)
         parts = self.result.mesh.ranks.gather_to_root(own)
         if parts is None:
             return None
         values, velocity = zip(*parts)
-        return np.concatenate(values), np.concatenate(velocity, axis=-1) if self.arrows else None
+        return (np.concatenate(values), np.concatenate(velocity, axis=-1) if self.arrows else None,
+                None if self.dots is None else self.dots[i])
 
     def _middle(self):
         """Where a solid is cut open: the centre of mass of what is drawn, but not too near to the surface."""
@@ -146,7 +153,7 @@ class Picture:
         """A Pillow image of the values at some recorded times. On rank 0."""
         labels = [self.clock(self.result.t[i]) for i in (self.times if times is None else times)]
         if isinstance(self.scene, Curve):
-            figure = self.scene.figure([v for v, _ in values], labels, self.field, self.colors)
+            figure = self.scene.figure([v for v, *_ in values], labels, self.field, self.colors)
         else:
             figure = _panels(self.scene, values, labels, self.field, self.colors, self.width)
         return _image(figure, self.width)
@@ -309,7 +316,7 @@ class Scene:
     def decorate(self, plotter):
         """Add lines in VTK."""
 
-    def dress(self, axes, velocity, first):
+    def dress(self, axes, velocity, dots, first):
         """Add to the image of the cells what Matplotlib draws; *first*: the leftmost of the panels."""
 
 
@@ -339,7 +346,7 @@ class Plane(Scene):
             plotter.add_mesh(once.extract_all_edges(), color="black", opacity=0.12, line_width=SHARPER,
                              lighting=False)
 
-    def dress(self, axes, velocity, first):
+    def dress(self, axes, velocity, dots, first):
         from matplotlib.collections import LineCollection
         from matplotlib.patches import Rectangle
         if self.box is not None:
@@ -349,6 +356,8 @@ class Plane(Scene):
         axes.add_collection(LineCollection(self.walls, colors="black", linewidths=1.1, capstyle="round"), autolim=False)
         if velocity is not None:
             self._arrows(axes, velocity)
+        if dots is not None:
+            axes.scatter(*dots, s=7, c="black", edgecolors="white", linewidths=0.3)
         axes.spines[:].set_visible(False)
         axes.tick_params(color="0.4", labelcolor="0.2", labelsize=10, labelleft=first)
 
@@ -406,7 +415,7 @@ class Solid(Scene):
             ends[:, axis] = self.box[:, axis]
             yield ends
 
-    def dress(self, axes, velocity, first):
+    def dress(self, axes, velocity, dots, first):
         """Scales along three edges of the bounding box."""
         axes.set_axis_off()
         if not first:
@@ -539,14 +548,14 @@ def _panels(scene, values, labels, name, colors, width):
     def place(x, y, dx, dy):
         return figure.add_axes((x / total[0], y / total[1], dx / total[0], dy / total[1]))
 
-    for i, ((u, velocity), label) in enumerate(zip(values, labels)):
+    for i, ((u, velocity, dots), label) in enumerate(zip(values, labels)):
         axes = place(left + i * (w + gap), bottom, w, h)
         axes.imshow(scene.image(colors.rgb(u), size), extent=scene.extent, aspect="auto", interpolation="nearest")
         axes.set_autoscale_on(False)
         axes.xaxis.set_major_locator(MaxNLocator(max(2, round(w / 0.9)), steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_locator(MaxNLocator(max(2, round(h / 0.7)), steps=[1, 2, 5, 10]))
         axes.set_title(label, fontsize=13)
-        scene.dress(axes, velocity, i == 0)
+        scene.dress(axes, velocity, dots, i == 0)
     bar = place(left, 0.48, total[0] - left - right, 0.16) if below else place(total[0] - 0.95, bottom, 0.18, h)
     digits = ScalarFormatter(useMathText=True)
     digits.set_powerlimits((-2, 4))                # small numbers are written with a power of ten above the bar

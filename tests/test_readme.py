@@ -36,7 +36,7 @@ def run(script, folder):
 
 
 def test_all_blocks_are_here():
-    assert len(PYTHON) == 5 and len(SHELL) == 3 and len(BLOCKS) == 8
+    assert len(PYTHON) == 6 and len(SHELL) == 3 and len(BLOCKS) == 9
 
 
 def test_ten_lines_on_one_rank_and_on_two(tmp_path):
@@ -74,8 +74,19 @@ def test_gradient_flows(tmp_path):
     assert (tmp_path / "gathering.png").stat().st_size > 10_000
 
 
+def test_witnesses(tmp_path):
+    (tmp_path / "corner.py").write_text(PYTHON[4])
+    output = run("python corner.py; mpirun -n 2 python corner.py", tmp_path)
+    print(output)
+    found = [[float(x) for x in line] for line in re.findall(r"of the points (.*), (.*) <= W2\^2 on the mesh <= (.*)", output)]
+    assert len(found) == 2 and found[0] == pytest.approx(found[1], abs=2e-4)
+    assert found[0][1] <= found[0][2] and found[0][0] == pytest.approx(found[0][2], rel=4e-2)          # the corner costs
+    for length, distance in re.findall(r"Otto's metric (.*), W2 (.*)", output):
+        assert float(length) == pytest.approx(float(distance), rel=1e-2)
+
+
 def test_own_mesh(tmp_path):
-    (tmp_path / "own.py").write_text(PYTHON[4])
+    (tmp_path / "own.py").write_text(PYTHON[5])
     output = run("python own.py", tmp_path)
     assert "7935 cells in 2D" in output and "'inlet'" in output and "[0. 1. 2.]" in output
 
