@@ -3,8 +3,8 @@
     python demos/witnesses.py
     mpirun -n 2 python demos/witnesses.py --n 48
 
-Each line names an identity, the two that are compared, how far they are apart, and how far they may be on a mesh with n cells
-along a side. Static transport and particles know nothing of the meshes' solvers.
+Each line names an identity and its theorem, the two that are compared, how far they are apart, and how far they may be on a
+mesh with n cells along a side. Static transport and particles know nothing of the meshes' solvers.
 """
 from pathlib import Path
 
@@ -48,7 +48,8 @@ def weak_form(n):
         change = mesh.integrate(mesh.average(phi) * (rho[-1] - rho[0]))
         work = mesh.average(lambda x, slope=slope: (velocity(x) * slope(x)).sum(axis=0))
         worst = max(worst, abs(change - simpson @ mesh.integrate(work * rho)))
-    yield "weak form: d/dt int phi rho = int rho v.grad phi", "ContinuityEquation, itself", worst, 1.5 / n**2
+    yield ("weak form: d/dt int phi rho = int rho v.grad phi", "in the sense of measures", "ContinuityEquation, itself", worst,
+           1.5 / n**2)
 
 
 def push_forward(n):
@@ -59,18 +60,19 @@ def push_forward(n):
     x, mass = mesh.to_points(rho0, 4)
     moved = particles.push_forward(x, velocity, T, rtol=1e-6)[-1]
     apart = [abs(mesh.integrate(mesh.average(phi) * rho) - phi(moved) @ mass) for phi, _ in BANK.values()]
-    yield "push-forward: int phi rho(t) = int (phi o T) rho0", "ContinuityEquation, push_forward", max(apart), 6 / n**2
+    yield ("push-forward: int phi rho(t) = int (phi o T) rho0", "representation by flows", "ContinuityEquation, push_forward",
+           max(apart), 6 / n**2)
 
     linear, phi = ContinuityEquation(mesh, stream=swirl, flux=fvot.upwind), mesh.average(BANK["cos"][0])
     end, start = linear.solve(rho0, T).rho[-1], linear.adjoint(phi, T)
-    yield ("uniqueness by duality: int phi rho(T) = int phi* rho0", "ContinuityEquation, adjoint",
+    yield ("uniqueness by duality: int phi rho(T) = int phi* rho0", "Holmgren 1901", "ContinuityEquation, adjoint",
            abs(mesh.integrate(phi * end - start * rho0)), 1e-12)
 
     mass, found = mesh.integrate(mesh.average(blob((0.5, 0.75)))), mesh.gather(rho)
     dense = np.argsort(found)[-n:]
     begin = particles.push_forward(mesh.gather(mesh.centroid)[:, dense], lambda x: -velocity(x), T)[-1]     # back in time
     density = particles.density_along_flow(begin, lambda x: blob((0.5, 0.75))(x) / mass, velocity, T)[1][-1]
-    yield ("density along the flow: rho0 / det J", "density_along_flow, ContinuityEquation",
+    yield ("density along the flow: rho0 / det J", "Liouville 1838", "density_along_flow, ContinuityEquation",
            np.abs(found[dense] / density - 1).mean(), 60 / n**2)
 
 
@@ -89,7 +91,8 @@ def law(n):
     for f in (lambda x: x[0], lambda x: x[1], lambda x: x[0]**2, lambda x: x[0] * x[1], lambda x: (x[1] > 0.2) * 1.0):
         values = f(x)
         off.append(abs(values.mean() - mesh.integrate(mesh.average(f) * rho)) / (values.std() / np.sqrt(count)))
-    yield "law of dX = b dt + sqrt(2D) dW, in deviations of the noise", "langevin, FokkerPlanck", max(off), 4.0
+    yield ("law of dX = b dt + sqrt(2D) dW, in deviations of the noise", "Kolmogorov 1931", "langevin, FokkerPlanck", max(off),
+           4.0)
 
 
 # ---- optimal transport -------------------------------------------------------------------------------------------------
@@ -104,18 +107,20 @@ def on_a_line(n):
     def W(one, other, p=2):
         return static.wasserstein_1d(edges, mesh.gather(one), edges, mesh.gather(other), p)
     exact = W(rho0, rho1)
-    yield "W2^2 dynamic = static, on a line", "BenamouBrenier, wasserstein_1d", abs(path.cost / exact**2 - 1), 0.4 / n
-    yield ("constant speed: |v| = W2 at all inner nodes", "BenamouBrenier, wasserstein_1d",
+    yield ("W2^2 dynamic = static, on a line", "Benamou, Brenier 2000", "BenamouBrenier, wasserstein_1d",
+           abs(path.cost / exact**2 - 1), 0.4 / n)
+    yield ("constant speed: |v| = W2 at all inner nodes", "Benamou, Brenier 2000", "BenamouBrenier, wasserstein_1d",
            np.abs(path.speed[1:-1] / exact - 1).max(), 0.8 / n)
     times = [(0, 9), (9, 25), (0, 33), (17, 33)]
-    yield ("geodesic: W2(rho_s, rho_t) = |s - t| W2", "BenamouBrenier, wasserstein_1d",
+    yield ("geodesic: W2(rho_s, rho_t) = |s - t| W2", "McCann 1997", "BenamouBrenier, wasserstein_1d",
            max(abs(W(path.rho[i], path.rho[j]) / exact - (path.t[j] - path.t[i])) for i, j in times), 0.3 / n)
     whole = mesh.gather(rho0)
     T = static.monotone_map(edges, whole, edges, mesh.gather(rho1), at=mesh.gather(mesh.centroid[0]))
     found = mesh.gather(path.transport_map()[0])
-    yield ("the map is F_nu^-1 o F_mu", "BenamouBrenier, monotone_map",
+    yield ("the map is F_nu^-1 o F_mu", "Frechet 1957", "BenamouBrenier, monotone_map",
            np.sqrt(whole @ (found - T)**2 / whole.sum()) / exact, 1.5 / n)
-    yield "the map is monotone", "BenamouBrenier, itself", max(0.0, -np.diff(found[whole > 1.0]).min()), 1e-3 / n
+    yield ("the map is monotone, on a line", "Frechet 1957", "BenamouBrenier, itself",
+           max(0.0, -np.diff(found[whole > 1.0]).min()), 1e-3 / n)
 
 
 def in_the_plane(n):
@@ -127,21 +132,30 @@ def in_the_plane(n):
     path = solver.solve(rho0, rho1)
     (x, a), (y, b) = mesh.to_points(rho0), mesh.to_points(rho1)
     plan = static.kantorovich(x, a, y, b)
-    yield "W2^2 dynamic = static, in the plane", "BenamouBrenier, kantorovich", abs(path.cost / plan.cost - 1), 0.6 / n
+    yield ("W2^2 dynamic = static, in the plane", "Benamou, Brenier 2000", "BenamouBrenier, kantorovich",
+           abs(path.cost / plan.cost - 1), 0.6 / n)
     far, near = (abs(static.sinkhorn(x, a, y, b, epsilon, tol=1e-4).divergence - plan.cost) / plan.cost
                  for epsilon in (0.2, 0.05))
-    yield "debiased Sinkhorn tends to W2^2: epsilon = 0.05", "sinkhorn, kantorovich", near, min(0.05, far)
+    yield "debiased Sinkhorn tends to W2^2: epsilon = 0.05", "Feydy et al. 2019", "sinkhorn, kantorovich", near, min(0.05, far)
+    middle = static.wasserstein(*static.displacement(plan, 0.5), *mesh.to_points(path.at(0.5)))
+    yield ("rho(1/2) is the displacement interpolation: W2 over W2", "McCann 1997", "BenamouBrenier, displacement",
+           middle / plan.cost**0.5, 2.0 / n)
+    T, dense = mesh.gather(path.transport_map()), np.argsort(mesh.gather(rho0))[-100:]
+    X = mesh.gather(mesh.centroid)[:, dense]
+    steps = ((T[:, dense, None] - T[:, None, dense]) * (X[:, :, None] - X[:, None])).sum(axis=0)
+    yield ("the map is the gradient of a convex function: monotone", "Brenier 1991", "BenamouBrenier, itself",
+           max(0.0, -steps.min()) / plan.cost, 1e-3)
     moved = particles.push_forward(x, path.velocity_at, 1.0, walls=((0, 0), (1, 1)), rtol=1e-3)[-1]
-    yield ("rho1 is the push-forward of rho0: W2 of both, over W2", "velocity_at, push_forward, kantorovich",
+    yield ("rho1 is the push-forward of rho0: W2 over W2", "Benamou, Brenier 2000", "velocity_at, push_forward, kantorovich",
            static.wasserstein(moved, a, y, b) / plan.cost**0.5, 3.0 / n)
-    yield ("Kantorovich's duality: int u mu + int v nu = cost", "kantorovich, itself",
+    yield ("Kantorovich's duality: int u mu + int v nu = cost", "Kantorovich 1942", "kantorovich, itself",
            abs(plan.u @ a + plan.v @ b - plan.cost) / plan.cost, 1e-12)
     phi = static_potential(mesh, path, plan, x, a)
-    yield "potentials are dual optimal: u = -2 phi(0) + const", "BenamouBrenier, kantorovich", phi, 2.0 / n
+    yield "potentials are dual optimal: u = -2 phi(0) + const", "Brenier 1991", "BenamouBrenier, kantorovich", phi, 2.0 / n
     back = solver.solve(rho1, rho0)
-    yield "symmetry of W2", "BenamouBrenier, itself", abs(back.cost - path.cost) / path.cost, 2 * solver.tol
+    yield "symmetry of W2", "W2 is a metric", "BenamouBrenier, itself", abs(back.cost - path.cost) / path.cost, 2 * solver.tol
     other, third = solver.solve(rho1, rho2), solver.solve(rho0, rho2)
-    yield ("triangle inequality of W2, excess", "BenamouBrenier, itself",
+    yield ("triangle inequality of W2, excess", "W2 is a metric", "BenamouBrenier, itself",
            max(0.0, third.lower_bound**0.5 - path.cost**0.5 - other.cost**0.5), 0.0)
 
 
@@ -165,7 +179,8 @@ def round_a_corner(n):
     a, b = a[some] / a[some].sum(), b[others] / b[others].sum()
     inside = static.kantorovich(x[:, some], a, y[:, others], b, mesh.geodesic_distance(x[:, some], y[:, others])**2)
     straight = static.kantorovich(x[:, some], a, y[:, others], b)
-    yield ("W2^2 round a corner = Kantorovich with distances inside", "BenamouBrenier, geodesic_distance",
+    yield ("W2^2 round a corner = Kantorovich with distances inside", "Benamou, Brenier 2000",
+           "BenamouBrenier, geodesic_distance",
            abs(path.cost / inside.cost - 1), abs(straight.cost / inside.cost - 1) / 5)
 
 
@@ -181,12 +196,12 @@ def steepest_descent(n):
     spread = np.ptp(mesh.gather(otto.wasserstein_gradient(mesh, path.rho[-1], energy)))
     weight = path.rho[-1]
     mean = mesh.integrate(weight * euler)
-    yield ("JKO's Euler equation: phi / tau + E'(rho) = const", "BenamouBrenier, otto",
+    yield ("JKO's Euler equation: phi / tau + E'(rho) = const", "Jordan et al. 1998", "BenamouBrenier, otto",
            np.sqrt(mesh.integrate(weight * (euler - mean)**2)) / spread, 0.02)
 
     slope = otto.norm(mesh, rho0, otto.wasserstein_gradient(mesh, rho0, energy))**2
     ledger = JKO(mesh, energy).solve(rho0, 1e-4, tau=1e-4).ledger
-    yield "slope: dE/dt = -|grad E'|^2 in Otto's metric", "JKO, otto", abs(
+    yield "slope: dE/dt = -|grad E'|^2 in Otto's metric", "Otto 2001", "JKO, otto", abs(
         (ledger["energy"][0] - ledger["energy"][1]) / 1e-4 / slope - 1), 0.02
 
     exact = FokkerPlanck(mesh, diffusion=0.1, potential=lambda x: x[0]**2, order=3).solve(rho0, 0.2, tau=2.5e-3).rho[-1]
@@ -196,11 +211,12 @@ def steepest_descent(n):
             rho = JKO(mesh, energy, order=order).solve(rho0, 0.2, tau=0.2 / steps).rho[-1]
             fine = JKO(mesh, energy, order=order).solve(rho0, 0.2, tau=0.2 / 64).rho[-1]
             errors.append(mesh.integrate(np.abs(rho - fine)))
-        yield f"order {order} of JKO in tau: off by", "JKO, itself", abs(np.log2(errors[0] / errors[1]) - order), 0.3
-        yield f"JKO of order {order} is the Fokker-Planck flow", "JKO, FokkerPlanck", mesh.integrate(np.abs(fine - exact)), (
-            0.5 / n if order == 1 else 3 / n**2)
+        yield (f"order {order} of JKO in tau: off by", "Ambrosio et al. 2008", "JKO, itself",
+               abs(np.log2(errors[0] / errors[1]) - order), 0.3)
+        yield (f"JKO of order {order} is the Fokker-Planck flow", "Jordan et al. 1998", "JKO, FokkerPlanck",
+               mesh.integrate(np.abs(fine - exact)), 0.5 / n if order == 1 else 3 / n**2)
     porous = JKO(mesh, Power(2), order=2).solve(rho0, [0, 0.01, 0.02], tau=0.005).ledger
-    yield ("energy that is lost = energy that is dissipated", "JKO, itself",
+    yield ("energy that is lost = energy that is dissipated", "Gonzalez 1996", "JKO, itself",
            np.abs(porous["energy"] + porous["dissipated"] - porous["energy"][0]).max() / porous["energy"][0], 1e-11)
 
 
@@ -211,11 +227,11 @@ def main(n=32):
     """Measure all identities on meshes with n cells along a side, at least 24, and print the table."""
     if n < 24:
         raise fvot.InputError(f"n must be at least 24, not {n}: on coarser meshes orders are not seen yet")
-    fvot.say(f"{'identity':60} {'between':42} {'apart':>8} {'allowed':>8}")
+    fvot.say(f"{'identity':60} {'theorem':24} {'between':42} {'apart':>8} {'allowed':>8}")
     found = {}
     for witness in WITNESSES:
-        for what, between, apart, allowed in witness(n):
-            fvot.say(f"{what:60} {between:42} {apart:8.1e} {allowed:8.1e}{'' if apart <= allowed else '   FAILS'}")
+        for what, theorem, between, apart, allowed in witness(n):
+            fvot.say(f"{what:60} {theorem:24} {between:42} {apart:8.1e} {allowed:8.1e}{'' if apart <= allowed else '   FAILS'}")
             found[what] = int(apart <= allowed)
     fvot.say(f"{sum(found.values())} of {len(found)} hold")
     return found

@@ -9,6 +9,8 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from . import linalg
 from .errors import InputError
+from .functions import is_number
+from .reconstruction import Stencil, gradient_weights
 
 PREFIX = "fvot_potential_flow_"
 
@@ -184,6 +186,45 @@ def cell_velocity(mesh, U):
     moment = np.zeros((mesh.dim, mesh.n_local))
     _add_moments(U, mesh.n_inner, mesh.left, mesh.right, mesh.left_offset, mesh.right_offset, moment)
     return moment[:, :mesh.n_cells] / mesh.volume
+
+
+class VelocityField:
+    """v(points, t) from means (n_times, dim, n_cells) of cells at increasing times: linear in each cell, and in time."""
+
+    def __init__(self, mesh, t, velocity):
+        self.mesh, self.t, self.velocity = mesh, t, velocity
+        self._stencil = Stencil(mesh)
+        self._weights = gradient_weights(self._stencil)
+
+    def __call__(self, points, t):
+        """v (dim, n) at points (dim, n), the same on every rank; `InputError` for points outside the mesh, or other times."""
+        self.mesh.ranks.check_same("t", t)
+        return self.within(self.mesh.locate(points), np.asarray(points, float), t)
+
+    def within(self, cell, points, t):
+        """v (dim, n) at points, which are in this rank's cells (n,), -1 for those of other ranks."""
+        before, part = place(self.mesh.ranks, t, self.t)
+        mine, v = np.flatnonzero(cell >= 0), np.zeros(points.shape)
+        k = cell[mine]
+        offset = self.mesh.shortest(points[:, mine] - self.mesh.centroid[:, k])
+        for weight, i in ((1 - part, before), (part, before + 1)):
+            if weight:
+                v[:, mine] += weight * (self.velocity[i][:, k] + np.einsum("ijk,jk->ik", self._slopes(i)[:, :, k], offset))
+        return self.mesh.ranks.sum(v)
+
+    def _slopes(self, i):
+        """Least-squares gradients (dim, dim, n_cells), [i, j] = d v_i / d x_j, at recorded time i."""
+        local = self.mesh.with_ghosts(self.velocity[i])
+        jump = local[:, self._stencil.neighbour] - local[:, self._stencil.cell]
+        return np.stack([[self._stencil.cell_sum(w * d) for w in self._weights] for d in jump])
+
+
+def place(ranks, t, times):
+    """(number of the recorded time before t, part of the way to the next one); `InputError` for times outside all."""
+    ranks.check(is_number(t) and times[0] <= t <= times[-1],
+                f"t must be a time between {times[0]:g} and {times[-1]:g}, not {t!r}")
+    before = min(int(np.searchsorted(times, t, side="right")) - 1, len(times) - 2)
+    return before, (t - times[before]) / (times[before + 1] - times[before])
 
 
 @numba.njit(cache=True, error_model="numpy")

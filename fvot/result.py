@@ -1,7 +1,10 @@
 """`Result`: what an evolution returns; and how what moves on a mesh is written and drawn."""
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+
+from .flows import VelocityField
 
 
 class Shown:
@@ -51,3 +54,15 @@ class Result(Shown):
     ledger: dict
     velocity: np.ndarray | None = None
     pressure: np.ndarray | None = None
+
+    def velocity_at(self, points, t):
+        """v (dim, n) at points (dim, n) of the mesh, the same on every rank: linear in cells, and between recorded times.
+
+        Collective. Raises `InputError` where there is no velocity, for points outside the mesh, or times outside t.
+        """
+        self.mesh.ranks.check(self.velocity is not None, "this result has no velocity: those of ContinuityEquation have one")
+        return self._field(points, t)
+
+    @cached_property
+    def _field(self):
+        return VelocityField(self.mesh, self.t, self.velocity)

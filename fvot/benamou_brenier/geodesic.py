@@ -5,8 +5,6 @@ from functools import cached_property
 import numpy as np
 
 from .. import flows
-from ..functions import is_number
-from ..reconstruction import Stencil, gradient_weights
 from ..result import Shown
 from .operators import Discretisation, node_mean, node_weights
 
@@ -122,46 +120,19 @@ class Geodesic(Shown):
 
     def at(self, t):
         """The density (n_cells,) at time t between 0 and 1, linear between recorded ones. Raises `InputError` for other t."""
-        before, part = self._place(t, self.t)
+        before, part = flows.place(self.mesh.ranks, t, self.t)
         return (1 - part) * self.rho[before] + part * self.rho[before + 1]
+
+    @cached_property
+    def _field(self):
+        return flows.VelocityField(self.mesh, self.node_t, self._node_velocity)
 
     def velocity_at(self, points, t):
         """v (dim, n) at points (dim, n) of the mesh, the same on every rank, and time t: linear in cells and in time.
 
         Collective. Raises `InputError` for points outside the mesh, or t outside [0, 1].
         """
-        self.mesh.ranks.check_same("t", t)
-        cell = self.mesh.locate(points)
-        return self._velocity_in(cell, np.asarray(points, float), t)
-
-    def _velocity_in(self, cell, points, t):
-        before, part = self._place(t, self.node_t)
-        mine, v = np.flatnonzero(cell >= 0), np.zeros(points.shape)
-        k = cell[mine]
-        offset = self.mesh.shortest(points[:, mine] - self.mesh.centroid[:, k])
-        for weight, node in ((1 - part, before), (part, before + 1)):
-            if weight:
-                value, slope = self._node_velocity[node], self._slopes(node)
-                v[:, mine] += weight * (value[:, k] + np.einsum("ijk,jk->ik", slope[:, :, k], offset))
-        return self.mesh.ranks.sum(v)
-
-    @cached_property
-    def _stencil(self):
-        stencil = Stencil(self.mesh)
-        return stencil, gradient_weights(stencil)
-
-    def _slopes(self, node):
-        """Least-squares gradients (dim, dim, n_cells), [i, j] = d v_i / d x_j, of the velocity at a node."""
-        stencil, weights = self._stencil
-        local = self.mesh.with_ghosts(self._node_velocity[node])
-        jump = local[:, stencil.neighbour] - local[:, stencil.cell]
-        return np.stack([[stencil.cell_sum(w * d) for w in weights] for d in jump])
-
-    def _place(self, t, times):
-        """(number of the recorded time before t, part of the way to the next one)."""
-        self.mesh.ranks.check(is_number(t) and 0 <= t <= 1, f"t must be a time between 0 and 1, not {t!r}")
-        before = min(int(np.searchsorted(times, t, side="right")) - 1, len(times) - 2)
-        return before, (t - times[before]) / (times[before + 1] - times[before])
+        return self._field(points, t)
 
     def transport_map(self):
         """Where the mass of each cell goes: T(x_K) (dim, n_cells) for the centroids x_K of this rank's cells. Collective.
@@ -179,7 +150,7 @@ class Geodesic(Shown):
 
     def _carried(self, points, seen_at, t, tau):
         """points + tau v(seen_at, t), by shorter steps where a wall is in the way."""
-        step = tau * self._velocity_in(self.mesh.find(seen_at)[0], seen_at, t)
+        step = tau * self._field.within(self.mesh.find(seen_at)[0], seen_at, t)
         for _ in range(SHORTER):
             outside = ~self.mesh.find(points + step)[1]
             if not outside.any():
