@@ -350,8 +350,9 @@ def test_the_communicator_is_the_mesh_s():
 def test_velocity_at_points():
     """Linear velocities are exact inside, at recorded times and between them."""
     mesh = Mesh.rectangle((-1, -1), (1, 1), (12, 12))
-    result = ContinuityEquation(mesh, velocity=lambda x, t: (1 + t) * np.stack([-x[1], x[0]]),
-                                boundary={name: fvot.outflow for name in mesh.boundary}).solve(np.ones(mesh.n_cells), [0, 0.1, 0.2])
+    equation = ContinuityEquation(mesh, velocity=lambda x, t: (1 + t) * np.stack([-x[1], x[0]]),
+                                  boundary={name: fvot.outflow for name in mesh.boundary})
+    result = equation.solve(np.ones(mesh.n_cells), [0, 0.1, 0.2])
     points = np.array([[0.3, -0.22], [0.1, 0.4]])
     for t in 0.0, 0.05, 0.2:
         assert_allclose(result.velocity_at(points, t), (1 + t) * np.stack([-points[1], points[0]]), atol=1e-12)

@@ -37,9 +37,9 @@ class JKO:
         what they follow swing round their end
     inner : a `BenamouBrenier` of the same mesh, without a terminal energy: each step is the proper one, which minimises
         W2^2(rho, rho_n) / (2 tau) + E(rho), with a certified gap; slow, a reference. Give a tau; no bounds, no interactions
-    tol : largest error in time of a whole run with tau=None, in L1 relative to the mass (an estimate, not a bound). Steps of
-        order 1 are not cut below tol times the time that has passed: cells that fill up bend every density, however short
-        the step
+    tol : largest error in time of a whole run with tau=None, in L1 relative to the mass (an estimate, not a bound). There are
+        several times 1/tol steps of order 1, which are not cut below tol times the time that has passed: cells that fill up
+        bend every density, however short the step
 
     Every step keeps the mass to round-off and the density >= 0, for every tau. PETSc's options reach the linear solves by the
     prefix fvot_jko_. Raises `InputError` for input of the wrong kind or range.
