@@ -48,6 +48,7 @@ NUMBERS = {
         "blocks_squares": 1.025990147, "blocks_triangles": 1.058551217, "blocks_polygons": 1.120807021},
     "witnesses": 27,
 }
+FEWER = {"evacuation": 2, "witnesses": 1}         # ranks, at most, without --slow
 # Upper bounds of W2^2 depend on how far a linear solver goes. On squares one rank takes cosine transforms and several take
 # multigrid: their bounds of W2^2 overlap, so that numbers are as near as the certified gap, the demo's tol.
 WITHIN = {"geodesic": 1e-5, "image_morph": 2e-3, "w2_convergence": 5e-4}
@@ -65,9 +66,9 @@ def test_every_demo_is_here():
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
-def test_the_numbers_of_a_demo(name, shared_folder, ranks):
-    if name == "witnesses" and ranks.size > 2:
-        pytest.skip("its tests run on 1 and 2 ranks")
+def test_the_numbers_of_a_demo(name, shared_folder, ranks, request):
+    if ranks.size > FEWER.get(name, 9) and not request.config.option.slow:
+        pytest.skip("on so many ranks with --slow only")
     found = main(name)(**SMALL[name](shared_folder))
     if name == "witnesses":         # identities, each of which holds or not
         assert [what for what, holds in found.items() if not holds] == [] and len(found) == NUMBERS[name]

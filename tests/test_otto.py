@@ -102,15 +102,16 @@ def test_the_gradient_is_the_direction_of_the_flow():
 # ---- geodesics ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["squares", "triangles"])
 def test_the_exponential_map_of_a_dilation(name):
     """phi = |x|^2 / 2 dilates by 1 + t: a Gaussian of variance s^2 becomes one of (1 + t)^2 s^2."""
-    mesh = Mesh.rectangle((-2, -2), (2, 2), (60, 60)) if name == "squares" else Mesh.triangles((-2, -2), (2, 2), 40)
+    mesh = Mesh.rectangle((-2, -2), (2, 2), (40, 40)) if name == "squares" else Mesh.triangles((-2, -2), (2, 2), 28)
     rho = mesh.density(lambda x: np.exp(-(x**2).sum(axis=0) / (2 * 0.25**2)) * ((x**2).sum(axis=0) < 1))
     later = otto.exponential_map(mesh, rho, (mesh.centroid**2).sum(axis=0) / 2, 0.4)
     assert mesh.integrate(later) == pytest.approx(1, rel=1e-14) and later.min() >= 0
     exact = mesh.density(lambda x: np.exp(-(x**2).sum(axis=0) / (2 * 0.35**2)) * ((x**2).sum(axis=0) < 1.96))
-    assert mesh.integrate(np.abs(later - exact)) < 0.06
+    assert mesh.integrate(np.abs(later - exact)) < 0.07
     with pytest.raises(InputError, match="outside"):
         otto.exponential_map(mesh, rho, (mesh.centroid**2).sum(axis=0) / 2, 5.0)
 

@@ -154,7 +154,7 @@ def test_the_conjugate_is_above_every_line(energy):
 
 def test_what_energies_refuse():
     for make, words in ((lambda: Entropy(-1), "above 0"), (lambda: Power(1), "Entropy"), (lambda: Power(-2), "above 0"),
-                        (lambda: -1 * Power(2), ">= 0"), (lambda: Potential(lambda x, t: x[0]), "x alone"),
+                        (lambda: -1 * Power(2), ">= 0"), (lambda: Potential(lambda x, t: x[0]), "function of x"),
                         (lambda: Potential("x"), "V must be")):
         with pytest.raises(InputError, match=words):
             make()
