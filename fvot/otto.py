@@ -159,10 +159,12 @@ def _pinned(mesh, t, component):
 
 def _solved(mesh, matrix, b):
     """x (n_cells,) with matrix x = b: factorised where it can be, as densities span decades, and refined once."""
-    size, names = mesh.ranks.sum(np.abs(b).sum()), ("lu", "cg") if mesh.n_cells_global <= LARGEST_LU[mesh.dim] else ("cg",)
-    for name in names:
+    size, missed = mesh.ranks.sum(np.abs(b).sum()), np.inf
+    if size == 0:
+        return np.zeros(mesh.n_cells)
+    for name in ("lu", "cg") if mesh.n_cells_global <= LARGEST_LU[mesh.dim] else ("cg",):
         method = linalg.method(name, mesh.dim, mesh.ranks.size)
-        if method is None or size == 0:
+        if method is None:
             continue
         system, x = linalg.System(mesh.ranks, matrix, method, prefix=PREFIX, rtol=RTOL), np.zeros(mesh.n_cells)
         for _ in range(2):
@@ -172,8 +174,6 @@ def _solved(mesh, matrix, b):
         system.destroy()
         if missed <= MISSED * size:
             return x
-    if size == 0:
-        return np.zeros(mesh.n_cells)
     raise ConvergenceError(f"the tangent potential misses its equations by {missed / size:.1e}: densities that span fewer "
                            f"decades, or another solver by PETSc's options, such as -{PREFIX}pc_type, may help")
 
