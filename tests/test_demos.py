@@ -48,7 +48,7 @@ NUMBERS = {
         "blocks_squares": 1.025990147, "blocks_triangles": 1.058551217, "blocks_polygons": 1.120807021},
     "witnesses": 27,
 }
-FEWER = {"evacuation": 2, "witnesses": 1}         # ranks, at most, without --slow
+FEWER = {"witnesses": 1}         # ranks, at most, without --slow
 # Upper bounds of W2^2 depend on how far a linear solver goes. On squares one rank takes cosine transforms and several take
 # multigrid: their bounds of W2^2 overlap, so that numbers are as near as the certified gap, the demo's tol.
 WITHIN = {"geodesic": 1e-5, "image_morph": 2e-3, "w2_convergence": 5e-4}

@@ -43,7 +43,7 @@ def one_rank_here():
 
 
 @pytest.mark.parametrize("n_ranks, files", [
-    (2, MARKED), (3, MARKED), (4, [TESTS / "test_mesh.py"])])
+    (2, MARKED), (3, MARKED), (4, [TESTS / "test_mesh.py", TESTS / "test_continuity.py"])])
 def test_the_same_on_several_ranks(n_ranks, files, request):
     slow = ["--slow"] if request.config.option.slow else []
     status, output = launch(n_ranks, "-m", "ranks", *slow, *files)
