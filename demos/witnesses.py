@@ -104,8 +104,8 @@ def on_a_line(n):
     rho0, rho1 = mesh.density(blob(0.3, 0.08)), mesh.density(lambda x: blob(0.6, 0.05)(x) + blob(0.8, 0.05)(x))
     path, edges = BenamouBrenier(mesh, n_steps=32, tol=1e-3, max_iter=10_000).solve(rho0, rho1), np.linspace(0, 1, 4 * n + 1)
 
-    def W(one, other, p=2):
-        return static.wasserstein_1d(edges, mesh.gather(one), edges, mesh.gather(other), p)
+    def W(one, other):
+        return static.wasserstein_1d(edges, mesh.gather(one), edges, mesh.gather(other))
     exact = W(rho0, rho1)
     yield ("W2^2 dynamic = static, on a line", "Benamou, Brenier 2000", "BenamouBrenier, wasserstein_1d",
            abs(path.cost / exact**2 - 1), 0.4 / n)
@@ -192,9 +192,8 @@ def steepest_descent(n):
     mesh, energy = Mesh.rectangle((0, 0), (1, 1), (n, n)), 0.1 * Entropy() + Potential(lambda x: x[0]**2)
     rho0, tau = mesh.density(lambda x: 1 + 0.8 * np.cos(np.pi * x[0])), 0.1
     path = BenamouBrenier(mesh, n_steps=8, tol=1e-4, terminal=tau * energy).solve(rho0)
-    euler = path.phi[-1] / tau + otto.wasserstein_gradient(mesh, path.rho[-1], energy)
-    spread = np.ptp(mesh.gather(otto.wasserstein_gradient(mesh, path.rho[-1], energy)))
-    weight = path.rho[-1]
+    weight, gradient = path.rho[-1], otto.wasserstein_gradient(mesh, path.rho[-1], energy)
+    euler, spread = path.phi[-1] / tau + gradient, np.ptp(mesh.gather(gradient))
     mean = mesh.integrate(weight * euler)
     yield ("JKO's Euler equation: phi / tau + E'(rho) = const", "Jordan et al. 1998", "BenamouBrenier, otto",
            np.sqrt(mesh.integrate(weight * (euler - mean)**2)) / spread, 0.02)
@@ -206,11 +205,9 @@ def steepest_descent(n):
 
     exact = FokkerPlanck(mesh, diffusion=0.1, potential=lambda x: x[0]**2, order=3).solve(rho0, 0.2, tau=2.5e-3).rho[-1]
     for order in 1, 2:
-        errors = []
-        for steps in (5, 10):
-            rho = JKO(mesh, energy, order=order).solve(rho0, 0.2, tau=0.2 / steps).rho[-1]
-            fine = JKO(mesh, energy, order=order).solve(rho0, 0.2, tau=0.2 / 64).rho[-1]
-            errors.append(mesh.integrate(np.abs(rho - fine)))
+        equation = JKO(mesh, energy, order=order)
+        *coarse, fine = (equation.solve(rho0, 0.2, tau=0.2 / steps).rho[-1] for steps in (5, 10, 64))
+        errors = [mesh.integrate(np.abs(rho - fine)) for rho in coarse]
         yield (f"order {order} of JKO in tau: off by", "Ambrosio et al. 2008", "JKO, itself",
                abs(np.log2(errors[0] / errors[1]) - order), 0.3)
         yield (f"JKO of order {order} is the Fokker-Planck flow", "Jordan et al. 1998", "JKO, FokkerPlanck",

@@ -18,6 +18,5 @@ from .run import run
 
 __all__ = ["JKO", "BenamouBrenier", "ContinuityEquation", "ConvergenceError", "Energy", "Entropy", "FokkerPlanck", "Geodesic",
            "InputError", "Interaction", "Mesh", "MeshError", "Potential", "Power", "Result", "cell_mean", "central",
-           "dirichlet", "inflow", "info", "muscl", "otto", "outflow", "particles",
-           "potential_flow", "run", "say", "scharfetter_gummel",
-           "square_root", "static", "upwind"]
+           "dirichlet", "inflow", "info", "muscl", "otto", "outflow", "particles", "potential_flow", "run", "say",
+           "scharfetter_gummel", "square_root", "static", "upwind"]

@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 from . import linalg
 from .errors import InputError
 from .functions import is_number
-from .reconstruction import Stencil, gradient_weights
+from .reconstruction import Stencil, gradient_weights, gradients
 
 PREFIX = "fvot_potential_flow_"
 
@@ -213,10 +213,8 @@ class VelocityField:
         return self.mesh.ranks.sum(v)
 
     def _slopes(self, i):
-        """Least-squares gradients (dim, dim, n_cells), [i, j] = d v_i / d x_j, at recorded time i."""
-        local = self.mesh.with_ghosts(self.velocity[i])
-        jump = local[:, self._stencil.neighbour] - local[:, self._stencil.cell]
-        return np.stack([[self._stencil.cell_sum(w * d) for w in self._weights] for d in jump])
+        """[i, j] = d v_i / d x_j (dim, dim, n_cells) at recorded time i."""
+        return gradients(self.mesh, self._stencil, self._weights, self.velocity[i])
 
 
 def place(ranks, t, times):

@@ -18,7 +18,7 @@ from .errors import ConvergenceError, InputError
 from .functions import is_number
 from .jko.free_energy import FreeEnergy
 from .rates import Layout, Rates
-from .reconstruction import Stencil, gradient_weights
+from .reconstruction import Stencil, gradient_weights, gradients
 from .resolvent import LARGEST_LU
 
 PREFIX = "fvot_otto_"
@@ -46,7 +46,7 @@ def tangent_potential(mesh, rho, drho):
         raise InputError(f"drho adds up to {changed[worst]:.3g} in a connected part of the mesh, of mass {mass[worst]:.3g}, "
                          "which none can enter or leave: it must add up to 0 there, as mass is moved, not made")
     share = np.divide(changed, mass, out=np.zeros(count), where=mass > 0)         # rounding
-    psi = _solved(mesh, _pinned(mesh, t, component), mesh.volume * (drho - share[component] * rho))
+    psi = _solved(mesh, _pinned(mesh, t, component, count), mesh.volume * (drho - share[component] * rho))
     mean = np.divide(totals(rho * psi)[0], mass, out=np.zeros(count), where=mass > 0)
     return np.where(mass[component] > 0, psi - mean[component], 0.0)
 
@@ -96,7 +96,10 @@ def exponential_map(mesh, rho, phi, t):
     mesh.check_density(rho, "rho")
     _check_values(mesh, phi, "phi")
     mesh.ranks.check(is_number(t) and math.isfinite(t), f"t must be a finite number, not {t!r}")
-    v, slope = _gradients(mesh, phi)
+    stencil = Stencil(mesh)
+    weights = gradient_weights(stencil)
+    v = gradients(mesh, stencil, weights, phi[None])[0]
+    slope = gradients(mesh, stencil, weights, v)
     x, weight, cell = mesh.parts(int(np.clip(TOTAL / mesh.n_cells_global, FEWEST, MOST)))
     offset = x - mesh.centroid[:, cell]
     moved = x + t * (v[:, cell] + np.einsum("ijk,jk->ik", slope[:, :, cell], offset))
@@ -140,10 +143,10 @@ def _weights(mesh, rho):
     return mesh.area[:n] / mesh.distance[:n] * (local[mesh.left[:n]] + local[mesh.right[:n]]) / 2
 
 
-def _pinned(mesh, t, component):
+def _pinned(mesh, t, component, count):
     """The rows of this rank (CSR) of the equations, with something more on the diagonal of one cell of each component, with
     the largest weights: as the right side adds up to 0 there, this makes psi = 0 in that cell, and nothing else."""
-    through, count = np.zeros(mesh.n_faces), int(mesh.ranks.max(component.max(initial=0))) + 1
+    through = np.zeros(mesh.n_faces)
     through[:mesh.n_inner] = t
     layout = Layout(mesh)
     rates = Rates(layout, through, through)
@@ -199,19 +202,6 @@ def _components(mesh, joined):
         label = new
     names = np.unique(mesh.ranks.all_gather(np.unique(label[:mesh.n_cells])))
     return np.searchsorted(names, label[:mesh.n_cells]), len(names)
-
-
-def _gradients(mesh, phi):
-    """The gradient (dim, n_cells) of phi and its slopes (dim, dim, n_cells), by least squares over the neighbours."""
-    stencil = Stencil(mesh)
-    weights = gradient_weights(stencil)
-
-    def slopes(u):
-        local = mesh.with_ghosts(u)
-        jump = local[..., stencil.neighbour] - local[..., stencil.cell]
-        return np.stack([stencil.cell_sum(w * jump) for w in weights])
-    v = slopes(phi)
-    return v, np.stack([slopes(part) for part in v])
 
 
 def _check_values(mesh, u, what):

@@ -9,8 +9,8 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 from .errors import ConvergenceError, InputError
-from .evolution import check_times
-from .functions import function, is_number
+from .evolution import check_step, check_times
+from .functions import function
 from .parallel import Ranks
 
 BLOCK = 4096             # particles that share a stream of random numbers, and a rank
@@ -80,9 +80,10 @@ def langevin(x0, drift, diffusion, t, seed, *, tau=None, order=1, walls=None, co
     ranks, x0 = Ranks(comm), _start(x0)
     with ranks.together():
         b, D = function(drift, "drift", (len(x0),)), function(diffusion, "diffusion")
-        _check_langevin(order, D, seed, tau)
+        _check_langevin(order, D, seed)
         box = _Box(walls, x0)
     t = check_times(ranks, t)
+    check_step(ranks, tau)
     ranks.check_same("seed", seed)
     tau = (t[-1] - t[0]) / STEPS if tau is None else tau
     blocks = [slice(i, i + BLOCK) for i in range(0, x0.shape[1], BLOCK)]
@@ -95,7 +96,7 @@ def langevin(x0, drift, diffusion, t, seed, *, tau=None, order=1, walls=None, co
     return ranks.sum(paths) if ranks.size > 1 else paths
 
 
-def _check_langevin(order, D, seed, tau):
+def _check_langevin(order, D, seed):
     if order not in (1, 2) or isinstance(order, bool):
         raise InputError(f"order must be 1 or 2, not {order!r}")
     if order == 2 and callable(D.f):
@@ -104,8 +105,6 @@ def _check_langevin(order, D, seed, tau):
         raise InputError(f"diffusion must be at least 0, not {D.f!r}")
     if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
         raise InputError(f"seed must be a whole number of at least 0, not {seed!r}")
-    if tau is not None and not (is_number(tau) and 0 < tau < math.inf):
-        raise InputError(f"tau must be a step above 0, or None, not {tau!r}")
 
 
 def _walk(x, b, D, t, random, tau, order, box):

@@ -114,6 +114,13 @@ def gradient_weights(stencil):
     return np.einsum("nij,jn->in", inverse[stencil.cell], weight * span)
 
 
+def gradients(mesh, stencil, weights, fields):
+    """Least-squares gradients (k, dim, n_cells) of fields (k, n_cells), by the weights of `gradient_weights`. Collective."""
+    local = mesh.with_ghosts(fields)
+    jump = local[:, stencil.neighbour] - local[:, stencil.cell]
+    return np.stack([[stencil.cell_sum(w * d) for w in weights] for d in jump])
+
+
 class LimitedFaces:
     """The `muscl` step on a mesh: `prepare` for face fluxes and a step size, then `step` as often as they hold."""
 

@@ -11,12 +11,7 @@ from fvot import ContinuityEquation, InputError, Mesh, flows, muscl, upwind
 pytestmark = pytest.mark.ranks
 
 
-@pytest.fixture(autouse=True)
-def smaller_meshes_stand_for_the_largest(request):
-    if "kind" in request.fixturenames and request.getfixturevalue("kind") in ("harbour", "ball"):
-        pytest.skip("other meshes of its kind stand for it")
-
-
+LARGE = {"harbour", "ball"}
 FLUXES = pytest.mark.parametrize("flux", [upwind, muscl(), muscl(0.5)], ids=["upwind", "muscl", "sharp"])
 
 
