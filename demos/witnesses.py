@@ -145,7 +145,7 @@ def in_the_plane(n):
     steps = ((T[:, dense, None] - T[:, None, dense]) * (X[:, :, None] - X[:, None])).sum(axis=0)
     yield ("the map is the gradient of a convex function: monotone", "Brenier 1991", "BenamouBrenier, itself",
            max(0.0, -steps.min()) / plan.cost, 1e-3)
-    moved = particles.push_forward(x, path.velocity_at, 1.0, walls=((0, 0), (1, 1)), rtol=1e-3)[-1]
+    moved = particles.push_forward(x, path.velocity_at, 1.0, walls=mesh)[-1]
     yield ("rho1 is the push-forward of rho0: W2 over W2", "Benamou, Brenier 2000", "velocity_at, push_forward, kantorovich",
            static.wasserstein(moved, a, y, b) / plan.cost**0.5, 3.0 / n)
     yield ("Kantorovich's duality: int u mu + int v nu = cost", "Kantorovich 1942", "kantorovich, itself",

@@ -1,5 +1,6 @@
 """Face fluxes: potential flow, the conservative correction along a spanning tree, and the mean velocities of cells."""
 from collections.abc import Mapping
+from functools import lru_cache
 from numbers import Real
 
 import numba
@@ -195,6 +196,7 @@ class VelocityField:
         self.mesh, self.t, self.velocity = mesh, t, velocity
         self._stencil = Stencil(mesh)
         self._weights = gradient_weights(self._stencil)
+        self._slopes = lru_cache(2)(self._slopes)           # those before and after the time of the last call
 
     def __call__(self, points, t):
         """v (dim, n) at points (dim, n), the same on every rank; `InputError` for points outside the mesh, or other times."""

@@ -1,7 +1,7 @@
 """Particles that move: along a flow, or as Langevin's equation says. Independent witnesses for the solvers on meshes.
 
-Positions are (dim, n), paths (n_times, dim, n). Walls are a pair of corners (lower, upper). A flow stops there; noise is
-reflected: on the unfolded line a particle goes on behind its mirror image, in the mirrored drift.
+Positions are (dim, n), paths (n_times, dim, n). Walls are a pair of corners (lower, upper), for flows also those of a mesh. A
+flow stops there; noise is reflected: on the unfolded line a particle goes on behind its mirror image, in the mirrored drift.
 """
 import math
 
@@ -10,35 +10,38 @@ from scipy.integrate import solve_ivp
 
 from .errors import ConvergenceError, InputError
 from .evolution import check_step, check_times
-from .functions import function
+from .functions import function, is_number
 from .parallel import Ranks
 
 BLOCK = 4096             # particles that share a stream of random numbers, and a rank
+ROUGH = 1e-4             # the tolerance from which on an integrator of low order does less work
 STEPS = 1000             # of Langevin's equation, where no tau is given
 NUDGE = 1e-3             # of differences of velocities, relative to the size of the positions
 
 
-def push_forward(x0, velocity, t, *, walls=None, rtol=1e-8):
+def push_forward(x0, velocity, t, *, walls=None, rtol=None):
     """Where the flow dx/dt = v(x, t) carries points x0 (dim, n): positions (n_times, dim, n) at the times t.
 
-    velocity : v(x) or v(x, t) with values (dim, n); a `Geodesic`'s velocity_at where the mesh is the box of *walls* (its
-        transport_map goes round corners, too)
+    velocity : v(x) or v(x, t) with values (dim, n), such as the velocity_at of what a solver returned
     t : a final time, or increasing times, the first of which is the start
-    walls : (lower, upper), corners (dim,) of a box which nothing leaves; along its walls things slide
-    rtol : tolerance of the integrator (SciPy's DOP853)
+    walls : (lower, upper), corners (dim,) of a box which nothing leaves, or a `Mesh`, as velocity_at needs; along walls things
+        slide
+    rtol : tolerance of the integrator, SciPy's DOP853, or RK23 from 1e-4 on: velocities of meshes jump from cell to cell. None:
+        1e-8, and 1e-3 inside a mesh
 
     Every rank does the same, so that v may be collective. Raises `InputError`, and `ConvergenceError` where the integrator
     fails.
     """
     x0, t = _start(x0), check_times(Ranks(), t)
-    v, box = function(velocity, "velocity", (len(x0),)), _Box(walls, x0)
+    v, domain = function(velocity, "velocity", (len(x0),)), _domain(walls, x0)
+    rtol = _tolerance(rtol, domain)
 
     def rate(now, flat):
-        return box.held(flat.reshape(x0.shape), v, now).ravel()
-    return np.stack([box.inside(x.reshape(x0.shape)) for x in _integrated(rate, x0.ravel(), t, rtol)])
+        return domain.held(flat.reshape(x0.shape), v, now).ravel()
+    return np.stack([domain.inside(x.reshape(x0.shape)) for x in _integrated(rate, x0.ravel(), t, rtol)])
 
 
-def density_along_flow(x0, rho0, velocity, t, *, divergence=None, walls=None, rtol=1e-8):
+def density_along_flow(x0, rho0, velocity, t, *, divergence=None, walls=None, rtol=None):
     """(x, rho): positions (n_times, dim, n) of points carried from x0, and the density there (n_times, n).
 
     rho(t, x(t)) = rho0(x0) / det J, J the Jacobian of the flow, by d log det J/dt = div v along the way (Liouville; in machine
@@ -50,15 +53,16 @@ def density_along_flow(x0, rho0, velocity, t, *, divergence=None, walls=None, rt
     """
     x0, t = _start(x0), check_times(Ranks(), t)
     dim, n = x0.shape
-    v, box = function(velocity, "velocity", (dim,)), _Box(walls, x0)
+    v, domain = function(velocity, "velocity", (dim,)), _domain(walls, x0)
+    rtol = _tolerance(rtol, domain)
     start = function(rho0, "rho0", of=("x",))(x0, 0.0) if callable(rho0) else np.asarray(rho0, float) + np.zeros(n)
-    div = _differences(v, box) if divergence is None else function(divergence, "divergence")
+    div = _differences(v, domain) if divergence is None else function(divergence, "divergence")
 
     def rate(now, flat):
         x = flat[:-n].reshape(dim, n)
-        return np.concatenate([box.held(x, v, now).ravel(), div(box.inside(x), now)])
+        return np.concatenate([domain.held(x, v, now).ravel(), div(domain.inside(x), now)])
     states = _integrated(rate, np.concatenate([x0.ravel(), np.zeros(n)]), t, rtol)
-    x = np.stack([box.inside(state[:-n].reshape(dim, n)) for state in states])
+    x = np.stack([domain.inside(state[:-n].reshape(dim, n)) for state in states])
     return x, start * np.exp(-np.stack([state[-n:] for state in states]))
 
 
@@ -126,8 +130,54 @@ def _walk(x, b, D, t, random, tau, order, box):
     return np.stack(path)
 
 
+def _domain(walls, x0):
+    return _Inside(walls, x0) if hasattr(walls, "nearest") else _Box(walls, x0)
+
+
+def _tolerance(rtol, domain):
+    if rtol is None:
+        return domain.rtol
+    if not is_number(rtol) or not 1e-14 < rtol < 1:
+        raise InputError(f"rtol must be a number between 1e-14 and 1, not {rtol!r}")
+    return rtol
+
+
+class _Inside:
+    """The walls of a mesh."""
+
+    rtol = 1e-3
+
+    def __init__(self, mesh, x0):
+        if mesh.dim != len(x0):
+            raise InputError(f"walls is a mesh in {mesh.dim}D, but x0 are points in {len(x0)}D")
+        mesh.locate(x0)                 # raises where some are outside
+        self.inside = mesh.nearest
+
+    def held(self, x, v, t):
+        """v (dim, n) at the nearest points inside, without what leads farther away from them."""
+        inside = self.inside(x)
+        n = _directions(x - inside)
+        found = v(inside, t)
+        return found - np.maximum((found * n).sum(axis=0), 0) * n
+
+    def around(self, x, v, t):
+        """v (dim, n) at x, beyond walls mirrored."""
+        inside = self.inside(x)
+        n = _directions(x - inside)
+        found = v(self.inside(2 * inside - x), t)
+        return found - 2 * (found * n).sum(axis=0) * n
+
+
+def _directions(step):
+    """Unit vectors (dim, n); 0 for steps of length 0."""
+    size = np.sqrt((step**2).sum(axis=0))
+    return step / np.where(size > 0, size, 1.0)
+
+
 class _Box:
-    """Walls, or none."""
+    """Two corners as walls, or no walls."""
+
+    rtol = 1e-8
 
     def __init__(self, walls, x0):
         self.walls = walls
@@ -152,6 +202,11 @@ class _Box:
         found = v(self.inside(x), t)
         return np.where((x >= self.upper) & (found > 0) | (x <= self.lower) & (found < 0), 0.0, found)
 
+    def around(self, x, v, t):
+        """v (dim, n) at x, beyond walls mirrored."""
+        x, sign = self.folded(x)
+        return sign * v(x, t)
+
     def folded(self, x):
         """x (dim, n) on the unfolded line -> (x between the walls, the sign of each velocity there)."""
         if self.walls is None:
@@ -162,24 +217,24 @@ class _Box:
         return self.lower + np.where(behind, 2 * width - place, place), np.where(behind, -1.0, 1.0)
 
 
-def _differences(v, box):
-    """div v by central differences of order 4; beyond walls v is mirrored."""
+def _differences(v, domain):
+    """div v by central differences of order 4."""
     def divergence(x, t):
         total, h = np.zeros(x.shape[1]), NUDGE * max(np.abs(x).max(), 1e-300)
         for axis in range(len(x)):
             for steps, weight in ((1, 2 / 3), (-1, -2 / 3), (2, -1 / 12), (-2, 1 / 12)):
                 moved = x.copy()
                 moved[axis] += steps * h
-                moved, sign = box.folded(moved)
-                total += weight / h * (sign * v(moved, t))[axis]
+                total += weight / h * domain.around(moved, v, t)[axis]
         return total
     return divergence
 
 
 def _integrated(rate, start, t, rtol):
     """The states at the times t."""
+    method = "RK23" if rtol >= ROUGH else "DOP853"
     size = max(np.abs(start).max(), 1e-12)
-    found = solve_ivp(rate, (t[0], t[-1]), start, method="DOP853", t_eval=t, rtol=rtol, atol=rtol * size / 100)
+    found = solve_ivp(rate, (t[0], t[-1]), start, method=method, t_eval=t, rtol=rtol, atol=rtol * size / 100)
     if not found.success:
         raise ConvergenceError(f"the integrator stops at t = {found.t[-1] if len(found.t) else t[0]:.6g}: {found.message}")
     return found.y.T

@@ -7,6 +7,7 @@ from meshes import MESHES
 from numpy.testing import assert_allclose
 
 from fvot import InputError, Mesh
+from fvot.mesh import geodesic
 
 pytestmark = pytest.mark.ranks
 
@@ -48,6 +49,63 @@ def test_round_a_disc():
     arc = angle - np.arccos(0.4 / 0.9) - np.arccos(0.4 / 0.7)
     exact = np.sqrt(0.81 - 0.16) + np.sqrt(0.49 - 0.16) + 0.4 * arc
     assert_allclose(mesh.geodesic_distance(x, y)[0], exact, rtol=2e-3)
+
+
+def test_round_an_edge_in_space(monkeypatch):
+    """An L, one unit high: as in the plane, but for the rise; too long by the square of the spacing of the edge's points."""
+    mesh = l_prism(4)
+    x = np.random.default_rng(0).uniform([[-1], [-1], [0]], [[1], [1], [1]], (3, 300))
+    lower, right = x[:, (x[0] < 0) & (x[1] < 0)], x[:, (x[0] > 0) & (x[1] > 0)]
+    behind = lower[0][:, None] * right[1] - lower[1][:, None] * right[0] > 0        # the straight line passes the edge outside
+    plane = np.where(behind, lengths_round(lower[:2], (0, 0))[:, None] + lengths_round(right[:2], (0, 0)),
+                     np.hypot(*(lower[:2, :, None] - right[:2, None])))
+    exact, excess = np.hypot(plane, lower[2][:, None] - right[2]), []
+    for n in 20, 200:
+        monkeypatch.setattr(geodesic, "EDGE_POINTS", n)
+        found = mesh.geodesic_distance(lower, right)
+        assert (found >= exact * (1 - 1e-14)).all()
+        assert_allclose(found[~behind], exact[~behind], rtol=1e-14)
+        excess.append((found / exact - 1).max())
+    assert excess[0] < 1e-2 and excess[1] < excess[0] / 50
+
+
+def test_round_a_box_in_space():
+    """From one side of a thin plate, as high as the room, to the other; on walls, and through no wall."""
+    mesh = box_with_a_hole()
+    x, y = np.array([[0.5], [0.2], [0.5]]), np.array([[0.5], [0.8], [0.5]])
+    one = np.hypot(0.25, 0.05)          # to the nearer edge of the block [.25, .75] x [.25, .75], and along its side
+    assert mesh.geodesic_distance(x, y)[0, 0] == pytest.approx(2 * one + 0.5, rel=1e-4)
+    on_walls = np.array([[0.25, 0.5, 0.75], [0.5, 0.25, 0.5], [0.5, 0.5, 0.5]])
+    d = mesh.geodesic_distance(on_walls)
+    assert_allclose(d, [[0, 0.5, 1.0], [0.5, 0, 0.5], [1.0, 0.5, 0]], atol=1e-4)
+
+
+def l_prism(n):
+    """Boxes with the sides 1/n in [-1, 1]^2 x [0, 1], without the lower right quarter."""
+    return boxes(2 * n, n, (-1, -1, 0), 1 / n, lambda x: (x[0] < 0) | (x[1] > 0))
+
+
+def box_with_a_hole():
+    return boxes(8, 8, (0, 0, 0), 1 / 8, lambda x: (abs(x[0] - 0.5) > 0.25) | (abs(x[1] - 0.5) > 0.25))
+
+
+def boxes(n, high, lower, h, inside):
+    place = np.indices((n, n, high)).reshape(3, -1)
+    place = place[:, inside(np.reshape(lower, (3, 1)) + h * (place + 0.5))]
+    corner = np.array([(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)])
+    at, cells = np.unique((place.T[:, None] + corner).reshape(-1, 3), axis=0, return_inverse=True)
+    return Mesh.from_cells(np.reshape(lower, (3, 1)) + h * at.T, [("hexahedron", cells.reshape(-1, 8))])
+
+
+def test_the_nearest_point():
+    """Of an L, and of the tetrahedra of a cube: where one can see it."""
+    mesh = Mesh.read(FOLDER / "l_shape.msh")
+    x = np.array([[0.5, 0.2, 0.0, -2.0], [-0.3, -0.9, 0.5, -3.0]])
+    assert_allclose(mesh.nearest(x), [[0.5, 0.0, 0.0, -1.0], [0.0, -0.9, 0.5, -1.0]], atol=1e-12)
+    cube = Mesh.tetrahedra((0, 0, 0), (1, 1, 1), 3)
+    x = np.random.default_rng(0).uniform(-1, 2, (3, 200))
+    assert_allclose(cube.nearest(x), np.clip(x, 0, 1), atol=1e-9)
+    assert_allclose(Mesh.interval(0, 1, 5).nearest([[-1, 0.3, 4]]), [[0, 0.3, 1]])
 
 
 @pytest.mark.parametrize("name", ["l_shape", "slit", "two_rooms", "annulus"])

@@ -1,11 +1,15 @@
 """Particles against exact flows and laws; the same paths on any number of ranks."""
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from fvot import InputError, particles
+from fvot import ContinuityEquation, InputError, Mesh, particles
 
 pytestmark = pytest.mark.ranks
+
+FOLDER = Path(__file__).parent.parent / "meshes"
 
 
 def rotation(x):
@@ -25,6 +29,21 @@ def test_walls_stop_a_flow():
     assert_allclose(x[:3, 0, 1], [0.5, 0.5 + np.sin(0.5), 1], atol=1e-6)
     assert_allclose(x[3, 0], np.sin(3), atol=1e-6)
     assert_allclose(x[4, 0], 1 + np.sin(5), atol=1e-6)
+
+
+def test_the_walls_of_a_mesh():
+    """Round a hole with the velocity of a result; what flows into a wall slides along it."""
+    mesh = Mesh.read(FOLDER / "annulus.msh")
+    turning = ContinuityEquation(mesh, velocity=rotation).solve(mesh.density(lambda x: x[0] > 0), 1.0)
+    x0 = np.array([[0.5, 0.9, 0.405, 0.995], np.zeros(4)])
+    x = particles.push_forward(x0, turning.velocity_at, 1.0, walls=mesh)[-1]
+    assert_allclose(x, x0[0] * np.array([[np.cos(1)], [np.sin(1)]]), atol=5e-3)
+    down = particles.push_forward([[0.0, 0.1], [0.7, 0.7]], lambda x: 0 * x + [[0.0], [-1.0]], [0, 0.2, 2.0], walls=mesh)
+    assert_allclose(down[1], [[0.0, 0.1], [0.5, 0.5]], atol=1e-12)
+    met, angle = 0.7 - np.sqrt(0.15), np.arcsin(0.25)           # round the hole by angle' = sin(angle) / 0.4, and down
+    left = met - 0.4 * np.log(np.tan(angle / 2))
+    assert_allclose(down[2, :, 1], [0.4, left - 2.0], atol=0.02)      # the hole is a polygon
+    assert (mesh.locate(down[2]) >= -1).all()
 
 
 @pytest.mark.parametrize("divergence", [None, lambda x, t: np.cos(t) * np.cos(x).sum(axis=0)])
@@ -82,6 +101,8 @@ def test_bad_input():
                         (lambda: particles.push_forward(x0, rotation, -1.0), "t must"),
                         (lambda: particles.push_forward(x0, rotation, 1.0, walls=(1, 2)), "walls"),
                         (lambda: particles.push_forward(x0, rotation, 1.0, walls=3), "walls"),
+                        (lambda: particles.push_forward(x0, rotation, 1.0, walls=Mesh.interval(0, 1, 9)), "1D"),
+                        (lambda: particles.push_forward(x0, rotation, 1.0, rtol="small"), "rtol"),
                         (lambda: particles.langevin(x0, rotation, -1, 1.0, 0), "diffusion"),
                         (lambda: particles.langevin(x0, rotation, lambda x: x[0] - 1, 1.0, 0), "diffusion"),
                         (lambda: particles.langevin(x0, rotation, lambda x: 1 + x[0], 1.0, 0, order=2), "order=2"),

@@ -1,17 +1,24 @@
-"""The shortest ways inside a plane domain: straight from corner to corner of its walls (Lozano-Perez, Wesley 1979).
+"""The shortest ways inside a domain: straight from corner to corner of its walls (Lozano-Perez, Wesley 1979).
 
-A shortest way turns at corners alone, those at which the domain is wider than a half plane. Two points see each other where the
-segment between them does not leave the domain: it crosses no wall, goes through no point at which a wall passes from one of its
-sides to the other, and its middle, or that of each part between corners on it, is inside.
+In the plane a shortest way turns at corners alone, those at which the domain is wider than a half plane. Two points see each
+other where the segment between them does not leave the domain: it crosses no wall, goes through no point at which a wall passes
+from one of its sides to the other, and its middle, or that of each part between corners on it, is inside.
+
+In space it turns at edges where the domain is wider than a half space, anywhere along them. Ways through chosen points of the
+edges are too long by the square of the points' spacing, as the length is stationary where a shortest way turns (Papadimitriou
+1985). These points lie a hair inside the domain, so that walls beside them are not in the way.
 """
 import numba
 import numpy as np
-from scipy.sparse.csgraph import shortest_path
+from scipy import sparse
+from scipy.sparse.csgraph import dijkstra, shortest_path
 from scipy.spatial.distance import cdist
 
 from ..errors import InputError
 
 CLOSE = 1e-10            # relative to the size of the domain: as far may a point be from a line and be on it
+HAIR = 1e-7              # relative to the size of the domain
+EDGE_POINTS = 1000       # on all edges round which ways in space may lead, but for two on each edge
 
 
 def straight(mesh, points, others):
@@ -24,26 +31,100 @@ def straight(mesh, points, others):
 
 def round_corners(mesh, points, others):
     """Lengths (n, m) of the shortest ways in a plane domain. Each rank finds some of the rows. Collective."""
-    walls = _Walls(mesh)
+    walls = _PlaneWalls(mesh)
     corners = walls.corners()
     between = np.where(walls.see(corners, corners), cdist(corners.T, corners.T), np.inf)
     between = shortest_path(np.where(np.isinf(between), 0, between), directed=False) if corners.size else between
     mine = points[:, mesh.ranks.rank::mesh.ranks.size]
     direct, to, on = (np.where(walls.see(x, y), cdist(x.T, y.T), np.inf)
                       for x, y in ((mine, others), (mine, corners), (corners, others)))
-    found = np.minimum(direct, _least_sums(_least_sums(to, between), on))
-    counts = [len(range(rank, points.shape[1], mesh.ranks.size)) for rank in range(mesh.ranks.size)]
-    rows = np.split(mesh.ranks.all_gather(np.ascontiguousarray(found.T)), np.cumsum(counts)[:-1], axis=1)
-    lengths = np.empty((points.shape[1], others.shape[1]))
+    return _all_rows(mesh, points, others, np.minimum(direct, _least_sums(_least_sums(to, between), on)))
+
+
+def over_edges(mesh, points, others):
+    """Lengths (n, m) of ways in a domain in space, hardly longer than the shortest. Each rank finds some rows. Collective."""
+    walls, size = mesh.walls, np.ptp(mesh.bounds, axis=0).max()
+    eps, turns = CLOSE * size, _turns(walls, size)
+    turns = turns[:, mesh.find(turns)[1]]
+    rank, n_ranks = mesh.ranks.rank, mesh.ranks.size
+
+    def steps(x, y):
+        return np.where(walls.between(x, y, eps), np.inf, cdist(x.T, y.T))
+    between = _all_rows(mesh, turns, turns, steps(turns[:, rank::n_ranks], turns))
+    mine = points[:, rank::n_ranks]
+    direct = np.where(_outside(mesh, walls, points, others, eps)[rank::n_ranks], np.inf, steps(mine, others))
+    found = np.minimum(direct, _least_sums(_from_sources(steps(mine, turns), between), steps(turns, others)))
+    return _all_rows(mesh, points, others, found)
+
+
+def _all_rows(mesh, points, others, mine):
+    """All rows (n, m) on every rank, of which this rank has every n_ranks-th."""
+    n, m, n_ranks = points.shape[1], others.shape[1], mesh.ranks.size
+    counts = [len(range(rank, n, n_ranks)) for rank in range(n_ranks)]
+    rows = np.split(mesh.ranks.all_gather(np.ascontiguousarray(mine.T)), np.cumsum(counts)[:-1], axis=1)
+    lengths = np.empty((n, m))
     for rank, columns in enumerate(rows):
-        lengths[rank::mesh.ranks.size] = columns.T
-    if not np.isfinite(lengths).all():
-        i, j = np.argwhere(~np.isfinite(lengths))[0]
-        raise InputError(f"no way inside the mesh leads from {points[:, i]} to {others[:, j]}: they lie in different pieces")
+        lengths[rank::n_ranks] = columns.T
     return lengths
 
 
-class _Walls:
+# ---- round edges in space ----------------------------------------------------------------------------------------------
+
+
+def _turns(walls, size):
+    """Points (3, n) on the edges of the walls where the domain is wider than a half space, moved inside by a hair."""
+    a, b, inwards = _reentrant_edges(walls, CLOSE * size)
+    length = np.sqrt(((b - a)**2).sum(axis=0))
+    count = np.maximum(np.ceil(length / max(length.sum() / EDGE_POINTS, 1e-300)), 2).astype(int)
+    edge = np.repeat(np.arange(len(count)), count)
+    part = (np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + 0.5) / count[edge]
+    middle = a[:, edge] + part * (b - a)[:, edge]
+    corners, at = np.unique(np.concatenate([a, b], axis=1), axis=1, return_inverse=True)
+    away = np.stack([np.bincount(at.ravel(), np.tile(row, 2), corners.shape[1]) for row in inwards])
+    away /= np.maximum(np.sqrt((away**2).sum(axis=0)), 1e-300)
+    return np.concatenate([middle + HAIR * size * inwards[:, edge], corners + HAIR * size * away], axis=1)
+
+
+def _reentrant_edges(walls, eps):
+    """(a, b, inwards), each (3, n): the ends of edges at which one wall lies outside of the other, and a unit vector."""
+    vertex, at = np.unique(walls.corner.reshape(-1, 3), axis=0, return_inverse=True)
+    at = at.reshape(-1, 3)
+    pair = np.sort(np.concatenate([at[:, [i, (i + 1) % 3]] for i in range(3)]), axis=1)
+    opposite, wall = at[:, [2, 0, 1]].T.ravel(), np.tile(np.arange(len(at)), 3)
+    order = np.lexsort(pair.T)
+    same = (pair[order][1:] == pair[order][:-1]).all(axis=1)        # neighbours in the list share an edge
+    one, two = order[:-1][same], order[1:][same]
+    far = vertex[opposite[two]] - vertex[pair[two, 0]]
+    wide = np.einsum("ij,ij->i", walls.normal[wall[one]], far) > eps
+    one, two = one[wide], two[wide]
+    inwards = -(walls.normal[wall[one]] + walls.normal[wall[two]])
+    inwards /= np.maximum(np.linalg.norm(inwards, axis=1, keepdims=True), 1e-300)
+    return vertex[pair[one, 0]].T, vertex[pair[one, 1]].T, inwards.T
+
+
+def _from_sources(to, between):
+    """Lengths (n, k) of shortest ways from n points that see turns (n, k) at these distances, over turns (k, k)."""
+    n, k = to.shape
+    if not n or not k:
+        return to
+    graph = np.zeros((n + k, n + k))
+    graph[n:, n:], graph[:n, n:] = np.where(np.isinf(between), 0, between), np.where(np.isinf(to), 0, to)
+    return dijkstra(sparse.csr_matrix(graph), indices=np.arange(n))[:, n:]
+
+
+def _outside(mesh, walls, points, others, eps):
+    """Whether segments between points (3, n) and others (3, m), both on walls, run outside: (n, m) bool. Collective."""
+    on = [np.flatnonzero(((walls.nearest(x) - x)**2).sum(axis=0) <= eps**2) for x in (points, others)]
+    outside = np.zeros((points.shape[1], others.shape[1]), bool)
+    middle = (points[:, on[0], None] + others[:, None, on[1]]) / 2
+    outside[np.ix_(*on)] = ~mesh.find(middle.reshape(3, -1))[1].reshape(len(on[0]), len(on[1]))
+    return outside
+
+
+# ---- round corners in the plane ----------------------------------------------------------------------------------------
+
+
+class _PlaneWalls:
     """The straight walls of a plane mesh, all on every rank.
 
     vertex (2, n_vertices) : their ends; at (2, n) : the numbers of the ends of each wall; normal (2, n), outwards

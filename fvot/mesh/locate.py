@@ -10,6 +10,7 @@ import numba
 import numpy as np
 
 BITS = {1: 52, 2: 26, 3: 17}      # of each coordinate along the curve
+MANY = 10_000                     # points that are worth being sorted along the curve
 FAR = 1e-9                        # a point that far outside, relative to the domain, is still in it
 
 
@@ -29,9 +30,11 @@ class Tree:
 
         Ties go to the smallest global number; the distance is infinite for points that are *slack* outside of all.
         """
-        order = np.argsort(curve(points, points.min(axis=1), points.max(axis=1)), kind="stable")    # near ones together
         cell, distance = np.full(points.shape[1], -1), np.full(points.shape[1], np.inf)
-        if len(self.cell):
+        if len(self.cell) and points.size:
+            order = np.arange(points.shape[1])
+            if len(order) > MANY:           # near ones together
+                order = np.argsort(curve(points, points.min(axis=1), points.max(axis=1)), kind="stable")
             _find(np.ascontiguousarray(points.T), order, slack, self.lower, self.upper, self.cell, self.number,
                   self.corner, self.normal, cell, distance)
         return cell, distance
@@ -61,7 +64,7 @@ def tree(pieces, number):
     low, high = np.concatenate([box[0] for box in boxes]), np.concatenate([box[1] for box in boxes])
     corner, normal = (np.concatenate(parts) for parts in zip(*faces))
     order = np.argsort(curve((low + high).T / 2, low.min(axis=0), high.max(axis=0)), kind="stable")
-    lower, upper = _nested(low[order], np.inf, np.minimum), _nested(high[order], -np.inf, np.maximum)
+    lower, upper = nested(low[order], np.inf, np.minimum), nested(high[order], -np.inf, np.maximum)
     return Tree(lower, upper, cell[order], number, corner[order], normal[order])
 
 
@@ -77,7 +80,7 @@ def curve(points, lower, upper):
     return place
 
 
-def _nested(leaves, empty, join):
+def nested(leaves, empty, join):
     """All boxes of the tree, one half (lower or upper corners) of them: (2 n, dim) with n a power of two."""
     n = 1 << max(len(leaves) - 1, 0).bit_length()
     boxes = np.full((2 * n, leaves.shape[1]), empty)

@@ -1,0 +1,196 @@
+"""The walls of a mesh as simplices (ends, segments, triangles), all of them on every rank; what is near, and what is in the way.
+
+The walls stand in the order of a space-filling curve, in boxes of 1, 2, 4, ... neighbours, as the pieces of cells do in `locate`.
+"""
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from . import locate
+
+
+@dataclass(frozen=True)
+class Walls:
+    """Box 1 holds all walls, box k holds boxes 2 k and 2 k + 1, the last half are those of single walls."""
+
+    corner: np.ndarray      # (n, dim corners, dim)
+    normal: np.ndarray      # (n, dim), outwards
+    lower: np.ndarray       # (n_boxes, dim)
+    upper: np.ndarray       # (n_boxes, dim)
+
+    @classmethod
+    def of(cls, mesh):
+        """All walls of a mesh; rectangles are cut in four triangles. Collective."""
+        own = np.arange(mesh.n_inner, mesh.n_faces)
+        corner, face = _simplices(mesh.points, mesh.vertices[:, own])
+        flat = np.concatenate([corner.reshape(-1, corner.shape[2]), mesh.normal[:, own[face]]])
+        flat = mesh.ranks.all_gather(np.ascontiguousarray(flat))
+        flat = flat[:, np.lexsort(flat)]            # the same order on any number of ranks
+        corner = flat[:-mesh.dim].reshape(mesh.dim, mesh.dim, -1)
+        low, high = corner.min(axis=0), corner.max(axis=0)
+        order = np.argsort(locate.curve((low + high) / 2, low.min(axis=1), high.max(axis=1)), kind="stable")
+        return cls(np.ascontiguousarray(corner[:, :, order].transpose(2, 0, 1)),
+                   np.ascontiguousarray(flat[-mesh.dim:, order].T),
+                   locate.nested(low[:, order].T, np.inf, np.minimum), locate.nested(high[:, order].T, -np.inf, np.maximum))
+
+    def nearest(self, points):
+        """The nearest point (dim, n) on the walls to each of points (dim, n)."""
+        found = np.empty((points.shape[1], points.shape[0]))
+        _nearest(np.ascontiguousarray(points.T), self.lower, self.upper, self.corner, found)
+        return found.T
+
+    def between(self, x, y, eps):
+        """Whether a wall stands between points x (3, n) and y (3, m) in space, further than eps from both: (n, m) bool."""
+        found = np.empty((x.shape[1], y.shape[1]), bool)
+        _between(np.ascontiguousarray(x.T), np.ascontiguousarray(y.T), eps, self.lower, self.upper, self.corner, found)
+        return found
+
+
+def _simplices(points, vertices):
+    """(corners (dim corners, dim, n), face (n,)) of the simplices of faces with these vertices (width, n_faces)."""
+    corner, face = points[:, vertices].transpose(1, 0, 2), np.arange(vertices.shape[1])
+    if len(vertices) < 4:
+        return corner, face
+    four = vertices[3] >= 0
+    p = corner[:, :, four]
+    fan = [np.stack([p.mean(axis=0), p[i], p[(i + 1) % 4]]) for i in range(4)]
+    return np.concatenate([corner[:3, :, ~four], *fan], axis=2), np.concatenate([face[~four], *[face[four]] * 4])
+
+
+# ---- the nearest point -------------------------------------------------------------------------------------------------
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _nearest(points, lower, upper, corner, found):
+    n_leaves, dim = len(lower) // 2, points.shape[1]
+    stack, candidate = np.empty(128, np.int64), np.empty(dim)
+    for i in range(len(points)):
+        x, least = points[i], np.inf
+        stack[0], height = 1, 1
+        while height > 0:
+            height -= 1
+            box = stack[height]
+            if _squared_distance_to_box(x, lower[box], upper[box]) >= least:
+                continue
+            if box < n_leaves:
+                first = 2 * box        # the nearer half is looked at first
+                if _squared_distance_to_box(x, lower[first], upper[first]) < \
+                        _squared_distance_to_box(x, lower[first + 1], upper[first + 1]):
+                    first += 1
+                stack[height], stack[height + 1] = first, 4 * box + 1 - first
+                height += 2
+                continue
+            _nearest_on_simplex(x, corner[box - n_leaves], candidate)
+            far = 0.0
+            for axis in range(dim):
+                far += (candidate[axis] - x[axis])**2
+            if far < least:
+                least = far
+                found[i] = candidate
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _squared_distance_to_box(x, lower, upper):
+    total = 0.0
+    for axis in range(len(x)):
+        beyond = max(lower[axis] - x[axis], x[axis] - upper[axis], 0.0)
+        total += beyond * beyond
+    return total
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _nearest_on_simplex(x, corner, found):
+    dim = len(x)
+    if dim == 1:
+        found[0] = corner[0, 0]
+        return
+    if dim == 3:
+        e, f, d = corner[1] - corner[0], corner[2] - corner[0], x - corner[0]
+        ee, ef, ff, de, df = (e * e).sum(), (e * f).sum(), (f * f).sum(), (d * e).sum(), (d * f).sum()
+        whole = ee * ff - ef * ef
+        s, t = (de * ff - df * ef) / whole, (df * ee - de * ef) / whole
+        if s >= 0 and t >= 0 and s + t <= 1:
+            found[:] = corner[0] + s * e + t * f
+            return
+    least = np.inf
+    for k in range(1 if dim == 2 else 3):
+        a = corner[k]
+        e = corner[(k + 1) % dim] - a
+        s = min(max(((x - a) * e).sum() / (e * e).sum(), 0.0), 1.0)
+        here = a + s * e
+        far = ((x - here)**2).sum()
+        if far < least:
+            least = far
+            found[:] = here
+
+
+# ---- what is in the way ------------------------------------------------------------------------------------------------
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _between(x, y, eps, lower, upper, corner, found):
+    stack = np.empty(128, np.int64)
+    for i in range(len(x)):
+        for j in range(len(y)):
+            found[i, j] = _crossed(x[i], y[j], eps, lower, upper, corner, stack)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _crossed(p, q, eps, lower, upper, corner, stack):
+    """Whether the segment from p to q meets a triangle, its edge included, further than eps from its ends."""
+    n_leaves, d = len(lower) // 2, q - p
+    length = np.sqrt((d * d).sum())
+    if length <= 2 * eps:
+        return False
+    stack[0], height = 1, 1
+    while height > 0:
+        height -= 1
+        box = stack[height]
+        if not _meets_box(p, d, lower[box], upper[box], eps):
+            continue
+        if box < n_leaves:
+            stack[height], stack[height + 1] = 2 * box, 2 * box + 1
+            height += 2
+        elif _meets_triangle(p, d, length, corner[box - n_leaves], eps):
+            return True
+    return False
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _meets_box(p, d, lower, upper, eps):
+    first, last = 0.0, 1.0
+    for axis in range(3):
+        low, high = lower[axis] - eps - p[axis], upper[axis] + eps - p[axis]
+        if low > high:                          # an empty box
+            return False
+        if d[axis] == 0:
+            if low > 0 or high < 0:
+                return False
+            continue
+        s, t = low / d[axis], high / d[axis]
+        first, last = max(first, min(s, t)), min(last, max(s, t))
+        if first > last:
+            return False
+    return True
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _meets_triangle(p, d, length, corner, eps):
+    """Moeller, Trumbore 1997; a segment along the triangle's plane does not meet it."""
+    ex, ey, ez = corner[1, 0] - corner[0, 0], corner[1, 1] - corner[0, 1], corner[1, 2] - corner[0, 2]
+    fx, fy, fz = corner[2, 0] - corner[0, 0], corner[2, 1] - corner[0, 1], corner[2, 2] - corner[0, 2]
+    nx, ny, nz = ey * fz - ez * fy, ez * fx - ex * fz, ex * fy - ey * fx
+    area = np.sqrt(nx * nx + ny * ny + nz * nz)
+    slope = nx * d[0] + ny * d[1] + nz * d[2]
+    if abs(slope) <= eps * area:            # over its whole length the segment moves eps away from the plane, or less
+        return False
+    ax, ay, az = corner[0, 0] - p[0], corner[0, 1] - p[1], corner[0, 2] - p[2]
+    place = (nx * ax + ny * ay + nz * az) / slope
+    if not eps < place * length < length - eps:
+        return False
+    cx, cy, cz = ay * d[2] - az * d[1], az * d[0] - ax * d[2], ax * d[1] - ay * d[0]
+    s = (cx * fx + cy * fy + cz * fz) / slope
+    t = -(cx * ex + cy * ey + cz * ez) / slope
+    room = eps * (np.sqrt(ex * ex + ey * ey + ez * ez) + np.sqrt(fx * fx + fy * fy + fz * fz)) / area
+    return s >= -room and t >= -room and s + t <= 1 + room
