@@ -14,8 +14,6 @@ from scipy import sparse
 from scipy.sparse.csgraph import dijkstra, shortest_path
 from scipy.spatial.distance import cdist
 
-from ..errors import InputError
-
 CLOSE = 1e-10            # relative to the size of the domain: as far may a point be from a line and be on it
 HAIR = 1e-7              # relative to the size of the domain
 EDGE_POINTS = 1000       # on all edges round which ways in space may lead, but for two on each edge

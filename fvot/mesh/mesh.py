@@ -276,7 +276,7 @@ class Mesh:
         lengths = (geodesic.round_corners if self.dim == 2 else geodesic.over_edges)(self, points, others)
         if not np.isfinite(lengths).all():
             i, j = np.argwhere(~np.isfinite(lengths))[0]
-            raise InputError(f"no way inside the mesh leads from {points[:, i]} to {others[:, j]}: they lie in different pieces")
+            raise InputError(f"no way in the mesh leads from {points[:, i]} to {others[:, j]}: they lie in separate pieces")
         return lengths
 
     def nearest(self, points):

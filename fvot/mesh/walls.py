@@ -1,6 +1,6 @@
-"""The walls of a mesh as simplices (ends, segments, triangles), all of them on every rank; what is near, and what is in the way.
+"""The walls of a mesh as simplices (ends, segments, triangles), all on every rank; what is near, and what is in the way.
 
-The walls stand in the order of a space-filling curve, in boxes of 1, 2, 4, ... neighbours, as the pieces of cells do in `locate`.
+The walls stand in the order of a space-filling curve, in boxes of 1, 2, 4, ... neighbours, as pieces of cells in `locate`.
 """
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ class Walls:
         """All walls of a mesh; rectangles are cut in four triangles. Collective."""
         own = np.arange(mesh.n_inner, mesh.n_faces)
         corner, face = _simplices(mesh.points, mesh.vertices[:, own])
-        flat = np.concatenate([corner.reshape(-1, corner.shape[2]), mesh.normal[:, own[face]]])
+        flat = np.concatenate([corner.reshape(mesh.dim**2, -1), mesh.normal[:, own[face]]])
         flat = mesh.ranks.all_gather(np.ascontiguousarray(flat))
         flat = flat[:, np.lexsort(flat)]            # the same order on any number of ranks
         corner = flat[:-mesh.dim].reshape(mesh.dim, mesh.dim, -1)
