@@ -2,6 +2,7 @@
 from . import otto, particles, static
 from .benamou_brenier import BenamouBrenier, Geodesic
 from .boundary import dirichlet, inflow, outflow
+from .checkpoint import Checkpoint
 from .continuity import ContinuityEquation
 from .drift_diffusion import cell_mean
 from .energies import Energy, Entropy, Interaction, Potential, Power
@@ -16,7 +17,7 @@ from .parallel import say
 from .result import Result
 from .run import run
 
-__all__ = ["JKO", "BenamouBrenier", "ContinuityEquation", "ConvergenceError", "Energy", "Entropy", "FokkerPlanck", "Geodesic",
-           "InputError", "Interaction", "Mesh", "MeshError", "Potential", "Power", "Result", "cell_mean", "central",
+__all__ = ["JKO", "BenamouBrenier", "Checkpoint", "ContinuityEquation", "ConvergenceError", "Energy", "Entropy", "FokkerPlanck",
+           "Geodesic", "InputError", "Interaction", "Mesh", "MeshError", "Potential", "Power", "Result", "cell_mean", "central",
            "dirichlet", "inflow", "info", "muscl", "otto", "outflow", "particles", "potential_flow", "run", "say",
            "scharfetter_gummel", "square_root", "static", "upwind"]

@@ -16,13 +16,14 @@ import numba
 import numpy as np
 
 from .boundary import conditions, densities
+from .checkpoint import fingerprint
 from .errors import InputError
 from .evolution import check_step, check_times, ledger_of
 from .flows import cell_velocity
 from .fluxes import muscl
 from .functions import function, is_number
-from .parallel import Progress
 from .reconstruction import LimitedFaces, Stencil, outflow_rate
+from .recorder import Recorder
 from .result import Result
 from .sweeps import Sweeps
 
@@ -63,10 +64,11 @@ class ContinuityEquation:
 
     # ---- running -----------------------------------------------------------------------------------------------------
 
-    def solve(self, rho0, t, *, tau=None, progress=None):
+    def solve(self, rho0, t, *, tau=None, checkpoint=None, progress=None):
         """Carry rho0 (n_cells,) through the times t: a final time, or increasing times, the first of which is the start.
 
         tau : largest step; None for the largest that `cfl` allows. Steps are equal between two times, and hit them
+        checkpoint : a `Checkpoint`, a file in which the run is kept, and from which it goes on to the same numbers
         progress : show a bar; None where rank 0 writes to a terminal
 
         Returns a `Result` whose ledger has, per time: mass, inflow and outflow (since the start), mass_error
@@ -74,20 +76,22 @@ class ContinuityEquation:
         """
         t = check_times(self.mesh.ranks, t)
         self._check(rho0, tau)
-        rho, crossed = np.array(rho0, float), np.zeros((2, self.mesh.n_faces - self.mesh.n_inner))
-        self._scheme.start(rho)
-        records, steps = [self._record(rho, crossed, 0)], 0
-        densities = [rho]
-        with Progress(t[0], t[-1], progress) as bar:
-            for begin, end in zip(t[:-1], t[1:], strict=True):
-                for now, step in self._steps(begin, end, tau):
-                    rho, boundary_flux = self._advance(rho, now, step, steps)
-                    crossed += np.maximum(boundary_flux, 0), np.maximum(-boundary_flux, 0)
-                    steps += 1
-                    bar.to(now + step)
-                densities.append(rho)
-                records.append(self._record(rho, crossed, steps))
-        return Result(self.mesh, t, np.stack(densities), ledger_of(records), self._velocity_of_cells(t))
+        recorder = Recorder(self.mesh, t, checkpoint, lambda: self._described(rho0, t, tau), progress)
+        self._scheme.start(rho0)
+        state = _State(self.mesh, np.array(rho0, float), t[0])
+        if recorder.saved is not None:
+            state.go_on(*recorder.saved)
+        with recorder:
+            if not recorder.records:
+                recorder.record(self._record(state), density=state.rho)
+            for begin, end in recorder.intervals():
+                for now, step in self._steps(begin, end, tau, state.done, max(state.now, begin)):
+                    state.add(*self._advance(state.rho, now, step, state.steps), now + step)
+                    recorder.after_step(state.now, state.kept)
+                state.done = 0
+                recorder.record(self._record(state), density=state.rho)
+            recorder.at_end(state.kept)
+        return Result(self.mesh, t, recorder.series("density"), ledger_of(recorder.records), self._velocity_of_cells(t))
 
     def step(self, rho, tau, t=0.0):
         """rho (n_cells,) at t + tau from rho at t, in equal substeps where tau is above the bound."""
@@ -149,14 +153,14 @@ class ContinuityEquation:
 
     # ---- steps -------------------------------------------------------------------------------------------------------
 
-    def _steps(self, begin, end, tau):
-        """(time, step) from begin to end: as few equal steps as the bound and *tau* allow."""
-        now = begin
+    def _steps(self, begin, end, tau, done=0, now=None):
+        """(time, step) from begin to end: as few equal steps as the bound and *tau* allow; but those *done*, up to *now*."""
+        now = begin if self._flow.steady or now is None else now
         while now < end:
             count = max(1, math.ceil((end - now) / min(self._bound(now), math.inf if tau is None else tau) * (1 - 1e-12)))
             step = (end - now) / count
             if self._flow.steady:
-                for i in range(count):
+                for i in range(done, count):
                     yield now + i * step, step
                 return
             step = self._reduced(now, step)
@@ -197,11 +201,47 @@ class ContinuityEquation:
         self.mesh.check_density(rho0, "rho0")
         check_step(self.mesh.ranks, tau)
 
-    def _record(self, rho, crossed, steps):
-        ranks, mesh = self.mesh.ranks, self.mesh
-        outflow, inflow, mass = ranks.sum(np.array([*crossed.sum(axis=1), (mesh.volume * rho).sum()]))
+    def _record(self, state):
+        ranks, mesh, rho = self.mesh.ranks, self.mesh, state.rho
+        (outflow, inflow), mass = state.left(), mesh.integrate(rho)
         return dict(mass=mass, inflow=inflow, outflow=outflow, minimum=ranks.min(rho.min(initial=np.inf)),
-                    maximum=ranks.max(rho.max(initial=-np.inf)), steps=steps)
+                    maximum=ranks.max(rho.max(initial=-np.inf)), steps=state.steps)
+
+    def _described(self, rho0, t, tau):
+        """What a checkpoint knows of the problem."""
+        mesh = self.mesh
+        entering = [self.mesh.area[mesh.n_inner:] * densities(mesh, self._conditions, now) for now in t[:2]]
+        by_cell = [np.bincount(mesh.left[mesh.n_inner:], values, mesh.n_local)[:mesh.n_cells] for values in entering]
+        velocity = [cell_velocity(mesh, self.face_flux(now)) for now in (t[0], (t[0] + t[1]) / 2)]
+        return dict(solver="ContinuityEquation", flux=getattr(self.flux, "__name__", None) or repr(self.flux), cfl=self.cfl,
+                    tau=tau, boundary=str([name for name, _ in self._conditions]), rho0=fingerprint(mesh, rho0),
+                    velocity=fingerprint(mesh, np.stack(velocity)), entering=fingerprint(mesh, np.stack(by_cell)))
+
+
+class _State:
+    """rho (n_cells,) now, after so many steps, some of them *done* since the last recorded time; what has left and entered."""
+
+    def __init__(self, mesh, rho, now):
+        self.mesh, self.rho, self.now, self.steps, self.done = mesh, rho, now, 0, 0
+        self.crossed, self.before = np.zeros((2, mesh.n_faces - mesh.n_inner)), np.zeros(2)
+
+    def add(self, rho, boundary_flux, now):
+        """Take a step."""
+        self.rho, self.now, self.steps, self.done = rho, now, self.steps + 1, self.done + 1
+        self.crossed += np.maximum(boundary_flux, 0), np.maximum(-boundary_flux, 0)
+
+    def left(self):
+        """(what has left, what has entered) since the start."""
+        return self.before + self.mesh.ranks.sum(self.crossed.sum(axis=1))
+
+    def kept(self):
+        """(cells, values) for a checkpoint."""
+        return dict(rho=self.rho), dict(now=self.now, steps=self.steps, done=self.done, left=self.left())
+
+    def go_on(self, cells, values):
+        """Be what was kept."""
+        self.rho, self.before = cells["rho"], np.array(values["left"])
+        self.now, self.steps, self.done = values["now"], values["steps"], values["done"]
 
 
 # ---- velocities as face fluxes -----------------------------------------------------------------------------------------

@@ -6,10 +6,12 @@ each stage one checked implicit Euler step (`resolvent`). Stationary densities a
 """
 import math
 import warnings
+from functools import partial
 
 import numpy as np
 
 from . import markov
+from .checkpoint import fingerprint
 from .drift_diffusion import DriftDiffusion
 from .errors import ConvergenceError, InputError
 from .evolution import check_step, check_times, ledger_of
@@ -17,7 +19,7 @@ from .flows import cell_velocity, pieces
 from .fluxes import scharfetter_gummel
 from .functions import is_number
 from .mesh import Mesh
-from .parallel import Progress
+from .recorder import Recorder
 from .resolvent import column_scale
 from .result import Result
 from .stepping import Stepper
@@ -76,11 +78,13 @@ class FokkerPlanck:
 
     # ---- running -----------------------------------------------------------------------------------------------------
 
-    def solve(self, rho0, t, *, tau=None, progress=None):
+    def solve(self, rho0, t, *, tau=None, checkpoint=None, progress=None):
         """Carry rho0 (n_cells,) through the times t: a final time, or increasing times, the first of which is the start.
 
         tau : largest step; steps are equal between two times, and hit them. None: steps such that the errors in time add
             up to at most `tol`
+        checkpoint : a `Checkpoint`, a file in which the run is kept, and from which it goes on, to the same numbers up to the
+            linear solver's tolerance
         progress : show a bar; None where rank 0 writes to a terminal
 
         Returns a `Result` whose ledger has, per time: mass, inflow and outflow (since the start), mass_error
@@ -93,16 +97,22 @@ class FokkerPlanck:
         mesh, t = self.mesh, check_times(self.mesh.ranks, t)
         mesh.check_density(rho0, "rho0")
         check_step(mesh.ranks, tau)
+        recorder = Recorder(mesh, t, checkpoint, lambda: self._described(rho0, t, tau), progress)
         state = _State(np.array(rho0, float), mesh.integrate(np.asarray(rho0, float)), (t[-1] - t[0]) / 100)
         self._stepper.restart()
-        records, densities = [self._record(state, t[0])], [state.rho]
-        with Progress(t[0], t[-1], progress) as bar:
-            for begin, end in zip(t[:-1], t[1:], strict=True):
-                advance = self._in_equal_steps if tau is not None else self._in_adaptive_steps
-                state = advance(state, begin, end, (t[0], t[-1]), tau, bar)
-                densities.append(state.rho)
-                records.append(self._record(state, end))
-        return Result(mesh, t, np.stack(densities), ledger_of(records))
+        if recorder.saved is not None:
+            cells, values = recorder.saved
+            state, self._stepper.counts = _State.of(cells["rho"], values["state"], mesh.ranks.is_root), values["counts"]
+        advance = self._in_equal_steps if tau is not None else self._in_adaptive_steps
+        with recorder:
+            if not recorder.records:
+                recorder.record(self._record(state, t[0]), density=state.rho)
+            for begin, end in recorder.intervals():
+                state = advance(state, begin, end, (t[0], t[-1]), tau, recorder)
+                state.done = 0
+                recorder.record(self._record(state, end), density=state.rho)
+            recorder.at_end(partial(self._kept, state))
+        return Result(mesh, t, recorder.series("density"), ledger_of(recorder.records))
 
     def step(self, rho, tau, t=0.0):
         """rho (n_cells,) at t + tau from rho at t, in one step."""
@@ -201,38 +211,39 @@ class FokkerPlanck:
 
     # ---- steps -------------------------------------------------------------------------------------------------------
 
-    def _in_equal_steps(self, state, begin, end, span, tau, bar):
+    def _in_equal_steps(self, state, begin, end, span, tau, recorder):
         """Steps of at most tau; every few of them, at a recorded time, one is looked at for its error."""
         count = math.ceil((end - begin) / tau * (1 - 1e-12))
         step = (end - begin) / count
-        for i in range(count):
+        for i in range(state.done, count):
             estimate = i == count - 1 and (state.since >= FEW or end == span[1])
             made = self._stepper.advance(state.rho, state.mass, begin + i * step, step, count * self.order, estimate)
             state = state.after(made, step, self.order)
-            bar.to(begin + (i + 1) * step)
+            recorder.after_step(begin + (i + 1) * step, partial(self._kept, state))
         return state
 
-    def _in_adaptive_steps(self, state, begin, end, span, tau, bar):
+    def _in_adaptive_steps(self, state, begin, end, span, tau, recorder):
         """Steps of (end - begin) / 2^level, aligned, that keep the error in time below tol to the end of the span."""
         length = end - begin
-        level, done = max(0, math.ceil(math.log2(length / state.step) - 1e-9)), 0          # done steps of length / 2^level
-        while done < 2**level:
-            step = length / 2**level
+        if state.done == 0:
+            state.level = max(0, math.ceil(math.log2(length / state.step) - 1e-9))
+        while state.done < 2**state.level:
+            level, done = state.level, state.done           # done steps of length / 2^level
+            step, now = length / 2**level, begin + done * length / 2**level
             n_solves = (self.order + 2) * min(2**level - done, 16)
-            made = self._stepper.advance(state.rho, state.mass, begin + done * step, step, n_solves, estimate=True)
-            allowed = self._allowed(state, step, begin + done * step - span[0], span[1] - begin - done * step)
+            made = self._stepper.advance(state.rho, state.mass, now, step, n_solves, estimate=True)
+            allowed = self._allowed(state, step, now - span[0], span[1] - begin - done * step)
             if made.error > allowed:
                 halvings = max(1, math.ceil(math.log2(made.error / max(allowed, 1e-9 * made.error)) / self.order))
-                level, done = level + halvings, done * 2**halvings
-                if level > HALVINGS:
+                state.level, state.done = level + halvings, done * 2**halvings
+                if state.level > HALVINGS:
                     raise ConvergenceError(f"the error in time asks for steps below {length / 2**HALVINGS:.3g} at t = "
-                                           f"{begin + done * length / 2**level:.6g}: give a larger tol than {self.tol:.3g}, "
-                                           "or steps with tau=")
+                                           f"{now:.6g}: give a larger tol than {self.tol:.3g}, or steps with tau=")
                 continue
-            state, done = state.after(made, step, self.order), done + 1
-            bar.to(begin + done * step)
-            if made.error * 2**self.order < 0.9 * allowed and done % 2 == 0 and level > 0:
-                level, done = level - 1, done // 2
+            state = state.after(made, step, self.order)
+            if made.error * 2**self.order < 0.9 * allowed and state.done % 2 == 0 and level > 0:
+                state.level, state.done = level - 1, state.done // 2
+            recorder.after_step(begin + (done + 1) * step, partial(self._kept, state))
         return state
 
     def _allowed(self, state, step, passed, left):
@@ -246,6 +257,22 @@ class FokkerPlanck:
         return spare * max(step / left, step / (passed + step) / 16, faded)
 
     # ---- accounts ----------------------------------------------------------------------------------------------------
+
+    def _kept(self, state):
+        """(cells, values) for a checkpoint."""
+        inflow, outflow = self.mesh.ranks.sum(np.array([state.inflow, state.outflow]))
+        values = {name: value for name, value in vars(state).items() if name != "rho"} | dict(inflow=inflow, outflow=outflow)
+        return dict(rho=state.rho), dict(state=values, counts=self._stepper.counts)
+
+    def _described(self, rho0, t, tau):
+        """What a checkpoint knows of the problem."""
+        mesh, coefficients = self.mesh, []
+        for now in t[:2]:
+            rates, entering = self._stepper.at(now)
+            inward = np.bincount(mesh.left[mesh.n_inner:], rates.b[mesh.n_inner:] * entering, mesh.n_local)[:mesh.n_cells]
+            coefficients += [rates.leaving(), rates.outflow(np.asarray(rho0, float), entering)[0] / mesh.volume, inward]
+        return dict(solver="FokkerPlanck", order=self.order, tau=tau, tol=None if tau else self.tol,
+                    rho0=fingerprint(mesh, rho0), coefficients=fingerprint(mesh, np.stack(coefficients)))
 
     def _record(self, state, t):
         ranks, rho = self.mesh.ranks, state.rho
@@ -285,6 +312,14 @@ class _State:
         self.step, self.scale = step, mass     # the length of the last one; the largest mass so far, at the start or now
         self.error = self.derivative = self.fading = 0.0
         self.powers, self.since = 0.0, 0       # the sum of tau^(p+1), and the number of steps, since the last look
+        self.level, self.done = 0, 0           # how often steps halve the interval between two recorded times, and steps in it
+
+    @classmethod
+    def of(cls, rho, values, is_root):
+        """What was kept; what came and went counts on rank 0."""
+        state = cls(rho, 0.0, 0.0)
+        vars(state).update(values if is_root else values | dict(inflow=0.0, outflow=0.0))
+        return state
 
     def after(self, made, step, order):
         """The state one step later, which has made an `Advanced`."""
@@ -292,6 +327,7 @@ class _State:
         new.inflow = self.inflow + np.maximum(-made.crossed, 0).sum()
         new.outflow = self.outflow + np.maximum(made.crossed, 0).sum()
         new.steps, new.since, new.powers = self.steps + 1, self.since + 1, self.powers + power
+        new.level, new.done = self.level, self.done + 1
         new.error, new.derivative, new.fading = self.error, self.derivative, self.fading
         new.scale = max(self.scale, new.mass)
         if made.error is not None:

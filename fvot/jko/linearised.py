@@ -73,6 +73,15 @@ class Linearised:
         """Of all linear solves so far."""
         return self.solver.iterations
 
+    @property
+    def memory(self):
+        """What a checkpoint keeps."""
+        return dict(iterations=self.solver.iterations, cells=dict(last=self._last))
+
+    @memory.setter
+    def memory(self, kept):
+        self.solver.iterations, self._last = kept["iterations"], kept["cells"]["last"]
+
     def parts(self, rho):
         """{name: value} of the energy and its parts."""
         return self.free_energy.parts(rho)

@@ -58,6 +58,15 @@ class Midpoint:
         """Forget what went before."""
         self._solver.iterations = 0
 
+    @property
+    def memory(self):
+        """What a checkpoint keeps."""
+        return dict(iterations=self._solver.iterations)
+
+    @memory.setter
+    def memory(self, kept):
+        self._solver.iterations = kept["iterations"]
+
     def __call__(self, old, tau):
         """The `Step` of length tau. Raises `ConvergenceError`."""
         mesh, mass = self.mesh, self.mesh.integrate(old)

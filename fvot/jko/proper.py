@@ -24,6 +24,15 @@ class Proper:
         """Forget what went before."""
         self.iterations, self.gap = 0, 0.0
 
+    @property
+    def memory(self):
+        """What a checkpoint keeps."""
+        return dict(iterations=self.iterations, gap=self.gap)
+
+    @memory.setter
+    def memory(self, kept):
+        self.iterations, self.gap = kept["iterations"], kept["gap"]
+
     def __call__(self, old, tau):
         """The `Step` of length tau. Raises `ConvergenceError`."""
         path = self.transport.with_terminal(tau * self.energy).solve(old, progress=False)

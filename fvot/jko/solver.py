@@ -4,13 +4,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..checkpoint import fingerprint
 from ..energies import Energy, Interaction, described, parts_of
 from ..errors import ConvergenceError, InputError
 from ..evolution import check_step, check_times
 from ..flows import pieces
 from ..functions import is_number
 from ..mesh import Mesh
-from ..parallel import Progress
+from ..recorder import Recorder
 from ..result import Result
 from .free_energy import FreeEnergy
 from .linearised import Linearised
@@ -21,6 +22,7 @@ ROUNDING = 1e-9          # by which a density may be above its bound at the star
 FAILURES = 100           # of Newton's method between two recorded times, before the run gives up
 FIRST = 1e-3             # length of the first step, of the whole run, where steps are chosen
 GROWTH = 2.0             # of a step by the next one
+KEPT = "now", "mass0", "steps", "newton", "dissipated", "dissipation", "error", "wish"      # numbers of a run
 
 
 class JKO:
@@ -75,11 +77,13 @@ class JKO:
         ranks.check(not any(isinstance(part, Interaction) for _, part in parts_of(self.energy)),
                     "with inner= the energy may have no Interaction, which is not convex in rho: leave inner out")
 
-    def solve(self, rho0, t, *, tau=None, progress=None):
+    def solve(self, rho0, t, *, tau=None, checkpoint=None, progress=None):
         """Carry rho0 (n_cells,) through the times t: a final time, or increasing times, the first of which is the start.
 
         tau : largest step; steps are equal between two times, and hit them. None: steps such that the errors in time add
             up to about `tol`. Either way a step is cut where Newton's method needs too many iterations
+        checkpoint : a `Checkpoint`, a file in which the run is kept, and from which it goes on, to the same numbers up to the
+            solver's tolerance
         progress : show a bar; None where rank 0 writes to a terminal
 
         Returns a `Result` whose ledger has, per time: mass, mass_error, minimum, maximum; energy and, if it is a sum, its
@@ -93,17 +97,29 @@ class JKO:
         self._check_density(rho0, "rho0")
         check_step(mesh.ranks, tau)
         mesh.ranks.check(self.inner is None or tau is not None, "with inner= give the length of steps, tau")
+        recorder = Recorder(mesh, t, checkpoint, lambda: self._described(rho0, tau), progress)
         run = _Run(self, np.array(rho0, float), t)
-        records, densities, pressures = [run.record(tau)], [run.rho], [run.pressure]
-        with Progress(t[0], t[-1], progress) as bar:
-            for end in t[1:]:
-                run.advance(end, tau, bar.to)
-                records.append(run.record(tau))
-                densities.append(run.rho)
-                pressures.append(run.pressure)
-        ledger = {name: np.array([record[name] for record in records]) for name in records[0]}
-        pressure = None if self.upper == math.inf else np.stack(pressures)
-        return Result(mesh, t, np.stack(densities), ledger, pressure=pressure)
+        if recorder.saved is not None:
+            run.go_on(*recorder.saved)
+        with recorder:
+            if not recorder.records:
+                recorder.record(run.record(tau), **run.fields())
+            for begin, end in recorder.intervals():
+                run.advance(begin, end, tau, lambda now: recorder.after_step(now, run.kept))
+                recorder.record(run.record(tau), **run.fields())
+            recorder.at_end(run.kept)
+        ledger = {name: np.array([record[name] for record in recorder.records]) for name in recorder.records[0]}
+        pressure = None if self.upper == math.inf else recorder.series("pressure")
+        return Result(mesh, t, recorder.series("density"), ledger, pressure=pressure)
+
+    def _described(self, rho0, tau):
+        """What a checkpoint knows of the problem."""
+        mesh = self.mesh
+        energy = FreeEnergy(mesh, self.energy)
+        rho = np.asarray(rho0, float) + mesh.integrate(np.asarray(rho0, float)) / mesh.integrate(np.ones(mesh.n_cells))
+        return dict(solver="JKO", order=self.order, upper=self.upper, tau=tau, tol=None if tau else self.tol,
+                    energy=str(described(self.energy)), inner=self.inner and repr(self.inner), rho0=fingerprint(mesh, rho0),
+                    slope=fingerprint(mesh, energy.derivative(rho) + energy.potential(rho)))
 
     def _check_density(self, rho, what):
         mesh, upper = self.mesh, self.upper
@@ -124,7 +140,7 @@ class JKO:
         self.mesh.ranks.check(tau is not None, "tau must be a step above 0, not None: `step` takes one step")
         check_step(self.mesh.ranks, tau)
         run = _Run(self, np.array(rho, float), np.array([0.0, tau]))
-        run.advance(tau, tau, lambda t: None)
+        run.advance(0.0, tau, tau, lambda t: None)
         return run.rho
 
 
@@ -156,15 +172,14 @@ class _Run:
         self.dissipated = self.dissipation = self.error = 0.0
         self.wish, self.slopes = (t[-1] - t[0]) * FIRST, []
 
-    def advance(self, end, tau, report):
+    def advance(self, begin, end, tau, report):
         """Go on to the time *end*, in equal steps of at most tau, or, if that is None, in steps that keep the error small.
 
-        Where a step fails, shorter ones are taken, which grow again.
+        Where a step fails, shorter ones are taken, which grow again. begin : the recorded time before.
         """
-        begin = self.now
         if tau is not None:
             tau = (end - begin) / math.ceil((end - begin) / tau * (1 - 1e-12))
-            self.wish = tau
+            self.wish = tau if self.now == begin else self.wish
         failure, failures = None, 0
         while self.now < end:
             left = end - self.now
@@ -235,6 +250,25 @@ class _Run:
         self.rho, self.now, self.steps, self.newton = made.rho, now, self.steps + 1, self.newton + made.newton
         self.pressure = made.pressure
         self.dissipated, self.dissipation = self.dissipated + made.dissipated, made.dissipated / step
+
+    def kept(self):
+        """(cells, values) for a checkpoint."""
+        cells = dict(rho=self.rho, slopes=np.reshape([slope.value for slope in self.slopes], (-1, len(self.rho))))
+        cells |= {} if self.pressure is None else dict(pressure=self.pressure)
+        values = {name: getattr(self, name) for name in KEPT}
+        memory = self.equation._step.memory
+        return cells | memory.pop("cells", {}), dict(run=values, lengths=[slope.tau for slope in self.slopes], memory=memory)
+
+    def go_on(self, cells, values):
+        """Be what was kept."""
+        vars(self).update(values["run"])
+        self.rho, self.pressure = cells.pop("rho"), cells.pop("pressure", None)
+        self.slopes = [_Slope(value, tau) for value, tau in zip(cells.pop("slopes"), values["lengths"], strict=True)]
+        self.equation._step.memory = values["memory"] | dict(cells=cells)
+
+    def fields(self):
+        """What is recorded of each time."""
+        return dict(density=self.rho) | ({} if self.equation.upper == math.inf else dict(pressure=self.pressure))
 
     def record(self, tau):
         """The ledger's numbers now; with the estimated error if tau is None."""

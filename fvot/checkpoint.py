@@ -1,0 +1,338 @@
+"""`Checkpoint`: a run that is kept in a file while it goes, and goes on from there.
+
+The file is HDF5, with numbers of cells as in the mesh's file, so that it fits any number of ranks. Its first 512 bytes, which
+HDF5 leaves to others, say what it is, how long, and the SHA-256 of all the rest: nothing of a damaged file is ever looked at.
+It is written beside its place and put there at once; the one before it stays, as `NAME.before`.
+"""
+import hashlib
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .errors import InputError
+from .functions import is_number
+
+FORMAT = 1
+HEADER = 512             # bytes
+SAME = 1e-9              # relative difference up to which two numbers of a problem are the same
+LOOK = 0.1               # seconds between two looks at the clock, about
+STOPPED = 128 + signal.SIGTERM      # the exit status of a run that SIGTERM has ended
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file in which a run is kept, and from which it goes on: `solve(..., checkpoint=fvot.Checkpoint("run.h5"))`.
+
+    path : of the file. Where it exists, the run goes on from there, on any number of ranks, if it is of the same mesh, problem
+        and version; else there is an `InputError` that says which is not. The run may now have more times after those reached
+    every : seconds between two checkpoints; 0: after each step. There is one at the end, too: the same call then
+        returns what the file has
+
+    The last two are kept, the older one as PATH.before. SIGTERM makes a last checkpoint and ends the program with status 143.
+    A checkpoint that cannot be written, as on a full disk, is a warning: the run goes on, and the ones before stay.
+    """
+
+    path: str | Path
+    every: float = 600.0
+
+
+class Keeper:
+    """One run on a mesh with a checkpoint, or without one. Collective.
+
+    saved : (cells, values) of the file, or None: arrays (..., n_cells) by name, and what JSON can hold
+    """
+
+    def __init__(self, checkpoint, mesh, problem):
+        """problem() : what the run is, as {name: text, number, or `fingerprint`}."""
+        self.checkpoint, self.mesh, self.saved = checkpoint, mesh, None
+        self.stopped = False
+        if checkpoint is None:
+            return
+        ranks = mesh.ranks
+        ranks.check(isinstance(checkpoint, Checkpoint), f"checkpoint must be a fvot.Checkpoint(path), not {checkpoint!r:.60}")
+        ranks.check(is_number(checkpoint.every) and checkpoint.every >= 0, "every must be a number of seconds between two "
+                    f"checkpoints, at least 0, not {checkpoint.every!r}")
+        ranks.check(isinstance(checkpoint.path, (str, Path)) and str(checkpoint.path) not in ("", "."),
+                    f"a checkpoint needs the path of a file, not {checkpoint.path!r}")
+        ranks.check_same("checkpoint", checkpoint)
+        self.path = Path(checkpoint.path)
+        self.problem = {"mesh": dict(dim=mesh.dim, cells=mesh.n_cells_global, volumes=fingerprint(mesh, np.ones(mesh.n_cells)),
+                                     places=fingerprint(mesh, mesh.centroid)), "problem": problem()}
+        ranks.on_root(_check_writable, self.path)
+        self.saved = self._loaded()
+        self.last, self.steps, self.next_look = time.monotonic(), 0, 1
+
+    def __enter__(self):
+        self._handler = None
+        if self.checkpoint is not None and threading.current_thread() is threading.main_thread():
+            self._handler = signal.signal(signal.SIGTERM, self._stop)
+        return self
+
+    def __exit__(self, *failure):
+        if self._handler is not None:
+            signal.signal(signal.SIGTERM, self._handler)
+
+    def _stop(self, number, frame):
+        self.stopped = True
+
+    def after_step(self, state):
+        """Write state() = (cells, values), if it is time; end the program if it has to."""
+        if self.checkpoint is None:
+            return
+        self.steps += 1
+        if self.steps < self.next_look:
+            return
+        root, passed = self.mesh.ranks.is_root, time.monotonic() - self.last
+        in_a_while = self.steps * min(LOOK, self.checkpoint.every / 10) / max(passed, 1e-9)
+        late, stopped, steps = self.mesh.ranks.max(np.array([root and passed >= self.checkpoint.every, self.stopped,
+                                                             max(1, int(in_a_while)) if root else 0]))
+        self.next_look = self.steps + steps
+        if late or stopped:
+            self.write(*state())
+        if stopped:
+            if root:
+                print(f"SIGTERM: the run is kept in {self.path}; started again, it goes on from there", file=sys.stderr,
+                      flush=True)
+            sys.exit(STOPPED)
+
+    def at_end(self, state):
+        """Write state() = (cells, values), the last one."""
+        if self.checkpoint is not None:
+            self.write(*state())
+
+    # ---- writing -----------------------------------------------------------------------------------------------------
+
+    def write(self, cells, values):
+        """A new file of arrays (..., n_cells), by name, and values that JSON can hold."""
+        ranks, numbers = self.mesh.ranks, self.mesh.ranks.gather_to_root(self.mesh.cell_id[:self.mesh.n_cells])
+        file = _Writer(self.path, {**self.problem, "values": values}, numbers) if ranks.is_root else None
+        for name, array in cells.items():
+            array = np.asarray(array)
+            rows = array.reshape(-1, self.mesh.n_cells)
+            if ranks.is_root:
+                file.begin(name, (*array.shape[:-1], self.mesh.n_cells_global), array.dtype)
+            for i, row in enumerate(rows):
+                parts = ranks.gather_to_root(np.ascontiguousarray(row))
+                if ranks.is_root:
+                    file.row(i, parts)
+        if ranks.is_root:
+            failure = file.placed()
+            if failure is not None:
+                print(f"warning: no checkpoint could be written to {self.path} ({failure}); the run goes on, the checkpoints "
+                      "before stay", file=sys.stderr, flush=True)
+        ranks.wait()
+        self.last, self.steps, self.next_look = time.monotonic(), 0, 1
+
+    # ---- reading -----------------------------------------------------------------------------------------------------
+
+    def _loaded(self):
+        """(cells, values) of the file, if there is one."""
+        ranks = self.mesh.ranks
+        path = ranks.share(ranks.on_root(_existing, self.path))
+        if path is None:
+            return None
+        file = ranks.on_root(_opened, path, self.problem)
+        shapes, values = ranks.share((file.shapes, file.values) if ranks.is_root else None)
+        cells = {}
+        for name, shape in shapes.items():
+            rows = [self.mesh.scatter(ranks.share(file.row(name, i) if ranks.is_root else None))
+                    for i in range(math.prod(shape[:-1]))]
+            cells[name] = np.array(rows).reshape(*shape[:-1], self.mesh.n_cells)
+        if ranks.is_root:
+            file.close()
+        return cells, values
+
+
+def fingerprint(mesh, u):
+    """[sum, size] of cell values u (..., n_cells), weighted by volumes and random numbers: the same on any number of ranks."""
+    k = mesh.cell_id[:mesh.n_cells].astype(np.uint64) + np.uint64(1)
+    for shift, factor in ((30, 0xbf58476d1ce4e5b9), (27, 0x94d049bb133111eb)):      # splitmix64 (Steele, Lea, Flood 2014)
+        k = (k ^ (k >> np.uint64(shift))) * np.uint64(factor)
+    weighted = mesh.volume * np.asarray(u, float) * ((k >> np.uint64(11)) / 2.0**53 + 0.5)
+    rows = np.atleast_2d(weighted)
+    weight = np.arange(1, len(rows.reshape(-1, mesh.n_cells)) + 1)[:, None] ** 0.5      # rows may not change places
+    rows = weight * rows.reshape(-1, mesh.n_cells)
+    total = mesh.ranks.sum(np.array([rows.sum(), np.abs(rows).sum()]))
+    return [float(total[0]), float(total[1])]
+
+
+# ---- the file, on rank 0 -----------------------------------------------------------------------------------------------
+
+
+def _check_writable(path):
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise InputError(f"the checkpoint {path} is a folder: give the path of a file")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = _beside(path, f"try{os.getpid()}")
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"no checkpoint can be written to {path}: {error.strerror}") from None
+
+
+def _beside(path, ending):
+    return path.with_name(f"{path.name}.{ending}")
+
+
+def _existing(path):
+    """The path of the checkpoint that is there; a run that is killed between two names leaves the one before alone."""
+    return next((p for p in (path, _beside(path, "before")) if p.exists()), None)
+
+
+class _Writer:
+    """A new checkpoint. The first failure ends the writing, not the run."""
+
+    attempts = 0
+
+    def __init__(self, path, meta, numbers):
+        _Writer.attempts += 1
+        self.path, self.order, self.failure, self.dataset = path, np.concatenate(numbers), None, None
+        self.new = _beside(path, f"new{os.getpid()}-{_Writer.attempts}")
+        self._try(self._open, meta)
+
+    def _try(self, action, *args):
+        if self.failure is None:
+            try:
+                action(*args)
+            except Exception as error:          # HDF5 has many
+                self.failure = str(error) or type(error).__name__
+
+    def _open(self, meta):
+        import h5py
+        self.file = h5py.File(self.new, "w", userblock_size=HEADER)
+        self.file["meta"] = json.dumps(meta, default=_plain)
+
+    def begin(self, name, shape, dtype):
+        self._try(self._begin, name, shape, dtype)
+
+    def _begin(self, name, shape, dtype):
+        self.dataset = self.file.create_dataset(f"cells/{name}", shape, dtype)
+
+    def row(self, i, parts):
+        """Row number i of the array that has begun, from the parts of the ranks."""
+        self._try(self._row, i, parts)
+
+    def _row(self, i, parts):
+        whole = np.empty(len(self.order), self.dataset.dtype)
+        whole[self.order] = np.concatenate(parts)
+        self.dataset[np.unravel_index(i, self.dataset.shape[:-1]) if self.dataset.ndim > 1 else ()] = whole
+
+    def placed(self):
+        """Put the file in its place; None, or what went wrong."""
+        self._try(self._place)
+        if self.failure is not None:
+            try:
+                self.file.close()
+            except Exception:
+                pass
+            self.new.unlink(missing_ok=True)
+        return self.failure
+
+    def _place(self):
+        self.file.close()
+        with open(self.new, "r+b") as file:
+            file.write(_header(self.new))
+            file.flush()
+            os.fsync(file.fileno())
+        if self.path.exists():
+            os.replace(self.path, _beside(self.path, "before"))
+        os.replace(self.new, self.path)
+        folder = os.open(self.path.absolute().parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        for old in self.path.parent.glob(f"{self.path.name}.new*"):       # of runs that were killed
+            old.unlink(missing_ok=True)
+
+
+def _plain(x):
+    return x.tolist()
+
+
+def _header(path):
+    text = f"fvot checkpoint {FORMAT}\nsha256 {_digest(path)}\nbytes {path.stat().st_size}\n"
+    return text.encode().ljust(HEADER, b"\0")
+
+
+def _digest(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        file.seek(HEADER)
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _opened(path, problem):
+    """The file, if it is whole and of this problem; `InputError` that says what it is not."""
+    try:
+        with open(path, "rb") as file:
+            header = file.read(HEADER)
+    except OSError as error:
+        raise InputError(f"the checkpoint {path} cannot be read: {error.strerror}") from None
+    words = header.rstrip(b"\0").split()
+    if words[:2] != [b"fvot", b"checkpoint"] or len(words) < 3:
+        raise InputError(f"{path} is no checkpoint of fvot, or its beginning is damaged{_remedy(path)}")
+    if words[2] != str(FORMAT).encode():
+        theirs = words[2].decode(errors="replace")[:20]
+        raise InputError(f"the checkpoint {path} is of another version of fvot (format {theirs}, this one has {FORMAT}): go on "
+                         "with that version, or delete the file to start anew")
+    if header != _header(path):
+        raise InputError(f"the checkpoint {path} is damaged: it is cut off, or bytes in it have changed{_remedy(path)}")
+    file = _Reader(path)
+    try:
+        _check_fits(path, file.meta, problem)
+    except InputError:
+        file.close()
+        raise
+    return file
+
+
+def _remedy(path):
+    before = _beside(path, "before")
+    return f"; copy {before} over it to go on from the one before" if before.exists() and before != path else (
+        "; give another path, or delete it to start anew")
+
+
+class _Reader:
+    def __init__(self, path):
+        import h5py
+        self.file = h5py.File(path, "r")
+        self.meta = json.loads(self.file["meta"][()])
+        self.values = self.meta["values"]
+        self.shapes = {name: dataset.shape for name, dataset in self.file.get("cells", {}).items()}
+
+    def row(self, name, i):
+        dataset = self.file["cells"][name]
+        return dataset[np.unravel_index(i, dataset.shape[:-1]) if dataset.ndim > 1 else ()]
+
+    def close(self):
+        self.file.close()
+
+
+def _check_fits(path, found, wanted):
+    for kind in "mesh", "problem":
+        for name in sorted(wanted[kind].keys() | found[kind].keys()):
+            ours, theirs = wanted[kind].get(name), found[kind].get(name)
+            if not _same(ours, theirs):
+                how = "is not the same" if isinstance(ours, list) else f"is {theirs}, here {ours}"
+                raise InputError(f"the checkpoint {path} is of another {kind}: {name} {how}; give another path, or delete it "
+                                 "to start anew")
+
+
+def _same(ours, theirs):
+    """Whether two descriptions agree; of fingerprints [sum, size] the sums up to SAME of the size."""
+    if isinstance(ours, list) and isinstance(theirs, list):
+        return abs(ours[0] - theirs[0]) <= SAME * max(ours[1], theirs[1])
+    return ours == theirs

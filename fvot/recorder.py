@@ -1,0 +1,70 @@
+"""The recorded times of a run: what there is of each, and the checkpoint in which it is kept."""
+import numpy as np
+
+from .checkpoint import Keeper
+from .parallel import Progress
+
+
+class Recorder:
+    """A run through the times t (n_times,), from its start or from where a checkpoint has come to.
+
+    saved : (cells, values) of the solver's state in the checkpoint, None at the start
+    records : [the ledger's numbers at each recorded time so far]
+    """
+
+    def __init__(self, mesh, t, checkpoint, problem, progress=None):
+        """problem() : what the run is, see `Keeper`."""
+        self.mesh, self.t, self.progress = mesh, t, progress
+        self.records, self.fields, self.saved = [], {}, None
+        self.keeper = Keeper(checkpoint, mesh, problem)
+        if self.keeper.saved is not None:
+            self._go_on(*self.keeper.saved)
+
+    def _go_on(self, cells, values):
+        """Take what is recorded, and the solver's state."""
+        self.records, own = values["records"], values["state"]
+        n, theirs = len(self.records), np.array(values["t"])
+        same = len(self.t) >= n and (self.t[:len(theirs)] == theirs[:len(self.t)]).all()
+        self.mesh.ranks.check(same, f"the checkpoint {self.keeper.path} has been at times {theirs[:n]!s:.60}, on its way to "
+                              f"{theirs[-1]:g}: t must begin so, and may go on longer; here it is {self.t!s:.60}")
+        self.fields = {name: list(cells.pop(f"recorded {name}")) for name in values["recorded"]}
+        self.saved = cells, own
+
+    def __enter__(self):
+        self._bar = Progress(self.t[0], self.t[-1], self.progress)
+        self.keeper.__enter__()
+        return self
+
+    def __exit__(self, *failure):
+        self.keeper.__exit__(*failure)
+        self._bar.__exit__(*failure)
+
+    def intervals(self):
+        """(begin, end) between recorded times, those that are left."""
+        first = max(len(self.records) - 1, 0)
+        return zip(self.t[first:-1], self.t[first + 1:], strict=True)
+
+    def record(self, record, **fields):
+        """Take the ledger's numbers, and cell values (n_cells,), at the next one of the times."""
+        self.records.append(record)
+        for name, values in fields.items():
+            self.fields.setdefault(name, []).append(values)
+
+    def after_step(self, now, kept):
+        """Move the bar; write a checkpoint, if it is time. kept() : (cells, values), the solver's state."""
+        self._bar.to(now)
+        self.keeper.after_step(lambda: self._kept(kept))
+
+    def at_end(self, kept):
+        """Write the last checkpoint."""
+        self.keeper.at_end(lambda: self._kept(kept))
+
+    def _kept(self, kept):
+        cells, values = kept()
+        recorded = {f"recorded {name}": np.stack(values) for name, values in self.fields.items()}
+        return cells | recorded, dict(state=values, records=self.records, recorded=list(self.fields),
+                                      t=self.t[:len(self.records) + 1])
+
+    def series(self, name):
+        """Cell values (n_times, n_cells) at all recorded times."""
+        return np.stack(self.fields[name])
