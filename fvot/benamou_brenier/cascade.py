@@ -67,15 +67,22 @@ class Cascade:
         for level in levels[:-1]:
             self.ends.append(level.restrict @ self.ends[-1])
 
-    def solved(self, progress):
-        """(`Reached` on the mesh itself, with the best bounds seen; iterations there)."""
-        start, n_iterations = self._coarse()
-        best, used = None, 0
+    def solved(self, progress, saved=None):
+        """(`Reached` on the mesh itself, with the best bounds seen; iterations there).
+
+        progress : called after each iteration with their number and a function that returns what a checkpoint keeps, (cells,
+            values); saved : what it has kept
+        """
+        start, n_iterations, used = (*self._coarse(), 0) if saved is None else self._kept_start(*saved)
+        best = None
         while best is None or best.gap > self.tol and used < self.max_iter:
             left = self.max_iter - used
             n_iterations = n_iterations if n_iterations + FEWEST <= left else left         # no ramp too short to be of use
-            found = self._ramp(0, start, n_iterations, enough=self.tol, again=used > 0,
-                               progress=lambda k, used=used: progress(used + k))
+            ramp = dict(n_iterations=n_iterations, used=used, square=start.square, eps=start.eps)
+
+            def after(k, r, found, ramp=ramp):
+                progress(ramp["used"] + k, lambda: self._kept(*found(), dict(ramp, done=k, r=float(r))))
+            found = self._ramp(0, start, max(n_iterations, start.done), enough=self.tol, again=used > 0, progress=after)
             used += n_iterations
             best = found if best is None else found.with_better_bounds(best)
             self.ends[0][:, 1] = best.upper.rho1
@@ -83,6 +90,27 @@ class Cascade:
             start = Start(best.phi, best.rho, square, best.upper.eps)
             n_iterations = max(iterations_to(self.tol, n_iterations / 2, best.gap), FEWEST)    # from here on, half will do
         return best, used
+
+    def _kept(self, phi, rho, end, values):
+        """(cells, values) for a checkpoint."""
+        problem = self.levels[0].problem
+        rho1 = self.ends[0][:, 1] if end is None else problem.spread(end)
+        return dict(phi=phi.T, rho=problem.spread(rho.astype(float)).T, rho1=rho1), values
+
+    def kept_at_end(self, found, used):
+        """The same of what is `Reached` after so many iterations: whoever goes on from there has it at once."""
+        square = moving(self.levels[0].problem, found.upper)
+        return self._kept(found.phi, found.rho, None, dict(n_iterations=0, used=used, done=0, r=None, square=square,
+                                                          eps=found.upper.eps))
+
+    def _kept_start(self, cells, values):
+        """(`Start`, iterations of its ramp, iterations before) of what was kept."""
+        problem = self.levels[0].problem
+        if self.free:
+            self.ends[0][:, 1] = cells["rho1"]
+        start = Start(np.ascontiguousarray(cells["phi"].T), problem.average(np.ascontiguousarray(cells["rho"].T)),
+                      values["square"], values["eps"], values["done"], values["r"])
+        return start, values["n_iterations"], values["used"]
 
     # ---- coarser levels ----------------------------------------------------------------------------------------------
 
@@ -143,7 +171,7 @@ class Cascade:
 
     # ---- one level ---------------------------------------------------------------------------------------------------
 
-    def _ramp(self, depth, start, n_iterations, enough, again=False, progress=lambda k: None):
+    def _ramp(self, depth, start, n_iterations, enough, again=False, progress=lambda k, r, found: None):
         """What is `Reached` on a level by n_iterations in which the penalty grows.
 
         enough : the gap at which the search for the best upper bound ends; again : whether it starts from such a ramp here

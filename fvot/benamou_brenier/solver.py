@@ -4,6 +4,7 @@ from copy import copy
 import numpy as np
 
 from .. import energies
+from ..checkpoint import Keeper, fingerprint
 from ..energies import Energy
 from ..errors import ConvergenceError, InputError
 from ..functions import is_number
@@ -74,11 +75,13 @@ class BenamouBrenier:
         return (f"<fvot.BenamouBrenier: {self.mesh.n_cells_global} cells in {ranks.sum(problem.n_patches)} patches "
                 f"(isotropy defect {defect:.0e}), {self.n_steps} steps, {len(self._levels)} levels>")
 
-    def solve(self, rho0, rho1=None, *, progress=None):
+    def solve(self, rho0, rho1=None, *, checkpoint=None, progress=None):
         """The `Geodesic` from rho0 to rho1, cell averages (n_cells,) of equal mass. Collective.
 
         With a terminal energy there is no rho1: the path finds its end.
 
+        checkpoint : a `Checkpoint`, a file in which the run is kept, and from which it goes on, to the same tolerance, or with
+            another tol or max_iter. What is found on coarser levels is not in it
         progress : show a bar; None: if standard error is a terminal
 
         Raises `InputError` for densities that are negative, not finite, or of different mass, in the whole or in one of the
@@ -97,8 +100,13 @@ class BenamouBrenier:
             return Geodesic.at_rest(self._levels[0].problem, rho0, self._terminals[0].of_cells(rho0))
         cascade = Cascade(self._levels, self._terminals, rho0, rho1, tol=self.tol, max_iter=self.max_iter,
                           dtype=PRECISIONS[self.precision])
-        with Progress(0, self.max_iter, progress, "iteration") as bar:
-            found, used = cascade.solved(bar.to)
+        keeper = Keeper(checkpoint, self.mesh, lambda: self._described(rho0, rho1))
+        with Progress(0, self.max_iter, progress, "iteration") as bar, keeper:
+            def after(k, kept):
+                bar.to(k)
+                keeper.after_step(kept)
+            found, used = cascade.solved(after, keeper.saved)
+            keeper.at_end(lambda: cascade.kept_at_end(found, used))
         self._check_order(found)
         path = Geodesic.of(self._levels[0].problem, rho0, found.lower, found.upper, used)
         if not found.gap <= self.tol:
@@ -107,6 +115,14 @@ class BenamouBrenier:
                 f"max_iter={iterations_to(self.tol, used, found.gap)} may do, or a larger tol; the path so far is in .result",
                 path)
         return path
+
+    def _described(self, rho0, rho1):
+        """What a checkpoint knows of the problem."""
+        mesh, terminal = self.mesh, self._terminals[0]
+        slope = 0.0 if terminal is None else terminal.problem.spread(terminal.derivative(terminal.problem.average(
+            rho0 + mesh.integrate(rho0) / mesh.integrate(1.0))))
+        return dict(solver="BenamouBrenier", n_steps=self.n_steps, energy=str(energies.described(self.terminal)),
+                    rho0=fingerprint(mesh, rho0), rho1=fingerprint(mesh, rho1), slope=fingerprint(mesh, slope + 0 * rho0))
 
     def _check_energy(self, rho0):
         terminal = self._terminals[0]
