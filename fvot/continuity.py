@@ -146,10 +146,10 @@ class ContinuityEquation:
                           stacklevel=3)
 
     def _velocity_of_cells(self, t):
-        """(n_times, dim, n_cells): |K| v_K = sum_s U_s (x_s - x_K), exact for constant velocities."""
+        """Means (n_times, dim, n_cells) of v; of face fluxes |K| v_K = sum_s U_s (x_s - x_K), exact for constants."""
         if self._flow.steady:
-            return np.broadcast_to(cell_velocity(self.mesh, self.face_flux(t[0])), (len(t), self.mesh.dim, self.mesh.n_cells))
-        return np.stack([cell_velocity(self.mesh, self.face_flux(now)) for now in t])
+            return np.broadcast_to(self._flow.cell_velocity(t[0]), (len(t), self.mesh.dim, self.mesh.n_cells))
+        return np.stack([self._flow.cell_velocity(now) for now in t])
 
     # ---- steps -------------------------------------------------------------------------------------------------------
 
@@ -261,6 +261,10 @@ class _Given:
     def velocity(self, t, U):
         return self._mean(t)
 
+    def cell_velocity(self, t):
+        """Means (dim, n_cells)."""
+        return self.mesh.average(lambda x: self.f(x, t))
+
     def _mean(self, t):
         return self.mesh.face_average(lambda x: self.f(x, t))
 
@@ -285,6 +289,13 @@ class _Stream:
     def velocity(self, t, U):
         return _face_velocity(self.mesh, U)
 
+    def cell_velocity(self, t):
+        """Means (dim, n_cells): the integral of curl A over a cell is that of n x A over its faces."""
+        mesh, n = self.mesh, self.mesh.normal
+        A = mesh.face_average(lambda x: self.f(x, t))
+        turned = np.stack([n[1] * A, -n[0] * A]) if mesh.dim == 2 else np.cross(n, A, axis=0)
+        return np.stack([mesh.divergence(mesh.area * component) for component in turned])
+
 
 class _Fluxes:
     """Face fluxes as they are."""
@@ -305,6 +316,10 @@ class _Fluxes:
 
     def velocity(self, t, U):
         return _face_velocity(self.mesh, U)
+
+    def cell_velocity(self, t):
+        """Means (dim, n_cells)."""
+        return cell_velocity(self.mesh, self.U)
 
 
 def _face_velocity(mesh, U):

@@ -9,7 +9,7 @@ from .functions import is_number
 def check_times(ranks, t):
     """The times (n,) from a final time (the start is 0) or increasing times; `InputError` on every rank for anything else."""
     try:
-        if isinstance(t, str) or np.iscomplexobj(t):
+        if isinstance(t, (str, bool)) or np.iscomplexobj(t):
             raise TypeError
         times = np.array([0.0, float(t)]) if np.ndim(t) == 0 else np.asarray(t, float)
     except (TypeError, ValueError):

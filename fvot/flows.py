@@ -221,8 +221,10 @@ class VelocityField:
 
 def place(ranks, t, times):
     """(number of the recorded time before t, part of the way to the next one); `InputError` for times outside all."""
-    ranks.check(is_number(t) and times[0] <= t <= times[-1],
+    slack = 1e-12 * (times[-1] - times[0])
+    ranks.check(is_number(t) and times[0] - slack <= t <= times[-1] + slack,
                 f"t must be a time between {times[0]:g} and {times[-1]:g}, not {t!r}")
+    t = min(max(t, times[0]), times[-1])
     before = min(int(np.searchsorted(times, t, side="right")) - 1, len(times) - 2)
     return before, (t - times[before]) / (times[before + 1] - times[before])
 

@@ -13,7 +13,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from . import linalg
-from .energies import Energy
+from .energies import Energy, described
 from .errors import ConvergenceError, InputError
 from .functions import is_number
 from .jko.free_energy import FreeEnergy
@@ -24,7 +24,7 @@ from .resolvent import LARGEST_LU
 PREFIX = "fvot_otto_"
 RTOL, MISSED = 1e-12, 1e-9      # tolerance of an iteration; what the equations may miss, in L1
 BALANCED = 1e-10         # of all that changes: the least sum in a component that is no rounding
-FEWEST, MOST, TOTAL = 16, 1024, 4e6      # points that carry the mass of each cell along a geodesic, and of all cells
+FEWEST, MOST, TOTAL = 16, 1024, 1e6      # points that carry the mass of each cell along a geodesic, and of all cells
 
 
 def tangent_potential(mesh, rho, drho):
@@ -75,6 +75,7 @@ def wasserstein_gradient(mesh, rho, energy):
     energy : as for `JKO`. Raises `InputError` where E' is infinite: for entropies rho must be above 0.
     """
     mesh.ranks.check(isinstance(energy, Energy), f"energy must be one, such as fvot.Entropy(), not {energy!r:.60}")
+    mesh.ranks.check_same("the energy", described(energy))
     mesh.check_density(rho, "rho")
     free = FreeEnergy(mesh, energy)
     slope = free.derivative(rho) + free.potential(rho)
@@ -90,12 +91,14 @@ def exponential_map(mesh, rho, phi, t):
     """(id + t grad phi) # rho (n_cells,): the geodesic from rho with the velocity grad phi, as long as no paths cross.
 
     The mass of each cell moves in k^dim small parts, along the gradient of phi, linear in cells; k is 32 in the plane (less
-    beyond 4000 cells). The mass is exact; counting parts gives a noise of some 1/k of the density. Raises `InputError` where
-    mass would leave the mesh.
+    beyond 1000 cells). The mass is exact; counting parts gives a noise of some 1/k of the density, and ways shorter than half a
+    part may not be seen. On periodic meshes parts go round. Raises `InputError` where mass would leave the mesh by more than
+    the size of a cell, which is what gradients at walls may be wrong by.
     """
     mesh.check_density(rho, "rho")
     _check_values(mesh, phi, "phi")
     mesh.ranks.check(is_number(t) and math.isfinite(t), f"t must be a finite number, not {t!r}")
+    mesh.ranks.check_same("t", t)
     stencil = Stencil(mesh)
     weights = gradient_weights(stencil)
     v = gradients(mesh, stencil, weights, phi[None])[0]
@@ -103,8 +106,10 @@ def exponential_map(mesh, rho, phi, t):
     x, weight, cell = mesh.parts(int(np.clip(TOTAL / mesh.n_cells_global, FEWEST, MOST)))
     offset = x - mesh.centroid[:, cell]
     moved = x + t * (v[:, cell] + np.einsum("ijk,jk->ik", slope[:, :, cell], offset))
-    some = rho[cell] > 0
-    return mesh.deposit(mesh.ranks.all_gather(moved[:, some]), mesh.ranks.all_gather((weight * rho[cell])[some]))
+    some = np.asarray(rho)[cell] > 0
+    size = mesh.volume[cell]**(1 / mesh.dim)
+    moved, weight, size = (mesh.ranks.all_gather(u[..., some]) for u in (moved, weight * np.asarray(rho)[cell], size))
+    return mesh.deposit(_brought_back(mesh, moved, size), weight)
 
 
 def length(mesh, t, rho):
@@ -113,9 +118,16 @@ def length(mesh, t, rho):
     psi is the tangent potential of (rho_(n+1) - rho_n) / tau at the mean of both. At least W2 of the ends, but for the mesh;
     W2 along a geodesic.
     """
-    t, rho = np.asarray(t, float), np.asarray(rho, float)
-    mesh.ranks.check(t.ndim == 1 and len(t) == len(rho) > 1 and (np.diff(t) > 0).all(), "length needs increasing times, as "
-                     f"many as there are densities: {t!r:.60} and {len(rho)}")
+    with mesh.ranks.together():
+        try:
+            t, rho = np.array(t, float), np.array(rho, float)
+        except (TypeError, ValueError):
+            raise InputError("length needs arrays of numbers: times (n_times,), densities (n_times, n_cells)") from None
+        if not (t.ndim == 1 and len(t) > 1 and np.isfinite(t).all() and (np.diff(t) > 0).all()) or rho.ndim != 2 or len(
+                rho) != len(t):
+            raise InputError(f"length needs increasing times, as many as there are densities: {t!r:.60} and rho of shape "
+                             f"{rho.shape}")
+    mesh.ranks.check_same_array("t", t)
     total = 0.0
     for tau, before, after in zip(np.diff(t), rho, rho[1:]):
         middle = (before + after) / 2
@@ -128,12 +140,29 @@ def j_q(v, q):
     vectors of W_p are j_q of gradients (Ambrosio, Gigli, Savare 2008, 8.3)."""
     if not is_number(q) or not 1 < q < math.inf:
         raise InputError(f"q must be a number above 1, not {q!r}")
-    v = np.asarray(v, float)
-    size = np.sqrt((v**2).sum(axis=0))
-    return np.where(size > 0, np.where(size > 0, size, 1.0)**(q - 2) * v, 0.0)
+    try:
+        if np.iscomplexobj(v):
+            raise TypeError
+        v = np.asarray(v, float)
+    except (TypeError, ValueError):
+        raise InputError(f"v must be vectors (dim, n) of numbers, not {v!r:.60}") from None
+    size = np.sqrt(np.atleast_1d(v**2).sum(axis=0)) if q != 2 else 1.0
+    return np.where(size == 0, 0.0, np.where(size == 0, 1.0, size)**(q - 2) * v)
 
 
 # ---- parts -------------------------------------------------------------------------------------------------------------
+
+
+def _brought_back(mesh, points, room):
+    """points (dim, n), those outside the mesh by less than *room* (n,) at the nearest point inside."""
+    inside = mesh.nearest(points)
+    beyond = np.sqrt(((points - inside)**2).sum(axis=0)) - room
+    if beyond.max(initial=0.0) > 0:
+        worst = int(beyond.argmax())
+        raise InputError(f"mass would leave the mesh: {np.mean(beyond > 0):.1%} of its parts end outside, one at "
+                         f"{points[:, worst]}, {beyond[worst] + room[worst]:.3g} from it; take a smaller t, or a phi whose "
+                         "gradient does not point through walls")
+    return inside
 
 
 def _weights(mesh, rho):
@@ -205,6 +234,15 @@ def _components(mesh, joined):
 
 
 def _check_values(mesh, u, what):
-    u = np.asarray(u)
-    mesh.ranks.check(u.shape == (mesh.n_cells,) and u.dtype.kind in "biuf" and np.isfinite(u).all(),
-                     f"{what} must be finite numbers, one for each of this rank's cells: ({mesh.n_cells},), not {u.shape}")
+    with mesh.ranks.together():
+        try:
+            u = np.asarray(u)
+        except ValueError:
+            u = np.array(None)
+        if u.shape != (mesh.n_cells,) or u.dtype.kind not in "biuf":
+            raise InputError(f"{what} must be numbers, one for each of this rank's cells: ({mesh.n_cells},), not {u.dtype} of "
+                             f"shape {u.shape}")
+        bad = np.flatnonzero(~np.isfinite(u))
+        if len(bad):
+            raise InputError(f"{what} is {u[bad[0]]} in cell {mesh.cell_id[bad[0]]} (at {mesh.center[:, bad[0]]}): it must be "
+                             f"finite ({len(bad)} cells are not)")

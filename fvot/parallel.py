@@ -3,6 +3,7 @@
 Every method of `Ranks` is collective: all ranks of the communicator call it, or none.
 One rank is the serial case of the same path; nothing here asks whether a run is parallel.
 """
+import hashlib
 import sys
 import time
 from contextlib import contextmanager
@@ -96,6 +97,14 @@ class Ranks:
             if text != texts[0]:
                 raise InputError(f"{what} must be the same on every rank: it is {texts[0]:.80} on rank 0 and {text:.80} on "
                                  f"rank {rank}; mesh.ranks.min, .max and .sum make one number of what each rank has")
+
+    def check_same_array(self, what, array):
+        """`InputError` on every rank unless the array is the same on all of them, to the last bit."""
+        array = np.ascontiguousarray(array)
+        digests = self.comm.allgather((array.shape, hashlib.sha256(array.tobytes()).hexdigest()))
+        for rank, digest in enumerate(digests):
+            if digest != digests[0]:
+                raise InputError(f"{what} must be the same array on every rank: on rank {rank} it is not that of rank 0")
 
     @contextmanager
     def together(self):

@@ -14,9 +14,11 @@ from .functions import function, is_number
 from .parallel import Ranks
 
 BLOCK = 4096             # particles that share a stream of random numbers, and a rank
+MOST = 100_000           # calls of a velocity along the flow
+HALVINGS = 30            # at most, of the step of differences, at the start
 ROUGH = 1e-4             # the tolerance from which on an integrator of low order does less work
 STEPS = 1000             # of Langevin's equation, where no tau is given
-NUDGE = 1e-3             # of differences of velocities, relative to the size of the positions
+NUDGE = 1e-2             # first step of differences of velocities, relative to the size of the positions
 
 
 def push_forward(x0, velocity, t, *, walls=None, rtol=None):
@@ -48,15 +50,15 @@ def density_along_flow(x0, rho0, velocity, t, *, divergence=None, walls=None, rt
     learning a normalising flow, Chen et al. 2018).
 
     rho0 : a function of x, or values (n,)
-    divergence : div v as a function like v; None: by differences of v of order 4
+    divergence : div v as a function like v; None: by differences of v of order 4, whose steps at x0 fit
     velocity, t, walls, rtol : as in `push_forward`
     """
     x0, t = _start(x0), check_times(Ranks(), t)
     dim, n = x0.shape
     v, domain = function(velocity, "velocity", (dim,)), _domain(walls, x0)
     rtol = _tolerance(rtol, domain)
-    start = function(rho0, "rho0", of=("x",))(x0, 0.0) if callable(rho0) else np.asarray(rho0, float) + np.zeros(n)
-    div = _differences(v, domain) if divergence is None else function(divergence, "divergence")
+    start = _densities(rho0, x0)
+    div = _Differences(v, domain, x0, t[0]) if divergence is None else function(divergence, "divergence")
 
     def rate(now, flat):
         x = flat[:-n].reshape(dim, n)
@@ -81,14 +83,17 @@ def langevin(x0, drift, diffusion, t, seed, *, tau=None, order=1, walls=None, co
 
     Returns all paths on every rank. Raises `InputError`. (Kloeden, Platen 1992)
     """
-    ranks, x0 = Ranks(comm), _start(x0)
+    ranks = Ranks(comm)
     with ranks.together():
+        x0 = _start(x0)
         b, D = function(drift, "drift", (len(x0),)), function(diffusion, "diffusion")
         _check_langevin(order, D, seed)
         box = _Box(walls, x0)
     t = check_times(ranks, t)
     check_step(ranks, tau)
-    ranks.check_same("seed", seed)
+    ranks.check_same("seed, order and what drift and diffusion are", (seed, order, repr(b.f) if not callable(b.f) else "",
+                                                                      repr(D.f) if not callable(D.f) else "", walls))
+    ranks.check_same_array("x0", x0)
     tau = (t[-1] - t[0]) / STEPS if tau is None else tau
     blocks = [slice(i, i + BLOCK) for i in range(0, x0.shape[1], BLOCK)]
     streams = np.random.SeedSequence(seed).spawn(len(blocks))
@@ -106,7 +111,7 @@ def _check_langevin(order, D, seed):
     if order == 2 and callable(D.f):
         raise InputError("order=2 takes a constant diffusion: give a number, or order=1")
     if not callable(D.f) and D.f < 0:
-        raise InputError(f"diffusion must be at least 0, not {D.f!r}")
+        raise InputError(f"diffusion must be at least 0, not {float(D.f):g}")
     if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
         raise InputError(f"seed must be a whole number of at least 0, not {seed!r}")
 
@@ -117,7 +122,7 @@ def _walk(x, b, D, t, random, tau, order, box):
     for begin, end in zip(t[:-1], t[1:], strict=True):
         count = math.ceil((end - begin) / tau * (1 - 1e-12))
         h = (end - begin) / count
-        for now in begin + h * np.arange(count):
+        for now in (begin + h * k for k in range(count)):
             spread = D(x, now)
             if (spread < 0).any():
                 raise InputError(f"diffusion must be at least 0, but is {spread.min():.6g}")
@@ -160,13 +165,6 @@ class _Inside:
         found = v(inside, t)
         return found - np.maximum((found * n).sum(axis=0), 0) * n
 
-    def around(self, x, v, t):
-        """v (dim, n) at x, beyond walls mirrored."""
-        inside = self.inside(x)
-        n = _directions(x - inside)
-        found = v(self.inside(2 * inside - x), t)
-        return found - 2 * (found * n).sum(axis=0) * n
-
 
 def _directions(step):
     """Unit vectors (dim, n); 0 for steps of length 0."""
@@ -202,49 +200,113 @@ class _Box:
         found = v(self.inside(x), t)
         return np.where((x >= self.upper) & (found > 0) | (x <= self.lower) & (found < 0), 0.0, found)
 
-    def around(self, x, v, t):
-        """v (dim, n) at x, beyond walls mirrored."""
-        x, sign = self.folded(x)
-        return sign * v(x, t)
-
     def folded(self, x):
         """x (dim, n) on the unfolded line -> (x between the walls, the sign of each velocity there)."""
         if self.walls is None:
             return x, 1.0
+        if ((x >= self.lower) & (x <= self.upper)).all():
+            return x, 1.0
         width = self.upper - self.lower
-        place = (x - self.lower) % (2 * width)
-        behind = place > width
-        return self.lower + np.where(behind, 2 * width - place, place), np.where(behind, -1.0, 1.0)
+        period = np.where(np.isinf(width), 1.0, width)
+        place = (x - self.lower) % (2 * period) if np.isfinite(width).all() else np.zeros(x.shape)
+        once = np.where(x < self.lower, 2 * self.lower - x, np.where(x > self.upper, 2 * self.upper - x, x))
+        more = self.lower + np.where(place > period, 2 * period - place, place)
+        still = (once < self.lower) | (once > self.upper)
+        turned = np.where(still, place > period, once != x)
+        return np.where(still, more, once), np.where(turned, -1.0, 1.0)
 
 
-def _differences(v, domain):
-    """div v by central differences of order 4."""
-    def divergence(x, t):
-        total, h = np.zeros(x.shape[1]), NUDGE * max(np.abs(x).max(), 1e-300)
+def _densities(rho0, x0):
+    """rho0 (n,) at x0."""
+    try:
+        values = function(rho0, "rho0", of=("x",))(x0, 0.0) if callable(rho0) else np.asarray(rho0, float)
+        found = values + np.zeros(x0.shape[1])
+    except (TypeError, ValueError):
+        found = np.array([np.nan])
+    if found.shape != x0.shape[1:] or not (np.isfinite(found) & (found >= 0)).all():
+        raise InputError(f"rho0 must be a function, a number or {x0.shape[1]} numbers of at least 0, not {rho0!r:.60}")
+    return found
+
+
+class _Differences:
+    """div v by differences of order 4: central ones, and one-sided ones where these would reach behind walls.
+
+    h (n,) : their steps; the longest ones for which half of them gives the same at the start
+    """
+
+    CENTRAL = ((1, 2 / 3), (-1, -2 / 3), (2, -1 / 12), (-2, 1 / 12))
+    FORWARD = ((0, -25 / 12), (1, 4.0), (2, -3.0), (3, 4 / 3), (4, -1 / 4))
+
+    def __init__(self, v, domain, x0, t):
+        self.v, self.domain = v, domain
+        self.h = np.full(x0.shape[1], NUDGE * max(np.ptp(x0, axis=1).max(), np.abs(x0).max(), 1e-300))
+        smallest = 1e-7 * self.h + 1e-9 * np.abs(x0).max(axis=0)
+        for _ in range(HALVINGS):
+            rough = (self.h > smallest) & (self._miss(x0, t) | self._miss(domain.inside(x0 + 0.37 * self.h), t))
+            if not rough.any():
+                break
+            self.h = np.where(rough, self.h / 2, self.h)
+
+    def _miss(self, x, t):
+        """Whether half the steps (n,) give something else at x (dim, n)."""
+        whole, h, size = self(x, t), self.h, np.abs(self.v(x, t)).max(axis=0)
+        self.h = h / 2
+        half, self.h = self(x, t), h
+        return np.abs(whole - half) > 1e-8 * np.maximum(np.abs(half), 1e-3 * size / h)
+
+    def __call__(self, x, t):
+        total = np.zeros(x.shape[1])
         for axis in range(len(x)):
-            for steps, weight in ((1, 2 / 3), (-1, -2 / 3), (2, -1 / 12), (-2, 1 / 12)):
-                moved = x.copy()
-                moved[axis] += steps * h
-                total += weight / h * domain.around(moved, v, t)[axis]
+            central = self._inside(x, axis, 2) & self._inside(x, axis, -2)
+            ahead = ~central & self._inside(x, axis, 4)
+            for kind, sign, terms in ((central, 1, self.CENTRAL), (ahead, 1, self.FORWARD),
+                                      (~central & ~ahead, -1, self.FORWARD)):
+                if kind.any():
+                    total += np.where(kind, self._along(x, t, axis, sign, terms), 0.0)
         return total
-    return divergence
+
+    def _moved(self, x, axis, steps):
+        moved = x.copy()
+        moved[axis] += steps * self.h
+        return moved
+
+    def _inside(self, x, axis, steps):
+        moved = self._moved(x, axis, steps)
+        return (np.abs(self.domain.inside(moved) - moved) <= 1e-9 * self.h).all(axis=0)
+
+    def _along(self, x, t, axis, sign, terms):
+        return sum(sign * weight / self.h * self.v(self.domain.inside(self._moved(x, axis, sign * steps)), t)[axis]
+                   for steps, weight in terms)
 
 
 def _integrated(rate, start, t, rtol):
     """The states at the times t."""
-    method = "RK23" if rtol >= ROUGH else "DOP853"
+    method, calls, now = "RK23" if rtol >= ROUGH else "DOP853", 0, t[0]
+
+    def counted(at, state):
+        nonlocal calls, now
+        calls, now = calls + 1, at
+        if calls > MOST:
+            raise ConvergenceError(f"the integrator has called the velocity {MOST} times and is at t = {at:.6g}, on its way to "
+                                   f"{t[-1]:.6g}: does the velocity jump, or is it stiff? A larger rtol may help")
+        return rate(at, state)
     size = max(np.abs(start).max(), 1e-12)
-    found = solve_ivp(rate, (t[0], t[-1]), start, method=method, t_eval=t, rtol=rtol, atol=rtol * size / 100)
+    found = solve_ivp(counted, (t[0], t[-1]), start, method=method, t_eval=t, rtol=rtol, atol=rtol * size / 100)
     if not found.success:
-        raise ConvergenceError(f"the integrator stops at t = {found.t[-1] if len(found.t) else t[0]:.6g}: {found.message}")
+        raise ConvergenceError(f"the integrator stops at t = {now:.6g}: {found.message}")
     return found.y.T
 
 
 def _start(x0):
     try:
-        x0 = np.atleast_2d(np.asarray(x0, float))
+        if np.iscomplexobj(x0):
+            raise TypeError
+        x0 = np.atleast_2d(np.array(x0, float))         # a copy: what a velocity does to it is its own affair
     except (TypeError, ValueError):
-        x0 = np.array(np.nan)
-    if x0.ndim != 2 or not x0.shape[1] or len(x0) > 3 or not np.isfinite(x0).all():
-        raise InputError(f"x0 must be points (dim, n) of finite numbers, dim 1 to 3, not of shape {x0.shape}")
+        raise InputError(f"x0 must be points (dim, n), numbers, not {x0!r:.60}") from None
+    if x0.ndim != 2 or not x0.shape[1] or len(x0) > 3:
+        raise InputError(f"x0 must be points (dim, n), dim 1 to 3, n at least 1, not of shape {x0.shape}")
+    bad = np.flatnonzero(~np.isfinite(x0).all(axis=0))
+    if len(bad):
+        raise InputError(f"x0 must be finite, but point {bad[0]} is {x0[:, bad[0]]}")
     return x0

@@ -28,6 +28,9 @@ class Shown:
 
     def to_points(self, k=1, time=-1):
         """The density at recorded time number *time* as point masses (points (dim, n), weights (n,)): see `Mesh.to_points`."""
+        self.mesh.ranks.check(isinstance(time, (int, np.integer)) and not isinstance(time, bool) and
+                              -len(self.t) <= time < len(self.t),
+                              f"time must be the number of a recorded time, from 0 to {len(self.t) - 1}, not {time!r}")
         return self.mesh.to_points(self.rho[time], k)
 
     def movie(self, path, **options):

@@ -17,7 +17,10 @@ from .functions import is_number
 
 LARGEST = 10**8          # entries of a matrix of costs: 800 MB
 BALANCED = 1e-10         # relative difference of masses that counts as rounding
-SLACK = 1e-9             # by which complementary slackness may be missed, relative to the costs
+SLACK = 1e-9             # by which a plan may cost more than the potentials say, relative
+ROUNDING = 1e-15         # by which it may, relative to all that is added up
+REFINED = 8              # times at most that the simplex is asked, each time for the costs less the potentials so far
+FAR = 10.0               # of these, those so many times larger than slackness was missed by are no matter
 PIVOTS = 10**8           # of the network simplex, at most
 WHOLE = 1e-9             # by which a multiple of a mass may be missed
 SWEEPS = 100_000         # of Sinkhorn's iteration with the last epsilon, 100 with the larger ones before
@@ -41,7 +44,9 @@ def wasserstein_1d(x, a, y, b, p=2):
     mass = _same_mass(first.mass, second.mass)
     s = np.union1d(first.s, second.s)
     (f0, f1), (g0, g1) = (q.ends(s) for q in (first, second))
-    return float((mass * np.diff(s) @ _mean_power(f0 - g0, f1 - g1, p))**(1 / p))
+    d0, d1 = f0 - g0, f1 - g1
+    size = max(np.abs(d0).max(), np.abs(d1).max())
+    return float(size * (mass * np.diff(s) @ _mean_power(d0 / size, d1 / size, p))**(1 / p)) if size > 0 else 0.0
 
 
 def monotone_map(x, a, y, b, at=None):
@@ -49,11 +54,16 @@ def monotone_map(x, a, y, b, at=None):
 
     at (k,) : points of the support of mu; None: x, points or edges
 
-    Returns T(at) (k,). Raises `InputError` where a point mass would have to be split: `kantorovich` gives plans that do.
+    Returns T(at) (k,), where T jumps the middle. Parts of the mass below 1e-13 are not told apart. Raises `InputError` where a
+    point mass would have to be split: `kantorovich` gives plans that do.
     """
-    first, second = _quantiles(x, a, "x, a"), _quantiles(y, b, "y, b")
+    first, second, given = _quantiles(x, a, "x, a"), _quantiles(y, b, "y, b"), at is not None
     _same_mass(first.mass, second.mass)
-    at = np.asarray(x if at is None else at, float)
+    at = _numbers(x if at is None else at, "at")
+    least, most = first.start.min(), first.end.max()
+    beyond = at[(at < least) | (at > most)] if given else []
+    if len(beyond):
+        raise InputError(f"at must be points of the support of x, a, between {least:.6g} and {most:.6g}, not {beyond[0]:.6g}")
     low, high = first.below(at)
     (start, _), (_, end) = second.at(low), second.at(high)
     split = np.flatnonzero(end - start > 1e-9 * np.ptp(second.values()))
@@ -173,45 +183,64 @@ def kantorovich(x, a, y, b, cost="sqeuclidean"):
     cost : "sqeuclidean", |x - y|^2; a number p > 0, |x - y|^p; or the matrix c (n, m), such as of `Mesh.geodesic_distance`
     x, y : (n,) on a line
 
-    Optimality is checked, by complementary slackness of the potentials. Raises `InputError` for masses that differ, and for
-    more than 10^8 pairs; `ConvergenceError` where the program (POT's network simplex) is not solved. (Kantorovich 1942)
+    Optimality is checked by the potentials: the plan costs at most 1e-9 of its cost more than the best one. Where costs span
+    many decades the simplex is asked again, for the costs less the potentials so far. Raises `InputError` for masses that
+    differ, and for more than 10^8 pairs; `ConvergenceError` where the program (POT's network simplex) is not solved.
+    (Kantorovich 1942)
     """
-    import ot
     (x, a), (y, b) = _measure(x, a, "x, a"), _measure(y, b, "y, b")
     mass, C = _same_mass(a.sum(), b.sum()), costs(x, y, cost)
     rows, columns = np.flatnonzero(a), np.flatnonzero(b)
-    # the simplex wants exactly the same sums, and costs and masses near 1
-    size = max(np.abs(C).max(), np.finfo(float).tiny)
+    c = np.ascontiguousarray(C[np.ix_(rows, columns)])
+    v, missed, matrix = np.zeros(len(columns)), np.inf, np.zeros(C.shape)
+    for _ in range(REFINED):
+        u = (c - v).min(axis=1)
+        left = c - u[:, None] - v                       # the same plan is optimal for what the potentials leave of the costs
+        P, more = _simplex(a[rows], b[columns], left, missed)
+        v = v + more
+        u = (c - v).min(axis=1)
+        slack, cost = (c - u[:, None] - v)[P > 0], (P * c).sum()
+        missed, lost = slack.max(), P[P > 0] @ slack
+        if lost <= SLACK * cost:
+            break
+    if lost > SLACK * cost + ROUNDING * (P * (np.abs(c) + np.abs(u)[:, None] + np.abs(v))).sum():
+        raise ConvergenceError(f"the plan may cost {lost:.1e} more than the best one, of its {cost:.1e}: with costs of up to "
+                               f"{c.max():.1e} floating point does not tell; leave out what is far away")
+    matrix[np.ix_(rows, columns)] = mass * P
+    whole = np.full(len(C[0]), np.inf)
+    whole[columns] = v
+    u = (C[:, columns] - v).min(axis=1)                 # points without mass have a potential, too
+    return Plan(x, y, matrix, float((matrix * C).sum()), u, (C - u[:, None]).min(axis=0))
+
+
+def _simplex(a, b, c, most):
+    """(the plan (n, m) of masses of 1 in all, potential (m,)) for costs c (n, m) >= 0, those above FAR *most* made smaller."""
+    import ot
+    c = np.minimum(c, FAR * most)
+    size = max(c.max(), np.finfo(float).tiny)           # the simplex wants exactly the same sums, and costs and masses near 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        P, log = ot.emd(a[rows] / a.sum(), b[columns] / b.sum(), np.ascontiguousarray(C[np.ix_(rows, columns)]) / size,
-                        numItermax=PIVOTS, log=True)
+        P, log = ot.emd(a / a.sum(), b / b.sum(), np.ascontiguousarray(c / size), numItermax=PIVOTS, log=True)
     if log["warning"] is not None:
         raise ConvergenceError(f"the network simplex has not found the plan: {log['warning']}")
-    matrix, v = np.zeros(C.shape), np.full(len(b), np.inf)
-    matrix[np.ix_(rows, columns)] = mass * P
-    v[columns] = size * log["v"]
-    u = (C[:, columns] - v[columns]).min(axis=1)            # points without mass have a potential, too
-    v = (C - u[:, None]).min(axis=0)
-    plan = Plan(x, y, matrix, float((matrix * C).sum()), u, v)
-    missed = np.abs(np.where(matrix > 0, C - u[:, None] - v, 0.0)).max()
-    if missed > SLACK * size:
-        raise ConvergenceError(f"the plan is not optimal: complementary slackness is missed by {missed:.1e}, where costs go up "
-                               f"to {size:.1e}")
-    return plan
+    return P, size * log["v"]
 
 
 def costs(x, y, cost="sqeuclidean"):
     """c (n, m) between points x (dim, n) and y (dim, m): see `kantorovich`."""
+    x, y = _points(x, "x"), _points(y, "y")
     n, m = x.shape[1], y.shape[1]
-    if n * m > LARGEST:
-        raise InputError(f"{n} times {m} points are {n * m:.1e} pairs, at most {LARGEST:.0e} will do: take a coarser mesh")
-    if isinstance(cost, str) and cost == "sqeuclidean":
-        return cdist(x.T, y.T, "sqeuclidean")
-    if is_number(cost):
-        if not 0 < cost < math.inf:
+    _check_pairs(n, m)
+    if len(x) != len(y):
+        raise InputError(f"x are points in {len(x)}D, y in {len(y)}D: both must have the same number of coordinates")
+    if isinstance(cost, str) and cost == "sqeuclidean" or is_number(cost):
+        if is_number(cost) and not 0 < cost < math.inf:
             raise InputError(f"cost must be a power above 0 of the distance, not {cost!r}")
-        return cdist(x.T, y.T)**cost
+        with np.errstate(over="ignore"):
+            C = cdist(x.T, y.T, "sqeuclidean") if isinstance(cost, str) else cdist(x.T, y.T)**cost
+        if not np.isfinite(C).all():
+            raise InputError("the points are so far apart that the costs are no finite numbers: scale them")
+        return C
     try:
         C = np.asarray(cost, float)
     except (TypeError, ValueError):
@@ -222,10 +251,24 @@ def costs(x, y, cost="sqeuclidean"):
     return C
 
 
+def _check_pairs(n, m):
+    if n * m > LARGEST:
+        raise InputError(f"{n} times {m} points are {n * m:.1e} pairs, at most {LARGEST:.0e} will do: take a coarser mesh")
+
+
 def wasserstein(x, a, y, b, p=2):
     """W_p, p >= 1, a metric: (min sum |x_i - y_j|^p P_ij)^(1/p), by `kantorovich`."""
     _check_power(p)
-    return max(kantorovich(x, a, y, b, "sqeuclidean" if p == 2 else p).cost, 0.0)**(1 / p)
+    distance = costs(x, y, 1)
+    size = distance.max() or 1.0
+    scaled = (distance / size)**p
+    plan = kantorovich(x, a, y, b, scaled)
+    doubt = ROUNDING * (plan.matrix * (scaled + np.abs(plan.u)[:, None] + np.abs(plan.v))).sum() / plan.matrix.sum()
+    found = max(plan.cost, 0.0)**(1 / p)
+    if ((distance > 0) & (plan.matrix > 0)).any() and (plan.cost + doubt)**(1 / p) - found > SLACK:
+        raise ConvergenceError(f"distances of up to {size:.3g} to the power of {p:g} leave nothing of the small ones: take a "
+                               "smaller p; on a line wasserstein_1d does it")
+    return size * found
 
 
 def monge(x, y, b=None, cost="sqeuclidean"):
@@ -245,6 +288,7 @@ def monge(x, y, b=None, cost="sqeuclidean"):
         j = wrong[0]
         raise InputError(f"no map carries {n} masses of 1/{n} to y: the mass {b[j]:.6g} at y_{j} is no multiple of 1/{n}, and "
                          "a map does not split masses; kantorovich gives a plan that does")
+    _check_pairs(n, n)
     targets = np.repeat(np.arange(m), np.round(parts).astype(int))
     row, column = linear_sum_assignment(costs(x, y, cost)[:, targets])
     T = np.empty(n, int)
@@ -257,8 +301,10 @@ def displacement(plan, t):
 
     For the cost |x - y|^2 this is the geodesic of W2 (McCann 1997).
     """
+    if not isinstance(plan, Plan):
+        raise InputError(f"plan must be a Plan, as kantorovich and sinkhorn return, not {plan!r:.60}")
     if not is_number(t) or not 0 <= t <= 1:
-        raise InputError(f"t must be a time between 0 and 1, not {t!r}")
+        raise InputError(f"t must be a time between 0 and 1, not {t!r:.60}")
     i, j = np.nonzero(plan.matrix)
     return (1 - t) * plan.x[:, i] + t * plan.y[:, j], plan.matrix[i, j]
 
@@ -279,6 +325,8 @@ def sinkhorn(x, a, y, b, epsilon, cost="sqeuclidean", tol=1e-9):
     mass = _same_mass(a.sum(), b.sum())
     if not is_number(epsilon) or not 0 < epsilon < math.inf:
         raise InputError(f"epsilon must be a number above 0, in the units of the cost, not {epsilon!r}")
+    if not is_number(tol) or not 1e-15 < tol < 1:
+        raise InputError(f"tol must be a number between 1e-15 and 1, not {tol!r}")
     C = costs(x, y, cost)
     P, u, v, value = _entropic(C, a / mass, b / mass, epsilon, tol)
     divergence = math.nan
@@ -300,13 +348,14 @@ def _entropic(C, a, b, epsilon, tol):
         before = steps[i - 1] if i else now
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            P, log = ot.bregman.sinkhorn_log(a, b, c, now, numItermax=SWEEPS if last else 100, stopThr=tol / 10,
-                                             log=True, warmstart=tuple(before / now * part for part in logs))
+            P, log = ot.bregman.sinkhorn_log(a, b, c, now, numItermax=SWEEPS if last else 100,
+                                             stopThr=tol / math.sqrt(max(c.shape)) / 2, log=True,
+                                             warmstart=tuple(before / now * part for part in logs))
         logs = log["log_u"], log["log_v"]
     missed = max(np.abs(P.sum(axis=1) - a).sum(), np.abs(P.sum(axis=0) - b).sum())
     if not missed <= tol:
-        raise ConvergenceError(f"Sinkhorn's iteration misses the masses by {missed:.1e} after {SWEEPS} sweeps: take an epsilon "
-                               f"above {epsilon:.3g}, or a tol above {tol:.3g}")
+        raise ConvergenceError(f"Sinkhorn's iteration misses the masses by {missed:.1e} after {log['niter']} sweeps: take an "
+                               f"epsilon above {epsilon:.3g}, or a tol above {tol:.3g}")
     u, v = (np.full(len(C), np.nan), np.full(C.shape[1], np.nan))
     u[rows], v[columns] = epsilon * (logs[0] - np.log(a)), epsilon * (logs[1] - np.log(b))
     whole = np.zeros(C.shape)
@@ -330,7 +379,9 @@ def _numbers(x, what):
 def _points(x, what):
     """(dim, n) from that, or from (n,) on a line."""
     x = np.atleast_2d(_numbers(x, what))
-    if x.ndim != 2 or x.shape[0] > 3 or x.shape[1] == 0:
+    if x.size == 0:
+        raise InputError(f"{what}: there are no points, but an array of shape {x.shape}")
+    if x.ndim != 2 or x.shape[0] > 3:
         raise InputError(f"{what} must be points (dim, n), dim 1 to 3, or (n,) on a line, not of shape {x.shape}"
                          + ("; is this the transpose?" if x.ndim == 2 and x.shape[1] <= 3 else ""))
     return x
@@ -354,4 +405,4 @@ def _same_mass(first, second):
 
 def _check_power(p):
     if not is_number(p) or not 1 <= p < math.inf:
-        raise InputError(f"p must be a number of at least 1, not {p!r}: W_p is no metric below")
+        raise InputError(f"p must be a finite number of at least 1, not {p!r}")

@@ -128,6 +128,29 @@ def test_straight_where_nothing_is_in_the_way():
     assert_allclose(box.geodesic_distance([[0], [0], [0]], [[1], [1], [1]]), 3**0.5)
 
 
+def test_on_a_line_in_pieces(ranks):
+    mesh = Mesh.from_cells(np.array([[0, 1, 2, 3, 4.0]]), [("line", np.array([[0, 1], [1, 2], [3, 4]]))])
+    assert_allclose(mesh.geodesic_distance([[0.2]], [[1.9, 2.0]]), [[1.7, 1.8]])
+    with pytest.raises(InputError, match="no way"):
+        mesh.geodesic_distance([[0.2]], [[3.5]])
+
+
+def test_the_same_points_on_any_number_of_ranks(ranks):
+    """In the order of the file's cells; points that differ between ranks are seen."""
+    whole, mine = (Mesh.read(FOLDER / "l_shape.msh", comm=comm) for comm in (ranks.comm, ranks.comm.Split(ranks.rank)))
+    for k in 1, 5:
+        (x, a), (y, b) = (mesh.to_points(mesh.average(lambda x: 2 + x[0]), k) for mesh in (whole, mine))
+        assert_allclose(x, y, atol=1e-14)
+        assert_allclose(a, b, rtol=1e-12)
+    if ranks.size > 1:
+        for call in (lambda: whole.geodesic_distance(x[:, :5][:, ::1 - 2 * (ranks.rank > 0)]),
+                     lambda: whole.geodesic_distance("a" if ranks.rank else x[:, :5]),
+                     lambda: whole.deposit(x, a[::1 - 2 * (ranks.rank > 0)]),
+                     lambda: whole.to_points(whole.volume, 1 + ranks.rank)):
+            with pytest.raises(InputError):
+                call()
+
+
 def test_bad_points(ranks):
     mesh = Mesh.read(FOLDER / "l_shape.msh")
     with pytest.raises(InputError, match="outside"):

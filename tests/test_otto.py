@@ -149,3 +149,27 @@ def test_bad_input():
                         (lambda: otto.j_q(np.ones((2, 1)), 1), "q must")]:
         with pytest.raises(InputError, match=words):
             call()
+
+
+def test_what_is_no_input(ranks):
+    mesh = Mesh.rectangle((0, 0), (1, 1), (6, 6))
+    rho, one = np.ones(mesh.n_cells), ranks.rank == ranks.size - 1
+    for call, words in [(lambda: otto.norm(mesh, rho, [[1], [1, 2]] if one else rho), "phi"),
+                        (lambda: otto.norm(mesh, rho, rho * np.nan), r"phi is nan in cell \d+"),
+                        (lambda: otto.length(mesh, "a" if one else [0, 1], [rho, rho]), "numbers"),
+                        (lambda: otto.length(mesh, [0, 1], None if one else [rho, rho]), "as many"),
+                        (lambda: otto.length(mesh, [0, np.inf], [rho, rho]), "increasing"),
+                        (lambda: otto.j_q("a", 2), "numbers")]:
+        with pytest.raises(InputError, match=words):
+            call()
+    assert np.isnan(otto.j_q(np.array([[np.nan]]), 3)).all()
+    assert otto.j_q(np.array([[1e-200]]), 2) == 1e-200
+
+
+@pytest.mark.parametrize("kind", ["triangles", "voronoi"])
+def test_the_exponential_map_along_walls(kind):
+    """grad phi has no part along y: what the reconstruction makes of it at walls does not count as leaving."""
+    mesh = Mesh.triangles((0, 0), (1, 1), 12) if kind == "triangles" else Mesh.voronoi((0, 0), (1, 1), 120)
+    later = otto.exponential_map(mesh, mesh.density(lambda x: 1 + 0 * x[0]), mesh.average(lambda x: -0.05 * (x[0] - 0.5)**2), 1)
+    assert mesh.integrate(later) == pytest.approx(1, rel=1e-13)
+    assert later[np.abs(mesh.center[0] - 0.5) < 0.3].mean() == pytest.approx(1 / 0.9, rel=0.02)

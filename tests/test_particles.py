@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from fvot import ContinuityEquation, InputError, Mesh, particles
+from fvot import ContinuityEquation, ConvergenceError, InputError, Mesh, particles
 
 pytestmark = pytest.mark.ranks
 
@@ -60,6 +60,37 @@ def test_density_along_a_flow(divergence):
         assert_allclose(rho[n], (1 + x0[0]) / jacobian, rtol=1e-6)
 
 
+@pytest.mark.parametrize("x0", [np.linspace(0.1, 3, 5), np.array([0.1, 1, 2, 1000])], ids=["near", "one far away"])
+@pytest.mark.parametrize("shift", [0, 2000 * np.pi])
+def test_differences_find_their_steps(x0, shift):
+    """dx/dt = sin x, which has the same size of its own wherever the points are."""
+    exact = (np.cos(x0 / 2)**2 + np.e**2 * np.sin(x0 / 2)**2) / np.e
+    rho = particles.density_along_flow(x0[None] + shift, 1, np.sin, 1.0)[1][-1]
+    assert_allclose(rho, exact, rtol=1e-7)
+
+
+def test_density_beside_walls():
+    """dx/dt = 1 - x away from both walls: the density grows by e everywhere."""
+    rho = particles.density_along_flow([[0.3, 1.998, 2.0, 0.0]], 1, lambda x: 1 - x, 1, walls=(0, 2))[1][-1]
+    assert_allclose(rho, np.e, rtol=1e-9)
+
+
+def test_walls_that_are_far_away():
+    x0 = np.zeros((1, 50))
+    free, *walled = (particles.langevin(x0, [0.0], 0.1, 1, seed=1, tau=0.02, walls=walls)[-1]
+                     for walls in (None, (-np.inf, np.inf), (-1e15, 1e15)))
+    assert all((x == free).all() for x in walled)
+    assert particles.langevin(x0, [0.0], 0.1, 1, seed=1, tau=0.02, walls=(-np.inf, 0)).max() <= 0
+
+
+def test_what_never_ends_is_given_up(monkeypatch):
+    with pytest.raises(ConvergenceError, match=r"stops at t = (1|0.99)"):
+        particles.push_forward([[1.0]], lambda x: x**2, 2.0)
+    monkeypatch.setattr(particles, "MOST", 2000)
+    with pytest.raises(ConvergenceError, match="jump"):
+        particles.push_forward([[0.2, 0.9]], lambda x: -np.sign(x - 0.5), 1.0)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("order", [1, 2])
 def test_the_weak_order_of_langevin(order):
@@ -94,6 +125,18 @@ def test_noise_that_varies():
     assert abs(np.log(x).mean() + 0.25) < 4 * np.sqrt(0.5 / 8000) + 0.003
 
 
+def test_different_input_on_ranks_is_seen(ranks):
+    if ranks.size == 1:
+        return
+    for call, words in [(lambda: particles.langevin(np.zeros((1, 5 + ranks.rank)), [0.0], 1, 1.0, 0), "x0"),
+                        (lambda: particles.langevin(np.zeros((1, 5)) + ranks.rank, [0.0], 1, 1.0, 0), "x0"),
+                        (lambda: particles.langevin([[np.nan if ranks.rank else 0]], [0.0], 1, 1.0, 0), "finite"),
+                        (lambda: particles.langevin([[0.0]], [0.0], 1 + ranks.rank, 1.0, 0), "diffusion"),
+                        (lambda: particles.langevin([[0.0]], [0.0], 1, 1.0, 0, order=1 + ranks.is_root), "order")]:
+        with pytest.raises(InputError, match=words):
+            call()
+
+
 def test_bad_input():
     x0 = np.zeros((2, 3))
     for call, words in [(lambda: particles.push_forward(x0, lambda x: x[0], 1.0), "velocity"),
@@ -103,6 +146,10 @@ def test_bad_input():
                         (lambda: particles.push_forward(x0, rotation, 1.0, walls=3), "walls"),
                         (lambda: particles.push_forward(x0, rotation, 1.0, walls=Mesh.interval(0, 1, 9)), "1D"),
                         (lambda: particles.push_forward(x0, rotation, 1.0, rtol="small"), "rtol"),
+                        (lambda: particles.push_forward(x0 + np.nan, rotation, 1.0), "point 0"),
+                        (lambda: particles.push_forward(x0 + 1j, rotation, 1.0), "numbers"),
+                        (lambda: particles.density_along_flow(x0, [1, 2], rotation, 1.0), "rho0"),
+                        (lambda: particles.density_along_flow(x0, -1, rotation, 1.0), "rho0"),
                         (lambda: particles.langevin(x0, rotation, -1, 1.0, 0), "diffusion"),
                         (lambda: particles.langevin(x0, rotation, lambda x: x[0] - 1, 1.0, 0), "diffusion"),
                         (lambda: particles.langevin(x0, rotation, lambda x: 1 + x[0], 1.0, 0, order=2), "order=2"),

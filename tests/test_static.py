@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from fvot import InputError, static
+from fvot import ConvergenceError, InputError, static
 
 random = np.random.default_rng(1)
 
@@ -176,5 +176,55 @@ def test_bad_input():
                         (lambda: static.wasserstein_1d([0, 0, 1], [1, 1], [0], [1]), "increase"),
                         (lambda: static.sinkhorn(x, a, x, a, 0), "epsilon"),
                         (lambda: static.displacement(static.kantorovich(x, a, x, a), 2), "t must")]:
+        with pytest.raises(InputError, match=words):
+            call()
+
+
+@pytest.mark.parametrize("p, d", [(1, 1e-9), (2, 1e-6), (4, 1e-4), (6, 1e-3), (8, 1e-2)])
+def test_short_ways_among_long_ones(p, d):
+    """Costs that span many decades: everything moves by d, however far apart the points are."""
+    random = np.random.default_rng(0)
+    x, a = random.random(200), np.full(200, 1 / 200)
+    y = (x + d)[random.permutation(200)]
+    assert static.wasserstein(x, a, y, a, p) == pytest.approx(d, rel=1e-6)
+    assert static.wasserstein_1d(x, a, y, a, p) == pytest.approx(d, rel=1e-6)
+
+
+def test_one_that_is_far_away():
+    random = np.random.default_rng(1)
+    (x, y), a = (np.append(random.random(300), 1e5) for _ in range(2)), np.full(301, 1 / 301)
+    assert static.wasserstein(x, a, y, a) == pytest.approx(static.wasserstein_1d(x, a, y, a), rel=1e-6)
+
+
+def test_large_powers():
+    assert static.wasserstein_1d([0], [1], [1e-5], [1], 100) == pytest.approx(1e-5)
+    assert static.wasserstein_1d([0], [1], [3], [1], 1000) == pytest.approx(3)
+    assert static.wasserstein([0], [1], [3], [1], 1000) == pytest.approx(3)
+    with pytest.raises(InputError, match="scale"):
+        static.wasserstein([0], [1], [1e200], [1])
+
+
+def test_what_floating_point_does_not_tell():
+    """1e-40 beside costs of 1: said, not returned."""
+    random = np.random.default_rng(0)
+    x, a = random.random(400), np.full(400, 1 / 400)
+    with pytest.raises(ConvergenceError, match="smaller p"):
+        static.wasserstein(x, a, (x + 1e-5)[random.permutation(400)], a, 8)
+
+
+def test_more_bad_input():
+    x, a = np.array([0.0, 1.0]), np.array([0.5, 0.5])
+    plan = static.kantorovich(x, a, x, a)
+    for call, words in [(lambda: static.kantorovich(np.zeros((2, 2)), a, np.zeros((3, 2)), a), "2D, y in 3D"),
+                        (lambda: static.kantorovich(np.zeros((2, 2)), a, x, a, np.ones((2, 2))), "2D, y in 1D"),
+                        (lambda: static.displacement(3, 0.5), "Plan"),
+                        (lambda: static.displacement(0.5, plan), "Plan"),
+                        (lambda: static.sinkhorn(x, a, x, a, 0.1, tol=0), "tol"),
+                        (lambda: static.sinkhorn(x, a, x, a, 0.1, tol="a"), "tol"),
+                        (lambda: static.monotone_map(x, a, x, a, [np.nan]), "at"),
+                        (lambda: static.monotone_map(x, a, x, a, [2.0]), "support"),
+                        (lambda: static.wasserstein_1d(x, a, x, a, np.inf), "finite number"),
+                        (lambda: static.kantorovich([], [], x, a), "no points"),
+                        (lambda: static.monge(np.zeros((1, 30000)), np.zeros((1, 3))), "pairs")]:
         with pytest.raises(InputError, match=words):
             call()

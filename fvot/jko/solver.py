@@ -87,8 +87,9 @@ class JKO:
         progress : show a bar; None where rank 0 writes to a terminal
 
         Returns a `Result` whose ledger has, per time: mass, mass_error, minimum, maximum; energy and, if it is a sum, its
-        parts; dissipated (since the start: with order 2, energy + dissipated is constant), dissipation (its mean rate in
-        the last step); steps, newton (iterations), iterations (of linear solvers); with tau=None time_error, the estimate.
+        parts; dissipated (since the start: with order 2, energy + dissipated is constant; with order 1 the sum of the steps'
+        W2^2 / (2 tau), about half of what is lost), dissipation (its mean rate in the last step); steps, newton (iterations),
+        iterations (of linear solvers); with tau=None time_error, the estimate.
         With inner: gap, the largest certified one so far. With an upper bound the result has a pressure, too.
 
         Raises `InputError`, and `ConvergenceError` where steps get too short.

@@ -27,6 +27,13 @@ def straight(mesh, points, others):
     return np.sqrt((step**2).sum(axis=0)).reshape(points.shape[1], others.shape[1])
 
 
+def between_gaps(mesh, points, others):
+    """|x - y| (n, m) on a line in pieces, infinite where there is a gap between x and y."""
+    ends = np.sort(mesh.walls.corner.ravel())
+    piece = [np.searchsorted(ends[2::2], x[0], side="right") for x in (points, others)]
+    return np.where(piece[0][:, None] == piece[1], cdist(points.T, others.T), np.inf)
+
+
 def round_corners(mesh, points, others):
     """Lengths (n, m) of the shortest ways in a plane domain. Each rank finds some of the rows. Collective."""
     walls = _PlaneWalls(mesh)

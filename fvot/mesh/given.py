@@ -51,6 +51,8 @@ def _possible(f, shape, dim, n_cells):
 def floats(numbers, what):
     """The numbers as an array of floats; `InputError` if they are none."""
     try:
+        if np.iscomplexobj(numbers):
+            raise TypeError
         return np.asarray(numbers, float)
     except (TypeError, ValueError):
         raise InputError(f"{what} must be an array of numbers, not {numbers!r:.60}") from None

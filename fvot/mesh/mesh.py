@@ -10,6 +10,8 @@ from . import build, cartesian, faces, geodesic, given, locate, partition, patch
 from .given import floats
 from .walls import Walls
 
+MANY = 10**8            # points, or pairs of points, at most
+
 
 class Mesh:
     """A mesh, dealt to the ranks of a communicator; the arrays hold this rank's own cells and the faces that touch them.
@@ -213,7 +215,7 @@ class Mesh:
 
     def _developed(self, picture):
         """Cell averages (n_cells,) of a picture, an array of dim axes over the bounding box of the whole mesh."""
-        self._check_shared(picture, "the picture")
+        self.ranks.check_same_array("the picture", picture)
         if self.block is not None:
             return given.over_block(picture, self.block)
         lower, upper = self.bounds
@@ -232,7 +234,7 @@ class Mesh:
         """
         with self.ranks.together():
             points, weights = given.masses(points, weights, self.dim)
-        self._check_shared(weights, "weights")
+        self.ranks.check_same_array("weights", weights)
         cell = self.locate(points)
         mine = np.flatnonzero(cell >= 0)
         return np.bincount(cell[mine], weights[mine], self.n_cells) / self.volume
@@ -243,14 +245,18 @@ class Mesh:
         k : at least so many points for each cell. 1: its centroid; else the centroids of equal parts of its simplices, or of
             the box that it is. Cells without mass have none. The mass and its centre are exact.
 
-        Points come in the order of the ranks' cells. Raises `InputError` for what is no density.
+        Points come in the order of the cells in the file, on any number of ranks. Raises `InputError` for what is no density,
+        and for more than 10^8 points.
         """
         self.check_density(rho, "rho")
-        self.ranks.check(isinstance(k, (int, np.integer)) and not isinstance(k, bool) and k >= 1,
-                         f"k must be a number of points for each cell, at least 1, not {k!r}")
+        self.ranks.check(isinstance(k, (int, np.integer)) and not isinstance(k, bool) and 1 <= k <= MANY / self.n_cells_global,
+                         f"k must be a number of points for each cell, from 1 to {MANY // self.n_cells_global}, not {k!r}")
+        self.ranks.check_same("k", k)
         x, volume, cell = self.parts(k)
-        mass = volume * rho[cell]
-        return self.ranks.all_gather(x[:, mass > 0]), self.ranks.all_gather(mass[mass > 0])
+        mass = volume * np.asarray(rho, float)[cell]
+        some = np.flatnonzero(mass > 0)
+        order = np.argsort(self.ranks.all_gather(self.cell_id[cell[some]]), kind="stable")
+        return self.ranks.all_gather(x[:, some])[:, order], self.ranks.all_gather(mass[some])[order]
 
     def parts(self, k):
         """(centroids (dim, n), volumes (n,), cells (n,)) of at least k parts of each of this rank's cells."""
@@ -267,13 +273,19 @@ class Mesh:
 
         Raises `InputError` for points outside the mesh, and where no way leads from one to another.
         """
-        points = np.asarray(points, float)
-        others = points if others is None else np.asarray(others, float)
+        self.ranks.check_same("whether others are given", others is None)
+        with self.ranks.together():
+            points = given.masses(points, None, self.dim)[0]
+            others = points if others is None else given.masses(others, None, self.dim)[0]
+            n, m = points.shape[1], others.shape[1]
+            if n * m > MANY:
+                raise InputError(f"{n} times {m} points are {n * m:.1e} pairs, at most {MANY:.0e} will do: take fewer points")
         for some in points, others:
             self.locate(some)
         if self.is_convex:
             return geodesic.straight(self, points, others)
-        lengths = (geodesic.round_corners if self.dim == 2 else geodesic.over_edges)(self, points, others)
+        ways = {1: geodesic.between_gaps, 2: geodesic.round_corners, 3: geodesic.over_edges}
+        lengths = ways[self.dim](self, points, others)
         if not np.isfinite(lengths).all():
             i, j = np.argwhere(~np.isfinite(lengths))[0]
             raise InputError(f"no way in the mesh leads from {points[:, i]} to {others[:, j]}: they lie in separate pieces")
@@ -297,7 +309,7 @@ class Mesh:
         """
         with self.ranks.together():
             points, _ = given.masses(points, None, self.dim)
-        self._check_shared(points, "points")
+        self.ranks.check_same_array("points", points)
         cell, inside = self.find(points)
         self._check_inside(points, ~inside)
         return cell
@@ -346,15 +358,13 @@ class Mesh:
                              f"{lower} and {upper} ({len(wrong)} of {points.shape[1]} points are outside): leave them out, or "
                              "make the mesh larger")
 
-    def _check_shared(self, array, what):
-        """`InputError` unless the array has the same shape and sum on every rank."""
-        mine = np.array([array.ndim, *np.pad(array.shape, (0, 3))[:3], array.sum()])
-        self.ranks.check((self.ranks.min(mine) == self.ranks.max(mine)).all() or not np.isfinite(mine).all(),
-                         f"{what} must be the same array on every rank")
-
     def check_density(self, rho, what):
         """`InputError` on every rank unless rho is of shape (n_cells,), finite and non-negative."""
-        rho = np.asarray(rho)
+        with self.ranks.together():
+            try:
+                rho = np.asarray(rho)
+            except ValueError:
+                raise InputError(f"{what} must be an array of numbers, not {rho!r:.60}") from None
         self.ranks.check(rho.dtype.kind in "biuf", f"{what} must be real numbers, not of type {rho.dtype}")
         self.ranks.check(rho.shape == (self.n_cells,), f"{what} has shape {rho.shape}; it needs one value for each of this "
                          f"rank's cells: ({self.n_cells},). mesh.density and mesh.scatter make such arrays")
