@@ -190,78 +190,63 @@ def _existing(path):
 
 
 class _Writer:
-    """A new checkpoint. The first failure ends the writing, not the run."""
-
-    attempts = 0
+    """A new checkpoint. It is made in memory: on a full disk HDF5 itself does not survive."""
 
     def __init__(self, path, meta, numbers):
-        _Writer.attempts += 1
-        self.path, self.order, self.failure, self.dataset = path, np.concatenate(numbers), None, None
-        self.new = _beside(path, f"new{os.getpid()}-{_Writer.attempts}")
-        self._try(self._open, meta)
-
-    def _try(self, action, *args):
-        if self.failure is None:
-            try:
-                action(*args)
-            except Exception as error:          # HDF5 has many
-                self.failure = str(error) or type(error).__name__
-
-    def _open(self, meta):
         import h5py
-        self.file = h5py.File(self.new, "w", userblock_size=HEADER)
+        self.path, self.order = path, np.concatenate(numbers)
+        self.file = h5py.File("checkpoint", "w", driver="core", backing_store=False, userblock_size=HEADER)
         self.file["meta"] = json.dumps(meta, default=_plain)
 
     def begin(self, name, shape, dtype):
-        self._try(self._begin, name, shape, dtype)
-
-    def _begin(self, name, shape, dtype):
+        """An array, whose rows follow."""
         self.dataset = self.file.create_dataset(f"cells/{name}", shape, dtype)
 
     def row(self, i, parts):
         """Row number i of the array that has begun, from the parts of the ranks."""
-        self._try(self._row, i, parts)
-
-    def _row(self, i, parts):
         whole = np.empty(len(self.order), self.dataset.dtype)
         whole[self.order] = np.concatenate(parts)
-        self.dataset[np.unravel_index(i, self.dataset.shape[:-1]) if self.dataset.ndim > 1 else ()] = whole
+        self.dataset[np.unravel_index(i, self.dataset.shape[:-1])] = whole
 
     def placed(self):
         """Put the file in its place; None, or what went wrong."""
-        self._try(self._place)
-        if self.failure is not None:
-            try:
-                self.file.close()
-            except Exception:
-                pass
-            self.new.unlink(missing_ok=True)
-        return self.failure
-
-    def _place(self):
+        self.file.flush()
+        rest = self.file.id.get_file_image()            # without the header
         self.file.close()
-        with open(self.new, "r+b") as file:
-            file.write(_header(self.new))
-            file.flush()
-            os.fsync(file.fileno())
-        if self.path.exists():
-            os.replace(self.path, _beside(self.path, "before"))
-        os.replace(self.new, self.path)
-        folder = os.open(self.path.absolute().parent, os.O_RDONLY)
+        new = _beside(self.path, f"new{os.getpid()}")
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-        for old in self.path.parent.glob(f"{self.path.name}.new*"):       # of runs that were killed
-            old.unlink(missing_ok=True)
+            with open(new, "wb") as file:
+                file.write(_header(hashlib.sha256(rest).hexdigest(), HEADER + len(rest)))
+                file.write(rest)
+                file.flush()
+                os.fsync(file.fileno())
+            if self.path.exists():
+                os.replace(self.path, _beside(self.path, "before"))
+            os.replace(new, self.path)
+            _settle(self.path)
+        except OSError as error:
+            new.unlink(missing_ok=True)
+            return error.strerror
+        return None
+
+
+def _settle(path):
+    """Make the names in the folder last; clear away what killed runs have left."""
+    folder = os.open(path.absolute().parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    for old in path.parent.glob(f"{path.name}.new*"):
+        old.unlink(missing_ok=True)
 
 
 def _plain(x):
     return x.tolist()
 
 
-def _header(path):
-    text = f"fvot checkpoint {FORMAT}\nsha256 {_digest(path)}\nbytes {path.stat().st_size}\n"
+def _header(digest, size):
+    text = f"fvot checkpoint {FORMAT}\nsha256 {digest}\nbytes {size}\n"
     return text.encode().ljust(HEADER, b"\0")
 
 
@@ -286,9 +271,9 @@ def _opened(path, problem):
         raise InputError(f"{path} is no checkpoint of fvot, or its beginning is damaged{_remedy(path)}")
     if words[2] != str(FORMAT).encode():
         theirs = words[2].decode(errors="replace")[:20]
-        raise InputError(f"the checkpoint {path} is of another version of fvot (format {theirs}, this one has {FORMAT}): go on "
+        raise InputError(f"the checkpoint {path} is of another version of fvot (format {theirs}, this has {FORMAT}): go on "
                          "with that version, or delete the file to start anew")
-    if header != _header(path):
+    if header != _header(_digest(path), path.stat().st_size):
         raise InputError(f"the checkpoint {path} is damaged: it is cut off, or bytes in it have changed{_remedy(path)}")
     file = _Reader(path)
     try:
@@ -315,7 +300,7 @@ class _Reader:
 
     def row(self, name, i):
         dataset = self.file["cells"][name]
-        return dataset[np.unravel_index(i, dataset.shape[:-1]) if dataset.ndim > 1 else ()]
+        return dataset[np.unravel_index(i, dataset.shape[:-1])]
 
     def close(self):
         self.file.close()
