@@ -12,8 +12,10 @@ demo: setup
 	scripts/mpirun -n $(RANKS) python -m mpi4py demos/harbour.py
 	scripts/mpirun -n $(RANKS) python -m mpi4py demos/geodesic.py
 
+# First what needs one rank, on two cores; then what starts several ranks, with the machine to itself.
 test: setup
-	$(timeout) .venv/bin/python -m pytest $(PYTEST)
+	$(timeout) .venv/bin/python -m pytest $(PYTEST) -n 2 -m "not alone"
+	$(timeout) .venv/bin/python -m pytest $(PYTEST) -m alone
 
 bench: setup .venv-peers/ready
 	for name in continuity fokker_planck jko transport; do scripts/mpirun -n 1 python benchmarks/$$name.py || exit; done

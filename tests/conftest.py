@@ -2,7 +2,8 @@
 
 `pytest` runs everything on one rank. `test_ranks.py` starts the files marked `pytestmark = pytest.mark.ranks` again on
 2, 3 and 4 ranks; by hand: scripts/mpirun -n 3 python -m mpi4py -m pytest -m ranks tests/test_mesh.py
-`pytest --slow` adds the tests marked slow, and on several ranks those marked long.
+`pytest --slow` adds the tests marked slow, and on several ranks those marked long. `make test` runs two tests at a time, and
+those marked alone after all others.
 """
 import faulthandler
 import os
@@ -34,6 +35,7 @@ def pytest_addoption(parser):
 @pytest.hookimpl(trylast=True)       # after the reporter has been made
 def pytest_configure(config):
     config.addinivalue_line("markers", "ranks: the test holds on any number of ranks, and is run on several")
+    config.addinivalue_line("markers", "alone: the test starts several ranks, or is killed: nothing else should run beside it")
     config.addinivalue_line("markers", "slow: the test takes long; it runs with --slow only")
     config.addinivalue_line("markers", "long: the test takes seconds; on several ranks it runs with --slow only")
     if SIZE > 1:

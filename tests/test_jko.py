@@ -371,7 +371,7 @@ PAIRS = np.array([(a, b * a) for a in (1e-30, 1e-3, 1.0, 50.0) for b in
 
 
 @pytest.mark.parametrize("energy", [Entropy(0.7), Power(2), Power(3), Power(0.5), Power(2.5), Square(),
-                                    Power(3) + 2 * Entropy()], ids=str)
+                                    Power(3) + 2 * Entropy()], ids=lambda energy: str(energy).split(" object")[0])
 def test_differences_do_not_cancel(energy):
     """Against 60 digits."""
     getcontext().prec = 60

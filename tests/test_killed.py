@@ -14,6 +14,8 @@ import pytest
 from mpi4py import MPI
 from numpy.testing import assert_allclose
 
+pytestmark = pytest.mark.alone
+
 TESTS = Path(__file__).parent
 LIMIT = 120         # seconds for a run
 SAME = {"continuity": 1e-14, "fokker_planck": 1e-8, "jko": 1e-8, "transport": 4e-3}

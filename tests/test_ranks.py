@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from mpi4py import MPI
 
+pytestmark = pytest.mark.alone
+
 TESTS = Path(__file__).parent
 MARKED = sorted(path for path in TESTS.glob("test_*.py") if "\npytestmark = pytest.mark.ranks\n" in path.read_text())
 LIMIT = 450         # seconds for a launch

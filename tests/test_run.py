@@ -9,6 +9,8 @@ import pytest
 
 from fvot.run import _check_petsc, _UsageError
 
+pytestmark = pytest.mark.alone
+
 SCRIPT = """
 import pathlib
 
