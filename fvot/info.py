@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from . import linalg, parallel
 
-PACKAGES = "fvot", "numpy", "scipy", "numba", "pyamg", "mpi4py", "petsc4py", "vtk", "pyvista", "meshio"
+PACKAGES = "fvot", "numpy", "scipy", "numba", "pyamg", "mpi4py", "petsc4py", "vtk", "pyvista", "meshio", "h5py", "pot"
 SOLVERS = "ptscotch", "hypre", "mumps"
 
 

@@ -36,7 +36,7 @@ def run(script, folder):
 
 
 def test_all_blocks_are_here():
-    assert len(PYTHON) == 6 and len(SHELL) == 3 and len(BLOCKS) == 9
+    assert len(PYTHON) == 7 and len(SHELL) == 3 and len(BLOCKS) == 10
 
 
 def test_ten_lines_on_one_rank_and_on_two(tmp_path):
@@ -89,6 +89,13 @@ def test_own_mesh(tmp_path):
     (tmp_path / "own.py").write_text(PYTHON[5])
     output = run("python own.py", tmp_path)
     assert "7935 cells in 2D" in output and "'inlet'" in output and "[0. 1. 2.]" in output
+
+
+def test_a_run_that_is_kept(tmp_path):
+    (tmp_path / "kept.py").write_text(PYTHON[6] + "fvot.say(result.rho.sum())")
+    first = run("python kept.py", tmp_path)
+    assert (tmp_path / "run.h5").exists() and run("mpirun -n 2 python kept.py", tmp_path)
+    assert run("python kept.py", tmp_path) == first
 
 
 def test_the_two_commands_are_targets(tmp_path):
