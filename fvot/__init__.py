@@ -13,11 +13,12 @@ from .fokker_planck import FokkerPlanck
 from .info import info
 from .jko import JKO
 from .mesh import Mesh
+from .output import Output
 from .parallel import say
 from .result import Result
 from .run import run
 
 __all__ = ["JKO", "BenamouBrenier", "Checkpoint", "ContinuityEquation", "ConvergenceError", "Energy", "Entropy", "FokkerPlanck",
-           "Geodesic", "InputError", "Interaction", "Mesh", "MeshError", "Potential", "Power", "Result", "cell_mean", "central",
-           "dirichlet", "inflow", "info", "muscl", "otto", "outflow", "particles", "potential_flow", "run", "say",
+           "Geodesic", "InputError", "Interaction", "Mesh", "MeshError", "Output", "Potential", "Power", "Result", "cell_mean",
+           "central", "dirichlet", "inflow", "info", "muscl", "otto", "outflow", "particles", "potential_flow", "run", "say",
            "scharfetter_gummel", "square_root", "static", "upwind"]

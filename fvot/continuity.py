@@ -64,11 +64,12 @@ class ContinuityEquation:
 
     # ---- running -----------------------------------------------------------------------------------------------------
 
-    def solve(self, rho0, t, *, tau=None, checkpoint=None, progress=None):
+    def solve(self, rho0, t, *, tau=None, checkpoint=None, write=None, progress=None):
         """Carry rho0 (n_cells,) through the times t: a final time, or increasing times, the first of which is the start.
 
         tau : largest step; None for the largest that `cfl` allows. Steps are equal between two times, and hit them
         checkpoint : a `Checkpoint`, a file in which the run is kept, and from which it goes on to the same numbers
+        write : a path, or an `Output`: a series for ParaView that is written on the way
         progress : show a bar; None where rank 0 writes to a terminal
 
         Returns a `Result` whose ledger has, per time: mass, inflow and outflow (since the start), mass_error
@@ -76,22 +77,27 @@ class ContinuityEquation:
         """
         t = check_times(self.mesh.ranks, t)
         self._check(rho0, tau)
-        recorder = Recorder(self.mesh, t, checkpoint, lambda: self._described(rho0, t, tau), progress)
+        recorder = Recorder(self.mesh, t, checkpoint, lambda: self._described(rho0, t, tau), write=write,
+                            progress=progress)
         self._scheme.start(rho0)
         state = _State(self.mesh, np.array(rho0, float), t[0])
         if recorder.saved is not None:
             state.go_on(*recorder.saved)
         with recorder:
             if not recorder.records:
-                recorder.record(self._record(state), density=state.rho)
+                self._take(recorder, state, t[0])
             for begin, end in recorder.intervals():
                 for now, step in self._steps(begin, end, tau, state.done, max(state.now, begin)):
                     state.add(*self._advance(state.rho, now, step, state.steps), now + step)
                     recorder.after_step(state.now, state.kept)
                 state.done = 0
-                recorder.record(self._record(state), density=state.rho)
+                self._take(recorder, state, end)
             recorder.at_end(state.kept)
-        return Result(self.mesh, t, recorder.series("density"), ledger_of(recorder.records), self._velocity_of_cells(t))
+        kept = recorder.kept_t
+        return Result(self.mesh, kept, recorder.series("density"), ledger_of(recorder.records), self._velocity_of_cells(kept))
+
+    def _take(self, recorder, state, t):
+        recorder.record(self._record(state), density=state.rho, velocity=lambda: self._velocity_of_cells([t])[0])
 
     def step(self, rho, tau, t=0.0):
         """rho (n_cells,) at t + tau from rho at t, in equal substeps where tau is above the bound."""

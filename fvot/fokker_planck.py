@@ -78,13 +78,14 @@ class FokkerPlanck:
 
     # ---- running -----------------------------------------------------------------------------------------------------
 
-    def solve(self, rho0, t, *, tau=None, checkpoint=None, progress=None):
+    def solve(self, rho0, t, *, tau=None, checkpoint=None, write=None, progress=None):
         """Carry rho0 (n_cells,) through the times t: a final time, or increasing times, the first of which is the start.
 
         tau : largest step; steps are equal between two times, and hit them. None: steps such that the errors in time add
             up to at most `tol`
         checkpoint : a `Checkpoint`, a file in which the run is kept, and from which it goes on, to the same numbers up to the
             linear solver's tolerance
+        write : a path, or an `Output`: a series for ParaView that is written on the way
         progress : show a bar; None where rank 0 writes to a terminal
 
         Returns a `Result` whose ledger has, per time: mass, inflow and outflow (since the start), mass_error
@@ -97,7 +98,7 @@ class FokkerPlanck:
         mesh, t = self.mesh, check_times(self.mesh.ranks, t)
         mesh.check_density(rho0, "rho0")
         check_step(mesh.ranks, tau)
-        recorder = Recorder(mesh, t, checkpoint, lambda: self._described(rho0, t, tau), progress)
+        recorder = Recorder(mesh, t, checkpoint, lambda: self._described(rho0, t, tau), write=write, progress=progress)
         state = _State(np.array(rho0, float), mesh.integrate(np.asarray(rho0, float)), (t[-1] - t[0]) / 100)
         self._stepper.restart()
         if recorder.saved is not None:
@@ -112,7 +113,7 @@ class FokkerPlanck:
                 state.done = 0
                 recorder.record(self._record(state, end), density=state.rho)
             recorder.at_end(partial(self._kept, state))
-        return Result(mesh, t, recorder.series("density"), ledger_of(recorder.records))
+        return Result(mesh, recorder.kept_t, recorder.series("density"), ledger_of(recorder.records))
 
     def step(self, rho, tau, t=0.0):
         """rho (n_cells,) at t + tau from rho at t, in one step."""

@@ -2,6 +2,7 @@
 import numpy as np
 
 from .checkpoint import Keeper
+from .output import Writer
 from .parallel import Progress
 
 
@@ -12,13 +13,15 @@ class Recorder:
     records : [the ledger's numbers at each recorded time so far]
     """
 
-    def __init__(self, mesh, t, checkpoint, problem, progress=None):
-        """problem() : what the run is, see `Keeper`."""
+    def __init__(self, mesh, t, checkpoint, problem, *, write=None, progress=None):
+        """problem() : what the run is, see `Keeper`; write : an `Output`, or its path."""
         self.mesh, self.t, self.progress = mesh, t, progress
         self.records, self.fields, self.saved = [], {}, None
         self.keeper = Keeper(checkpoint, mesh, problem)
         if self.keeper.saved is not None:
             self._go_on(*self.keeper.saved)
+        self.writer = None if write is None else Writer(write, mesh, len(t), len(self.records))
+        self.keeps_all = self.writer is None or self.writer.output.keep
 
     def _go_on(self, cells, values):
         """Take what is recorded, and the solver's state."""
@@ -38,17 +41,29 @@ class Recorder:
     def __exit__(self, *failure):
         self.keeper.__exit__(*failure)
         self._bar.__exit__(*failure)
+        if self.writer is not None and failure[0] is None:
+            self.writer.close()
 
     def intervals(self):
         """(begin, end) between recorded times, those that are left."""
         first = max(len(self.records) - 1, 0)
         return zip(self.t[first:-1], self.t[first + 1:], strict=True)
 
-    def record(self, record, **fields):
-        """Take the ledger's numbers, and cell values (n_cells,), at the next one of the times."""
+    def record(self, record, /, *, velocity=None, **fields):
+        """Take the ledger's numbers, and cell values (n_cells,), at the next one of the times.
+
+        velocity() : (dim, n_cells), for files alone
+        """
+        i = len(self.records)
         self.records.append(record)
         for name, values in fields.items():
-            self.fields.setdefault(name, []).append(values)
+            series = self.fields.setdefault(name, [])
+            if not self.keeps_all and len(series) > 1:
+                series.pop()
+            series.append(values)
+        if self.writer is not None:
+            written = {name: lambda values=values: values for name, values in fields.items()}
+            self.writer.add(i, self.t[i], written | ({} if velocity is None else dict(velocity=velocity)))
 
     def after_step(self, now, kept):
         """Move the bar; write a checkpoint, if it is time. kept() : (cells, values), the solver's state."""
@@ -65,6 +80,11 @@ class Recorder:
         return cells | recorded, dict(state=values, records=self.records, recorded=list(self.fields),
                                       t=self.t[:len(self.records) + 1])
 
+    @property
+    def kept_t(self):
+        """The times of `series`."""
+        return self.t if self.keeps_all else self.t[[0, -1]]
+
     def series(self, name):
-        """Cell values (n_times, n_cells) at all recorded times."""
+        """Cell values (n_times, n_cells) at the recorded times, or the first and the last one, if others need not be kept."""
         return np.stack(self.fields[name])

@@ -5,6 +5,7 @@ from functools import cached_property
 import numpy as np
 
 from .flows import VelocityField
+from .output import Output, write_all
 
 
 class Shown:
@@ -12,14 +13,15 @@ class Shown:
 
     pressure = None
 
-    def write(self, path):
-        """Write density, velocity and pressure at all times to a .pvd, which ParaView opens, with a folder of pieces beside it.
+    def write(self, path, *, every=1, fields=None, single=False):
+        """Write density, velocity and pressure for ParaView: to a .pvd, with a folder of pieces beside it, or to a .vtkhdf.
+
+        every : each, each second, ... of the recorded times; fields : some of the three; single : precision. See `Output`.
 
         Collective. Raises `InputError` on every rank for a path that cannot be written.
         """
-        from .vtk import write_series
-        fields = {"density": self.rho, "velocity": self.velocity, "pressure": self.pressure}
-        write_series(path, self.mesh, self.t, {name: values for name, values in fields.items() if values is not None})
+        has = {"density": self.rho, "velocity": self.velocity, "pressure": self.pressure}
+        write_all(Output(path, every, fields, single), self.mesh, self.t, {name: u for name, u in has.items() if u is not None})
 
     def plot(self, path, time=None, **options):
         """Draw the density at recorded time number *time* (None: the last) to a .png: see `fvot.plot.plot`."""

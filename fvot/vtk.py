@@ -3,6 +3,7 @@
 Data are inline, base64 and zlib: the appended form is not read by the ParaView of some Linux distributions.
 VTK is imported when something is written, not before: it takes its time.
 """
+import html
 import os
 import re
 from contextlib import contextmanager
@@ -14,16 +15,6 @@ import numpy as np
 from .errors import InputError
 
 TYPES = {"f8": "Float64", "f4": "Float32", "i8": "Int64", "i4": "Int32", "u1": "UInt8"}
-
-
-def write_series(path, mesh, t, fields):
-    """Write fields {name: (n_times, n_cells) or (n_times, dim, n_cells)} at the times t (n_times,) to a .pvd.
-
-    Collective. Raises `InputError` on every rank if the path is not one of a .pvd, or cannot be written.
-    """
-    series = Series(path, mesh)
-    for i, time in enumerate(t):
-        series.add(time, {name: values[i] for name, values in fields.items()})
 
 
 def path_of(ranks, path, suffix):
@@ -38,13 +29,13 @@ class Series:
 
     The pieces go to a folder beside the .pvd (``out/x/x_0000_0.vtu`` has time 0 of rank 0). The .pvd names a time only
     when all of its pieces are there: whatever ends the program, the series opens up to the last finished time.
-    A series of the same name that is there already is removed.
+    A series of the same name that is there already is removed, but for the first times that are *done*.
     """
 
-    def __init__(self, path, mesh):
-        self.path, self.mesh, self.entries = path_of(mesh.ranks, path, ".pvd"), mesh, []
+    def __init__(self, path, mesh, done=0):
+        self.path, self.mesh = path_of(mesh.ranks, path, ".pvd"), mesh
         self.folder = self.path.with_suffix("")
-        mesh.ranks.on_root(self._begin)
+        self.entries = mesh.ranks.share(mesh.ranks.on_root(self._begin, done))
         with mesh.ranks.together():
             self.own = grid(mesh.points, mesh.kind, mesh.start, mesh.corners)
 
@@ -54,19 +45,38 @@ class Series:
         stem = f"{self.folder.name}_{len(self.entries):04d}"
         fields = {**fields, "rank": np.full(mesh.n_cells, ranks.rank, np.int32), "cell": mesh.cell_id[:mesh.n_cells]}
         with ranks.together(), writing(self.path):
-            rows = {name: _row(name, values, mesh.n_cells) for name, values in fields.items()}
+            rows = {name: field_row(name, values, mesh.n_cells) for name, values in fields.items()}
             (self.folder / f"{stem}_{ranks.rank}.vtu").write_text(_vtu(self.own, rows))
         self.entries.append((float(time), f"{self.folder.name}/{stem}.pvtu"))
         ranks.on_root(self._finish, stem, rows)
 
-    def _begin(self):
+    def close(self):
+        """Nothing more will come."""
+
+    def _begin(self, done):
+        """Clear away what is there; the entries that stay."""
+        kept = self._entries(done) if done else []
         with writing(self.path):
-            self.path.unlink(missing_ok=True)
+            if not done:
+                self.path.unlink(missing_ok=True)
             self.folder.mkdir(parents=True, exist_ok=True)
-            ours = re.compile(re.escape(self.folder.name) + r"_\d{4,}(_\d+\.vtu|\.pvtu)")
+            ours = re.compile(re.escape(self.folder.name) + r"_(\d{4,})(_\d+\.vtu|\.pvtu)")
             for old in self.folder.iterdir():
-                if ours.fullmatch(old.name):
+                name = ours.fullmatch(old.name)
+                if name and int(name[1]) >= done:
                     old.unlink()
+        return kept
+
+    def _entries(self, done):
+        """(time, file) of the first times in the .pvd that is there."""
+        try:
+            found = re.findall(r'timestep="(.*?)" part="0" file="(.*?)"', self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = []
+        if len(found) < done:
+            raise InputError(f"the series {self.path} is not the one that this run has begun, of at least {done} times: put it "
+                             "back, or start the run anew without its checkpoint")
+        return [(float(time), html.unescape(file)) for time, file in found[:done]]
 
     def _finish(self, stem, rows):
         """All pieces of a time are there: name them in its .pvtu, and that in the .pvd."""
@@ -93,7 +103,7 @@ def grid(points, kind, start, corners):
     from vtkmodules.vtkCommonCore import vtkPoints
     from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkUnstructuredGrid
     place, cells, whole = vtkPoints(), vtkCellArray(), vtkUnstructuredGrid()
-    place.SetData(numpy_to_vtk(_three(points), deep=True))
+    place.SetData(numpy_to_vtk(three(points), deep=True))
     cells.SetData(numpy_to_vtkIdTypeArray(start.astype(np.int64), deep=True),
                   numpy_to_vtkIdTypeArray(corners.astype(np.int64), deep=True))
     whole.SetPoints(place)
@@ -101,14 +111,14 @@ def grid(points, kind, start, corners):
     return whole
 
 
-def _three(vectors):
+def three(vectors):
     """Vectors (dim, n) as VTK has them: (n, 3)."""
     rows = np.zeros((vectors.shape[1], 3))
     rows[:, :len(vectors)] = vectors.T
     return rows
 
 
-def _row(name, values, n_cells):
+def field_row(name, values, n_cells):
     """A field as VTK has it: (n_cells,) or (n_cells, 3)."""
     values = np.asarray(values)
     if values.ndim not in (1, 2) or values.shape[-1] != n_cells or values.ndim == 2 and len(values) > 3:
@@ -116,7 +126,7 @@ def _row(name, values, n_cells):
                          f"({n_cells},), or one vector, (dim, {n_cells})")
     if values.dtype.str[1:] not in TYPES:
         values = values.astype(float)
-    return values if values.ndim == 1 else _three(values)
+    return values if values.ndim == 1 else three(values)
 
 
 def _vtu(own, rows):

@@ -6,8 +6,9 @@ import pytest
 from meshes import MESHES
 
 from fvot import InputError
+from fvot.output import write_all
 from fvot.result import Result
-from fvot.vtk import Series, write_series, writing
+from fvot.vtk import Series, writing
 
 pytestmark = pytest.mark.ranks
 TIMES = [0.0, 1 / 3, 2.5e7]
@@ -72,7 +73,7 @@ def test_read_back(mesh, shared_folder, ranks):
 def test_pieces_are_inline_and_compressed(shared_folder, ranks):
     mesh = MESHES["triangles"]()
     path = shared_folder / "x.pvd"
-    write_series(path, mesh, [0.0], {"density": mesh.volume[None]})
+    write_all(path, mesh, [0.0], {"density": mesh.volume[None]})
     text = (shared_folder / f"x/x_0000_{ranks.rank}.vtu").read_text()
     assert 'compressor="vtkZLibDataCompressor"' in text
     assert 'format="binary"' in text and "AppendedData" not in text
@@ -82,7 +83,7 @@ def test_pyvista_reads_the_times(shared_folder, ranks):
     import pyvista
     mesh = MESHES["rectangle"]()
     path = shared_folder / "x.pvd"
-    write_series(path, mesh, TIMES, {"density": made_up(mesh)[0]})
+    write_all(path, mesh, TIMES, {"density": made_up(mesh)[0]})
     if ranks.is_root:
         reader = pyvista.get_reader(path)
         assert reader.time_values == TIMES
@@ -114,7 +115,7 @@ def test_series_that_was_cut_off_opens_up_to_the_last_finished_time(shared_folde
 def test_new_series_takes_the_place_of_an_old_one(shared_folder, ranks):
     mesh = MESHES["rectangle"]()
     path = shared_folder / "x.pvd"
-    write_series(path, mesh, [0.0, 1.0], {"density": np.stack([mesh.volume] * 2)})
+    write_all(path, mesh, [0.0, 1.0], {"density": np.stack([mesh.volume] * 2)})
     if ranks.is_root:
         (shared_folder / "x/x_0001_99.vtu").touch()             # as if there had been more ranks
         (shared_folder / "x/notes_0001.txt").touch()
@@ -123,7 +124,7 @@ def test_new_series_takes_the_place_of_an_old_one(shared_folder, ranks):
         assert not path.exists()
         assert [file.name for file in (shared_folder / "x").iterdir()] == ["notes_0001.txt"]
     ranks.wait()
-    write_series(path, mesh, [5.0], {"density": mesh.volume[None]})
+    write_all(path, mesh, [5.0], {"density": mesh.volume[None]})
     if ranks.is_root:
         assert read(path)[0] == [5.0]
 
@@ -131,7 +132,7 @@ def test_new_series_takes_the_place_of_an_old_one(shared_folder, ranks):
 def test_unusual_file_name(shared_folder, ranks):
     mesh = MESHES["rectangle"]()
     path = shared_folder / "a & <b> é.pvd"
-    write_series(path, mesh, [0.0], {"density": mesh.volume[None]})
+    write_all(path, mesh, [0.0], {"density": mesh.volume[None]})
     if ranks.is_root:
         assert read(path)[1][0].GetNumberOfCells() == mesh.n_cells_global
 
@@ -140,7 +141,7 @@ def test_unusual_file_name(shared_folder, ranks):
 def test_other_suffix(name, shared_folder):
     mesh = MESHES["rectangle"]()
     with pytest.raises(InputError, match=".pvd file"):
-        write_series(shared_folder / name, mesh, [0.0], {"density": mesh.volume[None]})
+        write_all(shared_folder / name, mesh, [0.0], {"density": mesh.volume[None]})
 
 
 def test_impossible_folder(shared_folder, ranks):
@@ -149,7 +150,7 @@ def test_impossible_folder(shared_folder, ranks):
         (shared_folder / "file").touch()
     ranks.wait()
     with pytest.raises(InputError, match="choose a place"):
-        write_series(shared_folder / "file" / "x.pvd", mesh, [0.0], {"density": mesh.volume[None]})
+        write_all(shared_folder / "file" / "x.pvd", mesh, [0.0], {"density": mesh.volume[None]})
 
 
 def test_one_rank_cannot_write(shared_folder, ranks):
@@ -165,7 +166,7 @@ def test_one_rank_cannot_write(shared_folder, ranks):
 def test_wrong_shape(shared_folder):
     mesh = MESHES["rectangle"]()
     with pytest.raises(InputError, match="'density' has shape"):
-        write_series(shared_folder / "x.pvd", mesh, [0.0], {"density": np.zeros((1, 3))})
+        write_all(shared_folder / "x.pvd", mesh, [0.0], {"density": np.zeros((1, 3))})
 
 
 def test_what_is_not_written_is_said_also_without_a_file_name():

@@ -77,13 +77,14 @@ class JKO:
         ranks.check(not any(isinstance(part, Interaction) for _, part in parts_of(self.energy)),
                     "with inner= the energy may have no Interaction, which is not convex in rho: leave inner out")
 
-    def solve(self, rho0, t, *, tau=None, checkpoint=None, progress=None):
+    def solve(self, rho0, t, *, tau=None, checkpoint=None, write=None, progress=None):
         """Carry rho0 (n_cells,) through the times t: a final time, or increasing times, the first of which is the start.
 
         tau : largest step; steps are equal between two times, and hit them. None: steps such that the errors in time add
             up to about `tol`. Either way a step is cut where Newton's method needs too many iterations
         checkpoint : a `Checkpoint`, a file in which the run is kept, and from which it goes on, to the same numbers up to the
             solver's tolerance
+        write : a path, or an `Output`: a series for ParaView that is written on the way
         progress : show a bar; None where rank 0 writes to a terminal
 
         Returns a `Result` whose ledger has, per time: mass, mass_error, minimum, maximum; energy and, if it is a sum, its
@@ -98,7 +99,7 @@ class JKO:
         self._check_density(rho0, "rho0")
         check_step(mesh.ranks, tau)
         mesh.ranks.check(self.inner is None or tau is not None, "with inner= give the length of steps, tau")
-        recorder = Recorder(mesh, t, checkpoint, lambda: self._described(rho0, tau), progress)
+        recorder = Recorder(mesh, t, checkpoint, lambda: self._described(rho0, tau), write=write, progress=progress)
         run = _Run(self, np.array(rho0, float), t)
         if recorder.saved is not None:
             run.go_on(*recorder.saved)
@@ -111,7 +112,7 @@ class JKO:
             recorder.at_end(run.kept)
         ledger = {name: np.array([record[name] for record in recorder.records]) for name in recorder.records[0]}
         pressure = None if self.upper == math.inf else recorder.series("pressure")
-        return Result(mesh, t, recorder.series("density"), ledger, pressure=pressure)
+        return Result(mesh, recorder.kept_t, recorder.series("density"), ledger, pressure=pressure)
 
     def _described(self, rho0, tau):
         """What a checkpoint knows of the problem."""

@@ -1,0 +1,75 @@
+"""`Output`: which fields go to a file for ParaView, at which times, while a solver runs or when it is done."""
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .vtk import Series
+from .vtkhdf import HdfSeries
+
+FIELDS = "density", "velocity", "pressure"
+
+
+@dataclass(frozen=True)
+class Output:
+    """A series for ParaView that is written while a solver runs: `solve(..., write=fvot.Output("x.vtkhdf", every=10))`.
+
+    path : .pvd, a file for each time and rank; or .vtkhdf, one file, with the mesh once (for ParaView from 5.13 on)
+    every : which of the recorded times: each, each second one, ...; the first and the last one always
+    fields : some of "density", "velocity" and "pressure"; None: all that there are
+    single : numbers in single precision, half the place
+    keep : whether the result has the densities at all recorded times, too; False: of the first and the last one alone, so
+        that long series need not fit in memory
+    """
+
+    path: str | Path
+    every: int = 1
+    fields: tuple | None = None
+    single: bool = False
+    keep: bool = True
+
+
+class Writer:
+    """An `Output` under way, of a run with these numbers of times; done: recorded times that are in it already. Collective."""
+
+    def __init__(self, output, mesh, n_times, done=0):
+        self.output, self.mesh, self.n_times = _checked(output, mesh.ranks), mesh, n_times
+        kind = HdfSeries if str(self.output.path).endswith(".vtkhdf") else Series
+        self.series = kind(self.output.path, mesh, sum(self._is_due(i) for i in range(done)))
+
+    def _is_due(self, i):
+        return i % self.output.every == 0 or i == self.n_times - 1
+
+    def add(self, i, time, fields):
+        """Recorded time number i: fields {name: function that returns cell values}."""
+        if not self._is_due(i):
+            return
+        names = [name for name in fields if self.output.fields is None or name in self.output.fields]
+        values = {name: np.asarray(fields[name]()) for name in names}
+        self.series.add(time, {name: u.astype(np.float32) if self.output.single else u for name, u in values.items()})
+
+    def close(self):
+        """Nothing more will come."""
+        self.series.close()
+
+
+def write_all(output, mesh, t, fields):
+    """Write fields {name: (n_times, ..., n_cells)} at the times t."""
+    writer = Writer(output, mesh, len(t))
+    for i, time in enumerate(t):
+        writer.add(i, time, {name: lambda values=values, i=i: values[i] for name, values in fields.items()})
+    writer.close()
+
+
+def _checked(output, ranks):
+    """The `Output`, which may be given by its path."""
+    output = output if isinstance(output, Output) else Output(output)
+    path, fields = output.path, output.fields
+    ranks.check(isinstance(path, (str, Path)) and Path(path).suffix in (".pvd", ".vtkhdf"),
+                f"this is written to a .pvd file, or a .vtkhdf file, not to {path!r:.80}")
+    ranks.check(isinstance(output.every, (int, np.integer)) and not isinstance(output.every, bool) and output.every >= 1,
+                f"every must be a whole number of recorded times from 1 on, not {output.every!r}")
+    some = isinstance(fields, (list, tuple, set)) and len(fields) > 0 and all(name in FIELDS for name in fields)
+    ranks.check(fields is None or some, f"fields must be some of {', '.join(FIELDS)}, not {fields!r:.60}")
+    ranks.check_same("write", output)
+    return output

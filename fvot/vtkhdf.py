@@ -1,0 +1,143 @@
+"""One file for ParaView with a mesh that is written once, and fields at many times: VTKHDF, an HDF5 file.
+
+Rank 0 writes it, in the order of the cells in the mesh's file. After each time the file is whole: what ends the program takes
+nothing away from it.
+"""
+import shutil
+
+import numpy as np
+
+from .errors import InputError
+from .mesh.refine import gathered
+from .vtk import field_row, path_of, three, writing
+
+ROOM = 1.5               # times as much place as a time takes must be left on the disk: HDF5 does not survive a full one
+HEADROOM = 1 << 20       # bytes
+CHUNK = 65_536           # numbers that are compressed together
+
+
+class HdfSeries:
+    """A series under way: ``HdfSeries("x.vtkhdf", mesh)``, then ``.add(t, {"density": rho})`` for each time. Collective.
+
+    done : times that the file has already, and keeps; those after them are removed. 0: a new file
+    """
+
+    def __init__(self, path, mesh, done=0):
+        self.path, self.mesh = path_of(mesh.ranks, path, ".vtkhdf"), mesh
+        numbers = mesh.ranks.gather_to_root(mesh.cell_id[:mesh.n_cells])
+        self.order = np.concatenate(numbers) if mesh.ranks.is_root else None
+        whole = _whole(mesh, self.order)
+        mesh.ranks.on_root(self._begin, whole, done)
+
+    def _begin(self, whole, done):
+        import h5py
+        with writing(self.path):
+            self.path.absolute().parent.mkdir(parents=True, exist_ok=True)
+            if done:
+                self._go_on(h5py, done)
+                return
+            points, kind, start, corners = whole
+            self._check_room(points.nbytes + start.nbytes + corners.nbytes)
+            self.file = h5py.File(self.path, "w", libver=("earliest", "v110"))
+            root = self.file.create_group("VTKHDF", track_order=True)
+            root.attrs["Version"] = (2, 0)
+            root.attrs.create("Type", b"UnstructuredGrid", dtype="S16")
+            for name, number in (("NumberOfPoints", points.shape[1]), ("NumberOfCells", len(kind)),
+                                 ("NumberOfConnectivityIds", len(corners))):
+                root[name] = np.array([number])
+            for name, values in (("Points", three(points)), ("Connectivity", corners.astype("i8")),
+                                 ("Offsets", start.astype("i8")), ("Types", kind.astype("u1"))):
+                root.create_dataset(name, data=values, compression="gzip", compression_opts=1, shuffle=True)
+            root.create_group("CellData")
+            steps = root.create_group("Steps")
+            steps.attrs["NSteps"] = 0
+            _growing(steps, "Values", (), "f8")
+            for name in ("PartOffsets", "NumberOfParts", "PointOffsets"):
+                _growing(steps, name, (), "i8")
+            for name in ("CellOffsets", "ConnectivityIdOffsets"):
+                _growing(steps, name, (1,), "i8")
+            steps.create_group("CellDataOffsets")
+            self.file.flush()
+
+    def _go_on(self, h5py, done):
+        """Take up a file that is there."""
+        try:
+            self.file = h5py.File(self.path, "r+")
+            root = self.file["VTKHDF"]
+            steps, n = root["Steps"], int(root["NumberOfCells"][0])
+            if n != len(self.order) or int(steps.attrs["NSteps"]) < done:
+                raise KeyError
+        except (OSError, KeyError):
+            raise InputError(f"the series {self.path} is not the one that this run has begun, of at least {done} times: put it "
+                             "back, or start the run anew without its checkpoint") from None
+        steps.attrs["NSteps"] = done
+        for dataset in [*(d for d in steps.values() if isinstance(d, h5py.Dataset)), *steps["CellDataOffsets"].values()]:
+            dataset.resize(done, axis=0)
+        for dataset in root["CellData"].values():
+            dataset.resize(done * n, axis=0)
+        self.file.flush()
+
+    def add(self, time, fields):
+        """Write cell fields {name: (n_cells,) or (dim, n_cells)} at *time*."""
+        ranks, n_cells = self.mesh.ranks, self.mesh.n_cells
+        with ranks.together():
+            rows = {name: field_row(name, values, n_cells) for name, values in fields.items()}
+        parts = {name: ranks.gather_to_root(values) for name, values in rows.items()}
+        ranks.on_root(self._add, time, parts)
+
+    def _add(self, time, parts):
+        with writing(self.path):
+            values = {name: np.concatenate(part) for name, part in parts.items()}
+            self._check_room(sum(array.nbytes for array in values.values()))
+            root, n = self.file["VTKHDF"], len(self.order)
+            steps = root["Steps"]
+            for name, array in values.items():
+                if name not in root["CellData"]:
+                    _growing(root["CellData"], name, array.shape[1:], array.dtype, chunk=min(n, CHUNK), compressed=True)
+                    _growing(steps["CellDataOffsets"], name, (), "i8")
+                whole, data = np.empty_like(array), root["CellData"][name]
+                whole[self.order] = array
+                _append(steps["CellDataOffsets"][name], len(data))
+                _append(data, whole)
+            for name, value in (("Values", time), ("PartOffsets", 0), ("NumberOfParts", 1), ("PointOffsets", 0),
+                                ("CellOffsets", 0), ("ConnectivityIdOffsets", 0)):
+                _append(steps[name], value)
+            self.file.flush()
+            steps.attrs["NSteps"] = len(steps["Values"])
+            self.file.flush()
+
+    def _check_room(self, size):
+        free = shutil.disk_usage(self.path.absolute().parent).free
+        if free < ROOM * size + HEADROOM:
+            raise OSError(28, "No space left on device")
+
+    def close(self):
+        """Nothing more will come. Collective."""
+        self.mesh.ranks.on_root(lambda: self.file.close())
+
+
+def _whole(mesh, order):
+    """(points (dim, n), kind (n_cells,), start (n_cells + 1,), corners) of the whole mesh, in the file's order, on rank 0."""
+    if mesh.block is None:
+        whole = gathered(mesh)
+        return whole and whole[:4]
+    parts = mesh.ranks.gather_to_root((mesh.points, mesh.kind, mesh.corners.reshape(mesh.n_cells, -1)))
+    if parts is None:
+        return None
+    points, kind, corners = zip(*parts)                 # blocks have their own copies of the points between them
+    shift = np.cumsum([0, *(p.shape[1] for p in points)])
+    corners = np.concatenate([own + first for own, first in zip(corners, shift)])
+    place = np.argsort(order)
+    return (np.concatenate(points, axis=1), np.concatenate(kind)[place], corners.shape[1] * np.arange(len(place) + 1),
+            corners[place].ravel())
+
+
+def _growing(group, name, shape, dtype, chunk=1024, compressed=False):
+    more = dict(compression="gzip", compression_opts=1, shuffle=True) if compressed else {}
+    group.create_dataset(name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(chunk, *shape), **more)
+
+
+def _append(dataset, values):
+    values = np.reshape(values, (-1, *dataset.shape[1:]))
+    dataset.resize(len(dataset) + len(values), axis=0)
+    dataset[len(dataset) - len(values):] = values

@@ -1,0 +1,192 @@
+"""Series that are written on the way, in both formats: what other readers find in them, on any number of ranks."""
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from meshes import MESHES
+from numpy.testing import assert_allclose, assert_array_equal
+
+import fvot
+from fvot import Checkpoint, InputError, Mesh, Output
+
+pytestmark = pytest.mark.ranks
+
+T = np.linspace(0, 1, 6)
+KINDS = ["interval", "triangles", "voronoi", "rectangle", "box", "tetrahedra", "honeycomb"]
+
+
+def flow(mesh):
+    speed = np.ones(mesh.dim) / 4
+    return fvot.ContinuityEquation(mesh, speed, boundary={name: fvot.outflow for name in mesh.boundary})
+
+
+def read(path):
+    """{"t": times, "volume": (n_cells,), name: (n_times, n_cells, ...)}, by VTK's own readers."""
+    from vtkmodules.util.numpy_support import vtk_to_numpy
+    from vtkmodules.vtkFiltersVerdict import vtkCellSizeFilter
+    if path.suffix == ".vtkhdf":
+        from vtkmodules.vtkIOHDF import vtkHDFReader
+        reader = vtkHDFReader()
+        reader.SetFileName(str(path))
+        reader.UpdateInformation()
+        count, found = reader.GetNumberOfSteps(), []
+        info = reader.GetOutputInformation(0)
+        t = [info.Get(_time_steps(), i) for i in range(count)]
+        for i in range(count):
+            reader.SetStep(i)
+            reader.Update()
+            found.append(_fields(reader.GetOutputDataObject(0), vtk_to_numpy))
+        size = vtkCellSizeFilter()
+        size.SetInputDataObject(reader.GetOutputDataObject(0))
+        size.Update()
+        data = size.GetOutputDataObject(0).GetCellData()
+        volume = sum(vtk_to_numpy(data.GetArray(name)) for name in ("Length", "Area", "Volume"))
+        return {"t": t, "volume": volume, **{name: np.stack([f[name] for f in found]) for name in found[0]}}
+    import pyvista
+    reader = pyvista.get_reader(path)
+    found = []
+    for value in reader.time_values:
+        reader.set_active_time_value(value)
+        block = reader.read()[0]
+        order = np.argsort(block.cell_data["cell"])
+        found.append({name: np.asarray(block.cell_data[name])[order] for name in block.cell_data})
+    return {"t": list(reader.time_values), **{name: np.stack([f[name] for f in found]) for name in found[0]}}
+
+
+def _time_steps():
+    from vtkmodules.vtkCommonExecutionModel import vtkStreamingDemandDrivenPipeline
+    return vtkStreamingDemandDrivenPipeline.TIME_STEPS()
+
+
+def _fields(grid, to_numpy):
+    data = grid.GetCellData()
+    return {data.GetArrayName(i): to_numpy(data.GetArray(i)).copy() for i in range(data.GetNumberOfArrays())}
+
+
+@pytest.mark.parametrize("suffix", [".pvd", ".vtkhdf"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_written_on_the_way(kind, suffix, ranks, shared_folder):
+    mesh, path = MESHES[kind](), shared_folder / f"x{suffix}"
+    rho0 = mesh.density(lambda x: 1 + np.sin(x).sum(axis=0)**2)
+    result = flow(mesh).solve(rho0, T, write=path)
+    whole = [mesh.gather(u) for u in (result.rho, result.velocity, mesh.volume)]
+    if ranks.is_root:
+        found = read(path)
+        assert_allclose(found["t"], T)
+        assert_array_equal(found["density"], whole[0])
+        assert_array_equal(found["velocity"][:, :, :mesh.dim], whole[1].transpose(0, 2, 1))
+        if suffix == ".vtkhdf":
+            assert_allclose(found["volume"], whole[2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".pvd", ".vtkhdf"])
+def test_some_times_some_fields_in_single_precision(suffix, ranks, shared_folder):
+    mesh, path = Mesh.triangles((0, 0), (1, 1), 8), shared_folder / f"x{suffix}"
+    output = Output(path, every=3, fields=["density"], single=True, keep=False)
+    rho0 = mesh.density(lambda x: x[0])
+    whole = flow(mesh).solve(rho0, T)
+    result = flow(mesh).solve(rho0, T, write=output)
+    assert_array_equal(result.t, T[[0, -1]])
+    assert_array_equal(result.rho, whole.rho[[0, -1]])
+    assert len(result.ledger["mass"]) == len(T) and result.velocity.shape[0] == 2
+    expected = mesh.gather(whole.rho)[[0, 3, 5]]
+    if ranks.is_root:
+        found = read(path)
+        assert_allclose(found["t"], T[[0, 3, 5]])
+        assert found["density"].dtype == np.float32 and "velocity" not in found
+        assert_allclose(found["density"], expected, rtol=1e-7)
+    ranks.wait()
+    whole.write(path, every=3, fields=["density"], single=True)
+    if ranks.is_root:
+        assert_array_equal(read(path)["density"], found["density"])
+
+
+def test_one_file_is_smaller(ranks, shared_folder):
+    mesh = Mesh.triangles((0, 0), (1, 1), 40)
+    result = flow(mesh).solve(mesh.density(lambda x: x[0]), np.linspace(0, 1, 21))
+    result.write(shared_folder / "x.pvd")
+    result.write(shared_folder / "x.vtkhdf", single=True, fields=("density",))
+    if ranks.is_root:
+        pieces = sum(path.stat().st_size for path in (shared_folder / "x").iterdir())
+        assert (shared_folder / "x.vtkhdf").stat().st_size < pieces / 5
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("suffix", [".pvd", ".vtkhdf"])
+def test_a_series_goes_on_with_its_run(suffix, keep, ranks, shared_folder, monkeypatch):
+    """Interrupted after times that the checkpoint does not know: the series is that of an uninterrupted run."""
+    mesh, path = Mesh.triangles((0, 0), (1, 1), 8), shared_folder / f"x{suffix}"
+    kept = Checkpoint(shared_folder / "run.h5", every=0)
+    rho0, output = mesh.density(lambda x: x[0]), Output(path, every=2, keep=keep)
+    whole = flow(mesh).solve(rho0, T)
+    write, record = fvot.checkpoint.Keeper.write, fvot.recorder.Recorder.record
+
+    def write_early(self, cells, values):
+        if len(values["records"]) < 3:
+            write(self, cells, values)
+
+    def record_some(self, *args, **fields):
+        record(self, *args, **fields)
+        if len(self.records) == 5:
+            raise Interrupted
+    with monkeypatch.context() as patch:
+        patch.setattr(fvot.checkpoint.Keeper, "write", write_early)
+        patch.setattr(fvot.recorder.Recorder, "record", record_some)
+        with pytest.raises(Interrupted):
+            flow(mesh).solve(rho0, T, checkpoint=kept, write=output)
+    result = flow(mesh).solve(rho0, T, checkpoint=kept, write=output)
+    assert_allclose(result.rho, whole.rho if keep else whole.rho[[0, -1]], atol=1e-15)
+    expected = mesh.gather(whole.rho)[[0, 2, 4, 5]]
+    if ranks.is_root:
+        found = read(path)
+        assert_allclose(found["t"], T[[0, 2, 4, 5]])
+        assert_allclose(found["density"], expected, atol=1e-15)
+        path.unlink()
+    ranks.wait()
+    with pytest.raises(InputError, match="not the one that this run has begun"):
+        flow(mesh).solve(rho0, T, checkpoint=kept, write=output)
+
+
+def test_other_solvers(ranks, shared_folder):
+    mesh = Mesh.rectangle((0, 0), (1, 1), (6, 6))
+    rho0 = mesh.density(lambda x: 1 + x[0])
+    crowd = fvot.JKO(mesh, fvot.Entropy(0.1) + fvot.Potential(lambda x: x[0]), bounds=(0, 1.6))
+    for name, solver in (("fp", fvot.FokkerPlanck(mesh, diffusion=0.1)), ("jko", crowd)):
+        path = shared_folder / f"{name}.vtkhdf"
+        result = solver.solve(rho0, [0, 0.1, 0.2], tau=0.05, write=path)
+        rho = mesh.gather(result.rho)
+        pressure = None if result.pressure is None else mesh.gather(result.pressure)
+        if ranks.is_root:
+            found = read(path)
+            assert_array_equal(found["density"], rho)
+            assert pressure is None or (found["pressure"] == pressure).all()
+        ranks.wait()
+
+
+@pytest.mark.parametrize("output, words", [
+    ("x.vtk", "a .pvd file, or a .vtkhdf"), (3, "a .pvd file, or a .vtkhdf"), (Output("x.pvd", every=0), "every"),
+    (Output("x.pvd", every=1.5), "every"), (Output("x.pvd", fields=["speed"]), "fields"),
+    (Output("x.pvd", fields="density"), "fields"), (Output("x.pvd", fields=[]), "fields"),
+    ("/dev/null/x.pvd", "cannot write"), ("/dev/null/x.vtkhdf", "cannot write")])
+def test_bad_output(output, words):
+    mesh = Mesh.interval(0, 1, 8)
+    with pytest.raises(InputError, match=words):
+        fvot.FokkerPlanck(mesh, diffusion=1).solve(mesh.density(lambda x: x[0]), 1.0, write=output)
+
+
+def test_a_full_disk_is_said_before_it_is_full(shared_folder, monkeypatch, ranks):
+    mesh, room = Mesh.interval(0, 1, 100), [10**9]
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=room[0]))
+
+    def speed(x, t):
+        room[0] = 1000 if t > 0.5 else 10**9
+        return 0 * x
+    with pytest.raises(InputError, match="No space left"):
+        fvot.ContinuityEquation(mesh, speed).solve(mesh.density(lambda x: x[0]), T, write=shared_folder / "x.vtkhdf")
+    ranks.wait()
+    if ranks.is_root:
+        assert 1 < len(read(shared_folder / "x.vtkhdf")["t"]) < 6
