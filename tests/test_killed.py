@@ -53,11 +53,13 @@ def ended(process):
 
 def steps(folder):
     """Steps, or iterations, of which the checkpoint knows; 0 without one."""
-    for name in "run.h5", "run.h5.before":
-        if (folder / name).exists():
+    for name in "run.h5", "run.h5.before", "run.h5":            # the run may be about to rename them
+        try:
             with h5py.File(folder / name, "r") as file:
                 state = json.loads(file["meta"][()])["values"]
             return state["used"] + state["done"] if "used" in state else _steps(state["state"])
+        except FileNotFoundError:
+            pass
     return 0
 
 
