@@ -110,7 +110,8 @@ class Ranks:
     def together(self):
         """A block without collective calls: if it raises on one rank, every rank raises.
 
-        The failing rank raises its own exception, the others a copy of the first one.
+        Where input is wrong on several ranks, all raise what the first one says. Else a failing rank raises its own exception,
+        the others a copy of the first one.
         """
         failure = None
         try:
@@ -118,11 +119,11 @@ class Ranks:
         except Exception as error:
             failure = error
         failures = self.comm.allgather(_portable(failure, self.rank))
-        if failure is not None:
+        first = next((other for other in failures if other is not None), None)
+        if failure is not None and (not isinstance(failure, InputError) or failures.index(first) == self.rank):
             raise failure
-        for other in failures:
-            if other is not None:
-                raise other
+        if first is not None:
+            raise first
 
     def on_root(self, function, *args):
         """function(*args) on rank 0 alone; its value there and None elsewhere. A failure is everybody's."""
