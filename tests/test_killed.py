@@ -1,4 +1,5 @@
 """Runs that are killed, stopped by a scheduler, or find a full disk go on from their checkpoint, to the same numbers."""
+import io
 import json
 import os
 import random
@@ -55,7 +56,7 @@ def steps(folder):
     """Steps, or iterations, of which the checkpoint knows; 0 without one."""
     for name in "run.h5", "run.h5.before", "run.h5":            # the run may be about to rename them
         try:
-            with h5py.File(folder / name, "r") as file:
+            with h5py.File(io.BytesIO((folder / name).read_bytes()), "r") as file:
                 state = json.loads(file["meta"][()])["values"]
             return state["used"] + state["done"] if "used" in state else _steps(state["state"])
         except FileNotFoundError:
