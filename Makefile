@@ -6,7 +6,7 @@ LIMIT = 1200
 # At a terminal, Ctrl-C must reach the tests; elsewhere the limit must end the runs that they have started, too.
 timeout = timeout $(shell test -t 0 && echo --foreground) --kill-after=10 $(LIMIT)
 
-.PHONY: demo test bench lint clean setup
+.PHONY: demo test bench docs lint clean setup
 
 demo: setup
 	scripts/mpirun -n $(RANKS) python -m mpi4py demos/harbour.py
@@ -25,6 +25,10 @@ bench: setup .venv-peers/ready
 	-rm -rf .venv-peers && python3 -m venv .venv-peers && \
 	.venv-peers/bin/python -m pip install --quiet -r benchmarks/peers.txt && touch $@
 
+docs: setup
+	.venv/bin/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 lint: setup
 	.venv/bin/python -m ruff check .
 
@@ -33,5 +37,5 @@ setup:
 
 # Results and caches; .venv stays.
 clean:
-	rm -rf out build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf out build dist docs/_build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name .venv -prune -o -name __pycache__ -prune -exec rm -rf {} +

@@ -134,7 +134,7 @@ END
 
 install_python_packages() {
     say "installing Python packages into .venv"
-    PIP_USER=0 $python -m pip install --no-input --only-binary :all: -e '.[test]' "$numpy" >>$log 2>&1 </dev/null ||
+    PIP_USER=0 $python -m pip install --no-input --only-binary :all: -e '.[test,docs]' "$numpy" >>$log 2>&1 </dev/null ||
         die "pip could not install the Python packages (why: the end of $log); remove the cause, then repeat"
 }
 
