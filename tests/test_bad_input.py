@@ -2,6 +2,8 @@
 
 The rest of the story is in `test_ranks.py`: these tests run on several ranks, too.
 """
+import resource
+import time
 import warnings
 
 import numpy as np
@@ -200,6 +202,42 @@ def damaged(folder, file_format, changes, at_front):
         contents[int(place * (200 if at_front else len(contents)))] = byte
     path.write_bytes(contents)
     return path
+
+
+@pytest.mark.slow
+def test_ten_thousand_damaged_files(ranks, tmp_path):
+    """Bytes changed, taken away, put in, in files of all formats: refused or read, in seconds, in bounded memory."""
+    if ranks.size > 1:
+        return
+    files = {name: write(MESHES["triangles"](), tmp_path, name)[0] for name in FORMATS}
+    originals = [(path.suffix, path.read_bytes()) for path in files.values()]
+    random, before = np.random.default_rng(0), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for i in range(10_000):
+        suffix, contents = originals[i % len(originals)]
+        path, begin = tmp_path / f"damaged{suffix}", time.monotonic()
+        path.write_bytes(changed_at_random(bytearray(contents), random))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                Mesh.read(path, strict=False)
+            except InputError as error:
+                assert len(str(error)) > 20
+        assert time.monotonic() - begin < 30
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 1_000_000         # kilobytes
+
+
+def changed_at_random(data, random):
+    for _ in range(random.integers(1, 6)):
+        at = int(random.integers(min(400, len(data)) if random.random() < 0.5 else len(data))) if data else 0
+        kind = random.integers(3)
+        if kind == 0 and data:
+            digits = np.frombuffer(b"0123456789- eE.", np.uint8)
+            data[at] = random.choice(digits) if random.random() < 0.5 else random.integers(256)
+        elif kind == 1:
+            del data[at:at + int(random.integers(1, 9))]
+        else:
+            data[at:at] = random.choice([b"9", b"-", b"\0\0", b"99999999", b"nan", b"\n"])
+    return bytes(data)
 
 
 # ---- obtuse triangles ------------------------------------------------------------------------------------------------

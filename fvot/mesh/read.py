@@ -1,4 +1,6 @@
 """Mesh files: Gmsh (.msh 2.2 and 4.1, ascii and binary) and VTK (.vtk, .vtu), through meshio."""
+import resource
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ from ..errors import InputError, MeshError
 from .faces import DIMENSION, KIND
 
 FORMATS = {".msh": "gmsh", ".vtk": "vtk", ".vtu": "vtu"}
+ROOM, PER_BYTE = 1 << 28, 50          # memory that reading a file may take: so many bytes, or for each of its bytes
 PARTS = {"line": 1, "triangle": 2, "polygon": 2, "quad": 2, "vertex": 0}     # what can name a boundary
 
 
@@ -38,11 +41,33 @@ def _load(path):
         raise InputError(f"{path}: unknown mesh format {path.suffix!r}; fvot reads {', '.join(FORMATS)}")
     try:
         module = getattr(meshio, FORMATS[path.suffix])
-        return module.read(str(path))
+        with _bounded_memory(max(ROOM, PER_BYTE * path.stat().st_size)):
+            return module.read(str(path))
+    except MemoryError:
+        raise InputError(f"{path} asks for far more memory than a file of {path.stat().st_size} bytes needs: is it whole, or "
+                         "are its points numbered very high? write it anew, with points numbered from 1 on") from None
     except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}".strip(": ")
         raise InputError(f"{path} cannot be read as {FORMATS[path.suffix]}: {reason}; "
                          "is the file complete? write it anew") from error
+
+
+@contextmanager
+def _bounded_memory(size):
+    """A block that gets a MemoryError where it asks for more than so many bytes: damaged files may ask for anything."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:             # no Linux
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = pages * resource.getpagesize() + size
+    allowed = [limit for limit in (most, soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(allowed), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _flat(points, dim, path):
