@@ -308,7 +308,7 @@ class _Reader:
 
 def _check_fits(path, found, wanted):
     for kind in "mesh", "problem":
-        for name in sorted(wanted[kind].keys() | found[kind].keys()):
+        for name in sorted(wanted[kind].keys() | found[kind].keys(), key=lambda name: (name != "solver", name)):
             ours, theirs = wanted[kind].get(name), found[kind].get(name)
             if not _same(ours, theirs):
                 how = "is not the same" if isinstance(ours, list) else f"is {theirs}, here {ours}"

@@ -34,7 +34,7 @@ def push_forward(x0, velocity, t, *, walls=None, rtol=None):
     Every rank does the same, so that v may be collective. Raises `InputError`, and `ConvergenceError` where the integrator
     fails.
     """
-    x0, t = _start(x0), check_times(Ranks(), t)
+    x0, t = _same_start(x0), check_times(Ranks(), t)
     v, domain = function(velocity, "velocity", (len(x0),)), _domain(walls, x0)
     rtol = _tolerance(rtol, domain)
 
@@ -53,7 +53,7 @@ def density_along_flow(x0, rho0, velocity, t, *, divergence=None, walls=None, rt
     divergence : div v as a function like v; None: by differences of v of order 4, whose steps at x0 fit
     velocity, t, walls, rtol : as in `push_forward`
     """
-    x0, t = _start(x0), check_times(Ranks(), t)
+    x0, t = _same_start(x0), check_times(Ranks(), t)
     dim, n = x0.shape
     v, domain = function(velocity, "velocity", (dim,)), _domain(walls, x0)
     rtol = _tolerance(rtol, domain)
@@ -295,6 +295,15 @@ def _integrated(rate, start, t, rtol):
     if not found.success:
         raise ConvergenceError(f"the integrator stops at t = {now:.6g}: {found.message}")
     return found.y.T
+
+
+def _same_start(x0):
+    """x0 (dim, n), the same on every rank."""
+    ranks = Ranks()
+    with ranks.together():
+        x0 = _start(x0)
+    ranks.check_same_array("x0", x0)
+    return x0
 
 
 def _start(x0):

@@ -199,7 +199,7 @@ def kantorovich(x, a, y, b, cost="sqeuclidean"):
         P, more = _simplex(a[rows], b[columns], left, missed)
         v = v + more
         u = (c - v).min(axis=1)
-        slack, cost = (c - u[:, None] - v)[P > 0], (P * c).sum()
+        slack, cost = (c - u[:, None] - v)[P > 0], (P * np.abs(c)).sum()
         missed, lost = slack.max(), P[P > 0] @ slack
         if lost <= SLACK * cost:
             break
@@ -242,7 +242,7 @@ def costs(x, y, cost="sqeuclidean"):
             raise InputError("the points are so far apart that the costs are no finite numbers: scale them")
         return C
     try:
-        C = np.asarray(cost, float)
+        C = np.asarray(cost, float) if not np.iscomplexobj(cost) else np.array(np.nan)
     except (TypeError, ValueError):
         C = np.array(np.nan)
     if C.shape != (n, m) or not np.isfinite(C).all():
@@ -264,11 +264,12 @@ def wasserstein(x, a, y, b, p=2):
     scaled = (distance / size)**p
     plan = kantorovich(x, a, y, b, scaled)
     doubt = ROUNDING * (plan.matrix * (scaled + np.abs(plan.u)[:, None] + np.abs(plan.v))).sum() / plan.matrix.sum()
-    found = max(plan.cost, 0.0)**(1 / p)
-    if ((distance > 0) & (plan.matrix > 0)).any() and (plan.cost + doubt)**(1 / p) - found > SLACK:
+    mass = plan.matrix.sum()
+    found = (max(plan.cost, 0.0) / mass)**(1 / p)
+    if ((distance > 0) & (plan.matrix > 0)).any() and (found**p + doubt)**(1 / p) - found > SLACK:
         raise ConvergenceError(f"distances of up to {size:.3g} to the power of {p:g} leave nothing of the small ones: take a "
                                "smaller p; on a line wasserstein_1d does it")
-    return size * found
+    return size * mass**(1 / p) * found
 
 
 def monge(x, y, b=None, cost="sqeuclidean"):

@@ -143,12 +143,19 @@ def test_the_same_points_on_any_number_of_ranks(ranks):
         assert_allclose(x, y, atol=1e-14)
         assert_allclose(a, b, rtol=1e-12)
     if ranks.size > 1:
-        for call in (lambda: whole.geodesic_distance(x[:, :5][:, ::1 - 2 * (ranks.rank > 0)]),
+        for call in (lambda: whole.nearest(x[:, :5] + ranks.rank),
+                     lambda: whole.geodesic_distance(x[:, :5][:, ::1 - 2 * (ranks.rank > 0)]),
                      lambda: whole.geodesic_distance("a" if ranks.rank else x[:, :5]),
                      lambda: whole.deposit(x, a[::1 - 2 * (ranks.rank > 0)]),
                      lambda: whole.to_points(whole.volume, 1 + ranks.rank)):
             with pytest.raises(InputError):
                 call()
+
+
+def test_boxes_that_lie_apart(ranks):
+    apart = boxes(6, 2, (0, 0, 0), 0.5, lambda x: ((x[0] < 1) | (x[0] > 2)) & (x[1] < 1))
+    with pytest.raises(InputError, match="no way"):
+        apart.geodesic_distance([[0.5, 2.5], [0.5, 0.5], [0.5, 0.5]])
 
 
 def test_bad_points(ranks):

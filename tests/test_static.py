@@ -228,3 +228,14 @@ def test_more_bad_input():
                         (lambda: static.monge(np.zeros((1, 30000)), np.zeros((1, 3))), "pairs")]:
         with pytest.raises(InputError, match=words):
             call()
+
+
+def test_any_size_of_masses_and_sign_of_costs():
+    random = np.random.default_rng(3)
+    x, y, a = random.random(30), random.random(30), np.full(30, 1 / 30)
+    whole = static.wasserstein(x, a, y, a)
+    for size in 1e-100, 1e-20, 1e20:
+        assert static.wasserstein(x, size * a, y, size * a) == pytest.approx(size**0.5 * whole, rel=1e-9)
+    assert static.kantorovich(x, a, y, a, -np.ones((30, 30))).cost == pytest.approx(-1)
+    with pytest.raises(InputError, match="matrix"):
+        static.kantorovich(x, a, y, a, 1j * np.ones((30, 30)))

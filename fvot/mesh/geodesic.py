@@ -85,7 +85,7 @@ def _turns(walls, size):
     part = (np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + 0.5) / count[edge]
     middle = a[:, edge] + part * (b - a)[:, edge]
     corners, at = np.unique(np.concatenate([a, b], axis=1), axis=1, return_inverse=True)
-    away = np.stack([np.bincount(at.ravel(), np.tile(row, 2), corners.shape[1]) for row in inwards])
+    away = np.stack([np.bincount(at.ravel(), np.tile(row, 2), corners.shape[1]) for row in inwards]).astype(float)
     away /= np.maximum(np.sqrt((away**2).sum(axis=0)), 1e-300)
     return np.concatenate([middle + HAIR * size * inwards[:, edge], corners + HAIR * size * away], axis=1)
 

@@ -296,8 +296,11 @@ class Mesh:
 
         The points are the same on every rank. (No axis may be periodic.)
         """
+        with self.ranks.together():
+            points, _ = given.masses(points, None, self.dim)
+        self.ranks.check_same_array("points", points)
         outside = ~self.find(points)[1]
-        found = np.array(points, float)
+        found = np.array(points)
         if outside.any():
             found[:, outside] = self.walls.nearest(found[:, outside])
         return found
