@@ -12,7 +12,7 @@ pytestmark = pytest.mark.alone
 
 TESTS = Path(__file__).parent
 MARKED = sorted(path for path in TESTS.glob("test_*.py") if "\npytestmark = pytest.mark.ranks\n" in path.read_text())
-LIMIT = 450         # seconds for a launch
+LIMIT = 700         # seconds for a launch
 
 
 def launch(n_ranks, *arguments, limit=LIMIT):
