@@ -13,7 +13,7 @@ from fvot import JKO, BenamouBrenier, ContinuityEquation, Entropy, FokkerPlanck,
 
 pytestmark = pytest.mark.ranks
 
-SOON = 5.0              # seconds
+SOON = 5.0              # seconds of the processor
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,16 @@ def jko(m, energy=None, **options):
 
 def bump(m, at=0.3):
     return m.density(lambda x: np.exp(-10 * ((x - at)**2).sum(axis=0)))
+
+
+@pytest.fixture(scope="module")
+def compiled(square):
+    """Every solver has run once: compiling kernels, which a new clone does, may take longer than what is measured here."""
+    flow(square).solve(ones(square), 0.01)
+    diffusion(square).solve(ones(square), 0.01)
+    for order in 1, 2:
+        jko(square, order=order).solve(bump(square), 0.01, tau=0.01)
+    BenamouBrenier(square, n_steps=2, tol=0.1).solve(bump(square), bump(square, 0.5)).at(0.5)
 
 
 class Linear(fvot.Energy):
@@ -159,11 +169,11 @@ RUNS = {      # what is run, words of the message
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("run, words", RUNS.values(), ids=RUNS)
-def test_bad_runs(run, words, square, ranks):
-    begin = time.monotonic()
+def test_bad_runs(run, words, square, compiled, ranks):
+    begin = time.process_time()
     with pytest.raises(InputError) as raised:
         run(square)
-    assert time.monotonic() - begin < SOON
+    assert time.process_time() - begin < SOON
     message = str(raised.value)
     assert message == ranks.share(message), "the ranks say different things"
     for word in words:
