@@ -1,22 +1,20 @@
 """How fast and how right is the continuity equation? Steps against the memory bandwidth, and three bodies in rotation.
 
-    python benchmarks/continuity.py --out benchmarks/RESULTS.md
+    python benchmarks/continuity.py --out benchmarks/RESULTS_continuity.md
     scripts/mpirun -n 2 python benchmarks/continuity.py --part speed
     python benchmarks/continuity.py --peer-python somewhere/bin/python       # a Python that has PyClaw
     python benchmarks/continuity.py --quick
 """
 import os
-import resource
-import subprocess
-import sys
-import tempfile
 from time import perf_counter, process_time, strftime
 
 import machine
 import numpy as np
 from machine import ranks, timed
+from processes import PEER_PYTHON, peak, peer, peers_of
 
 import fvot
+from fvot.continuity import _State
 
 FIELD = {"squares": lambda n: fvot.Mesh.rectangle((0, 0), (1, 1), (n, n)),
          "triangles": lambda n: fvot.Mesh.triangles((0, 0), (1, 1), n),
@@ -132,7 +130,7 @@ def pieces(report, mesh, repetitions):
     equation, scheme, rho = steps.equation, steps.scheme, steps.rho
     stencil, local, new = scheme.stencil, mesh.with_ghosts(rho), np.empty(mesh.n_cells)
     U = equation.face_flux()
-    velocity = equation._flow.velocity(0.0, U)
+    velocity, state = equation._flow.velocity(0.0, U), _State(mesh, rho, 0.0)
 
     def leave():
         scheme.leave(local, mesh.volume, stencil.start, stencil.neighbour, scheme.square_start, scheme.matrix,
@@ -144,7 +142,7 @@ def pieces(report, mesh, repetitions):
         "exchange of what moved": lambda: scheme.exchange(scheme.moved),
         "enter": lambda: scheme.enter(mesh.volume, stencil.start, scheme.opposite, scheme.moved, new)}
     once = {
-        "ledger": lambda: equation._record(rho, np.zeros((2, 1)), 0),
+        "ledger": lambda: equation._record(state),
         "face fluxes from the stream function": equation.face_flux,
         "velocities at the faces": lambda: equation._flow.velocity(0.0, U),
         "largest rate of outflow": lambda: scheme.rate(U),
@@ -193,12 +191,10 @@ def accuracy(report, sides, repetitions, peer_python):
     for kind, n in sides.items():
         mesh = FIELD[kind](n)
         lines += [_revolution(mesh, kind, n, sharp, repetitions) for sharp in (0.0, 0.3)]
-    line = peer(peer_python, sides["squares"])
+    line = pyclaw(peer_python, sides["squares"])
     report.say("## One revolution of three bodies (LeVeque 1996), and of a bump of width 0.06\n")
     report.table(("mesh, flux", "cells", "steps", "error", "target", "bump", "CPU s", "target", "ns/cell/step",
                   "minimum", "maximum - 1", "mass error"), [*lines, line] if line else lines)
-    if line is QUOTED:
-        report.say("The last line was measured elsewhere, on a core of another machine: compare errors, not time.\n")
 
 
 def _revolution(mesh, kind, n, sharp, repetitions):
@@ -220,71 +216,15 @@ def _error(mesh, rho, exact):
 
 # ---- the best peer ---------------------------------------------------------------------------------------------------
 
-QUOTED = ("PyClaw MC, squares (quoted)", 65536, 891, "0.098", "-", "0.0027", "3.4", "-", "58-60", "-", "-", "-")
 
-PEER = """
-import sys
-import numpy as np
-from clawpack import pyclaw, riemann
-from time import process_time
-
-n, edges = int(sys.argv[1]), np.arange(int(sys.argv[1])) / int(sys.argv[1])
-
-def away(x, y, a, b):
-    return np.hypot(x - a, y - b) / 0.15
-
-def bodies(x, y):
-    disk = (away(x, y, 0.5, 0.75) < 1) & ((abs(x - 0.5) >= 0.025) | (y >= 0.85))
-    cone, hump = 1 - away(x, y, 0.5, 0.25), 1 + np.cos(np.pi * np.minimum(away(x, y, 0.25, 0.5), 1))
-    return disk + np.maximum(cone, 0) + hump / 4
-
-def bump(x, y):
-    return np.exp(-((x - 0.5)**2 + (y - 0.75)**2) / (2 * 0.06**2))
-
-def stream(x, y):
-    return -np.pi * ((x - 0.5)**2 + (y - 0.5)**2)
-
-def run(f):
-    solver = pyclaw.ClawSolver2D(riemann.vc_advection_2D)
-    solver.limiters, solver.dimensional_split = pyclaw.limiters.tvd.MC, True
-    solver.cfl_desired, solver.cfl_max, solver.max_steps = 0.9, 1.0, 10**6
-    for sides in solver.bc_lower, solver.bc_upper, solver.aux_bc_lower, solver.aux_bc_upper:
-        sides[:] = [pyclaw.BC.extrap] * 2
-    domain = pyclaw.Domain([0, 0], [1, 1], [n, n])
-    state = pyclaw.State(domain, 1, 2)
-    x, y = np.meshgrid(edges, edges, indexing="ij")
-    state.aux[0] = n * (stream(x, y + 1 / n) - stream(x, y))
-    state.aux[1] = -n * (stream(x + 1 / n, y) - stream(x, y))
-    fine = (np.arange(8 * n) + 0.5) / (8 * n)
-    start = f(*np.meshgrid(fine, fine, indexing="ij")).reshape(n, 8, n, 8).mean(axis=(1, 3))
-    state.q[0] = start
-    claw = pyclaw.Controller()
-    claw.solution, claw.solver, claw.tfinal, claw.num_output_times = pyclaw.Solution(state, domain), solver, 1.0, 1
-    claw.output_format, claw.keep_copy, claw.verbosity = None, False, 0
-    begin = process_time()
-    claw.run()
-    q = claw.solution.state.q[0]
-    return (abs(q - start).sum() / start.sum(), process_time() - begin, solver.status["numsteps"], q.min(), q.max() - 1,
-            q.sum() / start.sum() - 1)
-
-results = [run(bodies) for _ in range(2)]
-error, _, steps, low, high, lost = results[0]
-print("result", error, run(bump)[0], min(result[1] for result in results), steps, low, high, lost)
-"""
-
-
-def peer(python, n):
-    """PyClaw's MC limiter on n x n squares, run by another Python; without one, what was measured elsewhere."""
-    if not python:
-        return QUOTED
-    if not ranks.is_root:
+def pyclaw(python, n):
+    """PyClaw's MC limiter on n x n squares, run by another Python: a line of the table, or None."""
+    found = python and ranks.is_root and peer(python, "peers.py", "pyclaw", n)
+    if not found:
         return None
-    with tempfile.TemporaryDirectory() as folder:        # it writes a log
-        output = subprocess.run([python, "-", str(n)], input=PEER, cwd=folder, check=True, text=True,
-                                stdout=subprocess.PIPE).stdout
-    error, smooth, cpu, steps, low, high, lost = map(float, output[output.index("result") + 6:].split())
-    return ("PyClaw MC, squares (this run)", n * n, int(steps), f"{error:.4f}", "-", f"{smooth:.4f}", f"{cpu:.2f}", "-",
-            f"{1e9 * cpu / steps / n**2:.1f}", f"{low:.0e}", f"{high:.0e}", f"{abs(lost):.0e}")
+    return (f"PyClaw MC, squares ({found['version']})", n * n, found["steps"], f"{found['error']:.4f}", "-",
+            f"{found['smooth']:.4f}", f"{found['seconds']:.2f}", "-", f"{1e9 * found['seconds'] / found['steps'] / n**2:.1f}",
+            f"{found['minimum']:.0e}", f"{found['maximum'] - 1:.0e}", f"{abs(found['mass']):.0e}")
 
 
 # ---- the program -----------------------------------------------------------------------------------------------------
@@ -292,20 +232,15 @@ def peer(python, n):
 
 def built(report, n):
     """The mesh for the steps, with the seconds and the memory that it took."""
-    before, cpu, wall = _peak(), process_time(), perf_counter()
+    before, cpu, wall = peak(), process_time(), perf_counter()
     mesh = FIELD["triangles"](n)
     seconds = ranks.max(np.array([process_time() - cpu, perf_counter() - wall]))
     report.say(f"The mesh of {mesh.n_cells_global} triangles: {seconds[0]:.1f} s of CPU, {seconds[1]:.1f} s; peak "
-               f"memory of a rank {before:.2f} GB before, {_peak():.2f} GB after (targets: 5 s, 1 GB on one core).\n")
+               f"memory of a rank {before:.2f} GB before, {peak():.2f} GB after (targets: 5 s, 1 GB on one core).\n")
     return mesh
 
 
-def _peak():
-    unit = 1 if sys.platform == "darwin" else 1024
-    return ranks.max(float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)) * unit / 1e9
-
-
-def main(part="all", repetitions=9, peer_python="", out="", quick=False):
+def main(part="all", repetitions=9, peer_python=PEER_PYTHON, out="", quick=False):
     """Measure *part* (speed, accuracy or all); write the tables to the file *out*, too. quick: small, for a test."""
     report, several = machine.Report(), 2 if quick else repetitions
     report.say("# Continuity equation: speed and errors\n")
@@ -319,8 +254,9 @@ def main(part="all", repetitions=9, peer_python="", out="", quick=False):
         pieces(report, mesh, several)
         changing(report, {"triangles": mesh, "squares": FIELD["squares"](40 if quick else 1000)}, several)
     if part in ("all", "accuracy"):
+        python = peers_of(report, peer_python)
         sides = dict(zip(FIELD, (16, 11, 8) if quick else (256, 181, 126)))
-        accuracy(report, sides, 1 if quick else 2, peer_python)
+        accuracy(report, sides, 1 if quick else 2, python)
     report.say(f"Load at the end: {os.getloadavg()[0]:.1f}.")
     report.write(out)
 

@@ -7,21 +7,15 @@
 
 What is measured on two ranks, or alone in a process because of its memory, is run by the program itself.
 """
-import json
-import os
-import resource
-import subprocess
-import sys
-import tempfile
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
-from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time, strftime
 
 import machine
 import numpy as np
+import processes
 from machine import ranks
+from processes import PEER_PYTHON, hand_over, peak, peer, peers_of
 from scipy.special import erf
 
 import fvot
@@ -32,7 +26,6 @@ from fvot.resolvent import Resolvent, column_scale
 from fvot.schemes import scheme
 from fvot.stepping import Stepper
 
-HERE = Path(__file__).resolve().parent
 MESHES = {"squares": lambda n: fvot.Mesh.rectangle((-2, -2), (2, 2), (n, n)),
           "triangles": lambda n: fvot.Mesh.triangles((-2, -2), (2, 2), n),
           "polygons": lambda n: fvot.Mesh.voronoi((-2, -2), (2, 2), n * n),
@@ -167,43 +160,17 @@ def cpu_of(work):
     return result, float(ranks.max(process_time() - begin))
 
 
-def peak():
-    """The most memory of a rank so far, in GB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(ranks.max(float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))) * unit / 1e9
-
-
 # ---- other processes -------------------------------------------------------------------------------------------------
 
 
 def child(part, n_ranks, quick, case=""):
     """The rows that *part* of this program measures in a process of its own, on n_ranks ranks."""
-    with tempfile.TemporaryDirectory() as folder:
-        rows = Path(folder) / "rows.json"
-        command = [HERE.parent / "scripts" / "mpirun", "-n", str(n_ranks), "python", __file__, "--part", part, "--rows", rows,
-                   "--case", case, "--quick" if quick else "--no-quick"]
-        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
-        return json.loads(rows.read_text())
+    return processes.child(__file__, n_ranks, part=part, case=case, quick=quick)
 
 
 def everywhere(work, quick):
     """work(quick) here, or what its child measured: rows on one and on two ranks."""
     return work(quick) + child(work.__name__, 2, quick)
-
-
-@lru_cache
-def peer(python, name, n, steps):
-    """What `peers.py` has measured, as a dict; None where it could not."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMPI_", "PMIX_", "PYTHON"))}
-    environment |= dict(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1", FIPY_SOLVERS="scipy")
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run([python, HERE / "peers.py", name, str(n), str(steps)], cwd=folder, env=environment, text=True,
-                              capture_output=True)
-    found = [line for line in done.stdout.splitlines() if line.startswith("result ")]
-    if done.returncode or not found:
-        fvot.say(f"{name} failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}\n")
-        return None
-    return json.loads(found[-1][7:])
 
 
 # ---- Ornstein-Uhlenbeck ----------------------------------------------------------------------------------------------
@@ -279,7 +246,7 @@ def ou_sizes(report, quick, python):
                       f"{lost:.0e}", f"{low:.0e}", f"{gigabytes:.2f}", *OU_TARGETS.get(case, ("-", "-"))))
     for label, name, n, steps in [(label, name, 16, min(s, 100)) for label, name, n, s in PEERS
                                   if n == 128 and name != "pypde"] if quick else PEERS:
-        found = python and peer(python, name, n, steps)
+        found = python and peer(python, "peers.py", name, n, steps)
         if found:
             lines.append((f"{label} ({found['version']})", n * n, steps or "-", "-", f"{found['made']:.2f}",
                           f"{found['made'] + found['seconds']:.2f}", f"{found['error']:.2e}", f"{abs(found['mass']):.0e}",
@@ -402,7 +369,7 @@ def step(report, quick, repetitions, python):
     lines = [_steps(n, *case, repetitions) for n in sides
              for case in (("lu", 1), ("lu", 2), ("lu", 3), ("ilu", 1), ("ilu", 2)) if n < 500 or case[1] == 1]
     for label, name, n, steps in [(*SPEED[0][:2], 16, 5)] if quick else SPEED:
-        found = python and peer(python, name, n, steps)
+        found = python and peer(python, "peers.py", name, n, steps)
         if found:
             lines.append((label, n * n, f"{1e9 * found['seconds'] / steps / n**2:.0f}", "-", "1", *["-"] * 6))
     report.say("## Steps of 0.01, once the first factorisation is there: ns per cell and step\n")
@@ -588,23 +555,13 @@ def _solve(cost, guessed):
 # ---- the program -----------------------------------------------------------------------------------------------------
 
 
-def peers_of(report, python):
-    """The Python of the other packages, or "" where there is none, which the report says."""
-    if python and Path(python).exists():
-        return str(Path(python).absolute())
-    report.say(f"No other packages: there is no {python or '--peer-python'}; `make bench` makes it if there is a network.\n")
-    return ""
-
-
-def main(part="all", repetitions=2, peer_python=str(HERE.parent / ".venv-peers" / "bin" / "python"), out="", quick=False,
+def main(part="all", repetitions=2, peer_python=PEER_PYTHON, out="", quick=False,
          rows="", case=""):
     """Measure *part* (ou, solver, step, million, costs or all); write the tables to the file *out*, too. quick: small, for a
     test. rows, case: for the processes that this one starts."""
     if rows:
         measured = {"solver": solver, "million": million, "costs": costs, "ou_alone": lambda q: ou_alone(case, q)}[part](quick)
-        if ranks.is_root:
-            Path(rows).write_text(json.dumps(measured))
-        return
+        return hand_over(measured, rows)
     if ranks.size > 1:
         raise fvot.InputError("start this on one rank: it starts what runs on two")
     report, several = machine.Report(), 1 if quick else repetitions

@@ -6,21 +6,17 @@
 
 What runs on two ranks is started by the program itself.
 """
-import json
-import subprocess
-import tempfile
-from pathlib import Path
 from time import perf_counter, process_time, strftime
 from typing import NamedTuple
 
 import machine
 import numpy as np
 from machine import ranks
+from processes import child, hand_over
 
 import fvot
 from fvot import JKO, Entropy, Interaction, Mesh, Potential, Power
 
-HERE = Path(__file__).resolve().parent
 TARGET = {2: 1.4, 1: 2.1}               # microseconds of one core per cell and iteration of Newton's method, by order
 
 
@@ -104,20 +100,11 @@ def crowd(n):
 
 
 def crowds(report, quick):
-    lines = [on(n_ranks, n) for n in ((32,) if quick else (64, 128, 316)) for n_ranks in (1, 2)]
+    lines = [child(__file__, n_ranks, n=n) for n in ((32,) if quick else (64, 128, 316)) for n_ranks in (1, 2)]
     report.say("## A crowd under the constraint rho <= 1\n")
     report.table(("cells", "ranks", "steps", "Newton/step", "linear/Newton", "s", "us/cell/Newton", "largest rho - 1",
                   "mass error"), lines)
     report.say("Steps of at most 0.2 to t = 1.6, of a crowd that walks up to 1.3 of a square with sides 4 per unit of time.\n")
-
-
-def on(n_ranks, n):
-    """The line of a crowd on that many ranks."""
-    with tempfile.TemporaryDirectory() as folder:
-        rows = Path(folder) / "rows.json"
-        subprocess.run([HERE.parent / "scripts/mpirun", "-n", str(n_ranks), "python", __file__, "--rows", rows, "--n", str(n)],
-                       check=True, cwd=HERE)
-        return json.loads(rows.read_text())
 
 
 # ---- errors ------------------------------------------------------------------------------------------------------------
@@ -145,10 +132,7 @@ def main(part="all", out="", quick=False, rows="", n=0):
     """Measure *part* (steps, crowds, errors or all); write the tables to the file *out*, too. quick: small, for a test. rows,
     n: for the processes that this one starts."""
     if rows:
-        line = crowd(n)
-        if ranks.is_root:
-            Path(rows).write_text(json.dumps(line))
-        return
+        return hand_over(crowd(n), rows)
     if ranks.size > 1:
         raise fvot.InputError("start this on one rank: it starts what runs on two")
     report = machine.Report()

@@ -1,8 +1,10 @@
-"""The Ornstein-Uhlenbeck problem of `fokker_planck.py`, as other packages solve it: one line of JSON.
+"""The problems of `fokker_planck.py` and `continuity.py`, as other packages solve them: one line of JSON.
 
 Run by a Python of their own, which needs neither fvot nor PETSc (`peers.txt` has the versions):
 
-    .venv-peers/bin/python benchmarks/peers.py fipy-krylov 128 100
+    .venv-peers/bin/python benchmarks/peers.py fipy-krylov 128 100       # Ornstein-Uhlenbeck
+    .venv-peers/bin/python benchmarks/peers.py pyclaw 256                # three bodies in rotation
+    .venv-peers/bin/python benchmarks/peers.py fipy-vanleer 128 20
 """
 import json
 import sys
@@ -84,15 +86,105 @@ def fplanck(n, *_):
     return density, start.sum(), made, seconds
 
 
-def main(name, n, steps=0):
+# ---- three bodies in rotation ----------------------------------------------------------------------------------------
+
+
+def away(x, y, a, b):
+    return np.hypot(x - a, y - b) / 0.15
+
+
+def bodies(x, y):
+    """LeVeque's slotted disk, cone and hump (1996)."""
+    disk = (away(x, y, 0.5, 0.75) < 1) & ((abs(x - 0.5) >= 0.025) | (y >= 0.85))
+    cone, hump = 1 - away(x, y, 0.5, 0.25), 1 + np.cos(np.pi * np.minimum(away(x, y, 0.25, 0.5), 1))
+    return disk + np.maximum(cone, 0) + hump / 4
+
+
+def bump(x, y):
+    return np.exp(-((x - 0.5)**2 + (y - 0.75)**2) / (2 * 0.06**2))
+
+
+def stream(x, y):
+    """psi of one revolution in time 1."""
+    return -np.pi * ((x - 0.5)**2 + (y - 0.5)**2)
+
+
+def means(f, n):
+    """Cell means (n, n) over the unit square, by 8 x 8 points in each cell."""
+    fine = (np.arange(8 * n) + 0.5) / (8 * n)
+    return f(*np.meshgrid(fine, fine, indexing="ij")).reshape(n, 8, n, 8).mean(axis=(1, 3))
+
+
+def pyclaw(n):
+    """The MC limiter, split by dimensions: one revolution of the bodies (the best time of two), and of the bump."""
+    from clawpack import pyclaw as claw
+    from clawpack import riemann
+
+    def revolution(f):
+        solver = claw.ClawSolver2D(riemann.vc_advection_2D)
+        solver.limiters, solver.dimensional_split = claw.limiters.tvd.MC, True
+        solver.cfl_desired, solver.cfl_max, solver.max_steps = 0.9, 1.0, 10**6
+        for sides in solver.bc_lower, solver.bc_upper, solver.aux_bc_lower, solver.aux_bc_upper:
+            sides[:] = [claw.BC.extrap] * 2
+        domain = claw.Domain([0, 0], [1, 1], [n, n])
+        state = claw.State(domain, 1, 2)
+        x, y = np.meshgrid(np.arange(n) / n, np.arange(n) / n, indexing="ij")
+        state.aux[0] = n * (stream(x, y + 1 / n) - stream(x, y))
+        state.aux[1] = -n * (stream(x + 1 / n, y) - stream(x, y))
+        state.q[0] = start = means(f, n)
+        run = claw.Controller()
+        run.solution, run.solver, run.tfinal, run.num_output_times = claw.Solution(state, domain), solver, 1.0, 1
+        run.output_format, run.keep_copy, run.verbosity = None, False, 0
+        _, seconds = measured(run.run)
+        return run.solution.state.q[0], start, seconds, solver.status["numsteps"]
+
+    def error(q, start, *_):
+        return abs(q - start).sum() / start.sum()
+    runs = [revolution(bodies) for _ in range(2)]
+    q, start, _, steps = runs[0]
+    return dict(version=version("clawpack"), seconds=min(run[2] for run in runs), steps=int(steps), error=error(*runs[0]),
+                smooth=error(*revolution(bump)), mass=q.sum() / start.sum() - 1, minimum=q.min(), maximum=q.max())
+
+
+def fipy_vanleer(n, steps):
+    """Explicit steps with Van Leer's limiter, of half a cell: for their speed."""
+    import fipy as fp
+
+    mesh = fp.Grid2D(nx=n, ny=n, dx=1 / n, dy=1 / n)
+    rho = fp.CellVariable(mesh=mesh, value=means(bodies, n).T.ravel())
+    x, y = mesh.faceCenters.value
+    velocity = fp.FaceVariable(mesh=mesh, rank=1, value=2 * np.pi * np.stack([0.5 - y, x - 0.5]))
+    equation = fp.TransientTerm() + fp.VanLeerConvectionTerm(coeff=velocity) == 0
+    tau = 0.5 / n / (np.pi * 2**0.5)
+
+    def run(count):
+        for _ in range(count):
+            equation.solve(rho, dt=tau, solver=fp.LinearBicgstabSolver(tolerance=1e-12, iterations=1000))
+    run(1)
+    return dict(version=version("fipy"), seconds=measured(lambda: run(steps))[1], steps=steps)
+
+
+# ---- the program -----------------------------------------------------------------------------------------------------
+
+
+def ornstein_uhlenbeck(name, n, steps):
     package, _, solver = name.partition("-")
-    n, steps = int(n), int(steps)
     density, before, made, seconds = {"fipy": fipy, "pypde": pypde, "fplanck": fplanck}[package](n, steps, solver)
     whole = package != "fipy" or steps == STEPS
-    error = float(np.abs(density - exact(n, T)).sum() * (2 * HALF / n)**2) if whole else None
-    print("result", json.dumps(dict(
-        version=version({"pypde": "py-pde"}.get(package, package)), made=made, seconds=seconds, error=error,
-        mass=float(density.sum() / before - 1), minimum=float(density.min()))))
+    error = np.abs(density - exact(n, T)).sum() * (2 * HALF / n)**2 if whole else None
+    return dict(version=version({"pypde": "py-pde"}.get(package, package)), made=made, seconds=seconds, error=error,
+                mass=density.sum() / before - 1, minimum=density.min())
+
+
+def main(name, n, steps=0):
+    n, steps = int(n), int(steps)
+    if name == "pyclaw":
+        found = pyclaw(n)
+    elif name == "fipy-vanleer":
+        found = fipy_vanleer(n, steps)
+    else:
+        found = ornstein_uhlenbeck(name, n, steps)
+    print("result", json.dumps(found, default=float))
 
 
 if __name__ == "__main__":

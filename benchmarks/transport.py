@@ -7,23 +7,20 @@
 
 Each run whose time or memory counts is alone in a process, which the program itself starts; on two ranks, too.
 """
-import json
-import os
-import subprocess
 import sys
-import tempfile
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
-from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time, strftime
 from typing import NamedTuple
 
 import machine
 import numpy as np
-from fokker_planck import peak, peers_of, replaced
+import processes
+from fokker_planck import replaced
 from machine import ranks, timed
 from peers_transport import square, value
+from processes import PEER_PYTHON, hand_over, peak, peer, peers_of
 from scipy import fft
 
 import fvot
@@ -31,9 +28,6 @@ from fvot.benamou_brenier import cascade
 from fvot.benamou_brenier.multigrid import MultigridPoisson
 from fvot.benamou_brenier.poisson import CosinePoisson
 from fvot.benamou_brenier.projection import State
-
-HERE = Path(__file__).resolve().parent
-
 
 # ---- meshes and problems ---------------------------------------------------------------------------------------------
 
@@ -137,14 +131,11 @@ def alone(case):
 
 def child(case):
     """What `alone` has measured in a process of its own, or None where it could not."""
-    with tempfile.TemporaryDirectory() as folder:
-        rows = Path(folder) / "rows.json"
-        done = subprocess.run([HERE.parent / "scripts" / "mpirun", "-n", str(case.ranks), "python", __file__, "--rows", rows,
-                               "--case", str(case)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        if done.returncode:        # the error comes before what mpirun has to say about it, below a rule
-            fvot.say(f"{case} failed: {(done.stderr.split('-----')[0].strip().splitlines() or ['?'])[-1]}\n")
-            return None
-        return json.loads(rows.read_text())
+    try:
+        return processes.child(__file__, case.ranks, case=str(case))
+    except processes.Failed as error:
+        fvot.say(f"{case} failed: {error}\n")
+        return None
 
 
 DONE = {}                # Case: what `solved` or `alone` has measured
@@ -393,19 +384,6 @@ def errors(report, quick):
 # ---- other methods ---------------------------------------------------------------------------------------------------
 
 
-def peer(python, *arguments):
-    """What `peers_transport.py` has measured, as a dict; None where it could not."""
-    environment = {key: val for key, val in os.environ.items() if not key.startswith(("OMPI_", "PMIX_", "PYTHON"))}
-    environment |= dict(OMP_NUM_THREADS="1")
-    done = subprocess.run([python, HERE / "peers_transport.py", *map(str, arguments)], env=environment, text=True,
-                          capture_output=True)
-    found = [line for line in done.stdout.splitlines() if line.startswith("result ")]
-    if done.returncode or not found:
-        fvot.say(f"{' '.join(map(str, arguments))} failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}\n")
-        return None
-    return json.loads(found[-1][7:])
-
-
 STEPS = 0.03, 0.1, 0.3   # sigma: the best one, of these, differs from problem to problem
 CLASSICAL = 200          # iterations
 
@@ -427,7 +405,7 @@ def peers(report, quick, python):
                 others += [(f"POT sinkhorn_log {weight}", python, "sinkhorn", problem, n, weight)
                            for weight in ("1e-2", "2e-3") if n <= 32]
             for name, *arguments in others:
-                row = peer(*arguments)
+                row = peer(arguments[0], "peers_transport.py", *arguments[1:])
                 if row:
                     version = f" ({row['version']})" if row["version"] else ""
                     lines.append((problem, n * n, name + version, f"{row['seconds']:.2f}",
@@ -443,14 +421,11 @@ def peers(report, quick, python):
 # ---- the program -----------------------------------------------------------------------------------------------------
 
 
-def main(part="all", peer_python=str(HERE.parent / ".venv-peers" / "bin" / "python"), out="", quick=False, rows="", case=""):
+def main(part="all", peer_python=PEER_PYTHON, out="", quick=False, rows="", case=""):
     """Measure *part* (targets, where, growth, errors, peers or all); write the tables to the file *out*, too. quick: small,
     for a test. rows, case: for the processes that this one starts."""
     if rows:
-        found = alone(Case.of(case))
-        if ranks.is_root:
-            Path(rows).write_text(json.dumps(found))
-        return
+        return hand_over(alone(Case.of(case)), rows)
     if ranks.size > 1:
         raise fvot.InputError("start this on one rank: it starts what runs on two")
     report = machine.Report()
