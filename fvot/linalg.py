@@ -1,5 +1,6 @@
 """Linear systems, graph partitions and PETSc's options. The only file that imports petsc4py."""
 import atexit
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -39,6 +40,7 @@ def partition(graph, weight, center, n_parts):
 
     PT-Scotch where PETSc has it; else bisection of the coordinates *center* (dim, n).
     """
+    os.environ.setdefault("SCOTCH_PTHREAD_NUMBER", "1")      # its threads race: a program run again would have other parts
     if not has_package("ptscotch"):
         return bisect(center, weight, n_parts)
     pattern = graph.copy()
