@@ -18,6 +18,9 @@ parts = test_partition.parts_of(fvot.Mesh.triangles((0, 0), (1, 1), 60), 8)
 print(hashlib.sha256(parts.tobytes()).hexdigest())
 """
 
+MESHES = {"triangles": lambda: Mesh.triangles((0, 0), (1, 1), 60), "polygons": lambda: Mesh.voronoi((0, 0), (2, 1), 2000),
+          "tetrahedra": lambda: Mesh.tetrahedra((0, 0, 0), (1, 1, 1), 12)}
+
 
 def parts_of(mesh, n_ranks):
     """The rank of each cell of a mesh on one rank, as if there were so many."""
@@ -33,10 +36,9 @@ def test_a_program_that_runs_again_has_the_same_parts():
 
 
 @pytest.mark.parametrize("n_ranks", [2, 3, 8])
-@pytest.mark.parametrize("made", [lambda: Mesh.triangles((0, 0), (1, 1), 60), lambda: Mesh.voronoi((0, 0), (2, 1), 2000),
-                                  lambda: Mesh.tetrahedra((0, 0, 0), (1, 1, 1), 12)], ids=["triangles", "polygons", "tetrahedra"])
-def test_parts_are_equal_and_their_borders_short(made, n_ranks):
-    mesh = made()
+@pytest.mark.parametrize("kind", MESHES)
+def test_parts_are_equal_and_their_borders_short(kind, n_ranks):
+    mesh = MESHES[kind]()
     part = parts_of(mesh, n_ranks)
     count = np.bincount(part, minlength=n_ranks)
     assert count.min() > 0.85 * mesh.n_cells / n_ranks and count.max() < 1.15 * mesh.n_cells / n_ranks
