@@ -45,33 +45,34 @@ def explicit(n_steps):
     mesh = fvot.Mesh.triangles((0, 0), (1, 1), 12)
     equation = fvot.ContinuityEquation(mesh, stream=lambda x: np.sin(np.pi * x[0]) * np.sin(np.pi * x[1]))
     tau = 0.5 * equation._bound(0.0)
-    return equation.solve(mesh.density(lambda x: x[0] < 0.4), tau * np.linspace(0, n_steps, 5), tau=1.0001 * tau)
+    return equation.solve(mesh.density(lambda x: x[0] < 0.4), tau * np.linspace(0, n_steps, 5), tau=(1 + 1e-9) * tau)
 
 
 def implicit(n_steps):
     """Diffusion between two wells, and what it comes to."""
     mesh = fvot.Mesh.rectangle((-2, -2), (2, 2), (12, 12))
     equation = fvot.FokkerPlanck(mesh, diffusion=0.25, potential=lambda x: (x[0]**2 - 1)**2 + x[1]**2)
-    return equation.solve(mesh.density(lambda x: x[0] < 0), 1e-3 * np.linspace(0, n_steps, 5), tau=1.0001e-3)
+    return equation.solve(mesh.density(lambda x: x[0] < 0), 1e-3 * np.linspace(0, n_steps, 5), tau=1e-3 * (1 + 1e-9))
 
 
 def newton(n_steps):
-    """A porous medium in a bowl, to a hundredth of the steps: each one is several solves."""
+    """A porous medium in a bowl."""
     mesh = fvot.Mesh.interval(-2, 2, 40)
     energy = fvot.Power(2) + fvot.Potential(lambda x: x[0]**2 / 2)
-    return fvot.JKO(mesh, energy).solve(mesh.density(lambda x: abs(x[0]) < 1), 1e-4 * np.linspace(0, n_steps, 5), tau=1.0001e-4)
+    t = 1e-4 * np.linspace(0, n_steps, 5)
+    return fvot.JKO(mesh, energy).solve(mesh.density(lambda x: abs(x[0]) < 1), t, tau=1e-4 * (1 + 1e-9))
 
 
-@pytest.mark.parametrize("run, count", [(explicit, STEPS), (implicit, STEPS), (newton, STEPS // 10)],
-                         ids=["ContinuityEquation", "FokkerPlanck", "JKO"])
-def test_many_steps(run, count, one_rank_here):  # noqa: F811
+@pytest.mark.parametrize("run", [explicit, implicit, newton], ids=["ContinuityEquation", "FokkerPlanck", "JKO"])
+def test_many_steps(run, one_rank_here):  # noqa: F811
     run(100)
     with Memory() as memory:
-        ledger = run(count).ledger
-    assert ledger["steps"][-1] == count
+        ledger = run(STEPS).ledger
+    print(f"{memory.growth():.2f} MB, mass errors {ledger['mass_error'][1:]}")
+    assert STEPS <= ledger["steps"][-1] <= 1.001 * STEPS        # a first step may be cut
     assert memory.growth() < 3, "memory grows"                                  # MB; a number kept for each step would be 0.8
     drift = np.abs(ledger["mass_error"])
-    assert drift.max() < 2e-16 * count**0.5 + 4e-16, "mass drifts faster than rounding errors of either sign do"
+    assert drift.max() < 2e-16 * STEPS**0.5 + 4e-16, "mass drifts faster than rounding errors of either sign do"
     assert ledger["minimum"].min() >= 0
 
 
