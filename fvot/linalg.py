@@ -100,6 +100,7 @@ def method(name, dim, n_ranks):
     """The `Method` of that name, or None where PETSc lacks the package for it.
 
     cg : conjugate gradients with algebraic multigrid, for symmetric positive matrices
+    icc : conjugate gradients with incomplete Cholesky factors of each rank's rows: cheap, for few iterations
     lu : one factorisation: in nested-dissection order on one rank, else by MUMPS
     ilu : BiCGStab with ILU(0) of each rank's rows as they are numbered
     amg : right-preconditioned GMRES, which watches the true residual, with BoomerAMG
@@ -110,6 +111,8 @@ def method(name, dim, n_ranks):
         return Method("preonly", "lu", {"pc_factor_mat_solver_type": "mumps"}) if has_package("mumps") else None
     if name == "ilu":
         return Method("bcgs", "bjacobi", {}, 500)
+    if name == "icc":
+        return Method("cg", "bjacobi", {"sub_pc_type": "icc"}, 40)
     multigrid = "hypre" if has_package("hypre") else "gamg"
     if name == "cg":
         return Method("cg", multigrid, {"pc_hypre_type": "boomeramg"})

@@ -11,7 +11,7 @@ PREFIX = "fvot_jko_"
 FORCING = 1e-4           # relative tolerance: tighter ones save no iteration of Newton's method
 WATCHFUL = {"ksp_pc_side": "right"}      # by the true residual: densities that span decades mislead a preconditioned one
 MANY = 12                # iterations, beyond which a preconditioner is made anew
-LASTING = "ilu", "amg"   # methods whose preconditioners serve for later matrices of the same step
+LASTING = "icc", "ilu", "amg"       # methods whose preconditioners serve for later matrices of the same step
 PATIENCE = 30            # iterations with one of an earlier matrix
 
 
@@ -30,10 +30,12 @@ class Solver:
     def __init__(self, mesh):
         self.mesh, self.iterations = mesh, 0
         self._system, self._name, self._ready, self._scale = None, None, False, None
+        self._tau, self._failed = 0.0, {}
 
-    def begin(self):
-        """A new step, for which preconditioners are made anew."""
-        self._ready = False
+    def begin(self, tau):
+        """A new step, for which preconditioners are made anew. A method that has failed is tried again in shorter ones only."""
+        self._tau, self._ready = tau, False
+        self._failed = {name: failed for name, failed in self._failed.items() if failed <= tau}
 
     def __call__(self, names, matrix, b, *, action=None, scale=None):
         """x (n_cells,) for b (n_cells,). Raises `ConvergenceError` where no method succeeds.
@@ -42,7 +44,7 @@ class Solver:
         action : a map of x that is added to the matrix, but not to the preconditioner
         scale : of the columns, for the method "amg"
         """
-        for name in names:
+        for name in [name for name in names if name not in self._failed] or names:
             method = linalg.method(name, self.mesh.dim, self.mesh.ranks.size)
             if method is None:
                 continue
@@ -56,6 +58,7 @@ class Solver:
                 x = self._attempt(name, method, matrix(self._scale), b, self._of_scaled(action), keep)
                 if x is not None:
                     return x if self._scale is None else self._scale * x
+            self._failed[name] = self._tau
         raise ConvergenceError("no linear solver could take the step; try a smaller one, or another solver by PETSc's options, "
                                f"such as -{PREFIX}pc_type")
 

@@ -60,7 +60,7 @@ class Linearised:
         self.free_energy, self.mesh, self.upper, self.tol = free_energy, free_energy.mesh, upper, tol
         self.layout, self.solver, n = Layout(self.mesh), Solver(self.mesh), self.mesh.n_inner
         self.t, self.closed = self.mesh.area[:n] / self.mesh.distance[:n], np.zeros(self.mesh.n_faces - n)
-        self.methods = ("cg", "lu") if self.mesh.n_cells_global > DIRECT else ("lu", "cg")
+        self.methods = ("icc", "cg", "lu") if self.mesh.n_cells_global > DIRECT else ("lu", "cg")
         self.restart()
 
     def restart(self):
@@ -94,7 +94,7 @@ class Linearised:
         mean = mass / self.free_energy.measure
         floor = FLOOR * mean if self.free_energy.diffuses else 0.0
         rho, (phi, p) = np.maximum(old, max(floor, self.free_energy.start(mean))), self._last
-        self.solver.begin()
+        self.solver.begin(tau)
         best = math.inf, 0
         for iteration in range(ITERATIONS):
             full = (p > 0) | (rho > self.upper)

@@ -74,7 +74,7 @@ class Midpoint:
             return Step(old, 0.0, 0)
         keep = SHRINK if self.free_energy.singular else 0.0
         rho = np.maximum(old, self.free_energy.start(mass / self.free_energy.measure))
-        self._solver.begin()
+        self._solver.begin(tau)
         w = self._weights(old)
         for iteration in range(ITERATIONS):
             fluxes = _Fluxes(self, rho, old, tau, w)
