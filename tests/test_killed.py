@@ -3,7 +3,6 @@ import io
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import time
@@ -12,22 +11,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from mpi4py import MPI
 from numpy.testing import assert_allclose
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("mpirun_here")]
 
 TESTS = Path(__file__).parent
 LIMIT = 120         # seconds for a run
 SAME = {"continuity": 1e-14, "fokker_planck": 1e-8, "jko": 1e-8, "transport": 4e-3}
-
-
-@pytest.fixture(autouse=True)
-def one_rank_here():
-    if MPI.COMM_WORLD.size > 1:
-        pytest.skip("this is one of several ranks already")
-    if shutil.which("mpirun") is None:
-        pytest.skip("no mpirun on PATH")
 
 
 def start(folder, n_ranks=2, **options):
