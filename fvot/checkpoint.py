@@ -2,16 +2,20 @@
 
 The file is HDF5, with numbers of cells as in the mesh's file, so that it fits any number of ranks. Its first 512 bytes, which
 HDF5 leaves to others, say what it is, how long, and the SHA-256 of all the rest: nothing of a damaged file is ever looked at.
-It is written beside its place and put there at once; the one before it stays, as `NAME.before`.
+It is written beside its place and put there at once; the one before it stays, as `NAME.before`. While a run goes on it holds
+a lock on `NAME.lock`, which the system takes away when the process ends, however it does.
 """
+import fcntl
 import hashlib
 import json
 import math
 import os
 import signal
+import socket
 import sys
 import threading
 import time
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +41,8 @@ class Checkpoint:
         returns what the file has
 
     The last two are kept, the older one as PATH.before. SIGTERM makes a last checkpoint and ends the program with status 143.
-    A checkpoint that cannot be written, as on a full disk, is a warning: the run goes on, and the ones before stay.
+    A checkpoint that cannot be written, as on a full disk, is a warning: the run goes on, and the ones before stay. A file in
+    which another run is being kept is an `InputError` at the start (where the file system knows locks).
     """
 
     path: str | Path
@@ -45,14 +50,17 @@ class Checkpoint:
 
 
 class Keeper:
-    """One run on a mesh with a checkpoint, or without one. Collective.
+    """One run on a mesh with a checkpoint, or without one: ``with Keeper(...) as keeper``. Collective.
 
     saved : (cells, values) of the file, or None: arrays (..., n_cells) by name, and what JSON can hold
     """
 
-    def __init__(self, checkpoint, mesh, problem):
-        """problem() : what the run is, as {name: text, number, or `fingerprint`}."""
-        self.checkpoint, self.mesh, self.saved = checkpoint, mesh, None
+    def __init__(self, checkpoint, mesh, problem, check=lambda path, values: None):
+        """problem() : what the run is, as {name: text, number, or `fingerprint`}.
+
+        check(path, values) : on rank 0, an `InputError` where values of the file are not of this run; asked before the problem
+        """
+        self.checkpoint, self.mesh, self.saved, self._check = checkpoint, mesh, None, check
         self.stopped = False
         if checkpoint is None:
             return
@@ -67,18 +75,22 @@ class Keeper:
         self.problem = {"mesh": dict(dim=mesh.dim, cells=mesh.n_cells_global, volumes=fingerprint(mesh, np.ones(mesh.n_cells)),
                                      places=fingerprint(mesh, mesh.centroid)), "problem": problem()}
         ranks.on_root(_check_writable, self.path)
-        self.saved = self._loaded()
-        self.last, self.steps, self.next_look = time.monotonic(), 0, 1
 
     def __enter__(self):
-        self._handler = None
-        if self.checkpoint is not None and threading.current_thread() is threading.main_thread():
-            self._handler = signal.signal(signal.SIGTERM, self._stop)
+        with ExitStack() as stack:
+            if self.checkpoint is not None:
+                self.mesh.ranks.on_root(lambda: stack.enter_context(_locked(self.path)))
+                self.saved = self._loaded()
+                if threading.current_thread() is threading.main_thread():
+                    stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, self._stop))
+                self.last, self.steps, self.next_look = time.monotonic(), 0, 1
+            self._until_the_end = stack.pop_all()
         return self
 
     def __exit__(self, *failure):
-        if self._handler is not None:
-            signal.signal(signal.SIGTERM, self._handler)
+        self._until_the_end.__exit__(*failure)
+        if self.checkpoint is not None and failure[0] is None:
+            self.mesh.ranks.wait()          # for rank 0 to let the file go
 
     def _stop(self, number, frame):
         self.stopped = True
@@ -139,8 +151,8 @@ class Keeper:
         path = ranks.share(ranks.on_root(_existing, self.path))
         if path is None:
             return None
-        file = ranks.on_root(_opened, path, self.problem)
-        shapes, values = ranks.share((file.shapes, file.values) if ranks.is_root else None)
+        file = ranks.on_root(_opened, path, self.problem, self._check)
+        shapes, values = ranks.share((file.shapes, file.meta["values"]) if ranks.is_root else None)
         cells = {}
         for name, shape in shapes.items():
             rows = [self.mesh.scatter(ranks.share(file.row(name, i) if ranks.is_root else None))
@@ -178,6 +190,57 @@ def _check_writable(path):
         probe.unlink()
     except OSError as error:
         raise InputError(f"no checkpoint can be written to {path}: {error.strerror}") from None
+
+
+@contextmanager
+def _locked(path):
+    """A block in which this process alone keeps a run in the file; `InputError` where another one does.
+
+    Where the file system knows no locks, the block goes on without.
+    """
+    place = _beside(path, "lock")
+    try:
+        file = _lock(path, place)
+    except OSError:
+        file = None
+    try:
+        yield
+    finally:
+        if file is not None:
+            with suppress(OSError):
+                place.unlink()              # while the lock is held, so that it is not another run's
+            file.close()
+
+
+def _lock(path, place):
+    """The open file at *place* that holds the lock."""
+    while True:
+        file = open(place, "a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(place, file):
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}")
+                file.flush()
+                return file
+        except BlockingIOError:
+            with file:
+                file.seek(0)
+                raise InputError(f"another run ({file.read(200) or 'just begun'}) is kept in the checkpoint {path}: wait for "
+                                 "its end, or give another path") from None
+        except OSError:
+            place.unlink(missing_ok=True)
+            file.close()
+            raise
+        file.close()                        # its last holder has just removed it
+
+
+def _is_at(place, file):
+    """Whether the open file is the one of that name."""
+    try:
+        return os.path.samestat(os.stat(place), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _beside(path, ending):
@@ -259,7 +322,7 @@ def _digest(path):
     return digest.hexdigest()
 
 
-def _opened(path, problem):
+def _opened(path, problem, check=lambda path, values: None):
     """The file, if it is whole and of this problem; `InputError` that says what it is not."""
     try:
         with open(path, "rb") as file:
@@ -277,7 +340,7 @@ def _opened(path, problem):
         raise InputError(f"the checkpoint {path} is damaged: it is cut off, or bytes in it have changed{_remedy(path)}")
     file = _Reader(path)
     try:
-        _check_fits(path, file.meta, problem)
+        _check_fits(path, file.meta, problem, check)
     except InputError:
         file.close()
         raise
@@ -295,7 +358,6 @@ class _Reader:
         import h5py
         self.file = h5py.File(path, "r")
         self.meta = json.loads(self.file["meta"][()])
-        self.values = self.meta["values"]
         self.shapes = {name: dataset.shape for name, dataset in self.file.get("cells", {}).items()}
 
     def row(self, name, i):
@@ -306,14 +368,21 @@ class _Reader:
         self.file.close()
 
 
-def _check_fits(path, found, wanted):
-    for kind in "mesh", "problem":
-        for name in sorted(wanted[kind].keys() | found[kind].keys(), key=lambda name: (name != "solver", name)):
-            ours, theirs = wanted[kind].get(name), found[kind].get(name)
-            if not _same(ours, theirs):
-                how = "is not the same" if isinstance(ours, list) else f"is {theirs}, here {ours}"
-                raise InputError(f"the checkpoint {path} is of another {kind}: {name} {how}; give another path, or delete it "
-                                 "to start anew")
+def _check_fits(path, found, wanted, check):
+    """Mesh and solver first, then what *check* says of the times, then the problem, which has been sampled there."""
+    _check_same(path, "mesh", found, wanted, wanted["mesh"].keys() | found["mesh"].keys())
+    _check_same(path, "problem", found, wanted, ["solver"])
+    check(path, found["values"])
+    _check_same(path, "problem", found, wanted, wanted["problem"].keys() | found["problem"].keys())
+
+
+def _check_same(path, kind, found, wanted, names):
+    for name in sorted(names):
+        ours, theirs = wanted[kind].get(name), found[kind].get(name)
+        if not _same(ours, theirs):
+            how = "is not the same" if isinstance(ours, list) else f"is {theirs}, here {ours}"
+            raise InputError(f"the checkpoint {path} is of another {kind}: {name} {how}; give another path, or delete it "
+                             "to start anew")
 
 
 def _same(ours, theirs):

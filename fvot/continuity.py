@@ -77,13 +77,12 @@ class ContinuityEquation:
         """
         t = check_times(self.mesh.ranks, t)
         self._check(rho0, tau)
-        recorder = Recorder(self.mesh, t, checkpoint, lambda: self._described(rho0, t, tau), write=write,
-                            progress=progress)
         self._scheme.start(rho0)
         state = _State(self.mesh, np.array(rho0, float), t[0])
-        if recorder.saved is not None:
-            state.go_on(*recorder.saved)
-        with recorder:
+        with Recorder(self.mesh, t, checkpoint, lambda: self._described(rho0, t, tau), write=write,
+                      progress=progress) as recorder:
+            if recorder.saved is not None:
+                state.go_on(*recorder.saved)
             if not recorder.records:
                 self._take(recorder, state, t[0])
             for begin, end in recorder.intervals():

@@ -52,6 +52,10 @@ class Writer:
         """Nothing more will come."""
         self.series.close()
 
+    def give_up(self):
+        """The run has failed: let go of the file, which is whole up to the last time. On this rank alone."""
+        self.series.give_up()
+
 
 def write_all(output, mesh, t, fields):
     """Write fields {name: (n_times, ..., n_cells)} at the times t."""

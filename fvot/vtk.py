@@ -53,6 +53,9 @@ class Series:
     def close(self):
         """Nothing more will come."""
 
+    def give_up(self):
+        """Nothing to let go of: each time has its own files."""
+
     def _begin(self, done):
         """Clear away what is there; the entries that stay."""
         kept = self._entries(done) if done else []

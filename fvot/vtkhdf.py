@@ -115,6 +115,11 @@ class HdfSeries:
         """Nothing more will come. Collective."""
         self.mesh.ranks.on_root(lambda: self.file.close())
 
+    def give_up(self):
+        """Let go of the file. On this rank alone."""
+        if self.mesh.ranks.is_root:
+            self.file.close()
+
 
 def _whole(mesh, order):
     """(points (dim, n), kind (n_cells,), start (n_cells + 1,), corners) of the whole mesh, in the file's order, on rank 0."""

@@ -139,6 +139,24 @@ def test_another_number_of_ranks_and_a_longer_time(tmp_path, uninterrupted):
     assert_allclose(np.load(tmp_path / "rho.npy"), uninterrupted("continuity"), rtol=0, atol=1e-12)
 
 
+def test_a_second_run(tmp_path, uninterrupted):
+    """It is refused while the first one is there, here halted; killed, the first one leaves no lock that holds."""
+    process = start(tmp_path, every=0.0)
+    victims = pids(tmp_path)
+    while steps(tmp_path) == 0 and process.poll() is None:
+        time.sleep(0.01)
+    for pid in victims:
+        os.kill(pid, signal.SIGSTOP)
+    status, output = ended(start(tmp_path))
+    assert status != 0 and f"another run (process {victims[0]} on" in output, output
+    status, _ = kill(process, victims)
+    assert status != 0 and (tmp_path / "run.h5.lock").exists()
+    status, output = ended(start(tmp_path))
+    assert status == 0, output
+    assert sorted(path.name for path in tmp_path.glob("run*")) == ["run.h5", "run.h5.before"]
+    assert_allclose(np.load(tmp_path / "rho.npy"), uninterrupted("continuity"), rtol=0, atol=1e-14)
+
+
 def test_stopped_by_a_scheduler(tmp_path, uninterrupted):
     """SIGTERM to the ranks: a last checkpoint, and the exit status 143."""
     process = start(tmp_path, every=0.1)
