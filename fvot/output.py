@@ -19,7 +19,7 @@ class Output:
     fields : some of "density", "velocity" and "pressure"; None: all that there are
     single : numbers in single precision, half the place
     keep : whether the result has the densities at all recorded times, too; False: of the first and the last one alone, so
-        that long series need not fit in memory
+        that long series need not fit in memory. A run that has gone on so goes on so from its checkpoint
     """
 
     path: str | Path

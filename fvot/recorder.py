@@ -29,7 +29,10 @@ class Recorder:
             if self.keeper.saved is not None:
                 self._go_on(*self.keeper.saved)
             self.writer = None if self.write is None else Writer(self.write, self.mesh, len(self.t), len(self.records))
-            self.keeps_all = self.writer is None or self.writer.output.keep
+            complete = all(len(series) == len(self.records) for series in self.fields.values())
+            self.keeps_all = complete and (self.writer is None or self.writer.output.keep)
+            if not self.keeps_all:
+                self.fields = {name: series[:1] + series[1:][-1:] for name, series in self.fields.items()}
             self._bar = stack.enter_context(Progress(self.t[0], self.t[-1], self.progress))
             self._until_the_end = stack.pop_all()
         return self
