@@ -17,7 +17,7 @@ import numpy as np
 
 from .boundary import conditions, densities
 from .checkpoint import fingerprint
-from .errors import InputError
+from .errors import ConvergenceError, InputError
 from .evolution import check_step, check_times, ledger_of
 from .flows import cell_velocity
 from .fluxes import muscl
@@ -26,6 +26,9 @@ from .reconstruction import LimitedFaces, Stencil, outflow_rate
 from .recorder import Recorder
 from .result import Result
 from .sweeps import Sweeps
+
+TOO_SHORT = 1e-8         # part of the time between two recorded times below which a bound of steps is too short to go on,
+SHRUNK = 1e-3            # if it has fallen to such a part of what it was at the first of the two
 
 
 class ContinuityEquation:
@@ -74,6 +77,9 @@ class ContinuityEquation:
 
         Returns a `Result` whose ledger has, per time: mass, inflow and outflow (since the start), mass_error
         (mass - inflow + outflow - initial mass, relative), minimum, maximum, steps.
+
+        Raises `InputError`, and `ConvergenceError` where the velocity grows until steps are too short to reach the next time;
+        its `result` has the recorded times, and the last one that was reached.
         """
         t = check_times(self.mesh.ranks, t)
         self._check(rho0, tau)
@@ -85,15 +91,23 @@ class ContinuityEquation:
                 state.go_on(*recorder.saved)
             if not recorder.records:
                 self._take(recorder, state, t[0])
-            for begin, end in recorder.intervals():
-                for now, step in self._steps(begin, end, tau, state.done, max(state.now, begin)):
-                    state.add(*self._advance(state.rho, now, step, state.steps), now + step)
-                    recorder.after_step(state.now, state.kept)
-                state.done = 0
-                self._take(recorder, state, end)
+            try:
+                for begin, end in recorder.intervals():
+                    for now, step in self._steps(begin, end, tau, state.done, max(state.now, begin)):
+                        state.add(*self._advance(state.rho, now, step, state.steps), now + step)
+                        recorder.after_step(state.now, state.kept)
+                    state.done = 0
+                    self._take(recorder, state, end)
+            except ConvergenceError as error:
+                recorder.stop_at(state.now, self._record(state), density=state.rho)
+                error.result = self._result(recorder)
+                raise
             recorder.at_end(state.kept)
-        kept = recorder.kept_t
-        return Result(self.mesh, kept, recorder.series("density"), ledger_of(recorder.records), self._velocity_of_cells(kept))
+        return self._result(recorder)
+
+    def _result(self, recorder):
+        t = recorder.kept_t
+        return Result(self.mesh, t, recorder.series("density"), ledger_of(recorder.records), self._velocity_of_cells(t))
 
     def _take(self, recorder, state, t):
         recorder.record(self._record(state), density=state.rho, velocity=lambda: self._velocity_of_cells([t])[0])
@@ -159,19 +173,26 @@ class ContinuityEquation:
     # ---- steps -------------------------------------------------------------------------------------------------------
 
     def _steps(self, begin, end, tau, done=0, now=None):
-        """(time, step) from begin to end: as few equal steps as the bound and *tau* allow; but those *done*, up to *now*."""
+        """(time, step) from begin to end: as few equal steps as the bound and *tau* allow; but those *done*, up to *now*.
+
+        Raises `ConvergenceError` where the velocity has grown so far that the end is out of reach.
+        """
         now = begin if self._flow.steady or now is None else now
+        too_short = min(TOO_SHORT * (end - begin), SHRUNK * self._bound(begin))
         while now < end:
-            count = max(1, math.ceil((end - now) / min(self._bound(now), math.inf if tau is None else tau) * (1 - 1e-12)))
+            bound = self._bound(now)
+            count = max(1, math.ceil((end - now) / min(bound, math.inf if tau is None else tau) * (1 - 1e-12)))
             step = (end - now) / count
             if self._flow.steady:
                 for i in range(done, count):
                     yield now + i * step, step
                 return
             step = self._reduced(now, step)
-            if now + step == now:
-                raise InputError(f"the velocity allows only steps of {step:.2g} at t = {now}: the largest rate at which a cell "
-                                 f"is emptied is {self.cfl / step:.2g}; does it blow up there?")
+            if now + step == now or bound < too_short:
+                raise ConvergenceError(f"the velocity allows only steps of {step:.2g} at t = {now}, {(end - now) / step:.0e} "
+                                       f"of them to t = {end:.6g}: the largest rate at which a cell is emptied has grown to "
+                                       f"{self.cfl / step:.2g}. If the velocity blows up there, end before; if it is a pulse, "
+                                       "name its beginning and its end in t")
             yield now, step
             now = end if count == 1 and step == end - now else now + step
 

@@ -59,15 +59,25 @@ class Recorder:
         velocity() : (dim, n_cells), for files alone
         """
         i = len(self.records)
+        self._take(record, fields)
+        if self.writer is not None:
+            written = {name: lambda values=values: values for name, values in fields.items()}
+            self.writer.add(i, self.t[i], written | ({} if velocity is None else dict(velocity=velocity)))
+
+    def stop_at(self, now, record, /, **fields):
+        """Take the last ones, where a run cannot go on from the time *now*: for its result, not for files."""
+        self.t = self.t[:len(self.records)]
+        if now > self.t[-1]:
+            self.t = np.append(self.t, now)
+            self._take(record, fields)
+
+    def _take(self, record, fields):
         self.records.append(record)
         for name, values in fields.items():
             series = self.fields.setdefault(name, [])
             if not self.keeps_all and len(series) > 1:
                 series.pop()
             series.append(values)
-        if self.writer is not None:
-            written = {name: lambda values=values: values for name, values in fields.items()}
-            self.writer.add(i, self.t[i], written | ({} if velocity is None else dict(velocity=velocity)))
 
     def after_step(self, now, kept):
         """Move the bar; write a checkpoint, if it is time. kept() : (cells, values), the solver's state."""
@@ -87,7 +97,7 @@ class Recorder:
     @property
     def kept_t(self):
         """The times of `series`."""
-        return self.t if self.keeps_all else self.t[[0, -1]]
+        return self.t if self.keeps_all or len(self.t) == 1 else self.t[[0, -1]]
 
     def series(self, name):
         """Cell values (n_times, n_cells) at the recorded times, or the first and the last one, if others need not be kept."""
