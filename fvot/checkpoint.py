@@ -28,6 +28,8 @@ FORMAT = 1
 HEADER = 512             # bytes
 SAME = 1e-9              # relative difference up to which two numbers of a problem are the same
 LOOK = 0.1               # seconds between two looks at the clock, about
+SETTLE = 1.0             # seconds: what was written before survives a power failure, too; it costs more than a small file
+BLOCK = 1 << 20          # numbers that are gathered together
 STOPPED = 128 + signal.SIGTERM      # the exit status of a run that SIGTERM has ended
 
 
@@ -79,7 +81,7 @@ class Keeper:
     def __enter__(self):
         with ExitStack() as stack:
             if self.checkpoint is not None:
-                self.mesh.ranks.on_root(lambda: stack.enter_context(_locked(self.path)))
+                self.mesh.ranks.on_root(self._begin, stack)
                 self.saved = self._loaded()
                 if threading.current_thread() is threading.main_thread():
                     stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, self._stop))
@@ -91,6 +93,13 @@ class Keeper:
         self._until_the_end.__exit__(*failure)
         if self.checkpoint is not None and failure[0] is None:
             self.mesh.ranks.wait()          # for rank 0 to let the file go
+
+    def _begin(self, stack):
+        """On rank 0."""
+        stack.enter_context(_locked(self.path))
+        _clear_away(self.path)
+        stack.callback(_settle, self.path)
+        self.settled = -math.inf
 
     def _stop(self, number, frame):
         self.stopped = True
@@ -128,15 +137,17 @@ class Keeper:
         file = _Writer(self.path, {**self.problem, "values": values}, numbers) if ranks.is_root else None
         for name, array in cells.items():
             array = np.asarray(array)
-            rows = array.reshape(-1, self.mesh.n_cells)
             if ranks.is_root:
                 file.begin(name, (*array.shape[:-1], self.mesh.n_cells_global), array.dtype)
-            for i, row in enumerate(rows):
-                parts = ranks.gather_to_root(np.ascontiguousarray(row))
+            for place, part in _blocks(array, self.mesh.n_cells_global):
+                parts = ranks.gather_to_root(np.ascontiguousarray(part))
                 if ranks.is_root:
-                    file.row(i, parts)
+                    file.block(place, parts)
         if ranks.is_root:
             failure = file.placed()
+            if time.monotonic() - self.settled >= SETTLE:
+                _settle(self.path)
+                self.settled = time.monotonic()
             if failure is not None:
                 print(f"warning: no checkpoint could be written to {self.path} ({failure}); the run goes on, the checkpoints "
                       "before stay", file=sys.stderr, flush=True)
@@ -161,6 +172,16 @@ class Keeper:
         if ranks.is_root:
             file.close()
         return cells, values
+
+
+def _blocks(array, n_global):
+    """(place, part) of an array (..., n_cells): parts of about BLOCK numbers on all ranks together, at least one row."""
+    if array.ndim == 1:
+        yield ..., array
+        return
+    rows = max(1, BLOCK // (n_global * math.prod(array.shape[1:-1])))
+    for first in range(0, len(array), rows):
+        yield slice(first, first + rows), array[first:first + rows]
 
 
 def fingerprint(mesh, u):
@@ -262,14 +283,15 @@ class _Writer:
         self.file["meta"] = json.dumps(meta, default=_plain)
 
     def begin(self, name, shape, dtype):
-        """An array, whose rows follow."""
+        """An array, whose blocks follow."""
         self.dataset = self.file.create_dataset(f"cells/{name}", shape, dtype)
 
-    def row(self, i, parts):
-        """Row number i of the array that has begun, from the parts of the ranks."""
-        whole = np.empty(len(self.order), self.dataset.dtype)
-        whole[self.order] = np.concatenate(parts)
-        self.dataset[np.unravel_index(i, self.dataset.shape[:-1])] = whole
+    def block(self, place, parts):
+        """A block of the array that has begun, from the parts of the ranks."""
+        joined = np.concatenate(parts, axis=-1)
+        whole = np.empty_like(joined)
+        whole[..., self.order] = joined
+        self.dataset[place] = whole
 
     def placed(self):
         """Put the file in its place; None, or what went wrong."""
@@ -286,7 +308,6 @@ class _Writer:
             if self.path.exists():
                 os.replace(self.path, _beside(self.path, "before"))
             os.replace(new, self.path)
-            _settle(self.path)
         except OSError as error:
             new.unlink(missing_ok=True)
             return error.strerror
@@ -294,14 +315,20 @@ class _Writer:
 
 
 def _settle(path):
-    """Make the names in the folder last; clear away what killed runs have left."""
-    folder = os.open(path.absolute().parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    for old in path.parent.glob(f"{path.name}.new*"):
-        old.unlink(missing_ok=True)
+    """Make the names in the folder last, as far as the file system lets us."""
+    with suppress(OSError):
+        folder = os.open(path.absolute().parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _clear_away(path):
+    """What killed runs have left."""
+    with suppress(OSError):
+        for old in path.parent.glob(f"{path.name}.new*"):
+            old.unlink(missing_ok=True)
 
 
 def _plain(x):
