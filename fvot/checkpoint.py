@@ -82,6 +82,8 @@ class Keeper:
         with ExitStack() as stack:
             if self.checkpoint is not None:
                 self.mesh.ranks.on_root(self._begin, stack)
+                numbers = self.mesh.ranks.gather_to_root(self.mesh.cell_id[:self.mesh.n_cells])
+                self.order = None if numbers is None else np.concatenate(numbers)
                 self.saved = self._loaded()
                 if threading.current_thread() is threading.main_thread():
                     stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, self._stop))
@@ -133,8 +135,8 @@ class Keeper:
 
     def write(self, cells, values):
         """A new file of arrays (..., n_cells), by name, and values that JSON can hold."""
-        ranks, numbers = self.mesh.ranks, self.mesh.ranks.gather_to_root(self.mesh.cell_id[:self.mesh.n_cells])
-        file = _Writer(self.path, {**self.problem, "values": values}, numbers) if ranks.is_root else None
+        ranks = self.mesh.ranks
+        file = _Writer(self.path, {**self.problem, "values": values}, self.order) if ranks.is_root else None
         for name, array in cells.items():
             array = np.asarray(array)
             if ranks.is_root:
@@ -276,9 +278,9 @@ def _existing(path):
 class _Writer:
     """A new checkpoint. It is made in memory: on a full disk HDF5 itself does not survive."""
 
-    def __init__(self, path, meta, numbers):
+    def __init__(self, path, meta, order):
         import h5py
-        self.path, self.order = path, np.concatenate(numbers)
+        self.path, self.order = path, order
         self.file = h5py.File("checkpoint", "w", driver="core", backing_store=False, userblock_size=HEADER)
         self.file["meta"] = json.dumps(meta, default=_plain)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fvot
-from fvot import Checkpoint, InputError, Mesh, checkpoint
+from fvot import Checkpoint, InputError, Mesh, checkpoint, parallel
 
 pytestmark = pytest.mark.ranks
 
@@ -206,6 +206,27 @@ def test_where_there_are_no_locks(kept, ranks, monkeypatch):
     monkeypatch.setattr("fcntl.flock", refused)
     assert len(solve(kept, t=(0, 0.1, 0.2)).t) == 3
     assert not kept.with_name("run.h5.lock").exists()
+
+
+# ---- what one costs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block, gathers", [(1 << 20, 2), (1, 8), (64 * 3, 4)])
+def test_recorded_times_are_gathered_in_blocks(block, gathers, shared_folder, monkeypatch):
+    """Of a small mesh all at once, of a large one a row at a time, to the same file."""
+    gather, counted, path, t = parallel.Ranks.gather_to_root, [], shared_folder / "run.h5", np.linspace(0, 0.3, 7)
+
+    def counting(self, array):
+        counted.append(np.ndim(array))
+        return gather(self, array)
+    monkeypatch.setattr(checkpoint, "BLOCK", block)
+    whole = solve(path, t=t)
+    with monkeypatch.context() as patch:
+        patch.setattr(parallel.Ranks, "gather_to_root", counting)
+        again = solve(path, t=t)            # has nothing to do, but writes what it has
+    assert len(counted) == gathers + 1      # rho; densities at seven times; and the numbers of the cells
+    assert_array_equal(again.rho, whole.rho)
+    assert_array_equal(solve(path, t=t).rho, whole.rho)
 
 
 def damaged(kept, ranks, change):
