@@ -2,16 +2,20 @@
 
 The file is HDF5, with numbers of cells as in the mesh's file, so that it fits any number of ranks. Its first 512 bytes, which
 HDF5 leaves to others, say what it is, how long, and the SHA-256 of all the rest: nothing of a damaged file is ever looked at.
-It is written beside its place and put there at once; the one before it stays, as `NAME.before`.
+It is written beside its place and put there at once; the one before it stays, as `NAME.before`. While a run goes on it holds
+a lock on `NAME.lock`, which the system takes away when the process ends, however it does.
 """
+import fcntl
 import hashlib
 import json
 import math
 import os
 import signal
+import socket
 import sys
 import threading
 import time
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +28,8 @@ FORMAT = 1
 HEADER = 512             # bytes
 SAME = 1e-9              # relative difference up to which two numbers of a problem are the same
 LOOK = 0.1               # seconds between two looks at the clock, about
+SETTLE = 1.0             # seconds: what was written before survives a power failure, too; it costs more than a small file
+BLOCK = 1 << 20          # numbers that are gathered together
 STOPPED = 128 + signal.SIGTERM      # the exit status of a run that SIGTERM has ended
 
 
@@ -37,7 +43,8 @@ class Checkpoint:
         returns what the file has
 
     The last two are kept, the older one as PATH.before. SIGTERM makes a last checkpoint and ends the program with status 143.
-    A checkpoint that cannot be written, as on a full disk, is a warning: the run goes on, and the ones before stay.
+    A checkpoint that cannot be written, as on a full disk, is a warning: the run goes on, and the ones before stay. A file in
+    which another run is being kept is an `InputError` at the start (where the file system knows locks).
     """
 
     path: str | Path
@@ -45,14 +52,17 @@ class Checkpoint:
 
 
 class Keeper:
-    """One run on a mesh with a checkpoint, or without one. Collective.
+    """One run on a mesh with a checkpoint, or without one: ``with Keeper(...) as keeper``. Collective.
 
     saved : (cells, values) of the file, or None: arrays (..., n_cells) by name, and what JSON can hold
     """
 
-    def __init__(self, checkpoint, mesh, problem):
-        """problem() : what the run is, as {name: text, number, or `fingerprint`}."""
-        self.checkpoint, self.mesh, self.saved = checkpoint, mesh, None
+    def __init__(self, checkpoint, mesh, problem, check=lambda path, values: None):
+        """problem() : what the run is, as {name: text, number, or `fingerprint`}.
+
+        check(path, values) : on rank 0, an `InputError` where values of the file are not of this run; asked before the problem
+        """
+        self.checkpoint, self.mesh, self.saved, self._check = checkpoint, mesh, None, check
         self.stopped = False
         if checkpoint is None:
             return
@@ -67,18 +77,31 @@ class Keeper:
         self.problem = {"mesh": dict(dim=mesh.dim, cells=mesh.n_cells_global, volumes=fingerprint(mesh, np.ones(mesh.n_cells)),
                                      places=fingerprint(mesh, mesh.centroid)), "problem": problem()}
         ranks.on_root(_check_writable, self.path)
-        self.saved = self._loaded()
-        self.last, self.steps, self.next_look = time.monotonic(), 0, 1
 
     def __enter__(self):
-        self._handler = None
-        if self.checkpoint is not None and threading.current_thread() is threading.main_thread():
-            self._handler = signal.signal(signal.SIGTERM, self._stop)
+        with ExitStack() as stack:
+            if self.checkpoint is not None:
+                self.mesh.ranks.on_root(self._begin, stack)
+                numbers = self.mesh.ranks.gather_to_root(self.mesh.cell_id[:self.mesh.n_cells])
+                self.order = None if numbers is None else np.concatenate(numbers)
+                self.saved = self._loaded()
+                if threading.current_thread() is threading.main_thread():
+                    stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, self._stop))
+                self.last, self.steps, self.next_look = time.monotonic(), 0, 1
+            self._until_the_end = stack.pop_all()
         return self
 
     def __exit__(self, *failure):
-        if self._handler is not None:
-            signal.signal(signal.SIGTERM, self._handler)
+        self._until_the_end.__exit__(*failure)
+        if self.checkpoint is not None and failure[0] is None:
+            self.mesh.ranks.wait()          # for rank 0 to let the file go
+
+    def _begin(self, stack):
+        """On rank 0."""
+        stack.enter_context(_locked(self.path))
+        _clear_away(self.path)
+        stack.callback(_settle, self.path)
+        self.settled = -math.inf
 
     def _stop(self, number, frame):
         self.stopped = True
@@ -112,19 +135,21 @@ class Keeper:
 
     def write(self, cells, values):
         """A new file of arrays (..., n_cells), by name, and values that JSON can hold."""
-        ranks, numbers = self.mesh.ranks, self.mesh.ranks.gather_to_root(self.mesh.cell_id[:self.mesh.n_cells])
-        file = _Writer(self.path, {**self.problem, "values": values}, numbers) if ranks.is_root else None
+        ranks = self.mesh.ranks
+        file = _Writer(self.path, {**self.problem, "values": values}, self.order) if ranks.is_root else None
         for name, array in cells.items():
             array = np.asarray(array)
-            rows = array.reshape(-1, self.mesh.n_cells)
             if ranks.is_root:
                 file.begin(name, (*array.shape[:-1], self.mesh.n_cells_global), array.dtype)
-            for i, row in enumerate(rows):
-                parts = ranks.gather_to_root(np.ascontiguousarray(row))
+            for place, part in _blocks(array, self.mesh.n_cells_global):
+                parts = ranks.gather_to_root(np.ascontiguousarray(part))
                 if ranks.is_root:
-                    file.row(i, parts)
+                    file.block(place, parts)
         if ranks.is_root:
             failure = file.placed()
+            if time.monotonic() - self.settled >= SETTLE:
+                _settle(self.path)
+                self.settled = time.monotonic()
             if failure is not None:
                 print(f"warning: no checkpoint could be written to {self.path} ({failure}); the run goes on, the checkpoints "
                       "before stay", file=sys.stderr, flush=True)
@@ -139,8 +164,8 @@ class Keeper:
         path = ranks.share(ranks.on_root(_existing, self.path))
         if path is None:
             return None
-        file = ranks.on_root(_opened, path, self.problem)
-        shapes, values = ranks.share((file.shapes, file.values) if ranks.is_root else None)
+        file = ranks.on_root(_opened, path, self.problem, self._check)
+        shapes, values = ranks.share((file.shapes, file.meta["values"]) if ranks.is_root else None)
         cells = {}
         for name, shape in shapes.items():
             rows = [self.mesh.scatter(ranks.share(file.row(name, i) if ranks.is_root else None))
@@ -149,6 +174,16 @@ class Keeper:
         if ranks.is_root:
             file.close()
         return cells, values
+
+
+def _blocks(array, n_global):
+    """(place, part) of an array (..., n_cells): parts of about BLOCK numbers on all ranks together, at least one row."""
+    if array.ndim == 1:
+        yield ..., array
+        return
+    rows = max(1, BLOCK // (n_global * math.prod(array.shape[1:-1])))
+    for first in range(0, len(array), rows):
+        yield slice(first, first + rows), array[first:first + rows]
 
 
 def fingerprint(mesh, u):
@@ -180,6 +215,57 @@ def _check_writable(path):
         raise InputError(f"no checkpoint can be written to {path}: {error.strerror}") from None
 
 
+@contextmanager
+def _locked(path):
+    """A block in which this process alone keeps a run in the file; `InputError` where another one does.
+
+    Where the file system knows no locks, the block goes on without.
+    """
+    place = _beside(path, "lock")
+    try:
+        file = _lock(path, place)
+    except OSError:
+        file = None
+    try:
+        yield
+    finally:
+        if file is not None:
+            with suppress(OSError):
+                place.unlink()              # while the lock is held, so that it is not another run's
+            file.close()
+
+
+def _lock(path, place):
+    """The open file at *place* that holds the lock."""
+    while True:
+        file = open(place, "a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(place, file):
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}")
+                file.flush()
+                return file
+        except BlockingIOError:
+            with file:
+                file.seek(0)
+                raise InputError(f"another run ({file.read(200) or 'just begun'}) is kept in the checkpoint {path}: wait for "
+                                 "its end, or give another path") from None
+        except OSError:
+            place.unlink(missing_ok=True)
+            file.close()
+            raise
+        file.close()                        # its last holder has just removed it
+
+
+def _is_at(place, file):
+    """Whether the open file is the one of that name."""
+    try:
+        return os.path.samestat(os.stat(place), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
 def _beside(path, ending):
     return path.with_name(f"{path.name}.{ending}")
 
@@ -192,21 +278,22 @@ def _existing(path):
 class _Writer:
     """A new checkpoint. It is made in memory: on a full disk HDF5 itself does not survive."""
 
-    def __init__(self, path, meta, numbers):
+    def __init__(self, path, meta, order):
         import h5py
-        self.path, self.order = path, np.concatenate(numbers)
+        self.path, self.order = path, order
         self.file = h5py.File("checkpoint", "w", driver="core", backing_store=False, userblock_size=HEADER)
         self.file["meta"] = json.dumps(meta, default=_plain)
 
     def begin(self, name, shape, dtype):
-        """An array, whose rows follow."""
+        """An array, whose blocks follow."""
         self.dataset = self.file.create_dataset(f"cells/{name}", shape, dtype)
 
-    def row(self, i, parts):
-        """Row number i of the array that has begun, from the parts of the ranks."""
-        whole = np.empty(len(self.order), self.dataset.dtype)
-        whole[self.order] = np.concatenate(parts)
-        self.dataset[np.unravel_index(i, self.dataset.shape[:-1])] = whole
+    def block(self, place, parts):
+        """A block of the array that has begun, from the parts of the ranks."""
+        joined = np.concatenate(parts, axis=-1)
+        whole = np.empty_like(joined)
+        whole[..., self.order] = joined
+        self.dataset[place] = whole
 
     def placed(self):
         """Put the file in its place; None, or what went wrong."""
@@ -223,7 +310,6 @@ class _Writer:
             if self.path.exists():
                 os.replace(self.path, _beside(self.path, "before"))
             os.replace(new, self.path)
-            _settle(self.path)
         except OSError as error:
             new.unlink(missing_ok=True)
             return error.strerror
@@ -231,14 +317,20 @@ class _Writer:
 
 
 def _settle(path):
-    """Make the names in the folder last; clear away what killed runs have left."""
-    folder = os.open(path.absolute().parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    for old in path.parent.glob(f"{path.name}.new*"):
-        old.unlink(missing_ok=True)
+    """Make the names in the folder last, as far as the file system lets us."""
+    with suppress(OSError):
+        folder = os.open(path.absolute().parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _clear_away(path):
+    """What killed runs have left."""
+    with suppress(OSError):
+        for old in path.parent.glob(f"{path.name}.new*"):
+            old.unlink(missing_ok=True)
 
 
 def _plain(x):
@@ -259,7 +351,7 @@ def _digest(path):
     return digest.hexdigest()
 
 
-def _opened(path, problem):
+def _opened(path, problem, check=lambda path, values: None):
     """The file, if it is whole and of this problem; `InputError` that says what it is not."""
     try:
         with open(path, "rb") as file:
@@ -277,7 +369,7 @@ def _opened(path, problem):
         raise InputError(f"the checkpoint {path} is damaged: it is cut off, or bytes in it have changed{_remedy(path)}")
     file = _Reader(path)
     try:
-        _check_fits(path, file.meta, problem)
+        _check_fits(path, file.meta, problem, check)
     except InputError:
         file.close()
         raise
@@ -295,7 +387,6 @@ class _Reader:
         import h5py
         self.file = h5py.File(path, "r")
         self.meta = json.loads(self.file["meta"][()])
-        self.values = self.meta["values"]
         self.shapes = {name: dataset.shape for name, dataset in self.file.get("cells", {}).items()}
 
     def row(self, name, i):
@@ -306,14 +397,21 @@ class _Reader:
         self.file.close()
 
 
-def _check_fits(path, found, wanted):
-    for kind in "mesh", "problem":
-        for name in sorted(wanted[kind].keys() | found[kind].keys(), key=lambda name: (name != "solver", name)):
-            ours, theirs = wanted[kind].get(name), found[kind].get(name)
-            if not _same(ours, theirs):
-                how = "is not the same" if isinstance(ours, list) else f"is {theirs}, here {ours}"
-                raise InputError(f"the checkpoint {path} is of another {kind}: {name} {how}; give another path, or delete it "
-                                 "to start anew")
+def _check_fits(path, found, wanted, check):
+    """Mesh and solver first, then what *check* says of the times, then the problem, which has been sampled there."""
+    _check_same(path, "mesh", found, wanted, wanted["mesh"].keys() | found["mesh"].keys())
+    _check_same(path, "problem", found, wanted, ["solver"])
+    check(path, found["values"])
+    _check_same(path, "problem", found, wanted, wanted["problem"].keys() | found["problem"].keys())
+
+
+def _check_same(path, kind, found, wanted, names):
+    for name in sorted(names):
+        ours, theirs = wanted[kind].get(name), found[kind].get(name)
+        if not _same(ours, theirs):
+            how = "is not the same" if isinstance(ours, list) else f"is {theirs}, here {ours}"
+            raise InputError(f"the checkpoint {path} is of another {kind}: {name} {how}; give another path, or delete it "
+                             "to start anew")
 
 
 def _same(ours, theirs):

@@ -17,15 +17,19 @@ import numpy as np
 
 from .boundary import conditions, densities
 from .checkpoint import fingerprint
-from .errors import InputError
+from .errors import ConvergenceError, InputError
 from .evolution import check_step, check_times, ledger_of
 from .flows import cell_velocity
 from .fluxes import muscl
-from .functions import function, is_number
+from .functions import is_number
 from .reconstruction import LimitedFaces, Stencil, outflow_rate
 from .recorder import Recorder
 from .result import Result
 from .sweeps import Sweeps
+from .velocities import flow
+
+TOO_SHORT = 1e-8         # part of the time between two recorded times below which a bound of steps is too short to go on,
+SHRUNK = 1e-3            # if it has fallen to such a part of what it was at the first of the two
 
 
 class ContinuityEquation:
@@ -52,7 +56,7 @@ class ContinuityEquation:
             if cfl is not None and not (is_number(cfl) and 0 < cfl <= 1):
                 raise InputError(f"cfl must be above 0 and at most 1 (the bound up to which steps are positive), not {cfl!r}")
             self._conditions = conditions(boundary, list(mesh.boundary))
-            self._flow = _flow(mesh, velocity, stream, face_flux)
+            self._flow = flow(mesh, velocity, stream, face_flux)
             self._scheme = _scheme(mesh, self.flux)
             self.cfl = self._scheme.cfl if cfl is None else cfl
         self._walls = np.arange(mesh.n_faces) >= mesh.n_inner
@@ -74,27 +78,37 @@ class ContinuityEquation:
 
         Returns a `Result` whose ledger has, per time: mass, inflow and outflow (since the start), mass_error
         (mass - inflow + outflow - initial mass, relative), minimum, maximum, steps.
+
+        Raises `InputError`, and `ConvergenceError` where the velocity grows until steps are too short to reach the next time;
+        its `result` has the recorded times, and the last one that was reached.
         """
         t = check_times(self.mesh.ranks, t)
         self._check(rho0, tau)
-        recorder = Recorder(self.mesh, t, checkpoint, lambda: self._described(rho0, t, tau), write=write,
-                            progress=progress)
         self._scheme.start(rho0)
         state = _State(self.mesh, np.array(rho0, float), t[0])
-        if recorder.saved is not None:
-            state.go_on(*recorder.saved)
-        with recorder:
+        with Recorder(self.mesh, t, checkpoint, lambda: self._described(rho0, t, tau), write=write,
+                      progress=progress) as recorder:
+            if recorder.saved is not None:
+                state.go_on(*recorder.saved)
             if not recorder.records:
                 self._take(recorder, state, t[0])
-            for begin, end in recorder.intervals():
-                for now, step in self._steps(begin, end, tau, state.done, max(state.now, begin)):
-                    state.add(*self._advance(state.rho, now, step, state.steps), now + step)
-                    recorder.after_step(state.now, state.kept)
-                state.done = 0
-                self._take(recorder, state, end)
+            try:
+                for begin, end in recorder.intervals():
+                    for now, step in self._steps(begin, end, tau, state.done, max(state.now, begin)):
+                        state.add(*self._advance(state.rho, now, step, state.steps), now + step)
+                        recorder.after_step(state.now, state.kept)
+                    state.done = 0
+                    self._take(recorder, state, end)
+            except ConvergenceError as error:
+                recorder.stop_at(state.now, self._record(state), density=state.rho)
+                error.result = self._result(recorder)
+                raise
             recorder.at_end(state.kept)
-        kept = recorder.kept_t
-        return Result(self.mesh, kept, recorder.series("density"), ledger_of(recorder.records), self._velocity_of_cells(kept))
+        return self._result(recorder)
+
+    def _result(self, recorder):
+        t = recorder.kept_t
+        return Result(self.mesh, t, recorder.series("density"), ledger_of(recorder.records), self._velocity_of_cells(t))
 
     def _take(self, recorder, state, t):
         recorder.record(self._record(state), density=state.rho, velocity=lambda: self._velocity_of_cells([t])[0])
@@ -160,19 +174,26 @@ class ContinuityEquation:
     # ---- steps -------------------------------------------------------------------------------------------------------
 
     def _steps(self, begin, end, tau, done=0, now=None):
-        """(time, step) from begin to end: as few equal steps as the bound and *tau* allow; but those *done*, up to *now*."""
+        """(time, step) from begin to end: as few equal steps as the bound and *tau* allow; but those *done*, up to *now*.
+
+        Raises `ConvergenceError` where the velocity has grown so far that the end is out of reach.
+        """
         now = begin if self._flow.steady or now is None else now
+        too_short = min(TOO_SHORT * (end - begin), SHRUNK * self._bound(begin))
         while now < end:
-            count = max(1, math.ceil((end - now) / min(self._bound(now), math.inf if tau is None else tau) * (1 - 1e-12)))
+            bound = self._bound(now)
+            count = max(1, math.ceil((end - now) / min(bound, math.inf if tau is None else tau) * (1 - 1e-12)))
             step = (end - now) / count
             if self._flow.steady:
                 for i in range(done, count):
                     yield now + i * step, step
                 return
             step = self._reduced(now, step)
-            if now + step == now:
-                raise InputError(f"the velocity allows only steps of {step:.2g} at t = {now}: the largest rate at which a cell "
-                                 f"is emptied is {self.cfl / step:.2g}; does it blow up there?")
+            if now + step == now or bound < too_short:
+                raise ConvergenceError(f"the velocity allows only steps of {step:.2g} at t = {now}, {(end - now) / step:.0e} "
+                                       f"of them to t = {end:.6g}: the largest rate at which a cell is emptied has grown to "
+                                       f"{self.cfl / step:.2g}. If the velocity blows up there, end before; if it is a pulse, "
+                                       "name its beginning and its end in t")
             yield now, step
             now = end if count == 1 and step == end - now else now + step
 
@@ -248,117 +269,6 @@ class _State:
         """Be what was kept."""
         self.rho, self.before = cells["rho"], np.array(values["left"])
         self.now, self.steps, self.done = values["now"], values["steps"], values["done"]
-
-
-# ---- velocities as face fluxes -----------------------------------------------------------------------------------------
-
-
-class _Given:
-    """A velocity function, integrated over the faces."""
-
-    def __init__(self, mesh, velocity):
-        self.mesh = mesh
-        self.f = function(velocity, "velocity", (mesh.dim,))
-        self.steady = not self.f.depends_on_time
-
-    def flux(self, t):
-        return self.mesh.area * np.einsum("if,if->f", self._mean(t), self.mesh.normal)
-
-    def velocity(self, t, U):
-        return self._mean(t)
-
-    def cell_velocity(self, t):
-        """Means (dim, n_cells)."""
-        return self.mesh.average(lambda x: self.f(x, t))
-
-    def _mean(self, t):
-        return self.mesh.face_average(lambda x: self.f(x, t))
-
-
-class _Stream:
-    """A stream function: U = psi(b) - psi(a) along the face from a to b; in 3D the circulation of A around the face."""
-
-    def __init__(self, mesh, stream):
-        if mesh.dim == 1:
-            raise InputError("stream= needs a mesh in 2D or 3D; in 1D a divergence-free velocity is constant")
-        self.mesh = mesh
-        self.f = function(stream, "stream", () if mesh.dim == 2 else (3,))
-        self.steady = not self.f.depends_on_time
-
-    def flux(self, t):
-        mesh = self.mesh
-        if mesh.dim == 2:
-            psi = self.f(mesh.points, t)
-            return psi[mesh.vertices[1]] - psi[mesh.vertices[0]]
-        return mesh.circulation(lambda x: self.f(x, t))
-
-    def velocity(self, t, U):
-        return _face_velocity(self.mesh, U)
-
-    def cell_velocity(self, t):
-        """Means (dim, n_cells): the integral of curl A over a cell is that of n x A over its faces."""
-        mesh, n = self.mesh, self.mesh.normal
-        A = mesh.face_average(lambda x: self.f(x, t))
-        turned = np.stack([n[1] * A, -n[0] * A]) if mesh.dim == 2 else np.cross(n, A, axis=0)
-        return np.stack([mesh.divergence(mesh.area * component) for component in turned])
-
-
-class _Fluxes:
-    """Face fluxes as they are."""
-
-    steady = True
-
-    def __init__(self, mesh, U):
-        self.mesh, self.U = mesh, np.array(U, float)
-        if self.U.shape != (mesh.n_faces,):
-            raise InputError(f"face_flux has shape {self.U.shape}; it needs one number for each of this rank's faces: "
-                             f"({mesh.n_faces},)")
-        bad = np.flatnonzero(~np.isfinite(self.U))
-        if len(bad):
-            raise InputError(f"face_flux is {self.U[bad[0]]} at face {bad[0]}: it must be finite")
-
-    def flux(self, t):
-        return self.U
-
-    def velocity(self, t, U):
-        return _face_velocity(self.mesh, U)
-
-    def cell_velocity(self, t):
-        """Means (dim, n_cells)."""
-        return cell_velocity(self.mesh, self.U)
-
-
-def _face_velocity(mesh, U):
-    """Velocities (dim, n_faces): the mean of the two cells, with the normal part that the flux has."""
-    velocity = np.empty((mesh.dim, mesh.n_faces))
-    _mean_with_flux(U, mesh.with_ghosts(cell_velocity(mesh, U)), mesh.n_inner, mesh.left, mesh.right, mesh.area, mesh.normal,
-                    velocity)
-    return velocity
-
-
-@numba.njit(cache=True, error_model="numpy")
-def _mean_with_flux(U, cells, n_inner, left, right, area, normal, velocity):
-    dim = len(cells)
-    for f in range(len(U)):
-        lacking = U[f] / area[f]
-        for axis in range(dim):
-            mean = cells[axis, left[f]]
-            if f < n_inner:
-                mean = (mean + cells[axis, right[f]]) / 2
-            velocity[axis, f] = mean
-            lacking -= mean * normal[axis, f]
-        for axis in range(dim):
-            velocity[axis, f] += lacking * normal[axis, f]
-
-
-def _flow(mesh, velocity, stream, face_flux):
-    given = [name for name, value in (("velocity", velocity), ("stream", stream), ("face_flux", face_flux))
-             if value is not None]
-    if len(given) != 1:
-        raise InputError(f"give exactly one of velocity, stream and face_flux, not {' and '.join(given) or 'none of them'}")
-    if velocity is not None:
-        return _Given(mesh, velocity)
-    return _Stream(mesh, stream) if stream is not None else _Fluxes(mesh, face_flux)
 
 
 # ---- schemes: rate (the largest 1/tau that keeps positivity), start, prepare and step ----------------------------------

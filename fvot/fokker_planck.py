@@ -98,14 +98,13 @@ class FokkerPlanck:
         mesh, t = self.mesh, check_times(self.mesh.ranks, t)
         mesh.check_density(rho0, "rho0")
         check_step(mesh.ranks, tau)
-        recorder = Recorder(mesh, t, checkpoint, lambda: self._described(rho0, t, tau), write=write, progress=progress)
         state = _State(np.array(rho0, float), mesh.integrate(np.asarray(rho0, float)), (t[-1] - t[0]) / 100)
         self._stepper.restart()
-        if recorder.saved is not None:
-            cells, values = recorder.saved
-            state, self._stepper.counts = _State.of(cells["rho"], values["state"], mesh.ranks.is_root), values["counts"]
         advance = self._in_equal_steps if tau is not None else self._in_adaptive_steps
-        with recorder:
+        with Recorder(mesh, t, checkpoint, lambda: self._described(rho0, t, tau), write=write, progress=progress) as recorder:
+            if recorder.saved is not None:
+                cells, values = recorder.saved
+                state, self._stepper.counts = _State.of(cells["rho"], values["state"], mesh.ranks.is_root), values["counts"]
             if not recorder.records:
                 recorder.record(self._record(state, t[0]), density=state.rho)
             for begin, end in recorder.intervals():

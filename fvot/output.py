@@ -19,7 +19,7 @@ class Output:
     fields : some of "density", "velocity" and "pressure"; None: all that there are
     single : numbers in single precision, half the place
     keep : whether the result has the densities at all recorded times, too; False: of the first and the last one alone, so
-        that long series need not fit in memory
+        that long series need not fit in memory. A run that has gone on so goes on so from its checkpoint
     """
 
     path: str | Path
@@ -51,6 +51,10 @@ class Writer:
     def close(self):
         """Nothing more will come."""
         self.series.close()
+
+    def give_up(self):
+        """The run has failed: let go of the file, which is whole up to the last time. On this rank alone."""
+        self.series.give_up()
 
 
 def write_all(output, mesh, t, fields):

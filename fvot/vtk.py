@@ -14,6 +14,7 @@ import numpy as np
 
 from .errors import InputError
 
+ENTRY = re.compile(r'timestep="(.*?)" part="0" file="(.*?)"')
 TYPES = {"f8": "Float64", "f4": "Float32", "i8": "Int64", "i4": "Int32", "u1": "UInt8"}
 
 
@@ -53,6 +54,9 @@ class Series:
     def close(self):
         """Nothing more will come."""
 
+    def give_up(self):
+        """Nothing to let go of: each time has its own files."""
+
     def _begin(self, done):
         """Clear away what is there; the entries that stay."""
         kept = self._entries(done) if done else []
@@ -70,13 +74,18 @@ class Series:
     def _entries(self, done):
         """(time, file) of the first times in the .pvd that is there."""
         try:
-            found = re.findall(r'timestep="(.*?)" part="0" file="(.*?)"', self.path.read_text(encoding="utf-8"))
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise lost(f"there is no series {self.path}", done) from None
         except (OSError, ValueError):
-            found = []
+            raise lost(f"the series {self.path} cannot be read", done) from None
+        found = [(float(time), html.unescape(file)) for time, file in ENTRY.findall(text)]
+        there = [(self.path.parent / file).exists() for _, file in found[:done]]
+        if not all(there):
+            raise lost(f"the series {self.path} has lost the file {found[there.index(False)][1]}", done)
         if len(found) < done:
-            raise InputError(f"the series {self.path} is not the one that this run has begun, of at least {done} times: put it "
-                             "back, or start the run anew without its checkpoint")
-        return [(float(time), html.unescape(file)) for time, file in found[:done]]
+            raise lost(f"the series {self.path} has {len(found)} times", done)
+        return found[:done]
 
     def _finish(self, stem, rows):
         """All pieces of a time are there: name them in its .pvtu, and that in the .pvd."""
@@ -84,6 +93,13 @@ class Series:
             pieces = [f"{stem}_{rank}.vtu" for rank in range(self.mesh.ranks.size)]
             (self.folder / f"{stem}.pvtu").write_text(_pvtu(pieces, rows), encoding="utf-8")
             _replace(self.path, _pvd(self.entries))
+
+
+def lost(what, done):
+    """The `InputError` of a series that should have *done* times of a run, and has not."""
+    return InputError(f"{what}, but the run in the checkpoint has come past {done} times that belong there: put the series "
+                      "back as it was, or go on without write= and call result.write at the end, which has all times (after "
+                      "keep=False the first and the last)")
 
 
 @contextmanager

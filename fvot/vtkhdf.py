@@ -9,11 +9,12 @@ import numpy as np
 
 from .errors import InputError
 from .mesh.refine import gathered
-from .vtk import field_row, path_of, three, writing
+from .vtk import field_row, lost, path_of, three, writing
 
 ROOM = 1.5               # times as much place as a time takes must be left on the disk: HDF5 does not survive a full one
 HEADROOM = 1 << 20       # bytes
 CHUNK = 65_536           # numbers that are compressed together
+STATIC = "cell", "rank"  # fields that stand in the file once: numbers in the mesh's file, and ranks at the beginning
 
 
 class HdfSeries:
@@ -26,6 +27,7 @@ class HdfSeries:
         self.path, self.mesh = path_of(mesh.ranks, path, ".vtkhdf"), mesh
         numbers = mesh.ranks.gather_to_root(mesh.cell_id[:mesh.n_cells])
         self.order = np.concatenate(numbers) if mesh.ranks.is_root else None
+        self.counts = [len(own) for own in numbers] if mesh.ranks.is_root else None
         whole = _whole(mesh, self.order)
         mesh.ranks.on_root(self._begin, whole, done)
 
@@ -48,7 +50,7 @@ class HdfSeries:
             for name, values in (("Points", three(points)), ("Connectivity", corners.astype("i8")),
                                  ("Offsets", start.astype("i8")), ("Types", kind.astype("u1"))):
                 root.create_dataset(name, data=values, compression="gzip", compression_opts=1, shuffle=True)
-            root.create_group("CellData")
+            data = root.create_group("CellData")
             steps = root.create_group("Steps")
             steps.attrs["NSteps"] = 0
             _growing(steps, "Values", (), "f8")
@@ -56,24 +58,44 @@ class HdfSeries:
                 _growing(steps, name, (), "i8")
             for name in ("CellOffsets", "ConnectivityIdOffsets"):
                 _growing(steps, name, (1,), "i8")
-            steps.create_group("CellDataOffsets")
+            offsets = steps.create_group("CellDataOffsets")
+            ranks = np.empty(len(kind), "i4")
+            ranks[self.order] = np.repeat(np.arange(len(self.counts)), self.counts)
+            for name, values in zip(STATIC, (np.arange(len(kind)), ranks)):
+                data.create_dataset(name, data=values, compression="gzip", compression_opts=1, shuffle=True)
+                _growing(offsets, name, (), "i8")
             self.file.flush()
 
     def _go_on(self, h5py, done):
         """Take up a file that is there."""
+        if not self.path.exists():
+            raise lost(f"there is no series {self.path}", done)
         try:
             self.file = h5py.File(self.path, "r+")
-            root = self.file["VTKHDF"]
-            steps, n = root["Steps"], int(root["NumberOfCells"][0])
-            if n != len(self.order) or int(steps.attrs["NSteps"]) < done:
-                raise KeyError
-        except (OSError, KeyError):
-            raise InputError(f"the series {self.path} is not the one that this run has begun, of at least {done} times: put it "
-                             "back, or start the run anew without its checkpoint") from None
+        except OSError:
+            raise lost(f"the series {self.path} is cut off, or cannot be read", done) from None
+        try:
+            self._take_up(h5py, self.file["VTKHDF"], done)
+        except KeyError:
+            self.file.close()
+            raise lost(f"the file {self.path} is no series of fvot", done) from None
+        except InputError:
+            self.file.close()
+            raise
+
+    def _take_up(self, h5py, root, done):
+        """Keep the first times, and remove those after them."""
+        steps, n = root["Steps"], int(root["NumberOfCells"][0])
+        fields = [dataset for name, dataset in root["CellData"].items() if name not in STATIC]
+        times = min([int(steps.attrs["NSteps"]), *(len(dataset) // n for dataset in fields)])
+        if n != len(self.order):
+            raise lost(f"the series {self.path} is of a mesh of {n} cells, not {len(self.order)}", done)
+        if times < done:
+            raise lost(f"the series {self.path} has {times} times", done)
         steps.attrs["NSteps"] = done
         for dataset in [*(d for d in steps.values() if isinstance(d, h5py.Dataset)), *steps["CellDataOffsets"].values()]:
             dataset.resize(done, axis=0)
-        for dataset in root["CellData"].values():
+        for dataset in fields:
             dataset.resize(done * n, axis=0)
         self.file.flush()
 
@@ -99,6 +121,8 @@ class HdfSeries:
                 whole[self.order] = array
                 _append(steps["CellDataOffsets"][name], len(data))
                 _append(data, whole)
+            for name in STATIC:
+                _append(steps["CellDataOffsets"][name], 0)
             for name, value in (("Values", time), ("PartOffsets", 0), ("NumberOfParts", 1), ("PointOffsets", 0),
                                 ("CellOffsets", 0), ("ConnectivityIdOffsets", 0)):
                 _append(steps[name], value)
@@ -114,6 +138,11 @@ class HdfSeries:
     def close(self):
         """Nothing more will come. Collective."""
         self.mesh.ranks.on_root(lambda: self.file.close())
+
+    def give_up(self):
+        """Let go of the file. On this rank alone."""
+        if self.mesh.ranks.is_root:
+            self.file.close()
 
 
 def _whole(mesh, order):

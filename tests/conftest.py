@@ -87,6 +87,20 @@ def ranks():
 
 
 @pytest.fixture
+def one_rank_here():
+    """For tests that start programs."""
+    if SIZE > 1:
+        pytest.skip("this is one of several ranks already")
+
+
+@pytest.fixture
+def mpirun_here(one_rank_here):
+    """For tests that start programs on several ranks."""
+    if shutil.which("mpirun") is None:
+        pytest.skip("no mpirun on PATH")
+
+
+@pytest.fixture
 def shared_folder(ranks):
     """An empty folder, the same on all ranks."""
     folder = Path(ranks.share(tempfile.mkdtemp(prefix="fvot-") if ranks.is_root else None))

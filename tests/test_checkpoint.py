@@ -1,4 +1,5 @@
 """Runs that are interrupted and go on from their checkpoint; files that do not fit, or are damaged. See `test_killed.py`."""
+import errno
 import shutil
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fvot
-from fvot import Checkpoint, InputError, Mesh, checkpoint
+from fvot import Checkpoint, InputError, Mesh, checkpoint, parallel
 
 pytestmark = pytest.mark.ranks
 
@@ -163,6 +164,69 @@ def test_a_checkpoint_of_another_solver(kept):
     mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
     with pytest.raises(InputError, match="another problem"):
         fvot.JKO(mesh, fvot.Entropy(0.1)).solve(mesh.density(lambda x: x[0] < 0.4), 0.1, checkpoint=Checkpoint(kept), tau=0.05)
+
+
+def test_other_times_are_named_where_the_velocity_depends_on_them(shared_folder):
+    mesh, kept = Mesh.rectangle((0, 0), (1, 1), (8, 8)), Checkpoint(shared_folder / "run.h5")
+    equation = fvot.ContinuityEquation(mesh, stream=lambda x, t: (1 + t) * np.sin(np.pi * x).prod(axis=0))
+    diffusion = fvot.FokkerPlanck(mesh, diffusion=lambda x, t: 1 + t + x[0])
+    for solver in equation, diffusion:
+        solver.solve(np.ones(mesh.n_cells), [0, 0.1, 0.2], tau=0.1, checkpoint=kept)
+        for t in [0, 0.15, 0.2], [0.1, 0.2], [0, 0.1]:
+            with pytest.raises(InputError, match="has been at times .* t must begin so"):
+                solver.solve(np.ones(mesh.n_cells), t, tau=0.1, checkpoint=kept)
+        with pytest.raises(InputError, match="another mesh|solver is|another problem: rho0"):
+            solver.solve(2 * np.ones(mesh.n_cells), [0, 0.1, 0.2], tau=0.1, checkpoint=kept)
+        with pytest.raises(InputError, match="solver is"):
+            fvot.JKO(mesh, fvot.Entropy()).solve(np.ones(mesh.n_cells), 0.3, checkpoint=kept)
+        mesh.ranks.on_root(kept.path.unlink)
+
+
+# ---- two runs ----------------------------------------------------------------------------------------------------------
+
+
+def test_one_run_for_a_file(kept, ranks):
+    """The second one is refused before it touches anything; the file is free again when the first one has ended, or failed."""
+    before, mesh = ranks.share(kept.read_bytes()), Mesh.rectangle((0, 0), (1, 1), (8, 8))
+    equation = fvot.FokkerPlanck(mesh, diffusion=0.1)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), checkpoint.Keeper(Checkpoint(kept), mesh, lambda: equation._described(
+                mesh.density(lambda x: x[0] < 0.4), np.array([0, 0.1]), 0.05)):
+            with pytest.raises(InputError, match="another run .process .* on .* wait for its end"):
+                solve(kept)
+            raise ZeroDivisionError
+    assert kept.read_bytes() == before
+    solve(kept)
+    assert not kept.with_name("run.h5.lock").exists()
+
+
+def test_where_there_are_no_locks(kept, ranks, monkeypatch):
+    def refused(*arguments):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+    monkeypatch.setattr("fcntl.flock", refused)
+    assert len(solve(kept, t=(0, 0.1, 0.2)).t) == 3
+    assert not kept.with_name("run.h5.lock").exists()
+
+
+# ---- what one costs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block, gathers", [(1 << 20, 2), (1, 8), (64 * 3, 4)])
+def test_recorded_times_are_gathered_in_blocks(block, gathers, shared_folder, monkeypatch):
+    """Of a small mesh all at once, of a large one a row at a time, to the same file."""
+    gather, counted, path, t = parallel.Ranks.gather_to_root, [], shared_folder / "run.h5", np.linspace(0, 0.3, 7)
+
+    def counting(self, array):
+        counted.append(np.ndim(array))
+        return gather(self, array)
+    monkeypatch.setattr(checkpoint, "BLOCK", block)
+    whole = solve(path, t=t)
+    with monkeypatch.context() as patch:
+        patch.setattr(parallel.Ranks, "gather_to_root", counting)
+        again = solve(path, t=t)            # has nothing to do, but writes what it has
+    assert len(counted) == gathers + 1      # rho; densities at seven times; and the numbers of the cells
+    assert_array_equal(again.rho, whole.rho)
+    assert_array_equal(solve(path, t=t).rho, whole.rho)
 
 
 def damaged(kept, ranks, change):

@@ -5,20 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from mpi4py import MPI
 
 import fvot
+
+pytestmark = pytest.mark.usefixtures("one_rank_here")
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 BLOCKS = {f"{page.stem}-{i}": text for page in sorted(DOCS.glob("*.md"))
           for i, text in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))}
-
-
-@pytest.fixture(autouse=True)
-def one_rank_here():
-    if MPI.COMM_WORLD.size > 1:
-        pytest.skip("this is one of several ranks already")
 
 
 def test_the_pages_are_built_without_a_warning(tmp_path):

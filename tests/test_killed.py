@@ -3,7 +3,6 @@ import io
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import time
@@ -12,22 +11,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from mpi4py import MPI
 from numpy.testing import assert_allclose
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("mpirun_here")]
 
 TESTS = Path(__file__).parent
 LIMIT = 120         # seconds for a run
 SAME = {"continuity": 1e-14, "fokker_planck": 1e-8, "jko": 1e-8, "transport": 4e-3}
-
-
-@pytest.fixture(autouse=True)
-def one_rank_here():
-    if MPI.COMM_WORLD.size > 1:
-        pytest.skip("this is one of several ranks already")
-    if shutil.which("mpirun") is None:
-        pytest.skip("no mpirun on PATH")
 
 
 def start(folder, n_ranks=2, **options):
@@ -147,6 +137,24 @@ def test_another_number_of_ranks_and_a_longer_time(tmp_path, uninterrupted):
     status, output = ended(start(tmp_path, n_ranks=1))
     assert status == 0, output
     assert_allclose(np.load(tmp_path / "rho.npy"), uninterrupted("continuity"), rtol=0, atol=1e-12)
+
+
+def test_a_second_run(tmp_path, uninterrupted):
+    """It is refused while the first one is there, here halted; killed, the first one leaves no lock that holds."""
+    process = start(tmp_path, every=0.0)
+    victims = pids(tmp_path)
+    while steps(tmp_path) == 0 and process.poll() is None:
+        time.sleep(0.01)
+    for pid in victims:
+        os.kill(pid, signal.SIGSTOP)
+    status, output = ended(start(tmp_path))
+    assert status != 0 and f"another run (process {victims[0]} on" in output, output
+    status, _ = kill(process, victims)
+    assert status != 0 and (tmp_path / "run.h5.lock").exists()
+    status, output = ended(start(tmp_path))
+    assert status == 0, output
+    assert sorted(path.name for path in tmp_path.glob("run*")) == ["run.h5", "run.h5.before"]
+    assert_allclose(np.load(tmp_path / "rho.npy"), uninterrupted("continuity"), rtol=0, atol=1e-14)
 
 
 def test_stopped_by_a_scheduler(tmp_path, uninterrupted):

@@ -69,7 +69,8 @@ def test_written_on_the_way(kind, suffix, ranks, shared_folder):
     mesh, path = MESHES[kind](), shared_folder / f"x{suffix}"
     rho0 = mesh.density(lambda x: 1 + np.sin(x).sum(axis=0)**2)
     result = flow(mesh).solve(rho0, T, write=path)
-    whole = [mesh.gather(u) for u in (result.rho, result.velocity, mesh.volume)]
+    own = np.full(mesh.n_cells, ranks.rank)
+    whole = [mesh.gather(u) for u in (result.rho, result.velocity, mesh.volume, own)]
     if ranks.is_root:
         found = read(path)
         assert_allclose(found["t"], T)
@@ -77,6 +78,8 @@ def test_written_on_the_way(kind, suffix, ranks, shared_folder):
         assert_array_equal(found["velocity"][:, :, :mesh.dim], whole[1].transpose(0, 2, 1))
         if suffix == ".vtkhdf":
             assert_allclose(found["volume"], whole[2], rtol=1e-6)
+            assert_array_equal(found["cell"], np.broadcast_to(np.arange(mesh.n_cells_global), found["cell"].shape))
+            assert_array_equal(found["rank"], np.broadcast_to(whole[3], found["rank"].shape))
 
 
 @pytest.mark.parametrize("suffix", [".pvd", ".vtkhdf"])
@@ -145,10 +148,55 @@ def test_a_series_goes_on_with_its_run(suffix, keep, ranks, shared_folder, monke
         found = read(path)
         assert_allclose(found["t"], T[[0, 2, 4, 5]])
         assert_allclose(found["density"], expected, atol=1e-15)
-        path.unlink()
-    ranks.wait()
-    with pytest.raises(InputError, match="not the one that this run has begun"):
-        flow(mesh).solve(rho0, T, checkpoint=kept, write=output)
+        if suffix == ".vtkhdf":
+            assert_array_equal(found["cell"], np.broadcast_to(np.arange(mesh.n_cells_global), found["cell"].shape))
+
+
+def cut_off(path, shorter):
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+
+
+def without_a_piece(path, shorter):
+    (path.with_suffix("") / "x_0001.pvtu" if path.suffix == ".pvd" else path).unlink()
+
+
+LOST = {      # what has become of the series, beside one that has fewer times; words of the message
+    "missing": (lambda path, shorter: path.unlink(), "there is no series"),
+    "shorter": (lambda path, shorter: path.write_bytes(shorter.read_bytes()), "has 2 times, but .* has come past 6"),
+    "another file": (lambda path, shorter: path.write_bytes(b"no series"), "has 0 times|cannot be read"),
+    "cut off": (cut_off, "has . times|is cut off"),
+    "a piece missing": (without_a_piece, "no series|lost the file x/x_0001"),
+}
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("suffix", [".pvd", ".vtkhdf"])
+@pytest.mark.parametrize("what", LOST)
+def test_a_series_is_lost(what, suffix, keep, ranks, shared_folder):
+    """The message says what is wrong with it, and a remedy, which helps."""
+    mesh, path, shorter = Mesh.interval(0, 1, 8), shared_folder / f"x{suffix}", shared_folder / f"y{suffix}"
+    kept, rho0, longer = Checkpoint(shared_folder / "run.h5"), mesh.density(lambda x: x[0]), [*T, 1.5]
+    flow(mesh).solve(rho0, T[:2], write=shorter)
+    whole = flow(mesh).solve(rho0, longer)
+    flow(mesh).solve(rho0, T, checkpoint=kept, write=Output(path, keep=keep))
+    change, words = LOST[what]
+    ranks.on_root(change, path, shorter)
+    with pytest.raises(InputError, match=f"({words}).* go on without write= and call result.write"):
+        flow(mesh).solve(rho0, longer, checkpoint=kept, write=Output(path, keep=keep))
+    result = flow(mesh).solve(rho0, longer, checkpoint=kept)
+    result.write(path)
+    places = slice(None) if keep else [0, -1]
+    assert_array_equal(result.t, whole.t[places])
+    assert_allclose(result.rho, whole.rho[places], atol=1e-15)
+
+
+def test_whether_densities_are_kept_may_change_on_the_way(ranks, shared_folder):
+    mesh, path, kept = Mesh.interval(0, 1, 8), shared_folder / "x.pvd", Checkpoint(shared_folder / "run.h5")
+    rho0 = mesh.density(lambda x: x[0])
+    for keep, t, count in (True, T[:4], 4), (False, T[:5], 2), (True, T, 2):
+        result = flow(mesh).solve(rho0, t, checkpoint=kept, write=Output(path, keep=keep))
+        assert len(result.t) == len(result.rho) == len(result.velocity) == count
+        assert_array_equal(result.t[[0, -1]], t[[0, -1]])
 
 
 def test_other_solvers(ranks, shared_folder):

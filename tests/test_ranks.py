@@ -1,14 +1,12 @@
 """The files marked `ranks` once more, on 2, 3 and 4 ranks: one launch of MPI for each number."""
 import os
-import shutil
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
-from mpi4py import MPI
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("mpirun_here")]
 
 TESTS = Path(__file__).parent
 MARKED = sorted(path for path in TESTS.glob("test_*.py") if "\npytestmark = pytest.mark.ranks\n" in path.read_text())
@@ -34,14 +32,6 @@ def start(n_ranks, *arguments, limit):
         process.wait(10)
         raise
     return process.returncode, output
-
-
-@pytest.fixture(autouse=True)
-def one_rank_here():
-    if MPI.COMM_WORLD.size > 1:
-        pytest.skip("this is one of several ranks already")
-    if shutil.which("mpirun") is None:
-        pytest.skip("no mpirun on PATH")
 
 
 @pytest.mark.parametrize("n_ranks, files", [

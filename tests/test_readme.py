@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from mpi4py import MPI
+
+pytestmark = pytest.mark.usefixtures("one_rank_here")
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
@@ -20,12 +21,6 @@ mpirun() {{ {ROOT}/scripts/mpirun "$@"; }}
 srun() {{ {ROOT}/scripts/mpirun -n 2 "$@"; }}
 source() {{ :; }}
 """
-
-
-@pytest.fixture(autouse=True)
-def one_rank_here():
-    if MPI.COMM_WORLD.size > 1:
-        pytest.skip("this is one of several ranks already")
 
 
 def run(script, folder):

@@ -49,6 +49,12 @@ def iterated(problem, rho0, rho1, terminal, start, sigma, n_iterations, dtype, p
     if terminal is not None:
         source[:, 1], metric = 0, terminal.metric(problem.average(rho1), theta)
         end = EndState(terminal, problem.average(rho1), metric, state.sigma, r)
+    phi = start.phi
+
+    def found():
+        return phi.astype(float), r * state.sigma[:, None] * state.l, None if end is None else end.rho1
+    if start.done >= n_iterations:          # a run that was at its end, asked again
+        return found()
     cosines = sigma is None and has_cosines(mesh)
     make = CosinePoisson if cosines else partial(MultigridPoisson, steps=penalty.steps(mesh, rho0, rho1, start.square))
     rough = int(ROUGH * n_iterations) if cosines and terminal is None and not start.done and penalty.far(
@@ -59,10 +65,6 @@ def iterated(problem, rho0, rho1, terminal, start, sigma, n_iterations, dtype, p
     rhs, grow = state.right_hand_side(), RAMP**(1 / max(n_iterations - 1, 1))
     if end is not None:
         rhs[:, -1] += end.right_hand_side()
-    phi = start.phi
-
-    def found():
-        return phi.astype(float), r * state.sigma[:, None] * state.l, None if end is None else end.rho1
     for k in range(start.done, n_iterations):
         if k == rough > 0:          # what comes now forgets the round-off so far; several ranks would not agree to 1e-8
             state.to(dtype)

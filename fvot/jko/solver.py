@@ -99,11 +99,10 @@ class JKO:
         self._check_density(rho0, "rho0")
         check_step(mesh.ranks, tau)
         mesh.ranks.check(self.inner is None or tau is not None, "with inner= give the length of steps, tau")
-        recorder = Recorder(mesh, t, checkpoint, lambda: self._described(rho0, tau), write=write, progress=progress)
         run = _Run(self, np.array(rho0, float), t)
-        if recorder.saved is not None:
-            run.go_on(*recorder.saved)
-        with recorder:
+        with Recorder(mesh, t, checkpoint, lambda: self._described(rho0, tau), write=write, progress=progress) as recorder:
+            if recorder.saved is not None:
+                run.go_on(*recorder.saved)
             if not recorder.records:
                 recorder.record(run.record(tau), **run.fields())
             for begin, end in recorder.intervals():
