@@ -1,4 +1,6 @@
 """Static transport between points, against closed forms, and plans that must hold."""
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -35,6 +37,46 @@ def test_uniform_densities(p):
     assert found == pytest.approx((1 / (p + 1))**(1 / p), rel=1e-14)
     points = static.wasserstein_1d(edges[0], np.full(3, 0.5), [0.0], [1.0], p)
     assert points == pytest.approx((1 / (p + 1))**(1 / p), rel=1e-14)
+
+
+@pytest.mark.parametrize("m", [1e-14, 1e-20, 1e-30, 1e-200])
+@pytest.mark.parametrize("side", [-1, 1])
+def test_small_masses_far_away(m, side):
+    """At 1e15 / m^(1/2), on either side of all others, which stay: W2 = 1e15; and where both measures have one."""
+    x, far = np.array([0.0, 1.0, 2.0]), side * 1e15 / m**0.5
+    a = np.array([0.1, 0.2, 0.7])
+    one = static.wasserstein_1d(np.append(x, far), np.append(a, m), np.append(x, 0), np.append(a, m))
+    assert one == pytest.approx(1e15, rel=1e-12)
+    assert static.wasserstein_1d(np.append(x, far), np.append(a, m), x, a) == pytest.approx(1e15, rel=1e-12)
+    both = static.wasserstein_1d(np.append(x, far), np.append(a, m), np.append(x, 3 * far), np.append(a, m))
+    assert both == pytest.approx(2e15, rel=1e-12)
+
+
+def test_small_masses_between_others():
+    """By exact arithmetic: masses that span 25 decades, in any order, and as densities."""
+    random = np.random.default_rng(4)
+    x, y = (random.normal(size=40) * 10.0**random.integers(-3, 12, 40) for _ in range(2))
+    a = 10.0**random.uniform(-25, 0, 40)
+    b = a[random.permutation(40)]
+    assert static.wasserstein_1d(x, a, y, b) == pytest.approx(exact_w2(x, a, y, b), rel=1e-12)
+    assert static.wasserstein_1d([0, 5, 10], [1, 1e-20, 1], [0, 4, 10], [1, 1e-20, 1], 1) == pytest.approx(1e-20, rel=1e-12)
+    edges = np.array([0, 1, 2, 3, 1e15, 1e15 + 4])
+    moved = edges + [0, 0, 0, 0, 1e14, 1e14]
+    found = static.wasserstein_1d(edges, [1, 2, 1, 0, 1e-21], moved, [1, 2, 1, 0, 1e-21], 1)
+    assert found == pytest.approx(4e-21 * 1e14, rel=1e-12)
+
+
+def exact_w2(x, a, y, b):
+    """The monotone plan, from the left, in fractions."""
+    (x, a), (y, b) = ([[Fraction(v) for v in np.array(values)[np.argsort(points)]] for values in (points, masses)]
+                      for points, masses in ((x, a), (y, b)))
+    i = j = total = 0
+    while i < len(x) and j < len(y):
+        moved = min(a[i], b[j])
+        total += moved * (x[i] - y[j])**2
+        a[i], b[j] = a[i] - moved, b[j] - moved
+        i, j = i + (a[i] == 0), j + (b[j] == 0)
+    return float(total)**0.5
 
 
 def test_monotone_maps():

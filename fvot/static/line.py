@@ -1,5 +1,6 @@
 """Transport on a line: quantiles, and the increasing map between them."""
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -20,12 +21,11 @@ def wasserstein_1d(x, a, y, b, p=2):
     """
     check_power(p)
     first, second = _quantiles(x, a, "x, a"), _quantiles(y, b, "y, b")
-    mass = same_mass(first.mass, second.mass)
-    s = np.union1d(first.s, second.s)
-    (f0, f1), (g0, g1) = (q.ends(s) for q in (first, second))
-    d0, d1 = f0 - g0, f1 - g1
+    second = replace(second, masses=second.masses * (same_mass(first.mass, second.mass) / second.mass))
+    parts = _first_half(first, second), _first_half(first.mirrored(), second.mirrored())
+    mass, d0, d1 = np.concatenate(parts, axis=1)
     size = max(np.abs(d0).max(), np.abs(d1).max())
-    return float(size * (mass * np.diff(s) @ _mean_power(d0 / size, d1 / size, p))**(1 / p)) if size > 0 else 0.0
+    return float(size * (mass @ _mean_power(d0 / size, d1 / size, p))**(1 / p)) if size > 0 else 0.0
 
 
 def monotone_map(x, a, y, b, at=None):
@@ -55,20 +55,37 @@ def monotone_map(x, a, y, b, at=None):
 
 @dataclass(frozen=True)
 class _Quantile:
-    """F^-1, linear from start_i to end_i for s_i < s < s_(i+1): s (n + 1,) from 0 to 1; start, end (n,)."""
+    """F^-1, linear from start_i to end_i over a part masses_i of the mass: all (n,)."""
 
-    s: np.ndarray
     start: np.ndarray
     end: np.ndarray
-    mass: float
+    masses: np.ndarray
+
+    @cached_property
+    def sums(self):
+        """0 and the cumulative sums of the masses, each with what it is rounded by (2, n + 1) (Knuth's two-sum)."""
+        total = np.concatenate([[0.0], np.cumsum(self.masses)])
+        added = np.diff(total)
+        lost = (total[:-1] - (total[1:] - added)) + (self.masses - added)
+        return _rounded(total, np.concatenate([[0.0], np.cumsum(lost)]))
+
+    @property
+    def mass(self):
+        return self.sums[0, -1]
+
+    @cached_property
+    def s(self):
+        """The fractions (n + 1,) of the mass between the parts, from 0 to 1."""
+        s = np.concatenate([[0.0], np.cumsum(self.masses) / self.mass])
+        s[-1] = 1.0
+        return s
+
+    def mirrored(self):
+        """The same on the line that runs the other way."""
+        return _Quantile(-self.end[::-1], -self.start[::-1], self.masses[::-1])
 
     def values(self):
         return np.concatenate([self.start, self.end])
-
-    def ends(self, s):
-        """The values at both ends of the intervals between the s (k + 1,), which contain self.s: two (k,)."""
-        i = np.clip(np.searchsorted(self.s, (s[1:] + s[:-1]) / 2) - 1, 0, len(self.start) - 1)
-        return self._on(i, s[:-1]), self._on(i, s[1:])
 
     def at(self, s):
         """F^-1 at s (k,), as the limits (from above, from below)."""
@@ -104,12 +121,40 @@ def _quantiles(x, a, what):
         if (np.diff(x) <= 0).any():
             raise InputError(f"{what}: edges of intervals must increase")
         start, end, masses = x[:-1], x[1:], a * np.diff(x)
-    some, mass = masses > 0, masses.sum()
+    some = masses > 0
     if not some.any():
         raise InputError(f"{what}: there is no mass")
-    s = np.concatenate([[0.0], np.cumsum(masses[some]) / mass])
-    s[-1] = 1.0
-    return _Quantile(s, start[some], end[some], mass)
+    return _Quantile(start[some], end[some], masses[some])
+
+
+def _first_half(first, second):
+    """(mass, d0, d1), each (k,): over such parts of the first half of the mass F^-1 - G^-1 goes linearly from d0 to d1.
+
+    Summed up from the end of the line, where masses may be small and far away, with twice the digits: a mass that is 1e-30 of
+    those behind it still counts. The second half is the first one of the mirrored measures.
+    """
+    half = first.sums[:, -1:] / 2
+    sums = [np.where(_above(q.sums, half), half, q.sums) for q in (first, second)]
+    both = np.concatenate(sums, axis=1)
+    order = np.lexsort(both[::-1])
+    owner, both = np.repeat([0, 1], [sums[0].shape[1], sums[1].shape[1]])[order], both[:, order]
+    mass = np.diff(both).sum(axis=0)
+    some, ends = mass > 0, []
+    for k, q in enumerate((first, second)):
+        i = np.minimum(np.cumsum(owner == k) - 1, len(q.start) - 1)[:-1][some]          # the part of q in which each one lies
+        for s in both[:, :-1][:, some], both[:, 1:][:, some]:
+            share = np.clip((s - sums[k][:, i]).sum(axis=0) / q.masses[i], 0, 1)
+            ends.append(q.start[i] + share * (q.end[i] - q.start[i]))
+    return np.stack([mass[some], ends[0] - ends[2], ends[1] - ends[3]])
+
+
+def _rounded(large, small):
+    total = large + small
+    return np.stack([total, small - (total - large)])
+
+
+def _above(a, b):
+    return (a[0] > b[0]) | (a[0] == b[0]) & (a[1] > b[1])
 
 
 def _mean_power(d0, d1, p):
