@@ -2,10 +2,12 @@
 from fractions import Fraction
 
 import numpy as np
+import ot
 import pytest
 from numpy.testing import assert_allclose
 
 from fvot import ConvergenceError, InputError, static
+from fvot.static import entropy
 
 random = np.random.default_rng(1)
 
@@ -136,6 +138,33 @@ def test_the_limits_of_entropy():
     own = static.sinkhorn(x, a, y, b, 1.0)
     assert static.sinkhorn(y, b, x, a, 1.0).divergence == pytest.approx(own.divergence, rel=1e-7)
     assert own.divergence > 0 and abs(own.divergence - exact.cost) < abs(own.cost - exact.cost)
+
+
+@pytest.mark.parametrize("dense", [2000, 0], ids=["factorised", "conjugate gradients"])
+@pytest.mark.parametrize("epsilon", [1e-4, 1e-2, 1.0])
+def test_entropic_plans_are_what_they_say(epsilon, dense, monkeypatch):
+    """P = a b e^((u + v - c) / epsilon), of the right masses, is the optimal one; its cost is above the least one by at most
+    epsilon KL(P0 | a b), P0 the plan without an entropy."""
+    monkeypatch.setattr(entropy, "DENSE", dense)
+    (x, a), (y, b) = cloud(40, 2, 5), cloud(23, 2, 6)
+    a[3] = b[7] = 0.0
+    a, b = 3 * a / a.sum(), 3 * b / b.sum()
+    plan, exact = static.sinkhorn(x, a, y, b, epsilon, tol=1e-10), static.kantorovich(x, a, y, b)
+    assert np.abs(plan.matrix.sum(axis=1) - a).sum() <= 3.1e-10 and np.abs(plan.matrix.sum(axis=0) - b).sum() <= 3.1e-10
+    some = np.ix_(a > 0, b > 0)
+    density = np.exp((plan.u[:, None] + plan.v - static.costs(x, y)) / epsilon)
+    assert_allclose(plan.matrix[some], (np.outer(a, b) / 3 * density)[some], rtol=1e-9 + 1e-14 / epsilon, atol=1e-300)
+    P = exact.matrix[exact.matrix > 0]
+    most = epsilon * (P * np.log(3 * P / np.outer(a, b)[exact.matrix > 0])).sum()
+    assert -1e-8 <= plan.cost - exact.cost <= most
+    assert static.sinkhorn(y, b, x, a, epsilon, tol=1e-10).cost == pytest.approx(plan.cost, rel=1e-8)
+
+
+def test_entropic_plans_agree_with_sweeps():
+    """By Sinkhorn's iteration, as POT has it."""
+    (x, a), (y, b) = cloud(15, 2, 5), cloud(20, 2, 6)
+    plan = static.sinkhorn(x, a, y, b, 0.5, tol=1e-12)
+    assert_allclose(plan.matrix, ot.bregman.sinkhorn_log(a, b, static.costs(x, y), 0.5, stopThr=1e-13), rtol=1e-9)
 
 
 def test_monotone_beats_crossed():
