@@ -267,9 +267,11 @@ class _Differences:
     def __call__(self, x, t):
         dim, near = len(x), np.flatnonzero(self.domain.room(x) <= 4.01 * self.h)
         kind = np.zeros(x.shape, int)
-        kind[:, near] = self._kinds(x[:, near], self.h[near])
+        if len(near):                   # a wall may be within reach of a stencil
+            kind[:, near] = self._kinds(x[:, near], self.h[near])
         points = _along_axes(x, self.STEPS[:, kind] * self.h)
-        points[..., near] = self._inside(points[..., near])
+        if len(near):
+            points[..., near] = self._inside(points[..., near])
         weight = self.WEIGHTS[:, kind]
         asked = weight != 0
         values = np.zeros((dim, *weight.shape))
