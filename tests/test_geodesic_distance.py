@@ -1,6 +1,7 @@
 """Shortest ways inside domains, against lengths that are known; point masses of densities."""
 from pathlib import Path
 
+import meshio
 import numpy as np
 import pytest
 from meshes import MESHES
@@ -116,6 +117,27 @@ def test_a_metric(name):
     assert_allclose(d, d.T, atol=1e-14)
     assert (np.diag(d) == 0).all() and (d >= np.hypot(*(x[:, :, None] - x[:, None])) - 1e-13).all()
     assert (d[:, None, :] <= d[:, :, None] + d[None] + 1e-13).all()
+
+
+@pytest.mark.parametrize("name", ["slit", "two_rooms", "annulus"])
+def test_lengths_grow_with_the_domain(name):
+    """Exactly, by powers of two, however small or large; and what floating point cannot hold is refused."""
+    points, cells = read_plane(FOLDER / f"{name}.msh")
+    mesh = Mesh.from_cells(points, cells)
+    x = mesh.gather(mesh.centroid)[:, ::mesh.n_cells_global // 15]
+    d = mesh.geodesic_distance(x)
+    for scale in 2.0**-30, 2.0**30, 2.0**-200:
+        assert (Mesh.from_cells(scale * points, cells).geodesic_distance(scale * x) == scale * d).all()
+    for scale in 1e-160, 1e150:
+        with pytest.raises(InputError, match="unit of length"):
+            Mesh.from_cells(scale * points, cells)
+        with pytest.raises(InputError, match="unit of length"):
+            Mesh.rectangle((0, 0), (scale, scale), (8, 8))
+
+
+def read_plane(path):
+    found = meshio.read(path)
+    return found.points[:, :2].T, [(block.type, block.data) for block in found.cells if block.type in ("triangle", "quad")]
 
 
 def test_straight_where_nothing_is_in_the_way():

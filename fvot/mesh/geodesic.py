@@ -39,7 +39,8 @@ def round_corners(mesh, points, others):
     walls = _PlaneWalls(mesh)
     corners = walls.corners()
     between = np.where(walls.see(corners, corners), cdist(corners.T, corners.T), np.inf)
-    between = shortest_path(np.where(np.isinf(between), 0, between), directed=False) if corners.size else between
+    if corners.size:        # a sparse graph: dense ones leave out edges shorter than 1e-8
+        between = shortest_path(sparse.csr_matrix(np.where(np.isinf(between), 0, between)), directed=False)
     mine = points[:, mesh.ranks.rank::mesh.ranks.size]
     direct, to, on = (np.where(walls.see(x, y), cdist(x.T, y.T), np.inf)
                       for x, y in ((mine, others), (mine, corners), (corners, others)))
