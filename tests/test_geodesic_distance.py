@@ -135,6 +135,35 @@ def test_lengths_grow_with_the_domain(name):
             Mesh.rectangle((0, 0), (scale, scale), (8, 8))
 
 
+def quads(places):
+    """(points, blocks) of unit squares with their lower left corners at these places; points are shared where they meet."""
+    corner = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
+    at, cells = np.unique((np.array(places)[:, None] + corner).reshape(-1, 2), axis=0, return_inverse=True)
+    return at.T.astype(float), [("quad", cells.reshape(-1, 4))]
+
+
+def test_no_way_through_a_vertex():
+    """Squares that touch in (1, 1), alone, and joined by a way round a hole; from the vertex itself both are near."""
+    mesh = Mesh.from_cells(*quads([(0, 0), (1, 1)]))
+    for x, y in ([0.5, 0.5], [1.5, 1.5]), ([0.5, 0.2], [1.2, 1.9]):
+        with pytest.raises(InputError, match="no way"):
+            mesh.geodesic_distance(np.reshape(x, (2, 1)), np.reshape(y, (2, 1)))
+    assert_allclose(mesh.geodesic_distance([[1.0], [1.0]], [[0.5, 1.5], [0.5, 1.5]]), [[0.5**0.5, 0.5**0.5]])
+    mesh = Mesh.from_cells(*quads([(0, 0), (1, 1), (-1, 0), (-1, 1), (-1, 2), (0, 2), (1, 2)]))
+    assert_allclose(mesh.geodesic_distance([[0.5], [0.5]], [[1.5], [1.5]]), 2 * 0.5**0.5 + 2, rtol=1e-12)
+
+
+def test_round_a_slit_without_thickness():
+    """From (1, 1) to (3, 1), where points stand twice at (2, 1)."""
+    points, [(_, cells)] = quads([(i, j) for i in range(4) for j in range(2)])
+    middle = int(np.flatnonzero((points == [[2], [1]]).all(axis=0))[0])
+    upper = points[1, cells].mean(axis=1) > 1
+    cells[upper] = np.where(cells[upper] == middle, points.shape[1], cells[upper])
+    mesh = Mesh.from_cells(np.concatenate([points, [[2], [1]]], axis=1), [("quad", cells)])
+    found = mesh.geodesic_distance([[2.0, 1.5], [0.5, 0.5]], [[2.0], [1.5]])
+    assert_allclose(found[:, 0], [2 * np.hypot(1, 0.5), np.hypot(0.5, 0.5) + np.hypot(1, 0.5)], rtol=1e-12)
+
+
 def read_plane(path):
     found = meshio.read(path)
     return found.points[:, :2].T, [(block.type, block.data) for block in found.cells if block.type in ("triangle", "quad")]

@@ -350,8 +350,10 @@ class Mesh:
             return True
         ends = self.points[:, np.unique(self.vertices[:, self.n_inner:])] if self.n_faces > self.n_inner else self.points[:, :0]
         ends, measure = self.ranks.all_gather(ends), self.integrate(1.0)
-        hull = np.ptp(ends[0]) if self.dim == 1 else ConvexHull(ends.T).volume
-        return bool(hull <= measure * (1 + 1e-9))
+        if self.dim == 1:
+            return bool(np.ptp(ends[0]) <= measure * (1 + 1e-9))
+        hull, walls = ConvexHull(ends.T), self.ranks.sum(self.area[self.n_inner:].sum())
+        return bool(hull.volume <= measure * (1 + 1e-9) and walls <= hull.area * (1 + 1e-9))    # no walls within, either
 
     def _check_inside(self, points, outside):
         wrong = np.flatnonzero(outside)
