@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 
 from .errors import ConvergenceError, InputError
 from .evolution import check_step, check_times
-from .functions import function, is_number
+from .functions import check_finite, floats, function, is_number
 from .parallel import Ranks
 
 BLOCK = 4096             # particles that share a stream of random numbers, and a rank
@@ -321,15 +321,8 @@ def _same_start(x0):
 
 
 def _start(x0):
-    try:
-        if np.iscomplexobj(x0):
-            raise TypeError
-        x0 = np.atleast_2d(np.array(x0, float))         # a copy: what a velocity does to it is its own affair
-    except (TypeError, ValueError):
-        raise InputError(f"x0 must be points (dim, n), numbers, not {x0!r:.60}") from None
+    x0 = np.array(np.atleast_2d(floats(x0, "x0 must be points (dim, n), numbers")))     # a velocity may change its own copy
     if x0.ndim != 2 or not x0.shape[1] or len(x0) > 3:
         raise InputError(f"x0 must be points (dim, n), dim 1 to 3, n at least 1, not of shape {x0.shape}")
-    bad = np.flatnonzero(~np.isfinite(x0).all(axis=0))
-    if len(bad):
-        raise InputError(f"x0 must be finite, but point {bad[0]} is {x0[:, bad[0]]}")
+    check_finite(x0, "x0: point")
     return x0

@@ -6,8 +6,8 @@ from scipy.spatial import ConvexHull
 
 from .. import parallel
 from ..errors import InputError
+from ..functions import floats
 from . import build, cartesian, faces, geodesic, given, locate, partition, patches, quadrature, quality, read, refine, weights
-from .given import floats
 from .walls import Walls
 
 MANY = 10**8            # points, or pairs of points, at most
@@ -516,7 +516,7 @@ def _rule(patches):
 
 
 def _points(points):
-    array = floats(points, "points")
+    array = floats(points, "points must be an array of numbers")
     if array.ndim != 2 or not 1 <= len(array) <= 3:
         raise InputError(f"points must have shape (dim, n) with dim 1, 2 or 3, not {array.shape}; space comes first")
     return array
@@ -534,7 +534,7 @@ def _in_box(points, blocks, lower, upper, center=None):
 
 
 def _given_center(center, centroid):
-    center = floats(center, "center")
+    center = floats(center, "center must be an array of numbers")
     if center.shape != centroid.shape or not np.isfinite(center).all():
         raise InputError(f"center must be finite numbers of shape {centroid.shape}, one point for each cell, "
                          f"not {center.shape}: {center!r:.60}")

@@ -4,17 +4,14 @@ import math
 import numpy as np
 
 from ..errors import InputError
-from ..functions import is_number
+from ..functions import floats, is_number
 
 BALANCED = 1e-10         # relative difference of masses that counts as rounding
 
 
 def numbers(x, what):
     """x as an array of floats; `InputError` where it is none, or where some are not finite."""
-    try:
-        array = np.asarray(x, float) if not np.iscomplexobj(x) else np.array(np.nan)
-    except (TypeError, ValueError):
-        array = np.array(np.nan)
+    array = floats(x, f"{what} must be arrays of finite numbers")
     if not np.isfinite(array).all():
         raise InputError(f"{what} must be arrays of finite numbers, not {x!r:.60}")
     return array
