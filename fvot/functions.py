@@ -12,6 +12,23 @@ def is_number(x):
     return isinstance(x, (int, float, np.number)) and not isinstance(x, bool)
 
 
+def floats(x, wanted):
+    """x as an array of floats; `InputError` "*wanted*, not x" for complex numbers, rows of different lengths, and words."""
+    try:
+        if np.iscomplexobj(x):
+            raise TypeError
+        return np.asarray(x, float)
+    except (TypeError, ValueError):
+        raise InputError(f"{wanted}, not {x!r:.60}") from None
+
+
+def check_finite(array, what):
+    """`InputError` naming the first one of the columns of an array (..., n) that are not finite."""
+    bad = np.flatnonzero(~np.isfinite(array).reshape(-1, array.shape[-1]).all(axis=0))
+    if len(bad):
+        raise InputError(f"{what} {bad[0]} is {array[..., bad[0]]}: it must be finite ({len(bad)} are not)")
+
+
 @dataclass(frozen=True)
 class Function:
     """A scalar (shape ()) or vector (shape (dim,)) function of place and time, checked at every call."""

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from . import linalg
 from .energies import Energy, described
 from .errors import ConvergenceError, InputError
-from .functions import is_number
+from .functions import floats, is_number
 from .jko.free_energy import FreeEnergy
 from .rates import Layout, Rates
 from .reconstruction import Stencil, gradient_weights, gradients
@@ -140,12 +140,7 @@ def j_q(v, q):
     vectors of W_p are j_q of gradients (Ambrosio, Gigli, Savare 2008, 8.3)."""
     if not is_number(q) or not 1 < q < math.inf:
         raise InputError(f"q must be a number above 1, not {q!r}")
-    try:
-        if np.iscomplexobj(v):
-            raise TypeError
-        v = np.asarray(v, float)
-    except (TypeError, ValueError):
-        raise InputError(f"v must be vectors (dim, n) of numbers, not {v!r:.60}") from None
+    v = floats(v, "v must be vectors (dim, n) of numbers")
     size = np.sqrt(np.atleast_1d(v**2).sum(axis=0)) if q != 2 else 1.0
     return np.where(size == 0, 0.0, np.where(size == 0, 1.0, size)**(q - 2) * v)
 

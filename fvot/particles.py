@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 
 from .errors import ConvergenceError, InputError
 from .evolution import check_step, check_times
-from .functions import function, is_number
+from .functions import check_finite, floats, function, is_number
 from .parallel import Ranks
 
 BLOCK = 4096             # particles that share a stream of random numbers, and a rank
@@ -156,7 +156,11 @@ class _Inside:
         if mesh.dim != len(x0):
             raise InputError(f"walls is a mesh in {mesh.dim}D, but x0 are points in {len(x0)}D")
         mesh.locate(x0)                 # raises where some are outside
-        self.inside = mesh.nearest
+        self.inside, self.walls = mesh.nearest, mesh.walls
+
+    def room(self, x):
+        """How far points inside (dim, n) are from the walls (n,)."""
+        return np.sqrt(((self.walls.nearest(x) - x)**2).sum(axis=0))
 
     def held(self, x, v, t):
         """v (dim, n) at the nearest points inside, without what leads farther away from them."""
@@ -192,6 +196,10 @@ class _Box:
     def inside(self, x):
         """x (dim, n), those beyond walls moved there."""
         return x if self.walls is None else np.clip(x, self.lower, self.upper)
+
+    def room(self, x):
+        """How far points inside (dim, n) are from the walls (n,)."""
+        return np.full(x.shape[1], np.inf) if self.walls is None else np.minimum(x - self.lower, self.upper - x).min(axis=0)
 
     def held(self, x, v, t):
         """v (dim, n) at x and t, without what leads out of the box."""
@@ -234,8 +242,10 @@ class _Differences:
     h (n,) : their steps; the longest ones for which half of them gives the same at the start
     """
 
-    CENTRAL = ((1, 2 / 3), (-1, -2 / 3), (2, -1 / 12), (-2, 1 / 12))
-    FORWARD = ((0, -25 / 12), (1, 4.0), (2, -3.0), (3, 4 / 3), (4, -1 / 4))
+    KINDS = (((1, 2 / 3), (-1, -2 / 3), (2, -1 / 12), (-2, 1 / 12), (0, 0.0)),
+             ((0, -25 / 12), (1, 4.0), (2, -3.0), (3, 4 / 3), (4, -1 / 4)),
+             ((0, 25 / 12), (-1, -4.0), (-2, 3.0), (-3, -4 / 3), (-4, 1 / 4)))         # central, ahead, back
+    STEPS, WEIGHTS = np.array(KINDS).transpose(2, 1, 0)                                 # (5, kinds)
 
     def __init__(self, v, domain, x0, t):
         self.v, self.domain = v, domain
@@ -255,28 +265,32 @@ class _Differences:
         return np.abs(whole - half) > 1e-8 * np.maximum(np.abs(half), 1e-3 * size / h)
 
     def __call__(self, x, t):
-        total = np.zeros(x.shape[1])
-        for axis in range(len(x)):
-            central = self._inside(x, axis, 2) & self._inside(x, axis, -2)
-            ahead = ~central & self._inside(x, axis, 4)
-            for kind, sign, terms in ((central, 1, self.CENTRAL), (ahead, 1, self.FORWARD),
-                                      (~central & ~ahead, -1, self.FORWARD)):
-                if kind.any():
-                    total += np.where(kind, self._along(x, t, axis, sign, terms), 0.0)
-        return total
+        dim, near = len(x), np.flatnonzero(self.domain.room(x) <= 4.01 * self.h)
+        kind = np.zeros(x.shape, int)
+        if len(near):                   # a wall may be within reach of a stencil
+            kind[:, near] = self._kinds(x[:, near], self.h[near])
+        points = _along_axes(x, self.STEPS[:, kind] * self.h)
+        if len(near):
+            points[..., near] = self._inside(points[..., near])
+        weight = self.WEIGHTS[:, kind]
+        asked = weight != 0
+        values = np.zeros((dim, *weight.shape))
+        values[:, asked] = self.v(points[:, asked], t)
+        return np.einsum("ikin,kin->n", values, weight) / self.h
 
-    def _moved(self, x, axis, steps):
-        moved = x.copy()
-        moved[axis] += steps * self.h
-        return moved
+    def _kinds(self, x, h):
+        """Which of KINDS stay inside at x (dim, k), along each axis: (dim, k)."""
+        points = _along_axes(x, np.multiply.outer([2, -2, 4], np.ones(x.shape)) * h)
+        ahead, back, far = (np.abs(self._inside(points) - points) <= 1e-9 * h).all(axis=0)
+        return np.where(ahead & back, 0, np.where(far, 1, 2))
 
-    def _inside(self, x, axis, steps):
-        moved = self._moved(x, axis, steps)
-        return (np.abs(self.domain.inside(moved) - moved) <= 1e-9 * self.h).all(axis=0)
+    def _inside(self, points):
+        return self.domain.inside(points.reshape(len(points), -1)).reshape(points.shape)
 
-    def _along(self, x, t, axis, sign, terms):
-        return sum(sign * weight / self.h * self.v(self.domain.inside(self._moved(x, axis, sign * steps)), t)[axis]
-                   for steps, weight in terms)
+
+def _along_axes(x, step):
+    """Points (dim, m, axes, n): x (dim, n) moved by step (m, axes, n) along each of the axes."""
+    return x[:, None, None] + np.eye(len(x))[:, None, :, None] * step
 
 
 def _integrated(rate, start, t, rtol):
@@ -307,15 +321,8 @@ def _same_start(x0):
 
 
 def _start(x0):
-    try:
-        if np.iscomplexobj(x0):
-            raise TypeError
-        x0 = np.atleast_2d(np.array(x0, float))         # a copy: what a velocity does to it is its own affair
-    except (TypeError, ValueError):
-        raise InputError(f"x0 must be points (dim, n), numbers, not {x0!r:.60}") from None
+    x0 = np.array(np.atleast_2d(floats(x0, "x0 must be points (dim, n), numbers")))     # a velocity may change its own copy
     if x0.ndim != 2 or not x0.shape[1] or len(x0) > 3:
         raise InputError(f"x0 must be points (dim, n), dim 1 to 3, n at least 1, not of shape {x0.shape}")
-    bad = np.flatnonzero(~np.isfinite(x0).all(axis=0))
-    if len(bad):
-        raise InputError(f"x0 must be finite, but point {bad[0]} is {x0[:, bad[0]]}")
+    check_finite(x0, "x0: point")
     return x0

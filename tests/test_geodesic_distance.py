@@ -1,6 +1,7 @@
 """Shortest ways inside domains, against lengths that are known; point masses of densities."""
 from pathlib import Path
 
+import meshio
 import numpy as np
 import pytest
 from meshes import MESHES
@@ -116,6 +117,56 @@ def test_a_metric(name):
     assert_allclose(d, d.T, atol=1e-14)
     assert (np.diag(d) == 0).all() and (d >= np.hypot(*(x[:, :, None] - x[:, None])) - 1e-13).all()
     assert (d[:, None, :] <= d[:, :, None] + d[None] + 1e-13).all()
+
+
+@pytest.mark.parametrize("name", ["slit", "two_rooms", "annulus"])
+def test_lengths_grow_with_the_domain(name):
+    """Exactly, by powers of two, however small or large; and what floating point cannot hold is refused."""
+    points, cells = read_plane(FOLDER / f"{name}.msh")
+    mesh = Mesh.from_cells(points, cells)
+    x = mesh.gather(mesh.centroid)[:, ::mesh.n_cells_global // 15]
+    d = mesh.geodesic_distance(x)
+    for scale in 2.0**-30, 2.0**30, 2.0**-200:
+        assert (Mesh.from_cells(scale * points, cells).geodesic_distance(scale * x) == scale * d).all()
+    for scale in 1e-160, 1e150:
+        with pytest.raises(InputError, match="unit of length"):
+            Mesh.from_cells(scale * points, cells)
+        with pytest.raises(InputError, match="unit of length"):
+            Mesh.rectangle((0, 0), (scale, scale), (8, 8))
+
+
+def quads(places):
+    """(points, blocks) of unit squares with their lower left corners at these places; points are shared where they meet."""
+    corner = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
+    at, cells = np.unique((np.array(places)[:, None] + corner).reshape(-1, 2), axis=0, return_inverse=True)
+    return at.T.astype(float), [("quad", cells.reshape(-1, 4))]
+
+
+def test_no_way_through_a_vertex():
+    """Squares that touch in (1, 1), alone, and joined by a way round a hole; from the vertex itself both are near."""
+    mesh = Mesh.from_cells(*quads([(0, 0), (1, 1), (2, 1)]))
+    for x, y in ([0.5, 0.5], [1.5, 1.5]), ([0.5, 0.2], [1.2, 1.9]):
+        with pytest.raises(InputError, match="no way"):
+            mesh.geodesic_distance(np.reshape(x, (2, 1)), np.reshape(y, (2, 1)))
+    assert_allclose(mesh.geodesic_distance([[1.0], [1.0]], [[0.5, 1.5], [0.5, 1.5]]), [[0.5**0.5, 0.5**0.5]])
+    mesh = Mesh.from_cells(*quads([(0, 0), (1, 1), (-1, 0), (-1, 1), (-1, 2), (0, 2), (1, 2)]))
+    assert_allclose(mesh.geodesic_distance([[0.5], [0.5]], [[1.5], [1.5]]), 2 * 0.5**0.5 + 2, rtol=1e-12)
+
+
+def test_round_a_slit_without_thickness():
+    """From (1, 1) to (3, 1), where points stand twice at (2, 1)."""
+    points, [(_, cells)] = quads([(i, j) for i in range(4) for j in range(2)])
+    middle = int(np.flatnonzero((points == [[2], [1]]).all(axis=0))[0])
+    upper = points[1, cells].mean(axis=1) > 1
+    cells[upper] = np.where(cells[upper] == middle, points.shape[1], cells[upper])
+    mesh = Mesh.from_cells(np.concatenate([points, [[2], [1]]], axis=1), [("quad", cells)])
+    found = mesh.geodesic_distance([[2.0, 1.5], [0.5, 0.5]], [[2.0], [1.5]])
+    assert_allclose(found[:, 0], [2 * np.hypot(1, 0.5), np.hypot(0.5, 0.5) + np.hypot(1, 0.5)], rtol=1e-12)
+
+
+def read_plane(path):
+    found = meshio.read(path)
+    return found.points[:, :2].T, [(block.type, block.data) for block in found.cells if block.type in ("triangle", "quad")]
 
 
 def test_straight_where_nothing_is_in_the_way():

@@ -75,6 +75,24 @@ def test_density_beside_walls():
     assert_allclose(rho, np.e, rtol=1e-9)
 
 
+@pytest.mark.parametrize("radius, asked", [(0.7, 0), (0.99, 1), (0.405, 1)], ids=["far away", "outer", "inner"])
+def test_density_inside_a_mesh(radius, asked, monkeypatch):
+    """dx/dt = x / 100 + turning: the density falls by e^(-t / 50). The mesh is asked for stencils beside its walls alone, and
+    the velocity once for all of them."""
+    mesh, times, sizes = Mesh.read(FOLDER / "annulus.msh"), [], []
+    nearest = mesh.nearest
+    monkeypatch.setattr(mesh, "nearest", lambda x: sizes.append(x.shape[1]) or nearest(x))
+
+    def v(x, t):
+        times.append(t)
+        return rotation(x) + x / 100
+    angle = np.linspace(0, 6, 7)
+    rho = particles.density_along_flow(radius * np.stack([np.cos(angle), np.sin(angle)]), 1, v, 0.2, walls=mesh)[1][-1]
+    assert_allclose(rho, np.exp(-0.2 / 50), rtol=1e-6)
+    assert bool(max(sizes) > 7) == bool(asked)
+    assert len(times) < 200
+
+
 def test_walls_that_are_far_away():
     x0 = np.zeros((1, 50))
     free, *walled = (particles.langevin(x0, [0.0], 0.1, 1, seed=1, tau=0.02, walls=walls)[-1]

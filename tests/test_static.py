@@ -1,9 +1,13 @@
 """Static transport between points, against closed forms, and plans that must hold."""
+from fractions import Fraction
+
 import numpy as np
+import ot
 import pytest
 from numpy.testing import assert_allclose
 
 from fvot import ConvergenceError, InputError, static
+from fvot.static import entropy
 
 random = np.random.default_rng(1)
 
@@ -35,6 +39,46 @@ def test_uniform_densities(p):
     assert found == pytest.approx((1 / (p + 1))**(1 / p), rel=1e-14)
     points = static.wasserstein_1d(edges[0], np.full(3, 0.5), [0.0], [1.0], p)
     assert points == pytest.approx((1 / (p + 1))**(1 / p), rel=1e-14)
+
+
+@pytest.mark.parametrize("m", [1e-14, 1e-20, 1e-30, 1e-200])
+@pytest.mark.parametrize("side", [-1, 1])
+def test_small_masses_far_away(m, side):
+    """At 1e15 / m^(1/2), on either side of all others, which stay: W2 = 1e15; and where both measures have one."""
+    x, far = np.array([0.0, 1.0, 2.0]), side * 1e15 / m**0.5
+    a = np.array([0.1, 0.2, 0.7])
+    one = static.wasserstein_1d(np.append(x, far), np.append(a, m), np.append(x, 0), np.append(a, m))
+    assert one == pytest.approx(1e15, rel=1e-12)
+    assert static.wasserstein_1d(np.append(x, far), np.append(a, m), x, a) == pytest.approx(1e15, rel=1e-12)
+    both = static.wasserstein_1d(np.append(x, far), np.append(a, m), np.append(x, 3 * far), np.append(a, m))
+    assert both == pytest.approx(2e15, rel=1e-12)
+
+
+def test_small_masses_between_others():
+    """By exact arithmetic: masses that span 25 decades, in any order, and as densities."""
+    random = np.random.default_rng(4)
+    x, y = (random.normal(size=40) * 10.0**random.integers(-3, 12, 40) for _ in range(2))
+    a = 10.0**random.uniform(-25, 0, 40)
+    b = a[random.permutation(40)]
+    assert static.wasserstein_1d(x, a, y, b) == pytest.approx(exact_w2(x, a, y, b), rel=1e-12)
+    assert static.wasserstein_1d([0, 5, 10], [1, 1e-20, 1], [0, 4, 10], [1, 1e-20, 1], 1) == pytest.approx(1e-20, rel=1e-12)
+    edges = np.array([0, 1, 2, 3, 1e15, 1e15 + 4])
+    moved = edges + [0, 0, 0, 0, 1e14, 1e14]
+    found = static.wasserstein_1d(edges, [1, 2, 1, 0, 1e-21], moved, [1, 2, 1, 0, 1e-21], 1)
+    assert found == pytest.approx(4e-21 * 1e14, rel=1e-12)
+
+
+def exact_w2(x, a, y, b):
+    """The monotone plan, from the left, in fractions."""
+    (x, a), (y, b) = ([[Fraction(v) for v in np.array(values)[np.argsort(points)]] for values in (points, masses)]
+                      for points, masses in ((x, a), (y, b)))
+    i = j = total = 0
+    while i < len(x) and j < len(y):
+        moved = min(a[i], b[j])
+        total += moved * (x[i] - y[j])**2
+        a[i], b[j] = a[i] - moved, b[j] - moved
+        i, j = i + (a[i] == 0), j + (b[j] == 0)
+    return float(total)**0.5
 
 
 def test_monotone_maps():
@@ -94,6 +138,33 @@ def test_the_limits_of_entropy():
     own = static.sinkhorn(x, a, y, b, 1.0)
     assert static.sinkhorn(y, b, x, a, 1.0).divergence == pytest.approx(own.divergence, rel=1e-7)
     assert own.divergence > 0 and abs(own.divergence - exact.cost) < abs(own.cost - exact.cost)
+
+
+@pytest.mark.parametrize("dense", [2000, 0], ids=["factorised", "conjugate gradients"])
+@pytest.mark.parametrize("epsilon", [1e-4, 1e-2, 1.0])
+def test_entropic_plans_are_what_they_say(epsilon, dense, monkeypatch):
+    """P = a b e^((u + v - c) / epsilon), of the right masses, is the optimal one; its cost is above the least one by at most
+    epsilon KL(P0 | a b), P0 the plan without an entropy."""
+    monkeypatch.setattr(entropy, "DENSE", dense)
+    (x, a), (y, b) = cloud(40, 2, 5), cloud(23, 2, 6)
+    a[3] = b[7] = 0.0
+    a, b = 3 * a / a.sum(), 3 * b / b.sum()
+    plan, exact = static.sinkhorn(x, a, y, b, epsilon, tol=1e-10), static.kantorovich(x, a, y, b)
+    assert np.abs(plan.matrix.sum(axis=1) - a).sum() <= 3.1e-10 and np.abs(plan.matrix.sum(axis=0) - b).sum() <= 3.1e-10
+    some = np.ix_(a > 0, b > 0)
+    density = np.exp((plan.u[:, None] + plan.v - static.costs(x, y)) / epsilon)
+    assert_allclose(plan.matrix[some], (np.outer(a, b) / 3 * density)[some], rtol=1e-9 + 1e-14 / epsilon, atol=1e-300)
+    P = exact.matrix[exact.matrix > 0]
+    most = epsilon * (P * np.log(3 * P / np.outer(a, b)[exact.matrix > 0])).sum()
+    assert -1e-8 <= plan.cost - exact.cost <= most
+    assert static.sinkhorn(y, b, x, a, epsilon, tol=1e-10).cost == pytest.approx(plan.cost, rel=1e-8)
+
+
+def test_entropic_plans_agree_with_sweeps():
+    """By Sinkhorn's iteration, as POT has it."""
+    (x, a), (y, b) = cloud(15, 2, 5), cloud(20, 2, 6)
+    plan = static.sinkhorn(x, a, y, b, 0.5, tol=1e-12)
+    assert_allclose(plan.matrix, ot.bregman.sinkhorn_log(a, b, static.costs(x, y), 0.5, stopThr=1e-13), rtol=1e-9)
 
 
 def test_monotone_beats_crossed():

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import fft
 
 from ..errors import InputError
+from ..mesh.quadrature import rule
 
 LARGEST = 20_000         # cells of a mesh that is not Cartesian: a matrix of 3.2 GB on all ranks together
 NEAR = 2                 # offsets, in cells, that are averaged with NEAR_POINTS along each axis; farther ones with 2
@@ -116,9 +117,8 @@ def mean_at_zero(W, edges, n=6, halvings=48):
 
 def _gauss(n, dim):
     """Pairs (point (dim,), weight) of Gauss's rule on the cube with edges 1 round 0, n points along each axis."""
-    x, w = np.polynomial.legendre.leggauss(n)
-    return [(np.array(point) / 2, np.prod(weight) / 2**dim)
-            for point, weight in zip(product(x, repeat=dim), product(w, repeat=dim), strict=True)]
+    points, weights = rule(dim, 2 * n - 1, True)
+    return list(zip(points.T - 0.5, weights))
 
 
 class _Dense:

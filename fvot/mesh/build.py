@@ -3,7 +3,7 @@ import numpy as np
 from scipy.spatial import Voronoi, cKDTree
 
 from ..errors import InputError
-from .faces import power_centers
+from .faces import check_extent, power_centers
 
 SIDES = {1: ("left", "right"), 2: ("left", "right", "bottom", "top"),
          3: ("left", "right", "front", "back", "bottom", "top")}        # lower and upper side of each axis
@@ -18,6 +18,7 @@ def box_corners(lower, upper, dim):
         raise InputError(f"a box in dimension {dim} has corners of {dim} numbers, not {lower!r} and {upper!r}") from None
     if not (np.isfinite(lower).all() and np.isfinite(upper).all() and (lower < upper).all()):
         raise InputError(f"the lower corner {lower.tolist()} must be below the upper corner {upper.tolist()} on each axis")
+    check_extent(upper - lower, dim)
     return lower, upper
 
 

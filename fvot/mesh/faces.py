@@ -16,6 +16,7 @@ KIND = {"line": LINE, "triangle": TRIANGLE, "polygon": POLYGON, "quad": QUAD, "t
 NAME = {kind: name for name, kind in KIND.items()}
 DIMENSION = {LINE: 1, TRIANGLE: 2, POLYGON: 2, QUAD: 2, TETRA: 3, HEXAHEDRON: 3, WEDGE: 3, PYRAMID: 3}
 N_CORNERS = {LINE: 2, TRIANGLE: 3, QUAD: 4, TETRA: 4, HEXAHEDRON: 8, WEDGE: 6, PYRAMID: 5}
+DECADES = 250        # up or down, that volumes times lengths may be from 1
 FACES = {      # corners of each face, counter-clockwise seen from outside (VTK's cells)
     TETRA: ((0, 2, 1), (0, 1, 3), (1, 2, 3), (0, 3, 2)),
     HEXAHEDRON: ((0, 3, 2, 1), (4, 5, 6, 7), (0, 1, 5, 4), (1, 2, 6, 5), (2, 3, 7, 6), (3, 0, 4, 7)),
@@ -69,6 +70,14 @@ def columns(array, index):
     return np.take(array, index, axis=1)
 
 
+def check_extent(widths, dim):
+    """`MeshError` for a mesh so small or large that volumes times lengths leave the range of floating point."""
+    size = np.max(widths)
+    if size > 0 and abs((dim + 1) * np.log10(size)) > DECADES:
+        raise MeshError(f"the mesh is {size:.3g} across: volumes times lengths leave the range of floating point; take another "
+                        "unit of length")
+
+
 def connect(points, blocks):
     """`Cells` from points (dim, n_points) and blocks [(type name, connectivity), ...], checked.
 
@@ -80,6 +89,7 @@ def connect(points, blocks):
     if len(bad):
         raise MeshError(f"point {bad[0]} is {points[:, bad[0]]}: coordinates must be finite numbers "
                         f"({len(bad)} points are not)")
+    check_extent(np.ptp(points, axis=1) if points.size else 0.0, len(points))
     kinds, counts, corners = [], [], []
     for name, connectivity in _pairs(blocks):
         kind = _kind(name)

@@ -2,11 +2,13 @@
 
 In the plane a shortest way turns at corners alone, those at which the domain is wider than a half plane. Two points see each
 other where the segment between them does not leave the domain: it crosses no wall, goes through no point at which a wall passes
-from one of its sides to the other, and its middle, or that of each part between corners on it, is inside.
+from one of its sides to the other, and its middle, or that of each part between corners on it, is inside. A vertex at which
+parts of the domain merely touch is a corner of each, and no way from one to another (but straight along the walls of both).
 
 In space it turns at edges where the domain is wider than a half space, anywhere along them. Ways through chosen points of the
 edges are too long by the square of the points' spacing, as the length is stationary where a shortest way turns (Papadimitriou
-1985). These points lie a hair inside the domain, so that walls beside them are not in the way.
+1985). These points lie a hair inside the domain, so that walls beside them are not in the way. Cells that touch in an edge or a
+vertex alone may let a way through there.
 """
 import numba
 import numpy as np
@@ -15,6 +17,8 @@ from scipy.sparse.csgraph import dijkstra, shortest_path
 from scipy.spatial.distance import cdist
 
 CLOSE = 1e-10            # relative to the size of the domain: as far may a point be from a line and be on it
+ANGLE = 1e-9             # in which directions are the same
+TURN = 2 * np.pi
 HAIR = 1e-7              # relative to the size of the domain
 EDGE_POINTS = 1000       # on all edges round which ways in space may lead, but for two on each edge
 
@@ -37,12 +41,18 @@ def between_gaps(mesh, points, others):
 def round_corners(mesh, points, others):
     """Lengths (n, m) of the shortest ways in a plane domain. Each rank finds some of the rows. Collective."""
     walls = _PlaneWalls(mesh)
-    corners = walls.corners()
-    between = np.where(walls.see(corners, corners), cdist(corners.T, corners.T), np.inf)
-    between = shortest_path(np.where(np.isinf(between), 0, between), directed=False) if corners.size else between
+    corners, *sector = walls.corners()
+
+    def steps(x, y, seen):
+        return np.where(seen & walls.see(x, y), cdist(x.T, y.T), np.inf)
+
+    def into(x):
+        return _in_sector(corners, *sector, x, walls.eps)
+    between = steps(corners, corners, into(corners) & into(corners).T)
+    if corners.size:        # a sparse graph: dense ones leave out edges shorter than 1e-8
+        between = shortest_path(sparse.csr_matrix(np.where(np.isinf(between), 0, between)), directed=False)
     mine = points[:, mesh.ranks.rank::mesh.ranks.size]
-    direct, to, on = (np.where(walls.see(x, y), cdist(x.T, y.T), np.inf)
-                      for x, y in ((mine, others), (mine, corners), (corners, others)))
+    direct, to, on = steps(mine, others, True), steps(mine, corners, into(mine).T), steps(corners, others, into(others))
     return _all_rows(mesh, points, others, np.minimum(direct, _least_sums(_least_sums(to, between), on)))
 
 
@@ -146,27 +156,51 @@ class _PlaneWalls:
         self.vertex, self.at, self.normal = vertex[:, used], at.reshape(2, -1), everyone[4:, first]
 
     def corners(self):
-        """The vertices (2, k) where the domain is wider than a half plane, and ends of walls without thickness."""
+        """(x (2, k), angle (k,), width (k,)): vertices where the domain is wider than a half plane, ends of walls without
+        thickness, and those at which parts of the domain touch: one corner for each part.
+
+        From angle on, counter-clockwise, the domain is width wide there, 2 pi where it is in one part.
+        """
         n, m = self.at.shape[1], self.vertex.shape[1]
         order = np.argsort(self.at.ravel(), kind="stable")
         first = np.searchsorted(self.at.ravel()[order], np.arange(m + 1))
         far = self.vertex[:, self.at[::-1].ravel()]         # the other end, for both ends of each wall
-        wide = np.zeros(m, bool)
+        found = []
         for v in range(m):
             sides = order[first[v]:first[v + 1]]
-            way = far[:, sides] - self.vertex[:, [v]]
-            beyond = self.normal[:, sides % n].T @ way      # [i, j]: how far wall j lies outside of wall i
+            way, normal = far[:, sides] - self.vertex[:, [v]], self.normal[:, sides % n]
+            beyond = normal.T @ way                         # [i, j]: how far wall j lies outside of wall i
             folded = (way.T @ way) > 0
             np.fill_diagonal(folded, False)
             np.fill_diagonal(beyond, 0.0)
-            wide[v] = (beyond > self.eps).any() or (folded & (np.abs(beyond) <= self.eps)).any()
-        return self.vertex[:, wide]
+            if (beyond > self.eps).any() or (folded & (np.abs(beyond) <= self.eps)).any():
+                parts = _sectors(way, normal) if len(sides) > 2 else [(0.0, TURN)]
+                found += [(*self.vertex[:, v], *part) for part in parts]
+        found = np.array(found).reshape(-1, 4).T
+        return found[:2], found[2], found[3]
 
     def see(self, x, y):
         """Whether points x (2, n) and y (2, m) see each other: (n, m) bool."""
         seen = np.zeros((x.shape[1], y.shape[1]), bool)
         _see(x, y, self.vertex, self.at, self.eps, seen)
         return seen
+
+
+def _sectors(way, normal):
+    """[(angle, width)] of the parts of the domain between walls (2, n) that leave a vertex, with these normals outwards."""
+    angle = np.arctan2(way[1], way[0])
+    starts = normal[1] * way[0] - normal[0] * way[1] < 0                # the domain lies counter-clockwise of these
+    width = (angle[None, ~starts] - angle[starts, None]) % TURN
+    width = np.where(width < ANGLE, TURN, width).min(axis=1, initial=TURN)
+    return list(zip(angle[starts], width))
+
+
+def _in_sector(corners, angle, width, points, eps):
+    """Whether points (2, n) lie in the directions from corners (2, k) that their sectors hold: (k, n) bool."""
+    dx, dy = points[:, None, :] - corners[:, :, None]
+    off = (np.arctan2(dy, dx) - angle[:, None]) % TURN
+    room = ANGLE + eps / np.maximum(np.hypot(dx, dy), eps)
+    return (off <= width[:, None] + room) | (off >= TURN - room)
 
 
 def _joined(vertex, at, eps):

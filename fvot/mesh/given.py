@@ -5,6 +5,7 @@ import numpy as np
 from scipy import sparse
 
 from ..errors import InputError
+from ..functions import check_finite, floats
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
 MEANINGS = ("function", "image", "values", "vectors", "points", "picture")
@@ -22,7 +23,7 @@ def told_apart(f, ranks, dim, n_cells):
                 raise InputError(f"the density must be a function, numbers, or an image file ({', '.join(IMAGES)}), "
                                  f"not {str(f)!r:.60}")
         elif not callable(f):
-            f = floats(f, "the density")
+            f = floats(f, "the density must be an array of numbers")
         shape = f.shape if isinstance(f, np.ndarray) else None
     possible = ranks.min(_possible(f, shape, dim, n_cells))
     found = [meaning for meaning, holds in zip(MEANINGS, possible) if holds]
@@ -48,29 +49,17 @@ def _possible(f, shape, dim, n_cells):
                      axes == 2 and shape[0] == dim, axes == dim > 1 and min(shape) > 0], int)
 
 
-def floats(numbers, what):
-    """The numbers as an array of floats; `InputError` if they are none."""
-    try:
-        if np.iscomplexobj(numbers):
-            raise TypeError
-        return np.asarray(numbers, float)
-    except (TypeError, ValueError):
-        raise InputError(f"{what} must be an array of numbers, not {numbers!r:.60}") from None
-
-
 def masses(points, weights, dim):
     """Points (dim, n) and weights (n,), 1 / n each if None, as arrays of finite numbers; `InputError` for others."""
-    points = floats(points, "points")
+    points = floats(points, "points must be an array of numbers")
     if points.ndim != 2 or len(points) != dim or not points.shape[1]:
         raise InputError(f"points must have shape ({dim}, n) with n from 1 on, not {points.shape}; space comes first")
     n = points.shape[1]
-    weights = np.full(n, 1 / n) if weights is None else floats(weights, "weights")
+    weights = np.full(n, 1 / n) if weights is None else floats(weights, "weights must be an array of numbers")
     if weights.shape != (n,):
         raise InputError(f"weights must be one number for each of {n} points, ({n},), not {weights.shape}")
-    for array, what in ((points, "point"), (weights, "weight")):
-        bad = np.flatnonzero(~np.isfinite(np.atleast_2d(array)).all(axis=0))
-        if len(bad):
-            raise InputError(f"{what} {bad[0]} is {array[..., bad[0]]}: it must be finite ({len(bad)} are not)")
+    check_finite(points, "point")
+    check_finite(weights, "weight")
     return points, weights
 
 

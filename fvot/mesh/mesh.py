@@ -6,8 +6,8 @@ from scipy.spatial import ConvexHull
 
 from .. import parallel
 from ..errors import InputError
+from ..functions import floats
 from . import build, cartesian, faces, geodesic, given, locate, partition, patches, quadrature, quality, read, refine, weights
-from .given import floats
 from .walls import Walls
 
 MANY = 10**8            # points, or pairs of points, at most
@@ -350,8 +350,10 @@ class Mesh:
             return True
         ends = self.points[:, np.unique(self.vertices[:, self.n_inner:])] if self.n_faces > self.n_inner else self.points[:, :0]
         ends, measure = self.ranks.all_gather(ends), self.integrate(1.0)
-        hull = np.ptp(ends[0]) if self.dim == 1 else ConvexHull(ends.T).volume
-        return bool(hull <= measure * (1 + 1e-9))
+        if self.dim == 1:
+            return bool(np.ptp(ends[0]) <= measure * (1 + 1e-9))
+        hull, walls = ConvexHull(ends.T), self.ranks.sum(self.area[self.n_inner:].sum())
+        return bool(hull.volume <= measure * (1 + 1e-9) and walls <= hull.area * (1 + 1e-9))    # no walls within, either
 
     def _check_inside(self, points, outside):
         wrong = np.flatnonzero(outside)
@@ -514,7 +516,7 @@ def _rule(patches):
 
 
 def _points(points):
-    array = floats(points, "points")
+    array = floats(points, "points must be an array of numbers")
     if array.ndim != 2 or not 1 <= len(array) <= 3:
         raise InputError(f"points must have shape (dim, n) with dim 1, 2 or 3, not {array.shape}; space comes first")
     return array
@@ -532,7 +534,7 @@ def _in_box(points, blocks, lower, upper, center=None):
 
 
 def _given_center(center, centroid):
-    center = floats(center, "center")
+    center = floats(center, "center must be an array of numbers")
     if center.shape != centroid.shape or not np.isfinite(center).all():
         raise InputError(f"center must be finite numbers of shape {centroid.shape}, one point for each cell, "
                          f"not {center.shape}: {center!r:.60}")

@@ -1,0 +1,10 @@
+"""Static optimal transport between discrete measures: points (dim, n) with weights (n,), on a line also densities on intervals.
+
+An independent witness for `BenamouBrenier`: the linear programs are POT's (Flamary et al. 2021), assignments SciPy's.
+`Result.to_points` and `Mesh.deposit` are the bridge from a mesh to points and back. Every rank computes the same thing.
+"""
+from .entropy import sinkhorn
+from .line import monotone_map, wasserstein_1d
+from .plans import Plan, costs, displacement, kantorovich, monge, wasserstein
+
+__all__ = ["Plan", "costs", "displacement", "kantorovich", "monge", "monotone_map", "sinkhorn", "wasserstein", "wasserstein_1d"]

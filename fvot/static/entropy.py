@@ -1,0 +1,166 @@
+"""Plans with an entropy, by Newton's method on Sinkhorn's iteration.
+
+With f = u / epsilon + log a and g = v / epsilon + log b the plan is P_ij = e^(f_i + g_j - c_ij / epsilon). Sinkhorn's
+half-steps choose f so that rows have the masses a, or g so that columns have b; each raises the dual, a . f + b . g for plans
+of mass 1. With f(g) from such a half-step the dual is a concave function of g, of the slope b - P^T 1 and the curvature -S,
+
+    S = diag(P^T 1) - P^T diag(1 / a) P
+
+A Newton step S dg = b - P^T 1 does what takes Sinkhorn's iteration the longer, the smaller epsilon (Brauer, Clason, Lorenz,
+Wirth 2017).
+"""
+import math
+
+import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from ..errors import ConvergenceError, InputError
+from ..functions import is_number
+from .given import measure, same_mass
+from .plans import Plan, costs
+
+STEPS = 500              # of Newton's method for each epsilon, at most
+FALL = 4.0               # of epsilon, from one to the next
+ROUGH = 1e-2             # by which the masses may be missed before the last epsilon
+DENSE = 2000             # columns of a matrix S that is factorised
+PRODUCTS = 100           # with S, at most, for each step
+ROUNDING = 1e-15         # added to the diagonal of S, relative
+RADIUS = 6.0             # largest difference within a step: what is farther away has another S
+RISE = 1e-4              # of the dual that a step must reach, relative to what the slope promises (Armijo)
+HALVINGS = 4             # of a Newton step, at most
+TINY = 1e-300            # for sums that underflow
+
+
+def sinkhorn(x, a, y, b, epsilon, cost="sqeuclidean", tol=1e-9):
+    """The entropic `Plan`: min sum c_ij P_ij + epsilon KL(P | a b), in the log domain; small epsilon takes many steps.
+
+    epsilon : in the units of the cost
+    tol : by which the masses may be missed, relative
+
+    cost is sum c_ij P_ij; divergence is debiased, OT(mu, nu) - (OT(mu, mu) + OT(nu, nu)) / 2 of the minimum OT (Feydy et al.
+    2019), nan for a matrix of costs. Raises `InputError`, and `ConvergenceError`. (Cuturi 2013)
+    """
+    (x, a), (y, b) = measure(x, a, "x, a"), measure(y, b, "y, b")
+    mass = same_mass(a.sum(), b.sum())
+    if not is_number(epsilon) or not 0 < epsilon < math.inf:
+        raise InputError(f"epsilon must be a number above 0, in the units of the cost, not {epsilon!r}")
+    if not is_number(tol) or not 1e-15 < tol < 1:
+        raise InputError(f"tol must be a number between 1e-15 and 1, not {tol!r}")
+    C = costs(x, y, cost)
+    P, u, v, value = _entropic(C, a / mass, b / mass, epsilon, tol)
+    divergence = math.nan
+    if isinstance(cost, str) or is_number(cost):
+        own = [_entropic(costs(z, z, cost), c / mass, c / mass, epsilon, tol)[-1] for z, c in ((x, a), (y, b))]
+        divergence = mass * (value - sum(own) / 2)
+    return Plan(x, y, mass * P, float(mass * (P * C).sum()), u, v, float(epsilon), divergence)
+
+
+def _entropic(C, a, b, epsilon, tol):
+    """(P, u, v, the minimum) for masses of 1 in all; from large epsilon to the wanted one, each started from the last."""
+    if len(b) > len(a):         # the equations for a step are as many as columns
+        P, v, u, value = _entropic(C.T, b, a, epsilon, tol)
+        return P.T, u, v, value
+    rows, columns = np.flatnonzero(a), np.flatnonzero(b)
+    a, b, c = a[rows], b[columns], C[np.ix_(rows, columns)]
+    v = np.zeros(len(b))
+    for now in _falling(np.abs(c).max(), epsilon):
+        P, u, v, missed = _solved(c, a, b, v, now, tol if now == epsilon else max(tol, ROUGH))
+    if not missed <= tol:
+        raise ConvergenceError(f"Sinkhorn's iteration misses the masses by {missed:.1e} after {STEPS} steps: take an epsilon "
+                               f"above {epsilon:.3g}, or a tol above {tol:.3g}")
+    everywhere = np.full(len(C), np.nan), np.full(C.shape[1], np.nan)
+    everywhere[0][rows], everywhere[1][columns] = u, v
+    whole = np.zeros(C.shape)
+    whole[np.ix_(rows, columns)] = P
+    return whole, *everywhere, a @ u + b @ v
+
+
+def _falling(largest, epsilon):
+    """The sizes of the entropy on the way to epsilon."""
+    n = math.ceil(math.log(max(largest / epsilon, 1), FALL))
+    return [epsilon * FALL**k for k in range(n, -1, -1)]
+
+
+def _solved(c, a, b, v, epsilon, tol):
+    """(P, u, v, missed): potentials near v whose plan misses the masses by at most tol, or by what is left after STEPS."""
+    k, log_a, log_b = c / epsilon, np.log(a), np.log(b)
+
+    def at(g):
+        """(g, f(g), P, b - P^T 1, a . f + b . g)"""
+        f, P = _rows_fitted(k, g, log_a)
+        return g, f, P, b - P.sum(axis=0), a @ f + b @ g
+    here = at(v / epsilon + log_b)
+    for _ in range(STEPS):
+        g, f, P, slope, _ = here
+        if np.abs(slope).sum() <= tol:
+            break
+        here = _newton(at, here, a)
+        if np.abs(here[3]).sum() > np.abs(slope).sum() / 2:                 # far away: Sinkhorn's other half-step, too
+            here = at(here[0] + log_b - np.log(np.maximum(b - here[3], TINY)))
+    g, f, P, slope, _ = here
+    return P, epsilon * (f - log_a), epsilon * (g - log_b), np.abs(slope).sum()
+
+
+def _rows_fitted(k, g, log_a):
+    """(f (n,), P (n, m)): Sinkhorn's half-step, log a = f + log sum_j e^(g_j - k_ij)."""
+    P = g - k
+    top = P.max(axis=1)
+    P -= top[:, None]
+    np.exp(P, out=P)
+    total = P.sum(axis=1)
+    P *= (np.exp(log_a) / total)[:, None]
+    return log_a - top - np.log(total), P
+
+
+def _newton(at, here, a):
+    """What `at` gives after a Newton step that raises the dual enough, or makes good what is missed; *here* if none does."""
+    g, _, P, slope, dual = here
+    missed = np.abs(slope).sum()
+    step = _newton_step(P, a, slope)
+    for t in 0.5**np.arange(HALVINGS):
+        there = at(g + t * step)
+        if there[-1] - dual >= RISE * t * (slope @ step) or np.abs(there[3]).sum() <= (1 - t / 2) * missed:
+            return there
+    return here
+
+
+def _newton_step(P, a, slope):
+    """x (m,) with S x = slope, or as far on the way of the conjugate gradients as S can be trusted."""
+    if len(slope) <= DENSE:
+        W, total = P / np.sqrt(a)[:, None], np.maximum(P.sum(axis=0), TINY)
+        S = -(W.T @ W)
+        np.fill_diagonal(S, 0.0)
+        np.fill_diagonal(S, ROUNDING * total - S.sum(axis=0))       # rows of S have the sum 0: no difference of large numbers
+        S += np.outer(total, total)                                 # and constants are no matter
+        try:
+            x = cho_solve(cho_factor(S, overwrite_a=True, check_finite=False), slope, check_finite=False)
+        except LinAlgError:
+            x = np.array([0.0, np.inf])
+        if np.ptp(x) <= RADIUS:
+            return x
+    return _conjugate_gradients(P, a, slope, min(0.1, np.abs(slope).sum()))
+
+
+def _conjugate_gradients(P, a, right, rtol):
+    """x (m,) with S x = right, S = diag(P^T 1) - P^T diag(1 / a) P; rows of P have the sums a. Any iterate leads upwards."""
+    total = np.maximum(P.sum(axis=0), TINY)
+    x, residual, direction, before = np.zeros(len(total)), right, np.zeros(len(total)), 1.0
+    least = rtol**2 * (residual @ (residual / total))
+    for _ in range(PRODUCTS):
+        z = residual / total
+        now = residual @ z
+        if now <= least:
+            break
+        direction, before = z + now / before * direction, now
+        image = total * direction - P.T @ (P @ direction / a)
+        bent = direction @ image
+        ahead = x + now / bent * direction if bent > 0 else None
+        if ahead is None or np.ptp(ahead) > RADIUS:
+            return x + _up_to(RADIUS, x, direction)
+        x, residual = ahead, residual - now / bent * image
+    return x
+
+
+def _up_to(radius, x, direction):
+    """The multiple of the direction that, added to x, moves something by about the radius."""
+    return max(radius - np.ptp(x), 0.0) / np.ptp(direction) * direction
