@@ -6,7 +6,7 @@ LIMIT = 1200
 # At a terminal, Ctrl-C must reach the tests; elsewhere the limit must end the runs that they have started, too.
 timeout = timeout $(shell test -t 0 && echo --foreground) --kill-after=10 $(LIMIT)
 
-.PHONY: demo test bench docs lint clean setup
+.PHONY: demo test bench bench-closely docs lint clean setup
 
 demo: setup
 	scripts/mpirun -n $(RANKS) python -m mpi4py demos/harbour.py
@@ -17,13 +17,20 @@ test: setup
 	$(timeout) .venv/bin/python -m pytest $(PYTEST) -n 2 -m "not alone"
 	$(timeout) .venv/bin/python -m pytest $(PYTEST) -m alone
 
+# The figures that README quotes: benchmarks/RESULTS.md and its pictures, some 15 minutes.
 bench: setup .venv-peers/ready
-	for name in continuity fokker_planck jko transport; do scripts/mpirun -n 1 python benchmarks/$$name.py || exit; done
+	scripts/mpirun -n 1 python benchmarks/suite.py --out benchmarks
+
+# One solver each, closely: an hour.
+bench-closely: setup .venv-peers/ready
+	for name in continuity fokker_planck jko transport; do \
+	scripts/mpirun -n 1 python benchmarks/$$name.py --out benchmarks/RESULTS_$$name.md || exit; done
 
 # The packages that the benchmarks compare with; without a network they go on without them.
 .venv-peers/ready: benchmarks/peers.txt
 	-rm -rf .venv-peers && python3 -m venv .venv-peers && \
 	.venv-peers/bin/python -m pip install --quiet -r benchmarks/peers.txt && touch $@
+	-.venv-peers/bin/python -m pip install --quiet clawpack==5.12.0     # compiled here: needs gfortran
 
 docs: setup
 	.venv/bin/python -m sphinx -q -W --keep-going -b html docs docs/_build/html

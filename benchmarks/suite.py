@@ -277,7 +277,7 @@ def draw(folder, points, shown, curves, dots):
     if points:
         figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
         for i, (key, line) in enumerate(points.items()):
-            axes.loglog(*zip(*line), "o-v s-D ^-P".split()[i % 3], label=SOLVERS[key].name, color=f"C{i}", markersize=4)
+            axes.loglog(*zip(*line), f"{'os^Dv'[i % 5]}-", label=SOLVERS[key].name, color=f"C{i}", markersize=4)
         axes.set(xlabel="cells", ylabel="microseconds of one core per cell and step")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
