@@ -298,7 +298,7 @@ def scaled(report, counted_steps, quick):
                           f"{1e6 * found['exchange']:.0f}" if p > 1 else "-", f"{1e6 * found['reduction']:.0f}"))
         dots[solver] = [(p, measured[1]["seconds"] / found["seconds"] * max(p / cores, 1)) for p, found in measured.items()]
         cluster = Network(software=software, **CLUSTER)
-        curves[solver] = {n: [(p, n * c / model(p, n, c, step, 6, 6 * n**0.5, cluster)) for p in 2**np.arange(15)]
+        curves[solver] = {n: [(p, n * c / model(p, n, c, step, min(6, p - 1), 6 * n**0.5, cluster)) for p in 2**np.arange(15)]
                           for n in (1000, 10_000, 100_000, 1_000_000)}
     _show(report, lines, curves, speed, cores)
     return curves, dots

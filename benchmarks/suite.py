@@ -296,7 +296,7 @@ def draw(folder, points, shown, curves, dots):
         panels[0].set_ylabel("relative error")
         figure.savefig(folder / "peers.png")
     if curves:
-        figure, panels = plt.subplots(1, len(curves), figsize=(9, 3.4), layout="constrained", squeeze=False)
+        figure, panels = plt.subplots(1, len(curves), figsize=(4.7 * len(curves), 3.4), layout="constrained", squeeze=False)
         for axes, (solver, by) in zip(panels[0], curves.items()):
             for cells, line in by.items():
                 axes.semilogx(*zip(*line), label=f"{cells} cells a rank", base=2)
