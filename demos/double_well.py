@@ -1,7 +1,7 @@
 """Two wells and a rare jump: how fast a density leaves the well that it starts in, measured, computed and by Kramers' formula.
 
     python demos/double_well.py
-    mpirun -n 2 python demos/double_well.py --mesh triangles --D 0.1
+    mpirun -n 2 python demos/double_well.py --mesh triangles --D 0.2
 
 V = b (x^2 - 1)^2 + y^2 has wells at x = -1 and 1, and between them a barrier b: b/D in units of the temperature D. Each well
 soon has its own equilibrium; then the mass on the left goes to its limit like e^(-rate t), where the rate is

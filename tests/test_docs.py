@@ -12,7 +12,9 @@ pytestmark = pytest.mark.usefixtures("one_rank_here")
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-BLOCKS = {f"{page.stem}-{i}": text for page in sorted(DOCS.glob("*.md"))
+DEMOS = sorted((ROOT / "demos").glob("*.py"))
+PAGES = sorted([ROOT / "README.md", *DOCS.glob("*.md"), *(DOCS / "demos").glob("*.md")])
+BLOCKS = {f"{page.stem}-{i}": text for page in PAGES if page.name != "README.md"
           for i, text in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))}
 
 
@@ -32,9 +34,94 @@ def test_blocks_run(name, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_the_first_block_is_the_one_of_the_readme():
+    readme = re.search(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert BLOCKS["index-0"] == readme[1]
+
+
 def test_all_demos_have_their_place():
     page = (DOCS / "demos.md").read_text()
-    for demo in (ROOT / "demos").glob("*.py"):
-        assert f"\n## {demo.stem}\n" in page, demo
+    for demo in DEMOS:
+        assert f"\n## {demo.stem}\n" in page and f"](demos/{demo.stem}.md)" in page, demo
     for picture in (ROOT / "demos").glob("*.png"):
         assert f"demos/{picture.name}" in page or picture.stem in ("pressure",), picture
+
+
+@pytest.mark.parametrize("demo", DEMOS, ids=lambda demo: demo.stem)
+def test_every_demo_has_a_page_with_its_source(demo):
+    page = (DOCS / "demos" / f"{demo.stem}.md").read_text()
+    assert f"```{{literalinclude}} ../../demos/{demo.name}\n" in page
+    assert f"python demos/{demo.name}" in page and f"scripts/mpirun -n 2 python -m mpi4py demos/{demo.name}" in page
+    picture = demo.with_suffix(".png")
+    assert not picture.exists() or f"](../../demos/{picture.name})" in page
+
+
+def test_there_is_no_page_of_a_demo_that_is_none():
+    assert {page.stem for page in (DOCS / "demos").glob("*.md")} == {demo.stem for demo in DEMOS}
+
+
+@pytest.mark.parametrize("demo", DEMOS, ids=lambda demo: demo.stem)
+def test_the_options_on_a_page_are_those_of_its_program(demo):
+    own = set(re.findall(r"(?<!-)--([a-z][\w-]*)", (DOCS / "demos" / f"{demo.stem}.md").read_text()))
+    arguments = re.search(r"^def main\((.*?)\):$", demo.read_text(), re.DOTALL | re.MULTILINE)[1]
+    known = {name.replace("_", "-") for name in re.findall(r"(\w+)=", arguments)}
+    assert {name.removeprefix("no-") for name in own} <= known
+
+
+# ---- links -------------------------------------------------------------------------------------------------------------
+
+SHOWN = "{image}", "{figure}", "{literalinclude}"
+FENCED = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\(([^()\s]+)\)|^```\{(?:image|figure|literalinclude)\} (\S+)", re.MULTILINE)
+EXTERNAL = re.compile(r"https://[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+(:\d+)?(/[^\s<>\"]*)?")
+
+
+def prose(page):
+    """The text of a page without its code."""
+    text = FENCED.sub(lambda block: block[0] if block[1].startswith(SHOWN) else "", page.read_text())
+    return re.sub(r"(?<!`)`[^`\n]+`(?!`)", "code", text)
+
+
+def links(page):
+    """Targets of the links, pictures and includes of a page; those within code are none."""
+    return ["".join(found) for found in LINK.findall(prose(page))]
+
+
+def anchors(page):
+    """Of the headings of a page."""
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-")
+            for heading in re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)}
+
+
+def wrong(page, target):
+    """What is wrong with a link, or None."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:|//", target):
+        return None if EXTERNAL.fullmatch(target) else "is no https URL"
+    name, _, anchor = target.partition("#")
+    file = (page.parent / name).resolve() if name else page
+    if not file.is_relative_to(ROOT.resolve()) or not file.exists():
+        return "is not in the repository"
+    return None if not anchor or anchor in anchors(file) else "has no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    assert [(target, wrong(page, target)) for target in links(page) if wrong(page, target)] == []
+    bare = re.findall(r"https?:[^\s<>)\"\'`]*", prose(page))
+    assert [url for url in bare if not EXTERNAL.fullmatch(url.rstrip(".,;"))] == []
+
+
+def test_wrong_links_are_found():
+    page = DOCS / "index.md"
+    assert [wrong(page, link) for link in ("method.md", "method.md#fluxes", "../demos/swarm.py", "https://petsc.org/release")] \
+        == [None] * 4
+    assert all(wrong(page, link) for link in ("nowhere.md", "method.md#nowhere", "http://petsc.org", "https://petsc",
+                                              "https:/petsc.org", "../../etc", "//petsc.org"))
+    assert len(links(ROOT / "README.md")) > 8 and "control_volume.png" in links(DOCS / "method.md")
+
+
+def test_pictures_say_what_is_in_them():
+    for page in PAGES:
+        text = page.read_text()
+        alts = re.findall(r"!\[(.*?)\]\(", text, re.DOTALL) + re.findall(r"^:alt: (.*)$", text, re.MULTILINE)
+        assert [alt for alt in alts if len(alt.split()) < 5] == [], page

@@ -1,0 +1,148 @@
+"""The pictures of method.md: `python docs/pictures.py` draws them anew, from a mesh and from runs of fvot, into this folder."""
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import fvot
+
+HERE = Path(__file__).parent
+BLUE, RED, INK, GREY = "#4064b0", "#d1495b", "#1d2433", "0.6"
+
+
+# ---- a control volume --------------------------------------------------------------------------------------------------
+
+
+def control_volume(file):
+    """Two cells K and L of a Voronoi mesh, their points, and the face between them."""
+    mesh = fvot.Mesh.voronoi((0, 0), (1, 1), 40, seed=3)
+    face = between_two_inner_cells(mesh)
+    K, L = mesh.left[face], mesh.right[face]
+    normal, distance = mesh.normal[:, face], mesh.distance[face]
+    x_K, x_L = mesh.center[:, K], mesh.center[:, L]
+    ends = mesh.points[:, mesh.vertices[:, face]]
+    middle, along = ends.mean(axis=1), ends[:, 1] - ends[:, 0]
+    along /= np.linalg.norm(along)
+    upwards = along * np.sign(along[1])
+    foot = x_K + mesh.left_distance[face] * normal                                 # where the line from x_K to x_L meets sigma
+
+    figure = Figure((7.2, 4.6))
+    axes = figure.add_axes([0, 0, 1, 1])
+    for cell in range(mesh.n_cells):
+        color = {K: "#dbe4f5", L: "#f8dfe1"}.get(cell, "white")
+        axes.fill(*polygon(mesh, cell), facecolor=color, edgecolor="0.72", linewidth=1.2)
+    axes.plot(*mesh.center, "o", color="0.8", markersize=4)
+    axes.plot(*np.stack([x_K, x_L]).T, color=INK, linewidth=1.2, linestyle=(0, (5, 3)))
+    axes.plot(*ends, color=INK, linewidth=3.5, solid_capstyle="round")
+    axes.plot(*corner(foot, -normal, upwards, 0.011), color=INK, linewidth=1)
+    axes.plot(*x_K, "o", color=BLUE, markersize=9)
+    axes.plot(*x_L, "o", color=RED, markersize=9)
+
+    def name(text, point, color=INK, size=16, **how):
+        axes.text(*point, text, color=color, fontsize=size, ha="center", va="center", **how)
+    name("$x_K$", x_K + 0.022 * upwards, BLUE)
+    name("$x_L$", x_L + 0.022 * upwards, RED)
+    name("$K$", x_K - 0.038 * normal + 0.03 * upwards, BLUE, 24)
+    name("$L$", x_L + 0.038 * normal + 0.03 * upwards, RED, 24)
+    name(r"$\sigma$", ends[:, ends[1].argmax()] - 0.017 * upwards + 0.015 * normal, size=18)
+    arrow(axes, foot, foot + 0.055 * normal, INK)
+    name(r"$n_\sigma$", foot + 0.05 * normal + 0.018 * upwards)
+    start = middle - 0.03 * normal - 0.3 * np.linalg.norm(ends[:, 1] - ends[:, 0]) * upwards
+    arrow(axes, start, start + 0.06 * normal, "#1f9e89", 7)
+    name(r"$F_\sigma$", start - 0.02 * normal, "#1f9e89")
+    dimension(axes, x_K, x_L, -0.107 * upwards, r"$d_\sigma$")
+
+    half = 1.2 * distance
+    center = (x_K + x_L) / 2 - 0.016 * upwards
+    axes.set(xlim=center[0] + half * np.array([-1, 1]), ylim=center[1] + half * 4.6 / 7.2 * np.array([-1, 1]), aspect="equal")
+    axes.set_axis_off()
+    figure.savefig(file, dpi=110, facecolor="white")
+
+
+def between_two_inner_cells(mesh):
+    """The face that is most upright among those in the middle of the square, and long."""
+    inner = slice(mesh.n_inner)
+    middle = mesh.points[:, mesh.vertices[:, inner]].mean(axis=1)
+    far = np.abs(middle - 0.5).max(axis=0)
+    worth = mesh.normal[0, inner] + 3 * mesh.area[inner] / mesh.distance[inner] - 4 * far
+    return int(worth.argmax())
+
+
+def polygon(mesh, cell):
+    """The corners (2, n) of a cell, counter-clockwise."""
+    of_it = (mesh.left == cell) | (mesh.right == cell)
+    corners = mesh.points[:, np.unique(mesh.vertices[:, of_it])]
+    outwards = corners - mesh.center[:, [cell]]
+    return corners[:, np.arctan2(outwards[1], outwards[0]).argsort()]
+
+
+def corner(point, one, other, size):
+    """The sign of a right angle at a point: (2, 3)."""
+    return np.stack([point + size * one, point + size * (one + other), point + size * other], axis=1)
+
+
+def arrow(axes, start, end, color, width=2.5):
+    """An arrow with a filled head."""
+    style = f"-|>,head_width={0.2 + width / 20},head_length={0.4 + width / 12}"
+    axes.annotate("", end, start, arrowprops=dict(arrowstyle=style, color=color, linewidth=width, shrinkA=0, shrinkB=0))
+
+
+def dimension(axes, start, end, aside, text):
+    """A measure between two points, drawn aside of them."""
+    for point in start, end:
+        axes.plot(*np.stack([point, point + 1.06 * aside]).T, color=GREY, linewidth=0.8)
+    axes.annotate("", end + aside, start + aside, arrowprops=dict(arrowstyle="<->", color=INK, shrinkA=0, shrinkB=0))
+    axes.text(*(start + end) / 2 + aside, text, fontsize=16, color=INK, ha="center", va="center",
+              bbox=dict(facecolor="white", edgecolor="none", pad=1.5))
+
+
+# ---- the certificate ---------------------------------------------------------------------------------------------------
+
+ITERATIONS = 16, 23, 32, 45, 64, 90, 128, 181, 256, 362, 512
+
+
+def certificate(file, n=64, tol=1e-5):
+    """Both bounds of W2^2 after ever more iterations: each point is a run of its own, ended by max_iter."""
+    spec = importlib.util.spec_from_file_location("w2_convergence", HERE.parent / "demos" / "w2_convergence.py")
+    demo = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(demo)
+    problem = demo.PROBLEMS["gaussians"]
+    mesh, exact = fvot.Mesh.rectangle((0, 0), (1, 1), (n, n)), demo.exact(problem)
+    ends = [demo.density(mesh, axes) for axes in problem]
+    paths = {}
+    for count in ITERATIONS:
+        try:
+            path = fvot.BenamouBrenier(mesh, n // 2, tol=tol, max_iter=count).solve(*ends)
+        except fvot.ConvergenceError as error:
+            path = error.result
+        paths[path.iterations] = path
+        fvot.say(f"{path.iterations:5} iterations: {path.lower_bound:.7f} <= W2^2 <= {path.cost:.7f}, gap {path.gap:.1e}")
+    fvot.say(f"W2^2 of the continuum {exact:.7f}")
+    draw_certificate(file, paths, exact)
+
+
+def draw_certificate(file, paths, exact):
+    """From {iterations: path} and W2^2 of the continuum."""
+    count = np.array(list(paths))
+    low, high = np.array([(path.lower_bound, path.cost) for path in paths.values()]).T
+    figure = Figure((8.4, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.fill_between(count, low, high, color="#e8ecf4")
+    left.plot(count, high, "o-", color=RED, label="cost")
+    left.plot(count, low, "o-", color=BLUE, label="lower_bound")
+    left.axhline(exact, color=INK, linewidth=1, linestyle=(0, (5, 3)), label="$W_2^2$ of the continuum")
+    left.legend(frameon=False)
+    left.set(xscale="log", xlabel="iterations", ylabel="$W_2^2$")
+    right.loglog(count, (high - low) / high, "o-", color=INK)
+    right.set(xlabel="iterations", ylabel="gap = (cost - lower_bound) / cost")
+    for axes in left, right:
+        axes.set_xticks([16, 32, 64, 128, 256, 512], ["16", "32", "64", "128", "256", "512"])
+        axes.set_xticks([], minor=True)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=110, facecolor="white")
+
+
+if __name__ == "__main__":
+    control_volume(HERE / "control_volume.png")
+    certificate(HERE / "certificate.png")
