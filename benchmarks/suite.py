@@ -75,16 +75,27 @@ def flowing(name, order, tau):
     """Iterations of Newton's method, in steps one after the other; what is set up once is not in it."""
     def begin(mesh):
         energy, rho = jko.PROBLEMS[name]
-        equation, state = fvot.JKO(mesh, energy, order=order), [rho(mesh.center)]
-
-        def run():
-            result = equation.solve(state[-1], tau, tau=tau, progress=False)
-            state.append(result.rho[-1])
-            newton = result.ledger["newton"][-1]
-            return dict(steps=int(newton), iterations=float(result.ledger["iterations"][-1] / newton),
-                        mass=float(abs(result.ledger["mass_error"][-1])))
-        return run
+        return newton(fvot.JKO(mesh, energy, order=order), rho(mesh.center), tau)
     return begin
+
+
+def crowding(mesh):
+    """The same of a crowd that walks to the middle, where it is full."""
+    rho = mesh.average(lambda x: (np.abs(x).max(axis=0) > 0.9) & (np.abs(x).max(axis=0) < 1.3)) / 2
+    return newton(fvot.JKO(mesh, fvot.Potential(jko.half_square), bounds=(0, 1)), rho, 0.2)
+
+
+def newton(equation, rho, tau):
+    """A run of one step from where the last one came to; its steps are Newton's iterations."""
+    state = [rho]
+
+    def run():
+        result = equation.solve(state[-1], tau, tau=tau, progress=False)
+        state.append(result.rho[-1])
+        count = result.ledger["newton"][-1]
+        return dict(steps=int(count), iterations=float(result.ledger["iterations"][-1] / count),
+                    mass=float(abs(result.ledger["mass_error"][-1])))
+    return run
 
 
 STEPS = 32              # in time, of transport
@@ -117,6 +128,8 @@ SOLVERS = {
                       flowing("porous medium, m = 2", 1, 0.05), 2.1),
     "entropy1": Solver("JKO, order 1, diffusion, squares", (32, 100, 316), wide_squares,
                        flowing("diffusion in a parabola", 1, 0.01), 2.1),
+    "crowd": Solver("JKO, rho <= 1, crowd, squares", (32, 64, 128, 316),
+                    lambda n: fvot.Mesh.rectangle((-2, -2), (2, 2), (n, n)), crowding),
     "transport": Solver("BenamouBrenier, squares", (16, 32, 64, 128), transport.MESHES["squares"], shortest),
     "triangles": Solver("BenamouBrenier, triangles", (11, 22, 45, 90), transport.MESHES["triangles"], shortest),
 }
