@@ -80,9 +80,10 @@ def flowing(name, order, tau):
 
 
 def crowding(mesh):
-    """The same of a crowd that walks to the middle, where it is full."""
+    """The same of a crowd that has walked to the middle, where it is full."""
     rho = mesh.average(lambda x: (np.abs(x).max(axis=0) > 0.9) & (np.abs(x).max(axis=0) < 1.3)) / 2
-    return newton(fvot.JKO(mesh, fvot.Potential(jko.half_square), bounds=(0, 1)), rho, 0.2)
+    equation = fvot.JKO(mesh, fvot.Potential(jko.half_square), bounds=(0, 1))
+    return newton(equation, equation.solve(rho, 1.0, tau=0.2, progress=False).rho[-1], 0.2)
 
 
 def newton(equation, rho, tau):
@@ -128,7 +129,7 @@ SOLVERS = {
                       flowing("porous medium, m = 2", 1, 0.05), 2.1),
     "entropy1": Solver("JKO, order 1, diffusion, squares", (32, 100, 316), wide_squares,
                        flowing("diffusion in a parabola", 1, 0.01), 2.1),
-    "crowd": Solver("JKO, rho <= 1, crowd, squares", (32, 64, 128, 316),
+    "crowd": Solver("JKO, rho <= 1, crowd, squares", (32, 64, 128, 256),
                     lambda n: fvot.Mesh.rectangle((-2, -2), (2, 2), (n, n)), crowding),
     "transport": Solver("BenamouBrenier, squares", (16, 32, 64, 128), transport.MESHES["squares"], shortest),
     "triangles": Solver("BenamouBrenier, triangles", (11, 22, 45, 90), transport.MESHES["triangles"], shortest),
