@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from test_ranks import one_rank_here, start  # noqa: F401  the fixture skips on several ranks
+from test_ranks import start
 
 import fvot
 
@@ -64,7 +64,7 @@ def newton(n_steps):
 
 
 @pytest.mark.parametrize("run", [explicit, implicit, newton], ids=["ContinuityEquation", "FokkerPlanck", "JKO"])
-def test_many_steps(run, one_rank_here):  # noqa: F811
+def test_many_steps(run, one_rank_here):
     run(100)
     with Memory() as memory:
         ledger = run(STEPS).ledger
@@ -100,7 +100,7 @@ if mesh.ranks.is_root:
 AGREE = {"flow": 1e-13, "gibbs": 1e-9, "porous": 1e-9, "cost": 1e-8, "path": 1e-8}
 
 
-def test_one_to_eight_ranks(one_rank_here, tmp_path):  # noqa: F811
+def test_one_to_eight_ranks(one_rank_here, tmp_path):
     """Many more ranks than cores, and than the small mesh is good for: the same answers."""
     script = tmp_path / "script.py"
     script.write_text(PROGRAM)
