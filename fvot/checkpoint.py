@@ -37,8 +37,9 @@ STOPPED = 128 + signal.SIGTERM      # the exit status of a run that SIGTERM has 
 class Checkpoint:
     """A file in which a run is kept, and from which it goes on: `solve(..., checkpoint=fvot.Checkpoint("run.h5"))`.
 
-    path : of the file. Where it exists, the run goes on from there, on any number of ranks, if it is of the same mesh, problem
-        and version; else there is an `InputError` that says which is not. The run may now have more times after those reached
+    path : of the file, whose folders are made. Where it exists, the run goes on from there, on any number of ranks, if it is
+        of the same mesh, problem and version; else there is an `InputError` that says which is not. The run may now have more
+        times after those reached
     every : seconds between two checkpoints; 0: after each step. There is one at the end, too: the same call then
         returns what the file has
 
@@ -64,15 +65,16 @@ class Keeper:
         """
         self.checkpoint, self.mesh, self.saved, self._check = checkpoint, mesh, None, check
         self.stopped = False
+        ranks = mesh.ranks
+        ranks.check(checkpoint is None or isinstance(checkpoint, Checkpoint),
+                    f"checkpoint must be a fvot.Checkpoint(path), not {checkpoint!r:.60}")
+        ranks.check_same("checkpoint", checkpoint)
         if checkpoint is None:
             return
-        ranks = mesh.ranks
-        ranks.check(isinstance(checkpoint, Checkpoint), f"checkpoint must be a fvot.Checkpoint(path), not {checkpoint!r:.60}")
         ranks.check(is_number(checkpoint.every) and checkpoint.every >= 0, "every must be a number of seconds between two "
                     f"checkpoints, at least 0, not {checkpoint.every!r}")
         ranks.check(isinstance(checkpoint.path, (str, Path)) and str(checkpoint.path) not in ("", "."),
                     f"a checkpoint needs the path of a file, not {checkpoint.path!r}")
-        ranks.check_same("checkpoint", checkpoint)
         self.path = Path(checkpoint.path)
         self.problem = {"mesh": dict(dim=mesh.dim, cells=mesh.n_cells_global, volumes=fingerprint(mesh, np.ones(mesh.n_cells)),
                                      places=fingerprint(mesh, mesh.centroid)), "problem": problem()}
@@ -398,9 +400,9 @@ class _Reader:
 
 
 def _check_fits(path, found, wanted, check):
-    """Mesh and solver first, then what *check* says of the times, then the problem, which has been sampled there."""
-    _check_same(path, "mesh", found, wanted, wanted["mesh"].keys() | found["mesh"].keys())
+    """Solver and mesh first, then what *check* says of the times, then the problem, which has been sampled there."""
     _check_same(path, "problem", found, wanted, ["solver"])
+    _check_same(path, "mesh", found, wanted, wanted["mesh"].keys() | found["mesh"].keys())
     check(path, found["values"])
     _check_same(path, "problem", found, wanted, wanted["problem"].keys() | found["problem"].keys())
 

@@ -86,7 +86,7 @@ class ContinuityEquation:
         self._check(rho0, tau)
         self._scheme.start(rho0)
         state = _State(self.mesh, np.array(rho0, float), t[0])
-        with Recorder(self.mesh, t, checkpoint, lambda: self._described(rho0, t, tau), write=write,
+        with Recorder(self.mesh, t, checkpoint, lambda: self._described(rho0, t, tau), has=("density", "velocity"), write=write,
                       progress=progress) as recorder:
             if recorder.saved is not None:
                 state.go_on(*recorder.saved)

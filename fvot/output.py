@@ -33,7 +33,7 @@ class Writer:
     """An `Output` under way, of a run with these numbers of times; done: recorded times that are in it already. Collective."""
 
     def __init__(self, output, mesh, n_times, done=0):
-        self.output, self.mesh, self.n_times = _checked(output, mesh.ranks), mesh, n_times
+        self.output, self.mesh, self.n_times = output, mesh, n_times
         kind = HdfSeries if str(self.output.path).endswith(".vtkhdf") else Series
         self.series = kind(self.output.path, mesh, sum(self._is_due(i) for i in range(done)))
 
@@ -59,14 +59,17 @@ class Writer:
 
 def write_all(output, mesh, t, fields):
     """Write fields {name: (n_times, ..., n_cells)} at the times t."""
-    writer = Writer(output, mesh, len(t))
+    writer = Writer(checked(output, mesh.ranks, fields), mesh, len(t))
     for i, time in enumerate(t):
         writer.add(i, time, {name: lambda values=values, i=i: values[i] for name, values in fields.items()})
     writer.close()
 
 
-def _checked(output, ranks):
-    """The `Output`, which may be given by its path."""
+def checked(output, ranks, has):
+    """The `Output`, which may be given by its path, of a run that has these fields; None stays None. Collective."""
+    ranks.check_same("write", output if output is None or isinstance(output, (Output, str, Path)) else type(output))
+    if output is None:
+        return None
     output = output if isinstance(output, Output) else Output(output)
     path, fields = output.path, output.fields
     ranks.check(isinstance(path, (str, Path)) and Path(path).suffix in (".pvd", ".vtkhdf"),
@@ -75,5 +78,9 @@ def _checked(output, ranks):
                 f"every must be a whole number of recorded times from 1 on, not {output.every!r}")
     some = isinstance(fields, (list, tuple, set)) and len(fields) > 0 and all(name in FIELDS for name in fields)
     ranks.check(fields is None or some, f"fields must be some of {', '.join(FIELDS)}, not {fields!r:.60}")
-    ranks.check_same("write", output)
+    missing = [name for name in fields or () if name not in has]
+    ranks.check(not missing, f"this run has no {' and no '.join(missing)} to write, but {' and '.join(has)}")
+    for name in ("single", "keep"):
+        value = getattr(output, name)
+        ranks.check(isinstance(value, (bool, np.bool_)), f"{name} must be True or False, not {value!r:.60}")
     return output

@@ -19,10 +19,10 @@ except ImportError as error:
     raise missing("MPI with mpi4py", error) from None
 
 
-def say(text):
-    """Print *text* once: on rank 0 of all ranks."""
+def say(*words):
+    """Print words, as `print` does, once: on rank 0 of all ranks."""
     if MPI.COMM_WORLD.rank == 0:
-        print(text, flush=True)
+        print(*words, flush=True)
 
 
 def library():
@@ -84,19 +84,24 @@ class Ranks:
         return total if total.ndim else total.item()
 
     def check(self, ok, message, error=InputError):
-        """Raise *error* with the message of the first rank on which *ok* is false, on every rank."""
+        """Raise *error* with the message of the first rank on which *ok* is false, on every rank.
+
+        Where it is true on others, the message says which rank that is.
+        """
         problems = self.comm.allgather(None if ok else message)
-        for problem in problems:
-            if problem is not None:
-                raise error(problem)
+        wrong = [rank for rank, problem in enumerate(problems) if problem is not None]
+        if wrong:
+            raise error(problems[wrong[0]] + (f" (on rank {wrong[0]})" if len(wrong) < self.size else ""))
 
     def check_same(self, what, value):
         """`InputError` on every rank unless *value* looks the same on all of them."""
         texts = self.comm.allgather(repr(value))
+        is_number = isinstance(value, (int, float))
+        remedy = "; mesh.ranks.min, .max and .sum make one number of what each rank has" if is_number else ""
         for rank, text in enumerate(texts):
             if text != texts[0]:
                 raise InputError(f"{what} must be the same on every rank: it is {texts[0]:.80} on rank 0 and {text:.80} on "
-                                 f"rank {rank}; mesh.ranks.min, .max and .sum make one number of what each rank has")
+                                 f"rank {rank}{remedy}")
 
     def check_same_array(self, what, array):
         """`InputError` on every rank unless the array is the same on all of them, to the last bit."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from .checkpoint import Keeper
 from .errors import InputError
-from .output import Writer
+from .output import Writer, checked
 from .parallel import Progress
 
 
@@ -17,9 +17,10 @@ class Recorder:
     records : [the ledger's numbers at each recorded time so far]
     """
 
-    def __init__(self, mesh, t, checkpoint, problem, *, write=None, progress=None):
-        """problem() : what the run is, see `Keeper`; write : an `Output`, or its path."""
-        self.mesh, self.t, self.write, self.progress = mesh, t, write, progress
+    def __init__(self, mesh, t, checkpoint, problem, *, has=("density",), write=None, progress=None):
+        """problem() : what the run is, see `Keeper`; has : names of its fields; write : an `Output`, or its path."""
+        self.mesh, self.t, self.progress = mesh, t, progress
+        self.write = checked(write, mesh.ranks, has)
         self.records, self.fields, self.saved = [], {}, None
         self.keeper = Keeper(checkpoint, mesh, problem, partial(_check_times, self.t))
 
@@ -109,4 +110,5 @@ def _check_times(t, path, values):
     n, theirs = len(values["records"]), np.array(values["t"])
     if len(t) < n or (t[:len(theirs)] != theirs[:len(t)]).any():
         raise InputError(f"the checkpoint {path} has been at times {theirs[:n]!s:.60}, on its way to {theirs[-1]:g}: t must "
-                         f"begin so, and may go on longer; here it is {t!s:.60}")
+                         f"begin so, and may go on longer; here it is {t!s:.60}. With another path, or without that file, "
+                         "the run starts anew")

@@ -47,7 +47,7 @@ class Series:
         fields = {**fields, "rank": np.full(mesh.n_cells, ranks.rank, np.int32), "cell": mesh.cell_id[:mesh.n_cells]}
         with ranks.together(), writing(self.path):
             rows = {name: field_row(name, values, mesh.n_cells) for name, values in fields.items()}
-            (self.folder / f"{stem}_{ranks.rank}.vtu").write_text(_vtu(self.own, rows))
+            _write(self.folder / f"{stem}_{ranks.rank}.vtu", _vtu(self.own, rows))
         self.entries.append((float(time), f"{self.folder.name}/{stem}.pvtu"))
         ranks.on_root(self._finish, stem, rows)
 
@@ -91,7 +91,7 @@ class Series:
         """All pieces of a time are there: name them in its .pvtu, and that in the .pvd."""
         with writing(self.path):
             pieces = [f"{stem}_{rank}.vtu" for rank in range(self.mesh.ranks.size)]
-            (self.folder / f"{stem}.pvtu").write_text(_pvtu(pieces, rows), encoding="utf-8")
+            _write(self.folder / f"{stem}.pvtu", _pvtu(pieces, rows))
             _replace(self.path, _pvd(self.entries))
 
 
@@ -185,8 +185,18 @@ def _document(kind, attributes, lines):
 def _replace(path, text):
     """Put *text* at *path* in one stroke: a reader finds the old file or the new one, never half of it."""
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    _write(temporary, text, lasting=True)
     os.replace(temporary, path)
+
+
+def _write(path, text, lasting=False):
+    """Put *text* at *path*, to outlast a power failure if *lasting*; where it fails, as on a full disk, nothing is left."""
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise

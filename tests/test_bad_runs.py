@@ -26,6 +26,11 @@ def last(m, wrong, right):
     return wrong if m.ranks.rank == m.ranks.size - 1 else right
 
 
+def elsewhere(m, kind):
+    """A `Checkpoint` or an `Output` on the last rank alone; what is wrong in itself on one rank."""
+    return last(m, getattr(fvot, kind)("x.txt" if m.ranks.size > 1 or kind == "Output" else ""), None)
+
+
 def ones(m):
     return np.ones(m.n_cells)
 
@@ -160,6 +165,20 @@ RUNS = {      # what is run, words of the message
     "two ends and a terminal energy": (lambda m: BenamouBrenier(m, n_steps=2, terminal=Entropy()).solve(ones(m), ones(m)),
                                        ["exclude each other"]),
     "a time outside a path": (lambda m: BenamouBrenier(m, n_steps=2, tol=0.1).solve(bump(m), bump(m, 0.5)).at(1.5), ["1.5"]),
+    "an end that one rank does not have": (lambda m: BenamouBrenier(m, n_steps=2).solve(bump(m), last(m, None, bump(m))),
+                                           ["needs rho0 and rho1"]),
+    # what is given on some ranks only, or not what it should be
+    "a checkpoint on other ranks": (lambda m: diffusion(m).solve(ones(m), 1.0, checkpoint=elsewhere(m, "Checkpoint")),
+                                    ["checkpoint"]),
+    "a checkpoint of transport on other ranks": (lambda m: BenamouBrenier(m, n_steps=2).solve(
+        bump(m), bump(m, 0.5), checkpoint=elsewhere(m, "Checkpoint")), ["checkpoint"]),
+    "a series on other ranks": (lambda m: flow(m).solve(ones(m), 0.1, write=elsewhere(m, "Output")), ["writ"]),
+    "a pressure that is not": (lambda m: jko(m).solve(bump(m), 0.1, tau=0.1, write=fvot.Output("x.pvd", fields=["pressure"])),
+                               ["no pressure", "density"]),
+    "a velocity that is not": (lambda m: diffusion(m).solve(bump(m), 0.1).write("x.pvd", fields=["velocity"]),
+                               ["no velocity", "density"]),
+    "keep of text": (lambda m: flow(m).solve(ones(m), 0.1, write=fvot.Output("x.pvd", keep="no")), ["keep", "'no'"]),
+    "single of numbers": (lambda m: flow(m).solve(ones(m), 0.1).write("x.pvd", single=32), ["single", "32"]),
     # what comes out
     "points outside": (lambda m: flow(m).solve(ones(m), 0.1).velocity_at([[2.0], [0.5]], 0.05), ["outside"]),
     "a picture of no suffix": (lambda m: flow(m).solve(ones(m), 0.1).plot("picture"), ["picture"]),

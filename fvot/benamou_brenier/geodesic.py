@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import flows
 from ..result import Shown
-from .operators import Discretisation, node_mean, node_weights
+from .operators import node_mean, node_weights
 
 SHORTER = 6             # times that a step is halved which would leave the mesh
 ROUND_CORNERS = 4       # steps along the flow for each step in time, on domains that are not convex
@@ -28,6 +28,9 @@ class Geodesic(Shown):
     cost, lower_bound : the path's action sum_n tau_n int |m|^2 / rho, and a bound below which no path can go
     iterations : on the mesh itself
     energy : E(rho1) of the terminal energy, 0 where there is none; W2^2 of the path is cost - 2 energy
+    residual : the largest error of the continuity equation in a cell, relative to the mass
+    speed : (N + 1,) the norm (int |m|^2 / rho dx)^(1/2) at the nodes: constant along a geodesic, and there equal to W2. The
+        first and the last one may be off by some per cent: there the data, which know no patches, become a path that does
     """
 
     mesh: object
@@ -40,20 +43,27 @@ class Geodesic(Shown):
     lower_bound: float
     iterations: int
     energy: float
+    residual: float
+    speed: np.ndarray
+    _node_velocity: np.ndarray
     _scale: float
-    _problem: Discretisation
 
     @classmethod
     def of(cls, problem, rho0, lower, upper, iterations):
-        """The path from rho0 (n_cells,) that both bounds belong to."""
+        """The path from rho0 (n_cells,) that both bounds belong to.
+
+        What ranks find out together is found here, so that one of them alone may look at it.
+        """
         mesh, N = problem.mesh, problem.n_steps
         rho = np.empty((N + 2, mesh.n_cells))
         rho[0], rho[1:-1], rho[-1] = rho0, problem.spread(upper.rho).T, upper.rho1
         flux = np.zeros((N + 1, mesh.n_faces))
         flux[:, :mesh.n_inner] = upper.flux.T
         t = np.concatenate([[0], (np.arange(N) + 0.5) / N, [1]])
+        mobility = _mobility(problem, rho)
         return cls(mesh, t, rho, np.arange(N + 1) / N, np.ascontiguousarray(lower.phi.T), flux, upper.cost, lower.cost,
-                   iterations, upper.energy, upper.scale, problem)
+                   iterations, upper.energy, _residual(mesh, rho, flux), _speed(mesh, flux, mobility),
+                   _velocity(mesh, flux, mobility), upper.scale)
 
     @classmethod
     def at_rest(cls, problem, rho, energy=0.0):
@@ -61,7 +71,8 @@ class Geodesic(Shown):
         N, mesh = problem.n_steps, problem.mesh
         t = np.concatenate([[0], (np.arange(N) + 0.5) / N, [1]])
         return cls(mesh, t, np.repeat(rho[None], N + 2, axis=0), np.arange(N + 1) / N, np.zeros((N + 1, mesh.n_cells)),
-                   np.zeros((N + 1, mesh.n_faces)), 2 * energy, 2 * energy, 0, energy, 0.0, problem)
+                   np.zeros((N + 1, mesh.n_faces)), 2 * energy, 2 * energy, 0, energy, 0.0,
+                   np.zeros(N + 1), np.zeros((N + 1, mesh.dim, mesh.n_cells)), 0.0)
 
     def __repr__(self):
         what = "W2^2 + 2 E" if self.energy else "W2^2"
@@ -73,44 +84,12 @@ class Geodesic(Shown):
         """(cost - lower_bound) / W2^2 of the path (but at least what round-off of the energy allows), 0 where the cost is 0."""
         return (self.cost - self.lower_bound) / self._scale if self._scale > 0 else 0.0
 
-    @cached_property
-    def residual(self):
-        """The largest error of the continuity equation in a cell, relative to the mass."""
-        mesh, tau = self.mesh, node_weights(len(self.node_t) - 1)
-        change = [mesh.volume * (after - before + weight * mesh.divergence(F))
-                  for before, after, weight, F in zip(self.rho, self.rho[1:], tau, self.flux)]
-        return mesh.ranks.max(np.abs(change).max(initial=0.0)) / mesh.integrate(self.rho[0])
-
     # ---- what moves --------------------------------------------------------------------------------------------------
 
     @cached_property
     def momentum(self):
         """m = rho v at the nodes, cell means (N + 1, dim, n_cells) of the flux."""
         return np.stack([flows.cell_velocity(self.mesh, F) for F in self.flux])
-
-    @cached_property
-    def _mobility(self):
-        """M_s (N + 1, n_inner) at the nodes; infinite where there is no mass, so that nothing moves there."""
-        M = self._problem.mobility(node_mean(self._problem.average(self.rho[1:-1].T))).T
-        return np.where(M > 0, M, np.inf)
-
-    @cached_property
-    def speed(self):
-        """(int |m|^2 / rho dx)^(1/2) at the nodes (N + 1,): constant along a geodesic, and there equal to W2.
-
-        The first and the last one may be off by some per cent: there the data, which know no patches, become a path that does.
-        """
-        mesh, n = self.mesh, self.mesh.n_inner
-        energy = mesh.distance[:n]**2 * self.flux[:, :n]**2 / self._mobility
-        return np.sqrt(mesh.ranks.sum(energy[:, mesh.face_owned[:n]].sum(axis=1)))
-
-    @cached_property
-    def _node_velocity(self):
-        """v (N + 1, dim, n_cells) at the nodes: means of face velocities, which are differences of a potential."""
-        mesh, n = self.mesh, self.mesh.n_inner
-        through = np.zeros_like(self.flux)
-        through[:, :n] = mesh.area[:n] * mesh.distance[:n] * self.flux[:, :n] / self._mobility
-        return np.stack([flows.cell_velocity(mesh, U) for U in through])
 
     @cached_property
     def velocity(self):
@@ -157,3 +136,34 @@ class Geodesic(Shown):
                 return points + step
             step[:, outside] /= 2
         return np.where(outside, points, points + step)
+
+
+# ---- of paths rho (N + 2, n_cells) with flux (N + 1, n_faces) ----------------------------------------------------------
+
+
+def _residual(mesh, rho, flux):
+    """The largest error of the continuity equation in a cell, relative to the mass."""
+    change = [mesh.volume * (after - before + weight * mesh.divergence(F))
+              for before, after, weight, F in zip(rho, rho[1:], node_weights(len(flux) - 1), flux)]
+    return mesh.ranks.max(np.abs(change).max(initial=0.0)) / mesh.integrate(rho[0])
+
+
+def _mobility(problem, rho):
+    """M_s (N + 1, n_inner) at the nodes; infinite where there is no mass, so that nothing moves there."""
+    M = problem.mobility(node_mean(problem.average(rho[1:-1].T))).T
+    return np.where(M > 0, M, np.inf)
+
+
+def _speed(mesh, flux, mobility):
+    """(int |m|^2 / rho dx)^(1/2) at the nodes (N + 1,)."""
+    n = mesh.n_inner
+    energy = mesh.distance[:n]**2 * flux[:, :n]**2 / mobility
+    return np.sqrt(mesh.ranks.sum(energy[:, mesh.face_owned[:n]].sum(axis=1)))
+
+
+def _velocity(mesh, flux, mobility):
+    """v (N + 1, dim, n_cells) at the nodes: means of face velocities, which are differences of a potential."""
+    n = mesh.n_inner
+    through = np.zeros_like(flux)
+    through[:, :n] = mesh.area[:n] * mesh.distance[:n] * flux[:, :n] / mobility
+    return np.stack([flows.cell_velocity(mesh, U) for U in through])

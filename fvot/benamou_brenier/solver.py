@@ -54,7 +54,9 @@ class BenamouBrenier:
         ranks.check_same("the parameters of BenamouBrenier", (n_steps, tol, max_iter, precision, energies.described(terminal)))
         self.mesh, self.n_steps, self.tol, self.max_iter = mesh, int(n_steps), float(tol), int(max_iter)
         self.precision, self.terminal = precision, terminal
-        self._levels = levels(Discretisation(mesh, self.n_steps))
+        problem = Discretisation(mesh, self.n_steps)
+        self._n_patches, self._defect = ranks.sum(problem.n_patches), ranks.max(problem.isotropy_defect().max(initial=0.0))
+        self._levels = levels(problem)
         self._terminals = [terminal and Terminal(level.problem, terminal) for level in self._levels]
 
     def with_terminal(self, energy):
@@ -70,10 +72,8 @@ class BenamouBrenier:
         return self._terminals[0].of_cells(rho)
 
     def __repr__(self):
-        problem, ranks = self._levels[0].problem, self.mesh.ranks
-        defect = ranks.max(problem.isotropy_defect().max(initial=0.0))
-        return (f"<fvot.BenamouBrenier: {self.mesh.n_cells_global} cells in {ranks.sum(problem.n_patches)} patches "
-                f"(isotropy defect {defect:.0e}), {self.n_steps} steps, {len(self._levels)} levels>")
+        return (f"<fvot.BenamouBrenier: {self.mesh.n_cells_global} cells in {self._n_patches} patches "
+                f"(isotropy defect {self._defect:.0e}), {self.n_steps} steps, {len(self._levels)} levels>")
 
     def solve(self, rho0, rho1=None, *, checkpoint=None, progress=None):
         """The `Geodesic` from rho0 to rho1, cell averages (n_cells,) of equal mass. Collective.

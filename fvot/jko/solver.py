@@ -100,7 +100,8 @@ class JKO:
         check_step(mesh.ranks, tau)
         mesh.ranks.check(self.inner is None or tau is not None, "with inner= give the length of steps, tau")
         run = _Run(self, np.array(rho0, float), t)
-        with Recorder(mesh, t, checkpoint, lambda: self._described(rho0, tau), write=write, progress=progress) as recorder:
+        with Recorder(mesh, t, checkpoint, lambda: self._described(rho0, tau), has=list(run.fields()), write=write,
+                      progress=progress) as recorder:
             if recorder.saved is not None:
                 run.go_on(*recorder.saved)
             if not recorder.records:

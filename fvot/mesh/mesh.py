@@ -57,6 +57,8 @@ class Mesh:
         self.distance = _frozen(self.left_distance + self.right_distance)
         self.patch = self.levels[0]
         self.n_cells_global = int(ranks.sum(self.n_cells))
+        if "points" in part:                  # coarse levels have none
+            self.bounds = _frozen(np.stack([ranks.min(self.points.min(axis=1)), ranks.max(self.points.max(axis=1))]))
         self.exchange = parallel.Exchange.ghosts(ranks, self.cell_id[:self.n_cells], self.cell_id[self.n_cells:],
                                                  self.ghost_owner)
 
@@ -370,6 +372,7 @@ class Mesh:
                 rho = np.asarray(rho)
             except ValueError:
                 raise InputError(f"{what} must be an array of numbers, not {rho!r:.60}") from None
+        self.ranks.check(rho.dtype != object, f"{what} must be an array of numbers, not {rho!s:.60}")
         self.ranks.check(rho.dtype.kind in "biuf", f"{what} must be real numbers, not of type {rho.dtype}")
         self.ranks.check(rho.shape == (self.n_cells,), f"{what} has shape {rho.shape}; it needs one value for each of this "
                          f"rank's cells: ({self.n_cells},). mesh.density and mesh.scatter make such arrays")
@@ -460,11 +463,6 @@ class Mesh:
         """The number of this rank's first cell where cells are counted rank by rank, as PETSc numbers rows."""
         counts = self.ranks.all_gather(np.array([self.n_cells]))
         return int(counts[:self.ranks.rank].sum())
-
-    @cached_property
-    def bounds(self):
-        """The lower and the upper corner (2, dim) of the bounding box of the whole mesh."""
-        return _frozen(np.stack([self.ranks.min(self.points.min(axis=1)), self.ranks.max(self.points.max(axis=1))]))
 
     @cached_property
     def _tree(self):
