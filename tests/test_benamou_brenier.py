@@ -55,6 +55,19 @@ def checked(path, rho0, rho1, tol):
     return path
 
 
+def test_one_rank_may_look_alone(ranks):
+    """What is there already needs no other rank, which else would wait for ever."""
+    mesh = Mesh.triangles((0, 0), (1, 1), 8)
+    solver = BenamouBrenier(mesh, n_steps=2, tol=0.1)
+    path = solver.solve(*wavy(mesh))
+    ranks.wait()
+    if ranks.is_root:
+        assert path.residual < 1e-14 and (path.speed > 0).all() and path.velocity.shape == (4, 2, mesh.n_cells)
+        assert path.momentum.shape == (3, 2, mesh.n_cells) and 0 <= path.gap < 0.1
+        assert_array_equal(mesh.bounds, [[0, 0], [1, 1]])
+        assert "cells" in repr(solver) and "W2^2" in repr(path) and "cells" in repr(mesh)
+
+
 # ---- exact answers -----------------------------------------------------------------------------------------------------
 
 
