@@ -97,22 +97,26 @@ class Method:
 
 
 def method(name, dim, n_ranks):
-    """The `Method` of that name, or None where PETSc lacks the package for it.
+    """The `Method` of that name.
 
     cg : conjugate gradients with algebraic multigrid, for symmetric positive matrices
-    icc : conjugate gradients with incomplete Cholesky factors of each rank's rows: cheap, for few iterations
-    lu : one factorisation: in nested-dissection order on one rank, else by MUMPS
+    icc : conjugate gradients with ILU(0) of each rank's rows, which is incomplete Cholesky where a matrix is symmetric: cheap,
+        for few iterations
+    lu : one factorisation: in nested-dissection order on one rank, else by MUMPS, or where PETSc lacks that, of all rows on
+        every rank
     ilu : BiCGStab with ILU(0) of each rank's rows as they are numbered
     amg : right-preconditioned GMRES, which watches the true residual, with BoomerAMG
     """
     if name == "lu" and n_ranks == 1:
         return Method("preonly", "lu", {"pc_factor_mat_ordering_type": "nd"})
+    if name == "lu" and has_package("mumps"):
+        return Method("preonly", "lu", {"pc_factor_mat_solver_type": "mumps"})
     if name == "lu":
-        return Method("preonly", "lu", {"pc_factor_mat_solver_type": "mumps"}) if has_package("mumps") else None
+        return Method("preonly", "redundant", {})
     if name == "ilu":
         return Method("bcgs", "bjacobi", {}, 500)
     if name == "icc":
-        return Method("cg", "bjacobi", {"sub_pc_type": "icc"}, 40)
+        return Method("cg", "bjacobi", {}, 40)
     multigrid = "hypre" if has_package("hypre") else "gamg"
     if name == "cg":
         return Method("cg", multigrid, {"pc_hypre_type": "boomeramg"})

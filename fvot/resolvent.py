@@ -115,7 +115,7 @@ class Resolvent:
         self.stiffness = s * mesh.ranks.max(rates.leaving().max(initial=0.0))
         self.costs = costs(mesh.n_cells_global, mesh.dim, mesh.ranks.size, self.stiffness, rates.steepness(),
                            rates.gibbs is not None)
-        self.names = [name for name in self.costs if linalg.method(name, mesh.dim, mesh.ranks.size) is not None]
+        self.names = list(self.costs)
         self.iterations = self.solves = 0
         self._way = None
 
@@ -182,7 +182,8 @@ class Resolvent:
             Y = start + d
             residual, now = self._residual(d, Y, entering, rest)
             fault = self._fault(first, now, positive)
-            Y = np.maximum(Y, 0) if positive else Y
+            if positive:
+                np.maximum(Y, 0, out=Y)
             if fault is None and judge:
                 fault = judge(Y)
             self.solves += 1

@@ -80,8 +80,16 @@ class Stepper:
         ranks, volume = self.mesh.ranks, self.mesh.volume
         mass, net, gross = ranks.sum(np.array([(volume * rho).sum(), crossed.sum(), np.abs(crossed).sum()]))
         if mass >= gross:
-            return rho * ((before - net) / mass if mass > 0 else 1.0), before - net, crossed
+            return self._times(rho, (before - net) / mass if mass > 0 else 1.0, mass), before - net, crossed
         return rho, mass, crossed + (before - net - mass) * np.abs(crossed) / gross
+
+    def _times(self, rho, factor, mass):
+        """factor rho, for rho of that mass; its relative entropy follows from that of rho, where that is known."""
+        scaled = factor * rho
+        more = factor * math.log(factor) * mass if factor > 0 else 0.0
+        self._entropies += [(scaled, (factor * entropy + more, factor * size + abs(more)))
+                            for known, (entropy, size) in self._entropies if known is rho]
+        return scaled
 
     def at(self, t):
         """(rates, the boundary's densities) at time t; the last ones are kept."""
@@ -135,7 +143,7 @@ class Stepper:
             if known is rho:
                 return found
         found = tuple(self.mesh.ranks.sum(np.array(_relative_entropy(self.mesh.volume, rho, self.gibbs))))
-        self._entropies = [(rho, found), *self._entropies[:1]]
+        self._entropies = [*self._entropies[-1:], (rho, found)]
         return found
 
 
@@ -185,10 +193,11 @@ class _Step:
     def result(self):
         """(rho, what has crossed each boundary face) after the step."""
         high, fluxes = self._by_powers() if self.stepper.autonomous else self._by_stages()
+        if self.stepper.order == 1:            # an implicit Euler step, whose sign and energy have been looked at
+            return high, self._crossed(fluxes)
         negative = -self.mesh.integrate(np.minimum(high, 0))
         high = np.maximum(high, 0)
-        if self.stepper.order == 1 or (negative <= ROUNDING * self.mass
-                                       and not self.stepper.growth(self.rho, self._scaled(high), self.mass)):
+        if negative <= ROUNDING * self.mass and not self.stepper.growth(self.rho, self._scaled(high), self.mass):
             return high, self._crossed(fluxes)
         self.stepper.counts["limited"] += 1
         return self._limited(self._sum(fluxes))
@@ -196,7 +205,7 @@ class _Step:
     def _by_powers(self):
         """sum_k c_k Y_k, and its fluxes as [(weight, what `Stepper.at` says of its time, density)]."""
         c, b, at = self.scheme.c, self.scheme.b, self.stepper.at(self.now)
-        high = sum(weight * self.Y(k + 1) for k, weight in enumerate(c))
+        high = self.Y(1) if len(c) == 1 else sum(weight * self.Y(k + 1) for k, weight in enumerate(c))
         return high, [(weight, at, self.Y(k + 1)) for k, weight in enumerate(b)]
 
     def _by_stages(self):

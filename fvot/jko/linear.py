@@ -46,8 +46,6 @@ class Solver:
         """
         for name in [name for name in names if name not in self._failed] or names:
             method = linalg.method(name, self.mesh.dim, self.mesh.ranks.size)
-            if method is None:
-                continue
             if method.ksp == "bcgs":
                 method = replace(method, options=method.options | WATCHFUL)
             if action is not None and method.ksp == "preonly":
