@@ -96,6 +96,9 @@ class Method:
     max_it: int = 1000
 
 
+UNSYMMETRIC = {"pc_gamg_agg_nsmooths": 0, "mg_levels_ksp_type": "richardson", "mg_levels_pc_type": "sor"}      # what GAMG needs
+
+
 def method(name, dim, n_ranks):
     """The `Method` of that name.
 
@@ -117,15 +120,17 @@ def method(name, dim, n_ranks):
         return Method("bcgs", "bjacobi", {}, 500)
     if name == "icc":
         return Method("cg", "bjacobi", {}, 40)
-    multigrid = "hypre" if has_package("hypre") else "gamg"
     if name == "cg":
-        return Method("cg", multigrid, {"pc_hypre_type": "boomeramg"})
-    options = {"ksp_pc_side": "right", "ksp_gmres_restart": 60, "pc_hypre_type": "boomeramg",
-               "pc_hypre_boomeramg_relax_type_all": "sor/jacobi", "pc_hypre_boomeramg_strong_threshold": 0.25}
+        return Method("cg", "hypre", {"pc_hypre_type": "boomeramg"}) if has_package("hypre") else Method("cg", "gamg", {})
+    options = {"ksp_pc_side": "right", "ksp_gmres_restart": 60}
+    if not has_package("hypre"):
+        return Method("gmres", "gamg", options | UNSYMMETRIC, 120)
+    options |= {"pc_hypre_type": "boomeramg", "pc_hypre_boomeramg_relax_type_all": "sor/jacobi",
+                "pc_hypre_boomeramg_strong_threshold": 0.25}
     if dim == 3:
         options |= {"pc_hypre_boomeramg_coarsen_type": "HMIS", "pc_hypre_boomeramg_interp_type": "ext+i",
                     "pc_hypre_boomeramg_P_max": 4, "pc_hypre_boomeramg_strong_threshold": 0.5}
-    return Method("gmres", multigrid, options, 120)
+    return Method("gmres", "hypre", options, 120)
 
 
 class System:
@@ -150,8 +155,10 @@ class System:
         self.ksp.setTolerances(rtol=rtol, max_it=method.max_it)
         self.ksp.getPC().setType(method.pc)
         own = PETSc.Options(prefix)
-        with _defaults(own, {} if own.hasName("ksp_type") or own.hasName("pc_type") else method.options):
+        self._options = own, {} if own.hasName("ksp_type") or own.hasName("pc_type") else method.options
+        with _defaults(*self._options):
             self.ksp.setFromOptions()
+        self._set_up()
         self.rtol = self.ksp.getTolerances()[0]           # an option may have changed it
         self._b, self._x = self.matrix.createVecLeft(), self.matrix.createVecRight()
         self.iterations = 0
@@ -163,21 +170,25 @@ class System:
             operator.setUp()
         self.ksp.setOperators(operator, self.matrix)
 
+    def _set_up(self):
+        """Make the preconditioner, whose parts look for their options only now."""
+        with _defaults(*self._options), _refusals():
+            self.ksp.setUp()
+
     def renew(self, matrix, action=None, *, keep_preconditioner=False):
         """Another matrix of the same shape takes the place of the last one, in whose preconditioner or in one of its own."""
         old, self.matrix = self.matrix, _assembled(self.ranks, matrix)
         self._operate(action)
         self.ksp.getPC().setReusePreconditioner(keep_preconditioner)
         old.destroy()
+        self._set_up()
 
     def __call__(self, b, rtol=None, max_it=None):
         """x (n,) for the right-hand side b (n,) of this rank; look at `reason` and at the residual."""
         self.ksp.setTolerances(rtol=rtol, max_it=max_it)
         self._b.setArray(b)
-        try:
+        with _refusals():
             self.ksp.solve(self._b, self._x)
-        except PETSc.Error as error:
-            raise ConvergenceError(f"PETSc refuses to solve a linear system: {str(error).splitlines()[-1]}") from None
         self.iterations += self.ksp.getIterationNumber()
         return self._x.getArray().copy()
 
@@ -220,6 +231,15 @@ class _Action:
     def mult(self, mat, x, y):
         self.matrix.mult(x, y)
         y.setArray(y.getArray() + self.action(x.getArray(readonly=True)))
+
+
+@contextmanager
+def _refusals():
+    """A block in which an error of PETSc is a `ConvergenceError`."""
+    try:
+        yield
+    except PETSc.Error as error:
+        raise ConvergenceError(f"PETSc refuses to solve a linear system: {str(error).splitlines()[-1]}") from None
 
 
 @contextmanager

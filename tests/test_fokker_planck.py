@@ -116,7 +116,7 @@ def test_every_solver_and_tolerance_keeps_the_promises_or_raises(make, method, m
                     good += 1
                 except ConvergenceError as error:
                     assert "no linear solver" in str(error)
-    assert good >= (30 if method == "lu" else 12 if method == "amg" and not linalg.has_package("hypre") else 24)
+    assert good >= (30 if method == "lu" else 24)
 
 
 @ON_KINDS

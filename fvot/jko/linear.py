@@ -70,12 +70,13 @@ class Solver:
         if name != self._name and self._system is not None:
             self._system.destroy()
             self._system = None
-        if self._system is None:
-            self._system = linalg.System(ranks, matrix, method, prefix=PREFIX, rtol=FORCING, action=action)
-        else:
-            self._system.renew(matrix, action, keep_preconditioner=keep)
-        self._name, before = name, self._system.iterations
+        self._name = name
         try:
+            if self._system is None:
+                self._system = linalg.System(ranks, matrix, method, prefix=PREFIX, rtol=FORCING, action=action)
+            else:
+                self._system.renew(matrix, action, keep_preconditioner=keep)
+            before = self._system.iterations
             x = self._system(b, max_it=PATIENCE if keep else method.max_it)
         except ConvergenceError:
             return None
