@@ -179,7 +179,7 @@ def test_a_full_disk(tmp_path, uninterrupted):
     whole = tmp_path / "size"
     whole.mkdir()
     assert ended(start(whole, every=1e9))[0] == 0
-    status, output = ended(start(tmp_path, every=0.05, most=(whole / "run.h5").stat().st_size * 2 // 3))
+    status, output = ended(start(tmp_path, every=0.01, most=(whole / "run.h5").stat().st_size * 2 // 3))
     assert status == 0 and "no checkpoint could be written" in output, output
     assert 0 < steps(tmp_path) < steps(whole)
     assert sorted(path.name for path in tmp_path.glob("run*")) == ["run.h5", "run.h5.before"]
