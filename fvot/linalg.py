@@ -96,6 +96,7 @@ class Method:
     max_it: int = 1000
 
 
+PIVOT = 1e-30           # of a row's entries: smaller ones are none. Where densities span decades, so do pivots, which are good
 UNSYMMETRIC = {"pc_gamg_agg_nsmooths": 0, "mg_levels_ksp_type": "richardson", "mg_levels_pc_type": "sor"}      # what GAMG needs
 
 
@@ -111,15 +112,15 @@ def method(name, dim, n_ranks):
     amg : right-preconditioned GMRES, which watches the true residual, with BoomerAMG
     """
     if name == "lu" and n_ranks == 1:
-        return Method("preonly", "lu", {"pc_factor_mat_ordering_type": "nd"})
+        return Method("preonly", "lu", {"pc_factor_mat_ordering_type": "nd", "pc_factor_zeropivot": PIVOT})
     if name == "lu" and has_package("mumps"):
         return Method("preonly", "lu", {"pc_factor_mat_solver_type": "mumps"})
     if name == "lu":
-        return Method("preonly", "redundant", {})
+        return Method("preonly", "redundant", {"redundant_pc_factor_zeropivot": PIVOT})
     if name == "ilu":
-        return Method("bcgs", "bjacobi", {}, 500)
+        return Method("bcgs", "bjacobi", {"sub_pc_factor_zeropivot": PIVOT}, 500)
     if name == "icc":
-        return Method("cg", "bjacobi", {}, 40)
+        return Method("cg", "bjacobi", {"sub_pc_factor_zeropivot": PIVOT}, 40)
     if name == "cg":
         return Method("cg", "hypre", {"pc_hypre_type": "boomeramg"}) if has_package("hypre") else Method("cg", "gamg", {})
     options = {"ksp_pc_side": "right", "ksp_gmres_restart": 60}

@@ -42,7 +42,9 @@ from .upwind import Streams
 
 CURVED = 1e-10           # smallest e'', relative to what e' changes by with the density
 ITERATIONS, PATIENCE = 40, 12      # in all, and without getting nearer than before
-DIRECT = 4000            # cells, up to which the matrix is factorised
+DIRECT = 4000            # cells, up to which the matrix is factorised at once
+FACTORISED = {1: 10**7, 2: 10**5, 3: DIRECT}        # cells, up to which it is where incomplete factors do not do
+REDUCED = 20_000         # the same of the reduced system, on one rank: MUMPS waits too long in each of many solves
 ROUND_OFF = 1e-15        # of the fluxes, in what the equations miss
 STIFF = 1e-8             # of the upper bound: the least density in the Laplacian of the pressure
 
@@ -60,7 +62,10 @@ class Linearised:
         self.free_energy, self.mesh, self.upper, self.tol = free_energy, free_energy.mesh, upper, tol
         self.layout, self.solver, n = Layout(self.mesh), Solver(self.mesh), self.mesh.n_inner
         self.t, self.closed = self.mesh.area[:n] / self.mesh.distance[:n], np.zeros(self.mesh.n_faces - n)
-        self.methods = ("icc", "cg", "lu") if self.mesh.n_cells_global > DIRECT else ("lu", "cg")
+        cells, ranks = self.mesh.n_cells_global, self.mesh.ranks
+        direct = cells <= FACTORISED[self.mesh.dim]
+        self.methods = ("lu", "cg") if cells <= DIRECT else ("icc", "lu", "cg") if direct else ("icc", "cg", "lu")
+        self.reduced_methods = ("lu", "cg") if cells <= REDUCED and ranks.size == 1 else ("icc", "cg", "lu")
         self.restart()
 
     def restart(self):
@@ -176,7 +181,8 @@ class _Equations:
         dphi = w
         if mesh.ranks.max(int(self.full.any())):
             rest = -self._adjoint(self.F1 + self._laplace(w))
-            v = self.step.solver(self.step.methods, lambda scale: self._laplacian_of_full(), rest, action=self._rest_of_reduced)
+            v = self.step.solver(self.step.reduced_methods, lambda scale: self._laplacian_of_full(), rest,
+                                 action=self._rest_of_reduced)
             dphi = w + streams.against(nothing, free, v)
         drho = streams.along(-self.F1 - self._laplace(dphi), free, nothing)
         return drho, dphi
