@@ -28,9 +28,22 @@ class Solver:
     """
 
     def __init__(self, mesh):
-        self.mesh, self.iterations = mesh, 0
+        self.mesh, self._tau = mesh, 0.0
         self._system, self._name, self._ready, self._scale = None, None, False, None
-        self._tau, self._failed = 0.0, {}
+        self.restart()
+
+    def restart(self):
+        """Forget what went before."""
+        self.iterations, self._failed = 0, {}
+
+    @property
+    def memory(self):
+        """What a checkpoint keeps."""
+        return dict(iterations=self.iterations, failed=self._failed)
+
+    @memory.setter
+    def memory(self, kept):
+        self.iterations, self._failed = kept["iterations"], kept.get("failed", {})
 
     def begin(self, tau):
         """A new step, for which preconditioners are made anew. A method that has failed is tried again in shorter ones only."""

@@ -71,7 +71,7 @@ class Linearised:
     def restart(self):
         """Forget what went before."""
         self._last = np.zeros((2, self.mesh.n_cells))          # phi and p of the last step
-        self.solver.iterations = 0
+        self.solver.restart()
 
     @property
     def iterations(self):
@@ -81,11 +81,11 @@ class Linearised:
     @property
     def memory(self):
         """What a checkpoint keeps."""
-        return dict(iterations=self.solver.iterations, cells=dict(last=self._last))
+        return self.solver.memory | dict(cells=dict(last=self._last))
 
     @memory.setter
     def memory(self, kept):
-        self.solver.iterations, self._last = kept["iterations"], kept["cells"]["last"]
+        self.solver.memory, self._last = kept, kept["cells"]["last"]
 
     def parts(self, rho):
         """{name: value} of the energy and its parts."""

@@ -56,16 +56,16 @@ class Midpoint:
 
     def restart(self):
         """Forget what went before."""
-        self._solver.iterations = 0
+        self._solver.restart()
 
     @property
     def memory(self):
         """What a checkpoint keeps."""
-        return dict(iterations=self._solver.iterations)
+        return self._solver.memory
 
     @memory.setter
     def memory(self, kept):
-        self._solver.iterations = kept["iterations"]
+        self._solver.memory = kept
 
     def __call__(self, old, tau):
         """The `Step` of length tau. Raises `ConvergenceError`."""
