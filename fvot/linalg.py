@@ -96,7 +96,8 @@ class Method:
     max_it: int = 1000
 
 
-PIVOT = 1e-30           # of a row's entries: smaller ones are none. Where densities span decades, so do pivots, which are good
+# Relative to a row's sum, below which a pivot counts as 0: PETSc's own 2e-14 refuses good ones where densities span decades.
+PIVOT = 1e-30
 UNSYMMETRIC = {"pc_gamg_agg_nsmooths": 0, "mg_levels_ksp_type": "richardson", "mg_levels_pc_type": "sor"}      # what GAMG needs
 
 
