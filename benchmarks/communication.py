@@ -142,8 +142,7 @@ def has_monitoring():
 def monitored(solver, n_ranks, n_cells, count):
     """(`said`, messages (n_ranks,), bytes (n_ranks,), collective operations) of a whole run on several ranks."""
     with tempfile.TemporaryDirectory() as folder:
-        watch = dict(OMPI_MCA_pml_monitoring_enable="2", OMPI_MCA_pml_monitoring_enable_output="3",
-                     OMPI_MCA_pml_monitoring_filename=f"{folder}/rank")
+        watch = dict(pml_monitoring_enable=2, pml_monitoring_enable_output=3, pml_monitoring_filename=f"{folder}/rank")
         about = processes.child(__file__, n_ranks, watch, solver=solver, cells=n_cells, count=count)
         counts = [_counts(Path(folder, f"rank.{rank}.prof").read_text()) for rank in range(n_ranks)]
     messages, octets, collectives = np.array(counts).T

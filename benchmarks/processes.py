@@ -29,18 +29,20 @@ def peak():
 # ---- on several ranks ------------------------------------------------------------------------------------------------
 
 
-def child(program, n_ranks, environment=None, **options):
+def child(program, n_ranks, mca=None, **options):
     """What *program* (a path) writes to the file --rows on that many ranks, from JSON; `Failed` where it could not.
 
-    environment : variables that it gets, beside those that are set here
+    mca : {name: value}, parameters of Open MPI. (Variables would not do: a run in a run begins without those of the first one.)
     """
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.json"
-        command = [HERE.parent / "scripts" / "mpirun", "-n", n_ranks, "python", program, "--rows", rows]
+        command = [HERE.parent / "scripts" / "mpirun", "-n", n_ranks]
+        for name, value in (mca or {}).items():
+            command += ["--mca", name, value]
+        command += ["python", program, "--rows", rows]
         for name, value in options.items():
             command += [f"--{name}" if value else f"--no-{name}"] if isinstance(value, bool) else [f"--{name}", value]
-        done = subprocess.run(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                              env=os.environ | (environment or {}))
+        done = subprocess.run(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if done.returncode:        # the error comes before what mpirun has to say about it, below a rule
             raise Failed((done.stderr.split("-----")[0].strip().splitlines() or ["?"])[-1])
         return json.loads(rows.read_text())

@@ -302,13 +302,16 @@ def draw(folder, points, shown, curves, dots):
     if shown:
         figure, panels = plt.subplots(1, len(shown), figsize=(10, 3.4), layout="constrained")
         for axes, (problem, rows) in zip(panels, shown.items()):
-            rows = sorted((row for row in rows if row.get("error")), key=lambda row: row["seconds"])
+            rows = [row for row in rows if row.get("error")]
+            seconds, errors = (np.array([row[name] for row in rows]) for name in ("seconds", "error"))
             for i, row in enumerate(rows):
+                away = np.abs(np.log(seconds / seconds[i])) + np.abs(np.log(errors / errors[i]))
+                away[i] = np.inf
+                above = errors[i] >= errors[away.argmin()]          # its label, and that of its neighbour below
                 ours = row["program"].startswith("fvot")
                 axes.loglog(row["seconds"], row["error"], "o" if ours else "s", color="C3" if ours else "0.55")
                 axes.annotate(f"{row['program'].split(',')[0]}, {row['cells']}", (row["seconds"], row["error"]), fontsize=6,
-                              xytext=(4, -9 if i % 2 else 4), textcoords="offset points", color="C3" if ours else "0.3")
-            seconds, errors = (np.array([row[name] for row in rows]) for name in ("seconds", "error"))
+                              xytext=(4, 4 if above else -9), textcoords="offset points", color="C3" if ours else "0.3")
             axes.set(title=problem, xlabel="CPU seconds", xlim=(seconds.min() / 2, seconds.max() * 4),
                      ylim=(errors.min() / 2, errors.max() * 2))
             for axis in axes.xaxis, axes.yaxis:

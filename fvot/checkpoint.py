@@ -76,6 +76,8 @@ class Keeper:
         ranks.check(isinstance(checkpoint.path, (str, Path)) and str(checkpoint.path) not in ("", "."),
                     f"a checkpoint needs the path of a file, not {checkpoint.path!r}")
         self.path = Path(checkpoint.path)
+        if self.path.is_symlink():                  # what it leads to is the file
+            self.path = self.path.resolve()
         self.problem = {"mesh": dict(dim=mesh.dim, cells=mesh.n_cells_global, volumes=fingerprint(mesh, np.ones(mesh.n_cells)),
                                      places=fingerprint(mesh, mesh.centroid)), "problem": problem()}
         ranks.on_root(_check_writable, self.path)

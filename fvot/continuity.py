@@ -20,7 +20,7 @@ from .checkpoint import fingerprint
 from .errors import ConvergenceError, InputError
 from .evolution import check_step, check_times, ledger_of
 from .flows import cell_velocity
-from .fluxes import muscl
+from .fluxes import described, muscl
 from .functions import is_number
 from .reconstruction import LimitedFaces, Stencil, outflow_rate
 from .recorder import Recorder
@@ -59,12 +59,18 @@ class ContinuityEquation:
             self._flow = flow(mesh, velocity, stream, face_flux)
             self._scheme = _scheme(mesh, self.flux)
             self.cfl = self._scheme.cfl if cfl is None else cfl
+        parts = [(name, type(condition).__name__) for name, condition in self._conditions]
+        mesh.ranks.check_same("what a ContinuityEquation is made of", dict(
+            flow=type(self._flow).__name__, flux=described(self.flux), cfl=self.cfl, boundary=parts))
         self._walls = np.arange(mesh.n_faces) >= mesh.n_inner
         for name, _ in self._conditions:
             self._walls[mesh.boundary[name]] = False
         self._prepared, self._known = None, (None, None)
         self._entering = densities(mesh, self._conditions, 0.0)
         self._say_if_walls_are_crossed()
+
+    def __repr__(self):
+        return f"<fvot.ContinuityEquation: {described(self.flux)}, {self.mesh.n_cells_global} cells>"
 
     # ---- running -----------------------------------------------------------------------------------------------------
 

@@ -41,6 +41,11 @@ def square_root(U, k):
         return k * np.exp(half), k * np.exp(-half)
 
 
+def described(flux):
+    """What a flux is, in words that are the same on every rank."""
+    return repr(flux) if isinstance(flux, muscl) else getattr(flux, "__name__", type(flux).__name__)
+
+
 @dataclass(frozen=True)
 class muscl:
     """Second-order limited face values on any cells, positive and bounded up to outflow CFL 1; see `reconstruction`.

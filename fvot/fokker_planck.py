@@ -16,7 +16,7 @@ from .drift_diffusion import DriftDiffusion
 from .errors import ConvergenceError, InputError
 from .evolution import check_step, check_times, ledger_of
 from .flows import cell_velocity, pieces
-from .fluxes import scharfetter_gummel
+from .fluxes import described, scharfetter_gummel
 from .functions import is_number
 from .mesh import Mesh
 from .recorder import Recorder
@@ -57,10 +57,11 @@ class FokkerPlanck:
         if not isinstance(mesh, Mesh):
             raise InputError(f"mesh must be a fvot.Mesh, not {mesh!r:.60}")
         self.mesh, self.order, self.tol, self.rtol = mesh, order, tol, rtol
-        kinds = {name: type(given).__name__ for name, given in
+        kinds = {name: given if is_number(given) else type(given).__name__ for name, given in
                  dict(diffusion=diffusion, potential=potential, drift=drift, boundary=boundary).items()}
         names = sorted(boundary) if isinstance(boundary, dict) else []
-        mesh.ranks.check_same("what a FokkerPlanck is made of", dict(order=order, tol=tol, rtol=rtol, parts=names, **kinds))
+        mesh.ranks.check_same("what a FokkerPlanck is made of", dict(order=order, tol=tol, rtol=rtol, **kinds, parts=names,
+                                                                          flux=described(flux)))
         with mesh.ranks.together():
             if isinstance(order, bool) or not isinstance(order, (int, np.integer)) or order not in (1, 2, 3):
                 raise InputError(f"order must be 1, 2 or 3, not {order!r}")
@@ -75,6 +76,9 @@ class FokkerPlanck:
             warnings.warn(f"faces of this mesh are up to {math.degrees(math.asin(min(defect, 1))):.0f} degrees from orthogonal "
                           "to the lines between cell points: two-point diffusion does not converge on it; use triangles, "
                           "Voronoi polygons or rectangles", stacklevel=2)
+
+    def __repr__(self):
+        return f"<fvot.FokkerPlanck: order {self.order}, tol {self.tol:g}, {self.mesh.n_cells_global} cells>"
 
     # ---- running -----------------------------------------------------------------------------------------------------
 

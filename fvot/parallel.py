@@ -100,7 +100,8 @@ class Ranks:
         remedy = "; mesh.ranks.min, .max and .sum make one number of what each rank has" if is_number else ""
         for rank, text in enumerate(texts):
             if text != texts[0]:
-                raise InputError(f"{what} must be the same on every rank: it is {texts[0]:.80} on rank 0 and {text:.80} on "
+                here, there = _around_difference(texts[0], text)
+                raise InputError(f"{what} must be the same on every rank: it is {here} on rank 0 and {there} on "
                                  f"rank {rank}{remedy}")
 
     def check_same_array(self, what, array):
@@ -167,6 +168,13 @@ class Ranks:
     def wait(self):
         """Return when every rank has come here."""
         self.comm.Barrier()
+
+
+def _around_difference(first, second):
+    """Two texts, cut to about where they differ."""
+    at = next((i for i, (a, b) in enumerate(zip(first, second)) if a != b), min(len(first), len(second)))
+    begin = max(at - 40, 0) if max(len(first), len(second)) > 80 else 0
+    return [f"{'...' * (begin > 0)}{text[begin:begin + 80]}{'...' * (len(text) > begin + 80)}" for text in (first, second)]
 
 
 def _portable(failure, rank):

@@ -41,7 +41,7 @@ class Shown:
         movie(self, path, **options)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result(Shown):
     """A density at the recorded times.
 
@@ -59,6 +59,10 @@ class Result(Shown):
     ledger: dict
     velocity: np.ndarray | None = None
     pressure: np.ndarray | None = None
+
+    def __repr__(self):
+        return (f"<fvot.Result: {len(self.t)} times from {self.t[0]:.6g} to {self.t[-1]:.6g}, {self.mesh.n_cells_global} "
+                f"cells, mass {self.ledger['mass'][-1]:.6g}, mass error {self.ledger['mass_error'][-1]:.0e}>")
 
     def velocity_at(self, points, t):
         """v (dim, n) at points (dim, n) of the mesh, the same on every rank: linear in cells, and between recorded times.

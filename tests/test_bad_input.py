@@ -145,7 +145,7 @@ def test_more_ranks_than_there_is_to_deal(build, words, ranks):
 
 FILE_TABLE = {      # name, contents (None: no such file), words of the message
     "missing": ("no.msh", None, ["there is no mesh file", "no.msh", "check the path"]),
-    "a folder": (".", None, ["there is no mesh file"]),
+    "a folder": (".", None, ["is a folder"]),
     "unknown format": ("mesh.xyz", b"", ["'.xyz'", ".msh, .vtk, .vtu"]),
     "no suffix": ("mesh", b"", ["unknown mesh format", ".msh"]),
     **{f"empty {suffix}": (f"mesh{suffix}", b"", ["cannot be read", "complete", "write it anew"])

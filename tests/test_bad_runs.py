@@ -26,6 +26,11 @@ def last(m, wrong, right):
     return wrong if m.ranks.rank == m.ranks.size - 1 else right
 
 
+def apart(m, most, last_one, on_one_rank):
+    """Something on most ranks, something else on the last one; what is wrong in itself where there is but one."""
+    return last(m, last_one, most) if m.ranks.size > 1 else on_one_rank
+
+
 def elsewhere(m, kind):
     """A `Checkpoint` or an `Output` on the last rank alone; what is wrong in itself on one rank."""
     return last(m, getattr(fvot, kind)("x.txt" if m.ranks.size > 1 or kind == "Output" else ""), None)
@@ -179,6 +184,15 @@ RUNS = {      # what is run, words of the message
                                ["no velocity", "density"]),
     "keep of text": (lambda m: flow(m).solve(ones(m), 0.1, write=fvot.Output("x.pvd", keep="no")), ["keep", "'no'"]),
     "single of numbers": (lambda m: flow(m).solve(ones(m), 0.1).write("x.pvd", single=32), ["single", "32"]),
+    "a cfl of another rank": (lambda m: flow(m, cfl=apart(m, 0.3, 0.5, 2.0)), ["cfl"]),
+    "a flux of another rank": (lambda m: flow(m, flux=apart(m, fvot.muscl(0.2), fvot.upwind, "upwind")), ["upwind"]),
+    "sharp of another rank": (lambda m: flow(m, flux=apart(m, fvot.muscl(0.2), fvot.muscl(0.3), 0.3)), ["0.3"]),
+    "a stream on one rank": (lambda m: ContinuityEquation(m, **apart(
+        m, dict(stream=lambda x: x[0]), dict(velocity=(0, 0)), dict(stream=lambda x: x[0], velocity=(0, 0)))), ["tream"]),
+    "a diffusion of another rank": (lambda m: diffusion(m, diffusion=apart(m, 0.1, 0.2, -0.2)), ["diffusion", "0.2"]),
+    "a mesh of another rank": (lambda m: Mesh.interval(0, 1, apart(m, 20, 21, 0)), ["0"]),
+    "a box of another rank": (lambda m: Mesh.rectangle((0, 0), (1, apart(m, 1.0, 1.5, -1.0)), (8, 8)), ["1"]),
+    "periodic by name": (lambda m: Mesh.rectangle(0, 1, (8, 8), periodic="x"), ["periodic", "'x'"]),
     # what comes out
     "points outside": (lambda m: flow(m).solve(ones(m), 0.1).velocity_at([[2.0], [0.5]], 0.05), ["outside"]),
     "a picture of no suffix": (lambda m: flow(m).solve(ones(m), 0.1).plot("picture"), ["picture"]),
@@ -198,6 +212,13 @@ def test_bad_runs(run, words, square, compiled, ranks):
     for word in words:
         assert word in message, f"{word!r} is not in {message!r}"
     assert 20 < len(message) < 500
+
+
+@pytest.mark.parametrize("run", [lambda m: m.integrate(np.ones(m.n_faces)), lambda m: m.gather(np.ones((m.n_cells, 2)))])
+def test_what_is_no_array_of_cell_values(run, square):
+    """Asked on each rank for itself, as it is asked often."""
+    with pytest.raises(InputError, match=f"this rank has {square.n_cells} cells"):
+        run(square)
 
 
 def test_there_are_many():

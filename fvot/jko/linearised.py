@@ -46,6 +46,7 @@ DIRECT = 4000            # cells, up to which the matrix is factorised at once
 FACTORISED = {1: 10**7, 2: 10**5, 3: DIRECT}        # cells, up to which it is where incomplete factors do not do
 REDUCED = 20_000         # the same of the reduced system, on one rank: MUMPS waits too long in each of many solves
 ROUND_OFF = 1e-15        # of the fluxes, in what the equations miss
+BRIMMING = 1e-6          # of the upper bound: what a cell that counts as full may lack
 STIFF = 1e-8             # of the upper bound: the least density in the Laplacian of the pressure
 
 
@@ -96,10 +97,21 @@ class Linearised:
         mesh, mass = self.mesh, self.mesh.integrate(old)
         if mass == 0:
             return Step(old, 0.0, 0, np.zeros(mesh.n_cells))
-        mean = mass / self.free_energy.measure
-        floor = FLOOR * mean if self.free_energy.diffuses else 0.0
-        rho, (phi, p) = np.maximum(old, max(floor, self.free_energy.start(mean))), self._last
         self.solver.begin(tau)
+        p, brimming = self._last[1], old >= (1 - BRIMMING) * self.upper
+        try:
+            return self._newton(old, tau, mass, p)
+        except ConvergenceError:
+            if self.upper == math.inf:
+                raise
+        # Where a crowd comes to a halt, pressure goes from cell to cell, one in each iteration: here from all at once.
+        return self._newton(old, tau, mass, np.where(brimming, np.maximum(p, np.finfo(float).tiny), p))
+
+    def _newton(self, old, tau, mass, p):
+        """The `Step` from old, of that mass; the first full cells are those with p > 0."""
+        mesh, phi, mean = self.mesh, self._last[0], mass / self.free_energy.measure
+        floor = FLOOR * mean if self.free_energy.diffuses else 0.0
+        rho = np.maximum(old, max(floor, self.free_energy.start(mean)))
         best = math.inf, 0
         for iteration in range(ITERATIONS):
             full = (p > 0) | (rho > self.upper)

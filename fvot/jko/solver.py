@@ -69,6 +69,12 @@ class JKO:
         ranks.check(self.order == 1 or not bounded, "an upper bound needs order=1 (or None): steps of order 2 know none")
         self._step = Midpoint(self._energy) if self.order == 2 else Linearised(self._energy, self.upper)
 
+    def __repr__(self):
+        bound = "" if self.upper == math.inf else f", rho <= {self.upper:g}"
+        parts = " + ".join(f"{weight:g} {kind}({', '.join(f'{x:g}' for x in numbers)})"
+                           for weight, kind, numbers in described(self.energy))
+        return f"<fvot.JKO: {parts}{bound}, order {self.order}, {self.mesh.n_cells_global} cells>"
+
     def _check_inner(self, order):
         ranks, inner = self.mesh.ranks, self.inner
         ranks.check(getattr(inner, "mesh", None) is self.mesh and hasattr(inner, "with_terminal") and inner.terminal is None,
@@ -189,8 +195,9 @@ class _Run:
             if left < 2 * step:             # no very short one at the end
                 step = left if left <= step * (1 + 1e-9) else left / 2
             if self.now + step == self.now or failures > FAILURES:
+                remedy = [f"give a larger tol than {self.equation.tol:.3g}, or steps with tau="] if tau is None else []
                 raise ConvergenceError(f"steps get too short at t = {self.now:.6g}: "
-                                       f"{failure or f'give a larger tol than {self.equation.tol:.3g}, or steps with tau='}")
+                                       + "; ".join([*([str(failure)] if failure else []), *remedy]))
             try:
                 made = self.equation._step(self.rho, step)
             except ConvergenceError as error:

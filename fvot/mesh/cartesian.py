@@ -42,6 +42,8 @@ def make(ranks, lower, upper, shape, periodic):
     shape = tuple(positive_integer(n, "the number of cells along each axis") for n in shape)
     if np.shape(periodic) not in ((), (dim,)):
         raise InputError(f"periodic must be one bool or one for each of {dim} axes, not {periodic!r}")
+    if not all(isinstance(p, (bool, np.bool_)) for p in np.ravel(periodic)):
+        raise InputError(f"periodic must be True or False, or one of them for each axis, not {periodic!r:.60}")
     periodic = tuple(bool(p) for p in np.broadcast_to(periodic, dim))
     if min([n for n, wraps in zip(shape, periodic, strict=True) if wraps], default=3) < 3:
         raise InputError(f"a periodic axis needs at least 3 cells; the mesh has {shape}")

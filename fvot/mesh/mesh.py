@@ -37,6 +37,8 @@ class Mesh:
     left_offset, right_offset (dim, n_faces) : from the cells' centroids to the face's centroid
     boundary : {name: slice}, the boundary faces of each name
     bounds (2, dim) : lower and upper corner of the box around the whole mesh
+    has_simplices : whether all cells are triangles or all are tetrahedra
+    first_row : number of this rank's first cell where cells are counted rank by rank, as PETSc numbers rows
     cell_id (n_local,) : number in the file of each cell, own cells first, then ghosts
     patch (n_cells,), levels (n_levels, n_cells) : global numbers of the patch, and of ever larger patches, of each cell
     """
@@ -56,7 +58,9 @@ class Mesh:
         self.boundary = {name: slice(int(a), int(b)) for name, a, b in zip(names, ends[1:], ends[2:], strict=False)}
         self.distance = _frozen(self.left_distance + self.right_distance)
         self.patch = self.levels[0]
-        self.n_cells_global = int(ranks.sum(self.n_cells))
+        counts = ranks.all_gather(np.array([self.n_cells, np.isin(part.get("kind", ()), (faces.TRIANGLE, faces.TETRA)).sum()]))
+        self.n_cells_global, n_simplices = map(int, (counts[::2].sum(), counts[1::2].sum()))
+        self.first_row, self.has_simplices = int(counts[:2 * ranks.rank:2].sum()), n_simplices == self.n_cells_global
         if "points" in part:                  # coarse levels have none
             self.bounds = _frozen(np.stack([ranks.min(self.points.min(axis=1)), ranks.max(self.points.max(axis=1))]))
         self.exchange = parallel.Exchange.ghosts(ranks, self.cell_id[:self.n_cells], self.cell_id[self.n_cells:],
@@ -133,6 +137,8 @@ class Mesh:
             if not isinstance(rule, str) or rule not in ("auto", "none"):
                 raise InputError(f"patches of a Cartesian mesh are its cells: 'auto' or 'none', not {rule!r:.60}")
             part, meta, block = cartesian.make(ranks, lower, upper, shape, periodic)
+        ranks.check_same("what a Cartesian mesh is made of", dict(
+            lower=np.array(lower).tolist(), upper=np.array(upper).tolist(), shape=block.grid, periodic=block.periodic))
         twice = tuple(2 * n for n in block.grid)
         return cls(ranks, part, **meta, block=block,
                    finer=lambda mesh: cls._cartesian(lower, upper, twice, periodic, comm, rule))
@@ -340,14 +346,8 @@ class Mesh:
         return step - np.where(np.array(self.block.periodic)[:, None], period * np.round(step / period), 0.0)
 
     @cached_property
-    def has_simplices(self):
-        """Whether all cells are triangles or all are tetrahedra."""
-        mine = np.isin(getattr(self, "kind", ()), (faces.TRIANGLE, faces.TETRA)).sum()
-        return self.ranks.sum(int(mine)) == self.n_cells_global
-
-    @cached_property
     def is_convex(self):
-        """Whether straight lines between its points stay inside the mesh; a torus counts as convex."""
+        """Whether straight lines between its points stay inside the mesh; a torus counts as convex. Collective at first."""
         if self.block is not None:
             return True
         ends = self.points[:, np.unique(self.vertices[:, self.n_inner:])] if self.n_faces > self.n_inner else self.points[:, :0]
@@ -382,12 +382,20 @@ class Mesh:
                 raise InputError(f"{what} is {rho[bad[0]]} in cell {self.cell_id[bad[0]]} (at {self.center[:, bad[0]]}): "
                                  f"it must be finite and at least 0 ({len(bad)} cells are not)")
 
+    def _check_cells(self, u):
+        """`InputError` on this rank unless u is (..., n_cells), or one number. Not collective: it is asked often."""
+        if np.ndim(u) > 0 and np.shape(u)[-1] != self.n_cells:
+            raise InputError(f"an array of shape {np.shape(u)} is none of cell values (..., n_cells): this rank has "
+                             f"{self.n_cells} cells. mesh.density and mesh.scatter make such arrays")
+
     def integrate(self, u):
         """The integral sum_K |K| u_K of cell values u (..., n_cells): a number, or an array (...)."""
+        self._check_cells(u)
         return self.ranks.sum((self.volume * u).sum(axis=-1))
 
     def gather(self, u):
         """Cell values (..., n_cells) of all ranks, in the file's numbering (..., n_cells_global), on every rank."""
+        self._check_cells(u)
         everything = self.ranks.all_gather(np.asarray(u))
         ordered = np.empty_like(everything)
         ordered[..., self.ranks.all_gather(self.cell_id[:self.n_cells])] = everything
@@ -459,18 +467,12 @@ class Mesh:
         return _frozen(self.left < self.n_cells)
 
     @cached_property
-    def first_row(self):
-        """The number of this rank's first cell where cells are counted rank by rank, as PETSc numbers rows."""
-        counts = self.ranks.all_gather(np.array([self.n_cells]))
-        return int(counts[:self.ranks.rank].sum())
-
-    @cached_property
     def _tree(self):
         return locate.tree(self._pieces, self.cell_id[:self.n_cells])
 
     @cached_property
     def walls(self):
-        """The walls of the whole mesh as simplices, on every rank: `Walls`."""
+        """The walls of the whole mesh as simplices, on every rank: `Walls`. Collective at first."""
         return Walls.of(self)
 
     @cached_property

@@ -35,6 +35,8 @@ def _kind(name):
 
 def _load(path):
     import meshio  # imported when used: it is slow to import
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give the path of a mesh file")
     if not path.is_file():
         raise InputError(f"there is no mesh file {path}; check the path, relative to {Path.cwd()}")
     if path.suffix not in FORMATS:

@@ -1,7 +1,8 @@
 """Static optimal transport between discrete measures: points (dim, n) with weights (n,), on a line also densities on intervals.
 
 An independent witness for `BenamouBrenier`: the linear programs are POT's (Flamary et al. 2021), assignments SciPy's.
-`Result.to_points` and `Mesh.deposit` are the bridge from a mesh to points and back. Every rank computes the same thing.
+`Mesh.to_points` (or `Result.to_points`) and `Mesh.deposit` are the bridge from a mesh to points and back. Every rank computes
+the same thing.
 """
 from .entropy import sinkhorn
 from .line import monotone_map, wasserstein_1d
