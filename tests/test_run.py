@@ -155,8 +155,7 @@ fvot.run(main)
 def test_plain_words_come_first(tmp_path, arguments, said):
     script = tmp_path / "words.py"
     script.write_text(WORDS)
-    # PETSc may say more after that: of options that nobody wanted
-    assert start(str(script), *arguments).stdout.splitlines()[0] == said
+    assert start(str(script), *arguments).stdout.strip() == said
 
 
 @pytest.mark.parametrize("arguments, words", [(["a", "b"], "count must be of type int, not 'b'"),
