@@ -5,7 +5,6 @@ Space: two-point fluxes, by default Scharfetter-Gummel's, whose discrete Gibbs d
 each stage one checked implicit Euler step (`resolvent`). Stationary densities and rates: those of a Markov chain (`markov`).
 """
 import math
-import warnings
 from functools import partial
 
 import numpy as np
@@ -18,13 +17,12 @@ from .evolution import check_step, check_times, ledger_of
 from .flows import cell_velocity, pieces
 from .fluxes import described, scharfetter_gummel
 from .functions import is_number
-from .mesh import Mesh
+from .mesh import Mesh, quality
 from .recorder import Recorder
 from .resolvent import column_scale
 from .result import Result
 from .stepping import Stepper
 
-SKEW = 0.2               # sine of the largest angle to an orthogonal mesh without a warning
 FEW = 4                  # steps without a look at their error
 HALVINGS = 40            # of an interval between two times, before an adaptive run gives up
 DIRECT = {1: 10**6, 2: 10**6, 3: 100_000}      # cells up to which stationary densities are found by elimination
@@ -71,11 +69,7 @@ class FokkerPlanck:
                 raise InputError(f"rtol must lie between 0 and 0.1 (the tolerance of linear solves), not {rtol!r}")
         self._operator = DriftDiffusion(mesh, diffusion, potential, drift, flux, boundary)
         self._stepper = Stepper(self._operator, order, rtol)
-        defect = mesh.quality().orthogonality_defect
-        if defect > SKEW and mesh.ranks.is_root:
-            warnings.warn(f"faces of this mesh are up to {math.degrees(math.asin(min(defect, 1))):.0f} degrees from orthogonal "
-                          "to the lines between cell points: two-point diffusion does not converge on it; use triangles, "
-                          "Voronoi polygons or rectangles", stacklevel=2)
+        quality.warn(mesh, mesh.quality().diffusion_problem)
 
     def __repr__(self):
         return f"<fvot.FokkerPlanck: order {self.order}, tol {self.tol:g}, {self.mesh.n_cells_global} cells>"

@@ -5,6 +5,8 @@ A change drho of a density is the tangent vector of the potential psi with -div(
     sum over the faces of K of t_s rho_s (psi_K - psi_other) = |K| drho_K,   t_s = |s| / d_s, rho_s = (rho_left + rho_right) / 2
 
 Where rho_s = 0 nothing can move: each connected component of the rest has its own psi, up to a constant. (Otto 2001)
+
+On meshes that are not orthogonal these sums are not consistent; a warning says how far they may be off.
 """
 import math
 
@@ -17,6 +19,7 @@ from .energies import Energy, described
 from .errors import ConvergenceError, InputError
 from .functions import floats, is_number
 from .jko.free_energy import FreeEnergy
+from .mesh import quality
 from .rates import Layout, Rates
 from .reconstruction import Stencil, gradient_weights, gradients
 from .resolvent import LARGEST_LU
@@ -34,6 +37,11 @@ def tangent_potential(mesh, rho, drho):
     Its mean in each component of the support, weighed by rho, is 0; it is 0 where nothing can move. PETSc's options have the
     prefix fvot_otto_. Raises `InputError` where drho does not add up to 0 in a component: mass would have to cross the vacuum.
     """
+    quality.warn(mesh, mesh.quality().metric_problem)
+    return _tangent_potential(mesh, rho, drho)
+
+
+def _tangent_potential(mesh, rho, drho):
     t = _weights(mesh, rho)
     _check_values(mesh, drho, "drho")
     component, count = _components(mesh, t > 0)
@@ -54,6 +62,11 @@ def tangent_potential(mesh, rho, drho):
 def metric(mesh, rho, phi, psi):
     """<phi, psi>_rho = int rho grad phi . grad psi: the sum over the faces of t_s rho_s (phi_left - phi_right)
     (psi_left - psi_right)."""
+    quality.warn(mesh, mesh.quality().metric_problem)
+    return _metric(mesh, rho, phi, psi)
+
+
+def _metric(mesh, rho, phi, psi):
     n, t = mesh.n_inner, _weights(mesh, rho)
     for u, what in (phi, "phi"), (psi, "psi"):
         _check_values(mesh, u, what)
@@ -64,7 +77,8 @@ def metric(mesh, rho, phi, psi):
 
 def norm(mesh, rho, phi):
     """|phi|_rho = <phi, phi>_rho^(1/2): the speed of the path whose velocity is grad phi."""
-    return math.sqrt(metric(mesh, rho, phi, phi))
+    quality.warn(mesh, mesh.quality().metric_problem)
+    return math.sqrt(_metric(mesh, rho, phi, phi))
 
 
 def wasserstein_gradient(mesh, rho, energy):
@@ -128,10 +142,12 @@ def length(mesh, t, rho):
             raise InputError(f"length needs increasing times, as many as there are densities: {t!r:.60} and rho of shape "
                              f"{rho.shape}")
     mesh.ranks.check_same_array("t", t)
+    quality.warn(mesh, mesh.quality().metric_problem)
     total = 0.0
     for tau, before, after in zip(np.diff(t), rho, rho[1:]):
         middle = (before + after) / 2
-        total += tau * norm(mesh, middle, tangent_potential(mesh, middle, (after - before) / tau))
+        psi = _tangent_potential(mesh, middle, (after - before) / tau)
+        total += tau * math.sqrt(_metric(mesh, middle, psi, psi))
     return total
 
 

@@ -14,7 +14,8 @@ Phi_s is the mass that flows through s per time; W2^2 is twice either value. The
 copy, slab j and end e (node j + e), has copies on the rank of the patch alone; only phi needs ghosts.
 
 Convergence needs sum_s omega_{P,s} n n^T = m_P I (the boundary faces included) for every patch: where it does not hold, as on
-Voronoi cells, the limit cost is too small (Gladbach, Kopfer, Maas 2020). The weights are corrected so that it does.
+Voronoi cells, the limit cost is too small (Gladbach, Kopfer, Maas 2020). The weights are corrected so that it does, where the
+corrected scheme passes the patch test (`mesh.patch_test`).
 """
 from functools import cached_property
 
@@ -22,8 +23,8 @@ import numpy as np
 from scipy import linalg, sparse
 
 from .. import flows
+from ..mesh.isotropic_weights import copies, isotropic_weights, missing, symmetric, target
 from ..parallel import Exchange
-from .isotropy import isotropic_weights, missing, symmetric
 
 # ---- time --------------------------------------------------------------------------------------------------------------
 
@@ -75,12 +76,12 @@ class Discretisation:
     patch (n_cells,) : this rank's number of each cell's patch; volume (n_patches,) : m_P
     cells (n_cells,), cell_start (n_patches + 1,) : the cells of each patch
     copy_face, copy_patch (n_copies,), copy_start (n_patches + 1,) : the copies of each patch
-    plain_weight, weight (n_copies,) : omega_{P,s} as it is, and corrected to be isotropic
+    plain_weight, weight (n_copies,) : omega_{P,s} as it is, and corrected to be isotropic where the mesh says so
     left_weight, right_weight (n_inner,) : weights of the copies on both sides of a face; a face inside a patch has its
         one copy on the left
     """
 
-    def __init__(self, mesh, n_steps, *, isotropic=True):
+    def __init__(self, mesh, n_steps, *, isotropic=None):
         self.mesh, self.n_steps, self.tau = mesh, n_steps, 1 / n_steps
         self.patch = np.unique(mesh.patch, return_inverse=True)[1].ravel()
         self.n_patches = int(self.patch.max(initial=-1)) + 1
@@ -89,8 +90,9 @@ class Discretisation:
         self.cell_start = np.searchsorted(self.patch[self.cells], np.arange(self.n_patches + 1))
         self._find_copies()
         self.weight = self.plain_weight
-        if isotropic:
-            self.weight = isotropic_weights(self.plain_weight, mesh.normal[:, self.copy_face], self.copy_patch, self._target())
+        if mesh.corrects_weights if isotropic is None else isotropic:
+            normal = mesh.normal[:, self.copy_face]
+            self.weight = isotropic_weights(self.plain_weight, normal, self.copy_patch, self._target())
         self._weigh_faces()
         self._prepare_adjoint()
 
@@ -101,22 +103,15 @@ class Discretisation:
         face = np.concatenate([left, right])
         owner = self.patch[np.concatenate([mesh.left[left], mesh.right[right]])]
         side = mesh.area[face] * np.concatenate([mesh.left_distance[left], mesh.right_distance[right]])
-        key, copy = np.unique(owner * max(n, 1) + face, return_inverse=True)
-        self.copy_patch, self.copy_face = np.divmod(key, max(n, 1))
-        self.n_copies = len(key)
+        self.copy_patch, self.copy_face, self.plain_weight, copy = copies(owner, face, side, n)
+        self.n_copies = len(self.plain_weight)
         self.copy_start = np.searchsorted(self.copy_patch, np.arange(self.n_patches + 1))
-        self.plain_weight = np.bincount(copy, side, self.n_copies)
         self._sides = left, right, copy[:len(left)], copy[len(left):]
 
     def _target(self):
-        """m_P I - sum of |s| d_Ks n n^T over the boundary faces of P: (n_patches, dim, dim)."""
-        mesh, n = self.mesh, self.mesh.n_inner
-        outer = (mesh.area * mesh.left_distance)[n:] * mesh.normal[:, None, n:] * mesh.normal[None, :, n:]
-        owner, target = self.patch[mesh.left[n:]], np.empty((self.n_patches, mesh.dim, mesh.dim))
-        for i in range(mesh.dim):
-            for j in range(mesh.dim):
-                target[:, i, j] = (i == j) * self.volume - np.bincount(owner, outer[i, j], self.n_patches)
-        return target
+        mesh, walls = self.mesh, slice(self.mesh.n_inner, None)
+        weight = (mesh.area * mesh.left_distance)[walls]
+        return target(self.volume, self.patch[mesh.left[walls]], weight, mesh.normal[:, walls])
 
     def isotropy_defect(self):
         """|sum_s omega n n^T / m_P - I| (Frobenius), the boundary faces included, of each patch: (n_patches,)."""

@@ -8,7 +8,7 @@ from ..checkpoint import Keeper, fingerprint
 from ..energies import Energy
 from ..errors import ConvergenceError, InputError
 from ..functions import is_number
-from ..mesh import Mesh
+from ..mesh import Mesh, quality
 from ..parallel import Progress
 from .cascade import Cascade, iterations_to
 from .geodesic import Geodesic
@@ -27,7 +27,8 @@ class BenamouBrenier:
     with no flux through the boundary: mass goes round obstacles; on a periodic mesh it lives on the torus. phi lives on
     cells, rho on patches (see `Mesh`), both bounds are rigorous for the discrete problem: lower_bound <= W2^2 <= cost.
 
-    mesh : any `Mesh`; printing the solver shows how many patches it makes of the cells, and how isotropic they are
+    mesh : any `Mesh`. Where it is not orthogonal W2^2 does not converge: a warning says how far it may be off. Printing the
+        solver shows how many patches it makes of the cells, and how isotropic they are
     n_steps : steps in time
     tol : the certified gap (cost - lower_bound) / W2^2 of the path that ends the iteration; cost is W2^2, or W2^2 + 2 E
     max_iter : iterations on the mesh itself, coarser levels not counted
@@ -54,6 +55,7 @@ class BenamouBrenier:
         ranks.check_same("the parameters of BenamouBrenier", (n_steps, tol, max_iter, precision, energies.described(terminal)))
         self.mesh, self.n_steps, self.tol, self.max_iter = mesh, int(n_steps), float(tol), int(max_iter)
         self.precision, self.terminal = precision, terminal
+        quality.warn(mesh, mesh.quality().transport_problem)
         problem = Discretisation(mesh, self.n_steps)
         self._n_patches, self._defect = ranks.sum(problem.n_patches), ranks.max(problem.isotropy_defect().max(initial=0.0))
         self._levels = levels(problem)

@@ -10,7 +10,7 @@ from ..errors import ConvergenceError, InputError
 from ..evolution import check_step, check_times
 from ..flows import pieces
 from ..functions import is_number
-from ..mesh import Mesh
+from ..mesh import Mesh, quality
 from ..recorder import Recorder
 from ..result import Result
 from .free_energy import FreeEnergy
@@ -28,7 +28,7 @@ KEPT = "now", "mass0", "steps", "newton", "dissipated", "dissipation", "error", 
 class JKO:
     """The gradient flow d rho/dt = div(rho grad E'(rho)) of an energy in the Wasserstein metric, on a mesh with closed walls.
 
-    mesh : any `Mesh`; periodic ones are the torus
+    mesh : any `Mesh`; periodic ones are the torus. Where it is not orthogonal a warning says how far fluxes may be off
     energy : a sum of multiples of `Entropy` (diffusion), `Power` (porous media, fast diffusion), `Potential` (drift),
         `Interaction` (attraction, repulsion), and energies of your own (see `fvot.energies.Energy`)
     bounds : (0, upper): rho <= upper everywhere, by a pressure p >= 0 where that is reached (Maury, Roudneff-Chupin,
@@ -63,6 +63,7 @@ class JKO:
             self._check_inner(order)
             self.order, self._step = 1, Proper(inner, energy)
             return
+        quality.warn(mesh, mesh.quality().diffusion_problem)
         self._energy = FreeEnergy(mesh, energy)
         bounded = self.upper < math.inf
         self.order = order or (2 if self._energy.diffuses and not bounded else 1)

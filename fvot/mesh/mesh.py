@@ -8,6 +8,8 @@ from .. import parallel
 from ..errors import InputError
 from ..functions import floats
 from . import build, cartesian, faces, geodesic, given, locate, partition, patches, quadrature, quality, read, refine, weights
+from .patch_choice import choose_patches
+from .patch_test import TwoPoint
 from .walls import Walls
 
 MANY = 10**8            # points, or pairs of points, at most
@@ -20,8 +22,9 @@ class Mesh:
 
     comm : MPI communicator that shares the mesh; None for all ranks.
     patches : "auto", "none", a number of cells, an array (n_cells_global,), or a function of centroids (dim, n_cells_global)
-        that returns one: the patches on which densities of optimal transport live. "auto" is single cells on Cartesian
-        meshes, pairs on triangles, 16 on tetrahedra of a file, else 2^dim cells.
+        that returns one: the patches on which densities of optimal transport live. "auto" is pairs on triangles, 16 on
+        tetrahedra of a file, single cells where these are regular or the mesh is not orthogonal, else one to 2^dim cells,
+        the more the finer the mesh is (`mesh.patch_choice`).
     strict : refuse (`MeshError`) a mesh with faces of signed distance <= 0, where power centres have them, too;
         False clips these distances, with a warning.
 
@@ -41,6 +44,7 @@ class Mesh:
     first_row : number of this rank's first cell where cells are counted rank by rank, as PETSc numbers rows
     cell_id (n_local,) : number in the file of each cell, own cells first, then ghosts
     patch (n_cells,), levels (n_levels, n_cells) : global numbers of the patch, and of ever larger patches, of each cell
+    corrects_weights : whether transport corrects the weights of faces so that patches are isotropic (`mesh.patch_test`)
     """
 
     def __init__(self, ranks, part, *, names, quality, block=None, finer=None):
@@ -48,6 +52,7 @@ class Mesh:
         self.block = block
         self._finer = finer
         self._quality = quality
+        self.corrects_weights = quality is None or quality.corrects_weights         # agglomerates, which have none, do
         for name, array in part.items():
             setattr(self, name, _frozen(array))
         self.dim, self.n_cells = self.center.shape
@@ -552,8 +557,10 @@ def _whole(points, blocks, facets=None, center=None, *, rule, strict, n_ranks):
     else:
         center = _given_center(center, centroid)
     report, center, left, right = quality.admissible(volume, centroid, center, face, strict, move)
-    patch = patches.choose_patches(rule, cells, volume, centroid, face, left, right)
-    levels = patches.coarser_levels(patch, patches.adjacency(face, cells.n_cells))
+    two_point = TwoPoint(volume, center, face, left, right)
+    choice = choose_patches(rule, cells, centroid, two_point)
+    report = quality.with_patch_test(report, two_point, choice)
+    levels = patches.coarser_levels(choice.patch, two_point.graph)
     whole = partition.Whole(cells, volume, centroid, center, face, left, right, levels)
     return partition.parts(whole, n_ranks), dict(names=list(face.boundary), quality=report)
 

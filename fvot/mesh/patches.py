@@ -5,11 +5,6 @@ import numba
 import numpy as np
 from scipy import sparse
 
-from ..errors import InputError
-from .build import positive_integer
-from .faces import TETRA, TRIANGLE
-from .quality import isotropy
-
 COARSEST = 256      # cells of the coarsest level, about
 
 
@@ -20,60 +15,6 @@ def adjacency(faces, n_cells, weight=None):
     weight = faces.area[:n] if weight is None else weight
     graph = sparse.coo_matrix((weight, (left, right)), (n_cells, n_cells)).tocsr()
     return graph + graph.T
-
-
-def choose_patches(rule, cells, volume, centroid, faces, left, right):
-    """The patch of each cell (n_cells,), numbered from 0 on.
-
-    *rule*: "none" (each cell), a number of cells per patch, an array, a function of the centroids (dim, n_cells) that
-    returns one, or "auto": single cells where the mesh is isotropic and its cells are centrally symmetric (or in 1D), pairs
-    on triangles, 16 on tetrahedra, else 4 (2D) or 8 (3D).
-    """
-    if isinstance(rule, str) and rule in ("auto", "none"):
-        size = 1 if rule == "none" else _auto_size(cells, volume, faces, left, right)
-    elif np.ndim(rule) == 0 and not isinstance(rule, str) and not callable(rule):
-        size = positive_integer(rule, "patches, the number of cells of each,")
-    elif callable(rule):
-        return _given(rule(centroid), len(volume))
-    else:
-        return _given(rule, len(volume))
-    if size == 1:
-        return np.arange(len(volume))
-    graph = adjacency(faces, len(volume))
-    return match(graph) if size == 2 else grow(graph, size)
-
-
-def _given(rule, n_cells):
-    patch = np.asarray(rule)
-    if patch.shape != (n_cells,) or not np.issubdtype(patch.dtype, np.integer):
-        raise InputError(f"patches must be 'auto', 'none', a number, {n_cells} integers or a function that returns them, not "
-                         f"{rule!r:.60}")
-    return np.unique(patch, return_inverse=True)[1].ravel()
-
-
-def _auto_size(cells, volume, faces, left, right):
-    if cells.dim == 1:
-        return 1
-    if np.all(cells.kind == TRIANGLE):
-        return 2
-    if np.all(cells.kind == TETRA):
-        return 16        # the error of W2^2 stops to fall at 2e-2 with 4, at 7e-3 with 8, and at 4e-3 with 16
-    regular = isotropy(volume, faces, left, right).max() < 0.02 and _asymmetry(faces, len(volume)).max() < 0.05
-    return 1 if regular else 2**cells.dim
-
-
-def _asymmetry(faces, n_cells):
-    """|sum_s |s| n_i n_j n_k| over the cell's surface: 0 for centrally symmetric cells."""
-    n, dim = faces.n_inner, len(faces.normal)
-    surface = np.bincount(faces.left, faces.area, n_cells) + np.bincount(faces.right[:n], faces.area[:n], n_cells)
-    square = np.zeros(n_cells)
-    for i in range(dim):
-        for j in range(dim):
-            for k in range(dim):
-                weight = faces.area * faces.normal[i] * faces.normal[j] * faces.normal[k]
-                square += (np.bincount(faces.left, weight, n_cells)
-                           - np.bincount(faces.right[:n], weight[:n], n_cells))**2
-    return np.sqrt(square) / surface
 
 
 def coarser_levels(patch, graph):

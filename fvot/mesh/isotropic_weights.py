@@ -1,12 +1,49 @@
 """Weights of faces that make patches isotropic: sum_s omega n n^T = m_P I, the boundary faces included.
 
-Where it does not hold, as on Voronoi cells, the discrete W2 converges to something smaller than W2: the optimal path
-exploits the directions in which it is cheap to move (Gladbach, Kopfer, Maas 2020).
+A patch P (a union of cells, of volume m_P) and a face s of its cells make a *copy* of the face, with the weight
+omega_{P,s} = sum of |s| d_Ks over the sides of s inside P.
+
+Where a patch is not isotropic, as on Voronoi cells, the discrete W2 converges to something smaller than W2: the optimal
+path exploits the directions in which it is cheap to move (Gladbach, Kopfer, Maas 2020). On meshes that are not orthogonal,
+or where the correction is large, the cure is worse than the illness: `patch_test` tells.
 """
+from typing import NamedTuple
+
 import numpy as np
 
 FLOOR, CEILING = 0.05, 4.0          # smallest and largest part of its weight that a copy gets
 ISOTROPIC = 1e-12       # relative defect that needs no correction
+
+
+class Copies(NamedTuple):
+    """The copies of the inner faces, ordered by patch and face."""
+
+    patch: np.ndarray           # (n_copies,)
+    face: np.ndarray            # (n_copies,)
+    weight: np.ndarray          # (n_copies,) omega_{P,s}
+    of_side: np.ndarray         # (n_sides,) the copy to which each side of a face belongs
+
+
+def copies(patch, face, weight, n_faces):
+    """The `Copies` of sides of faces: the patch, the face and |s| d_Ks (n_sides,) of each; n_faces inner faces."""
+    key, of_side = np.unique(patch * max(n_faces, 1) + face, return_inverse=True)
+    of_side = of_side.ravel()
+    copy_patch, copy_face = np.divmod(key, max(n_faces, 1))
+    return Copies(copy_patch, copy_face, np.bincount(of_side, weight, len(key)), of_side)
+
+
+def target(volume, patch, weight, normal):
+    """m_P I - sum of |s| d_Ks n n^T over the boundary faces of P: (n_patches, dim, dim).
+
+    volume (n_patches,); patch (n,), weight |s| d_Ks (n,), normal (dim, n) : of the boundary faces
+    """
+    dim = len(normal)
+    inner = np.empty((len(volume), dim, dim))
+    for i in range(dim):
+        for j in range(dim):
+            outer = np.bincount(patch, weight * normal[i] * normal[j], len(volume))
+            inner[:, i, j] = (i == j) * volume - outer
+    return inner
 
 
 def isotropic_weights(weight, normal, patch, target):
