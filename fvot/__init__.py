@@ -1,4 +1,5 @@
 """fvot: densities in motion on meshes."""
+from . import kernel_cache  # isort: skip    # first: it settles where compiled kernels are kept, before there are any
 from . import otto, particles, static
 from .benamou_brenier import BenamouBrenier, Geodesic
 from .boundary import dirichlet, inflow, outflow
