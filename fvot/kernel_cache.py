@@ -1,7 +1,8 @@
 """Where numba keeps compiled kernels from one run to the next.
 
-It has two places of its own: ``__pycache__`` beside a source, and the user's cache folder. Where it can write to neither, as in
-an installation by somebody else and without a home, it refuses ``cache=True``. A folder in the temporary place takes over.
+It has two places of its own: ``__pycache__`` beside a source, and the user's cache folder. Where it
+can write to neither, as in an installation by somebody else and without a home, it refuses
+``cache=True``. A folder in the temporary place takes over.
 """
 import atexit
 import os
@@ -14,14 +15,14 @@ import numba
 
 
 def settle():
-    """Give numba a folder of this user, in the temporary place, if it has no other for some source of this package."""
+    """Give numba a folder of this user if it has no place for some source of this package."""
     folders = {source.parent for source in Path(__file__).parent.rglob("*.py")}
     if not all(_has_place(folder) for folder in folders):
         numba.config.CACHE_DIR = _temporary()
 
 
 def _has_place(folder):
-    """Whether numba finds a place for kernels whose source is in this folder: it is asked, with a function that looks so."""
+    """Whether numba keeps kernels whose source is in this folder: it is shown one that looks so."""
     names = {}
     exec(compile("def kernel(): pass", folder / "__init__.py", "exec"), names)
     try:
@@ -32,7 +33,7 @@ def _has_place(folder):
 
 
 def _temporary():
-    """The same folder for every run and rank of this user, if it is safe there; else one that goes at the end."""
+    """The same folder for all runs and ranks of this user, if it is safe; else one that passes."""
     folder = Path(tempfile.gettempdir()) / f"fvot-kernels-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)

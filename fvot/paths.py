@@ -11,11 +11,12 @@ def expanded(path):
     try:
         return path.expanduser()
     except RuntimeError:
-        raise InputError(f"{path}: no home folder is known for {path.parts[0]}; write the path without it") from None
+        raise InputError(f"{path}: no home folder is known for {path.parts[0]}; write the path "
+                         "without it") from None
 
 
 def readable(path, what):
-    """The expanded `Path` of *what* ("mesh file"); `InputError` unless it is a file that this user may read."""
+    """The expanded `Path` of *what* ("mesh file"); `InputError` unless this user may read a file there."""
     path = expanded(path)
     try:
         if path.is_dir():
@@ -26,5 +27,6 @@ def readable(path, what):
     except PermissionError:
         allowed = False
     if not allowed:
-        raise InputError(f"the {what} {path} may not be read by this user: give yourself the permission, or copy it")
+        raise InputError(f"the {what} {path} may not be read by this user: give yourself the "
+                         "permission, or copy it")
     return path

@@ -1,13 +1,15 @@
-"""Plans with an entropy, by Sinkhorn's iteration, and Newton's method where that takes long.
+"""Plans with an entropy, by Sinkhorn's iteration, and by Newton's method where that takes long.
 
-The iteration scales a kernel (`scaling`) while its sweeps cost less than Newton's steps. With f = u / epsilon + log a and g = v / epsilon + log b the plan is P_ij = e^(f_i + g_j - c_ij / epsilon). Sinkhorn's
-half-steps choose f so that rows have the masses a, or g so that columns have b; each raises the dual, a . f + b . g for plans
-of mass 1. With f(g) from such a half-step the dual is a concave function of g, of the slope b - P^T 1 and the curvature -S,
+The iteration scales a kernel (`scaling`), as long as its sweeps cost less than Newton's steps. With
+f = u / epsilon + log a and g = v / epsilon + log b the plan is P_ij = e^(f_i + g_j - c_ij / epsilon).
+Sinkhorn's half-steps choose f so that rows have the masses a, or g so that columns have b; each
+raises the dual, a . f + b . g for plans of mass 1. With f(g) from such a half-step the dual is a
+concave function of g, of the slope b - P^T 1 and the curvature -S,
 
     S = diag(P^T 1) - P^T diag(1 / a) P
 
-A Newton step S dg = b - P^T 1 does what takes Sinkhorn's iteration the longer, the smaller epsilon (Brauer, Clason, Lorenz,
-Wirth 2017).
+A Newton step S dg = b - P^T 1 does what takes Sinkhorn's iteration the longer, the smaller epsilon
+(Brauer, Clason, Lorenz, Wirth 2017).
 """
 import math
 
@@ -20,9 +22,9 @@ from .given import measure, same_mass
 from .plans import Plan, costs
 from .scaling import scaled, scaled_to_itself
 
-UNDERFLOW = 500.0        # c / epsilon up to which e^(-c / epsilon), and products of it with masses, are normal numbers
-SWEEPS = 50              # of Sinkhorn's iteration before Newton's method, at most, and one more for
-COLUMNS = 2              # so many columns: together they cost about as much as one step of Newton's method
+UNDERFLOW_EXPONENT = 500.0       # e^-this, less many decades: sums of such numbers do not vanish
+FEWEST_SWEEPS = 50       # of Sinkhorn's iteration before Newton's method; and one more for
+COLUMNS_PER_SWEEP = 2    # so many columns: they cost about what a Newton step costs
 STEPS = 500              # of Newton's method for each epsilon, at most
 FALL = 4.0               # of epsilon, from one to the next
 ROUGH = 1e-2             # by which the masses may be missed before the last epsilon
@@ -40,10 +42,11 @@ def sinkhorn(x, a, y, b, epsilon, cost="sqeuclidean", tol=1e-9, debias=True):
 
     epsilon : in the units of the cost
     tol : by which the masses may be missed, relative
-    debias : whether to compute the divergence, too: two more problems, of each measure with itself
+    debias : whether to compute the divergence, too, from the measures' plans to themselves
 
-    `Plan.cost` is sum c_ij P_ij; `Plan.divergence` is OT(mu, nu) - (OT(mu, mu) + OT(nu, nu)) / 2 of the minimum OT (Feydy et al.
-    2019): at least 0, and 0 for mu = nu. It is nan for a matrix of costs, and with debias=False. Raises `InputError`, and
+    `Plan.cost` is sum c_ij P_ij; `Plan.divergence` is OT(mu, nu) - (OT(mu, mu) + OT(nu, nu)) / 2 of
+    the minimum OT (Feydy et al. 2019), for powers of the distance up to 2 at least 0, and 0 for
+    mu = nu. It is nan for a matrix of costs, and with debias=False. Raises `InputError`, and
     `ConvergenceError`. (Cuturi 2013)
     """
     (x, a), (y, b) = measure(x, a, "x, a"), measure(y, b, "y, b")
@@ -59,7 +62,8 @@ def sinkhorn(x, a, y, b, epsilon, cost="sqeuclidean", tol=1e-9, debias=True):
     divergence = math.nan
     if debias and (isinstance(cost, str) or is_number(cost)):
         same = np.array_equal(x, y)
-        own = [_to_itself(C if same else costs(z, z, cost), c / mass, epsilon, tol) for z, c in ((x, a), (y, b))]
+        own = [_to_itself(C if same else costs(z, z, cost), c / mass, epsilon, tol)
+               for z, c in ((x, a), (y, b))]
         divergence = mass * (value - sum(own) / 2)
     total = float(mass * np.einsum("ij,ij", P, C))
     return Plan(x, y, P if mass == 1 else mass * P, total, u, v, float(epsilon), divergence)
@@ -75,7 +79,8 @@ def _to_itself(C, a, epsilon, tol):
     if log_alpha is None:
         return _entropic(C, a, a, epsilon, tol)[-1]
     alpha = np.exp(log_alpha)
-    total = alpha @ (K @ alpha)                             # 1 up to tol: the dual, whose error is of second order in that
+    total = alpha @ (K @ alpha)
+    # The dual: its error is of second order in what total misses 1 by.
     return epsilon * (2 * a @ (log_alpha - np.log(a)) + 1 - total)
 
 
@@ -89,7 +94,8 @@ def _entropic(C, a, b, epsilon, tol):
     c = C if everything else C[np.ix_(rows, columns)]
     a, b = a[rows], b[columns]
     v = None
-    for now in _falling(max(c.max(), -c.min()), epsilon):
+    room = max(UNDERFLOW_EXPONENT + math.log(min(a.min(), b.min())), 1.0)
+    for now in _falling(max(c.max(), -c.min()) / room, epsilon):
         P, u, v, missed = _solved(c, a, b, v, now, tol if now == epsilon else max(tol, ROUGH))
     if not missed <= tol:
         raise ConvergenceError(f"Sinkhorn's iteration misses the masses by {missed:.1e} after {STEPS} steps: take an epsilon "
@@ -102,14 +108,14 @@ def _entropic(C, a, b, epsilon, tol):
     return whole, *everywhere, a @ u + b @ v
 
 
-def _falling(largest, epsilon):
-    """The sizes of the entropy on the way to epsilon; from the first one on kernels do not vanish."""
-    n = math.ceil(math.log(max(largest / epsilon / UNDERFLOW, 1), FALL))
+def _falling(first, epsilon):
+    """The sizes of the entropy on the way to epsilon, from about the first one on."""
+    n = math.ceil(math.log(max(first / epsilon, 1), FALL))
     return [epsilon * FALL**k for k in range(n, -1, -1)]
 
 
 def _solved(c, a, b, v, epsilon, tol):
-    """(P, u, v, missed): potentials near v whose plan misses the masses by at most tol, or by what is left after STEPS.
+    """(P, u, v, missed): potentials near v whose plan misses the masses by tol, or by what is left.
 
     v (m,); None: 0, and no c is so large that e^(-c / epsilon) vanishes
     """
@@ -122,7 +128,7 @@ def _solved(c, a, b, v, epsilon, tol):
 
 
 def _by_sweeps(c, a, b, v, epsilon, tol):
-    """(f, g, P) of Sinkhorn's iteration; P is None if its masses are not right after the sweeps that it has."""
+    """(f, g, P) of Sinkhorn's iteration; P is None if its masses are not right in the end."""
     if v is None:
         f, g, K = np.zeros(len(a)), np.zeros(len(b)), _kernel(c, epsilon)
         beta = b
@@ -130,7 +136,7 @@ def _by_sweeps(c, a, b, v, epsilon, tol):
         g = v / epsilon + np.log(b)
         f, K = _rows_fitted(c / epsilon, g, np.log(a))
         beta = np.ones(len(b))
-    found = scaled(K, a, b, beta, tol, SWEEPS + len(b) // COLUMNS)
+    found = scaled(K, a, b, beta, tol, FEWEST_SWEEPS + len(b) // COLUMNS_PER_SWEEP)
     if found is None:
         return f, g + np.log(beta), None
     alpha, beta, done = found

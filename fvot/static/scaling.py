@@ -1,32 +1,35 @@
-"""Sinkhorn's iteration as the scaling of a kernel K: P_ij = alpha_i K_ij beta_j, one product with K for each half of a sweep.
+"""Sinkhorn's iteration: scalings of a kernel K, P_ij = alpha_i K_ij beta_j, by products with K.
 
-One half chooses alpha = a / K beta, so that rows of P have the masses a, the other beta = b / K^T alpha, for its columns.
-In the end the masses that are missed fall by a factor theta with each sweep, the nearer to 1 the smaller the entropy is. They
-fall by omega - 1 in over-relaxed ones, alpha <- alpha^(1 - omega) (a / K beta)^omega, with the best omega,
+A sweep has two halves. One chooses alpha = a / K beta, so that rows of P have the masses a, the
+other beta = b / K^T alpha, for its columns. In the end the masses that are missed fall by a factor
+theta with each sweep, the nearer to 1 the smaller the entropy is. They fall by omega - 1 in
+over-relaxed sweeps, alpha <- alpha^(1 - omega) (a / K beta)^omega, with the best omega,
 
     omega = 2 / (1 + sqrt(1 - theta)),      theta = (rho + omega - 1)^2 / (rho omega^2)
 
-(Lehmann, von Renesse, Sambale, Uschmajew 2022). The factor theta is learnt from the factor rho that is seen (Young 1954).
+(Lehmann, von Renesse, Sambale, Uschmajew 2022). The factor theta is learnt from the factor rho
+that is seen (Young 1954).
 """
 import numpy as np
 
 SHORTEST_WINDOW = 5      # sweeps over which a factor rho is measured, at least
-LONGER_WINDOW = 4.0      # times 1 / (2 - omega): as many as it takes until oscillations do not hide rho
-GOOD_ENOUGH = 0.85       # rho below (omega - 1)^this leaves omega as it is: greater ones soon fall by less
-WORSE = 10.0             # growth of what is missed after which sweeps are plain again
-LARGEST_THETA = 1 - 1e-8     # beyond that it is not told from rounding
+LONGER_WINDOW = 4.0      # times 1 / (2 - omega) sweeps: oscillations do not hide rho
+GOOD_ENOUGH = 0.85       # rho below (omega - 1)^this leaves omega as it is: more would be too much
+WORSE_FACTOR = 10.0      # growth of what is missed after which sweeps are plain again
+LARGEST_THETA = 1 - 1e-8                             # nearer to 1 it is not told from rounding
 STEP_LENGTH = 4 / (1 + 2**0.5)**2                    # S for eigenvalues between 1 and 2
 MOMENTUM = ((2**0.5 - 1) / (2**0.5 + 1))**2          # M for them
 SYMMETRIC_STEPS = 200    # at most: 25 come to rounding where K has no eigenvalue below 0
 
 
 def scaled(K, a, b, beta, tol, most):
-    """(alpha (n,), beta (m,), whether P misses b by at most tol in all; its rows have the masses a), after *most* sweeps at most.
+    """(alpha (n,), beta (m,), whether P is right), after *most* sweeps at most.
 
     K (n, m), a (n,), b (m,) : above 0 in every row and column
     beta (m,) : to begin with
 
-    None where numbers are too small or too large.
+    Rows of P have the sums a, its columns b, up to tol in all if P is right. Returns None where
+    numbers are too small or too large.
     """
     omega, looked, errors = 1.0, 0, []
     alpha = np.ones(len(a))
@@ -41,12 +44,14 @@ def scaled(K, a, b, beta, tol, most):
             errors.append(missed)
             if not missed > tol:                    # nan, too
                 break
+
             window = max(SHORTEST_WINDOW, int(LONGER_WINDOW / (2 - omega)))
             if sweep - looked >= window:
                 omega, looked = _relaxation(omega, errors, window), sweep
             beta = _relaxed(beta, wanted, omega)
+
         if omega > 1 or missed > tol:
-            alpha = a / (K @ beta)                  # columns miss no more than rows and columns did before
+            alpha = a / (K @ beta)         # columns miss no more than rows and columns did before
         sound = np.isfinite(np.log(alpha)).all() and np.isfinite(np.log(beta)).all()
     return (alpha, beta, missed <= tol) if sound else None
 
@@ -56,8 +61,8 @@ def _relaxed(old, new, omega):
 
 
 def _relaxation(omega, errors, window):
-    """The omega to go on with, by what was missed so far and the factor rho over a window of sweeps."""
-    if errors[-1] > WORSE * min(errors):
+    """The omega to go on with, by what all sweeps so far have missed."""
+    if errors[-1] > WORSE_FACTOR * min(errors):
         return 1.0
     rho = (errors[-1] / errors[-1 - window])**(1 / window)
     if not (omega - 1)**GOOD_ENOUGH < rho < 1:
@@ -67,12 +72,17 @@ def _relaxation(omega, errors, window):
 
 
 def scaled_to_itself(K, a, tol):
-    """log alpha (n,) for which alpha_i K_ij alpha_j has row sums within tol of a (n,); None if it takes too long.
+    """log alpha (n,) for which alpha_i K_ij alpha_j has row sums within tol of a (n,).
 
-    The residual r = log a - log alpha - log K alpha is 0 at the end, where its derivative is -(1 + P diag(1 / a)). Where the
-    symmetric K (n, n) has no eigenvalue below 0, such as e^(-|x - y|^p / epsilon) for p <= 2, those of 1 + P diag(1 / a) lie
-    between 1 and 2, whatever epsilon is, and log alpha <- log alpha + S r + M (the step before), with the best S and M for
-    such ones (Polyak 1964), gains a digit in 1.3 steps. (S = 1/2 and M = 0: Feydy et al. 2019)
+    The residual r = log a - log alpha - log K alpha is 0 at the end; its derivative there is
+    -(1 + diag(1 / a) P). Where the symmetric K (n, n) has no eigenvalue below 0, such as
+    e^(-|x - y|^p / epsilon) for p <= 2, the eigenvalues of 1 + diag(1 / a) P lie between 1 and 2,
+    whatever epsilon is, and
+
+        log alpha <- log alpha + S r + M (the step before)
+
+    with the best S and M for such ones (Polyak 1964) gains a digit in 1.5 steps; S = 1/2 and M = 0
+    in 3 (Feydy et al. 2019). Returns None if it takes too long.
     """
     log_a = np.log(a)
     log_alpha = log_a / 2
@@ -83,7 +93,8 @@ def scaled_to_itself(K, a, tol):
             image = K @ alpha
             if np.abs(alpha * image - a).sum() <= tol:
                 return log_alpha
-            step = STEP_LENGTH * (log_a - log_alpha - np.log(image)) + MOMENTUM * (log_alpha - before)
+            residual = log_a - log_alpha - np.log(image)
+            step = STEP_LENGTH * residual + MOMENTUM * (log_alpha - before)
             before = log_alpha
             log_alpha = log_alpha + step
     return None
