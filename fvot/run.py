@@ -53,7 +53,8 @@ def _options(main, finish):
             raise TypeError(f"run needs a default for every argument of main; {parameter.name!r} has none")
         if parameter not in plain:
             _add(parser, parameter.name, parameter.default, hints.get(parameter.name))
-    given = ["--help" if word == "-h" else word for word in sys.argv[1:]]       # argparse would find -h in -history, too
+    # By hand, for argparse would find -h in -history, too.
+    given = ["--help" if word == "-h" else word for word in sys.argv[1:]]
     n = next((k for k, word in enumerate(given) if word.startswith("-")), len(given))
     try:
         words = _words(plain, given[:n], hints)

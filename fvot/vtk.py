@@ -16,7 +16,7 @@ from .errors import InputError
 from .paths import expanded
 
 ENTRY = re.compile(r'timestep="(.*?)" part="0" file="(.*?)"')
-BENT = 1e-2              # of the size of a cell, by which rounding may move its points: less than a picture shows
+LARGEST_BEND = 1e-2      # of a cell, by which rounding may move its points: a picture shows no less
 TYPES = {"f8": "Float64", "f4": "Float32", "i8": "Int64", "i4": "Int32", "u1": "UInt8"}
 
 
@@ -33,8 +33,9 @@ class Series:
 
     The pieces go to a folder beside the .pvd (``out/x/x_0000_0.vtu`` has time 0 of rank 0). The .pvd names a time only
     when all of its pieces are there: whatever ends the program, the series opens up to the last finished time.
-    A series of the same name that is there already is removed, but for the first times that are *done*. single : points in
-    single precision; the precision of a field is that of its array.
+    A series of the same name that is there already is removed, but for the first times that are *done*.
+
+    single : points in single precision; the precision of a field is that of its array
     """
 
     def __init__(self, path, mesh, done=0, single=False):
@@ -101,15 +102,20 @@ class Series:
 
 
 def points_of(mesh, single):
-    """This rank's points (dim, n) as they are written; `InputError` if rounding them would bend cells. Collective."""
+    """This rank's points (dim, n) as they are written. Collective.
+
+    Raises `InputError` where single precision would move them by more than LARGEST_BEND.
+    """
     if not single:
         return mesh.points
     points = mesh.points.astype(np.float32)
     moved = np.abs(points - mesh.points).max(axis=0)[mesh.corners]
     of_cell = np.maximum.reduceat(moved, mesh.start[:-1]) if mesh.n_cells else np.zeros(0)
     worst = mesh.ranks.max((of_cell / mesh.volume**(1 / mesh.dim)).max(initial=0.0))
-    mesh.ranks.check(worst <= BENT, f"in single precision points of this mesh move by {worst:.1e} of the size of their cell, "
-                     f"more than {BENT:g}: it is far from the origin; take single=False, or coordinates that begin nearby")
+    mesh.ranks.check(worst <= LARGEST_BEND,
+                     f"in single precision points of this mesh move by {worst:.1e} of the size of "
+                     f"their cell, more than {LARGEST_BEND:g}: it is far from the origin; take "
+                     "single=False, or coordinates that begin nearby")
     return points
 
 
@@ -119,8 +125,8 @@ def rounded(name, values):
         single = values.astype(np.float32)
     lost = np.isfinite(values) & ~np.isfinite(single)
     if lost.any():
-        raise InputError(f"single precision ends at {np.finfo(np.float32).max:.1e}, and the {name} goes up to "
-                         f"{np.abs(values[lost]).max():.1e}: take single=False")
+        raise InputError(f"single precision ends at {np.finfo(np.float32).max:.1e}, and the {name} "
+                         f"goes up to {np.abs(values[lost]).max():.1e}: take single=False")
     return single
 
 
@@ -158,7 +164,8 @@ def grid(points, kind, start, corners):
 
 def three(vectors):
     """Vectors (dim, n) as VTK has them: (n, 3)."""
-    rows = np.zeros((vectors.shape[1], 3), np.result_type(vectors, np.float32))     # double, but for what is single
+    real = np.result_type(vectors, np.float32)          # double, but for what is single
+    rows = np.zeros((vectors.shape[1], 3), real)
     rows[:, :len(vectors)] = vectors.T
     return rows
 
