@@ -67,7 +67,7 @@ def main(mesh="squares", n=96, barrier=4.0, D=0.5, steps=50, pictures=True, out=
              f"free energy from {ledger['energy'][0]:.6f} down to {ledger['energy'][-1]:.6f}")
     ratios = table(mesh, barrier)
 
-    folder = Path(out)
+    folder = Path(out).expanduser()
     result.write(folder / "double_well.pvd")
     if pictures:
         result.plot(folder / "double_well.png", time=[0, 4, 12])

@@ -42,7 +42,7 @@ def main(mesh=str(MESH), refine=0, crowd=0.8, end=2.0, n_times=21, steps=2, pict
     result = fvot.JKO(mesh, fvot.Potential(to_go), bounds=(0, 1)).solve(rho0, t, tau=t[1] / steps)
     inside = mesh.integrate(result.rho * (mesh.centroid[0] < WALL[0])) / mesh.integrate(rho0)
 
-    folder = Path(out)
+    folder = Path(out).expanduser()
     result.write(folder / "evacuation.pvd")
     if pictures:
         shown = [n_times // 8, n_times // 3, 3 * n_times // 4]

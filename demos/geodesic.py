@@ -36,7 +36,7 @@ def main(mesh=str(MESH), start=WEST, target=EAST, refine=0, n_steps=32, tol=1e-2
     path = fvot.BenamouBrenier(mesh, n_steps, tol=tol, max_iter=max_iter).solve(rho0, rho1)
     found = report(path, over_land(mesh, start, target))
 
-    folder = Path(out)
+    folder = Path(out).expanduser()
     path.write(folder / "geodesic.pvd")
     if pictures:
         picture(folder / "geodesic.png", path)

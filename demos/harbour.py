@@ -28,7 +28,7 @@ def main(mesh=str(MESH), rate=1.0, tide=6.0, n_times=25, sharp=0.0, pictures=Tru
                                        boundary={"inlet": fvot.inflow(0.0), "outlet": fvot.outflow})
     result = equation.solve(spill, np.linspace(0, tide, n_times))
 
-    folder = Path(out)
+    folder = Path(out).expanduser()
     result.write(folder / "spill.pvd")
     if pictures:
         result.plot(folder / "spill.png", time=[n_times // 6, n_times // 3, n_times // 2])

@@ -34,7 +34,7 @@ def main(first="", second="", /, size=128, n_steps=32, tol=1e-2, max_iter=1000, 
     path = fvot.BenamouBrenier(mesh, n_steps, tol=tol, max_iter=max_iter).solve(rho0, rho1)
     report(path)
 
-    folder = Path(out)
+    folder = Path(out).expanduser()
     path.write(folder / "image_morph.pvd")
     if pictures:
         frames = mesh.gather(path.rho).reshape(-1, *mesh.block.grid).swapaxes(1, 2)[:, ::-1]       # rows from the top
@@ -92,7 +92,7 @@ def opened(name):
     """A Pillow image."""
     from PIL import Image
     try:
-        image = Image.open(name)
+        image = Image.open(Path(name).expanduser())
         image.load()
         return image
     except OSError as error:

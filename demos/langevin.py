@@ -42,7 +42,7 @@ def main(n=96, count=20_000, D=0.4, spin=0.5, end=2.0, n_times=21, seed=1, tau=0
     x = particles.langevin(x0, b, D, t, seed, tau=tau, order=2, walls=(LOWER, UPPER))
 
     worst = compare(mesh, result, x)
-    folder = Path(out)
+    folder = Path(out).expanduser()
     result.write(folder / "langevin.pvd")
     if pictures:
         shown = [0, n_times // 5, n_times - 1]

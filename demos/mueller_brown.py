@@ -92,7 +92,7 @@ def main(mesh="squares", n=100, D=10.0, end=30.0, n_times=61, tol=1e-3, pictures
              f"estimated error in time {ledger['time_error'].max():.0e}\n"
              f"free energy from {ledger['energy'][0]:.4f} down to {ledger['energy'][-1]:.4f}")
 
-    folder = Path(out)
+    folder = Path(out).expanduser()
     result.write(folder / "mueller_brown.pvd")
     if mesh.ranks.is_root:
         np.savetxt(folder / "populations.csv", np.stack([t, *population], axis=1), delimiter=",", header="t,A,B,C", comments="")

@@ -47,7 +47,7 @@ def main(m=2.0, mesh="squares", n=32, levels=3, end=4.0, steps=10, pictures=True
         t = np.linspace(1, end, 7)
         result = fvot.JKO(here, fvot.Power(m)).solve(rho0, t, tau=(end - 1) / count)
         errors.append(report(here, result, barenblatt(end, m), errors))
-    folder = Path(out)
+    folder = Path(out).expanduser()
     result.write(folder / "porous_medium.pvd")
     if pictures:
         result.plot(folder / "porous_medium.png", time=[0, 2, 6], cmap="magma")

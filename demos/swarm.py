@@ -39,7 +39,7 @@ def main(mesh=str(MESH), refine=1, crowding=0.05, reach=0.25, clumps=CLUMPS, wid
     t = np.linspace(0, end, n_times)
     result = fvot.JKO(mesh, crowding * fvot.Power(2) + fvot.Interaction(W), tol=tol).solve(rho0, t)
 
-    folder = Path(out)
+    folder = Path(out).expanduser()
     result.write(folder / "swarm.pvd")
     if pictures:
         shown = [0, n_times // 10, n_times // 4, n_times - 1]

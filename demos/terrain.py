@@ -42,7 +42,7 @@ def main(image="", scale=1.0, kT=20.0, coarsen=2, end=5.0, n_times=31, tol=1e-3,
     away = mesh.integrate(np.abs(result.rho - gibbs)) / 2
     report(result, height, kT, slowest, free, away)
 
-    folder = Path(out)
+    folder = Path(out).expanduser()
     result.write(folder / "terrain.pvd")
     if pictures:
         picture(folder / "terrain.png", result, height.shape, pixels, coarsen)
@@ -77,8 +77,9 @@ def jacksboro():
 def read(path):
     """The numbers of an .npy file, or the grey levels of an image, as heights [i, j], i to the right and j upwards."""
     from PIL import Image
+    path = Path(path).expanduser()
     try:
-        rows = np.load(path) if path.endswith(".npy") else np.asarray(Image.open(path).convert("F"))
+        rows = np.load(path) if path.suffix == ".npy" else np.asarray(Image.open(path).convert("F"))
     except (OSError, ValueError) as error:
         raise fvot.InputError(f"{path} cannot be read as an array or an image: {error}") from error
     if rows.ndim != 2:

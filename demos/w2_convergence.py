@@ -104,7 +104,7 @@ def main(problems=tuple(PROBLEMS), meshes=tuple(MESHES), n=16, levels=3, tol=2e-
                 fvot.say(f"{kind:10} {mesh.n_cells_global:7} {steps:5} {path.iterations:10} {low:+12.2e} {high:+10.2e} "
                          f"{(low + high) / 2:+10.2e} {order(rows):>6}")
     if pictures:
-        mesh.ranks.on_root(draw, Path(out) / "w2_convergence.png", table)
+        mesh.ranks.on_root(draw, Path(out).expanduser() / "w2_convergence.png", table)
     return {f"{problem}_{kind}": 1 + (rows[-1][1] + rows[-1][2]) / 2 for (problem, kind), rows in table.items()}
 
 

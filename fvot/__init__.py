@@ -1,4 +1,7 @@
 """fvot: densities in motion on meshes."""
+# isort: off
+from . import kernel_cache  # noqa: F401    first: it settles where kernels are kept before there are any
+# isort: on
 from . import otto, particles, static
 from .benamou_brenier import BenamouBrenier, Geodesic
 from .boundary import dirichlet, inflow, outflow

@@ -23,6 +23,7 @@ import numpy as np
 
 from .errors import InputError
 from .functions import is_number
+from .paths import expanded
 
 FORMAT = 1
 HEADER = 512             # bytes
@@ -75,7 +76,8 @@ class Keeper:
                     f"checkpoints, at least 0, not {checkpoint.every!r}")
         ranks.check(isinstance(checkpoint.path, (str, Path)) and str(checkpoint.path) not in ("", "."),
                     f"a checkpoint needs the path of a file, not {checkpoint.path!r}")
-        self.path = Path(checkpoint.path)
+        with ranks.together():
+            self.path = expanded(checkpoint.path)
         if self.path.is_symlink():                  # what it leads to is the file
             self.path = self.path.resolve()
         self.problem = {"mesh": dict(dim=mesh.dim, cells=mesh.n_cells_global, volumes=fingerprint(mesh, np.ones(mesh.n_cells)),

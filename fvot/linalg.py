@@ -1,13 +1,15 @@
 """Linear systems, graph partitions and PETSc's options. The only file that imports petsc4py."""
 import atexit
 import os
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from . import parallel
-from .errors import ConvergenceError, missing
+from .errors import ConvergenceError, InputError, missing
+from .paths import expanded
 
 try:
     import petsc4py
@@ -21,8 +23,38 @@ atexit.register(parallel.end_all_on_error)       # before PETSc's own end, where
 
 
 def set_options(arguments):
-    """Hand command-line arguments such as ["-ksp_monitor", "-pc_type", "gamg"] to PETSc."""
-    PETSc.Options().insertString(" ".join(arguments))
+    """Hand command-line arguments such as ["-ksp_monitor", "-pc_type", "gamg"] to PETSc.
+
+    Folders of files that PETSc is to write (``-log_view :out/petsc.log``) are made. Raises
+    `InputError` where one cannot be.
+    """
+    words = [_with_folder(word) for word in arguments]
+    PETSc.Options().insertString(" ".join(f'"{word}"' if " " in word else word for word in words))
+    if "-log_view" in arguments:
+        PETSc.Log.begin()           # PETSc does so by itself only when it is initialised
+
+
+def _with_folder(word):
+    """The word; where it names a file for a viewer of PETSc, ~ is replaced and its folder made.
+
+    Such words are [type]:file[:format[:mode]].
+    """
+    viewer = re.fullmatch(r"(|ascii|binary|hdf5|vtk)(:)([^:]+)(|:.*)", word)
+    if not viewer:
+        return word
+    kind, _, file, rest = viewer.groups()
+    path = expanded(file)
+    if "ascii_xml" in rest or "ascii_flamegraph" in rest:
+        raise InputError(f"PETSc prepares the format of {word} when it starts only: set "
+                         f"PETSC_OPTIONS='-log_view {word}'")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"PETSc cannot write {path}, {error.strerror}: choose a place where you may "
+                         "write") from None
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f"PETSc cannot write {path}: give a file in a folder where you may write")
+    return f"{kind}:{path}{rest}"
 
 
 def versions():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .vtk import Series
+from .vtk import Series, rounded
 from .vtkhdf import HdfSeries
 
 FIELDS = "density", "velocity", "pressure"
@@ -17,7 +17,7 @@ class Output:
     path : .pvd, a file for each time and rank; or .vtkhdf, one file, with the mesh once (for ParaView from 5.13 on)
     every : which of the recorded times: each, each second one, ...; the first and the last one always
     fields : some of "density", "velocity" and "pressure"; None: all that there are
-    single : numbers in single precision, half the place
+    single : points and fields in single precision, half the place; times, and numbers of cells and ranks, as they are
     keep : whether the result has the densities at all recorded times, too; False: of the first and the last one alone, so
         that long series need not fit in memory. A run that has gone on so goes on so from its checkpoint
     """
@@ -35,7 +35,7 @@ class Writer:
     def __init__(self, output, mesh, n_times, done=0):
         self.output, self.mesh, self.n_times = output, mesh, n_times
         kind = HdfSeries if str(self.output.path).endswith(".vtkhdf") else Series
-        self.series = kind(self.output.path, mesh, sum(self._is_due(i) for i in range(done)))
+        self.series = kind(self.output.path, mesh, sum(self._is_due(i) for i in range(done)), self.output.single)
 
     def _is_due(self, i):
         return i % self.output.every == 0 or i == self.n_times - 1
@@ -46,7 +46,10 @@ class Writer:
             return
         names = [name for name in fields if self.output.fields is None or name in self.output.fields]
         values = {name: np.asarray(fields[name]()) for name in names}
-        self.series.add(time, {name: u.astype(np.float32) if self.output.single else u for name, u in values.items()})
+        if self.output.single:
+            with self.mesh.ranks.together():
+                values = {name: rounded(name, u) for name, u in values.items()}
+        self.series.add(time, values)
 
     def close(self):
         """Nothing more will come."""

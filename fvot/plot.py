@@ -47,7 +47,7 @@ def plot(result, path, time=None, field="density", *, clim=None, cmap="viridis",
     """
     with Picture(result, path, ".png", time, field, clim, cmap, arrows, dots, width) as picture:
         values = [picture.values(i) for i in picture.times]
-        result.mesh.ranks.on_root(lambda: _save(picture.path, lambda: picture.draw(values).save(path)))
+        result.mesh.ranks.on_root(lambda: _save(picture.path, lambda: picture.draw(values).save(picture.path)))
 
 
 def movie(result, path, field="density", *, clim=None, cmap="viridis", arrows=False, dots=None, width=800,
@@ -65,7 +65,7 @@ def movie(result, path, field="density", *, clim=None, cmap="viridis", arrows=Fa
             values = picture.values(i)
             frames.append(ranks.on_root(lambda i=i, v=values: _indexed(picture.draw([v], [i]), picture.colors)))
         ranks.on_root(lambda: _save(picture.path, lambda: frames[0].save(
-            path, save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0, optimize=False)))
+            picture.path, save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0, optimize=False)))
 
 
 class Picture:

@@ -22,7 +22,7 @@ def run(main):
     Each argument ``name=default`` of main is an option ``--name value`` (``name_of_two`` is ``--name-of-two``),
     converted to the type of its annotation, or else of its default; booleans are ``--name`` and ``--no-name``.
     Arguments before a ``/`` in main's signature are plain words, which come first: ``program.py a.png b.png --size 64``.
-    ``--help`` shows them below main's docstring. Options with one dash (``-ksp_monitor``) are PETSc's.
+    ``--help`` or ``-h`` shows them below main's docstring. Other options with one dash (``-ksp_monitor``) are PETSc's.
 
     An error ends the program on all ranks with status 1, or 2 if the options are wrong, and is printed once.
     """
@@ -47,13 +47,14 @@ def _options(main, finish):
                      usage=" ".join(["%(prog)s", *[f"[{p.name}]" for p in plain], "[--option value ...]",
                                      "[-petsc_option value ...]"]),
                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--help", action="store_true", help="show this and end")
+    parser.add_argument("--help", action="store_true", help="show this and end, as -h does")
     for parameter in parameters:
         if parameter.default is inspect.Parameter.empty:
             raise TypeError(f"run needs a default for every argument of main; {parameter.name!r} has none")
         if parameter not in plain:
             _add(parser, parameter.name, parameter.default, hints.get(parameter.name))
-    given = sys.argv[1:]
+    # By hand, for argparse would find -h in -history, too.
+    given = ["--help" if word == "-h" else word for word in sys.argv[1:]]
     n = next((k for k, word in enumerate(given) if word.startswith("-")), len(given))
     try:
         words = _words(plain, given[:n], hints)
@@ -63,9 +64,21 @@ def _options(main, finish):
         _leave(finish, f"{parser.format_usage()}error: {error}; --help shows all options", sys.stderr, 2)
     if found.help:
         _leave(finish, parser.format_help().rstrip(), sys.stdout, 0)
-    linalg.set_options(rest)
+    _hand_to_petsc(rest, finish)
     del found.help
     return words, vars(found)
+
+
+def _hand_to_petsc(arguments, finish):
+    """Set PETSc's options; end on all ranks where one of them cannot be had."""
+    failure = None
+    try:
+        linalg.set_options(arguments)
+    except InputError as error:
+        failure = str(error)
+    failures = list(filter(None, finish.meet(failure)))
+    if failures:
+        _leave(finish, f"error: {failures[0]}", sys.stderr, 2)
 
 
 def _words(plain, given, hints):

@@ -13,8 +13,10 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from .errors import InputError
+from .paths import expanded
 
 ENTRY = re.compile(r'timestep="(.*?)" part="0" file="(.*?)"')
+LARGEST_BEND = 1e-2      # of a cell, by which rounding may move its points: a picture shows no less
 TYPES = {"f8": "Float64", "f4": "Float32", "i8": "Int64", "i4": "Int32", "u1": "UInt8"}
 
 
@@ -22,7 +24,8 @@ def path_of(ranks, path, suffix):
     """The `Path` of a file to be written; `InputError` on every rank unless it has that suffix."""
     ok = isinstance(path, (str, os.PathLike)) and "\0" not in str(path) and Path(path).suffix == suffix
     ranks.check(ok, f"this is written to a {suffix} file, not to {path!r:.80}")
-    return Path(path)
+    with ranks.together():
+        return expanded(path)
 
 
 class Series:
@@ -31,14 +34,17 @@ class Series:
     The pieces go to a folder beside the .pvd (``out/x/x_0000_0.vtu`` has time 0 of rank 0). The .pvd names a time only
     when all of its pieces are there: whatever ends the program, the series opens up to the last finished time.
     A series of the same name that is there already is removed, but for the first times that are *done*.
+
+    single : points in single precision; the precision of a field is that of its array
     """
 
-    def __init__(self, path, mesh, done=0):
+    def __init__(self, path, mesh, done=0, single=False):
         self.path, self.mesh = path_of(mesh.ranks, path, ".pvd"), mesh
-        self.folder = self.path.with_suffix("")
+        self.folder, points = self.path.with_suffix(""), points_of(mesh, single)
         self.entries = mesh.ranks.share(mesh.ranks.on_root(self._begin, done))
         with mesh.ranks.together():
-            self.own = grid(mesh.points, mesh.kind, mesh.start, mesh.corners)
+            self.own = grid(points, mesh.kind, mesh.start, mesh.corners)
+            self.real = TYPES[points.dtype.str[1:]]
 
     def add(self, time, fields):
         """Write cell fields {name: (n_cells,) or (dim, n_cells)} at *time*; arrays of vectors get three components."""
@@ -91,8 +97,37 @@ class Series:
         """All pieces of a time are there: name them in its .pvtu, and that in the .pvd."""
         with writing(self.path):
             pieces = [f"{stem}_{rank}.vtu" for rank in range(self.mesh.ranks.size)]
-            _write(self.folder / f"{stem}.pvtu", _pvtu(pieces, rows))
+            _write(self.folder / f"{stem}.pvtu", _pvtu(pieces, rows, self.real))
             _replace(self.path, _pvd(self.entries))
+
+
+def points_of(mesh, single):
+    """This rank's points (dim, n) as they are written. Collective.
+
+    Raises `InputError` where single precision would move them by more than LARGEST_BEND.
+    """
+    if not single:
+        return mesh.points
+    points = mesh.points.astype(np.float32)
+    moved = np.abs(points - mesh.points).max(axis=0)[mesh.corners]
+    of_cell = np.maximum.reduceat(moved, mesh.start[:-1]) if mesh.n_cells else np.zeros(0)
+    worst = mesh.ranks.max((of_cell / mesh.volume**(1 / mesh.dim)).max(initial=0.0))
+    mesh.ranks.check(worst <= LARGEST_BEND,
+                     f"in single precision points of this mesh move by {worst:.1e} of the size of "
+                     f"their cell, more than {LARGEST_BEND:g}: it is far from the origin; take "
+                     "single=False, or coordinates that begin nearby")
+    return points
+
+
+def rounded(name, values):
+    """Numbers in single precision; `InputError` where there are none so large."""
+    with np.errstate(over="ignore"):
+        single = values.astype(np.float32)
+    lost = np.isfinite(values) & ~np.isfinite(single)
+    if lost.any():
+        raise InputError(f"single precision ends at {np.finfo(np.float32).max:.1e}, and the {name} "
+                         f"goes up to {np.abs(values[lost]).max():.1e}: take single=False")
+    return single
 
 
 def lost(what, done):
@@ -129,7 +164,8 @@ def grid(points, kind, start, corners):
 
 def three(vectors):
     """Vectors (dim, n) as VTK has them: (n, 3)."""
-    rows = np.zeros((vectors.shape[1], 3))
+    real = np.result_type(vectors, np.float32)          # double, but for what is single
+    rows = np.zeros((vectors.shape[1], 3), real)
     rows[:, :len(vectors)] = vectors.T
     return rows
 
@@ -163,11 +199,11 @@ def _vtu(own, rows):
     return writer.GetOutputString()
 
 
-def _pvtu(pieces, rows):
+def _pvtu(pieces, rows, real):
     arrays = [f"<PDataArray type={quoteattr(TYPES[values.dtype.str[1:]])} Name={quoteattr(name)} "
               f'NumberOfComponents="{1 if values.ndim == 1 else 3}"/>' for name, values in rows.items()]
     return _document("PUnstructuredGrid", 'GhostLevel="0"', [
-        '<PPoints><PDataArray type="Float64" Name="Points" NumberOfComponents="3"/></PPoints>',
+        f'<PPoints><PDataArray type="{real}" Name="Points" NumberOfComponents="3"/></PPoints>',
         "<PCellData>", *arrays, "</PCellData>", *[f"<Piece Source={quoteattr(piece)}/>" for piece in pieces]])
 
 

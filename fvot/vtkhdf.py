@@ -9,7 +9,7 @@ import numpy as np
 
 from .errors import InputError
 from .mesh.refine import gathered
-from .vtk import field_row, lost, path_of, three, writing
+from .vtk import field_row, lost, path_of, points_of, three, writing
 
 ROOM = 1.5               # times as much place as a time takes must be left on the disk: HDF5 does not survive a full one
 HEADROOM = 1 << 20       # bytes
@@ -21,9 +21,12 @@ class HdfSeries:
     """A series under way: ``HdfSeries("x.vtkhdf", mesh)``, then ``.add(t, {"density": rho})`` for each time. Collective.
 
     done : times that the file has already, and keeps; those after them are removed. 0: a new file
+    single : points in single precision; the precision of a field is that of its array
     """
 
-    def __init__(self, path, mesh, done=0):
+    def __init__(self, path, mesh, done=0, single=False):
+        points_of(mesh, single)
+        self.real = np.float32 if single else np.float64
         self.path, self.mesh = path_of(mesh.ranks, path, ".vtkhdf"), mesh
         numbers = mesh.ranks.gather_to_root(mesh.cell_id[:mesh.n_cells])
         self.order = np.concatenate(numbers) if mesh.ranks.is_root else None
@@ -47,7 +50,7 @@ class HdfSeries:
             for name, number in (("NumberOfPoints", points.shape[1]), ("NumberOfCells", len(kind)),
                                  ("NumberOfConnectivityIds", len(corners))):
                 root[name] = np.array([number])
-            for name, values in (("Points", three(points)), ("Connectivity", corners.astype("i8")),
+            for name, values in (("Points", three(points.astype(self.real))), ("Connectivity", corners.astype("i8")),
                                  ("Offsets", start.astype("i8")), ("Types", kind.astype("u1"))):
                 root.create_dataset(name, data=values, compression="gzip", compression_opts=1, shuffle=True)
             data = root.create_group("CellData")

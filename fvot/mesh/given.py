@@ -6,6 +6,7 @@ from scipy import sparse
 
 from ..errors import InputError
 from ..functions import check_finite, floats
+from ..paths import readable
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
 MEANINGS = ("function", "image", "values", "vectors", "points", "picture")
@@ -70,11 +71,9 @@ def image(path, dim):
     """
     from PIL import Image
 
-    path = Path(path)
     if dim != 2:
         raise InputError(f"{path}: an image is a density in the plane; the mesh has dimension {dim}")
-    if not path.is_file():
-        raise InputError(f"there is no image file {path}; check the path, relative to {Path.cwd()}")
+    path = readable(path, "image file")
     try:
         with Image.open(path) as file:
             deep = file.mode.startswith(("I", "F"))         # more than 8 bits: one channel

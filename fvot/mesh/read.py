@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError, MeshError
+from ..paths import readable
 from .faces import DIMENSION, KIND
 
 FORMATS = {".msh": "gmsh", ".vtk": "vtk", ".vtu": "vtu"}
@@ -18,7 +19,7 @@ def read(path):
 
     Physical groups of Gmsh name the boundary. Raises `InputError` for a file that is missing, unknown or broken.
     """
-    file = _load(Path(path))
+    file = _load(readable(path, "mesh file"))
     dim = max((DIMENSION[_kind(block.type)] for block in file.cells if block.type.rstrip("0123456789") in KIND), default=0)
     if dim == 0:
         types = sorted({block.type for block in file.cells})
@@ -35,10 +36,6 @@ def _kind(name):
 
 def _load(path):
     import meshio  # imported when used: it is slow to import
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: give the path of a mesh file")
-    if not path.is_file():
-        raise InputError(f"there is no mesh file {path}; check the path, relative to {Path.cwd()}")
     if path.suffix not in FORMATS:
         raise InputError(f"{path}: unknown mesh format {path.suffix!r}; fvot reads {', '.join(FORMATS)}")
     try:

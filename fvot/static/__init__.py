@@ -1,6 +1,7 @@
 """Static optimal transport between discrete measures: points (dim, n) with weights (n,), on a line also densities on intervals.
 
-An independent witness for `BenamouBrenier`: the linear programs are POT's (Flamary et al. 2021), assignments SciPy's.
+An independent witness for `BenamouBrenier`: the linear programs are POT's (Flamary et al. 2021), assignments SciPy's; plans
+with an entropy are found by Sinkhorn's iteration, over-relaxed, and by Newton's method.
 `Mesh.to_points` (or `Result.to_points`) and `Mesh.deposit` are the bridge from a mesh to points and back. Every rank computes
 the same thing.
 """

@@ -29,7 +29,7 @@ class Plan:
     cost : sum_ij c_ij matrix_ij
     u (n,), v (m,) : potentials, u_i + v_j <= c_ij, with equality where mass goes: cost = sum u a + sum v b
     epsilon : of the entropy, 0 where there is none
-    divergence : Sinkhorn's, nan where epsilon is 0
+    divergence : Sinkhorn's, nan where epsilon is 0, or where it was not asked for
     """
 
     x: np.ndarray
