@@ -1,7 +1,9 @@
 """What moves a density: a velocity, a stream function, or face fluxes, each as fluxes U_s, the integrals of v.n over faces.
 
-Each of the three has `steady`, `flux(t)`, U (n_faces,); `velocity(t, U)` at the faces (dim, n_faces), for limiters; and
-`cell_velocity(t)` (dim, n_cells), means over the cells, for results.
+Each of the three has `steady`; `at(t)`, what is linear in the velocity, so that means over time may be taken of it; of that
+`flux(found)`, U (n_faces,), and `velocity(found, U)` at the faces (dim, n_faces), for limiters; `flux_through(faces, t)`, U of
+some faces, which is not collective and may be a little less exact; and `cell_velocity(t)` (dim, n_cells), means over the cells,
+for results.
 """
 import numba
 import numpy as np
@@ -9,6 +11,7 @@ import numpy as np
 from .errors import InputError
 from .flows import cell_velocity
 from .functions import function
+from .mesh.quadrature import circulation
 
 
 def flow(mesh, velocity, stream, face_flux):
@@ -30,18 +33,24 @@ class Given:
         self.f = function(velocity, "velocity", (mesh.dim,))
         self.steady = not self.f.depends_on_time
 
-    def flux(self, t):
-        return self.mesh.area * np.einsum("if,if->f", self._mean(t), self.mesh.normal)
+    def at(self, t):
+        """Means (dim, n_faces) over the faces."""
+        return self.mesh.face_average(lambda x: self.f(x, t))
 
-    def velocity(self, t, U):
-        return self._mean(t)
+    def flux(self, found):
+        return self.mesh.area * np.einsum("if,if->f", found, self.mesh.normal)
+
+    def velocity(self, found, U):
+        return found
+
+    def flux_through(self, faces, t):
+        """By the velocity in their middle."""
+        v = self.f(self.mesh.face_center[:, faces], t)
+        return self.mesh.area[faces] * np.einsum("if,if->f", v, self.mesh.normal[:, faces])
 
     def cell_velocity(self, t):
         """Means (dim, n_cells)."""
         return self.mesh.average(lambda x: self.f(x, t))
-
-    def _mean(self, t):
-        return self.mesh.face_average(lambda x: self.f(x, t))
 
 
 class Stream:
@@ -54,15 +63,26 @@ class Stream:
         self.f = function(stream, "stream", () if mesh.dim == 2 else (3,))
         self.steady = not self.f.depends_on_time
 
-    def flux(self, t):
+    def at(self, t):
+        """U (n_faces,) itself."""
         mesh = self.mesh
         if mesh.dim == 2:
-            psi = self.f(mesh.points, t)
+            with mesh.ranks.together():
+                psi = self.f(mesh.points, t)
             return psi[mesh.vertices[1]] - psi[mesh.vertices[0]]
         return mesh.circulation(lambda x: self.f(x, t))
 
-    def velocity(self, t, U):
+    def flux(self, found):
+        return found
+
+    def velocity(self, found, U):
         return _face_velocity(self.mesh, U)
+
+    def flux_through(self, faces, t):
+        points, ends = self.mesh.points, self.mesh.vertices[:, faces]
+        if self.mesh.dim == 2:
+            return self.f(points[:, ends[1]], t) - self.f(points[:, ends[0]], t)
+        return circulation(points, ends, lambda x: self.f(x, t), 3)
 
     def cell_velocity(self, t):
         """Means (dim, n_cells): the integral of curl A over a cell is that of n x A over its faces."""
@@ -86,10 +106,13 @@ class Fluxes:
         if len(bad):
             raise InputError(f"face_flux is {self.U[bad[0]]} at face {bad[0]}: it must be finite")
 
-    def flux(self, t):
+    def at(self, t):
         return self.U
 
-    def velocity(self, t, U):
+    def flux(self, found):
+        return found
+
+    def velocity(self, found, U):
         return _face_velocity(self.mesh, U)
 
     def cell_velocity(self, t):

@@ -1,0 +1,419 @@
+"""Means over steps of what changes in time: the face fluxes U, and the densities g of what enters.
+
+What happens between two recorded times, T apart, is watched before steps are taken, and followed where it changes:
+
+1. *Watch*: WATCHED times, evenly spaced, on some faces only, the same ones on any number of ranks. Sums over blocks of cells and
+   over parts of the boundary make a few signals of what is seen there. No pulse of length T / 200 falls between these times
+2. *Pieces*: a step is bisected until on each piece every signal follows the parabola through its ends and its middle, or
+   the piece is as short as the watch's spacing. Steps that are that short need no watch
+3. *Leaves*: a piece is bisected until the midpoint rule and Simpson's, now on all faces, agree to TOL in every block and on
+   every part of the boundary. Simpson's rule, whose weights are positive, gives the means. At a jump leaves are 2^-10 of the
+   watch's spacing long
+
+The integral of the rate at which cells are emptied goes along, and says where a step must end. Sums and maxima over all ranks
+decide everything: each rank takes the same steps.
+"""
+from functools import cached_property
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from scipy import sparse
+
+from .boundary import densities
+
+WATCHED = 307            # times: 1.5 of them in each 1/200 of the interval; a prime, with which few periods stay in step
+WATCHED_CELLS = 512      # about so many have their faces watched,
+WATCHED_FACES = 128      # and about so many faces of each open part of the boundary
+BLOCKS = 16              # of cells that follow one another in the file; in each of them the rules must agree
+WAVES = 4                # signals of each block, and of each part of the boundary
+PARABOLA = 1e-2          # largest departure of a signal from its parabola, relative to the signal
+TOL = 5e-4               # largest difference between the rules, relative; Simpson's is several times better than that
+REST = 1e-9              # parts of a cell's volume, moved in a piece, that count as nothing
+FAINT = 1e-6             # part of the largest signal that counts as nothing
+LEVELS = 10              # bisections of the watch's spacing: a jump is found to 1e-3 of it
+BUSY_LOOKS = 48          # at one piece; then it jumps in many places, and is sampled
+BUSY_LEVELS = 4          # by so many bisections
+NEARLY_FULL = 0.9        # part of what a step may move, with which it may end where a leaf ends
+
+
+class Look(NamedTuple):
+    """What is seen at a time t.
+
+    rate : the largest one at which the fluxes empty a cell
+    flow : what is linear in the velocity, see `velocities`; None where it is steady
+    entering (2, n_boundary) : |U| g where the flow enters, and |U|; None where no g depends on time
+    U (n_faces,) : the fluxes, 0 on walls
+    """
+
+    t: float
+    rate: float
+    flow: np.ndarray | None
+    entering: np.ndarray | None
+    U: np.ndarray
+
+
+class Step(NamedTuple):
+    """A step of the length tau, and the (first, middle, last) times of the leaves from which its means come."""
+
+    now: float
+    until: float
+    tau: float
+    leaves: tuple = ()
+
+
+class Means(NamedTuple):
+    """Means over a step: U (n_faces,), `flow` and `entering` as in `Look`."""
+
+    U: np.ndarray
+    flow: np.ndarray | None
+    entering: np.ndarray | None
+
+
+class TimeMeans:
+    """The means of a flow, and of the densities that conditions give at the boundary.
+
+    conditions : as from `boundary.conditions`
+    is_wall (n_faces,) : where nothing crosses
+    rate(U) : the largest rate at which the fluxes U (n_faces,) empty one of this rank's cells
+    crossing (2,) : the largest sums so far, at one time, of |U| on this rank's walls, and on all of its faces
+    """
+
+    def __init__(self, mesh, flow, conditions, is_wall, rate):
+        self.mesh, self.flow, self.conditions, self.is_wall, self.rate = mesh, flow, conditions, is_wall, rate
+        self.densities_change = any(density.depends_on_time for _, density in conditions)
+        self.crossing = np.zeros(2)
+        self.groups = _Groups(mesh, [mesh.boundary[name] for name, _ in conditions])
+        self._interval, self._watch, self._kept = (0.0, 0.0), None, None
+        self._steady = None
+        self._steady = self._look(0.0) if flow.steady else None
+
+    @property
+    def steady(self):
+        """The `Means` of a steady flow, over any step."""
+        return Means(self._steady.U, self._steady.flow, None)
+
+    # ---- looking -----------------------------------------------------------------------------------------------------
+
+    def between(self, begin, end):
+        """Steps will lie between these times."""
+        if self._interval != (begin, end):
+            self._interval, self._watch = (begin, end), None
+
+    def look(self, t):
+        """The `Look` at time t; the last one is kept. Collective."""
+        if self._kept is None or self._kept.t != t:
+            self._kept = self._look(t)
+        return self._kept
+
+    def _look(self, t):
+        if self._steady is not None:
+            flow, U, rate = None, self._steady.U, self._steady.rate
+        else:
+            flow = self.flow.at(t)
+            U = self._stopped(self.flow.flux(flow))
+            rate = self.mesh.ranks.max(self.rate(U))
+        return Look(t, rate, flow, self._entering(U, t) if self.densities_change else None, U)
+
+    def _stopped(self, U):
+        """U, and 0 on walls; what crosses these is noted."""
+        size = np.abs(U)
+        self.crossing = np.maximum(self.crossing, [size[self.is_wall].sum(), size.sum()])
+        return np.where(self.is_wall, 0.0, U)
+
+    def _entering(self, U, t):
+        inward = np.maximum(-U[self.mesh.n_inner:], 0.0)
+        return np.stack([inward * densities(self.mesh, self.conditions, t), inward])
+
+    @cached_property
+    def watched(self):
+        """The faces that are watched. Collective at first."""
+        return _Watched(self.mesh, self.groups)
+
+    # ---- steps and their means -----------------------------------------------------------------------------------------
+
+    def march(self, now, until, most=np.inf, aim=np.inf):
+        """(`Step`, `Means`) from *now* to *until*, or to where the integral of the rate is about *aim* if it would be above
+        *most*. Collective.
+        """
+        total, first = _Integral(now), self.look(now)
+        for end in self._ends(now, until):
+            for leaf in self._leaves(first, self.look(end)):
+                if total.rate + leaf.integral("rate") > most:
+                    self._fill(total, leaf, most, aim)
+                    return self._made(total)
+                total.add(leaf)
+            first = leaf.last
+        return self._made(total)
+
+    def again(self, step):
+        """The `Means` over a step that was made before, the same to the last digit. Collective."""
+        total = _Integral(step.now)
+        for leaf in step.leaves:
+            total.add(_Piece(*map(self.look, leaf)))
+        return self._made(total)[1]
+
+    def _fill(self, total, leaf, most, aim):
+        """Add as much of the leaf as *aim* leaves room for."""
+        while total.rate < NEARLY_FULL * aim:
+            first, part = leaf.first, (aim - total.rate) / leaf.integral("rate")
+            cut = first.t + part * leaf.length
+            if not first.t < cut < leaf.last.t:
+                return
+            for leaf in self._leaves(first, self.look(cut)):
+                if total.rate + leaf.integral("rate") > most:
+                    break
+                total.add(leaf)
+            else:
+                return
+
+    def _made(self, total):
+        """(`Step`, `Means`) of an `_Integral`."""
+        tau = total.until - total.now
+        step = Step(total.now, total.until, tau, tuple(total.leaves))
+        if not total.leaves:
+            return step, None
+        self._kept = total.last
+        entering = None if total.entering is None else total.entering / tau
+        if total.flow is None:
+            return step, Means(self._steady.U, None, entering)
+        flow = total.flow / tau
+        return step, Means(np.where(self.is_wall, 0.0, self.flow.flux(flow)), flow, entering)
+
+    def _ends(self, now, until):
+        """The ends of pieces on each of which the signals are parabolas."""
+        begin, end = self._interval
+        if self._watch is None and (self.densities_change or until - now > self._spacing):
+            self._watch = _Watch(self, begin, end)
+        ends = [until]
+        while ends:
+            if self._watch is None or ends[-1] - now <= self._spacing or self._watch.parabolas(now, ends[-1]):
+                now = ends.pop()
+                yield now
+            else:
+                ends.append((now + ends[-1]) / 2)
+
+    @property
+    def _spacing(self):
+        return (self._interval[1] - self._interval[0]) / WATCHED * (1 + 1e-12)
+
+    def _leaves(self, first, last):
+        """The parts of a piece between two looks in which the rules agree, from the first to the last."""
+        rest, allowed, looks = [self._piece(first, last)], None, 1
+        while rest:
+            piece = rest.pop()
+            difference, size = self._first_difference(piece)
+            allowed = size if allowed is None else allowed
+            shortest = self._spacing * 0.5**(LEVELS if looks < BUSY_LOOKS else BUSY_LEVELS)
+            if piece.length <= shortest or (difference <= allowed).all():
+                yield piece
+                continue
+            halves = self._piece(piece.first, piece.middle), self._piece(piece.middle, piece.last)
+            looks += 2
+            if (self._second_difference(*halves) <= allowed).all():
+                yield from halves
+            else:
+                rest += halves[::-1]
+
+    def _piece(self, first, last):
+        return _Piece(first, self.look((first.t + last.t) / 2), last)
+
+    def _first_difference(self, piece):
+        """(difference between midpoint rule and Simpson's, what it may be) in each group."""
+        groups, found = self.groups, []
+        if self._steady is None:
+            difference, size = groups.first_difference([look.U for look in piece])
+            found.append((difference, TOL * size + REST * groups.volume / piece.length))
+        if self.densities_change:
+            difference, size = groups.first_difference([look.entering[0] for look in piece])
+            inward = groups.first_difference([look.entering[1] for look in piece])[1]
+            found.append((difference, TOL * size + FAINT * self._watch.largest_density * inward))
+        return piece.length * np.concatenate(found, axis=1)
+
+    def _second_difference(self, left, right):
+        """Difference between Simpson's rule on a piece and on its halves in each group."""
+        groups, looks, found = self.groups, (*left, *right[1:]), []
+        if self._steady is None:
+            found.append(groups.second_difference([look.U for look in looks]))
+        if self.densities_change:
+            found.append(groups.second_difference([look.entering[0] for look in looks]))
+        return (left.length + right.length) * np.concatenate(found)
+
+
+class _Piece(NamedTuple):
+    """Three looks: at the beginning, in the middle, and at the end."""
+
+    first: Look
+    middle: Look
+    last: Look
+
+    @property
+    def length(self):
+        return self.last.t - self.first.t
+
+    def integral(self, name):
+        """By Simpson's rule; None of what is None."""
+        first, middle, last = (getattr(look, name) for look in self)
+        return None if first is None else self.length / 6 * (first + 4 * middle + last)
+
+
+class _Integral:
+    """The integrals of rate, flow and entering over leaves, one after the other, from *now* to *until*."""
+
+    def __init__(self, now):
+        self.now = self.until = now
+        self.rate, self.flow, self.entering = 0.0, None, None
+        self.last, self.leaves = None, []
+
+    def add(self, leaf):
+        for name in "rate", "flow", "entering":
+            known, more = getattr(self, name), leaf.integral(name)
+            setattr(self, name, more if known is None else known + more if more is not None else None)
+        self.last, self.until = leaf.last, leaf.last.t
+        self.leaves.append(tuple(look.t for look in leaf))
+
+
+# ---- groups of faces -----------------------------------------------------------------------------------------------------
+
+
+class _Groups:
+    """Blocks of cells that follow one another in the file, and the open parts of the boundary.
+
+    number (n_faces,) : of the group of each face, the blocks first; -1 on walls, and where another rank counts the face
+    volume (n_groups,) : the mean volume of a cell, times the number of faces in the group
+    """
+
+    def __init__(self, mesh, parts):
+        self.mesh, n, own = mesh, mesh.n_inner, mesh.face_owned
+        lower = np.minimum(mesh.cell_id[mesh.left[:n]], mesh.cell_id[mesh.right[:n]])
+        self.number = np.full(mesh.n_faces, -1)
+        self.number[:n] = np.where(own[:n], lower.astype(np.int64) * BLOCKS // mesh.n_cells_global, -1)
+        for i, faces in enumerate(parts):
+            self.number[faces] = BLOCKS + i
+        self.count, self.n_parts = BLOCKS + len(parts), len(parts)
+        faces = mesh.ranks.sum(np.bincount(self.number + 1, minlength=self.count + 1)[1:])
+        self.volume = faces * mesh.ranks.sum(mesh.volume.sum()) / mesh.n_cells_global
+
+    def first_difference(self, looks):
+        """(2, n_groups or n_parts): sums of the difference of midpoint rule and Simpson's, and of sizes by the latter.
+
+        looks : three times values on all faces, or on those of the boundary
+        """
+        found = np.zeros((2, self.count))
+        _first_difference(*looks, self._numbers(looks), found)
+        return self.mesh.ranks.sum(found[:, self._first(looks):])
+
+    def second_difference(self, looks):
+        """The same (n_groups,) or (n_parts,) of the difference of Simpson's rules; five times values."""
+        found = np.zeros(self.count)
+        _second_difference(*looks, self._numbers(looks), found)
+        return self.mesh.ranks.sum(found[self._first(looks):])
+
+    def _numbers(self, looks):
+        return self.number[len(self.number) - len(looks[0]):]
+
+    def _first(self, looks):
+        return 0 if len(looks[0]) == len(self.number) else BLOCKS
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _first_difference(a, b, c, number, found):
+    for f in range(len(number)):
+        group = number[f]
+        if group >= 0:
+            found[0, group] += abs(a[f] - 2 * b[f] + c[f]) / 6
+            found[1, group] += (abs(a[f]) + 4 * abs(b[f]) + abs(c[f])) / 6
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _second_difference(a, b, c, d, e, number, found):
+    for f in range(len(number)):
+        group = number[f]
+        if group >= 0:
+            found[group] += abs(a[f] - 4 * b[f] + 6 * c[f] - 4 * d[f] + e[f]) / 12
+
+
+# ---- the watch -----------------------------------------------------------------------------------------------------------
+
+
+class _Watched:
+    """The faces that are watched, and what makes signals of the fluxes through them.
+
+    faces (n,) : of this rank; parts: which of them belong to each open part of the boundary
+    weights (n_signals, n) : a signal is the sum of fluxes U_s n_s in some direction, times a wave in space: the same
+        on any number of ranks, wherever normals point
+    """
+
+    def __init__(self, mesh, groups):
+        n, number = mesh.n_inner, groups.number
+        inner = _chosen(mesh.cell_id, WATCHED_CELLS / mesh.n_cells_global)
+        chosen = number >= 0
+        chosen[:n] &= inner[mesh.left[:n]] | inner[mesh.right[:n]]
+        sizes = mesh.ranks.sum(np.bincount(number[n:] + 1, minlength=groups.count + 1)[1:])
+        for part in range(BLOCKS, groups.count):
+            faces = n + np.flatnonzero(number[n:] == part)
+            chosen[faces] = _chosen(mesh.cell_id[mesh.left[faces]], WATCHED_FACES / max(sizes[part], 1))
+        self.faces = np.flatnonzero(chosen)
+        self.parts = [np.flatnonzero(number[self.faces] == part) for part in range(BLOCKS, groups.count)]
+        self.weights = self._weights(mesh, groups)
+
+    def _weights(self, mesh, groups):
+        random, faces = np.random.default_rng(1), self.faces
+        direction, frequency, phase = (random.uniform(-1, 1, (WAVES, k)) for k in (mesh.dim, mesh.dim, 1))
+        lower, upper = mesh.bounds
+        place = (mesh.face_center[:, faces] - lower[:, None]) / (upper - lower)[:, None]
+        waves = (direction @ mesh.normal[:, faces]) * np.cos(2 * np.pi * (frequency @ place + phase))
+        rows = groups.number[faces] * WAVES + np.arange(WAVES)[:, None]
+        columns = np.broadcast_to(np.arange(len(faces)), rows.shape)
+        return sparse.csr_matrix((waves.ravel(), (rows.ravel(), columns.ravel())), (groups.count * WAVES, len(faces)))
+
+    def densities(self, mesh, conditions, t):
+        """What is given at the watched faces (n,) at time t; 0 where it does not change."""
+        values = np.zeros(len(self.faces))
+        for (_, density), part in zip(conditions, self.parts, strict=True):
+            if density.depends_on_time:
+                values[part] = density(mesh.face_center[:, self.faces[part]], t)
+        return values
+
+
+def _chosen(cell, part):
+    """Which cells (by number) are among a *part* of all, taken as if by chance."""
+    scattered = (cell.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
+    return scattered < min(part, 1.0) * 2.0**32
+
+
+class _Watch:
+    """What signals do between two recorded times.
+
+    t (n,), signals (n, n_signals) : of the fluxes, and of the densities of what enters
+    largest (n_signals,) : their sizes
+    largest_density (n_parts,) : of what enters through each open part of the boundary
+    """
+
+    def __init__(self, means, begin, end):
+        spacing = (end - begin) / WATCHED
+        self.t = np.concatenate([[begin], begin + spacing * (np.arange(WATCHED) + 0.5), [end]])
+        mesh, watched, seen = means.mesh, means.watched, []
+        with mesh.ranks.together():
+            if not means.flow.steady:
+                seen.append(np.stack([means.flow.flux_through(watched.faces, t) for t in self.t]))
+            if means.densities_change:
+                seen.append(np.stack([watched.densities(mesh, means.conditions, t) for t in self.t]))
+        self.signals = np.concatenate([mesh.ranks.sum(watched.weights @ values.T) for values in seen]).T
+        self.largest = np.abs(self.signals).max(axis=0)
+        if means.densities_change:
+            largest = [seen[-1][:, number].max(initial=0.0) for number in watched.parts]
+            self.largest_density = mesh.ranks.max(np.array(largest))
+
+    def parabolas(self, begin, end):
+        """Whether every signal follows a parabola from begin to end."""
+        first, last = np.searchsorted(self.t, [begin, end])
+        some = slice(max(first - 1, 0), last + 1)
+        t, seen = self.t[some], self.signals[some]
+        if len(t) <= 3:
+            return True
+        a, b, c = t[[0, len(t) // 2, -1]]
+        basis = np.stack([(t - b) * (t - c) / ((a - b) * (a - c)), (t - a) * (t - c) / ((b - a) * (b - c)),
+                          (t - a) * (t - b) / ((c - a) * (c - b))], axis=1)
+        departure = np.abs(seen - basis @ seen[[0, len(t) // 2, -1]]).max(axis=0)
+        return bool((departure <= PARABOLA * np.abs(seen).max(axis=0) + FAINT * self.largest).all())
