@@ -2,10 +2,9 @@
 
 What happens between two recorded times, T apart, is watched before steps are taken, and followed where it changes:
 
-1. *Watch*: WATCHED times, evenly spaced, on some faces only, the same ones on any number of ranks. Sums over blocks of cells and
-   over parts of the boundary make a few signals of what is seen there. No pulse of length T / 200 falls between these times
-2. *Pieces*: a step is bisected until on each piece every signal follows the parabola through its ends and its middle, or
-   the piece is as short as the watch's spacing. Steps that are that short need no watch
+1. *Watch*: signals of the flow at WATCHED times, from some faces (`watch`)
+2. *Pieces*: a step is bisected until on each piece every signal follows a parabola, or the piece is as short as the
+   spacing of the watch. Steps that are that short need no watch
 3. *Leaves*: a piece is bisected until the midpoint rule and Simpson's, now on all faces, agree to TOL in every block and on
    every part of the boundary. Simpson's rule, whose weights are positive, gives the means. At a jump leaves are 2^-10 of the
    watch's spacing long
@@ -18,19 +17,12 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
-from scipy import sparse
 
 from .boundary import densities
+from .watch import BLOCKS, FAINT, WATCHED, Watch, WatchedFaces, group_faces
 
-WATCHED = 307            # times: 1.5 of them in each 1/200 of the interval; a prime, with which few periods stay in step
-WATCHED_CELLS = 512      # about so many have their faces watched,
-WATCHED_FACES = 128      # and about so many faces of each open part of the boundary
-BLOCKS = 16              # of cells that follow one another in the file; in each of them the rules must agree
-WAVES = 4                # signals of each block, and of each part of the boundary
-PARABOLA = 1e-2          # largest departure of a signal from its parabola, relative to the signal
 TOL = 5e-4               # largest difference between the rules, relative; Simpson's is several times better than that
 REST = 1e-9              # parts of a cell's volume, moved in a piece, that count as nothing
-FAINT = 1e-6             # part of the largest signal that counts as nothing
 LEVELS = 10              # bisections of the watch's spacing: a jump is found to 1e-3 of it
 BUSY_LOOKS = 48          # at one piece; then it jumps in many places, and is sampled
 BUSY_LEVELS = 4          # by so many bisections
@@ -82,7 +74,7 @@ class TimeMeans:
     def __init__(self, mesh, flow, conditions, is_wall, rate):
         self.mesh, self.flow, self.conditions, self.is_wall, self.rate = mesh, flow, conditions, is_wall, rate
         self.densities_change = any(density.depends_on_time for _, density in conditions)
-        self.crossing = np.zeros(2)
+        self.crossing, self._largest_density = np.zeros(2), 0.0
         self.groups = _Groups(mesh, [mesh.boundary[name] for name, _ in conditions])
         self._interval, self._watch, self._kept = (0.0, 0.0), None, None
         self._steady = None
@@ -128,7 +120,7 @@ class TimeMeans:
     @cached_property
     def watched(self):
         """The faces that are watched. Collective at first."""
-        return _Watched(self.mesh, self.groups)
+        return WatchedFaces(self.mesh, self.groups.number, self.groups.count)
 
     # ---- steps and their means -----------------------------------------------------------------------------------------
 
@@ -182,16 +174,33 @@ class TimeMeans:
 
     def _ends(self, now, until):
         """The ends of pieces on each of which the signals are parabolas."""
-        begin, end = self._interval
         if self._watch is None and (self.densities_change or until - now > self._spacing):
-            self._watch = _Watch(self, begin, end)
+            self._watch = self._look_ahead()
         ends = [until]
         while ends:
-            if self._watch is None or ends[-1] - now <= self._spacing or self._watch.parabolas(now, ends[-1]):
+            if self._watch is None or self._watch.is_calm(now, ends[-1]):
                 now = ends.pop()
                 yield now
             else:
                 ends.append((now + ends[-1]) / 2)
+
+    def _look_ahead(self):
+        """The `Watch` of the interval. Collective."""
+        watch = Watch(self.mesh.ranks, self._signals, *self._interval)
+        self._largest_density = self.mesh.ranks.max(self._largest_density)
+        return watch
+
+    def _signals(self, t):
+        """This rank's part of the signals (n_signals, n) at the times t (n,); no collective calls."""
+        watched, seen = self.watched, []
+        if self._steady is None:
+            flux = self.flow.through(watched.faces)
+            seen.append(watched.weights @ np.stack([flux(now) for now in t]).T)
+        if self.densities_change:
+            given = np.stack([watched.densities(self.mesh, self.conditions, now) for now in t])
+            self._largest_density = given.max(initial=0.0)
+            seen.append(watched.weights @ given.T)
+        return np.concatenate(seen)
 
     @property
     def _spacing(self):
@@ -227,7 +236,7 @@ class TimeMeans:
         if self.densities_change:
             difference, size = groups.first_difference([look.entering[0] for look in piece])
             inward = groups.first_difference([look.entering[1] for look in piece])[1]
-            found.append((difference, TOL * size + FAINT * self._watch.largest_density * inward))
+            found.append((difference, TOL * size + FAINT * self._largest_density * inward))
         return piece.length * np.concatenate(found, axis=1)
 
     def _second_difference(self, left, right):
@@ -284,13 +293,7 @@ class _Groups:
     """
 
     def __init__(self, mesh, parts):
-        self.mesh, n, own = mesh, mesh.n_inner, mesh.face_owned
-        lower = np.minimum(mesh.cell_id[mesh.left[:n]], mesh.cell_id[mesh.right[:n]])
-        self.number = np.full(mesh.n_faces, -1)
-        self.number[:n] = np.where(own[:n], lower.astype(np.int64) * BLOCKS // mesh.n_cells_global, -1)
-        for i, faces in enumerate(parts):
-            self.number[faces] = BLOCKS + i
-        self.count, self.n_parts = BLOCKS + len(parts), len(parts)
+        self.mesh, self.number, self.count = mesh, group_faces(mesh, parts), BLOCKS + len(parts)
         faces = mesh.ranks.sum(np.bincount(self.number + 1, minlength=self.count + 1)[1:])
         self.volume = faces * mesh.ranks.sum(mesh.volume.sum()) / mesh.n_cells_global
 
@@ -331,89 +334,3 @@ def _second_difference(a, b, c, d, e, number, found):
         group = number[f]
         if group >= 0:
             found[group] += abs(a[f] - 4 * b[f] + 6 * c[f] - 4 * d[f] + e[f]) / 12
-
-
-# ---- the watch -----------------------------------------------------------------------------------------------------------
-
-
-class _Watched:
-    """The faces that are watched, and what makes signals of the fluxes through them.
-
-    faces (n,) : of this rank; parts: which of them belong to each open part of the boundary
-    weights (n_signals, n) : a signal is the sum of fluxes U_s n_s in some direction, times a wave in space: the same
-        on any number of ranks, wherever normals point
-    """
-
-    def __init__(self, mesh, groups):
-        n, number = mesh.n_inner, groups.number
-        inner = _chosen(mesh.cell_id, WATCHED_CELLS / mesh.n_cells_global)
-        chosen = number >= 0
-        chosen[:n] &= inner[mesh.left[:n]] | inner[mesh.right[:n]]
-        sizes = mesh.ranks.sum(np.bincount(number[n:] + 1, minlength=groups.count + 1)[1:])
-        for part in range(BLOCKS, groups.count):
-            faces = n + np.flatnonzero(number[n:] == part)
-            chosen[faces] = _chosen(mesh.cell_id[mesh.left[faces]], WATCHED_FACES / max(sizes[part], 1))
-        self.faces = np.flatnonzero(chosen)
-        self.parts = [np.flatnonzero(number[self.faces] == part) for part in range(BLOCKS, groups.count)]
-        self.weights = self._weights(mesh, groups)
-
-    def _weights(self, mesh, groups):
-        random, faces = np.random.default_rng(1), self.faces
-        direction, frequency, phase = (random.uniform(-1, 1, (WAVES, k)) for k in (mesh.dim, mesh.dim, 1))
-        lower, upper = mesh.bounds
-        place = (mesh.face_center[:, faces] - lower[:, None]) / (upper - lower)[:, None]
-        waves = (direction @ mesh.normal[:, faces]) * np.cos(2 * np.pi * (frequency @ place + phase))
-        rows = groups.number[faces] * WAVES + np.arange(WAVES)[:, None]
-        columns = np.broadcast_to(np.arange(len(faces)), rows.shape)
-        return sparse.csr_matrix((waves.ravel(), (rows.ravel(), columns.ravel())), (groups.count * WAVES, len(faces)))
-
-    def densities(self, mesh, conditions, t):
-        """What is given at the watched faces (n,) at time t; 0 where it does not change."""
-        values = np.zeros(len(self.faces))
-        for (_, density), part in zip(conditions, self.parts, strict=True):
-            if density.depends_on_time:
-                values[part] = density(mesh.face_center[:, self.faces[part]], t)
-        return values
-
-
-def _chosen(cell, part):
-    """Which cells (by number) are among a *part* of all, taken as if by chance."""
-    scattered = (cell.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
-    return scattered < min(part, 1.0) * 2.0**32
-
-
-class _Watch:
-    """What signals do between two recorded times.
-
-    t (n,), signals (n, n_signals) : of the fluxes, and of the densities of what enters
-    largest (n_signals,) : their sizes
-    largest_density (n_parts,) : of what enters through each open part of the boundary
-    """
-
-    def __init__(self, means, begin, end):
-        spacing = (end - begin) / WATCHED
-        self.t = np.concatenate([[begin], begin + spacing * (np.arange(WATCHED) + 0.5), [end]])
-        mesh, watched, seen = means.mesh, means.watched, []
-        with mesh.ranks.together():
-            if not means.flow.steady:
-                seen.append(np.stack([means.flow.flux_through(watched.faces, t) for t in self.t]))
-            if means.densities_change:
-                seen.append(np.stack([watched.densities(mesh, means.conditions, t) for t in self.t]))
-        self.signals = np.concatenate([mesh.ranks.sum(watched.weights @ values.T) for values in seen]).T
-        self.largest = np.abs(self.signals).max(axis=0)
-        if means.densities_change:
-            largest = [seen[-1][:, number].max(initial=0.0) for number in watched.parts]
-            self.largest_density = mesh.ranks.max(np.array(largest))
-
-    def parabolas(self, begin, end):
-        """Whether every signal follows a parabola from begin to end."""
-        first, last = np.searchsorted(self.t, [begin, end])
-        some = slice(max(first - 1, 0), last + 1)
-        t, seen = self.t[some], self.signals[some]
-        if len(t) <= 3:
-            return True
-        a, b, c = t[[0, len(t) // 2, -1]]
-        basis = np.stack([(t - b) * (t - c) / ((a - b) * (a - c)), (t - a) * (t - c) / ((b - a) * (b - c)),
-                          (t - a) * (t - b) / ((c - a) * (c - b))], axis=1)
-        departure = np.abs(seen - basis @ seen[[0, len(t) // 2, -1]]).max(axis=0)
-        return bool((departure <= PARABOLA * np.abs(seen).max(axis=0) + FAINT * self.largest).all())

@@ -1,8 +1,8 @@
 """What moves a density: a velocity, a stream function, or face fluxes, each as fluxes U_s, the integrals of v.n over faces.
 
 Each of the three has `steady`; `at(t)`, what is linear in the velocity, so that means over time may be taken of it; of that
-`flux(found)`, U (n_faces,), and `velocity(found, U)` at the faces (dim, n_faces), for limiters; `flux_through(faces, t)`, U of
-some faces, which is not collective and may be a little less exact; and `cell_velocity(t)` (dim, n_cells), means over the cells,
+`flux(found)`, U (n_faces,), and `velocity(found, U)` at the faces (dim, n_faces), for limiters; `through(faces)`,
+a function of t, U of some faces, which is not collective and may be a little less exact; and `cell_velocity(t)` (dim, n_cells), means over the cells,
 for results.
 """
 import numba
@@ -43,10 +43,10 @@ class Given:
     def velocity(self, found, U):
         return found
 
-    def flux_through(self, faces, t):
+    def through(self, faces):
         """By the velocity in their middle."""
-        v = self.f(self.mesh.face_center[:, faces], t)
-        return self.mesh.area[faces] * np.einsum("if,if->f", v, self.mesh.normal[:, faces])
+        x, direction = self.mesh.face_center[:, faces], self.mesh.area[faces] * self.mesh.normal[:, faces]
+        return lambda t: (self.f(x, t) * direction).sum(axis=0)
 
     def cell_velocity(self, t):
         """Means (dim, n_cells)."""
@@ -78,11 +78,17 @@ class Stream:
     def velocity(self, found, U):
         return _face_velocity(self.mesh, U)
 
-    def flux_through(self, faces, t):
+    def through(self, faces):
         points, ends = self.mesh.points, self.mesh.vertices[:, faces]
-        if self.mesh.dim == 2:
-            return self.f(points[:, ends[1]], t) - self.f(points[:, ends[0]], t)
-        return circulation(points, ends, lambda x: self.f(x, t), 3)
+        if self.mesh.dim == 3:
+            return lambda t: circulation(points, ends, lambda x: self.f(x, t), 3)
+        corner, place = np.unique(ends, return_inverse=True)
+        x, (first, second) = points[:, corner], place.reshape(ends.shape)
+
+        def flux(t):
+            psi = self.f(x, t)
+            return psi[second] - psi[first]
+        return flux
 
     def cell_velocity(self, t):
         """Means (dim, n_cells): the integral of curl A over a cell is that of n x A over its faces."""
