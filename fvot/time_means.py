@@ -12,7 +12,7 @@ What happens between two recorded times, T apart, is watched before steps are ta
 The integral of the rate at which cells are emptied goes along, and says where a step must end. Sums and maxima over all ranks
 decide everything: each rank takes the same steps.
 """
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numba
@@ -186,20 +186,20 @@ class TimeMeans:
 
     def _look_ahead(self):
         """The `Watch` of the interval. Collective."""
-        watch = Watch(self.mesh.ranks, self._signals, *self._interval)
+        watch = Watch(self.mesh.ranks, partial(self._signals, self.watched), *self._interval)
         self._largest_density = self.mesh.ranks.max(self._largest_density)
         return watch
 
-    def _signals(self, t):
+    def _signals(self, watched, t):
         """This rank's part of the signals (n_signals, n) at the times t (n,); no collective calls."""
-        watched, seen = self.watched, []
+        seen = []
         if self._steady is None:
             flux = self.flow.through(watched.faces)
             seen.append(watched.weights @ np.stack([flux(now) for now in t]).T)
         if self.densities_change:
             given = np.stack([watched.densities(self.mesh, self.conditions, now) for now in t])
             self._largest_density = given.max(initial=0.0)
-            seen.append(watched.weights @ given.T)
+            seen.append(watched.waves @ given.T)
         return np.concatenate(seen)
 
     @property

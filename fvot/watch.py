@@ -61,8 +61,9 @@ class WatchedFaces:
     """The faces that are watched, and what makes signals of the fluxes through them.
 
     faces (n,) : of this rank; parts: which of them belong to each open part of the boundary
-    weights (n_signals, n) : a signal is the sum of fluxes U_s n_s in some direction, times a wave in space: the same
-        on any number of ranks, wherever normals point
+    waves (n_signals, n) : a signal of scalars is their sum, times a wave in space
+    weights (n_signals, n) : a signal of fluxes U_s is that of U_s n_s in some direction: the same on any number of ranks,
+        wherever normals point
     """
 
     def __init__(self, mesh, number, count):
@@ -77,7 +78,7 @@ class WatchedFaces:
             chosen[faces] = _chosen(mesh.cell_id[mesh.left[faces]], WATCHED_FACES / max(sizes[part], 1))
         self.faces = np.flatnonzero(chosen)
         self.parts = [np.flatnonzero(number[self.faces] == part) for part in range(BLOCKS, count)]
-        self.weights = _weights(mesh, self.faces, number[self.faces], count)
+        self.waves, self.weights = _weights(mesh, self.faces, number[self.faces], count)
 
     def densities(self, mesh, conditions, t):
         """What the conditions give at the watched faces (n,) at time t; 0 where it does not change."""
@@ -102,14 +103,16 @@ def group_faces(mesh, parts):
 
 
 def _weights(mesh, faces, group, count):
+    """(waves, waves in directions) of `WatchedFaces`."""
     random = np.random.default_rng(1)
     direction, frequency, phase = (random.uniform(-1, 1, (WAVES, k)) for k in (mesh.dim, mesh.dim, 1))
     lower, upper = mesh.bounds
     place = (mesh.face_center[:, faces] - lower[:, None]) / (upper - lower)[:, None]
-    waves = (direction @ mesh.normal[:, faces]) * np.cos(2 * np.pi * (frequency @ place + phase))
+    waves = np.cos(2 * np.pi * (frequency @ place + phase))
     rows = group * WAVES + np.arange(WAVES)[:, None]
     columns = np.broadcast_to(np.arange(len(faces)), rows.shape)
-    return sparse.csr_matrix((waves.ravel(), (rows.ravel(), columns.ravel())), (count * WAVES, len(faces)))
+    return [sparse.csr_matrix((values.ravel(), (rows.ravel(), columns.ravel())), (count * WAVES, len(faces)))
+            for values in (waves, waves * (direction @ mesh.normal[:, faces]))]
 
 
 def _chosen(cell, part):
