@@ -14,9 +14,10 @@ U; on Cartesian meshes, too), so that by Jensen's inequality
 
     tau rate(mean of U) <= tau (mean of rate(U)) = int rate(U(t)) dt <= tau (largest rate(U(t)) in the step):
 
-a step whose int rate dt is at most 1 is positive and keeps the bounds of the data where div v = 0, since the mean of divergence-free
-fluxes is divergence-free. The same holds for means by quadrature with positive weights (`time_means`). Hence a short burst does
-not shorten a long step by more than what it moves, and a velocity that goes forth and back within a step does not go unseen.
+a step whose int rate dt is at most 1 is positive. It keeps the bounds of the data where div v = 0, since means of
+divergence-free fluxes are divergence-free. Both hold for means by quadrature with positive weights, too (`time_means`).
+Hence a short burst shortens a step by no more than what it moves, and what goes forth and back within a step counts in
+full.
 """
 import math
 import warnings
@@ -219,10 +220,7 @@ class ContinuityEquation:
             if step.until < until:
                 bound = step.tau
             if now + step.tau == now or bound < too_short:
-                raise ConvergenceError(f"the velocity allows only steps of {step.tau:.2g} at t = {now}, "
-                                       f"{(end - now) / step.tau:.0e} of them to t = {end:.6g}: the largest rate at which a cell "
-                                       f"is emptied has grown to {self.cfl / step.tau:.2g}. If the velocity blows up there, end "
-                                       "before; if it is a pulse, name its beginning and its end in t")
+                raise _out_of_reach(now, end, step.tau, self.cfl)
             yield step
             now = step.until
 
@@ -313,6 +311,15 @@ class _State:
         """Be what was kept."""
         self.rho, self.before = cells["rho"], np.array(values["left"])
         self.now, self.steps, self.done = values["now"], values["steps"], values["done"]
+
+
+def _out_of_reach(now, end, step, cfl):
+    count = f"{(end - now) / step:.0e}" if step > 0 else "without number"
+    rate = f"{cfl / step:.2g}" if step > 0 else "infinity"
+    return ConvergenceError(
+        f"the velocity allows only steps of {step:.2g} at t = {now}, {count} of them to t = {end:.6g}: "
+        f"the largest rate at which a cell is emptied has grown to {rate}. If the velocity blows up "
+        "there, end before; if it is a pulse, name its beginning and its end in t")
 
 
 def _count(length, bound, tau):

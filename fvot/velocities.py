@@ -1,9 +1,9 @@
 """What moves a density: a velocity, a stream function, or face fluxes, each as fluxes U_s, the integrals of v.n over faces.
 
-Each of the three has `steady`; `at(t)`, what is linear in the velocity, so that means over time may be taken of it; of that
-`flux(found)`, U (n_faces,), and `velocity(found, U)` at the faces (dim, n_faces), for limiters; `through(faces)`,
-a function of t, U of some faces, which is not collective and may be a little less exact; and `cell_velocity(t)` (dim, n_cells), means over the cells,
-for results.
+Each of the three has `steady`; `at(t)`, which is linear in the velocity, so that one may take means of it over time; of
+that `flux(found)`, U (n_faces,), and `velocity(found, U)` at the faces (dim, n_faces), for limiters; `through(faces)`, a
+function of t, U of some faces, which is not collective and may be a little less exact; and `cell_velocity(t)`
+(dim, n_cells), means over the cells, for results.
 """
 import numba
 import numpy as np

@@ -1,9 +1,9 @@
 """A look ahead: what happens between two recorded times, T apart, before any step is taken.
 
-Coefficients that depend on time are seen at WATCHED times, in some places only, the same ones on any number of ranks: so no pulse
-of length T / 200 falls between these times, unless it is felt in less than about 1/50 of the domain and at no open boundary.
-Sums over blocks of cells and over parts of the boundary make a few signals of what is seen. Where all of these follow
-parabolas, it is calm, and a step may be as long as it likes.
+Coefficients that depend on time are seen at WATCHED times, in some places, the same ones on any number of ranks. No
+pulse of length T / 200 falls between these times, unless it is felt in less than about 1/50 of the domain and at no
+open boundary. Sums over blocks of cells and over parts of the boundary make a few signals of what is seen. Where all of
+these follow parabolas, it is calm, and a step may be as long as it likes.
 """
 import numpy as np
 from scipy import sparse
@@ -14,7 +14,7 @@ WATCHED_CELLS = 256      # about so many, by chance: in 1/50 of the domain, ther
 WATCHED_FACES = 64       # about so many of each open part of the boundary
 BLOCKS = 16              # of cells that follow one another in the file
 WAVES = 4                # signals of each block, and of each part of the boundary
-PARABOLA = 1e-2          # largest departure of a signal from a parabola, relative to what it is there and to how much it changes
+PARABOLA = 1e-2          # largest departure of a signal from a parabola: of what it is there, and of its range
 FAINT = 1e-6             # part of what is largest that counts as nothing
 
 

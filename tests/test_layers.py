@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "fvot"
-ROOMS = ["errors", "parallel", "linalg", "functions", "fluxes", "boundary", "schemes", "markov", "energies", "evolution",
-         "static", "particles", "mesh", "reconstruction", "sweeps", "flows", "watch", "velocities", "time_means", "rates",
-         "resolvent", "drift_diffusion", "stepping", "vtk", "vtkhdf", "output", "scenes", "plot", "checkpoint", "recorder", "result",
-         "continuity", "fokker_planck", "jko", "benamou_brenier", "otto",
-         "run", "info", "__init__"]
+ROOMS = ["errors", "parallel", "linalg", "functions", "fluxes", "boundary", "schemes", "markov", "energies",
+         "evolution", "static", "particles", "mesh", "reconstruction", "sweeps", "flows", "watch",
+         "velocities", "time_means", "rates", "resolvent", "drift_diffusion", "stepping", "vtk", "vtkhdf",
+         "output", "scenes", "plot", "checkpoint", "recorder", "result", "continuity", "fokker_planck",
+         "jko", "benamou_brenier", "otto", "run", "info", "__init__"]
 SOLVERS = {"continuity", "fokker_planck", "jko", "benamou_brenier"}     # an inner solver is passed in, never imported
 HOME = {"mpi4py": {"parallel.py"}, "petsc4py": {"linalg.py"},
         "pyvista": {"vtk.py", "scenes.py"}, "vtk": {"vtk.py", "scenes.py"}}
