@@ -82,7 +82,7 @@ class Steps:
 
     def __call__(self):
         for _ in range(BATCH):
-            self.rho, self.crossed = self.equation._advance(self.rho, self.step, self.count)
+            self.rho, *_ = self.equation._advance(self.rho, self.step, self.count)
             self.count += 1
 
 

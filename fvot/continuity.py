@@ -146,7 +146,7 @@ class ContinuityEquation:
         rho = np.array(rho, float)
         self._scheme.start(rho)
         for count, step in enumerate(self._steps(t, t + tau, None)):
-            rho, _ = self._advance(rho, step, count)
+            rho, *_ = self._advance(rho, step, count)
         self._say_if_walls_are_crossed()
         return rho
 
@@ -165,7 +165,7 @@ class ContinuityEquation:
         steps = [step for begin, end in zip(t[:-1], t[1:], strict=True) for step in self._steps(begin, end, None)]
         for step in reversed(steps):
             self._prepare(step)
-            phi = self._scheme.transposed(phi)
+            phi = self._scheme.transposed(self._kept(step) * phi)
         return phi
 
     # ---- velocity to face fluxes -------------------------------------------------------------------------------------
@@ -253,16 +253,47 @@ class ContinuityEquation:
         return self._last[1]
 
     def _advance(self, rho, step, count):
+        """(rho, what left through each boundary face, what entered there) after the step."""
         self._prepare(step)
-        if self._means.densities_change:
+        if self._means.changes and self._conditions:
             self._entering = self._mean_density(step)
-        return self._scheme.step(rho, self._entering, count)
+        rho, crossed = self._scheme.step(rho, self._entering, count)
+        out, came = np.maximum(crossed, 0), np.maximum(-crossed, 0)
+        if self._flow.steady or not self._conditions:
+            return rho, out, came
+        return self._breathed(rho, step, out, came)
 
     def _mean_density(self, step):
         """The density (n_boundary,) of all that enters during a step."""
         means = self._means.march(step.now, step.until)[1] if self._flow.steady else self._means_over(step)
         brought, inward = means.entering
         return np.divide(brought, inward, out=np.zeros_like(brought), where=inward > 0)
+
+    def _breathed(self, rho, step, out, came):
+        """The same, after the exchange through faces where the flow turns: as much leaves as enters in its place."""
+        back, cell = self._exchanged(step), self.mesh.left[self.mesh.n_inner:]
+        if not back.any():
+            return rho, out, came
+        left, entered = back * rho[cell], back * self._entering
+        change = np.bincount(cell, entered - left, self.mesh.n_cells) / self.mesh.volume
+        return np.maximum(rho + change, 0.0), out + left, came + entered
+
+    def _kept(self, step):
+        """The part (n_cells,) of each cell that `_breathed` does not exchange; 1 where the flow is steady."""
+        if self._flow.steady or not self._conditions:
+            return 1.0
+        cell = self.mesh.left[self.mesh.n_inner:]
+        return 1 - np.bincount(cell, self._exchanged(step), self.mesh.n_cells) / self.mesh.volume
+
+    def _exchanged(self, step):
+        """The volume (n_boundary,) that goes both ways during a step: what enters, beyond what the mean flux lets in.
+
+        It is part of what the rate counts, so that no cell gives more than it has.
+        """
+        means = self._means_over(step)
+        inward = means.entering[1]
+        back = inward - np.maximum(-means.U[self.mesh.n_inner:], 0.0)
+        return step.tau * np.where(back > 1e-12 * inward, back, 0.0)
 
     # ---- input and accounts ------------------------------------------------------------------------------------------
 
@@ -294,10 +325,10 @@ class _State:
         self.mesh, self.rho, self.now, self.steps, self.done = mesh, rho, now, 0, 0
         self.crossed, self.before = np.zeros((2, mesh.n_faces - mesh.n_inner)), np.zeros(2)
 
-    def add(self, rho, boundary_flux, now):
-        """Take a step."""
+    def add(self, rho, out, came, now):
+        """Take a step, in which so much has left and entered through each boundary face."""
         self.rho, self.now, self.steps, self.done = rho, now, self.steps + 1, self.done + 1
-        self.crossed += np.maximum(boundary_flux, 0), np.maximum(-boundary_flux, 0)
+        self.crossed += out, came
 
     def left(self):
         """(what has left, what has entered) since the start."""

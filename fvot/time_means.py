@@ -34,7 +34,7 @@ class Look(NamedTuple):
 
     rate : the largest one at which the fluxes empty a cell
     flow : what is linear in the velocity, see `velocities`; None where it is steady
-    entering (2, n_boundary) : |U| g where the flow enters, and |U|; None where no g depends on time
+    entering (2, n_boundary) : |U| g where the flow enters, and |U|; None where nothing depends on time
     U (n_faces,) : the fluxes, 0 on walls
     """
 
@@ -74,9 +74,10 @@ class TimeMeans:
     def __init__(self, mesh, flow, conditions, is_wall, rate):
         self.mesh, self.flow, self.conditions, self.is_wall, self.rate = mesh, flow, conditions, is_wall, rate
         self.densities_change = any(density.depends_on_time for _, density in conditions)
+        self.changes = self.densities_change or not flow.steady
         self.crossing, self._largest_density = np.zeros(2), 0.0
         self.groups = _Groups(mesh, [mesh.boundary[name] for name, _ in conditions])
-        self._interval, self._watch, self._kept = (0.0, 0.0), None, None
+        self._interval, self._watch, self._kept, self._given = (0.0, 0.0), None, None, None
         self._steady = None
         self._steady = self._look(0.0) if flow.steady else None
 
@@ -105,7 +106,7 @@ class TimeMeans:
             flow = self.flow.at(t)
             U = self._stopped(self.flow.flux(flow))
             rate = self.mesh.ranks.max(self.rate(U))
-        return Look(t, rate, flow, self._entering(U, t) if self.densities_change else None, U)
+        return Look(t, rate, flow, self._entering(U, t) if self.changes else None, U)
 
     def _stopped(self, U):
         """U, and 0 on walls; what crosses these is noted."""
@@ -115,7 +116,9 @@ class TimeMeans:
 
     def _entering(self, U, t):
         inward = np.maximum(-U[self.mesh.n_inner:], 0.0)
-        return np.stack([inward * densities(self.mesh, self.conditions, t), inward])
+        if self._given is None or self.densities_change:
+            self._given = densities(self.mesh, self.conditions, t)
+        return np.stack([inward * self._given, inward])
 
     @cached_property
     def watched(self):
