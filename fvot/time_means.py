@@ -179,13 +179,7 @@ class TimeMeans:
         """The ends of pieces on each of which the signals are parabolas."""
         if self._watch is None and (self.densities_change or until - now > self._spacing):
             self._watch = self._look_ahead()
-        ends = [until]
-        while ends:
-            if self._watch is None or self._watch.is_calm(now, ends[-1]):
-                now = ends.pop()
-                yield now
-            else:
-                ends.append((now + ends[-1]) / 2)
+        return [until] if self._watch is None else self._watch.ends(now, until)
 
     def _look_ahead(self):
         """The `Watch` of the interval. Collective."""

@@ -38,6 +38,16 @@ class Watch:
         self._allowed, self._faint = PARABOLA * change, FAINT * largest
         self._is_calm = self._follows_parabolas(slice(None))
 
+    def ends(self, begin, end):
+        """The ends of pieces of an interval in each of which it is calm."""
+        ends = [end]
+        while ends:
+            if self.is_calm(begin, ends[-1]):
+                begin = ends.pop()
+                yield begin
+            else:
+                ends.append((begin + ends[-1]) / 2)
+
     def is_calm(self, begin, end):
         """Whether every signal follows a parabola from begin to end, and a little beyond; or there is no room to tell."""
         if self._is_calm or end - begin <= self.spacing:

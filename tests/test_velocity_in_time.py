@@ -358,3 +358,18 @@ def test_nor_over_one_of_a_potential_or_at_the_boundary(given):
     moved = mesh.integrate(np.abs(named - rest))
     assert moved > 0.02
     assert mesh.integrate(np.abs(found.rho[-1] - named)) <= 0.05 * moved
+
+
+# ---- points ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("t", [1.0, [0, 0.4, 1]], ids=["one", "two"])
+@pytest.mark.parametrize("name", [*FEW, "bell", "gap", "pulse at 0.995", "breath 5"])
+def test_points_go_as_far_as_well(name, t):
+    v = scaled(SIGNALS[name], 0.3)
+    x0 = np.array([[0.0, 1.0]])
+    moved = fvot.particles.push_forward(x0, lambda x, t: v(t) + 0 * x, t, rtol=1e-6)[-1] - x0
+    assert_allclose(moved, 0.3, rtol=RIGHT)
+    x, rho = fvot.particles.density_along_flow(x0 + 1, 1.0, lambda x, t: v(t) * x, t, rtol=1e-6)
+    assert_allclose(x[-1], (x0 + 1) * np.exp(0.3), rtol=0.3 * RIGHT)
+    assert_allclose(rho[-1], np.exp(-0.3), rtol=0.3 * RIGHT)
