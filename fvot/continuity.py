@@ -2,12 +2,22 @@
 
 What crosses a face is one number, taken from one cell and given to the other:
 
-    |K| rho_K(t + tau) = |K| rho_K(t) - tau sum_s U_s rho_s,   U_s the integral of v.n over the face at t + tau/2
+    |K| rho_K(t + tau) = |K| rho_K(t) - tau sum_s U_s rho_s,   U_s the integral of v.n over the face, its mean over the step
 
 so that the mass changes by what crosses the boundary and by nothing else. The face value rho_s is that of the upwind cell
 (`upwind`), or a limited second-order one (`muscl`, see `reconstruction`; on Cartesian meshes third-order, see `sweeps`).
-Both are positive while no cell gives more than it has: tau sum_s U_s+ <= |K|; `cfl` is the fraction of this bound that a
-step takes.
+Both are positive while no cell gives more than it has: tau rate(U) <= 1, rate(U) = max_K sum_s U_s+ / |K|; `cfl` is the
+fraction of this bound that a step takes.
+
+Where the velocity changes with time, rate is convex and of degree 1 in U (positive parts, sums and maxima of what is linear in
+U; on Cartesian meshes, too), so that by Jensen's inequality
+
+    tau rate(mean of U) <= tau (mean of rate(U)) = int rate(U(t)) dt <= tau (largest rate(U(t)) in the step):
+
+a step whose int rate dt is at most 1 is positive. It keeps the bounds of the data where div v = 0, since means of
+divergence-free fluxes are divergence-free. Both hold for means by quadrature with positive weights, too (`time_means`).
+Hence a short burst shortens a step by no more than what it moves, and what goes forth and back within a step counts in
+full.
 """
 import math
 import warnings
@@ -20,16 +30,18 @@ from .checkpoint import fingerprint
 from .errors import ConvergenceError, InputError
 from .evolution import check_step, check_times, ledger_of
 from .flows import cell_velocity
-from .fluxes import described, muscl
+from .fluxes import described, muscl, upwind
 from .functions import is_number
 from .reconstruction import LimitedFaces, Stencil, outflow_rate
 from .recorder import Recorder
 from .result import Result
 from .sweeps import Sweeps
+from .time_means import Step, TimeMeans
 from .velocities import flow
 
 TOO_SHORT = 1e-8         # part of the time between two recorded times below which a bound of steps is too short to go on,
 SHRUNK = 1e-3            # if it has fallen to such a part of what it was at the first of the two
+GROWTH = 1.05            # of the velocity during a step that was chosen by what it is at the beginning: no need to shorten it
 
 
 class ContinuityEquation:
@@ -45,6 +57,11 @@ class ContinuityEquation:
         that crosses a wall is said once, with its amount, in a warning
     cfl : the fraction of the flux's own positivity bound that a step takes, above 0 and at most 1; None for 0.95, and 0.7
         for `muscl` on triangles and tetrahedra, where larger steps are positive, too, but less accurate on smooth data
+
+    Steps take means over time of velocities, and of densities that enter, to 1e-3 or better. What they do between two
+    recorded times is watched: pulses, gaps and periods that last at least 1/200 of the time between the two are seen
+    wherever they begin, if they are felt in more than a few hundredths of the domain, or at an open part of its boundary; for
+    shorter ones name more times in t.
 
     Raises `InputError` for input of the wrong shape, kind or range.
     """
@@ -65,8 +82,11 @@ class ContinuityEquation:
         self._walls = np.arange(mesh.n_faces) >= mesh.n_inner
         for name, _ in self._conditions:
             self._walls[mesh.boundary[name]] = False
-        self._prepared, self._known = None, (None, None)
+        self._prepared, self._last = None, (None, None)
         self._entering = densities(mesh, self._conditions, 0.0)
+        self._means = TimeMeans(mesh, self._flow, self._conditions, self._walls, self._scheme.rate)
+        self._means.look(0.0)
+        self._walls_are_said = False
         self._say_if_walls_are_crossed()
 
     def __repr__(self):
@@ -100,10 +120,11 @@ class ContinuityEquation:
                 self._take(recorder, state, t[0])
             try:
                 for begin, end in recorder.intervals():
-                    for now, step in self._steps(begin, end, tau, state.done, max(state.now, begin)):
-                        state.add(*self._advance(state.rho, now, step, state.steps), now + step)
+                    for step in self._steps(begin, end, tau, state.done, max(state.now, begin)):
+                        state.add(*self._advance(state.rho, step, state.steps), step.until)
                         recorder.after_step(state.now, state.kept)
                     state.done = 0
+                    self._say_if_walls_are_crossed()
                     self._take(recorder, state, end)
             except ConvergenceError as error:
                 recorder.stop_at(state.now, self._record(state), density=state.rho)
@@ -124,8 +145,9 @@ class ContinuityEquation:
         self._check(rho, tau)
         rho = np.array(rho, float)
         self._scheme.start(rho)
-        for count, (now, step) in enumerate(self._steps(t, t + tau, None)):
-            rho, _ = self._advance(rho, now, step, count)
+        for count, step in enumerate(self._steps(t, t + tau, None)):
+            rho, *_ = self._advance(rho, step, count)
+        self._say_if_walls_are_crossed()
         return rho
 
     def adjoint(self, phi, t):
@@ -141,31 +163,24 @@ class ContinuityEquation:
                               f"phi must be finite, one value for each of this rank's cells: ({self.mesh.n_cells},), "
                               f"not shape {phi.shape}")
         steps = [step for begin, end in zip(t[:-1], t[1:], strict=True) for step in self._steps(begin, end, None)]
-        for now, tau in reversed(steps):
-            self._prepare(now, tau)
-            phi = self._scheme.transposed(phi)
+        for step in reversed(steps):
+            self._prepare(step)
+            phi = self._scheme.transposed(self._kept(step) * phi)
         return phi
 
     # ---- velocity to face fluxes -------------------------------------------------------------------------------------
 
     def face_flux(self, t=0.0):
         """U (n_faces,) at time t: the integral of v.n over each face, 0 on walls."""
-        with self.mesh.ranks.together():
-            U = self._flow.flux(t)
-        return np.where(self._walls, 0.0, U)
-
-    def _flux(self, t):
-        """`face_flux`, not computed twice for the same time: the last one is kept."""
-        t = 0.0 if self._flow.steady else t
-        if t != self._known[0]:
-            self._known = t, self.face_flux(t)
-        return self._known[1]
+        return np.where(self._walls, 0.0, self._flow.flux(self._flow.at(t)))
 
     def _say_if_walls_are_crossed(self):
-        with self.mesh.ranks.together():
-            U = self._flow.flux(0.0)
-        across, through = self.mesh.ranks.sum(np.array([np.abs(U[self._walls]).sum(), np.abs(U).sum()]))
-        if across > 1e-9 * through and self.mesh.ranks.is_root:
+        """A warning, once, if a velocity has been seen that does."""
+        if self._walls_are_said:
+            return
+        across, through = self.mesh.ranks.sum(self._means.crossing)
+        self._walls_are_said = across > 1e-9 * through
+        if self._walls_are_said and self.mesh.ranks.is_root:
             names = [name for name in self.mesh.boundary if name not in dict(self._conditions)]
             warnings.warn(f"the velocity crosses the walls ({', '.join(names)}) by {across:.3g} volume per time; it is "
                           "stopped there. Name these parts in boundary= (fvot.outflow, fvot.inflow(density)) to let it through",
@@ -180,53 +195,105 @@ class ContinuityEquation:
     # ---- steps -------------------------------------------------------------------------------------------------------
 
     def _steps(self, begin, end, tau, done=0, now=None):
-        """(time, step) from begin to end: as few equal steps as the bound and *tau* allow; but those *done*, up to *now*.
+        """Each `Step` from begin to end: as few equal ones as the bound and *tau* allow; but those *done*, up to *now*.
 
         Raises `ConvergenceError` where the velocity has grown so far that the end is out of reach.
         """
-        now = begin if self._flow.steady or now is None else now
+        self._means.between(begin, end)
+        if not self._flow.steady:
+            yield from self._steps_as_the_velocity_changes(begin, end, tau, begin if now is None else now)
+            return
+        count = _count(end - begin, self._bound(begin), tau)
+        step = (end - begin) / count
+        for i in range(done, count):
+            yield Step(begin + i * step, begin + i * step + step, step)
+
+    def _steps_as_the_velocity_changes(self, begin, end, tau, now):
         too_short = min(TOO_SHORT * (end - begin), SHRUNK * self._bound(begin))
+        most = min(1.0, GROWTH * self.cfl)
+        aim = min(self.cfl, 1 / GROWTH)
         while now < end:
             bound = self._bound(now)
-            count = max(1, math.ceil((end - now) / min(bound, math.inf if tau is None else tau) * (1 - 1e-12)))
-            step = (end - now) / count
-            if self._flow.steady:
-                for i in range(done, count):
-                    yield now + i * step, step
-                return
-            step = self._reduced(now, step)
-            if now + step == now or bound < too_short:
-                raise ConvergenceError(f"the velocity allows only steps of {step:.2g} at t = {now}, {(end - now) / step:.0e} "
-                                       f"of them to t = {end:.6g}: the largest rate at which a cell is emptied has grown to "
-                                       f"{self.cfl / step:.2g}. If the velocity blows up there, end before; if it is a pulse, "
-                                       "name its beginning and its end in t")
-            yield now, step
-            now = end if count == 1 and step == end - now else now + step
+            count = _count(end - now, bound, tau)
+            until = end if count == 1 else now + (end - now) / count
+            step = self._march(now, until, most, aim)
+            if step.until < until:
+                bound = step.tau
+            if now + step.tau == now or bound < too_short:
+                raise _out_of_reach(now, end, step.tau, self.cfl)
+            yield step
+            now = step.until
+
+    def _march(self, now, until, most, aim):
+        """The longest `Step` to *until* or before it that is positive."""
+        step, means = self._means.march(now, until, most, aim)
+        while not self._scheme.convex and step.tau * self.mesh.ranks.max(self._scheme.rate(means.U)) > most:
+            step, means = self._means.march(now, now + step.tau / 2, most, aim)
+        self._last = step, means
+        return step
 
     def _bound(self, t):
         """The step that `cfl` allows with the velocity at time t."""
-        rate = self.mesh.ranks.max(self._scheme.rate(self._flux(t)))
+        rate = self._means.look(t).rate
         return self.cfl / rate if rate > 0 else math.inf
-
-    def _reduced(self, now, step):
-        """A step that keeps the bound also with the velocity in its middle, which is the one that it uses."""
-        while step > self._bound(now + step / 2) / self.cfl:
-            step *= 0.5
-        return step
-
-    def _prepare(self, now, tau):
-        middle = now + tau / 2
-        key = (None if self._flow.steady else middle, tau)
+    def _prepare(self, step):
+        """Give the scheme the means over the step."""
+        key = step.tau if self._flow.steady else step
         if key != self._prepared:
-            U = self._flux(middle)
-            self._scheme.prepare(U, tau, lambda: self._flow.velocity(middle, U))
+            means = self._means_over(step)
+            self._scheme.prepare(means.U, step.tau, lambda: self._flow.velocity(means.flow, means.U))
             self._prepared = key
 
-    def _advance(self, rho, now, tau, count):
-        self._prepare(now, tau)
-        if any(density.depends_on_time for _, density in self._conditions):
-            self._entering = densities(self.mesh, self._conditions, now + tau / 2)
-        return self._scheme.step(rho, self._entering, count)
+    def _means_over(self, step):
+        """The `Means` over a step; those of the last one are kept."""
+        if self._flow.steady:
+            return self._means.steady
+        if step != self._last[0]:
+            self._last = step, self._means.again(step)
+        return self._last[1]
+
+    def _advance(self, rho, step, count):
+        """(rho, what left through each boundary face, what entered there) after the step."""
+        self._prepare(step)
+        if self._means.changes and self._conditions:
+            self._entering = self._mean_density(step)
+        rho, crossed = self._scheme.step(rho, self._entering, count)
+        out, came = np.maximum(crossed, 0), np.maximum(-crossed, 0)
+        if self._flow.steady or not self._conditions:
+            return rho, out, came
+        return self._breathed(rho, step, out, came)
+
+    def _mean_density(self, step):
+        """The density (n_boundary,) of all that enters during a step."""
+        means = self._means.march(step.now, step.until)[1] if self._flow.steady else self._means_over(step)
+        brought, inward = means.entering
+        return np.divide(brought, inward, out=np.zeros_like(brought), where=inward > 0)
+
+    def _breathed(self, rho, step, out, came):
+        """The same, after the exchange through faces where the flow turns: as much leaves as enters in its place."""
+        back, cell = self._exchanged(step), self.mesh.left[self.mesh.n_inner:]
+        if not back.any():
+            return rho, out, came
+        left, entered = back * rho[cell], back * self._entering
+        change = np.bincount(cell, entered - left, self.mesh.n_cells) / self.mesh.volume
+        return np.maximum(rho + change, 0.0), out + left, came + entered
+
+    def _kept(self, step):
+        """The part (n_cells,) of each cell that `_breathed` does not exchange; 1 where the flow is steady."""
+        if self._flow.steady or not self._conditions:
+            return 1.0
+        cell = self.mesh.left[self.mesh.n_inner:]
+        return 1 - np.bincount(cell, self._exchanged(step), self.mesh.n_cells) / self.mesh.volume
+
+    def _exchanged(self, step):
+        """The volume (n_boundary,) that goes both ways during a step: what enters, beyond what the mean flux lets in.
+
+        It is part of what the rate counts, so that no cell gives more than it has.
+        """
+        means = self._means_over(step)
+        inward = means.entering[1]
+        back = inward - np.maximum(-means.U[self.mesh.n_inner:], 0.0)
+        return step.tau * np.where(back > 1e-12 * inward, back, 0.0)
 
     # ---- input and accounts ------------------------------------------------------------------------------------------
 
@@ -258,10 +325,10 @@ class _State:
         self.mesh, self.rho, self.now, self.steps, self.done = mesh, rho, now, 0, 0
         self.crossed, self.before = np.zeros((2, mesh.n_faces - mesh.n_inner)), np.zeros(2)
 
-    def add(self, rho, boundary_flux, now):
-        """Take a step."""
+    def add(self, rho, out, came, now):
+        """Take a step, in which so much has left and entered through each boundary face."""
         self.rho, self.now, self.steps, self.done = rho, now, self.steps + 1, self.done + 1
-        self.crossed += np.maximum(boundary_flux, 0), np.maximum(-boundary_flux, 0)
+        self.crossed += out, came
 
     def left(self):
         """(what has left, what has entered) since the start."""
@@ -277,6 +344,20 @@ class _State:
         self.now, self.steps, self.done = values["now"], values["steps"], values["done"]
 
 
+def _out_of_reach(now, end, step, cfl):
+    count = f"{(end - now) / step:.0e}" if step > 0 else "without number"
+    rate = f"{cfl / step:.2g}" if step > 0 else "infinity"
+    return ConvergenceError(
+        f"the velocity allows only steps of {step:.2g} at t = {now}, {count} of them to t = {end:.6g}: "
+        f"the largest rate at which a cell is emptied has grown to {rate}. If the velocity blows up "
+        "there, end before; if it is a pulse, name its beginning and its end in t")
+
+
+def _count(length, bound, tau):
+    """The smallest number of equal steps, none longer than the bound and *tau*."""
+    return max(1, math.ceil(length / min(bound, math.inf if tau is None else tau) * (1 - 1e-12)))
+
+
 # ---- schemes: rate (the largest 1/tau that keeps positivity), start, prepare and step ----------------------------------
 
 
@@ -289,12 +370,15 @@ def _scheme(mesh, flux):
 
 
 class _TwoPoint:
-    """F = a rho_left - b rho_right with a, b >= 0; k = 0."""
+    """F = a rho_left - b rho_right with a, b >= 0; k = 0.
+
+    convex : whether the rate is a convex function of U, which nobody knows of a flux of one's own
+    """
 
     cfl = 0.95
 
     def __init__(self, mesh, flux):
-        self.mesh, self.flux = mesh, flux
+        self.mesh, self.flux, self.convex = mesh, flux, flux is upwind
         self.stencil = s = Stencil(mesh)
         self.kept, self.first = np.empty(mesh.n_cells), np.zeros_like(s.start)
         self.giver, self.gain = np.empty_like(s.neighbour), np.empty_like(s.sign)

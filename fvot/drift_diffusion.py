@@ -8,6 +8,7 @@ D_s is the harmonic mean of the two cells, (b.n)_s the mean over the face, V ent
 drift carries and nothing else: no diffusion.
 """
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from .errors import InputError
 from .fluxes import muscl
 from .functions import function
 from .rates import Layout, Rates
+from .watch import BLOCKS, Watch, WatchedFaces, group_faces
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,33 @@ class DriftDiffusion:
     def entering(self, t=0.0):
         """The given density at each boundary face (n_faces - n_inner,)."""
         return densities(self.mesh, self._conditions, t)
+
+    def watch(self, begin, end):
+        """The `Watch` of all that depends on time; None where nothing does. Collective."""
+        if self.steady and self.boundary_steady:
+            return None
+        return Watch(self.mesh.ranks, partial(self._signals, self._watched), begin, end)
+
+    @cached_property
+    def _watched(self):
+        """The faces that are watched. Collective at first."""
+        parts = [self.mesh.boundary[name] for name, _ in self._conditions]
+        return WatchedFaces(self.mesh, group_faces(self.mesh, parts), BLOCKS + len(parts))
+
+    def _signals(self, watched, t):
+        """This rank's part of the signals (n_signals, n) at the times t (n,); no collective calls."""
+        seen = []
+        x, normal = self.mesh.face_center[:, watched.faces], self.mesh.normal[:, watched.faces]
+        for field in self._D, self._V:
+            if field is not None and field.depends_on_time:
+                seen.append(watched.waves @ np.stack([field.f(x, now) for now in t]).T)
+        if self._drift is not None and self._drift.depends_on_time:
+            across = np.stack([(self._drift(x, now) * normal).sum(axis=0) for now in t])
+            seen.append(watched.weights @ across.T)
+        if not self.boundary_steady:
+            given = np.stack([watched.densities(self.mesh, self._conditions, now) for now in t])
+            seen.append(watched.waves @ given.T)
+        return np.concatenate(seen)
 
     def _resistance(self, D):
         """d_s / D_s of the inner faces: the sum of both sides' distance / D, hence the harmonic mean."""

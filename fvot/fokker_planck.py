@@ -43,7 +43,8 @@ class FokkerPlanck:
         meshes have no boundary there. A potential of cell values is constant from the cell point to a dirichlet boundary
     order : of the steps in time: 1 (implicit Euler), 2 or 3 (between 2 and 3 where something depends on time)
     tol : largest error in time of a whole run with tau=None, in L1 relative to the largest mass so far (an estimate, not a
-        bound). What happens between two steps is not seen: name the times of jumps and pulses in t
+        bound). Steps do not pass over pulses, gaps and periods that last at least 1/200 of the time between two recorded
+        times (`watch`); name more times in t for shorter ones, and for the places of jumps: it takes fewer steps
     rtol : relative tolerance of the linear solves. PETSc's options reach them by the prefix fvot_fokker_planck_
 
     Every step keeps mass and sign to round-off, however long; beyond 1e13 times the time in which diffusion empties a cell it
@@ -222,10 +223,11 @@ class FokkerPlanck:
 
     def _in_adaptive_steps(self, state, begin, end, span, tau, recorder):
         """Steps of (end - begin) / 2^level, aligned, that keep the error in time below tol to the end of the span."""
-        length = end - begin
+        length, watch = end - begin, self._operator.watch(begin, end)
         if state.done == 0:
             state.level = max(0, math.ceil(math.log2(length / state.step) - 1e-9))
         while state.done < 2**state.level:
+            self._halve_until_calm(state, watch, begin, length)
             level, done = state.level, state.done           # done steps of length / 2^level
             step, now = length / 2**level, begin + done * length / 2**level
             n_solves = (self.order + 2) * min(2**level - done, 16)
@@ -243,6 +245,14 @@ class FokkerPlanck:
                 state.level, state.done = level - 1, state.done // 2
             recorder.after_step(begin + (done + 1) * step, partial(self._kept, state))
         return state
+
+    def _halve_until_calm(self, state, watch, begin, length):
+        """No step is longer than what is seen of the coefficients that depend on time, lest a pulse lie between its stages."""
+        while watch is not None:
+            step = length / 2**state.level
+            if watch.is_calm(begin + state.done * step, begin + (state.done + 1) * step):
+                return
+            state.level, state.done = state.level + 1, 2 * state.done
 
     def _allowed(self, state, step, passed, left):
         """What a step may add to the error in time: a share of what the tolerance leaves.

@@ -4,6 +4,7 @@ Positions are (dim, n), paths (n_times, dim, n). Walls are a pair of corners (lo
 flow stops there; noise is reflected: on the unfolded line a particle goes on behind its mirror image, in the mirrored drift.
 """
 import math
+from functools import partial
 
 import numpy as np
 from scipy.integrate import solve_ivp
@@ -12,11 +13,13 @@ from .errors import ConvergenceError, InputError
 from .evolution import check_step, check_times
 from .functions import check_finite, floats, function, is_number
 from .parallel import Ranks
+from .watch import Watch
 
 BLOCK = 4096             # particles that share a stream of random numbers, and a rank
 MOST = 100_000           # calls of a velocity along the flow
 HALVINGS = 30            # at most, of the step of differences, at the start
 ROUGH = 1e-4             # the tolerance from which on an integrator of low order does less work
+SEEN = 64                # points, at most about twice as many, whose velocities are watched
 STEPS = 1000             # of Langevin's equation, where no tau is given
 NUDGE = 1e-2             # first step of differences of velocities, relative to the size of the positions
 
@@ -31,6 +34,8 @@ def push_forward(x0, velocity, t, *, walls=None, rtol=None):
     rtol : tolerance of the integrator, SciPy's DOP853, or RK23 from 1e-4 on: velocities of meshes jump from cell to cell. None:
         1e-8, and 1e-3 inside a mesh
 
+    Pulses and periods of v(x, t) that last at least 1/200 of the time between two of the times are not passed over.
+
     Every rank does the same, so that v may be collective. Raises `InputError`, and `ConvergenceError` where the integrator
     fails.
     """
@@ -40,7 +45,8 @@ def push_forward(x0, velocity, t, *, walls=None, rtol=None):
 
     def rate(now, flat):
         return domain.held(flat.reshape(x0.shape), v, now).ravel()
-    return np.stack([domain.inside(x.reshape(x0.shape)) for x in _integrated(rate, x0.ravel(), t, rtol)])
+    seen = _seen(v, domain, x0.shape)
+    return np.stack([domain.inside(x.reshape(x0.shape)) for x in _integrated(rate, x0.ravel(), t, rtol, seen)])
 
 
 def density_along_flow(x0, rho0, velocity, t, *, divergence=None, walls=None, rtol=None):
@@ -63,7 +69,7 @@ def density_along_flow(x0, rho0, velocity, t, *, divergence=None, walls=None, rt
     def rate(now, flat):
         x = flat[:-n].reshape(dim, n)
         return np.concatenate([domain.held(x, v, now).ravel(), div(domain.inside(x), now)])
-    states = _integrated(rate, np.concatenate([x0.ravel(), np.zeros(n)]), t, rtol)
+    states = _integrated(rate, np.concatenate([x0.ravel(), np.zeros(n)]), t, rtol, _seen(v, domain, x0.shape))
     x = np.stack([domain.inside(state[:-n].reshape(dim, n)) for state in states])
     return x, start * np.exp(-np.stack([state[-n:] for state in states]))
 
@@ -293,8 +299,27 @@ def _along_axes(x, step):
     return x[:, None, None] + np.eye(len(x))[:, None, :, None] * step
 
 
-def _integrated(rate, start, t, rtol):
-    """The states at the times t."""
+def _seen(v, domain, shape):
+    """What tells when a velocity changes: (state, t) -> v there, of some of the points; None for a steady velocity.
+
+    None within the walls of a mesh, too, whose velocities are linear between recorded times.
+    """
+    if not v.depends_on_time or isinstance(domain, _Inside):
+        return None
+    some = slice(None, None, math.ceil(shape[1] / SEEN))
+
+    def seen(state, t):
+        x = domain.inside(state[:math.prod(shape)].reshape(shape))
+        return np.stack([v(x[:, some], now).ravel() for now in t], axis=1)
+    return seen
+
+
+def _integrated(rate, start, t, rtol, seen):
+    """The states at the times t.
+
+    seen(state, t) : signals of the velocity at many times, as `_seen` makes them: where they are not calm, the integrator
+        begins anew on every calm piece between two times, lest its steps pass over a pulse
+    """
     method, calls, now = "RK23" if rtol >= ROUGH else "DOP853", 0, t[0]
 
     def counted(at, state):
@@ -304,11 +329,23 @@ def _integrated(rate, start, t, rtol):
             raise ConvergenceError(f"the integrator has called the velocity {MOST} times and is at t = {at:.6g}, on its way to "
                                    f"{t[-1]:.6g}: does the velocity jump, or is it stiff? A larger rtol may help")
         return rate(at, state)
-    size = max(np.abs(start).max(), 1e-12)
-    found = solve_ivp(counted, (t[0], t[-1]), start, method=method, t_eval=t, rtol=rtol, atol=rtol * size / 100)
-    if not found.success:
-        raise ConvergenceError(f"the integrator stops at t = {now:.6g}: {found.message}")
-    return found.y.T
+
+    def moved(state, times):
+        size = max(np.abs(start).max(), 1e-12)
+        found = solve_ivp(counted, (times[0], times[-1]), state, method=method, t_eval=times, rtol=rtol,
+                          atol=rtol * size / 100)
+        if not found.success:
+            raise ConvergenceError(f"the integrator stops at t = {now:.6g}: {found.message}")
+        return found.y.T
+    if seen is None:
+        return moved(start, t)
+    states = [start]
+    for begin, end in zip(t[:-1], t[1:], strict=True):
+        state = states[-1]
+        for until in Watch(Ranks(), partial(seen, state), begin, end).ends(begin, end):
+            state, begin = moved(state, np.array([begin, until]))[-1], until
+        states.append(state)
+    return np.stack(states)
 
 
 def _same_start(x0):

@@ -124,6 +124,8 @@ def gradients(mesh, stencil, weights, fields):
 class LimitedFaces:
     """The `muscl` step on a mesh: `prepare` for face fluxes and a step size, then `step` as often as they hold."""
 
+    convex = True            # the rate is a convex function of U
+
     def __init__(self, mesh, sharp):
         self.mesh, self.sharp = mesh, float(sharp)
         self.stencil = Stencil(mesh)

@@ -25,6 +25,7 @@ class Sweeps:
     """Sweeps over this rank's block of a Cartesian mesh."""
 
     cfl = 0.95
+    convex = True            # the rate is a convex function of U
 
     def __init__(self, mesh, sharp):
         self.mesh, self.block, self.sharp = mesh, mesh.block, sharp

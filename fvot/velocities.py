@@ -1,7 +1,9 @@
 """What moves a density: a velocity, a stream function, or face fluxes, each as fluxes U_s, the integrals of v.n over faces.
 
-Each of the three has `steady`, `flux(t)`, U (n_faces,); `velocity(t, U)` at the faces (dim, n_faces), for limiters; and
-`cell_velocity(t)` (dim, n_cells), means over the cells, for results.
+Each of the three has `steady`; `at(t)`, which is linear in the velocity, so that one may take means of it over time; of
+that `flux(found)`, U (n_faces,), and `velocity(found, U)` at the faces (dim, n_faces), for limiters; `through(faces)`, a
+function of t, U of some faces, which is not collective and may be a little less exact; and `cell_velocity(t)`
+(dim, n_cells), means over the cells, for results.
 """
 import numba
 import numpy as np
@@ -9,6 +11,7 @@ import numpy as np
 from .errors import InputError
 from .flows import cell_velocity
 from .functions import function
+from .mesh.quadrature import circulation
 
 
 def flow(mesh, velocity, stream, face_flux):
@@ -30,18 +33,24 @@ class Given:
         self.f = function(velocity, "velocity", (mesh.dim,))
         self.steady = not self.f.depends_on_time
 
-    def flux(self, t):
-        return self.mesh.area * np.einsum("if,if->f", self._mean(t), self.mesh.normal)
+    def at(self, t):
+        """Means (dim, n_faces) over the faces."""
+        return self.mesh.face_average(lambda x: self.f(x, t))
 
-    def velocity(self, t, U):
-        return self._mean(t)
+    def flux(self, found):
+        return self.mesh.area * np.einsum("if,if->f", found, self.mesh.normal)
+
+    def velocity(self, found, U):
+        return found
+
+    def through(self, faces):
+        """By the velocity in their middle."""
+        x, direction = self.mesh.face_center[:, faces], self.mesh.area[faces] * self.mesh.normal[:, faces]
+        return lambda t: (self.f(x, t) * direction).sum(axis=0)
 
     def cell_velocity(self, t):
         """Means (dim, n_cells)."""
         return self.mesh.average(lambda x: self.f(x, t))
-
-    def _mean(self, t):
-        return self.mesh.face_average(lambda x: self.f(x, t))
 
 
 class Stream:
@@ -54,15 +63,32 @@ class Stream:
         self.f = function(stream, "stream", () if mesh.dim == 2 else (3,))
         self.steady = not self.f.depends_on_time
 
-    def flux(self, t):
+    def at(self, t):
+        """U (n_faces,) itself."""
         mesh = self.mesh
         if mesh.dim == 2:
-            psi = self.f(mesh.points, t)
+            with mesh.ranks.together():
+                psi = self.f(mesh.points, t)
             return psi[mesh.vertices[1]] - psi[mesh.vertices[0]]
         return mesh.circulation(lambda x: self.f(x, t))
 
-    def velocity(self, t, U):
+    def flux(self, found):
+        return found
+
+    def velocity(self, found, U):
         return _face_velocity(self.mesh, U)
+
+    def through(self, faces):
+        points, ends = self.mesh.points, self.mesh.vertices[:, faces]
+        if self.mesh.dim == 3:
+            return lambda t: circulation(points, ends, lambda x: self.f(x, t), 3)
+        corner, place = np.unique(ends, return_inverse=True)
+        x, (first, second) = points[:, corner], place.reshape(ends.shape)
+
+        def flux(t):
+            psi = self.f(x, t)
+            return psi[second] - psi[first]
+        return flux
 
     def cell_velocity(self, t):
         """Means (dim, n_cells): the integral of curl A over a cell is that of n x A over its faces."""
@@ -86,10 +112,13 @@ class Fluxes:
         if len(bad):
             raise InputError(f"face_flux is {self.U[bad[0]]} at face {bad[0]}: it must be finite")
 
-    def flux(self, t):
+    def at(self, t):
         return self.U
 
-    def velocity(self, t, U):
+    def flux(self, found):
+        return found
+
+    def velocity(self, found, U):
         return _face_velocity(self.mesh, U)
 
     def cell_velocity(self, t):
