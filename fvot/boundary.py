@@ -51,22 +51,38 @@ def densities(mesh, given, t):
     return density[mesh.n_inner:]
 
 
-def conditions(boundary, names):
+def conditions(boundary, mesh):
     """[(name, density of what enters, a `Function`)] of the parts that are no walls.
 
-    Raises `InputError` for names that the mesh lacks, and for what is no condition.
+    Raises `InputError` for names that the mesh lacks, for what is no condition, and for two conditions on one face.
     """
     boundary = {} if boundary is None else boundary
+    names = ", ".join(map(str, mesh.boundary))
     if not isinstance(boundary, Mapping):
         raise InputError("boundary must be a dict {name: fvot.inflow(density) or fvot.outflow}, "
-                         f"not {boundary!r:.80}; the mesh has: {', '.join(names) or 'no boundary (it is periodic)'}")
+                         f"not {boundary!r:.80}; the mesh has: {names or 'no boundary (it is periodic)'}")
     found = []
     for name, condition in boundary.items():
-        if name not in names:
-            raise InputError(f"boundary has no part {name!r}; the mesh has: "
-                             f"{', '.join(names) or 'none (it is periodic)'}")
+        if name not in mesh.boundary:
+            inside = "is inside the mesh (mesh.interfaces)" if name in mesh.interfaces else "is no part of the boundary"
+            raise InputError(f"boundary has no part {name!r}: it {inside}; the mesh has: {names or 'none (it is periodic)'}")
         if not isinstance(condition, (inflow, dirichlet, _Outflow)):
             raise InputError(f"boundary {name!r} must be fvot.inflow(density), fvot.dirichlet(density) or fvot.outflow, "
                              f"not {condition!r}")
         found.append((name, function(condition.density, f"the density at boundary {name!r}")))
+    check_apart(mesh, boundary)
     return found
+
+
+def check_apart(mesh, names):
+    """`InputError` if a boundary face of this rank has two of the names."""
+    owner = {}
+    taken = np.full(mesh.n_faces, -1)
+    for i, name in enumerate(names):
+        faces = mesh.boundary[name]
+        shared = taken[faces][taken[faces] >= 0]
+        if len(shared):
+            raise InputError(f"{len(shared)} faces belong to boundary {owner[int(shared[0])]!r} and to boundary {name!r}: give "
+                             "something for one of the two only, or make groups that do not overlap")
+        taken[faces] = i
+        owner[i] = name
