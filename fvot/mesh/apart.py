@@ -3,6 +3,7 @@
 Libraries end the process on some damaged files, ask for any memory, go on for ever, print what is wrong in place of
 raising it, or keep state that the user's own program shares. None of that is seen outside. Nothing of fvot is imported.
 """
+import importlib
 import os
 import pickle
 import re
@@ -11,11 +12,13 @@ import sys
 
 import numpy as np
 
-VTK_READERS = {
-    ".vtk": "vtkDataSetReader", ".vtu": "vtkXMLUnstructuredGridReader", ".pvtu": "vtkXMLPUnstructuredGridReader",
-    ".vtp": "vtkXMLPolyDataReader", ".pvtp": "vtkXMLPPolyDataReader", ".vts": "vtkXMLStructuredGridReader",
-    ".pvts": "vtkXMLPStructuredGridReader", ".vtr": "vtkXMLRectilinearGridReader", ".pvtr": "vtkXMLPRectilinearGridReader",
-    ".vti": "vtkXMLImageDataReader", ".pvti": "vtkXMLPImageDataReader", ".vtkhdf": "vtkHDFReader", ".hdf": "vtkHDFReader"}
+VTK_READERS = {         # by suffix: the module and the class
+    ".vtk": ("vtkIOLegacy", "vtkDataSetReader"), ".vtkhdf": ("vtkIOHDF", "vtkHDFReader"),
+    ".vtu": ("vtkIOXML", "vtkXMLUnstructuredGridReader"), ".pvtu": ("vtkIOXML", "vtkXMLPUnstructuredGridReader"),
+    ".vtp": ("vtkIOXML", "vtkXMLPolyDataReader"), ".pvtp": ("vtkIOXML", "vtkXMLPPolyDataReader"),
+    ".vts": ("vtkIOXML", "vtkXMLStructuredGridReader"), ".pvts": ("vtkIOXML", "vtkXMLPStructuredGridReader"),
+    ".vtr": ("vtkIOXML", "vtkXMLRectilinearGridReader"), ".pvtr": ("vtkIOXML", "vtkXMLPRectilinearGridReader"),
+    ".vti": ("vtkIOXML", "vtkXMLImageDataReader"), ".pvti": ("vtkIOXML", "vtkXMLPImageDataReader")}
 VTK_KINDS = {       # VTK's number of a cell type: (name, dimension)
     1: ("vertex", 0), 3: ("line", 1), 5: ("triangle", 2), 7: ("polygon", 2), 9: ("quad", 2), 10: ("tetra", 3),
     12: ("hexahedron", 3), 13: ("wedge", 3), 14: ("pyramid", 3),
@@ -27,7 +30,8 @@ OF_ANY_ORDER = {68: ("line", 1), 69: ("triangle", 2), 70: ("quad", 2), 71: ("tet
 OF_ANY_ORDER |= {number + 7: kind for number, kind in OF_ANY_ORDER.items()}
 POLY_LINE, LINE, TRIANGLE, STRIP, PIXEL, QUAD, VOXEL, HEXAHEDRON = 4, 3, 5, 6, 8, 9, 11, 12
 NOT_THERE = 1 | 8 | 32          # ghost cells of other pieces, refined ones, hidden ones
-GROUPS = ("gmsh:physical", "medit:ref", "CellEntityIds", "MaterialIds", "material", "region", "cell_tags")
+GROUPS = ("gmsh:physical", "medit:ref", "nastran:ref", "ugrid:ref", "avsucd:material", "netgen:index", "su2:tag",
+          "CellEntityIds", "MaterialIds", "material", "region")            # arrays of cells with the numbers of groups
 MESHIO_DIMENSION = {"vertex": 0, "line": 1, "triangle": 2, "quad": 2, "polygon": 2, "tetra": 3, "hexahedron": 3,
                     "wedge": 3, "pyramid": 3}
 
@@ -63,14 +67,13 @@ def limit(memory, seconds):
 
 def read_vtk(path, suffix, bound):
     """The arrays of `Contents` of a file of VTK's; *bound* is called when VTK is there."""
-    from vtkmodules import vtkCommonCore, vtkIOHDF, vtkIOLegacy, vtkIOParallelXML, vtkIOXML
+    from vtkmodules import vtkCommonCore
 
+    module, name = VTK_READERS[suffix]
+    reader = getattr(importlib.import_module(f"vtkmodules.{module}"), name)()
     bound()
     said = vtkCommonCore.vtkStringOutputWindow()
     vtkCommonCore.vtkOutputWindow.SetInstance(said)
-    name = VTK_READERS[suffix]
-    reader = next(getattr(module, name)() for module in (vtkIOXML, vtkIOLegacy, vtkIOParallelXML, vtkIOHDF)
-                  if hasattr(module, name))
     reader.SetFileName(path)
     reader.Update()
     grid, n_pieces = _grid(reader.GetOutputDataObject(0))
@@ -96,11 +99,11 @@ def read_vtk(path, suffix, bound):
 
 def _grid(data):
     """(what a reader has made, as one grid of any cells, or None; the number of its pieces)."""
-    from vtkmodules.vtkFiltersCore import vtkAppendFilter
-
     leaves = [leaf for leaf in _leaves(data) if leaf.GetNumberOfCells()]
     if len(leaves) == 1 and leaves[0].IsA("vtkUnstructuredGrid"):
         return leaves[0], 1
+    from vtkmodules.vtkFiltersCore import vtkAppendFilter
+
     append = vtkAppendFilter()
     for leaf in leaves:
         append.AddInputData(leaf)
@@ -214,26 +217,35 @@ def read_meshio(path, suffix, bound):
 
     bound()
     file = meshio.read(path, file_format=meshio.extension_to_filetypes[suffix][0])
+    blocks = [block for block in file.cells if len(block.data)]
+    if not blocks:
+        raise ValueError("no cells are found in it")
     points = np.asarray(file.points, float)
     points = np.pad(points, ((0, 0), (0, 3 - points.shape[1]))).T
-    names = [block.type for block in file.cells]
-    bases = [name.rstrip("0123456789") for name in names]
-    dims = np.array([MESHIO_DIMENSION.get(base, block.dim) for base, block in zip(bases, file.cells)], int)
-    length = [len(block.data) for block in file.cells]
-    first = np.cumsum([0, *length])
-    rows = [np.asarray(row, np.int64) for block in file.cells for row in block.data] if "polygon" in bases else None
-    count = [len(row) for row in rows] if rows else np.repeat([np.shape(block.data)[1] for block in file.cells], length)
-    corners = np.concatenate(rows if rows else [np.ravel(block.data) for block in file.cells])
-    tags = {name: np.concatenate(parts) for name, parts in file.cell_data.items() if np.ndim(parts[0]) == 1}
-    kind = np.repeat(np.arange(len(names)), length)
+    dims = np.array([MESHIO_DIMENSION.get(block.type.rstrip("0123456789"), 3) for block in blocks])
+    length = [len(block.data) for block in blocks]
+    count = np.concatenate([[len(row) for row in block.data] for block in blocks])
+    corners = np.concatenate([np.ravel(row) for block in blocks for row in _rows(block)])
+    kind = np.repeat(np.arange(len(blocks)), length)
+    tags = {name: np.concatenate([np.ravel(part) for part in parts]) for name, parts in file.cell_data.items()}
+    tags = {name: tag for name, tag in tags.items() if len(tag) == len(kind)}
     groups = _groups(dims[kind], tags)
-    for name, members in file.cell_sets.items():
-        for block, inside in enumerate(members):
-            if inside is not None and len(inside):
-                groups.setdefault((int(dims[block]), name), []).append(first[block] + np.asarray(inside, np.int64))
-    groups = {group: np.concatenate(parts) if isinstance(parts, list) else parts for group, parts in groups.items()}
-    return dict(points=points, names=names, dims=dims, kind=kind, start=np.concatenate([[0], np.cumsum(count)]),
-                corners=corners.astype(np.int64), groups=groups)
+    first = np.cumsum([0, *map(len, (block.data for block in file.cells))])
+    named = {name: [first[i] + np.asarray(part, np.int64) for i, part in enumerate(parts) if part is not None and len(part)]
+             for name, parts in file.cell_sets.items()}
+    for number, names in getattr(file, "cell_tags", {}).items():         # of MED: groups of each number
+        for name in names:
+            named.setdefault(name, []).append(np.flatnonzero(tags.get("cell_tags", kind * 0) == number))
+    for name, parts in named.items():
+        cells = np.concatenate([np.empty(0, np.int64), *parts])
+        groups |= {(int(dim), name): cells[dims[kind[cells]] == dim] for dim in np.unique(dims[kind[cells]])}
+    return dict(points=points, names=[block.type for block in blocks], dims=dims, kind=kind,
+                start=np.concatenate([[0], np.cumsum(count)]).astype(np.int64), corners=corners.astype(np.int64), groups=groups)
+
+
+def _rows(block):
+    """Its connectivity: all of it as one row, or the rows of polygons."""
+    return block.data if block.type.startswith("polygon") else [block.data]
 
 
 if __name__ == "__main__":

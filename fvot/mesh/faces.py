@@ -465,8 +465,8 @@ def _say_what_is_missing(names, owner, lost):
     """Warn of facets that are no faces of cells, with their numbers by name."""
     if len(lost):
         count = np.bincount(owner, minlength=len(names))
-        parts = [f"{n} of the {count[i]} of {names[i]!r}" for i, n in enumerate(np.bincount(lost)) if n]
-        warnings.warn(f"not all faces that have a name are faces of cells: {', '.join(parts)} are none; they are left out",
+        parts = [f"{names[i]!r} ({n} of {count[i]})" for i, n in enumerate(np.bincount(lost)) if n]
+        warnings.warn(f"some of the faces that have a name are no faces of cells, and are left out: {', '.join(parts)}",
                       stacklevel=2)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from .contents import DIMENSION, Contents, base
+from .parts import Name
 
 SIMPLE = {15: "vertex", 1: "line", 2: "triangle", 3: "quad", 4: "tetra", 5: "hexahedron", 6: "wedge", 7: "pyramid"}
 CURVED = {      # kind and number of points, corners first
@@ -72,28 +73,38 @@ def _sections(data):
 
 
 def _format(sections):
-    """(version, a function that makes a stream of the body of a section)."""
+    """(version, a function that makes a stream of a section, by its name)."""
+    def text(name):
+        return _Text(name, _body(sections, name))
+
     if "MeshFormat" not in sections:
         if "NOD" in sections:
-            return 1.0, _Text
+            return 1.0, text
         raise Damaged("it has no section $MeshFormat")
     line, _, rest = sections["MeshFormat"].partition(b"\n")
     version, is_binary, size = [float(word) for word in line.split()]
     if not (2 <= version < 3 or 4 <= version < 4.2):
         raise Damaged(f"version {version:g} is none of those that are known: 1, 2.0 to 2.2, 4.0 and 4.1")
     if not is_binary:
-        return version, _Text
+        return version, text
     if rest[:4] not in MARKS or size not in (4, 8):
         raise Damaged("its $MeshFormat does not say how numbers are stored")
     order = MARKS[rest[:4]]
     kinds = {"i": order + "i4", "d": order + "f8", "n": f"{order}i{int(size)}"}
-    return version, lambda body: _Bytes(body, kinds)
+    return version, lambda name: _Bytes(name, _body(sections, name), kinds)
+
+
+def _body(sections, name):
+    if name not in sections:
+        raise Damaged(f"it has no section ${name}")
+    return sections[name]
 
 
 class _Text:
     """Numbers of a section, taken from its front: columns of "i" (integers), "n" (sizes), "d" (coordinates)."""
 
-    def __init__(self, body):
+    def __init__(self, name, body):
+        self.name = name
         self.numbers = np.array(body.split(), float)
         self.at = 0
 
@@ -103,11 +114,17 @@ class _Text:
         self.at += rows.size
         return [column.copy() if kind == "d" else _whole(column) for kind, column in zip(kinds, rows.T)]
 
+    def table(self, kind, width, n):
+        """Whole numbers (width, n), from n rows of so many."""
+        rows = self.ahead(width, n)
+        self.at += rows.size
+        return _whole(rows).T
+
     def ahead(self, width, n):
         """The next n rows of so many numbers, which stay there."""
         size = width * _size(n)
         if size > len(self.numbers) - self.at:
-            raise Damaged(f"a section of {len(self.numbers)} numbers ends too early")
+            raise Damaged(f"section ${self.name} ends too early, after {len(self.numbers)} numbers")
         return self.numbers[self.at:self.at + size].reshape(int(n), width)
 
     def count(self):
@@ -128,21 +145,21 @@ class _Text:
                 rows = self.ahead(width, min(reach, (len(self.numbers) - self.at) // width))
                 other = np.flatnonzero((rows[:, alike] != rows[0, alike]).any(axis=1))
                 run = int(other[0]) if len(other) else len(rows)
-            rows = _whole(self.ahead(width, run)).T
-            self.at += rows.size
+            rows = self.table("i", width, run)
             n -= run
             yield number, rows[2:4] if version < 2 else rows[3:front], rows[front:]
 
     def done(self):
         """`Damaged` if numbers are left over."""
         if self.at != len(self.numbers):
-            raise Damaged(f"a section has {len(self.numbers) - self.at} numbers too many")
+            raise Damaged(f"section ${self.name} has {len(self.numbers) - self.at} numbers too many")
 
 
 class _Bytes:
     """The same of a binary section."""
 
-    def __init__(self, body, kinds):
+    def __init__(self, name, body, kinds):
+        self.name = name
         self.body = body
         self.kinds = kinds
         self.at = 0
@@ -152,10 +169,20 @@ class _Bytes:
         row = np.dtype([(str(i), self.kinds[kind]) for i, kind in enumerate(kinds)])
         size = row.itemsize * _size(n)
         if size > len(self.body) - self.at:
-            raise Damaged(f"a section of {len(self.body)} bytes ends too early")
+            raise Damaged(f"section ${self.name} ends too early, after {len(self.body)} bytes")
         rows = np.frombuffer(self.body, row, int(n), self.at)
         self.at += size
         return [rows[str(i)].astype(float if kind == "d" else np.int64) for i, kind in enumerate(kinds)]
+
+    def table(self, kind, width, n):
+        """Whole numbers (width, n), from n rows of so many."""
+        kind = np.dtype(self.kinds[kind])
+        size = kind.itemsize * width * _size(n)
+        if size > len(self.body) - self.at:
+            raise Damaged(f"section ${self.name} ends too early, after {len(self.body)} bytes")
+        rows = np.frombuffer(self.body, kind, width * int(n), self.at).reshape(int(n), width)
+        self.at += size
+        return rows.T.astype(np.int64)
 
     def count(self):
         """The number of rows: a line of text before the bytes."""
@@ -169,14 +196,14 @@ class _Bytes:
             number, run, n_tags = (int(column[0]) for column in self.columns("iii", 1))
             if not 0 < run <= n:
                 raise Damaged(f"$Elements has a run of {run} elements where {n} are left")
-            rows = np.stack(self.columns("i" * (1 + _size(n_tags) + _n_points(number)), run))
+            rows = self.table("i", 1 + _size(n_tags) + _n_points(number), run)
             n -= run
             yield number, rows[1:1 + n_tags], rows[1 + n_tags:]
 
     def done(self):
         """`Damaged` if bytes are left over."""
         if self.body[self.at:].strip():
-            raise Damaged(f"a section has {len(self.body) - self.at} bytes too many")
+            raise Damaged(f"section ${self.name} has {len(self.body) - self.at} bytes too many")
 
 
 def _whole(numbers):
@@ -201,17 +228,20 @@ def _n_points(number):
 
 
 def _read_1(sections, stream, version):
-    nodes = stream(sections["NOD"])
-    elements = stream(sections["ELM"])
-    return _with_tags(_nodes(nodes), elements, version, {})
+    """Version 1; its nodes may be parametric, too, which only the numbers tell."""
+    try:
+        nodes = _nodes(stream("NOD"))
+    except Damaged:
+        nodes = _parametric_nodes(stream("NOD"))
+    return _with_tags(nodes, stream("ELM"), version, {})
 
 
 def _read_2(sections, stream, version):
     if "ParametricNodes" in sections:
-        nodes = _parametric_nodes(stream(sections["ParametricNodes"]))
+        nodes = _parametric_nodes(stream("ParametricNodes"))
     else:
-        nodes = _nodes(stream(sections["Nodes"]))
-    return _with_tags(nodes, stream(sections["Elements"]), version, _names(sections))
+        nodes = _nodes(stream("Nodes"))
+    return _with_tags(nodes, stream("Elements"), version, _names(sections))
 
 
 def _nodes(stream):
@@ -285,12 +315,12 @@ def _read_4(sections, stream, version):
 def _read_entities_first(sections, stream, version):
     entity_groups = {}
     if "Entities" in sections:
-        _read_entities(stream(sections["Entities"]), version, entity_groups, partitioned=False)
+        _read_entities(stream("Entities"), version, entity_groups, partitioned=False)
     if "PartitionedEntities" in sections:
-        _read_entities(stream(sections["PartitionedEntities"]), version, entity_groups, partitioned=True)
-    nodes = _blocks_of_nodes(stream(sections["Nodes"]), version)
+        _read_entities(stream("PartitionedEntities"), version, entity_groups, partitioned=True)
+    nodes = _blocks_of_nodes(stream("Nodes"), version)
     runs, groups, first = [], {}, 0
-    for dim, entity, number, rows in _blocks_of_elements(stream(sections["Elements"]), version):
+    for dim, entity, number, rows in _blocks_of_elements(stream("Elements"), version):
         for group in entity_groups.get((dim, entity), ()):
             groups.setdefault((dim, group), []).append(first + np.arange(rows.shape[1]))
         runs.append((number, rows))
@@ -343,7 +373,7 @@ def _blocks_of_elements(stream, version):
         stream.columns("nn", 1)
     for _ in range(n_blocks):
         a, b, number, n = (int(column[0]) for column in stream.columns("iiin", 1))
-        rows = np.stack(stream.columns(("n" if version > 4 else "i") * (1 + _n_points(number)), n))
+        rows = stream.table("n" if version > 4 else "i", 1 + _n_points(number), n)
         total -= n
         yield (a, b, number, rows[1:]) if version > 4 else (b, a, number, rows[1:])
     stream.done()
@@ -373,9 +403,14 @@ def _contents(nodes, runs, groups, names):
     """`Contents` from nodes (numbers, points), runs [(type, points (n_points, n))], groups {(dimension, number): elements}."""
     places = _lookup(nodes[0])
     blocks = [(NAMES[number], DIMENSION[base(NAMES[number])], places(rows).T) for number, rows in runs]
-    named = {}
+    named, numbers = {}, {}
     for (dim, number), elements in groups.items():
-        named.setdefault((dim, names.get((dim, number), number)), []).extend(elements)
+        key = (dim, Name(names[dim, number]) if (dim, number) in names else number)
+        named.setdefault(key, []).extend(elements)
+        numbers.setdefault(key, []).append(number)
+    for dim, name in named:
+        if isinstance(name, Name):
+            name.numbers = tuple(numbers[dim, name])
     return Contents.of(nodes[1], blocks, {group: np.unique(np.concatenate(parts)) for group, parts in named.items()})
 
 

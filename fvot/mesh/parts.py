@@ -2,8 +2,14 @@
 from ..errors import InputError
 
 
+class Name(str):
+    """The name of a group that has numbers in its file, too: they find it as well."""
+
+    numbers = ()
+
+
 class Parts(dict):
-    """{name: faces or cells}. A group of a file that has no name has its number, which may be written as text, too.
+    """{name: faces or cells}; a group without a name has its number. Numbers may be written as text.
 
     `InputError`, with the names that there are, for one that there is not.
     """
@@ -13,17 +19,19 @@ class Parts(dict):
         self.what = what
 
     def __missing__(self, name):
-        other = _other(name)
-        if other in self.keys():
-            return self[other]
-        raise InputError(f"the mesh has no {self.what} {name!r}; it has: {', '.join(map(str, self)) or 'none'}")
+        found = self._found(name)
+        if found is None:
+            raise InputError(f"the mesh has no {self.what} {name!r}; it has: {', '.join(map(str, self)) or 'none'}")
+        return self[found]
 
     def __contains__(self, name):
-        return super().__contains__(name) or super().__contains__(_other(name))
+        return self._found(name) is not None
 
-
-def _other(name):
-    """The number of its digits, or the digits of a number."""
-    if isinstance(name, str):
-        return int(name) if name.isdecimal() else name
-    return str(name)
+    def _found(self, name):
+        """The key that a name stands for, or None: itself, the number of its digits, or the name of a group of that number."""
+        if name in self.keys():
+            return name
+        number = int(name) if isinstance(name, str) and name.isdecimal() else name
+        if number in self.keys():
+            return number
+        return next((key for key in self if isinstance(key, Name) and number in key.numbers), None)

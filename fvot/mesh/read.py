@@ -4,6 +4,7 @@ VTK and meshio read in a process of their own (`apart`), Gmsh's files are read h
 dimension; groups of cells are regions, groups one dimension lower name faces.
 """
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from .contents import CORNERS, Contents, base
 from .faces import side_by_side
 
 VTK = (".vtk", ".vtu", ".pvtu", ".vtp", ".pvtp", ".vts", ".pvts", ".vtr", ".pvtr", ".vti", ".pvti", ".vtkhdf")
-MESHIO = (".xdmf", ".xmf", ".inp", ".mesh", ".med", ".su2", ".bdf", ".nas", ".vol", ".avs", ".off", ".obj", ".ply", ".stl")
+MESHIO = (".xdmf", ".xmf", ".mesh", ".meshb", ".med", ".vol", ".avs", ".ugrid", ".su2", ".off", ".ply", ".stl")     # a file of
+# these tells how much there is in it; of others (.obj, .inp, .bdf) one that has been cut off looks like a whole one
 KNOWN = (*list(CORNERS)[1:], "polygon")
 ROOM, PER_BYTE = 1 << 31, 200           # memory that reading a file may take: so many bytes, or for each of its bytes
 PATIENCE, PACE = 60, 100_000            # seconds of work that it may take, and further ones: one for so many bytes
@@ -80,8 +82,8 @@ def _load(path):
     if suffix == ".msh":
         return msh.read(path)
     if suffix not in VTK + MESHIO:
-        raise InputError(f"{path}: unknown mesh format {path.suffix!r}; fvot reads .msh, {', '.join(VTK)}, and by meshio "
-                         f"{', '.join(MESHIO)}")
+        raise InputError(f"{path}: unknown mesh format {path.suffix!r}; fvot reads .msh, {', '.join(VTK + MESHIO)}; "
+                         "of other formats, 'meshio convert' makes a .vtu")
     return _read_apart(path, suffix)
 
 
@@ -90,8 +92,9 @@ def _read_apart(path, suffix):
     size = path.stat().st_size
     limits = [str(max(ROOM, PER_BYTE * size)), str(PATIENCE + size // PACE)]
     script = str(Path(__file__).with_name("apart.py"))
-    done = subprocess.run([sys.executable, "-c", START, json.dumps(sys.path), script, str(path), suffix, *limits],
-                          stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-S", "-c", START, json.dumps(sys.path), script, str(path), suffix, *limits],
+                          env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode == 0 and done.stdout:
         found = pickle.loads(done.stdout)
         if isinstance(found, dict):
