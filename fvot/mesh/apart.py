@@ -74,12 +74,13 @@ def read_vtk(path, suffix, bound):
     bound()
     said = vtkCommonCore.vtkStringOutputWindow()
     vtkCommonCore.vtkOutputWindow.SetInstance(said)
-    reader.SetFileName(path)
+    if suffix == ".vtk":
+        _give_closed(reader, path)
+    else:
+        reader.SetFileName(path)
     reader.Update()
     grid, n_pieces = _grid(reader.GetOutputDataObject(0))
-    errors = [part for part in re.split(r"(?=ERROR:|Warning:|ERR\|)", said.GetOutput()) if part.startswith("ERR")]
-    if errors:
-        raise ValueError(re.sub(r"\s+", " ", errors[0].rpartition("): ")[2]).strip()[:200])
+    _check_said(said.GetOutput())
     if grid is None:
         raise ValueError("no cells are found in it")
     points, kind, start, corners, tags = _arrays(grid)
@@ -95,6 +96,30 @@ def read_vtk(path, suffix, bound):
     dims = np.array([dim for _, dim in described])
     return dict(points=points, names=[name for name, _ in described], dims=dims, kind=kind, start=start, corners=corners,
                 groups=_groups(dims[kind], tags))
+
+
+def _give_closed(reader, path):
+    """Give a reader of VTK's old format the file with something behind it.
+
+    Where the numbers of a text end too early, it goes on with what was in the memory, and without a word; not where
+    something else follows.
+    """
+    with open(path, "rb") as file:
+        data = file.read()
+    is_text = b"ASCII" in data[:600].upper().split()         # title, then ASCII or BINARY
+    if is_text:
+        data += b"\nFIELD FieldData 0\n"
+    reader.ReadFromInputStringOn()
+    reader.SetBinaryInputString(data, len(data))
+
+
+def _check_said(text):
+    """`ValueError` with the first error among what VTK has said."""
+    text = text.decode(errors="replace") if isinstance(text, bytes) else text       # bytes where it quotes such of the file
+    for part in re.split(r"(?=ERROR:|Warning:)", text):
+        message = re.sub(r"\s+", " ", part.rpartition("): ")[2] if part.startswith("ERROR") else part).strip()
+        if part.startswith("ERROR") or "rror" in message:
+            raise ValueError(message[:200])
 
 
 def _grid(data):
