@@ -75,14 +75,11 @@ def conditions(boundary, mesh):
 
 
 def check_apart(mesh, names):
-    """`InputError` if a boundary face of this rank has two of the names."""
+    """`InputError`, the same on every rank, if two of the names have a face in common."""
     owner = {}
-    taken = np.full(mesh.n_faces, -1)
-    for i, name in enumerate(names):
-        faces = mesh.boundary[name]
-        shared = taken[faces][taken[faces] >= 0]
-        if len(shared):
-            raise InputError(f"{len(shared)} faces belong to boundary {owner[int(shared[0])]!r} and to boundary {name!r}: give "
-                             "something for one of the two only, or make groups that do not overlap")
-        taken[faces] = i
-        owner[i] = name
+    for name in names:
+        for part in mesh.boundary.sets_of(name):
+            if part in owner:
+                raise InputError(f"boundary {owner[part]!r} and boundary {name!r} have faces in common: give something "
+                                 "for one of the two only, or make groups that do not overlap")
+            owner[part] = name

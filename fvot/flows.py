@@ -39,8 +39,7 @@ def _boundary_fluxes(mesh, rates):
     if not isinstance(rates, Mapping):
         raise InputError("rates must be a dict {name: volume per time that enters}, such as "
                          f"{{'inlet': 1.0, 'outlet': -1.0}}, not {rates!r:.80}")
-    with mesh.ranks.together():
-        check_apart(mesh, rates)
+    check_apart(mesh, rates)
     U = np.zeros(mesh.n_faces)
     for name, rate in rates.items():
         faces = mesh.boundary[name]

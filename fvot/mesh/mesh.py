@@ -59,7 +59,7 @@ class Mesh:
         self.n_faces = len(self.area)
         ends = part["boundary_ends"]
         self.n_inner = int(ends[1])
-        self.boundary = Parts({name: _faces_of(sets, ends[1:]) for name, sets in names.items()}, "boundary")
+        self.boundary = Parts({name: _faces_of(sets, ends[1:]) for name, sets in names.items()}, "boundary", names)
         self.interfaces = Parts(_by_name(interfaces, part, "interface_faces", "interface_ends"), "interface")
         self.regions = Parts(_by_name(regions, part, "region_cells", "region_ends"), "region")
         self.distance = _frozen(self.left_distance + self.right_distance)

@@ -14,18 +14,26 @@ class Parts(dict):
     `InputError`, with the names that there are, for one that there is not.
     """
 
-    def __init__(self, parts, what):
+    def __init__(self, parts, what, sets=None):
         super().__init__(parts)
         self.what = what
+        self._sets = sets
 
     def __missing__(self, name):
-        found = self._found(name)
-        if found is None:
-            raise InputError(f"the mesh has no {self.what} {name!r}; it has: {', '.join(map(str, self)) or 'none'}")
-        return self[found]
+        return self[self._known(name)]
 
     def __contains__(self, name):
         return self._found(name) is not None
+
+    def sets_of(self, name):
+        """Numbers of the sets that make a part up, the same on all ranks: those of all faces with the same names."""
+        return self._sets[self._known(name)]
+
+    def _known(self, name):
+        found = self._found(name)
+        if found is None:
+            raise InputError(f"the mesh has no {self.what} {name!r}; it has: {', '.join(map(str, self)) or 'none'}")
+        return found
 
     def _found(self, name):
         """The key that a name stands for, or None: itself, the number of its digits, or the name of a group of that number."""

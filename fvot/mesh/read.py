@@ -54,8 +54,13 @@ def read(path):
     blocks = [(kind, [number[row] for row in rows] if isinstance(rows, list) else number[rows]) for kind, rows in blocks]
     place = np.full(len(contents.kind), -1)
     place[cells] = np.arange(len(cells))
-    regions = {name: place[members] for (d, name), members in contents.groups.items() if d == dim}
+    regions = {name: place[contents.groups[d, name]] for d, name in _ordered(contents.groups) if d == dim}
     return points, blocks, _facets(contents, dim, number), regions
+
+
+def _ordered(groups):
+    """The keys of groups: numbers, then names."""
+    return sorted(groups, key=lambda group: (isinstance(group[1], str), group[1]))
 
 
 def _check_kinds(contents, cells, path):
