@@ -64,8 +64,8 @@ def conditions(boundary, mesh):
     found = []
     for name, condition in boundary.items():
         if name not in mesh.boundary:
-            inside = "is inside the mesh (mesh.interfaces)" if name in mesh.interfaces else "is no part of the boundary"
-            raise InputError(f"boundary has no part {name!r}: it {inside}; the mesh has: {names or 'none (it is periodic)'}")
+            inside = ", which is inside the mesh (mesh.interfaces)" if name in mesh.interfaces else ""
+            raise InputError(f"boundary has no part {name!r}{inside}; the mesh has: {names or 'none (it is periodic)'}")
         if not isinstance(condition, (inflow, dirichlet, _Outflow)):
             raise InputError(f"boundary {name!r} must be fvot.inflow(density), fvot.dirichlet(density) or fvot.outflow, "
                              f"not {condition!r}")

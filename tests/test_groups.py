@@ -170,7 +170,7 @@ def test_two_conditions_on_one_face_are_refused(equation, mesh):
     with pytest.raises(InputError, match="boundary 'inlet' and boundary 11 have"):
         equation(mesh, {"inlet": fvot.outflow, 11: fvot.inflow(1.0)})
     equation(mesh, {"inlet": fvot.outflow, "overlap": fvot.inflow(1.0)})
-    with pytest.raises(InputError, match="'middle': it is inside the mesh"):
+    with pytest.raises(InputError, match="'middle', which is inside the mesh"):
         equation(mesh, {"middle": fvot.outflow})
     with pytest.raises(InputError, match="no part 'sea'.*inlet"):
         equation(mesh, {"sea": fvot.outflow})
