@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import h5py
 import meshio
 import numpy as np
 import vtk
@@ -378,6 +379,23 @@ def write_pieces(path):
                     f"NumberOfComponents='3'/></PPoints>{pieces}</PUnstructuredGrid></VTKFile>")
 
 
+def write_hdf_pieces(path):
+    """Two pieces in one file, each with the points between them."""
+    x, y = (a.ravel() for a in np.meshgrid([0, 0.5, 1], [0, 1]))
+    half = np.stack([x, y, 0 * x], axis=1)
+    with h5py.File(path, "w") as file:
+        root = file.create_group("VTKHDF")
+        root.attrs["Version"] = (2, 0)
+        root.attrs.create("Type", b"UnstructuredGrid", dtype="S16")
+        root["Points"] = np.concatenate([half, half + [1, 0, 0]])
+        root["Connectivity"] = np.array([0, 1, 4, 3, 1, 2, 5, 4] * 2)
+        root["Offsets"] = np.array([0, 4, 8] * 2)
+        root["Types"] = np.full(4, vtk.VTK_QUAD, np.uint8)
+        root["CellData/region"] = np.array([1, 1, 2, 2])
+        for name, size in ("Points", 6), ("Cells", 2), ("ConnectivityIds", 8):
+            root[f"NumberOf{name}"] = np.array([size, size])
+
+
 # ---- other formats ---------------------------------------------------------------------------------------------------
 
 
@@ -530,6 +548,7 @@ EXAMPLES = {
     "rectilinear.vtk": of_vtk(partial(rectilinear, 3), "vtkRectilinearGridWriter", dim=3),
     "image.vtk": of_vtk(partial(image, 2), "vtkStructuredPointsWriter", SetFileType=2),
     "unstructured.vtkhdf": of_vtk(of_quads, "vtkHDFWriter"),
+    "pieces.vtkhdf": Example(write_hdf_pieces, boundary={"boundary": 6}, regions={1: 1, 2: 1}),
 
     **{f"by_meshio{suffix}": Example(write_meshio, boundary={"boundary": 6}) for suffix in (".xdmf", ".avs", ".ply")},
     "by_meshio.med": Example(write_meshio, boundary={"boundary": 6}, regions={"left": 1, "wet": 1, "right": 1}),

@@ -87,7 +87,7 @@ def read_vtk(path, suffix, bound):
     if "vtkGhostType" in tags:
         there = np.flatnonzero(tags.pop("vtkGhostType").astype(np.uint8) & NOT_THERE == 0)
         kind, start, corners, tags = _chosen(there, kind, start, corners, tags)
-    if n_pieces > 1 or suffix.startswith(".p"):
+    if n_pieces > 1 or suffix.startswith(".p") or suffix == ".vtkhdf" and _is_in_pieces(path):
         corners = _joined(points)[corners]
     kind, start, corners, tags = _simple_cells(kind, start, corners, tags)
     numbers, kind = np.unique(kind, return_inverse=True)
@@ -183,6 +183,14 @@ def _joined(points):
     """The number of each point: pieces of one mesh each have those between them, and what is at the same place is one."""
     _, first, number = np.unique(points, axis=1, return_index=True, return_inverse=True)
     return first[number.ravel()]
+
+
+def _is_in_pieces(path):
+    """Whether a .vtkhdf file has more than one piece, as each rank writes one: its reader does not tell."""
+    import h5py
+
+    with h5py.File(path) as file:
+        return len(file["VTKHDF"].get("NumberOfPoints", ())) > 1
 
 
 def _simple_cells(kind, start, corners, tags):
