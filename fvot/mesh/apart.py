@@ -37,7 +37,7 @@ MESHIO_DIMENSION = {"vertex": 0, "line": 1, "triangle": 2, "quad": 2, "polygon":
 
 
 def main(path, suffix, memory, seconds):
-    """Read a file and write what is in it, or an error as text, to standard output; prints of libraries go elsewhere."""
+    """Write what is in a file, or an error as text, to standard output; what libraries print goes elsewhere."""
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     read = read_vtk if suffix in VTK_READERS else read_meshio
@@ -115,9 +115,11 @@ def _give_closed(reader, path):
 
 def _check_said(text):
     """`ValueError` with the first error among what VTK has said."""
-    text = text.decode(errors="replace") if isinstance(text, bytes) else text       # bytes where it quotes such of the file
+    if isinstance(text, bytes):         # where it quotes bytes of the file
+        text = text.decode(errors="replace")
     for part in re.split(r"(?=ERROR:|Warning:)", text):
-        message = re.sub(r"\s+", " ", part.rpartition("): ")[2] if part.startswith("ERROR") else part).strip()
+        message = part.rpartition("): ")[2] if part.startswith("ERROR") else part
+        message = re.sub(r"\s+", " ", message).strip()
         if part.startswith("ERROR") or "rror" in message:
             raise ValueError(message[:200])
 
@@ -147,8 +149,8 @@ def _arrays(grid):
     if len(start) != len(kind) + 1 or start[0] != 0 or (np.diff(start) < 0).any() or start[-1] != len(corners):
         raise ValueError("the sizes of its arrays of cells do not fit")
     if len(corners) and not 0 <= corners.min() <= corners.max() < points.shape[1]:
-        raise ValueError(f"a cell names point {corners.max() if corners.min() >= 0 else corners.min()}, but there are "
-                         f"{points.shape[1]} points")
+        worst = corners.min() if corners.min() < 0 else corners.max()
+        raise ValueError(f"a cell names point {worst}, but there are {points.shape[1]} points")
     tags = {}
     for i in range(grid.GetCellData().GetNumberOfArrays()):
         array = grid.GetCellData().GetArray(i)          # None for strings
@@ -180,7 +182,7 @@ def _chosen(cells, kind, start, corners, tags):
 
 
 def _joined(points):
-    """The number of each point: pieces of one mesh each have those between them, and what is at the same place is one."""
+    """The number of each point: pieces each have those between them, and what is at the same place is one."""
     _, first, number = np.unique(points, axis=1, return_index=True, return_inverse=True)
     return first[number.ravel()]
 
@@ -195,12 +197,16 @@ def _is_in_pieces(path):
 
 def _simple_cells(kind, start, corners, tags):
     """Poly-lines as lines, strips as triangles, pixels as quadrilaterals, voxels as hexahedra."""
-    kind, corners, count = kind.copy(), corners.copy(), np.diff(start)
-    turned = np.concatenate([start[:-1][kind == PIXEL] + 2, start[:-1][kind == VOXEL] + 2, start[:-1][kind == VOXEL] + 6])
+    kind = kind.copy()
+    corners = corners.copy()
+    count = np.diff(start)
+    first = start[:-1]
+    turned = np.concatenate([first[kind == PIXEL] + 2, first[kind == VOXEL] + 2, first[kind == VOXEL] + 6])
     corners[turned], corners[turned + 1] = corners[turned + 1], corners[turned]
     kind[kind == PIXEL] = QUAD
     kind[kind == VOXEL] = HEXAHEDRON
-    shared = np.select([kind == POLY_LINE, kind == STRIP], [1, 2], 0)       # points that a part shares with the one before
+    # points that a part of such a cell shares with the one before it
+    shared = np.select([kind == POLY_LINE, kind == STRIP], [1, 2], 0)
     parts = np.where(shared > 0, np.maximum(count - shared, 0), 1)
     if (parts == 1).all():
         return np.select([kind == POLY_LINE, kind == STRIP], [LINE, TRIANGLE], kind), start, corners, tags
@@ -210,7 +216,7 @@ def _simple_cells(kind, start, corners, tags):
     fresh = np.concatenate([[0], np.cumsum(size)])
     place = np.arange(fresh[-1]) + np.repeat(start[cell] + nth - fresh[:-1], size)
     corners = corners[place]
-    odd = fresh[:-1][(kind[cell] == STRIP) & (nth % 2 == 1)]                # every other triangle of a strip turns back
+    odd = fresh[:-1][(kind[cell] == STRIP) & (nth % 2 == 1)]    # every other triangle turns back
     corners[odd], corners[odd + 1] = corners[odd + 1], corners[odd]
     kind = np.select([kind == POLY_LINE, kind == STRIP], [LINE, TRIANGLE], kind)[cell]
     return kind, fresh, corners, {name: tag[cell] for name, tag in tags.items()}
@@ -264,16 +270,19 @@ def read_meshio(path, suffix, bound):
     tags = {name: tag for name, tag in tags.items() if len(tag) == len(kind)}
     groups = _groups(dims[kind], tags)
     first = np.cumsum([0, *map(len, (block.data for block in file.cells))])
-    named = {name: [first[i] + np.asarray(part, np.int64) for i, part in enumerate(parts) if part is not None and len(part)]
-             for name, parts in file.cell_sets.items()}
+    named = {}
+    for name, parts in file.cell_sets.items():
+        some = [i for i, part in enumerate(parts) if part is not None and len(part)]
+        named[name] = [first[i] + np.asarray(parts[i], np.int64) for i in some]
     for number, names in getattr(file, "cell_tags", {}).items():         # of MED: groups of each number
         for name in names:
             named.setdefault(name, []).append(np.flatnonzero(tags.get("cell_tags", kind * 0) == number))
     for name, parts in named.items():
         cells = np.concatenate([np.empty(0, np.int64), *parts])
         groups |= {(int(dim), name): cells[dims[kind[cells]] == dim] for dim in np.unique(dims[kind[cells]])}
-    return dict(points=points, names=[block.type for block in blocks], dims=dims, kind=kind,
-                start=np.concatenate([[0], np.cumsum(count)]).astype(np.int64), corners=corners.astype(np.int64), groups=groups)
+    start = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+    return dict(points=points, names=[block.type for block in blocks], dims=dims, kind=kind, start=start,
+                corners=corners.astype(np.int64), groups=groups)
 
 
 def _rows(block):

@@ -1,4 +1,4 @@
-"""What a mesh file has in it, whatever its format: points in space, elements of all dimensions, and groups of elements."""
+"""What a mesh file has in it, whatever its format: points in space, elements of all dimensions, groups of them."""
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,8 @@ class Contents:
         """From points (3, n_points), blocks [(kind, dimension, (n, n_corners) or a list of rows)], and groups."""
         names = list(dict.fromkeys(name for name, _, _ in blocks))
         dims = dict((name, dim) for name, dim, _ in blocks)
-        kind = np.repeat([names.index(name) for name, _, _ in blocks], [len(rows) for _, _, rows in blocks])
+        number = [names.index(name) for name, _, _ in blocks]
+        kind = np.repeat(number, [len(rows) for _, _, rows in blocks])
         count = [np.full(len(rows), rows.shape[1]) if isinstance(rows, np.ndarray) else [len(row) for row in rows]
                  for _, _, rows in blocks]
         corners = [rows.ravel() if isinstance(rows, np.ndarray) else np.concatenate(rows)

@@ -121,7 +121,7 @@ class Mesh:
 
     @classmethod
     def read(cls, path, *, comm=None, patches="auto", strict=True):
-        """A mesh from a file: Gmsh's (.msh), VTK's (.vtk, .vtu, .pvtu, .vtp, .vts, .vti, .vtr, .vtkhdf), or what meshio reads.
+        """A mesh from a file: Gmsh's (.msh), VTK's (.vtk, .vtu, .pvtu, .vtp, .vts, .vti, .vtr, .vtkhdf), or meshio's.
 
         Cells are those of the highest dimension, in the order of the file. Groups of faces name the `boundary` and the
         `interfaces`, groups of cells are `regions`: Gmsh's physical groups, sets of cells of other formats, and in VTK's the
@@ -606,7 +606,7 @@ def _whole(points, blocks, facets=None, center=None, regions=None, *, rule, stri
     patch = patches.choose_patches(rule, cells, volume, centroid, face, left, right)
     levels = patches.coarser_levels(patch, patches.adjacency(face, cells.n_cells))
     whole = partition.Whole(cells, volume, centroid, center, face, left, right, levels, regions)
-    return partition.parts(whole, n_ranks), dict(names=face.boundary, interfaces=list(face.interfaces), regions=list(regions),
-                                                 quality=report)
+    meta = dict(names=face.boundary, interfaces=list(face.interfaces), regions=list(regions), quality=report)
+    return partition.parts(whole, n_ranks), meta
 
 

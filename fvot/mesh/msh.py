@@ -132,7 +132,10 @@ class _Text:
         return _size(self.columns("n", 1)[0][0])
 
     def elements(self, n, version):
-        """(type, tags (n_tags, m), points (n_points, m)) of runs of elements that are alike, n in all, up to version 2."""
+        """(type, tags (n_tags, m), points (n_points, m)) of runs of elements that are alike, n in all.
+
+        Up to version 2.
+        """
         while n > 0:
             number, n_tags = _whole(self.ahead(3, 1)[0, 1:])
             front = 5 if version < 2 else 3 + _size(n_tags)         # 1: number, type, two tags, how many points
@@ -191,7 +194,7 @@ class _Bytes:
         return _size(float(line))
 
     def elements(self, n, version):
-        """(type, tags (n_tags, m), points (n_points, m)) of runs of elements that are alike, n in all, of version 2."""
+        """The same, of version 2."""
         while n > 0:
             number, run, n_tags = (int(column[0]) for column in self.columns("iii", 1))
             if not 0 < run <= n:
@@ -267,19 +270,22 @@ def _with_tags(nodes, stream, version, names):
     """`Contents` of a file whose elements have tags of their own, the first of which is the physical group."""
     runs = list(stream.elements(stream.count(), version))
     stream.done()
-    groups, first = {}, 0
+    groups = {}
+    first = 0
     for number, tags, rows in runs:
-        dim, n = DIMENSION[base(NAMES[number])], rows.shape[1]
+        dim = DIMENSION[base(NAMES[number])]
+        n = rows.shape[1]
         physical = np.abs(tags[0]) if len(tags) else np.zeros(n, np.int64)
         for group in np.unique(physical[physical > 0]):
-            groups.setdefault((dim, int(group)), []).append(first + np.flatnonzero(physical == group))
+            members = first + np.flatnonzero(physical == group)
+            groups.setdefault((dim, int(group)), []).append(members)
         first += n
     runs, groups = _once([(number, rows) for number, _, rows in runs], groups)
     return _contents(nodes, runs, groups, names)
 
 
 def _once(runs, groups):
-    """Runs and groups with elements that are there once for each of their groups, as these versions have it, there once."""
+    """Runs and groups without copies of elements: these versions have an element once for each of its groups."""
     dim = max((DIMENSION[base(NAMES[number])] for number, _ in runs), default=0)
     if sum(d == dim for d, _ in groups) < 2:
         return runs, groups
@@ -319,7 +325,9 @@ def _read_entities_first(sections, stream, version):
     if "PartitionedEntities" in sections:
         _read_entities(stream("PartitionedEntities"), version, entity_groups, partitioned=True)
     nodes = _blocks_of_nodes(stream("Nodes"), version)
-    runs, groups, first = [], {}, 0
+    runs = []
+    groups = {}
+    first = 0
     for dim, entity, number, rows in _blocks_of_elements(stream("Elements"), version):
         for group in entity_groups.get((dim, entity), ()):
             groups.setdefault((dim, group), []).append(first + np.arange(rows.shape[1]))
@@ -341,7 +349,8 @@ def _read_entities(stream, version, groups, partitioned):
                 parent = tuple(int(column[0]) for column in stream.columns("ii", 1))
                 stream.columns("i", stream.columns("n", 1)[0][0])       # partitions
             stream.columns("ddd" if dim == 0 and version > 4 else "dddddd", 1)
-            physical = np.unique(np.abs(stream.columns("i", stream.columns("n", 1)[0][0])[0])).tolist()
+            n_groups = stream.columns("n", 1)[0][0]
+            physical = np.unique(np.abs(stream.columns("i", n_groups)[0])).tolist()
             if dim > 0:
                 stream.columns("i", stream.columns("n", 1)[0][0])       # its boundary
             inherited = groups.get(parent, []) if parent and parent[0] == dim else []
@@ -353,7 +362,8 @@ def _blocks_of_nodes(stream, version):
     n_blocks, _ = (int(column[0]) for column in stream.columns("nn", 1))
     if version > 4:
         stream.columns("nn", 1)
-    numbers, points = [np.empty(0, np.int64)], [np.empty((3, 0))]
+    numbers = [np.empty(0, np.int64)]
+    points = [np.empty((3, 0))]
     for _ in range(n_blocks):
         a, b, parametric, n = (int(column[0]) for column in stream.columns("iiin", 1))
         dim = a if version > 4 else b
@@ -400,10 +410,14 @@ def _names(sections):
 
 
 def _contents(nodes, runs, groups, names):
-    """`Contents` from nodes (numbers, points), runs [(type, points (n_points, n))], groups {(dimension, number): elements}."""
+    """`Contents` from nodes (numbers, points), runs [(type, points (n_points, n))] and groups.
+
+    groups : {(dimension, number): elements}; names : {(dimension, number): name}
+    """
     places = _lookup(nodes[0])
     blocks = [(NAMES[number], DIMENSION[base(NAMES[number])], places(rows).T) for number, rows in runs]
-    named, numbers = {}, {}
+    named = {}
+    numbers = {}
     for (dim, number), elements in groups.items():
         key = (dim, Name(names[dim, number]) if (dim, number) in names else number)
         named.setdefault(key, []).extend(elements)
@@ -411,7 +425,8 @@ def _contents(nodes, runs, groups, names):
     for dim, name in named:
         if isinstance(name, Name):
             name.numbers = tuple(numbers[dim, name])
-    return Contents.of(nodes[1], blocks, {group: np.unique(np.concatenate(parts)) for group, parts in named.items()})
+    members = {group: np.unique(np.concatenate(parts)) for group, parts in named.items()}
+    return Contents.of(nodes[1], blocks, members)
 
 
 def _lookup(tags):

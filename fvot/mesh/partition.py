@@ -78,7 +78,7 @@ def _part(whole, owner, own, rank):
 
 
 def _members(parts, numbers):
-    """Which of *numbers* are in each of the parts {name: numbers of the whole mesh}: (all in one row, where each begins)."""
+    """Which of *numbers* are in each of the parts {name: numbers}: (places in one row, where each part begins)."""
     found = [np.flatnonzero(np.isin(numbers, part)) for part in parts.values()]
     return np.concatenate([np.empty(0, np.int64), *found]), np.cumsum([0, *map(len, found)])
 

@@ -36,7 +36,7 @@ class Parts(dict):
         return found
 
     def _found(self, name):
-        """The key that a name stands for, or None: itself, the number of its digits, or the name of a group of that number."""
+        """The key that a name stands for, or None: itself, its digits as a number, or the group of that number."""
         if name in self.keys():
             return name
         number = int(name) if isinstance(name, str) and name.isdecimal() else name

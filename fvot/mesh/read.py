@@ -19,8 +19,8 @@ from .contents import CORNERS, Contents, base
 from .faces import side_by_side
 
 VTK = (".vtk", ".vtu", ".pvtu", ".vtp", ".pvtp", ".vts", ".pvts", ".vtr", ".pvtr", ".vti", ".pvti", ".vtkhdf")
-MESHIO = (".xdmf", ".xmf", ".mesh", ".meshb", ".med", ".vol", ".avs", ".ugrid", ".su2", ".off", ".ply", ".stl")     # a file of
-# these tells how much there is in it; of others (.obj, .inp, .bdf) one that has been cut off looks like a whole one
+# Files that tell how much is in them; of others (.obj, .inp, .bdf) one that was cut off looks like a whole one.
+MESHIO = (".xdmf", ".xmf", ".mesh", ".meshb", ".med", ".vol", ".avs", ".ugrid", ".su2", ".off", ".ply", ".stl")
 KNOWN = (*list(CORNERS)[1:], "polygon")
 ROOM, PER_BYTE = 1 << 31, 200           # memory that reading a file may take: so many bytes, or for each of its bytes
 PATIENCE, PACE = 60, 100_000            # seconds of work that it may take, and further ones: one for so many bytes
@@ -32,7 +32,9 @@ START = ("import json, runpy, sys; sys.path[:] = json.loads(sys.argv.pop(1)); " 
 def read(path):
     """(points (dim, n), blocks, facets, regions) of a mesh file.
 
-    blocks : [(type, connectivity)], facets : {name or number: points (width, n) of faces}, regions : {name or number: cells}
+    blocks : [(type, connectivity)]
+    facets : {name or number: points (width, n) of faces}
+    regions : {name or number: cells}
 
     Points that no cell has are left out. Raises `InputError` for a file that is missing, unknown, broken or has cells that
     cannot be used, `MeshError` for a surface in space.
@@ -45,17 +47,21 @@ def read(path):
                          f"{', '.join(sorted(set(contents.names))) or 'none'}; is the file complete?")
     cells = contents.numbers(dim)
     _check_kinds(contents, cells, path)
-    used = np.zeros(contents.points.shape[1], bool)
     blocks = contents.blocks(cells)
+    used = np.zeros(contents.points.shape[1], bool)
     for _, rows in blocks:
         used[np.concatenate(rows) if isinstance(rows, list) else rows] = True
-    number = np.where(used, np.cumsum(used) - 1, -1)
+    number = np.where(used, np.cumsum(used) - 1, -1)            # of each point among those that are used
     points = _flat(contents.points[:, used], dim, path)
-    blocks = [(kind, [number[row] for row in rows] if isinstance(rows, list) else number[rows]) for kind, rows in blocks]
+    blocks = [(kind, _renumbered(rows, number)) for kind, rows in blocks]
     place = np.full(len(contents.kind), -1)
     place[cells] = np.arange(len(cells))
     regions = {name: place[contents.groups[d, name]] for d, name in _ordered(contents.groups) if d == dim}
     return points, blocks, _facets(contents, dim, number), regions
+
+
+def _renumbered(rows, number):
+    return [number[row] for row in rows] if isinstance(rows, list) else number[rows]
 
 
 def _ordered(groups):
