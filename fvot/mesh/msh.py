@@ -3,6 +3,9 @@
 Groups belong to elements up to version 2, and to the geometric entities that elements lie on from version 4 on. An
 element may be in several groups; a negative number is that of a group in which the entity is reversed.
 (Gmsh reference manual, "MSH file format" and its "Legacy formats".)
+
+A reader of our own, for want of another: meshio 5 reads neither version 1 nor partitions, parametric nodes or files of
+which a part only is in groups; Gmsh's library gives all elements on one entity the groups of each of them (version 2).
 """
 import warnings
 
