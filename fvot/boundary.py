@@ -51,22 +51,35 @@ def densities(mesh, given, t):
     return density[mesh.n_inner:]
 
 
-def conditions(boundary, names):
+def conditions(boundary, mesh):
     """[(name, density of what enters, a `Function`)] of the parts that are no walls.
 
-    Raises `InputError` for names that the mesh lacks, and for what is no condition.
+    Raises `InputError` for names that the mesh lacks, for what is no condition, and for two conditions on one face.
     """
     boundary = {} if boundary is None else boundary
+    names = ", ".join(map(str, mesh.boundary))
     if not isinstance(boundary, Mapping):
         raise InputError("boundary must be a dict {name: fvot.inflow(density) or fvot.outflow}, "
-                         f"not {boundary!r:.80}; the mesh has: {', '.join(names) or 'no boundary (it is periodic)'}")
+                         f"not {boundary!r:.80}; the mesh has: {names or 'no boundary (it is periodic)'}")
     found = []
     for name, condition in boundary.items():
-        if name not in names:
-            raise InputError(f"boundary has no part {name!r}; the mesh has: "
-                             f"{', '.join(names) or 'none (it is periodic)'}")
+        if name not in mesh.boundary:
+            inside = ", which is inside the mesh (mesh.interfaces)" if name in mesh.interfaces else ""
+            raise InputError(f"boundary has no part {name!r}{inside}; the mesh has: {names or 'none (it is periodic)'}")
         if not isinstance(condition, (inflow, dirichlet, _Outflow)):
             raise InputError(f"boundary {name!r} must be fvot.inflow(density), fvot.dirichlet(density) or fvot.outflow, "
                              f"not {condition!r}")
         found.append((name, function(condition.density, f"the density at boundary {name!r}")))
+    check_apart(mesh, boundary)
     return found
+
+
+def check_apart(mesh, names):
+    """`InputError`, the same on every rank, if two of the names have a face in common."""
+    owner = {}
+    for name in names:
+        for part in mesh.boundary.sets_of(name):
+            if part in owner:
+                raise InputError(f"boundary {owner[part]!r} and boundary {name!r} have faces in common: give something "
+                                 "for one of the two only, or make groups that do not overlap")
+            owner[part] = name

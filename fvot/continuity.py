@@ -72,7 +72,7 @@ class ContinuityEquation:
         with mesh.ranks.together():
             if cfl is not None and not (is_number(cfl) and 0 < cfl <= 1):
                 raise InputError(f"cfl must be above 0 and at most 1 (the bound up to which steps are positive), not {cfl!r}")
-            self._conditions = conditions(boundary, list(mesh.boundary))
+            self._conditions = conditions(boundary, mesh)
             self._flow = flow(mesh, velocity, stream, face_flux)
             self._scheme = _scheme(mesh, self.flux)
             self.cfl = self._scheme.cfl if cfl is None else cfl
@@ -181,7 +181,8 @@ class ContinuityEquation:
         across, through = self.mesh.ranks.sum(self._means.crossing)
         self._walls_are_said = across > 1e-9 * through
         if self._walls_are_said and self.mesh.ranks.is_root:
-            names = [name for name in self.mesh.boundary if name not in dict(self._conditions)]
+            given = {str(name) for name, _ in self._conditions}
+            names = [str(name) for name in self.mesh.boundary if str(name) not in given]
             warnings.warn(f"the velocity crosses the walls ({', '.join(names)}) by {across:.3g} volume per time; it is "
                           "stopped there. Name these parts in boundary= (fvot.outflow, fvot.inflow(density)) to let it through",
                           stacklevel=3)

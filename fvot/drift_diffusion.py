@@ -36,7 +36,7 @@ class DriftDiffusion:
     def __init__(self, mesh, diffusion, potential, drift, flux, boundary):
         self.mesh, self.flux = mesh, flux
         with mesh.ranks.together():
-            self._conditions = conditions(boundary, list(mesh.boundary))
+            self._conditions = conditions(boundary, mesh)
             self._kinds = {name: boundary[name] for name, _ in self._conditions}
             self._D = _field(mesh, diffusion, "diffusion")
             self._V = None if potential is None else _field(mesh, potential, "potential")

@@ -9,6 +9,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from . import linalg
+from .boundary import check_apart
 from .errors import InputError
 from .functions import is_number
 from .reconstruction import Stencil, gradient_weights, gradients
@@ -38,14 +39,13 @@ def _boundary_fluxes(mesh, rates):
     if not isinstance(rates, Mapping):
         raise InputError("rates must be a dict {name: volume per time that enters}, such as "
                          f"{{'inlet': 1.0, 'outlet': -1.0}}, not {rates!r:.80}")
+    check_apart(mesh, rates)
     U = np.zeros(mesh.n_faces)
     for name, rate in rates.items():
-        if name not in mesh.boundary:
-            raise InputError(f"the mesh has no boundary {name!r}; it has: {', '.join(mesh.boundary) or 'none'}")
+        faces = mesh.boundary[name]
         if not isinstance(rate, Real) or not np.isfinite(rate):
             raise InputError(f"the rate at boundary {name!r} must be a finite number (volume per time that enters), "
                              f"not {rate!r}")
-        faces = mesh.boundary[name]
         area = mesh.ranks.sum(mesh.area[faces].sum())
         U[faces] = -rate * mesh.area[faces] / area
     return U

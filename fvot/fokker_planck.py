@@ -58,7 +58,7 @@ class FokkerPlanck:
         self.mesh, self.order, self.tol, self.rtol = mesh, order, tol, rtol
         kinds = {name: given if is_number(given) else type(given).__name__ for name, given in
                  dict(diffusion=diffusion, potential=potential, drift=drift, boundary=boundary).items()}
-        names = sorted(boundary) if isinstance(boundary, dict) else []
+        names = sorted(map(str, boundary)) if isinstance(boundary, dict) else []
         mesh.ranks.check_same("what a FokkerPlanck is made of", dict(order=order, tol=tol, rtol=rtol, **kinds, parts=names,
                                                                           flux=described(flux)))
         with mesh.ranks.together():

@@ -12,7 +12,8 @@ ROOMS = ["kernel_cache", "errors", "paths", "parallel", "linalg", "functions", "
          "run", "info", "__init__"]
 SOLVERS = {"continuity", "fokker_planck", "jko", "benamou_brenier"}     # an inner solver is passed in, never imported
 HOME = {"mpi4py": {"parallel.py"}, "petsc4py": {"linalg.py"},
-        "pyvista": {"vtk.py", "scenes.py"}, "vtk": {"vtk.py", "scenes.py"}}
+        "pyvista": {"vtk.py", "scenes.py"}, "vtk": {"vtk.py", "scenes.py"},
+        "meshio": {"apart.py"}, "vtkmodules": {"apart.py", "vtk.py", "scenes.py"}}       # apart: a process of its own
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 
@@ -40,6 +41,11 @@ def test_imports_come_from_rooms_above(path):
         if package == "fvot" and names[0] in ROOMS and names[0] != mine:
             assert ROOMS.index(names[0]) < ROOMS.index(mine), f"{path} imports {names[0]}, which stands below it"
             assert not {mine, names[0]} <= SOLVERS, f"{path} imports the solver {names[0]}"
+
+
+def test_what_reads_files_apart_imports_nothing_of_the_package():
+    """Else the process that it runs in would start MPI."""
+    assert "fvot" not in {package for package, *_ in imports(Path("mesh", "apart.py"))}
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
     left: np.ndarray
     right: np.ndarray
-    boundary: dict
+    ends: np.ndarray
 
 
 def whole(mesh):
@@ -138,7 +138,7 @@ def owners(member, fine_owner, coarse, n_ranks):
 def part(geometry, owner, rank):
     """The arrays of a rank, as `Mesh` takes them; a mesh of agglomerates has no points."""
     g, own = geometry, np.flatnonzero(owner == rank)
-    n, faces = g.n_inner, Part(g.left, g.right, {"walls": slice(g.n_inner, len(g.left))})
+    n, faces = g.n_inner, Part(g.left, g.right, np.array([g.n_inner, len(g.left)]))
     ghosts, touch, left, right, ends = local_faces(faces, owner, own, rank)
     area = g.area[touch]
     normal = g.surface[:, touch] / area

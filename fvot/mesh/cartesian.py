@@ -57,7 +57,7 @@ def make(ranks, lower, upper, shape, periodic):
     part, faces, names = _part(lower, spacing, shape, periodic, first, size, below, above, layout, cuts)
     thinnest = tuple(int(np.diff(c).min()) for c in cuts)
     block = Block(shape, layout, first, size, thinnest, periodic, below, above, spacing, faces)
-    return part, dict(names=names, quality=_quality(spacing, int(np.prod(shape)))), block
+    return part, dict(names={name: (i,) for i, name in enumerate(names)}, quality=_quality(spacing, int(np.prod(shape)))), block
 
 
 def rank_grid(shape, size):

@@ -4,6 +4,7 @@ A *half-face* is a face seen from one of its cells; two half-faces with the same
 inner face, a lonely one lies on the boundary. Normals point from the left cell (the smaller
 number) to the right one, and out of the domain on the boundary.
 """
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,7 +51,7 @@ class Cells:
 
 @dataclass(frozen=True)
 class Faces:
-    """Inner faces first, then the boundary faces, sorted by name."""
+    """Inner faces first, then the boundary faces, in sets of those that have the same names."""
 
     left: np.ndarray            # (n_faces,) the cell that the normal leaves
     right: np.ndarray           # (n_faces,) the cell that it enters; -1 on the boundary
@@ -58,7 +59,9 @@ class Faces:
     area: np.ndarray            # (n_faces,)
     normal: np.ndarray          # (dim, n_faces) unit vectors
     center: np.ndarray          # (dim, n_faces) centroids
-    boundary: dict = field(default_factory=dict)     # name -> slice of boundary faces
+    ends: np.ndarray            # (n_sets + 1,) where each set of boundary faces begins
+    boundary: dict = field(default_factory=dict)     # name -> numbers of its sets
+    interfaces: dict = field(default_factory=dict)   # name -> inner faces
 
     @property
     def n_inner(self):
@@ -350,8 +353,8 @@ def _named(vertices):
 def build_faces(cells, facets=None):
     """All geometry of a mesh: (volume, centroid, `Faces`).
 
-    *facets* names boundary faces: {name: points (width, n) of each}, or a function that makes it from the points of
-    all boundary faces; the rest is "boundary".
+    *facets* names faces: {name: points (width, n) of each}, or a function that makes it from the points of all boundary
+    faces. A face may have several names; boundary faces without one are called "boundary".
     Raises `MeshError` for degenerate, inverted, overlapping or non-manifold cells.
     """
     cell, vertices = half_faces(cells)
@@ -361,17 +364,17 @@ def build_faces(cells, facets=None):
     first, second, lonely = pair(cells, cell, vertices, sign)
     inner = np.argsort(cell[first] * cells.n_cells + cell[second])
     facets = facets(vertices[:, lonely]) if callable(facets) else facets or {}
-    boundary, names = _name_boundary(vertices[:, lonely], facets, cells.points.shape[1])
-    half = np.concatenate([first[inner], lonely[boundary]])
-    right = np.concatenate([cell[second[inner]], np.full(len(boundary), -1)])
-    slices = {name: slice(len(inner) + a, len(inner) + b) for name, (a, b) in names.items()}
+    order, *names = _name_faces(vertices[:, lonely], vertices[:, first[inner]], facets, cells.points.shape[1])
+    half = np.concatenate([first[inner], lonely[order]])
+    right = np.concatenate([cell[second[inner]], np.full(len(order), -1)])
+    names[0] += len(inner)
     left = cell[half]
     vertices = _turned(columns(vertices, half), sign[left] < 0)
     vector, center = face_vectors(cells.points, vertices)
     if cells.dim == 1:
         vector = np.sign(center - centroid[:, left])
     area = np.linalg.norm(vector, axis=0)
-    return np.abs(volume), centroid, Faces(left, right, vertices, area, vector / area, center, slices)
+    return np.abs(volume), centroid, Faces(left, right, vertices, area, vector / area, center, *names)
 
 
 def _turned(vertices, clockwise):
@@ -406,21 +409,81 @@ def _scale(cells, cell, vertices):
     return np.bincount(cell, area, cells.n_cells)**(cells.dim / (cells.dim - 1))
 
 
-def _name_boundary(vertices, facets, n_points):
-    """An order of the boundary faces by name, and the range of each name in it."""
-    facets = {name: _facets(name, points, vertices) for name, points in facets.items()}
-    names = ["boundary", *sorted(name for name in facets if name != "boundary")]
-    columns = [vertices, *[facets.get(name, vertices[:, :0]) for name in names]]
-    width = max(len(points) for points in columns)
-    columns = [np.pad(points, ((0, width - len(points)), (0, 0)), constant_values=-1) for points in columns]
-    ends = np.cumsum([points.shape[1] for points in columns])
-    key, *named = np.split(face_keys(np.concatenate(columns, axis=1), n_points), ends[:-1])
-    label = np.zeros(len(key), np.int64)
-    for number, members in enumerate(named):
-        label[np.isin(key, members)] = number
-    order = np.lexsort((key, label))
-    ends = np.searchsorted(label[order], np.arange(len(names) + 1))
-    return order, {name: (ends[i], ends[i + 1]) for i, name in enumerate(names) if ends[i + 1] > ends[i]}
+def _name_faces(boundary, inner, facets, n_points):
+    """Names of faces from the points (width, n) of boundary and inner ones, and from *facets* as `build_faces` has them.
+
+    (an order of the boundary faces by the sets of names that they have, where each set begins in it,
+    {name: numbers of its sets}, {name: inner faces}). Warns of facets that are no faces.
+    """
+    rest = "boundary"
+    while rest in facets:
+        rest = f"rest of {rest}"
+    names = sorted({rest, *facets}, key=lambda name: (name != "boundary", isinstance(name, str), name))
+    wanted = [_facets(name, points, boundary) for name, points in facets.items()]
+    owner = np.repeat([names.index(name) for name in facets], [points.shape[1] for points in wanted])
+    owner = owner.astype(np.int64)
+    wanted = side_by_side([np.empty((len(boundary), 0), np.int64), *wanted])
+
+    face = _matches(boundary, wanted, n_points)
+    other = np.flatnonzero(face < 0)
+    within = _matches(inner, wanted[:, other], n_points)
+    _say_what_is_missing(names, owner, owner[other[within < 0]])
+    interfaces = {names[i]: np.unique(within[(owner[other] == i) & (within >= 0)])
+                  for i in np.unique(owner[other[within >= 0]])}
+
+    unnamed = np.setdiff1d(np.arange(boundary.shape[1]), face)
+    named = np.concatenate([face[face >= 0], unnamed])
+    name = np.concatenate([owner[face >= 0], np.full(len(unnamed), names.index(rest))])
+    pairs = np.unique(named * len(names) + name)
+    number, sets = _sets(*np.divmod(pairs, len(names)), boundary.shape[1], len(names))
+    order = np.argsort(number, kind="stable")
+    ends = np.searchsorted(number[order], np.arange(len(sets) + 1))
+    found = {name: tuple(k for k, members in enumerate(sets) if i in members) for i, name in enumerate(names)}
+    return order, ends, {name: members for name, members in found.items() if members}, interfaces
+
+
+def side_by_side(parts):
+    """Points (width, n) of faces of different widths in one array; -1 fills up."""
+    width = max(len(part) for part in parts)
+    return np.concatenate([np.pad(part, ((0, width - len(part)), (0, 0)), constant_values=-1) for part in parts], axis=1)
+
+
+def _matches(vertices, wanted, n_points):
+    """For each of the facets *wanted* (width, m) the face (width, n) that has the same points, or -1."""
+    n = vertices.shape[1]
+    if n == 0 or not wanted.shape[1]:
+        return np.full(wanted.shape[1], -1)
+    both = side_by_side([vertices, wanted])
+    key, wanted_key = np.split(face_keys(both, n_points), [n])
+    lowest, wanted_lowest = np.split(both.min(axis=0), [n])         # which the keys of four points leave out
+    order = np.argsort(key)
+    face = order[np.minimum(np.searchsorted(key[order], wanted_key), n - 1)]
+    return np.where((key[face] == wanted_key) & (lowest[face] == wanted_lowest), face, -1)
+
+
+def _say_what_is_missing(names, owner, lost):
+    """Warn of facets that are no faces of cells, with their numbers by name."""
+    if len(lost):
+        count = np.bincount(owner, minlength=len(names))
+        parts = [f"{names[i]!r} ({n} of {count[i]})" for i, n in enumerate(np.bincount(lost)) if n]
+        warnings.warn(f"some of the faces that have a name are no faces of cells, and are left out: {', '.join(parts)}",
+                      stacklevel=2)
+
+
+def _sets(face, name, n_faces, n_names):
+    """The number of the set of names of each face (n_faces,), and the sets, in the order of their members.
+
+    face, name : which face has which name, sorted, at least one name for each face
+    """
+    first = np.searchsorted(face, np.arange(n_faces))
+    count = np.diff(np.append(first, len(face)))
+    number = np.zeros(n_faces, np.int64)
+    for j in range(count.max(initial=0)):
+        nth = np.zeros(n_faces, np.int64)
+        nth[count > j] = 1 + name[first[count > j] + j]
+        number = np.unique(number * (n_names + 1) + nth, return_inverse=True)[1].reshape(n_faces)
+    some = np.unique(number, return_index=True)[1]
+    return number, [set(name[first[i]:first[i] + count[i]].tolist()) for i in some]
 
 
 def _facets(name, points, vertices):

@@ -8,6 +8,7 @@ from .. import parallel
 from ..errors import InputError
 from ..functions import floats
 from . import build, cartesian, faces, geodesic, given, locate, partition, patches, quadrature, quality, read, refine, weights
+from .parts import Parts
 from .patch_choice import choose_patches
 from .patch_test import TwoPoint
 from .walls import Walls
@@ -38,7 +39,10 @@ class Mesh:
     area (n_faces,), normal (dim, n_faces) : measure and unit normal, from left to right, or outwards
     distance, left_distance, right_distance (n_faces,) : from x_K to x_L (to the face on the boundary) along the normal
     left_offset, right_offset (dim, n_faces) : from the cells' centroids to the face's centroid
-    boundary : {name: slice}, the boundary faces of each name
+    boundary : {name: faces}, the boundary faces of each name, a slice or (where names overlap) an index array. Groups of a
+        file that have no name have their number, `mesh.boundary[11]`; faces in no group are called "boundary"
+    interfaces : {name: faces}, the inner faces of groups that lie inside the mesh
+    regions : {name: cells}, the cells of each group, index arrays; a cell may be in several, or in none
     bounds (2, dim) : lower and upper corner of the box around the whole mesh
     has_simplices : whether all cells are triangles or all are tetrahedra
     first_row : number of this rank's first cell where cells are counted rank by rank, as PETSc numbers rows
@@ -47,7 +51,7 @@ class Mesh:
     corrects_weights : whether transport corrects the weights of faces so that patches are isotropic (`mesh.patch_test`)
     """
 
-    def __init__(self, ranks, part, *, names, quality, block=None, finer=None):
+    def __init__(self, ranks, part, *, names, quality, interfaces=(), regions=(), block=None, finer=None):
         self.ranks = ranks
         self.block = block
         self._finer = finer
@@ -60,7 +64,9 @@ class Mesh:
         self.n_faces = len(self.area)
         ends = part["boundary_ends"]
         self.n_inner = int(ends[1])
-        self.boundary = {name: slice(int(a), int(b)) for name, a, b in zip(names, ends[1:], ends[2:], strict=False)}
+        self.boundary = Parts({name: _faces_of(sets, ends[1:]) for name, sets in names.items()}, "boundary", names)
+        self.interfaces = Parts(_by_name(interfaces, part, "interface_faces", "interface_ends"), "interface")
+        self.regions = Parts(_by_name(regions, part, "region_cells", "region_ends"), "region")
         self.distance = _frozen(self.left_distance + self.right_distance)
         self.patch = self.levels[0]
         counts = ranks.all_gather(np.array([self.n_cells, np.isin(part.get("kind", ()), (faces.TRIANGLE, faces.TETRA)).sum()]))
@@ -120,20 +126,31 @@ class Mesh:
 
     @classmethod
     def read(cls, path, *, comm=None, patches="auto", strict=True):
-        """A Gmsh (.msh) or VTK (.vtk, .vtu) file; Gmsh's physical names become the names of the boundary.
+        """A mesh from a file: Gmsh's (.msh), VTK's (.vtk, .vtu, .pvtu, .vtp, .vts, .vti, .vtr, .vtkhdf), or meshio's.
+
+        Cells are those of the highest dimension, in the order of the file. Groups of faces name the `boundary` and the
+        `interfaces`, groups of cells are `regions`: Gmsh's physical groups, sets of cells of other formats, and in VTK's the
+        numbers in a cell array "gmsh:physical", "medit:ref", "CellEntityIds", "MaterialIds", "material", "region" or
+        "cell_tags", the first that there is (0 is none). Flat meshes may lie in any plane.
 
         Raises `InputError` for a file that cannot be read, `MeshError` for a mesh that cannot be used.
         """
-        return cls._dealt(lambda: read.read(path), comm, patches, strict)
+        def make():
+            points, blocks, facets, regions = read.read(path)
+            return points, blocks, facets, None, regions
+        return cls._dealt(make, comm, patches, strict)
 
     @classmethod
-    def from_cells(cls, points, cells, *, boundary=None, center=None, comm=None, patches="auto", strict=True):
+    def from_cells(cls, points, cells, *, boundary=None, regions=None, center=None, comm=None, patches="auto", strict=True):
         """A mesh from points (dim, n) and cells [(type, connectivity), ...], as meshio names them; polygons as lists.
 
-        boundary : {name: points (width, n) of each face}; the rest is called "boundary"
+        boundary : {name: points (width, n) of each face}; the rest is called "boundary", inner faces are `interfaces`
+        regions : {name: cells}, numbers (n,) or a mask (n_cells,)
         center : points x_K (dim, n_cells), where circumcentres and centroids are not what is wanted
         """
-        return cls._dealt(lambda: (_points(points), cells, _named(boundary), center), comm, patches, strict)
+        def make():
+            return _points(points), cells, _named(boundary, "boundary"), center, _named(regions, "regions")
+        return cls._dealt(make, comm, patches, strict)
 
     @classmethod
     def _cartesian(cls, lower, upper, shape, periodic, comm, rule):
@@ -150,7 +167,7 @@ class Mesh:
 
     @classmethod
     def _dealt(cls, make, comm, rule, strict, finer=None):
-        """Make the whole mesh on rank 0 and deal it out; make() returns (points, blocks, facets, cell points or None)."""
+        """Make the whole mesh on rank 0 and deal it out; make() returns the first arguments of `_whole`."""
         ranks = parallel.Ranks(comm)
         made = ranks.on_root(lambda: _whole(*make(), rule=rule, strict=strict, n_ranks=ranks.size))
         parts, meta = made if ranks.is_root else (None, None)
@@ -160,8 +177,11 @@ class Mesh:
     @classmethod
     def _split(cls, mesh, rule, strict):
         """The mesh with every cell cut in 2^dim."""
-        whole = refine.gathered(mesh)
-        return cls._dealt(lambda: (*refine.split(*whole), None), mesh.ranks.comm, _rule(rule), strict)
+        whole, regions = refine.gathered(mesh), refine.gathered_regions(mesh)
+
+        def make():
+            return *refine.split(*whole), None, refine.children(regions, 2**mesh.dim)
+        return cls._dealt(make, mesh.ranks.comm, _rule(rule), strict)
 
     def coarsened(self, shape):
         """A Cartesian mesh of the same box with another shape, on the same ranks."""
@@ -169,7 +189,7 @@ class Mesh:
 
     def of_agglomerates(self, part):
         """The mesh, on the same ranks, of agglomerates of cells: see `agglomerate`. It has operators, but no points."""
-        return Mesh(self.ranks, part, names=["walls"], quality=None)
+        return Mesh(self.ranks, part, names={"walls": (0,)}, quality=None)
 
     # ---- functions on it ---------------------------------------------------------------------------------------------
 
@@ -457,14 +477,14 @@ class Mesh:
         acute triangles.
         """
         self.ranks.check(self.dim == 2 and self.has_simplices, "kites are cut from triangles: this mesh has other cells")
-        whole = refine.gathered(self)
+        whole, regions = refine.gathered(self), refine.gathered_regions(self)
 
         def cut():
             points, _, _, corners, facets = whole
             return refine.kites(points, corners, facets)
         made = self.ranks.on_root(cut)
         *whole, patch = made or (None,) * 5
-        return self._dealt(lambda: whole, self.ranks.comm, patch, True)
+        return self._dealt(lambda: (*whole, refine.children(regions, 3)), self.ranks.comm, patch, True)
 
     @cached_property
     def face_owned(self):
@@ -527,10 +547,40 @@ def _points(points):
     return array
 
 
-def _named(boundary):
-    if boundary is not None and not isinstance(boundary, dict):
-        raise InputError(f"boundary must be a dict, {{name: points of the faces}}, not {boundary!r:.60}")
-    return boundary
+def _faces_of(sets, ends):
+    """The faces of a name, which are those of some sets: a slice, on all ranks, if the sets follow each other."""
+    if sets[-1] - sets[0] == len(sets) - 1:
+        return slice(int(ends[sets[0]]), int(ends[sets[-1] + 1]))
+    return _frozen(np.concatenate([np.arange(ends[k], ends[k + 1]) for k in sets]))
+
+
+def _by_name(names, part, members, ends):
+    """{name: numbers} from all numbers in one row, and where those of each name begin."""
+    return {name: part[members][part[ends][i]:part[ends][i + 1]] for i, name in enumerate(names)}
+
+
+def _named(parts, what):
+    if parts is not None and not isinstance(parts, dict):
+        members = {"boundary": "points of the faces", "regions": "cells"}[what]
+        raise InputError(f"{what} must be a dict, {{name: {members}}}, not {parts!r:.60}")
+    return parts
+
+
+def _given_regions(regions, n_cells):
+    """{name: numbers of cells, sorted} from numbers or masks; `InputError` for what is neither."""
+    found = {}
+    for name, cells in (regions or {}).items():
+        array = np.asarray(cells)
+        if array.dtype == bool and array.shape == (n_cells,):
+            array = np.flatnonzero(array)
+        if array.ndim != 1 or len(array) and not np.issubdtype(array.dtype, np.integer):
+            raise InputError(f"region {name!r} must be numbers of cells (n,), or a mask ({n_cells},), not {array.dtype} of "
+                             f"shape {array.shape}")
+        bad = array[(array < 0) | (array >= n_cells)]
+        if len(bad):
+            raise InputError(f"region {name!r} names cell {bad[0]}, but there are {n_cells} cells, from 0 on")
+        found[name] = np.unique(array.astype(np.int64))
+    return found
 
 
 def _in_box(points, blocks, lower, upper, center=None):
@@ -546,9 +596,10 @@ def _given_center(center, centroid):
     return center
 
 
-def _whole(points, blocks, facets=None, center=None, *, rule, strict, n_ranks):
+def _whole(points, blocks, facets=None, center=None, regions=None, *, rule, strict, n_ranks):
     """Everything about a mesh in its file's numbering, cut into the parts of the ranks: (parts, meta)."""
     cells = faces.connect(points, blocks)
+    regions = _given_regions(regions, cells.n_cells)
     volume, centroid, face = faces.build_faces(cells, facets)
     move = None
     if center is None:
@@ -561,7 +612,8 @@ def _whole(points, blocks, facets=None, center=None, *, rule, strict, n_ranks):
     choice = choose_patches(rule, cells, centroid, two_point)
     report = quality.with_patch_test(report, two_point, choice)
     levels = patches.coarser_levels(choice.patch, two_point.graph)
-    whole = partition.Whole(cells, volume, centroid, center, face, left, right, levels)
-    return partition.parts(whole, n_ranks), dict(names=list(face.boundary), quality=report)
+    whole = partition.Whole(cells, volume, centroid, center, face, left, right, levels, regions)
+    meta = dict(names=face.boundary, interfaces=list(face.interfaces), regions=list(regions), quality=report)
+    return partition.parts(whole, n_ranks), meta
 
 

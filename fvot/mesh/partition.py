@@ -25,6 +25,7 @@ class Whole:
     left_distance: np.ndarray
     right_distance: np.ndarray
     levels: list               # [patch of each cell, coarser patch, ...]
+    regions: dict              # name -> cells
 
     @property
     def n_cells(self):
@@ -61,6 +62,8 @@ def _part(whole, owner, own, rank):
     ghosts, touch, left, right, ends = local_faces(faces, owner, own, rank)
     used, corners, vertices = _local_points(whole, own, touch)
     face_center = columns(faces.center, touch)
+    interface_faces, interface_ends = _members(faces.interfaces, touch)
+    region_cells, region_ends = _members(whole.regions, own)
     return dict(
         cell_id=np.concatenate([own, ghosts]), ghost_owner=owner[ghosts],
         volume=whole.volume[own], center=columns(whole.center, own), centroid=columns(whole.centroid, own),
@@ -70,13 +73,20 @@ def _part(whole, owner, own, rank):
         right_offset=face_center - columns(whole.centroid, faces.right[touch]),      # no meaning at the boundary
         boundary_ends=ends, levels=np.stack([level[own] for level in whole.levels]),
         points=columns(cells.points, used), point_id=used, kind=cells.kind[own], corners=corners, vertices=vertices,
-        start=np.concatenate([[0], np.cumsum(np.diff(cells.start)[own])]))
+        start=np.concatenate([[0], np.cumsum(np.diff(cells.start)[own])]),
+        interface_faces=interface_faces, interface_ends=interface_ends, region_cells=region_cells, region_ends=region_ends)
+
+
+def _members(parts, numbers):
+    """Which of *numbers* are in each of the parts {name: numbers}: (places in one row, where each part begins)."""
+    found = [np.flatnonzero(np.isin(numbers, part)) for part in parts.values()]
+    return np.concatenate([np.empty(0, np.int64), *found]), np.cumsum([0, *map(len, found)])
 
 
 def local_faces(faces, owner, own, rank):
-    """(ghosts, faces that touch the rank's cells, their left and right in local numbers, where each name begins).
+    """(ghosts, faces that touch the rank's cells, their left and right in local numbers, where each set begins).
 
-    Inner faces come first, then the boundary by name; each group in the order of its cells.
+    Inner faces come first, then the boundary by sets of names; each in the order of its cells.
     """
     touch = np.flatnonzero((owner[faces.left] == rank) | ((faces.right >= 0) & (owner[faces.right] == rank)))
     left, right = faces.left[touch], faces.right[touch]
@@ -86,12 +96,10 @@ def local_faces(faces, owner, own, rank):
     number[own] = np.arange(len(own))
     number[ghosts] = len(own) + np.arange(len(ghosts))
     left, right = number[left], number[right]
-    label = np.zeros(len(touch), np.uint16)            # inner faces, then one number for each name
-    for i, edge in enumerate(faces.boundary.values()):
-        label[(touch >= edge.start) & (touch < edge.stop)] = i + 1
+    label = np.searchsorted(faces.ends, touch, side="right")           # 0 of inner faces, then one number for each set
     first = np.where(right < 0, left, np.minimum(left, right))
     order = np.lexsort((np.maximum(left, right), first, label))
-    ends = np.searchsorted(label[order], np.arange(len(faces.boundary) + 2))
+    ends = np.searchsorted(label[order], np.arange(len(faces.ends) + 1))
     return ghosts, touch[order], left[order], right[order], ends
 
 

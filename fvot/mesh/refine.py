@@ -56,6 +56,9 @@ def gathered(mesh):
     """On rank 0, the whole mesh in its file's numbering: (points, kind, start, corners, facets); collective."""
     number = np.append(mesh.point_id, -1)                   # the last entry serves vertex -1
     facets = {name: number[mesh.vertices[:, faces]] for name, faces in mesh.boundary.items()}
+    for name, faces in mesh.interfaces.items():
+        own = number[mesh.vertices[:, faces[mesh.face_owned[faces]]]]
+        facets[name] = np.concatenate([facets[name], own], axis=1) if name in facets else own
     mine = dict(point_id=mesh.point_id, points=mesh.points, cell_id=mesh.cell_id[:mesh.n_cells], kind=mesh.kind,
                 count=np.diff(mesh.start), corners=mesh.point_id[mesh.corners], facets=facets)
     parts = mesh.ranks.gather_to_root(mine)
@@ -74,6 +77,17 @@ def gathered(mesh):
     names = list(facets)
     return whole, kind[order], start, corners, {name: np.concatenate([part["facets"][name] for part in parts], axis=1)
                                                 for name in names}
+
+
+def gathered_regions(mesh):
+    """On rank 0, {name: cells} of the regions in the file's numbering; collective."""
+    parts = mesh.ranks.gather_to_root({name: mesh.cell_id[cells] for name, cells in mesh.regions.items()})
+    return parts and {name: np.concatenate([part[name] for part in parts]) for name in mesh.regions}
+
+
+def children(regions, n):
+    """The regions of a mesh whose cells have been cut in n each."""
+    return {name: (cells[:, None] * n + np.arange(n)).ravel() for name, cells in regions.items()}
 
 
 @dataclass(frozen=True)
