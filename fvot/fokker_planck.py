@@ -17,6 +17,7 @@ from .errors import ConvergenceError, InputError
 from .evolution import check_step, check_times, ledger_of
 from .flows import cell_velocity, pieces
 from .fluxes import described, scharfetter_gummel
+from .frozen import frozen
 from .functions import is_number
 from .mesh import Mesh
 from .recorder import Recorder
@@ -31,6 +32,7 @@ DIRECT = {1: 10**6, 2: 10**6, 3: 100_000}      # cells up to which stationary de
 LONG = 10                # longest steps to a stationary state, as powers of 10, in times in which a cell is emptied
 
 
+@frozen
 class FokkerPlanck:
     """d rho/dt = div(D grad rho + rho grad V - rho b) on a mesh.
 
@@ -69,7 +71,8 @@ class FokkerPlanck:
                 raise InputError(f"tol must lie between 0 and 1 (the error in time, relative to the mass), not {tol!r}")
             if not (is_number(rtol) and 0 < rtol < 0.1):
                 raise InputError(f"rtol must lie between 0 and 0.1 (the tolerance of linear solves), not {rtol!r}")
-        self._operator = DriftDiffusion(mesh, diffusion, potential, drift, flux, boundary)
+        self._near = mesh.near
+        self._operator = DriftDiffusion(self._near, diffusion, potential, drift, flux, boundary)
         self._stepper = Stepper(self._operator, order, rtol)
         defect = mesh.quality().orthogonality_defect
         if defect > SKEW and mesh.ranks.is_root:
@@ -102,10 +105,11 @@ class FokkerPlanck:
         mesh, t = self.mesh, check_times(self.mesh.ranks, t)
         mesh.check_density(rho0, "rho0")
         check_step(mesh.ranks, tau)
-        state = _State(np.array(rho0, float), mesh.integrate(np.asarray(rho0, float)), (t[-1] - t[0]) / 100)
+        state = _State(self._near.inward(np.array(rho0, float)), mesh.integrate(np.asarray(rho0, float)), (t[-1] - t[0]) / 100)
         self._stepper.restart()
         advance = self._in_equal_steps if tau is not None else self._in_adaptive_steps
-        with Recorder(mesh, t, checkpoint, lambda: self._described(rho0, t, tau), write=write, progress=progress) as recorder:
+        with Recorder(self._near, t, checkpoint, lambda: self._described(rho0, t, tau), write=write,
+                      progress=progress) as recorder:
             if recorder.saved is not None:
                 cells, values = recorder.saved
                 state, self._stepper.counts = _State.of(cells["rho"], values["state"], mesh.ranks.is_root), values["counts"]
@@ -124,8 +128,9 @@ class FokkerPlanck:
         self.mesh.ranks.check(is_number(t) and math.isfinite(t), f"t must be a time, not {t!r}")
         self.mesh.ranks.check(tau is not None, "tau must be a step above 0, not None: `step` takes one step")
         check_step(self.mesh.ranks, tau)
-        rho = np.array(rho, float)
-        return self._stepper.advance(rho, self.mesh.integrate(rho), t, tau, n_solves=8 * self.order).rho
+        rho, near = np.array(rho, float), self._near
+        made = self._stepper.advance(near.inward(rho), self.mesh.integrate(rho), t, tau, n_solves=8 * self.order)
+        return near.outward(made.rho)
 
     # ---- what stays, and how fast the rest goes ------------------------------------------------------------------------
 
@@ -140,15 +145,15 @@ class FokkerPlanck:
         self._check_steady("a stationary density")
         mesh = self.mesh
         if not self._operator.closed:
-            return self._driven()
+            return self._near.outward(self._driven())
         count = int(mesh.ranks.max(pieces(mesh).max(initial=0))) + 1
         if count > 1:
             raise InputError(f"the mesh has {count} pieces that do not touch: the mass in each of them stays what it is, and "
                              "the stationary density is not unique; take one piece at a time")
         if self._stepper.gibbs is not None:
-            return np.exp(-self._stepper.gibbs)
+            return self._near.outward(np.exp(-self._stepper.gibbs))
         if mesh.n_cells_global > DIRECT[mesh.dim]:
-            return self._without_elimination()
+            return self._near.outward(self._without_elimination())
         mass = self._on_root(lambda chain: markov.stationary(chain.rates, chain.center))
         return mesh.scatter(mass) / mesh.volume
 
@@ -168,7 +173,7 @@ class FokkerPlanck:
         """The mean of the current rho b - rho grad V - D grad rho in each cell (dim, n_cells), from its faces' fluxes."""
         self.mesh.check_density(rho, "rho")
         rates, entering = self._stepper.at(t)
-        return cell_velocity(self.mesh, rates.flux(np.asarray(rho, float), entering))
+        return cell_velocity(self.mesh, rates.flux(self._near.inward(np.asarray(rho, float)), entering))
 
     def _check_steady(self, what):
         self.mesh.ranks.check(self._operator.steady and self._operator.boundary_steady,
@@ -189,7 +194,7 @@ class FokkerPlanck:
     def _without_elimination(self):
         """The stationary density of a large mesh, from two starts, which must agree: wells that are hardly ever left keep
         what they were given."""
-        mesh, (rates, _) = self.mesh, self._stepper.at(0.0)
+        mesh, (rates, _) = self._near.mesh, self._stepper.at(0.0)
         one_cell = (mesh.cell_id[:mesh.n_cells] == 0).astype(float)
         found = [self._after_long_steps(rho / mesh.integrate(rho)) for rho in (column_scale(rates), one_cell)]
         difference = mesh.integrate(np.abs(found[1] - found[0]))
@@ -201,7 +206,7 @@ class FokkerPlanck:
 
     def _after_long_steps(self, rho):
         """Implicit steps of up to LONG times the time in which a cell is emptied, until one changes nothing."""
-        (rates, entering), mesh = self._stepper.at(0.0), self.mesh
+        (rates, entering), mesh = self._stepper.at(0.0), self._near.mesh
         fastest = mesh.ranks.max(rates.leaving().max(initial=0.0))
         for power in [3, 6, *[LONG] * 12]:
             resolvent = self._stepper.resolvent(0.0, 10.0**power / fastest, 6)
@@ -270,25 +275,26 @@ class FokkerPlanck:
 
     def _described(self, rho0, t, tau):
         """What a checkpoint knows of the problem."""
-        mesh, coefficients = self.mesh, []
+        mesh, coefficients, rho0 = self._near.mesh, [], self._near.inward(np.asarray(rho0, float))
         for now in t[:2]:
             rates, entering = self._stepper.at(now)
             inward = np.bincount(mesh.left[mesh.n_inner:], rates.b[mesh.n_inner:] * entering, mesh.n_local)[:mesh.n_cells]
-            coefficients += [rates.leaving(), rates.outflow(np.asarray(rho0, float), entering)[0] / mesh.volume, inward]
+            coefficients += [rates.leaving(), rates.outflow(rho0, entering)[0] / mesh.volume, inward]
         return dict(solver="FokkerPlanck", order=self.order, tau=tau, tol=None if tau else self.tol,
                     rho0=fingerprint(mesh, rho0), coefficients=fingerprint(mesh, np.stack(coefficients)))
 
     def _record(self, state, t):
         ranks, rho = self.mesh.ranks, state.rho
         inflow, outflow = ranks.sum(np.array([state.inflow, state.outflow]))
-        record = dict(mass=self.mesh.integrate(rho), inflow=inflow, outflow=outflow, minimum=ranks.min(rho.min(initial=np.inf)),
-                      maximum=ranks.max(rho.max(initial=-np.inf)), steps=state.steps, **self._stepper.counts,
+        record = dict(mass=self._near.mesh.integrate(rho), inflow=inflow, outflow=outflow,
+                      minimum=ranks.min(rho.min(initial=np.inf)), maximum=ranks.max(rho.max(initial=-np.inf)),
+                      steps=state.steps, **self._stepper.counts,
                       time_error=state.error / max(state.scale, np.finfo(float).tiny))
         return record | self._energies(rho, t)
 
     def _energies(self, rho, t):
         """energy, its parts and its dissipation sum_s F_s (xi_left - xi_right), xi = D log rho + V; {} where there is none."""
-        operator, mesh, n = self._operator, self.mesh, self.mesh.n_inner
+        operator, mesh, n = self._operator, self._near.mesh, self.mesh.n_inner
         if operator.gibbs(t) is None:
             return {}
         D, V = operator.diffusion(t), operator.potential(t)

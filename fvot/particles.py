@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 
 from .errors import ConvergenceError, InputError
 from .evolution import check_step, check_times
-from .functions import check_finite, floats, function, is_number
+from .functions import check_finite, floats, function, is_number, refuse_masked
 from .parallel import Ranks
 
 BLOCK = 4096             # particles that share a stream of random numbers, and a rank
@@ -226,6 +226,7 @@ class _Box:
 
 def _densities(rho0, x0):
     """rho0 (n,) at x0."""
+    refuse_masked(rho0, "rho0 must be numbers")
     try:
         values = function(rho0, "rho0", of=("x",))(x0, 0.0) if callable(rho0) else np.asarray(rho0, float)
         found = values + np.zeros(x0.shape[1])

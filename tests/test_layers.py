@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "fvot"
-ROOMS = ["errors", "parallel", "linalg", "functions", "fluxes", "boundary", "schemes", "markov", "energies", "evolution",
-         "static", "particles", "mesh", "reconstruction", "sweeps", "flows", "velocities", "rates", "resolvent",
+ROOMS = ["errors", "frozen", "parallel", "linalg", "functions", "fluxes", "boundary", "schemes", "markov", "energies",
+         "evolution", "static", "particles", "mesh", "reconstruction", "sweeps", "flows", "velocities", "rates", "resolvent",
          "drift_diffusion", "stepping", "vtk", "vtkhdf", "output", "scenes", "plot", "checkpoint", "recorder", "result",
          "continuity", "fokker_planck", "jko", "benamou_brenier", "otto",
          "run", "info", "__init__"]

@@ -6,13 +6,16 @@ from scipy.spatial import ConvexHull
 
 from .. import parallel
 from ..errors import InputError
-from ..functions import floats
+from ..frozen import frozen
+from ..functions import called, floats, refuse_masked
 from . import build, cartesian, faces, geodesic, given, locate, partition, patches, quadrature, quality, read, refine, weights
+from .renumber import Numbering, renumbered
 from .walls import Walls
 
 MANY = 10**8            # points, or pairs of points, at most
 
 
+@frozen
 class Mesh:
     """A mesh, dealt to the ranks of a communicator; the arrays hold this rank's own cells and the faces that touch them.
 
@@ -48,6 +51,7 @@ class Mesh:
         self.block = block
         self._finer = finer
         self._quality = quality
+        self.near_order = None
         for name, array in part.items():
             setattr(self, name, _frozen(array))
         self.dim, self.n_cells = self.center.shape
@@ -162,6 +166,15 @@ class Mesh:
         """A Cartesian mesh of the same box with another shape, on the same ranks."""
         return self._cartesian(*self.bounds, shape, self.block.periodic, self.ranks.comm, "auto")
 
+    @cached_property
+    def near(self):
+        """The `Numbering` in which neighbours lie close in memory, for kernels: the mesh's own where that will do."""
+        if self.near_order is None:
+            return Numbering(self, self)
+        part = renumbered(self, self.near_order)
+        mesh = Mesh(self.ranks, part, names=list(self.boundary), quality=self._quality)
+        return Numbering(self, mesh, self.near_order)
+
     def of_agglomerates(self, part):
         """The mesh, on the same ranks, of agglomerates of cells: see `agglomerate`. It has operators, but no points."""
         return Mesh(self.ranks, part, names=["walls"], quality=None)
@@ -184,7 +197,7 @@ class Mesh:
     def face_average(self, f, degree=3):
         """Averages (..., n_faces) over the faces of f(x)."""
         with self.ranks.together():
-            return sum(weight * np.asarray(f(x)) for x, weight in
+            return sum(weight * np.asarray(called(f, "the function", x)) for x, weight in
                        quadrature.face_points(self.points, self.vertices, degree))
 
     def circulation(self, f, degree=3):
@@ -210,7 +223,7 @@ class Mesh:
         Raises `InputError` where values are negative or not finite, of a shape that is none of these or could be two of
         them, or all zero.
         """
-        meaning, f = given.told_apart(f, self.ranks, self.dim, self.n_cells)
+        meaning, f = given.told_apart(f, self)
         if meaning == "image":
             meaning, f = "picture", self.ranks.share(self.ranks.on_root(given.image, f, self.dim))
         averages = {"function": self.average, "values": np.array, "points": self.deposit, "picture": self._developed}
@@ -368,14 +381,14 @@ class Mesh:
     def check_density(self, rho, what):
         """`InputError` on every rank unless rho is of shape (n_cells,), finite and non-negative."""
         with self.ranks.together():
+            refuse_masked(rho, f"{what} must be an array of numbers")
             try:
                 rho = np.asarray(rho)
             except ValueError:
                 raise InputError(f"{what} must be an array of numbers, not {rho!r:.60}") from None
         self.ranks.check(rho.dtype != object, f"{what} must be an array of numbers, not {rho!s:.60}")
         self.ranks.check(rho.dtype.kind in "biuf", f"{what} must be real numbers, not of type {rho.dtype}")
-        self.ranks.check(rho.shape == (self.n_cells,), f"{what} has shape {rho.shape}; it needs one value for each of this "
-                         f"rank's cells: ({self.n_cells},). mesh.density and mesh.scatter make such arrays")
+        self.ranks.check(rho.shape == (self.n_cells,), f"{what} has shape {rho.shape}; {self.wanted_shape(rho.shape)}")
         with self.ranks.together():
             bad = np.flatnonzero(~(rho >= 0) | ~np.isfinite(rho))
             if len(bad):
@@ -384,14 +397,23 @@ class Mesh:
 
     def _check_cells(self, u):
         """`InputError` on this rank unless u is (..., n_cells), or one number. Not collective: it is asked often."""
+        refuse_masked(u, "cell values must be numbers")
         if np.ndim(u) > 0 and np.shape(u)[-1] != self.n_cells:
-            raise InputError(f"an array of shape {np.shape(u)} is none of cell values (..., n_cells): this rank has "
-                             f"{self.n_cells} cells. mesh.density and mesh.scatter make such arrays")
+            raise InputError(f"an array of shape {np.shape(u)} is none of cell values (..., n_cells): "
+                             f"{self.wanted_shape(np.shape(u))}")
+
+    def wanted_shape(self, shape):
+        """What to say of cell values of another shape: which one is wanted, and what makes such arrays."""
+        if shape[-1:] == (self.n_cells_global,):
+            return (f"these are the cells of the whole mesh, of which this rank has {self.n_cells}: mesh.scatter(u) makes "
+                    f"this rank's part, ({self.n_cells},)")
+        return (f"it needs one value for each of this rank's cells: ({self.n_cells},). mesh.density and mesh.scatter make such "
+                "arrays")
 
     def integrate(self, u):
         """The integral sum_K |K| u_K of cell values u (..., n_cells): a number, or an array (...)."""
         self._check_cells(u)
-        return self.ranks.sum((self.volume * u).sum(axis=-1))
+        return self.ranks.sum((self.volume * np.asarray(u)).sum(axis=-1))
 
     def gather(self, u):
         """Cell values (..., n_cells) of all ranks, in the file's numbering (..., n_cells_global), on every rank."""
@@ -403,6 +425,8 @@ class Mesh:
 
     def scatter(self, u):
         """This rank's part (..., n_cells) of cell values in the file's numbering (..., n_cells_global)."""
+        with self.ranks.together():
+            refuse_masked(u, "cell values must be numbers")
         u = np.asarray(u)
         self.ranks.check(u.shape[-1:] == (self.n_cells_global,), f"scatter needs {self.n_cells_global} values, one for each "
                          f"cell of the mesh; the array has shape {u.shape}")
