@@ -21,7 +21,7 @@ from .frozen import frozen
 from .functions import is_number
 from .mesh import Mesh
 from .recorder import Recorder
-from .resolvent import column_scale
+from .resolvent import Resolvent, column_scale
 from .result import Result
 from .stepping import Stepper
 
@@ -29,6 +29,7 @@ SKEW = 0.2               # sine of the largest angle to an orthogonal mesh witho
 FEW = 4                  # steps without a look at their error
 HALVINGS = 40            # of an interval between two times, before an adaptive run gives up
 DIRECT = {1: 10**6, 2: 10**6, 3: 100_000}      # cells up to which stationary densities are found by elimination
+ROUGHLY = 1e-3           # tolerance of the step that tells how much mass a run will have, of which only the size counts
 LONG = 10                # longest steps to a stationary state, as powers of 10, in times in which a cell is emptied
 
 
@@ -46,8 +47,8 @@ class FokkerPlanck:
         crosses. dirichlet(0) absorbs; inflow and outflow let through what the drift carries, and no diffusion. Periodic
         meshes have no boundary there. A potential of cell values is constant from the cell point to a dirichlet boundary
     order : of the steps in time: 1 (implicit Euler), 2 or 3 (between 2 and 3 where something depends on time)
-    tol : largest error in time of a whole run with tau=None, in L1 relative to the largest mass so far (an estimate, not a
-        bound). What happens between two steps is not seen: name the times of jumps and pulses in t
+    tol : largest error in time of a whole run with tau=None, in L1 relative to the largest mass so far, or to what comes in
+        until the end (an estimate, not a bound). What happens between two steps is not seen: name the times of jumps and pulses in t
     rtol : relative tolerance of the linear solves. PETSc's options reach them by the prefix fvot_fokker_planck_
 
     Every step keeps mass and sign to round-off, however long; beyond 1e13 times the time in which diffusion empties a cell it
@@ -114,6 +115,8 @@ class FokkerPlanck:
                 cells, values = recorder.saved
                 state, self._stepper.counts = _State.of(cells["rho"], values["state"], mesh.ranks.is_root), values["counts"]
             if not recorder.records:
+                if tau is None:
+                    state.scale = max(state.scale, self._mass_to_come(state.rho, t))
                 recorder.record(self._record(state, t[0]), density=state.rho)
             for begin, end in recorder.intervals():
                 state = advance(state, begin, end, (t[0], t[-1]), tau, recorder)
@@ -226,7 +229,7 @@ class FokkerPlanck:
         step = (end - begin) / count
         for i in range(state.done, count):
             estimate = i == count - 1 and (state.since >= FEW or end == span[1])
-            made = self._stepper.advance(state.rho, state.mass, begin + i * step, step, count * self.order, estimate)
+            made = self._stepper.advance(state.rho, state.mass, begin + i * step, step, count * self.order, estimate, end)
             state = state.after(made, step, self.order)
             recorder.after_step(begin + (i + 1) * step, partial(self._kept, state))
         return state
@@ -240,8 +243,12 @@ class FokkerPlanck:
             level, done = state.level, state.done           # done steps of length / 2^level
             step, now = length / 2**level, begin + done * length / 2**level
             n_solves = (self.order + 2) * min(2**level - done, 16)
-            made = self._stepper.advance(state.rho, state.mass, now, step, n_solves, estimate=True)
+            advance = partial(self._stepper.advance, state.rho, state.mass, now, step, n_solves, estimate=True, until=end)
+            made = advance()
+            state.scale = max(state.scale, made.mass)
             allowed = self._allowed(state, step, now - span[0], span[1] - begin - done * step)
+            if made.error > allowed and done + 1 == 2**level and not self._stepper.autonomous:
+                made = advance(inside=True)         # what comes after the end is no matter of this step
             if made.error > allowed:
                 halvings = max(1, math.ceil(math.log2(made.error / max(allowed, 1e-9 * made.error)) / self.order))
                 state.level, state.done = level + halvings, done * 2**halvings
@@ -254,6 +261,23 @@ class FokkerPlanck:
                 state.level, state.done = level - 1, state.done // 2
             recorder.after_step(begin + (done + 1) * step, partial(self._kept, state))
         return state
+
+    def _mass_to_come(self, rho, t):
+        """About the mass at the end, where something enters: what one implicit step over the whole run makes of rho; else 0.
+
+        Of a domain that is empty at first nothing else is known against which an error is small.
+        """
+        mesh, looks = self.mesh, np.concatenate([t, (t[1:] + t[:-1]) / 2])
+        entering = np.max([self._operator.entering(now) for now in looks], axis=0)
+        if mesh.ranks.max(entering.max(initial=0.0)) == 0:
+            return 0.0
+        step = Resolvent(self._stepper.at(t[-1])[0], t[-1] - t[0], rtol=ROUGHLY)
+        try:
+            return self._near.mesh.integrate(step.expect(1)(rho, entering))
+        except ConvergenceError:
+            return 0.0
+        finally:
+            step.destroy()
 
     def _allowed(self, state, step, passed, left):
         """What a step may add to the error in time: a share of what the tolerance leaves.
@@ -319,7 +343,7 @@ class _State:
 
     def __init__(self, rho, mass, step):
         self.rho, self.mass, self.inflow, self.outflow, self.steps = rho, mass, 0.0, 0.0, 0
-        self.step, self.scale = step, mass     # the length of the last one; the largest mass so far, at the start or now
+        self.step, self.scale = step, mass     # the length of the last one; the largest mass so far, or to come
         self.error = self.derivative = self.fading = 0.0
         self.powers, self.since = 0.0, 0       # the sum of tau^(p+1), and the number of steps, since the last look
         self.level, self.done = 0, 0           # how often steps halve the interval between two recorded times, and steps in it

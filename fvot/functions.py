@@ -88,14 +88,21 @@ class Function:
 
 
 def called(f, what, x, *more):
-    """f(x, *more); where that fails an `InputError` that says which function it was, for what x, and what may be wrong."""
+    """f(x, *more), where a failure says which function it was, and for what x.
+
+    What goes wrong with arrays is an `InputError` with a remedy; all else stays the exception that it is.
+    """
     try:
         return f(x, *more)
-    except (InputError, MemoryError):
+    except InputError:
         raise
-    except Exception as error:
+    except (TypeError, ValueError) as error:
         raise InputError(f"{what} failed for x of shape {np.shape(x)}: {type(error).__name__}: {error}"
                          f"{_advice(error)}") from error
+    except Exception as error:
+        if hasattr(error, "add_note"):           # from Python 3.11 on
+            error.add_note(f"{what} failed for x of shape {np.shape(x)}")
+        raise
 
 
 def _advice(error):
