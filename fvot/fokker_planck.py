@@ -48,7 +48,8 @@ class FokkerPlanck:
         meshes have no boundary there. A potential of cell values is constant from the cell point to a dirichlet boundary
     order : of the steps in time: 1 (implicit Euler), 2 or 3 (between 2 and 3 where something depends on time)
     tol : largest error in time of a whole run with tau=None, in L1 relative to the largest mass so far, or to what comes in
-        until the end (an estimate, not a bound). What happens between two steps is not seen: name the times of jumps and pulses in t
+        until the end (an estimate, not a bound). What happens between two steps is not seen: name the times of jumps and
+        pulses in t
     rtol : relative tolerance of the linear solves. PETSc's options reach them by the prefix fvot_fokker_planck_
 
     Every step keeps mass and sign to round-off, however long; beyond 1e13 times the time in which diffusion empties a cell it

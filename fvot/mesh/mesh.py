@@ -11,6 +11,7 @@ from ..functions import called, floats, refuse_masked
 from . import build, cartesian, faces, geodesic, given, locate, partition, patches, quadrature, quality, read, refine, weights
 from .renumber import Numbering, renumbered
 from .walls import Walls
+from .without import kept, left_out
 
 MANY = 10**8            # points, or pairs of points, at most
 
@@ -42,6 +43,7 @@ class Mesh:
     bounds (2, dim) : lower and upper corner of the box around the whole mesh
     has_simplices : whether all cells are triangles or all are tetrahedra
     first_row : number of this rank's first cell where cells are counted rank by rank, as PETSc numbers rows
+    parent_cell (n_cells,) : of a mesh that `without` has made: numbers in the file of the mesh that it was cut from
     cell_id (n_local,) : number in the file of each cell, own cells first, then ghosts
     patch (n_cells,), levels (n_levels, n_cells) : global numbers of the patch, and of ever larger patches, of each cell
     """
@@ -467,6 +469,34 @@ class Mesh:
         Raises `InputError` for meshes with polygons or pyramids, `MeshError` if the finer mesh is not admissible.
         """
         return self._finer(self)
+
+    def without(self, f, *, name="hole"):
+        """The mesh without the cells that f names; the faces laid bare are the boundary *name*, all others keep theirs.
+
+        f : a mask (n_cells,) of this rank's cells, such as `numpy.isnan(F)`; a function f(x) of the cell points (dim, n) that
+            returns one; or the numbers in the file of cells, the same on every rank
+
+        The cells that stay come in their old order, and the new mesh has `parent_cell` (n_cells,), their numbers in the file
+        of this one: cell values u go over by ``mesh.gather(u)[..., new.parent_cell]``, and on one rank u may stand for
+        mesh.gather(u). Patches are what is left of the old ones; cell points are the old ones, or those of simplices chosen
+        anew, as by `from_cells`. What is left may fall into pieces. Where f names no cell this is the mesh itself.
+
+        Raises `InputError` where nothing is left, for periodic meshes, and for an f that is none of the three.
+        """
+        self.ranks.check(isinstance(name, str) and name, f"name must be the name of a boundary, not {name!r:.60}")
+        self.ranks.check_same("name", name)
+        removed = left_out(self, f)
+        count = int(self.ranks.sum(int(removed.sum())))
+        self.ranks.check(count < self.n_cells_global, f"f names all {self.n_cells_global} cells: nothing is left of the mesh")
+        if count == 0:
+            return self
+        self.ranks.check(self.block is None or not any(self.block.periodic), "cells of a periodic mesh cannot be left out: "
+                         "make it without periodic=, which leaves walls there")
+        stays = np.flatnonzero(~self.gather(removed))
+        patch, whole = self.gather(self.patch)[stays], kept(self, removed, name)
+        made = self._dealt(lambda: whole, self.ranks.comm, patch, self._quality.n_clipped == self._quality.n_negative == 0)
+        vars(made).update(parent_cell=_frozen(stays[made.cell_id[:made.n_cells]]))
+        return made
 
     def kites(self):
         """The mesh with every triangle cut in three kites around its circumcentre, whose patches are the kites of a vertex.
