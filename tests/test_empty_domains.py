@@ -29,19 +29,25 @@ CASES = {
     "dirichlet": (dict(left=fvot.dirichlet(1.0), right=fvot.dirichlet(0.0)), between),
 }
 PLACES = {
-    "interval": (lambda: pipe(), [SPEED], {}),
-    "squares": (lambda: Mesh.rectangle((0, 0), (1, 0.5), (50, 4)), [SPEED, 0.0], {}),
-    "triangles": (lambda: Mesh.triangles((0, 0), (1, 0.5), 24), [SPEED, 0.0], {}),
-    "boxes": (lambda: Mesh.box((0, 0, 0), (1, 0.5, 0.5), (30, 2, 2)), [SPEED, 0.0, 0.0], {}),
+    "interval": (pipe, [SPEED]),
+    "squares": (lambda: Mesh.rectangle((0, 0), (1, 0.5), (50, 4)), [SPEED, 0.0]),
+    "triangles": (lambda: Mesh.triangles((0, 0), (1, 0.5), 24), [SPEED, 0.0]),
+    "boxes": (lambda: Mesh.box((0, 0, 0), (1, 0.5, 0.5), (30, 2, 2)), [SPEED, 0.0, 0.0]),
 }
 
 
-@pytest.mark.parametrize("start", [0.0, 1e-300, 1e-12])
+def long(*values):
+    """Parameters that on several ranks are for --slow."""
+    return [pytest.param(value, marks=pytest.mark.long) for value in values]
+
+
+@pytest.mark.parametrize("start", [0.0, *long(1e-300, 1e-12)])
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", ["interval", *long("squares", "triangles", "boxes")])
 def test_they_fill_up_to_the_steady_state(place, case, start):
-    mesh, drift, _ = PLACES[place][0](), PLACES[place][1], None
+    make, drift = PLACES[place]
     boundary, exact = CASES[case]
+    mesh = make()
     equation = FokkerPlanck(mesh, diffusion=D, drift=drift, boundary=boundary)
     result = equation.solve(start + 0 * mesh.volume, [0, 0.1, 1, 20])
     stationary = equation.stationary()
@@ -52,6 +58,7 @@ def test_they_fill_up_to_the_steady_state(place, case, start):
     assert ledger["time_error"].max() <= 1e-4 * 1.1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("tol", [1e-2, 1e-4])
 def test_the_error_in_time_is_the_one_that_was_asked_for(order, tol):
@@ -63,6 +70,7 @@ def test_the_error_in_time_is_the_one_that_was_asked_for(order, tol):
     assert mesh.integrate(np.abs(found.rho[-1] - exact.rho[-1])) < 2 * tol * exact.ledger["mass"][-1]
 
 
+@pytest.mark.long
 def test_a_half_line_fills_as_the_error_function():
     """rho = erfc(x / sqrt(4 D t)), while the other end is far; what has come in is 2 sqrt(D t / pi)."""
     mesh = pipe(400)
@@ -81,7 +89,7 @@ def begins(x, t):
 
 
 @pytest.mark.parametrize("late", [began, begins])
-@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("order", [2, *long(3)])
 def test_an_inflow_that_starts_late_starts_then(late, order):
     """From the named time on everything is as it is from 0 on without the wait."""
     mesh = pipe()
@@ -93,6 +101,7 @@ def test_an_inflow_that_starts_late_starts_then(late, order):
     assert waiting.ledger["inflow"][-1] == pytest.approx(0.5 * SPEED, rel=1e-3)
 
 
+@pytest.mark.long
 def test_an_inflow_that_swells():
     mesh = pipe()
 
@@ -122,12 +131,13 @@ def test_a_domain_that_nothing_enters_stays_empty(ranks):
 def test_transport_of_nothing_is_refused():
     mesh = pipe(30)
     nothing, something = 0 * mesh.volume, np.ones(mesh.n_cells)
-    for solver, data in ((fvot.BenamouBrenier(mesh, 4), (nothing, nothing)), (fvot.BenamouBrenier(mesh, 4), (nothing, something)),
-                         (fvot.BenamouBrenier(mesh, 4, terminal=fvot.Entropy()), (nothing,))):
+    fixed, free = fvot.BenamouBrenier(mesh, 4), fvot.BenamouBrenier(mesh, 4, terminal=fvot.Entropy())
+    for solver, data in (fixed, (nothing, nothing)), (fixed, (nothing, something)), (free, (nothing,)):
         with pytest.raises(fvot.InputError, match="zero everywhere"):
             solver.solve(*data)
 
 
+@pytest.mark.long
 def test_a_domain_that_runs_empty_and_fills_again():
     mesh = pipe()
     equation = FokkerPlanck(mesh, diffusion=1.0, boundary={"left": fvot.dirichlet(lambda x, t: 0 * x[0] + (t > 100))})
@@ -137,6 +147,7 @@ def test_a_domain_that_runs_empty_and_fills_again():
     assert 1 - result.ledger["mass"][3] == pytest.approx(8 / np.pi**2 * np.exp(-slowest), rel=0.01)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [1e-300, 1e-12, 1.0])
 def test_closed_domains_scale(size):
     """Also from hardly anything: what is linear stays so."""
@@ -153,6 +164,7 @@ def test_continuity_fills_a_pipe_with_what_has_entered():
     assert result.ledger["mass"][1:] == pytest.approx([0.5, 1.0], rel=1e-9)
 
 
+@pytest.mark.long
 def test_a_thin_pore_is_measured_by_what_it_holds():
     """A barrier lets hardly anything in: the error is relative to that, not to what the boundary offers."""
     mesh, height = pipe(), 12.0

@@ -5,6 +5,7 @@ from meshes import MESHES, PERIODIC
 
 import fvot
 from fvot import Mesh
+from fvot.parallel import Ranks
 
 pytestmark = pytest.mark.ranks
 
@@ -30,6 +31,11 @@ def l_shape(n=16):
 
 def lengths(mesh):
     return {name: mesh.ranks.sum(mesh.area[faces].sum()) for name, faces in mesh.boundary.items()}
+
+
+# On several ranks some kinds stand for the others.
+SOME = [name for name in MESHES if name not in PERIODIC] if Ranks().size == 1 else [
+    "interval", "rectangle", "box", "triangles", "tiling", "honeycomb", "voronoi"]
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +67,7 @@ def test_its_heat_modes_are_those_of_a_file_and_of_the_l_shape(cut, file):
     assert rates[0][2] == pytest.approx(discrete, rel=1e-9)
 
 
+@pytest.mark.long
 def test_every_solver_runs_on_it(cut):
     rho0 = cut.density(lambda x: (x[0] > 0.75) & (x[1] < 0.25))
     rho1 = cut.density(lambda x: (x[0] < 0.25) & (x[1] > 0.75))
@@ -76,7 +83,7 @@ def test_every_solver_runs_on_it(cut):
     assert distance == pytest.approx(2 * np.hypot(0.4, 0.1), rel=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name in MESHES if name not in PERIODIC])
+@pytest.mark.parametrize("name", SOME)
 def test_half_of_every_mesh(name):
     mesh = MESHES[name]()
     middle = np.median(mesh.gather(mesh.center)[0])
@@ -87,7 +94,7 @@ def test_half_of_every_mesh(name):
     assert np.allclose(half.volume, u[half.parent_cell], rtol=1e-12)
     assert np.allclose(half.centroid, mesh.gather(mesh.centroid)[:, half.parent_cell], rtol=0, atol=1e-12)
     assert abs(half.integrate(1.0) - u[stays].sum()) < 1e-12 * u.sum()
-    out = half.face_average(lambda x: x) * half.area                 # the divergence theorem: no face is missing, or twice there
+    out = half.face_average(lambda x: x) * half.area        # the divergence theorem: no face is missing, or there twice
     total = half.ranks.sum((out * half.normal)[:, half.n_inner:].sum())
     assert total == pytest.approx(mesh.dim * u[stays].sum(), rel=1e-9)
     kept = {old: mesh.ranks.sum((mesh.area[f] * (mesh.center[0][mesh.left[f]] <= middle)).sum()) for old, f in
@@ -96,7 +103,8 @@ def test_half_of_every_mesh(name):
     assert {old: found[old] for old in found if old != "hole"} == pytest.approx({old: a for old, a in kept.items() if a > 0})
 
 
-@pytest.mark.parametrize("name", ["rectangle", "triangles", "box", "tetrahedra", "lines", "quads"])
+@pytest.mark.parametrize("name", [
+    "rectangle", "triangles", "box", *[pytest.param(name, marks=pytest.mark.long) for name in ("tetrahedra", "lines", "quads")]])
 def test_it_can_be_refined_and_cut_again(name):
     mesh = MESHES[name]()
     middle = np.median(mesh.gather(mesh.center)[0])

@@ -27,7 +27,7 @@ class Mesh:
         that returns one: the patches on which densities of optimal transport live. "auto" is single cells on Cartesian
         meshes, pairs on triangles, 16 on tetrahedra of a file, else 2^dim cells.
     strict : refuse (`MeshError`) a mesh with faces of signed distance <= 0, where power centres have them, too;
-        False clips these distances, with a warning.
+        False clips these distances, with a warning. Cartesian meshes have none: there it changes nothing.
 
     Attributes, lengths in the units of the points:
 
@@ -77,7 +77,7 @@ class Mesh:
     @classmethod
     def interval(cls, a, b, n, *, periodic=False, comm=None, patches="auto", strict=True):
         """n equal cells between a and b; the ends are named "left" and "right"."""
-        return cls._cartesian(a, b, (n,), periodic, comm, patches)
+        return cls._cartesian(a, b, (n,), periodic, comm, patches, strict)
 
     @classmethod
     def rectangle(cls, lower, upper, shape, *, periodic=False, comm=None, patches="auto", strict=True):
@@ -85,12 +85,12 @@ class Mesh:
 
         Cells are numbered in C order: a gathered u has `u.reshape(shape)[i, j]` at the i-th place in x.
         """
-        return cls._cartesian(lower, upper, _shape(shape, 2), periodic, comm, patches)
+        return cls._cartesian(lower, upper, _shape(shape, 2), periodic, comm, patches, strict)
 
     @classmethod
     def box(cls, lower, upper, shape, *, periodic=False, comm=None, patches="auto", strict=True):
         """shape = (nx, ny, nz) equal boxes; sides "left", "right" (x), "front", "back" (y), "bottom", "top" (z)."""
-        return cls._cartesian(lower, upper, _shape(shape, 3), periodic, comm, patches)
+        return cls._cartesian(lower, upper, _shape(shape, 3), periodic, comm, patches, strict)
 
     @classmethod
     def triangles(cls, lower, upper, n, *, comm=None, patches="auto", strict=True):
@@ -137,8 +137,9 @@ class Mesh:
         return cls._dealt(lambda: (_points(points), cells, _named(boundary), center), comm, patches, strict)
 
     @classmethod
-    def _cartesian(cls, lower, upper, shape, periodic, comm, rule):
+    def _cartesian(cls, lower, upper, shape, periodic, comm, rule, strict=True):
         ranks = parallel.Ranks(comm)
+        _check_strict(ranks, strict)
         with ranks.together():
             if not isinstance(rule, str) or rule not in ("auto", "none"):
                 raise InputError(f"patches of a Cartesian mesh are its cells: 'auto' or 'none', not {rule!r:.60}")
@@ -153,6 +154,7 @@ class Mesh:
     def _dealt(cls, make, comm, rule, strict, finer=None):
         """Make the whole mesh on rank 0 and deal it out; make() returns (points, blocks, facets, cell points or None)."""
         ranks = parallel.Ranks(comm)
+        _check_strict(ranks, strict)
         made = ranks.on_root(lambda: _whole(*make(), rule=rule, strict=strict, n_ranks=ranks.size))
         parts, meta = made if ranks.is_root else (None, None)
         finer = finer or partial(cls._split, rule=rule, strict=strict)
@@ -556,6 +558,10 @@ def _frozen(array):
     array = np.ascontiguousarray(array)
     array.flags.writeable = False
     return array
+
+
+def _check_strict(ranks, strict):
+    ranks.check(isinstance(strict, (bool, np.bool_)), f"strict must be True or False, not {strict!r:.60}")
 
 
 def _shape(shape, dim):
