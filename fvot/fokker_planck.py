@@ -35,7 +35,10 @@ LONG = 10                # longest steps to a stationary state, as powers of 10,
 
 @frozen
 class FokkerPlanck:
-    """d rho/dt = div(D grad rho + rho grad V - rho b) on a mesh.
+    """Kinetic noise: d rho/dt = div(D grad rho + rho grad V - rho b) on a mesh, so that a D(x) alone makes all places alike.
+
+    The density of paths dX = (b - grad V + grad D) dt + sqrt(2 D) dW in Ito's sense. For Ito's noise dX = b dt + sqrt(2 D) dW,
+    as `particles.langevin` has it, give drift = b - grad D; for a constant D both are the same.
 
     mesh : a `Mesh`
     diffusion : D > 0: a number, D(x) or D(x, t), or cell values (n_cells,); faces take the harmonic mean

@@ -69,9 +69,10 @@ def density_along_flow(x0, rho0, velocity, t, *, divergence=None, walls=None, rt
 
 
 def langevin(x0, drift, diffusion, t, seed, *, tau=None, order=1, walls=None, comm=None):
-    """Paths (n_times, dim, n) of dX = b dt + sqrt(2 D) dW (Ito) from x0 (dim, n), the same on any number of ranks.
+    """Ito's noise: paths (n_times, dim, n) of dX = b dt + sqrt(2 D) dW from x0 (dim, n), the same on any number of ranks.
 
-    Their density is that of d rho/dt = div(grad(D rho) - rho b): of `FokkerPlanck(mesh, diffusion=D, drift=b)` for constant D.
+    Their density is that of d rho/dt = div(grad(D rho) - rho b): of `FokkerPlanck`, whose noise is kinetic, with the same
+    diffusion and drift = b - grad D, which is b for a constant D.
 
     drift : b(x) or b(x, t) with values (dim, n); a constant (dim,)
     diffusion : D >= 0, a number or a function of x or (x, t)

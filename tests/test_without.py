@@ -104,7 +104,8 @@ def test_half_of_every_mesh(name):
 
 
 @pytest.mark.parametrize("name", [
-    "rectangle", "triangles", "box", *[pytest.param(name, marks=pytest.mark.long) for name in ("tetrahedra", "lines", "quads")]])
+    "rectangle", "triangles", "box",
+    *[pytest.param(name, marks=pytest.mark.long) for name in ("tetrahedra", "lines", "quads")]])
 def test_it_can_be_refined_and_cut_again(name):
     mesh = MESHES[name]()
     middle = np.median(mesh.gather(mesh.center)[0])

@@ -28,7 +28,8 @@ def told_apart(f, mesh):
         shape = f.shape if isinstance(f, np.ndarray) else None
     possible = ranks.min(_possible(f, shape, dim, n_cells))
     found = [meaning for meaning, holds in zip(MEANINGS, possible) if holds]
-    ranks.check(found or shape != (mesh.n_cells_global,), f"the density has shape {shape}: {mesh.wanted_shape(shape or ())}")
+    whole = ranks.size > 1 and shape == (mesh.n_cells_global,)
+    ranks.check(found or not whole, f"the density has shape {shape}: {mesh.wanted_shape(shape or ())}")
     ranks.check(found, f"the density has shape {shape}: that is not one value for each of this rank's cells, "
                 f"({n_cells},) (mesh.scatter makes such arrays), not points ({dim}, n), "
                 f"{f'not a picture, an array of {dim} axes, ' * (dim > 1)}or it is different things on different ranks")

@@ -403,12 +403,12 @@ class Mesh:
         """`InputError` on this rank unless u is (..., n_cells), or one number. Not collective: it is asked often."""
         refuse_masked(u, "cell values must be numbers")
         if np.ndim(u) > 0 and np.shape(u)[-1] != self.n_cells:
-            raise InputError(f"an array of shape {np.shape(u)} is none of cell values (..., n_cells): "
-                             f"{self.wanted_shape(np.shape(u))}")
+            raise InputError(f"an array of shape {np.shape(u)} is none of cell values (..., n_cells): this rank has "
+                             f"{self.n_cells} cells; {self.wanted_shape(np.shape(u))}")
 
     def wanted_shape(self, shape):
         """What to say of cell values of another shape: which one is wanted, and what makes such arrays."""
-        if shape[-1:] == (self.n_cells_global,):
+        if shape[-1:] == (self.n_cells_global,) and self.n_cells < self.n_cells_global:
             return (f"these are the cells of the whole mesh, of which this rank has {self.n_cells}: mesh.scatter(u) makes "
                     f"this rank's part, ({self.n_cells},)")
         return (f"it needs one value for each of this rank's cells: ({self.n_cells},). mesh.density and mesh.scatter make such "
