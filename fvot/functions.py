@@ -113,6 +113,8 @@ def _advice(error):
                 "`a if x[0] > 0 else b`, and (0 < y) & (y < 1) for `0 < y < 1`, `and`, `or`")
     if "can be converted to Python scalars" in text or "must be real number" in text:
         return ". x has all points at once: write numpy.sin(x[0]) for math.sin(x[0]), and no float(...)"
+    if "required positional argument" in text:
+        return ". It is called with x alone, one array of all coordinates: x[0], x[1], ..."
     return ""
 
 

@@ -127,6 +127,11 @@ def test_the_function_is_named(make, what):
         make(lambda x: x if x[0] > 0 else -x)
 
 
+def test_functions_of_too_many_arrays_are_told_of_one():
+    with pytest.raises(InputError, match=r"the function failed.*one array of all coordinates"):
+        MESH.density(lambda x, y: x * y)
+
+
 def test_other_failures_stay_what_they_are():
     def broken(x):
         raise KeyError("no such thing")

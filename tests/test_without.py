@@ -127,7 +127,7 @@ def test_names_masks_and_numbers(ranks):
     assert (by_function.gather(by_function.parent_cell) == by_number.gather(by_number.parent_cell)).all()
     assert "right" not in by_function.boundary and lengths(by_mask)["cut"] == pytest.approx(1)
     assert lengths(by_number)["left"] == pytest.approx(2)             # a name that is there already gets the new faces, too
-    assert mesh.without(lambda x: x[0] > 5) is mesh
+    assert mesh.without(lambda x: x[0] > 5) is mesh and mesh.without([]) is mesh and mesh.without(False) is mesh
 
 
 def test_pieces_keep_their_masses():

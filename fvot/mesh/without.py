@@ -16,7 +16,7 @@ def left_out(mesh, f):
         found = called(f, "f", mesh.center) if callable(f) else f
         refuse_masked(found, "f must say of each cell whether it is left out")
         found = np.asarray(found)
-        if found.dtype.kind in "iu" and not callable(f):
+        if not callable(f) and (found.dtype.kind in "iu" or found.shape == (0,) != (mesh.n_cells,)):
             return _numbered(mesh, np.atleast_1d(found))
         if found.dtype == bool and found.shape == ():
             found = np.full(mesh.n_cells, found)
@@ -29,6 +29,7 @@ def left_out(mesh, f):
 
 
 def _numbered(mesh, numbers):
+    numbers = numbers.astype(np.int64)          # an empty list has no type of its own
     wrong = np.flatnonzero((numbers < 0) | (numbers >= mesh.n_cells_global))
     if len(wrong):
         raise InputError(f"there is no cell {numbers[wrong[0]]}: the mesh has {mesh.n_cells_global} cells, numbered from 0")
