@@ -267,13 +267,14 @@ class FokkerPlanck:
         return state
 
     def _mass_to_come(self, rho, t):
-        """About the mass at the end, where something enters: what one implicit step over the whole run makes of rho; else 0.
+        """About the mass at the end: what one implicit step over the whole run makes of rho, where more may enter; else 0.
 
         Of a domain that is empty at first nothing else is known against which an error is small.
         """
         mesh, looks = self.mesh, np.concatenate([t, (t[1:] + t[:-1]) / 2])
         entering = np.max([self._operator.entering(now) for now in looks], axis=0)
-        if mesh.ranks.max(entering.max(initial=0.0)) == 0:
+        most = mesh.ranks.max(entering.max(initial=0.0)) * mesh.integrate(1.0)
+        if most <= self._near.mesh.integrate(rho):          # the domain is as full as what enters may make it
             return 0.0
         step = Resolvent(self._stepper.at(t[-1])[0], t[-1] - t[0], rtol=ROUGHLY)
         try:

@@ -142,6 +142,7 @@ def test_results_do_not_depend_on_the_order(name, mesh):
     assert np.abs(mine - theirs[:, place]).max() < 1e-7 * np.abs(mine).max()
 
 
+@pytest.mark.long
 def test_paths_do_not_depend_on_the_order():
     """With single cells as patches: pairs are others in another order."""
     other, place = sorted_mesh()
