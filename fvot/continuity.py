@@ -52,7 +52,8 @@ class ContinuityEquation:
     """
 
     def __init__(self, mesh, velocity=None, *, stream=None, face_flux=None, flux=None, boundary=None, cfl=None):
-        self.mesh, self._near = mesh, mesh.near
+        self.mesh = mesh
+        self._near = mesh.near
         self.flux = muscl() if flux is None or flux is muscl else flux
         with mesh.ranks.together():
             if cfl is not None and not (is_number(cfl) and 0 < cfl <= 1):

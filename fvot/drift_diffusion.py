@@ -36,7 +36,9 @@ class DriftDiffusion:
     def __init__(self, near, diffusion, potential, drift, flux, boundary):
         """near : the mesh's `Numbering`; what is given has the user's, all else that one's."""
         mesh = near.mesh
-        self.near, self.mesh, self.flux = near, mesh, flux
+        self.near = near
+        self.mesh = mesh
+        self.flux = flux
         with mesh.ranks.together():
             self._conditions = conditions(boundary, list(mesh.boundary))
             self._kinds = {name: boundary[name] for name, _ in self._conditions}

@@ -135,7 +135,8 @@ class FokkerPlanck:
         self.mesh.ranks.check(is_number(t) and math.isfinite(t), f"t must be a time, not {t!r}")
         self.mesh.ranks.check(tau is not None, "tau must be a step above 0, not None: `step` takes one step")
         check_step(self.mesh.ranks, tau)
-        rho, near = np.array(rho, float), self._near
+        near = self._near
+        rho = np.array(rho, float)
         made = self._stepper.advance(near.inward(rho), self.mesh.integrate(rho), t, tau, n_solves=8 * self.order)
         return near.outward(made.rho)
 
@@ -271,7 +272,8 @@ class FokkerPlanck:
 
         Of a domain that is empty at first nothing else is known against which an error is small.
         """
-        mesh, looks = self.mesh, np.concatenate([t, (t[1:] + t[:-1]) / 2])
+        mesh = self.mesh
+        looks = np.concatenate([t, (t[1:] + t[:-1]) / 2])
         entering = np.max([self._operator.entering(now) for now in looks], axis=0)
         most = mesh.ranks.max(entering.max(initial=0.0)) * mesh.integrate(1.0)
         if most <= self._near.mesh.integrate(rho):          # the domain is as full as what enters may make it
@@ -304,7 +306,9 @@ class FokkerPlanck:
 
     def _described(self, rho0, t, tau):
         """What a checkpoint knows of the problem."""
-        mesh, coefficients, rho0 = self._near.mesh, [], self._near.inward(np.asarray(rho0, float))
+        mesh = self._near.mesh
+        rho0 = self._near.inward(np.asarray(rho0, float))
+        coefficients = []
         for now in t[:2]:
             rates, entering = self._stepper.at(now)
             inward = np.bincount(mesh.left[mesh.n_inner:], rates.b[mesh.n_inner:] * entering, mesh.n_local)[:mesh.n_cells]

@@ -156,7 +156,8 @@ class _Step:
         self.stepper, self.mesh, self.scheme = stepper, stepper.mesh, stepper.scheme
         self.rho, self.mass, self.now, self.tau, self.n_solves = rho, mass, now, tau, n_solves
         self.before = np.nextafter(until, now)
-        self.inside, self.ladder = inside, [rho]
+        self.inside = inside
+        self.ladder = [rho]
 
     def Y(self, k):
         """r^k rho."""

@@ -21,11 +21,15 @@ class FreeEnergy:
     def __init__(self, near, energy):
         """near : the `Numbering` in which densities come."""
         mesh = near.mesh
-        self.near, self.mesh, self._parts = near, mesh, energies.parts_of(energy)
+        self.near = near
+        self.mesh = mesh
+        self._parts = energies.parts_of(energy)
         with mesh.ranks.together():
             potential, local, pairs = energies.separated(energy, near.users.center)
             energies.check_own(energy, mesh.center, 1.0)
-        self._V, self._local, self.diffuses = near.inward(potential), local, bool(local.parts)
+        self._V = near.inward(potential)
+        self._local = local
+        self.diffuses = bool(local.parts)
         self.convolve = _sum([(weight, convolution(mesh, pair.kernel)) for weight, pair in pairs])
         empty = np.zeros((2, mesh.n_cells))
         self.measure = mesh.integrate(1.0)
@@ -33,7 +37,9 @@ class FreeEnergy:
 
     def parts(self, rho):
         """{name: value} of each kind of energy, "energy" for their sum."""
-        mesh, found, users_rho = self.near.users, {}, self.near.outward(rho)
+        mesh = self.near.users
+        users_rho = self.near.outward(rho)
+        found = {}
         for weight, part in self._parts:
             if isinstance(part, energies.Interaction):
                 continue

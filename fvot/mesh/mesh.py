@@ -495,7 +495,8 @@ class Mesh:
         self.ranks.check(self.block is None or not any(self.block.periodic), "cells of a periodic mesh cannot be left out: "
                          "make it without periodic=, which leaves walls there")
         stays = np.flatnonzero(~self.gather(removed))
-        patch, whole = self.gather(self.patch)[stays], kept(self, removed, name)
+        patch = self.gather(self.patch)[stays]
+        whole = kept(self, removed, name)
         made = self._dealt(lambda: whole, self.ranks.comm, patch, self._quality.n_clipped == self._quality.n_negative == 0)
         vars(made).update(parent_cell=_frozen(stays[made.cell_id[:made.n_cells]]))
         return made

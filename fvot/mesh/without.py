@@ -42,7 +42,8 @@ def kept(mesh, removed, name):
     Faces to cells that are left out are called *name*; all others keep theirs. Collective.
     """
     local = mesh.with_ghosts(removed)
-    n, left, right = mesh.n_inner, mesh.left, mesh.right
+    n = mesh.n_inner
+    left, right = mesh.left, mesh.right
     bare = np.flatnonzero((local[left[:n]] != local[right[:n]]) & mesh.face_owned[:n])
     facets = {old: np.arange(faces.start, faces.stop)[~local[left[faces]]] for old, faces in mesh.boundary.items()}
     facets[name] = np.concatenate([facets.get(name, bare[:0]), bare])
