@@ -66,7 +66,7 @@ def rotating(w):
 
 def wells(mesh, D, w=0):
     """The rates of diffusion in `two_wells`, with rotation, and the largest one at which a cell is emptied."""
-    rates = DriftDiffusion(mesh, D, two_wells, rotating(w), fvot.scharfetter_gummel, None).rates()
+    rates = DriftDiffusion(mesh.near, D, two_wells, rotating(w), fvot.scharfetter_gummel, None).rates()
     return rates, mesh.ranks.max(rates.leaving().max(initial=0.0))
 
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import InputError
+from .frozen import frozen
 from .functions import function
 
 
+@frozen
 @dataclass(frozen=True)
 class inflow:
     """What enters has the given density (a number, f(x) or f(x, t)); what leaves, leaves."""
@@ -15,6 +17,7 @@ class inflow:
     density: object
 
 
+@frozen
 @dataclass(frozen=True)
 class dirichlet:
     """The density at the boundary is given (a number, f(x) or f(x, t)); 0 absorbs. For pure advection the same as `inflow`."""
@@ -22,6 +25,7 @@ class dirichlet:
     density: object
 
 
+@frozen
 @dataclass(frozen=True)
 class _Outflow:
     """What leaves, leaves; nothing enters."""

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError
+from .frozen import frozen
 from .functions import is_number
 from .paths import expanded
 
@@ -34,6 +35,7 @@ BLOCK = 1 << 20          # numbers that are gathered together
 STOPPED = 128 + signal.SIGTERM      # the exit status of a run that SIGTERM has ended
 
 
+@frozen
 @dataclass(frozen=True)
 class Checkpoint:
     """A file in which a run is kept, and from which it goes on: `solve(..., checkpoint=fvot.Checkpoint("run.h5"))`.

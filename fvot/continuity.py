@@ -31,7 +31,8 @@ from .errors import ConvergenceError, InputError
 from .evolution import check_step, check_times, ledger_of
 from .flows import cell_velocity
 from .fluxes import described, muscl, upwind
-from .functions import is_number
+from .frozen import frozen
+from .functions import floats, is_number
 from .reconstruction import LimitedFaces, Stencil, outflow_rate
 from .recorder import Recorder
 from .result import Result
@@ -44,6 +45,7 @@ SHRUNK = 1e-3            # if it has fallen to such a part of what it was at the
 GROWTH = 1.05            # of the velocity during a step that was chosen by what it is at the beginning: no need to shorten it
 
 
+@frozen
 class ContinuityEquation:
     """d rho/dt + div(rho v) = 0 on a mesh, v given in exactly one of three ways.
 
@@ -68,13 +70,14 @@ class ContinuityEquation:
 
     def __init__(self, mesh, velocity=None, *, stream=None, face_flux=None, flux=None, boundary=None, cfl=None):
         self.mesh = mesh
+        self._near = mesh.near
         self.flux = muscl() if flux is None or flux is muscl else flux
         with mesh.ranks.together():
             if cfl is not None and not (is_number(cfl) and 0 < cfl <= 1):
                 raise InputError(f"cfl must be above 0 and at most 1 (the bound up to which steps are positive), not {cfl!r}")
             self._conditions = conditions(boundary, mesh)
-            self._flow = flow(mesh, velocity, stream, face_flux)
-            self._scheme = _scheme(mesh, self.flux)
+            self._flow = flow(self._near.mesh, velocity, stream, face_flux)
+            self._scheme = _scheme(self._near.mesh, self.flux)
             self.cfl = self._scheme.cfl if cfl is None else cfl
         parts = [(name, type(condition).__name__) for name, condition in self._conditions]
         mesh.ranks.check_same("what a ContinuityEquation is made of", dict(
@@ -111,9 +114,9 @@ class ContinuityEquation:
         t = check_times(self.mesh.ranks, t)
         self._check(rho0, tau)
         self._scheme.start(rho0)
-        state = _State(self.mesh, np.array(rho0, float), t[0])
-        with Recorder(self.mesh, t, checkpoint, lambda: self._described(rho0, t, tau), has=("density", "velocity"), write=write,
-                      progress=progress) as recorder:
+        state = _State(self.mesh, self._near.inward(np.array(rho0, float)), t[0])
+        with Recorder(self._near, t, checkpoint, lambda: self._described(rho0, t, tau), has=("density", "velocity"),
+                      write=write, progress=progress) as recorder:
             if recorder.saved is not None:
                 state.go_on(*recorder.saved)
             if not recorder.records:
@@ -143,12 +146,12 @@ class ContinuityEquation:
     def step(self, rho, tau, t=0.0):
         """rho (n_cells,) at t + tau from rho at t, in equal substeps where tau is above the bound."""
         self._check(rho, tau)
-        rho = np.array(rho, float)
+        rho = self._near.inward(np.array(rho, float))
         self._scheme.start(rho)
         for count, step in enumerate(self._steps(t, t + tau, None)):
             rho, *_ = self._advance(rho, step, count)
         self._say_if_walls_are_crossed()
-        return rho
+        return self._near.outward(rho)
 
     def adjoint(self, phi, t):
         """phi (n_cells,) at the first of the times t, from phi at the last: d phi/dt + v.grad phi = 0, backwards.
@@ -158,15 +161,17 @@ class ContinuityEquation:
         """
         if not isinstance(self._scheme, _TwoPoint):
             raise InputError("adjoint needs a linear flux: make the equation with flux=fvot.upwind")
-        t, phi = check_times(self.mesh.ranks, t), np.array(phi, float)
+        t = check_times(self.mesh.ranks, t)
+        with self.mesh.ranks.together():
+            phi = np.array(floats(phi, "phi must be an array of numbers"))
         self.mesh.ranks.check(phi.shape == (self.mesh.n_cells,) and np.isfinite(phi).all(),
-                              f"phi must be finite, one value for each of this rank's cells: ({self.mesh.n_cells},), "
-                              f"not shape {phi.shape}")
+                              f"phi has shape {phi.shape}, or numbers that are not finite; {self.mesh.wanted_shape(phi.shape)}")
         steps = [step for begin, end in zip(t[:-1], t[1:], strict=True) for step in self._steps(begin, end, None)]
+        phi = self._near.inward(phi)
         for step in reversed(steps):
             self._prepare(step)
             phi = self._scheme.transposed(self._kept(step) * phi)
-        return phi
+        return self._near.outward(phi)
 
     # ---- velocity to face fluxes -------------------------------------------------------------------------------------
 
@@ -190,8 +195,9 @@ class ContinuityEquation:
     def _velocity_of_cells(self, t):
         """Means (n_times, dim, n_cells) of v; of face fluxes |K| v_K = sum_s U_s (x_s - x_K), exact for constants."""
         if self._flow.steady:
-            return np.broadcast_to(self._flow.cell_velocity(t[0]), (len(t), self.mesh.dim, self.mesh.n_cells))
-        return np.stack([self._flow.cell_velocity(now) for now in t])
+            velocity = self._near.outward(self._flow.cell_velocity(t[0]))
+            return np.broadcast_to(velocity, (len(t), self.mesh.dim, self.mesh.n_cells))
+        return self._near.outward(np.stack([self._flow.cell_velocity(now) for now in t]))
 
     # ---- steps -------------------------------------------------------------------------------------------------------
 
@@ -272,19 +278,19 @@ class ContinuityEquation:
 
     def _breathed(self, rho, step, out, came):
         """The same, after the exchange through faces where the flow turns: as much leaves as enters in its place."""
-        back, cell = self._exchanged(step), self.mesh.left[self.mesh.n_inner:]
+        back, cell = self._exchanged(step), self._near.mesh.left[self.mesh.n_inner:]
         if not back.any():
             return rho, out, came
         left, entered = back * rho[cell], back * self._entering
-        change = np.bincount(cell, entered - left, self.mesh.n_cells) / self.mesh.volume
+        change = np.bincount(cell, entered - left, self.mesh.n_cells) / self._near.mesh.volume
         return np.maximum(rho + change, 0.0), out + left, came + entered
 
     def _kept(self, step):
         """The part (n_cells,) of each cell that `_breathed` does not exchange; 1 where the flow is steady."""
         if self._flow.steady or not self._conditions:
             return 1.0
-        cell = self.mesh.left[self.mesh.n_inner:]
-        return 1 - np.bincount(cell, self._exchanged(step), self.mesh.n_cells) / self.mesh.volume
+        cell = self._near.mesh.left[self.mesh.n_inner:]
+        return 1 - np.bincount(cell, self._exchanged(step), self.mesh.n_cells) / self._near.mesh.volume
 
     def _exchanged(self, step):
         """The volume (n_boundary,) that goes both ways during a step: what enters, beyond what the mean flux lets in.
@@ -303,7 +309,7 @@ class ContinuityEquation:
         check_step(self.mesh.ranks, tau)
 
     def _record(self, state):
-        ranks, mesh, rho = self.mesh.ranks, self.mesh, state.rho
+        ranks, mesh, rho = self.mesh.ranks, self._near.mesh, state.rho
         (outflow, inflow), mass = state.left(), mesh.integrate(rho)
         return dict(mass=mass, inflow=inflow, outflow=outflow, minimum=ranks.min(rho.min(initial=np.inf)),
                     maximum=ranks.max(rho.max(initial=-np.inf)), steps=state.steps)

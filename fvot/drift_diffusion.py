@@ -15,11 +15,13 @@ import numpy as np
 from .boundary import conditions, densities, dirichlet
 from .errors import InputError
 from .fluxes import muscl
-from .functions import function
+from .frozen import frozen
+from .functions import floats, function
 from .rates import Layout, Rates
 from .watch import BLOCKS, Watch, WatchedFaces, group_faces
 
 
+@frozen
 @dataclass(frozen=True)
 class cell_mean:
     """The potential V, a function of x or (x, t), by V_K = -D log(mean of e^(-V/D) over K): cell means of Gibbs are exact."""
@@ -33,13 +35,17 @@ class DriftDiffusion:
     steady : whether the coefficients are the same at all times; boundary_steady : the same of the boundary's densities
     """
 
-    def __init__(self, mesh, diffusion, potential, drift, flux, boundary):
-        self.mesh, self.flux = mesh, flux
+    def __init__(self, near, diffusion, potential, drift, flux, boundary):
+        """near : the mesh's `Numbering`; what is given has the user's, all else that one's."""
+        mesh = near.mesh
+        self.near = near
+        self.mesh = mesh
+        self.flux = flux
         with mesh.ranks.together():
             self._conditions = conditions(boundary, mesh)
             self._kinds = {name: boundary[name] for name, _ in self._conditions}
-            self._D = _field(mesh, diffusion, "diffusion")
-            self._V = None if potential is None else _field(mesh, potential, "potential")
+            self._D = _field(near, diffusion, "diffusion")
+            self._V = None if potential is None else _field(near, potential, "potential")
             self._drift = None if drift is None else function(drift, "drift", (mesh.dim,))
             if not callable(flux) or flux is muscl:
                 raise InputError(f"flux must be fvot.scharfetter_gummel, fvot.square_root, fvot.upwind, fvot.central, or a "
@@ -57,7 +63,7 @@ class DriftDiffusion:
     def diffusion(self, t=0.0):
         """D (n_cells,) at the cell points, checked to be positive; a number where it is constant."""
         with self.mesh.ranks.together():
-            D = self._D.value if self._D.constant else self._D(self.mesh.center, t)
+            D = self._D.value if self._D.constant else self._D.in_cells(self.near, t)
             if not np.min(D, initial=np.inf) > 0:
                 raise InputError(f"diffusion is {np.min(D)} somewhere: it must be above 0 everywhere; for flow without "
                                  "diffusion use fvot.ContinuityEquation")
@@ -71,7 +77,7 @@ class DriftDiffusion:
             D, V = self.diffusion(t), self._V
             return -D * self.mesh.log_mean_exp(lambda x: -V.f(x, t) / D)
         with self.mesh.ranks.together():
-            return self._V(self.mesh.center, t)
+            return self._V.in_cells(self.near, t)
 
     def gibbs(self, t=0.0):
         """V / D (n_cells,), if e^(-V/D) makes all fluxes zero, but for the discretisation; else None."""
@@ -224,24 +230,31 @@ class _Field:
     def depends_on_time(self):
         return self.f is not None and self.f.depends_on_time
 
-    def __call__(self, x, t):
-        return self.f(x, t) if self.f is not None else np.broadcast_to(self.value, x.shape[1:])
+    def in_cells(self, near, t):
+        """The values (n_cells,) at the cell points in the order of a `Numbering`; a function sees the points in the user's."""
+        if self.f is None:
+            return np.broadcast_to(self.value, near.mesh.n_cells)
+        return near.inward(self.f(near.users.center, t))
 
 
-def _field(mesh, given, what):
+def _field(near, given, what):
     if isinstance(given, cell_mean):
         if what != "potential":
             raise InputError(f"fvot.cell_mean is for the potential, not for the {what}")
         return _Field(f=function(given.V, what), mean=True)
     if callable(given):
         return _Field(f=function(given, what))
-    try:
-        values = np.array(np.nan if np.iscomplexobj(given) or isinstance(given, str) else given, float)
-    except (TypeError, ValueError):
-        values = np.array(np.nan)
-    if values.shape == (mesh.n_cells,) and np.isfinite(values).all():
-        return _Field(value=values)
-    if values.shape == () and np.isfinite(values):
-        return _Field(value=float(values))
-    raise InputError(f"{what} must be a finite number, a function of x or of (x, t), or this rank's finite cell values "
-                     f"({mesh.n_cells},), not {given!r:.80}")
+    mesh = near.users
+    values = np.array(floats(given, f"{what} must be a finite number, a function of x or of (x, t), or this rank's finite cell "
+                                    f"values ({mesh.n_cells},)"))
+    if values.shape not in ((), (mesh.n_cells,)):
+        raise InputError(f"{what} must be a finite number, a function of x or of (x, t), or cell values, not of shape "
+                         f"{values.shape}; {mesh.wanted_shape(values.shape)}")
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad) and values.shape:
+        raise InputError(f"{what} is {values[bad[0]]} in cell {mesh.cell_id[bad[0]]} (at {mesh.center[:, bad[0]]}): it must be "
+                         f"finite ({len(bad)} of {mesh.n_cells} cells are not). mesh.without(~numpy.isfinite({what})) is the "
+                         "mesh without these cells; or put a cap on it, such as numpy.nan_to_num(..., nan=10.0, posinf=10.0)")
+    if len(bad):
+        raise InputError(f"{what} must be a finite number, not {given!r}")
+    return _Field(value=near.inward(values)) if values.shape else _Field(value=float(values))

@@ -12,7 +12,8 @@ import numpy as np
 from scipy import special
 
 from .errors import InputError
-from .functions import function, is_number
+from .frozen import frozen
+from .functions import function, is_number, refuse_masked
 
 GAUSS = np.polynomial.legendre.leggauss(10)
 NEAR = 0.5               # relative difference of densities, up to which the mean of e' between them is integrated
@@ -62,6 +63,7 @@ def parts_of(energy):
     return energy.parts if isinstance(energy, Sum) else ((1.0, energy),)
 
 
+@frozen
 @dataclass(frozen=True)
 class Sum(Energy):
     """sum of weight * energy over the pairs (weight, energy) of *parts*."""
@@ -81,6 +83,7 @@ class Sum(Energy):
         return sum(weight * np.asarray(part.difference(rho, old, x)) for weight, part in self.parts)
 
 
+@frozen
 @dataclass(frozen=True)
 class Entropy(Energy):
     """D int rho log rho dx: its gradient flow is diffusion (Jordan, Kinderlehrer, Otto 1998). D > 0."""
@@ -108,6 +111,7 @@ class Entropy(Energy):
         return found
 
 
+@frozen
 @dataclass(frozen=True)
 class Power(Energy):
     """int rho^m / (m - 1) dx, m > 0, m != 1: porous media for m > 1, fast diffusion for m < 1 (Otto 2001)."""
@@ -140,6 +144,7 @@ class Power(Energy):
         return mean / (m - 1), slope / (m - 1)
 
 
+@frozen
 @dataclass(frozen=True)
 class Potential(Energy):
     """int V rho dx for a function V(x) of points (dim, n), or a constant: mass drifts along -grad V."""
@@ -160,6 +165,7 @@ class Potential(Energy):
         return np.zeros(len(rho))
 
 
+@frozen
 @dataclass(frozen=True)
 class Interaction(Energy):
     """1/2 double int W(x - y) rho(x) rho(y) dx dy, W(z) = W(-z) of offsets z (dim, n): attraction where W grows with |z|.
@@ -211,7 +217,9 @@ def _called(part, name, rho, x):
     """What a method of a user's own energy returns (n,), checked."""
     given = rho.copy()
     try:
-        values = np.asarray(getattr(part, name)(given, x), float) + np.zeros(len(rho))
+        values = getattr(part, name)(given, x)
+        refuse_masked(values, f"{part.name}.{name}(rho, x) must return numbers")
+        values = np.asarray(values, float) + np.zeros(len(rho))
     except InputError:
         raise
     except Exception as error:

@@ -14,6 +14,10 @@ class InputError(ValueError):
     """The input cannot be used; the message names the thing, its value and the remedy."""
 
 
+class ArgumentError(InputError, TypeError):
+    """A call with too many arguments, too few, or one by a name that there is not; the message says how to write it."""
+
+
 class MeshError(InputError):
     """The mesh is broken, or not admissible for two-point fluxes."""
 

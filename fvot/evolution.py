@@ -3,11 +3,13 @@ import math
 
 import numpy as np
 
-from .functions import is_number
+from .functions import is_number, refuse_masked
 
 
 def check_times(ranks, t):
     """The times (n,) from a final time (the start is 0) or increasing times; `InputError` on every rank for anything else."""
+    with ranks.together():
+        refuse_masked(t, "t must be numbers")
     try:
         if isinstance(t, (str, bool)) or np.iscomplexobj(t):
             raise TypeError

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import InputError
+from .frozen import frozen
 
 
 def upwind(U, k):
@@ -46,6 +47,7 @@ def described(flux):
     return repr(flux) if isinstance(flux, muscl) else getattr(flux, "__name__", type(flux).__name__)
 
 
+@frozen
 @dataclass(frozen=True)
 class muscl:
     """Second-order limited face values on any cells, positive and bounded up to outflow CFL 1; see `reconstruction`.

@@ -16,21 +16,27 @@ from .errors import ConvergenceError, InputError
 from .evolution import check_step, check_times, ledger_of
 from .flows import cell_velocity, pieces
 from .fluxes import described, scharfetter_gummel
+from .frozen import frozen
 from .functions import is_number
 from .mesh import Mesh, quality
 from .recorder import Recorder
-from .resolvent import column_scale
+from .resolvent import Resolvent, column_scale
 from .result import Result
 from .stepping import Stepper
 
 FEW = 4                  # steps without a look at their error
 HALVINGS = 40            # of an interval between two times, before an adaptive run gives up
 DIRECT = {1: 10**6, 2: 10**6, 3: 100_000}      # cells up to which stationary densities are found by elimination
+ROUGHLY = 1e-3           # tolerance of the step that tells how much mass a run will have, of which only the size counts
 LONG = 10                # longest steps to a stationary state, as powers of 10, in times in which a cell is emptied
 
 
+@frozen
 class FokkerPlanck:
-    """d rho/dt = div(D grad rho + rho grad V - rho b) on a mesh.
+    """Kinetic noise: d rho/dt = div(D grad rho + rho grad V - rho b) on a mesh, so that a D(x) alone makes all places alike.
+
+    The density of paths dX = (b - grad V + grad D) dt + sqrt(2 D) dW in Ito's sense. For Ito's noise dX = b dt + sqrt(2 D) dW,
+    as `particles.langevin` has it, give drift = b - grad D; for a constant D both are the same.
 
     mesh : a `Mesh`
     diffusion : D > 0: a number, D(x) or D(x, t), or cell values (n_cells,); faces take the harmonic mean
@@ -42,9 +48,10 @@ class FokkerPlanck:
         crosses. dirichlet(0) absorbs; inflow and outflow let through what the drift carries, and no diffusion. Periodic
         meshes have no boundary there. A potential of cell values is constant from the cell point to a dirichlet boundary
     order : of the steps in time: 1 (implicit Euler), 2 or 3 (between 2 and 3 where something depends on time)
-    tol : largest error in time of a whole run with tau=None, in L1 relative to the largest mass so far (an estimate, not a
-        bound). Steps do not pass over pulses, gaps and periods that last at least 1/200 of the time between two recorded
-        times (`watch`); name more times in t for shorter ones, and for the places of jumps: it takes fewer steps
+    tol : largest error in time of a whole run with tau=None, in L1 relative to the largest mass so far, or to what comes in
+        until the end (an estimate, not a bound). Steps do not pass over pulses, gaps and periods that last at least 1/200
+        of the time between two recorded times (`watch`); name more times in t for shorter ones, and for the places of
+        jumps: it takes fewer steps
     rtol : relative tolerance of the linear solves. PETSc's options reach them by the prefix fvot_fokker_planck_
 
     Every step keeps mass and sign to round-off, however long; beyond 1e13 times the time in which diffusion empties a cell it
@@ -68,7 +75,8 @@ class FokkerPlanck:
                 raise InputError(f"tol must lie between 0 and 1 (the error in time, relative to the mass), not {tol!r}")
             if not (is_number(rtol) and 0 < rtol < 0.1):
                 raise InputError(f"rtol must lie between 0 and 0.1 (the tolerance of linear solves), not {rtol!r}")
-        self._operator = DriftDiffusion(mesh, diffusion, potential, drift, flux, boundary)
+        self._near = mesh.near
+        self._operator = DriftDiffusion(self._near, diffusion, potential, drift, flux, boundary)
         self._stepper = Stepper(self._operator, order, rtol)
         quality.warn(mesh, mesh.quality().diffusion_problem)
 
@@ -97,14 +105,17 @@ class FokkerPlanck:
         mesh, t = self.mesh, check_times(self.mesh.ranks, t)
         mesh.check_density(rho0, "rho0")
         check_step(mesh.ranks, tau)
-        state = _State(np.array(rho0, float), mesh.integrate(np.asarray(rho0, float)), (t[-1] - t[0]) / 100)
+        state = _State(self._near.inward(np.array(rho0, float)), mesh.integrate(np.asarray(rho0, float)), (t[-1] - t[0]) / 100)
         self._stepper.restart()
         advance = self._in_equal_steps if tau is not None else self._in_adaptive_steps
-        with Recorder(mesh, t, checkpoint, lambda: self._described(rho0, t, tau), write=write, progress=progress) as recorder:
+        with Recorder(self._near, t, checkpoint, lambda: self._described(rho0, t, tau), write=write,
+                      progress=progress) as recorder:
             if recorder.saved is not None:
                 cells, values = recorder.saved
                 state, self._stepper.counts = _State.of(cells["rho"], values["state"], mesh.ranks.is_root), values["counts"]
             if not recorder.records:
+                if tau is None:
+                    state.scale = max(state.scale, self._mass_to_come(state.rho, t))
                 recorder.record(self._record(state, t[0]), density=state.rho)
             for begin, end in recorder.intervals():
                 state = advance(state, begin, end, (t[0], t[-1]), tau, recorder)
@@ -119,8 +130,10 @@ class FokkerPlanck:
         self.mesh.ranks.check(is_number(t) and math.isfinite(t), f"t must be a time, not {t!r}")
         self.mesh.ranks.check(tau is not None, "tau must be a step above 0, not None: `step` takes one step")
         check_step(self.mesh.ranks, tau)
+        near = self._near
         rho = np.array(rho, float)
-        return self._stepper.advance(rho, self.mesh.integrate(rho), t, tau, n_solves=8 * self.order).rho
+        made = self._stepper.advance(near.inward(rho), self.mesh.integrate(rho), t, tau, n_solves=8 * self.order)
+        return near.outward(made.rho)
 
     # ---- what stays, and how fast the rest goes ------------------------------------------------------------------------
 
@@ -135,15 +148,15 @@ class FokkerPlanck:
         self._check_steady("a stationary density")
         mesh = self.mesh
         if not self._operator.closed:
-            return self._driven()
+            return self._near.outward(self._driven())
         count = int(mesh.ranks.max(pieces(mesh).max(initial=0))) + 1
         if count > 1:
             raise InputError(f"the mesh has {count} pieces that do not touch: the mass in each of them stays what it is, and "
                              "the stationary density is not unique; take one piece at a time")
         if self._stepper.gibbs is not None:
-            return np.exp(-self._stepper.gibbs)
+            return self._near.outward(np.exp(-self._stepper.gibbs))
         if mesh.n_cells_global > DIRECT[mesh.dim]:
-            return self._without_elimination()
+            return self._near.outward(self._without_elimination())
         mass = self._on_root(lambda chain: markov.stationary(chain.rates, chain.center))
         return mesh.scatter(mass) / mesh.volume
 
@@ -163,7 +176,7 @@ class FokkerPlanck:
         """The mean of the current rho b - rho grad V - D grad rho in each cell (dim, n_cells), from its faces' fluxes."""
         self.mesh.check_density(rho, "rho")
         rates, entering = self._stepper.at(t)
-        return cell_velocity(self.mesh, rates.flux(np.asarray(rho, float), entering))
+        return cell_velocity(self.mesh, rates.flux(self._near.inward(np.asarray(rho, float)), entering))
 
     def _check_steady(self, what):
         self.mesh.ranks.check(self._operator.steady and self._operator.boundary_steady,
@@ -184,7 +197,7 @@ class FokkerPlanck:
     def _without_elimination(self):
         """The stationary density of a large mesh, from two starts, which must agree: wells that are hardly ever left keep
         what they were given."""
-        mesh, (rates, _) = self.mesh, self._stepper.at(0.0)
+        mesh, (rates, _) = self._near.mesh, self._stepper.at(0.0)
         one_cell = (mesh.cell_id[:mesh.n_cells] == 0).astype(float)
         found = [self._after_long_steps(rho / mesh.integrate(rho)) for rho in (column_scale(rates), one_cell)]
         difference = mesh.integrate(np.abs(found[1] - found[0]))
@@ -196,7 +209,7 @@ class FokkerPlanck:
 
     def _after_long_steps(self, rho):
         """Implicit steps of up to LONG times the time in which a cell is emptied, until one changes nothing."""
-        (rates, entering), mesh = self._stepper.at(0.0), self.mesh
+        (rates, entering), mesh = self._stepper.at(0.0), self._near.mesh
         fastest = mesh.ranks.max(rates.leaving().max(initial=0.0))
         for power in [3, 6, *[LONG] * 12]:
             resolvent = self._stepper.resolvent(0.0, 10.0**power / fastest, 6)
@@ -216,7 +229,7 @@ class FokkerPlanck:
         step = (end - begin) / count
         for i in range(state.done, count):
             estimate = i == count - 1 and (state.since >= FEW or end == span[1])
-            made = self._stepper.advance(state.rho, state.mass, begin + i * step, step, count * self.order, estimate)
+            made = self._stepper.advance(state.rho, state.mass, begin + i * step, step, count * self.order, estimate, end)
             state = state.after(made, step, self.order)
             recorder.after_step(begin + (i + 1) * step, partial(self._kept, state))
         return state
@@ -231,8 +244,12 @@ class FokkerPlanck:
             level, done = state.level, state.done           # done steps of length / 2^level
             step, now = length / 2**level, begin + done * length / 2**level
             n_solves = (self.order + 2) * min(2**level - done, 16)
-            made = self._stepper.advance(state.rho, state.mass, now, step, n_solves, estimate=True)
+            advance = partial(self._stepper.advance, state.rho, state.mass, now, step, n_solves, estimate=True, until=end)
+            made = advance()
+            state.scale = max(state.scale, made.mass)
             allowed = self._allowed(state, step, now - span[0], span[1] - begin - done * step)
+            if made.error > allowed and done + 1 == 2**level and not self._stepper.autonomous:
+                made = advance(inside=True)         # what comes after the end is no matter of this step
             if made.error > allowed:
                 halvings = max(1, math.ceil(math.log2(made.error / max(allowed, 1e-9 * made.error)) / self.order))
                 state.level, state.done = level + halvings, done * 2**halvings
@@ -254,6 +271,25 @@ class FokkerPlanck:
                 return
             state.level, state.done = state.level + 1, 2 * state.done
 
+    def _mass_to_come(self, rho, t):
+        """About the mass at the end: what one implicit step over the whole run makes of rho, where more may enter; else 0.
+
+        Of a domain that is empty at first nothing else is known against which an error is small.
+        """
+        mesh = self.mesh
+        looks = np.concatenate([t, (t[1:] + t[:-1]) / 2])
+        entering = np.max([self._operator.entering(now) for now in looks], axis=0)
+        most = mesh.ranks.max(entering.max(initial=0.0)) * mesh.integrate(1.0)
+        if most <= self._near.mesh.integrate(rho):          # the domain is as full as what enters may make it
+            return 0.0
+        step = Resolvent(self._stepper.at(t[-1])[0], t[-1] - t[0], rtol=ROUGHLY)
+        try:
+            return self._near.mesh.integrate(step.expect(1)(rho, entering))
+        except ConvergenceError:
+            return 0.0
+        finally:
+            step.destroy()
+
     def _allowed(self, state, step, passed, left):
         """What a step may add to the error in time: a share of what the tolerance leaves.
 
@@ -274,25 +310,28 @@ class FokkerPlanck:
 
     def _described(self, rho0, t, tau):
         """What a checkpoint knows of the problem."""
-        mesh, coefficients = self.mesh, []
+        mesh = self._near.mesh
+        rho0 = self._near.inward(np.asarray(rho0, float))
+        coefficients = []
         for now in t[:2]:
             rates, entering = self._stepper.at(now)
             inward = np.bincount(mesh.left[mesh.n_inner:], rates.b[mesh.n_inner:] * entering, mesh.n_local)[:mesh.n_cells]
-            coefficients += [rates.leaving(), rates.outflow(np.asarray(rho0, float), entering)[0] / mesh.volume, inward]
+            coefficients += [rates.leaving(), rates.outflow(rho0, entering)[0] / mesh.volume, inward]
         return dict(solver="FokkerPlanck", order=self.order, tau=tau, tol=None if tau else self.tol,
                     rho0=fingerprint(mesh, rho0), coefficients=fingerprint(mesh, np.stack(coefficients)))
 
     def _record(self, state, t):
         ranks, rho = self.mesh.ranks, state.rho
         inflow, outflow = ranks.sum(np.array([state.inflow, state.outflow]))
-        record = dict(mass=self.mesh.integrate(rho), inflow=inflow, outflow=outflow, minimum=ranks.min(rho.min(initial=np.inf)),
-                      maximum=ranks.max(rho.max(initial=-np.inf)), steps=state.steps, **self._stepper.counts,
+        record = dict(mass=self._near.mesh.integrate(rho), inflow=inflow, outflow=outflow,
+                      minimum=ranks.min(rho.min(initial=np.inf)), maximum=ranks.max(rho.max(initial=-np.inf)),
+                      steps=state.steps, **self._stepper.counts,
                       time_error=state.error / max(state.scale, np.finfo(float).tiny))
         return record | self._energies(rho, t)
 
     def _energies(self, rho, t):
         """energy, its parts and its dissipation sum_s F_s (xi_left - xi_right), xi = D log rho + V; {} where there is none."""
-        operator, mesh, n = self._operator, self.mesh, self.mesh.n_inner
+        operator, mesh, n = self._operator, self._near.mesh, self.mesh.n_inner
         if operator.gibbs(t) is None:
             return {}
         D, V = operator.diffusion(t), operator.potential(t)
@@ -317,7 +356,7 @@ class _State:
 
     def __init__(self, rho, mass, step):
         self.rho, self.mass, self.inflow, self.outflow, self.steps = rho, mass, 0.0, 0.0, 0
-        self.step, self.scale = step, mass     # the length of the last one; the largest mass so far, at the start or now
+        self.step, self.scale = step, mass     # the length of the last one; the largest mass so far, or to come
         self.error = self.derivative = self.fading = 0.0
         self.powers, self.since = 0.0, 0       # the sum of tau^(p+1), and the number of steps, since the last look
         self.level, self.done = 0, 0           # how often steps halve the interval between two recorded times, and steps in it

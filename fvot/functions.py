@@ -6,6 +6,9 @@ import numpy as np
 
 from .errors import InputError
 
+NUMBERS = "biufO"        # kinds of arrays that hold real numbers; objects may be some
+FIRST = {"t", "time"}    # names of a first parameter that ought to be the second one
+
 
 def is_number(x):
     """Whether x is one real number (True and False are none)."""
@@ -13,13 +16,34 @@ def is_number(x):
 
 
 def floats(x, wanted):
-    """x as an array of floats; `InputError` "*wanted*, not x" for complex numbers, rows of different lengths, and words."""
+    """x as an array of floats; `InputError` "*wanted*, not x" for complex numbers, rows of different lengths, words, dates,
+    and masked arrays."""
+    refuse_masked(x, wanted)
     try:
-        if np.iscomplexobj(x):
+        array = np.asarray(x)
+        if array.dtype.kind not in NUMBERS or array.dtype == object and any(isinstance(v, str) for v in array.ravel()):
             raise TypeError
-        return np.asarray(x, float)
+        return array.astype(float, copy=False)
     except (TypeError, ValueError):
         raise InputError(f"{wanted}, not {x!r:.60}") from None
+
+
+def refuse_masked(x, wanted):
+    """`InputError` "*wanted*, not ..." for a numpy masked array, or a list with one, that hides something."""
+    hidden, size = _hidden(x)
+    if hidden:
+        raise InputError(f"{wanted}, not a masked array, in which {hidden} of {size} numbers are hidden: what is there is for "
+                         "you to say; .filled(0) puts zeros in their places")
+
+
+def _hidden(x):
+    """(how many numbers are masked, how many there are) in masked arrays, or in lists of them."""
+    if isinstance(x, np.ma.MaskedArray):
+        return int(np.ma.count_masked(x)), x.size
+    if isinstance(x, (list, tuple)):
+        counts = [_hidden(part) for part in x if isinstance(part, (np.ma.MaskedArray, list, tuple))]
+        return sum(hidden for hidden, _ in counts), sum(size for _, size in counts)
+    return 0, 0
 
 
 def check_finite(array, what):
@@ -47,20 +71,56 @@ class Function:
         if values.shape == self.shape:
             values = np.broadcast_to(values[..., None], shape)
         if values.shape != shape:
-            raise InputError(f"{self.what} returned shape {values.shape} for x of shape {x.shape}; it must return {shape}")
+            whole = values.ndim and values.shape[-1] > x.shape[1]
+            raise InputError(f"{self.what} returned shape {values.shape} for x of shape {x.shape}; it must return {shape}"
+                             + ": values at these points alone (numbers of all cells are this rank's by mesh.scatter)" * whole)
         bad = np.flatnonzero(~np.isfinite(values.reshape(-1, x.shape[1])).all(axis=0))
         if len(bad):
-            raise InputError(f"{self.what} is {values[..., bad[0]]} at x = {x[:, bad[0]]}, t = {t}: it must be finite")
+            raise InputError(f"{self.what} is {values[..., bad[0]]} at x = {x[:, bad[0]]}, t = {t}: it must be finite "
+                             f"({len(bad)} of {x.shape[1]} values are not); where nothing is known of it, "
+                             "mesh.without(f) leaves cells out, or numpy.minimum puts a cap on it")
         return values
 
     def _values(self, x, t):
         if not callable(self.f):
             return self.f
-        return self.f(x, t) if self.depends_on_time else self.f(x)
+        return called(self.f, self.what, x, t) if self.depends_on_time else called(self.f, self.what, x)
+
+
+def called(f, what, x, *more):
+    """f(x, *more), where a failure says which function it was, and for what x.
+
+    What goes wrong with arrays is an `InputError` with a remedy; all else stays the exception that it is.
+    """
+    try:
+        return f(x, *more)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what} failed for x of shape {np.shape(x)}: {type(error).__name__}: {error}"
+                         f"{_advice(error)}") from error
+    except Exception as error:
+        if hasattr(error, "add_note"):           # from Python 3.11 on
+            error.add_note(f"{what} failed for x of shape {np.shape(x)}")
+        raise
+
+
+def _advice(error):
+    """What is usually meant by a mistake in a function of many points at once."""
+    text = str(error)
+    if "truth value of an array" in text:
+        return (". x has all points at once, so that a condition has many answers: write numpy.where(x[0] > 0, a, b) for "
+                "`a if x[0] > 0 else b`, and (0 < y) & (y < 1) for `0 < y < 1`, `and`, `or`")
+    if "can be converted to Python scalars" in text or "must be real number" in text:
+        return ". x has all points at once: write numpy.sin(x[0]) for math.sin(x[0]), and no float(...)"
+    if "required positional argument" in text:
+        return ". It is called with x alone, one array of all coordinates: x[0], x[1], ..."
+    return ""
 
 
 def _numbers(values, what, x, shape):
     """The values as an array of floats; `InputError` for rows of different lengths, complex numbers, or none at all."""
+    refuse_masked(values, f"{what} must return numbers")
     try:
         array = np.asarray(values)
         if not np.iscomplexobj(array):
@@ -79,14 +139,18 @@ def function(f, what, shape=(), of=("x", "t")):
     """
     named = " or of ".join(["x", "(x, t)"] if of == ("x", "t") else of)
     if not callable(f):
+        refuse_masked(f, f"{what} must be numbers")
         try:
-            value = np.array(np.nan) if np.iscomplexobj(f) else np.asarray(f, float)
-        except (TypeError, ValueError):
+            value = floats(f, what)
+        except InputError:
             value = np.array(np.nan)
         if value.shape != shape or not np.isfinite(value).all():
             raise InputError(f"{what} must be a function of {named}, or {_described(shape)}, not {f!r:.80}")
         return Function(value, what, shape, False)
     n = _required(f)
+    if of[0] == "x" and _first(f) in FIRST:
+        raise InputError(f"{what} must be a function of {named}: x comes first, and {getattr(f, '__name__', f)!r} begins with "
+                         f"{_first(f)}" + "; write f(x, t)" * ("t" in of))
     if not 1 <= n <= len(of):
         raise InputError(f"{what} must be a function of {named}; {getattr(f, '__name__', f)!r} takes {n} parameters")
     return Function(f, what, shape, n == 2)
@@ -100,9 +164,21 @@ def _described(shape):
 
 def _required(f):
     """The number of positional parameters without a default (numpy's own functions take one)."""
+    parameters = _positional(f)
+    return 1 if parameters is None else sum(p.default is p.empty for p in parameters)
+
+
+def _first(f):
+    """The name of the first parameter, None where there is none."""
+    parameters = _positional(f)
+    return parameters[0].name if parameters else None
+
+
+def _positional(f):
+    """The positional parameters, None where Python does not know."""
     try:
         parameters = inspect.signature(f).parameters.values()
-    except ValueError:
-        return 1
+    except (TypeError, ValueError):
+        return None
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(p.kind in kinds and p.default is p.empty for p in parameters)
+    return [p for p in parameters if p.kind in kinds]

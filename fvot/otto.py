@@ -17,9 +17,9 @@ from scipy.sparse.csgraph import connected_components
 from . import linalg
 from .energies import Energy, described
 from .errors import ConvergenceError, InputError
-from .functions import floats, is_number
+from .functions import floats, is_number, refuse_masked
 from .jko.free_energy import FreeEnergy
-from .mesh import quality
+from .mesh import Numbering, quality
 from .rates import Layout, Rates
 from .reconstruction import Stencil, gradient_weights, gradients
 from .resolvent import LARGEST_LU
@@ -91,7 +91,7 @@ def wasserstein_gradient(mesh, rho, energy):
     mesh.ranks.check(isinstance(energy, Energy), f"energy must be one, such as fvot.Entropy(), not {energy!r:.60}")
     mesh.ranks.check_same("the energy", described(energy))
     mesh.check_density(rho, "rho")
-    free = FreeEnergy(mesh, energy)
+    free = FreeEnergy(Numbering(mesh, mesh), energy)
     slope = free.derivative(rho) + free.potential(rho)
     with mesh.ranks.together():
         bad = np.flatnonzero(~np.isfinite(slope))
@@ -244,13 +244,13 @@ def _components(mesh, joined):
 
 def _check_values(mesh, u, what):
     with mesh.ranks.together():
+        refuse_masked(u, f"{what} must be numbers")
         try:
             u = np.asarray(u)
         except ValueError:
             u = np.array(None)
         if u.shape != (mesh.n_cells,) or u.dtype.kind not in "biuf":
-            raise InputError(f"{what} must be numbers, one for each of this rank's cells: ({mesh.n_cells},), not {u.dtype} of "
-                             f"shape {u.shape}")
+            raise InputError(f"{what} must be numbers, not {u.dtype} of shape {u.shape}; {mesh.wanted_shape(u.shape)}")
         bad = np.flatnonzero(~np.isfinite(u))
         if len(bad):
             raise InputError(f"{what} is {u[bad[0]]} in cell {mesh.cell_id[bad[0]]} (at {mesh.center[:, bad[0]]}): it must be "

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
+from .frozen import frozen
 from .vtk import Series, rounded
 from .vtkhdf import HdfSeries
 
 FIELDS = "density", "velocity", "pressure"
 
 
+@frozen
 @dataclass(frozen=True)
 class Output:
     """A series for ParaView that is written while a solver runs: `solve(..., write=fvot.Output("x.vtkhdf", every=10))`.

@@ -11,7 +11,7 @@ from scipy.integrate import solve_ivp
 
 from .errors import ConvergenceError, InputError
 from .evolution import check_step, check_times
-from .functions import check_finite, floats, function, is_number
+from .functions import check_finite, floats, function, is_number, refuse_masked
 from .parallel import Ranks
 from .watch import Watch
 
@@ -75,9 +75,10 @@ def density_along_flow(x0, rho0, velocity, t, *, divergence=None, walls=None, rt
 
 
 def langevin(x0, drift, diffusion, t, seed, *, tau=None, order=1, walls=None, comm=None):
-    """Paths (n_times, dim, n) of dX = b dt + sqrt(2 D) dW (Ito) from x0 (dim, n), the same on any number of ranks.
+    """Ito's noise: paths (n_times, dim, n) of dX = b dt + sqrt(2 D) dW from x0 (dim, n), the same on any number of ranks.
 
-    Their density is that of d rho/dt = div(grad(D rho) - rho b): of `FokkerPlanck(mesh, diffusion=D, drift=b)` for constant D.
+    Their density is that of d rho/dt = div(grad(D rho) - rho b): of `FokkerPlanck`, whose noise is kinetic, with the same
+    diffusion and drift = b - grad D, which is b for a constant D.
 
     drift : b(x) or b(x, t) with values (dim, n); a constant (dim,)
     diffusion : D >= 0, a number or a function of x or (x, t)
@@ -232,6 +233,7 @@ class _Box:
 
 def _densities(rho0, x0):
     """rho0 (n,) at x0."""
+    refuse_masked(rho0, "rho0 must be numbers")
     try:
         values = function(rho0, "rho0", of=("x",))(x0, 0.0) if callable(rho0) else np.asarray(rho0, float)
         found = values + np.zeros(x0.shape[1])

@@ -17,19 +17,22 @@ class Recorder:
     records : [the ledger's numbers at each recorded time so far]
     """
 
-    def __init__(self, mesh, t, checkpoint, problem, *, has=("density",), write=None, progress=None):
-        """problem() : what the run is, see `Keeper`; has : names of its fields; write : an `Output`, or its path."""
-        self.mesh, self.t, self.progress = mesh, t, progress
-        self.write = checked(write, mesh.ranks, has)
+    def __init__(self, near, t, checkpoint, problem, *, has=("density",), write=None, progress=None):
+        """near : the `Numbering` of all cell values that come; files and `series` have the user's. problem() : what the run
+        is, see `Keeper`; has : names of its fields; write : an `Output`, or its path.
+        """
+        self.near, self.t, self.progress = near, t, progress
+        self.write = checked(write, near.users.ranks, has)
         self.records, self.fields, self.saved = [], {}, None
-        self.keeper = Keeper(checkpoint, mesh, problem, partial(_check_times, self.t))
+        self.keeper = Keeper(checkpoint, near.mesh, problem, partial(_check_times, self.t))
 
     def __enter__(self):
         with ExitStack() as stack:
             stack.enter_context(self.keeper)
             if self.keeper.saved is not None:
                 self._go_on(*self.keeper.saved)
-            self.writer = None if self.write is None else Writer(self.write, self.mesh, len(self.t), len(self.records))
+            self.writer = None if self.write is None else Writer(self.write, self.near.users, len(self.t),
+                                                                  len(self.records))
             complete = all(len(series) == len(self.records) for series in self.fields.values())
             self.keeps_all = complete and (self.writer is None or self.writer.output.keep)
             if not self.keeps_all:
@@ -57,12 +60,12 @@ class Recorder:
     def record(self, record, /, *, velocity=None, **fields):
         """Take the ledger's numbers, and cell values (n_cells,), at the next one of the times.
 
-        velocity() : (dim, n_cells), for files alone
+        velocity() : (dim, n_cells) in the user's order, for files alone
         """
         i = len(self.records)
         self._take(record, fields)
         if self.writer is not None:
-            written = {name: lambda values=values: values for name, values in fields.items()}
+            written = {name: lambda u=u: self.near.outward(u) for name, u in fields.items()}
             self.writer.add(i, self.t[i], written | ({} if velocity is None else dict(velocity=velocity)))
 
     def stop_at(self, now, record, /, **fields):
@@ -101,8 +104,11 @@ class Recorder:
         return self.t if self.keeps_all or len(self.t) == 1 else self.t[[0, -1]]
 
     def series(self, name):
-        """Cell values (n_times, n_cells) at the recorded times, or the first and the last one, if others need not be kept."""
-        return np.stack(self.fields[name])
+        """Cell values (n_times, n_cells) at the recorded times, or the first and the last one, if others need not be kept.
+
+        They are in the user's order.
+        """
+        return self.near.outward(np.stack(self.fields[name]))
 
 
 def _check_times(t, path, values):

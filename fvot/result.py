@@ -5,6 +5,7 @@ from functools import cached_property
 import numpy as np
 
 from .flows import VelocityField
+from .frozen import frozen
 from .output import Output, write_all
 
 
@@ -41,6 +42,7 @@ class Shown:
         movie(self, path, **options)
 
 
+@frozen
 @dataclass(frozen=True, repr=False)
 class Result(Shown):
     """A density at the recorded times.

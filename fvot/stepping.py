@@ -61,12 +61,14 @@ class Stepper:
         """Count from 0."""
         self.counts = dict(limited=0, solves=0, iterations=0)
 
-    def advance(self, rho, mass, now, tau, n_solves, estimate=False):
+    def advance(self, rho, mass, now, tau, n_solves, estimate=False, until=math.inf, inside=False):
         """The step from rho (n_cells,) of that mass at time *now*, tau long, as `Advanced`.
 
         n_solves : how many linear solves with the same matrix are likely to follow; estimate : look at the error
+        until : where coefficients may jump: what the step does is made of those before; inside : its estimate is so, too,
+            which otherwise looks a little beyond the step
         """
-        step = _Step(self, rho, mass, now, tau, n_solves)
+        step = _Step(self, rho, mass, now, tau, n_solves, until, inside)
         error = step.error() if estimate else None
         new, crossed = step.result()
         return Advanced(*self._settled(new, crossed, mass), error)
@@ -150,9 +152,11 @@ class Stepper:
 class _Step:
     """One step: the ladder Y_k = r^k rho of implicit Euler steps of length g tau, and what is made of it."""
 
-    def __init__(self, stepper, rho, mass, now, tau, n_solves):
+    def __init__(self, stepper, rho, mass, now, tau, n_solves, until, inside):
         self.stepper, self.mesh, self.scheme = stepper, stepper.mesh, stepper.scheme
         self.rho, self.mass, self.now, self.tau, self.n_solves = rho, mass, now, tau, n_solves
+        self.before = np.nextafter(until, now)
+        self.inside = inside
         self.ladder = [rho]
 
     def Y(self, k):
@@ -162,7 +166,8 @@ class _Step:
         return self.ladder[k]
 
     def _rung(self, k):
-        return self.now + k * self.scheme.g * self.tau
+        t = self.now + k * self.scheme.g * self.tau
+        return min(t, self.before) if k == 1 or self.inside else t
 
     def _euler(self, rho, t):
         def fault(Y):
@@ -212,7 +217,7 @@ class _Step:
         """The same by the stages of the SDIRK scheme, each with the coefficients of its own time."""
         Y, outflows, fluxes = self.Y(1), [], []
         for i, (row, time) in enumerate(zip(self.scheme.stages, self.scheme.times, strict=True)):
-            t = self.now + time * self.tau
+            t = min(self.now + time * self.tau, self.before)
             if i > 0:
                 known = sum(weight * outflow for weight, outflow in zip(row, outflows, strict=False))
                 Y = self._solve(t, Y, rest=self.mesh.volume * (self.rho - Y) - self.tau * known)

@@ -10,7 +10,7 @@ import numpy as np
 
 from .errors import InputError
 from .flows import cell_velocity
-from .functions import function
+from .functions import floats, function
 from .mesh.quadrature import circulation
 
 
@@ -104,7 +104,7 @@ class Fluxes:
     steady = True
 
     def __init__(self, mesh, U):
-        self.mesh, self.U = mesh, np.array(U, float)
+        self.mesh, self.U = mesh, np.array(floats(U, "face_flux must be an array of numbers"))
         if self.U.shape != (mesh.n_faces,):
             raise InputError(f"face_flux has shape {self.U.shape}; it needs one number for each of this rank's faces: "
                              f"({mesh.n_faces},)")

@@ -13,6 +13,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from .errors import InputError
+from .functions import refuse_masked
 from .paths import expanded
 
 ENTRY = re.compile(r'timestep="(.*?)" part="0" file="(.*?)"')
@@ -172,6 +173,7 @@ def three(vectors):
 
 def field_row(name, values, n_cells):
     """A field as VTK has it: (n_cells,) or (n_cells, 3)."""
+    refuse_masked(values, f"field {name!r} must be numbers")
     values = np.asarray(values)
     if values.ndim not in (1, 2) or values.shape[-1] != n_cells or values.ndim == 2 and len(values) > 3:
         raise InputError(f"field {name!r} has shape {values.shape}: it needs one value for each of this rank's cells, "

@@ -5,6 +5,7 @@ from functools import cached_property
 import numpy as np
 
 from .. import flows
+from ..frozen import frozen
 from ..result import Shown
 from .operators import node_mean, node_weights
 
@@ -12,6 +13,7 @@ SHORTER = 6             # times that a step is halved which would leave the mesh
 ROUND_CORNERS = 4       # steps along the flow for each step in time, on domains that are not convex
 
 
+@frozen
 @dataclass(frozen=True, eq=False, repr=False)
 class Geodesic(Shown):
     """A path of densities from rho0 to rho1, certified: lower_bound <= W2^2 of the discrete problem <= cost.
@@ -49,8 +51,8 @@ class Geodesic(Shown):
     _scale: float
 
     @classmethod
-    def of(cls, problem, rho0, lower, upper, iterations):
-        """The path from rho0 (n_cells,) that both bounds belong to.
+    def of(cls, near, problem, rho0, lower, upper, iterations):
+        """The path from rho0 (n_cells,) that both bounds belong to, which come in the order of the `Numbering` *near*.
 
         What ranks find out together is found here, so that one of them alone may look at it.
         """
@@ -61,14 +63,15 @@ class Geodesic(Shown):
         flux[:, :mesh.n_inner] = upper.flux.T
         t = np.concatenate([[0], (np.arange(N) + 0.5) / N, [1]])
         mobility = _mobility(problem, rho)
-        return cls(mesh, t, rho, np.arange(N + 1) / N, np.ascontiguousarray(lower.phi.T), flux, upper.cost, lower.cost,
-                   iterations, upper.energy, _residual(mesh, rho, flux), _speed(mesh, flux, mobility),
-                   _velocity(mesh, flux, mobility), upper.scale)
+        phi = np.ascontiguousarray(near.outward(lower.phi.T))
+        velocity = near.outward(_velocity(mesh, flux, mobility))
+        return cls(near.users, t, near.outward(rho), np.arange(N + 1) / N, phi, flux, upper.cost, lower.cost,
+                   iterations, upper.energy, _residual(mesh, rho, flux), _speed(mesh, flux, mobility), velocity, upper.scale)
 
     @classmethod
-    def at_rest(cls, problem, rho, energy=0.0):
-        """The path that stays at rho (n_cells,), which has that energy at the end."""
-        N, mesh = problem.n_steps, problem.mesh
+    def at_rest(cls, near, N, rho, energy=0.0):
+        """The path of N steps that stays at rho (n_cells,), in the order of *near*, which has that energy at the end."""
+        mesh, rho = near.users, near.outward(rho)
         t = np.concatenate([[0], (np.arange(N) + 0.5) / N, [1]])
         return cls(mesh, t, np.repeat(rho[None], N + 2, axis=0), np.arange(N + 1) / N, np.zeros((N + 1, mesh.n_cells)),
                    np.zeros((N + 1, mesh.n_faces)), 2 * energy, 2 * energy, 0, energy, 0.0,

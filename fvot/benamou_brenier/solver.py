@@ -7,6 +7,7 @@ from .. import energies
 from ..checkpoint import Keeper, fingerprint
 from ..energies import Energy
 from ..errors import ConvergenceError, InputError
+from ..frozen import frozen
 from ..functions import is_number
 from ..mesh import Mesh, quality
 from ..parallel import Progress
@@ -19,6 +20,7 @@ from .terminal import Terminal
 PRECISIONS = {"double": np.float64, "single": np.float32}
 
 
+@frozen
 class BenamouBrenier:
     """Optimal transport between two densities on a mesh: the shortest path, its cost, and how far from optimal it may be.
 
@@ -56,7 +58,8 @@ class BenamouBrenier:
         self.mesh, self.n_steps, self.tol, self.max_iter = mesh, int(n_steps), float(tol), int(max_iter)
         self.precision, self.terminal = precision, terminal
         quality.warn(mesh, mesh.quality().transport_problem)
-        problem = Discretisation(mesh, self.n_steps)
+        self._near = mesh.near
+        problem = Discretisation(self._near.mesh, self.n_steps)
         self._n_patches, self._defect = ranks.sum(problem.n_patches), ranks.max(problem.isotropy_defect().max(initial=0.0))
         self._levels = levels(problem)
         self._terminals = [terminal and Terminal(level.problem, terminal) for level in self._levels]
@@ -65,13 +68,14 @@ class BenamouBrenier:
         """The same solver with a terminal energy; meshes and levels are shared."""
         self.mesh.ranks.check(isinstance(energy, Energy), f"a terminal energy is wanted, not {energy!r:.60}")
         other = copy(self)
-        other.terminal, other._terminals = energy, [Terminal(level.problem, energy) for level in self._levels]
+        terminals = [Terminal(level.problem, energy) for level in self._levels]
+        vars(other).update(terminal=energy, _terminals=terminals)
         return other
 
     def terminal_energy(self, rho):
         """E(rho) of the terminal energy, for cell averages rho (n_cells,), of which it sees the means over patches."""
         self.mesh.ranks.check(self.terminal is not None, "this BenamouBrenier has no terminal energy")
-        return self._terminals[0].of_cells(rho)
+        return self._terminals[0].of_cells(self._near.inward(rho))
 
     def __repr__(self):
         return (f"<fvot.BenamouBrenier: {self.mesh.n_cells_global} cells in {self._n_patches} patches "
@@ -95,14 +99,14 @@ class BenamouBrenier:
         rho0, rho1 = self._checked(rho0, rho0 if free else rho1)
         difference, largest = ranks.max(np.array([np.abs(rho1 - rho0).max(), rho0.max()]))
         if not free and difference <= 4 * np.finfo(float).eps * largest:
-            return Geodesic.at_rest(self._levels[0].problem, rho0)
+            return Geodesic.at_rest(self._near, self.n_steps, rho0)
         if free:
             self._check_energy(rho0)
         if free and self._terminals[0].is_flat:
-            return Geodesic.at_rest(self._levels[0].problem, rho0, self._terminals[0].of_cells(rho0))
+            return Geodesic.at_rest(self._near, self.n_steps, rho0, self._terminals[0].of_cells(rho0))
         cascade = Cascade(self._levels, self._terminals, rho0, rho1, tol=self.tol, max_iter=self.max_iter,
                           dtype=PRECISIONS[self.precision])
-        keeper = Keeper(checkpoint, self.mesh, lambda: self._described(rho0, rho1))
+        keeper = Keeper(checkpoint, self._near.mesh, lambda: self._described(rho0, rho1))
         with Progress(0, self.max_iter, progress, "iteration") as bar, keeper:
             def after(k, kept):
                 bar.to(k)
@@ -110,7 +114,7 @@ class BenamouBrenier:
             found, used = cascade.solved(after, keeper.saved)
             keeper.at_end(lambda: cascade.kept_at_end(found, used))
         self._check_order(found)
-        path = Geodesic.of(self._levels[0].problem, rho0, found.lower, found.upper, used)
+        path = Geodesic.of(self._near, self._levels[0].problem, rho0, found.lower, found.upper, used)
         if not found.gap <= self.tol:
             raise ConvergenceError(
                 f"Benamou-Brenier reached a certified gap of {found.gap:.1e} > tol = {self.tol:.1e} in {used} iterations; "
@@ -120,7 +124,7 @@ class BenamouBrenier:
 
     def _described(self, rho0, rho1):
         """What a checkpoint knows of the problem."""
-        mesh, terminal = self.mesh, self._terminals[0]
+        mesh, terminal = self._near.mesh, self._terminals[0]
         slope = 0.0 if terminal is None else terminal.problem.spread(terminal.derivative(terminal.problem.average(
             rho0 + mesh.integrate(rho0) / mesh.integrate(1.0))))
         return dict(solver="BenamouBrenier", n_steps=self.n_steps, energy=str(energies.described(self.terminal)),
@@ -147,11 +151,13 @@ class BenamouBrenier:
                              "rho, infinite at 0, or its derivative is not that of its value")
 
     def _checked(self, rho0, rho1):
-        """The densities as arrays; rho1 scaled to the mass of rho0, from which it differs by round-off, in each piece."""
+        """The densities in the order of `near`; rho1 scaled to the mass of rho0, from which it differs by round-off, in each
+        piece."""
         problem, ranks = self._levels[0].problem, self.mesh.ranks
         for rho, name in (rho0, "rho0"), (rho1, "rho1"):
             self.mesh.check_density(rho, name)
-        ends = problem.average(np.stack([rho0, rho1], axis=1).astype(float))
+        rho0, rho1 = (self._near.inward(np.asarray(rho, float)) for rho in (rho0, rho1))
+        ends = problem.average(np.stack([rho0, rho1], axis=1))
         mass = problem.masses(ends)
         total = mass.sum(axis=0)
         ranks.check((total > 0).all(), "the densities are zero everywhere: there is nothing to move" if not total.any() else
@@ -167,7 +173,7 @@ class BenamouBrenier:
                     f"{mass[worst, 0]:.6g} of rho0 and {mass[worst, 1]:.6g} of rho1: nothing can move between them, so both "
                     "must have the same mass in each piece")
         factor = mass[:, 0] / np.where(mass[:, 1] > 0, mass[:, 1], 1)
-        return np.asarray(rho0, float), rho1 * problem.spread(factor[problem.component])
+        return rho0, rho1 * problem.spread(factor[problem.component])
 
 
 def _is_count(n):

@@ -18,12 +18,18 @@ class FreeEnergy:
     singular : whether e' is infinite at 0, so that densities stay above 0
     """
 
-    def __init__(self, mesh, energy):
-        self.mesh, self._parts = mesh, energies.parts_of(energy)
+    def __init__(self, near, energy):
+        """near : the `Numbering` in which densities come."""
+        mesh = near.mesh
+        self.near = near
+        self.mesh = mesh
+        self._parts = energies.parts_of(energy)
         with mesh.ranks.together():
-            potential, local, pairs = energies.separated(energy, mesh.center)
+            potential, local, pairs = energies.separated(energy, near.users.center)
             energies.check_own(energy, mesh.center, 1.0)
-        self._V, self._local, self.diffuses = potential, local, bool(local.parts)
+        self._V = near.inward(potential)
+        self._local = local
+        self.diffuses = bool(local.parts)
         self.convolve = _sum([(weight, convolution(mesh, pair.kernel)) for weight, pair in pairs])
         empty = np.zeros((2, mesh.n_cells))
         self.measure = mesh.integrate(1.0)
@@ -31,16 +37,18 @@ class FreeEnergy:
 
     def parts(self, rho):
         """{name: value} of each kind of energy, "energy" for their sum."""
-        mesh, found = self.mesh, {}
+        mesh = self.near.users
+        users_rho = self.near.outward(rho)
+        found = {}
         for weight, part in self._parts:
             if isinstance(part, energies.Interaction):
                 continue
             with mesh.ranks.together():
-                value = part.value(rho, mesh.center)
+                value = part.value(users_rho, mesh.center)
             value = weight * mesh.integrate(value)
             found[part.name] = found.get(part.name, 0.0) + value
         if self.convolve is not None:
-            found[energies.Interaction.name] = mesh.integrate(self.convolve(rho) * rho) / 2
+            found[energies.Interaction.name] = self.mesh.integrate(self.convolve(rho) * rho) / 2
         return {"energy": sum(found.values())} | (found if len(found) > 1 else {})
 
     def potential(self, rho):

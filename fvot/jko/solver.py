@@ -9,8 +9,9 @@ from ..energies import Energy, Interaction, described, parts_of
 from ..errors import ConvergenceError, InputError
 from ..evolution import check_step, check_times
 from ..flows import pieces
+from ..frozen import frozen
 from ..functions import is_number
-from ..mesh import Mesh, quality
+from ..mesh import Mesh, Numbering, quality
 from ..recorder import Recorder
 from ..result import Result
 from .free_energy import FreeEnergy
@@ -25,6 +26,7 @@ GROWTH = 2.0             # of a step by the next one
 KEPT = "now", "mass0", "steps", "newton", "dissipated", "dissipation", "error", "wish"      # numbers of a run
 
 
+@frozen
 class JKO:
     """The gradient flow d rho/dt = div(rho grad E'(rho)) of an energy in the Wasserstein metric, on a mesh with closed walls.
 
@@ -61,10 +63,12 @@ class JKO:
         self.upper, self.inner = _upper(ranks, bounds), inner
         if inner is not None:
             self._check_inner(order)
+            self._near = Numbering(mesh, mesh)
             self.order, self._step = 1, Proper(inner, energy)
             return
         quality.warn(mesh, mesh.quality().diffusion_problem)
-        self._energy = FreeEnergy(mesh, energy)
+        self._near = mesh.near
+        self._energy = FreeEnergy(self._near, energy)
         bounded = self.upper < math.inf
         self.order = order or (2 if self._energy.diffuses and not bounded else 1)
         ranks.check(self.order == 1 or not bounded, "an upper bound needs order=1 (or None): steps of order 2 know none")
@@ -106,8 +110,8 @@ class JKO:
         self._check_density(rho0, "rho0")
         check_step(mesh.ranks, tau)
         mesh.ranks.check(self.inner is None or tau is not None, "with inner= give the length of steps, tau")
-        run = _Run(self, np.array(rho0, float), t)
-        with Recorder(mesh, t, checkpoint, lambda: self._described(rho0, tau), has=list(run.fields()), write=write,
+        run = _Run(self, self._near.inward(np.array(rho0, float)), t)
+        with Recorder(self._near, t, checkpoint, lambda: self._described(rho0, tau), has=list(run.fields()), write=write,
                       progress=progress) as recorder:
             if recorder.saved is not None:
                 run.go_on(*recorder.saved)
@@ -124,7 +128,7 @@ class JKO:
     def _described(self, rho0, tau):
         """What a checkpoint knows of the problem."""
         mesh = self.mesh
-        energy = FreeEnergy(mesh, self.energy)
+        energy = FreeEnergy(Numbering(mesh, mesh), self.energy)
         rho = np.asarray(rho0, float) + mesh.integrate(np.asarray(rho0, float)) / mesh.integrate(np.ones(mesh.n_cells))
         return dict(solver="JKO", order=self.order, upper=self.upper, tau=tau, tol=None if tau else self.tol,
                     energy=str(described(self.energy)), inner=self.inner and repr(self.inner), rho0=fingerprint(mesh, rho0),
@@ -148,9 +152,9 @@ class JKO:
         self._check_density(rho, "rho")
         self.mesh.ranks.check(tau is not None, "tau must be a step above 0, not None: `step` takes one step")
         check_step(self.mesh.ranks, tau)
-        run = _Run(self, np.array(rho, float), np.array([0.0, tau]))
+        run = _Run(self, self._near.inward(np.array(rho, float)), np.array([0.0, tau]))
         run.advance(0.0, tau, tau, lambda t: None)
-        return run.rho
+        return self._near.outward(run.rho)
 
 
 def _upper(ranks, bounds):
@@ -170,12 +174,13 @@ class _Slope(NamedTuple):
 
 
 class _Run:
-    """rho (n_cells,) at the time now; what has happened since the start."""
+    """rho (n_cells,) at the time now; what has happened since the start. Cells are those of `mesh`, in the steps' order."""
 
     def __init__(self, equation, rho, t):
+        self.mesh = equation._near.mesh
         self.equation, self.rho, self.now, self.span = equation, rho, t[0], (t[0], t[-1])
         equation._step.restart()
-        self.mass0 = equation.mesh.integrate(rho)
+        self.mass0 = self.mesh.integrate(rho)
         self.pressure = np.zeros(len(rho))
         self.steps = self.newton = 0
         self.dissipated = self.dissipation = self.error = 0.0
@@ -219,7 +224,7 @@ class _Run:
         if known:
             error, allowed = self._error(made, step), self._allowed(step)
         else:
-            error = self.equation.mesh.integrate(np.abs(made.rho - self.rho))
+            error = self.mesh.integrate(np.abs(made.rho - self.rho))
             allowed = self.equation.tol**(1 / order) * self.mass0
         factor = 0.85 * (allowed / error)**(1 / order) if error > 0 else math.inf
         shortest = self._shortest(step)
@@ -239,7 +244,7 @@ class _Run:
         The derivative at the middle of the step, extrapolated from those at the middles of the last ones, misses a known
         multiple of the next derivative; the step itself misses another one, tau^2 / 2 or tau^3 / 12.
         """
-        equation, mesh = self.equation, self.equation.mesh
+        equation, mesh = self.equation, self.mesh
         slope, last = (made.rho - self.rho) / step, self.slopes
         if equation.order == 1:
             predicted, share = last[0].value, step / (2 * step + last[0].tau)
@@ -282,7 +287,7 @@ class _Run:
 
     def record(self, tau):
         """The ledger's numbers now; with the estimated error if tau is None."""
-        equation, mesh, ranks = self.equation, self.equation.mesh, self.equation.mesh.ranks
+        equation, mesh, ranks = self.equation, self.mesh, self.mesh.ranks
         mass = mesh.integrate(self.rho)
         return dict(mass=mass, mass_error=(mass - self.mass0) / max(self.mass0, np.finfo(float).tiny),
                     minimum=ranks.min(self.rho.min(initial=np.inf)), maximum=ranks.max(self.rho.max(initial=-np.inf)),

@@ -139,7 +139,7 @@ def part(geometry, owner, rank):
     """The arrays of a rank, as `Mesh` takes them; a mesh of agglomerates has no points."""
     g, own = geometry, np.flatnonzero(owner == rank)
     n, faces = g.n_inner, Part(g.left, g.right, np.array([g.n_inner, len(g.left)]))
-    ghosts, touch, left, right, ends = local_faces(faces, owner, own, rank)
+    ghosts, touch, left, right, ends = local_faces(faces, owner, own, own, rank)
     area = g.area[touch]
     normal = g.surface[:, touch] / area
     inner = touch < n

@@ -174,6 +174,13 @@ def _faces(axis, at, left, right, first, lower, spacing, corner, direction):
                 left_offset=offset, right_offset=-offset, vertices=corner.of_faces(axis, at, direction))
 
 
+def point_numbers(block):
+    """The numbers of the points of a block, which no periodic axis wraps around, among all of the mesh, in C order."""
+    ranges = [first + np.arange(n + 1) for first, n in zip(block.first, block.shape, strict=True)]
+    place = np.stack(np.meshgrid(*ranges, indexing="ij")).reshape(len(ranges), -1)
+    return np.ravel_multi_index(place, [n + 1 for n in block.grid])
+
+
 class _Corners:
     """The lattice of the block's corner points.
 

@@ -13,11 +13,12 @@ MEANINGS = ("function", "image", "values", "vectors", "points", "picture")
 FINE = 4_000_000        # pieces of cells, at most, in which a picture is looked up
 
 
-def told_apart(f, ranks, dim, n_cells):
-    """What f is on every rank: (one of `MEANINGS` but "vectors", f with numbers as an array); collective.
+def told_apart(f, mesh):
+    """What f is on every rank of a mesh: (one of `MEANINGS` but "vectors", f with numbers as an array); collective.
 
     Raises `InputError` if f is none of them, or if it could be two.
     """
+    ranks, dim, n_cells = mesh.ranks, mesh.dim, mesh.n_cells
     with ranks.together():
         if isinstance(f, (str, Path)):
             if Path(f).suffix.lower() not in IMAGES:
@@ -28,6 +29,8 @@ def told_apart(f, ranks, dim, n_cells):
         shape = f.shape if isinstance(f, np.ndarray) else None
     possible = ranks.min(_possible(f, shape, dim, n_cells))
     found = [meaning for meaning, holds in zip(MEANINGS, possible) if holds]
+    whole = ranks.size > 1 and shape == (mesh.n_cells_global,)
+    ranks.check(found or not whole, f"the density has shape {shape}: {mesh.wanted_shape(shape or ())}")
     ranks.check(found, f"the density has shape {shape}: that is not one value for each of this rank's cells, "
                 f"({n_cells},) (mesh.scatter makes such arrays), not points ({dim}, n), "
                 f"{f'not a picture, an array of {dim} axes, ' * (dim > 1)}or it is different things on different ranks")

@@ -6,16 +6,20 @@ from scipy.spatial import ConvexHull
 
 from .. import parallel
 from ..errors import InputError
-from ..functions import floats
+from ..frozen import frozen
+from ..functions import called, floats, refuse_masked
 from . import build, cartesian, faces, geodesic, given, locate, partition, patches, quadrature, quality, read, refine, weights
 from .parts import Parts
 from .patch_choice import choose_patches
 from .patch_test import TwoPoint
+from .renumber import Numbering, renumbered
 from .walls import Walls
+from .without import kept, left_out
 
 MANY = 10**8            # points, or pairs of points, at most
 
 
+@frozen
 class Mesh:
     """A mesh, dealt to the ranks of a communicator; the arrays hold this rank's own cells and the faces that touch them.
 
@@ -27,7 +31,7 @@ class Mesh:
         tetrahedra of a file, single cells where these are regular or the mesh is not orthogonal, else one to 2^dim cells,
         the more the finer the mesh is (`mesh.patch_choice`).
     strict : refuse (`MeshError`) a mesh with faces of signed distance <= 0, where power centres have them, too;
-        False clips these distances, with a warning.
+        False clips these distances, with a warning. Cartesian meshes have none: there it changes nothing.
 
     Attributes, lengths in the units of the points:
 
@@ -46,6 +50,7 @@ class Mesh:
     bounds (2, dim) : lower and upper corner of the box around the whole mesh
     has_simplices : whether all cells are triangles or all are tetrahedra
     first_row : number of this rank's first cell where cells are counted rank by rank, as PETSc numbers rows
+    parent_cell (n_cells,) : of a mesh that `without` has made: numbers in the file of the mesh that it was cut from
     cell_id (n_local,) : number in the file of each cell, own cells first, then ghosts
     patch (n_cells,), levels (n_levels, n_cells) : global numbers of the patch, and of ever larger patches, of each cell
     corrects_weights : whether transport corrects the weights of faces so that patches are isotropic (`mesh.patch_test`)
@@ -57,6 +62,8 @@ class Mesh:
         self._finer = finer
         self._quality = quality
         self.corrects_weights = quality is None or quality.corrects_weights         # agglomerates, which have none, do
+        self.near_order = None
+        self._names = names
         for name, array in part.items():
             setattr(self, name, _frozen(array))
         self.dim, self.n_cells = self.center.shape
@@ -82,7 +89,7 @@ class Mesh:
     @classmethod
     def interval(cls, a, b, n, *, periodic=False, comm=None, patches="auto", strict=True):
         """n equal cells between a and b; the ends are named "left" and "right"."""
-        return cls._cartesian(a, b, (n,), periodic, comm, patches)
+        return cls._cartesian(a, b, (n,), periodic, comm, patches, strict)
 
     @classmethod
     def rectangle(cls, lower, upper, shape, *, periodic=False, comm=None, patches="auto", strict=True):
@@ -90,12 +97,12 @@ class Mesh:
 
         Cells are numbered in C order: a gathered u has `u.reshape(shape)[i, j]` at the i-th place in x.
         """
-        return cls._cartesian(lower, upper, _shape(shape, 2), periodic, comm, patches)
+        return cls._cartesian(lower, upper, _shape(shape, 2), periodic, comm, patches, strict)
 
     @classmethod
     def box(cls, lower, upper, shape, *, periodic=False, comm=None, patches="auto", strict=True):
         """shape = (nx, ny, nz) equal boxes; sides "left", "right" (x), "front", "back" (y), "bottom", "top" (z)."""
-        return cls._cartesian(lower, upper, _shape(shape, 3), periodic, comm, patches)
+        return cls._cartesian(lower, upper, _shape(shape, 3), periodic, comm, patches, strict)
 
     @classmethod
     def triangles(cls, lower, upper, n, *, comm=None, patches="auto", strict=True):
@@ -153,8 +160,9 @@ class Mesh:
         return cls._dealt(make, comm, patches, strict)
 
     @classmethod
-    def _cartesian(cls, lower, upper, shape, periodic, comm, rule):
+    def _cartesian(cls, lower, upper, shape, periodic, comm, rule, strict=True):
         ranks = parallel.Ranks(comm)
+        _check_strict(ranks, strict)
         with ranks.together():
             if not isinstance(rule, str) or rule not in ("auto", "none"):
                 raise InputError(f"patches of a Cartesian mesh are its cells: 'auto' or 'none', not {rule!r:.60}")
@@ -169,6 +177,7 @@ class Mesh:
     def _dealt(cls, make, comm, rule, strict, finer=None):
         """Make the whole mesh on rank 0 and deal it out; make() returns the first arguments of `_whole`."""
         ranks = parallel.Ranks(comm)
+        _check_strict(ranks, strict)
         made = ranks.on_root(lambda: _whole(*make(), rule=rule, strict=strict, n_ranks=ranks.size))
         parts, meta = made if ranks.is_root else (None, None)
         finer = finer or partial(cls._split, rule=rule, strict=strict)
@@ -186,6 +195,16 @@ class Mesh:
     def coarsened(self, shape):
         """A Cartesian mesh of the same box with another shape, on the same ranks."""
         return self._cartesian(*self.bounds, shape, self.block.periodic, self.ranks.comm, "auto")
+
+    @cached_property
+    def near(self):
+        """The `Numbering` in which neighbours lie close in memory, for kernels: the mesh's own where that will do."""
+        if self.near_order is None:
+            return Numbering(self, self)
+        part = renumbered(self, self.near_order)
+        mesh = Mesh(self.ranks, part, names=self._names, quality=self._quality, interfaces=list(self.interfaces),
+                    regions=list(self.regions))
+        return Numbering(self, mesh, self.near_order)
 
     def of_agglomerates(self, part):
         """The mesh, on the same ranks, of agglomerates of cells: see `agglomerate`. It has operators, but no points."""
@@ -209,7 +228,7 @@ class Mesh:
     def face_average(self, f, degree=3):
         """Averages (..., n_faces) over the faces of f(x)."""
         with self.ranks.together():
-            return sum(weight * np.asarray(f(x)) for x, weight in
+            return sum(weight * np.asarray(called(f, "the function", x)) for x, weight in
                        quadrature.face_points(self.points, self.vertices, degree))
 
     def circulation(self, f, degree=3):
@@ -235,7 +254,7 @@ class Mesh:
         Raises `InputError` where values are negative or not finite, of a shape that is none of these or could be two of
         them, or all zero.
         """
-        meaning, f = given.told_apart(f, self.ranks, self.dim, self.n_cells)
+        meaning, f = given.told_apart(f, self)
         if meaning == "image":
             meaning, f = "picture", self.ranks.share(self.ranks.on_root(given.image, f, self.dim))
         averages = {"function": self.average, "values": np.array, "points": self.deposit, "picture": self._developed}
@@ -393,14 +412,14 @@ class Mesh:
     def check_density(self, rho, what):
         """`InputError` on every rank unless rho is of shape (n_cells,), finite and non-negative."""
         with self.ranks.together():
+            refuse_masked(rho, f"{what} must be an array of numbers")
             try:
                 rho = np.asarray(rho)
             except ValueError:
                 raise InputError(f"{what} must be an array of numbers, not {rho!r:.60}") from None
         self.ranks.check(rho.dtype != object, f"{what} must be an array of numbers, not {rho!s:.60}")
         self.ranks.check(rho.dtype.kind in "biuf", f"{what} must be real numbers, not of type {rho.dtype}")
-        self.ranks.check(rho.shape == (self.n_cells,), f"{what} has shape {rho.shape}; it needs one value for each of this "
-                         f"rank's cells: ({self.n_cells},). mesh.density and mesh.scatter make such arrays")
+        self.ranks.check(rho.shape == (self.n_cells,), f"{what} has shape {rho.shape}; {self.wanted_shape(rho.shape)}")
         with self.ranks.together():
             bad = np.flatnonzero(~(rho >= 0) | ~np.isfinite(rho))
             if len(bad):
@@ -409,14 +428,23 @@ class Mesh:
 
     def _check_cells(self, u):
         """`InputError` on this rank unless u is (..., n_cells), or one number. Not collective: it is asked often."""
+        refuse_masked(u, "cell values must be numbers")
         if np.ndim(u) > 0 and np.shape(u)[-1] != self.n_cells:
             raise InputError(f"an array of shape {np.shape(u)} is none of cell values (..., n_cells): this rank has "
-                             f"{self.n_cells} cells. mesh.density and mesh.scatter make such arrays")
+                             f"{self.n_cells} cells; {self.wanted_shape(np.shape(u))}")
+
+    def wanted_shape(self, shape):
+        """What to say of cell values of another shape: which one is wanted, and what makes such arrays."""
+        if shape[-1:] == (self.n_cells_global,) and self.n_cells < self.n_cells_global:
+            return (f"these are the cells of the whole mesh, of which this rank has {self.n_cells}: mesh.scatter(u) makes "
+                    f"this rank's part, ({self.n_cells},)")
+        return (f"it needs one value for each of this rank's cells: ({self.n_cells},). mesh.density and mesh.scatter make such "
+                "arrays")
 
     def integrate(self, u):
         """The integral sum_K |K| u_K of cell values u (..., n_cells): a number, or an array (...)."""
         self._check_cells(u)
-        return self.ranks.sum((self.volume * u).sum(axis=-1))
+        return self.ranks.sum((self.volume * np.asarray(u)).sum(axis=-1))
 
     def gather(self, u):
         """Cell values (..., n_cells) of all ranks, in the file's numbering (..., n_cells_global), on every rank."""
@@ -428,6 +456,8 @@ class Mesh:
 
     def scatter(self, u):
         """This rank's part (..., n_cells) of cell values in the file's numbering (..., n_cells_global)."""
+        with self.ranks.together():
+            refuse_masked(u, "cell values must be numbers")
         u = np.asarray(u)
         self.ranks.check(u.shape[-1:] == (self.n_cells_global,), f"scatter needs {self.n_cells_global} values, one for each "
                          f"cell of the mesh; the array has shape {u.shape}")
@@ -468,6 +498,35 @@ class Mesh:
         Raises `InputError` for meshes with polygons or pyramids, `MeshError` if the finer mesh is not admissible.
         """
         return self._finer(self)
+
+    def without(self, f, *, name="hole"):
+        """The mesh without the cells that f names; the faces laid bare are the boundary *name*, all others keep theirs.
+
+        f : a mask (n_cells,) of this rank's cells, such as `numpy.isnan(F)`; a function f(x) of the cell points (dim, n) that
+            returns one; or the numbers in the file of cells, the same on every rank
+
+        The cells that stay come in their old order, and the new mesh has `parent_cell` (n_cells,), their numbers in the file
+        of this one: cell values u go over by ``mesh.gather(u)[..., new.parent_cell]``, and on one rank u may stand for
+        mesh.gather(u). Patches are what is left of the old ones; cell points are the old ones, or those of simplices chosen
+        anew, as by `from_cells`. What is left may fall into pieces. Where f names no cell this is the mesh itself.
+
+        Raises `InputError` where nothing is left, for periodic meshes, and for an f that is none of the three.
+        """
+        self.ranks.check(isinstance(name, str) and name, f"name must be the name of a boundary, not {name!r:.60}")
+        self.ranks.check_same("name", name)
+        removed = left_out(self, f)
+        count = int(self.ranks.sum(int(removed.sum())))
+        self.ranks.check(count < self.n_cells_global, f"f names all {self.n_cells_global} cells: nothing is left of the mesh")
+        if count == 0:
+            return self
+        self.ranks.check(self.block is None or not any(self.block.periodic), "cells of a periodic mesh cannot be left out: "
+                         "make it without periodic=, which leaves walls there")
+        stays = np.flatnonzero(~self.gather(removed))
+        patch = self.gather(self.patch)[stays]
+        whole = kept(self, removed, name)
+        made = self._dealt(lambda: whole, self.ranks.comm, patch, self._quality.n_clipped == self._quality.n_negative == 0)
+        vars(made).update(parent_cell=_frozen(stays[made.cell_id[:made.n_cells]]))
+        return made
 
     def kites(self):
         """The mesh with every triangle cut in three kites around its circumcentre, whose patches are the kites of a vertex.
@@ -527,6 +586,10 @@ def _frozen(array):
     array = np.ascontiguousarray(array)
     array.flags.writeable = False
     return array
+
+
+def _check_strict(ranks, strict):
+    ranks.check(isinstance(strict, (bool, np.bool_)), f"strict must be True or False, not {strict!r:.60}")
 
 
 def _shape(shape, dim):

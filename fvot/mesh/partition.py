@@ -1,4 +1,7 @@
-"""From the whole mesh on rank 0 to each rank's part: own cells first, then one ring of ghosts."""
+"""From the whole mesh on rank 0 to each rank's part: own cells first, then one ring of ghosts.
+
+On one rank cells keep the order of the file; solvers work in another one, in which neighbours lie close (`Mesh.near`).
+"""
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,14 +55,20 @@ def parts(whole, n_ranks):
     """One dict of arrays for each rank, as `Mesh` takes them."""
     graph = adjacency(whole.faces, whole.n_cells)
     owner = divide(whole, graph, n_ranks)
-    own = [_local_order(graph, np.flatnonzero(owner == rank)) for rank in range(n_ranks)]
+    near = [_local_order(graph, np.flatnonzero(owner == rank)) for rank in range(n_ranks)]
     del graph
-    return [_part(whole, owner, own[rank], rank) for rank in range(n_ranks)]
+    if n_ranks > 1:
+        return [_part(whole, owner, near[rank], near[rank], rank) for rank in range(n_ranks)]
+    users = np.arange(whole.n_cells)
+    if _reach(whole.faces, users) <= _reach(whole.faces, near[0]):
+        return [_part(whole, owner, users, users, 0)]
+    return [_part(whole, owner, users, near[0], 0) | dict(near_order=near[0])]
 
 
-def _part(whole, owner, own, rank):
+def _part(whole, owner, own, near, rank):
+    """The part of a rank with the cells *own*, whose faces come in the order of the same cells as *near* has them."""
     faces, cells = whole.faces, whole.cells
-    ghosts, touch, left, right, ends = local_faces(faces, owner, own, rank)
+    ghosts, touch, left, right, ends = local_faces(faces, owner, own, near, rank)
     used, corners, vertices = _local_points(whole, own, touch)
     face_center = columns(faces.center, touch)
     interface_faces, interface_ends = _members(faces.interfaces, touch)
@@ -83,24 +92,36 @@ def _members(parts, numbers):
     return np.concatenate([np.empty(0, np.int64), *found]), np.cumsum([0, *map(len, found)])
 
 
-def local_faces(faces, owner, own, rank):
+def local_faces(faces, owner, own, near, rank):
     """(ghosts, faces that touch the rank's cells, their left and right in local numbers, where each set begins).
 
-    Inner faces come first, then the boundary by sets of names; each in the order of its cells.
+    Cells are numbered as *own* has them. Inner faces come first, then the boundary by sets of names; each in the order in
+    which *near* has its cells, so that faces of neighbours lie close in memory.
     """
     touch = np.flatnonzero((owner[faces.left] == rank) | ((faces.right >= 0) & (owner[faces.right] == rank)))
     left, right = faces.left[touch], faces.right[touch]
-    near = np.concatenate([left[owner[left] != rank], right[(right >= 0) & (owner[right] != rank)]])
-    ghosts = np.unique(near)
-    number = np.full(len(owner) + 1, -1)               # the last entry serves right = -1
-    number[own] = np.arange(len(own))
-    number[ghosts] = len(own) + np.arange(len(ghosts))
-    left, right = number[left], number[right]
+    ghosts = np.unique(np.concatenate([left[owner[left] != rank], right[(right >= 0) & (owner[right] != rank)]]))
+    place = _numbers(near, ghosts, len(owner))[np.stack([left, right])]
+    left, right = _numbers(own, ghosts, len(owner))[np.stack([left, right])]
     label = np.searchsorted(faces.ends, touch, side="right")           # 0 of inner faces, then one number for each set
-    first = np.where(right < 0, left, np.minimum(left, right))
-    order = np.lexsort((np.maximum(left, right), first, label))
+    first = np.where(right < 0, place[0], place.min(axis=0))
+    order = np.lexsort((place.max(axis=0), first, label))
     ends = np.searchsorted(label[order], np.arange(len(faces.ends) + 1))
     return ghosts, touch[order], left[order], right[order], ends
+
+
+def _reach(faces, order):
+    """How far apart neighbours are, in places of an order of all cells: the mean over the inner faces."""
+    n, place = faces.n_inner, np.argsort(order)
+    return np.abs(place[faces.left[:n]] - place[faces.right[:n]]).mean() if n else 0.0
+
+
+def _numbers(own, ghosts, n_cells):
+    """The local number of each cell of the whole mesh: own cells first, then ghosts; the last entry serves right = -1."""
+    number = np.full(n_cells + 1, -1)
+    number[own] = np.arange(len(own))
+    number[ghosts] = len(own) + np.arange(len(ghosts))
+    return number
 
 
 def _local_order(graph, own):

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import roots_jacobi
 
 from ..errors import InputError
+from ..functions import called, refuse_masked
 from .faces import FACES, LINE, N_CORNERS, POLYGON, QUAD, TETRA, TRIANGLE
 
 CHUNK = 200_000         # points given to a user's function at a time
@@ -186,7 +187,9 @@ def _by_cell(cell, values, n_cells):
 def evaluate(f, points):
     """f at points (dim, q, n), as values (..., q, n)."""
     dim, q, n = points.shape
-    values = np.asarray(f(points.reshape(dim, q * n)))
+    values = called(f, "the function", points.reshape(dim, q * n))
+    refuse_masked(values, "the function must return numbers or booleans")
+    values = np.asarray(values)
     if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool):
         raise InputError(f"the function must return numbers or booleans, not {values!r:.60}")
     if values.ndim == 0:

@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 
 from ..errors import InputError
-from .cartesian import CORNERS
+from .cartesian import CORNERS, point_numbers
 from .faces import HEXAHEDRON, LINE, NAME, QUAD, TETRA, TRIANGLE, WEDGE, face_keys, power_centers
 
 
@@ -52,15 +52,26 @@ CUTS = {LINE: [_products(CORNERS[1])], TRIANGLE: [TRIANGLES], QUAD: [_products(C
         HEXAHEDRON: [_products(CORNERS[3])], WEDGE: [_wedges(TRIANGLES)]}
 
 
-def gathered(mesh):
-    """On rank 0, the whole mesh in its file's numbering: (points, kind, start, corners, facets); collective."""
-    number = np.append(mesh.point_id, -1)                   # the last entry serves vertex -1
-    facets = {name: number[mesh.vertices[:, faces]] for name, faces in mesh.boundary.items()}
+def named_faces(mesh):
+    """{name: numbers of faces} of the boundary and of the interfaces, each face on one rank."""
+    named = {name: np.arange(mesh.n_faces)[faces] for name, faces in mesh.boundary.items()}
     for name, faces in mesh.interfaces.items():
-        own = number[mesh.vertices[:, faces[mesh.face_owned[faces]]]]
-        facets[name] = np.concatenate([facets[name], own], axis=1) if name in facets else own
-    mine = dict(point_id=mesh.point_id, points=mesh.points, cell_id=mesh.cell_id[:mesh.n_cells], kind=mesh.kind,
-                count=np.diff(mesh.start), corners=mesh.point_id[mesh.corners], facets=facets)
+        own = faces[mesh.face_owned[faces]]
+        named[name] = np.concatenate([named.get(name, own[:0]), own])
+    return named
+
+
+def gathered(mesh, facets=None):
+    """On rank 0, the whole mesh in its file's numbering: (points, kind, start, corners, facets); collective.
+
+    facets : {name: numbers of faces}, all that have names if None; they come back as {name: points of the faces}
+    """
+    point_id = mesh.point_id if mesh.block is None else point_numbers(mesh.block)
+    number = np.append(point_id, -1)                        # the last entry serves vertex -1
+    facets = named_faces(mesh) if facets is None else facets
+    facets = {name: number[mesh.vertices[:, faces]] for name, faces in facets.items()}
+    mine = dict(point_id=point_id, points=mesh.points, cell_id=mesh.cell_id[:mesh.n_cells], kind=mesh.kind,
+                count=np.diff(mesh.start), corners=point_id[mesh.corners], facets=facets)
     parts = mesh.ranks.gather_to_root(mine)
     if parts is None:
         return None

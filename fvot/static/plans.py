@@ -8,7 +8,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from ..errors import ConvergenceError, InputError
-from ..functions import is_number
+from ..functions import floats, is_number
 from .given import check_power, measure, points_of, same_mass
 
 LARGEST = 10**8          # entries of a matrix of costs: 800 MB
@@ -112,10 +112,7 @@ def costs(x, y, cost="sqeuclidean"):
         if not np.isfinite(C).all():
             raise InputError("the points are so far apart that the costs are no finite numbers: scale them")
         return C
-    try:
-        C = np.asarray(cost, float) if not np.iscomplexobj(cost) else np.array(np.nan)
-    except (TypeError, ValueError):
-        C = np.array(np.nan)
+    C = floats(cost, f"cost must be 'sqeuclidean', a power of the distance, or a matrix of finite numbers ({n}, {m})")
     if C.shape != (n, m) or not np.isfinite(C).all():
         raise InputError(f"cost must be 'sqeuclidean', a power of the distance, or a matrix of finite numbers ({n}, {m}), not "
                          f"{cost!r:.60}" + (f" of shape {C.shape}" if C.ndim else ""))
