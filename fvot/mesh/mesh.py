@@ -543,8 +543,9 @@ def _given_center(center, centroid):
 
 def _whole(points, blocks, facets=None, center=None, *, rule, strict, n_ranks):
     """Everything about a mesh in its file's numbering, cut into the parts of the ranks: (parts, meta)."""
-    cells = faces.connect(points, blocks)
-    volume, centroid, face = faces.build_faces(cells, facets)
+    cells, halves = faces.meet(faces.connect(points, blocks))
+    volume, centroid, face = faces.build_faces(cells, facets, halves)
+    del halves
     move = None
     if center is None:
         center = faces.cell_points(cells, centroid)
