@@ -119,9 +119,11 @@ TANGLED = {
         (np.array([[0, 2, 2, 0, 3.0], [0, 0, 2, 2, 1]]), [("triangle", [[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]])]),
         "same side .* untangle"),
     "lexicographic corners of a hexahedron": (
-        (np.array(UNIT["hexahedron"], float).T, [("hexahedron", [[0, 1, 3, 2, 4, 5, 7, 6]])]), "hexahedron.* tangled.*inside out"),
+        (np.array(UNIT["hexahedron"], float).T, [("hexahedron", [[0, 1, 3, 2, 4, 5, 7, 6]])]),
+        "hexahedron.* tangled.*inside out"),
     "hexahedron, two corners exchanged": (swapped("hexahedron", 6, 7), "hexahedron.* tangled.*inside out"),
-    "hexahedron, one corner pushed through": (moved("hexahedron", 6, (0.2, 0.2, 0.2)), "tangled.* corner at point 6 .*inside out"),
+    "hexahedron, one corner pushed through": (moved("hexahedron", 6, (0.2, 0.2, 0.2)),
+                                              "tangled.* corner at point 6 .*inside out"),
     "wedge, two corners exchanged": (swapped("wedge", 3, 4), "wedge.* tangled.*inside out"),
     "pyramid, two corners exchanged": (swapped("pyramid", 1, 2), "pyramid.* tangled.*inside out"),
     "pyramid, one corner pushed in": (moved("pyramid", 2, (0.3, 0.3, 0)), "pyramid.* tangled.*inside out")}

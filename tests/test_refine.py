@@ -139,7 +139,7 @@ def test_options_are_kept():
 def test_both_sides_of_a_slit_stay_apart():
     points = np.array([[0, 1, 1, 0, 1, 2, 2, 1.0], [0, 0, 1, 1, 0, 0, 1, 1]])      # two squares, nothing in common
     mesh = Mesh.from_cells(points, [("quad", [[0, 1, 2, 3], [4, 5, 6, 7]])], boundary={"slit": [[1, 4], [2, 7]]},
-                           comm=MPI.COMM_SELF)
+                           merge=False, comm=MPI.COMM_SELF)
     fine = mesh.refine()
     assert fine.area[fine.boundary["slit"]].sum() == pytest.approx(2)
 

@@ -27,7 +27,8 @@ MIRRORED = {   # the same cell, with corners in the other sense
     LINE: (1, 0), TRIANGLE: (0, 2, 1), QUAD: (0, 3, 2, 1), TETRA: (0, 2, 1, 3), PYRAMID: (0, 3, 2, 1, 4),
     HEXAHEDRON: (4, 5, 6, 7, 0, 1, 2, 3), WEDGE: (3, 4, 5, 0, 1, 2)}
 EDGES_AT = {   # corners, and the ends of the three edges at each that span a positive volume
-    HEXAHEDRON: ((0, 1, 3, 4), (1, 2, 0, 5), (2, 3, 1, 6), (3, 0, 2, 7), (4, 7, 5, 0), (5, 4, 6, 1), (6, 5, 7, 2), (7, 6, 4, 3)),
+    HEXAHEDRON: ((0, 1, 3, 4), (1, 2, 0, 5), (2, 3, 1, 6), (3, 0, 2, 7),
+                 (4, 7, 5, 0), (5, 4, 6, 1), (6, 5, 7, 2), (7, 6, 4, 3)),
     WEDGE: ((0, 1, 2, 3), (1, 2, 0, 4), (2, 0, 1, 5), (3, 5, 4, 0), (4, 3, 5, 1), (5, 4, 3, 2)),
     PYRAMID: ((0, 1, 3, 4), (1, 2, 0, 4), (2, 3, 1, 4), (3, 0, 2, 4))}
 INSIDE_OUT = 1e-9      # of the product of a corner's edges: a negative volume larger than that is no round-off
@@ -73,7 +74,7 @@ class Cells:
 
 @dataclass(frozen=True)
 class Halves:
-    """The half-faces of cells, in the sense in which their cells have positive volumes, and how they meet."""
+    """The half-faces of cells of positive volume, and how they meet."""
 
     cell: np.ndarray            # (n_halves,)
     vertices: np.ndarray        # (1, 2, 3 or 4, n_halves) counter-clockwise seen from outside; -1 as in `Faces`
@@ -288,7 +289,7 @@ def meet(cells):
     negative = volume < 0
     if negative.any():
         cells = cells.mirrored(negative)
-        vertices = _turned(vertices, negative[cell])
+        cell, vertices = half_faces(cells)
     _check_polygons(cells)
     _check_corner_volumes(cells)
     _check_flat(cells, volume, _scale(cells, cell, vertices))
@@ -304,7 +305,7 @@ def _check_flat(cells, volume, scale):
 
 
 def _check_polygons(cells):
-    """No quadrilateral or polygon crosses itself: those with a corner that points inwards, or that turn twice, are looked at."""
+    """No quadrilateral or polygon crosses itself: only those that turn inwards somewhere, or turn twice, can do so."""
     if cells.dim != 2 or np.all(cells.kind == TRIANGLE):
         return
     count = np.diff(cells.start)
@@ -465,16 +466,6 @@ def build_faces(cells, facets=None, halves=None):
         vector = np.sign(center - halves.centroid[:, left])
     area = np.linalg.norm(vector, axis=0)
     return halves.volume, halves.centroid, Faces(left, right, vertices, area, vector / area, center, slices)
-
-
-def _turned(vertices, clockwise):
-    """The same faces, with the points of *clockwise* ones listed the other way round."""
-    if len(vertices) > 1:
-        vertices[:, clockwise] = vertices[::-1, clockwise]
-        if len(vertices) == 4:      # the empty place of a triangle stays last
-            empty = clockwise & (vertices[0] < 0)
-            vertices[:, empty] = np.roll(vertices[:, empty], -1, axis=0)
-    return vertices
 
 
 def _check_repeats(cell, vertices):

@@ -1,4 +1,6 @@
 """`Mesh`: this rank's part of a mesh as plain, read-only numpy arrays."""
+import warnings
+from dataclasses import replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -8,6 +10,7 @@ from .. import parallel
 from ..errors import InputError
 from ..functions import floats
 from . import build, cartesian, faces, geodesic, given, locate, partition, patches, quadrature, quality, read, refine, weights
+from .joining import check_conforming, joined
 from .walls import Walls
 
 MANY = 10**8            # points, or pairs of points, at most
@@ -114,21 +117,30 @@ class Mesh:
         return cls._dealt(make, comm, patches, strict, finer)
 
     @classmethod
-    def read(cls, path, *, comm=None, patches="auto", strict=True):
+    def read(cls, path, *, merge=True, comm=None, patches="auto", strict=True):
         """A Gmsh (.msh) or VTK (.vtk, .vtu) file; Gmsh's physical names become the names of the boundary.
+
+        merge : as in `from_cells`
 
         Raises `InputError` for a file that cannot be read, `MeshError` for a mesh that cannot be used.
         """
-        return cls._dealt(lambda: read.read(path), comm, patches, strict)
+        return cls._dealt(lambda: read.read(path), comm, patches, strict, merge=merge)
 
     @classmethod
-    def from_cells(cls, points, cells, *, boundary=None, center=None, comm=None, patches="auto", strict=True):
+    def from_cells(cls, points, cells, *, boundary=None, center=None, merge=True, comm=None, patches="auto", strict=True):
         """A mesh from points (dim, n) and cells [(type, connectivity), ...], as meshio names them; polygons as lists.
 
         boundary : {name: points (width, n) of each face}; the rest is called "boundary"
         center : points x_K (dim, n_cells), where circumcentres and centroids are not what is wanted
+        merge : points of the boundary in one place, up to round-off, are the same, and one warning says how many there are;
+            False keeps them apart, so that cells on both sides have a wall between them (a crack)
+
+        Corners may be listed in either sense. In the plane a cell may have the points of smaller neighbours on its edges
+        (hanging nodes): it becomes a polygon with these as corners, too. In space such cells are refused.
+
+        Raises `MeshError` for cells that are flat or tangled, overlap, or do not fit to each other.
         """
-        return cls._dealt(lambda: (_points(points), cells, _named(boundary), center), comm, patches, strict)
+        return cls._dealt(lambda: (_points(points), cells, _named(boundary), center), comm, patches, strict, merge=merge)
 
     @classmethod
     def _cartesian(cls, lower, upper, shape, periodic, comm, rule):
@@ -144,10 +156,10 @@ class Mesh:
                    finer=lambda mesh: cls._cartesian(lower, upper, twice, periodic, comm, rule))
 
     @classmethod
-    def _dealt(cls, make, comm, rule, strict, finer=None):
+    def _dealt(cls, make, comm, rule, strict, finer=None, merge=False):
         """Make the whole mesh on rank 0 and deal it out; make() returns (points, blocks, facets, cell points or None)."""
         ranks = parallel.Ranks(comm)
-        made = ranks.on_root(lambda: _whole(*make(), rule=rule, strict=strict, n_ranks=ranks.size))
+        made = ranks.on_root(lambda: _whole(*make(), rule=rule, strict=strict, merge=merge, n_ranks=ranks.size))
         parts, meta = made if ranks.is_root else (None, None)
         finer = finer or partial(cls._split, rule=rule, strict=strict)
         return cls(ranks, ranks.deal(parts), **ranks.share(meta), finer=finer)
@@ -541,11 +553,17 @@ def _given_center(center, centroid):
     return center
 
 
-def _whole(points, blocks, facets=None, center=None, *, rule, strict, n_ranks):
+def _whole(points, blocks, facets=None, center=None, *, rule, strict, merge, n_ranks):
     """Everything about a mesh in its file's numbering, cut into the parts of the ranks: (parts, meta)."""
-    cells, halves = faces.meet(faces.connect(points, blocks))
-    volume, centroid, face = faces.build_faces(cells, facets, halves)
-    del halves
+    made = joined(faces.connect(points, blocks), facets, merge)
+    if made.n_merged:
+        warnings.warn(f"{made.n_merged} points of the mesh lie where others do, and were merged with them"
+                      + f"; faces called {', '.join(map(repr, made.opened))} are now inside the mesh" * bool(made.opened)
+                      + ". merge=False keeps them apart, as walls between the cells", stacklevel=3)
+    cells = made.cells
+    volume, centroid, face = faces.build_faces(cells, made.facets, made.halves)
+    if merge:
+        check_conforming(made)
     move = None
     if center is None:
         center = faces.cell_points(cells, centroid)
@@ -553,6 +571,7 @@ def _whole(points, blocks, facets=None, center=None, *, rule, strict, n_ranks):
     else:
         center = _given_center(center, centroid)
     report, center, left, right = quality.admissible(volume, centroid, center, face, strict, move)
+    report = replace(report, n_merged=made.n_merged, n_hanging=made.n_hanging)
     patch = patches.choose_patches(rule, cells, volume, centroid, face, left, right)
     levels = patches.coarser_levels(patch, patches.adjacency(face, cells.n_cells))
     whole = partition.Whole(cells, volume, centroid, center, face, left, right, levels)

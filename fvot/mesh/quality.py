@@ -33,6 +33,8 @@ class Quality:
     n_negative: int                 # faces with d_sigma <= 0
     n_clipped: int                  # one-sided distances that were negative and are set to 0
     n_moved: int = 0                # cells whose point is a power centre, as circumcentres were not admissible
+    n_merged: int = 0               # points that lay where others do
+    n_hanging: int = 0              # points on edges of larger cells, which are polygons with these as corners
 
     def __str__(self):
         return "\n".join([
@@ -44,7 +46,9 @@ class Quality:
             f"smallest distance      {self.smallest_distance:.3g} of the cell size, at cell {self.worst_cell}",
             f"faces not admissible   {self.n_negative}",
             f"one-sided distances    {self.n_clipped} clipped",
-            f"power centres          {self.n_moved} cells" + " in place of circumcentres" * (self.n_moved > 0)])
+            f"power centres          {self.n_moved} cells" + " in place of circumcentres" * (self.n_moved > 0),
+            f"points merged          {self.n_merged}",
+            f"hanging points         {self.n_hanging}"])
 
 
 def distances(faces, center):
