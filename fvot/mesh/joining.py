@@ -19,7 +19,8 @@ from .faces import POLYGON, Cells, Halves, columns, face_keys, face_vectors, mee
 CLOSE_POINTS = 1e-8     # of the shortest edge at a point: distances that computing coordinates in different ways leaves
 ROUNDED_BITS = 8        # units in the last place of the coordinates, by which they may differ, too
 LARGEST_SLACK = 1e-3    # of the shortest edge at a point: nothing farther apart is taken for round-off
-OFF_LINE = 1e-5         # of an edge's length: so far beside it may a point be that hangs on it, as text of six digits has it
+OFF_LINE = 1e-7         # of an edge's length: so far beside it may a point be that hangs on it,
+TEXT_DIGITS = (6, 7, 8)     # or one in the last of so many digits, where all coordinates have no more
 SAME_DIRECTION = 1e-6   # of normals, and of distances from the origin relative to the mesh's size, of faces in one plane
 
 
@@ -91,6 +92,18 @@ class _Border:
         single = bool((here == here.astype(np.float32)).all())
         unit = np.finfo(np.float32 if single else float).eps * np.abs(here).max(initial=0.0)
         return np.minimum(np.maximum(CLOSE_POINTS * shortest, ROUNDED_BITS * unit), LARGEST_SLACK * shortest)
+
+
+    @cached_property
+    def last_place(self):
+        """One in the last digit of the coordinates of a text file; 0 where they have more than `TEXT_DIGITS`."""
+        here = np.abs(columns(self.points, self.used)).ravel()
+        here = here[here > 0]
+        power = 10.0**np.floor(np.log10(here))
+        for digits in TEXT_DIGITS:
+            if (np.abs(np.round(here / power, digits - 1) * power - here) < 1e-13 * here).all():
+                return 10.0**(1 - digits) * power.max(initial=0.0)
+        return 0.0
 
 
 def _merged(made):
@@ -199,7 +212,7 @@ def _hanging(border):
     a, b = (columns(border.points, end) for end in border.vertices)
     length = np.linalg.norm(b - a, axis=0)
     tree = cKDTree(columns(border.points, border.used).T)
-    middle, radius = ((a + b) / 2).T, length / 2 * (1 + OFF_LINE)
+    middle, radius = ((a + b) / 2).T, length / 2 * (1 + LARGEST_SLACK)
     some = np.flatnonzero(tree.query_ball_point(middle, radius, return_length=True) > 2)       # its ends are always there
     near = tree.query_ball_point(middle[some], radius[some])
     edge = np.repeat(some, [len(points) for points in near]).astype(int)
@@ -210,7 +223,8 @@ def _hanging(border):
     aside = np.abs(along[0] * step[1] - along[1] * step[0])
     slack = np.minimum(border.slack[border.vertices[0, edge]], border.slack[border.vertices[1, edge]])
     slack = np.minimum(slack, border.slack[point])
-    inside = (aside <= np.maximum(slack, OFF_LINE * length[edge])) & (place > slack) & (place < length[edge] - slack)
+    rounded = np.minimum(border.last_place, LARGEST_SLACK * length[edge])
+    inside = (aside <= np.maximum(np.maximum(slack, OFF_LINE * length[edge]), rounded)) & (place > slack) & (place < length[edge] - slack)
     edge, point, place = edge[inside], point[inside], place[inside]
     order = np.lexsort((point, place, edge))
     return edge[order], point[order]
