@@ -224,7 +224,8 @@ def _hanging(border):
     slack = np.minimum(border.slack[border.vertices[0, edge]], border.slack[border.vertices[1, edge]])
     slack = np.minimum(slack, border.slack[point])
     rounded = np.minimum(border.last_place, LARGEST_SLACK * length[edge])
-    inside = (aside <= np.maximum(np.maximum(slack, OFF_LINE * length[edge]), rounded)) & (place > slack) & (place < length[edge] - slack)
+    on_line = aside <= np.maximum(np.maximum(slack, OFF_LINE * length[edge]), rounded)
+    inside = on_line & (place > slack) & (place < length[edge] - slack)
     edge, point, place = edge[inside], point[inside], place[inside]
     order = np.lexsort((point, place, edge))
     return edge[order], point[order]
