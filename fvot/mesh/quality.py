@@ -9,7 +9,9 @@ from ..errors import MeshError
 from .faces import columns
 
 ROUND_OFF = 1e-12   # a distance that small, relative to its cells, counts as 0
-CLIPPED = 1e-6      # smallest two-point distance, relative to the smaller one of its cells; see `admissible`
+CLIPPED = 0.25      # smallest two-point distance, relative to h^3 / L^2, h the size of the smaller cell, L of the mesh,
+CLIPPED_RANGE = 1e-6, 1e-3      # and the least and the most that it may be relative to h; see `admissible`
+COINCIDENT = 1e-6   # distances that small, relative to h, belong to points in one place
 OUT_OF_ORDER = 1e-3     # a negative distance larger than that, so measured, is not admissible
 MOVED = 1e-9        # a point that is moved by less, relative to its cell, has stayed
 ADVICE = {
@@ -34,7 +36,7 @@ class Quality:
     n_negative: int                 # faces with d_sigma < -OUT_OF_ORDER sizes
     n_clipped: int                  # one-sided distances that were negative and are set to 0
     n_moved: int = 0                # cells whose point is a power centre, as circumcentres were not admissible
-    n_coincident: int = 0           # faces with shorter distances than CLIPPED sizes: both points, or point and wall, in one place
+    n_coincident: int = 0           # faces with both cell points, or point and wall, in one place
     n_merged: int = 0               # points that lay where others do
     n_hanging: int = 0              # points on edges of larger cells, which are polygons with these as corners
 
@@ -85,7 +87,7 @@ def assess(volume, center, faces):
         len(volume), _range(volume), _range(size), float(spread.max(initial=0)),
         float(spread.mean()) if n else 0.0, float(defect.max()), float(defect.mean()), float(relative[worst]),
         int(faces.left[worst]), int(_out_of_order(relative, spread).sum()), n_clipped,
-        n_coincident=int((relative <= CLIPPED).sum()))
+        n_coincident=int((relative <= COINCIDENT).sum()))
     left = np.clip(left, 0, np.maximum(distance, 0))
     return quality, left, np.where(np.arange(len(left)) < n, distance - left, 0.0)
 
@@ -94,7 +96,7 @@ def _out_of_order(relative, spread):
     """Which distances, relative to the sizes of their cells, are negative, or 0 with points that lie beside each other."""
     beside = np.zeros(len(relative), bool)
     beside[:len(spread)] = spread > OUT_OF_ORDER
-    return relative < np.where(beside, CLIPPED, -OUT_OF_ORDER)
+    return relative < np.where(beside, COINCIDENT, -OUT_OF_ORDER)
 
 
 def _range(x):
@@ -107,7 +109,7 @@ def orthogonality(center, faces):
     step = columns(center, faces.right[:n]) - columns(center, faces.left[:n])
     normal = faces.normal[:, :n]
     tangential = step - np.einsum("if,if->f", step, normal) * normal
-    place = CLIPPED * faces.area[:n]**(1 / max(len(center) - 1, 1))
+    place = COINCIDENT * faces.area[:n]**(1 / max(len(center) - 1, 1))
     return np.linalg.norm(tangential, axis=0) / np.maximum(np.linalg.norm(step, axis=0), place)
 
 
@@ -131,10 +133,11 @@ def admissible(volume, centroid, center, faces, strict, move=None):
     faces, too. What is then left is refused (`MeshError`); with strict=False the cells beside such faces get their
     centroids as points: two-point fluxes are then inconsistent there.
 
-    Distances below CLIPPED h, h the size of the smaller cell, are set to it. Where d_sigma = 0 both points are in one place x,
-    as the circumcentres of the halves of a rectangle are: both values are then u(x), and so they are for two-point fluxes
-    but for CLIPPED h du/dn, as if the diffusion across were smaller by a part of CLIPPED. Negative distances down to
-    -OUT_OF_ORDER h, which points in single precision have in place of 0, count as 0, too.
+    Where d_sigma = 0 both points are in one place x, as the circumcentres of the halves of a rectangle are. Both values are
+    u(x), and so they become by a two-point flux over a small distance eps h: it must be there for du/dn, and so diffusion is
+    too small by a part of about eps. With eps = CLIPPED (h/L)^2 this error is of second order and below that of the flux, and
+    equations are about as ill-conditioned as all of diffusion is. Negative distances down to -OUT_OF_ORDER h, which points
+    in single precision have in place of 0, count as 0, too.
     """
     quality, left, right = assess(volume, center, faces)
     if move is None and quality.n_coincident:       # points that somebody has given: none of them may be those of two cells
@@ -143,7 +146,8 @@ def admissible(volume, centroid, center, faces, strict, move=None):
         quality, center, left, right = _moved(volume, center, faces, move, quality, left, right)
     if quality.n_negative:
         quality, center, left, right = _with_centroids(volume, centroid, center, faces, quality, strict, move is not None)
-    floor = CLIPPED * face_sizes(volume, faces)
+    size = face_sizes(volume, faces)
+    floor = size * np.clip(CLIPPED * size**2 / volume.sum()**(2 / len(center)), *CLIPPED_RANGE)
     short = left + right < floor
     return quality, center, *_lengthened(left, right, np.where(short, floor, left + right), short, faces.n_inner)
 

@@ -29,7 +29,7 @@ from scipy import sparse
 from scipy.sparse.linalg import lsqr, norm
 
 from .faces import TETRA, TRIANGLE, power_centers
-from .quality import CLIPPED, OUT_OF_ORDER, face_sizes
+from .quality import COINCIDENT, OUT_OF_ORDER, face_sizes
 
 GOALS = (0.06, 0.005)   # of d_sigma / h_sigma where it is negative, tried one after the other; others may shrink to that,
 LEAST_GOAL = 0.002      # have to grow to this, or stay 0
@@ -58,8 +58,8 @@ def find(cells, volume, centroid, faces, center, distance):
     slope, relative = slope[row], relative[row]
     for goal in GOALS:
         weight = np.zeros(cells.points.shape[1])
-        target = np.where(relative < -CLIPPED, goal, np.clip(relative, LEAST_GOAL, goal))
-        target[np.abs(relative) <= CLIPPED] = 0
+        target = np.where(relative < -COINCIDENT, goal, np.clip(relative, LEAST_GOAL, goal))
+        target[np.abs(relative) <= COINCIDENT] = 0
         found = _search(slope, relative, target)
         if (relative + slope @ found).min() < -OUT_OF_ORDER:
             continue
