@@ -147,7 +147,7 @@ def test_other_equations_run(name):
 TRIED = {"one way, moved a little": lambda: right(16, move=jitter(16, 0.01)),
          "one way, moved": lambda: right(16, move=jitter(16, 0.1)),
          "one way, moved much": lambda: right(16, move=jitter(16, 0.25)), "alternating, moved": lambda: alternating(16),
-         "alternating, moved much": lambda: alternating(16, 0.25), "5 : 1, moved": lambda: right(4, 20, move=jitter(20, 0.1)),
+         "alternating, moved much": lambda: alternating(16, 0.25), "5 : 1, moved": lambda: right(8, 40, move=jitter(40, 0.1)),
          "mapped": lambda: right(16, move=mapped), "obtuse": lambda: obtuse(16), "finer obtuse": lambda: obtuse(32),
          "random": lambda: scattered(400), "jittered": lambda: jittered(2, 16, 0.3),
          "wide": lambda: right(16, move=lambda x: x + [[0.1], [0]] * x[1:] * (1 - x[1:]))}

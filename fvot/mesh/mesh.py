@@ -25,8 +25,8 @@ class Mesh:
     patches : "auto", "none", a number of cells, an array (n_cells_global,), or a function of centroids (dim, n_cells_global)
         that returns one: the patches on which densities of optimal transport live. "auto" is single cells on Cartesian
         meshes, pairs on triangles, 16 on tetrahedra of a file, else 2^dim cells.
-    strict : refuse (`MeshError`) a mesh with faces of signed distance <= 0, where power centres have them, too;
-        False clips these distances, with a warning.
+    strict : refuse (`MeshError`) a mesh with faces of signed distance < 0, where power centres near their cells have them, too;
+        False clips these distances, with a warning. Distances of 0, as of right triangles, are small positive ones.
 
     Attributes, lengths in the units of the points:
 

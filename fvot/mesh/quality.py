@@ -109,7 +109,7 @@ def orthogonality(center, faces):
     step = columns(center, faces.right[:n]) - columns(center, faces.left[:n])
     normal = faces.normal[:, :n]
     tangential = step - np.einsum("if,if->f", step, normal) * normal
-    place = COINCIDENT * faces.area[:n]**(1 / max(len(center) - 1, 1))
+    place = OUT_OF_ORDER * faces.area[:n]**(1 / max(len(center) - 1, 1))
     return np.linalg.norm(tangential, axis=0) / np.maximum(np.linalg.norm(step, axis=0), place)
 
 
