@@ -28,7 +28,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import lsqr, norm
 
-from .faces import TETRA, TRIANGLE, power_centers
+from .faces import TETRA, TRIANGLE, columns, power_centers
 from .quality import COINCIDENT, OUT_OF_ORDER, face_sizes
 
 GOALS = (0.06, 0.005)   # of d_sigma / h_sigma where it is negative, tried one after the other; others may shrink to that,
@@ -142,9 +142,15 @@ def _slope(cells, volume, faces):
 
 def _hat_gradients(points, corners):
     """Gradients (dim, dim + 1, n) of the barycentric coordinates of simplices."""
-    p = points[:, corners]                                                  # (dim, dim + 1, n)
-    inverse = np.linalg.inv((p[:, 1:] - p[:, :1]).transpose(2, 1, 0))       # (n, dim, dim corners)
-    gradient = inverse.transpose(1, 2, 0)
+    origin = columns(points, corners[0])
+    edge = [columns(points, corner) - origin for corner in corners[1:]]
+    if len(edge) == 2:
+        (ax, ay), (bx, by) = edge
+        gradient = np.stack([np.stack([by, -ay]), np.stack([-bx, ax])]) / (ax * by - ay * bx)
+    else:
+        a, b, c = edge
+        cross = np.stack([np.cross(b, c, axis=0), np.cross(c, a, axis=0), np.cross(a, b, axis=0)], axis=1)
+        gradient = cross / np.einsum("dn,dn->n", a, cross[:, 0])
     return np.concatenate([-gradient.sum(axis=1, keepdims=True), gradient], axis=1)
 
 
