@@ -25,7 +25,8 @@ from .reconstruction import Stencil, gradient_weights, gradients
 from .resolvent import LARGEST_LU
 
 PREFIX = "fvot_otto_"
-RTOL, MISSED = 1e-12, 1e-9      # tolerance of an iteration; what the equations may miss, in L1
+RTOL, MISSED = 1e-12, 1e-9      # tolerance of an iteration; what the equations may miss, in L1,
+ROUND_OFF = 1e-15       # and of the sum of their terms: faces between points in one place have large ones
 BALANCED = 1e-10         # of all that changes: the least sum in a component that is no rounding
 FEWEST, MOST, TOTAL = 16, 1024, 1e6      # points that carry the mass of each cell along a geodesic, and of all cells
 
@@ -212,8 +213,9 @@ def _solved(mesh, matrix, b):
             residual = b - _product(mesh, matrix, x)
             x = x + system(residual)
         missed = mesh.ranks.sum(np.abs(b - _product(mesh, matrix, x)).sum())
+        terms = mesh.ranks.sum(_product(mesh, abs(matrix), np.abs(x)).sum())
         system.destroy()
-        if missed <= MISSED * size:
+        if missed <= MISSED * size + ROUND_OFF * terms:
             return x
     raise ConvergenceError(f"the tangent potential misses its equations by {missed / size:.1e}: densities that span fewer "
                            f"decades, or another solver by PETSc's options, such as -{PREFIX}pc_type, may help")

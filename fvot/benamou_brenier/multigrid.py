@@ -15,12 +15,13 @@ import numba
 import numpy as np
 import pyamg
 from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 from .operators import time_modes
 from .sparse import Dealt, packed, unpacked
 
-COARSEST = 200          # unknowns of the level that is solved directly
-NULL = 1e-10            # relative eigenvalue below which a coarse vector is constant on pieces of the mesh
+COARSEST = 200          # unknowns, for each piece of the mesh, of the level that is solved directly
+NULL = 1e-10            # relative eigenvalue, or entry of the diagonal, of what is constant on pieces of the mesh
 SETTLE = 12             # steps for the first right-hand side, which starts from nothing
 SOLVED = {4: 1e-12, 8: 1e-24}       # by bytes of a number: square of the residual, relative to the largest one so far
 
@@ -135,8 +136,8 @@ class Cycle:
         self.W, self.inverse = _modes(matrix, mass, self.shift)
         self.work = [np.empty((2, len(grid.mass), len(self.shift)), dtype) for grid in self.grids]
         diagonal = pencil.stiffness.diagonal()
-        self.patches = (problem.cells, problem.cell_start, np.where(diagonal > 0, diagonal, 1.0).astype(dtype),
-                        pencil.share.astype(dtype), self.shift)
+        diagonal = _floored(diagonal, self.ranks.max(diagonal.max(initial=0.0)))
+        self.patches = (problem.cells, problem.cell_start, diagonal.astype(dtype), pencil.share.astype(dtype), self.shift)
 
     def __call__(self, f):
         if not self.grids:
@@ -165,18 +166,38 @@ class Cycle:
 
     def _direct(self, f):
         """The coarsest equations, solved whole on every rank: the same sums on any number of them."""
-        whole = np.empty((len(self.W), f.shape[1]), f.dtype)
+        whole = np.empty((self.W.shape[0], f.shape[1]), f.dtype)
         whole[self.order] = self.ranks.all_gather(f.T).T
         return (self.W @ (self.inverse * (self.W.T @ whole)))[self.own]
 
 
+def _floored(diagonal, largest):
+    """A positive diagonal: that of cells without neighbours, or of coarse unknowns that stand for a whole piece, is 0."""
+    return np.maximum(diagonal, NULL * largest if largest > 0 else 1.0)
+
+
 def _modes(A, mass, shift):
-    """(W, 1 / (mu + s_k)) with A W = M W diag(mu), W^T M W = I: one basis makes the equations of all modes diagonal."""
+    """(W, 1 / (mu + s_k)) with A W = M W diag(mu), W^T M W = I: one basis makes the equations of all modes diagonal.
+
+    Pieces of the mesh have no entries of A in common: W is sparse where there are several.
+    """
     root = np.sqrt(mass)
-    mu, W = np.linalg.eigh(A / root[:, None] / root)
+    A = (sparse.diags(1 / root) @ A @ sparse.diags(1 / root)).tocsr()
+    n_pieces, piece = connected_components(A, directed=False)
+    order = np.argsort(piece, kind="stable")
+    ends = np.searchsorted(piece[order], np.arange(n_pieces + 1))
+    mu, blocks = np.empty(len(mass)), []
+    A = A[order][:, order]
+    for a, b in zip(ends[:-1], ends[1:]):
+        mu[a:b], block = np.linalg.eigh(A[a:b, a:b].toarray())
+        blocks.append(block)
     total = np.maximum(mu, 0)[:, None] + shift
-    null = total <= NULL * mu[-1]
-    return (W / root[:, None]).astype(shift.dtype), np.where(null, 0, 1 / np.where(null, 1, total)).astype(shift.dtype)
+    null = total <= NULL * mu.max()
+    inverse = np.where(null, 0, 1 / np.where(null, 1, total)).astype(shift.dtype)
+    if n_pieces == 1:
+        return (blocks[0] / root[:, None]).astype(shift.dtype), inverse
+    W = sparse.block_diag(blocks, format="csr")[np.argsort(order)]
+    return (sparse.diags(1 / root) @ W).tocsr().astype(shift.dtype), inverse
 
 
 def _dealt_hierarchy(mesh, pencil):
@@ -203,10 +224,13 @@ def _hierarchy(A, mass, own, n_ranks):
     owner = np.empty(len(mass), np.int32)
     for rank, cells in enumerate(own):
         owner[cells] = rank
-    made = pyamg.ruge_stuben_solver(A, max_coarse=min(COARSEST, len(mass) // 2), coarse_solver=None).levels
+    most = min(COARSEST, len(mass) // 2)
+    made = pyamg.ruge_stuben_solver(A, max_coarse=most, coarse_solver=None).levels
+    fine_enough = [level for level, grid in enumerate(made) if _largest_piece(grid.A) <= most]
+    made = made[:fine_enough[0] + 1] if fine_enough else made
     parts = [{"n_grids": np.array([len(made) - 1])} for _ in range(n_ranks)]
     for level, grid in enumerate(made[:-1]):
-        A, P, diagonal = grid.A.tocsr(), grid.P.tocsr(), grid.A.diagonal()
+        A, P, diagonal = grid.A.tocsr(), grid.P.tocsr(), _floored(grid.A.diagonal(), grid.A.diagonal().max())
         R, damping = P.T.tocsr(), 4 / 3 / (np.ravel(abs(A).sum(axis=1)) / diagonal).max()
         coarse_owner = owner[grid.splitting]            # a coarse unknown lives where its cell lives
         coarse = [np.flatnonzero(coarse_owner == rank) for rank in range(n_ranks)]
@@ -217,7 +241,12 @@ def _hierarchy(A, mass, own, n_ranks):
         owner, own, mass = coarse_owner, coarse, abs(R) @ mass         # weights may be negative, masses not
     for part, mine in zip(parts, own):
         part |= {f"own{len(made) - 1}": mine, f"owner{len(made) - 1}": owner, "own": mine}
-    return parts, (made[-1].A.toarray(), mass)
+    return parts, (made[-1].A.tocsr(), mass)
+
+
+def _largest_piece(A):
+    """The most unknowns that are connected by entries of A."""
+    return np.bincount(connected_components(A, directed=False)[1]).max()
 
 
 def _grids(ranks, part, dtype):

@@ -15,6 +15,7 @@ from .sparse import Dealt, packed, unpacked
 
 FEWEST_CELLS = 8        # along an axis of the coarsest level, about
 FEWEST_STEPS = 4
+SLOWEST_COARSENING = 0.95      # a level with more of its cells left is no coarser: the mesh consists of as many pieces
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ def _agglomerated(mesh, size):
     whole = agglomerate.whole(mesh)
     part = mesh.ranks.deal(mesh.ranks.on_root(lambda: _parts(*whole, size)))
     coarse = mesh.of_agglomerates({name: array for name, array in part.items() if name[:2] not in ("P ", "R ")})
+    if coarse.n_cells_global > SLOWEST_COARSENING * mesh.n_cells_global:
+        return None
     return coarse, _dealt(coarse, unpacked(part, "P")), _dealt(mesh, unpacked(part, "R"))
 
 

@@ -5,7 +5,7 @@ inner face, a lonely one lies on the boundary. Normals point from the left cell 
 number) to the right one, and out of the domain on the boundary.
 """
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -24,6 +24,15 @@ FACES = {      # corners of each face, counter-clockwise seen from outside (VTK'
     WEDGE: ((0, 2, 1), (3, 4, 5), (0, 1, 4, 3), (1, 2, 5, 4), (2, 0, 3, 5)),
     PYRAMID: ((0, 3, 2, 1), (0, 1, 4), (1, 2, 4), (2, 3, 4), (3, 0, 4)),
 }
+MIRRORED = {   # the same cell, with corners in the other sense
+    LINE: (1, 0), TRIANGLE: (0, 2, 1), QUAD: (0, 3, 2, 1), TETRA: (0, 2, 1, 3), PYRAMID: (0, 3, 2, 1, 4),
+    HEXAHEDRON: (4, 5, 6, 7, 0, 1, 2, 3), WEDGE: (3, 4, 5, 0, 1, 2)}
+EDGES_AT = {   # corners, and the ends of the three edges at each that span a positive volume
+    HEXAHEDRON: ((0, 1, 3, 4), (1, 2, 0, 5), (2, 3, 1, 6), (3, 0, 2, 7),
+                 (4, 7, 5, 0), (5, 4, 6, 1), (6, 5, 7, 2), (7, 6, 4, 3)),
+    WEDGE: ((0, 1, 2, 3), (1, 2, 0, 4), (2, 0, 1, 5), (3, 5, 4, 0), (4, 3, 5, 1), (5, 4, 3, 2)),
+    PYRAMID: ((0, 1, 3, 4), (1, 2, 0, 4), (2, 3, 1, 4), (3, 0, 2, 4))}
+INSIDE_OUT = 1e-9      # of the product of a corner's edges: a negative volume larger than that is no round-off
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,34 @@ class Cells:
         """Numbers of the cells of one kind, and their corners (n_corners, n)."""
         cell = np.flatnonzero(self.kind == kind)
         return cell, self.corners[self.start[cell] + np.arange(N_CORNERS[kind])[:, None]]
+
+    def mirrored(self, which):
+        """The same cells; those of *which* (n_cells,) bool list their corners in the other sense."""
+        corners = self.corners.copy()
+        for kind in np.unique(self.kind[which]):
+            cell = np.flatnonzero(which & (self.kind == kind))
+            if kind == POLYGON:
+                count = np.diff(self.start)[cell]
+                step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+                place = np.repeat(self.start[cell], count) + step
+                corners[place] = self.corners[np.repeat(self.start[cell + 1] - 1, count) - step]
+            else:
+                at = self.start[cell] + np.arange(N_CORNERS[kind])[:, None]
+                corners[at] = self.corners[at[list(MIRRORED[kind])]]
+        return replace(self, corners=corners)
+
+
+@dataclass(frozen=True)
+class Halves:
+    """The half-faces of cells of positive volume, and how they meet."""
+
+    cell: np.ndarray            # (n_halves,)
+    vertices: np.ndarray        # (1, 2, 3 or 4, n_halves) counter-clockwise seen from outside; -1 as in `Faces`
+    first: np.ndarray           # (n_inner,) half-faces that meet those of *second*, of larger cell numbers
+    second: np.ndarray          # (n_inner,)
+    lonely: np.ndarray          # (n_boundary,) half-faces that meet none
+    volume: np.ndarray          # (n_cells,) of the cells
+    centroid: np.ndarray        # (dim, n_cells)
 
 
 @dataclass(frozen=True)
@@ -244,24 +281,84 @@ def _outer_simplices(points, vertices):
         yield np.stack([p[i], p[(i + 1) % 4], p.mean(axis=0)]), quad
 
 
-def orientation(cells, volume, scale):
-    """+1 or -1 per cell; `MeshError` for flat cells, and for cells of one kind that turn both ways.
+def meet(cells):
+    """(`Cells`, `Halves`): the cells, those listed in the wrong sense turned round, and how their half-faces meet.
 
-    *scale* is a volume made of the lengths of the cell's edges: what is flat is measured by it.
+    Raises `MeshError` for cells that are flat, tangled, or more than two to a face.
     """
+    cell, vertices = half_faces(cells)
+    _check_repeats(cell, vertices)
+    volume, centroid = cell_geometry(cells, cell, vertices)
+    negative = volume < 0
+    if negative.any():
+        cells = cells.mirrored(negative)
+        cell, vertices = half_faces(cells)
+    _check_polygons(cells)
+    _check_corner_volumes(cells)
+    _check_flat(cells, volume, _scale(cells, cell, vertices))
+    return cells, Halves(cell, vertices, *pair(cells, cell, vertices), np.abs(volume), centroid)
+
+
+def _check_flat(cells, volume, scale):
+    """*scale* is a volume made of the lengths of the cell's edges: what is flat is measured by it."""
     flat = np.flatnonzero(~(np.abs(volume) > 1e-12 * scale))
     if len(flat):
         raise MeshError(f"cell {flat[0]} ({NAME[cells.kind[flat[0]]]}) is degenerate: its volume is "
                         f"{volume[flat[0]]:.3g} ({len(flat)} such cells); remove them, or merge their points")
-    sign = np.sign(volume)
-    for kind in np.unique(cells.kind):
-        turn = np.where(cells.kind == kind, sign, 0)
-        if turn.min() < 0 < turn.max():
-            odd = np.flatnonzero(turn == (-1 if turn.sum() > 0 else 1))
-            raise MeshError(f"cell {odd[0]} ({NAME[kind]}) is inverted: its signed volume is {volume[odd[0]]:.3g}, "
-                            f"unlike most others ({len(odd)} such cells); reverse the order of its points, "
-                            "or untangle the mesh")
-    return sign
+
+
+def _check_polygons(cells):
+    """No quadrilateral or polygon crosses itself: only those that turn inwards somewhere, or turn twice, can do so."""
+    if cells.dim != 2 or np.all(cells.kind == TRIANGLE):
+        return
+    count = np.diff(cells.start)
+    place = np.arange(len(cells.corners))
+    following = place + 1
+    following[cells.start[1:] - 1] = cells.start[:-1]
+    preceding = place - 1
+    preceding[cells.start[:-1]] = cells.start[1:] - 1
+    p = columns(cells.points, cells.corners)
+    step = columns(p, following) - p
+    before = columns(step, preceding)
+    turn = before[0] * step[1] - before[1] * step[0]
+    inwards = turn < -INSIDE_OUT * np.sqrt((before**2).sum(axis=0) * (step**2).sum(axis=0))
+    suspect = np.logical_or.reduceat(inwards, cells.start[:-1])
+    if (count > 4).any():
+        angle = np.arctan2(turn, (before * step).sum(axis=0))
+        suspect |= np.add.reduceat(angle, cells.start[:-1]) > 3 * np.pi
+    for n in np.unique(count[suspect]):
+        cell = np.flatnonzero(suspect & (count == n))
+        corners = cells.corners[cells.start[cell] + np.arange(n)[:, None]]
+        bad = np.flatnonzero(_cross_themselves(cells.points[:, corners]))
+        if len(bad):
+            k, listed = cell[bad[0]], corners[:, bad[0]].tolist()
+            raise MeshError(f"cell {k} ({NAME[cells.kind[k]]}, points {listed}) is tangled: its sides cross each other "
+                            f"({len(bad)} such cells); list its points in the order in which they lie around it")
+
+
+def _cross_themselves(p):
+    """Whether two sides of polygons with corners p (2, n_corners, n) that have no corner in common cross: (n,) bool."""
+    along = np.roll(p, -1, axis=1) - p
+    away = p[:, None] - p[:, :, None]                       # from the first corner of each side to each corner
+    side = np.sign(along[0, :, None] * away[1] - along[1, :, None] * away[0])
+    apart = side * np.roll(side, -1, axis=1) < 0            # the line through a side parts the ends of another one
+    return (apart & apart.transpose(1, 0, 2)).any(axis=(0, 1))
+
+
+def _check_corner_volumes(cells):
+    """The three edges at each corner of hexahedra, wedges and pyramids span a positive volume: no corner is inside out."""
+    for kind, corners_of_kind in EDGES_AT.items():
+        cell, corners = cells.of_kind(kind)
+        for at, *ends in corners_of_kind if len(cell) else ():
+            origin = columns(cells.points, corners[at])
+            a, b, c = (columns(cells.points, corners[end]) - origin for end in ends)
+            volume = np.einsum("in,in->n", np.cross(a, b, axis=0), c)
+            size = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0) * (c**2).sum(axis=0))
+            bad = np.flatnonzero(volume < -INSIDE_OUT * size)
+            if len(bad):
+                raise MeshError(f"cell {cell[bad[0]]} ({NAME[kind]}) is tangled: its corner at point {corners[at, bad[0]]} is "
+                                f"inside out ({len(bad)} cells have such a corner {at}); untangle the mesh, or cut these "
+                                "cells in tetrahedra")
 
 
 def face_keys(vertices, n_points):
@@ -279,7 +376,7 @@ def face_keys(vertices, n_points):
     return key
 
 
-def pair(cells, cell, vertices, sign):
+def pair(cells, cell, vertices):
     """(first, second, lonely): half-faces that meet in inner faces, and those on the boundary."""
     key = face_keys(vertices, cells.points.shape[1])
     order = np.argsort(key)
@@ -295,10 +392,7 @@ def pair(cells, cell, vertices, sign):
     lonely[:-1][same] = lonely[1:][same] = False
     swap = cell[first] > cell[second]
     first, second = np.where(swap, second, first), np.where(swap, first, second)
-    _check_sides(cell, vertices, sign, first, second)
-    lonely = order[lonely]
-    _check_halves(cell[lonely], vertices[:, lonely], cells.points.shape[1])
-    return first, second, lonely
+    return first, second, order[lonely]
 
 
 def _check_halves(cell, vertices, n_points):
@@ -315,8 +409,9 @@ def _check_halves(cell, vertices, n_points):
                         f"other cells ({len(bad)} such triangles): put a pyramid between them, or cut the cell")
 
 
-def _check_sides(cell, vertices, sign, first, second):
+def _check_sides(cells, halves):
     """The two cells of a face have all its points, and lie on different sides: they go round it in opposite ways."""
+    cell, vertices, first, second = halves.cell, halves.vertices, halves.first, halves.second
     lowest = vertices.min(axis=0)           # the point that keys of four points leave out; -1 for triangles
     bad = np.flatnonzero(lowest[first] != lowest[second])
     if len(bad):
@@ -324,19 +419,18 @@ def _check_sides(cell, vertices, sign, first, second):
         raise MeshError(f"cells {cell[f]} and {cell[g]} meet, but their faces have different points "
                         f"({_named(vertices[:, f])} and {_named(vertices[:, g])}, {len(bad)} such faces): "
                         "cut both in the same way")
-    turn = _turn(vertices) * sign[cell]
+    turn = _turn(vertices) if cells.dim > 1 else np.sign(cells.points[0, vertices[0]] - halves.centroid[0, cell])
     bad = np.flatnonzero(turn[first] == turn[second])
     if len(bad):
         f = bad[0]
         raise MeshError(f"cells {cell[first[f]]} and {cell[second[f]]} lie on the same side of the face between points "
-                        f"{_named(vertices[:, first[f]])}: they overlap, or one is given twice ({len(bad)} such faces)")
+                        f"{_named(vertices[:, first[f]])}: they overlap, or one is given twice ({len(bad)} such faces); "
+                        "remove it, or untangle the mesh")
 
 
 def _turn(vertices):
     """+1 or -1: the direction in which a face's points are listed, whatever its first point."""
     columns = np.arange(vertices.shape[1])
-    if len(vertices) == 1:
-        return np.where(columns % 2 == 0, -1, 1)        # lower end, upper end of each interval
     n_corners = (vertices >= 0).sum(axis=0)
     lowest = np.where(vertices >= 0, vertices, np.iinfo(np.int64).max).argmin(axis=0)
     following = vertices[(lowest + 1) % n_corners, columns]
@@ -350,41 +444,33 @@ def _named(vertices):
     return [int(v) for v in vertices if v >= 0]
 
 
-def build_faces(cells, facets=None):
+def build_faces(cells, facets=None, halves=None):
     """All geometry of a mesh: (volume, centroid, `Faces`).
 
     *facets* names faces: {name: points (width, n) of each}, or a function that makes it from the points of all boundary
-    faces. A face may have several names; boundary faces without one are called "boundary".
-    Raises `MeshError` for degenerate, inverted, overlapping or non-manifold cells.
+    faces. A face may have several names; boundary faces without one are called "boundary". *halves*: those of the cells,
+    where `meet` has made them.
+    Raises `MeshError` for degenerate, tangled, overlapping or non-manifold cells.
     """
-    cell, vertices = half_faces(cells)
-    _check_repeats(cell, vertices)
-    volume, centroid = cell_geometry(cells, cell, vertices)
-    sign = orientation(cells, volume, _scale(cells, cell, vertices))
-    first, second, lonely = pair(cells, cell, vertices, sign)
-    inner = np.argsort(cell[first] * cells.n_cells + cell[second])
+    if halves is None:
+        cells, halves = meet(cells)
+    cell, vertices, lonely = halves.cell, halves.vertices, halves.lonely
+    _check_sides(cells, halves)
+    _check_halves(cell[lonely], vertices[:, lonely], cells.points.shape[1])
+    inner = np.argsort(cell[halves.first] * cells.n_cells + cell[halves.second])
     facets = facets(vertices[:, lonely]) if callable(facets) else facets or {}
-    order, *names = _name_faces(vertices[:, lonely], vertices[:, first[inner]], facets, cells.points.shape[1])
-    half = np.concatenate([first[inner], lonely[order]])
-    right = np.concatenate([cell[second[inner]], np.full(len(order), -1)])
+    within = columns(vertices, halves.first[inner])
+    order, *names = _name_faces(vertices[:, lonely], within, facets, cells.points.shape[1])
+    half = np.concatenate([halves.first[inner], lonely[order]])
+    right = np.concatenate([cell[halves.second[inner]], np.full(len(order), -1)])
     names[0] += len(inner)
     left = cell[half]
-    vertices = _turned(columns(vertices, half), sign[left] < 0)
+    vertices = columns(vertices, half)
     vector, center = face_vectors(cells.points, vertices)
     if cells.dim == 1:
-        vector = np.sign(center - centroid[:, left])
+        vector = np.sign(center - halves.centroid[:, left])
     area = np.linalg.norm(vector, axis=0)
-    return np.abs(volume), centroid, Faces(left, right, vertices, area, vector / area, center, *names)
-
-
-def _turned(vertices, clockwise):
-    """The same faces, with the points of *clockwise* ones listed the other way round."""
-    if len(vertices) > 1:
-        vertices[:, clockwise] = vertices[::-1, clockwise]
-        if len(vertices) == 4:      # the empty place of a triangle stays last
-            empty = clockwise & (vertices[0] < 0)
-            vertices[:, empty] = np.roll(vertices[:, empty], -1, axis=0)
-    return vertices
+    return halves.volume, halves.centroid, Faces(left, right, vertices, area, vector / area, center, *names)
 
 
 def _check_repeats(cell, vertices):

@@ -1,4 +1,6 @@
 """`Mesh`: this rank's part of a mesh as plain, read-only numpy arrays."""
+import warnings
+from dataclasses import replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -9,6 +11,7 @@ from ..errors import InputError
 from ..frozen import frozen
 from ..functions import called, floats, refuse_masked
 from . import build, cartesian, faces, geodesic, given, locate, partition, patches, quadrature, quality, read, refine, weights
+from .joining import check_conforming, joined
 from .parts import Parts
 from .patch_choice import choose_patches
 from .patch_test import TwoPoint
@@ -30,8 +33,9 @@ class Mesh:
         that returns one: the patches on which densities of optimal transport live. "auto" is pairs on triangles, 16 on
         tetrahedra of a file, single cells where these are regular or the mesh is not orthogonal, else one to 2^dim cells,
         the more the finer the mesh is (`mesh.patch_choice`).
-    strict : refuse (`MeshError`) a mesh with faces of signed distance <= 0, where power centres have them, too;
-        False clips these distances, with a warning. Cartesian meshes have none: there it changes nothing.
+    strict : refuse (`MeshError`) a mesh with faces of signed distance < 0, where power centres near their cells have them, too;
+        False clips these distances, with a warning. Distances of 0, as of right triangles, are small positive ones.
+        Cartesian meshes have none: there it changes nothing.
 
     Attributes, lengths in the units of the points:
 
@@ -132,7 +136,7 @@ class Mesh:
         return cls._dealt(make, comm, patches, strict, finer)
 
     @classmethod
-    def read(cls, path, *, comm=None, patches="auto", strict=True):
+    def read(cls, path, *, merge=True, comm=None, patches="auto", strict=True):
         """A mesh from a file: Gmsh's (.msh), VTK's (.vtk, .vtu, .pvtu, .vtp, .vts, .vti, .vtr, .vtkhdf), or meshio's.
 
         Cells are those of the highest dimension, in the order of the file. Groups of faces name the `boundary` and the
@@ -140,24 +144,34 @@ class Mesh:
         numbers in a cell array "gmsh:physical", "medit:ref", "CellEntityIds", "MaterialIds", "material", "region" or
         "cell_tags", the first that there is (0 is none). Flat meshes may lie in any plane.
 
+        merge : as in `from_cells`
+
         Raises `InputError` for a file that cannot be read, `MeshError` for a mesh that cannot be used.
         """
         def make():
             points, blocks, facets, regions = read.read(path)
             return points, blocks, facets, None, regions
-        return cls._dealt(make, comm, patches, strict)
+        return cls._dealt(make, comm, patches, strict, merge=merge)
 
     @classmethod
-    def from_cells(cls, points, cells, *, boundary=None, regions=None, center=None, comm=None, patches="auto", strict=True):
+    def from_cells(cls, points, cells, *, boundary=None, regions=None, center=None, merge=True, comm=None, patches="auto",
+                   strict=True):
         """A mesh from points (dim, n) and cells [(type, connectivity), ...], as meshio names them; polygons as lists.
 
         boundary : {name: points (width, n) of each face}; the rest is called "boundary", inner faces are `interfaces`
         regions : {name: cells}, numbers (n,) or a mask (n_cells,)
         center : points x_K (dim, n_cells), where circumcentres and centroids are not what is wanted
+        merge : points of the boundary in one place, up to round-off, are the same, and one warning says how many there are;
+            False keeps them apart, so that cells on both sides have a wall between them (a crack)
+
+        Corners may be listed in either sense. In the plane a cell may have the points of smaller neighbours on its edges
+        (hanging nodes): it becomes a polygon with these as corners, too. In space such cells are refused.
+
+        Raises `MeshError` for cells that are flat or tangled, overlap, or do not fit to each other.
         """
         def make():
             return _points(points), cells, _named(boundary, "boundary"), center, _named(regions, "regions")
-        return cls._dealt(make, comm, patches, strict)
+        return cls._dealt(make, comm, patches, strict, merge=merge)
 
     @classmethod
     def _cartesian(cls, lower, upper, shape, periodic, comm, rule, strict=True):
@@ -174,11 +188,11 @@ class Mesh:
                    finer=lambda mesh: cls._cartesian(lower, upper, twice, periodic, comm, rule))
 
     @classmethod
-    def _dealt(cls, make, comm, rule, strict, finer=None):
+    def _dealt(cls, make, comm, rule, strict, finer=None, merge=False):
         """Make the whole mesh on rank 0 and deal it out; make() returns the first arguments of `_whole`."""
         ranks = parallel.Ranks(comm)
         _check_strict(ranks, strict)
-        made = ranks.on_root(lambda: _whole(*make(), rule=rule, strict=strict, n_ranks=ranks.size))
+        made = ranks.on_root(lambda: _whole(*make(), rule=rule, strict=strict, merge=merge, n_ranks=ranks.size))
         parts, meta = made if ranks.is_root else (None, None)
         finer = finer or partial(cls._split, rule=rule, strict=strict)
         return cls(ranks, ranks.deal(parts), **ranks.share(meta), finer=finer)
@@ -659,11 +673,18 @@ def _given_center(center, centroid):
     return center
 
 
-def _whole(points, blocks, facets=None, center=None, regions=None, *, rule, strict, n_ranks):
+def _whole(points, blocks, facets=None, center=None, regions=None, *, rule, strict, merge, n_ranks):
     """Everything about a mesh in its file's numbering, cut into the parts of the ranks: (parts, meta)."""
-    cells = faces.connect(points, blocks)
+    made = joined(faces.connect(points, blocks), facets, merge)
+    if made.n_merged:
+        warnings.warn(f"{made.n_merged} points of the mesh lie where others do, and were merged with them"
+                      + f"; faces called {', '.join(map(repr, made.opened))} are now inside the mesh (mesh.interfaces)" * bool(made.opened)
+                      + ". merge=False keeps them apart, as walls between the cells", stacklevel=3)
+    cells = made.cells
     regions = _given_regions(regions, cells.n_cells)
-    volume, centroid, face = faces.build_faces(cells, facets)
+    volume, centroid, face = faces.build_faces(cells, made.facets, made.halves)
+    if merge:
+        check_conforming(made)
     move = None
     if center is None:
         center = faces.cell_points(cells, centroid)
@@ -671,6 +692,7 @@ def _whole(points, blocks, facets=None, center=None, regions=None, *, rule, stri
     else:
         center = _given_center(center, centroid)
     report, center, left, right = quality.admissible(volume, centroid, center, face, strict, move)
+    report = replace(report, n_merged=made.n_merged, n_hanging=made.n_hanging)
     two_point = TwoPoint(volume, center, face, left, right)
     choice = choose_patches(rule, cells, centroid, two_point)
     report = quality.with_patch_test(report, two_point, choice)

@@ -99,7 +99,7 @@ class TwoPoint:
     @cached_property
     def largest_sine(self):
         """The largest sine of that angle."""
-        return float(orthogonality(self.volume, self.center, self.faces).max(initial=0))
+        return float(orthogonality(self.center, self.faces).max(initial=0))
 
     @property
     def is_orthogonal(self):

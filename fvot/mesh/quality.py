@@ -10,7 +10,10 @@ from ..errors import MeshError
 from .faces import columns
 
 ROUND_OFF = 1e-12   # a distance that small, relative to its cells, counts as 0
-CLIPPED = 1e-3      # smallest accepted distance of a refused mesh (strict=False), relative to its cells
+CLIPPED = 0.25      # smallest two-point distance, relative to h^3 / L^2, h the size of the smaller cell, L of the mesh,
+CLIPPED_RANGE = 1e-6, 1e-3      # and the least and the most that it may be relative to h; see `admissible`
+COINCIDENT = 1e-6   # distances that small, relative to h, belong to points in one place
+OUT_OF_ORDER = 1e-3     # a negative distance larger than that, so measured, is not admissible
 MOVED = 1e-9        # a point that is moved by less, relative to its cell, has stayed
 
 # Thresholds up to which two-point fluxes are consistent: errors of W2^2 then stay below MAX_ERROR, as measured on 15 families
@@ -18,9 +21,6 @@ MOVED = 1e-9        # a point that is moved by less, relative to its cell, has s
 MAX_SINE = 0.1          # of the angle between x_L - x_K and the normal, the largest of all faces
 MAX_TANGENT = 0.02      # tangent of that angle, the root of its mean square
 MAX_ERROR = 3e-3
-
-# Cell points nearer than this part of their cells' size have no direction that could be oblique.
-COINCIDENT = 1e-6
 
 MORE_ORTHOGONAL = "take triangles that are Delaunay (as Gmsh makes them), Voronoi polygons or rectangles"
 MORE_REGULAR = "take a mesh of more regular cells (gmsh: Mesh.Algorithm = 6 in the plane, Mesh.OptimizeNetgen = 1 in space)"
@@ -41,9 +41,9 @@ class Quality:
     orthogonality_mean: float
     isotropy_defect: float          # largest |sum_s |s| d_Ks n n^T / |K| - I| (Frobenius)
     isotropy_mean: float
-    smallest_distance: float        # smallest d_sigma over the size of its cells: must be > 0
+    smallest_distance: float        # smallest d_sigma over the size of the smaller one of its cells
     worst_cell: int                 # beside the face of the smallest distance
-    n_negative: int                 # faces with d_sigma <= 0
+    n_negative: int                 # faces with d_sigma < -OUT_OF_ORDER sizes
     n_clipped: int                  # one-sided distances that were negative and are set to 0
     n_moved: int = 0                # cells whose point is a power centre, as circumcentres were not admissible
     tangent_rms: float = 0.0        # of the angles between x_L - x_K and the normals: root of the mean square tangent
@@ -51,6 +51,9 @@ class Quality:
     energy_error: float = 0.0       # of the patch test of transport; 0 where theory says so (`patch_test`)
     transport_error: float = 0.0    # relative error of W2^2 to expect, beyond that of the resolution
     corrects_weights: bool = False  # whether transport corrects the weights of faces
+    n_coincident: int = 0           # faces with both cell points, or point and wall, in one place
+    n_merged: int = 0               # points that lay where others do
+    n_hanging: int = 0              # points on edges of larger cells, which are polygons with these as corners
 
     @property
     def is_orthogonal(self):
@@ -100,11 +103,14 @@ class Quality:
             f"isotropy defect        {self.isotropy_defect:.1e} (mean {self.isotropy_mean:.1e})",
             f"smallest distance      {self.smallest_distance:.3g} of the cell size, at cell {self.worst_cell}",
             f"faces not admissible   {self.n_negative}",
+            f"points in one place    at {self.n_coincident} faces",
             f"one-sided distances    {self.n_clipped} clipped",
             f"power centres          {self.n_moved} cells" + " in place of circumcentres" * (self.n_moved > 0),
             f"metric                 off by up to {_percent(self.metric_error)} in groups of cells",
             f"patch-test energy      {self.energy_error:+.1e}, weights {weights}",
-            f"error of W2^2          {_percent(self.transport_error)} to expect, beyond that of the resolution"])
+            f"error of W2^2          {_percent(self.transport_error)} to expect, beyond that of the resolution",
+            f"points merged          {self.n_merged}",
+            f"hanging points         {self.n_hanging}"])
 
 
 def warn(mesh, problem):
@@ -133,39 +139,52 @@ def distances(faces, center):
     return left, right
 
 
+def face_sizes(volume, faces):
+    """The size volume^(1/dim) of the smaller one of the cells of each face: (n_faces,)."""
+    size = volume**(1 / len(faces.normal))
+    return np.minimum(size[faces.left], size[np.where(faces.right < 0, faces.left, faces.right)])
+
+
 def assess(volume, center, faces):
     """The `Quality` of a mesh and its one-sided distances, clipped to [0, d_sigma]: (quality, left, right)."""
     dim, n = len(center), faces.n_inner
     left, right = distances(faces, center)
     distance = left + right
     size = volume**(1 / dim)
-    relative = distance / size[faces.left]
+    relative = distance / face_sizes(volume, faces)
     worst = relative.argmin()
-    spread = orthogonality(volume, center, faces)
+    spread = orthogonality(center, faces)
     defect = isotropy(volume, faces, left, right)
     tiny = ROUND_OFF * size[faces.left[:n]]         # a right angle has its circumcentre on the face, but for round-off
     n_clipped = int((left[:n] < -tiny).sum() + (right[:n] < -tiny).sum())
     quality = Quality(
         len(volume), _range(volume), _range(size), float(spread.max(initial=0)),
         float(spread.mean()) if n else 0.0, float(defect.max()), float(defect.mean()), float(relative[worst]),
-        int(faces.left[worst]), int((relative <= ROUND_OFF).sum()), n_clipped)
+        int(faces.left[worst]), int(_out_of_order(relative, spread).sum()), n_clipped,
+        n_coincident=int((relative <= COINCIDENT).sum()))
     left = np.clip(left, 0, np.maximum(distance, 0))
     return quality, left, np.where(np.arange(len(left)) < n, distance - left, 0.0)
+
+
+def _out_of_order(relative, spread):
+    """Which distances, relative to the sizes of their cells, are negative, or 0 with points that lie beside each other."""
+    beside = np.zeros(len(relative), bool)
+    beside[:len(spread)] = spread > OUT_OF_ORDER
+    return relative < np.where(beside, COINCIDENT, -OUT_OF_ORDER)
 
 
 def _range(x):
     return float(x.min()), float(x.mean()), float(x.max())
 
 
-def orthogonality(volume, center, faces):
-    """Sine of the angle between x_L - x_K and the normal, for every inner face; 0 where the two points coincide."""
+def orthogonality(center, faces):
+    """Sine of the angle between x_L - x_K and the normal, for every inner face; 0 where both points are in one place."""
     n = faces.n_inner
     step = columns(center, faces.right[:n]) - columns(center, faces.left[:n])
     normal = faces.normal[:, :n]
     tangential = step - np.einsum("if,if->f", step, normal) * normal
-    length = np.linalg.norm(step, axis=0)
-    size = volume[faces.left[:n]]**(1 / len(center))
-    return np.where(length > COINCIDENT * size, np.linalg.norm(tangential, axis=0) / np.maximum(length, 1e-300), 0.0)
+    place = OUT_OF_ORDER * faces.area[:n]**(1 / max(len(center) - 1, 1))
+    return np.linalg.norm(tangential, axis=0) / np.maximum(np.linalg.norm(step, axis=0), place)
 
 
 def isotropy(volume, faces, left, right):
@@ -184,31 +203,52 @@ def isotropy(volume, faces, left, right):
 def admissible(volume, centroid, center, faces, strict, move=None):
     """(quality, center, left, right) of a mesh that solvers may use.
 
-    Where faces have d_sigma <= 0, move(distance) may give other points for which x_K x_L is normal to all faces, too.
-    What is then left is refused (`MeshError`); with strict=False the cells beside such faces get their centroids
-    as points, and what is still too small is clipped: two-point fluxes are then inconsistent there.
+    Where cell points are out of order, d_sigma < 0, move(distance) may give other points for which x_K x_L is normal to all
+    faces, too. What is then left is refused (`MeshError`); with strict=False the cells beside such faces get their
+    centroids as points: two-point fluxes are then inconsistent there.
+
+    Where d_sigma = 0 both points are in one place x, as the circumcentres of the halves of a rectangle are. Both values are
+    u(x), and so they become by a two-point flux over a small distance eps h: it must be there for du/dn, and so diffusion is
+    too small by a part of about eps. With eps = CLIPPED (h/L)^2 this error is of second order and below that of the flux, and
+    equations are about as ill-conditioned as all of diffusion is. Negative distances down to -OUT_OF_ORDER h, which points
+    in single precision have in place of 0, count as 0, too.
     """
     quality, left, right = assess(volume, center, faces)
+    if move is None and quality.n_coincident:       # points that somebody has given: none of them may be those of two cells
+        quality = replace(quality, n_negative=quality.n_coincident)
     if quality.n_negative and move is not None:
         quality, center, left, right = _moved(volume, center, faces, move, quality, left, right)
-    if not quality.n_negative:
-        return quality, center, left, right
+    if quality.n_negative:
+        quality, center, left, right = _with_centroids(volume, centroid, center, faces, quality, strict, move is not None)
+    size = face_sizes(volume, faces)
+    floor = size * np.clip(CLIPPED * size**2 / volume.sum()**(2 / len(center)), *CLIPPED_RANGE)
+    short = left + right < floor
+    return quality, center, *_lengthened(left, right, np.where(short, floor, left + right), short, faces.n_inner)
+
+
+def _lengthened(left, right, distance, short, n_inner):
+    """One-sided distances that add up to *distance*, in equal halves on inner faces where they were too short."""
+    half = distance / 2
+    half[n_inner:] = distance[n_inner:]
+    left = np.where(short, half, left)
+    return left, np.where(short, distance - half, right)
+
+
+def _with_centroids(volume, centroid, center, faces, quality, strict, was_moved):
+    """(quality, center, left, right) with centroids as points beside faces that are not admissible, and a warning."""
     problem = (f"the mesh is not admissible: cell {quality.worst_cell} has a face of signed distance "
                f"{quality.smallest_distance:.2g} cell sizes, and {quality.n_negative} of {len(faces.area)} faces "
-               "have none above 0")
+               "have cell points out of order")
     if strict:
-        raise MeshError(f"{problem}{', for power centres neither' if move else ''}; {ADVICE[len(center)]}, or "
+        raise MeshError(f"{problem}{', for power centres near their cells, too' * was_moved}; {ADVICE[len(center)]}, or "
                         "strict=False to go on with less accurate diffusion (pure advection is not affected)")
-    warnings.warn(f"{problem}; they are clipped, diffusion is inconsistent there", stacklevel=4)
-    bad = (left + right) <= ROUND_OFF * volume[faces.left]**(1 / len(center))
+    warnings.warn(f"{problem}; they are clipped, diffusion is inconsistent there", stacklevel=5)
+    bad = _out_of_order(sum(distances(faces, center)) / face_sizes(volume, faces), orthogonality(center, faces))
     touched = np.unique(np.concatenate([faces.left[bad], faces.right[bad & (faces.right >= 0)]]))
     center = center.copy()
     center[:, touched] = centroid[:, touched]
     report, left, right = assess(volume, center, faces)
-    floor = CLIPPED * volume[faces.left]**(1 / len(center))
-    short = left + right < floor
-    left, right = np.where(short, floor, left), np.where(short, 0.0, right)
-    return replace(report, n_moved=quality.n_moved), center, left, right
+    return replace(report, n_negative=quality.n_negative, n_moved=quality.n_moved), center, left, right
 
 
 def _moved(volume, center, faces, move, quality, left, right):

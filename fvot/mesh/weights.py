@@ -13,55 +13,63 @@ With w_h the continuous function, linear on each simplex, that is w_i at p_i, x_
 
 is linear in w. `find` minimises
 
-    E(w) = sum_sigma max(0, goal - d_sigma(w) / h_sigma)^2 / |grad_w d_sigma / h_sigma|
+    E(w) = sum_sigma max(0, goal_sigma - d_sigma(w) / h_sigma)^2 / |grad_w d_sigma / h_sigma|
 
-by L-BFGS from w = 0. E is convex, and 0 if and only if all distances reach the goal. The gradients are large beside
-flat cells, which would rule the sum without the denominator. Faces on the boundary count, too: there d_sigma is the
-distance from x_K to the face.
+from w = 0, by Newton's method in bounds. E is convex, and 0 if and only if all distances reach their goals. The gradients are
+large beside flat cells, which would rule the sum without the denominator. Faces on the boundary count, too: there d_sigma is
+the distance from x_K to the face. Only points near faces of negative distance have weights.
 
 A few bad faces are cured by centres that move a part of a cell. Where the whole mesh is bad, as one of obtuse triangles
 that all point the same way, weights may do it by drifting centres, many cells away from their own: diffusion would
-then be that of another place. Such weights are not taken.
+then be that of another place. Such weights are not taken. What drifts is the mean of neighbouring points: one by one they may
+be anywhere, as circumcentres are on both sides of their cells.
 """
 import numpy as np
 from scipy import sparse
-from scipy.optimize import minimize
-from scipy.sparse.linalg import norm
+from scipy.sparse.linalg import lsqr, norm
 
-from .faces import TETRA, TRIANGLE, power_centers
+from .faces import TETRA, TRIANGLE, columns, power_centers
+from .quality import COINCIDENT, OUT_OF_ORDER, face_sizes
 
-GOALS = (0.06, 0.02, 0.005, 0.001)      # of d_sigma / h_sigma, tried one after the other
-DRIFT = 0.1             # how much farther, in cell sizes, points may be from their centroids in the mean
-FAR = 2.0               # in that mean a point counts as no farther than that: some circumcentres of flat cells are far
-SEARCH = dict(maxiter=400, ftol=1e-11, gtol=1e-12)
+GOALS = (0.06, 0.005)   # of d_sigma / h_sigma where it is negative, tried one after the other; others may shrink to that,
+LEAST_GOAL = 0.002      # have to grow to this, or stay 0
+RINGS = 12              # of cells around faces of negative distance, whose points have weights
+DRIFT = 0.15            # how much farther, in barycentric coordinates, neighbouring points may be from their cells in the mean;
+                        # by 0.7, absorbing rates are 3 % off on 16 x 16 squares
+NEWTON_STEPS = 30       # bounds of the search, with LEAST_PROGRESS the part of E by which a whole step lessens it
+LEAST_PROGRESS = 0.02
+LSQR_STEPS = 60
+LSQR_TOLERANCE = 1e-4
 
 
 def find(cells, volume, centroid, faces, center, distance):
-    """Cell points (dim, n_cells) with positive distances, power centres of the simplices; None if there are none.
+    """Cell points (dim, n_cells) in order, power centres of the simplices; None if there are none.
 
     center (dim, n_cells) : circumcentres of the simplices, and the points of all other cells, which stay
     distance (n_faces,) : d_sigma of these points
     """
-    free = _free_points(cells)
+    size = face_sizes(volume, faces)
+    relative = distance / size
+    free = _free_points(cells, faces, relative < -OUT_OF_ORDER)
     if not len(free):
         return None
     slope, unit = _slope(cells, volume, faces)
-    size = _face_size(volume, faces, cells.dim)
     slope = (sparse.diags(1 / size) @ slope @ sparse.diags(unit)).tocsc()[:, free].tocsr()
+    row = np.flatnonzero(np.diff(slope.indptr))
+    slope, relative = slope[row], relative[row]
+    most = _offset(cells, volume, center - centroid) + DRIFT
     for goal in GOALS:
         weight = np.zeros(cells.points.shape[1])
-        found = _search(slope, distance / size, goal)
+        target = np.where(relative < -COINCIDENT, goal, np.clip(relative, LEAST_GOAL, goal))
+        target[np.abs(relative) <= COINCIDENT] = 0
+        found = _search(slope, relative, target)
+        if (relative + slope @ found).min() < -OUT_OF_ORDER:
+            continue
         weight[free] = unit[free] * found
         points = moved(cells, center, weight)
-        near = _offset(points, centroid, volume) <= _offset(center, centroid, volume) + DRIFT
-        if near and (distance / size + slope @ found).min() > 0:
+        if _offset(cells, volume, points - centroid) <= most:
             return points
     return None
-
-
-def _offset(points, centroid, volume):
-    """How far, in cell sizes, points are from their centroids in the mean."""
-    return np.minimum(np.linalg.norm(points - centroid, axis=0) / volume**(1 / len(points)), FAR).mean()
 
 
 def moved(cells, center, weight):
@@ -74,12 +82,37 @@ def moved(cells, center, weight):
     return center
 
 
-def _free_points(cells):
-    """Points that belong to simplices only, so that centres beside others stay above the same point of their face."""
-    simplex = np.repeat((cells.kind == TRIANGLE) | (cells.kind == TETRA), np.diff(cells.start))
+def _offset(cells, volume, step):
+    """How far the points of the cells around a corner lie together beside their cells: the mean of barycentric coordinates.
+
+    step (dim, n_cells) : from the centroids of the cells to their points
+    """
+    owner = np.repeat(np.arange(cells.n_cells), np.diff(cells.start))
+    n_points = cells.points.shape[1]
+    around = np.maximum(np.bincount(cells.corners, volume[owner], n_points), 1e-300)
+    mean = np.stack([np.bincount(cells.corners, (volume * s)[owner], n_points) for s in step]) / around
+    far = np.zeros(cells.n_cells)
+    for kind in (TRIANGLE, TETRA):
+        cell, corners = cells.of_kind(kind)
+        if len(cell):
+            gradient = _hat_gradients(cells.points, corners)
+            far[cell] = np.abs(np.einsum("dcn,dcn->cn", gradient, mean[:, corners])).max(axis=0)
+    return (far * volume).sum() / volume.sum()
+
+
+def _free_points(cells, faces, bad):
+    """Points near bad faces that belong to simplices only, so that centres beside others stay above the same point of their
+    face."""
+    owner = np.repeat(np.arange(cells.n_cells), np.diff(cells.start))
+    near = np.zeros(cells.n_cells, bool)
+    near[faces.left[bad]] = True
+    near[faces.right[bad & (faces.right >= 0)]] = True
     free = np.zeros(cells.points.shape[1], bool)
-    free[cells.corners[simplex]] = True
-    free[cells.corners[~simplex]] = False
+    for _ in range(RINGS):
+        free[cells.corners[near[owner]]] = True
+        near = np.logical_or.reduceat(free[cells.corners], cells.start[:-1])
+    simplex = (cells.kind == TRIANGLE) | (cells.kind == TETRA)
+    free[cells.corners[~simplex[owner]]] = False
     return np.flatnonzero(free)
 
 
@@ -109,24 +142,41 @@ def _slope(cells, volume, faces):
 
 def _hat_gradients(points, corners):
     """Gradients (dim, dim + 1, n) of the barycentric coordinates of simplices."""
-    p = points[:, corners]                                                  # (dim, dim + 1, n)
-    inverse = np.linalg.inv((p[:, 1:] - p[:, :1]).transpose(2, 1, 0))       # (n, dim, dim corners)
-    gradient = inverse.transpose(1, 2, 0)
+    origin = columns(points, corners[0])
+    edge = [columns(points, corner) - origin for corner in corners[1:]]
+    if len(edge) == 2:
+        (ax, ay), (bx, by) = edge
+        gradient = np.stack([np.stack([by, -ay]), np.stack([-bx, ax])]) / (ax * by - ay * bx)
+    else:
+        a, b, c = edge
+        cross = np.stack([np.cross(b, c, axis=0), np.cross(c, a, axis=0), np.cross(a, b, axis=0)], axis=1)
+        gradient = cross / np.einsum("dn,dn->n", a, cross[:, 0])
     return np.concatenate([-gradient.sum(axis=1, keepdims=True), gradient], axis=1)
 
 
-def _face_size(volume, faces, dim):
-    size = volume**(1 / dim)
-    return (size[faces.left] + size[np.where(faces.right < 0, faces.left, faces.right)]) / 2
+def _search(slope, distance, target):
+    """Weights that minimise sum max(0, target - distance - slope w)^2 / |slope|, row by row: Newton's method, in bounds.
 
-
-def _search(slope, distance, goal):
-    """Weights that minimise sum max(0, goal - distance - slope w)^2 / |slope|, row by row."""
-    length = np.maximum(norm(slope, axis=1), 1e-300)
-    down = slope.T.tocsr()
-
-    def energy(w):
-        lack = np.maximum(goal - distance - slope @ w, 0)
-        return lack @ (lack / length), -2 * (down @ (lack / length))
-
-    return minimize(energy, np.zeros(slope.shape[1]), jac=True, method="L-BFGS-B", options=SEARCH).x
+    Each step solves the least-squares problem of the rows that lack something, by some iterations of LSQR.
+    """
+    length = np.sqrt(np.maximum(norm(slope, axis=1), 1e-300))
+    slope = (sparse.diags(1 / length) @ slope).tocsr()
+    lack = (target - distance) / length
+    w = np.zeros(slope.shape[1])
+    for _ in range(NEWTON_STEPS):
+        active = np.flatnonzero(lack > 0)
+        energy = (lack[active]**2).sum()
+        if not len(active):
+            break
+        step = lsqr(slope[active], lack[active], atol=LSQR_TOLERANCE, btol=LSQR_TOLERANCE, iter_lim=LSQR_STEPS)[0]
+        change = slope @ step
+        for part in 0.5**np.arange(8):
+            lack_there = lack - part * change
+            energy_there = (np.maximum(lack_there, 0)**2).sum()
+            if energy_there < (1 - LEAST_PROGRESS * part) * energy:
+                break
+        else:
+            break
+        w += part * step
+        lack = lack_there
+    return w
