@@ -90,7 +90,7 @@ class ContinuityEquation:
         self._means = TimeMeans(mesh, self._flow, self._conditions, self._walls, self._scheme.rate)
         self._means.look(0.0)
         self._walls_are_said = False
-        self._say_if_walls_are_crossed()
+        self._say_if_walls_are_crossed(stacklevel=4)        # the constructor of a `frozen` class has one more floor
 
     def __repr__(self):
         return f"<fvot.ContinuityEquation: {described(self.flux)}, {self.mesh.n_cells_global} cells>"
@@ -179,7 +179,7 @@ class ContinuityEquation:
         """U (n_faces,) at time t: the integral of v.n over each face, 0 on walls."""
         return np.where(self._walls, 0.0, self._flow.flux(self._flow.at(t)))
 
-    def _say_if_walls_are_crossed(self):
+    def _say_if_walls_are_crossed(self, stacklevel=3):
         """A warning, once, if a velocity has been seen that does."""
         if self._walls_are_said:
             return
@@ -190,7 +190,7 @@ class ContinuityEquation:
             names = [str(name) for name in self.mesh.boundary if str(name) not in given]
             warnings.warn(f"the velocity crosses the walls ({', '.join(names)}) by {across:.3g} volume per time; it is "
                           "stopped there. Name these parts in boundary= (fvot.outflow, fvot.inflow(density)) to let it through",
-                          stacklevel=3)
+                          stacklevel=stacklevel)
 
     def _velocity_of_cells(self, t):
         """Means (n_times, dim, n_cells) of v; of face fluxes |K| v_K = sum_s U_s (x_s - x_K), exact for constants."""

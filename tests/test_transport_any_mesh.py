@@ -132,3 +132,15 @@ def test_the_quality_shows_the_patch_test():
     text = str(Mesh.from_cells(*quads(8, waves(0.05))).quality())
     for line in "rms tangent", "patch-test energy", "error of W2^2", "metric":
         assert line in text
+
+
+def test_warnings_name_the_line_of_the_user():
+    mesh = Mesh.from_cells(*quads(8, waves(0.05)))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        FokkerPlanck(mesh, diffusion=1.0)
+        JKO(mesh, Entropy())
+        BenamouBrenier(mesh, 4)
+        otto.norm(mesh, 1 + 0 * mesh.volume, mesh.center[0])
+    assert {warning.filename for warning in said} <= {__file__}
+    assert len(said) == (4 if RANKS.is_root else 0)

@@ -113,10 +113,13 @@ class Quality:
             f"hanging points         {self.n_hanging}"])
 
 
-def warn(mesh, problem):
-    """Warn the caller of a public function of a problem of its mesh, once for all ranks; "" is none."""
+def warn(mesh, problem, stacklevel=4):
+    """Warn of a problem of a mesh, once for all ranks; "" is none.
+
+    stacklevel : 4 names the line that calls the constructor of a `frozen` class, 3 one that calls a public function
+    """
     if problem and mesh.ranks.is_root:
-        warnings.warn(problem, stacklevel=3)
+        warnings.warn(problem, stacklevel=stacklevel)
 
 
 def _percent(part):
