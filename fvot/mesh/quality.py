@@ -8,7 +8,8 @@ import numpy as np
 from ..errors import MeshError
 from .faces import columns
 
-ROUND_OFF = 1e-12   # a distance that small, relative to its cells, counts as 0
+ROUND_OFF = 1e-12   # a distance that small, relative to its cells, counts as 0: some thousand roundings of their sides
+COORDINATE = 1e-14  # the same of the coordinates of cell points, relative to these: a mesh may lie far from 0, and its points, too
 CLIPPED = 1e-3      # smallest accepted distance of a refused mesh (strict=False), relative to its cells
 MOVED = 1e-9        # a point that is moved by less, relative to its cell, has stayed
 ADVICE = {
@@ -56,22 +57,33 @@ def distances(faces, center):
     return left, right
 
 
+def rounding(volume, center, faces):
+    """What the signed distance between the points of a face's cells may miss by round-off (n_faces,).
+
+    Distances that are no larger count as 0, on every processor: at right angles circumcentres lie on faces.
+    """
+    far = np.abs(center).max(axis=0)
+    cell = ROUND_OFF * volume**(1 / len(center)) + COORDINATE * far
+    return np.maximum(cell[faces.left], cell[np.where(faces.right < 0, faces.left, faces.right)])
+
+
 def assess(volume, center, faces):
     """The `Quality` of a mesh and its one-sided distances, clipped to [0, d_sigma]: (quality, left, right)."""
     dim, n = len(center), faces.n_inner
     left, right = distances(faces, center)
+    tiny = rounding(volume, center, faces)
     distance = left + right
+    distance[np.abs(distance) <= tiny] = 0.0
     size = volume**(1 / dim)
     relative = distance / size[faces.left]
     worst = relative.argmin()
     spread = orthogonality(center, faces)
     defect = isotropy(volume, faces, left, right)
-    tiny = ROUND_OFF * size[faces.left[:n]]         # a right angle has its circumcentre on the face, but for round-off
-    n_clipped = int((left[:n] < -tiny).sum() + (right[:n] < -tiny).sum())
+    n_clipped = int((left[:n] < -tiny[:n]).sum() + (right[:n] < -tiny[:n]).sum())
     quality = Quality(
         len(volume), _range(volume), _range(size), float(spread.max(initial=0)),
         float(spread.mean()) if n else 0.0, float(defect.max()), float(defect.mean()), float(relative[worst]),
-        int(faces.left[worst]), int((relative <= ROUND_OFF).sum()), n_clipped)
+        int(faces.left[worst]), int((distance <= 0).sum()), n_clipped)
     left = np.clip(left, 0, np.maximum(distance, 0))
     return quality, left, np.where(np.arange(len(left)) < n, distance - left, 0.0)
 
@@ -121,7 +133,7 @@ def admissible(volume, centroid, center, faces, strict, move=None):
         raise MeshError(f"{problem}{', for power centres neither' if move else ''}; {ADVICE[len(center)]}, or "
                         "strict=False to go on with less accurate diffusion (pure advection is not affected)")
     warnings.warn(f"{problem}; they are clipped, diffusion is inconsistent there", stacklevel=4)
-    bad = (left + right) <= ROUND_OFF * volume[faces.left]**(1 / len(center))
+    bad = left + right <= 0
     touched = np.unique(np.concatenate([faces.left[bad], faces.right[bad & (faces.right >= 0)]]))
     center = center.copy()
     center[:, touched] = centroid[:, touched]

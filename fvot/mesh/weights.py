@@ -29,6 +29,7 @@ from scipy.optimize import minimize
 from scipy.sparse.linalg import norm
 
 from .faces import TETRA, TRIANGLE, power_centers
+from .quality import distances, rounding
 
 GOALS = (0.06, 0.02, 0.005, 0.001)      # of d_sigma / h_sigma, tried one after the other
 DRIFT = 0.1             # how much farther, in cell sizes, points may be from their centroids in the mean
@@ -54,7 +55,7 @@ def find(cells, volume, centroid, faces, center, distance):
         weight[free] = unit[free] * found
         points = moved(cells, center, weight)
         near = _offset(points, centroid, volume) <= _offset(center, centroid, volume) + DRIFT
-        if near and (distance / size + slope @ found).min() > 0:
+        if near and (sum(distances(faces, points)) > rounding(volume, points, faces)).all():
             return points
     return None
 
