@@ -9,7 +9,7 @@ from ..errors import MeshError
 from .faces import columns
 
 ROUND_OFF = 1e-12   # a distance that small, relative to its cells, counts as 0: some thousand roundings of their sides
-COORDINATE = 1e-14  # the same of the coordinates of cell points, relative to these: a mesh may lie far from 0, and its points, too
+COORDINATE = 1e-14  # the same, relative to the coordinates of cell points: some are far from 0
 CLIPPED = 1e-3      # smallest accepted distance of a refused mesh (strict=False), relative to its cells
 MOVED = 1e-9        # a point that is moved by less, relative to its cell, has stayed
 ADVICE = {
