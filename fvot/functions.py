@@ -99,7 +99,10 @@ def _described(shape):
 
 
 def _required(f):
-    """The number of positional parameters without a default (numpy's own functions take one)."""
+    """The number of positional parameters without a default; of numpy's functions, and numba's like them, of arguments."""
+    if hasattr(f, "nin"):           # their signature is missing, or (*args, **kwargs), or whole, as numpy's version has it
+        return f.nin
+    f = getattr(f, "pyfunc", f)     # of numpy.vectorize, which is (*args, **kwargs)
     try:
         parameters = inspect.signature(f).parameters.values()
     except ValueError:
