@@ -82,7 +82,7 @@ def _worst(ratio):
 
 
 class Margins:
-    """The plugin: {(place, test): largest ratio}, appended to a file at the end."""
+    """The plugin: {place: largest ratio} of a test, appended to a file at its end."""
 
     def __init__(self, path, ranks):
         self.path, self.ranks, self.found, self.test = Path(path), ranks, {}, ""
@@ -95,9 +95,10 @@ class Margins:
     def pytest_runtest_logstart(self, nodeid):
         self.test = nodeid
 
-    def pytest_sessionfinish(self):
-        lines = [json.dumps(dict(place=place, test=test, ranks=self.ranks, ratio=ratio)) + "\n"
-                 for (place, test), ratio in self.found.items()]
+    def pytest_runtest_logfinish(self):
+        lines = [json.dumps(dict(place=place, test=self.test, ranks=self.ranks, ratio=ratio)) + "\n"
+                 for place, ratio in self.found.items()]
+        self.found = {}
         with self.path.open("a") as file:
             file.write("".join(lines))
 
@@ -108,8 +109,7 @@ class Margins:
         except (TypeError, ValueError, AttributeError, KeyError):
             return
         if value is not None:
-            key = place, self.test
-            self.found[key] = max(value, self.found.get(key, 0.0))
+            self.found[place] = max(value, self.found.get(place, 0.0))
 
     def compare(self, place, sign, left, right, result):
         """The result of a comparison, of which the ratio is noted."""
