@@ -7,9 +7,10 @@ same file. Signs (x >= 0) and equalities have no ratio.
 
 A report lists ratios above 1/10, in two parts:
 
-round-off : the line names a number below `SMALL`, or an EPS or TOLERANCE: what it allows is what rounding, or a solver's tolerance, leaves. That
-    depends on the processor, as BLAS adds up in an order of its own there, and on the MPI. A ratio above 1/10 needs a
-    reason: a bound that follows from the solver's tolerance, with room, or a better solver.
+round-off : the line names a number below `SMALL`, or an EPS or TOLERANCE: it allows what rounding, or a solver's tolerance,
+    leaves. That depends on the processor, as BLAS adds up in an order of its own there, and on the MPI. A ratio above 1/10
+    needs a reason: a bound that follows from the solver's tolerance, with room, or a better solver. (Bounds y (1 + 1e-10)
+    of a value near y are left out: their ratio is 1.)
 others : errors of a mesh or of a step in time at given sizes, orders of convergence, speeds of decay. They are the same
     on every processor but for round-off, so that a ratio of .99 is as good as .1: it says that the test is sharp.
 
@@ -236,7 +237,8 @@ def statement(place):
 
 def is_of_round_off(text):
     """Whether a statement names a number below `SMALL`, or an EPS or TOLERANCE."""
-    return bool(re.search(r"\b(EPS|eps|TOLERANCE)\b", text)) or any(0 < float(number) < SMALL for number in re.findall(r"\d*\.?\d+e-\d+", text))
+    numbers = re.findall(r"\d*\.?\d+e-\d+", text)
+    return bool(re.search(r"\b(EPS|eps|TOLERANCE)\b", text)) or any(0 < float(number) < SMALL for number in numbers)
 
 
 def report(paths):

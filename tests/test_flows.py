@@ -24,7 +24,8 @@ def test_fluxes_are_divergence_free_to_round_off(name, entry, leave):
     total = mesh.ranks.sum(np.abs(U[mesh.face_owned]).sum())
     assert missed[-1] <= EPS * total               # the root of a tree keeps the rounding of all sums
     roots = flows._Forest(mesh).n_pieces
-    assert missed[:-roots].max(initial=0) <= 8 * EPS * mesh.ranks.max(np.abs(U).max(initial=0))       # of one cell's sum
+    of_a_cell = 8 * EPS * mesh.ranks.max(np.abs(U).max(initial=0))
+    assert missed[:-roots].max(initial=0) <= of_a_cell
     assert mesh.ranks.sum(U[mesh.boundary[entry]].sum()) == pytest.approx(-2, rel=1e-13)
     assert mesh.ranks.sum(U[mesh.boundary[leave]].sum()) == pytest.approx(2, rel=1e-13)
     for wall in set(mesh.boundary) - {entry, leave}:

@@ -43,7 +43,8 @@ def test_ratios():
     assert ratio_to_approximation(1.5, pytest.approx(1, abs=1.0)) == 0.5
     assert ratio_to_approximation([2.5, 2], pytest.approx([2, 2], rel=0.5)) == 0.5
     assert ratio_to_approximation({"a": 2.5}, pytest.approx({"a": 2}, rel=0.5)) == 0.5
-    assert is_of_round_off("assert x <= 3e-12 * size") and is_of_round_off("assert x <= 4 * EPS") and not is_of_round_off("assert x < 1e-3")
+    assert is_of_round_off("assert x <= 3e-12 * size") and is_of_round_off("assert x <= 4 * EPS")
+    assert not is_of_round_off("assert x < 1e-3")
 
 
 def test_every_kind_of_assertion_is_noted(tmp_path, one_rank_here):
