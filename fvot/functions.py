@@ -163,7 +163,9 @@ def _described(shape):
 
 
 def _required(f):
-    """The number of positional parameters without a default (numpy's own functions take one)."""
+    """The number of positional parameters without a default; of numpy's functions, and numba's like them, of arguments."""
+    if hasattr(f, "nin"):           # their signature is missing, or (*args, **kwargs), or whole, as numpy's version has it
+        return f.nin
     parameters = _positional(f)
     return 1 if parameters is None else sum(p.default is p.empty for p in parameters)
 
@@ -176,6 +178,7 @@ def _first(f):
 
 def _positional(f):
     """The positional parameters, None where Python does not know."""
+    f = getattr(f, "pyfunc", f)     # of numpy.vectorize, which is (*args, **kwargs)
     try:
         parameters = inspect.signature(f).parameters.values()
     except (TypeError, ValueError):

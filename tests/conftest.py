@@ -3,7 +3,7 @@
 `pytest` runs everything on one rank. `test_ranks.py` starts the files marked `pytestmark = pytest.mark.ranks` again on
 2, 3 and 4 ranks; by hand: scripts/mpirun -n 3 python -m mpi4py -m pytest -m ranks tests/test_mesh.py
 `pytest --slow` adds the tests marked slow, and on several ranks those marked long. `make test` runs two tests at a time, and
-those marked alone after all others.
+those marked alone after all others. `pytest --margins FILE` notes how near numbers come to their bounds: margins.py.
 """
 import faulthandler
 import os
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from margins import Margins
 from meshes import MESHES
 from mpi4py import MPI
 
@@ -30,6 +31,8 @@ hypothesis.settings.load_profile("fvot")
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the slow tests, too")
+    parser.addoption("--margins", metavar="FILE", default=os.environ.get("FVOT_MARGINS"),
+                     help="note in a file how near numbers come to their bounds (margins.py)")
 
 
 @pytest.hookimpl(trylast=True)       # after the reporter has been made
@@ -38,6 +41,9 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "alone: the test starts several ranks, or is killed: nothing else should run beside it")
     config.addinivalue_line("markers", "slow: the test takes long; it runs with --slow only")
     config.addinivalue_line("markers", "long: the test takes seconds; on several ranks it runs with --slow only")
+    if config.option.margins:
+        path = os.environ["FVOT_MARGINS"] = os.path.abspath(config.option.margins)      # for runs that tests start
+        config.pluginmanager.register(Margins(path, SIZE), "fvot-margins")
     if SIZE > 1:
         config.pluginmanager.register(OnRanks(), "fvot-ranks")
         if RANK > 0:

@@ -8,6 +8,8 @@ from fvot import InputError, Mesh, flows, potential_flow
 
 pytestmark = pytest.mark.ranks
 
+EPS = np.finfo(float).eps
+
 THROUGH = [("interval", "left", "right"), ("rectangle", "left", "top"), ("channel", "bottom", "top"), ("box", "front", "top"),
            ("triangles", "left", "right"), ("voronoi", "bottom", "top"), ("tetrahedra", "left", "back"),
            ("annulus", "inner", "outer"), ("harbour", "inlet", "outlet")]
@@ -18,7 +20,12 @@ FLOWS = pytest.mark.parametrize("name, entry, leave", THROUGH, ids=[name for nam
 def test_fluxes_are_divergence_free_to_round_off(name, entry, leave):
     mesh = MESHES[name]()
     U = potential_flow(mesh, {entry: 2.0, leave: -2.0})
-    assert mesh.ranks.max(np.abs(mesh.divergence(U) * mesh.volume).max()) <= 2e-15
+    missed = np.sort(mesh.gather(np.abs(mesh.divergence(U) * mesh.volume)))
+    total = mesh.ranks.sum(np.abs(U[mesh.face_owned]).sum())
+    assert missed[-1] <= EPS * total               # the root of a tree keeps the rounding of all sums
+    roots = flows._Forest(mesh).n_pieces
+    of_a_cell = 8 * EPS * mesh.ranks.max(np.abs(U).max(initial=0))
+    assert missed[:-roots].max(initial=0) <= of_a_cell
     assert mesh.ranks.sum(U[mesh.boundary[entry]].sum()) == pytest.approx(-2, rel=1e-13)
     assert mesh.ranks.sum(U[mesh.boundary[leave]].sum()) == pytest.approx(2, rel=1e-13)
     for wall in set(mesh.boundary) - {entry, leave}:

@@ -125,9 +125,19 @@ class Linearised:
                 self._last = np.stack([phi, equations.p]) if self.upper < math.inf else self._last
                 return Step(equations.density(), tau * equations.action, iteration, equations.p)
             drho, dphi, dp = equations.newton()
-            rho, phi, p = np.maximum(equations.rho + drho, np.maximum(SHRINK * rho, floor)), phi + dphi, equations.p + dp
+            least = np.maximum(self._kept(missing.max()) * rho, floor)
+            rho, phi, p = np.maximum(equations.rho + drho, least), phi + dphi, equations.p + dp
         raise ConvergenceError(f"the step of {tau:.3g}: Newton's method misses the equations by {missing[0]:.1e} of the mass "
                                f"and {missing[1]:.1e} of the energy after {iteration + 1} iterations")
+
+    def _kept(self, missing):
+        """The share of a density that an iteration leaves at least, where that much of the equations is missing.
+
+        It falls with what is missing, as in interior-point methods: cells that empty, at a front, then do so as fast as
+        Newton's method converges. With SHRINK alone they would lose as much in each iteration, and would be left with
+        what was in them when the equations held within `tol`. Where e' is infinite at 0 no cell empties.
+        """
+        return SHRINK if self.free_energy.singular else min(SHRINK, missing)
 
     def curvature(self, rho):
         """e'' (n_cells,), but not below CURVED of what e' changes by when the density changes by its mean."""

@@ -678,7 +678,8 @@ def _whole(points, blocks, facets=None, center=None, regions=None, *, rule, stri
     made = joined(faces.connect(points, blocks), facets, merge)
     if made.n_merged:
         warnings.warn(f"{made.n_merged} points of the mesh lie where others do, and were merged with them"
-                      + f"; faces called {', '.join(map(repr, made.opened))} are now inside the mesh (mesh.interfaces)" * bool(made.opened)
+                      + f"; faces called {', '.join(map(repr, made.opened))} are now inside the mesh, in mesh.interfaces"
+                      * bool(made.opened)
                       + ". merge=False keeps them apart, as walls between the cells", stacklevel=3)
     cells = made.cells
     regions = _given_regions(regions, cells.n_cells)

@@ -9,7 +9,6 @@ import numpy as np
 from ..errors import MeshError
 from .faces import columns
 
-ROUND_OFF = 1e-12   # a distance that small, relative to its cells, counts as 0
 CLIPPED = 0.25      # smallest two-point distance, relative to h^3 / L^2, h the size of the smaller cell, L of the mesh,
 CLIPPED_RANGE = 1e-6, 1e-3      # and the least and the most that it may be relative to h; see `admissible`
 COINCIDENT = 1e-6   # distances that small, relative to h, belong to points in one place
@@ -158,7 +157,7 @@ def assess(volume, center, faces):
     worst = relative.argmin()
     spread = orthogonality(center, faces)
     defect = isotropy(volume, faces, left, right)
-    tiny = ROUND_OFF * size[faces.left[:n]]         # a right angle has its circumcentre on the face, but for round-off
+    tiny = COINCIDENT * size[faces.left[:n]]         # a right angle has its circumcentre on the face, but for round-off
     n_clipped = int((left[:n] < -tiny).sum() + (right[:n] < -tiny).sum())
     quality = Quality(
         len(volume), _range(volume), _range(size), float(spread.max(initial=0)),
