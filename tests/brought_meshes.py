@@ -1,4 +1,6 @@
 """Meshes that people bring, none of them made for two-point fluxes: (points, cells) on the unit square or cube."""
+from itertools import permutations
+
 import numpy as np
 from scipy.spatial import Delaunay
 
@@ -92,6 +94,20 @@ def hexahedra(n, part, seed=0):
     offsets = [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)]
     corners = [number[i:i + n, j:j + n, k:k + n].ravel() for i, j, k in offsets]
     return points, [("hexahedron", np.stack(corners, 1))]
+
+
+def cubes_in_six(n):
+    """n^3 cubes, each of six tetrahedra round a diagonal: one for each way from corner to corner along three edges."""
+    x = np.linspace(0, 1, n + 1)
+    points = np.stack(np.meshgrid(x, x, x, indexing="ij")).reshape(3, -1)
+    number = np.arange((n + 1)**3).reshape(n + 1, n + 1, n + 1)
+    cells = []
+    for axes in permutations(range(3)):
+        corner = np.zeros((4, 3), int)
+        for step, axis in enumerate(axes):
+            corner[step + 1:, axis] += 1
+        cells.append(np.stack([number[i:i + n, j:j + n, k:k + n].ravel() for i, j, k in corner], axis=1))
+    return points, [("tetra", np.concatenate(cells))]
 
 
 def ring(n_radii, n_angles):

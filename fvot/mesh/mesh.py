@@ -30,8 +30,8 @@ class Mesh:
 
     comm : MPI communicator that shares the mesh; None for all ranks.
     patches : "auto", "none", a number of cells, an array (n_cells_global,), or a function of centroids (dim, n_cells_global)
-        that returns one: the patches on which densities of optimal transport live. "auto" is pairs on triangles, 16 on
-        tetrahedra of a file, single cells where these are regular or the mesh is not orthogonal, else one to 2^dim cells,
+        that returns one: the patches on which densities of optimal transport live. "auto" is pairs on triangles, 8 or
+        16 on tetrahedra of a file, single cells where these are regular or the mesh is not orthogonal, else one to 2^dim cells,
         the more the finer the mesh is (`mesh.patch_choice`).
     strict : refuse (`MeshError`) a mesh with faces of signed distance < 0, where power centres near their cells have them, too;
         False clips these distances, with a warning. Distances of 0, as of right triangles, are small positive ones.

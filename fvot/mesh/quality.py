@@ -64,8 +64,8 @@ class Quality:
         """A sentence for users of optimal transport; empty where the error of W2^2 is that of the resolution."""
         if self.transport_error <= MAX_ERROR:
             return ""
-        return (f"W2^2 may be off by up to {_percent(self.transport_error)} on this mesh, whatever tol says, "
-                f"and the density may oscillate from cell to cell: {self._reason()}")
+        return (f"W2^2 may be off by up to {_percent(self.transport_error)} on this mesh, beyond the error of its resolution "
+                f"and whatever tol says, and the density may oscillate from cell to cell: {self._reason()}")
 
     @property
     def diffusion_problem(self):
