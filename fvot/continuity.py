@@ -243,6 +243,7 @@ class ContinuityEquation:
         """The step that `cfl` allows with the velocity at time t."""
         rate = self._means.look(t).rate
         return self.cfl / rate if rate > 0 else math.inf
+
     def _prepare(self, step):
         """Give the scheme the means over the step."""
         key = step.tau if self._flow.steady else step

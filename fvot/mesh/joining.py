@@ -93,7 +93,6 @@ class _Border:
         unit = np.finfo(np.float32 if single else float).eps * np.abs(here).max(initial=0.0)
         return np.minimum(np.maximum(CLOSE_POINTS * shortest, ROUNDED_BITS * unit), LARGEST_SLACK * shortest)
 
-
     @cached_property
     def last_place(self):
         """One in the last digit of the coordinates of a text file; 0 where they have more than `TEXT_DIGITS`."""
