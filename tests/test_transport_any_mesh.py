@@ -52,7 +52,7 @@ def cost(mesh, ends, n_steps=8, tol=1e-3):
     return path.cost, RANKS.max(len([w for w in said if "W2^2 may be off" in str(w.message)]))
 
 
-@pytest.mark.parametrize("size", [0, 1e-5, 1e-4, 1e-3, 1e-2, 0.1])
+@pytest.mark.parametrize("size", [pytest.param(size, marks=pytest.mark.long) for size in (0, 1e-5, 1e-4, 1e-2)] + [1e-3, 0.1])
 def test_squares_that_are_hardly_moved_keep_their_cost(size):
     """Whatever little the points move: as on squares, 0.2017 to 1 %, and without patches that hide the bumps."""
     mesh = Mesh.from_cells(*quads(16, waves(size / (2 * np.pi))))
