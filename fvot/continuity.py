@@ -33,6 +33,7 @@ from .flows import cell_velocity
 from .fluxes import described, muscl, upwind
 from .frozen import frozen
 from .functions import floats, is_number
+from .mesh import Mesh
 from .reconstruction import LimitedFaces, Stencil, outflow_rate
 from .recorder import Recorder
 from .result import Result
@@ -69,6 +70,8 @@ class ContinuityEquation:
     """
 
     def __init__(self, mesh, velocity=None, *, stream=None, face_flux=None, flux=None, boundary=None, cfl=None):
+        if not isinstance(mesh, Mesh):
+            raise InputError(f"ContinuityEquation needs a mesh, such as fvot.Mesh.rectangle(0, 1, (64, 64)), not {mesh!r:.60}")
         self.mesh = mesh
         self._near = mesh.near
         self.flux = muscl() if flux is None or flux is muscl else flux

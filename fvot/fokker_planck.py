@@ -5,6 +5,7 @@ Space: two-point fluxes, by default Scharfetter-Gummel's, whose discrete Gibbs d
 each stage one checked implicit Euler step (`resolvent`). Stationary densities and rates: those of a Markov chain (`markov`).
 """
 import math
+import warnings
 from functools import partial
 
 import numpy as np
@@ -23,6 +24,7 @@ from .recorder import Recorder
 from .resolvent import Resolvent, column_scale
 from .result import Result
 from .stepping import Stepper
+from .watch import WATCHED
 
 FEW = 4                  # steps without a look at their error
 HALVINGS = 40            # of an interval between two times, before an adaptive run gives up
@@ -227,12 +229,24 @@ class FokkerPlanck:
         """Steps of at most tau; every few of them, at a recorded time, one is looked at for its error."""
         count = math.ceil((end - begin) / tau * (1 - 1e-12))
         step = (end - begin) / count
+        self._say_what_steps_miss(begin, step, count)
         for i in range(state.done, count):
             estimate = i == count - 1 and (state.since >= FEW or end == span[1])
             made = self._stepper.advance(state.rho, state.mass, begin + i * step, step, count * self.order, estimate, end)
             state = state.after(made, step, self.order)
             recorder.after_step(begin + (i + 1) * step, partial(self._kept, state))
         return state
+
+    def _say_what_steps_miss(self, begin, step, count):
+        """Warn, once for each pair of recorded times, of coefficients that change within steps of a given length."""
+        if count > WATCHED or self._stepper.autonomous:
+            return                  # so short steps miss nothing that is watched for
+        watch = self._operator.watch(begin, begin + count * step)
+        rough = [i for i in range(count) if not watch.is_calm(begin + i * step, begin + (i + 1) * step)]
+        if rough and self.mesh.ranks.is_root:
+            warnings.warn(f"something that depends on time changes within {len(rough)} of the {count} steps from t = {begin:.6g} "
+                          f"on, which look at it at {self.order} times each: leave out tau, give a smaller one, or name the "
+                          "times of pulses and jumps in t", stacklevel=4)
 
     def _in_adaptive_steps(self, state, begin, end, span, tau, recorder):
         """Steps of (end - begin) / 2^level, aligned, that keep the error in time below tol to the end of the span."""
@@ -244,12 +258,12 @@ class FokkerPlanck:
             level, done = state.level, state.done           # done steps of length / 2^level
             step, now = length / 2**level, begin + done * length / 2**level
             n_solves = (self.order + 2) * min(2**level - done, 16)
-            advance = partial(self._stepper.advance, state.rho, state.mass, now, step, n_solves, estimate=True, until=end)
-            made = advance()
+            advance = partial(self._stepper.advance, state.rho, state.mass, now, step, n_solves, estimate=True)
+            made = advance(until=end)
             state.scale = max(state.scale, made.mass)
             allowed = self._allowed(state, step, now - span[0], span[1] - begin - done * step)
-            if made.error > allowed and done + 1 == 2**level and not self._stepper.autonomous:
-                made = advance(inside=True)         # what comes after the end is no matter of this step
+            if made.error > allowed and self._may_jump(watch, now + step, step, end):
+                made = advance(until=now + step, inside=True)       # what comes after the step is no matter of it
             if made.error > allowed:
                 halvings = max(1, math.ceil(math.log2(made.error / max(allowed, 1e-9 * made.error)) / self.order))
                 state.level, state.done = level + halvings, done * 2**halvings
@@ -267,9 +281,19 @@ class FokkerPlanck:
         """No step is longer than what is seen of the coefficients that depend on time, lest a pulse lie between its stages."""
         while watch is not None:
             step = length / 2**state.level
-            if watch.is_calm(begin + state.done * step, begin + (state.done + 1) * step):
+            piece = begin + state.done * step, begin + (state.done + 1) * step
+            if watch.is_calm(*piece) and watch.is_smooth(*piece):
                 return
             state.level, state.done = state.level + 1, 2 * state.done
+
+    def _may_jump(self, watch, t, step, end):
+        """Whether coefficients may jump at the time t, or in the step after it: at a recorded time they always may."""
+        if self._stepper.autonomous:
+            return False
+        if t + step > end * (1 - 1e-12):
+            return True
+        around = t - step / 2, t + step
+        return not (watch.is_calm(*around) and watch.is_smooth(*around))
 
     def _mass_to_come(self, rho, t):
         """About the mass at the end: what one implicit step over the whole run makes of rho, where more may enter; else 0.

@@ -69,7 +69,11 @@ class Function:
             return np.zeros(shape)
         values = _numbers(self._values(x, t), self.what, x, shape)
         if values.shape == self.shape:
+            if callable(self.f):
+                refuse_sum(values, lambda some: self._values(some, t), x, self.what)
             values = np.broadcast_to(values[..., None], shape)
+        if values.shape == (1, *shape) and len(x) == 1:         # one coordinate, as x has it
+            values = values[0]
         if values.shape != shape:
             whole = values.ndim and values.shape[-1] > x.shape[1]
             raise InputError(f"{self.what} returned shape {values.shape} for x of shape {x.shape}; it must return {shape}"
@@ -105,6 +109,15 @@ def called(f, what, x, *more):
         raise
 
 
+def refuse_sum(value, f, x, what):
+    """`InputError` if the one value that f has for all points x (dim, n) is another one for some of them alone."""
+    for some in (x[:, :1], x[:, -1:]) if x.shape[1] > 1 else ():
+        other = np.asarray(f(some))
+        if other.size == value.size and not np.array_equal(other.ravel(), value.ravel()):
+            raise InputError(f"{what} returned one value for all of {x.shape[1]} points, and another one for one of them: sums "
+                             "and norms need axis=0, as in numpy.sum(x**2, axis=0)")
+
+
 def _advice(error):
     """What is usually meant by a mistake in a function of many points at once."""
     text = str(error)
@@ -121,6 +134,8 @@ def _advice(error):
 def _numbers(values, what, x, shape):
     """The values as an array of floats; `InputError` for rows of different lengths, complex numbers, or none at all."""
     refuse_masked(values, f"{what} must return numbers")
+    if values is None:
+        raise InputError(f"{what} returned None: is its return missing?")
     try:
         array = np.asarray(values)
         if not np.iscomplexobj(array):
@@ -177,11 +192,13 @@ def _first(f):
 
 
 def _positional(f):
-    """The positional parameters, None where Python does not know."""
+    """The positional parameters; None where Python does not know, or for one that takes any number of them."""
     f = getattr(f, "pyfunc", f)     # of numpy.vectorize, which is (*args, **kwargs)
     try:
         parameters = inspect.signature(f).parameters.values()
     except (TypeError, ValueError):
         return None
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [p for p in parameters if p.kind in kinds]
+    positional = [p for p in parameters if p.kind in kinds]
+    takes_any = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters)
+    return None if takes_any and not positional else positional

@@ -7,6 +7,8 @@ from .errors import InputError
 
 def expanded(path):
     """The `Path` with ~ and ~name as home folders; `InputError` where there is no such folder."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"a path must be text or a pathlib.Path, not {path!r:.60}")
     path = Path(path)
     try:
         return path.expanduser()

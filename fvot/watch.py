@@ -16,6 +16,8 @@ BLOCKS = 16              # of cells that follow one another in the file
 WAVES = 4                # signals of each block, and of each part of the boundary
 PARABOLA = 1e-2          # largest departure of a signal from a parabola: of what it is there, and of its range
 FAINT = 1e-6             # part of what is largest that counts as nothing
+JUMP_LOOKS = 9           # times at which a short piece is looked at anew,
+SHORTEST_LOOK = 2.0**-10     # and the part of a spacing below which it is not: a jump is found to that
 
 
 class Watch:
@@ -30,13 +32,19 @@ class Watch:
         scatter = np.random.default_rng(1).uniform(-SCATTER, SCATTER, WATCHED)
         inside = begin + (end - begin) * (np.arange(WATCHED) + 0.5 + scatter) / WATCHED
         self.t = np.concatenate([[begin], inside, [end]])
-        with ranks.together():
-            mine = signals(self.t)
-        seen = ranks.sum(mine)
-        self.signals = seen[seen.any(axis=1)].T
+        self._ranks, self._look = ranks, signals
+        seen = self._seen(self.t)
+        self._some = seen.any(axis=1)
+        self.signals = seen[self._some].T
         largest, change = np.abs(self.signals).max(axis=0), np.ptp(self.signals, axis=0)
         self._allowed, self._faint = PARABOLA * change, FAINT * largest
         self._is_calm = self._follows_parabolas(slice(None))
+
+    def _seen(self, t):
+        """The signals (n_signals, n) at times t (n,) of all ranks. Collective."""
+        with self._ranks.together():
+            mine = self._look(t)
+        return self._ranks.sum(mine)
 
     def ends(self, begin, end):
         """The ends of pieces of an interval in each of which it is calm."""
@@ -55,9 +63,24 @@ class Watch:
         first, last = np.searchsorted(self.t, [begin, end])
         return self._follows_parabolas(slice(max(first - 2, 0), last + 2))
 
+    def is_smooth(self, begin, end):
+        """Whether every signal follows a parabola inside a piece that is no longer than the spacing, looked at anew.
+
+        Longer pieces are left to `is_calm`; the shortest ones have no room for more than the jump itself. Collective.
+        """
+        length = end - begin
+        if self._is_calm or not SHORTEST_LOOK * self.spacing < length <= self.spacing:
+            return True
+        inside = np.linspace(0, 1, JUMP_LOOKS)
+        inside[[0, -1]] = 1e-9, 1 - 1e-9            # coefficients may jump at the ends
+        t = begin + length * inside
+        return self._follows(t, self._seen(t)[self._some].T)
+
     def _follows_parabolas(self, some):
-        """Whether some of the values of every signal do: those through the first, middle and last of them."""
-        t, seen = self.t[some], self.signals[some]
+        return self._follows(self.t[some], self.signals[some])
+
+    def _follows(self, t, seen):
+        """Whether values (n, n_signals) at times t (n,) lie on parabolas through the first, middle and last of them."""
         three = [0, len(t) // 2, -1]
         a, b, c = t[three]
         basis = np.stack([(t - b) * (t - c) / ((a - b) * (a - c)), (t - a) * (t - c) / ((b - a) * (b - c)),

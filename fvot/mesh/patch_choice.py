@@ -128,7 +128,7 @@ def _fine_patches(cells, two_point):
     if _is_regular(two_point):
         return _patches_of_size(1, two_point.graph)
     if kinds & {TRIANGLE, TETRA, WEDGE, PYRAMID}:
-        return _patches_of_size(2**cells.dim, two_point.graph)
+        return _robust_patches(cells, two_point)
     across = cells.n_cells**(1 / cells.dim)
     size = 1 if across <= MAX_ACROSS_SINGLE else 2 if across <= MAX_ACROSS_PAIRS else 2**cells.dim
     return _patches_of_size(size, two_point.graph)

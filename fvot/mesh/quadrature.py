@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import roots_jacobi
 
 from ..errors import InputError
-from ..functions import called, refuse_masked
+from ..functions import called, refuse_masked, refuse_sum
 from .faces import FACES, LINE, N_CORNERS, POLYGON, QUAD, TETRA, TRIANGLE
 
 CHUNK = 200_000         # points given to a user's function at a time
@@ -193,6 +193,7 @@ def evaluate(f, points):
     if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool):
         raise InputError(f"the function must return numbers or booleans, not {values!r:.60}")
     if values.ndim == 0:
+        refuse_sum(values, f, points.reshape(dim, q * n), "the function")
         values = np.broadcast_to(values, q * n)
     if values.shape[-1] != q * n:
         raise InputError(f"the function returned shape {values.shape} for x of shape {(dim, q * n)}: it needs a value for each "

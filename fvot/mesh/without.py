@@ -3,7 +3,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..functions import called, refuse_masked
-from .faces import NAME, POLYGON
+from .faces import NAME, POLYGON, TETRA, TRIANGLE
 from .refine import gathered, gathered_regions, named_faces
 
 
@@ -49,7 +49,8 @@ def kept(mesh, removed, name):
     gone_on_both_sides = local[left] & local[beyond]
     facets = {old: faces[~gone_on_both_sides[faces]] for old, faces in named_faces(mesh).items()}
     facets[name] = np.concatenate([facets.get(name, bare[:0]), bare])
-    center = None if mesh.has_simplices else mesh.gather(mesh.center)
+    simplices = np.isin(mesh.kind, (TRIANGLE, TETRA)).any()
+    center = None if mesh.ranks.max(int(simplices)) else mesh.gather(mesh.center)         # circumcentres are found again
     gone, whole, regions = mesh.gather(removed), gathered(mesh, facets), gathered_regions(mesh)
     if whole is None:
         return None
