@@ -244,9 +244,9 @@ class FokkerPlanck:
         watch = self._operator.watch(begin, begin + count * step)
         rough = [i for i in range(count) if not watch.is_calm(begin + i * step, begin + (i + 1) * step)]
         if rough and self.mesh.ranks.is_root:
-            warnings.warn(f"something that depends on time changes within {len(rough)} of the {count} steps from t = {begin:.6g} "
-                          f"on, which look at it at {self.order} times each: leave out tau, give a smaller one, or name the "
-                          "times of pulses and jumps in t", stacklevel=4)
+            warnings.warn(f"something that depends on time changes within {len(rough)} of the {count} steps from "
+                          f"t = {begin:.6g} on, which look at it at {self.order} times each: leave out tau, give a "
+                          "smaller one, or name the times of pulses and jumps in t", stacklevel=4)
 
     def _in_adaptive_steps(self, state, begin, end, span, tau, recorder):
         """Steps of (end - begin) / 2^level, aligned, that keep the error in time below tol to the end of the span."""

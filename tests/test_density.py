@@ -261,7 +261,7 @@ def test_what_is_unclear_is_refused(make, f, words):
 def test_values_of_all_ranks_are_refused_in_one_dimension(ranks):
     refused(["(13,)", "one value for each", "mesh.scatter"], Mesh.interval(0, 1, 12), np.ones(13))
     if ranks.size > 1:
-        refused(["(12,)", "one value for each", "mesh.scatter"], Mesh.interval(0, 1, 12), np.ones(12))
+        refused(["(12,)", "cells of the whole mesh", "mesh.scatter"], Mesh.interval(0, 1, 12), np.ones(12))
 
 
 def test_different_things_on_different_ranks(ranks):

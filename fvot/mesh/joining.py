@@ -16,11 +16,15 @@ from scipy.spatial import cKDTree
 from ..errors import MeshError
 from .faces import POLYGON, Cells, Halves, columns, face_keys, face_vectors, meet
 
-CLOSE_POINTS = 1e-8     # of the shortest edge at a point: distances that computing coordinates in different ways leaves
+CLOSE_POINTS = 1e-5     # of the shortest edge at a point: distances that coordinates in single precision leave, also where
+                        # they have been turned or scaled since
 ROUNDED_BITS = 8        # units in the last place of the coordinates, by which they may differ, too
 LARGEST_SLACK = 1e-3    # of the shortest edge at a point: nothing farther apart is taken for round-off
-OFF_LINE = 1e-7         # of an edge's length: so far beside it may a point be that hangs on it,
+OFF_LINE = 1e-5         # of an edge's length: so far beside it may a point be that hangs on it, for the same reason,
 TEXT_DIGITS = (6, 7, 8)     # or one in the last of so many digits, where all coordinates have no more
+THIN_WALL = 1e-2        # of the size of a face: walls that are thinner are hardly meant to be walls
+FACING_REACH = 0.6      # of the size of a face, within which middles of other faces lie that may face it
+FACING_COSINE = 0.9     # of the angle between the normal of one and that of the other, turned round
 SAME_DIRECTION = 1e-6   # of normals, and of distances from the origin relative to the mesh's size, of faces in one plane
 
 
@@ -269,6 +273,32 @@ def _cut_facets(points, vertices, edge, point, n_points):
     part_of = np.repeat(np.arange(vertices.shape[1]), np.bincount(edge, minlength=vertices.shape[1]) + 1)
     parts = np.stack([begin, end])[:, mine[part_of]]
     return np.concatenate([points[:, ~named], parts], axis=1)
+
+
+# ---- walls without thickness -------------------------------------------------------------------------------------------
+
+
+def thin_walls(made):
+    """(number, largest relative gap) of the boundary faces that lie next to others that face them: two sides of a wall.
+
+    A gap is the distance of a face's middle from the other face, relative to the smaller one of the two.
+    """
+    lonely = made.halves.lonely
+    if made.cells.dim == 1 or not len(lonely):
+        return 0, 0.0
+    vector, center = face_vectors(made.cells.points, columns(made.halves.vertices, lonely))
+    area = np.linalg.norm(vector, axis=0)
+    size = area**(1 / (made.cells.dim - 1))
+    near = cKDTree(center.T).query_ball_point(center.T, FACING_REACH * size)
+    one = np.repeat(np.arange(len(size)), [len(others) for others in near])
+    other = np.concatenate([np.asarray(others, int) for others in near])
+
+    normal = vector / area
+    opposite = (columns(normal, one) * columns(normal, other)).sum(axis=0) < -FACING_COSINE
+    gap = np.abs((columns(normal, one) * (columns(center, other) - columns(center, one))).sum(axis=0))
+    gap = gap / np.minimum(size[one], size[other])
+    facing = opposite & (gap < THIN_WALL)
+    return len(np.unique(np.concatenate([one[facing], other[facing]]))), float(gap[facing].max(initial=0.0))
 
 
 # ---- faces in space ----------------------------------------------------------------------------------------------------

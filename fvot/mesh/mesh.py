@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..frozen import frozen
 from ..functions import called, floats, refuse_masked
 from . import build, cartesian, faces, geodesic, given, locate, partition, patches, quadrature, quality, read, refine, weights
-from .joining import check_conforming, joined
+from .joining import check_conforming, joined, thin_walls
 from .parts import Parts
 from .patch_choice import choose_patches
 from .patch_test import TwoPoint
@@ -673,6 +673,19 @@ def _given_center(center, centroid):
     return center
 
 
+def _say_where_nothing_passes(made, face, n_cells):
+    """Warn of walls without thickness, and of pieces that do not touch: few users mean them."""
+    count, gap = thin_walls(made)
+    if count:
+        warnings.warn(f"{count} faces of the boundary lie beside others that face them, at up to {gap:.1e} of their size: they "
+                      "are two sides of a wall, through which nothing passes. If these cells should touch, round the points "
+                      "(numpy.round) or make the parts fit; merge=False says that the wall is meant", stacklevel=3)
+    n_pieces = int(patches.pieces(face, n_cells).max()) + 1
+    if n_pieces > 1:
+        warnings.warn(f"the mesh consists of {n_pieces} pieces that do not touch: nothing moves from one to another",
+                      stacklevel=3)
+
+
 def _whole(points, blocks, facets=None, center=None, regions=None, *, rule, strict, merge, n_ranks):
     """Everything about a mesh in its file's numbering, cut into the parts of the ranks: (parts, meta)."""
     made = joined(faces.connect(points, blocks), facets, merge)
@@ -686,6 +699,7 @@ def _whole(points, blocks, facets=None, center=None, regions=None, *, rule, stri
     volume, centroid, face = faces.build_faces(cells, made.facets, made.halves)
     if merge:
         check_conforming(made)
+        _say_where_nothing_passes(made, face, cells.n_cells)
     move = None
     if center is None:
         center = faces.cell_points(cells, centroid)

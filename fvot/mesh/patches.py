@@ -4,6 +4,7 @@ are the same for any number of ranks. Densities of optimal transport live on pat
 import numba
 import numpy as np
 from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 COARSEST = 256      # cells of the coarsest level, about
 
@@ -15,6 +16,13 @@ def adjacency(faces, n_cells, weight=None):
     weight = faces.area[:n] if weight is None else weight
     graph = sparse.coo_matrix((weight, (left, right)), (n_cells, n_cells)).tocsr()
     return graph + graph.T
+
+
+def pieces(faces, n_cells):
+    """The connected piece (n_cells,) of the mesh to which each cell belongs, numbered from 0."""
+    n = faces.n_inner
+    graph = sparse.coo_matrix((np.ones(n), (faces.left[:n], faces.right[:n])), (n_cells, n_cells))
+    return connected_components(graph, directed=False)[1]
 
 
 def coarser_levels(patch, graph):
