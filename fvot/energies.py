@@ -48,6 +48,17 @@ class Energy:
     def __add__(self, other):
         return Sum(parts_of(self) + parts_of(other)) if isinstance(other, Energy) else NotImplemented
 
+    def __radd__(self, other):
+        """0 + self: the built-in sum begins with 0."""
+        return self if isinstance(other, int) and other == 0 else NotImplemented
+
+    def __truediv__(self, divisor):
+        if not isinstance(divisor, (int, float, np.number)) or isinstance(divisor, bool):
+            return NotImplemented
+        if not divisor > 0:
+            raise InputError(f"an energy divided by {divisor}: the divisor must be above 0")
+        return self * (1 / divisor)
+
     def __mul__(self, factor):
         if not isinstance(factor, (int, float, np.number)) or isinstance(factor, bool):
             return NotImplemented

@@ -162,3 +162,16 @@ def test_debias_is_yes_or_no():
     with pytest.raises(InputError, match="debias must be True or False, not 'no'"):
         static.sinkhorn(x, a, x, a, 0.1, debias="no")
     assert math.isnan(static.sinkhorn(x, a, x, a, 0.1, cost=np.ones((2, 2))).divergence)
+
+
+def test_potentials_at_points_without_mass():
+    """They are finite, and cost and divergence follow from them as if these points were not there."""
+    x, y = np.array([[0.0, 1, 2]]), np.array([[0.5, 1.5, 7.0]])
+    a, b = np.array([0, 0.5, 0.5]), np.array([0.5, 0.5, 0])
+    plan = static.sinkhorn(x, a, y, b, 0.1)
+    small = static.sinkhorn(x[:, 1:], a[1:], y[:, :2], b[:2], 0.1)
+    assert np.isfinite(plan.u).all() and np.isfinite(plan.v).all()
+    assert_allclose(plan.u[1:] @ a[1:] + plan.v[:2] @ b[:2], plan.u @ a + plan.v @ b, rtol=1e-12)
+    assert plan.cost == pytest.approx(small.cost, rel=1e-9)
+    cost = (x.T - y)**2
+    assert_allclose(np.exp((plan.u[:, None] + plan.v - cost) / 0.1) @ b, 1, rtol=1e-6)

@@ -32,7 +32,7 @@ class Mesh:
     patches : "auto", "none", a number of cells, an array (n_cells_global,), or a function of centroids (dim, n_cells_global)
         that returns one: the patches on which densities of optimal transport live. "auto" is pairs on triangles, 8 or
         16 on tetrahedra of a file, single cells where these are regular or the mesh is not orthogonal, else one to 2^dim cells,
-        the more the finer the mesh is (`mesh.patch_choice`).
+        the more the finer the mesh is.
     strict : refuse (`MeshError`) a mesh with faces of signed distance < 0, where power centres near their cells have them, too;
         False clips these distances, with a warning. Distances of 0, as of right triangles, are small positive ones.
         Cartesian meshes have none: there it changes nothing.
@@ -167,7 +167,8 @@ class Mesh:
         Corners may be listed in either sense. In the plane a cell may have the points of smaller neighbours on its edges
         (hanging nodes): it becomes a polygon with these as corners, too. In space such cells are refused.
 
-        Raises `MeshError` for cells that are flat or tangled, overlap, or do not fit to each other.
+        Raises `MeshError` for cells that are flat or tangled, lie on the same side of a face, or do not fit to each other.
+        Cells that overlap without a common face are not looked for.
         """
         def make():
             return _points(points), cells, _named(boundary, "boundary"), center, _named(regions, "regions")

@@ -15,6 +15,7 @@ import math
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.special import logsumexp
 
 from ..errors import ConvergenceError, InputError
 from ..functions import is_number
@@ -100,12 +101,17 @@ def _entropic(C, a, b, epsilon, tol):
     if not missed <= tol:
         raise ConvergenceError(f"Sinkhorn's iteration misses the masses by {missed:.1e} after {STEPS} steps: take an epsilon "
                                f"above {epsilon:.3g}, or a tol above {tol:.3g}")
-    everywhere = np.full(len(C), np.nan), np.full(C.shape[1], np.nan)
-    everywhere[0][rows], everywhere[1][columns] = u, v
-    whole = P if everything else np.zeros(C.shape)
-    if not everything:
-        whole[np.ix_(rows, columns)] = P
-    return whole, *everywhere, a @ u + b @ v
+    value = a @ u + b @ v
+    if everything:
+        return P, u, v, value
+    whole = np.zeros(C.shape)
+    whole[np.ix_(rows, columns)] = P
+    return whole, _extended(C[:, columns], b, v, epsilon), _extended(C[rows].T, a, u, epsilon), value
+
+
+def _extended(C, b, v, epsilon):
+    """u (n,) at all points, also those without mass: -epsilon log sum_j b_j e^((v_j - C_ij) / epsilon)."""
+    return -epsilon * logsumexp((v - C) / epsilon, b=b, axis=1)
 
 
 def _falling(first, epsilon):
