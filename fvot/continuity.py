@@ -20,14 +20,13 @@ Hence a short burst shortens a step by no more than what it moves, and what goes
 full.
 """
 import math
-import warnings
 
 import numba
 import numpy as np
 
 from .boundary import conditions, densities
 from .checkpoint import fingerprint
-from .errors import ConvergenceError, InputError
+from .errors import ConvergenceError, InputError, warn
 from .evolution import check_step, check_times, ledger_of
 from .flows import cell_velocity
 from .fluxes import described, muscl, upwind
@@ -93,7 +92,7 @@ class ContinuityEquation:
         self._means = TimeMeans(mesh, self._flow, self._conditions, self._walls, self._scheme.rate)
         self._means.look(0.0)
         self._walls_are_said = False
-        self._say_if_walls_are_crossed(stacklevel=4)        # the constructor of a `frozen` class has one more floor
+        self._say_if_walls_are_crossed()
 
     def __repr__(self):
         return f"<fvot.ContinuityEquation: {described(self.flux)}, {self.mesh.n_cells_global} cells>"
@@ -182,7 +181,7 @@ class ContinuityEquation:
         """U (n_faces,) at time t: the integral of v.n over each face, 0 on walls."""
         return np.where(self._walls, 0.0, self._flow.flux(self._flow.at(t)))
 
-    def _say_if_walls_are_crossed(self, stacklevel=3):
+    def _say_if_walls_are_crossed(self):
         """A warning, once, if a velocity has been seen that does."""
         if self._walls_are_said:
             return
@@ -191,9 +190,8 @@ class ContinuityEquation:
         if self._walls_are_said and self.mesh.ranks.is_root:
             given = {str(name) for name, _ in self._conditions}
             names = [str(name) for name in self.mesh.boundary if str(name) not in given]
-            warnings.warn(f"the velocity crosses the walls ({', '.join(names)}) by {across:.3g} volume per time; it is "
-                          "stopped there. Name these parts in boundary= (fvot.outflow, fvot.inflow(density)) to let it through",
-                          stacklevel=stacklevel)
+            warn(f"the velocity crosses the walls ({', '.join(names)}) by {across:.3g} volume per time; it is stopped there. "
+                 "Name these parts in boundary= (fvot.outflow, fvot.inflow(density)) to let it through")
 
     def _velocity_of_cells(self, t):
         """Means (n_times, dim, n_cells) of v; of face fluxes |K| v_K = sum_s U_s (x_s - x_K), exact for constants."""

@@ -5,7 +5,6 @@ Space: two-point fluxes, by default Scharfetter-Gummel's, whose discrete Gibbs d
 each stage one checked implicit Euler step (`resolvent`). Stationary densities and rates: those of a Markov chain (`markov`).
 """
 import math
-import warnings
 from functools import partial
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from . import markov
 from .checkpoint import fingerprint
 from .drift_diffusion import DriftDiffusion
-from .errors import ConvergenceError, InputError
+from .errors import ConvergenceError, InputError, warn
 from .evolution import check_step, check_times, ledger_of
 from .flows import cell_velocity, pieces
 from .fluxes import described, scharfetter_gummel
@@ -80,7 +79,7 @@ class FokkerPlanck:
         self._near = mesh.near
         self._operator = DriftDiffusion(self._near, diffusion, potential, drift, flux, boundary)
         self._stepper = Stepper(self._operator, order, rtol)
-        quality.warn(mesh, mesh.quality().diffusion_problem)
+        quality.warn_of(mesh.quality().diffusion_problem, mesh)
 
     def __repr__(self):
         return f"<fvot.FokkerPlanck: order {self.order}, tol {self.tol:g}, {self.mesh.n_cells_global} cells>"
@@ -244,9 +243,9 @@ class FokkerPlanck:
         watch = self._operator.watch(begin, begin + count * step)
         rough = [i for i in range(count) if not watch.is_calm(begin + i * step, begin + (i + 1) * step)]
         if rough and self.mesh.ranks.is_root:
-            warnings.warn(f"something that depends on time changes within {len(rough)} of the {count} steps from "
-                          f"t = {begin:.6g} on, which look at it at {self.order} times each: leave out tau, give a "
-                          "smaller one, or name the times of pulses and jumps in t", stacklevel=4)
+            warn(f"something that depends on time changes within {len(rough)} of the {count} steps from t = {begin:.6g} on, "
+                 f"which look at it at {self.order} times each: leave out tau, give a smaller one, or name the times of pulses "
+                 "and jumps in t")
 
     def _in_adaptive_steps(self, state, begin, end, span, tau, recorder):
         """Steps of (end - begin) / 2^level, aligned, that keep the error in time below tol to the end of the span."""

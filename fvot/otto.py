@@ -38,7 +38,7 @@ def tangent_potential(mesh, rho, drho):
     Its mean in each component of the support, weighed by rho, is 0; it is 0 where nothing can move. PETSc's options have the
     prefix fvot_otto_. Raises `InputError` where drho does not add up to 0 in a component: mass would have to cross the vacuum.
     """
-    quality.warn(mesh, mesh.quality().metric_problem, 3)
+    quality.warn_of(mesh.quality().metric_problem, mesh)
     return _tangent_potential(mesh, rho, drho)
 
 
@@ -63,7 +63,7 @@ def _tangent_potential(mesh, rho, drho):
 def metric(mesh, rho, phi, psi):
     """<phi, psi>_rho = int rho grad phi . grad psi: the sum over the faces of t_s rho_s (phi_left - phi_right)
     (psi_left - psi_right)."""
-    quality.warn(mesh, mesh.quality().metric_problem, 3)
+    quality.warn_of(mesh.quality().metric_problem, mesh)
     return _metric(mesh, rho, phi, psi)
 
 
@@ -78,7 +78,7 @@ def _metric(mesh, rho, phi, psi):
 
 def norm(mesh, rho, phi):
     """|phi|_rho = <phi, phi>_rho^(1/2): the speed of the path whose velocity is grad phi."""
-    quality.warn(mesh, mesh.quality().metric_problem, 3)
+    quality.warn_of(mesh.quality().metric_problem, mesh)
     return math.sqrt(_metric(mesh, rho, phi, phi))
 
 
@@ -143,7 +143,7 @@ def length(mesh, t, rho):
             raise InputError(f"length needs increasing times, as many as there are densities: {t!r:.60} and rho of shape "
                              f"{rho.shape}")
     mesh.ranks.check_same_array("t", t)
-    quality.warn(mesh, mesh.quality().metric_problem, 3)
+    quality.warn_of(mesh.quality().metric_problem, mesh)
     total = 0.0
     for tau, before, after in zip(np.diff(t), rho, rho[1:]):
         middle = (before + after) / 2

@@ -57,7 +57,7 @@ class BenamouBrenier:
         ranks.check_same("the parameters of BenamouBrenier", (n_steps, tol, max_iter, precision, energies.described(terminal)))
         self.mesh, self.n_steps, self.tol, self.max_iter = mesh, int(n_steps), float(tol), int(max_iter)
         self.precision, self.terminal = precision, terminal
-        quality.warn(mesh, mesh.quality().transport_problem)
+        quality.warn_of(mesh.quality().transport_problem, mesh)
         self._near = mesh.near
         problem = Discretisation(self._near.mesh, self.n_steps)
         self._n_patches, self._defect = ranks.sum(problem.n_patches), ranks.max(problem.isotropy_defect().max(initial=0.0))

@@ -66,7 +66,7 @@ class JKO:
             self._near = Numbering(mesh, mesh)
             self.order, self._step = 1, Proper(inner, energy)
             return
-        quality.warn(mesh, mesh.quality().diffusion_problem)
+        quality.warn_of(mesh.quality().diffusion_problem, mesh)
         self._near = mesh.near
         self._energy = FreeEnergy(self._near, energy)
         bounded = self.upper < math.inf

@@ -4,12 +4,11 @@ A *half-face* is a face seen from one of its cells; two half-faces with the same
 inner face, a lonely one lies on the boundary. Normals point from the left cell (the smaller
 number) to the right one, and out of the domain on the boundary.
 """
-import warnings
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..errors import MeshError
+from ..errors import MeshError, warn
 
 LINE, TRIANGLE, POLYGON, QUAD, TETRA, HEXAHEDRON, WEDGE, PYRAMID = 3, 5, 7, 9, 10, 12, 13, 14   # VTK's numbers
 KIND = {"line": LINE, "triangle": TRIANGLE, "polygon": POLYGON, "quad": QUAD, "tetra": TETRA,
@@ -552,8 +551,7 @@ def _say_what_is_missing(names, owner, lost):
     if len(lost):
         count = np.bincount(owner, minlength=len(names))
         parts = [f"{names[i]!r} ({n} of {count[i]})" for i, n in enumerate(np.bincount(lost)) if n]
-        warnings.warn(f"some of the faces that have a name are no faces of cells, and are left out: {', '.join(parts)}",
-                      stacklevel=2)
+        warn(f"some of the faces that have a name are no faces of cells, and are left out: {', '.join(parts)}")
 
 
 def _sets(face, name, n_faces, n_names):

@@ -1,5 +1,4 @@
 """`Mesh`: this rank's part of a mesh as plain, read-only numpy arrays."""
-import warnings
 from dataclasses import replace
 from functools import cached_property, partial
 
@@ -7,7 +6,7 @@ import numpy as np
 from scipy.spatial import ConvexHull
 
 from .. import parallel
-from ..errors import InputError
+from ..errors import InputError, warn
 from ..frozen import frozen
 from ..functions import called, floats, refuse_masked
 from . import build, cartesian, faces, geodesic, given, locate, partition, patches, quadrature, quality, read, refine, weights
@@ -678,23 +677,21 @@ def _say_where_nothing_passes(made, face, n_cells):
     """Warn of walls without thickness, and of pieces that do not touch: few users mean them."""
     count, gap = thin_walls(made)
     if count:
-        warnings.warn(f"{count} faces of the boundary lie beside others that face them, at up to {gap:.1e} of their size: they "
-                      "are two sides of a wall, through which nothing passes. If these cells should touch, round the points "
-                      "(numpy.round) or make the parts fit; merge=False says that the wall is meant", stacklevel=3)
+        warn(f"{count} faces of the boundary lie beside others that face them, at up to {gap:.1e} of their size: they are two "
+             "sides of a wall, through which nothing passes. If these cells should touch, round the points (numpy.round) or "
+             "make the parts fit; merge=False says that the wall is meant")
     n_pieces = int(patches.pieces(face, n_cells).max()) + 1
     if n_pieces > 1:
-        warnings.warn(f"the mesh consists of {n_pieces} pieces that do not touch: nothing moves from one to another",
-                      stacklevel=3)
+        warn(f"the mesh consists of {n_pieces} pieces that do not touch: nothing moves from one to another")
 
 
 def _whole(points, blocks, facets=None, center=None, regions=None, *, rule, strict, merge, n_ranks):
     """Everything about a mesh in its file's numbering, cut into the parts of the ranks: (parts, meta)."""
     made = joined(faces.connect(points, blocks), facets, merge)
     if made.n_merged:
-        warnings.warn(f"{made.n_merged} points of the mesh lie where others do, and were merged with them"
-                      + f"; faces called {', '.join(map(repr, made.opened))} are now inside the mesh, in mesh.interfaces"
-                      * bool(made.opened)
-                      + ". merge=False keeps them apart, as walls between the cells", stacklevel=3)
+        opened = f"; faces called {', '.join(map(repr, made.opened))} are now inside the mesh, in mesh.interfaces"
+        warn(f"{made.n_merged} points of the mesh lie where others do, and were merged with them{opened * bool(made.opened)}"
+             ". merge=False keeps them apart, as walls between the cells")
     cells = made.cells
     regions = _given_regions(regions, cells.n_cells)
     volume, centroid, face = faces.build_faces(cells, made.facets, made.halves)

@@ -7,11 +7,10 @@ element may be in several groups; a negative number is that of a group in which 
 A reader of our own, for want of another: meshio 5 reads neither version 1 nor partitions, parametric nodes or files of
 which a part only is in groups; Gmsh's library gives all elements on one entity the groups of each of them (version 2).
 """
-import warnings
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, warn
 from .contents import DIMENSION, Contents, base
 from .parts import Name
 
@@ -48,8 +47,8 @@ def read(path):
         raise InputError(f"{path} cannot be read as {what}: {reason}; is the file complete? write it anew, with Gmsh: "
                          f"gmsh {path.name} -0 -format msh41 -o new.msh") from error
     if sections.get("Periodic", b"").split()[:1] not in ([], [b"0"]):
-        warnings.warn(f"{path} says which of its sides are periodic ($Periodic). fvot does not join them: they are boundaries "
-                      "as others are; Mesh.rectangle and Mesh.box have periodic=", stacklevel=2)
+        warn(f"{path} says which of its sides are periodic ($Periodic). fvot does not join them: they are boundaries as others "
+             "are; Mesh.rectangle and Mesh.box have periodic=")
     return contents
 
 

@@ -1,12 +1,11 @@
 """Is a mesh admissible? The two-point flux (rho_L - rho_K) / d_sigma is consistent where the line x_K x_L is normal to
 the face, and stable where the signed distance d_sigma = (x_L - x_K).n is positive (Eymard, Gallouet, Herbin 2000)."""
 import math
-import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import MeshError
+from ..errors import MeshError, warn
 from .faces import columns
 
 CLIPPED = 0.25      # smallest two-point distance, relative to h^3 / L^2, h the size of the smaller cell, L of the mesh,
@@ -112,13 +111,10 @@ class Quality:
             f"hanging points         {self.n_hanging}"])
 
 
-def warn(mesh, problem, stacklevel=4):
-    """Warn of a problem of a mesh, once for all ranks; "" is none.
-
-    stacklevel : 4 names the line that calls the constructor of a `frozen` class, 3 one that calls a public function
-    """
+def warn_of(problem, mesh):
+    """Warn of a problem of a mesh, once for all ranks; "" is none."""
     if problem and mesh.ranks.is_root:
-        warnings.warn(problem, stacklevel=stacklevel)
+        warn(problem)
 
 
 def _percent(part):
@@ -244,7 +240,7 @@ def _with_centroids(volume, centroid, center, faces, quality, strict, was_moved)
     if strict:
         raise MeshError(f"{problem}{', for power centres near their cells, too' * was_moved}; {ADVICE[len(center)]}, or "
                         "strict=False to go on with less accurate diffusion (pure advection is not affected)")
-    warnings.warn(f"{problem}; they are clipped, diffusion is inconsistent there", stacklevel=5)
+    warn(f"{problem}; they are clipped, diffusion is inconsistent there")
     bad = _out_of_order(sum(distances(faces, center)) / face_sizes(volume, faces), orthogonality(center, faces))
     touched = np.unique(np.concatenate([faces.left[bad], faces.right[bad & (faces.right >= 0)]]))
     center = center.copy()

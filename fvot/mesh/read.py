@@ -8,12 +8,11 @@ import os
 import pickle
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError, MeshError
+from ..errors import InputError, MeshError, warn
 from ..paths import readable
 from . import msh
 from .contents import CORNERS, Contents, base
@@ -80,8 +79,8 @@ def _check_kinds(contents, cells, path):
                          "where the file is made")
     curved = [name for name in names if name not in KNOWN and base(name) in CORNERS]
     if curved:
-        warnings.warn(f"{path}: cells of type {', '.join(curved)} are read by their corners; points on their sides are left "
-                      "out, so that curved sides become straight", stacklevel=2)
+        warn(f"{path}: cells of type {', '.join(curved)} are read by their corners; points on their sides are left out, so "
+             "that curved sides become straight")
 
 
 def _load(path):
@@ -153,8 +152,8 @@ def _flat(points, dim, path):
         raise _curved(off, size, dim, path)
     frame = _frame(axes, dim)
     directions = " and ".join(str(axis.round(6).tolist()) for axis in frame)
-    warnings.warn(f"{path}: the mesh lies in a {'plane' if dim == 2 else 'line'} across the axes; its coordinates are those "
-                  f"along {directions}", stacklevel=2)
+    warn(f"{path}: the mesh lies in a {'plane' if dim == 2 else 'line'} across the axes; its coordinates are those along "
+         f"{directions}")
     return frame @ points
 
 
