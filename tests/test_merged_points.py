@@ -116,12 +116,12 @@ def test_names_in_old_numbers():
     names = {"left": [[3], [0]], "right": [[5], [6]], "bottom": [[0, 4], [1, 5]], "middle": [[1, 7], [2, 4]]}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        mesh = Mesh.from_cells(points, cells, boundary=names)
+        mesh = Mesh.from_cells(points, cells, boundary=names, comm=MPI.COMM_SELF)
     if mesh.ranks.is_root:
         assert "faces called 'middle' are now inside the mesh" in str(caught[0].message)
     length = {name: mesh.ranks.sum(mesh.area[edge].sum()) for name, edge in mesh.boundary.items()}
     assert length == pytest.approx({"left": 1, "right": 1, "bottom": 2, "boundary": 2})
-    kept = Mesh.from_cells(points, cells, boundary=names, merge=False)
+    kept = Mesh.from_cells(points, cells, boundary=names, merge=False, comm=MPI.COMM_SELF)
     assert kept.ranks.sum(kept.area[kept.boundary["middle"]].sum()) == pytest.approx(2)
 
 

@@ -142,7 +142,7 @@ def test_warnings_name_the_line_of_the_user():
         JKO(mesh, Entropy())
         BenamouBrenier(mesh, 4)
         otto.norm(mesh, 1 + 0 * mesh.volume, mesh.center[0])
-        Mesh.from_cells(*quads(2), center=None).without([0])
-        Mesh.from_cells([[0, 1, 1, 0, 1, 2, 2, 1.0], [0, 0, 1, 1, 0, 0, 1, 1]], [("quad", [[0, 1, 2, 3], [4, 5, 6, 7]])])
+        points, [(kind, cells)] = quads(4)
+        Mesh.from_cells(np.concatenate([points, points + [[1], [0]]], axis=1), [(kind, np.concatenate([cells, cells + 25]))])
     assert {warning.filename for warning in said} <= {__file__}
     assert len(said) == (5 if RANKS.is_root else 0)
