@@ -15,7 +15,7 @@ from .patches import grow, match
 from .quality import MAX_ERROR, isotropy
 
 # Expected error of W2^2 from anisotropic patches, in units of their mean square anisotropy. A density on single cells
-# gains more from it, as it may change from cell to cell: measured 0.3 to 2, and 0.1 to 0.55 on patches of several cells.
+# gains more from it, as it may change from cell to cell: measured 0.2 to 2.2, and 0.1 to 0.55 on patches of several cells.
 ANISOTROPY_ERROR_SINGLE = 1.0
 ANISOTROPY_ERROR_PATCHES = 0.75
 
