@@ -25,12 +25,11 @@ from functools import cached_property
 import numpy as np
 import pyamg
 from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 from .faces import Faces, columns
 from .isotropic_weights import copies, isotropic_weights, target
-from .patches import adjacency
-from .quality import COINCIDENT, MAX_SINE, MAX_TANGENT, orthogonality
+from .patches import adjacency, pieces
+from .quality import COINCIDENT, is_consistent, orthogonality
 
 # Sines up to that are rounding: cell points are solutions of linear systems.
 ROUNDING_SINE = 1e-6
@@ -104,7 +103,7 @@ class TwoPoint:
     @property
     def is_orthogonal(self):
         """Whether two-point fluxes are consistent, as far as angles tell."""
-        return self.largest_sine <= MAX_SINE and self.tangent_rms <= MAX_TANGENT
+        return is_consistent(self.largest_sine, self.tangent_rms)
 
     @property
     def is_exact(self):
@@ -167,11 +166,8 @@ class TwoPoint:
 
     def _stiffness(self, conductance):
         """K_x (CSR), with a doubled diagonal in one cell of each piece; the piece of each cell (n_cells,)."""
-        n, faces = self.faces.n_inner, self.faces
-        left, right = faces.left[:n], faces.right[:n]
-        flow = sparse.coo_matrix((conductance, (left, right)), (self.n_cells, self.n_cells)).tocsr()
-        flow = flow + flow.T
-        _, piece = connected_components(flow, directed=False)
+        flow = adjacency(self.faces, self.n_cells, conductance)
+        piece = pieces(self.faces, self.n_cells)
         diagonal = np.asarray(flow.sum(axis=1)).ravel()
         pinned = np.unique(piece, return_index=True)[1]
         diagonal[pinned] = np.where(diagonal[pinned] > 0, 2 * diagonal[pinned], 1.0)

@@ -56,7 +56,7 @@ class Quality:
     @property
     def is_orthogonal(self):
         """Whether two-point fluxes are consistent, as far as angles tell."""
-        return self.orthogonality_defect <= MAX_SINE and self.tangent_rms <= MAX_TANGENT
+        return is_consistent(self.orthogonality_defect, self.tangent_rms)
 
     @property
     def transport_problem(self):
@@ -109,6 +109,11 @@ class Quality:
             f"error of W2^2          {_percent(self.transport_error)} to expect, beyond that of the resolution",
             f"points merged          {self.n_merged}",
             f"hanging points         {self.n_hanging}"])
+
+
+def is_consistent(sine, tangent):
+    """Whether two-point fluxes are consistent, by the largest sine and the rms tangent of angles to the normals."""
+    return sine <= MAX_SINE and tangent <= MAX_TANGENT
 
 
 def warn_of(problem, mesh):
