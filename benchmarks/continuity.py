@@ -14,7 +14,7 @@ from machine import ranks, timed
 from processes import PEER_PYTHON, peak, peer, peers_of
 
 import fvot
-from fvot.continuity import _State
+from fvot.continuity import _Run
 from fvot.time_means import Step
 
 FIELD = {"squares": lambda n: fvot.Mesh.rectangle((0, 0), (1, 1), (n, n)),
@@ -132,7 +132,7 @@ def pieces(report, mesh, repetitions):
     equation, scheme, rho = steps.equation, steps.scheme, steps.rho
     stencil, local, new = scheme.stencil, mesh.with_ghosts(rho), np.empty(mesh.n_cells)
     U = equation.face_flux()
-    found, state = equation._flow.at(0.0), _State(mesh, rho, 0.0)
+    found, run = equation._flow.at(0.0), _Run(equation, rho, np.array([0.0, 1.0]), None)
     velocity = equation._flow.velocity(found, U)
 
     def leave():
@@ -145,7 +145,7 @@ def pieces(report, mesh, repetitions):
         "exchange of what moved": lambda: scheme.exchange(scheme.moved),
         "enter": lambda: scheme.enter(mesh.volume, stencil.start, scheme.opposite, scheme.moved, new)}
     once = {
-        "ledger": lambda: equation._record(state),
+        "ledger": run.account,
         "face fluxes from the stream function": equation.face_flux,
         "velocities at the faces": lambda: equation._flow.velocity(found, U),
         "largest rate of outflow": lambda: scheme.rate(U),

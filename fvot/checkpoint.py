@@ -26,7 +26,7 @@ from .frozen import frozen
 from .functions import is_number
 from .paths import expanded
 
-FORMAT = 1
+FORMAT = 2
 HEADER = 512             # bytes
 SAME = 1e-9              # relative difference up to which two numbers of a problem are the same
 LOOK = 0.1               # seconds between two looks at the clock, about
@@ -61,13 +61,13 @@ class Keeper:
     saved : (cells, values) of the file, or None: arrays (..., n_cells) by name, and what JSON can hold
     """
 
-    def __init__(self, checkpoint, mesh, problem, check=lambda path, values: None):
-        """problem() : what the run is, as {name: text, number, or `fingerprint`}.
+    def __init__(self, checkpoint, mesh, problem=None, check=lambda path, values: None):
+        """problem : what the run is, as {name: text, number, or `fingerprint`}.
 
         check(path, values) : on rank 0, an `InputError` where values of the file are not of this run; asked before the problem
         """
         self.checkpoint, self.mesh, self.saved, self._check = checkpoint, mesh, None, check
-        self.stopped = False
+        self.stopped = self.ends = False         # on this rank; on all, as the last look has found
         ranks = mesh.ranks
         ranks.check(checkpoint is None or isinstance(checkpoint, Checkpoint),
                     f"checkpoint must be a fvot.Checkpoint(path), not {checkpoint!r:.60}")
@@ -83,7 +83,7 @@ class Keeper:
         if self.path.is_symlink():                  # what it leads to is the file
             self.path = self.path.resolve()
         self.problem = {"mesh": dict(dim=mesh.dim, cells=mesh.n_cells_global, volumes=fingerprint(mesh, np.ones(mesh.n_cells)),
-                                     places=fingerprint(mesh, mesh.centroid)), "problem": problem()}
+                                     places=fingerprint(mesh, mesh.centroid)), "problem": problem}
         ranks.on_root(_check_writable, self.path)
 
     def __enter__(self):
@@ -114,30 +114,33 @@ class Keeper:
     def _stop(self, number, frame):
         self.stopped = True
 
-    def after_step(self, state):
-        """Write state() = (cells, values), if it is time; end the program if it has to."""
-        if self.checkpoint is None:
-            return
+    @property
+    def is_on(self):
+        """Whether there is a checkpoint."""
+        return self.checkpoint is not None
+
+    def is_due(self):
+        """After a step: whether it is time for `keep`."""
+        if not self.is_on:
+            return False
         self.steps += 1
         if self.steps < self.next_look:
-            return
+            return False
         root, passed = self.mesh.ranks.is_root, time.monotonic() - self.last
         in_a_while = self.steps * min(LOOK, self.checkpoint.every / 10) / max(passed, 1e-9)
-        late, stopped, steps = self.mesh.ranks.max(np.array([root and passed >= self.checkpoint.every, self.stopped,
-                                                             max(1, int(in_a_while)) if root else 0]))
+        late, self.ends, steps = self.mesh.ranks.max(np.array([root and passed >= self.checkpoint.every, self.stopped,
+                                                               max(1, int(in_a_while)) if root else 0]))
         self.next_look = self.steps + steps
-        if late or stopped:
-            self.write(*state())
-        if stopped:
-            if root:
+        return bool(late or self.ends)
+
+    def keep(self, cells, values):
+        """Write the state (see `write`); end the program if it has to."""
+        self.write(cells, values)
+        if self.ends:
+            if self.mesh.ranks.is_root:
                 print(f"SIGTERM: the run is kept in {self.path}; started again, it goes on from there", file=sys.stderr,
                       flush=True)
             sys.exit(STOPPED)
-
-    def at_end(self, state):
-        """Write state() = (cells, values), the last one."""
-        if self.checkpoint is not None:
-            self.write(*state())
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 

@@ -27,15 +27,14 @@ import numpy as np
 from .boundary import conditions, densities
 from .checkpoint import fingerprint
 from .errors import ConvergenceError, InputError, warn
-from .evolution import check_step, check_times, ledger_of
+from .evolution import check_step, check_times
 from .flows import cell_velocity
 from .fluxes import described, muscl, upwind
 from .frozen import frozen
 from .functions import floats, is_number
+from .march import march
 from .mesh import Mesh
 from .reconstruction import LimitedFaces, Stencil, outflow_rate
-from .recorder import Recorder
-from .result import Result
 from .sweeps import Sweeps
 from .time_means import Step, TimeMeans
 from .velocities import flow
@@ -116,34 +115,8 @@ class ContinuityEquation:
         t = check_times(self.mesh.ranks, t)
         self._check(rho0, tau)
         self._scheme.start(rho0)
-        state = _State(self.mesh, self._near.inward(np.array(rho0, float)), t[0])
-        with Recorder(self._near, t, checkpoint, lambda: self._described(rho0, t, tau), has=("density", "velocity"),
-                      write=write, progress=progress) as recorder:
-            if recorder.saved is not None:
-                state.go_on(*recorder.saved)
-            if not recorder.records:
-                self._take(recorder, state, t[0])
-            try:
-                for begin, end in recorder.intervals():
-                    for step in self._steps(begin, end, tau, state.done, max(state.now, begin)):
-                        state.add(*self._advance(state.rho, step, state.steps), step.until)
-                        recorder.after_step(state.now, state.kept)
-                    state.done = 0
-                    self._say_if_walls_are_crossed()
-                    self._take(recorder, state, end)
-            except ConvergenceError as error:
-                recorder.stop_at(state.now, self._record(state), density=state.rho)
-                error.result = self._result(recorder)
-                raise
-            recorder.at_end(state.kept)
-        return self._result(recorder)
-
-    def _result(self, recorder):
-        t = recorder.kept_t
-        return Result(self.mesh, t, recorder.series("density"), ledger_of(recorder.records), self._velocity_of_cells(t))
-
-    def _take(self, recorder, state, t):
-        recorder.record(self._record(state), density=state.rho, velocity=lambda: self._velocity_of_cells([t])[0])
+        run = _Run(self, rho0, t, tau)
+        return march(run, self._near, t, checkpoint=checkpoint, write=write, progress=progress)
 
     def step(self, rho, tau, t=0.0):
         """rho (n_cells,) at t + tau from rho at t, in equal substeps where tau is above the bound."""
@@ -304,53 +277,89 @@ class ContinuityEquation:
         back = inward - np.maximum(-means.U[self.mesh.n_inner:], 0.0)
         return step.tau * np.where(back > 1e-12 * inward, back, 0.0)
 
-    # ---- input and accounts ------------------------------------------------------------------------------------------
+    # ---- input ----------------------------------------------------------------------------------------------------
 
     def _check(self, rho0, tau):
         self.mesh.check_density(rho0, "rho0")
         check_step(self.mesh.ranks, tau)
 
-    def _record(self, state):
-        ranks, mesh, rho = self.mesh.ranks, self._near.mesh, state.rho
-        (outflow, inflow), mass = state.left(), mesh.integrate(rho)
-        return dict(mass=mass, inflow=inflow, outflow=outflow, minimum=ranks.min(rho.min(initial=np.inf)),
-                    maximum=ranks.max(rho.max(initial=-np.inf)), steps=state.steps)
-
-    def _described(self, rho0, t, tau):
-        """What a checkpoint knows of the problem."""
-        mesh = self.mesh
-        entering = [self.mesh.area[mesh.n_inner:] * densities(mesh, self._conditions, now) for now in t[:2]]
-        by_cell = [np.bincount(mesh.left[mesh.n_inner:], values, mesh.n_local)[:mesh.n_cells] for values in entering]
-        velocity = [cell_velocity(mesh, self.face_flux(now)) for now in (t[0], (t[0] + t[1]) / 2)]
-        return dict(solver="ContinuityEquation", flux=getattr(self.flux, "__name__", None) or repr(self.flux), cfl=self.cfl,
-                    tau=tau, boundary=str([name for name, _ in self._conditions]), rho0=fingerprint(mesh, rho0),
-                    velocity=fingerprint(mesh, np.stack(velocity)), entering=fingerprint(mesh, np.stack(by_cell)))
 
 
-class _State:
-    """rho (n_cells,) now, after so many steps, some of them *done* since the last recorded time; what has left and entered."""
+class _Run:
+    """A `solve` under way, see `march.Run`.
 
-    def __init__(self, mesh, rho, now):
-        self.mesh, self.rho, self.now, self.steps, self.done = mesh, rho, now, 0, 0
-        self.crossed, self.before = np.zeros((2, mesh.n_faces - mesh.n_inner)), np.zeros(2)
+    rho : (n_cells,) now, in the order of `near`
+    steps, done : their number, and how many of them since the last recorded time
+    crossed : (2, n_boundary) what has left, and entered, through each boundary face, since the start or the checkpoint
+    before : (2,) the same of all faces up to that checkpoint
+    """
 
-    def add(self, rho, out, came, now):
-        """Take a step, in which so much has left and entered through each boundary face."""
-        self.rho, self.now, self.steps, self.done = rho, now, self.steps + 1, self.done + 1
-        self.crossed += out, came
+    fields = "density", "velocity"
 
-    def left(self):
+    def __init__(self, equation, rho0, t, tau):
+        mesh = equation.mesh
+        self.equation, self.mesh, self.t, self.tau = equation, mesh, t, tau
+        self.rho = equation._near.inward(np.array(rho0, float))
+        self.now = t[0]
+        self.steps = self.done = 0
+        self.crossed = np.zeros((2, mesh.n_faces - mesh.n_inner))
+        self.before = np.zeros(2)
+
+    def advance(self, begin, end):
+        """Take the steps to *end*, and yield the time after each."""
+        equation = self.equation
+        for step in equation._steps(begin, end, self.tau, self.done, max(self.now, begin)):
+            self.rho, left, entered = equation._advance(self.rho, step, self.steps)
+            self.crossed += left, entered
+            self.now = step.until
+            self.steps += 1
+            self.done += 1
+            yield self.now
+
+        self.done = 0
+        equation._say_if_walls_are_crossed()
+
+    def field(self, name):
+        """The density; the velocity is asked for by its times."""
+        return {"density": self.rho}[name]
+
+    def velocity(self, t):
+        """(n_times, dim, n_cells) at the times t."""
+        return self.equation._velocity_of_cells(t)
+
+    def account(self):
+        """The ledger's numbers."""
+        ranks = self.mesh.ranks
+        outflow, inflow = self._crossed()
+        return dict(mass=self.equation._near.mesh.integrate(self.rho), inflow=inflow, outflow=outflow,
+                    minimum=ranks.min(self.rho.min(initial=np.inf)), maximum=ranks.max(self.rho.max(initial=-np.inf)),
+                    steps=self.steps)
+
+    def _crossed(self):
         """(what has left, what has entered) since the start."""
         return self.before + self.mesh.ranks.sum(self.crossed.sum(axis=1))
 
-    def kept(self):
+    def save(self):
         """(cells, values) for a checkpoint."""
-        return dict(rho=self.rho), dict(now=self.now, steps=self.steps, done=self.done, left=self.left())
+        return dict(rho=self.rho), dict(now=self.now, steps=self.steps, done=self.done, crossed=self._crossed())
 
-    def go_on(self, cells, values):
-        """Be what was kept."""
-        self.rho, self.before = cells["rho"], np.array(values["left"])
+    def restore(self, cells, values):
+        """Be what was saved."""
+        self.rho = cells["rho"]
+        self.before = np.array(values["crossed"])
         self.now, self.steps, self.done = values["now"], values["steps"], values["done"]
+
+    def describe(self):
+        """What a checkpoint knows of the problem."""
+        equation, mesh, t = self.equation, self.mesh, self.t
+        entering = [mesh.area[mesh.n_inner:] * densities(mesh, equation._conditions, now) for now in t[:2]]
+        by_cell = [np.bincount(mesh.left[mesh.n_inner:], values, mesh.n_local)[:mesh.n_cells] for values in entering]
+        velocity = [cell_velocity(mesh, equation.face_flux(now)) for now in (t[0], (t[0] + t[1]) / 2)]
+        flux = getattr(equation.flux, "__name__", None) or repr(equation.flux)
+        return dict(solver="ContinuityEquation", flux=flux, cfl=equation.cfl, tau=self.tau,
+                    boundary=str([name for name, _ in equation._conditions]),
+                    rho0=fingerprint(equation._near.mesh, self.rho),
+                    velocity=fingerprint(mesh, np.stack(velocity)), entering=fingerprint(mesh, np.stack(by_cell)))
 
 
 def _out_of_reach(now, end, step, cfl):

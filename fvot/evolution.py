@@ -1,4 +1,4 @@
-"""What evolutions in time share: their times and steps, checked, and the ledger of what came and went."""
+"""What evolutions in time share: their times and steps, checked."""
 import math
 
 import numpy as np
@@ -27,10 +27,3 @@ def check_step(ranks, tau):
     ranks.check(tau is None or (is_number(tau) and tau > 0 and math.isfinite(tau)),
                 f"tau must be a step above 0, or None, not {tau!r}")
     ranks.check_same("tau", tau)
-
-
-def ledger_of(records):
-    """{name: (n_times,)} from one dict per time; adds mass_error: (mass - inflow + outflow - initial mass), relative."""
-    ledger = {name: np.array([record[name] for record in records]) for name in records[0]}
-    moved = max(ledger["mass"][0] + ledger["inflow"][-1], np.finfo(float).tiny)
-    return ledger | {"mass_error": (ledger["mass"] - ledger["inflow"] + ledger["outflow"] - ledger["mass"][0]) / moved}

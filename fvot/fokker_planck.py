@@ -13,15 +13,14 @@ from . import markov
 from .checkpoint import fingerprint
 from .drift_diffusion import DriftDiffusion
 from .errors import ConvergenceError, InputError, warn
-from .evolution import check_step, check_times, ledger_of
+from .evolution import check_step, check_times
 from .flows import cell_velocity, pieces
 from .fluxes import described, scharfetter_gummel
 from .frozen import frozen
 from .functions import is_number
+from .march import march
 from .mesh import Mesh, quality
-from .recorder import Recorder
 from .resolvent import Resolvent, column_scale
-from .result import Result
 from .stepping import Stepper
 from .watch import WATCHED
 
@@ -101,29 +100,15 @@ class FokkerPlanck:
         iterations; time_error (the estimate); where D is constant and there is no drift: energy = entropy +
         potential_energy = D int rho log rho + int V rho, and dissipation, the rate at which it falls.
 
-        Raises `InputError`, and `ConvergenceError` where no linear solver passes its checks or steps get too short.
+        Raises `InputError`, and `ConvergenceError` where no linear solver passes its checks or steps get too short; its
+        `result` has the recorded times, and the last one that was reached.
         """
-        mesh, t = self.mesh, check_times(self.mesh.ranks, t)
+        mesh = self.mesh
+        t = check_times(mesh.ranks, t)
         mesh.check_density(rho0, "rho0")
         check_step(mesh.ranks, tau)
-        state = _State(self._near.inward(np.array(rho0, float)), mesh.integrate(np.asarray(rho0, float)), (t[-1] - t[0]) / 100)
-        self._stepper.restart()
-        advance = self._in_equal_steps if tau is not None else self._in_adaptive_steps
-        with Recorder(self._near, t, checkpoint, lambda: self._described(rho0, t, tau), write=write,
-                      progress=progress) as recorder:
-            if recorder.saved is not None:
-                cells, values = recorder.saved
-                state, self._stepper.counts = _State.of(cells["rho"], values["state"], mesh.ranks.is_root), values["counts"]
-            if not recorder.records:
-                if tau is None:
-                    state.scale = max(state.scale, self._mass_to_come(state.rho, t))
-                recorder.record(self._record(state, t[0]), density=state.rho)
-            for begin, end in recorder.intervals():
-                state = advance(state, begin, end, (t[0], t[-1]), tau, recorder)
-                state.done = 0
-                recorder.record(self._record(state, end), density=state.rho)
-            recorder.at_end(partial(self._kept, state))
-        return Result(mesh, recorder.kept_t, recorder.series("density"), ledger_of(recorder.records))
+        run = _Run(self, rho0, t, tau)
+        return march(run, self._near, t, checkpoint=checkpoint, write=write, progress=progress)
 
     def step(self, rho, tau, t=0.0):
         """rho (n_cells,) at t + tau from rho at t, in one step."""
@@ -222,34 +207,60 @@ class FokkerPlanck:
         raise ConvergenceError(f"after steps of {10.0**LONG / fastest:.3g} the density still changes by {change:.1e} in each: "
                                "its wells are hardly ever left")
 
+
+class _Run:
+    """A `solve` under way, see `march.Run`. Its steps are equal ones, or such that their errors in time add up to tol."""
+
+    fields = ("density",)
+
+    def __init__(self, equation, rho0, t, tau):
+        self.equation, self.mesh, self.stepper = equation, equation.mesh, equation._stepper
+        self.operator, self.order, self.tol = equation._operator, equation.order, equation.tol
+        self.t, self.tau, self.now = t, tau, t[0]
+        rho = equation._near.inward(np.array(rho0, float))
+        self.state = _State(rho, self.mesh.integrate(np.asarray(rho0, float)), (t[-1] - t[0]) / 100)
+        self.stepper.restart()
+        if tau is None:
+            self.state.scale = max(self.state.scale, self._mass_to_come())
+
     # ---- steps -------------------------------------------------------------------------------------------------------
 
-    def _in_equal_steps(self, state, begin, end, span, tau, recorder):
+    def advance(self, begin, end):
+        """Take the steps to *end*, and yield the time after each."""
+        steps = self._adaptive_steps if self.tau is None else self._equal_steps
+        for self.state, self.now in steps(begin, end):
+            yield self.now
+
+        self.state.done = 0
+        self.now = end              # to the last bit
+
+    def _equal_steps(self, begin, end):
         """Steps of at most tau; every few of them, at a recorded time, one is looked at for its error."""
-        count = math.ceil((end - begin) / tau * (1 - 1e-12))
+        state = self.state
+        count = math.ceil((end - begin) / self.tau * (1 - 1e-12))
         step = (end - begin) / count
         self._say_what_steps_miss(begin, step, count)
         for i in range(state.done, count):
-            estimate = i == count - 1 and (state.since >= FEW or end == span[1])
-            made = self._stepper.advance(state.rho, state.mass, begin + i * step, step, count * self.order, estimate, end)
+            estimate = i == count - 1 and (state.since >= FEW or end == self.t[-1])
+            made = self.stepper.advance(state.rho, state.mass, begin + i * step, step, count * self.order, estimate, end)
             state = state.after(made, step, self.order)
-            recorder.after_step(begin + (i + 1) * step, partial(self._kept, state))
-        return state
+            yield state, begin + (i + 1) * step
 
     def _say_what_steps_miss(self, begin, step, count):
         """Warn, once for each pair of recorded times, of coefficients that change within steps of a given length."""
-        if count > WATCHED or self._stepper.autonomous:
+        if count > WATCHED or self.stepper.autonomous:
             return                  # so short steps miss nothing that is watched for
-        watch = self._operator.watch(begin, begin + count * step)
+        watch = self.operator.watch(begin, begin + count * step)
         rough = [i for i in range(count) if not watch.is_calm(begin + i * step, begin + (i + 1) * step)]
         if rough and self.mesh.ranks.is_root:
             warn(f"something that depends on time changes within {len(rough)} of the {count} steps from t = {begin:.6g} on, "
                  f"which look at it at {self.order} times each: leave out tau, give a smaller one, or name the times of pulses "
                  "and jumps in t")
 
-    def _in_adaptive_steps(self, state, begin, end, span, tau, recorder):
-        """Steps of (end - begin) / 2^level, aligned, that keep the error in time below tol to the end of the span."""
-        length, watch = end - begin, self._operator.watch(begin, end)
+    def _adaptive_steps(self, begin, end):
+        """Steps of (end - begin) / 2^level, aligned, that keep the error in time below tol to the end of the run."""
+        state = self.state
+        length, watch = end - begin, self.operator.watch(begin, end)
         if state.done == 0:
             state.level = max(0, math.ceil(math.log2(length / state.step) - 1e-9))
         while state.done < 2**state.level:
@@ -257,10 +268,10 @@ class FokkerPlanck:
             level, done = state.level, state.done           # done steps of length / 2^level
             step, now = length / 2**level, begin + done * length / 2**level
             n_solves = (self.order + 2) * min(2**level - done, 16)
-            advance = partial(self._stepper.advance, state.rho, state.mass, now, step, n_solves, estimate=True)
+            advance = partial(self.stepper.advance, state.rho, state.mass, now, step, n_solves, estimate=True)
             made = advance(until=end)
             state.scale = max(state.scale, made.mass)
-            allowed = self._allowed(state, step, now - span[0], span[1] - begin - done * step)
+            allowed = self._allowed(state, step, now - self.t[0], self.t[-1] - begin - done * step)
             if made.error > allowed and self._may_jump(watch, now + step, step, end):
                 made = advance(until=now + step, inside=True)       # what comes after the step is no matter of it
             if made.error > allowed:
@@ -273,8 +284,7 @@ class FokkerPlanck:
             state = state.after(made, step, self.order)
             if made.error * 2**self.order < 0.9 * allowed and state.done % 2 == 0 and level > 0:
                 state.level, state.done = level - 1, state.done // 2
-            recorder.after_step(begin + (done + 1) * step, partial(self._kept, state))
-        return state
+            yield state, begin + (done + 1) * step
 
     def _halve_until_calm(self, state, watch, begin, length):
         """No step is longer than what is seen of the coefficients that depend on time, lest a pulse lie between its stages."""
@@ -287,27 +297,27 @@ class FokkerPlanck:
 
     def _may_jump(self, watch, t, step, end):
         """Whether coefficients may jump at the time t, or in the step after it: at a recorded time they always may."""
-        if self._stepper.autonomous:
+        if self.stepper.autonomous:
             return False
         if t + step > end * (1 - 1e-12):
             return True
         around = t - step / 2, t + step
         return not (watch.is_calm(*around) and watch.is_smooth(*around))
 
-    def _mass_to_come(self, rho, t):
+    def _mass_to_come(self):
         """About the mass at the end: what one implicit step over the whole run makes of rho, where more may enter; else 0.
 
         Of a domain that is empty at first nothing else is known against which an error is small.
         """
-        mesh = self.mesh
+        mesh, near, rho, t = self.mesh, self.equation._near.mesh, self.state.rho, self.t
         looks = np.concatenate([t, (t[1:] + t[:-1]) / 2])
-        entering = np.max([self._operator.entering(now) for now in looks], axis=0)
+        entering = np.max([self.operator.entering(now) for now in looks], axis=0)
         most = mesh.ranks.max(entering.max(initial=0.0)) * mesh.integrate(1.0)
-        if most <= self._near.mesh.integrate(rho):          # the domain is as full as what enters may make it
+        if most <= near.integrate(rho):          # the domain is as full as what enters may make it
             return 0.0
-        step = Resolvent(self._stepper.at(t[-1])[0], t[-1] - t[0], rtol=ROUGHLY)
+        step = Resolvent(self.stepper.at(t[-1])[0], t[-1] - t[0], rtol=ROUGHLY)
         try:
-            return self._near.mesh.integrate(step.expect(1)(rho, entering))
+            return near.integrate(step.expect(1)(rho, entering))
         except ConvergenceError:
             return 0.0
         finally:
@@ -325,36 +335,47 @@ class FokkerPlanck:
 
     # ---- accounts ----------------------------------------------------------------------------------------------------
 
-    def _kept(self, state):
+    def field(self, name):
+        """The density."""
+        return {"density": self.state.rho}[name]
+
+    def save(self):
         """(cells, values) for a checkpoint."""
+        state = self.state
         inflow, outflow = self.mesh.ranks.sum(np.array([state.inflow, state.outflow]))
         values = {name: value for name, value in vars(state).items() if name != "rho"} | dict(inflow=inflow, outflow=outflow)
-        return dict(rho=state.rho), dict(state=values, counts=self._stepper.counts)
+        return dict(rho=state.rho), dict(state=values, now=self.now, counts=self.stepper.counts)
 
-    def _described(self, rho0, t, tau):
+    def restore(self, cells, values):
+        """Be what was saved."""
+        self.state = _State.of(cells["rho"], values["state"], self.mesh.ranks.is_root)
+        self.now, self.stepper.counts = values["now"], values["counts"]
+
+    def describe(self):
         """What a checkpoint knows of the problem."""
-        mesh = self._near.mesh
-        rho0 = self._near.inward(np.asarray(rho0, float))
+        mesh, rho, tau = self.equation._near.mesh, self.state.rho, self.tau
         coefficients = []
-        for now in t[:2]:
-            rates, entering = self._stepper.at(now)
+        for now in self.t[:2]:
+            rates, entering = self.stepper.at(now)
             inward = np.bincount(mesh.left[mesh.n_inner:], rates.b[mesh.n_inner:] * entering, mesh.n_local)[:mesh.n_cells]
-            coefficients += [rates.leaving(), rates.outflow(rho0, entering)[0] / mesh.volume, inward]
+            coefficients += [rates.leaving(), rates.outflow(rho, entering)[0] / mesh.volume, inward]
         return dict(solver="FokkerPlanck", order=self.order, tau=tau, tol=None if tau else self.tol,
-                    rho0=fingerprint(mesh, rho0), coefficients=fingerprint(mesh, np.stack(coefficients)))
+                    rho0=fingerprint(mesh, rho), coefficients=fingerprint(mesh, np.stack(coefficients)))
 
-    def _record(self, state, t):
-        ranks, rho = self.mesh.ranks, state.rho
+    def account(self):
+        """The ledger's numbers."""
+        ranks, state = self.mesh.ranks, self.state
         inflow, outflow = ranks.sum(np.array([state.inflow, state.outflow]))
-        record = dict(mass=self._near.mesh.integrate(rho), inflow=inflow, outflow=outflow,
-                      minimum=ranks.min(rho.min(initial=np.inf)), maximum=ranks.max(rho.max(initial=-np.inf)),
-                      steps=state.steps, **self._stepper.counts,
-                      time_error=state.error / max(state.scale, np.finfo(float).tiny))
-        return record | self._energies(rho, t)
+        account = dict(mass=self.equation._near.mesh.integrate(state.rho), inflow=inflow, outflow=outflow,
+                       minimum=ranks.min(state.rho.min(initial=np.inf)), maximum=ranks.max(state.rho.max(initial=-np.inf)),
+                       steps=state.steps, **self.stepper.counts,
+                       time_error=state.error / max(state.scale, np.finfo(float).tiny))
+        return account | self._energies()
 
-    def _energies(self, rho, t):
+    def _energies(self):
         """energy, its parts and its dissipation sum_s F_s (xi_left - xi_right), xi = D log rho + V; {} where there is none."""
-        operator, mesh, n = self._operator, self._near.mesh, self.mesh.n_inner
+        operator, mesh, rho, t = self.operator, self.equation._near.mesh, self.state.rho, self.now
+        n = mesh.n_inner
         if operator.gibbs(t) is None:
             return {}
         D, V = operator.diffusion(t), operator.potential(t)
@@ -362,7 +383,7 @@ class FokkerPlanck:
         with np.errstate(divide="ignore", invalid="ignore"):
             log = np.log(rho)
             entropy, potential = mesh.integrate(np.stack([D * np.where(rho > 0, rho * log, 0.0), V * rho]))
-            rates, entering = self._stepper.at(t)
+            rates, entering = self.stepper.at(t)
             xi = mesh.with_ghosts(D * log + V)
             falling = (rates.flux(rho, entering)[:n] * (xi[mesh.left[:n]] - xi[mesh.right[:n]]))[mesh.face_owned[:n]]
         return dict(energy=entropy + potential, entropy=entropy, potential_energy=potential,

@@ -37,17 +37,19 @@ class Writer:
     def __init__(self, output, mesh, n_times, done=0):
         self.output, self.mesh, self.n_times = output, mesh, n_times
         kind = HdfSeries if str(self.output.path).endswith(".vtkhdf") else Series
-        self.series = kind(self.output.path, mesh, sum(self._is_due(i) for i in range(done)), self.output.single)
+        self.series = kind(self.output.path, mesh, sum(self.is_due(i) for i in range(done)), self.output.single)
 
-    def _is_due(self, i):
+    def is_due(self, i):
+        """Whether recorded time number i is written."""
         return i % self.output.every == 0 or i == self.n_times - 1
 
-    def add(self, i, time, fields):
-        """Recorded time number i: fields {name: function that returns cell values}."""
-        if not self._is_due(i):
-            return
-        names = [name for name in fields if self.output.fields is None or name in self.output.fields]
-        values = {name: np.asarray(fields[name]()) for name in names}
+    def has(self, name):
+        """Whether a field is written, where there is one."""
+        return self.output.fields is None or name in self.output.fields
+
+    def add(self, time, fields):
+        """The next time that is due, with fields {name: cell values}."""
+        values = {name: np.asarray(u) for name, u in fields.items() if self.has(name)}
         if self.output.single:
             with self.mesh.ranks.together():
                 values = {name: rounded(name, u) for name, u in values.items()}
@@ -66,7 +68,8 @@ def write_all(output, mesh, t, fields):
     """Write fields {name: (n_times, ..., n_cells)} at the times t."""
     writer = Writer(checked(output, mesh.ranks, fields), mesh, len(t))
     for i, time in enumerate(t):
-        writer.add(i, time, {name: lambda values=values, i=i: values[i] for name, values in fields.items()})
+        if writer.is_due(i):
+            writer.add(time, {name: values[i] for name, values in fields.items()})
     writer.close()
 
 

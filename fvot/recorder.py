@@ -11,19 +11,20 @@ from .parallel import Progress
 
 
 class Recorder:
-    """A run through the times t (n_times,), from its start or from where a checkpoint has come to: ``with Recorder(...)``.
+    """A `Run` through the times t (n_times,), from its start or from where a checkpoint has come to: ``with Recorder(...)``.
 
-    saved : (cells, values) of the solver's state in the checkpoint, None at the start
+    saved : (cells, values) of the run's state in the checkpoint, None at the start
     records : [the ledger's numbers at each recorded time so far]
     """
 
-    def __init__(self, near, t, checkpoint, problem, *, has=("density",), write=None, progress=None):
-        """near : the `Numbering` of all cell values that come; files and `series` have the user's. problem() : what the run
-        is, see `Keeper`; has : names of its fields; write : an `Output`, or its path.
+    def __init__(self, near, t, fields, checkpoint=None, problem=None, *, write=None, progress=None):
+        """near : the `Numbering` of all cell values that come; files and `series` have the user's. fields : names of the run's
+        fields; problem : what the run is, see `Keeper`; write : an `Output`, or its path.
         """
         self.near, self.t, self.progress = near, t, progress
-        self.write = checked(write, near.users.ranks, has)
-        self.records, self.fields, self.saved = [], {}, None
+        self.write = checked(write, near.users.ranks, fields)
+        self.records, self.saved = [], None
+        self.fields = {name: [] for name in fields if name != "velocity"}        # velocities are made from the times
         self.keeper = Keeper(checkpoint, near.mesh, problem, partial(_check_times, self.t))
 
     def __enter__(self):
@@ -31,12 +32,16 @@ class Recorder:
             stack.enter_context(self.keeper)
             if self.keeper.saved is not None:
                 self._go_on(*self.keeper.saved)
-            self.writer = None if self.write is None else Writer(self.write, self.near.users, len(self.t),
-                                                                  len(self.records))
+
+            self.writer = None
+            if self.write is not None:
+                self.writer = Writer(self.write, self.near.users, len(self.t), len(self.records))
+
             complete = all(len(series) == len(self.records) for series in self.fields.values())
             self.keeps_all = complete and (self.writer is None or self.writer.output.keep)
             if not self.keeps_all:
                 self.fields = {name: series[:1] + series[1:][-1:] for name, series in self.fields.items()}
+
             self._bar = stack.enter_context(Progress(self.t[0], self.t[-1], self.progress))
             self._until_the_end = stack.pop_all()
         return self
@@ -47,56 +52,59 @@ class Recorder:
                 self.writer.close() if failure[0] is None else self.writer.give_up()
 
     def _go_on(self, cells, values):
-        """Take what is recorded, and the solver's state."""
+        """Take what is recorded, and the run's state."""
         self.records = values["records"]
-        self.fields = {name: list(cells.pop(f"recorded {name}")) for name in values["recorded"]}
+        self.fields = {name: list(cells.pop(f"recorded {name}")) for name in self.fields}
         self.saved = cells, values["state"]
 
     def intervals(self):
         """(begin, end) between recorded times, those that are left."""
-        first = max(len(self.records) - 1, 0)
+        first = len(self.records) - 1
         return zip(self.t[first:-1], self.t[first + 1:], strict=True)
 
-    def record(self, record, /, *, velocity=None, **fields):
-        """Take the ledger's numbers, and cell values (n_cells,), at the next one of the times.
-
-        velocity() : (dim, n_cells) in the user's order, for files alone
-        """
+    def record(self, run):
+        """Take what there is of the run at the next one of the times."""
         i = len(self.records)
-        self._take(record, fields)
-        if self.writer is not None:
-            written = {name: lambda u=u: self.near.outward(u) for name, u in fields.items()}
-            self.writer.add(i, self.t[i], written | ({} if velocity is None else dict(velocity=velocity)))
+        values = self._take(run)
+        if self.writer is not None and self.writer.is_due(i):
+            fields = {name: self.near.outward(u) for name, u in values.items()}
+            if self.writer.has("velocity") and "velocity" in run.fields:
+                fields["velocity"] = run.velocity(self.t[[i]])[0]
+            self.writer.add(self.t[i], fields)
 
-    def stop_at(self, now, record, /, **fields):
-        """Take the last ones, where a run cannot go on from the time *now*: for its result, not for files."""
+    def stop(self, run):
+        """Take the last of a run that cannot go on: for its result, not for files."""
         self.t = self.t[:len(self.records)]
-        if now > self.t[-1]:
-            self.t = np.append(self.t, now)
-            self._take(record, fields)
+        if run.now > self.t[-1]:
+            self.t = np.append(self.t, run.now)
+            self._take(run)
 
-    def _take(self, record, fields):
-        self.records.append(record)
-        for name, values in fields.items():
-            series = self.fields.setdefault(name, [])
+    def _take(self, run):
+        """Note the ledger's numbers, and each field, {name: (n_cells,)}, which is returned."""
+        self.records.append(run.account())
+        values = {name: run.field(name) for name in self.fields}
+        for name, series in self.fields.items():
             if not self.keeps_all and len(series) > 1:
                 series.pop()
-            series.append(values)
+            series.append(values[name])
+        return values
 
-    def after_step(self, now, kept):
-        """Move the bar; write a checkpoint, if it is time. kept() : (cells, values), the solver's state."""
+    def after_step(self, now, run):
+        """Move the bar; write a checkpoint, if it is time."""
         self._bar.to(now)
-        self.keeper.after_step(lambda: self._kept(kept))
+        if self.keeper.is_due():
+            self.keeper.keep(*self._kept(run))
 
-    def at_end(self, kept):
+    def finish(self, run):
         """Write the last checkpoint."""
-        self.keeper.at_end(lambda: self._kept(kept))
+        if self.keeper.is_on:
+            self.keeper.write(*self._kept(run))
 
-    def _kept(self, kept):
-        cells, values = kept()
-        recorded = {f"recorded {name}": np.stack(values) for name, values in self.fields.items()}
-        return cells | recorded, dict(state=values, records=self.records, recorded=list(self.fields),
-                                      t=self.t[:len(self.records) + 1])
+    def _kept(self, run):
+        """(cells, values) of the run and its records."""
+        cells, state = run.save()
+        recorded = {f"recorded {name}": np.stack(series) for name, series in self.fields.items()}
+        return cells | recorded, dict(state=state, records=self.records, t=self.t[:len(self.records) + 1])
 
     @property
     def kept_t(self):
@@ -109,6 +117,19 @@ class Recorder:
         They are in the user's order.
         """
         return self.near.outward(np.stack(self.fields[name]))
+
+
+def ledger_of(records):
+    """{name: (n_times,)} from one dict per time, with the mass that is missing, or too much, after all that crossed.
+
+    mass_error = (mass - inflow + outflow - initial mass) / (initial mass + what came in until the end)
+    """
+    ledger = {name: np.array([record[name] for record in records]) for name in records[0]}
+    mass = ledger["mass"]
+    inflow = ledger.get("inflow", np.zeros(len(mass)))
+    outflow = ledger.get("outflow", np.zeros(len(mass)))
+    scale = max(mass[0] + inflow[-1], np.finfo(float).tiny)
+    return ledger | {"mass_error": (mass - inflow + outflow - mass[0]) / scale}
 
 
 def _check_times(t, path, values):

@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fvot
 from fvot import Checkpoint, InputError, Mesh, checkpoint, parallel
+from fvot.fokker_planck import _Run
 
 pytestmark = pytest.mark.ranks
 
@@ -190,8 +191,8 @@ def test_one_run_for_a_file(kept, ranks):
     before, mesh = ranks.share(kept.read_bytes()), Mesh.rectangle((0, 0), (1, 1), (8, 8))
     equation = fvot.FokkerPlanck(mesh, diffusion=0.1)
     for _ in range(2):
-        with pytest.raises(ZeroDivisionError), checkpoint.Keeper(Checkpoint(kept), mesh, lambda: equation._described(
-                mesh.density(lambda x: x[0] < 0.4), np.array([0, 0.1]), 0.05)):
+        run = _Run(equation, mesh.density(lambda x: x[0] < 0.4), np.array([0, 0.1]), 0.05)
+        with pytest.raises(ZeroDivisionError), checkpoint.Keeper(Checkpoint(kept), mesh, run.describe()):
             with pytest.raises(InputError, match="another run .process .* on .* wait for its end"):
                 solve(kept)
             raise ZeroDivisionError
@@ -247,7 +248,7 @@ def flipped(place):
     (lambda data: data[:len(data) // 2], "damaged"), (lambda data: data[:700], "damaged"), (lambda data: data[:40], "damaged"),
     (lambda data: b"", "no checkpoint"), (lambda data: data + b"x", "damaged"), (flipped(-1), "damaged"),
     (flipped(2000), "damaged"), (flipped(60), "damaged"), (flipped(0), "no checkpoint"),
-    (lambda data: data.replace(b"fvot checkpoint 1", b"fvot checkpoint 7"), "another version of fvot .format 7, this has 1"),
+    (lambda data: data.replace(b"fvot checkpoint 2", b"fvot checkpoint 1"), "another version of fvot .format 1, this has 2"),
     (lambda data: b"\x89HDF\r\n\x1a\n" + data, "no checkpoint"), (lambda data: b"\0" * len(data), "no checkpoint"),
 ])
 def test_a_damaged_checkpoint(kept, ranks, change, words):

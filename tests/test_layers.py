@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parent.parent / "fvot"
 ROOMS = ["kernel_cache", "errors", "frozen", "paths", "parallel", "linalg", "functions", "fluxes", "boundary", "schemes",
          "markov", "energies", "evolution", "static", "watch", "particles", "mesh", "reconstruction", "sweeps", "flows",
          "velocities", "time_means", "rates", "resolvent", "drift_diffusion", "stepping", "vtk", "vtkhdf", "output", "scenes",
-         "plot", "checkpoint", "recorder", "result", "continuity", "fokker_planck", "jko", "benamou_brenier", "otto",
+         "plot", "checkpoint", "recorder", "result", "march", "continuity", "fokker_planck", "jko", "benamou_brenier", "otto",
          "run", "info", "__init__"]
 SOLVERS = {"continuity", "fokker_planck", "jko", "benamou_brenier"}     # an inner solver is passed in, never imported
 HOME = {"mpi4py": {"parallel.py"}, "petsc4py": {"linalg.py"},

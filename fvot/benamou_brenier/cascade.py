@@ -10,7 +10,7 @@ import numpy as np
 
 from . import penalty
 from .certificate import EPSILONS, Lower, Upper, lower_bound, upper_bound, with_mass
-from .iteration import Start, has_cosines, iterated
+from .iteration import Iteration, Start, has_cosines
 from .moments import gelbrich
 from .operators import node_mean, node_weights
 
@@ -58,59 +58,65 @@ class Cascade:
 
     levels : `multilevel.Level`; terminals : a `Terminal` for each, or None; ends : (n_cells, 2) rho0 and rho1 on each, where
         rho1 is no more than the latest idea of it if there is a `Terminal`
+    best : `Reached` on the mesh itself, with the best bounds seen
+    used : iterations there
     """
 
     def __init__(self, levels, terminals, rho0, rho1, *, tol, max_iter, dtype):
         self.levels, self.terminals, self.tol, self.max_iter, self.dtype = levels, terminals, tol, max_iter, dtype
         self.free = terminals[0] is not None
+        self.best, self.used, self._ramp = None, 0, None
         self.ends = [np.stack([rho0, rho1], axis=1)]
         for level in levels[:-1]:
             self.ends.append(level.restrict @ self.ends[-1])
 
-    def solved(self, progress, saved=None):
-        """(`Reached` on the mesh itself, with the best bounds seen; iterations there).
+    def run(self, saved=None):
+        """Iterate until the gap is below tol, or max_iter is used up; yields the iterations on the mesh itself after each.
 
-        progress : called after each iteration with their number and a function that returns what a checkpoint keeps, (cells,
-            values); saved : what it has kept
+        saved : what `save` gave
         """
-        start, n_iterations, used = (*self._coarse(), 0) if saved is None else self._kept_start(*saved)
-        best = None
-        while best is None or best.gap > self.tol and used < self.max_iter:
-            left = self.max_iter - used
-            n_iterations = n_iterations if n_iterations + FEWEST <= left else left         # no ramp too short to be of use
-            ramp = dict(n_iterations=n_iterations, used=used, square=start.square, eps=start.eps)
+        start, n_iterations = self._coarse() if saved is None else self._restore(*saved)
+        while self.best is None or self.best.gap > self.tol and self.used < self.max_iter:
+            left = self.max_iter - self.used
+            if n_iterations + FEWEST > left:        # no ramp too short to be of use
+                n_iterations = left
+            iteration = self._iteration(0, start, max(n_iterations, start.done), again=self.used > 0)
+            self._ramp = iteration, dict(n_iterations=n_iterations, used=self.used, square=start.square, eps=start.eps)
+            for k in iteration.run():
+                yield self.used + k
 
-            def after(k, r, found, ramp=ramp):
-                progress(ramp["used"] + k, lambda: self._kept(*found(), dict(ramp, done=k, r=float(r))))
-            found = self._ramp(0, start, max(n_iterations, start.done), enough=self.tol, again=used > 0, progress=after)
-            used += n_iterations
-            best = found if best is None else found.with_better_bounds(best)
-            self.ends[0][:, 1] = best.upper.rho1
-            square = max(moving(self.levels[0].problem, best.upper), LEAST * start.square)
-            start = Start(best.phi, best.rho, square, best.upper.eps)
-            n_iterations = max(iterations_to(self.tol, n_iterations / 2, best.gap), FEWEST)    # from here on, half will do
-        return best, used
+            found = self._reached(0, iteration, start, enough=self.tol)
+            self.used += n_iterations
+            self.best = found if self.best is None else found.with_better_bounds(self.best)
+            self.ends[0][:, 1] = self.best.upper.rho1
+            square = max(moving(self.levels[0].problem, self.best.upper), LEAST * start.square)
+            start = Start(self.best.phi, self.best.rho, square, self.best.upper.eps)
+            n_iterations = max(iterations_to(self.tol, n_iterations / 2, self.best.gap), FEWEST)    # from here on, half will do
+        self._ramp = None
 
-    def _kept(self, phi, rho, end, values):
-        """(cells, values) for a checkpoint."""
+    def save(self):
+        """(cells, values) for a checkpoint; after the last iteration, what is reached, which a run from there has at once."""
         problem = self.levels[0].problem
+        if self._ramp is None:
+            phi, rho, end = self.best.phi, self.best.rho, None
+            values = dict(n_iterations=0, used=self.used, done=0, r=None, square=moving(problem, self.best.upper),
+                          eps=self.best.upper.eps)
+        else:
+            iteration, values = self._ramp
+            phi, rho, end = iteration.path()
+            values = dict(values, done=iteration.done, r=float(iteration.r))
         rho1 = self.ends[0][:, 1] if end is None else problem.spread(end)
         return dict(phi=phi.T, rho=problem.spread(rho.astype(float)).T, rho1=rho1), values
 
-    def kept_at_end(self, found, used):
-        """The same of what is `Reached` after so many iterations: whoever goes on from there has it at once."""
-        square = moving(self.levels[0].problem, found.upper)
-        return self._kept(found.phi, found.rho, None, dict(n_iterations=0, used=used, done=0, r=None, square=square,
-                                                          eps=found.upper.eps))
-
-    def _kept_start(self, cells, values):
-        """(`Start`, iterations of its ramp, iterations before) of what was kept."""
+    def _restore(self, cells, values):
+        """(`Start`, iterations of its ramp) of what was saved."""
         problem = self.levels[0].problem
+        self.used = values["used"]
         if self.free:
             self.ends[0][:, 1] = cells["rho1"]
         start = Start(np.ascontiguousarray(cells["phi"].T), problem.average(np.ascontiguousarray(cells["rho"].T)),
                       values["square"], values["eps"], values["done"], values["r"])
-        return start, values["n_iterations"], values["used"]
+        return start, values["n_iterations"]
 
     # ---- coarser levels ----------------------------------------------------------------------------------------------
 
@@ -139,7 +145,10 @@ class Cascade:
 
     def _next(self, depth, start):
         """(`Reached`, `Start` from there) on a coarser level."""
-        found = self._ramp(depth, start, COARSE, enough=0.0 if depth == 1 else 1.0)
+        iteration = self._iteration(depth, start, COARSE)
+        for _ in iteration.run():
+            pass
+        found = self._reached(depth, iteration, start, enough=0.0 if depth == 1 else 1.0)
         self.ends[depth][:, 1] = found.upper.rho1
         square = max(moving(self.levels[depth].problem, found.upper), LEAST * start.square)
         return found, Start(None if found.gap > HOPELESS else found.phi, found.rho, square, found.upper.eps)
@@ -171,14 +180,16 @@ class Cascade:
 
     # ---- one level ---------------------------------------------------------------------------------------------------
 
-    def _ramp(self, depth, start, n_iterations, enough, again=False, progress=lambda k, r, found: None):
-        """What is `Reached` on a level by n_iterations in which the penalty grows.
-
-        enough : the gap at which the search for the best upper bound ends; again : whether it starts from such a ramp here
-        """
-        problem, terminal, (rho0, rho1) = self.levels[depth].problem, self.terminals[depth], self._ends(depth)
+    def _iteration(self, depth, start, n_iterations, again=False):
+        """The `Iteration` on a level; again : whether it starts from another one there."""
+        problem, (rho0, rho1) = self.levels[depth].problem, self._ends(depth)
         sigma = None if self._is_uniform(depth, again) else penalty.local(problem, start.rho, rho0, rho1)
-        phi, rho, end = iterated(problem, rho0, rho1, terminal, start, sigma, n_iterations, self.dtype, progress)
+        return Iteration(problem, rho0, rho1, self.terminals[depth], start, sigma, n_iterations, self.dtype)
+
+    def _reached(self, depth, iteration, start, enough):
+        """What is `Reached` on a level; enough : the gap at which the search for the best upper bound ends."""
+        problem, terminal, (rho0, rho1) = self.levels[depth].problem, self.terminals[depth], self._ends(depth)
+        phi, rho, end = iteration.path()
         rho1 = rho1 if terminal is None else problem.spread(end)
         lower = lower_bound(problem, phi, rho0, rho1, terminal)
         found = Reached(phi, rho, lower, self._upper(depth, rho, rho1, start.eps, lower, enough))

@@ -34,49 +34,77 @@ class Start(NamedTuple):
     r: float | None = None
 
 
-def iterated(problem, rho0, rho1, terminal, start, sigma, n_iterations, dtype, progress):
-    """(phi (n_cells, N + 1), rho (n_patches, N), density at the end (n_patches,)) after n_iterations from a `Start` on.
+class Iteration:
+    """n_iterations on one level, from a `Start` on, while the penalty r grows.
 
-    rho1 : the density at the end; with a `Terminal`, a first idea of it, else None is returned for it
+    rho1 : the density at the end; with a `Terminal`, a first idea of it
     sigma : (n_patches,) the local penalty, None for 1
-    progress : called with the number of iterations so far, the penalty r, and a function that returns what this one does
+    done : how many there have been
     """
-    mesh, source = problem.mesh, problem.source(rho0, rho1)[:, [0, -1]]
-    theta, r = penalty.theta(mesh, rho0, rho1, start.square), start.r or penalty.first(mesh, rho0, rho1)
-    state, end, metric = State(problem, theta, dtype, sigma), None, 0.0
-    if start.phi is not None:
-        state.start(start.phi, start.rho, r)
-    if terminal is not None:
-        source[:, 1], metric = 0, terminal.metric(problem.average(rho1), theta)
-        end = EndState(terminal, problem.average(rho1), metric, state.sigma, r)
-    phi = start.phi
 
-    def found():
-        return phi.astype(float), r * state.sigma[:, None] * state.l, None if end is None else end.rho1
-    if start.done >= n_iterations:          # a run that was at its end, asked again
-        return found()
-    cosines = sigma is None and has_cosines(mesh)
-    make = CosinePoisson if cosines else partial(MultigridPoisson, steps=penalty.steps(mesh, rho0, rho1, start.square))
-    rough = int(ROUGH * n_iterations) if cosines and terminal is None and not start.done and penalty.far(
-        mesh, rho0, rho1, start.square) else 0
-    if rough:
-        state.to(np.float32)
-    poisson = make(problem, theta, state.dtype, sigma, metric)
-    rhs, grow = state.right_hand_side(), RAMP**(1 / max(n_iterations - 1, 1))
-    if end is not None:
-        rhs[:, -1] += end.right_hand_side()
-    for k in range(start.done, n_iterations):
-        if k == rough > 0:          # what comes now forgets the round-off so far; several ranks would not agree to 1e-8
-            state.to(dtype)
-            rhs, poisson = rhs.astype(dtype), make(problem, theta, dtype, sigma, metric)
-        rhs[:, [0, -1]] += source / r
-        phi = poisson(rhs)
-        kappa = grow if k < n_iterations - 1 else 1.0
-        rhs, r = state.sweep(phi, RELAXATION, kappa), r * kappa
+    def __init__(self, problem, rho0, rho1, terminal, start, sigma, n_iterations, dtype):
+        mesh = problem.mesh
+        self.problem, self.n_iterations, self.dtype, self.sigma = problem, n_iterations, dtype, sigma
+        self.phi, self.done = start.phi, start.done
+        self.r = start.r or penalty.first(mesh, rho0, rho1)
+        self.theta = penalty.theta(mesh, rho0, rho1, start.square)
+
+        self.state = State(problem, self.theta, dtype, sigma)
+        if start.phi is not None:
+            self.state.start(start.phi, start.rho, self.r)
+
+        self.source = problem.source(rho0, rho1)[:, [0, -1]]
+        self.end, self.metric = None, 0.0
+        if terminal is not None:
+            self.source[:, 1] = 0
+            self.metric = terminal.metric(problem.average(rho1), self.theta)
+            self.end = EndState(terminal, problem.average(rho1), self.metric, self.state.sigma, self.r)
+
+        self.steps = partial(penalty.steps, mesh, rho0, rho1, start.square)
+        cosines = sigma is None and has_cosines(mesh)
+        far = cosines and terminal is None and not start.done and penalty.far(mesh, rho0, rho1, start.square)
+        self.cosines, self.n_rough = cosines, int(ROUGH * n_iterations) if far else 0
+
+    def run(self):
+        """Iterate; yields the number of iterations after each."""
+        if self.done >= self.n_iterations:          # a run that was at its end, asked again
+            return
+        state, end = self.state, self.end
+        if self.n_rough:
+            state.to(np.float32)
+        poisson = self._poisson(state.dtype)
+        rhs = state.right_hand_side()
         if end is not None:
-            rhs[:, -1] += end.sweep(phi[:, -1], RELAXATION, kappa)
-        progress(k + 1, r, found)
-    return found()
+            rhs[:, -1] += end.right_hand_side()
+        growth = RAMP**(1 / max(self.n_iterations - 1, 1))
+
+        for k in range(self.done, self.n_iterations):
+            if k == self.n_rough > 0:       # what comes now forgets the round-off so far; several ranks would not agree to 1e-8
+                state.to(self.dtype)
+                rhs = rhs.astype(self.dtype)
+                poisson = self._poisson(self.dtype)
+            rhs[:, [0, -1]] += self.source / self.r
+            self.phi = poisson(rhs)
+
+            kappa = growth if k < self.n_iterations - 1 else 1.0
+            rhs = state.sweep(self.phi, RELAXATION, kappa)
+            self.r *= kappa
+            if end is not None:
+                rhs[:, -1] += end.sweep(self.phi[:, -1], RELAXATION, kappa)
+            self.done = k + 1
+            yield self.done
+
+    def _poisson(self, dtype):
+        """The linear half."""
+        problem, theta, sigma, metric = self.problem, self.theta, self.sigma, self.metric
+        if self.cosines:
+            return CosinePoisson(problem, theta, dtype, sigma, metric)
+        return MultigridPoisson(problem, theta, dtype, sigma, metric, steps=self.steps())
+
+    def path(self):
+        """(phi (n_cells, N + 1), rho (n_patches, N), density at the end (n_patches,), None without a `Terminal`) so far."""
+        rho = self.r * self.state.sigma[:, None] * self.state.l
+        return self.phi.astype(float), rho, None if self.end is None else self.end.rho1
 
 
 def has_cosines(mesh):

@@ -106,13 +106,15 @@ class BenamouBrenier:
             return Geodesic.at_rest(self._near, self.n_steps, rho0, self._terminals[0].of_cells(rho0))
         cascade = Cascade(self._levels, self._terminals, rho0, rho1, tol=self.tol, max_iter=self.max_iter,
                           dtype=PRECISIONS[self.precision])
-        keeper = Keeper(checkpoint, self._near.mesh, lambda: self._described(rho0, rho1))
+        keeper = Keeper(checkpoint, self._near.mesh, None if checkpoint is None else self._described(rho0, rho1))
         with Progress(0, self.max_iter, progress, "iteration") as bar, keeper:
-            def after(k, kept):
+            for k in cascade.run(keeper.saved):
                 bar.to(k)
-                keeper.after_step(kept)
-            found, used = cascade.solved(after, keeper.saved)
-            keeper.at_end(lambda: cascade.kept_at_end(found, used))
+                if keeper.is_due():
+                    keeper.keep(*cascade.save())
+            if keeper.is_on:
+                keeper.write(*cascade.save())
+        found, used = cascade.best, cascade.used
         self._check_order(found)
         path = Geodesic.of(self._near, self._levels[0].problem, rho0, found.lower, found.upper, used)
         if not found.gap <= self.tol:

@@ -11,9 +11,8 @@ from ..evolution import check_step, check_times
 from ..flows import pieces
 from ..frozen import frozen
 from ..functions import is_number
+from ..march import march
 from ..mesh import Mesh, Numbering, quality
-from ..recorder import Recorder
-from ..result import Result
 from .free_energy import FreeEnergy
 from .linearised import Linearised
 from .midpoint import Midpoint
@@ -104,35 +103,16 @@ class JKO:
         iterations (of linear solvers); with tau=None time_error, the estimate.
         With inner: gap, the largest certified one so far. With an upper bound the result has a pressure, too.
 
-        Raises `InputError`, and `ConvergenceError` where steps get too short.
+        Raises `InputError`, and `ConvergenceError` where steps get too short; its `result` has the recorded times, and the last
+        one that was reached.
         """
-        mesh, t = self.mesh, check_times(self.mesh.ranks, t)
+        mesh = self.mesh
+        t = check_times(mesh.ranks, t)
         self._check_density(rho0, "rho0")
         check_step(mesh.ranks, tau)
         mesh.ranks.check(self.inner is None or tau is not None, "with inner= give the length of steps, tau")
-        run = _Run(self, self._near.inward(np.array(rho0, float)), t)
-        with Recorder(self._near, t, checkpoint, lambda: self._described(rho0, tau), has=list(run.fields()), write=write,
-                      progress=progress) as recorder:
-            if recorder.saved is not None:
-                run.go_on(*recorder.saved)
-            if not recorder.records:
-                recorder.record(run.record(tau), **run.fields())
-            for begin, end in recorder.intervals():
-                run.advance(begin, end, tau, lambda now: recorder.after_step(now, run.kept))
-                recorder.record(run.record(tau), **run.fields())
-            recorder.at_end(run.kept)
-        ledger = {name: np.array([record[name] for record in recorder.records]) for name in recorder.records[0]}
-        pressure = None if self.upper == math.inf else recorder.series("pressure")
-        return Result(mesh, recorder.kept_t, recorder.series("density"), ledger, pressure=pressure)
-
-    def _described(self, rho0, tau):
-        """What a checkpoint knows of the problem."""
-        mesh = self.mesh
-        energy = FreeEnergy(Numbering(mesh, mesh), self.energy)
-        rho = np.asarray(rho0, float) + mesh.integrate(np.asarray(rho0, float)) / mesh.integrate(np.ones(mesh.n_cells))
-        return dict(solver="JKO", order=self.order, upper=self.upper, tau=tau, tol=None if tau else self.tol,
-                    energy=str(described(self.energy)), inner=self.inner and repr(self.inner), rho0=fingerprint(mesh, rho0),
-                    slope=fingerprint(mesh, energy.derivative(rho) + energy.potential(rho)))
+        run = _Run(self, rho0, t, tau)
+        return march(run, self._near, t, checkpoint=checkpoint, write=write, progress=progress)
 
     def _check_density(self, rho, what):
         mesh, upper = self.mesh, self.upper
@@ -152,8 +132,9 @@ class JKO:
         self._check_density(rho, "rho")
         self.mesh.ranks.check(tau is not None, "tau must be a step above 0, not None: `step` takes one step")
         check_step(self.mesh.ranks, tau)
-        run = _Run(self, self._near.inward(np.array(rho, float)), np.array([0.0, tau]))
-        run.advance(0.0, tau, tau, lambda t: None)
+        run = _Run(self, rho, np.array([0.0, tau]), tau)
+        for _ in run.advance(0.0, tau):
+            pass
         return self._near.outward(run.rho)
 
 
@@ -174,23 +155,29 @@ class _Slope(NamedTuple):
 
 
 class _Run:
-    """rho (n_cells,) at the time now; what has happened since the start. Cells are those of `mesh`, in the steps' order."""
+    """A `solve` under way, see `march.Run`: rho (n_cells,) at the time now; what has happened since the start.
 
-    def __init__(self, equation, rho, t):
+    Cells are those of `mesh`, in the steps' order.
+    """
+
+    def __init__(self, equation, rho0, t, tau):
         self.mesh = equation._near.mesh
-        self.equation, self.rho, self.now, self.span = equation, rho, t[0], (t[0], t[-1])
+        self.equation, self.tau, self.now, self.span = equation, tau, t[0], (t[0], t[-1])
+        self.rho = equation._near.inward(np.array(rho0, float))
+        self.fields = ("density",) if equation.upper == math.inf else ("density", "pressure")
         equation._step.restart()
-        self.mass0 = self.mesh.integrate(rho)
-        self.pressure = np.zeros(len(rho))
+        self.mass0 = self.mesh.integrate(self.rho)
+        self.pressure = np.zeros(len(self.rho))
         self.steps = self.newton = 0
         self.dissipated = self.dissipation = self.error = 0.0
         self.wish, self.slopes = (t[-1] - t[0]) * FIRST, []
 
-    def advance(self, begin, end, tau, report):
-        """Go on to the time *end*, in equal steps of at most tau, or, if that is None, in steps that keep the error small.
+    def advance(self, begin, end):
+        """Take equal steps of at most tau to *end*, or, if that is None, steps that keep the error small.
 
-        Where a step fails, shorter ones are taken, which grow again. begin : the recorded time before.
+        Where one fails, shorter ones are taken, which grow again. Yields the time after each.
         """
+        tau = self.tau
         if tau is not None:
             tau = (end - begin) / math.ceil((end - begin) / tau * (1 - 1e-12))
             self.wish = tau if self.now == begin else self.wish
@@ -216,7 +203,7 @@ class _Run:
                 continue
             self._accept(made, step, end if step == left else self.now + step)
             self.wish = min(wanted, tau or np.inf)
-            report(self.now)
+            yield self.now
 
     def _judged(self, made, step):
         """The length that the next step may have; None where this one was too long, for which a shorter one is wished."""
@@ -266,7 +253,16 @@ class _Run:
         self.pressure = made.pressure
         self.dissipated, self.dissipation = self.dissipated + made.dissipated, made.dissipated / step
 
-    def kept(self):
+    def describe(self):
+        """What a checkpoint knows of the problem."""
+        equation, mesh, rho0, tau = self.equation, self.mesh, self.rho, self.tau
+        energy = equation._energy if equation.inner is None else FreeEnergy(equation._near, equation.energy)
+        rho = rho0 + mesh.integrate(rho0) / mesh.integrate(np.ones(mesh.n_cells))
+        return dict(solver="JKO", order=equation.order, upper=equation.upper, tau=tau, tol=None if tau else equation.tol,
+                    energy=str(described(equation.energy)), inner=equation.inner and repr(equation.inner),
+                    rho0=fingerprint(mesh, rho0), slope=fingerprint(mesh, energy.derivative(rho) + energy.potential(rho)))
+
+    def save(self):
         """(cells, values) for a checkpoint."""
         cells = dict(rho=self.rho, slopes=np.reshape([slope.value for slope in self.slopes], (-1, len(self.rho))))
         cells |= {} if self.pressure is None else dict(pressure=self.pressure)
@@ -274,24 +270,23 @@ class _Run:
         memory = self.equation._step.memory
         return cells | memory.pop("cells", {}), dict(run=values, lengths=[slope.tau for slope in self.slopes], memory=memory)
 
-    def go_on(self, cells, values):
-        """Be what was kept."""
+    def restore(self, cells, values):
+        """Be what was saved."""
         vars(self).update(values["run"])
         self.rho, self.pressure = cells.pop("rho"), cells.pop("pressure", None)
         self.slopes = [_Slope(value, tau) for value, tau in zip(cells.pop("slopes"), values["lengths"], strict=True)]
         self.equation._step.memory = values["memory"] | dict(cells=cells)
 
-    def fields(self):
-        """What is recorded of each time."""
-        return dict(density=self.rho) | ({} if self.equation.upper == math.inf else dict(pressure=self.pressure))
+    def field(self, name):
+        """The density, or the pressure."""
+        return {"density": self.rho, "pressure": self.pressure}[name]
 
-    def record(self, tau):
-        """The ledger's numbers now; with the estimated error if tau is None."""
+    def account(self):
+        """The ledger's numbers; with the estimated error if tau is None."""
         equation, mesh, ranks = self.equation, self.mesh, self.mesh.ranks
-        mass = mesh.integrate(self.rho)
-        return dict(mass=mass, mass_error=(mass - self.mass0) / max(self.mass0, np.finfo(float).tiny),
+        return dict(mass=mesh.integrate(self.rho),
                     minimum=ranks.min(self.rho.min(initial=np.inf)), maximum=ranks.max(self.rho.max(initial=-np.inf)),
                     **equation._step.parts(self.rho), dissipated=self.dissipated, dissipation=self.dissipation,
                     steps=self.steps, newton=self.newton, iterations=equation._step.iterations,
-                    **({} if tau is not None else {"time_error": self.error / max(self.mass0, np.finfo(float).tiny)}),
+                    **({} if self.tau is not None else {"time_error": self.error / max(self.mass0, np.finfo(float).tiny)}),
                     **({} if equation.inner is None else {"gap": equation._step.gap}))
