@@ -24,14 +24,14 @@ import math
 import numba
 import numpy as np
 
+from .arguments.frozen import frozen
+from .arguments.functions import floats, is_number
+from .arguments.times import check_step, check_times
 from .boundary import conditions, densities
 from .checkpoint import fingerprint
 from .errors import ConvergenceError, InputError, warn
-from .evolution import check_step, check_times
 from .flows import cell_velocity
 from .fluxes import described, muscl, upwind
-from .frozen import frozen
-from .functions import floats, is_number
 from .march import march
 from .mesh import Mesh
 from .reconstruction import LimitedFaces, Stencil, outflow_rate

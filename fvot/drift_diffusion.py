@@ -12,13 +12,13 @@ from functools import cached_property, partial
 
 import numpy as np
 
+from .arguments.frozen import frozen
+from .arguments.functions import floats, function
+from .arguments.watch import BLOCKS, Watch, WatchedFaces, group_faces
 from .boundary import conditions, densities, dirichlet
 from .errors import InputError
 from .fluxes import muscl
-from .frozen import frozen
-from .functions import floats, function
 from .rates import Layout, Rates
-from .watch import BLOCKS, Watch, WatchedFaces, group_faces
 
 
 @frozen

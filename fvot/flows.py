@@ -9,9 +9,9 @@ from scipy import sparse
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from . import linalg
+from .arguments.functions import is_number
 from .boundary import check_apart
 from .errors import InputError
-from .functions import is_number
 from .reconstruction import Stencil, gradient_weights, gradients
 
 PREFIX = "fvot_potential_flow_"

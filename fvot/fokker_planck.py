@@ -10,19 +10,19 @@ from functools import partial
 import numpy as np
 
 from . import markov
+from .arguments.frozen import frozen
+from .arguments.functions import is_number
+from .arguments.times import check_step, check_times
+from .arguments.watch import WATCHED
 from .checkpoint import fingerprint
 from .drift_diffusion import DriftDiffusion
 from .errors import ConvergenceError, InputError, warn
-from .evolution import check_step, check_times
 from .flows import cell_velocity, pieces
 from .fluxes import described, scharfetter_gummel
-from .frozen import frozen
-from .functions import is_number
 from .march import march
 from .mesh import Mesh, quality
 from .resolvent import Resolvent, column_scale
 from .stepping import Stepper
-from .watch import WATCHED
 
 FEW = 4                  # steps without a look at their error
 HALVINGS = 40            # of an interval between two times, before an adaptive run gives up

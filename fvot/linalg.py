@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import parallel
+from .arguments.paths import expanded
 from .errors import ConvergenceError, InputError, missing
-from .paths import expanded
 
 try:
     import petsc4py

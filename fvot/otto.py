@@ -15,9 +15,9 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from . import linalg
+from .arguments.functions import floats, is_number, refuse_masked
 from .energies import Energy, described
 from .errors import ConvergenceError, InputError
-from .functions import floats, is_number, refuse_masked
 from .jko.free_energy import FreeEnergy
 from .mesh import Numbering, quality
 from .rates import Layout, Rates

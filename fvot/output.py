@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .frozen import frozen
+from .arguments.frozen import frozen
 from .vtk import Series, rounded
 from .vtkhdf import HdfSeries
 

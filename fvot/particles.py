@@ -9,11 +9,11 @@ from functools import partial
 import numpy as np
 from scipy.integrate import solve_ivp
 
+from .arguments.functions import check_finite, floats, function, is_number, refuse_masked
+from .arguments.times import check_step, check_times
+from .arguments.watch import Watch
 from .errors import ConvergenceError, InputError
-from .evolution import check_step, check_times
-from .functions import check_finite, floats, function, is_number, refuse_masked
 from .parallel import Ranks
-from .watch import Watch
 
 BLOCK = 4096             # particles that share a stream of random numbers, and a rank
 MOST = 100_000           # calls of a velocity along the flow

@@ -4,8 +4,8 @@ from functools import cached_property
 
 import numpy as np
 
+from .arguments.frozen import frozen
 from .flows import VelocityField
-from .frozen import frozen
 from .output import Output, write_all
 
 

@@ -8,9 +8,9 @@ function of t, U of some faces, which is not collective and may be a little less
 import numba
 import numpy as np
 
+from .arguments.functions import floats, function
 from .errors import InputError
 from .flows import cell_velocity
-from .functions import floats, function
 from .mesh.quadrature import circulation
 
 

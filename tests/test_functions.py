@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 import fvot
 from fvot import InputError, Mesh
-from fvot.functions import function
+from fvot.arguments.functions import function
 
 
 @numba.vectorize

@@ -6,10 +6,10 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "fvot"
 ROOMS = ["kernel_cache", "errors", "frozen", "paths", "parallel", "linalg", "functions", "fluxes", "boundary", "schemes",
-         "markov", "energies", "evolution", "static", "watch", "particles", "mesh", "reconstruction", "sweeps", "flows",
-         "velocities", "time_means", "rates", "resolvent", "drift_diffusion", "stepping", "vtk", "vtkhdf", "output", "scenes",
-         "plot", "checkpoint", "recorder", "result", "march", "continuity", "fokker_planck", "jko", "benamou_brenier", "otto",
-         "run", "info", "__init__"]
+         "evolution", "watch", "arguments", "markov", "static", "particles", "mesh", "reconstruction", "sweeps", "flows",
+         "velocities", "time_means", "rates", "resolvent", "drift_diffusion", "stepping", "finite_volume", "energies",
+         "vtk", "vtkhdf", "scenes", "plot", "output", "checkpoint", "recorder", "result", "march", "runs",
+         "continuity", "fokker_planck", "jko", "benamou_brenier", "otto", "run", "info", "program", "__init__"]
 SOLVERS = {"continuity", "fokker_planck", "jko", "benamou_brenier"}     # an inner solver is passed in, never imported
 HOME = {"mpi4py": {"parallel.py"}, "petsc4py": {"linalg.py"},
         "pyvista": {"vtk.py", "scenes.py"}, "vtk": {"vtk.py", "scenes.py"},

@@ -5,7 +5,7 @@ from functools import cached_property
 import numpy as np
 
 from .. import flows
-from ..frozen import frozen
+from ..arguments.frozen import frozen
 from ..result import Shown
 from .operators import node_mean, node_weights
 

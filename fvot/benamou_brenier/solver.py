@@ -4,11 +4,11 @@ from copy import copy
 import numpy as np
 
 from .. import energies
+from ..arguments.frozen import frozen
+from ..arguments.functions import is_number
 from ..checkpoint import Keeper, fingerprint
 from ..energies import Energy
 from ..errors import ConvergenceError, InputError
-from ..frozen import frozen
-from ..functions import is_number
 from ..mesh import Mesh, quality
 from ..parallel import Progress
 from .cascade import Cascade, iterations_to

@@ -4,13 +4,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..arguments.frozen import frozen
+from ..arguments.functions import is_number
+from ..arguments.times import check_step, check_times
 from ..checkpoint import fingerprint
 from ..energies import Energy, Interaction, described, parts_of
 from ..errors import ConvergenceError, InputError
-from ..evolution import check_step, check_times
 from ..flows import pieces
-from ..frozen import frozen
-from ..functions import is_number
 from ..march import march
 from ..mesh import Mesh, Numbering, quality
 from .free_energy import FreeEnergy

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
+from ..arguments.functions import check_finite, floats
+from ..arguments.paths import readable
 from ..errors import InputError
-from ..functions import check_finite, floats
-from ..paths import readable
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
 MEANINGS = ("function", "image", "values", "vectors", "points", "picture")

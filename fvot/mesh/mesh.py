@@ -6,9 +6,9 @@ import numpy as np
 from scipy.spatial import ConvexHull
 
 from .. import parallel
+from ..arguments.frozen import frozen
+from ..arguments.functions import called, floats, refuse_masked
 from ..errors import InputError, warn
-from ..frozen import frozen
-from ..functions import called, floats, refuse_masked
 from . import build, cartesian, faces, geodesic, given, locate, partition, patches, quadrature, quality, read, refine, weights
 from .joining import check_conforming, joined, thin_walls
 from .parts import Parts

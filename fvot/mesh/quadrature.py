@@ -6,8 +6,8 @@ from itertools import product
 import numpy as np
 from scipy.special import roots_jacobi
 
+from ..arguments.functions import called, refuse_masked, refuse_sum
 from ..errors import InputError
-from ..functions import called, refuse_masked, refuse_sum
 from .faces import FACES, LINE, N_CORNERS, POLYGON, QUAD, TETRA, TRIANGLE
 
 CHUNK = 200_000         # points given to a user's function at a time

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..arguments.paths import readable
 from ..errors import InputError, MeshError, warn
-from ..paths import readable
 from . import msh
 from .contents import CORNERS, Contents, base
 from .faces import side_by_side

@@ -1,8 +1,8 @@
 """A mesh without some of its cells."""
 import numpy as np
 
+from ..arguments.functions import called, refuse_masked
 from ..errors import InputError
-from ..functions import called, refuse_masked
 from .faces import NAME, POLYGON, TETRA, TRIANGLE
 from .refine import gathered, gathered_regions, named_faces
 

@@ -17,8 +17,8 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.special import logsumexp
 
+from ..arguments.functions import is_number
 from ..errors import ConvergenceError, InputError
-from ..functions import is_number
 from .given import measure, same_mass
 from .plans import Plan, costs
 from .scaling import scaled, scaled_to_itself

@@ -3,8 +3,8 @@ import math
 
 import numpy as np
 
+from ..arguments.functions import floats, is_number
 from ..errors import InputError
-from ..functions import floats, is_number
 
 BALANCED = 1e-10         # relative difference of masses that counts as rounding
 

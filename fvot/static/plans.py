@@ -7,8 +7,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
+from ..arguments.functions import floats, is_number
 from ..errors import ConvergenceError, InputError
-from ..functions import floats, is_number
 from .given import check_power, measure, points_of, same_mass
 
 LARGEST = 10**8          # entries of a matrix of costs: 800 MB

@@ -2,7 +2,7 @@
 import os
 from pathlib import Path
 
-from .errors import InputError
+from ..errors import InputError
 
 
 def expanded(path):

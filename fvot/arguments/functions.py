@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import InputError
+from ..errors import InputError
 
 NUMBERS = "biufO"        # kinds of arrays that hold real numbers; objects may be some
 FIRST = {"t", "time"}    # names of a first parameter that ought to be the second one

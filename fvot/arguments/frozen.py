@@ -3,7 +3,7 @@ import difflib
 import inspect
 from functools import wraps
 
-from .errors import ArgumentError
+from ..errors import ArgumentError
 
 IN_ORDER = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
 
