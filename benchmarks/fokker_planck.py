@@ -19,10 +19,11 @@ from processes import PEER_PYTHON, hand_over, peak, peer, peers_of
 from scipy.special import erf
 
 import fvot
-from fvot import linalg, resolvent
+from fvot import linalg
 from fvot.drift_diffusion import DriftDiffusion
-from fvot.rates import Layout, Rates
-from fvot.resolvent import Resolvent, column_scale
+from fvot.finite_volume import implicit_step as resolvent
+from fvot.finite_volume.implicit_step import Resolvent, column_scale
+from fvot.finite_volume.rates import Layout, Rates
 from fvot.schemes import scheme
 from fvot.stepping import Stepper
 

@@ -4,14 +4,14 @@ from . import kernel_cache  # noqa: F401    first: it settles where kernels are 
 # isort: on
 from . import otto, particles, static
 from .benamou_brenier import BenamouBrenier, Geodesic
-from .boundary import dirichlet, inflow, outflow
 from .checkpoint import Checkpoint
 from .continuity import ContinuityEquation
 from .drift_diffusion import cell_mean
 from .energies import Energy, Entropy, Interaction, Potential, Power
 from .errors import ConvergenceError, InputError, MeshError
-from .flows import potential_flow
-from .fluxes import central, muscl, scharfetter_gummel, square_root, upwind
+from .finite_volume.boundary import dirichlet, inflow, outflow
+from .finite_volume.face_flux import potential_flow
+from .finite_volume.fluxes import central, muscl, scharfetter_gummel, square_root, upwind
 from .fokker_planck import FokkerPlanck
 from .info import info
 from .jko import JKO

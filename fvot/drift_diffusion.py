@@ -15,10 +15,10 @@ import numpy as np
 from .arguments.frozen import frozen
 from .arguments.functions import floats, function
 from .arguments.watch import BLOCKS, Watch, WatchedFaces, group_faces
-from .boundary import conditions, densities, dirichlet
 from .errors import InputError
-from .fluxes import muscl
-from .rates import Layout, Rates
+from .finite_volume.boundary import conditions, densities, dirichlet
+from .finite_volume.fluxes import muscl
+from .finite_volume.rates import Layout, Rates
 
 
 @frozen

@@ -17,11 +17,11 @@ from .arguments.watch import WATCHED
 from .checkpoint import fingerprint
 from .drift_diffusion import DriftDiffusion
 from .errors import ConvergenceError, InputError, warn
-from .flows import cell_velocity, pieces
-from .fluxes import described, scharfetter_gummel
+from .finite_volume.face_flux import cell_velocity, pieces
+from .finite_volume.fluxes import described, scharfetter_gummel
+from .finite_volume.implicit_step import Resolvent, column_scale
 from .march import march
 from .mesh import Mesh, quality
-from .resolvent import Resolvent, column_scale
 from .stepping import Stepper
 
 FEW = 4                  # steps without a look at their error

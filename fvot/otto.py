@@ -18,11 +18,11 @@ from . import linalg
 from .arguments.functions import floats, is_number, refuse_masked
 from .energies import Energy, described
 from .errors import ConvergenceError, InputError
+from .finite_volume.implicit_step import LARGEST_LU
+from .finite_volume.rates import Layout, Rates
+from .finite_volume.stencil import Stencil, gradient_weights, gradients
 from .jko.free_energy import FreeEnergy
 from .mesh import Numbering, quality
-from .rates import Layout, Rates
-from .reconstruction import Stencil, gradient_weights, gradients
-from .resolvent import LARGEST_LU
 
 PREFIX = "fvot_otto_"
 RTOL, MISSED = 1e-12, 1e-9      # tolerance of an iteration; what the equations may miss, in L1,

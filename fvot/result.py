@@ -5,7 +5,7 @@ from functools import cached_property
 import numpy as np
 
 from .arguments.frozen import frozen
-from .flows import VelocityField
+from .finite_volume.face_flux import VelocityField
 from .output import Output, write_all
 
 

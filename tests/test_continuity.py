@@ -6,7 +6,8 @@ from mpi4py import MPI
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fvot
-from fvot import ContinuityEquation, ConvergenceError, InputError, Mesh, flows, muscl, upwind
+from fvot import ContinuityEquation, ConvergenceError, InputError, Mesh, muscl, upwind
+from fvot.finite_volume import face_flux as flows
 
 pytestmark = pytest.mark.ranks
 

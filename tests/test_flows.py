@@ -4,7 +4,8 @@ import pytest
 from meshes import FILES, MESHES, shaken_quads
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fvot import InputError, Mesh, flows, potential_flow
+from fvot import InputError, Mesh, potential_flow
+from fvot.finite_volume import face_flux as flows
 
 pytestmark = pytest.mark.ranks
 

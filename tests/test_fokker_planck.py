@@ -7,7 +7,8 @@ from numpy.testing import assert_allclose
 from scipy.linalg import expm
 
 import fvot
-from fvot import ConvergenceError, FokkerPlanck, InputError, Mesh, linalg, resolvent
+from fvot import ConvergenceError, FokkerPlanck, InputError, Mesh, linalg
+from fvot.finite_volume import implicit_step as resolvent
 
 pytestmark = pytest.mark.ranks
 

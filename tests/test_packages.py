@@ -4,7 +4,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 import fvot
-from fvot import JKO, BenamouBrenier, FokkerPlanck, Mesh, Potential, Power, linalg, otto, resolvent
+from fvot import JKO, BenamouBrenier, FokkerPlanck, Mesh, Potential, Power, linalg, otto
+from fvot.finite_volume import implicit_step as resolvent
 
 pytestmark = pytest.mark.ranks
 

@@ -4,8 +4,8 @@ from functools import cached_property
 
 import numpy as np
 
-from .. import flows
 from ..arguments.frozen import frozen
+from ..finite_volume import face_flux as flows
 from ..result import Shown
 from .operators import node_mean, node_weights
 

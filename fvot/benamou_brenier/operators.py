@@ -22,7 +22,7 @@ from functools import cached_property
 import numpy as np
 from scipy import linalg, sparse
 
-from .. import flows
+from ..finite_volume import face_flux as flows
 from ..mesh.isotropic_weights import copies, isotropic_weights, missing, symmetric, target
 from ..parallel import Exchange
 

@@ -5,7 +5,7 @@ import numpy as np
 
 from .. import linalg
 from ..errors import ConvergenceError
-from ..resolvent import costs, ranked
+from ..finite_volume.implicit_step import costs, ranked
 
 PREFIX = "fvot_jko_"
 FORCING = 1e-4           # relative tolerance: tighter ones save no iteration of Newton's method

@@ -34,7 +34,7 @@ from scipy import sparse
 
 from .. import linalg
 from ..errors import ConvergenceError
-from ..rates import Layout, Rates
+from ..finite_volume.rates import Layout, Rates
 from .free_energy import FLOOR, SHRINK
 from .linear import Solver
 from .step import Step

@@ -21,7 +21,7 @@ import numba
 import numpy as np
 
 from ..errors import ConvergenceError
-from ..rates import Layout, Rates
+from ..finite_volume.rates import Layout, Rates
 from .free_energy import SHRINK
 from .linear import Solver, named_by_cost
 from .step import Step

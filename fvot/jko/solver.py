@@ -10,7 +10,7 @@ from ..arguments.times import check_step, check_times
 from ..checkpoint import fingerprint
 from ..energies import Energy, Interaction, described, parts_of
 from ..errors import ConvergenceError, InputError
-from ..flows import pieces
+from ..finite_volume.face_flux import pieces
 from ..march import march
 from ..mesh import Mesh, Numbering, quality
 from .free_energy import FreeEnergy

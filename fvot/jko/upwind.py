@@ -8,7 +8,7 @@ import numba
 import numpy as np
 
 from ..errors import ConvergenceError
-from ..rates import drift_order
+from ..finite_volume.rates import drift_order
 
 CROSSINGS = 1000         # from rank to rank, at most
 

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 from scipy import sparse
 
-from .reconstruction import Stencil
+from .stencil import Stencil
 
 
 class Rates:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arguments.frozen import frozen
-from .arguments.functions import function
-from .errors import InputError
+from ..arguments.frozen import frozen
+from ..arguments.functions import function
+from ..errors import InputError
 
 
 @frozen

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from . import linalg
-from .errors import ConvergenceError
+from .. import linalg
+from ..errors import ConvergenceError
 from .rates import Rates
 
 PREFIX = "fvot_fokker_planck_"

@@ -8,11 +8,11 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-from . import linalg
-from .arguments.functions import is_number
+from .. import linalg
+from ..arguments.functions import is_number
+from ..errors import InputError
 from .boundary import check_apart
-from .errors import InputError
-from .reconstruction import Stencil, gradient_weights, gradients
+from .stencil import Stencil, gradient_weights, gradients
 
 PREFIX = "fvot_potential_flow_"
 

@@ -22,7 +22,7 @@ from functools import cached_property, lru_cache
 import numba
 import numpy as np
 
-from .parallel import Exchange
+from ..parallel import Exchange
 
 TINY = 1e-290           # smaller densities are zero: denormal numbers are slow
 FLAT = 1e-14            # range of neighbours, relative to the largest density, below which a cell needs no gradient

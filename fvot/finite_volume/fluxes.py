@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arguments.frozen import frozen
-from .errors import InputError
+from ..arguments.frozen import frozen
+from ..errors import InputError
 
 
 def upwind(U, k):

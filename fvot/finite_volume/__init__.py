@@ -1,0 +1,1 @@
+"""What the equations share: two-point fluxes, the boundary, rates of exchange between cells, gradients, implicit steps."""
