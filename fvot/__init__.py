@@ -7,7 +7,7 @@ from .benamou_brenier import BenamouBrenier, Geodesic
 from .checkpoint import Checkpoint
 from .continuity import ContinuityEquation
 from .drift_diffusion import cell_mean
-from .energies import Energy, Entropy, Interaction, Potential, Power
+from .energies.local import Energy, Entropy, Interaction, Potential, Power
 from .errors import ConvergenceError, InputError, MeshError
 from .finite_volume.boundary import dirichlet, inflow, outflow
 from .finite_volume.face_flux import potential_flow

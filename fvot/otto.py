@@ -16,12 +16,12 @@ from scipy.sparse.csgraph import connected_components
 
 from . import linalg
 from .arguments.functions import floats, is_number, refuse_masked
-from .energies import Energy, described
+from .energies.free_energy import FreeEnergy
+from .energies.local import Energy, described
 from .errors import ConvergenceError, InputError
 from .finite_volume.implicit_step import LARGEST_LU
 from .finite_volume.rates import Layout, Rates
 from .finite_volume.stencil import Stencil, gradient_weights, gradients
-from .jko.free_energy import FreeEnergy
 from .mesh import Numbering, quality
 
 PREFIX = "fvot_otto_"

@@ -399,7 +399,7 @@ def digits(energy, r):
 def test_the_mean_of_a_logarithm_over_squares():
     """Over the square with sides 1 round 0: pi/4 - 3/2 - (log 2)/2; over others by the same rule as far away."""
     mesh = Mesh.rectangle((0, 0), (3, 4), (6, 8))
-    V = fvot.jko.interaction.convolution(mesh, Interaction(lambda z: np.log((z**2).sum(axis=0)) / 2).kernel)
+    V = fvot.energies.convolution.convolution(mesh, Interaction(lambda z: np.log((z**2).sum(axis=0)) / 2).kernel)
     rho = np.where(mesh.cell_id[:mesh.n_cells] == 19, 1.0, 0.0)
     found = mesh.gather(V(rho / mesh.integrate(rho)))
     assert found[19] == pytest.approx(np.log(0.5) + np.pi / 4 - 1.5 - np.log(2) / 2, rel=1e-9)
@@ -411,7 +411,7 @@ def test_the_mean_of_a_logarithm_over_squares():
 def test_interactions_are_those_of_all_pairs(mesh):
     """Against the double sum, for a smooth kernel that is periodic; and symmetric."""
     pair = Interaction(lambda z: np.exp(0.1 * np.cos(2 * np.pi * z / np.diff(mesh.bounds, axis=0)[0][:, None]).sum(axis=0)))
-    V = fvot.jko.interaction.convolution(mesh, pair.kernel)
+    V = fvot.energies.convolution.convolution(mesh, pair.kernel)
     rho, other = 1 + np.sin(mesh.center[0]), np.cos(mesh.center[-1])
     assert mesh.integrate(other * V(rho)) == pytest.approx(mesh.integrate(rho * V(other)), rel=1e-12)
     points, masses = mesh.gather(mesh.center), mesh.gather(rho * mesh.volume)

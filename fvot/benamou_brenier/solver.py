@@ -3,11 +3,11 @@ from copy import copy
 
 import numpy as np
 
-from .. import energies
 from ..arguments.frozen import frozen
 from ..arguments.functions import is_number
 from ..checkpoint import Keeper, fingerprint
-from ..energies import Energy
+from ..energies import local as energies
+from ..energies.local import Energy
 from ..errors import ConvergenceError, InputError
 from ..mesh import Mesh, quality
 from ..parallel import Progress

@@ -13,7 +13,7 @@ So the iteration has one more copy, e = Q phi^N in the metric theta_e^2 sigma_P 
 """
 import numpy as np
 
-from .. import energies
+from ..energies import local as energies
 from ..errors import InputError
 
 STEPS = 200             # of Newton's method or bisection: enough for any density between 1e-300 and 1e300

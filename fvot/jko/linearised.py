@@ -33,9 +33,9 @@ import numpy as np
 from scipy import sparse
 
 from .. import linalg
+from ..energies.free_energy import FLOOR, SHRINK
 from ..errors import ConvergenceError
 from ..finite_volume.rates import Layout, Rates
-from .free_energy import FLOOR, SHRINK
 from .linear import Solver
 from .step import Step
 from .upwind import Streams

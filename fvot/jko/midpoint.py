@@ -20,9 +20,9 @@ a_s = dF_s / drho_left, b_s = -dF_s / drho_right (`rates`); an interaction adds 
 import numba
 import numpy as np
 
+from ..energies.free_energy import SHRINK
 from ..errors import ConvergenceError
 from ..finite_volume.rates import Layout, Rates
-from .free_energy import SHRINK
 from .linear import Solver, named_by_cost
 from .step import Step
 

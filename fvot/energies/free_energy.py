@@ -1,8 +1,8 @@
 """The energy of a gradient flow on a mesh: E(rho) = sum_K |K| (e(rho_K, x_K) + V(x_K) rho_K + (W * rho)_K rho_K / 2)."""
 import numpy as np
 
-from .. import energies
-from .interaction import convolution
+from . import local as energies
+from .convolution import convolution
 
 FLOOR = 1e-14            # of the mean density, below which none falls in Newton's method
 SHRINK = 0.05            # what Newton's method leaves of a density at least

@@ -11,9 +11,9 @@ import numba
 import numpy as np
 from scipy import special
 
-from .arguments.frozen import frozen
-from .arguments.functions import function, is_number, refuse_masked
-from .errors import InputError
+from ..arguments.frozen import frozen
+from ..arguments.functions import function, is_number, refuse_masked
+from ..errors import InputError
 
 GAUSS = np.polynomial.legendre.leggauss(10)
 NEAR = 0.5               # relative difference of densities, up to which the mean of e' between them is integrated
