@@ -16,7 +16,7 @@ from .fokker_planck import FokkerPlanck
 from .info import info
 from .jko import JKO
 from .mesh import Mesh
-from .output import Output
+from .output.series import Output
 from .parallel import say
 from .result import Result
 from .run import run

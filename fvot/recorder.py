@@ -6,7 +6,7 @@ import numpy as np
 
 from .checkpoint import Keeper
 from .errors import InputError
-from .output import Writer, checked
+from .output.series import Writer, checked
 from .parallel import Progress
 
 

@@ -4,7 +4,8 @@ import pytest
 from meshes import MESHES
 from mpi4py import MPI
 
-from fvot import InputError, Mesh, plot
+from fvot import InputError, Mesh
+from fvot.output import plot
 from fvot.result import Result
 
 pytestmark = pytest.mark.ranks

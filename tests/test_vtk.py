@@ -6,9 +6,9 @@ import pytest
 from meshes import MESHES
 
 from fvot import InputError
-from fvot.output import write_all
+from fvot.output.pvd import Series, writing
+from fvot.output.series import write_all
 from fvot.result import Result
-from fvot.vtk import Series, writing
 
 pytestmark = pytest.mark.ranks
 TIMES = [0.0, 1 / 3, 2.5e7]

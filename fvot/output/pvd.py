@@ -12,9 +12,9 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from .arguments.functions import refuse_masked
-from .arguments.paths import expanded
-from .errors import InputError
+from ..arguments.functions import refuse_masked
+from ..arguments.paths import expanded
+from ..errors import InputError
 
 ENTRY = re.compile(r'timestep="(.*?)" part="0" file="(.*?)"')
 LARGEST_BEND = 1e-2      # of a cell, by which rounding may move its points: a picture shows no less

@@ -12,8 +12,8 @@ from numbers import Real
 
 import numpy as np
 
-from . import vtk
-from .errors import InputError
+from ..errors import InputError
+from . import pvd as vtk
 from .scenes import Plane, Scene, Solid, Whole
 
 INCHES = 8.0              # the width of a picture; its `width` in pixels sets the resolution

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import vtk
+from . import pvd as vtk
 
 FINEST_EDGES = 1500       # cells up to which their edges are drawn
 SHARPER = 2               # pixels drawn for one that is kept, along each axis

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .arguments.frozen import frozen
-from .vtk import Series, rounded
+from ..arguments.frozen import frozen
+from .pvd import Series, rounded
 from .vtkhdf import HdfSeries
 
 FIELDS = "density", "velocity", "pressure"

@@ -1,0 +1,1 @@
+"""Series for ParaView, pictures and movies."""
