@@ -4,7 +4,6 @@ from . import kernel_cache  # noqa: F401    first: it settles where kernels are 
 # isort: on
 from . import otto, particles, static
 from .benamou_brenier import BenamouBrenier, Geodesic
-from .checkpoint import Checkpoint
 from .continuity import ContinuityEquation
 from .drift_diffusion import cell_mean
 from .energies.local import Energy, Entropy, Interaction, Potential, Power
@@ -18,8 +17,9 @@ from .jko import JKO
 from .mesh import Mesh
 from .output.series import Output
 from .parallel import say
-from .result import Result
 from .run import run
+from .runs.checkpoint import Checkpoint
+from .runs.result import Result
 
 __all__ = ["JKO", "BenamouBrenier", "Checkpoint", "ContinuityEquation", "ConvergenceError", "Energy", "Entropy", "FokkerPlanck",
            "Geodesic", "InputError", "Interaction", "Mesh", "MeshError", "Output", "Potential", "Power", "Result", "cell_mean",

@@ -27,14 +27,14 @@ import numpy as np
 from .arguments.frozen import frozen
 from .arguments.functions import floats, is_number
 from .arguments.times import check_step, check_times
-from .checkpoint import fingerprint
 from .errors import ConvergenceError, InputError, warn
 from .finite_volume.boundary import conditions, densities
 from .finite_volume.face_flux import cell_velocity
 from .finite_volume.fluxes import described, muscl, upwind
 from .finite_volume.stencil import LimitedFaces, Stencil, outflow_rate
-from .march import march
 from .mesh import Mesh
+from .runs.checkpoint import fingerprint
+from .runs.march import march
 from .sweeps import Sweeps
 from .time_means import Step, TimeMeans
 from .velocities import flow

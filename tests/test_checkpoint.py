@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fvot
-from fvot import Checkpoint, InputError, Mesh, checkpoint, parallel
+from fvot import Checkpoint, InputError, Mesh, parallel
 from fvot.fokker_planck import _Run
+from fvot.runs import checkpoint
 
 pytestmark = pytest.mark.ranks
 

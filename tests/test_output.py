@@ -126,7 +126,7 @@ def test_a_series_goes_on_with_its_run(suffix, keep, ranks, shared_folder, monke
     kept = Checkpoint(shared_folder / "run.h5", every=0)
     rho0, output = mesh.density(lambda x: x[0]), Output(path, every=2, keep=keep)
     whole = flow(mesh).solve(rho0, T)
-    write, record = fvot.checkpoint.Keeper.write, fvot.recorder.Recorder.record
+    write, record = fvot.runs.checkpoint.Keeper.write, fvot.runs.recorder.Recorder.record
 
     def write_early(self, cells, values):
         if len(values["records"]) < 3:
@@ -137,8 +137,8 @@ def test_a_series_goes_on_with_its_run(suffix, keep, ranks, shared_folder, monke
         if len(self.records) == 5:
             raise Interrupted
     with monkeypatch.context() as patch:
-        patch.setattr(fvot.checkpoint.Keeper, "write", write_early)
-        patch.setattr(fvot.recorder.Recorder, "record", record_some)
+        patch.setattr(fvot.runs.checkpoint.Keeper, "write", write_early)
+        patch.setattr(fvot.runs.recorder.Recorder, "record", record_some)
         with pytest.raises(Interrupted):
             flow(mesh).solve(rho0, T, checkpoint=kept, write=output)
     result = flow(mesh).solve(rho0, T, checkpoint=kept, write=output)

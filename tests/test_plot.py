@@ -6,7 +6,7 @@ from mpi4py import MPI
 
 from fvot import InputError, Mesh
 from fvot.output import plot
-from fvot.result import Result
+from fvot.runs.result import Result
 
 pytestmark = pytest.mark.ranks
 VIRIDIS = {0.0: (68, 1, 84), 1.0: (253, 231, 36)}

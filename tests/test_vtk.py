@@ -8,7 +8,7 @@ from meshes import MESHES
 from fvot import InputError
 from fvot.output.pvd import Series, writing
 from fvot.output.series import write_all
-from fvot.result import Result
+from fvot.runs.result import Result
 
 pytestmark = pytest.mark.ranks
 TIMES = [0.0, 1 / 3, 2.5e7]

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..arguments.frozen import frozen
 from ..finite_volume import face_flux as flows
-from ..result import Shown
+from ..runs.result import Shown
 from .operators import node_mean, node_weights
 
 SHORTER = 6             # times that a step is halved which would leave the mesh

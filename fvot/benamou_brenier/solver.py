@@ -5,12 +5,12 @@ import numpy as np
 
 from ..arguments.frozen import frozen
 from ..arguments.functions import is_number
-from ..checkpoint import Keeper, fingerprint
 from ..energies import local as energies
 from ..energies.local import Energy
 from ..errors import ConvergenceError, InputError
 from ..mesh import Mesh, quality
 from ..parallel import Progress
+from ..runs.checkpoint import Keeper, fingerprint
 from .cascade import Cascade, iterations_to
 from .geodesic import Geodesic
 from .multilevel import levels

@@ -7,13 +7,13 @@ import numpy as np
 from ..arguments.frozen import frozen
 from ..arguments.functions import is_number
 from ..arguments.times import check_step, check_times
-from ..checkpoint import fingerprint
 from ..energies.free_energy import FreeEnergy
 from ..energies.local import Energy, Interaction, described, parts_of
 from ..errors import ConvergenceError, InputError
 from ..finite_volume.face_flux import pieces
-from ..march import march
 from ..mesh import Mesh, Numbering, quality
+from ..runs.checkpoint import fingerprint
+from ..runs.march import march
 from .linearised import Linearised
 from .midpoint import Midpoint
 from .proper import Proper

@@ -4,9 +4,9 @@ from functools import cached_property
 
 import numpy as np
 
-from .arguments.frozen import frozen
-from .finite_volume.face_flux import VelocityField
-from .output.series import Output, write_all
+from ..arguments.frozen import frozen
+from ..finite_volume.face_flux import VelocityField
+from ..output.series import Output, write_all
 
 
 class Shown:
@@ -26,7 +26,7 @@ class Shown:
 
     def plot(self, path, time=None, **options):
         """Draw the density at recorded time number *time* (None: the last) to a .png: see `fvot.plot.plot`."""
-        from .output.plot import plot
+        from ..output.plot import plot
         plot(self, path, time, **options)
 
     def to_points(self, k=1, time=-1):
@@ -38,7 +38,7 @@ class Shown:
 
     def movie(self, path, **options):
         """Draw the density at all recorded times to a .gif: see `fvot.plot.movie`."""
-        from .output.plot import movie
+        from ..output.plot import movie
         movie(self, path, **options)
 
 

@@ -4,10 +4,10 @@ from functools import partial
 
 import numpy as np
 
+from ..errors import InputError
+from ..output.series import Writer, checked
+from ..parallel import Progress
 from .checkpoint import Keeper
-from .errors import InputError
-from .output.series import Writer, checked
-from .parallel import Progress
 
 
 class Recorder:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .errors import ConvergenceError
+from ..errors import ConvergenceError
 from .recorder import Recorder, ledger_of
 from .result import Result
 

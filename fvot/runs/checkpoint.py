@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .arguments.frozen import frozen
-from .arguments.functions import is_number
-from .arguments.paths import expanded
-from .errors import InputError
+from ..arguments.frozen import frozen
+from ..arguments.functions import is_number
+from ..arguments.paths import expanded
+from ..errors import InputError
 
 FORMAT = 2
 HEADER = 512             # bytes

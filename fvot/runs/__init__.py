@@ -1,0 +1,1 @@
+"""Runs through time: the one loop, what is recorded, checkpoints, results."""
