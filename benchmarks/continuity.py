@@ -14,8 +14,8 @@ from machine import ranks, timed
 from processes import PEER_PYTHON, peak, peer, peers_of
 
 import fvot
-from fvot.continuity import _Run
-from fvot.time_means import Step
+from fvot.continuity.equation import _Run
+from fvot.continuity.time_means import Step
 
 FIELD = {"squares": lambda n: fvot.Mesh.rectangle((0, 0), (1, 1), (n, n)),
          "triangles": lambda n: fvot.Mesh.triangles((0, 0), (1, 1), n),

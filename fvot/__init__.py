@@ -4,7 +4,7 @@ from . import kernel_cache  # noqa: F401    first: it settles where kernels are 
 # isort: on
 from . import otto, particles, static
 from .benamou_brenier import BenamouBrenier, Geodesic
-from .continuity import ContinuityEquation
+from .continuity.equation import ContinuityEquation
 from .drift_diffusion import cell_mean
 from .energies.local import Energy, Entropy, Interaction, Potential, Power
 from .errors import ConvergenceError, InputError, MeshError

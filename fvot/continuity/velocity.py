@@ -8,10 +8,10 @@ function of t, U of some faces, which is not collective and may be a little less
 import numba
 import numpy as np
 
-from .arguments.functions import floats, function
-from .errors import InputError
-from .finite_volume.face_flux import cell_velocity
-from .mesh.quadrature import circulation
+from ..arguments.functions import floats, function
+from ..errors import InputError
+from ..finite_volume.face_flux import cell_velocity
+from ..mesh.quadrature import circulation
 
 
 def flow(mesh, velocity, stream, face_flux):

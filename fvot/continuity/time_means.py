@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from .arguments.watch import BLOCKS, FAINT, WATCHED, Watch, WatchedFaces, group_faces
-from .finite_volume.boundary import densities
+from ..arguments.watch import BLOCKS, FAINT, WATCHED, Watch, WatchedFaces, group_faces
+from ..finite_volume.boundary import densities
 
 TOL = 5e-4               # largest difference between the rules, relative; Simpson's is several times better than that
 REST = 1e-9              # parts of a cell's volume, moved in a piece, that count as nothing

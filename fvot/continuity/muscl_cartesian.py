@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from .parallel import LayerExchange
+from ..parallel import LayerExchange
 
 WIDTH = 2         # layers beyond a block that face values need
 TINY = 1e-290

@@ -24,20 +24,20 @@ import math
 import numba
 import numpy as np
 
-from .arguments.frozen import frozen
-from .arguments.functions import floats, is_number
-from .arguments.times import check_step, check_times
-from .errors import ConvergenceError, InputError, warn
-from .finite_volume.boundary import conditions, densities
-from .finite_volume.face_flux import cell_velocity
-from .finite_volume.fluxes import described, muscl, upwind
-from .finite_volume.stencil import LimitedFaces, Stencil, outflow_rate
-from .mesh import Mesh
-from .runs.checkpoint import fingerprint
-from .runs.march import march
-from .sweeps import Sweeps
+from ..arguments.frozen import frozen
+from ..arguments.functions import floats, is_number
+from ..arguments.times import check_step, check_times
+from ..errors import ConvergenceError, InputError, warn
+from ..finite_volume.boundary import conditions, densities
+from ..finite_volume.face_flux import cell_velocity
+from ..finite_volume.fluxes import described, muscl, upwind
+from ..finite_volume.stencil import LimitedFaces, Stencil, outflow_rate
+from ..mesh import Mesh
+from ..runs.checkpoint import fingerprint
+from ..runs.march import march
+from .muscl_cartesian import Sweeps
 from .time_means import Step, TimeMeans
-from .velocities import flow
+from .velocity import flow
 
 TOO_SHORT = 1e-8         # part of the time between two recorded times below which a bound of steps is too short to go on,
 SHRUNK = 1e-3            # if it has fallen to such a part of what it was at the first of the two

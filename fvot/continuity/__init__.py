@@ -1,0 +1,4 @@
+"""The continuity equation."""
+from .equation import ContinuityEquation
+
+__all__ = ["ContinuityEquation"]
