@@ -20,12 +20,12 @@ from scipy.special import erf
 
 import fvot
 from fvot import linalg
-from fvot.drift_diffusion import DriftDiffusion
 from fvot.finite_volume import implicit_step as resolvent
 from fvot.finite_volume.implicit_step import Resolvent, column_scale
 from fvot.finite_volume.rates import Layout, Rates
-from fvot.schemes import scheme
-from fvot.stepping import Stepper
+from fvot.fokker_planck.coefficients import DriftDiffusion
+from fvot.fokker_planck.schemes import scheme
+from fvot.fokker_planck.stepper import Stepper
 
 MESHES = {"squares": lambda n: fvot.Mesh.rectangle((-2, -2), (2, 2), (n, n)),
           "triangles": lambda n: fvot.Mesh.triangles((-2, -2), (2, 2), n),

@@ -5,13 +5,13 @@ from . import kernel_cache  # noqa: F401    first: it settles where kernels are 
 from . import otto, particles, static
 from .benamou_brenier import BenamouBrenier, Geodesic
 from .continuity.equation import ContinuityEquation
-from .drift_diffusion import cell_mean
 from .energies.local import Energy, Entropy, Interaction, Potential, Power
 from .errors import ConvergenceError, InputError, MeshError
 from .finite_volume.boundary import dirichlet, inflow, outflow
 from .finite_volume.face_flux import potential_flow
 from .finite_volume.fluxes import central, muscl, scharfetter_gummel, square_root, upwind
-from .fokker_planck import FokkerPlanck
+from .fokker_planck.coefficients import cell_mean
+from .fokker_planck.equation import FokkerPlanck
 from .info import info
 from .jko import JKO
 from .mesh import Mesh

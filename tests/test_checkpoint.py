@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fvot
 from fvot import Checkpoint, InputError, Mesh, parallel
-from fvot.fokker_planck import _Run
+from fvot.fokker_planck.equation import _Run
 from fvot.runs import checkpoint
 
 pytestmark = pytest.mark.ranks

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from fvot.schemes import scheme
+from fvot.fokker_planck.schemes import scheme
 
 ORDERS = [1, 2, 3]
 

@@ -9,20 +9,20 @@ from functools import partial
 
 import numpy as np
 
-from . import markov
-from .arguments.frozen import frozen
-from .arguments.functions import is_number
-from .arguments.times import check_step, check_times
-from .arguments.watch import WATCHED
-from .drift_diffusion import DriftDiffusion
-from .errors import ConvergenceError, InputError, warn
-from .finite_volume.face_flux import cell_velocity, pieces
-from .finite_volume.fluxes import described, scharfetter_gummel
-from .finite_volume.implicit_step import Resolvent, column_scale
-from .mesh import Mesh, quality
-from .runs.checkpoint import fingerprint
-from .runs.march import march
-from .stepping import Stepper
+from .. import markov
+from ..arguments.frozen import frozen
+from ..arguments.functions import is_number
+from ..arguments.times import check_step, check_times
+from ..arguments.watch import WATCHED
+from ..errors import ConvergenceError, InputError, warn
+from ..finite_volume.face_flux import cell_velocity, pieces
+from ..finite_volume.fluxes import described, scharfetter_gummel
+from ..finite_volume.implicit_step import Resolvent, column_scale
+from ..mesh import Mesh, quality
+from ..runs.checkpoint import fingerprint
+from ..runs.march import march
+from .coefficients import DriftDiffusion
+from .stepper import Stepper
 
 FEW = 4                  # steps without a look at their error
 HALVINGS = 40            # of an interval between two times, before an adaptive run gives up

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from .finite_volume.implicit_step import Resolvent
-from .finite_volume.rates import drift_order
+from ..finite_volume.implicit_step import Resolvent
+from ..finite_volume.rates import drift_order
 from .schemes import scheme
 
 ROUNDING = 1e-16         # negative mass, relative, that is none

@@ -12,13 +12,13 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from .arguments.frozen import frozen
-from .arguments.functions import floats, function
-from .arguments.watch import BLOCKS, Watch, WatchedFaces, group_faces
-from .errors import InputError
-from .finite_volume.boundary import conditions, densities, dirichlet
-from .finite_volume.fluxes import muscl
-from .finite_volume.rates import Layout, Rates
+from ..arguments.frozen import frozen
+from ..arguments.functions import floats, function
+from ..arguments.watch import BLOCKS, Watch, WatchedFaces, group_faces
+from ..errors import InputError
+from ..finite_volume.boundary import conditions, densities, dirichlet
+from ..finite_volume.fluxes import muscl
+from ..finite_volume.rates import Layout, Rates
 
 
 @frozen

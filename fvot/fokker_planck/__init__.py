@@ -1,0 +1,4 @@
+"""Fokker-Planck equations."""
+from .equation import FokkerPlanck
+
+__all__ = ["FokkerPlanck"]
