@@ -1,4 +1,4 @@
 """Wasserstein gradient flows."""
-from .solver import JKO
+from .equation import JKO
 
 __all__ = ["JKO"]

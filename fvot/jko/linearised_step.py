@@ -36,9 +36,9 @@ from .. import linalg
 from ..energies.free_energy import FLOOR, SHRINK
 from ..errors import ConvergenceError
 from ..finite_volume.rates import Layout, Rates
-from .linear import Solver
+from .newton_systems import Solver
 from .step import Step
-from .upwind import Streams
+from .streams import Streams
 
 CURVED = 1e-10           # smallest e'', relative to what e' changes by with the density
 ITERATIONS, PATIENCE = 40, 12      # in all, and without getting nearer than before

@@ -14,9 +14,9 @@ from ..finite_volume.face_flux import pieces
 from ..mesh import Mesh, Numbering, quality
 from ..runs.checkpoint import fingerprint
 from ..runs.march import march
-from .linearised import Linearised
-from .midpoint import Midpoint
-from .proper import Proper
+from .linearised_step import Linearised
+from .midpoint_step import Midpoint
+from .variational_step import Proper
 
 ROUNDING = 1e-9          # by which a density may be above its bound at the start
 FAILURES = 100           # of Newton's method between two recorded times, before the run gives up

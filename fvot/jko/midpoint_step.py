@@ -23,7 +23,7 @@ import numpy as np
 from ..energies.free_energy import SHRINK
 from ..errors import ConvergenceError
 from ..finite_volume.rates import Layout, Rates
-from .linear import Solver, named_by_cost
+from .newton_systems import Solver, named_by_cost
 from .step import Step
 
 LIMIT = 2.0
