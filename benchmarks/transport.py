@@ -24,9 +24,9 @@ from processes import PEER_PYTHON, hand_over, peak, peer, peers_of
 from scipy import fft
 
 import fvot
-from fvot.benamou_brenier import cascade
-from fvot.benamou_brenier.multigrid import MultigridPoisson
-from fvot.benamou_brenier.poisson import CosinePoisson
+from fvot.benamou_brenier import nested_iteration as cascade
+from fvot.benamou_brenier.poisson_cosine import CosinePoisson
+from fvot.benamou_brenier.poisson_multigrid import MultigridPoisson
 from fvot.benamou_brenier.projection import State
 
 # ---- meshes and problems ---------------------------------------------------------------------------------------------

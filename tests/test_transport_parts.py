@@ -13,12 +13,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from fvot import Mesh
-from fvot.benamou_brenier import certificate, operators
-from fvot.benamou_brenier.certificate import lower_bound, upper_bound
-from fvot.benamou_brenier.multigrid import MultigridPoisson, Pencil
-from fvot.benamou_brenier.multilevel import levels
-from fvot.benamou_brenier.operators import Discretisation, node_mean, node_weights
-from fvot.benamou_brenier.poisson import CosinePoisson
+from fvot.benamou_brenier import bounds as certificate
+from fvot.benamou_brenier import discretisation as operators
+from fvot.benamou_brenier.bounds import lower_bound, upper_bound
+from fvot.benamou_brenier.discretisation import Discretisation, node_mean, node_weights
+from fvot.benamou_brenier.levels import levels
+from fvot.benamou_brenier.poisson_cosine import CosinePoisson
+from fvot.benamou_brenier.poisson_multigrid import MultigridPoisson, Pencil
 from fvot.benamou_brenier.projection import State, multiplier
 from fvot.mesh import isotropic_weights
 

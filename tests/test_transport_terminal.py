@@ -5,7 +5,7 @@ from meshes import MESHES
 from numpy.testing import assert_allclose
 
 from fvot import BenamouBrenier, ConvergenceError, Energy, Entropy, InputError, Mesh, Potential, Power
-from fvot.benamou_brenier.operators import Discretisation, node_weights
+from fvot.benamou_brenier.discretisation import Discretisation, node_weights
 from fvot.benamou_brenier.terminal import Terminal
 
 pytestmark = pytest.mark.ranks

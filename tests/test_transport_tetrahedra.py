@@ -8,7 +8,7 @@ from meshes import FILES
 from numpy.testing import assert_allclose
 
 from fvot import BenamouBrenier, Mesh
-from fvot.benamou_brenier.operators import Discretisation
+from fvot.benamou_brenier.discretisation import Discretisation
 from fvot.mesh import build
 from fvot.parallel import Ranks
 

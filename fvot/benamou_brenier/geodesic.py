@@ -7,7 +7,7 @@ import numpy as np
 from ..arguments.frozen import frozen
 from ..finite_volume import face_flux as flows
 from ..runs.result import Shown
-from .operators import node_mean, node_weights
+from .discretisation import node_mean, node_weights
 
 SHORTER = 6             # times that a step is halved which would leave the mesh
 ROUND_CORNERS = 4       # steps along the flow for each step in time, on domains that are not convex

@@ -11,10 +11,10 @@ from ..errors import ConvergenceError, InputError
 from ..mesh import Mesh, quality
 from ..parallel import Progress
 from ..runs.checkpoint import Keeper, fingerprint
-from .cascade import Cascade, iterations_to
+from .discretisation import Discretisation
 from .geodesic import Geodesic
-from .multilevel import levels
-from .operators import Discretisation
+from .levels import levels
+from .nested_iteration import Cascade, iterations_to
 from .terminal import Terminal
 
 PRECISIONS = {"double": np.float64, "single": np.float32}

@@ -24,7 +24,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from .. import linalg
-from .operators import node_weights
+from .discretisation import node_weights
 
 PREFIX = "fvot_benamou_brenier_certificate_"
 EPSILONS = 1e-16, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3

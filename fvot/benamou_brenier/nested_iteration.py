@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from . import penalty
-from .certificate import EPSILONS, Lower, Upper, lower_bound, upper_bound, with_mass
-from .iteration import Iteration, Start, has_cosines
+from .bounds import EPSILONS, Lower, Upper, lower_bound, upper_bound, with_mass
+from .discretisation import node_mean, node_weights
 from .moments import gelbrich
-from .operators import node_mean, node_weights
+from .splitting import Iteration, Start, has_cosines
 
 COARSE = 100            # iterations on each coarser level
 GUESS = 140             # iterations where there is no coarser level to tell, and the fewest of densities that vanish

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from . import penalty
-from .multigrid import MultigridPoisson
-from .poisson import CosinePoisson
+from .poisson_cosine import CosinePoisson
+from .poisson_multigrid import MultigridPoisson
 from .projection import State
 from .terminal import EndState
 

@@ -10,8 +10,8 @@ import numpy as np
 from scipy import sparse
 
 from ..mesh import agglomerate
-from .operators import Discretisation
-from .sparse import Dealt, packed, unpacked
+from .discretisation import Discretisation
+from .distributed_matrix import Dealt, packed, unpacked
 
 FEWEST_CELLS = 8        # along an axis of the coarsest level, about
 FEWEST_STEPS = 4
