@@ -8,7 +8,7 @@ from meshes import MESHES
 from numpy.testing import assert_allclose
 
 from fvot import InputError, Mesh
-from fvot.mesh import geodesic
+from fvot.mesh import geodesic_distance as geodesic
 
 pytestmark = pytest.mark.ranks
 

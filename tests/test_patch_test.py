@@ -4,7 +4,8 @@ import pytest
 from brought_meshes import hanging, noise, quads, right_triangles, swirl
 from numpy.testing import assert_allclose
 
-from fvot.mesh import build, faces, quality
+from fvot.mesh import builders as build
+from fvot.mesh import faces, quality
 from fvot.mesh.patch_test import TwoPoint
 
 

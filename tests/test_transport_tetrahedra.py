@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 
 from fvot import BenamouBrenier, Mesh
 from fvot.benamou_brenier.discretisation import Discretisation
-from fvot.mesh import build
+from fvot.mesh import builders as build
 from fvot.parallel import Ranks
 
 pytestmark = pytest.mark.ranks

@@ -9,7 +9,8 @@ from scipy.sparse.linalg import spsolve
 from scipy.spatial import Delaunay
 
 from fvot import Mesh, MeshError
-from fvot.mesh import faces, weights
+from fvot.mesh import faces
+from fvot.mesh import power_centers as weights
 
 pytestmark = pytest.mark.ranks
 

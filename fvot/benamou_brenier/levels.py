@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from ..mesh import agglomerate
+from ..mesh import coarsening as agglomerate
 from .discretisation import Discretisation
 from .distributed_matrix import Dealt, packed, unpacked
 

@@ -1,5 +1,5 @@
 """Meshes: from points and cells to one rank's arrays."""
 from .mesh import Mesh
-from .renumber import Numbering
+from .numbering import Numbering
 
 __all__ = ["Mesh", "Numbering"]

@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 
 from ..errors import InputError
-from .build import SIDES, box_corners, positive_integer
+from .builders import SIDES, box_corners, positive_integer
 from .faces import HEXAHEDRON, LINE, QUAD
 from .quality import Quality
 

@@ -9,14 +9,19 @@ from .. import parallel
 from ..arguments.frozen import frozen
 from ..arguments.functions import called, floats, refuse_masked
 from ..errors import InputError, warn
-from . import build, cartesian, faces, geodesic, given, locate, partition, patches, quadrature, quality, read, refine, weights
+from . import builders as build
+from . import cartesian, faces, partition, patches, quadrature, quality, read, refine
+from . import density_input as given
+from . import geodesic_distance as geodesic
+from . import point_location as locate
+from . import power_centers as weights
+from .groups import Parts
 from .joining import check_conforming, joined, thin_walls
-from .parts import Parts
+from .numbering import Numbering, renumbered
 from .patch_choice import choose_patches
 from .patch_test import TwoPoint
-from .renumber import Numbering, renumbered
+from .removal import kept, left_out
 from .walls import Walls
-from .without import kept, left_out
 
 MANY = 10**8            # points, or pairs of points, at most
 

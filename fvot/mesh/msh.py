@@ -11,8 +11,8 @@ which a part only is in groups; Gmsh's library gives all elements on one entity 
 import numpy as np
 
 from ..errors import InputError, warn
-from .contents import DIMENSION, Contents, base
-from .parts import Name
+from .file_contents import DIMENSION, Contents, base
+from .groups import Name
 
 SIMPLE = {15: "vertex", 1: "line", 2: "triangle", 3: "quad", 4: "tetra", 5: "hexahedron", 6: "wedge", 7: "pyramid"}
 CURVED = {      # kind and number of points, corners first

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from ..errors import InputError
-from .build import positive_integer
+from .builders import positive_integer
 from .faces import PYRAMID, TETRA, TRIANGLE, WEDGE
 from .patches import grow, match
 from .quality import MAX_ERROR, isotropy

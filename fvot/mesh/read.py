@@ -15,8 +15,8 @@ import numpy as np
 from ..arguments.paths import readable
 from ..errors import InputError, MeshError, warn
 from . import msh
-from .contents import CORNERS, Contents, base
 from .faces import side_by_side
+from .file_contents import CORNERS, Contents, base
 
 VTK = (".vtk", ".vtu", ".pvtu", ".vtp", ".pvtp", ".vts", ".pvts", ".vtr", ".pvtr", ".vti", ".pvti", ".vtkhdf")
 # Files that tell how much is in them; of others (.obj, .inp, .bdf) one that was cut off looks like a whole one.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from . import locate
+from . import point_location as locate
 
 
 @dataclass(frozen=True)
