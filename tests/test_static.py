@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from fvot import ConvergenceError, InputError, static
-from fvot.static import entropy
+from fvot.static import entropic as entropy
 
 random = np.random.default_rng(1)
 

@@ -5,7 +5,7 @@ with an entropy are found by Sinkhorn's iteration, over-relaxed, and by Newton's
 `Mesh.to_points` (or `Result.to_points`) and `Mesh.deposit` are the bridge from a mesh to points and back. Every rank computes
 the same thing.
 """
-from .entropy import sinkhorn
+from .entropic import sinkhorn
 from .line import monotone_map, wasserstein_1d
 from .plans import Plan, costs, displacement, kantorovich, monge, wasserstein
 

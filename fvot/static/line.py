@@ -5,7 +5,7 @@ from functools import cached_property
 import numpy as np
 
 from ..errors import InputError
-from .given import check_power, numbers, same_mass
+from .marginals import check_power, numbers, same_mass
 
 GAUSS = np.polynomial.legendre.leggauss(12)
 

@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 
 from ..arguments.functions import floats, is_number
 from ..errors import ConvergenceError, InputError
-from .given import check_power, measure, points_of, same_mass
+from .marginals import check_power, measure, points_of, same_mass
 
 LARGEST = 10**8          # entries of a matrix of costs: 800 MB
 SLACK = 1e-9             # by which a plan may cost more than the potentials say, relative

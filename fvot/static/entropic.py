@@ -19,7 +19,7 @@ from scipy.special import logsumexp
 
 from ..arguments.functions import is_number
 from ..errors import ConvergenceError, InputError
-from .given import measure, same_mass
+from .marginals import measure, same_mass
 from .plans import Plan, costs
 from .scaling import scaled, scaled_to_itself
 
