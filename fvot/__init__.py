@@ -12,12 +12,11 @@ from .finite_volume.face_flux import potential_flow
 from .finite_volume.fluxes import central, muscl, scharfetter_gummel, square_root, upwind
 from .fokker_planck.coefficients import cell_mean
 from .fokker_planck.equation import FokkerPlanck
-from .info import info
 from .jko import JKO
 from .mesh import Mesh
 from .output.series import Output
 from .parallel import say
-from .run import run
+from .program import info, run
 from .runs.checkpoint import Checkpoint
 from .runs.result import Result
 

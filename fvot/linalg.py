@@ -1,5 +1,4 @@
 """Linear systems, graph partitions and PETSc's options. The only file that imports petsc4py."""
-import atexit
 import os
 import re
 from contextlib import contextmanager
@@ -7,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import parallel
 from .arguments.paths import expanded
 from .errors import ConvergenceError, InputError, missing
 
@@ -18,8 +16,6 @@ try:
     from petsc4py import PETSc
 except ImportError as error:
     raise missing("PETSc with petsc4py", error) from None
-
-atexit.register(parallel.end_all_on_error)       # before PETSc's own end, where a rank waits for all others
 
 
 def set_options(arguments):

@@ -4,12 +4,10 @@ Every method of `Ranks` is collective: all ranks of the communicator call it, or
 One rank is the serial case of the same path; nothing here asks whether a run is parallel.
 """
 import hashlib
-import sys
 import time
 from contextlib import contextmanager
 
 import numpy as np
-from tqdm import tqdm
 
 from .errors import InputError, missing
 
@@ -25,36 +23,14 @@ def say(*words):
         print(*words, flush=True)
 
 
+def is_finalized():
+    """Whether MPI has come to its end, so that nothing may be sent any more."""
+    return MPI.Is_finalized()
+
+
 def library():
     """The name and version of the MPI library, in one line."""
     return MPI.Get_library_version().splitlines()[0].split(",")[0].strip("\x00 ")
-
-
-class Progress:
-    """A bar from *start* to *end* on rank 0, if *show* is true, or None and standard error is a terminal.
-
-    name : of what goes from start to end, a time or a number of iterations
-
-    with Progress(0.0, 1.0) as bar: bar.to(0.5)
-    """
-
-    def __init__(self, start, end, show=None, name="t"):
-        hidden = MPI.COMM_WORLD.rank != 0 or (None if show is None else not show)      # None: tqdm asks the terminal
-        self._bar = tqdm(total=end - start, disable=hidden, leave=False, mininterval=0.5,
-                         bar_format="{l_bar}{bar}| {elapsed} < {remaining}{postfix}")
-        self._start, self._name = start, name
-
-    def to(self, t):
-        """Move the bar to t."""
-        if not self._bar.disable:
-            self._bar.set_postfix_str(f"{self._name} = {t:.4g}", refresh=False)
-            self._bar.update(t - self._start - self._bar.n)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self._bar.close()
 
 
 class Ranks:
@@ -169,6 +145,28 @@ class Ranks:
         """Return when every rank has come here."""
         self.comm.Barrier()
 
+    def meet(self, patience):
+        """Whether every rank has come here within *patience* seconds."""
+        arrived = self.comm.Ibarrier()
+        late = time.monotonic() + patience
+        while not arrived.Test():
+            if time.monotonic() > late:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def all_reports(self, report):
+        """[what each rank reports], on every rank: anything that can be pickled."""
+        return self.comm.allgather(report)
+
+    def duplicate(self):
+        """The same ranks with messages of their own: what a failure has left behind cannot get in their way."""
+        return Ranks(self.comm.Dup())
+
+    def abort(self, status):
+        """End the program on every rank at once."""
+        self.comm.Abort(status)
+
 
 def _around_difference(first, second):
     """Two texts, cut to about where they differ."""
@@ -254,45 +252,3 @@ class LayerExchange:
 
     def _layers(self, layers):
         return (slice(None),) * self.axis + (layers,)
-
-
-def end_all_on_error():
-    """At the end of a program: a rank that an exception has ended ends the others, unless they come here, too.
-
-    They may wait for it somewhere, and it would wait for them where PETSc ends.
-    """
-    if getattr(sys, "last_value", None) is None or MPI.Is_finalized() or MPI.COMM_WORLD.size == 1:
-        return
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    arrived, late = MPI.COMM_WORLD.Ibarrier(), time.monotonic() + 1
-    while not arrived.Test():
-        if time.monotonic() > late:
-            MPI.COMM_WORLD.Abort(1)
-        time.sleep(0.01)
-
-
-class Finish:
-    """Where all ranks of the program meet at its end, in good order or not. Made by all of them at its beginning."""
-
-    def __init__(self):
-        self.comm = MPI.COMM_WORLD.Dup()         # messages that a failure has left behind cannot get in the way
-        self.is_root = self.comm.rank == 0
-        self.rank = self.comm.rank
-
-    def meet(self, report, patience=np.inf):
-        """The reports of all ranks, on every rank; None if some have not come after *patience* seconds."""
-        arrived, late = self.comm.Ibarrier(), time.monotonic() + patience
-        while not arrived.Test():
-            if time.monotonic() > late:
-                return None
-            time.sleep(0.01)
-        return self.comm.allgather(report)
-
-    def wait(self):
-        """Return when every rank has come here."""
-        self.comm.Barrier()
-
-    def abort(self, status):
-        """End the program on every rank at once."""
-        self.comm.Abort(status)

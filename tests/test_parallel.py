@@ -5,7 +5,8 @@ from numpy.testing import assert_array_equal
 
 import fvot
 from fvot import InputError
-from fvot.parallel import Exchange, LayerExchange, Progress
+from fvot.parallel import Exchange, LayerExchange
+from fvot.runs.progress import Progress
 
 pytestmark = pytest.mark.ranks
 

@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from fvot.run import _check_petsc, _UsageError
+from fvot.program import _check_petsc, _UsageError
 
 pytestmark = pytest.mark.alone
 
@@ -16,7 +16,7 @@ import pathlib
 
 import fvot
 from fvot.parallel import Ranks
-from fvot.run import run
+from fvot.program import run
 
 def main(n=8, tol=1e-3, *, name: str | None = None, n_steps: int | None = None, shape=(3, 4), movie=True,
          out: pathlib.Path = pathlib.Path("out"), fail=""):
@@ -85,7 +85,7 @@ def test_petsc_takes_what_is_its_own(script):
 
 def test_petsc_options_arrive(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text("from fvot.run import run\n"
+    script.write_text("from fvot.program import run\n"
                       "def main():\n    from petsc4py.PETSc import Options\n"
                       "    print(Options()['fvot_x_ksp_rtol'], Options().hasName('fvot_x_flag'))\nrun(main)\n")
     assert start(str(script), "-fvot_x_ksp_rtol", "1e-8", "-fvot_x_flag").stdout == "1e-8 True\n"

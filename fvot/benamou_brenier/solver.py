@@ -9,8 +9,8 @@ from ..energies import local as energies
 from ..energies.local import Energy
 from ..errors import ConvergenceError, InputError
 from ..mesh import Mesh, quality
-from ..parallel import Progress
 from ..runs.checkpoint import Keeper, fingerprint
+from ..runs.progress import Progress
 from .discretisation import Discretisation
 from .geodesic import Geodesic
 from .levels import levels

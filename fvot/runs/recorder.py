@@ -6,8 +6,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..output.series import Writer, checked
-from ..parallel import Progress
 from .checkpoint import Keeper
+from .progress import Progress
 
 
 class Recorder:

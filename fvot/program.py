@@ -1,16 +1,22 @@
-"""`run`: a function as a program. The only reader of sys.argv."""
+"""`run`: a function as a program, and how a program ends on all ranks; `info`: what runs here. The only reader of sys.argv."""
 import argparse
+import atexit
 import inspect
+import os
+import platform
 import sys
 import traceback
 import types
 import typing
+from importlib.metadata import PackageNotFoundError, version
 
 from . import linalg, parallel
 from .errors import ConvergenceError, InputError
 
 PATIENCE = 5.0      # seconds that a rank with an error waits for the others, before it ends them
 PLAIN = InputError, ConvergenceError      # errors that say all in their message: no traceback
+PACKAGES = "fvot", "numpy", "scipy", "numba", "pyamg", "mpi4py", "petsc4py", "vtk", "pyvista", "meshio", "h5py", "pot"
+SOLVERS = "ptscotch", "hypre", "mumps"
 
 
 def run(main):
@@ -26,7 +32,7 @@ def run(main):
 
     An error ends the program on all ranks with status 1, or 2 if the options are wrong, and is printed once.
     """
-    finish = parallel.Finish()
+    finish = parallel.Ranks().duplicate()         # where all ranks meet at the end, in good order or not
     words, options = _options(main, finish)
     value = failure = None
     try:
@@ -76,7 +82,7 @@ def _hand_to_petsc(arguments, finish):
         linalg.set_options(arguments)
     except InputError as error:
         failure = str(error)
-    failures = list(filter(None, finish.meet(failure)))
+    failures = list(filter(None, finish.all_reports(failure)))
     if failures:
         _leave(finish, f"error: {failures[0]}", sys.stderr, 2)
 
@@ -164,11 +170,10 @@ def _leave(finish, text, stream, status):
 def _end(failure, finish):
     """Return if all ranks have done well; else print each error once and end the program on all of them."""
     report = None if failure is None else (f"{type(failure).__name__}: {failure}", _text(failure))
-    reports = finish.meet(report, PATIENCE if failure else float("inf"))
-    if reports is None:                   # this rank's alone: the others wait for it somewhere, or work on
+    if not finish.meet(PATIENCE if failure else float("inf")):      # the others wait for this rank somewhere, or work on
         print(f"on rank {finish.rank} alone: {report[1]}", file=sys.stderr, flush=True)
         finish.abort(1)
-    errors = {message: text for message, text in filter(None, reports)}
+    errors = {message: text for message, text in filter(None, finish.all_reports(report))}
     if errors:
         # "rank 1 failed: ..." on the other ranks repeats what rank 1 itself says better
         own = [text for message, text in errors.items() if not any(m != message and m in message for m in errors)]
@@ -179,3 +184,41 @@ def _text(failure):
     if isinstance(failure, PLAIN):
         return f"{type(failure).__name__}: {failure}"
     return "".join(traceback.format_exception(failure)).rstrip()
+
+
+def _end_all_on_error():
+    """At the end of a program: a rank that an exception has ended ends the others, unless they come here, too.
+
+    They may wait for it somewhere, and it would wait for them where PETSc ends.
+    """
+    ranks = parallel.Ranks()
+    if getattr(sys, "last_value", None) is None or parallel.is_finalized() or ranks.size == 1:
+        return
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    if not ranks.meet(1):
+        ranks.abort(1)
+
+
+# Done before PETSc's own end, which was registered before it, and in which a rank waits for all others.
+atexit.register(_end_all_on_error)
+
+
+# ---- reports ---------------------------------------------------------------------------------------------------------
+
+
+def info():
+    """Print the versions of fvot and of what it stands on, once (on rank 0), and return them as {name: version}."""
+    found = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES},
+             "PETSc": f"{linalg.versions()} ({', '.join(s for s in SOLVERS if linalg.has_package(s)) or 'no extra solvers'})",
+             "MPI": parallel.library(), "ranks": str(parallel.Ranks().size),
+             "machine": f"{platform.platform()}, {os.cpu_count()} cores"}
+    parallel.say("\n".join(f"{name:10} {value}" for name, value in found.items()))
+    return found
+
+
+def _version(package):
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not found"
