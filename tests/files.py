@@ -2,7 +2,7 @@
 import meshio
 import numpy as np
 
-from fvot.mesh.faces import NAME
+from fvot.mesh.cells import NAME
 
 FACE_TYPES = {1: "vertex", 2: "line", 3: "triangle", 4: "quad"}       # by the number of points
 FORMATS = {

@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import ndtr, ndtri
 
 from fvot import BenamouBrenier, ConvergenceError, InputError, Mesh
-from fvot.benamou_brenier.discretisation import node_weights
+from fvot.benamou_brenier.time_basis import node_weights
 
 pytestmark = pytest.mark.ranks
 

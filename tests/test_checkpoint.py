@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import fvot
 from fvot import Checkpoint, InputError, Mesh, parallel
 from fvot.fokker_planck.equation import _Run
-from fvot.runs import checkpoint
+from fvot.runs import checkpoint, checkpoint_file
 
 pytestmark = pytest.mark.ranks
 
@@ -311,7 +311,7 @@ def any_change(folder, changes, cut, more):
     path.write_bytes(data)
     if bytes(data) != original:
         with pytest.raises(InputError):
-            checkpoint._opened(path, {"mesh": {}, "problem": {}})
+            checkpoint_file._opened(path, {"mesh": {}, "problem": {}})
     assert path.read_bytes() == data
 
 

@@ -8,6 +8,7 @@ from test_refine import bricks
 
 from fvot import FokkerPlanck, Mesh, MeshError
 from fvot.mesh import faces
+from fvot.mesh.cells import KIND, MIRRORED, connect
 
 pytestmark = pytest.mark.ranks
 
@@ -36,7 +37,7 @@ def in_both_senses(blocks, seed=0):
     rng = np.random.default_rng(seed)
     turned = []
     for kind, rows in blocks:
-        mirrored = faces.MIRRORED.get(faces.KIND[kind])
+        mirrored = MIRRORED.get(KIND[kind])
         other = [np.asarray(row)[list(mirrored)] if mirrored else np.asarray(row)[::-1] for row in rows]
         turned.append((kind, [there if flip else here for here, there, flip in zip(rows, other, rng.random(len(rows)) < 0.5)]))
     return turned
@@ -69,7 +70,7 @@ def test_surfaces_are_closed(name):
 def test_corners_are_listed_the_right_way_round():
     points, blocks = bricks("hexahedron")
     mesh = Mesh.from_cells(points, in_both_senses(blocks), comm=MPI.COMM_SELF)
-    cells = faces.connect(mesh.points, [("hexahedron", mesh.corners.reshape(-1, 8))])
+    cells = connect(mesh.points, [("hexahedron", mesh.corners.reshape(-1, 8))])
     volume, _ = faces.cell_geometry(cells, *faces.half_faces(cells))
     assert np.all(volume > 0)
 

@@ -5,14 +5,15 @@ from brought_meshes import hanging, noise, quads, right_triangles, swirl
 from numpy.testing import assert_allclose
 
 from fvot.mesh import builders as build
-from fvot.mesh import faces, quality
+from fvot.mesh import faces, power_centers, quality
+from fvot.mesh.cells import connect
 from fvot.mesh.patch_test import TwoPoint
 
 
 def two_point(points, blocks, center=None):
-    cells = faces.connect(points, blocks)
+    cells = connect(points, blocks)
     volume, centroid, face = faces.build_faces(cells)
-    center = faces.cell_points(cells, centroid) if center is None else center
+    center = power_centers.cell_points(cells, centroid) if center is None else center
     _, left, right = quality.assess(volume, center, face)
     return TwoPoint(volume, center, face, left, right)
 

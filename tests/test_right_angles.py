@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from fvot.mesh import faces, quality
+from fvot.mesh import faces, power_centers, quality
+from fvot.mesh.cells import connect
 
 N = 6            # squares along each side
 
@@ -24,9 +25,9 @@ def halved_squares(angle, shift, height):
 @pytest.mark.parametrize("angle", [0.0, 0.1, 1.0, 2.0, 4.0])
 def test_right_angles_have_distances_of_0(angle, shift, height):
     """Circumcentres of right triangles lie on their longest sides: N^2 distances are 0, in place of which all are the same."""
-    cells = faces.connect(*halved_squares(angle, shift, height))
+    cells = connect(*halved_squares(angle, shift, height))
     volume, centroid, face = faces.build_faces(cells, None)
-    center = faces.cell_points(cells, centroid)
+    center = power_centers.cell_points(cells, centroid)
     report, _, left, right = quality.admissible(volume, centroid, center, face, True, lambda distance: None)
     assert report.n_coincident == N**2
     assert report.n_negative == report.n_clipped == 0

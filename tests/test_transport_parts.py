@@ -13,14 +13,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from fvot import Mesh
-from fvot.benamou_brenier import bounds as certificate
-from fvot.benamou_brenier import discretisation as operators
+from fvot.benamou_brenier import best_flux, time_basis
 from fvot.benamou_brenier.bounds import lower_bound, upper_bound
-from fvot.benamou_brenier.discretisation import Discretisation, node_mean, node_weights
+from fvot.benamou_brenier.discretisation import Discretisation
 from fvot.benamou_brenier.levels import levels
 from fvot.benamou_brenier.poisson_cosine import CosinePoisson
 from fvot.benamou_brenier.poisson_multigrid import MultigridPoisson, Pencil
 from fvot.benamou_brenier.projection import State, multiplier
+from fvot.benamou_brenier.time_basis import node_mean, node_weights
 from fvot.mesh import isotropic_weights
 
 pytestmark = pytest.mark.ranks
@@ -82,8 +82,8 @@ def test_normal_equations(mesh, problem):
     """Lambda* Lambda = theta^2 K_t x Q^T M_P Q + M_t x K_x."""
     phi, theta = noise(mesh, N + 1), 0.7
     space = problem.space_operator(phi, np.zeros(N + 1)) * node_weights(N)
-    time = problem.space_operator(phi @ operators.time_stiffness(N), np.ones(N + 1))
-    time -= problem.space_operator(phi @ operators.time_stiffness(N), np.zeros(N + 1))
+    time = problem.space_operator(phi @ time_basis.time_stiffness(N), np.ones(N + 1))
+    time -= problem.space_operator(phi @ time_basis.time_stiffness(N), np.zeros(N + 1))
     expected = space + theta**2 * time
     scale = mesh.ranks.max(np.abs(expected).max())
     assert_allclose(problem.adjoint(*problem.apply(phi), theta), expected, rtol=0, atol=1e-14 * scale)
@@ -175,8 +175,8 @@ def test_impossible_isotropy_keeps_the_weights_positive():
 
 @pytest.mark.parametrize("n_steps", [1, 2, 7])
 def test_time_basis(n_steps):
-    V, eigenvalue = operators.time_basis(n_steps)
-    K, M = operators.time_stiffness(n_steps), np.diag(node_weights(n_steps))
+    V, eigenvalue = time_basis.time_basis(n_steps)
+    K, M = time_basis.time_stiffness(n_steps), np.diag(node_weights(n_steps))
     assert_allclose(V.T @ M @ V, np.eye(n_steps + 1), atol=1e-14)
     assert_allclose(K @ V, M @ V * eigenvalue, atol=1e-13 * n_steps**2)
 
@@ -477,7 +477,7 @@ def test_a_tree_sends_everything_to_its_root(n, seed):
     left, right = np.sort(rng.integers(0, n, (2, 3 * n)), axis=0)
     left, right = left[left < right], right[left < right]
     mobility, missing = rng.random(len(left)), rng.standard_normal(n)
-    flux = certificate._along_trees(left, right, mobility[None], missing[None].copy())[0]
+    flux = best_flux._along_trees(left, right, mobility[None], missing[None].copy())[0]
     residual = missing - np.bincount(left, flux, n) + np.bincount(right, flux, n)
     count, piece = connected_components(scipy.sparse.coo_matrix((np.ones(len(left)), (left, right)), (n, n)))
     assert (np.abs(residual) > 1e-12).sum() <= count

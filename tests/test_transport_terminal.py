@@ -5,8 +5,9 @@ from meshes import MESHES
 from numpy.testing import assert_allclose
 
 from fvot import BenamouBrenier, ConvergenceError, Energy, Entropy, InputError, Mesh, Potential, Power
-from fvot.benamou_brenier.discretisation import Discretisation, node_weights
+from fvot.benamou_brenier.discretisation import Discretisation
 from fvot.benamou_brenier.terminal import Terminal
+from fvot.benamou_brenier.time_basis import node_weights
 
 pytestmark = pytest.mark.ranks
 

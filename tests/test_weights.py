@@ -9,8 +9,9 @@ from scipy.sparse.linalg import spsolve
 from scipy.spatial import Delaunay
 
 from fvot import Mesh, MeshError
-from fvot.mesh import faces
+from fvot.mesh import faces, power_centers
 from fvot.mesh import power_centers as weights
+from fvot.mesh.cells import TETRA, connect
 
 pytestmark = pytest.mark.ranks
 
@@ -96,9 +97,9 @@ def mesh(cells):
 
 
 def distances_of_circumcenters(points, blocks):
-    cells = faces.connect(points, blocks)
+    cells = connect(points, blocks)
     _, centroid, face = faces.build_faces(cells)
-    center = faces.cell_points(cells, centroid)
+    center = power_centers.cell_points(cells, centroid)
     n = face.n_inner
     ahead = np.where(face.right < 0, face.center, center[:, face.right])
     return ((ahead - center[:, face.left]) * face.normal).sum(axis=0), n
@@ -116,7 +117,7 @@ def test_power_centers_are_in_order_and_on_lines_normal_to_faces(mesh, cells):
     between_simplices = np.ones(n, bool)
     if len(cells[1]) > 1:       # centroids of the other cells of a mixture are not above the middle of their faces
         kind = mesh.with_ghosts(mesh.kind)
-        between_simplices = (kind[left] == faces.TETRA) & (kind[right] == faces.TETRA)
+        between_simplices = (kind[left] == TETRA) & (kind[right] == TETRA)
     else:
         assert quality.orthogonality_defect < 1e-11
     step, normal = (center[:, right] - center[:, left])[:, between_simplices], mesh.normal[:, :n][:, between_simplices]
@@ -181,9 +182,9 @@ def test_solutions_of_poisson_converge(made):
 
 def test_weights_do_what_their_gradients_say():
     points, blocks = jittered(3, 3, 0.4)
-    cells = faces.connect(points, blocks)
+    cells = connect(points, blocks)
     volume, centroid, face = faces.build_faces(cells)
-    center = faces.cell_points(cells, centroid)
+    center = power_centers.cell_points(cells, centroid)
     slope, _ = weights._slope(cells, volume, face)
     weight = 0.01 * np.random.default_rng(4).standard_normal(points.shape[1])
     moved = weights.moved(cells, center, weight)

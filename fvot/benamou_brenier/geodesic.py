@@ -5,9 +5,9 @@ from functools import cached_property
 import numpy as np
 
 from ..arguments.frozen import frozen
-from ..finite_volume import face_flux as flows
+from ..finite_volume import velocity_field
 from ..runs.result import Shown
-from .discretisation import node_mean, node_weights
+from .time_basis import node_mean, node_weights
 
 SHORTER = 6             # times that a step is halved which would leave the mesh
 ROUND_CORNERS = 4       # steps along the flow for each step in time, on domains that are not convex
@@ -92,7 +92,7 @@ class Geodesic(Shown):
     @cached_property
     def momentum(self):
         """m = rho v at the nodes, cell means (N + 1, dim, n_cells) of the flux."""
-        return np.stack([flows.cell_velocity(self.mesh, F) for F in self.flux])
+        return np.stack([velocity_field.cell_velocity(self.mesh, F) for F in self.flux])
 
     @cached_property
     def velocity(self):
@@ -102,12 +102,12 @@ class Geodesic(Shown):
 
     def at(self, t):
         """The density (n_cells,) at time t between 0 and 1, linear between recorded ones. Raises `InputError` for other t."""
-        before, part = flows.place(self.mesh.ranks, t, self.t)
+        before, part = velocity_field.place(self.mesh.ranks, t, self.t)
         return (1 - part) * self.rho[before] + part * self.rho[before + 1]
 
     @cached_property
     def _field(self):
-        return flows.VelocityField(self.mesh, self.node_t, self._node_velocity)
+        return velocity_field.VelocityField(self.mesh, self.node_t, self._node_velocity)
 
     def velocity_at(self, points, t):
         """v (dim, n) at points (dim, n) of the mesh, the same on every rank, and time t: linear in cells and in time.
@@ -169,4 +169,4 @@ def _velocity(mesh, flux, mobility):
     n = mesh.n_inner
     through = np.zeros_like(flux)
     through[:, :n] = mesh.area[:n] * mesh.distance[:n] * flux[:, :n] / mobility
-    return np.stack([flows.cell_velocity(mesh, U) for U in through])
+    return np.stack([velocity_field.cell_velocity(mesh, U) for U in through])

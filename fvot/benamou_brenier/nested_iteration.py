@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from . import penalty
-from .bounds import EPSILONS, Lower, Upper, lower_bound, upper_bound, with_mass
-from .discretisation import node_mean, node_weights
+from .best_flux import Upper
+from .bounds import EPSILONS, Lower, lower_bound, upper_bound, with_mass
 from .moments import gelbrich
 from .splitting import Iteration, Start, has_cosines
+from .time_basis import node_mean, node_weights
 
 COARSE = 100            # iterations on each coarser level
 GUESS = 140             # iterations where there is no coarser level to tell, and the fewest of densities that vanish

@@ -7,7 +7,7 @@ end, theta_e^2 e_N e_N^T is added to theta^2 K_t (see `terminal`).
 import numpy as np
 from scipy import fft
 
-from .discretisation import time_modes
+from .time_basis import time_modes
 
 
 class CosinePoisson:

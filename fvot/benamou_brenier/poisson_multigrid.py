@@ -17,8 +17,8 @@ import pyamg
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from .discretisation import time_modes
 from .distributed_matrix import Dealt, packed, unpacked
+from .time_basis import time_modes
 
 COARSEST = 200          # unknowns, for each piece of the mesh, of the level that is solved directly
 NULL = 1e-10            # relative eigenvalue, or entry of the diagonal, of what is constant on pieces of the mesh

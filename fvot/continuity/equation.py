@@ -29,12 +29,13 @@ from ..arguments.functions import floats, is_number
 from ..arguments.times import check_step, check_times
 from ..errors import ConvergenceError, InputError, warn
 from ..finite_volume.boundary import conditions, densities
-from ..finite_volume.face_flux import cell_velocity
 from ..finite_volume.fluxes import described, muscl, upwind
-from ..finite_volume.stencil import LimitedFaces, Stencil, outflow_rate
+from ..finite_volume.stencil import Stencil, outflow_rate
+from ..finite_volume.velocity_field import cell_velocity
 from ..mesh import Mesh
 from ..runs.checkpoint import fingerprint
 from ..runs.march import march
+from .muscl import LimitedFaces
 from .muscl_cartesian import Sweeps
 from .time_means import Step, TimeMeans
 from .velocity import flow

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..arguments.functions import floats, function
 from ..errors import InputError
-from ..finite_volume.face_flux import cell_velocity
+from ..finite_volume.velocity_field import cell_velocity
 from ..mesh.quadrature import circulation
 
 

@@ -15,9 +15,10 @@ from ..arguments.functions import is_number
 from ..arguments.times import check_step, check_times
 from ..arguments.watch import WATCHED
 from ..errors import ConvergenceError, InputError, warn
-from ..finite_volume.face_flux import cell_velocity, pieces
+from ..finite_volume.face_flux import pieces
 from ..finite_volume.fluxes import described, scharfetter_gummel
 from ..finite_volume.implicit_step import Resolvent, column_scale
+from ..finite_volume.velocity_field import cell_velocity
 from ..mesh import Mesh, quality
 from ..runs.checkpoint import fingerprint
 from ..runs.march import march

@@ -3,7 +3,8 @@ import numpy as np
 from scipy.spatial import Voronoi, cKDTree
 
 from ..errors import InputError
-from .faces import check_extent, power_centers
+from .cells import check_extent
+from .power_centers import power_centers
 
 SIDES = {1: ("left", "right"), 2: ("left", "right", "bottom", "top"),
          3: ("left", "right", "front", "back", "bottom", "top")}        # lower and upper side of each axis

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from .builders import SIDES, box_corners, positive_integer
-from .faces import HEXAHEDRON, LINE, QUAD
+from .cells import HEXAHEDRON, LINE, QUAD
 from .quality import Quality
 
 KINDS = {1: LINE, 2: QUAD, 3: HEXAHEDRON}

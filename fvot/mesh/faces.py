@@ -4,72 +4,20 @@ A *half-face* is a face seen from one of its cells; two half-faces with the same
 inner face, a lonely one lies on the boundary. Normals point from the left cell (the smaller
 number) to the right one, and out of the domain on the boundary.
 """
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..errors import MeshError, warn
+from ..errors import MeshError
+from .cells import FACES, HEXAHEDRON, NAME, PYRAMID, TRIANGLE, WEDGE, columns, face_keys
+from .facets import name_faces
 
-LINE, TRIANGLE, POLYGON, QUAD, TETRA, HEXAHEDRON, WEDGE, PYRAMID = 3, 5, 7, 9, 10, 12, 13, 14   # VTK's numbers
-KIND = {"line": LINE, "triangle": TRIANGLE, "polygon": POLYGON, "quad": QUAD, "tetra": TETRA,
-        "hexahedron": HEXAHEDRON, "wedge": WEDGE, "pyramid": PYRAMID}
-NAME = {kind: name for name, kind in KIND.items()}
-DIMENSION = {LINE: 1, TRIANGLE: 2, POLYGON: 2, QUAD: 2, TETRA: 3, HEXAHEDRON: 3, WEDGE: 3, PYRAMID: 3}
-N_CORNERS = {LINE: 2, TRIANGLE: 3, QUAD: 4, TETRA: 4, HEXAHEDRON: 8, WEDGE: 6, PYRAMID: 5}
-DECADES = 250        # up or down, that volumes times lengths may be from 1
-FACES = {      # corners of each face, counter-clockwise seen from outside (VTK's cells)
-    TETRA: ((0, 2, 1), (0, 1, 3), (1, 2, 3), (0, 3, 2)),
-    HEXAHEDRON: ((0, 3, 2, 1), (4, 5, 6, 7), (0, 1, 5, 4), (1, 2, 6, 5), (2, 3, 7, 6), (3, 0, 4, 7)),
-    WEDGE: ((0, 2, 1), (3, 4, 5), (0, 1, 4, 3), (1, 2, 5, 4), (2, 0, 3, 5)),
-    PYRAMID: ((0, 3, 2, 1), (0, 1, 4), (1, 2, 4), (2, 3, 4), (3, 0, 4)),
-}
-MIRRORED = {   # the same cell, with corners in the other sense
-    LINE: (1, 0), TRIANGLE: (0, 2, 1), QUAD: (0, 3, 2, 1), TETRA: (0, 2, 1, 3), PYRAMID: (0, 3, 2, 1, 4),
-    HEXAHEDRON: (4, 5, 6, 7, 0, 1, 2, 3), WEDGE: (3, 4, 5, 0, 1, 2)}
 EDGES_AT = {   # corners, and the ends of the three edges at each that span a positive volume
     HEXAHEDRON: ((0, 1, 3, 4), (1, 2, 0, 5), (2, 3, 1, 6), (3, 0, 2, 7),
                  (4, 7, 5, 0), (5, 4, 6, 1), (6, 5, 7, 2), (7, 6, 4, 3)),
     WEDGE: ((0, 1, 2, 3), (1, 2, 0, 4), (2, 0, 1, 5), (3, 5, 4, 0), (4, 3, 5, 1), (5, 4, 3, 2)),
     PYRAMID: ((0, 1, 3, 4), (1, 2, 0, 4), (2, 3, 1, 4), (3, 0, 2, 4))}
 INSIDE_OUT = 1e-9      # of the product of a corner's edges: a negative volume larger than that is no round-off
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Points and the cells between them: cell k has the points corners[start[k]:start[k + 1]]."""
-
-    points: np.ndarray          # (dim, n_points)
-    kind: np.ndarray            # (n_cells,) VTK's number of the cell type
-    start: np.ndarray           # (n_cells + 1,)
-    corners: np.ndarray         # (start[-1],)
-
-    @property
-    def dim(self):
-        return len(self.points)
-
-    @property
-    def n_cells(self):
-        return len(self.kind)
-
-    def of_kind(self, kind):
-        """Numbers of the cells of one kind, and their corners (n_corners, n)."""
-        cell = np.flatnonzero(self.kind == kind)
-        return cell, self.corners[self.start[cell] + np.arange(N_CORNERS[kind])[:, None]]
-
-    def mirrored(self, which):
-        """The same cells; those of *which* (n_cells,) bool list their corners in the other sense."""
-        corners = self.corners.copy()
-        for kind in np.unique(self.kind[which]):
-            cell = np.flatnonzero(which & (self.kind == kind))
-            if kind == POLYGON:
-                count = np.diff(self.start)[cell]
-                step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-                place = np.repeat(self.start[cell], count) + step
-                corners[place] = self.corners[np.repeat(self.start[cell + 1] - 1, count) - step]
-            else:
-                at = self.start[cell] + np.arange(N_CORNERS[kind])[:, None]
-                corners[at] = self.corners[at[list(MIRRORED[kind])]]
-        return replace(self, corners=corners)
 
 
 @dataclass(frozen=True)
@@ -102,105 +50,6 @@ class Faces:
     @property
     def n_inner(self):
         return int(np.searchsorted(-self.right, 1))    # right is >= 0, then -1
-
-
-def columns(array, index):
-    """array[:, index], four times as fast, and contiguous."""
-    return np.take(array, index, axis=1)
-
-
-def check_extent(widths, dim):
-    """`MeshError` for a mesh so small or large that volumes times lengths leave the range of floating point."""
-    size = np.max(widths)
-    if size > 0 and abs((dim + 1) * np.log10(size)) > DECADES:
-        raise MeshError(f"the mesh is {size:.3g} across: volumes times lengths leave the range of floating point; take another "
-                        "unit of length")
-
-
-def connect(points, blocks):
-    """`Cells` from points (dim, n_points) and blocks [(type name, connectivity), ...], checked.
-
-    Raises `MeshError` for points that are not finite, unknown cell types, point numbers out of
-    range, repeated points in a cell, no cells, or cells of different dimensions.
-    """
-    points = np.ascontiguousarray(points, float)
-    bad = np.flatnonzero(~np.isfinite(points).all(axis=0))
-    if len(bad):
-        raise MeshError(f"point {bad[0]} is {points[:, bad[0]]}: coordinates must be finite numbers "
-                        f"({len(bad)} points are not)")
-    check_extent(np.ptp(points, axis=1) if points.size else 0.0, len(points))
-    kinds, counts, corners = [], [], []
-    for name, connectivity in _pairs(blocks):
-        kind = _kind(name)
-        count, corner = _connectivity(name, kind, connectivity)
-        kinds.append(np.full(len(count), kind, np.uint8))
-        counts.append(count)
-        corners.append(corner)
-    kind, count = np.concatenate(kinds or [[]]), np.concatenate(counts or [[]]).astype(np.int64)
-    if not len(kind):
-        raise MeshError("the mesh has no cells")
-    cells = Cells(points, kind, np.concatenate([[0], np.cumsum(count)]), np.concatenate(corners))
-    _check_corners(cells)
-    return cells
-
-
-def _pairs(blocks):
-    try:
-        pairs = [(name, connectivity) for name, connectivity in blocks]
-    except (TypeError, ValueError):
-        pairs = [(None, None)]
-    if not all(isinstance(name, str) for name, _ in pairs):
-        raise MeshError(f"cells must be a list of pairs (type name, connectivity), as in [('triangle', [[0, 1, 2]])], "
-                        f"not {blocks!r:.80}")
-    return pairs
-
-
-def _kind(name):
-    name = "polygon" if name.startswith("polygon") else name
-    if name not in KIND:
-        raise MeshError(f"cell type {name!r} is not supported; these are: {', '.join(KIND)}")
-    return KIND[name]
-
-
-def _connectivity(name, kind, connectivity):
-    """Numbers of corners (n,) of the cells of a block, and all their corners in one row."""
-    if not len(connectivity):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    if kind == POLYGON:
-        rows = [_integers(name, row) for row in connectivity]
-        if any(row.ndim != 1 for row in rows):
-            raise MeshError(f"the connectivity of {name} must be a list of rows of points, not {connectivity!r:.60}")
-        count = np.array([len(row) for row in rows])
-        if count.min() < 3:
-            raise MeshError(f"polygon {count.argmin()} has {count.min()} points: it needs at least 3")
-        return count, np.concatenate(rows)
-    rows = _integers(name, connectivity)
-    if rows.ndim != 2 or rows.shape[1] != N_CORNERS[kind]:
-        raise MeshError(f"a {name} has {N_CORNERS[kind]} points; the connectivity has shape {rows.shape}")
-    return np.full(len(rows), N_CORNERS[kind]), rows.ravel()
-
-
-def _integers(name, numbers):
-    try:
-        array = np.asarray(numbers)
-    except ValueError:      # rows of different lengths
-        array = np.empty(0, object)
-    if not np.issubdtype(array.dtype, np.integer):
-        raise MeshError(f"the connectivity of {name} must be whole numbers of points, in rows of equal length, "
-                        f"not {numbers!r:.60}")
-    return array.astype(np.int64, copy=False)
-
-
-def _check_corners(cells):
-    dimensions = {DIMENSION[kind] for kind in np.unique(cells.kind)}
-    if dimensions != {cells.dim}:
-        raise MeshError(f"cells of dimension {sorted(dimensions)} on points of dimension {cells.dim}: "
-                        "give the cells of the highest dimension only, and as many coordinates")
-    n_points = cells.points.shape[1]
-    bad = np.flatnonzero((cells.corners < 0) | (cells.corners >= n_points))
-    if len(bad):
-        cell = np.searchsorted(cells.start, bad[0], side="right") - 1
-        raise MeshError(f"cell {cell} names point {cells.corners[bad[0]]}, but there are {n_points} points, from 0 on")
 
 
 def half_faces(cells):
@@ -360,21 +209,6 @@ def _check_corner_volumes(cells):
                                 "cells in tetrahedra")
 
 
-def face_keys(vertices, n_points):
-    """One integer per face, equal for those of the same points (three of four are enough to tell faces apart)."""
-    rows = np.sort(vertices, axis=0)[-3:]
-    if n_points**len(rows) < 2**62:
-        key = rows[0]
-        for row in rows[1:]:
-            key = key * n_points + row
-        return key
-    order = np.lexsort(rows)
-    new = (rows[:, order[1:]] != rows[:, order[:-1]]).any(axis=0)
-    key = np.zeros(len(order), np.int64)
-    key[order[1:]] = np.cumsum(new)
-    return key
-
-
 def pair(cells, cell, vertices):
     """(first, second, lonely): half-faces that meet in inner faces, and those on the boundary."""
     key = face_keys(vertices, cells.points.shape[1])
@@ -459,7 +293,7 @@ def build_faces(cells, facets=None, halves=None):
     inner = np.argsort(cell[halves.first] * cells.n_cells + cell[halves.second])
     facets = facets(vertices[:, lonely]) if callable(facets) else facets or {}
     within = columns(vertices, halves.first[inner])
-    order, *names = _name_faces(vertices[:, lonely], within, facets, cells.points.shape[1])
+    order, *names = name_faces(vertices[:, lonely], within, facets, cells.points.shape[1])
     half = np.concatenate([halves.first[inner], lonely[order]])
     right = np.concatenate([cell[halves.second[inner]], np.full(len(order), -1)])
     names[0] += len(inner)
@@ -492,118 +326,3 @@ def _scale(cells, cell, vertices):
         return np.full(cells.n_cells, np.ptp(cells.points) + 1e-300)
     area = np.linalg.norm(face_vectors(cells.points, vertices)[0], axis=0)
     return np.bincount(cell, area, cells.n_cells)**(cells.dim / (cells.dim - 1))
-
-
-def _name_faces(boundary, inner, facets, n_points):
-    """Names of faces from the points (width, n) of boundary and inner ones, and from *facets* as `build_faces` has them.
-
-    (an order of the boundary faces by the sets of names that they have, where each set begins in it,
-    {name: numbers of its sets}, {name: inner faces}). Warns of facets that are no faces.
-    """
-    rest = "boundary"
-    while rest in facets:
-        rest = f"rest of {rest}"
-    names = sorted({rest, *facets}, key=lambda name: (name != "boundary", isinstance(name, str), name))
-    wanted = [_facets(name, points, boundary) for name, points in facets.items()]
-    owner = np.repeat([names.index(name) for name in facets], [points.shape[1] for points in wanted])
-    owner = owner.astype(np.int64)
-    wanted = side_by_side([np.empty((len(boundary), 0), np.int64), *wanted])
-
-    face = _matches(boundary, wanted, n_points)
-    other = np.flatnonzero(face < 0)
-    within = _matches(inner, wanted[:, other], n_points)
-    _say_what_is_missing(names, owner, owner[other[within < 0]])
-    interfaces = {names[i]: np.unique(within[(owner[other] == i) & (within >= 0)])
-                  for i in np.unique(owner[other[within >= 0]])}
-
-    unnamed = np.setdiff1d(np.arange(boundary.shape[1]), face)
-    named = np.concatenate([face[face >= 0], unnamed])
-    name = np.concatenate([owner[face >= 0], np.full(len(unnamed), names.index(rest))])
-    pairs = np.unique(named * len(names) + name)
-    number, sets = _sets(*np.divmod(pairs, len(names)), boundary.shape[1], len(names))
-    order = np.argsort(number, kind="stable")
-    ends = np.searchsorted(number[order], np.arange(len(sets) + 1))
-    found = {name: tuple(k for k, members in enumerate(sets) if i in members) for i, name in enumerate(names)}
-    return order, ends, {name: members for name, members in found.items() if members}, interfaces
-
-
-def side_by_side(parts):
-    """Points (width, n) of faces of different widths in one array; -1 fills up."""
-    width = max(len(part) for part in parts)
-    return np.concatenate([np.pad(part, ((0, width - len(part)), (0, 0)), constant_values=-1) for part in parts], axis=1)
-
-
-def _matches(vertices, wanted, n_points):
-    """For each of the facets *wanted* (width, m) the face (width, n) that has the same points, or -1."""
-    n = vertices.shape[1]
-    if n == 0 or not wanted.shape[1]:
-        return np.full(wanted.shape[1], -1)
-    both = side_by_side([vertices, wanted])
-    key, wanted_key = np.split(face_keys(both, n_points), [n])
-    lowest, wanted_lowest = np.split(both.min(axis=0), [n])         # which the keys of four points leave out
-    order = np.argsort(key)
-    face = order[np.minimum(np.searchsorted(key[order], wanted_key), n - 1)]
-    return np.where((key[face] == wanted_key) & (lowest[face] == wanted_lowest), face, -1)
-
-
-def _say_what_is_missing(names, owner, lost):
-    """Warn of facets that are no faces of cells, with their numbers by name."""
-    if len(lost):
-        count = np.bincount(owner, minlength=len(names))
-        parts = [f"{names[i]!r} ({n} of {count[i]})" for i, n in enumerate(np.bincount(lost)) if n]
-        warn(f"some of the faces that have a name are no faces of cells, and are left out: {', '.join(parts)}")
-
-
-def _sets(face, name, n_faces, n_names):
-    """The number of the set of names of each face (n_faces,), and the sets, in the order of their members.
-
-    face, name : which face has which name, sorted, at least one name for each face
-    """
-    first = np.searchsorted(face, np.arange(n_faces))
-    count = np.diff(np.append(first, len(face)))
-    number = np.zeros(n_faces, np.int64)
-    for j in range(count.max(initial=0)):
-        nth = np.zeros(n_faces, np.int64)
-        nth[count > j] = 1 + name[first[count > j] + j]
-        number = np.unique(number * (n_names + 1) + nth, return_inverse=True)[1].reshape(n_faces)
-    some = np.unique(number, return_index=True)[1]
-    return number, [set(name[first[i]:first[i] + count[i]].tolist()) for i in some]
-
-
-def _facets(name, points, vertices):
-    points = np.asarray(points)
-    most = max(len(vertices), 4 if len(vertices) > 2 else 0)
-    fits = points.ndim == 2 and min(len(vertices), 3) <= len(points) <= most
-    if not fits or not np.issubdtype(points.dtype, np.integer):
-        raise MeshError(f"boundary {name!r} must be the points of faces, an array of integers ({len(vertices)}, n), "
-                        f"not {points.dtype} of shape {points.shape}")
-    return points
-
-
-def power_centers(points, corners, weight=None):
-    """Points (dim, n) of equal power |x - p_i|^2 - w_i to the corners (dim + 1, n) of triangles or tetrahedra.
-
-    2 (p_i - p_0).x = |p_i|^2 - w_i - |p_0|^2 + w_0; without the points' weights (n_points,) these are circumcentres.
-    """
-    origin = columns(points, corners[0])
-    edges = [columns(points, corner) - origin for corner in corners[1:]]
-    squares = [np.einsum("in,in->n", edge, edge) for edge in edges]
-    if weight is not None:
-        squares = [square - weight[corner] + weight[corners[0]] for square, corner in zip(squares, corners[1:])]
-    if len(points) == 2:
-        (ax, ay), (bx, by) = edges
-        twice = 2 * (ax * by - ay * bx)
-        return origin + np.stack([by * squares[0] - ay * squares[1], ax * squares[1] - bx * squares[0]]) / twice
-    a, b, c = edges
-    bc, ca, ab = np.cross(b, c, axis=0), np.cross(c, a, axis=0), np.cross(a, b, axis=0)
-    return origin + (squares[0] * bc + squares[1] * ca + squares[2] * ab) / (2 * np.einsum("in,in->n", a, bc))
-
-
-def cell_points(cells, centroid):
-    """The points that make the two-point flux consistent: circumcentres of simplices, centroids of all other cells."""
-    center = centroid.copy()
-    for kind in (TRIANGLE, TETRA):
-        cell, corners = cells.of_kind(kind)
-        if len(cell):
-            center[:, cell] = power_centers(cells.points, corners)
-    return center

@@ -14,7 +14,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from ..errors import MeshError
-from .faces import POLYGON, Cells, Halves, columns, face_keys, face_vectors, meet
+from .cells import POLYGON, Cells, columns, face_keys
+from .faces import Halves, face_vectors, meet
 
 CLOSE_POINTS = 1e-5     # of the shortest edge at a point: distances that coordinates in single precision leave, also where
                         # they have been turned or scaled since

@@ -10,11 +10,12 @@ from ..arguments.frozen import frozen
 from ..arguments.functions import called, floats, refuse_masked
 from ..errors import InputError, warn
 from . import builders as build
-from . import cartesian, faces, partition, patches, quadrature, quality, read, refine
+from . import cartesian, faces, gathering, partition, patches, power_centers, quadrature, quality, read, refine
 from . import density_input as given
 from . import geodesic_distance as geodesic
 from . import point_location as locate
 from . import power_centers as weights
+from .cells import TETRA, TRIANGLE, connect
 from .groups import Parts
 from .joining import check_conforming, joined, thin_walls
 from .numbering import Numbering, renumbered
@@ -84,7 +85,7 @@ class Mesh:
         self.regions = Parts(_by_name(regions, part, "region_cells", "region_ends"), "region")
         self.distance = _frozen(self.left_distance + self.right_distance)
         self.patch = self.levels[0]
-        counts = ranks.all_gather(np.array([self.n_cells, np.isin(part.get("kind", ()), (faces.TRIANGLE, faces.TETRA)).sum()]))
+        counts = ranks.all_gather(np.array([self.n_cells, np.isin(part.get("kind", ()), (TRIANGLE, TETRA)).sum()]))
         self.n_cells_global, n_simplices = map(int, (counts[::2].sum(), counts[1::2].sum()))
         self.first_row, self.has_simplices = int(counts[:2 * ranks.rank:2].sum()), n_simplices == self.n_cells_global
         if "points" in part:                  # coarse levels have none
@@ -205,7 +206,7 @@ class Mesh:
     @classmethod
     def _split(cls, mesh, rule, strict):
         """The mesh with every cell cut in 2^dim."""
-        whole, regions = refine.gathered(mesh), refine.gathered_regions(mesh)
+        whole, regions = gathering.gathered(mesh), gathering.gathered_regions(mesh)
 
         def make():
             return *refine.split(*whole), None, refine.children(regions, 2**mesh.dim)
@@ -555,7 +556,7 @@ class Mesh:
         acute triangles.
         """
         self.ranks.check(self.dim == 2 and self.has_simplices, "kites are cut from triangles: this mesh has other cells")
-        whole, regions = refine.gathered(self), refine.gathered_regions(self)
+        whole, regions = gathering.gathered(self), gathering.gathered_regions(self)
 
         def cut():
             points, _, _, corners, facets = whole
@@ -692,7 +693,7 @@ def _say_where_nothing_passes(made, face, n_cells):
 
 def _whole(points, blocks, facets=None, center=None, regions=None, *, rule, strict, merge, n_ranks):
     """Everything about a mesh in its file's numbering, cut into the parts of the ranks: (parts, meta)."""
-    made = joined(faces.connect(points, blocks), facets, merge)
+    made = joined(connect(points, blocks), facets, merge)
     if made.n_merged:
         opened = f"; faces called {', '.join(map(repr, made.opened))} are now inside the mesh, in mesh.interfaces"
         warn(f"{made.n_merged} points of the mesh lie where others do, and were merged with them{opened * bool(made.opened)}"
@@ -705,7 +706,7 @@ def _whole(points, blocks, facets=None, center=None, regions=None, *, rule, stri
         _say_where_nothing_passes(made, face, cells.n_cells)
     move = None
     if center is None:
-        center = faces.cell_points(cells, centroid)
+        center = power_centers.cell_points(cells, centroid)
         move = partial(weights.find, cells, volume, centroid, face, center)
     else:
         center = _given_center(center, centroid)

@@ -10,7 +10,8 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from .. import linalg
 from ..errors import InputError
-from .faces import Cells, Faces, columns
+from .cells import Cells, columns
+from .faces import Faces
 from .patches import adjacency
 
 MEMBERS_PER_RANK = 64      # a level is divided if it has that many patches for every rank

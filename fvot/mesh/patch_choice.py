@@ -10,7 +10,7 @@ from scipy import sparse
 
 from ..errors import InputError
 from .builders import positive_integer
-from .faces import PYRAMID, TETRA, TRIANGLE, WEDGE
+from .cells import PYRAMID, TETRA, TRIANGLE, WEDGE
 from .patches import grow, match
 from .quality import MAX_ERROR, isotropy
 

@@ -26,7 +26,8 @@ import numpy as np
 import pyamg
 from scipy import sparse
 
-from .faces import Faces, columns
+from .cells import columns
+from .faces import Faces
 from .isotropic_weights import copies, isotropic_weights, target
 from .patches import adjacency, pieces
 from .quality import COINCIDENT, is_consistent, orthogonality

@@ -24,11 +24,12 @@ that all point the same way, weights may do it by drifting centres, many cells a
 then be that of another place. Such weights are not taken. What drifts is the mean of neighbouring points: one by one they may
 be anywhere, as circumcentres are on both sides of their cells.
 """
+
 import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import lsqr, norm
 
-from .faces import TETRA, TRIANGLE, columns, power_centers
+from .cells import TETRA, TRIANGLE, columns
 from .quality import COINCIDENT, OUT_OF_ORDER, face_sizes
 
 GOALS = (0.06, 0.005)   # of d_sigma / h_sigma where it is negative, tried one after the other; others may shrink to that,
@@ -180,3 +181,32 @@ def _search(slope, distance, target):
         w += part * step
         lack = lack_there
     return w
+
+
+def power_centers(points, corners, weight=None):
+    """Points (dim, n) of equal power |x - p_i|^2 - w_i to the corners (dim + 1, n) of triangles or tetrahedra.
+
+    2 (p_i - p_0).x = |p_i|^2 - w_i - |p_0|^2 + w_0; without the points' weights (n_points,) these are circumcentres.
+    """
+    origin = columns(points, corners[0])
+    edges = [columns(points, corner) - origin for corner in corners[1:]]
+    squares = [np.einsum("in,in->n", edge, edge) for edge in edges]
+    if weight is not None:
+        squares = [square - weight[corner] + weight[corners[0]] for square, corner in zip(squares, corners[1:])]
+    if len(points) == 2:
+        (ax, ay), (bx, by) = edges
+        twice = 2 * (ax * by - ay * bx)
+        return origin + np.stack([by * squares[0] - ay * squares[1], ax * squares[1] - bx * squares[0]]) / twice
+    a, b, c = edges
+    bc, ca, ab = np.cross(b, c, axis=0), np.cross(c, a, axis=0), np.cross(a, b, axis=0)
+    return origin + (squares[0] * bc + squares[1] * ca + squares[2] * ab) / (2 * np.einsum("in,in->n", a, bc))
+
+
+def cell_points(cells, centroid):
+    """The points that make the two-point flux consistent: circumcentres of simplices, centroids of all other cells."""
+    center = centroid.copy()
+    for kind in (TRIANGLE, TETRA):
+        cell, corners = cells.of_kind(kind)
+        if len(cell):
+            center[:, cell] = power_centers(cells.points, corners)
+    return center

@@ -8,7 +8,7 @@ from scipy.special import roots_jacobi
 
 from ..arguments.functions import called, refuse_masked, refuse_sum
 from ..errors import InputError
-from .faces import FACES, LINE, N_CORNERS, POLYGON, QUAD, TETRA, TRIANGLE
+from .cells import FACES, LINE, N_CORNERS, POLYGON, QUAD, TETRA, TRIANGLE
 
 CHUNK = 200_000         # points given to a user's function at a time
 FINEST = {1: 20, 2: 7, 3: 4}     # halvings of the pieces that an indicator's edge cuts

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import MeshError, warn
-from .faces import columns
+from .cells import columns
 
 CLIPPED = 0.25      # smallest two-point distance, relative to h^3 / L^2, h the size of the smaller cell, L of the mesh,
 CLIPPED_RANGE = 1e-6, 1e-3      # and the least and the most that it may be relative to h; see `admissible`

@@ -15,7 +15,7 @@ import numpy as np
 from ..arguments.paths import readable
 from ..errors import InputError, MeshError, warn
 from . import msh
-from .faces import side_by_side
+from .facets import side_by_side
 from .file_contents import CORNERS, Contents, base
 
 VTK = (".vtk", ".vtu", ".pvtu", ".vtp", ".pvtp", ".vts", ".pvts", ".vtr", ".pvtr", ".vti", ".pvti", ".vtkhdf")

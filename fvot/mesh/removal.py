@@ -3,8 +3,8 @@ import numpy as np
 
 from ..arguments.functions import called, refuse_masked
 from ..errors import InputError
-from .faces import NAME, POLYGON, TETRA, TRIANGLE
-from .refine import gathered, gathered_regions, named_faces
+from .cells import NAME, POLYGON, TETRA, TRIANGLE
+from .gathering import gathered, gathered_regions, named_faces
 
 
 def left_out(mesh, f):

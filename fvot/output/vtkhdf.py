@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 
 from ..errors import InputError
-from ..mesh.refine import gathered
+from ..mesh.gathering import gathered
 from .pvd import field_row, lost, path_of, points_of, three, writing
 
 ROOM = 1.5               # times as much place as a time takes must be left on the disk: HDF5 does not survive a full one

@@ -5,7 +5,7 @@ from functools import cached_property
 import numpy as np
 
 from ..arguments.frozen import frozen
-from ..finite_volume.face_flux import VelocityField
+from ..finite_volume.velocity_field import VelocityField
 from ..output.series import Output, write_all
 
 
