@@ -20,7 +20,7 @@ from scipy.special import erf
 
 import fvot
 from fvot import linalg
-from fvot.finite_volume import implicit_step as resolvent
+from fvot.finite_volume import implicit_step
 from fvot.finite_volume.implicit_step import Resolvent, column_scale
 from fvot.finite_volume.rates import Layout, Rates
 from fvot.fokker_planck.coefficients import DriftDiffusion
@@ -87,7 +87,7 @@ def replaced(owner, name, new):
 
 def forced(method):
     """Only this linear solver, while the block runs."""
-    return replaced(resolvent, "costs", lambda old: lambda *about: {method: (1.0, 1.0)})
+    return replaced(implicit_step, "costs", lambda old: lambda *about: {method: (1.0, 1.0)})
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def choices():
             chosen.append(names[0])
             return names
         return rank
-    with replaced(resolvent, "ranked", listed):
+    with replaced(implicit_step, "ranked", listed):
         yield chosen
 
 
@@ -481,7 +481,7 @@ def costs(quick):
             rates, fastest = wells(mesh, D, w)
             for stiffness in STIFF if mesh.n_cells_global < 6 * MANY else STIFF[::2]:
                 found = {}
-                for name in resolvent.costs(mesh.n_cells_global, mesh.dim, ranks.size, stiffness, rates.steepness()):
+                for name in implicit_step.costs(mesh.n_cells_global, mesh.dim, ranks.size, stiffness, rates.steepness()):
                     if linalg.method(name, mesh.dim, ranks.size) is None:
                         continue
                     if name == "lu" and factorised:        # values do not matter to it
@@ -517,13 +517,13 @@ def constants(report, quick):
     rows = everywhere(costs, quick)
     lines, compared, factors = {}, [], []
     for dim, n, n_ranks, what, stiffness, steepness, found in rows:
-        guessed = resolvent.costs(n, dim, n_ranks, stiffness, steepness, what != "rotating")
+        guessed = implicit_step.costs(n, dim, n_ranks, stiffness, steepness, what != "rotating")
         for name, cost in found.items():
             lines.setdefault((dim, n, n_ranks, "all" if name == "lu" else what, name), {})[stiffness] = cost, guessed[name]
         known, chosen = {name: cost for name, cost in found.items() if cost}, []
         for uses in USES:
             total = {name: setup + uses * solve for name, (setup, solve, _) in known.items()}
-            first = next(name for name in resolvent.ranked(guessed, uses) if name in found)
+            first = next(name for name in implicit_step.ranked(guessed, uses) if name in found)
             best = min(total, key=total.get)
             factors.append(total[first] / total[best] if first in total else np.inf)
             chosen.append(first if first == best else f"{first}: {factors[-1]:.1f} x {best}")

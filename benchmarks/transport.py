@@ -24,7 +24,7 @@ from processes import PEER_PYTHON, hand_over, peak, peer, peers_of
 from scipy import fft
 
 import fvot
-from fvot.benamou_brenier import nested_iteration as cascade
+from fvot.benamou_brenier import nested_iteration
 from fvot.benamou_brenier.poisson_cosine import CosinePoisson
 from fvot.benamou_brenier.poisson_multigrid import MultigridPoisson
 from fvot.benamou_brenier.projection import State
@@ -232,8 +232,8 @@ class Watch:
 def watched():
     """A `Watch` of the solver's parts, while the block runs."""
     watch, hooks = Watch(), [(State, "sweep", "sweep", lambda state, phi, *_: len(phi)),
-                             (cascade, "lower_bound", "lower bound", lambda problem, *_: problem.mesh.n_cells),
-                             (cascade, "upper_bound", "upper bound", lambda problem, *_: problem.mesh.n_cells)]
+                             (nested_iteration, "lower_bound", "lower bound", lambda problem, *_: problem.mesh.n_cells),
+                             (nested_iteration, "upper_bound", "upper bound", lambda problem, *_: problem.mesh.n_cells)]
     for poisson in CosinePoisson, MultigridPoisson:
         hooks += [(poisson, "__init__", "Poisson set-up", lambda _, problem, *__: problem.mesh.n_cells),
                   (poisson, "__call__", "Poisson solve", lambda _, f: len(f))]

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fvot
 from fvot import ContinuityEquation, ConvergenceError, InputError, Mesh, muscl, upwind
-from fvot.finite_volume import face_flux as flows
+from fvot.finite_volume import face_flux
 
 pytestmark = pytest.mark.ranks
 
@@ -38,7 +38,7 @@ def eddies(mesh):
     """A rough divergence-free flow on any mesh: the same at both ends of a periodic face, 0 on the boundary."""
     U = mesh.area * np.sin(mesh.normal.sum(axis=0) + 7 * mesh.face_center.sum(axis=0))
     U[mesh.n_inner:] = 0
-    return flows.conserve(mesh, U, np.zeros(mesh.n_cells))
+    return face_flux.conserve(mesh, U, np.zeros(mesh.n_cells))
 
 
 # ---- what theory promises --------------------------------------------------------------------------------------------

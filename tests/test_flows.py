@@ -5,7 +5,7 @@ from meshes import FILES, MESHES, shaken_quads
 from numpy.testing import assert_allclose, assert_array_equal
 
 from fvot import InputError, Mesh, potential_flow
-from fvot.finite_volume import face_flux as flows
+from fvot.finite_volume import face_flux
 
 pytestmark = pytest.mark.ranks
 
@@ -24,7 +24,7 @@ def test_fluxes_are_divergence_free_to_round_off(name, entry, leave):
     missed = np.sort(mesh.gather(np.abs(mesh.divergence(U) * mesh.volume)))
     total = mesh.ranks.sum(np.abs(U[mesh.face_owned]).sum())
     assert missed[-1] <= EPS * total               # the root of a tree keeps the rounding of all sums
-    roots = flows._Forest(mesh).n_pieces
+    roots = face_flux._Forest(mesh).n_pieces
     of_a_cell = 8 * EPS * mesh.ranks.max(np.abs(U).max(initial=0))
     assert missed[:-roots].max(initial=0) <= of_a_cell
     assert mesh.ranks.sum(U[mesh.boundary[entry]].sum()) == pytest.approx(-2, rel=1e-13)
@@ -62,7 +62,7 @@ def test_any_balanced_divergence_can_be_had(mesh):
     rng = np.random.default_rng(5)
     wanted = mesh.scatter(rng.standard_normal(mesh.n_cells_global))
     wanted -= mesh.ranks.sum(wanted.sum()) / mesh.n_cells_global
-    U = flows.conserve(mesh, np.zeros(mesh.n_faces), wanted)
+    U = face_flux.conserve(mesh, np.zeros(mesh.n_faces), wanted)
     assert mesh.ranks.max(np.abs(mesh.divergence(U) * mesh.volume - wanted).max()) <= 1e-11
 
 
@@ -74,7 +74,7 @@ def two_islands():
 
 def test_pieces_of_a_mesh_are_found():
     mesh = two_islands()
-    piece, east = mesh.gather(flows.pieces(mesh)), mesh.gather(mesh.center)[0] > 3
+    piece, east = mesh.gather(face_flux.pieces(mesh)), mesh.gather(mesh.center)[0] > 3
     assert_array_equal(piece, np.where(east, piece[east][0], piece[~east][0]))
     assert set(piece) == {0, 1}
 

@@ -8,7 +8,7 @@ from meshes import MESHES
 from numpy.testing import assert_allclose
 
 from fvot import InputError, Mesh
-from fvot.mesh import geodesic_distance as geodesic
+from fvot.mesh import geodesic_distance
 
 pytestmark = pytest.mark.ranks
 
@@ -62,7 +62,7 @@ def test_round_an_edge_in_space(monkeypatch):
                      np.hypot(*(lower[:2, :, None] - right[:2, None])))
     exact, excess = np.hypot(plane, lower[2][:, None] - right[2]), []
     for n in 20, 200:
-        monkeypatch.setattr(geodesic, "EDGE_POINTS", n)
+        monkeypatch.setattr(geodesic_distance, "EDGE_POINTS", n)
         found = mesh.geodesic_distance(lower, right)
         assert (found >= exact * (1 - 1e-14)).all()
         assert_allclose(found[~behind], exact[~behind], rtol=1e-14)

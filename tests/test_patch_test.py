@@ -4,8 +4,7 @@ import pytest
 from brought_meshes import hanging, noise, quads, right_triangles, swirl
 from numpy.testing import assert_allclose
 
-from fvot.mesh import builders as build
-from fvot.mesh import faces, power_centers, quality
+from fvot.mesh import builders, faces, power_centers, quality
 from fvot.mesh.cells import connect
 from fvot.mesh.patch_test import TwoPoint
 
@@ -19,8 +18,8 @@ def two_point(points, blocks, center=None):
 
 
 @pytest.mark.parametrize("make", [
-    lambda: quads(6), lambda: quads(9, lambda x, y: (x**1.5, y**2)), lambda: build.triangles((0, 0), (1, 1), 7),
-    lambda: build.voronoi((0, 0), (1, 1), 60, 1), lambda: build.tetrahedra((0, 0, 0), (1, 1, 1), 3)])
+    lambda: quads(6), lambda: quads(9, lambda x, y: (x**1.5, y**2)), lambda: builders.triangles((0, 0), (1, 1), 7),
+    lambda: builders.voronoi((0, 0), (1, 1), 60, 1), lambda: builders.tetrahedra((0, 0, 0), (1, 1, 1), 3)])
 def test_orthogonal_meshes_pass_with_weights_as_they_are(make):
     scheme = two_point(*make())
     assert scheme.is_orthogonal and scheme.is_exact

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from fvot import ConvergenceError, InputError, static
-from fvot.static import entropic as entropy
+from fvot.static import entropic
 
 random = np.random.default_rng(1)
 
@@ -145,7 +145,7 @@ def test_the_limits_of_entropy():
 def test_entropic_plans_are_what_they_say(epsilon, dense, monkeypatch):
     """P = a b e^((u + v - c) / epsilon), of the right masses, is the optimal one; its cost is above the least one by at most
     epsilon KL(P0 | a b), P0 the plan without an entropy."""
-    monkeypatch.setattr(entropy, "DENSE", dense)
+    monkeypatch.setattr(entropic, "DENSE", dense)
     (x, a), (y, b) = cloud(40, 2, 5), cloud(23, 2, 6)
     a[3] = b[7] = 0.0
     a, b = 3 * a / a.sum(), 3 * b / b.sum()

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 
 from fvot import BenamouBrenier, Mesh
 from fvot.benamou_brenier.discretisation import Discretisation
-from fvot.mesh import builders as build
+from fvot.mesh import builders
 from fvot.parallel import Ranks
 
 pytestmark = pytest.mark.ranks
@@ -72,7 +72,7 @@ def test_patches_that_repeat():
 
 def prisms(n):
     """Acute triangles in layers: (points, cells, circumcentres)."""
-    base, [(_, triangles)] = build.triangles((0, 0), TOP[:2], n)[:2]
+    base, [(_, triangles)] = builders.triangles((0, 0), TOP[:2], n)[:2]
     height, shift = np.linspace(0, TOP[2], n // 2 + 1), base.shape[1]
     points = np.concatenate([[*base, np.full(shift, z)] for z in height], axis=1)
     cells = [np.concatenate([triangles + k * shift, triangles + (k + 1) * shift], axis=1) for k in range(n // 2)]

@@ -10,7 +10,6 @@ from scipy.spatial import Delaunay
 
 from fvot import Mesh, MeshError
 from fvot.mesh import faces, power_centers
-from fvot.mesh import power_centers as weights
 from fvot.mesh.cells import TETRA, connect
 
 pytestmark = pytest.mark.ranks
@@ -185,9 +184,9 @@ def test_weights_do_what_their_gradients_say():
     cells = connect(points, blocks)
     volume, centroid, face = faces.build_faces(cells)
     center = power_centers.cell_points(cells, centroid)
-    slope, _ = weights._slope(cells, volume, face)
+    slope, _ = power_centers._slope(cells, volume, face)
     weight = 0.01 * np.random.default_rng(4).standard_normal(points.shape[1])
-    moved = weights.moved(cells, center, weight)
+    moved = power_centers.moved(cells, center, weight)
     change = (moved - center)[:, face.left]
     change = np.where(face.right < 0, -change, (moved - center)[:, face.right] - change)
     assert_allclose(slope @ weight, (change * face.normal).sum(axis=0), atol=1e-12)

@@ -22,7 +22,7 @@ from functools import cached_property
 import numpy as np
 from scipy import sparse
 
-from ..finite_volume import face_flux as flows
+from ..finite_volume import face_flux
 from ..mesh.isotropic_weights import copies, isotropic_weights, missing, symmetric, target
 from ..parallel import Exchange
 
@@ -142,7 +142,7 @@ class Discretisation:
 
         Raises `InputError` if a patch lies in two pieces.
         """
-        piece = flows.pieces(self.mesh)
+        piece = face_flux.pieces(self.mesh)
         number = np.empty(self.n_patches, piece.dtype)
         number[self.patch] = piece
         self.mesh.ranks.check((number[self.patch] == piece).all(), "a patch lies in two pieces of the mesh that do not touch: "

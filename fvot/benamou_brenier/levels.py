@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from ..mesh import coarsening as agglomerate
+from ..mesh import coarsening
 from .discretisation import Discretisation
 from .distributed_matrix import Dealt, packed, unpacked
 
@@ -112,7 +112,7 @@ def _dealt(mesh, rows):
 
 
 def _agglomerated(mesh, size):
-    whole = agglomerate.whole(mesh)
+    whole = coarsening.whole(mesh)
     part = mesh.ranks.deal(mesh.ranks.on_root(lambda: _parts(*whole, size)))
     coarse = mesh.of_agglomerates({name: array for name, array in part.items() if name[:2] not in ("P ", "R ")})
     if coarse.n_cells_global > SLOWEST_COARSENING * mesh.n_cells_global:
@@ -125,11 +125,11 @@ def _parts(fine, own, size):
     n_ranks, fine_owner = len(own), np.empty(len(fine.volume), np.int64)
     for rank, cells in enumerate(own):
         fine_owner[cells] = rank
-    member, coarse = agglomerate.coarser(fine, size)
-    owner = agglomerate.owners(member, fine_owner, coarse, n_ranks)
-    P = agglomerate.linear(member, fine, coarse)
+    member, coarse = coarsening.coarser(fine, size)
+    owner = coarsening.owners(member, fine_owner, coarse, n_ranks)
+    P = coarsening.linear(member, fine, coarse)
     R = sparse.csr_matrix((fine.volume / coarse.volume[member], (member, np.arange(len(member)))), P.shape[::-1])
-    return [agglomerate.part(coarse, owner, rank) | packed("P", P[cells]) | packed("R", R[owner == rank])
+    return [coarsening.part(coarse, owner, rank) | packed("P", P[cells]) | packed("R", R[owner == rank])
             for rank, cells in enumerate(own)]
 
 

@@ -5,8 +5,7 @@ import numpy as np
 
 from ..arguments.frozen import frozen
 from ..arguments.functions import is_number
-from ..energies import local as energies
-from ..energies.local import Energy
+from ..energies.local import Energy, described
 from ..errors import ConvergenceError, InputError
 from ..mesh import Mesh, quality
 from ..runs.checkpoint import Keeper, fingerprint
@@ -54,7 +53,7 @@ class BenamouBrenier:
         ranks.check(precision in PRECISIONS, f"precision must be 'double' or 'single', not {precision!r}")
         ranks.check(terminal is None or isinstance(terminal, Energy), "terminal must be an energy, such as fvot.Entropy() or "
                     f"0.1 * fvot.Power(2), or None, not {terminal!r:.60}")
-        ranks.check_same("the parameters of BenamouBrenier", (n_steps, tol, max_iter, precision, energies.described(terminal)))
+        ranks.check_same("the parameters of BenamouBrenier", (n_steps, tol, max_iter, precision, described(terminal)))
         self.mesh, self.n_steps, self.tol, self.max_iter = mesh, int(n_steps), float(tol), int(max_iter)
         self.precision, self.terminal = precision, terminal
         quality.warn_of(mesh.quality().transport_problem, mesh)
@@ -129,7 +128,7 @@ class BenamouBrenier:
         mesh, terminal = self._near.mesh, self._terminals[0]
         slope = 0.0 if terminal is None else terminal.problem.spread(terminal.derivative(terminal.problem.average(
             rho0 + mesh.integrate(rho0) / mesh.integrate(1.0))))
-        return dict(solver="BenamouBrenier", n_steps=self.n_steps, energy=str(energies.described(self.terminal)),
+        return dict(solver="BenamouBrenier", n_steps=self.n_steps, energy=str(described(self.terminal)),
                     rho0=fingerprint(mesh, rho0), rho1=fingerprint(mesh, rho1), slope=fingerprint(mesh, slope + 0 * rho0))
 
     def _check_energy(self, rho0):

@@ -13,7 +13,7 @@ So the iteration has one more copy, e = Q phi^N in the metric theta_e^2 sigma_P 
 """
 import numpy as np
 
-from ..energies import local as energies
+from ..energies.local import check_own, separated
 from ..errors import InputError
 
 STEPS = 200             # of Newton's method or bisection: enough for any density between 1e-300 and 1e300
@@ -31,8 +31,8 @@ class Terminal:
         mesh = problem.mesh
         self.x, self.measure = problem.average(mesh.centroid.T).T, mesh.integrate(1.0)
         with mesh.ranks.together():
-            self.V, self.curved, pairs = energies.separated(energy, self.x)
-            energies.check_own(energy, self.x, 1 / self.measure)
+            self.V, self.curved, pairs = separated(energy, self.x)
+            check_own(energy, self.x, 1 / self.measure)
             if pairs:
                 raise InputError("terminal: an Interaction is not convex in rho; steps with interactions are JKO's")
 

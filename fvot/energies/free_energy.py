@@ -1,8 +1,8 @@
 """The energy of a gradient flow on a mesh: E(rho) = sum_K |K| (e(rho_K, x_K) + V(x_K) rho_K + (W * rho)_K rho_K / 2)."""
 import numpy as np
 
-from . import local as energies
 from .convolution import convolution
+from .local import Interaction, check_own, parts_of, separated
 
 FLOOR = 1e-14            # of the mean density, below which none falls in Newton's method
 SHRINK = 0.05            # what Newton's method leaves of a density at least
@@ -23,10 +23,10 @@ class FreeEnergy:
         mesh = near.mesh
         self.near = near
         self.mesh = mesh
-        self._parts = energies.parts_of(energy)
+        self._parts = parts_of(energy)
         with mesh.ranks.together():
-            potential, local, pairs = energies.separated(energy, near.users.center)
-            energies.check_own(energy, mesh.center, 1.0)
+            potential, local, pairs = separated(energy, near.users.center)
+            check_own(energy, mesh.center, 1.0)
         self._V = near.inward(potential)
         self._local = local
         self.diffuses = bool(local.parts)
@@ -41,14 +41,14 @@ class FreeEnergy:
         users_rho = self.near.outward(rho)
         found = {}
         for weight, part in self._parts:
-            if isinstance(part, energies.Interaction):
+            if isinstance(part, Interaction):
                 continue
             with mesh.ranks.together():
                 value = part.value(users_rho, mesh.center)
             value = weight * mesh.integrate(value)
             found[part.name] = found.get(part.name, 0.0) + value
         if self.convolve is not None:
-            found[energies.Interaction.name] = self.mesh.integrate(self.convolve(rho) * rho) / 2
+            found[Interaction.name] = self.mesh.integrate(self.convolve(rho) * rho) / 2
         return {"energy": sum(found.values())} | (found if len(found) > 1 else {})
 
     def potential(self, rho):

@@ -9,12 +9,22 @@ from .. import parallel
 from ..arguments.frozen import frozen
 from ..arguments.functions import called, floats, refuse_masked
 from ..errors import InputError, warn
-from . import builders as build
-from . import cartesian, faces, gathering, partition, patches, power_centers, quadrature, quality, read, refine
-from . import density_input as given
-from . import geodesic_distance as geodesic
-from . import point_location as locate
-from . import power_centers as weights
+from . import (
+    builders,
+    cartesian,
+    density_input,
+    faces,
+    gathering,
+    geodesic_distance,
+    partition,
+    patches,
+    point_location,
+    power_centers,
+    quadrature,
+    quality,
+    read,
+    refine,
+)
 from .cells import TETRA, TRIANGLE, connect
 from .groups import Parts
 from .joining import check_conforming, joined, thin_walls
@@ -116,16 +126,16 @@ class Mesh:
     @classmethod
     def triangles(cls, lower, upper, n, *, comm=None, patches="auto", strict=True):
         """Acute isosceles triangles in shifted rows, n along x; sides named as those of `rectangle`."""
-        return cls._dealt(lambda: _in_box(*build.triangles(lower, upper, n), lower, upper), comm, patches, strict)
+        return cls._dealt(lambda: _in_box(*builders.triangles(lower, upper, n), lower, upper), comm, patches, strict)
 
     @classmethod
     def tetrahedra(cls, lower, upper, n, *, comm=None, patches="auto", strict=True):
         """Sommerville's tetrahedra, twelve to each of n cubes along x (the patches, if "auto"); sides as those of `box`."""
         if isinstance(patches, str) and patches == "auto":
-            patches = build.cube_of(lower, upper, n)
+            patches = builders.cube_of(lower, upper, n)
 
         def make():
-            points, blocks, center = build.tetrahedra(lower, upper, n)
+            points, blocks, center = builders.tetrahedra(lower, upper, n)
             return _in_box(points, blocks, lower, upper, center)
         return cls._dealt(make, comm, patches, strict)
 
@@ -133,7 +143,7 @@ class Mesh:
     def voronoi(cls, lower, upper, n_cells, seed=0, *, comm=None, patches="auto", strict=True):
         """Centroidal Voronoi polygons of a rectangle, from random generators; sides named as those of `rectangle`."""
         def make():
-            points, blocks, center = build.voronoi(lower, upper, n_cells, seed)
+            points, blocks, center = builders.voronoi(lower, upper, n_cells, seed)
             return _in_box(points, blocks, lower, upper, center)
 
         def finer(mesh):
@@ -274,9 +284,9 @@ class Mesh:
         Raises `InputError` where values are negative or not finite, of a shape that is none of these or could be two of
         them, or all zero.
         """
-        meaning, f = given.told_apart(f, self)
+        meaning, f = density_input.told_apart(f, self)
         if meaning == "image":
-            meaning, f = "picture", self.ranks.share(self.ranks.on_root(given.image, f, self.dim))
+            meaning, f = "picture", self.ranks.share(self.ranks.on_root(density_input.image, f, self.dim))
         averages = {"function": self.average, "values": np.array, "points": self.deposit, "picture": self._developed}
         rho = averages[meaning](f)
         self.check_density(rho, "the density")
@@ -289,11 +299,11 @@ class Mesh:
         """Cell averages (n_cells,) of a picture, an array of dim axes over the bounding box of the whole mesh."""
         self.ranks.check_same_array("the picture", picture)
         if self.block is not None:
-            return given.over_block(picture, self.block)
+            return density_input.over_block(picture, self.block)
         lower, upper = self.bounds
-        halvings = given.halvings(picture, lower, upper, self._quality.size[1], self.n_cells_global)
+        halvings = density_input.halvings(picture, lower, upper, self._quality.size[1], self.n_cells_global)
         with self.ranks.together():
-            return quadrature.average(self._pieces, self.n_cells, given.looked_up(picture, lower, upper), 2, halvings)
+            return quadrature.average(self._pieces, self.n_cells, density_input.looked_up(picture, lower, upper), 2, halvings)
 
     def deposit(self, points, weights=None):
         """Cell averages (n_cells,) of point masses: each mass goes to the cell that holds its point.
@@ -305,7 +315,7 @@ class Mesh:
         Raises `InputError` for points outside the mesh.
         """
         with self.ranks.together():
-            points, weights = given.masses(points, weights, self.dim)
+            points, weights = density_input.masses(points, weights, self.dim)
         self.ranks.check_same_array("weights", weights)
         cell = self.locate(points)
         mine = np.flatnonzero(cell >= 0)
@@ -347,16 +357,16 @@ class Mesh:
         """
         self.ranks.check_same("whether others are given", others is None)
         with self.ranks.together():
-            points = given.masses(points, None, self.dim)[0]
-            others = points if others is None else given.masses(others, None, self.dim)[0]
+            points = density_input.masses(points, None, self.dim)[0]
+            others = points if others is None else density_input.masses(others, None, self.dim)[0]
             n, m = points.shape[1], others.shape[1]
             if n * m > MANY:
                 raise InputError(f"{n} times {m} points are {n * m:.1e} pairs, at most {MANY:.0e} will do: take fewer points")
         for some in points, others:
             self.locate(some)
         if self.is_convex:
-            return geodesic.straight(self, points, others)
-        ways = {1: geodesic.between_gaps, 2: geodesic.round_corners, 3: geodesic.over_edges}
+            return geodesic_distance.straight(self, points, others)
+        ways = {1: geodesic_distance.between_gaps, 2: geodesic_distance.round_corners, 3: geodesic_distance.over_edges}
         lengths = ways[self.dim](self, points, others)
         if not np.isfinite(lengths).all():
             i, j = np.argwhere(~np.isfinite(lengths))[0]
@@ -369,7 +379,7 @@ class Mesh:
         The points are the same on every rank. (No axis may be periodic.)
         """
         with self.ranks.together():
-            points, _ = given.masses(points, None, self.dim)
+            points, _ = density_input.masses(points, None, self.dim)
         self.ranks.check_same_array("points", points)
         outside = ~self.find(points)[1]
         found = np.array(points)
@@ -383,7 +393,7 @@ class Mesh:
         Each point is in one cell of one rank (see `deposit`). Raises `InputError` for points outside the mesh.
         """
         with self.ranks.together():
-            points, _ = given.masses(points, None, self.dim)
+            points, _ = density_input.masses(points, None, self.dim)
         self.ranks.check_same_array("points", points)
         cell, inside = self.find(points)
         self._check_inside(points, ~inside)
@@ -392,11 +402,11 @@ class Mesh:
     def find(self, points):
         """(cell, inside): the same as `locate`, and which points (n,) are inside the mesh; cell is -1 for the others."""
         lower, upper = self.bounds
-        slack = locate.FAR * (upper - lower).max()
+        slack = point_location.FAR * (upper - lower).max()
         if self.block is not None:
-            points = locate.wrapped(points, lower, upper, self.block.periodic)
+            points = point_location.wrapped(points, lower, upper, self.block.periodic)
             inside = ((points >= lower[:, None] - slack) & (points <= upper[:, None] + slack)).all(axis=0)
-            return np.where(inside, locate.in_block(points, self.block, lower), -1), inside
+            return np.where(inside, point_location.in_block(points, self.block, lower), -1), inside
         cell, distance = self._tree.find(points, slack)
         least = self.ranks.min(distance)
         number = np.where((distance == least) & (cell >= 0), self.cell_id[cell], self.n_cells_global)
@@ -572,7 +582,7 @@ class Mesh:
 
     @cached_property
     def _tree(self):
-        return locate.tree(self._pieces, self.cell_id[:self.n_cells])
+        return point_location.tree(self._pieces, self.cell_id[:self.n_cells])
 
     @cached_property
     def walls(self):
@@ -668,7 +678,7 @@ def _given_regions(regions, n_cells):
 
 def _in_box(points, blocks, lower, upper, center=None):
     """What a builder made, with the sides of its box as boundary facets."""
-    return points, blocks, partial(build.sides, points, *build.box_corners(lower, upper, len(points))), center
+    return points, blocks, partial(builders.sides, points, *builders.box_corners(lower, upper, len(points))), center
 
 
 def _given_center(center, centroid):
@@ -707,7 +717,7 @@ def _whole(points, blocks, facets=None, center=None, regions=None, *, rule, stri
     move = None
     if center is None:
         center = power_centers.cell_points(cells, centroid)
-        move = partial(weights.find, cells, volume, centroid, face, center)
+        move = partial(power_centers.find, cells, volume, centroid, face, center)
     else:
         center = _given_center(center, centroid)
     report, center, left, right = quality.admissible(volume, centroid, center, face, strict, move)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from . import point_location as locate
+from . import point_location
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,11 @@ class Walls:
         flat = flat[:, np.lexsort(flat)]            # the same order on any number of ranks
         corner = flat[:-mesh.dim].reshape(mesh.dim, mesh.dim, -1)
         low, high = corner.min(axis=0), corner.max(axis=0)
-        order = np.argsort(locate.curve((low + high) / 2, low.min(axis=1), high.max(axis=1)), kind="stable")
+        order = np.argsort(point_location.curve((low + high) / 2, low.min(axis=1), high.max(axis=1)), kind="stable")
         return cls(np.ascontiguousarray(corner[:, :, order].transpose(2, 0, 1)),
                    np.ascontiguousarray(flat[-mesh.dim:, order].T),
-                   locate.nested(low[:, order].T, np.inf, np.minimum), locate.nested(high[:, order].T, -np.inf, np.maximum))
+                   point_location.nested(low[:, order].T, np.inf, np.minimum),
+                   point_location.nested(high[:, order].T, -np.inf, np.maximum))
 
     def nearest(self, points):
         """The nearest point (dim, n) on the walls to each of points (dim, n)."""

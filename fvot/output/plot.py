@@ -13,7 +13,7 @@ from numbers import Real
 import numpy as np
 
 from ..errors import InputError
-from . import pvd as vtk
+from . import pvd
 from .scenes import Plane, Scene, Solid, Whole
 
 INCHES = 8.0              # the width of a picture; its `width` in pixels sets the resolution
@@ -72,7 +72,7 @@ class Picture:
     """What stays the same from one time to the next: the domain, the colours, the layout. Made on every rank."""
 
     def __init__(self, result, path, suffix, time, field, clim, cmap, arrows, dots, width):
-        mesh, self.result, self.field, self.path = result.mesh, result, field, vtk.path_of(result.mesh.ranks, path, suffix)
+        mesh, self.result, self.field, self.path = result.mesh, result, field, pvd.path_of(result.mesh.ranks, path, suffix)
         self.arrows, self.dots, self.width = arrows, None if dots is None else np.asarray(dots), width
         with mesh.ranks.together():
             self._check()
@@ -138,7 +138,7 @@ class Picture:
 
     def _scene(self, parts, center):
         whole = Whole.joined(parts)
-        with vtk.writing(self.path):
+        with pvd.writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
         if len(whole.points) == 1:
             return Curve(whole)
@@ -304,7 +304,7 @@ def _image(figure, width):
 
 
 def _save(path, save):
-    with vtk.writing(path):
+    with pvd.writing(path):
         save()
 
 

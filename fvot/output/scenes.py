@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import pvd as vtk
+from . import pvd
 
 FINEST_EDGES = 1500       # cells up to which their edges are drawn
 SHARPER = 2               # pixels drawn for one that is kept, along each axis
@@ -83,7 +83,7 @@ class Plane(Scene):
         lower, upper = whole.points.min(axis=1), whole.points.max(axis=1)
         room = 0.015 * (upper - lower).max()
         extent = (lower[0] - room, upper[0] + room, lower[1] - room, upper[1] + room)
-        grid = vtk.grid(whole.points, whole.kind, whole.start, whole.corners)
+        grid = pvd.grid(whole.points, whole.kind, whole.start, whole.corners)
         surface = pyvista.PolyData()
         surface.SetPoints(grid.GetPoints())
         surface.SetPolys(grid.GetCells())
@@ -136,7 +136,7 @@ class Solid(Scene):
 
     def __init__(self, whole, center, ink):
         size = np.ptp(whole.points, axis=1).max()
-        grid = _cleaned(vtk.grid(whole.points, whole.kind, whole.start, whole.corners))
+        grid = _cleaned(pvd.grid(whole.points, whole.kind, whole.start, whole.corners))
         # a cut along faces of cells could show either side of them: it goes a little beyond
         surface, self.edges = _opened(grid, center - 1e-5 * size * np.sign(SEEN_FROM))
         eye = SEEN_FROM / np.linalg.norm(SEEN_FROM)
