@@ -105,7 +105,7 @@ class FokkerPlanck:
         """
         mesh, t = self.mesh, check_times(self.mesh.ranks, t)
         mesh.check_density(rho0, "rho0")
-        check_step(mesh.ranks, tau)
+        check_step(mesh.ranks, tau, t)
         state = _State(self._near.inward(np.array(rho0, float)), mesh.integrate(np.asarray(rho0, float)), (t[-1] - t[0]) / 100)
         self._stepper.restart()
         advance = self._in_equal_steps if tau is not None else self._in_adaptive_steps

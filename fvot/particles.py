@@ -97,7 +97,7 @@ def langevin(x0, drift, diffusion, t, seed, *, tau=None, order=1, walls=None, co
         _check_langevin(order, D, seed)
         box = _Box(walls, x0)
     t = check_times(ranks, t)
-    check_step(ranks, tau)
+    check_step(ranks, tau, t)
     ranks.check_same("seed, order and what drift and diffusion are", (seed, order, repr(b.f) if not callable(b.f) else "",
                                                                       repr(D.f) if not callable(D.f) else "", walls))
     ranks.check_same_array("x0", x0)

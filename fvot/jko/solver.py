@@ -108,7 +108,7 @@ class JKO:
         """
         mesh, t = self.mesh, check_times(self.mesh.ranks, t)
         self._check_density(rho0, "rho0")
-        check_step(mesh.ranks, tau)
+        check_step(mesh.ranks, tau, t)
         mesh.ranks.check(self.inner is None or tau is not None, "with inner= give the length of steps, tau")
         run = _Run(self, self._near.inward(np.array(rho0, float)), t)
         with Recorder(self._near, t, checkpoint, lambda: self._described(rho0, tau), has=list(run.fields()), write=write,
