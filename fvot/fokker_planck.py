@@ -169,8 +169,12 @@ class FokkerPlanck:
         boundaries the first one is the rate at which mass is lost in the long run. Raises `InputError` as `stationary` does.
         """
         self._check_steady("relaxation rates")
-        self.mesh.ranks.check(isinstance(k, (int, np.integer)) and 0 < k < self.mesh.n_cells_global,
-                              f"k must be a number of rates from 1 to {self.mesh.n_cells_global - 1}, not {k!r}")
+        ranks, most = self.mesh.ranks, self.mesh.n_cells_global - int(self._operator.closed)
+        ranks.check(most > 0, "the mesh has one cell, which nothing leaves: its density stays, and there is no rate; take a finer "
+                    "mesh")
+        ranks.check(isinstance(k, (int, np.integer)) and not isinstance(k, bool) and 0 < k <= most,
+                    f"k must be a number of rates from 1 to {most}, not {k!r}")
+        ranks.check_same("k", int(k))
         return self._on_root(lambda chain: markov.relaxation_rates(chain.rates, k, killing=chain.killing, center=chain.center))
 
     def current(self, rho, t=0.0):

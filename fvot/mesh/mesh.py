@@ -1,4 +1,5 @@
 """`Mesh`: this rank's part of a mesh as plain, read-only numpy arrays."""
+import zlib
 from dataclasses import replace
 from functools import cached_property, partial
 
@@ -441,11 +442,28 @@ class Mesh:
                                  f"it must be finite and at least 0 ({len(bad)} cells are not)")
 
     def _check_cells(self, u):
-        """`InputError` on this rank unless u is (..., n_cells), or one number. Not collective: it is asked often."""
-        refuse_masked(u, "cell values must be numbers")
-        if np.ndim(u) > 0 and np.shape(u)[-1] != self.n_cells:
-            raise InputError(f"an array of shape {np.shape(u)} is none of cell values (..., n_cells): this rank has "
-                             f"{self.n_cells} cells; {self.wanted_shape(np.shape(u))}")
+        """`InputError` on every rank unless u is (..., n_cells), or one number, and of as many of these on all of them."""
+        problem = self._problem_of_cells(u)
+        shape = np.shape(u)[:-1] if problem is None else ()
+        code = zlib.crc32(repr(shape).encode())
+        bad, most, least = self.ranks.max(np.array([problem is not None, code, -code]))       # asked often: one message
+        if bad or most != -least:
+            self.ranks.check(problem is None, problem)
+            self.ranks.check_same("the shape of cell values, but for the last number,", shape)
+
+    def _problem_of_cells(self, u):
+        """What to say of cell values that are masked, or of a wrong shape; else None."""
+        try:
+            refuse_masked(u, "cell values must be numbers")
+            shape = np.shape(u)
+        except InputError as error:
+            return str(error)
+        except ValueError:
+            return f"cell values must be an array of numbers, not {u!r:.60}"
+        if shape and shape[-1] != self.n_cells:
+            return (f"an array of shape {shape} is none of cell values (..., n_cells): this rank has {self.n_cells} cells; "
+                    f"{self.wanted_shape(shape)}")
+        return None
 
     def wanted_shape(self, shape):
         """What to say of cell values of another shape: which one is wanted, and what makes such arrays."""
@@ -492,6 +510,7 @@ class Mesh:
 
     def gradient(self, u):
         """(u_L - u_K) / d_sigma on the inner faces, 0 on the boundary: (n_faces,)."""
+        self._check_cells(u)
         n, local = self.n_inner, self.with_ghosts(u)
         slope = np.zeros(self.n_faces)
         slope[:n] = (local[self.right[:n]] - local[self.left[:n]]) / self.distance[:n]
