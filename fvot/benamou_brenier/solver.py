@@ -1,4 +1,5 @@
 """`BenamouBrenier`: dynamical optimal transport with a certified gap."""
+import math
 from copy import copy
 
 import numpy as np
@@ -18,6 +19,8 @@ from .operators import Discretisation
 from .terminal import Terminal
 
 PRECISIONS = {"double": np.float64, "single": np.float32}
+MASSES = 1e-290, 1e302   # between which those of densities may be: below, cells would have few digits
+LARGE = 1e140            # and 1 / LARGE: masses whose squares are numbers, too
 
 
 @frozen
@@ -100,11 +103,12 @@ class BenamouBrenier:
         difference, largest = ranks.max(np.array([np.abs(rho1 - rho0).max(), rho0.max()]))
         if not free and difference <= 4 * np.finfo(float).eps * largest:
             return Geodesic.at_rest(self._near, self.n_steps, rho0)
+        unit = self._unit(rho0)
         if free:
             self._check_energy(rho0)
         if free and self._terminals[0].is_flat:
             return Geodesic.at_rest(self._near, self.n_steps, rho0, self._terminals[0].of_cells(rho0))
-        cascade = Cascade(self._levels, self._terminals, rho0, rho1, tol=self.tol, max_iter=self.max_iter,
+        cascade = Cascade(self._levels, self._terminals, rho0 / unit, rho1 / unit, tol=self.tol, max_iter=self.max_iter,
                           dtype=PRECISIONS[self.precision])
         keeper = Keeper(checkpoint, self._near.mesh, lambda: self._described(rho0, rho1))
         with Progress(0, self.max_iter, progress, "iteration") as bar, keeper:
@@ -114,13 +118,27 @@ class BenamouBrenier:
             found, used = cascade.solved(after, keeper.saved)
             keeper.at_end(lambda: cascade.kept_at_end(found, used))
         self._check_order(found)
-        path = Geodesic.of(self._near, self._levels[0].problem, rho0, found.lower, found.upper, used)
+        path = Geodesic.of(self._near, self._levels[0].problem, rho0 / unit, found.lower, found.upper, used, unit)
         if not found.gap <= self.tol:
             raise ConvergenceError(
                 f"Benamou-Brenier reached a certified gap of {found.gap:.1e} > tol = {self.tol:.1e} in {used} iterations; "
                 f"max_iter={iterations_to(self.tol, used, found.gap)} may do, or a larger tol; the path so far is in .result",
                 path)
         return path
+
+    def _unit(self, rho0):
+        """The unit of mass in which a path is looked for: a power of 2, 1 unless squares of masses would leave floating point.
+
+        W2^2 is proportional to the mass; what is found with a terminal energy is not.
+        """
+        mass = self._near.mesh.integrate(rho0)
+        low, high = MASSES if self.terminal is None else (1 / LARGE, LARGE)
+        if not low <= mass <= high:
+            remedy = ("the densities, such as to mass 1: W2^2 is proportional to it" if self.terminal is None else
+                      "the density, such as to mass 1, and write the energy for it")
+            raise InputError(f"the mass is {mass:.6g}, beyond what floating point can square and add up: it must lie between "
+                             f"{low:.0e} and {high:.0e}; scale {remedy}")
+        return 1.0 if 1 / LARGE <= mass <= LARGE else 2.0**math.floor(math.log2(mass))
 
     def _described(self, rho0, rho1):
         """What a checkpoint knows of the problem."""
