@@ -531,3 +531,15 @@ def test_masses_beyond_floating_point(unit, terminal):
     ends = [unit * mesh.density(lambda x: 1 + x[0])] + [unit * mesh.density(lambda x: 2 - x[0])] * (terminal is None)
     with pytest.raises(InputError, match=r"the mass is [0-9.e+-]+, beyond what floating point .* between 1e-.* scale the dens"):
         solver.solve(*ends)
+
+
+@pytest.mark.ranks
+def test_densities_in_single_precision():
+    mesh = Mesh.interval(0, 1, 40)
+    solver = BenamouBrenier(mesh, n_steps=4)
+    ends = [mesh.density(lambda x, at=at: np.exp(-20 * (x[0] - at)**2)) for at in (0.3, 0.6)]
+    double, single = solver.solve(*ends), solver.solve(*(rho.astype(np.float32) for rho in ends))
+    assert single.rho.dtype == float
+    assert_allclose(single.cost, double.cost, rtol=1e-6)
+    with pytest.raises(InputError, match="they must be equal"):
+        solver.solve(ends[0].astype(np.float32), 1.00001 * ends[1].astype(np.float32))

@@ -9,7 +9,7 @@ from ..checkpoint import Keeper, fingerprint
 from ..energies import Energy
 from ..errors import ConvergenceError, InputError
 from ..frozen import frozen
-from ..functions import is_number
+from ..functions import is_number, rounding_of
 from ..mesh import Mesh, quality
 from ..parallel import Progress
 from .cascade import Cascade, iterations_to
@@ -20,6 +20,7 @@ from .terminal import Terminal
 
 PRECISIONS = {"double": np.float64, "single": np.float32}
 MASSES = 1e-290, 1e302   # between which those of densities may be: below, cells would have few digits
+SAME = 1e-11             # difference of two masses that counts as rounding, relative, in double precision
 LARGE = 1e140            # and 1 / LARGE: masses whose squares are numbers, too
 
 
@@ -174,6 +175,7 @@ class BenamouBrenier:
         problem, ranks = self._levels[0].problem, self.mesh.ranks
         for rho, name in (rho0, "rho0"), (rho1, "rho1"):
             self.mesh.check_density(rho, name)
+        same = ranks.max(max(SAME, rounding_of(rho0, rho1)))
         rho0, rho1 = (self._near.inward(np.asarray(rho, float)) for rho in (rho0, rho1))
         ends = problem.average(np.stack([rho0, rho1], axis=1))
         mass = problem.masses(ends)
@@ -181,12 +183,12 @@ class BenamouBrenier:
         ranks.check((total > 0).all(), "the densities are zero everywhere: there is nothing to move" if not total.any() else
                     f"rho{int(total.argmin())} is zero everywhere, the other density has mass {total.max():.6g}")
         worst = int(np.abs(mass[:, 1] - mass[:, 0]).argmax())
-        far = np.abs(total[1] - total[0]) > 1e-11 * total[0]
+        far = np.abs(total[1] - total[0]) > same * total[0]
         ranks.check(not far, f"rho0 has mass {total[0]:.12g}, rho1 has {total[1]:.12g}: they must be equal. mesh.density makes "
                     "densities of mass 1; rho1 * mesh.integrate(rho0) / mesh.integrate(rho1) has the mass of rho0")
         ranks.check(self.terminal is None or mass.min() > 0, "one of the pieces of the mesh, which do not touch, has no mass: "
                     "with a terminal energy each must have some; leave it out of the mesh")
-        apart = np.abs(mass[worst, 1] - mass[worst, 0]) > 1e-11 * total[0]
+        apart = np.abs(mass[worst, 1] - mass[worst, 0]) > same * total[0]
         ranks.check(not apart, f"the mesh has {len(mass)} pieces that do not touch, and one of them has mass "
                     f"{mass[worst, 0]:.6g} of rho0 and {mass[worst, 1]:.6g} of rho1: nothing can move between them, so both "
                     "must have the same mass in each piece")
