@@ -130,10 +130,13 @@ class Mesh:
         def make():
             points, blocks, center = build.voronoi(lower, upper, n_cells, seed)
             return _in_box(points, blocks, lower, upper, center)
-
-        def finer(mesh):
-            return cls.voronoi(lower, upper, 4 * n_cells, seed, comm=comm, patches=_rule(patches), strict=strict)
+        finer = partial(cls._more_polygons, lower=lower, upper=upper, n_cells=4 * n_cells, seed=seed, patches=_rule(patches),
+                        strict=strict)
         return cls._dealt(make, comm, patches, strict, finer)
+
+    @classmethod
+    def _more_polygons(cls, mesh, **what):
+        return cls.voronoi(**what, comm=mesh.ranks.comm)
 
     @classmethod
     def read(cls, path, *, merge=True, comm=None, patches="auto", strict=True):
@@ -186,7 +189,11 @@ class Mesh:
             lower=np.array(lower).tolist(), upper=np.array(upper).tolist(), shape=block.grid, periodic=block.periodic))
         twice = tuple(2 * n for n in block.grid)
         return cls(ranks, part, **meta, block=block,
-                   finer=lambda mesh: cls._cartesian(lower, upper, twice, periodic, comm, rule))
+                   finer=partial(cls._more_boxes, lower=lower, upper=upper, shape=twice, periodic=periodic, rule=rule))
+
+    @classmethod
+    def _more_boxes(cls, mesh, **what):
+        return cls._cartesian(**what, comm=mesh.ranks.comm)
 
     @classmethod
     def _dealt(cls, make, comm, rule, strict, finer=None, merge=False):
@@ -610,6 +617,10 @@ class Mesh:
         if self.ranks.rank in lists:         # a periodic face is there twice: the two copies stand side by side
             other[self.ranks.rank] = lists[self.ranks.rank].reshape(-1, 2)[:, ::-1].ravel()
         return parallel.Exchange(self.ranks, lists, other)
+
+    def __setstate__(self, state):
+        """Be what was copied or pickled: arrays are read-only again."""
+        vars(self).update({name: _frozen(value) if isinstance(value, np.ndarray) else value for name, value in state.items()})
 
     def __repr__(self):
         return f"<fvot.Mesh: {self.n_cells_global} cells in {self.dim}D on {self.ranks.size} rank{'s' * (self.ranks.size > 1)}>"
