@@ -33,7 +33,20 @@ def library():
     return MPI.Get_library_version().splitlines()[0].split(",")[0].strip("\x00 ")
 
 
-class Ranks:
+class _Kept:
+    """What has a communicator, and is copied and pickled on one rank: it comes back on one rank."""
+
+    def __getstate__(self):
+        if self.comm.size > 1:
+            raise InputError(f"what is shared by {self.comm.size} ranks cannot be copied or pickled: write it to a file, or "
+                             "mesh.gather its arrays")
+        return {name: value for name, value in vars(self).items() if name != "comm"}
+
+    def __setstate__(self, state):
+        vars(self).update(state, comm=MPI.COMM_SELF)
+
+
+class Ranks(_Kept):
     """The ranks that share a mesh: a thin coat over an MPI communicator (None: all ranks)."""
 
     def __init__(self, comm=None):
@@ -181,7 +194,7 @@ def _portable(failure, rank):
     return RuntimeError(f"rank {rank} failed: {type(failure).__name__}: {failure}")
 
 
-class Exchange:
+class Exchange(_Kept):
     """Messages between neighbouring ranks: entries ``send[q]`` go to rank q, entries ``receive[q]`` come from it.
 
     Both are dicts from a rank to an index array; the lists of two neighbours have the same order.
@@ -220,7 +233,7 @@ class Exchange:
         return into
 
 
-class LayerExchange:
+class LayerExchange(_Kept):
     """Ghost layers of a block along one axis: *width* layers swapped with the rank below and the rank above.
 
     thinnest : cells of the thinnest block along the axis. Where that is less than the width, layers go one at a time, so that

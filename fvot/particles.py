@@ -11,8 +11,8 @@ from scipy.integrate import solve_ivp
 
 from .arguments.functions import check_finite, floats, function, is_number, refuse_masked
 from .arguments.times import check_step, check_times
-from .arguments.watch import Watch
-from .errors import ConvergenceError, InputError
+from .arguments.watch import WATCHED, Watch
+from .errors import ConvergenceError, InputError, warn
 from .parallel import Ranks
 
 BLOCK = 4096             # particles that share a stream of random numbers, and a rank
@@ -20,7 +20,7 @@ MOST = 100_000           # calls of a velocity along the flow
 HALVINGS = 30            # at most, of the step of differences, at the start
 ROUGH = 1e-4             # the tolerance from which on an integrator of low order does less work
 SEEN = 64                # points, at most about twice as many, whose velocities are watched
-STEPS = 1000             # of Langevin's equation, where no tau is given
+STEPS = 1000             # of Langevin's equation, where no tau is given; also between two times where much happens there
 NUDGE = 1e-2             # first step of differences of velocities, relative to the size of the positions
 
 
@@ -83,7 +83,10 @@ def langevin(x0, drift, diffusion, t, seed, *, tau=None, order=1, walls=None, co
     drift : b(x) or b(x, t) with values (dim, n); a constant (dim,)
     diffusion : D >= 0, a number or a function of x or (x, t)
     seed : a whole number; the same one gives the same paths
-    tau : largest step; None: a thousandth of the whole time
+    tau : largest step; None: a thousandth of the whole time, and of the time between two of the times t where b or D, seen
+        at x0, changes faster than steps follow. Such steps do not pass over what lasts at least 1/200 of that time, but find
+        where it begins and ends to no more than a step: name the times of pulses and jumps in t. A tau that is too long for
+        what is seen is a warning
     order : of the means of functions of X in tau. 1: Euler-Maruyama; 2: Heun's steps (Platen's scheme), for a constant D
     walls : (lower, upper), corners (dim,) of a box whose walls reflect
     comm : MPI communicator; each rank moves blocks of particles, so that b and D must not be collective
@@ -97,18 +100,18 @@ def langevin(x0, drift, diffusion, t, seed, *, tau=None, order=1, walls=None, co
         _check_langevin(order, D, seed)
         box = _Box(walls, x0)
     t = check_times(ranks, t)
-    check_step(ranks, tau)
+    check_step(ranks, tau, t)
     ranks.check_same("seed, order and what drift and diffusion are", (seed, order, repr(b.f) if not callable(b.f) else "",
                                                                       repr(D.f) if not callable(D.f) else "", walls))
     ranks.check_same_array("x0", x0)
-    tau = (t[-1] - t[0]) / STEPS if tau is None else tau
+    counts = _counts(ranks, x0, b, D, t, tau)
     blocks = [slice(i, i + BLOCK) for i in range(0, x0.shape[1], BLOCK)]
     streams = np.random.SeedSequence(seed).spawn(len(blocks))
     mine = range(ranks.rank, len(blocks), ranks.size)
     paths = np.zeros((len(t), *x0.shape))
     with ranks.together():
         for k in mine:
-            paths[..., blocks[k]] = _walk(x0[:, blocks[k]], b, D, t, np.random.default_rng(streams[k]), tau, order, box)
+            paths[..., blocks[k]] = _walk(x0[:, blocks[k]], b, D, t, np.random.default_rng(streams[k]), counts, order, box)
     return ranks.sum(paths) if ranks.size > 1 else paths
 
 
@@ -123,20 +126,48 @@ def _check_langevin(order, D, seed):
         raise InputError(f"seed must be a whole number of at least 0, not {seed!r}")
 
 
-def _walk(x, b, D, t, random, tau, order, box):
+def _counts(ranks, x0, b, D, t, tau):
+    """The numbers of steps between each two of the times t (n,), at most tau long. Collective."""
+    longest = (t[-1] - t[0]) / STEPS if tau is None else tau
+    counts = [math.ceil(length / longest * (1 - 1e-12)) for length in np.diff(t)]
+    some = x0[:, ::math.ceil(x0.shape[1] / SEEN)]
+    functions = [f for f in (b, D) if f.depends_on_time]
+
+    def seen(now):
+        now = np.clip(now, *np.nextafter([now[0], now[-1]], [now[-1], now[0]]))      # things may jump at both ends
+        return np.concatenate([np.stack([f(some, at).ravel() for at in now], axis=1) for f in functions])
+    missed = []
+    for i, count in enumerate(counts):
+        if count > WATCHED or not functions:
+            continue                # so short steps miss nothing that is watched for
+        watch, h = Watch(ranks, seen, t[i], t[i + 1]), (t[i + 1] - t[i]) / count
+        if not all(watch.is_calm(t[i] + k * h, t[i] + (k + 1) * h) for k in range(count)):
+            missed.append(i)
+    if tau is None:
+        return [STEPS if i in missed else count for i, count in enumerate(counts)]
+    if missed and ranks.is_root:
+        i = missed[0]
+        warn(f"drift or diffusion changes within steps of {(t[i + 1] - t[i]) / counts[i]:.3g} between t = {t[i]:.6g} and "
+             f"{t[i + 1]:.6g}, which may pass over it: leave out tau, give a smaller one, or name the times of pulses and jumps "
+             "in t")
+    return counts
+
+
+def _walk(x, b, D, t, random, counts, order, box):
     """The paths (n_times, dim, k) of one block of particles."""
     path = [x]
-    for begin, end in zip(t[:-1], t[1:], strict=True):
-        count = math.ceil((end - begin) / tau * (1 - 1e-12))
+    for begin, end, count in zip(t[:-1], t[1:], counts, strict=True):
         h = (end - begin) / count
+        first, last = np.nextafter([begin, end], [end, begin])      # things may jump at both
         for now in (begin + h * k for k in range(count)):
-            spread = D(x, now)
+            at, then = max(now, first), min(now + h, last)
+            spread = D(x, at)
             if (spread < 0).any():
                 raise InputError(f"diffusion must be at least 0, but is {spread.min():.6g}")
-            noise, here = np.sqrt(2 * spread * h) * random.standard_normal(x.shape), b(x, now)
+            noise, here = np.sqrt(2 * spread * h) * random.standard_normal(x.shape), b(x, at)
             if order == 2:
                 ahead, sign = box.folded(x + h * here + noise)
-                here = (here + sign * b(ahead, now + h)) / 2
+                here = (here + sign * b(ahead, then)) / 2
             x = box.folded(x + h * here + noise)[0]
         path.append(x)
     return np.stack(path)

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from mpi4py import MPI
 
 import fvot
 from fvot import JKO, BenamouBrenier, ContinuityEquation, Entropy, FokkerPlanck, InputError, Mesh, Potential, Power
@@ -96,6 +97,13 @@ RUNS = {      # what is run, words of the message
     "stream of vectors": (lambda m: ContinuityEquation(m, stream=lambda x: x), ["stream"]),
     "face flux of cells": (lambda m: ContinuityEquation(m, face_flux=ones(m)), ["face_flux", "faces"]),
     "face flux nan": (lambda m: ContinuityEquation(m, face_flux=np.full(m.n_faces, np.nan)), ["face_flux", "nan"]),
+    "velocity too large": (lambda m: flow(m, (1e300, 0.0)).solve(ones(m), 1.0), ["up to 1e+300", "about 8", "e+300", "nearer end"]),
+    "velocity too large for one step": (lambda m: flow(m, (1e300, 0.0)).step(ones(m), 1.0), ["up to 1e+300", "nearer end"]),
+    "velocity too large backwards": (lambda m: flow(m, (1e300, 0.0), flux=fvot.upwind).adjoint(ones(m), 1.0),
+                                     ["up to 1e+300", "nearer end"]),
+    "velocity too large at first": (lambda m: flow(m, lambda x, t: x + 1e300 / (1 + t)).solve(ones(m), 1.0), ["1e+300", "nearer"]),
+    "velocity that overflows": (lambda m: flow(m, (1.7e308, 0.0)).solve(ones(m), 1.0), ["1.7e+308", "inf of them"]),
+    "velocity too large in the end": (lambda m: flow(m, (1.0, 0.0)).solve(ones(m), [0, 1, 1e300]), ["of them", "t = 1e+300"]),
     "cfl above 1": (lambda m: flow(m, cfl=1.5), ["cfl", "1.5"]),
     "cfl of text": (lambda m: flow(m, cfl="fast"), ["cfl", "'fast'"]),
     "a flux that is none": (lambda m: flow(m, flux="upwind"), ["flux", "'upwind'"]),
@@ -129,6 +137,8 @@ RUNS = {      # what is run, words of the message
     "order different on one rank": (lambda m: diffusion(m, order=last(m, 1, 2) if m.ranks.size > 1 else 5), ["order"]),
     "what is no mesh": (lambda m: FokkerPlanck("mesh.msh", diffusion=1), ["mesh", "'mesh.msh'"]),
     "too many rates": (lambda m: diffusion(m).relaxation_rates(64), ["from 1 to 63", "64"]),
+    "rates of another rank": (lambda m: diffusion(m).relaxation_rates(apart(m, 1, 2, True)), ["k must be"]),
+    "rates of one cell": (lambda m: diffusion(Mesh.interval(0, 1, 1, comm=MPI.COMM_SELF)).relaxation_rates(), ["one cell", "no rate"]),
     "stationary with time": (lambda m: diffusion(m, potential=lambda x, t: x[0] * t).stationary(), ["depend on time"]),
     # times, steps, starts
     "no time": (lambda m: flow(m).solve(ones(m), None), ["t must be", "None"]),
@@ -138,6 +148,11 @@ RUNS = {      # what is run, words of the message
     "times that go back": (lambda m: jko(m).solve(ones(m), [0, 2, 1], tau=0.1), ["t must be", "[0, 2, 1]"]),
     "times of another rank": (lambda m: flow(m).solve(ones(m), last(m, 2.0, 1.0) if m.ranks.size > 1 else -1), ["t must be"]),
     "step 0": (lambda m: flow(m).solve(ones(m), 1.0, tau=0), ["tau", "0"]),
+    "step too short": (lambda m: flow(m).solve(ones(m), 1.0, tau=1e-300), ["1e-300", "1e+300 steps", "larger tau"]),
+    "step too short to diffuse": (lambda m: diffusion(m).solve(ones(m), [0, 1e-3, 2], tau=1e-9), ["2e+09 steps", "larger tau"]),
+    "step too short to descend": (lambda m: jko(m).solve(ones(m), 1.0, tau=1e-300), ["1e-300", "1e+300 steps"]),
+    "step too short for noise": (lambda m: fvot.particles.langevin(np.zeros((1, 3)), (1.0,), 1.0, 1.0, 0, tau=1e-300),
+                                 ["1e-300", "1e+300 steps"]),
     "step nan": (lambda m: diffusion(m).solve(ones(m), 1.0, tau=np.nan), ["tau", "nan"]),
     "step as text": (lambda m: jko(m).solve(ones(m), 1.0, tau="small"), ["tau", "'small'"]),
     "start of all ranks' cells": (lambda m: flow(m).solve(np.ones(65), 1.0), ["rho0", "(65,)", "mesh.scatter"]),
@@ -178,6 +193,17 @@ RUNS = {      # what is run, words of the message
     "a checkpoint of transport on other ranks": (lambda m: BenamouBrenier(m, n_steps=2).solve(
         bump(m), bump(m, 0.5), checkpoint=elsewhere(m, "Checkpoint")), ["checkpoint"]),
     "a series on other ranks": (lambda m: flow(m).solve(ones(m), 0.1, write=elsewhere(m, "Output")), ["writ"]),
+    "a negative time between checkpoints": (lambda m: diffusion(m).solve(
+        ones(m), 1.0, checkpoint=fvot.Checkpoint("x.h5", every=-1)), ["every", "-1"]),
+    "no time between checkpoints on one rank": (lambda m: flow(m).solve(
+        ones(m), 1.0, checkpoint=fvot.Checkpoint("x.h5", every=last(m, np.nan, 600.0))), ["nan"]),
+    "checkpoints of words": (lambda m: BenamouBrenier(m, n_steps=2).solve(
+        bump(m), bump(m, 0.5), checkpoint=fvot.Checkpoint("x.h5", every="a")), ["every", "'a'"]),
+    "an integral of faces on one rank": (lambda m: m.integrate(np.ones(last(m, 7, m.n_cells))), ["(7,)", "cells"]),
+    "integrals of which one rank has more": (lambda m: m.integrate(np.ones(apart(m, (2, m.n_cells), (3, m.n_cells), (3, 7)))),
+                                             ["shape", "3"]),
+    "gathered on one rank": (lambda m: m.gather(np.ones(last(m, (m.n_cells, 2), m.n_cells))), ["2)", "cells"]),
+    "the slope of faces": (lambda m: m.gradient(np.ones(last(m, 7, m.n_cells))), ["(7,)", "cells"]),
     "a pressure that is not": (lambda m: jko(m).solve(bump(m), 0.1, tau=0.1, write=fvot.Output("x.pvd", fields=["pressure"])),
                                ["no pressure", "density"]),
     "a velocity that is not": (lambda m: diffusion(m).solve(bump(m), 0.1).write("x.pvd", fields=["velocity"]),
@@ -215,9 +241,8 @@ def test_bad_runs(run, words, square, compiled, ranks):
 
 
 @pytest.mark.parametrize("run", [lambda m: m.integrate(np.ones(m.n_faces)), lambda m: m.gather(np.ones((m.n_cells, 2)))])
-def test_what_is_no_array_of_cell_values(run, square):
-    """Asked on each rank for itself, as it is asked often."""
-    with pytest.raises(InputError, match=f"this rank has {square.n_cells} cells"):
+def test_what_is_no_array_of_cell_values(run, square, ranks):
+    with pytest.raises(InputError, match=f"this rank has {ranks.share(square.n_cells)} cells"):
         run(square)
 
 

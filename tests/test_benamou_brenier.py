@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import minimize_scalar
 from scipy.special import ndtr, ndtri
 
-from fvot import BenamouBrenier, ConvergenceError, InputError, Mesh
+from fvot import BenamouBrenier, ConvergenceError, Entropy, InputError, Mesh
 from fvot.benamou_brenier.time_basis import node_weights
 
 pytestmark = pytest.mark.ranks
@@ -505,3 +505,41 @@ def test_points_make_no_warnings(recwarn):
     rho = [mesh.density(np.array([[at], [at]])) for at in (0.1, 0.9)]
     checked(BenamouBrenier(mesh, 4, tol=2e-2).solve(*rho), *rho, 2e-2)
     assert not recwarn.list
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("unit", [1e-289, 1e-200, 1e200, 1e301])
+def test_masses_of_any_size(unit):
+    """W2^2 is proportional to the mass, the way is the same."""
+    mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
+    solver = BenamouBrenier(mesh, n_steps=4)
+    rho0, rho1 = (mesh.density(lambda x, at=at: np.exp(-20 * ((x - at)**2).sum(axis=0))) for at in (0.3, 0.6))
+    expected, found = solver.solve(rho0, rho1), solver.solve(unit * rho0, unit * rho1)
+    assert found.iterations == expected.iterations
+    for name, size in dict(cost=unit, lower_bound=unit, gap=1, phi=1, velocity=1, speed=unit**0.5, flux=unit, rho=unit).items():
+        a, b = getattr(found, name) / size, getattr(expected, name)
+        assert np.abs(a - b).max() <= 1e-6 * np.abs(b).max(), name
+    assert found.residual < 1e-12 and (found.rho[0] == unit * rho0).all()
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("unit, terminal", [(1e-300, None), (1e303, None), (1e-200, Entropy()), (1e-320, Entropy()),
+                                            (1e300, Entropy())])
+def test_masses_beyond_floating_point(unit, terminal):
+    mesh = Mesh.interval(0, 1, 20)
+    solver = BenamouBrenier(mesh, n_steps=4, terminal=terminal)
+    ends = [unit * mesh.density(lambda x: 1 + x[0])] + [unit * mesh.density(lambda x: 2 - x[0])] * (terminal is None)
+    with pytest.raises(InputError, match=r"the mass is [0-9.e+-]+, beyond what floating point .* between 1e-.* scale the dens"):
+        solver.solve(*ends)
+
+
+@pytest.mark.ranks
+def test_densities_in_single_precision():
+    mesh = Mesh.interval(0, 1, 40)
+    solver = BenamouBrenier(mesh, n_steps=4)
+    ends = [mesh.density(lambda x, at=at: np.exp(-20 * (x[0] - at)**2)) for at in (0.3, 0.6)]
+    double, single = solver.solve(*ends), solver.solve(*(rho.astype(np.float32) for rho in ends))
+    assert single.rho.dtype == float
+    assert_allclose(single.cost, double.cost, rtol=1e-6)
+    with pytest.raises(InputError, match="they must be equal"):
+        solver.solve(ends[0].astype(np.float32), 1.00001 * ends[1].astype(np.float32))

@@ -713,3 +713,14 @@ def test_a_function_that_fails_on_one_rank_fails_on_all(ranks):
         return x[0]
     with pytest.raises(RuntimeError, match="broken"):
         FokkerPlanck(KINDS["squares"](8), diffusion=1.0, potential=V)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_as_many_rates_as_cells_where_all_leaves(n):
+    mesh = Mesh.interval(0, 1, n)
+    equation = FokkerPlanck(mesh, diffusion=0.5, boundary={"left": fvot.dirichlet(0.0)})
+    rates = equation.relaxation_rates(n)
+    matrix = np.array([(equation.step(rho, 1e-9) - rho) / 1e-9 for rho in np.eye(n)])
+    assert np.allclose(rates, np.sort(-np.linalg.eigvals(matrix)), rtol=1e-5)
+    with pytest.raises(InputError, match=f"from 1 to {n}, not {n + 1}"):
+        equation.relaxation_rates(n + 1)

@@ -56,3 +56,17 @@ def test_given_steps_say_that_they_may_miss_a_pulse():
             warnings.simplefilter("always")
             equation.solve(mesh.density(lambda x: x[0] < 0.5), 1.0, tau=tau)
         assert [warning.filename for warning in said] == [__file__] * (n_warnings * mesh.ranks.is_root)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("begin, width", [(0.0273, 0.0084), (0.0924, 0.0065), (0.0912, 0.0060), (0.6547, 0.0155)])
+def test_a_short_inflow_is_the_same_whether_its_times_are_named(begin, width, order):
+    """Errors are relative to what comes in, which is little: also where the only looks at the inflow are within the pulse."""
+    mesh, tol = Mesh.interval(0, 1, 60), 1e-4
+    equation = FokkerPlanck(mesh, diffusion=0.01, drift=[1.0], order=order, tol=tol, boundary={
+        "right": outflow, "left": inflow(lambda x, t: 0 * x[0] + (begin <= t <= begin + width))})
+    unnamed, named = (equation.solve(np.zeros(mesh.n_cells), t) for t in ([0, 1], [0, begin, begin + width, 1]))
+    moments = [mesh.integrate(mesh.center[0]**k * (unnamed.rho[-1] - named.rho[-1])) for k in range(3)]
+    assert np.abs(moments).max() < 10 * tol * width
+    assert abs(named.ledger["inflow"][-1] - width) < 1e-6 * width
+    assert abs(unnamed.ledger["inflow"][-1] - width) < 10 * tol * width

@@ -1,8 +1,11 @@
 """Particles against exact flows and laws; the same paths on any number of ranks."""
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mpi4py import MPI
 from numpy.testing import assert_allclose
 
 from fvot import ContinuityEquation, ConvergenceError, InputError, Mesh, particles
@@ -10,6 +13,7 @@ from fvot import ContinuityEquation, ConvergenceError, InputError, Mesh, particl
 pytestmark = pytest.mark.ranks
 
 FOLDER = Path(__file__).parent.parent / "meshes"
+IS_ROOT = MPI.COMM_WORLD.rank == 0
 
 
 def rotation(x):
@@ -176,3 +180,29 @@ def test_bad_input():
                         (lambda: particles.langevin(x0, rotation, 1, 1.0, 0, order=3), "order")]:
         with pytest.raises(InputError, match=words):
             call()
+
+
+@pytest.mark.parametrize("what", ["drift", "diffusion"])
+def test_noise_between_two_times_that_are_near(what):
+    """A pulse that lasts 1/100 of a short time between two times, which is one step of a thousandth of the whole time."""
+    x0, t, begin, width = np.zeros((1, 4000)), [0, 1e-3, 1], 4.37e-4, 1e-5
+
+    def pulse(t):
+        return (1 / width) * ((t >= begin) & (t < begin + width))
+    drift = (lambda x, t: np.full_like(x, pulse(t))) if what == "drift" else [0.0]
+    diffusion = (lambda x, t: np.full(x.shape[1], pulse(t))) if what == "diffusion" else 1e-6
+    x = particles.langevin(x0, drift, diffusion, t, seed=2)
+    found, expected = (x[1].mean(), 1) if what == "drift" else (x[1].var(), 2)
+    assert_allclose(found, expected, rtol=0.15)
+
+
+def test_long_steps_of_noise_are_said():
+    x0 = np.zeros((1, 5))
+    pulse = lambda x, t: np.full_like(x, 100.0 * (0.4 < t < 0.41))
+    with pytest.warns(UserWarning, match="within steps of 0.25 between t = 0 and 1") if IS_ROOT else nullcontext():
+        particles.langevin(x0, pulse, 1.0, 1, seed=1, tau=0.25)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        particles.langevin(x0, pulse, 1.0, [0, 0.4, 0.41, 1], seed=1, tau=0.25)
+        particles.langevin(x0, lambda x, t: x * t, 1.0, 1, seed=1, tau=0.25)
+        particles.langevin(x0, pulse, 1.0, 1, seed=1)

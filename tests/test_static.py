@@ -310,3 +310,35 @@ def test_any_size_of_masses_and_sign_of_costs():
     assert static.kantorovich(x, a, y, a, -np.ones((30, 30))).cost == pytest.approx(-1)
     with pytest.raises(InputError, match="matrix"):
         static.kantorovich(x, a, y, a, 1j * np.ones((30, 30)))
+
+
+def in_single_precision(kind):
+    """(of double precision, of single precision) what a function of masses or densities finds."""
+    n, random = 60, np.random.default_rng(5)
+    x, y, edges = random.normal(size=n), random.normal(size=n) + 1, np.linspace(0, 1, n + 1)
+    a, b = (masses / masses.sum() for masses in random.random((2, n)))
+    run = {"wasserstein_1d": lambda f: static.wasserstein_1d(x, f(a), y, f(b)),
+           "densities": lambda f: static.wasserstein_1d(edges, f(n * a), edges + 1, f(n * b)),
+           "monotone_map": lambda f: static.monotone_map(edges, f(n * a), edges + 1, f(n * b)),
+           "kantorovich": lambda f: static.kantorovich(x, f(a), y, f(b)).cost,
+           "wasserstein": lambda f: static.wasserstein(x, f(a), y, f(b), 1),
+           "sinkhorn": lambda f: static.sinkhorn(x, f(a), y, f(b), 0.1).cost,
+           "divergence": lambda f: static.sinkhorn(x, f(a), y, f(b), 0.1).divergence,
+           "monge": lambda f: static.monge(x, y[:20], f(np.full(20, 1 / 20)))}[kind]
+    return run(np.float64), run(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["wasserstein_1d", "densities", "monotone_map", "kantorovich", "wasserstein", "sinkhorn",
+                                  "divergence", "monge"])
+def test_masses_in_single_precision(kind):
+    double, single = in_single_precision(kind)
+    assert np.asarray(single).dtype in (np.float64, int)
+    assert_allclose(single, double, rtol=1e-6)
+
+
+def test_masses_that_differ_in_single_precision():
+    a = np.full(8, 1 / 8, np.float32)
+    with pytest.raises(InputError, match="the masses differ: 1 and 1.0000"):
+        static.kantorovich(np.arange(8), a, np.arange(8), a * np.float32(1 + 1e-5))
+    with pytest.raises(InputError, match="the masses differ"):
+        static.wasserstein_1d(np.arange(8), np.full(8, 1 / 8), np.arange(8), np.full(8, 1 / 8) * (1 + 1e-7))

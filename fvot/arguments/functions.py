@@ -7,6 +7,7 @@ import numpy as np
 from ..errors import InputError
 
 NUMBERS = "biufO"        # kinds of arrays that hold real numbers; objects may be some
+ROUNDINGS = 8            # in units of the last digit, of numbers that were divided by their sum
 FIRST = {"t", "time"}    # names of a first parameter that ought to be the second one
 
 
@@ -26,6 +27,12 @@ def floats(x, wanted):
         return array.astype(float, copy=False)
     except (TypeError, ValueError):
         raise InputError(f"{wanted}, not {x!r:.60}") from None
+
+
+def rounding_of(*arrays):
+    """By how much sums of rounded numbers may differ, relative: 1e-15 for those of Python, 1e-6 in single precision."""
+    kinds = [np.asarray(array).dtype for array in arrays]
+    return ROUNDINGS * max(np.finfo(kind if kind.kind == "f" else float).eps for kind in kinds)
 
 
 def refuse_masked(x, wanted):

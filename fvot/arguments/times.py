@@ -5,6 +5,8 @@ import numpy as np
 
 from .functions import is_number, refuse_masked
 
+MOST_STEPS = 10**9       # between two times: on the smallest of meshes they take hours
+
 
 def check_times(ranks, t):
     """The times (n,) from a final time (the start is 0) or increasing times; `InputError` on every rank for anything else."""
@@ -22,8 +24,11 @@ def check_times(ranks, t):
     return times
 
 
-def check_step(ranks, tau):
-    """`InputError` on every rank unless tau is None or a finite step above 0."""
+def check_step(ranks, tau, t=()):
+    """`InputError` on every rank unless tau is None or a finite step above 0, of which few enough reach the times t (n,)."""
     ranks.check(tau is None or (is_number(tau) and tau > 0 and math.isfinite(tau)),
                 f"tau must be a step above 0, or None, not {tau!r}")
     ranks.check_same("tau", tau)
+    longest = float(np.diff(t).max(initial=0.0))
+    ranks.check(tau is None or longest / MOST_STEPS <= tau, f"tau = {tau} would take {longest / (tau or 1.0):.3g} steps between two "
+                f"of the times t, which are up to {longest:.6g} apart: more than {MOST_STEPS:.0e}; give a larger tau")

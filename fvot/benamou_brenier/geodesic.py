@@ -51,8 +51,10 @@ class Geodesic(Shown):
     _scale: float
 
     @classmethod
-    def of(cls, near, problem, rho0, lower, upper, iterations):
+    def of(cls, near, problem, rho0, lower, upper, iterations, unit=1.0):
         """The path from rho0 (n_cells,) that both bounds belong to, which come in the order of the `Numbering` *near*.
+
+        unit : of mass, in which all of it has been found
 
         What ranks find out together is found here, so that one of them alone may look at it.
         """
@@ -65,8 +67,12 @@ class Geodesic(Shown):
         mobility = _mobility(problem, rho)
         phi = np.ascontiguousarray(near.outward(lower.phi.T))
         velocity = near.outward(_velocity(mesh, flux, mobility))
-        return cls(near.users, t, near.outward(rho), np.arange(N + 1) / N, phi, flux, upper.cost, lower.cost,
-                   iterations, upper.energy, _residual(mesh, rho, flux), _speed(mesh, flux, mobility), velocity, upper.scale)
+        residual, speed = _residual(mesh, rho, flux), _speed(mesh, flux, mobility)
+        if unit != 1:
+            rho *= unit
+            flux *= unit
+        return cls(near.users, t, near.outward(rho), np.arange(N + 1) / N, phi, flux, unit * upper.cost, unit * lower.cost,
+                   iterations, unit * upper.energy, residual, np.sqrt(unit) * speed, velocity, unit * upper.scale)
 
     @classmethod
     def at_rest(cls, near, N, rho, energy=0.0):

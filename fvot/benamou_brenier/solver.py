@@ -1,10 +1,11 @@
 """`BenamouBrenier`: dynamical optimal transport with a certified gap."""
+import math
 from copy import copy
 
 import numpy as np
 
 from ..arguments.frozen import frozen
-from ..arguments.functions import is_number
+from ..arguments.functions import is_number, rounding_of
 from ..energies.local import Energy, described
 from ..errors import ConvergenceError, InputError
 from ..mesh import Mesh, quality
@@ -17,6 +18,9 @@ from .nested_iteration import Cascade, iterations_to
 from .terminal import Terminal
 
 PRECISIONS = {"double": np.float64, "single": np.float32}
+MASSES = 1e-290, 1e302   # between which those of densities may be: below, cells would have few digits
+SAME = 1e-11             # difference of two masses that counts as rounding, relative, in double precision
+LARGE = 1e140            # and 1 / LARGE: masses whose squares are numbers, too
 
 
 @frozen
@@ -99,11 +103,12 @@ class BenamouBrenier:
         difference, largest = ranks.max(np.array([np.abs(rho1 - rho0).max(), rho0.max()]))
         if not free and difference <= 4 * np.finfo(float).eps * largest:
             return Geodesic.at_rest(self._near, self.n_steps, rho0)
+        unit = self._unit(rho0)
         if free:
             self._check_energy(rho0)
         if free and self._terminals[0].is_flat:
             return Geodesic.at_rest(self._near, self.n_steps, rho0, self._terminals[0].of_cells(rho0))
-        cascade = Cascade(self._levels, self._terminals, rho0, rho1, tol=self.tol, max_iter=self.max_iter,
+        cascade = Cascade(self._levels, self._terminals, rho0 / unit, rho1 / unit, tol=self.tol, max_iter=self.max_iter,
                           dtype=PRECISIONS[self.precision])
         keeper = Keeper(checkpoint, self._near.mesh, None if checkpoint is None else self._described(rho0, rho1))
         with Progress(0, self.max_iter, progress, "iteration") as bar, keeper:
@@ -115,13 +120,27 @@ class BenamouBrenier:
                 keeper.write(*cascade.save())
         found, used = cascade.best, cascade.used
         self._check_order(found)
-        path = Geodesic.of(self._near, self._levels[0].problem, rho0, found.lower, found.upper, used)
+        path = Geodesic.of(self._near, self._levels[0].problem, rho0 / unit, found.lower, found.upper, used, unit)
         if not found.gap <= self.tol:
             raise ConvergenceError(
                 f"Benamou-Brenier reached a certified gap of {found.gap:.1e} > tol = {self.tol:.1e} in {used} iterations; "
                 f"max_iter={iterations_to(self.tol, used, found.gap)} may do, or a larger tol; the path so far is in .result",
                 path)
         return path
+
+    def _unit(self, rho0):
+        """The unit of mass in which a path is looked for: a power of 2, 1 unless squares of masses would leave floating point.
+
+        W2^2 is proportional to the mass; what is found with a terminal energy is not.
+        """
+        mass = self._near.mesh.integrate(rho0)
+        low, high = MASSES if self.terminal is None else (1 / LARGE, LARGE)
+        if not low <= mass <= high:
+            remedy = ("the densities, such as to mass 1: W2^2 is proportional to it" if self.terminal is None else
+                      "the density, such as to mass 1, and write the energy for it")
+            raise InputError(f"the mass is {mass:.6g}, beyond what floating point can square and add up: it must lie between "
+                             f"{low:.0e} and {high:.0e}; scale {remedy}")
+        return 1.0 if 1 / LARGE <= mass <= LARGE else 2.0**math.floor(math.log2(mass))
 
     def _described(self, rho0, rho1):
         """What a checkpoint knows of the problem."""
@@ -157,6 +176,7 @@ class BenamouBrenier:
         problem, ranks = self._levels[0].problem, self.mesh.ranks
         for rho, name in (rho0, "rho0"), (rho1, "rho1"):
             self.mesh.check_density(rho, name)
+        same = ranks.max(max(SAME, rounding_of(rho0, rho1)))
         rho0, rho1 = (self._near.inward(np.asarray(rho, float)) for rho in (rho0, rho1))
         ends = problem.average(np.stack([rho0, rho1], axis=1))
         mass = problem.masses(ends)
@@ -164,12 +184,12 @@ class BenamouBrenier:
         ranks.check((total > 0).all(), "the densities are zero everywhere: there is nothing to move" if not total.any() else
                     f"rho{int(total.argmin())} is zero everywhere, the other density has mass {total.max():.6g}")
         worst = int(np.abs(mass[:, 1] - mass[:, 0]).argmax())
-        far = np.abs(total[1] - total[0]) > 1e-11 * total[0]
+        far = np.abs(total[1] - total[0]) > same * total[0]
         ranks.check(not far, f"rho0 has mass {total[0]:.12g}, rho1 has {total[1]:.12g}: they must be equal. mesh.density makes "
                     "densities of mass 1; rho1 * mesh.integrate(rho0) / mesh.integrate(rho1) has the mass of rho0")
         ranks.check(self.terminal is None or mass.min() > 0, "one of the pieces of the mesh, which do not touch, has no mass: "
                     "with a terminal energy each must have some; leave it out of the mesh")
-        apart = np.abs(mass[worst, 1] - mass[worst, 0]) > 1e-11 * total[0]
+        apart = np.abs(mass[worst, 1] - mass[worst, 0]) > same * total[0]
         ranks.check(not apart, f"the mesh has {len(mass)} pieces that do not touch, and one of them has mass "
                     f"{mass[worst, 0]:.6g} of rho0 and {mass[worst, 1]:.6g} of rho1: nothing can move between them, so both "
                     "must have the same mass in each piece")

@@ -26,7 +26,7 @@ import numpy as np
 
 from ..arguments.frozen import frozen
 from ..arguments.functions import floats, is_number
-from ..arguments.times import check_step, check_times
+from ..arguments.times import MOST_STEPS, check_step, check_times
 from ..errors import ConvergenceError, InputError, warn
 from ..finite_volume.boundary import conditions, densities
 from ..finite_volume.fluxes import described, muscl, upwind
@@ -42,6 +42,7 @@ from .velocity import flow
 
 TOO_SHORT = 1e-8         # part of the time between two recorded times below which a bound of steps is too short to go on,
 SHRUNK = 1e-3            # if it has fallen to such a part of what it was at the first of the two
+LOOKS = 64               # at the velocity between two times, where it begins so fast that steps may be too many
 GROWTH = 1.05            # of the velocity during a step that was chosen by what it is at the beginning: no need to shorten it
 
 
@@ -114,14 +115,15 @@ class ContinuityEquation:
         its `result` has the recorded times, and the last one that was reached.
         """
         t = check_times(self.mesh.ranks, t)
-        self._check(rho0, tau)
+        self._check(rho0, tau, t)
         self._scheme.start(rho0)
         run = _Run(self, rho0, t, tau)
         return march(run, self._near, t, checkpoint=checkpoint, write=write, progress=progress)
 
     def step(self, rho, tau, t=0.0):
         """rho (n_cells,) at t + tau from rho at t, in equal substeps where tau is above the bound."""
-        self._check(rho, tau)
+        self._check(rho, tau, ())
+        self._check_count([t, t + tau])
         rho = self._near.inward(np.array(rho, float))
         self._scheme.start(rho)
         for count, step in enumerate(self._steps(t, t + tau, None)):
@@ -142,6 +144,7 @@ class ContinuityEquation:
             phi = np.array(floats(phi, "phi must be an array of numbers"))
         self.mesh.ranks.check(phi.shape == (self.mesh.n_cells,) and np.isfinite(phi).all(),
                               f"phi has shape {phi.shape}, or numbers that are not finite; {self.mesh.wanted_shape(phi.shape)}")
+        self._check_count(t)
         steps = [step for begin, end in zip(t[:-1], t[1:], strict=True) for step in self._steps(begin, end, None)]
         phi = self._near.inward(phi)
         for step in reversed(steps):
@@ -191,6 +194,9 @@ class ContinuityEquation:
             yield Step(begin + i * step, begin + i * step + step, step)
 
     def _steps_as_the_velocity_changes(self, begin, end, tau, now):
+        problem = self._too_many(begin, end)
+        if problem is not None:
+            raise ConvergenceError(problem)
         too_short = min(TOO_SHORT * (end - begin), SHRUNK * self._bound(begin))
         most = min(1.0, GROWTH * self.cfl)
         aim = min(self.cfl, 1 / GROWTH)
@@ -280,9 +286,35 @@ class ContinuityEquation:
 
     # ---- input ----------------------------------------------------------------------------------------------------
 
-    def _check(self, rho0, tau):
+    def _check(self, rho0, tau, t):
         self.mesh.check_density(rho0, "rho0")
-        check_step(self.mesh.ranks, tau)
+        check_step(self.mesh.ranks, tau, t)
+        self._check_count(t)
+
+    def _check_count(self, t):
+        """`InputError` where the times t (n,) are out of reach: all of them for a steady flow, else the second one."""
+        ends = t[1:] if self._flow.steady else t[1:2]
+        for begin, end in zip(t, ends):
+            problem = self._too_many(begin, end)
+            self.mesh.ranks.check(problem is None, problem)
+
+    def _too_many(self, begin, end):
+        """What to say where the velocity allows only so short steps that there would be too many of them; else None.
+
+        What begins fast may soon be slow: a changing velocity is looked at all along. Collective.
+        """
+        length, look = float(end - begin), self._means.look(begin)
+        rate, speeds = look.rate, np.abs(look.U) / self._near.mesh.area
+        if length / self.cfl * rate > MOST_STEPS and not self._flow.steady:
+            rates = [self._means.look(now).rate for now in np.linspace(begin, end, LOOKS + 1)[1:]]
+            rate = min(rate, sum(rates) / LOOKS)
+        count = length / self.cfl * rate
+        if count <= MOST_STEPS:
+            return None
+        speed = self.mesh.ranks.max(speeds.max(initial=0.0))
+        return (f"the velocity, which is up to {speed:.3g} at t = {begin:.6g}, allows only steps of {length / count:.2g}: about "
+                f"{count:.2g} of them from there to t = {end:.6g}, more than {MOST_STEPS:.0e}. Are its units "
+                "those of the mesh and of t? Else give a nearer end, or a coarser mesh")
 
 
 

@@ -49,7 +49,8 @@ class Sweeps:
                 low, high = parts[axis]
                 worst = max(worst, float((out[axis] + emptied).max()))
                 emptied = emptied + (high - low)
-        return worst / self.mesh.volume[0]
+        with np.errstate(over="ignore"):           # of a velocity that `ContinuityEquation` refuses
+            return worst / self.mesh.volume[0]
 
     def _order(self, count):
         return self.axes if count % 2 == 0 else self.axes[::-1]

@@ -111,7 +111,8 @@ class TimeMeans:
     def _stopped(self, U):
         """U, and 0 on walls; what crosses these is noted."""
         size = np.abs(U)
-        self.crossing = np.maximum(self.crossing, [size[self.is_wall].sum(), size.sum()])
+        with np.errstate(over="ignore"):           # of a velocity that `ContinuityEquation` refuses
+            self.crossing = np.maximum(self.crossing, [size[self.is_wall].sum(), size.sum()])
         return np.where(self.is_wall, 0.0, U)
 
     def _entering(self, U, t):

@@ -29,6 +29,7 @@ FEW = 4                  # steps without a look at their error
 HALVINGS = 40            # of an interval between two times, before an adaptive run gives up
 DIRECT = {1: 10**6, 2: 10**6, 3: 100_000}      # cells up to which stationary densities are found by elimination
 ROUGHLY = 1e-3           # tolerance of the step that tells how much mass a run will have, of which only the size counts
+SIMPSON = (1e-9, 1 / 6), (0.5, 2 / 3), (1 - 1e-9, 1 / 6)      # places between two times, at which things may jump, and weights
 LONG = 10                # longest steps to a stationary state, as powers of 10, in times in which a cell is emptied
 
 
@@ -107,7 +108,7 @@ class FokkerPlanck:
         mesh = self.mesh
         t = check_times(mesh.ranks, t)
         mesh.check_density(rho0, "rho0")
-        check_step(mesh.ranks, tau)
+        check_step(mesh.ranks, tau, t)
         run = _Run(self, rho0, t, tau)
         return march(run, self._near, t, checkpoint=checkpoint, write=write, progress=progress)
 
@@ -155,8 +156,12 @@ class FokkerPlanck:
         boundaries the first one is the rate at which mass is lost in the long run. Raises `InputError` as `stationary` does.
         """
         self._check_steady("relaxation rates")
-        self.mesh.ranks.check(isinstance(k, (int, np.integer)) and 0 < k < self.mesh.n_cells_global,
-                              f"k must be a number of rates from 1 to {self.mesh.n_cells_global - 1}, not {k!r}")
+        ranks, most = self.mesh.ranks, self.mesh.n_cells_global - int(self._operator.closed)
+        ranks.check(most > 0, "the mesh has one cell, which nothing leaves: its density stays, and there is no rate; take a finer "
+                    "mesh")
+        ranks.check(isinstance(k, (int, np.integer)) and not isinstance(k, bool) and 0 < k <= most,
+                    f"k must be a number of rates from 1 to {most}, not {k!r}")
+        ranks.check_same("k", int(k))
         return self._on_root(lambda chain: markov.relaxation_rates(chain.rates, k, killing=chain.killing, center=chain.center))
 
     def current(self, rho, t=0.0):
@@ -308,11 +313,13 @@ class _Run:
     def _mass_to_come(self):
         """About the mass at the end: what one implicit step over the whole run makes of rho, where more may enter; else 0.
 
-        Of a domain that is empty at first nothing else is known against which an error is small.
+        What enters is a mean over time, lest a pulse whose times are named counts as if it lasted for the whole run. Of a domain
+        that is empty at first nothing else is known against which an error is small.
         """
         mesh, near, rho, t = self.mesh, self.equation._near.mesh, self.state.rho, self.t
-        looks = np.concatenate([t, (t[1:] + t[:-1]) / 2])
-        entering = np.max([self.operator.entering(now) for now in looks], axis=0)
+        whole = t[-1] - t[0]
+        entering = sum(weight * length / whole * self.operator.entering(begin + place * length)
+                       for begin, length in zip(t, np.diff(t)) for place, weight in SIMPSON)
         most = mesh.ranks.max(entering.max(initial=0.0)) * mesh.integrate(1.0)
         if most <= near.integrate(rho):          # the domain is as full as what enters may make it
             return 0.0

@@ -109,7 +109,7 @@ class JKO:
         mesh = self.mesh
         t = check_times(mesh.ranks, t)
         self._check_density(rho0, "rho0")
-        check_step(mesh.ranks, tau)
+        check_step(mesh.ranks, tau, t)
         mesh.ranks.check(self.inner is None or tau is not None, "with inner= give the length of steps, tau")
         run = _Run(self, rho0, t, tau)
         return march(run, self._near, t, checkpoint=checkpoint, write=write, progress=progress)

@@ -1,4 +1,6 @@
 """Meshes made without a file: points, cells and, where they are not circumcentres or centroids, cell points."""
+from functools import partial
+
 import numpy as np
 from scipy.spatial import Voronoi, cKDTree
 
@@ -84,11 +86,12 @@ def cube_of(lower, upper, n):
     Those on a face between two cubes go with the upper one, so that all patches but the last ones are alike: twelve each.
     """
     lower, shape, spacing = _cubes(lower, upper, n)
+    return partial(_cube, lower=lower, shape=shape, spacing=spacing)
 
-    def cube(x):
-        place = np.floor((x - lower[:, None]) / spacing[:, None] + 1e-6).astype(int)
-        return np.ravel_multi_index(np.minimum(place, shape[:, None] - 1), shape)
-    return cube
+
+def _cube(x, lower, shape, spacing):
+    place = np.floor((x - lower[:, None]) / spacing[:, None] + 1e-6).astype(int)
+    return np.ravel_multi_index(np.minimum(place, shape[:, None] - 1), shape)
 
 
 def tetrahedra(lower, upper, n):

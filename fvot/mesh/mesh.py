@@ -1,4 +1,5 @@
 """`Mesh`: this rank's part of a mesh as plain, read-only numpy arrays."""
+import zlib
 from dataclasses import replace
 from functools import cached_property, partial
 
@@ -145,10 +146,13 @@ class Mesh:
         def make():
             points, blocks, center = builders.voronoi(lower, upper, n_cells, seed)
             return _in_box(points, blocks, lower, upper, center)
-
-        def finer(mesh):
-            return cls.voronoi(lower, upper, 4 * n_cells, seed, comm=comm, patches=_rule(patches), strict=strict)
+        finer = partial(cls._more_polygons, lower=lower, upper=upper, n_cells=4 * n_cells, seed=seed, patches=_rule(patches),
+                        strict=strict)
         return cls._dealt(make, comm, patches, strict, finer)
+
+    @classmethod
+    def _more_polygons(cls, mesh, **what):
+        return cls.voronoi(**what, comm=mesh.ranks.comm)
 
     @classmethod
     def read(cls, path, *, merge=True, comm=None, patches="auto", strict=True):
@@ -201,7 +205,11 @@ class Mesh:
             lower=np.array(lower).tolist(), upper=np.array(upper).tolist(), shape=block.grid, periodic=block.periodic))
         twice = tuple(2 * n for n in block.grid)
         return cls(ranks, part, **meta, block=block,
-                   finer=lambda mesh: cls._cartesian(lower, upper, twice, periodic, comm, rule))
+                   finer=partial(cls._more_boxes, lower=lower, upper=upper, shape=twice, periodic=periodic, rule=rule))
+
+    @classmethod
+    def _more_boxes(cls, mesh, **what):
+        return cls._cartesian(**what, comm=mesh.ranks.comm)
 
     @classmethod
     def _dealt(cls, make, comm, rule, strict, finer=None, merge=False):
@@ -457,11 +465,28 @@ class Mesh:
                                  f"it must be finite and at least 0 ({len(bad)} cells are not)")
 
     def _check_cells(self, u):
-        """`InputError` on this rank unless u is (..., n_cells), or one number. Not collective: it is asked often."""
-        refuse_masked(u, "cell values must be numbers")
-        if np.ndim(u) > 0 and np.shape(u)[-1] != self.n_cells:
-            raise InputError(f"an array of shape {np.shape(u)} is none of cell values (..., n_cells): this rank has "
-                             f"{self.n_cells} cells; {self.wanted_shape(np.shape(u))}")
+        """`InputError` on every rank unless u is (..., n_cells), or one number, and of as many of these on all of them."""
+        problem = self._problem_of_cells(u)
+        shape = np.shape(u)[:-1] if problem is None else ()
+        code = zlib.crc32(repr(shape).encode())
+        bad, most, least = self.ranks.max(np.array([problem is not None, code, -code]))       # asked often: one message
+        if bad or most != -least:
+            self.ranks.check(problem is None, problem)
+            self.ranks.check_same("the shape of cell values, but for the last number,", shape)
+
+    def _problem_of_cells(self, u):
+        """What to say of cell values that are masked, or of a wrong shape; else None."""
+        try:
+            refuse_masked(u, "cell values must be numbers")
+            shape = np.shape(u)
+        except InputError as error:
+            return str(error)
+        except ValueError:
+            return f"cell values must be an array of numbers, not {u!r:.60}"
+        if shape and shape[-1] != self.n_cells:
+            return (f"an array of shape {shape} is none of cell values (..., n_cells): this rank has {self.n_cells} cells; "
+                    f"{self.wanted_shape(shape)}")
+        return None
 
     def wanted_shape(self, shape):
         """What to say of cell values of another shape: which one is wanted, and what makes such arrays."""
@@ -508,6 +533,7 @@ class Mesh:
 
     def gradient(self, u):
         """(u_L - u_K) / d_sigma on the inner faces, 0 on the boundary: (n_faces,)."""
+        self._check_cells(u)
         n, local = self.n_inner, self.with_ghosts(u)
         slope = np.zeros(self.n_faces)
         slope[:n] = (local[self.right[:n]] - local[self.left[:n]]) / self.distance[:n]
@@ -607,6 +633,10 @@ class Mesh:
         if self.ranks.rank in lists:         # a periodic face is there twice: the two copies stand side by side
             other[self.ranks.rank] = lists[self.ranks.rank].reshape(-1, 2)[:, ::-1].ravel()
         return parallel.Exchange(self.ranks, lists, other)
+
+    def __setstate__(self, state):
+        """Be what was copied or pickled: arrays are read-only again."""
+        vars(self).update({name: _frozen(value) if isinstance(value, np.ndarray) else value for name, value in state.items()})
 
     def __repr__(self):
         return f"<fvot.Mesh: {self.n_cells_global} cells in {self.dim}D on {self.ranks.size} rank{'s' * (self.ranks.size > 1)}>"

@@ -50,8 +50,9 @@ def sinkhorn(x, a, y, b, epsilon, cost="sqeuclidean", tol=1e-9, debias=True):
     mu = nu. It is nan for a matrix of costs, and with debias=False. Raises `InputError`, and
     `ConvergenceError`. (Cuturi 2013)
     """
-    (x, a), (y, b) = measure(x, a, "x, a"), measure(y, b, "y, b")
-    mass = same_mass(a.sum(), b.sum())
+    given, (x, a), (y, b) = (a, b), measure(x, a, "x, a"), measure(y, b, "y, b")
+    mass = same_mass(a.sum(), b.sum(), *given)
+    a, b = a / mass, b / b.sum()
     if not is_number(epsilon) or not 0 < epsilon < math.inf:
         raise InputError(f"epsilon must be a number above 0, in the units of the cost, not {epsilon!r}")
     if not is_number(tol) or not 1e-15 < tol < 1:
@@ -59,11 +60,11 @@ def sinkhorn(x, a, y, b, epsilon, cost="sqeuclidean", tol=1e-9, debias=True):
     if not isinstance(debias, (bool, np.bool_)):
         raise InputError(f"debias must be True or False, not {debias!r:.60}")
     C = costs(x, y, cost)
-    P, u, v, value = _entropic(C, a / mass, b / mass, epsilon, tol)
+    P, u, v, value = _entropic(C, a, b, epsilon, tol)
     divergence = math.nan
     if debias and (isinstance(cost, str) or is_number(cost)):
         same = np.array_equal(x, y)
-        own = [_to_itself(C if same else costs(z, z, cost), c / mass, epsilon, tol)
+        own = [_to_itself(C if same else costs(z, z, cost), c, epsilon, tol)
                for z, c in ((x, a), (y, b))]
         divergence = mass * (value - sum(own) / 2)
     total = float(mass * np.einsum("ij,ij", P, C))

@@ -21,7 +21,7 @@ def wasserstein_1d(x, a, y, b, p=2):
     """
     check_power(p)
     first, second = _quantiles(x, a, "x, a"), _quantiles(y, b, "y, b")
-    second = replace(second, masses=second.masses * (same_mass(first.mass, second.mass) / second.mass))
+    second = replace(second, masses=second.masses * (same_mass(first.mass, second.mass, a, b) / second.mass))
     parts = _first_half(first, second), _first_half(first.mirrored(), second.mirrored())
     mass, d0, d1 = np.concatenate(parts, axis=1)
     size = max(np.abs(d0).max(), np.abs(d1).max())
@@ -37,7 +37,7 @@ def monotone_map(x, a, y, b, at=None):
     point mass would have to be split: `kantorovich` gives plans that do.
     """
     first, second, given = _quantiles(x, a, "x, a"), _quantiles(y, b, "y, b"), at is not None
-    same_mass(first.mass, second.mass)
+    same_mass(first.mass, second.mass, a, b)
     at = numbers(x if at is None else at, "at")
     least, most = first.start.min(), first.end.max()
     beyond = at[(at < least) | (at > most)] if given else []

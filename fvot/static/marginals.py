@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 
-from ..arguments.functions import floats, is_number
+from ..arguments.functions import floats, is_number, rounding_of
 from ..errors import InputError
 
 BALANCED = 1e-10         # relative difference of masses that counts as rounding
@@ -38,9 +38,9 @@ def measure(x, a, what):
     return x, a
 
 
-def same_mass(first, second):
-    """The first of two masses; `InputError` where they differ by more than rounding."""
-    if abs(first - second) > BALANCED * max(first, second):
+def same_mass(first, second, *given):
+    """The first of two masses; `InputError` where they differ by more than rounding, as the arrays that were given have it."""
+    if abs(first - second) > max(BALANCED, rounding_of(*given)) * max(first, second):
         raise InputError(f"the masses differ: {first:.12g} and {second:.12g}; scale one of them, mass is neither made nor lost")
     return first
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from ..arguments.functions import floats, is_number
+from ..arguments.functions import floats, is_number, rounding_of
 from ..errors import ConvergenceError, InputError
 from .marginals import check_power, measure, points_of, same_mass
 
@@ -59,8 +59,8 @@ def kantorovich(x, a, y, b, cost="sqeuclidean"):
     differ, and for more than 10^8 pairs; `ConvergenceError` where the program (POT's network simplex) is not solved.
     (Kantorovich 1942)
     """
-    (x, a), (y, b) = measure(x, a, "x, a"), measure(y, b, "y, b")
-    mass, C = same_mass(a.sum(), b.sum()), costs(x, y, cost)
+    given, (x, a), (y, b) = (a, b), measure(x, a, "x, a"), measure(y, b, "y, b")
+    mass, C = same_mass(a.sum(), b.sum(), *given), costs(x, y, cost)
     rows, columns = np.flatnonzero(a), np.flatnonzero(b)
     c = np.ascontiguousarray(C[np.ix_(rows, columns)])
     v, missed, matrix = np.zeros(len(columns)), np.inf, np.zeros(C.shape)
@@ -149,10 +149,11 @@ def monge(x, y, b=None, cost="sqeuclidean"):
     """
     x, y = points_of(x, "x"), points_of(y, "y")
     n, m = x.shape[1], y.shape[1]
-    _, b = measure(y, np.full(m, 1 / m) if b is None else b, "y, b")
-    same_mass(1.0, b.sum())
+    given = np.full(m, 1 / m) if b is None else b
+    _, b = measure(y, given, "y, b")
+    same_mass(1.0, b.sum(), given)
     parts = b * n
-    wrong = np.flatnonzero(np.abs(parts - np.round(parts)) > WHOLE * n)
+    wrong = np.flatnonzero(np.abs(parts - np.round(parts)) > np.maximum(WHOLE * n, rounding_of(given) * parts))
     if len(wrong):
         j = wrong[0]
         raise InputError(f"no map carries {n} masses of 1/{n} to y: the mass {b[j]:.6g} at y_{j} is no multiple of 1/{n}, and "

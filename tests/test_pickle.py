@@ -1,0 +1,51 @@
+"""Meshes and results that are copied and pickled: whole and frozen on one rank, refused on several."""
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from meshes import MESHES
+from mpi4py import MPI
+
+import fvot
+from fvot import InputError, Mesh
+
+pytestmark = pytest.mark.ranks
+
+COPIES = {"pickle": lambda made: pickle.loads(pickle.dumps(made)), "deepcopy": copy.deepcopy}
+
+
+def made_on(mesh):
+    """A mesh, a `Result` and a `Geodesic` on it."""
+    rho = [mesh.density(lambda x, sign=sign: np.exp(sign * x[0])) for sign in (-0.3, 0.3)]
+    return (mesh, fvot.FokkerPlanck(mesh, diffusion=0.1).solve(rho[0], 0.1, tau=0.05),
+            fvot.BenamouBrenier(mesh, n_steps=2, tol=0.5).solve(*rho))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("kind", ["rectangle", "triangles", "honeycomb", "tetrahedra", "interval"])
+def test_copies_on_one_rank(kind, copied):
+    mesh, result, path = made_on(MESHES[kind](comm=MPI.COMM_SELF))
+    other, same, way = copied(mesh), copied(result), copied(path)
+    assert (same.rho == result.rho).all() and (way.rho == path.rho).all() and way.gap == path.gap
+    assert same.mesh.integrate(same.rho[-1]) == result.ledger["mass"][-1]
+    again = fvot.FokkerPlanck(other, diffusion=0.1).solve(result.rho[0], 0.1, tau=0.05)
+    assert (again.rho == result.rho).all()
+    for made, name in (other, "volume"), (same, "rho"), (way, "cost"):
+        with pytest.raises(AttributeError):
+            setattr(made, name, None)
+    with pytest.raises(ValueError, match="read-only"):
+        other.volume[0] = 1.0
+    if kind != "honeycomb":
+        assert other.refine().n_cells == mesh.refine().n_cells
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+def test_copies_on_several_ranks_are_refused(copied, ranks):
+    if ranks.size == 1:
+        pytest.skip("needs several ranks")
+    for made in made_on(Mesh.rectangle((0, 0), (1, 1), (6, 6))):
+        with pytest.raises(InputError, match=f"shared by {ranks.size} ranks cannot be copied or pickled: write"):
+            copied(made)
