@@ -31,7 +31,8 @@ def check_step(ranks, tau, t=()):
     ranks.check_same("tau", tau)
     longest = float(np.diff(t).max(initial=0.0))
     ranks.check(tau is None or longest / MOST_STEPS <= tau,
-                f"tau = {tau} would take {longest / (tau or 1.0):.3g} steps between two of the times t, which are up to {longest:.6g} apart: more than {MOST_STEPS:.0e}; give a larger tau")
+                f"tau = {tau} would take {longest / (tau or 1.0):.3g} steps between two of the times t, "
+                f"which are up to {longest:.6g} apart: more than {MOST_STEPS:.0e}; give a larger tau")
 
 
 def ledger_of(records):
