@@ -148,8 +148,8 @@ def _counts(ranks, x0, b, D, t, tau):
     if missed and ranks.is_root:
         i = missed[0]
         warn(f"drift or diffusion changes within steps of {(t[i + 1] - t[i]) / counts[i]:.3g} between t = {t[i]:.6g} and "
-             f"{t[i + 1]:.6g}, which may pass over it: leave out tau, give a smaller one, or name the times of pulses and jumps "
-             "in t")
+             f"{t[i + 1]:.6g}, which may pass over it: leave out tau, give a smaller one, or name the times of pulses and "
+             "jumps in t")
     return counts
 
 

@@ -198,7 +198,9 @@ def test_noise_between_two_times_that_are_near(what):
 
 def test_long_steps_of_noise_are_said():
     x0 = np.zeros((1, 5))
-    pulse = lambda x, t: np.full_like(x, 100.0 * (0.4 < t < 0.41))
+
+    def pulse(x, t):
+        return np.full_like(x, 100.0 * (0.4 < t < 0.41))
     with pytest.warns(UserWarning, match="within steps of 0.25 between t = 0 and 1") if IS_ROOT else nullcontext():
         particles.langevin(x0, pulse, 1.0, 1, seed=1, tau=0.25)
     with warnings.catch_warnings():

@@ -30,5 +30,6 @@ def check_step(ranks, tau, t=()):
                 f"tau must be a step above 0, or None, not {tau!r}")
     ranks.check_same("tau", tau)
     longest = float(np.diff(t).max(initial=0.0))
-    ranks.check(tau is None or longest / MOST_STEPS <= tau, f"tau = {tau} would take {longest / (tau or 1.0):.3g} steps between two "
-                f"of the times t, which are up to {longest:.6g} apart: more than {MOST_STEPS:.0e}; give a larger tau")
+    ranks.check(tau is None or longest / MOST_STEPS <= tau,
+                f"tau = {tau} would take {longest / (tau or 1.0):.3g} steps between two of the times t, "
+                f"which are up to {longest:.6g} apart: more than {MOST_STEPS:.0e}; give a larger tau")

@@ -312,8 +312,8 @@ class ContinuityEquation:
         if count <= MOST_STEPS:
             return None
         speed = self.mesh.ranks.max(speeds.max(initial=0.0))
-        return (f"the velocity, which is up to {speed:.3g} at t = {begin:.6g}, allows only steps of {length / count:.2g}: about "
-                f"{count:.2g} of them from there to t = {end:.6g}, more than {MOST_STEPS:.0e}. Are its units "
+        return (f"the velocity, which is up to {speed:.3g} at t = {begin:.6g}, allows only steps of {length / count:.2g}: "
+                f"about {count:.2g} of them from there to t = {end:.6g}, more than {MOST_STEPS:.0e}. Are its units "
                 "those of the mesh and of t? Else give a nearer end, or a coarser mesh")
 
 

@@ -157,8 +157,8 @@ class FokkerPlanck:
         """
         self._check_steady("relaxation rates")
         ranks, most = self.mesh.ranks, self.mesh.n_cells_global - int(self._operator.closed)
-        ranks.check(most > 0, "the mesh has one cell, which nothing leaves: its density stays, and there is no rate; take a finer "
-                    "mesh")
+        ranks.check(most > 0, "the mesh has one cell, which nothing leaves: its density stays, and there is no rate; take a "
+                    "finer mesh")
         ranks.check(isinstance(k, (int, np.integer)) and not isinstance(k, bool) and 0 < k <= most,
                     f"k must be a number of rates from 1 to {most}, not {k!r}")
         ranks.check_same("k", int(k))
@@ -313,8 +313,8 @@ class _Run:
     def _mass_to_come(self):
         """About the mass at the end: what one implicit step over the whole run makes of rho, where more may enter; else 0.
 
-        What enters is a mean over time, lest a pulse whose times are named counts as if it lasted for the whole run. Of a domain
-        that is empty at first nothing else is known against which an error is small.
+        What enters is a mean over time, lest a pulse whose times are named counts as if it lasted for the whole run. Of a
+        domain that is empty at first nothing else is known against which an error is small.
         """
         mesh, near, rho, t = self.mesh, self.equation._near.mesh, self.state.rho, self.t
         whole = t[-1] - t[0]

@@ -19,8 +19,8 @@ from ..finite_volume.rates import drift_order
 from .schemes import scheme
 
 ROUNDING = 1e-16         # negative mass, relative, that is none
-ENERGY_ROUNDING = 1e-14  # growth of the free energy, relative to its terms, that is none: a term x log x is rounded by some 4 units
-                         # of 1e-16, and so are sums of them, however many, that carry along what they lose
+ENERGY_ROUNDING = 1e-14  # growth of the free energy, relative to its terms, that is none: a term x log x is rounded by
+                         # some 4 units of 1e-16, and so are sums of them, however many, that carry along what they lose
 SWEEPS = 10              # over the cells that fluxes would leave negative
 KEPT = 4                 # matrices that stay ready, of steps of different lengths
 LARGE = 400_000          # cells, from which on only one does
