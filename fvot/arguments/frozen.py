@@ -38,13 +38,16 @@ def frozen(cls):
             raise AttributeError(f"{cls.__name__}.{name} cannot be deleted: what is made stays as it is")
         object.__delattr__(self, name)
 
-    cls.__init__, cls.__setattr__, cls.__delattr__ = __init__, __setattr__, __delattr__
+    cls.__init__ = __init__
+    cls.__setattr__ = __setattr__
+    cls.__delattr__ = __delattr__
     return cls
 
 
 def _refusal(made, names, name, value):
     """What to say to somebody who sets an attribute."""
-    kind, known = type(made).__name__, name in names or hasattr(made, name)
+    kind = type(made).__name__
+    known = name in names or hasattr(made, name)
     near = difflib.get_close_matches(name, names, 1)
     problem = "" if known else f" has no attribute {name!r}{f' (is it {near[0]}?)' if near else ''}, and"
     what = name if name in names else near[0] if near and not known else None

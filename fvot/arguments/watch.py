@@ -32,12 +32,15 @@ class Watch:
         scatter = np.random.default_rng(1).uniform(-SCATTER, SCATTER, WATCHED)
         inside = begin + (end - begin) * (np.arange(WATCHED) + 0.5 + scatter) / WATCHED
         self.t = np.concatenate([[begin], inside, [end]])
-        self._ranks, self._look = ranks, signals
+        self._ranks = ranks
+        self._look = signals
         seen = self._seen(self.t)
         self._some = seen.any(axis=1)
         self.signals = seen[self._some].T
-        largest, change = np.abs(self.signals).max(axis=0), np.ptp(self.signals, axis=0)
-        self._allowed, self._faint = PARABOLA * change, FAINT * largest
+        largest = np.abs(self.signals).max(axis=0)
+        change = np.ptp(self.signals, axis=0)
+        self._allowed = PARABOLA * change
+        self._faint = FAINT * largest
         self._is_calm = self._follows_parabolas(slice(None))
 
     def _seen(self, t):
@@ -127,7 +130,8 @@ def group_faces(mesh, parts):
 
     It is -1 on the rest of the boundary, and where another rank counts the face.
     """
-    n, number = mesh.n_inner, np.full(mesh.n_faces, -1)
+    n = mesh.n_inner
+    number = np.full(mesh.n_faces, -1)
     lower = np.minimum(mesh.cell_id[mesh.left[:n]], mesh.cell_id[mesh.right[:n]]).astype(np.int64)
     number[:n] = np.where(mesh.face_owned[:n], lower * BLOCKS // mesh.n_cells_global, -1)
     for i, faces in enumerate(parts):
