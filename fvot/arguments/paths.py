@@ -1,4 +1,5 @@
 """Paths that users give: ~ is the home folder, and a file that is to be read is there."""
+
 import os
 from pathlib import Path
 
@@ -13,12 +14,15 @@ def expanded(path):
     try:
         return path.expanduser()
     except RuntimeError:
-        raise InputError(f"{path}: no home folder is known for {path.parts[0]}; write the path "
-                         "without it") from None
+        raise InputError(
+            f"{path}: no home folder is known for {path.parts[0]}; write the path without it"
+        ) from None
 
 
 def readable(path, what):
-    """The expanded `Path` of *what* ("mesh file"); `InputError` unless this user may read a file there."""
+    """The expanded `Path` of *what* ("mesh file"); `InputError` unless this user may read a file
+    there.
+    """
     path = expanded(path)
     try:
         if path.is_dir():
@@ -29,6 +33,8 @@ def readable(path, what):
     except PermissionError:
         allowed = False
     if not allowed:
-        raise InputError(f"the {what} {path} may not be read by this user: give yourself the "
-                         "permission, or copy it")
+        raise InputError(
+            f"the {what} {path} may not be read by this user: give yourself the "
+            "permission, or copy it"
+        )
     return path
