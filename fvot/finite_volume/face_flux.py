@@ -99,7 +99,9 @@ class _Forest:
     """
 
     def __init__(self, mesh):
-        self.mesh, n, n_cells = mesh, mesh.n_inner, mesh.n_cells
+        self.mesh = mesh
+        n = mesh.n_inner
+        n_cells = mesh.n_cells
         inside = np.flatnonzero(np.maximum(mesh.left[:n], mesh.right[:n]) < n_cells)
         left, right = mesh.left[inside], mesh.right[inside]
         count, piece, self.order, self.parent = _spanning_trees(left, right, n_cells)
@@ -112,7 +114,8 @@ class _Forest:
         _, self.component, self.piece_order, self.piece_parent = _spanning_trees(*self.bridges[:2], self.n_pieces)
 
     def _bridges(self):
-        mesh, number = self.mesh, self.mesh.with_ghosts(self.piece)
+        mesh = self.mesh
+        number = self.mesh.with_ghosts(self.piece)
         left, right = mesh.left[self.shared], mesh.right[self.shared]
         mine = np.stack([number[left], number[right], mesh.cell_id[left], mesh.cell_id[right]])
         everyone = mesh.ranks.all_gather(_first_of_pair(mine))
@@ -162,7 +165,8 @@ def _spanning_trees(left, right, n):
 
 def _edges_to_parents(left, right, edge, parent):
     found = np.full(len(parent), -1)
-    down, up = parent[left] == right, parent[right] == left
+    down = parent[left] == right
+    up = parent[right] == left
     found[left[down]], found[right[up]] = edge[down], edge[up]
     return found
 

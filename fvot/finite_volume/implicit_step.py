@@ -43,7 +43,8 @@ def costs(n, dim, n_ranks, stiffness, steepness, gibbs=True):
 
     The numbers are fitted to measurements on squares and boxes (see benchmarks/RESULTS_fokker_planck.md).
     """
-    side, steep = n**(1 / dim), 1 + steepness
+    side = n**(1 / dim)
+    steep = 1 + steepness
     iterations = 3 if dim == 1 else 2 + min((3 if dim == 2 else 1.5) * np.sqrt(stiffness) / steep, 0.65 * side / np.sqrt(steep))
     shared = n_ranks**-0.8
     found = {"ilu": (0.25 * shared, (0.04 + 0.026 * iterations) * shared),
@@ -86,7 +87,8 @@ def _found_scale(rates):
     mesh = rates.mesh
     inner = Rates(rates.layout, np.where(rates.mesh.right >= 0, rates.a, 0), np.where(rates.mesh.right >= 0, rates.b, 0))
     fastest = mesh.ranks.max(inner.leaving().max(initial=0.0))
-    scale, nothing = np.ones(mesh.n_cells), np.zeros(mesh.n_faces - mesh.n_inner)
+    scale = np.ones(mesh.n_cells)
+    nothing = np.zeros(mesh.n_faces - mesh.n_inner)
     if fastest == 0:
         return scale
     crossing = 1e4 * mesh.n_cells_global**(2 / mesh.dim)
@@ -110,7 +112,10 @@ class Resolvent:
     """
 
     def __init__(self, rates, s, *, rtol=1e-10, prefix=PREFIX):
-        self.rates, self.s, self.rtol, self.prefix = rates, s, rtol, prefix
+        self.rates = rates
+        self.s = s
+        self.rtol = rtol
+        self.prefix = prefix
         mesh = rates.mesh
         self.stiffness = s * mesh.ranks.max(rates.leaving().max(initial=0.0))
         self.costs = costs(mesh.n_cells_global, mesh.dim, mesh.ranks.size, self.stiffness, rates.steepness(),
@@ -195,7 +200,8 @@ class Resolvent:
     def _residual(self, d, Y, entering, rest):
         """(residual (n_cells,), its `_Sums`): of the fluxes of Y, not of d, as they are smaller where Y is smoother than
         the start; and what one cell gives is what the other gets, so that its sum tells the mass to round-off."""
-        mesh, residual = self.rates.mesh, np.empty(self.rates.mesh.n_cells)
+        mesh = self.rates.mesh
+        residual = np.empty(self.rates.mesh.n_cells)
         out, (terms, fluxes) = self.rates.outflow(Y, entering)
         rest = np.broadcast_to(rest, mesh.n_cells)
         sums = _what_is_left(rest, mesh.volume, d, self.s, out, Y, residual)
@@ -203,7 +209,8 @@ class Resolvent:
 
     def _fault(self, first, now, positive):
         """What is wrong with a solution: compared with the tolerance, and with the rounding of what is looked at."""
-        tolerance, mass = 10 * max(self._way.rtol, 1e-15), max(first.mass, now.mass)
+        tolerance = 10 * max(self._way.rtol, 1e-15)
+        mass = max(first.mass, now.mass)
         if not np.isfinite(now.size):
             return "the solution is not finite"
         if now.size > tolerance * first.size + 1e-15 * (mass + now.terms):
@@ -229,9 +236,13 @@ class _Sums(NamedTuple):
 @numba.njit(cache=True, error_model="numpy")
 def _what_is_left(rest, volume, d, step, out, Y, residual):
     """residual = rest - |K| d - s out; the sums of |residual|, residual, |K| max(-Y, 0) and |K| |Y|."""
-    size, gained, negative, mass = 0.0, 0.0, 0.0, 0.0
+    size = 0.0
+    gained = 0.0
+    negative = 0.0
+    mass = 0.0
     for cell in range(len(residual)):
-        r, content = rest[cell] - volume[cell] * d[cell] - step * out[cell], volume[cell] * Y[cell]
+        r = rest[cell] - volume[cell] * d[cell] - step * out[cell]
+        content = volume[cell] * Y[cell]
         residual[cell] = r
         size += abs(r)
         gained += r
@@ -244,14 +255,16 @@ class _Way:
     """One method at work on |K| + s A: cells in the order of the drift for ILU, columns scaled for AMG."""
 
     def __init__(self, rates, s, name, rtol, prefix, scale=None):
-        mesh, self.name = rates.mesh, name
+        mesh = rates.mesh
+        self.name = name
         self.order = rates.by_drift() if name == "ilu" else None
         self.scale = scale
         if name == "amg" and scale is None:
             self.scale = column_scale(rates)
         self.system = linalg.System(mesh.ranks, rates.layout.matrix(rates, s, self.order, self.scale),
                                     linalg.method(name, mesh.dim, mesh.ranks.size), prefix=prefix, rtol=rtol)
-        self.rtol, self._counted = self.system.rtol, 0
+        self.rtol = self.system.rtol
+        self._counted = 0
 
     def solve(self, rhs, rtol):
         """d with (|K| + s A) d = rhs, all (n_cells,), up to the tolerance if it went well."""
@@ -269,5 +282,6 @@ class _Way:
 
     def iterations(self):
         """How many there were since the last call."""
-        before, self._counted = self._counted, self.system.iterations
+        before = self._counted
+        self._counted = self.system.iterations
         return self._counted - before

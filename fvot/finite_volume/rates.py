@@ -19,7 +19,11 @@ class Rates:
     """
 
     def __init__(self, layout, a, b, gibbs=None):
-        self.layout, self.mesh, self.a, self.b, self.gibbs = layout, layout.mesh, a, b, gibbs
+        self.layout = layout
+        self.mesh = layout.mesh
+        self.a = a
+        self.b = b
+        self.gibbs = gibbs
 
     def flux(self, rho, entering):
         """F (n_faces,), from left to right, for rho (n_cells,) and the boundary's densities g (n_faces - n_inner,)."""
@@ -33,13 +37,15 @@ class Rates:
         The rounding of the outflows is relative to the first: |a rho_left| + |b rho_right|; that of their total, in which inner
         fluxes cancel, to the second: |F|, and |a rho_left| + |b g| on the boundary.
         """
-        mesh, out = self.mesh, np.zeros(self.mesh.n_local)
+        mesh = self.mesh
+        out = np.zeros(self.mesh.n_local)
         sizes = _outflow(mesh.with_ghosts(rho), self.a, self.b, entering, mesh.left, mesh.right, mesh.n_inner, out)
         return out[:mesh.n_cells], sizes
 
     def leaving(self):
         """The rates (n_cells,) at which cells are emptied: A_KK / |K|."""
-        s, out = self.layout.stencil, np.empty(self.mesh.n_cells)
+        s = self.layout.stencil
+        out = np.empty(self.mesh.n_cells)
         _leaving(self.a, self.b, s.start, s.face, s.sign, out)
         return out / self.mesh.volume
 
@@ -54,7 +60,8 @@ class Rates:
 
     def gathered(self):
         """On rank 0 the `Chain` of all cells in the file's numbering, which masses |K| rho_K follow; None elsewhere."""
-        mesh, n = self.mesh, self.mesh.n_inner
+        mesh = self.mesh
+        n = self.mesh.n_inner
         own = mesh.left[:n] < mesh.n_cells
         ends = mesh.cell_id[mesh.left[:n][own]], mesh.cell_id[mesh.right[:n][own]]
         faces = mesh.ranks.gather_to_root(np.stack([*ends, self.a[:n][own], self.b[:n][own]]))
@@ -87,7 +94,8 @@ class Layout:
     """Where the entries of A stand in a matrix of CSR rows: made once for a mesh."""
 
     def __init__(self, mesh):
-        self.mesh, self.stencil = mesh, Stencil(mesh)
+        self.mesh = mesh
+        self.stencil = Stencil(mesh)
         self.found_scale = None                # (rates, the last `_found_scale`): other rates, a little later, may use it
 
     def matrix(self, rates, s, order=None, scale=None, *, diagonal=None, transposed=False):
@@ -95,14 +103,17 @@ class Layout:
 
         diagonal (n_cells,) : takes the place of |K|; transposed: |K| + s A^T, where the boundary is closed
         """
-        mesh, t, n = self.mesh, self.stencil, self.mesh.n_cells
+        mesh = self.mesh
+        t = self.stencil
+        n = self.mesh.n_cells
         order = np.arange(n) if order is None else order
         position = np.empty(n, np.int64)
         position[order] = np.arange(n)
         number = mesh.with_ghosts(mesh.first_row + position)
         scale = np.ones(mesh.n_local) if scale is None else mesh.with_ghosts(scale)
         start = np.zeros(n + 1, np.int32)
-        column, value = np.empty(len(t.face) + n, np.int32), np.empty(len(t.face) + n)
+        column = np.empty(len(t.face) + n, np.int32)
+        value = np.empty(len(t.face) + n)
         diagonal = mesh.volume if diagonal is None else diagonal
         _fill(rates.a, rates.b, s, diagonal, mesh.n_inner, t.start, t.face, t.sign, t.neighbour, order, number, scale,
               transposed, start, column, value)
@@ -119,16 +130,19 @@ def _flux(rho, a, b, entering, left, right, n_inner, F):
 
 @numba.njit(cache=True, error_model="numpy")
 def _outflow(rho, a, b, entering, left, right, n_inner, out):
-    terms, fluxes = 0.0, 0.0
+    terms = 0.0
+    fluxes = 0.0
     for f in range(n_inner):
-        gives, gets = a[f] * rho[left[f]], b[f] * rho[right[f]]
+        gives = a[f] * rho[left[f]]
+        gets = b[f] * rho[right[f]]
         F = gives - gets
         out[left[f]] += F
         out[right[f]] -= F
         terms += abs(gives) + abs(gets)
         fluxes += abs(F)
     for f in range(n_inner, len(a)):
-        gives, gets = a[f] * rho[left[f]], b[f] * entering[f - n_inner]
+        gives = a[f] * rho[left[f]]
+        gets = b[f] * entering[f - n_inner]
         F = gives - gets
         out[left[f]] += F
         terms += abs(gives) + abs(gets)
@@ -151,8 +165,10 @@ def _fill(a, b, step, diagonal, n_inner, start, face, sign, neighbour, order, nu
     """Rows in the given order, each with its columns sorted (by insertion: they are few) and equal ones added up."""
     end = 0
     for row in range(len(order)):
-        cell, begin = order[row], end
-        column[end], value[end] = number[cell], diagonal[cell] * scale[cell]
+        cell = order[row]
+        begin = end
+        column[end] = number[cell]
+        value[end] = diagonal[cell] * scale[cell]
         end += 1
         for s in range(start[cell], start[cell + 1]):
             f = face[s]
@@ -172,8 +188,10 @@ def _fill(a, b, step, diagonal, n_inner, start, face, sign, neighbour, order, nu
                 value[at] += entry
                 continue
             for i in range(end, at, -1):
-                column[i], value[i] = column[i - 1], value[i - 1]
-            column[at], value[at] = other, entry
+                column[i] = column[i - 1]
+                value[i] = value[i - 1]
+            column[at] = other
+            value[at] = entry
             end += 1
         first[row + 1] = end
 
@@ -187,12 +205,17 @@ def drift_order(a, b, n_inner, sides):
 def _drift_order(a, b, n_inner, start, face, sign, neighbour):
     """Reversed postorder of a depth-first walk along the faces through which more leaves than enters."""
     n = len(start) - 1
-    order, at = np.empty(n, np.int64), n
-    visited, side, stack = np.zeros(n, np.bool_), start[:-1].copy(), np.empty(n, np.int64)
+    order = np.empty(n, np.int64)
+    at = n
+    visited = np.zeros(n, np.bool_)
+    side = start[:-1].copy()
+    stack = np.empty(n, np.int64)
     for root in range(n - 1, -1, -1):
         if visited[root]:
             continue
-        visited[root], stack[0], depth = True, root, 1
+        visited[root] = True
+        stack[0] = root
+        depth = 1
         while depth > 0:
             cell = stack[depth - 1]
             s = side[cell]
@@ -202,9 +225,11 @@ def _drift_order(a, b, n_inner, start, face, sign, neighbour):
                 depth -= 1
                 continue
             side[cell] += 1
-            f, other = face[s], neighbour[s]
+            f = face[s]
+            other = neighbour[s]
             leaves, enters = (a[f], b[f]) if sign[s] > 0 else (b[f], a[f])
             if f < n_inner and other < n and leaves > enters and not visited[other]:
-                visited[other], stack[depth] = True, other
+                visited[other] = True
+                stack[depth] = other
                 depth += 1
     return order

@@ -16,12 +16,15 @@ class Stencil:
     """
 
     def __init__(self, mesh):
-        self.n_cells, self.n_inner = mesh.n_cells, mesh.n_inner
+        self.n_cells = mesh.n_cells
+        self.n_inner = mesh.n_inner
         left = np.flatnonzero(mesh.left < mesh.n_cells)
         right = np.flatnonzero((mesh.right >= 0) & (mesh.right < mesh.n_cells))
-        cell, face = np.concatenate([mesh.left[left], mesh.right[right]]), np.concatenate([left, right])
+        cell = np.concatenate([mesh.left[left], mesh.right[right]])
+        face = np.concatenate([left, right])
         order = np.argsort(cell, kind="stable")
-        self.cell, self.face = cell[order], face[order]
+        self.cell = cell[order]
+        self.face = face[order]
         self.start = np.searchsorted(self.cell, np.arange(mesh.n_cells + 1)).astype(np.int32)
         leaves = order < len(left)
         self.sign = np.where(leaves, 1.0, -1.0)
@@ -48,10 +51,12 @@ class Stencil:
         Sides of ghosts follow the n own ones, then come those of the boundary, seen from outside: n + len(exchange) +
         the number of the boundary face. The exchange fills the ghosts' entries of an array with the owners'.
         """
-        n, inner = len(self.face), self.n_inner
+        n = len(self.face)
+        inner = self.n_inner
         first, second = np.full(mesh.n_faces, -1), np.full(mesh.n_faces, -1)
         own = np.arange(n)
-        first[self.face[self.sign > 0]], second[self.face[self.sign < 0]] = own[self.sign > 0], own[self.sign < 0]
+        first[self.face[self.sign > 0]] = own[self.sign > 0]
+        second[self.face[self.sign < 0]] = own[self.sign < 0]
         shared = np.flatnonzero((first[:inner] < 0) | (second[:inner] < 0))
         mine = np.maximum(first[shared], second[shared])
         ghost = n + np.arange(len(shared))
@@ -84,7 +89,8 @@ def gradient_weights(stencil):
     A cell with fewer neighbours than dimensions gets the shortest such gradient.
     """
     span = stencil.span
-    dim, square = len(span), np.einsum("in,in->n", span, span)
+    dim = len(span)
+    square = np.einsum("in,in->n", span, span)
     weight = np.divide(1.0, square, out=np.zeros_like(square), where=square > 0)
     normal = np.stack([[stencil.cell_sum(weight * span[i] * span[j]) for j in range(dim)] for i in range(dim)])
     trace = np.maximum(np.trace(normal), 1e-300)           # of a cell without neighbours

@@ -19,7 +19,9 @@ class VelocityField:
     """v(points, t) from means (n_times, dim, n_cells) of cells at increasing times: linear in each cell, and in time."""
 
     def __init__(self, mesh, t, velocity):
-        self.mesh, self.t, self.velocity = mesh, t, velocity
+        self.mesh = mesh
+        self.t = t
+        self.velocity = velocity
         self._stencil = Stencil(mesh)
         self._weights = gradient_weights(self._stencil)
         self._slopes = lru_cache(2)(self._slopes)           # those before and after the time of the last call
@@ -32,7 +34,8 @@ class VelocityField:
     def within(self, cell, points, t):
         """v (dim, n) at points, which are in this rank's cells (n,), -1 for those of other ranks."""
         before, part = place(self.mesh.ranks, t, self.t)
-        mine, v = np.flatnonzero(cell >= 0), np.zeros(points.shape)
+        mine = np.flatnonzero(cell >= 0)
+        v = np.zeros(points.shape)
         k = cell[mine]
         offset = self.mesh.shortest(points[:, mine] - self.mesh.centroid[:, k])
         for weight, i in ((1 - part, before), (part, before + 1)):
