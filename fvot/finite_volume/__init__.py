@@ -1,1 +1,3 @@
-"""What the equations share: two-point fluxes, the boundary, rates of exchange between cells, gradients, implicit steps."""
+"""What the equations share: two-point fluxes, the boundary, rates of exchange between cells,
+gradients, implicit steps.
+"""

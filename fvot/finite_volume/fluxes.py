@@ -1,5 +1,8 @@
-"""Two-point fluxes F = a rho_left - b rho_right: functions (U, k) -> (a, b), U the integral of v.n over the face and
-k = D area / distance. A function of the user's own is as good. `muscl` stands beside them: it needs more than two cells."""
+"""Two-point fluxes F = a rho_left - b rho_right: functions (U, k) -> (a, b), U the integral of v.n
+over the face and k = D area / distance. A function of the user's own is as good. `muscl` stands
+beside them: it needs more than two cells.
+"""
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +12,9 @@ from ..errors import InputError
 
 
 def upwind(U, k):
-    """(k + U+, k + U-): what flows through a face comes from behind it; positive for every step up to the CFL bound."""
+    """(k + U+, k + U-): what flows through a face comes from behind it; positive for every step up
+    to the CFL bound.
+    """
     return k + np.maximum(U, 0), k + np.maximum(-U, 0)
 
 
@@ -19,10 +24,12 @@ def central(U, k):
 
 
 def scharfetter_gummel(U, k):
-    """(k B(-U/k), k B(U/k)), B(x) = x / (e^x - 1): exact where the flux is constant between the two cells.
+    """(k B(-U/k), k B(U/k)), B(x) = x / (e^x - 1): exact where the flux is constant between the two
+    cells.
 
-    Zero on the Gibbs density whatever the drift; `upwind` as k -> 0, `central` as U -> 0. With B(-x) = B(x) + x both
-    coefficients are small + U+ and small + U-, small = k B(|U|/k), without cancellation (Scharfetter, Gummel 1969).
+    Zero on the Gibbs density whatever the drift; `upwind` as k -> 0, `central` as U -> 0. With
+    B(-x) = B(x) + x both coefficients are small + U+ and small + U-, small = k B(|U|/k), without
+    cancellation (Scharfetter, Gummel 1969).
     """
     speed = np.abs(U)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -33,9 +40,11 @@ def scharfetter_gummel(U, k):
 
 
 def square_root(U, k):
-    """(k e^(U/2k), k e^(-U/2k)): the square-root approximation of the rates, zero on the Gibbs density, too.
+    """(k e^(U/2k), k e^(-U/2k)): the square-root approximation of the rates, zero on the Gibbs
+    density, too.
 
-    Symmetric in the two cells, but its rates grow like e^(|U|/2k): for flat potentials (Lie, Fackeldey, Weber 2013).
+    Symmetric in the two cells, but its rates grow like e^(|U|/2k): for flat potentials (Lie,
+    Fackeldey, Weber 2013).
     """
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         half = np.where(U == 0, 0.0, U / (2 * k))
@@ -50,9 +59,11 @@ def described(flux):
 @frozen
 @dataclass(frozen=True)
 class muscl:
-    """Second-order limited face values on any cells, positive and bounded up to outflow CFL 1; see `reconstruction`.
+    """Second-order limited face values on any cells, positive and bounded up to outflow CFL 1; see
+    `reconstruction`.
 
-    sharp : 0 to 1 blends in the superbee value, for discontinuities; 0.3 is a good start. Smooth humps are squared.
+    sharp : 0 to 1 blends in the superbee value, for discontinuities; 0.3 is a good start. Smooth
+        humps are squared.
     """
 
     sharp: float = 0.0

@@ -1,8 +1,10 @@
-"""Two-point fluxes as rates between cells: what flows, how fast cells are emptied, the matrix, the Markov chain.
+"""Two-point fluxes as rates between cells: what flows, how fast cells are emptied, the matrix, the
+Markov chain.
 
-F_s = a_s rho_left - b_s rho_right with a, b >= 0 moves mass from left to right at the rate a_s / |left| and back at
-b_s / |right|: finite volumes are a Markov chain, whose states are the cells.
+F_s = a_s rho_left - b_s rho_right with a, b >= 0 moves mass from left to right at the rate a_s /
+|left| and back at b_s / |right|: finite volumes are a Markov chain, whose states are the cells.
 """
+
 from typing import NamedTuple
 
 import numba
@@ -13,7 +15,8 @@ from .stencil import Stencil
 
 
 class Rates:
-    """Two-point fluxes F_s = a_s rho_left - b_s rho_right, a, b (n_faces,) >= 0; a_s rho_left - b_s g_s at the boundary.
+    """Two-point fluxes F_s = a_s rho_left - b_s rho_right, a, b (n_faces,) >= 0; a_s rho_left - b_s
+    g_s at the boundary.
 
     gibbs (n_cells,) : -log of the Gibbs density; None where there is none
     """
@@ -26,21 +29,35 @@ class Rates:
         self.gibbs = gibbs
 
     def flux(self, rho, entering):
-        """F (n_faces,), from left to right, for rho (n_cells,) and the boundary's densities g (n_faces - n_inner,)."""
+        """F (n_faces,), from left to right, for rho (n_cells,) and the boundary's densities g
+        (n_faces - n_inner,).
+        """
         mesh, F = self.mesh, np.empty(self.mesh.n_faces)
-        _flux(mesh.with_ghosts(rho), self.a, self.b, entering, mesh.left, mesh.right, mesh.n_inner, F)
+        _flux(
+            mesh.with_ghosts(rho), self.a, self.b, entering, mesh.left, mesh.right, mesh.n_inner, F
+        )
         return F
 
     def outflow(self, rho, entering):
         """(net outflow of each cell (n_cells,), two sums over the faces).
 
-        The rounding of the outflows is relative to the first: |a rho_left| + |b rho_right|; that of their total, in which inner
-        fluxes cancel, to the second: |F|, and |a rho_left| + |b g| on the boundary.
+        The rounding of the outflows is relative to the first: |a rho_left| + |b rho_right|; that of
+        their total, in which inner fluxes cancel, to the second: |F|, and |a rho_left| + |b g| on
+        the boundary.
         """
         mesh = self.mesh
         out = np.zeros(self.mesh.n_local)
-        sizes = _outflow(mesh.with_ghosts(rho), self.a, self.b, entering, mesh.left, mesh.right, mesh.n_inner, out)
-        return out[:mesh.n_cells], sizes
+        sizes = _outflow(
+            mesh.with_ghosts(rho),
+            self.a,
+            self.b,
+            entering,
+            mesh.left,
+            mesh.right,
+            mesh.n_inner,
+            out,
+        )
+        return out[: mesh.n_cells], sizes
 
     def leaving(self):
         """The rates (n_cells,) at which cells are emptied: A_KK / |K|."""
@@ -59,7 +76,9 @@ class Rates:
         return weight[0] / max(weight[1], 1)
 
     def gathered(self):
-        """On rank 0 the `Chain` of all cells in the file's numbering, which masses |K| rho_K follow; None elsewhere."""
+        """On rank 0 the `Chain` of all cells in the file's numbering, which masses |K| rho_K
+        follow; None elsewhere.
+        """
         mesh = self.mesh
         n = self.mesh.n_inner
         own = mesh.left[:n] < mesh.n_cells
@@ -73,17 +92,26 @@ class Rates:
         left, right, a, b = np.concatenate(faces, axis=1)
         left, right = left.astype(np.int64), right.astype(np.int64)
         size = (mesh.n_cells_global,) * 2
-        rates = sparse.csr_matrix((np.concatenate([a / volume[left], b / volume[right]]),
-                                   (np.concatenate([left, right]), np.concatenate([right, left]))), size)
+        rates = sparse.csr_matrix(
+            (
+                np.concatenate([a / volume[left], b / volume[right]]),
+                (np.concatenate([left, right]), np.concatenate([right, left])),
+            ),
+            size,
+        )
         return Chain(rates, killing, center)
 
     def by_drift(self):
-        """The cells (n_cells,) in the order of the drift: who gives before who gets, where there is no circle."""
+        """The cells (n_cells,) in the order of the drift: who gives before who gets, where there is
+        no circle.
+        """
         return drift_order(self.a, self.b, self.mesh.n_inner, self.layout.stencil)
 
 
 class Chain(NamedTuple):
-    """A Markov chain: rates (n, n) from row to column, the rates (n,) at which it ends, and where its states are (dim, n)."""
+    """A Markov chain: rates (n, n) from row to column, the rates (n,) at which it ends, and where
+    its states are (dim, n).
+    """
 
     rates: sparse.csr_matrix
     killing: np.ndarray
@@ -96,12 +124,16 @@ class Layout:
     def __init__(self, mesh):
         self.mesh = mesh
         self.stencil = Stencil(mesh)
-        self.found_scale = None                # (rates, the last `_found_scale`): other rates, a little later, may use it
+        self.found_scale = (
+            None  # (rates, the last `_found_scale`): other rates, a little later, may use it
+        )
 
     def matrix(self, rates, s, order=None, scale=None, *, diagonal=None, transposed=False):
-        """|K| + s A as this rank's rows (CSR, global columns); cells in the given order, columns times scale (n_cells,).
+        """|K| + s A as this rank's rows (CSR, global columns); cells in the given order, columns
+        times scale (n_cells,).
 
-        diagonal (n_cells,) : takes the place of |K|; transposed: |K| + s A^T, where the boundary is closed
+        diagonal (n_cells,) : takes the place of |K|; transposed: |K| + s A^T, where the boundary is
+            closed
         """
         mesh = self.mesh
         t = self.stencil
@@ -115,9 +147,27 @@ class Layout:
         column = np.empty(len(t.face) + n, np.int32)
         value = np.empty(len(t.face) + n)
         diagonal = mesh.volume if diagonal is None else diagonal
-        _fill(rates.a, rates.b, s, diagonal, mesh.n_inner, t.start, t.face, t.sign, t.neighbour, order, number, scale,
-              transposed, start, column, value)
-        return sparse.csr_matrix((value[:start[-1]], column[:start[-1]], start), (n, mesh.n_cells_global))
+        _fill(
+            rates.a,
+            rates.b,
+            s,
+            diagonal,
+            mesh.n_inner,
+            t.start,
+            t.face,
+            t.sign,
+            t.neighbour,
+            order,
+            number,
+            scale,
+            transposed,
+            start,
+            column,
+            value,
+        )
+        return sparse.csr_matrix(
+            (value[: start[-1]], column[: start[-1]], start), (n, mesh.n_cells_global)
+        )
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -160,9 +210,27 @@ def _leaving(a, b, start, face, sign, out):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _fill(a, b, step, diagonal, n_inner, start, face, sign, neighbour, order, number, scale, transposed,
-          first, column, value):
-    """Rows in the given order, each with its columns sorted (by insertion: they are few) and equal ones added up."""
+def _fill(
+    a,
+    b,
+    step,
+    diagonal,
+    n_inner,
+    start,
+    face,
+    sign,
+    neighbour,
+    order,
+    number,
+    scale,
+    transposed,
+    first,
+    column,
+    value,
+):
+    """Rows in the given order, each with its columns sorted (by insertion: they are few) and equal
+    ones added up.
+    """
     end = 0
     for row in range(len(order)):
         cell = order[row]
@@ -197,13 +265,17 @@ def _fill(a, b, step, diagonal, n_inner, start, face, sign, neighbour, order, nu
 
 
 def drift_order(a, b, n_inner, sides):
-    """The cells (n_cells,) of a `Stencil`, those that give before those that get, for the fluxes a and b (n_faces,)."""
+    """The cells (n_cells,) of a `Stencil`, those that give before those that get, for the fluxes a
+    and b (n_faces,).
+    """
     return _drift_order(a, b, n_inner, sides.start, sides.face, sides.sign, sides.neighbour)
 
 
 @numba.njit(cache=True, error_model="numpy")
 def _drift_order(a, b, n_inner, start, face, sign, neighbour):
-    """Reversed postorder of a depth-first walk along the faces through which more leaves than enters."""
+    """Reversed postorder of a depth-first walk along the faces through which more leaves than
+    enters.
+    """
     n = len(start) - 1
     order = np.empty(n, np.int64)
     at = n

@@ -1,4 +1,7 @@
-"""Which cells meet at which faces, cell by cell, and gradients by least squares over the neighbours."""
+"""Which cells meet at which faces, cell by cell, and gradients by least squares over the
+neighbours.
+"""
+
 from functools import cached_property
 
 import numba
@@ -8,11 +11,14 @@ from ..parallel import Exchange
 
 
 class Stencil:
-    """The sides of each cell: its faces as it sees them. Cell K has the sides start[K] to start[K + 1].
+    """The sides of each cell: its faces as it sees them. Cell K has the sides start[K] to start[K +
+    1].
 
-    cell, face, neighbour (n,) : the cell, the number of the face, and the cell behind it (K itself at the boundary)
+    cell, face, neighbour (n,) : the cell, the number of the face, and the cell behind it (K itself
+        at the boundary)
     sign (n,) : +1 where the face's normal leaves K, -1 where it enters
-    offset, span (dim, n) : from the centroid of K to that of the face, and to that of the neighbour (0 at the boundary)
+    offset, span (dim, n) : from the centroid of K to that of the face, and to that of the neighbour
+        (0 at the boundary)
     """
 
     def __init__(self, mesh):
@@ -34,11 +40,19 @@ class Stencil:
 
     @cached_property
     def offset(self):
-        return np.where(self.sign > 0, self._mesh.left_offset[:, self.face], self._mesh.right_offset[:, self.face])
+        return np.where(
+            self.sign > 0,
+            self._mesh.left_offset[:, self.face],
+            self._mesh.right_offset[:, self.face],
+        )
 
     @cached_property
     def span(self):
-        beyond = np.where(self.sign > 0, self._mesh.right_offset[:, self.face], self._mesh.left_offset[:, self.face])
+        beyond = np.where(
+            self.sign > 0,
+            self._mesh.right_offset[:, self.face],
+            self._mesh.left_offset[:, self.face],
+        )
         return np.where(self.face < self.n_inner, self.offset - beyond, 0.0)
 
     def cell_sum(self, values):
@@ -48,8 +62,9 @@ class Stencil:
     def opposite(self, mesh):
         """(opposite, exchange, outer): for each side the one that looks at it from behind.
 
-        Sides of ghosts follow the n own ones, then come those of the boundary, seen from outside: n + len(exchange) +
-        the number of the boundary face. The exchange fills the ghosts' entries of an array with the owners'.
+        Sides of ghosts follow the n own ones, then come those of the boundary, seen from outside: n
+        + len(exchange) + the number of the boundary face. The exchange fills the ghosts' entries of
+        an array with the owners'.
         """
         n = len(self.face)
         inner = self.n_inner
@@ -66,9 +81,16 @@ class Stencil:
         place = np.full(mesh.n_faces, -1)
         place[shared] = np.arange(len(shared))
         lists = mesh.face_exchange.send
-        exchange = Exchange(mesh.ranks, {q: mine[place[faces]] for q, faces in lists.items()},
-                            {q: ghost[place[faces]] for q, faces in lists.items()})
-        return np.where(self.sign > 0, second[self.face], first[self.face]).astype(np.uint32), exchange, n + len(shared)
+        exchange = Exchange(
+            mesh.ranks,
+            {q: mine[place[faces]] for q, faces in lists.items()},
+            {q: ghost[place[faces]] for q, faces in lists.items()},
+        )
+        return (
+            np.where(self.sign > 0, second[self.face], first[self.face]).astype(np.uint32),
+            exchange,
+            n + len(shared),
+        )
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -78,13 +100,16 @@ def outflow_rate(a, b, volume, start, face, sign):
     for cell in range(len(volume)):
         out = 0.0
         for s in range(numba.uintp(start[cell]), numba.uintp(start[cell + 1])):
-            out += max((1 + sign[s]) * a[face[s]] + (1 - sign[s]) * b[face[s]], 0.0) / 2        # a, or b seen from behind
+            out += (
+                max((1 + sign[s]) * a[face[s]] + (1 - sign[s]) * b[face[s]], 0.0) / 2
+            )  # a, or b seen from behind
         most = max(most, out / volume[cell])
     return most
 
 
 def gradient_weights(stencil):
-    """W (dim, n): the least-squares gradient of cell K is the sum of W_s (rho_L - rho_K), residuals weighted with 1/distance.
+    """W (dim, n): the least-squares gradient of cell K is the sum of W_s (rho_L - rho_K), residuals
+    weighted with 1/distance.
 
     A cell with fewer neighbours than dimensions gets the shortest such gradient.
     """
@@ -92,14 +117,18 @@ def gradient_weights(stencil):
     dim = len(span)
     square = np.einsum("in,in->n", span, span)
     weight = np.divide(1.0, square, out=np.zeros_like(square), where=square > 0)
-    normal = np.stack([[stencil.cell_sum(weight * span[i] * span[j]) for j in range(dim)] for i in range(dim)])
-    trace = np.maximum(np.trace(normal), 1e-300)           # of a cell without neighbours
+    normal = np.stack(
+        [[stencil.cell_sum(weight * span[i] * span[j]) for j in range(dim)] for i in range(dim)]
+    )
+    trace = np.maximum(np.trace(normal), 1e-300)  # of a cell without neighbours
     inverse = np.linalg.inv((normal + 1e-12 * trace * np.eye(dim)[:, :, None]).transpose(2, 0, 1))
     return np.einsum("nij,jn->in", inverse[stencil.cell], weight * span)
 
 
 def gradients(mesh, stencil, weights, fields):
-    """Least-squares gradients (k, dim, n_cells) of fields (k, n_cells), by the weights of `gradient_weights`. Collective."""
+    """Least-squares gradients (k, dim, n_cells) of fields (k, n_cells), by the weights of
+    `gradient_weights`. Collective.
+    """
     local = mesh.with_ghosts(fields)
     jump = local[:, stencil.neighbour] - local[:, stencil.cell]
     return np.stack([[stencil.cell_sum(w * d) for w in weights] for d in jump])
