@@ -34,7 +34,8 @@ def convolution(mesh, W):
 def _check(mesh, W):
     z = np.diff(mesh.bounds, axis=0)[0][:, None] * np.random.default_rng(0).uniform(-1, 1, (mesh.dim, 100))
     with mesh.ranks.together():
-        there, back = W(z, 0.0), W(-z, 0.0)
+        there = W(z, 0.0)
+        back = W(-z, 0.0)
         wrong = np.flatnonzero(np.abs(there - back) > 1e-10 * np.abs(there).max())
         if len(wrong):
             i = wrong[0]
@@ -49,7 +50,8 @@ class _Fourier:
     """By a table of W over all offsets, in Fourier space."""
 
     def __init__(self, mesh, W):
-        self.mesh, block = mesh, mesh.block
+        self.mesh = mesh
+        block = mesh.block
         self.grid = block.grid
         self.size = [n if wraps else fft.next_fast_len(2 * n - 1, real=True)
                      for n, wraps in zip(block.grid, block.periodic, strict=True)]
@@ -76,7 +78,8 @@ def _offsets(n, size, wraps):
 def cell_means(W, offsets, spacing):
     """The means of W over boxes with edges *spacing* (dim,), centred at offset * spacing; offsets: numbers along each axis."""
     grid = np.stack(np.meshgrid(*offsets, indexing="ij")).reshape(len(offsets), -1)
-    centre, near = grid * spacing[:, None], (np.abs(grid) <= NEAR).all(axis=0)
+    centre = grid * spacing[:, None]
+    near = (np.abs(grid) <= NEAR).all(axis=0)
     means = _mean(W, centre, spacing, 2)
     means[near] = _mean(W, centre[:, near], spacing, NEAR_POINTS)
     means[(grid == 0).all(axis=0)] = mean_at_zero(W, spacing[:, None])[0]
@@ -99,7 +102,8 @@ def mean_at_zero(W, edges, n=6, halvings=48):
     4^dim - 2^dim boxes, with n Gauss points along each axis. Raises `InputError` where the smallest boxes add much: W is not
     integrable.
     """
-    dim, means = len(edges), np.zeros(edges.shape[1])
+    dim = len(edges)
+    means = np.zeros(edges.shape[1])
     corners = [np.array(c) for c in product((-0.375, -0.125, 0.125, 0.375), repeat=dim) if np.abs(c).max() > 0.25]
     shells = 0.5**np.arange(halvings // dim)
     offset = np.stack([corner + x / 4 for corner in corners for x, _ in _gauss(n, dim)], axis=1)
@@ -130,7 +134,8 @@ class _Dense:
             raise InputError(f"an interaction on a mesh that is not Cartesian takes a matrix of cells times cells: {n} are too "
                              f"many, at most {LARGEST} will do; use Mesh.interval, rectangle or box, which take Fourier "
                              "transforms, or a coarser mesh")
-        self.mesh, points = mesh, mesh.gather(mesh.center)
+        self.mesh = mesh
+        points = mesh.gather(mesh.center)
         self._matrix = np.empty((mesh.n_cells, n))
         own = mesh.cell_id[:mesh.n_cells]
         with mesh.ranks.together():

@@ -77,7 +77,8 @@ class FreeEnergy:
         """
         if not self.singular:
             return 0.0
-        x, rho = self.mesh.center[:, :1], mean * np.append(np.geomspace(FLOOR, 1, 57), 1.0)
+        x = self.mesh.center[:, :1]
+        rho = mean * np.append(np.geomspace(FLOOR, 1, 57), 1.0)
         with self.mesh.ranks.together():
             x = np.repeat(x, len(rho), axis=1) if x.shape[1] else np.zeros((self.mesh.dim, len(rho)))
             diffusivity = rho * self._local.curvature(rho, x)

@@ -35,7 +35,9 @@ class Energy:
         The mean of e' between the two by ten Gauss points where they are near, so that nothing cancels; else the quotient.
         """
         distance = np.abs(rho - old)
-        near, mean, slope = distance <= NEAR * np.maximum(rho, old), np.zeros(len(rho)), np.zeros(len(rho))
+        near = distance <= NEAR * np.maximum(rho, old)
+        mean = np.zeros(len(rho))
+        slope = np.zeros(len(rho))
         for s, weight in zip((1 + GAUSS[0]) / 2, GAUSS[1] / 2, strict=True):
             between = old + s * (rho - old)
             mean += weight * self.derivative(between, x)
@@ -148,7 +150,9 @@ class Power(Energy):
         """For whole m the sum of rho^(m - 1 - k) old^k / (m - 1) over k < m: no division."""
         if self.m % 1 or self.m > 16:
             return super().difference(rho, old, x)
-        m, mean, slope = int(self.m), np.zeros(len(rho)), np.zeros(len(rho))
+        m = int(self.m)
+        mean = np.zeros(len(rho))
+        slope = np.zeros(len(rho))
         for k in range(m):          # Horner's rule for both
             slope = slope * rho + mean
             mean = mean * rho + old**k
@@ -263,7 +267,8 @@ def _difference_of_entropies(rho, old, D, found):
         if not abs(z) < 1e200:              # old is 0, or nearly so
             found[0, i], found[1, i] = D * math.log(rho[i]), D / rho[i]
             continue
-        ratio, slope = rho[i] / old[i], 0.0
+        ratio = rho[i] / old[i]
+        slope = 0.0
         log = math.log1p(z) if abs(z) < 0.5 else math.log(ratio)
         mean = ratio * log / z if z != 0 else 1.0
         if abs(z) < 1e-2:
