@@ -1,4 +1,7 @@
-"""Free energies of densities: local ones, potentials and interactions, their sums, and what they are on a mesh."""
+"""Free energies of densities: local ones, potentials and interactions, their sums, and what they
+are on a mesh.
+"""
+
 from .local import Energy, Entropy, Interaction, Potential, Power
 
 __all__ = ["Energy", "Entropy", "Interaction", "Potential", "Power"]

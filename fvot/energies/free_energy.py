@@ -1,12 +1,15 @@
-"""The energy of a gradient flow on a mesh: E(rho) = sum_K |K| (e(rho_K, x_K) + V(x_K) rho_K + (W * rho)_K rho_K / 2)."""
+"""The energy of a gradient flow on a mesh: E(rho) = sum_K |K| (e(rho_K, x_K) + V(x_K) rho_K + (W *
+rho)_K rho_K / 2).
+"""
+
 import numpy as np
 
 from .convolution import convolution
 from .local import Interaction, check_own, parts_of, separated
 
-FLOOR = 1e-14            # of the mean density, below which none falls in Newton's method
-SHRINK = 0.05            # what Newton's method leaves of a density at least
-STIFF = 100              # times the diffusivity of the mean density
+FLOOR = 1e-14  # of the mean density, below which none falls in Newton's method
+SHRINK = 0.05  # what Newton's method leaves of a density at least
+STIFF = 100  # times the diffusivity of the mean density
 
 
 class FreeEnergy:
@@ -67,20 +70,29 @@ class FreeEnergy:
         """((e(rho) - e(old)) / (rho - old), its derivative in rho), (n_cells,) each."""
         if not self.diffuses:
             return np.zeros((2, len(rho)))
-        with self.mesh.ranks.together(), np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        with (
+            self.mesh.ranks.together(),
+            np.errstate(divide="ignore", invalid="ignore", over="ignore"),
+        ):
             return self._local.difference(rho, old, self.mesh.center)
 
     def start(self, mean):
-        """The density from which Newton's method can begin in an empty cell, where e' is infinite at 0; else 0.
+        """The density from which Newton's method can begin in an empty cell, where e' is infinite
+        at 0; else 0.
 
-        FLOOR of the mean, or more where rho e'', the diffusivity, would be STIFF times that of the mean: in fast diffusion.
+        FLOOR of the mean, or more where rho e'', the diffusivity, would be STIFF times that of the
+        mean: in fast diffusion.
         """
         if not self.singular:
             return 0.0
         x = self.mesh.center[:, :1]
         rho = mean * np.append(np.geomspace(FLOOR, 1, 57), 1.0)
         with self.mesh.ranks.together():
-            x = np.repeat(x, len(rho), axis=1) if x.shape[1] else np.zeros((self.mesh.dim, len(rho)))
+            x = (
+                np.repeat(x, len(rho), axis=1)
+                if x.shape[1]
+                else np.zeros((self.mesh.dim, len(rho)))
+            )
             diffusivity = rho * self._local.curvature(rho, x)
         return self.mesh.ranks.max(rho[np.argmax(diffusivity <= STIFF * diffusivity[-1])])
 
