@@ -72,8 +72,13 @@ class Picture:
     """What stays the same from one time to the next: the domain, the colours, the layout. Made on every rank."""
 
     def __init__(self, result, path, suffix, time, field, clim, cmap, arrows, dots, width):
-        mesh, self.result, self.field, self.path = result.mesh, result, field, pvd.path_of(result.mesh.ranks, path, suffix)
-        self.arrows, self.dots, self.width = arrows, None if dots is None else np.asarray(dots), width
+        mesh = result.mesh
+        self.result = result
+        self.field = field
+        self.path = pvd.path_of(result.mesh.ranks, path, suffix)
+        self.arrows = arrows
+        self.dots = None if dots is None else np.asarray(dots)
+        self.width = width
         with mesh.ranks.together():
             self._check()
             self.times = _chosen(time, len(result.t), mesh.dim)
@@ -258,7 +263,8 @@ def _panels(scene, values, labels, name, colors, width):
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
-    n, dpi = len(values), width / INCHES
+    n = len(values)
+    dpi = width / INCHES
     flat = isinstance(scene, Plane)
     left, right, bottom, top, gap = (0.62, 1.15, 0.38, 0.42, 0.22) if flat else (0.5, 1.3, 0.38, 0.42, 0.22)
     aspect = (scene.extent[3] - scene.extent[2]) / (scene.extent[1] - scene.extent[0])
@@ -266,7 +272,8 @@ def _panels(scene, values, labels, name, colors, width):
     w = min(w, TALLEST / aspect)
     below = w * aspect < 1.6                       # too low for a colour bar beside it
     if below:
-        right, bottom = 0.25, bottom + 0.75
+        right = 0.25
+        bottom = bottom + 0.75
         w = (INCHES - left - right - (n - 1) * gap) / n
     size = max(int(w * dpi), 1), max(int(w * aspect * dpi), 1)
     h = size[1] / dpi

@@ -40,8 +40,10 @@ class Series:
     """
 
     def __init__(self, path, mesh, done=0, single=False):
-        self.path, self.mesh = path_of(mesh.ranks, path, ".pvd"), mesh
-        self.folder, points = self.path.with_suffix(""), points_of(mesh, single)
+        self.path = path_of(mesh.ranks, path, ".pvd")
+        self.mesh = mesh
+        self.folder = self.path.with_suffix("")
+        points = points_of(mesh, single)
         self.entries = mesh.ranks.share(mesh.ranks.on_root(self._begin, done))
         with mesh.ranks.together():
             self.own = grid(points, mesh.kind, mesh.start, mesh.corners)
@@ -49,7 +51,8 @@ class Series:
 
     def add(self, time, fields):
         """Write cell fields {name: (n_cells,) or (dim, n_cells)} at *time*; arrays of vectors get three components."""
-        ranks, mesh = self.mesh.ranks, self.mesh
+        ranks = self.mesh.ranks
+        mesh = self.mesh
         stem = f"{self.folder.name}_{len(self.entries):04d}"
         fields = {**fields, "rank": np.full(mesh.n_cells, ranks.rank, np.int32), "cell": mesh.cell_id[:mesh.n_cells]}
         with ranks.together(), writing(self.path):
@@ -154,7 +157,9 @@ def grid(points, kind, start, corners):
     from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray
     from vtkmodules.vtkCommonCore import vtkPoints
     from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkUnstructuredGrid
-    place, cells, whole = vtkPoints(), vtkCellArray(), vtkUnstructuredGrid()
+    place = vtkPoints()
+    cells = vtkCellArray()
+    whole = vtkUnstructuredGrid()
     place.SetData(numpy_to_vtk(three(points), deep=True))
     cells.SetData(numpy_to_vtkIdTypeArray(start.astype(np.int64), deep=True),
                   numpy_to_vtkIdTypeArray(corners.astype(np.int64), deep=True))

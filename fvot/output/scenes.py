@@ -37,8 +37,12 @@ class Scene:
     """Coloured faces seen in parallel projection: `extent` (left, right, bottom, top) in the units of the points."""
 
     def __init__(self, surface, cell, extent, eye, focus, up):
-        self.surface, self.cell, self.extent = surface, cell, extent
-        self.eye, self.focus, self.up = eye, focus, up
+        self.surface = surface
+        self.cell = cell
+        self.extent = extent
+        self.eye = eye
+        self.focus = focus
+        self.up = up
         self.plotter = None
 
     def image(self, rgb, size):
@@ -58,7 +62,9 @@ class Scene:
         self.plotter.add_mesh(self.surface, scalars="rgb", rgb=True, lighting=False)
         self.decorate(self.plotter)
         camera = self.plotter.camera
-        camera.position, camera.focal_point, camera.up = self.focus + self.eye, self.focus, self.up
+        camera.position = self.focus + self.eye
+        camera.focal_point = self.focus
+        camera.up = self.up
         camera.parallel_projection = True
         camera.parallel_scale = (self.extent[1] - self.extent[0]) / 2 * size[1] / size[0]
         self.plotter.reset_camera_clipping_range()
@@ -142,7 +148,8 @@ class Solid(Scene):
         eye = SEEN_FROM / np.linalg.norm(SEEN_FROM)
         right = np.cross([0, 0, 1], eye) / np.linalg.norm(eye[:2])
         up = np.cross(eye, right)
-        self.screen, self.ink = np.stack([right, up]), ink
+        self.screen = np.stack([right, up])
+        self.ink = ink
         self.box = np.stack([whole.points.min(axis=1), whole.points.max(axis=1)])
         seen = self.screen @ np.concatenate([whole.points, *[np.stack(edge).T for edge in self._scale_edges()]], axis=1)
         room = 0.01 * np.ptp(seen, axis=1).max()

@@ -35,7 +35,9 @@ class Writer:
     """An `Output` under way, of a run with these numbers of times; done: recorded times that are in it already. Collective."""
 
     def __init__(self, output, mesh, n_times, done=0):
-        self.output, self.mesh, self.n_times = output, mesh, n_times
+        self.output = output
+        self.mesh = mesh
+        self.n_times = n_times
         kind = HdfSeries if str(self.output.path).endswith(".vtkhdf") else Series
         self.series = kind(self.output.path, mesh, sum(self.is_due(i) for i in range(done)), self.output.single)
 
@@ -79,7 +81,8 @@ def checked(output, ranks, has):
     if output is None:
         return None
     output = output if isinstance(output, Output) else Output(output)
-    path, fields = output.path, output.fields
+    path = output.path
+    fields = output.fields
     ranks.check(isinstance(path, (str, Path)) and Path(path).suffix in (".pvd", ".vtkhdf"),
                 f"this is written to a .pvd file, or a .vtkhdf file, not to {path!r:.80}")
     ranks.check(isinstance(output.every, (int, np.integer)) and not isinstance(output.every, bool) and output.every >= 1,

@@ -27,7 +27,8 @@ class HdfSeries:
     def __init__(self, path, mesh, done=0, single=False):
         points_of(mesh, single)
         self.real = np.float32 if single else np.float64
-        self.path, self.mesh = path_of(mesh.ranks, path, ".vtkhdf"), mesh
+        self.path = path_of(mesh.ranks, path, ".vtkhdf")
+        self.mesh = mesh
         numbers = mesh.ranks.gather_to_root(mesh.cell_id[:mesh.n_cells])
         self.order = np.concatenate(numbers) if mesh.ranks.is_root else None
         self.counts = [len(own) for own in numbers] if mesh.ranks.is_root else None
@@ -88,7 +89,8 @@ class HdfSeries:
 
     def _take_up(self, h5py, root, done):
         """Keep the first times, and remove those after them."""
-        steps, n = root["Steps"], int(root["NumberOfCells"][0])
+        steps = root["Steps"]
+        n = int(root["NumberOfCells"][0])
         fields = [dataset for name, dataset in root["CellData"].items() if name not in STATIC]
         times = min([int(steps.attrs["NSteps"]), *(len(dataset) // n for dataset in fields)])
         if n != len(self.order):
@@ -104,7 +106,8 @@ class HdfSeries:
 
     def add(self, time, fields):
         """Write cell fields {name: (n_cells,) or (dim, n_cells)} at *time*."""
-        ranks, n_cells = self.mesh.ranks, self.mesh.n_cells
+        ranks = self.mesh.ranks
+        n_cells = self.mesh.n_cells
         with ranks.together():
             rows = {name: field_row(name, values, n_cells) for name, values in fields.items()}
         parts = {name: ranks.gather_to_root(values) for name, values in rows.items()}
@@ -114,13 +117,15 @@ class HdfSeries:
         with writing(self.path):
             values = {name: np.concatenate(part) for name, part in parts.items()}
             self._check_room(sum(array.nbytes for array in values.values()))
-            root, n = self.file["VTKHDF"], len(self.order)
+            root = self.file["VTKHDF"]
+            n = len(self.order)
             steps = root["Steps"]
             for name, array in values.items():
                 if name not in root["CellData"]:
                     _growing(root["CellData"], name, array.shape[1:], array.dtype, chunk=min(n, CHUNK), compressed=True)
                     _growing(steps["CellDataOffsets"], name, (), "i8")
-                whole, data = np.empty_like(array), root["CellData"][name]
+                whole = np.empty_like(array)
+                data = root["CellData"][name]
                 whole[self.order] = array
                 _append(steps["CellDataOffsets"][name], len(data))
                 _append(data, whole)
