@@ -1,25 +1,28 @@
-"""What stands in a picture of a mesh: the cells as coloured faces that VTK draws, and what Matplotlib adds to their image."""
+"""What stands in a picture of a mesh: the cells as coloured faces that VTK draws, and what
+Matplotlib adds to their image.
+"""
+
 from dataclasses import dataclass
 
 import numpy as np
 
 from . import pvd
 
-FINEST_EDGES = 1500       # cells up to which their edges are drawn
-SHARPER = 2               # pixels drawn for one that is kept, along each axis
-CREASE = 40               # degrees between two faces from which a line is drawn between them
-SEEN_FROM = np.array([0.55, -0.7, 0.45])      # from the domain to the eye, in 3D
+FINEST_EDGES = 1500  # cells up to which their edges are drawn
+SHARPER = 2  # pixels drawn for one that is kept, along each axis
+CREASE = 40  # degrees between two faces from which a line is drawn between them
+SEEN_FROM = np.array([0.55, -0.7, 0.45])  # from the domain to the eye, in 3D
 
 
 @dataclass(frozen=True)
 class Whole:
     """All cells, in the order of the ranks."""
 
-    points: np.ndarray        # (dim, n_points)
+    points: np.ndarray  # (dim, n_points)
     kind: np.ndarray
     start: np.ndarray
     corners: np.ndarray
-    walls: np.ndarray         # (width, n) points of boundary faces
+    walls: np.ndarray  # (width, n) points of boundary faces
     centroid: np.ndarray
 
     @classmethod
@@ -27,14 +30,20 @@ class Whole:
         """The parts of the ranks in one; points that two ranks have stay double."""
         points, kind, length, corners, walls, centroid = zip(*parts)
         shift = np.cumsum([0, *[p.shape[1] for p in points]])
-        return cls(np.concatenate(points, axis=1), np.concatenate(kind),
-                   np.concatenate([[0], np.cumsum(np.concatenate(length))]),
-                   np.concatenate([c + s for c, s in zip(corners, shift)]),
-                   np.concatenate([w + s for w, s in zip(walls, shift)], axis=1), np.concatenate(centroid, axis=1))
+        return cls(
+            np.concatenate(points, axis=1),
+            np.concatenate(kind),
+            np.concatenate([[0], np.cumsum(np.concatenate(length))]),
+            np.concatenate([c + s for c, s in zip(corners, shift)]),
+            np.concatenate([w + s for w, s in zip(walls, shift)], axis=1),
+            np.concatenate(centroid, axis=1),
+        )
 
 
 class Scene:
-    """Coloured faces seen in parallel projection: `extent` (left, right, bottom, top) in the units of the points."""
+    """Coloured faces seen in parallel projection: `extent` (left, right, bottom, top) in the units
+    of the points.
+    """
 
     def __init__(self, surface, cell, extent, eye, focus, up):
         self.surface = surface
@@ -46,16 +55,24 @@ class Scene:
         self.plotter = None
 
     def image(self, rgb, size):
-        """The cells in their colours rgb (n_cells, 3) as an array (height, width, 3) of the given (width, height)."""
+        """The cells in their colours rgb (n_cells, 3) as an array (height, width, 3) of the given
+        (width, height).
+        """
         if self.plotter is None:
             self._begin(rgb, size)
         self.surface.cell_data["rgb"] = rgb[self.cell]
         self.plotter.render()
         fine = self.plotter.screenshot(None, return_img=True)
-        return fine.reshape(size[1], SHARPER, size[0], SHARPER, 3).mean(axis=(1, 3)).round().astype(np.uint8)
+        return (
+            fine.reshape(size[1], SHARPER, size[0], SHARPER, 3)
+            .mean(axis=(1, 3))
+            .round()
+            .astype(np.uint8)
+        )
 
     def _begin(self, rgb, size):
         import pyvista
+
         self.surface.cell_data["rgb"] = rgb[self.cell]
         self.plotter = pyvista.Plotter(off_screen=True, window_size=[SHARPER * n for n in size])
         self.plotter.set_background("white")
@@ -86,6 +103,7 @@ class Plane(Scene):
 
     def __init__(self, whole, seam):
         import pyvista
+
         lower, upper = whole.points.min(axis=1), whole.points.max(axis=1)
         room = 0.015 * (upper - lower).max()
         extent = (lower[0] - room, upper[0] + room, lower[1] - room, upper[1] + room)
@@ -96,25 +114,34 @@ class Plane(Scene):
         focus = np.array([*(lower + upper) / 2, 0])
         distance = (upper - lower).max()
         super().__init__(surface, slice(None), extent, np.array([0, 0, distance]), focus, (0, 1, 0))
-        self.walls = whole.points[:, whole.walls].T                  # (n, 2, dim)
+        self.walls = whole.points[:, whole.walls].T  # (n, 2, dim)
         self.box = (lower, upper) if seam else None
         self.edges = len(whole.kind) <= FINEST_EDGES
         self.centroid = whole.centroid
 
     def decorate(self, plotter):
         if self.edges:
-            once = self.surface.clean()                    # what two ranks have would be drawn twice
-            plotter.add_mesh(once.extract_all_edges(), color="black", opacity=0.12, line_width=SHARPER,
-                             lighting=False)
+            once = self.surface.clean()  # what two ranks have would be drawn twice
+            plotter.add_mesh(
+                once.extract_all_edges(),
+                color="black",
+                opacity=0.12,
+                line_width=SHARPER,
+                lighting=False,
+            )
 
     def dress(self, axes, velocity, dots, first):
         from matplotlib.collections import LineCollection
         from matplotlib.patches import Rectangle
+
         if self.box is not None:
             lower, upper = self.box
             dashes = dict(linestyle=(0, (4, 4)), color="0.5", linewidth=0.8)
             axes.add_patch(Rectangle(lower, *(upper - lower), fill=False, **dashes))
-        axes.add_collection(LineCollection(self.walls, colors="black", linewidths=1.1, capstyle="round"), autolim=False)
+        axes.add_collection(
+            LineCollection(self.walls, colors="black", linewidths=1.1, capstyle="round"),
+            autolim=False,
+        )
         if velocity is not None:
             self._arrows(axes, velocity)
         if dots is not None:
@@ -128,17 +155,30 @@ class Plane(Scene):
         across = np.floor((self.centroid - [[left], [bottom]]) / side)
         middle = np.array([[left], [bottom]]) + (across + 0.5) * side
         key = across[0] * 1000 + across[1]
-        order = np.lexsort((((self.centroid - middle)**2).sum(axis=0), key))
-        chosen = order[np.unique(key[order], return_index=True)[1]]      # in each square the cell nearest to its middle
+        order = np.lexsort((((self.centroid - middle) ** 2).sum(axis=0), key))
+        chosen = order[
+            np.unique(key[order], return_index=True)[1]
+        ]  # in each square the cell nearest to its middle
         length = np.linalg.norm(velocity[:, chosen], axis=0).max()
         if length > 0:
-            axes.quiver(*self.centroid[:, chosen], *velocity[:, chosen], angles="xy", scale_units="xy",
-                        scale=length / (1.3 * side), width=0.0028, pivot="mid", color="white", edgecolor="black",
-                        linewidth=0.4)
+            axes.quiver(
+                *self.centroid[:, chosen],
+                *velocity[:, chosen],
+                angles="xy",
+                scale_units="xy",
+                scale=length / (1.3 * side),
+                width=0.0028,
+                pivot="mid",
+                color="white",
+                edgecolor="black",
+                linewidth=0.4,
+            )
 
 
 class Solid(Scene):
-    """A mesh in space, with the octant towards the eye cut out at a given centre; *ink*: the colour of its edges."""
+    """A mesh in space, with the octant towards the eye cut out at a given centre; *ink*: the colour
+    of its edges.
+    """
 
     def __init__(self, whole, center, ink):
         size = np.ptp(whole.points, axis=1).max()
@@ -151,28 +191,47 @@ class Solid(Scene):
         self.screen = np.stack([right, up])
         self.ink = ink
         self.box = np.stack([whole.points.min(axis=1), whole.points.max(axis=1)])
-        seen = self.screen @ np.concatenate([whole.points, *[np.stack(edge).T for edge in self._scale_edges()]], axis=1)
+        seen = self.screen @ np.concatenate(
+            [whole.points, *[np.stack(edge).T for edge in self._scale_edges()]], axis=1
+        )
         room = 0.01 * np.ptp(seen, axis=1).max()
-        extent = (seen[0].min() - room, seen[0].max() + room, seen[1].min() - room, seen[1].max() + room)
-        focus = right * (extent[0] + extent[1]) / 2 + up * (extent[2] + extent[3]) / 2 + eye * (eye @ center)
+        extent = (
+            seen[0].min() - room,
+            seen[0].max() + room,
+            seen[1].min() - room,
+            seen[1].max() + room,
+        )
+        focus = (
+            right * (extent[0] + extent[1]) / 2
+            + up * (extent[2] + extent[3]) / 2
+            + eye * (eye @ center)
+        )
         super().__init__(surface, surface.cell_data["cell"], extent, 4 * size * eye, focus, up)
 
     def decorate(self, plotter):
         import pyvista
         from vtkmodules.vtkFiltersHybrid import vtkPolyDataSilhouette
+
         rim = vtkPolyDataSilhouette()
         rim.SetDirectionToSpecifiedVector()
         rim.SetVector(*-self.eye)
         rim.SetEnableFeatureAngle(0)
-        for lines, color in ((pyvista.wrap(_filtered(rim, self.surface)), "black"), (self.edges, self.ink)):
+        for lines, color in (
+            (pyvista.wrap(_filtered(rim, self.surface)), "black"),
+            (self.edges, self.ink),
+        ):
             if lines.n_cells:
-                lines.points = np.asarray(lines.points, float) + 5e-4 * self.eye      # else faces hide half of each
+                lines.points = (
+                    np.asarray(lines.points, float) + 5e-4 * self.eye
+                )  # else faces hide half of each
                 plotter.add_mesh(lines, color=color, line_width=1.3 * SHARPER, lighting=False)
 
     def _scale_edges(self):
         """The ends of the three edges of the bounding box that carry scales."""
-        near = np.where(SEEN_FROM > 0, 1, 0)               # per axis, the end of the box towards the eye
-        for axis, corner in enumerate(((0, near[1], 0), (near[0], 0, 0), (1 - near[0], near[1], 0))):
+        near = np.where(SEEN_FROM > 0, 1, 0)  # per axis, the end of the box towards the eye
+        for axis, corner in enumerate(
+            ((0, near[1], 0), (near[0], 0, 0), (1 - near[0], near[1], 0))
+        ):
             ends = np.repeat(np.choose(corner, self.box)[None], 2, axis=0)
             ends[:, axis] = self.box[:, axis]
             yield ends
@@ -187,24 +246,40 @@ class Solid(Scene):
 
     def _scale(self, axes, axis, ends):
         from matplotlib.ticker import MaxNLocator
+
         low, high = self.box[:, axis]
         longest = np.ptp(self.box, axis=0).max()
-        ticks = MaxNLocator(max(1, round(4 * (high - low) / longest)), steps=[1, 2, 5, 10]).tick_values(low, high)
+        ticks = MaxNLocator(
+            max(1, round(4 * (high - low) / longest)), steps=[1, 2, 5, 10]
+        ).tick_values(low, high)
         ticks = ticks[(ticks > low - 1e-9 * longest) & (ticks < high + 1e-9 * longest)]
         a, b = ends @ self.screen.T
         outward = np.array([(b - a)[1], (a - b)[0]]) / np.linalg.norm(b - a)
         outward *= np.sign(outward @ ((a + b) / 2 - self.screen @ self.box.mean(axis=0)))
-        labels = [*[(tick, f"{tick:.4g}", 12, 9) for tick in ticks], ((low + high) / 2, "xyz"[axis], 30, 11)]
+        labels = [
+            *[(tick, f"{tick:.4g}", 12, 9) for tick in ticks],
+            ((low + high) / 2, "xyz"[axis], 30, 11),
+        ]
         axes.plot(*np.stack([a, b]).T, color="0.6", linewidth=0.6, zorder=0)
         for place, label, far, size in labels:
-            axes.annotate(label, a + (place - low) / (high - low) * (b - a), far * outward, textcoords="offset points",
-                          ha="center", va="center", fontsize=size, color="0.2", annotation_clip=False)
+            axes.annotate(
+                label,
+                a + (place - low) / (high - low) * (b - a),
+                far * outward,
+                textcoords="offset points",
+                ha="center",
+                va="center",
+                fontsize=size,
+                color="0.2",
+                annotation_clip=False,
+            )
 
 
 def _cleaned(grid):
     """The grid with its cells numbered, and with the points merged that two ranks have."""
     from vtkmodules.util.numpy_support import numpy_to_vtk
     from vtkmodules.vtkFiltersCore import vtkStaticCleanUnstructuredGrid
+
     number = numpy_to_vtk(np.arange(grid.GetNumberOfCells()), deep=True)
     number.SetName("cell")
     grid.GetCellData().AddArray(number)
@@ -212,13 +287,18 @@ def _cleaned(grid):
 
 
 def _opened(grid, center):
-    """The surface without the octant towards the eye, with the cuts that this lays open, and the edges of both."""
+    """The surface without the octant towards the eye, with the cuts that this lays open, and the
+    edges of both.
+    """
     from vtkmodules.vtkFiltersGeometry import vtkGeometryFilter
+
     outer = _filtered(vtkGeometryFilter(), grid)
     cuts = [_cut(grid, axis, center) for axis in range(3)]
     edges = _edges(outer, creases=True)
-    return (_joined([*_without_octant(outer, center), *cuts]),
-            _joined([*_without_octant(edges, center), *[_edges(cut, creases=False) for cut in cuts]]))
+    return (
+        _joined([*_without_octant(outer, center), *cuts]),
+        _joined([*_without_octant(edges, center), *[_edges(cut, creases=False) for cut in cuts]]),
+    )
 
 
 def _without_octant(surface, center):
@@ -232,6 +312,7 @@ def _without_octant(surface, center):
 def _cut(grid, axis, center):
     """The quarter of the plane through the centre that bounds the octant towards the eye."""
     from vtkmodules.vtkFiltersCore import vtkCleanPolyData, vtkCutter
+
     cutter = vtkCutter()
     cutter.SetCutFunction(_plane(axis, center))
     cutter.GenerateTrianglesOff()
@@ -244,6 +325,7 @@ def _cut(grid, axis, center):
 def _edges(surface, creases):
     """The rim of a surface, or its creases, as lines."""
     from vtkmodules.vtkFiltersCore import vtkFeatureEdges
+
     edges = vtkFeatureEdges()
     edges.SetBoundaryEdges(not creases)
     edges.SetFeatureEdges(creases)
@@ -256,6 +338,7 @@ def _edges(surface, creases):
 def _joined(pieces):
     import pyvista
     from vtkmodules.vtkFiltersCore import vtkAppendPolyData
+
     append = vtkAppendPolyData()
     for piece in pieces:
         append.AddInputData(piece)
@@ -265,6 +348,7 @@ def _joined(pieces):
 
 def _plane(axis, center):
     from vtkmodules.vtkCommonDataModel import vtkPlane
+
     plane = vtkPlane()
     plane.SetOrigin(*center)
     plane.SetNormal(*np.eye(3)[axis] * np.sign(SEEN_FROM[axis]))
@@ -272,8 +356,11 @@ def _plane(axis, center):
 
 
 def _clipped(surface, axis, center, toward):
-    """The part of a surface on the side of the centre towards the eye, or away from it, along one axis."""
+    """The part of a surface on the side of the centre towards the eye, or away from it, along one
+    axis.
+    """
     from vtkmodules.vtkFiltersCore import vtkClipPolyData
+
     clip = vtkClipPolyData()
     clip.SetClipFunction(_plane(axis, center))
     clip.SetInsideOut(not toward)
