@@ -58,7 +58,10 @@ class Keeper:
 
         check(path, values) : on rank 0, an `InputError` where values of the file are not of this run; asked before the problem
         """
-        self.checkpoint, self.mesh, self.saved, self._check = checkpoint, mesh, None, check
+        self.checkpoint = checkpoint
+        self.mesh = mesh
+        self.saved = None
+        self._check = check
         self.stopped = self.ends = False         # on this rank; on all, as the last look has found
         ranks = mesh.ranks
         ranks.check(checkpoint is None or isinstance(checkpoint, Checkpoint),
@@ -87,7 +90,9 @@ class Keeper:
                 self.saved = self._loaded()
                 if threading.current_thread() is threading.main_thread():
                     stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, self._stop))
-                self.last, self.steps, self.next_look = time.monotonic(), 0, 1
+                self.last = time.monotonic()
+                self.steps = 0
+                self.next_look = 1
             self._until_the_end = stack.pop_all()
         return self
 
@@ -118,7 +123,8 @@ class Keeper:
         self.steps += 1
         if self.steps < self.next_look:
             return False
-        root, passed = self.mesh.ranks.is_root, time.monotonic() - self.last
+        root = self.mesh.ranks.is_root
+        passed = time.monotonic() - self.last
         in_a_while = self.steps * min(LOOK, self.checkpoint.every / 10) / max(passed, 1e-9)
         late, self.ends, steps = self.mesh.ranks.max(np.array([root and passed >= self.checkpoint.every, self.stopped,
                                                                max(1, int(in_a_while)) if root else 0]))
@@ -157,7 +163,9 @@ class Keeper:
                 print(f"warning: no checkpoint could be written to {self.path} ({failure}); the run goes on, the checkpoints "
                       "before stay", file=sys.stderr, flush=True)
         ranks.wait()
-        self.last, self.steps, self.next_look = time.monotonic(), 0, 1
+        self.last = time.monotonic()
+        self.steps = 0
+        self.next_look = 1
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 

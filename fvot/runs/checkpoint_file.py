@@ -94,7 +94,8 @@ class NewFile:
 
     def __init__(self, path, meta, order):
         import h5py
-        self.path, self.order = path, order
+        self.path = path
+        self.order = order
         self.file = h5py.File("checkpoint", "w", driver="core", backing_store=False, userblock_size=HEADER)
         self.file["meta"] = json.dumps(meta, default=_plain)
 

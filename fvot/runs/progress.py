@@ -16,7 +16,8 @@ class Progress:
         hidden = not Ranks().is_root or (None if show is None else not show)      # None: tqdm asks the terminal
         self._bar = tqdm(total=end - start, disable=hidden, leave=False, mininterval=0.5,
                          bar_format="{l_bar}{bar}| {elapsed} < {remaining}{postfix}")
-        self._start, self._name = start, name
+        self._start = start
+        self._name = name
 
     def to(self, t):
         """Move the bar to t."""

@@ -21,9 +21,12 @@ class Recorder:
         """near : the `Numbering` of all cell values that come; files and `series` have the user's. fields : names of the run's
         fields; problem : what the run is, see `Keeper`; write : an `Output`, or its path.
         """
-        self.near, self.t, self.progress = near, t, progress
+        self.near = near
+        self.t = t
+        self.progress = progress
         self.write = checked(write, near.users.ranks, fields)
-        self.records, self.saved = [], None
+        self.records = []
+        self.saved = None
         self.fields = {name: [] for name in fields if name != "velocity"}        # velocities are made from the times
         self.keeper = Keeper(checkpoint, near.mesh, problem, partial(_check_times, self.t))
 
@@ -134,7 +137,8 @@ def ledger_of(records):
 
 def _check_times(t, path, values):
     """`InputError` unless the times begin as those of the checkpoint, which has these values."""
-    n, theirs = len(values["records"]), np.array(values["t"])
+    n = len(values["records"])
+    theirs = np.array(values["t"])
     if len(t) < n or (t[:len(theirs)] != theirs[:len(t)]).any():
         raise InputError(f"the checkpoint {path} has been at times {theirs[:n]!s:.60}, on its way to {theirs[-1]:g}: t must "
                          f"begin so, and may go on longer; here it is {t!s:.60}. With another path, or without that file, "
