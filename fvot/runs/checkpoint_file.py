@@ -1,4 +1,5 @@
 """The file of a checkpoint: its format, the lock, writing and reading on rank 0."""
+
 import fcntl
 import hashlib
 import json
@@ -11,8 +12,8 @@ import numpy as np
 from ..errors import InputError
 
 FORMAT = 2
-HEADER = 512             # bytes
-SAME = 1e-9              # relative difference up to which two numbers of a problem are the same
+HEADER = 512  # bytes
+SAME = 1e-9  # relative difference up to which two numbers of a problem are the same
 
 
 def check_writable(path):
@@ -31,7 +32,8 @@ def check_writable(path):
 
 @contextmanager
 def locked(path):
-    """A block in which this process alone keeps a run in the file; `InputError` where another one does.
+    """A block in which this process alone keeps a run in the file; `InputError` where another one
+    does.
 
     Where the file system knows no locks, the block goes on without.
     """
@@ -45,7 +47,7 @@ def locked(path):
     finally:
         if file is not None:
             with suppress(OSError):
-                place.unlink()              # while the lock is held, so that it is not another run's
+                place.unlink()  # while the lock is held, so that it is not another run's
             file.close()
 
 
@@ -63,13 +65,16 @@ def _lock(path, place):
         except BlockingIOError:
             with file:
                 file.seek(0)
-                raise InputError(f"another run ({file.read(200) or 'just begun'}) is kept in the checkpoint {path}: wait for "
-                                 "its end, or give another path") from None
+                raise InputError(
+                    f"another run ({file.read(200) or 'just begun'}) is kept in the checkpoint "
+                    f"{path}: wait for "
+                    "its end, or give another path"
+                ) from None
         except OSError:
             place.unlink(missing_ok=True)
             file.close()
             raise
-        file.close()                        # its last holder has just removed it
+        file.close()  # its last holder has just removed it
 
 
 def _is_at(place, file):
@@ -85,7 +90,9 @@ def _beside(path, ending):
 
 
 def existing(path):
-    """The path of the checkpoint that is there; a run that is killed between two names leaves the one before alone."""
+    """The path of the checkpoint that is there; a run that is killed between two names leaves the
+    one before alone.
+    """
     return next((p for p in (path, _beside(path, "before")) if p.exists()), None)
 
 
@@ -94,9 +101,12 @@ class NewFile:
 
     def __init__(self, path, meta, order):
         import h5py
+
         self.path = path
         self.order = order
-        self.file = h5py.File("checkpoint", "w", driver="core", backing_store=False, userblock_size=HEADER)
+        self.file = h5py.File(
+            "checkpoint", "w", driver="core", backing_store=False, userblock_size=HEADER
+        )
         self.file["meta"] = json.dumps(meta, default=_plain)
 
     def begin(self, name, shape, dtype):
@@ -113,7 +123,7 @@ class NewFile:
     def placed(self):
         """Put the file in its place; None, or what went wrong."""
         self.file.flush()
-        rest = self.file.id.get_file_image()            # without the header
+        rest = self.file.id.get_file_image()  # without the header
         self.file.close()
         new = _beside(self.path, f"new{os.getpid()}")
         try:
@@ -175,13 +185,21 @@ def opened(path, problem, check=lambda path, values: None):
         raise InputError(f"the checkpoint {path} cannot be read: {error.strerror}") from None
     words = header.rstrip(b"\0").split()
     if words[:2] != [b"fvot", b"checkpoint"] or len(words) < 3:
-        raise InputError(f"{path} is no checkpoint of fvot, or its beginning is damaged{_remedy(path)}")
+        raise InputError(
+            f"{path} is no checkpoint of fvot, or its beginning is damaged{_remedy(path)}"
+        )
     if words[2] != str(FORMAT).encode():
         theirs = words[2].decode(errors="replace")[:20]
-        raise InputError(f"the checkpoint {path} is of another version of fvot (format {theirs}, this has {FORMAT}): go on "
-                         "with that version, or delete the file to start anew")
+        raise InputError(
+            f"the checkpoint {path} is of another version of fvot (format {theirs}, this has "
+            f"{FORMAT}): go on "
+            "with that version, or delete the file to start anew"
+        )
     if header != _header(_digest(path), path.stat().st_size):
-        raise InputError(f"the checkpoint {path} is damaged: it is cut off, or bytes in it have changed{_remedy(path)}")
+        raise InputError(
+            f"the checkpoint {path} is damaged: it is cut off, or bytes in it have "
+            f"changed{_remedy(path)}"
+        )
     file = _Reader(path)
     try:
         _check_fits(path, file.meta, problem, check)
@@ -193,13 +211,17 @@ def opened(path, problem, check=lambda path, values: None):
 
 def _remedy(path):
     before = _beside(path, "before")
-    return f"; copy {before} over it to go on from the one before" if before.exists() and before != path else (
-        "; give another path, or delete it to start anew")
+    return (
+        f"; copy {before} over it to go on from the one before"
+        if before.exists() and before != path
+        else ("; give another path, or delete it to start anew")
+    )
 
 
 class _Reader:
     def __init__(self, path):
         import h5py
+
         self.file = h5py.File(path, "r")
         self.meta = json.loads(self.file["meta"][()])
         self.shapes = {name: dataset.shape for name, dataset in self.file.get("cells", {}).items()}
@@ -213,7 +235,9 @@ class _Reader:
 
 
 def _check_fits(path, found, wanted, check):
-    """Solver and mesh first, then what *check* says of the times, then the problem, which has been sampled there."""
+    """Solver and mesh first, then what *check* says of the times, then the problem, which has been
+    sampled there.
+    """
     _check_same(path, "problem", found, wanted, ["solver"])
     _check_same(path, "mesh", found, wanted, wanted["mesh"].keys() | found["mesh"].keys())
     check(path, found["values"])
@@ -225,8 +249,11 @@ def _check_same(path, kind, found, wanted, names):
         ours, theirs = wanted[kind].get(name), found[kind].get(name)
         if not _same(ours, theirs):
             how = "is not the same" if isinstance(ours, list) else f"is {theirs}, here {ours}"
-            raise InputError(f"the checkpoint {path} is of another {kind}: {name} {how}; give another path, or delete it "
-                             "to start anew")
+            raise InputError(
+                f"the checkpoint {path} is of another {kind}: {name} {how}; give another path, or "
+                "delete it "
+                "to start anew"
+            )
 
 
 def _same(ours, theirs):

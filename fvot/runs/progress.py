@@ -1,11 +1,13 @@
 """`Progress`: a bar while a run goes on."""
+
 from tqdm import tqdm
 
 from ..parallel import Ranks
 
 
 class Progress:
-    """A bar from *start* to *end* on rank 0, if *show* is true, or None and standard error is a terminal.
+    """A bar from *start* to *end* on rank 0, if *show* is true, or None and standard error is a
+    terminal.
 
     name : of what goes from start to end, a time or a number of iterations
 
@@ -13,9 +15,16 @@ class Progress:
     """
 
     def __init__(self, start, end, show=None, name="t"):
-        hidden = not Ranks().is_root or (None if show is None else not show)      # None: tqdm asks the terminal
-        self._bar = tqdm(total=end - start, disable=hidden, leave=False, mininterval=0.5,
-                         bar_format="{l_bar}{bar}| {elapsed} < {remaining}{postfix}")
+        hidden = not Ranks().is_root or (
+            None if show is None else not show
+        )  # None: tqdm asks the terminal
+        self._bar = tqdm(
+            total=end - start,
+            disable=hidden,
+            leave=False,
+            mininterval=0.5,
+            bar_format="{l_bar}{bar}| {elapsed} < {remaining}{postfix}",
+        )
         self._start = start
         self._name = name
 

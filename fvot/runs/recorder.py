@@ -1,4 +1,5 @@
 """The recorded times of a run: what there is of each, and the checkpoint in which it is kept."""
+
 from contextlib import ExitStack
 from functools import partial
 
@@ -11,15 +12,19 @@ from .progress import Progress
 
 
 class Recorder:
-    """A `Run` through the times t (n_times,), from its start or from where a checkpoint has come to: ``with Recorder(...)``.
+    """A `Run` through the times t (n_times,), from its start or from where a checkpoint has come
+    to: ``with Recorder(...)``.
 
     saved : (cells, values) of the run's state in the checkpoint, None at the start
     records : [the ledger's numbers at each recorded time so far]
     """
 
-    def __init__(self, near, t, fields, checkpoint=None, problem=None, *, write=None, progress=None):
-        """near : the `Numbering` of all cell values that come; files and `series` have the user's. fields : names of the run's
-        fields; problem : what the run is, see `Keeper`; write : an `Output`, or its path.
+    def __init__(
+        self, near, t, fields, checkpoint=None, problem=None, *, write=None, progress=None
+    ):
+        """near : the `Numbering` of all cell values that come; files and `series` have the user's.
+        fields : names of the run's fields; problem : what the run is, see `Keeper`; write : an
+        `Output`, or its path.
         """
         self.near = near
         self.t = t
@@ -27,7 +32,9 @@ class Recorder:
         self.write = checked(write, near.users.ranks, fields)
         self.records = []
         self.saved = None
-        self.fields = {name: [] for name in fields if name != "velocity"}        # velocities are made from the times
+        self.fields = {
+            name: [] for name in fields if name != "velocity"
+        }  # velocities are made from the times
         self.keeper = Keeper(checkpoint, near.mesh, problem, partial(_check_times, self.t))
 
     def __enter__(self):
@@ -43,7 +50,9 @@ class Recorder:
             complete = all(len(series) == len(self.records) for series in self.fields.values())
             self.keeps_all = complete and (self.writer is None or self.writer.output.keep)
             if not self.keeps_all:
-                self.fields = {name: series[:1] + series[1:][-1:] for name, series in self.fields.items()}
+                self.fields = {
+                    name: series[:1] + series[1:][-1:] for name, series in self.fields.items()
+                }
 
             self._bar = stack.enter_context(Progress(self.t[0], self.t[-1], self.progress))
             self._until_the_end = stack.pop_all()
@@ -63,7 +72,7 @@ class Recorder:
     def intervals(self):
         """(begin, end) between recorded times, those that are left."""
         first = len(self.records) - 1
-        return zip(self.t[first:-1], self.t[first + 1:], strict=True)
+        return zip(self.t[first:-1], self.t[first + 1 :], strict=True)
 
     def record(self, run):
         """Take what there is of the run at the next one of the times."""
@@ -77,7 +86,7 @@ class Recorder:
 
     def stop(self, run):
         """Take the last of a run that cannot go on: for its result, not for files."""
-        self.t = self.t[:len(self.records)]
+        self.t = self.t[: len(self.records)]
         if run.now > self.t[-1]:
             self.t = np.append(self.t, run.now)
             self._take(run)
@@ -107,7 +116,9 @@ class Recorder:
         """(cells, values) of the run and its records."""
         cells, state = run.save()
         recorded = {f"recorded {name}": np.stack(series) for name, series in self.fields.items()}
-        return cells | recorded, dict(state=state, records=self.records, t=self.t[:len(self.records) + 1])
+        return cells | recorded, dict(
+            state=state, records=self.records, t=self.t[: len(self.records) + 1]
+        )
 
     @property
     def kept_t(self):
@@ -115,7 +126,8 @@ class Recorder:
         return self.t if self.keeps_all or len(self.t) == 1 else self.t[[0, -1]]
 
     def series(self, name):
-        """Cell values (n_times, n_cells) at the recorded times, or the first and the last one, if others need not be kept.
+        """Cell values (n_times, n_cells) at the recorded times, or the first and the last one, if
+        others need not be kept.
 
         They are in the user's order.
         """
@@ -123,9 +135,11 @@ class Recorder:
 
 
 def ledger_of(records):
-    """{name: (n_times,)} from one dict per time, with the mass that is missing, or too much, after all that crossed.
+    """{name: (n_times,)} from one dict per time, with the mass that is missing, or too much, after
+    all that crossed.
 
-    mass_error = (mass - inflow + outflow - initial mass) / (initial mass + what came in until the end)
+    mass_error = (mass - inflow + outflow - initial mass) / (initial mass + what came in until the
+    end)
     """
     ledger = {name: np.array([record[name] for record in records]) for name in records[0]}
     mass = ledger["mass"]
@@ -139,7 +153,11 @@ def _check_times(t, path, values):
     """`InputError` unless the times begin as those of the checkpoint, which has these values."""
     n = len(values["records"])
     theirs = np.array(values["t"])
-    if len(t) < n or (t[:len(theirs)] != theirs[:len(t)]).any():
-        raise InputError(f"the checkpoint {path} has been at times {theirs[:n]!s:.60}, on its way to {theirs[-1]:g}: t must "
-                         f"begin so, and may go on longer; here it is {t!s:.60}. With another path, or without that file, "
-                         "the run starts anew")
+    if len(t) < n or (t[: len(theirs)] != theirs[: len(t)]).any():
+        raise InputError(
+            f"the checkpoint {path} has been at times {theirs[:n]!s:.60}, on its way to "
+            f"{theirs[-1]:g}: t must "
+            f"begin so, and may go on longer; here it is {t!s:.60}. With another path, or without "
+            "that file, "
+            "the run starts anew"
+        )
