@@ -88,7 +88,8 @@ class ContinuityEquation:
         self._walls = np.arange(mesh.n_faces) >= mesh.n_inner
         for name, _ in self._conditions:
             self._walls[mesh.boundary[name]] = False
-        self._prepared, self._last = None, (None, None)
+        self._prepared = None
+        self._last = (None, None)
         self._entering = densities(mesh, self._conditions, 0.0)
         self._means = TimeMeans(mesh, self._flow, self._conditions, self._walls, self._scheme.rate)
         self._means.look(0.0)
@@ -247,7 +248,8 @@ class ContinuityEquation:
         if self._means.changes and self._conditions:
             self._entering = self._mean_density(step)
         rho, crossed = self._scheme.step(rho, self._entering, count)
-        out, came = np.maximum(crossed, 0), np.maximum(-crossed, 0)
+        out = np.maximum(crossed, 0)
+        came = np.maximum(-crossed, 0)
         if self._flow.steady or not self._conditions:
             return rho, out, came
         return self._breathed(rho, step, out, came)
@@ -260,10 +262,12 @@ class ContinuityEquation:
 
     def _breathed(self, rho, step, out, came):
         """The same, after the exchange through faces where the flow turns: as much leaves as enters in its place."""
-        back, cell = self._exchanged(step), self._near.mesh.left[self.mesh.n_inner:]
+        back = self._exchanged(step)
+        cell = self._near.mesh.left[self.mesh.n_inner:]
         if not back.any():
             return rho, out, came
-        left, entered = back * rho[cell], back * self._entering
+        left = back * rho[cell]
+        entered = back * self._entering
         change = np.bincount(cell, entered - left, self.mesh.n_cells) / self._near.mesh.volume
         return np.maximum(rho + change, 0.0), out + left, came + entered
 
@@ -303,8 +307,10 @@ class ContinuityEquation:
 
         What begins fast may soon be slow: a changing velocity is looked at all along. Collective.
         """
-        length, look = float(end - begin), self._means.look(begin)
-        rate, speeds = look.rate, np.abs(look.U) / self._near.mesh.area
+        length = float(end - begin)
+        look = self._means.look(begin)
+        rate = look.rate
+        speeds = np.abs(look.U) / self._near.mesh.area
         if length / self.cfl * rate > MOST_STEPS and not self._flow.steady:
             rates = [self._means.look(now).rate for now in np.linspace(begin, end, LOOKS + 1)[1:]]
             rate = min(rate, sum(rates) / LOOKS)
@@ -331,7 +337,10 @@ class _Run:
 
     def __init__(self, equation, rho0, t, tau):
         mesh = equation.mesh
-        self.equation, self.mesh, self.t, self.tau = equation, mesh, t, tau
+        self.equation = equation
+        self.mesh = mesh
+        self.t = t
+        self.tau = tau
         self.rho = equation._near.inward(np.array(rho0, float))
         self.now = t[0]
         self.steps = self.done = 0
@@ -380,11 +389,15 @@ class _Run:
         """Be what was saved."""
         self.rho = cells["rho"]
         self.before = np.array(values["crossed"])
-        self.now, self.steps, self.done = values["now"], values["steps"], values["done"]
+        self.now = values["now"]
+        self.steps = values["steps"]
+        self.done = values["done"]
 
     def describe(self):
         """What a checkpoint knows of the problem."""
-        equation, mesh, t = self.equation, self.mesh, self.t
+        equation = self.equation
+        mesh = self.mesh
+        t = self.t
         entering = [mesh.area[mesh.n_inner:] * densities(mesh, equation._conditions, now) for now in t[:2]]
         by_cell = [np.bincount(mesh.left[mesh.n_inner:], values, mesh.n_local)[:mesh.n_cells] for values in entering]
         velocity = [cell_velocity(mesh, equation.face_flux(now)) for now in (t[0], (t[0] + t[1]) / 2)]
@@ -429,10 +442,14 @@ class _TwoPoint:
     cfl = 0.95
 
     def __init__(self, mesh, flux):
-        self.mesh, self.flux, self.convex = mesh, flux, flux is upwind
+        self.mesh = mesh
+        self.flux = flux
+        self.convex = flux is upwind
         self.stencil = s = Stencil(mesh)
-        self.kept, self.first = np.empty(mesh.n_cells), np.zeros_like(s.start)
-        self.giver, self.gain = np.empty_like(s.neighbour), np.empty_like(s.sign)
+        self.kept = np.empty(mesh.n_cells)
+        self.first = np.zeros_like(s.start)
+        self.giver = np.empty_like(s.neighbour)
+        self.gain = np.empty_like(s.sign)
         self._coefficients(np.array([1.0, -1.0]))       # a flux that will not do is refused at once
 
     def rate(self, U):
@@ -451,13 +468,16 @@ class _TwoPoint:
         """Nothing to know of the data."""
 
     def prepare(self, U, tau, velocity):
-        mesh, s = self.mesh, self.stencil
+        mesh = self.mesh
+        s = self.stencil
         self.tau, (self.a, self.b) = tau, self._coefficients(U)
         _two_point_weights(self.a, self.b, tau, mesh.volume, mesh.n_inner, s.start, s.face, s.sign, s.neighbour,
                            self.kept, self.first, self.giver, self.gain)
 
     def step(self, rho, entering, count):
-        mesh, n, new = self.mesh, self.mesh.n_inner, np.empty(self.mesh.n_cells)
+        mesh = self.mesh
+        n = self.mesh.n_inner
+        new = np.empty(self.mesh.n_cells)
         _two_point(mesh.with_ghosts(rho), self.kept, self.first, self.giver, self.gain, new)
         inward = self.tau * self.b[n:] * entering
         np.add.at(new, mesh.left[n:], inward / mesh.volume[mesh.left[n:]])
@@ -465,7 +485,9 @@ class _TwoPoint:
 
     def transposed(self, phi):
         """The transpose of `step` with respect to sum |K| rho phi; *phi* (n_cells,)."""
-        mesh, s, new = self.mesh, self.stencil, np.empty(self.mesh.n_cells)
+        mesh = self.mesh
+        s = self.stencil
+        new = np.empty(self.mesh.n_cells)
         _two_point_transposed(mesh.with_ghosts(phi), self.kept, self.a, self.b, self.tau, mesh.volume, mesh.n_inner,
                               s.start, s.face, s.sign, s.neighbour, new)
         return new
@@ -478,10 +500,13 @@ def _two_point_weights(a, b, tau, volume, n_inner, start, face, sign, neighbour,
     for cell in range(len(kept)):
         out = 0.0
         for s in range(numba.uintp(start[cell]), numba.uintp(start[cell + 1])):
-            f, leaves, enters = face[s], (1 + sign[s]) / 2, (1 - sign[s]) / 2
+            f = face[s]
+            leaves = (1 + sign[s]) / 2
+            enters = (1 - sign[s]) / 2
             out += leaves * a[f] + enters * b[f]
             rate = leaves * b[f] + enters * a[f]
-            giver[entry], gain[entry] = neighbour[s], tau * rate / volume[cell]
+            giver[entry] = neighbour[s]
+            gain[entry] = tau * rate / volume[cell]
             entry += numba.uintp((f < n_inner) & (rate > 0))
         first[cell + 1] = entry
         kept[cell] = max(1 - tau * out / volume[cell], 0.0)

@@ -35,7 +35,8 @@ class LimitedFaces:
     convex = True            # the rate is a convex function of U
 
     def __init__(self, mesh, sharp):
-        self.mesh, self.sharp = mesh, float(sharp)
+        self.mesh = mesh
+        self.sharp = float(sharp)
         self.stencil = Stencil(mesh)
         self.weight = gradient_weights(self.stencil)
         self.opposite, self.exchange, self.outer = self.stencil.opposite(mesh)
@@ -43,12 +44,16 @@ class LimitedFaces:
         self.square_start = np.concatenate([[0], np.cumsum(n_faces.astype(np.int64)**2)])
         alike = int(n_faces[0]) if (n_faces == n_faces[0]).all() else 0
         self.cfl = SIMPLICES if mesh.ranks.min(int(alike == mesh.dim + 1)) else OTHERS
-        self.coefficients, self.leave, self.enter = _coefficients(alike, mesh.dim), _leave(alike, sharp > 0), _enter(alike)
-        n, inner = len(self.stencil.face), mesh.n_inner
+        self.coefficients = _coefficients(alike, mesh.dim)
+        self.leave = _leave(alike, sharp > 0)
+        self.enter = _enter(alike)
+        n = len(self.stencil.face)
+        inner = mesh.n_inner
         self.boundary_side = np.empty(mesh.n_faces - inner, np.intp)
         self.boundary_side[self.stencil.face[self.stencil.face >= inner] - inner] = np.flatnonzero(self.stencil.face >= inner)
         self.moved = np.zeros(self.outer + mesh.n_faces - inner)
-        self.amount, self.half = np.empty(n), np.empty(n, np.float32)
+        self.amount = np.empty(n)
+        self.half = np.empty(n, np.float32)
         self.matrix = np.empty(self.square_start[-1], np.float32)
 
     def rate(self, U):
@@ -75,7 +80,9 @@ class LimitedFaces:
 
         *entering* (n_faces - n_inner,): density of what enters there; *count*, the number of the step, plays no role.
         """
-        mesh, s, new = self.mesh, self.stencil, np.empty(self.mesh.n_cells)
+        mesh = self.mesh
+        s = self.stencil
+        new = np.empty(self.mesh.n_cells)
         self.leave(mesh.with_ghosts(rho), mesh.volume, s.start, s.neighbour, self.square_start, self.matrix, self.half,
                    self.amount, self.sharp, self.most, self.moved, new)
         self.exchange(self.moved)
@@ -96,17 +103,21 @@ def _coefficients(n_faces, dim):
     def coefficients(U, tau, velocity, start, face, sign, offset, span, weight, square_start, amount, half, matrix):
         reach = np.empty(dim)
         for cell in range(len(start) - 1):
-            first, entry = numba.uintp(start[cell]), numba.uintp(square_start[cell])
+            first = numba.uintp(start[cell])
+            entry = numba.uintp(square_start[cell])
             n = n_faces if n_faces else start[cell + 1] - start[cell]
             for i in range(n):
                 s = first + numba.uintp(i)
-                f, along, square = face[s], 0.0, 0.0
+                f = face[s]
+                along = 0.0
+                square = 0.0
                 for axis in range(dim):
                     along += tau * velocity[axis, f] * span[axis, s]
                     square += span[axis, s]**2
                 nu = min(max(along / square, 0.0), 1.0) if square > 0 else 0.0
                 blend = 0.0 if n == dim + 1 or square == 0 else (1 - nu) * (1 - 2 * nu) / 6
-                amount[s], half[s] = max(tau * sign[s] * U[f], 0.0), (1 - nu) / 2
+                amount[s] = max(tau * sign[s] * U[f], 0.0)
+                half[s] = (1 - nu) / 2
                 for axis in range(dim):
                     reach[axis] = offset[axis, s] - tau * velocity[axis, f] / 2 - blend * span[axis, s]
                 for j in range(n):
@@ -129,12 +140,15 @@ def _leave(n_faces, sharpened):
     @numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
     def leave(rho, volume, start, neighbour, square_start, matrix, half, amount, sharp, most, moved, new):
         most_faces = n_faces if n_faces else (start[1:] - start[:-1]).max()
-        difference, correction = np.empty(most_faces), np.empty(most_faces)
+        difference = np.empty(most_faces)
+        correction = np.empty(most_faces)
         for cell in range(len(new)):
             first = numba.uintp(n_faces * cell if n_faces else start[cell])
             n = n_faces if n_faces else start[cell + 1] - start[cell]
             entry = numba.uintp(n_faces * n_faces * cell if n_faces else square_start[cell])
-            value, low, high = rho[cell], 0.0, 0.0
+            value = rho[cell]
+            low = 0.0
+            high = 0.0
             for i in range(n):
                 d = rho[neighbour[first + numba.uintp(i)]] - value
                 difference[i] = d
@@ -144,7 +158,8 @@ def _leave(n_faces, sharpened):
             total = excess = 0.0                 # |K| Lambda and |K| S
             if not flat:
                 for i in range(n):
-                    s, a = first + numba.uintp(i), 0.0
+                    s = first + numba.uintp(i)
+                    a = 0.0
                     for j in range(n):
                         a += matrix[entry + numba.uintp(j)] * difference[j]
                     entry += numba.uintp(n)
@@ -175,7 +190,8 @@ def _sharpen(a, h, beta):
 
     Selections instead of branches, which no processor could predict.
     """
-    size, step = abs(a), abs(h)
+    size = abs(a)
+    step = abs(h)
     steep = 1.5 * size - 0.5 * step               # r |h|
     superbee = max(min(2 * steep, step), min(steep, 2 * step))
     blend = size + beta * max(superbee - size, 0.0) if a * h > 0 else size

@@ -28,7 +28,9 @@ class Sweeps:
     convex = True            # the rate is a convex function of U
 
     def __init__(self, mesh, sharp):
-        self.mesh, self.block, self.sharp = mesh, mesh.block, sharp
+        self.mesh = mesh
+        self.block = mesh.block
+        self.sharp = sharp
         b = mesh.block
         self.axes = range(mesh.dim)
         self.exchange = [LayerExchange(mesh.ranks, b.below[a], b.above[a], a, WIDTH, b.thinnest[a]) for a in self.axes]
@@ -86,10 +88,13 @@ class Sweeps:
         """
         mesh = self.mesh
         sweeps = self.sweeps[count % 2] = self.sweeps[count % 2] or self._sweeps(count)
-        rho, crossed = rho.reshape(self.block.shape), np.zeros(mesh.n_faces - mesh.n_inner)
+        rho = rho.reshape(self.block.shape)
+        crossed = np.zeros(mesh.n_faces - mesh.n_inner)
         for axis in self._order(count):
-            sweep, old = sweeps[axis], self._padded(rho, axis)
-            moved, rho = np.empty(sweep.courant.shape), np.empty(self.block.shape)
+            sweep = sweeps[axis]
+            old = self._padded(rho, axis)
+            moved = np.empty(sweep.courant.shape)
+            rho = np.empty(self.block.shape)
             _face_fluxes(*[_lines(u, axis) for u in (old, sweep.J, sweep.courant, sweep.nu, sweep.room, moved)], self.sharp)
             for wall in self.walls[axis]:
                 wall.let_in(sweep.courant, entering, moved)
@@ -99,7 +104,8 @@ class Sweeps:
 
     def _padded(self, u, axis):
         """u with two layers more on both sides of an axis; beyond a wall the outermost cell is repeated: upwind there."""
-        n, cut = u.shape[axis], (slice(None),) * axis
+        n = u.shape[axis]
+        cut = (slice(None),) * axis
         padded = np.empty(u.shape[:axis] + (n + 2 * WIDTH,) + u.shape[axis + 1:])
         padded[(*cut, slice(WIDTH, WIDTH + n))] = u
         padded[(*cut, slice(0, WIDTH))] = u[(*cut, slice(0, 1))]
@@ -165,13 +171,25 @@ def _face_fluxes(rho, J, courant, nu, room, moved, sharp):
     after = (rho.shape[1] - n) // 3
     for i in range(len(rho)):
         q = rho[i] / J[i]
-        q0, q1, q2, q3 = q[:n], q[after:after + n], q[2 * after:2 * after + n], q[3 * after:]
+        q0 = q[:n]
+        q1 = q[after:after + n]
+        q2 = q[2 * after:2 * after + n]
+        q3 = q[3 * after:]
         for f in range(n):
-            speed, v0, v1, v2, v3, v, space = courant[i, f], q0[f], q1[f], q2[f], q3[f], nu[i, f], room[i, f]
+            speed = courant[i, f]
+            v0 = q0[f]
+            v1 = q1[f]
+            v2 = q2[f]
+            v3 = q3[f]
+            v = nu[i, f]
+            space = room[i, f]
             ahead = speed > 0
-            u, c, d = (v0 if ahead else v3), (v1 if ahead else v2), (v2 if ahead else v1)
+            u = v0 if ahead else v3
+            c = v1 if ahead else v2
+            d = v2 if ahead else v1
             A, B, amount = c - u, d - c, abs(speed)
-            size_A, size_B = abs(A), abs(B)
+            size_A = abs(A)
+            size_B = abs(B)
             a = (1 - v) / 6 * ((2 - v) * size_B + (1 + v) * size_A)
             if sharp > 0:                # the superbee value where that is steeper, as in `reconstruction`
                 h = (1 - v) / 2 * size_B
@@ -186,7 +204,8 @@ def _face_fluxes(rho, J, courant, nu, room, moved, sharp):
 @numba.njit(cache=True, error_model="numpy")
 def _update(old, moved, new):
     """The new rho: what leaves first, then what enters, so that no value falls below zero by round-off."""
-    n, n_faces = new.shape[1], moved.shape[1]
+    n = new.shape[1]
+    n_faces = moved.shape[1]
     after = n_faces - n
     for i in range(len(new)):
         low, high = moved[i, :n], moved[i, after:]

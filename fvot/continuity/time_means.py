@@ -72,12 +72,20 @@ class TimeMeans:
     """
 
     def __init__(self, mesh, flow, conditions, is_wall, rate):
-        self.mesh, self.flow, self.conditions, self.is_wall, self.rate = mesh, flow, conditions, is_wall, rate
+        self.mesh = mesh
+        self.flow = flow
+        self.conditions = conditions
+        self.is_wall = is_wall
+        self.rate = rate
         self.densities_change = any(density.depends_on_time for _, density in conditions)
         self.changes = self.densities_change or not flow.steady
-        self.crossing, self._largest_density = np.zeros(2), 0.0
+        self.crossing = np.zeros(2)
+        self._largest_density = 0.0
         self.groups = _Groups(mesh, [mesh.boundary[name] for name, _ in conditions])
-        self._interval, self._watch, self._kept, self._given = (0.0, 0.0), None, None, None
+        self._interval = (0.0, 0.0)
+        self._watch = None
+        self._kept = None
+        self._given = None
         self._steady = None
         self._steady = self._look(0.0) if flow.steady else None
 
@@ -91,7 +99,8 @@ class TimeMeans:
     def between(self, begin, end):
         """Steps will lie between these times."""
         if self._interval != (begin, end):
-            self._interval, self._watch = (begin, end), None
+            self._interval = (begin, end)
+            self._watch = None
 
     def look(self, t):
         """The `Look` at time t; the last one is kept. Collective."""
@@ -132,7 +141,8 @@ class TimeMeans:
         """(`Step`, `Means`) from *now* to *until*, or to where the integral of the rate is about *aim* if it would be above
         *most*. Collective.
         """
-        total, first = _Integral(now), self.look(now)
+        total = _Integral(now)
+        first = self.look(now)
         for end in self._ends(now, until):
             for leaf in self._leaves(first, self.look(end)):
                 if total.rate + leaf.integral("rate") > most:
@@ -152,7 +162,8 @@ class TimeMeans:
     def _fill(self, total, leaf, most, aim):
         """Add as much of the leaf as *aim* leaves room for."""
         while total.rate < NEARLY_FULL * aim:
-            first, part = leaf.first, (aim - total.rate) / leaf.integral("rate")
+            first = leaf.first
+            part = (aim - total.rate) / leaf.integral("rate")
             cut = first.t + part * leaf.length
             if not first.t < cut < leaf.last.t:
                 return
@@ -206,7 +217,9 @@ class TimeMeans:
 
     def _leaves(self, first, last):
         """The parts of a piece between two looks in which the rules agree, from the first to the last."""
-        rest, allowed, looks = [self._piece(first, last)], None, 1
+        rest = [self._piece(first, last)]
+        allowed = None
+        looks = 1
         while rest:
             piece = rest.pop()
             difference, size = self._first_difference(piece)
@@ -227,7 +240,8 @@ class TimeMeans:
 
     def _first_difference(self, piece):
         """(difference between midpoint rule and Simpson's, what it may be) in each group."""
-        groups, found = self.groups, []
+        groups = self.groups
+        found = []
         if self._steady is None:
             difference, size = groups.first_difference([look.U for look in piece])
             found.append((difference, TOL * size + REST * groups.volume / piece.length))
@@ -239,7 +253,9 @@ class TimeMeans:
 
     def _second_difference(self, left, right):
         """Difference between Simpson's rule on a piece and on its halves in each group."""
-        groups, looks, found = self.groups, (*left, *right[1:]), []
+        groups = self.groups
+        looks = (*left, *right[1:])
+        found = []
         if self._steady is None:
             found.append(groups.second_difference([look.U for look in looks]))
         if self.densities_change:
@@ -269,14 +285,19 @@ class _Integral:
 
     def __init__(self, now):
         self.now = self.until = now
-        self.rate, self.flow, self.entering = 0.0, None, None
-        self.last, self.leaves = None, []
+        self.rate = 0.0
+        self.flow = None
+        self.entering = None
+        self.last = None
+        self.leaves = []
 
     def add(self, leaf):
         for name in "rate", "flow", "entering":
-            known, more = getattr(self, name), leaf.integral(name)
+            known = getattr(self, name)
+            more = leaf.integral(name)
             setattr(self, name, more if known is None else known + more if more is not None else None)
-        self.last, self.until = leaf.last, leaf.last.t
+        self.last = leaf.last
+        self.until = leaf.last.t
         self.leaves.append(tuple(look.t for look in leaf))
 
 
@@ -291,7 +312,9 @@ class _Groups:
     """
 
     def __init__(self, mesh, parts):
-        self.mesh, self.number, self.count = mesh, group_faces(mesh, parts), BLOCKS + len(parts)
+        self.mesh = mesh
+        self.number = group_faces(mesh, parts)
+        self.count = BLOCKS + len(parts)
         faces = mesh.ranks.sum(np.bincount(self.number + 1, minlength=self.count + 1)[1:])
         self.volume = faces * mesh.ranks.sum(mesh.volume.sum()) / mesh.n_cells_global
 

@@ -45,7 +45,8 @@ class Given:
 
     def through(self, faces):
         """By the velocity in their middle."""
-        x, direction = self.mesh.face_center[:, faces], self.mesh.area[faces] * self.mesh.normal[:, faces]
+        x = self.mesh.face_center[:, faces]
+        direction = self.mesh.area[faces] * self.mesh.normal[:, faces]
         return lambda t: (self.f(x, t) * direction).sum(axis=0)
 
     def cell_velocity(self, t):
@@ -79,11 +80,13 @@ class Stream:
         return _face_velocity(self.mesh, U)
 
     def through(self, faces):
-        points, ends = self.mesh.points, self.mesh.vertices[:, faces]
+        points = self.mesh.points
+        ends = self.mesh.vertices[:, faces]
         if self.mesh.dim == 3:
             return lambda t: circulation(points, ends, lambda x: self.f(x, t), 3)
         corner, place = np.unique(ends, return_inverse=True)
-        x, (first, second) = points[:, corner], place.reshape(ends.shape)
+        x = points[:, corner]
+        (first, second) = place.reshape(ends.shape)
 
         def flux(t):
             psi = self.f(x, t)
@@ -92,7 +95,8 @@ class Stream:
 
     def cell_velocity(self, t):
         """Means (dim, n_cells): the integral of curl A over a cell is that of n x A over its faces."""
-        mesh, n = self.mesh, self.mesh.normal
+        mesh = self.mesh
+        n = self.mesh.normal
         A = mesh.face_average(lambda x: self.f(x, t))
         turned = np.stack([n[1] * A, -n[0] * A]) if mesh.dim == 2 else np.cross(n, A, axis=0)
         return np.stack([mesh.divergence(mesh.area * component) for component in turned])
@@ -104,7 +108,8 @@ class Fluxes:
     steady = True
 
     def __init__(self, mesh, U):
-        self.mesh, self.U = mesh, np.array(floats(U, "face_flux must be an array of numbers"))
+        self.mesh = mesh
+        self.U = np.array(floats(U, "face_flux must be an array of numbers"))
         if self.U.shape != (mesh.n_faces,):
             raise InputError(f"face_flux has shape {self.U.shape}; it needs one number for each of this rank's faces: "
                              f"({mesh.n_faces},)")
