@@ -1,4 +1,5 @@
 """The continuity equation."""
+
 from .equation import ContinuityEquation
 
 __all__ = ["ContinuityEquation"]

@@ -2,23 +2,27 @@
 
 What crosses a face is one number, taken from one cell and given to the other:
 
-    |K| rho_K(t + tau) = |K| rho_K(t) - tau sum_s U_s rho_s,   U_s the integral of v.n over the face, its mean over the step
+    |K| rho_K(t + tau) = |K| rho_K(t) - tau sum_s U_s rho_s,   U_s the integral of v.n over the
+    face, its mean over the step
 
-so that the mass changes by what crosses the boundary and by nothing else. The face value rho_s is that of the upwind cell
-(`upwind`), or a limited second-order one (`muscl`, see `reconstruction`; on Cartesian meshes third-order, see `sweeps`).
-Both are positive while no cell gives more than it has: tau rate(U) <= 1, rate(U) = max_K sum_s U_s+ / |K|; `cfl` is the
-fraction of this bound that a step takes.
+so that the mass changes by what crosses the boundary and by nothing else. The face value rho_s is
+that of the upwind cell (`upwind`), or a limited second-order one (`muscl`, see `reconstruction`; on
+Cartesian meshes third-order, see `sweeps`). Both are positive while no cell gives more than it has:
+tau rate(U) <= 1, rate(U) = max_K sum_s U_s+ / |K|; `cfl` is the fraction of this bound that a step
+takes.
 
-Where the velocity changes with time, rate is convex and of degree 1 in U (positive parts, sums and maxima of what is linear in
-U; on Cartesian meshes, too), so that by Jensen's inequality
+Where the velocity changes with time, rate is convex and of degree 1 in U (positive parts, sums and
+maxima of what is linear in U; on Cartesian meshes, too), so that by Jensen's inequality
 
-    tau rate(mean of U) <= tau (mean of rate(U)) = int rate(U(t)) dt <= tau (largest rate(U(t)) in the step):
+    tau rate(mean of U) <= tau (mean of rate(U)) = int rate(U(t)) dt <= tau (largest rate(U(t)) in
+    the step):
 
-a step whose int rate dt is at most 1 is positive. It keeps the bounds of the data where div v = 0, since means of
-divergence-free fluxes are divergence-free. Both hold for means by quadrature with positive weights, too (`time_means`).
-Hence a short burst shortens a step by no more than what it moves, and what goes forth and back within a step counts in
-full.
+a step whose int rate dt is at most 1 is positive. It keeps the bounds of the data where div v = 0,
+since means of divergence-free fluxes are divergence-free. Both hold for means by quadrature with
+positive weights, too (`time_means`). Hence a short burst shortens a step by no more than what it
+moves, and what goes forth and back within a step counts in full.
 """
+
 import math
 
 import numba
@@ -40,10 +44,13 @@ from .muscl_cartesian import Sweeps
 from .time_means import Step, TimeMeans
 from .velocity import flow
 
-TOO_SHORT = 1e-8         # part of the time between two recorded times below which a bound of steps is too short to go on,
-SHRUNK = 1e-3            # if it has fallen to such a part of what it was at the first of the two
-LOOKS = 64               # at the velocity between two times, where it begins so fast that steps may be too many
-GROWTH = 1.05            # of the velocity during a step that was chosen by what it is at the beginning: no need to shorten it
+# part of the time between two recorded times below which a bound of steps is too short to go on,
+TOO_SHORT = 1e-8
+SHRUNK = 1e-3  # if it has fallen to such a part of what it was at the first of the two
+LOOKS = 64  # at the velocity between two times, where it begins so fast that steps may be too many
+# of the velocity during a step that was chosen by what it is at the beginning: no need to shorten
+# it
+GROWTH = 1.05
 
 
 @frozen
@@ -52,39 +59,64 @@ class ContinuityEquation:
 
     mesh : a `Mesh`
     velocity : v(x) or v(x, t), returning (dim, n) for x (dim, n); or a constant vector
-    stream : psi(x) or psi(x, t), v = (d psi/dy, -d psi/dx) in 2D; in 3D a vector potential A with v = curl A. The face
-        fluxes are then divergence-free to round-off
+    stream : psi(x) or psi(x, t), v = (d psi/dy, -d psi/dx) in 2D; in 3D a vector potential A with v
+        = curl A. The face fluxes are then divergence-free to round-off
     face_flux : (n_faces,) volume per time through each face of this rank, from left to right
     flux : `muscl()`, `upwind`, or a two-point flux (U, k) -> (a, b) of your own with a, b >= 0
-    boundary : {name: fvot.inflow(density) or fvot.outflow}; what isn't named is a wall, where the flux is 0. A velocity
-        that crosses a wall is said once, with its amount, in a warning
-    cfl : the fraction of the flux's own positivity bound that a step takes, above 0 and at most 1; None for 0.95, and 0.7
-        for `muscl` on triangles and tetrahedra, where larger steps are positive, too, but less accurate on smooth data
+    boundary : {name: fvot.inflow(density) or fvot.outflow}; what isn't named is a wall, where the
+        flux is 0. A velocity that crosses a wall is said once, with its amount, in a warning
+    cfl : the fraction of the flux's own positivity bound that a step takes, above 0 and at most 1;
+        None for 0.95, and 0.7 for `muscl` on triangles and tetrahedra, where larger steps are
+        positive, too, but less accurate on smooth data
 
-    Steps take means over time of velocities, and of densities that enter, to 1e-3 or better. What they do between two
-    recorded times is watched: pulses, gaps and periods that last at least 1/200 of the time between the two are seen
-    wherever they begin, if they are felt in more than a few hundredths of the domain, or at an open part of its boundary; for
-    shorter ones name more times in t.
+    Steps take means over time of velocities, and of densities that enter, to 1e-3 or better. What
+    they do between two recorded times is watched: pulses, gaps and periods that last at least 1/200
+    of the time between the two are seen wherever they begin, if they are felt in more than a few
+    hundredths of the domain, or at an open part of its boundary; for shorter ones name more times
+    in t.
 
     Raises `InputError` for input of the wrong shape, kind or range.
     """
 
-    def __init__(self, mesh, velocity=None, *, stream=None, face_flux=None, flux=None, boundary=None, cfl=None):
+    def __init__(
+        self,
+        mesh,
+        velocity=None,
+        *,
+        stream=None,
+        face_flux=None,
+        flux=None,
+        boundary=None,
+        cfl=None,
+    ):
         if not isinstance(mesh, Mesh):
-            raise InputError(f"ContinuityEquation needs a mesh, such as fvot.Mesh.rectangle(0, 1, (64, 64)), not {mesh!r:.60}")
+            raise InputError(
+                "ContinuityEquation needs a mesh, such as fvot.Mesh.rectangle(0, 1, (64, 64)), "
+                f"not {mesh!r:.60}"
+            )
         self.mesh = mesh
         self._near = mesh.near
         self.flux = muscl() if flux is None or flux is muscl else flux
         with mesh.ranks.together():
             if cfl is not None and not (is_number(cfl) and 0 < cfl <= 1):
-                raise InputError(f"cfl must be above 0 and at most 1 (the bound up to which steps are positive), not {cfl!r}")
+                raise InputError(
+                    "cfl must be above 0 and at most 1 (the bound up to which steps are "
+                    f"positive), not {cfl!r}"
+                )
             self._conditions = conditions(boundary, mesh)
             self._flow = flow(self._near.mesh, velocity, stream, face_flux)
             self._scheme = _scheme(self._near.mesh, self.flux)
             self.cfl = self._scheme.cfl if cfl is None else cfl
         parts = [(name, type(condition).__name__) for name, condition in self._conditions]
-        mesh.ranks.check_same("what a ContinuityEquation is made of", dict(
-            flow=type(self._flow).__name__, flux=described(self.flux), cfl=self.cfl, boundary=parts))
+        mesh.ranks.check_same(
+            "what a ContinuityEquation is made of",
+            dict(
+                flow=type(self._flow).__name__,
+                flux=described(self.flux),
+                cfl=self.cfl,
+                boundary=parts,
+            ),
+        )
         self._walls = np.arange(mesh.n_faces) >= mesh.n_inner
         for name, _ in self._conditions:
             self._walls[mesh.boundary[name]] = False
@@ -97,23 +129,29 @@ class ContinuityEquation:
         self._say_if_walls_are_crossed()
 
     def __repr__(self):
-        return f"<fvot.ContinuityEquation: {described(self.flux)}, {self.mesh.n_cells_global} cells>"
+        return (
+            f"<fvot.ContinuityEquation: {described(self.flux)}, {self.mesh.n_cells_global} cells>"
+        )
 
     # ---- running -----------------------------------------------------------------------------------------------------
 
     def solve(self, rho0, t, *, tau=None, checkpoint=None, write=None, progress=None):
-        """Carry rho0 (n_cells,) through the times t: a final time, or increasing times, the first of which is the start.
+        """Carry rho0 (n_cells,) through the times t: a final time, or increasing times, the first
+        of which is the start.
 
-        tau : largest step; None for the largest that `cfl` allows. Steps are equal between two times, and hit them
-        checkpoint : a `Checkpoint`, a file in which the run is kept, and from which it goes on to the same numbers
+        tau : largest step; None for the largest that `cfl` allows. Steps are equal between two
+            times, and hit them
+        checkpoint : a `Checkpoint`, a file in which the run is kept, and from which it goes on to
+            the same numbers
         write : a path, or an `Output`: a series for ParaView that is written on the way
         progress : show a bar; None where rank 0 writes to a terminal
 
-        Returns a `Result` whose ledger has, per time: mass, inflow and outflow (since the start), mass_error
-        (mass - inflow + outflow - initial mass, relative), minimum, maximum, steps.
+        Returns a `Result` whose ledger has, per time: mass, inflow and outflow (since the start),
+        mass_error (mass - inflow + outflow - initial mass, relative), minimum, maximum, steps.
 
-        Raises `InputError`, and `ConvergenceError` where the velocity grows until steps are too short to reach the next time;
-        its `result` has the recorded times, and the last one that was reached.
+        Raises `InputError`, and `ConvergenceError` where the velocity grows until steps are too
+        short to reach the next time; its `result` has the recorded times, and the last one that was
+        reached.
         """
         t = check_times(self.mesh.ranks, t)
         self._check(rho0, tau, t)
@@ -133,20 +171,29 @@ class ContinuityEquation:
         return self._near.outward(rho)
 
     def adjoint(self, phi, t):
-        """phi (n_cells,) at the first of the times t, from phi at the last: d phi/dt + v.grad phi = 0, backwards.
+        """phi (n_cells,) at the first of the times t, from phi at the last: d phi/dt + v.grad phi =
+        0, backwards.
 
-        The transpose of the steps that `solve` takes for the same t, so that the sum of |K| rho phi is the same at both
-        ends to round-off where nothing enters. For two-point fluxes: the transpose of `muscl` would depend on rho.
+        The transpose of the steps that `solve` takes for the same t, so that the sum of |K| rho phi
+        is the same at both ends to round-off where nothing enters. For two-point fluxes: the
+        transpose of `muscl` would depend on rho.
         """
         if not isinstance(self._scheme, _TwoPoint):
             raise InputError("adjoint needs a linear flux: make the equation with flux=fvot.upwind")
         t = check_times(self.mesh.ranks, t)
         with self.mesh.ranks.together():
             phi = np.array(floats(phi, "phi must be an array of numbers"))
-        self.mesh.ranks.check(phi.shape == (self.mesh.n_cells,) and np.isfinite(phi).all(),
-                              f"phi has shape {phi.shape}, or numbers that are not finite; {self.mesh.wanted_shape(phi.shape)}")
+        self.mesh.ranks.check(
+            phi.shape == (self.mesh.n_cells,) and np.isfinite(phi).all(),
+            f"phi has shape {phi.shape}, or numbers that are not finite; "
+            f"{self.mesh.wanted_shape(phi.shape)}",
+        )
         self._check_count(t)
-        steps = [step for begin, end in zip(t[:-1], t[1:], strict=True) for step in self._steps(begin, end, None)]
+        steps = [
+            step
+            for begin, end in zip(t[:-1], t[1:], strict=True)
+            for step in self._steps(begin, end, None)
+        ]
         phi = self._near.inward(phi)
         for step in reversed(steps):
             self._prepare(step)
@@ -168,11 +215,17 @@ class ContinuityEquation:
         if self._walls_are_said and self.mesh.ranks.is_root:
             given = {str(name) for name, _ in self._conditions}
             names = [str(name) for name in self.mesh.boundary if str(name) not in given]
-            warn(f"the velocity crosses the walls ({', '.join(names)}) by {across:.3g} volume per time; it is stopped there. "
-                 "Name these parts in boundary= (fvot.outflow, fvot.inflow(density)) to let it through")
+            warn(
+                f"the velocity crosses the walls ({', '.join(names)}) by {across:.3g} volume per "
+                "time; it is stopped there. "
+                "Name these parts in boundary= (fvot.outflow, fvot.inflow(density)) to let it "
+                "through"
+            )
 
     def _velocity_of_cells(self, t):
-        """Means (n_times, dim, n_cells) of v; of face fluxes |K| v_K = sum_s U_s (x_s - x_K), exact for constants."""
+        """Means (n_times, dim, n_cells) of v; of face fluxes |K| v_K = sum_s U_s (x_s - x_K), exact
+        for constants.
+        """
         if self._flow.steady:
             velocity = self._near.outward(self._flow.cell_velocity(t[0]))
             return np.broadcast_to(velocity, (len(t), self.mesh.dim, self.mesh.n_cells))
@@ -181,13 +234,16 @@ class ContinuityEquation:
     # ---- steps -------------------------------------------------------------------------------------------------------
 
     def _steps(self, begin, end, tau, done=0, now=None):
-        """Each `Step` from begin to end: as few equal ones as the bound and *tau* allow; but those *done*, up to *now*.
+        """Each `Step` from begin to end: as few equal ones as the bound and *tau* allow; but those
+        *done*, up to *now*.
 
         Raises `ConvergenceError` where the velocity has grown so far that the end is out of reach.
         """
         self._means.between(begin, end)
         if not self._flow.steady:
-            yield from self._steps_as_the_velocity_changes(begin, end, tau, begin if now is None else now)
+            yield from self._steps_as_the_velocity_changes(
+                begin, end, tau, begin if now is None else now
+            )
             return
         count = _count(end - begin, self._bound(begin), tau)
         step = (end - begin) / count
@@ -216,7 +272,10 @@ class ContinuityEquation:
     def _march(self, now, until, most, aim):
         """The longest `Step` to *until* or before it that is positive."""
         step, means = self._means.march(now, until, most, aim)
-        while not self._scheme.convex and step.tau * self.mesh.ranks.max(self._scheme.rate(means.U)) > most:
+        while (
+            not self._scheme.convex
+            and step.tau * self.mesh.ranks.max(self._scheme.rate(means.U)) > most
+        ):
             step, means = self._means.march(now, now + step.tau / 2, most, aim)
         self._last = step, means
         return step
@@ -231,7 +290,9 @@ class ContinuityEquation:
         key = step.tau if self._flow.steady else step
         if key != self._prepared:
             means = self._means_over(step)
-            self._scheme.prepare(means.U, step.tau, lambda: self._flow.velocity(means.flow, means.U))
+            self._scheme.prepare(
+                means.U, step.tau, lambda: self._flow.velocity(means.flow, means.U)
+            )
             self._prepared = key
 
     def _means_over(self, step):
@@ -256,14 +317,20 @@ class ContinuityEquation:
 
     def _mean_density(self, step):
         """The density (n_boundary,) of all that enters during a step."""
-        means = self._means.march(step.now, step.until)[1] if self._flow.steady else self._means_over(step)
+        means = (
+            self._means.march(step.now, step.until)[1]
+            if self._flow.steady
+            else self._means_over(step)
+        )
         brought, inward = means.entering
         return np.divide(brought, inward, out=np.zeros_like(brought), where=inward > 0)
 
     def _breathed(self, rho, step, out, came):
-        """The same, after the exchange through faces where the flow turns: as much leaves as enters in its place."""
+        """The same, after the exchange through faces where the flow turns: as much leaves as enters
+        in its place.
+        """
         back = self._exchanged(step)
-        cell = self._near.mesh.left[self.mesh.n_inner:]
+        cell = self._near.mesh.left[self.mesh.n_inner :]
         if not back.any():
             return rho, out, came
         left = back * rho[cell]
@@ -272,20 +339,25 @@ class ContinuityEquation:
         return np.maximum(rho + change, 0.0), out + left, came + entered
 
     def _kept(self, step):
-        """The part (n_cells,) of each cell that `_breathed` does not exchange; 1 where the flow is steady."""
+        """The part (n_cells,) of each cell that `_breathed` does not exchange; 1 where the flow is
+        steady.
+        """
         if self._flow.steady or not self._conditions:
             return 1.0
-        cell = self._near.mesh.left[self.mesh.n_inner:]
-        return 1 - np.bincount(cell, self._exchanged(step), self.mesh.n_cells) / self._near.mesh.volume
+        cell = self._near.mesh.left[self.mesh.n_inner :]
+        return (
+            1 - np.bincount(cell, self._exchanged(step), self.mesh.n_cells) / self._near.mesh.volume
+        )
 
     def _exchanged(self, step):
-        """The volume (n_boundary,) that goes both ways during a step: what enters, beyond what the mean flux lets in.
+        """The volume (n_boundary,) that goes both ways during a step: what enters, beyond what the
+        mean flux lets in.
 
         It is part of what the rate counts, so that no cell gives more than it has.
         """
         means = self._means_over(step)
         inward = means.entering[1]
-        back = inward - np.maximum(-means.U[self.mesh.n_inner:], 0.0)
+        back = inward - np.maximum(-means.U[self.mesh.n_inner :], 0.0)
         return step.tau * np.where(back > 1e-12 * inward, back, 0.0)
 
     # ---- input ----------------------------------------------------------------------------------------------------
@@ -296,14 +368,17 @@ class ContinuityEquation:
         self._check_count(t)
 
     def _check_count(self, t):
-        """`InputError` where the times t (n,) are out of reach: all of them for a steady flow, else the second one."""
+        """`InputError` where the times t (n,) are out of reach: all of them for a steady flow, else
+        the second one.
+        """
         ends = t[1:] if self._flow.steady else t[1:2]
         for begin, end in zip(t, ends):
             problem = self._too_many(begin, end)
             self.mesh.ranks.check(problem is None, problem)
 
     def _too_many(self, begin, end):
-        """What to say where the velocity allows only so short steps that there would be too many of them; else None.
+        """What to say where the velocity allows only so short steps that there would be too many of
+        them; else None.
 
         What begins fast may soon be slow: a changing velocity is looked at all along. Collective.
         """
@@ -318,10 +393,13 @@ class ContinuityEquation:
         if count <= MOST_STEPS:
             return None
         speed = self.mesh.ranks.max(speeds.max(initial=0.0))
-        return (f"the velocity, which is up to {speed:.3g} at t = {begin:.6g}, allows only steps of {length / count:.2g}: "
-                f"about {count:.2g} of them from there to t = {end:.6g}, more than {MOST_STEPS:.0e}. Are its units "
-                "those of the mesh and of t? Else give a nearer end, or a coarser mesh")
-
+        return (
+            f"the velocity, which is up to {speed:.3g} at t = {begin:.6g}, allows only steps of "
+            f"{length / count:.2g}: "
+            f"about {count:.2g} of them from there to t = {end:.6g}, more than {MOST_STEPS:.0e}. "
+            "Are its units "
+            "those of the mesh and of t? Else give a nearer end, or a coarser mesh"
+        )
 
 
 class _Run:
@@ -329,7 +407,8 @@ class _Run:
 
     rho : (n_cells,) now, in the order of `near`
     steps, done : their number, and how many of them since the last recorded time
-    crossed : (2, n_boundary) what has left, and entered, through each boundary face, since the start or the checkpoint
+    crossed : (2, n_boundary) what has left, and entered, through each boundary face, since the
+        start or the checkpoint
     before : (2,) the same of all faces up to that checkpoint
     """
 
@@ -373,9 +452,14 @@ class _Run:
         """The ledger's numbers."""
         ranks = self.mesh.ranks
         outflow, inflow = self._crossed()
-        return dict(mass=self.equation._near.mesh.integrate(self.rho), inflow=inflow, outflow=outflow,
-                    minimum=ranks.min(self.rho.min(initial=np.inf)), maximum=ranks.max(self.rho.max(initial=-np.inf)),
-                    steps=self.steps)
+        return dict(
+            mass=self.equation._near.mesh.integrate(self.rho),
+            inflow=inflow,
+            outflow=outflow,
+            minimum=ranks.min(self.rho.min(initial=np.inf)),
+            maximum=ranks.max(self.rho.max(initial=-np.inf)),
+            steps=self.steps,
+        )
 
     def _crossed(self):
         """(what has left, what has entered) since the start."""
@@ -383,7 +467,9 @@ class _Run:
 
     def save(self):
         """(cells, values) for a checkpoint."""
-        return dict(rho=self.rho), dict(now=self.now, steps=self.steps, done=self.done, crossed=self._crossed())
+        return dict(rho=self.rho), dict(
+            now=self.now, steps=self.steps, done=self.done, crossed=self._crossed()
+        )
 
     def restore(self, cells, values):
         """Be what was saved."""
@@ -398,23 +484,39 @@ class _Run:
         equation = self.equation
         mesh = self.mesh
         t = self.t
-        entering = [mesh.area[mesh.n_inner:] * densities(mesh, equation._conditions, now) for now in t[:2]]
-        by_cell = [np.bincount(mesh.left[mesh.n_inner:], values, mesh.n_local)[:mesh.n_cells] for values in entering]
-        velocity = [cell_velocity(mesh, equation.face_flux(now)) for now in (t[0], (t[0] + t[1]) / 2)]
+        entering = [
+            mesh.area[mesh.n_inner :] * densities(mesh, equation._conditions, now) for now in t[:2]
+        ]
+        by_cell = [
+            np.bincount(mesh.left[mesh.n_inner :], values, mesh.n_local)[: mesh.n_cells]
+            for values in entering
+        ]
+        velocity = [
+            cell_velocity(mesh, equation.face_flux(now)) for now in (t[0], (t[0] + t[1]) / 2)
+        ]
         flux = getattr(equation.flux, "__name__", None) or repr(equation.flux)
-        return dict(solver="ContinuityEquation", flux=flux, cfl=equation.cfl, tau=self.tau,
-                    boundary=str([name for name, _ in equation._conditions]),
-                    rho0=fingerprint(equation._near.mesh, self.rho),
-                    velocity=fingerprint(mesh, np.stack(velocity)), entering=fingerprint(mesh, np.stack(by_cell)))
+        return dict(
+            solver="ContinuityEquation",
+            flux=flux,
+            cfl=equation.cfl,
+            tau=self.tau,
+            boundary=str([name for name, _ in equation._conditions]),
+            rho0=fingerprint(equation._near.mesh, self.rho),
+            velocity=fingerprint(mesh, np.stack(velocity)),
+            entering=fingerprint(mesh, np.stack(by_cell)),
+        )
 
 
 def _out_of_reach(now, end, step, cfl):
     count = f"{(end - now) / step:.0e}" if step > 0 else "without number"
     rate = f"{cfl / step:.2g}" if step > 0 else "infinity"
     return ConvergenceError(
-        f"the velocity allows only steps of {step:.2g} at t = {now}, {count} of them to t = {end:.6g}: "
-        f"the largest rate at which a cell is emptied has grown to {rate}. If the velocity blows up "
-        "there, end before; if it is a pulse, name its beginning and its end in t")
+        f"the velocity allows only steps of {step:.2g} at t = {now}, {count} of them to t = "
+        f"{end:.6g}: "
+        f"the largest rate at which a cell is emptied has grown to {rate}. If the velocity blows "
+        "up "
+        "there, end before; if it is a pulse, name its beginning and its end in t"
+    )
 
 
 def _count(length, bound, tau):
@@ -429,7 +531,9 @@ def _scheme(mesh, flux):
     if isinstance(flux, muscl):
         return LimitedFaces(mesh, flux.sharp) if mesh.block is None else Sweeps(mesh, flux.sharp)
     if not callable(flux):
-        raise InputError(f"flux must be fvot.muscl(), fvot.upwind, or a function (U, k) -> (a, b), not {flux!r}")
+        raise InputError(
+            f"flux must be fvot.muscl(), fvot.upwind, or a function (U, k) -> (a, b), not {flux!r}"
+        )
     return _TwoPoint(mesh, flux)
 
 
@@ -450,7 +554,7 @@ class _TwoPoint:
         self.first = np.zeros_like(s.start)
         self.giver = np.empty_like(s.neighbour)
         self.gain = np.empty_like(s.sign)
-        self._coefficients(np.array([1.0, -1.0]))       # a flux that will not do is refused at once
+        self._coefficients(np.array([1.0, -1.0]))  # a flux that will not do is refused at once
 
     def rate(self, U):
         s = self.stencil
@@ -460,8 +564,11 @@ class _TwoPoint:
         a, b = self.flux(U, np.zeros_like(U))
         least = min(a.min(initial=0), b.min(initial=0))
         if least < 0:
-            raise InputError(f"flux {getattr(self.flux, '__name__', self.flux)!r} has a negative coefficient ({least:.3g}): "
-                             "explicit steps with it are never positive; use fvot.upwind or fvot.muscl()")
+            raise InputError(
+                f"flux {getattr(self.flux, '__name__', self.flux)!r} has a negative coefficient "
+                f"({least:.3g}): "
+                "explicit steps with it are never positive; use fvot.upwind or fvot.muscl()"
+            )
         return a, b
 
     def start(self, rho):
@@ -471,8 +578,21 @@ class _TwoPoint:
         mesh = self.mesh
         s = self.stencil
         self.tau, (self.a, self.b) = tau, self._coefficients(U)
-        _two_point_weights(self.a, self.b, tau, mesh.volume, mesh.n_inner, s.start, s.face, s.sign, s.neighbour,
-                           self.kept, self.first, self.giver, self.gain)
+        _two_point_weights(
+            self.a,
+            self.b,
+            tau,
+            mesh.volume,
+            mesh.n_inner,
+            s.start,
+            s.face,
+            s.sign,
+            s.neighbour,
+            self.kept,
+            self.first,
+            self.giver,
+            self.gain,
+        )
 
     def step(self, rho, entering, count):
         mesh = self.mesh
@@ -488,14 +608,30 @@ class _TwoPoint:
         mesh = self.mesh
         s = self.stencil
         new = np.empty(self.mesh.n_cells)
-        _two_point_transposed(mesh.with_ghosts(phi), self.kept, self.a, self.b, self.tau, mesh.volume, mesh.n_inner,
-                              s.start, s.face, s.sign, s.neighbour, new)
+        _two_point_transposed(
+            mesh.with_ghosts(phi),
+            self.kept,
+            self.a,
+            self.b,
+            self.tau,
+            mesh.volume,
+            mesh.n_inner,
+            s.start,
+            s.face,
+            s.sign,
+            s.neighbour,
+            new,
+        )
         return new
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _two_point_weights(a, b, tau, volume, n_inner, start, face, sign, neighbour, kept, first, giver, gain):
-    """Each cell keeps a part *kept* of its density and gets *gain* times that of each *giver*, from first[cell] on."""
+def _two_point_weights(
+    a, b, tau, volume, n_inner, start, face, sign, neighbour, kept, first, giver, gain
+):
+    """Each cell keeps a part *kept* of its density and gets *gain* times that of each *giver*, from
+    first[cell] on.
+    """
     entry = numba.uintp(0)
     for cell in range(len(kept)):
         out = 0.0

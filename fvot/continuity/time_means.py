@@ -1,17 +1,19 @@
 """Means over steps of what changes in time: the face fluxes U, and the densities g of what enters.
 
-What happens between two recorded times, T apart, is watched before steps are taken, and followed where it changes:
+What happens between two recorded times, T apart, is watched before steps are taken, and followed
+where it changes:
 
 1. *Watch*: signals of the flow at WATCHED times, from some faces (`watch`)
-2. *Pieces*: a step is bisected until on each piece every signal follows a parabola, or the piece is as short as the
-   spacing of the watch. Steps that are that short need no watch
-3. *Leaves*: a piece is bisected until the midpoint rule and Simpson's, now on all faces, agree to TOL in every block and on
-   every part of the boundary. Simpson's rule, whose weights are positive, gives the means. At a jump leaves are 2^-10 of the
-   watch's spacing long
+2. *Pieces*: a step is bisected until on each piece every signal follows a parabola, or the piece is
+   as short as the spacing of the watch. Steps that are that short need no watch
+3. *Leaves*: a piece is bisected until the midpoint rule and Simpson's, now on all faces, agree to
+   TOL in every block and on every part of the boundary. Simpson's rule, whose weights are positive,
+   gives the means. At a jump leaves are 2^-10 of the watch's spacing long
 
-The integral of the rate at which cells are emptied goes along, and says where a step must end. Sums and maxima over all ranks
-decide everything: each rank takes the same steps.
+The integral of the rate at which cells are emptied goes along, and says where a step must end. Sums
+and maxima over all ranks decide everything: each rank takes the same steps.
 """
+
 from functools import cached_property, partial
 from typing import NamedTuple
 
@@ -21,12 +23,13 @@ import numpy as np
 from ..arguments.watch import BLOCKS, FAINT, WATCHED, Watch, WatchedFaces, group_faces
 from ..finite_volume.boundary import densities
 
-TOL = 5e-4               # largest difference between the rules, relative; Simpson's is several times better than that
-REST = 1e-9              # parts of a cell's volume, moved in a piece, that count as nothing
-LEVELS = 10              # bisections of the watch's spacing: a jump is found to 1e-3 of it
-BUSY_LOOKS = 48          # at one piece; then it jumps in many places, and is sampled
-BUSY_LEVELS = 4          # by so many bisections
-NEARLY_FULL = 0.9        # part of what a step may move, with which it may end where a leaf ends
+# largest difference between the rules, relative; Simpson's is several times better than that
+TOL = 5e-4
+REST = 1e-9  # parts of a cell's volume, moved in a piece, that count as nothing
+LEVELS = 10  # bisections of the watch's spacing: a jump is found to 1e-3 of it
+BUSY_LOOKS = 48  # at one piece; then it jumps in many places, and is sampled
+BUSY_LEVELS = 4  # by so many bisections
+NEARLY_FULL = 0.9  # part of what a step may move, with which it may end where a leaf ends
 
 
 class Look(NamedTuple):
@@ -34,7 +37,8 @@ class Look(NamedTuple):
 
     rate : the largest one at which the fluxes empty a cell
     flow : what is linear in the velocity, see `velocities`; None where it is steady
-    entering (2, n_boundary) : |U| g where the flow enters, and |U|; None where nothing depends on time
+    entering (2, n_boundary) : |U| g where the flow enters, and |U|; None where nothing depends on
+        time
     U (n_faces,) : the fluxes, 0 on walls
     """
 
@@ -46,7 +50,9 @@ class Look(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A step of the length tau, and the (first, middle, last) times of the leaves from which its means come."""
+    """A step of the length tau, and the (first, middle, last) times of the leaves from which its
+    means come.
+    """
 
     now: float
     until: float
@@ -68,7 +74,8 @@ class TimeMeans:
     conditions : as from `boundary.conditions`
     is_wall (n_faces,) : where nothing crosses
     rate(U) : the largest rate at which the fluxes U (n_faces,) empty one of this rank's cells
-    crossing (2,) : the largest sums so far, at one time, of |U| on this rank's walls, and on all of its faces
+    crossing (2,) : the largest sums so far, at one time, of |U| on this rank's walls, and on all of
+        its faces
     """
 
     def __init__(self, mesh, flow, conditions, is_wall, rate):
@@ -120,12 +127,12 @@ class TimeMeans:
     def _stopped(self, U):
         """U, and 0 on walls; what crosses these is noted."""
         size = np.abs(U)
-        with np.errstate(over="ignore"):           # of a velocity that `ContinuityEquation` refuses
+        with np.errstate(over="ignore"):  # of a velocity that `ContinuityEquation` refuses
             self.crossing = np.maximum(self.crossing, [size[self.is_wall].sum(), size.sum()])
         return np.where(self.is_wall, 0.0, U)
 
     def _entering(self, U, t):
-        inward = np.maximum(-U[self.mesh.n_inner:], 0.0)
+        inward = np.maximum(-U[self.mesh.n_inner :], 0.0)
         if self._given is None or self.densities_change:
             self._given = densities(self.mesh, self.conditions, t)
         return np.stack([inward * self._given, inward])
@@ -138,8 +145,8 @@ class TimeMeans:
     # ---- steps and their means -----------------------------------------------------------------------------------------
 
     def march(self, now, until, most=np.inf, aim=np.inf):
-        """(`Step`, `Means`) from *now* to *until*, or to where the integral of the rate is about *aim* if it would be above
-        *most*. Collective.
+        """(`Step`, `Means`) from *now* to *until*, or to where the integral of the rate is about
+        *aim* if it would be above *most*. Collective.
         """
         total = _Integral(now)
         first = self.look(now)
@@ -216,7 +223,9 @@ class TimeMeans:
         return (self._interval[1] - self._interval[0]) / WATCHED * (1 + 1e-12)
 
     def _leaves(self, first, last):
-        """The parts of a piece between two looks in which the rules agree, from the first to the last."""
+        """The parts of a piece between two looks in which the rules agree, from the first to the
+        last.
+        """
         rest = [self._piece(first, last)]
         allowed = None
         looks = 1
@@ -224,7 +233,7 @@ class TimeMeans:
             piece = rest.pop()
             difference, size = self._first_difference(piece)
             allowed = size if allowed is None else allowed
-            shortest = self._spacing * 0.5**(LEVELS if looks < BUSY_LOOKS else BUSY_LEVELS)
+            shortest = self._spacing * 0.5 ** (LEVELS if looks < BUSY_LOOKS else BUSY_LEVELS)
             if piece.length <= shortest or (difference <= allowed).all():
                 yield piece
                 continue
@@ -281,7 +290,9 @@ class _Piece(NamedTuple):
 
 
 class _Integral:
-    """The integrals of rate, flow and entering over leaves, one after the other, from *now* to *until*."""
+    """The integrals of rate, flow and entering over leaves, one after the other, from *now* to
+    *until*.
+    """
 
     def __init__(self, now):
         self.now = self.until = now
@@ -295,7 +306,9 @@ class _Integral:
         for name in "rate", "flow", "entering":
             known = getattr(self, name)
             more = leaf.integral(name)
-            setattr(self, name, more if known is None else known + more if more is not None else None)
+            setattr(
+                self, name, more if known is None else known + more if more is not None else None
+            )
         self.last = leaf.last
         self.until = leaf.last.t
         self.leaves.append(tuple(look.t for look in leaf))
@@ -307,7 +320,8 @@ class _Integral:
 class _Groups:
     """Blocks of cells that follow one another in the file, and the open parts of the boundary.
 
-    number (n_faces,) : of the group of each face, the blocks first; -1 on walls, and where another rank counts the face
+    number (n_faces,) : of the group of each face, the blocks first; -1 on walls, and where another
+        rank counts the face
     volume (n_groups,) : the mean volume of a cell, times the number of faces in the group
     """
 
@@ -319,22 +333,25 @@ class _Groups:
         self.volume = faces * mesh.ranks.sum(mesh.volume.sum()) / mesh.n_cells_global
 
     def first_difference(self, looks):
-        """(2, n_groups or n_parts): sums of the difference of midpoint rule and Simpson's, and of sizes by the latter.
+        """(2, n_groups or n_parts): sums of the difference of midpoint rule and Simpson's, and of
+        sizes by the latter.
 
         looks : three times values on all faces, or on those of the boundary
         """
         found = np.zeros((2, self.count))
         _first_difference(*looks, self._numbers(looks), found)
-        return self.mesh.ranks.sum(found[:, self._first(looks):])
+        return self.mesh.ranks.sum(found[:, self._first(looks) :])
 
     def second_difference(self, looks):
-        """The same (n_groups,) or (n_parts,) of the difference of Simpson's rules; five times values."""
+        """The same (n_groups,) or (n_parts,) of the difference of Simpson's rules; five times
+        values.
+        """
         found = np.zeros(self.count)
         _second_difference(*looks, self._numbers(looks), found)
-        return self.mesh.ranks.sum(found[self._first(looks):])
+        return self.mesh.ranks.sum(found[self._first(looks) :])
 
     def _numbers(self, looks):
-        return self.number[len(self.number) - len(looks[0]):]
+        return self.number[len(self.number) - len(looks[0]) :]
 
     def _first(self, looks):
         return 0 if len(looks[0]) == len(self.number) else BLOCKS

@@ -1,10 +1,13 @@
-"""What moves a density: a velocity, a stream function, or face fluxes, each as fluxes U_s, the integrals of v.n over faces.
+"""What moves a density: a velocity, a stream function, or face fluxes, each as fluxes U_s, the
+integrals of v.n over faces.
 
-Each of the three has `steady`; `at(t)`, which is linear in the velocity, so that one may take means of it over time; of
-that `flux(found)`, U (n_faces,), and `velocity(found, U)` at the faces (dim, n_faces), for limiters; `through(faces)`, a
-function of t, U of some faces, which is not collective and may be a little less exact; and `cell_velocity(t)`
-(dim, n_cells), means over the cells, for results.
+Each of the three has `steady`; `at(t)`, which is linear in the velocity, so that one may take means
+of it over time; of that `flux(found)`, U (n_faces,), and `velocity(found, U)` at the faces (dim,
+n_faces), for limiters; `through(faces)`, a function of t, U of some faces, which is not collective
+and may be a little less exact; and `cell_velocity(t)` (dim, n_cells), means over the cells, for
+results.
 """
+
 import numba
 import numpy as np
 
@@ -15,11 +18,19 @@ from ..mesh.quadrature import circulation
 
 
 def flow(mesh, velocity, stream, face_flux):
-    """The one of the three that is given; `InputError` unless exactly one is, and for one that will not do."""
-    given = [name for name, value in (("velocity", velocity), ("stream", stream), ("face_flux", face_flux))
-             if value is not None]
+    """The one of the three that is given; `InputError` unless exactly one is, and for one that will
+    not do.
+    """
+    given = [
+        name
+        for name, value in (("velocity", velocity), ("stream", stream), ("face_flux", face_flux))
+        if value is not None
+    ]
     if len(given) != 1:
-        raise InputError(f"give exactly one of velocity, stream and face_flux, not {' and '.join(given) or 'none of them'}")
+        raise InputError(
+            "give exactly one of velocity, stream and face_flux, not "
+            f"{' and '.join(given) or 'none of them'}"
+        )
     if velocity is not None:
         return Given(mesh, velocity)
     return Stream(mesh, stream) if stream is not None else Fluxes(mesh, face_flux)
@@ -55,11 +66,15 @@ class Given:
 
 
 class Stream:
-    """A stream function: U = psi(b) - psi(a) along the face from a to b; in 3D the circulation of A around the face."""
+    """A stream function: U = psi(b) - psi(a) along the face from a to b; in 3D the circulation of A
+    around the face.
+    """
 
     def __init__(self, mesh, stream):
         if mesh.dim == 1:
-            raise InputError("stream= needs a mesh in 2D or 3D; in 1D a divergence-free velocity is constant")
+            raise InputError(
+                "stream= needs a mesh in 2D or 3D; in 1D a divergence-free velocity is constant"
+            )
         self.mesh = mesh
         self.f = function(stream, "stream", () if mesh.dim == 2 else (3,))
         self.steady = not self.f.depends_on_time
@@ -91,6 +106,7 @@ class Stream:
         def flux(t):
             psi = self.f(x, t)
             return psi[second] - psi[first]
+
         return flux
 
     def cell_velocity(self, t):
@@ -111,8 +127,11 @@ class Fluxes:
         self.mesh = mesh
         self.U = np.array(floats(U, "face_flux must be an array of numbers"))
         if self.U.shape != (mesh.n_faces,):
-            raise InputError(f"face_flux has shape {self.U.shape}; it needs one number for each of this rank's faces: "
-                             f"({mesh.n_faces},)")
+            raise InputError(
+                f"face_flux has shape {self.U.shape}; it needs one number for each of this rank's "
+                "faces: "
+                f"({mesh.n_faces},)"
+            )
         bad = np.flatnonzero(~np.isfinite(self.U))
         if len(bad):
             raise InputError(f"face_flux is {self.U[bad[0]]} at face {bad[0]}: it must be finite")
@@ -134,8 +153,16 @@ class Fluxes:
 def _face_velocity(mesh, U):
     """Velocities (dim, n_faces): the mean of the two cells, with the normal part that the flux has."""
     velocity = np.empty((mesh.dim, mesh.n_faces))
-    _mean_with_flux(U, mesh.with_ghosts(cell_velocity(mesh, U)), mesh.n_inner, mesh.left, mesh.right, mesh.area, mesh.normal,
-                    velocity)
+    _mean_with_flux(
+        U,
+        mesh.with_ghosts(cell_velocity(mesh, U)),
+        mesh.n_inner,
+        mesh.left,
+        mesh.right,
+        mesh.area,
+        mesh.normal,
+        velocity,
+    )
     return velocity
 
 
