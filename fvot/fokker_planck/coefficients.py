@@ -90,7 +90,8 @@ class DriftDiffusion:
 
     def rates(self, t=0.0):
         """The `Rates` at time t. Raises `InputError` for a flux with negative or infinite coefficients."""
-        mesh, n = self.mesh, self.mesh.n_inner
+        mesh = self.mesh
+        n = self.mesh.n_inner
         D, V = self.diffusion(t), self.potential(t)
         U = np.zeros(mesh.n_faces)
         if V is not None:
@@ -107,7 +108,8 @@ class DriftDiffusion:
                 here = D if np.ndim(D) == 0 else D[mesh.left[faces]]
                 a[faces], b[faces] = self._coefficients(U[faces], here * mesh.area[faces] / self._to_boundary(name))
             else:
-                a[faces], b[faces] = np.maximum(U[faces], 0), np.maximum(-U[faces], 0)
+                a[faces] = np.maximum(U[faces], 0)
+                b[faces] = np.maximum(-U[faces], 0)
         return Rates(self.layout, a, b, self._minus_log_gibbs(D, V))
 
     def entering(self, t=0.0):
@@ -129,7 +131,8 @@ class DriftDiffusion:
     def _signals(self, watched, t):
         """This rank's part of the signals (n_signals, n) at the times t (n,); no collective calls."""
         seen = []
-        x, normal = self.mesh.face_center[:, watched.faces], self.mesh.normal[:, watched.faces]
+        x = self.mesh.face_center[:, watched.faces]
+        normal = self.mesh.normal[:, watched.faces]
         for field in self._D, self._V:
             if field is not None and field.depends_on_time:
                 seen.append(watched.waves @ np.stack([field.f(x, now) for now in t]).T)
@@ -143,7 +146,8 @@ class DriftDiffusion:
 
     def _resistance(self, D):
         """d_s / D_s of the inner faces: the sum of both sides' distance / D, hence the harmonic mean."""
-        mesh, n = self.mesh, self.mesh.n_inner
+        mesh = self.mesh
+        n = self.mesh.n_inner
         if np.ndim(D) == 0:
             return mesh.distance[:n] / D
         local = mesh.with_ghosts(D)
@@ -151,7 +155,8 @@ class DriftDiffusion:
 
     def _to_boundary(self, name):
         """The distances of the cell points to the boundary faces of that name; `InputError` if one lies on its face."""
-        mesh, faces = self.mesh, self.mesh.boundary[name]
+        mesh = self.mesh
+        faces = self.mesh.boundary[name]
         distance = mesh.left_distance[faces]
         least = mesh.ranks.min(distance.min(initial=np.inf))
         mesh.ranks.check(least > 0, f"the point of a cell at boundary {name!r} is at the distance {least:.3g} from it: a "
@@ -179,10 +184,13 @@ class DriftDiffusion:
     def _add_boundary_potential(self, U, V, t):
         """What grad V carries through boundary faces: differences from the cell point to its foot on the face where the
         density is given; the normal derivative at the face, from inside, where only the drift crosses it."""
-        mesh, f = self.mesh, self._V.f
+        mesh = self.mesh
+        f = self._V.f
         for name, condition in self._kinds.items():
             faces = mesh.boundary[name]
-            here, normal, distance = mesh.left[faces], mesh.normal[:, faces], mesh.left_distance[faces]
+            here = mesh.left[faces]
+            normal = mesh.normal[:, faces]
+            distance = mesh.left_distance[faces]
             if isinstance(condition, dirichlet):
                 if f is not None:             # cell values are constant up to the boundary
                     with mesh.ranks.together():
@@ -199,7 +207,8 @@ class DriftDiffusion:
 
     def _check_periodic(self):
         """`InputError` for a potential function that jumps where a periodic mesh is glued together."""
-        mesh, f = self.mesh, self._V.f
+        mesh = self.mesh
+        f = self._V.f
         if mesh.block is None or f is None or not np.any(mesh.block.periodic):
             return
         lower, upper = mesh.bounds

@@ -64,7 +64,10 @@ class FokkerPlanck:
                  tol=1e-4, rtol=1e-10):
         if not isinstance(mesh, Mesh):
             raise InputError(f"mesh must be a fvot.Mesh, not {mesh!r:.60}")
-        self.mesh, self.order, self.tol, self.rtol = mesh, order, tol, rtol
+        self.mesh = mesh
+        self.order = order
+        self.tol = tol
+        self.rtol = rtol
         kinds = {name: given if is_number(given) else type(given).__name__ for name, given in
                  dict(diffusion=diffusion, potential=potential, drift=drift, boundary=boundary).items()}
         names = sorted(map(str, boundary)) if isinstance(boundary, dict) else []
@@ -156,7 +159,8 @@ class FokkerPlanck:
         boundaries the first one is the rate at which mass is lost in the long run. Raises `InputError` as `stationary` does.
         """
         self._check_steady("relaxation rates")
-        ranks, most = self.mesh.ranks, self.mesh.n_cells_global - int(self._operator.closed)
+        ranks = self.mesh.ranks
+        most = self.mesh.n_cells_global - int(self._operator.closed)
         ranks.check(most > 0, "the mesh has one cell, which nothing leaves: its density stays, and there is no rate; take a "
                     "finer mesh")
         ranks.check(isinstance(k, (int, np.integer)) and not isinstance(k, bool) and 0 < k <= most,
@@ -189,7 +193,8 @@ class FokkerPlanck:
     def _without_elimination(self):
         """The stationary density of a large mesh, from two starts, which must agree: wells that are hardly ever left keep
         what they were given."""
-        mesh, (rates, _) = self._near.mesh, self._stepper.at(0.0)
+        mesh = self._near.mesh
+        (rates, _) = self._stepper.at(0.0)
         one_cell = (mesh.cell_id[:mesh.n_cells] == 0).astype(float)
         found = [self._after_long_steps(rho / mesh.integrate(rho)) for rho in (column_scale(rates), one_cell)]
         difference = mesh.integrate(np.abs(found[1] - found[0]))
@@ -201,13 +206,15 @@ class FokkerPlanck:
 
     def _after_long_steps(self, rho):
         """Implicit steps of up to LONG times the time in which a cell is emptied, until one changes nothing."""
-        (rates, entering), mesh = self._stepper.at(0.0), self._near.mesh
+        (rates, entering) = self._stepper.at(0.0)
+        mesh = self._near.mesh
         fastest = mesh.ranks.max(rates.leaving().max(initial=0.0))
         for power in [3, 6, *[LONG] * 12]:
             resolvent = self._stepper.resolvent(0.0, 10.0**power / fastest, 6)
             new = resolvent(rho, entering)
             new = new / mesh.integrate(new) if self._operator.closed else new
-            change, rho = mesh.integrate(np.abs(new - rho)), new
+            change = mesh.integrate(np.abs(new - rho))
+            rho = new
             if power == LONG and change <= 1e-11 * mesh.integrate(new):
                 return rho
         raise ConvergenceError(f"after steps of {10.0**LONG / fastest:.3g} the density still changes by {change:.1e} in each: "
@@ -220,9 +227,15 @@ class _Run:
     fields = ("density",)
 
     def __init__(self, equation, rho0, t, tau):
-        self.equation, self.mesh, self.stepper = equation, equation.mesh, equation._stepper
-        self.operator, self.order, self.tol = equation._operator, equation.order, equation.tol
-        self.t, self.tau, self.now = t, tau, t[0]
+        self.equation = equation
+        self.mesh = equation.mesh
+        self.stepper = equation._stepper
+        self.operator = equation._operator
+        self.order = equation.order
+        self.tol = equation.tol
+        self.t = t
+        self.tau = tau
+        self.now = t[0]
         rho = equation._near.inward(np.array(rho0, float))
         self.state = _State(rho, self.mesh.integrate(np.asarray(rho0, float)), (t[-1] - t[0]) / 100)
         self.stepper.restart()
@@ -266,13 +279,17 @@ class _Run:
     def _adaptive_steps(self, begin, end):
         """Steps of (end - begin) / 2^level, aligned, that keep the error in time below tol to the end of the run."""
         state = self.state
-        length, watch = end - begin, self.operator.watch(begin, end)
+        length = end - begin
+        watch = self.operator.watch(begin, end)
         if state.done == 0:
             state.level = max(0, math.ceil(math.log2(length / state.step) - 1e-9))
         while state.done < 2**state.level:
             self._halve_until_calm(state, watch, begin, length)
-            level, done = state.level, state.done           # done steps of length / 2^level
-            step, now = length / 2**level, begin + done * length / 2**level
+            # done steps of length / 2^level
+            level = state.level
+            done = state.done
+            step = length / 2**level
+            now = begin + done * length / 2**level
             n_solves = (self.order + 2) * min(2**level - done, 16)
             advance = partial(self.stepper.advance, state.rho, state.mass, now, step, n_solves, estimate=True)
             made = advance(until=end)
@@ -282,14 +299,16 @@ class _Run:
                 made = advance(until=now + step, inside=True)       # what comes after the step is no matter of it
             if made.error > allowed:
                 halvings = max(1, math.ceil(math.log2(made.error / max(allowed, 1e-9 * made.error)) / self.order))
-                state.level, state.done = level + halvings, done * 2**halvings
+                state.level = level + halvings
+                state.done = done * 2**halvings
                 if state.level > HALVINGS:
                     raise ConvergenceError(f"the error in time asks for steps below {length / 2**HALVINGS:.3g} at t = "
                                            f"{now:.6g}: give a larger tol than {self.tol:.3g}, or steps with tau=")
                 continue
             state = state.after(made, step, self.order)
             if made.error * 2**self.order < 0.9 * allowed and state.done % 2 == 0 and level > 0:
-                state.level, state.done = level - 1, state.done // 2
+                state.level = level - 1
+                state.done = state.done // 2
             yield state, begin + (done + 1) * step
 
     def _halve_until_calm(self, state, watch, begin, length):
@@ -299,7 +318,8 @@ class _Run:
             piece = begin + state.done * step, begin + (state.done + 1) * step
             if watch.is_calm(*piece) and watch.is_smooth(*piece):
                 return
-            state.level, state.done = state.level + 1, 2 * state.done
+            state.level = state.level + 1
+            state.done = 2 * state.done
 
     def _may_jump(self, watch, t, step, end):
         """Whether coefficients may jump at the time t, or in the step after it: at a recorded time they always may."""
@@ -316,7 +336,10 @@ class _Run:
         What enters is a mean over time, lest a pulse whose times are named counts as if it lasted for the whole run. Of a
         domain that is empty at first nothing else is known against which an error is small.
         """
-        mesh, near, rho, t = self.mesh, self.equation._near.mesh, self.state.rho, self.t
+        mesh = self.mesh
+        near = self.equation._near.mesh
+        rho = self.state.rho
+        t = self.t
         whole = t[-1] - t[0]
         entering = sum(weight * length / whole * self.operator.entering(begin + place * length)
                        for begin, length in zip(t, np.diff(t)) for place, weight in SIMPSON)
@@ -357,11 +380,14 @@ class _Run:
     def restore(self, cells, values):
         """Be what was saved."""
         self.state = _State.of(cells["rho"], values["state"], self.mesh.ranks.is_root)
-        self.now, self.stepper.counts = values["now"], values["counts"]
+        self.now = values["now"]
+        self.stepper.counts = values["counts"]
 
     def describe(self):
         """What a checkpoint knows of the problem."""
-        mesh, rho, tau = self.equation._near.mesh, self.state.rho, self.tau
+        mesh = self.equation._near.mesh
+        rho = self.state.rho
+        tau = self.tau
         coefficients = []
         for now in self.t[:2]:
             rates, entering = self.stepper.at(now)
@@ -372,7 +398,8 @@ class _Run:
 
     def account(self):
         """The ledger's numbers."""
-        ranks, state = self.mesh.ranks, self.state
+        ranks = self.mesh.ranks
+        state = self.state
         inflow, outflow = ranks.sum(np.array([state.inflow, state.outflow]))
         account = dict(mass=self.equation._near.mesh.integrate(state.rho), inflow=inflow, outflow=outflow,
                        minimum=ranks.min(state.rho.min(initial=np.inf)), maximum=ranks.max(state.rho.max(initial=-np.inf)),
@@ -382,7 +409,10 @@ class _Run:
 
     def _energies(self):
         """energy, its parts and its dissipation sum_s F_s (xi_left - xi_right), xi = D log rho + V; {} where there is none."""
-        operator, mesh, rho, t = self.operator, self.equation._near.mesh, self.state.rho, self.now
+        operator = self.operator
+        mesh = self.equation._near.mesh
+        rho = self.state.rho
+        t = self.now
         n = mesh.n_inner
         if operator.gibbs(t) is None:
             return {}
@@ -407,11 +437,21 @@ class _State:
     """
 
     def __init__(self, rho, mass, step):
-        self.rho, self.mass, self.inflow, self.outflow, self.steps = rho, mass, 0.0, 0.0, 0
-        self.step, self.scale = step, mass     # the length of the last one; the largest mass so far, or to come
+        self.rho = rho
+        self.mass = mass
+        self.inflow = 0.0
+        self.outflow = 0.0
+        self.steps = 0
+        # the length of the last one; the largest mass so far, or to come
+        self.step = step
+        self.scale = mass
         self.error = self.derivative = self.fading = 0.0
-        self.powers, self.since = 0.0, 0       # the sum of tau^(p+1), and the number of steps, since the last look
-        self.level, self.done = 0, 0           # how often steps halve the interval between two recorded times, and steps in it
+        # the sum of tau^(p+1), and the number of steps, since the last look
+        self.powers = 0.0
+        self.since = 0
+        # how often steps halve the interval between two recorded times, and steps in it
+        self.level = 0
+        self.done = 0
 
     @classmethod
     def of(cls, rho, values, is_root):
@@ -422,12 +462,18 @@ class _State:
 
     def after(self, made, step, order):
         """The state one step later, which has made an `Advanced`."""
-        new, power = _State(made.rho, made.mass, step), step**(order + 1)
+        new = _State(made.rho, made.mass, step)
+        power = step**(order + 1)
         new.inflow = self.inflow + np.maximum(-made.crossed, 0).sum()
         new.outflow = self.outflow + np.maximum(made.crossed, 0).sum()
-        new.steps, new.since, new.powers = self.steps + 1, self.since + 1, self.powers + power
-        new.level, new.done = self.level, self.done + 1
-        new.error, new.derivative, new.fading = self.error, self.derivative, self.fading
+        new.steps = self.steps + 1
+        new.since = self.since + 1
+        new.powers = self.powers + power
+        new.level = self.level
+        new.done = self.done + 1
+        new.error = self.error
+        new.derivative = self.derivative
+        new.fading = self.fading
         new.scale = max(self.scale, new.mass)
         if made.error is not None:
             new._look_at(made.error / power, step)
@@ -437,4 +483,6 @@ class _State:
         kept = min(1.0, derivative / self.derivative) if self.derivative > 0 else 1.0
         self.error = kept * self.error + derivative * self.powers
         self.fading = (self.fading - math.log(max(kept, 1e-3)) / step) / 2
-        self.derivative, self.powers, self.since = derivative, 0.0, 0
+        self.derivative = derivative
+        self.powers = 0.0
+        self.since = 0

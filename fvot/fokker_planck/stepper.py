@@ -48,11 +48,16 @@ class Stepper:
     """
 
     def __init__(self, operator, order, rtol):
-        self.operator, self.order, self.rtol = operator, order, rtol
-        self.mesh, self.scheme = operator.mesh, scheme(order)
+        self.operator = operator
+        self.order = order
+        self.rtol = rtol
+        self.mesh = operator.mesh
+        self.scheme = scheme(order)
         self.autonomous = operator.steady and operator.boundary_steady
         self._entropies = []
-        self._resolvents, self._rates, self._entering = {}, (None, None), (None, None)
+        self._resolvents = {}
+        self._rates = (None, None)
+        self._entering = (None, None)
         rates, _ = self.at(0.0)                # what will not do is refused at once
         crossing = (rates.a + rates.b)[self.mesh.n_inner:]
         operator.closed |= operator.steady and self.mesh.ranks.max(crossing.max(initial=0.0)) == 0
@@ -81,7 +86,8 @@ class Stepper:
         The linear solves have left an error of their tolerance. It goes where it is relatively smaller: to the density, by
         a factor, or to the fluxes through the boundary.
         """
-        ranks, volume = self.mesh.ranks, self.mesh.volume
+        ranks = self.mesh.ranks
+        volume = self.mesh.volume
         mass, net, gross = ranks.sum(np.array([(volume * rho).sum(), crossed.sum(), np.abs(crossed).sum()]))
         if mass >= gross:
             return self._times(rho, (before - net) / mass if mass > 0 else 1.0, mass), before - net, crossed
@@ -98,7 +104,8 @@ class Stepper:
     def at(self, t):
         """(rates, the boundary's densities) at time t; the last ones are kept."""
         operator = self.operator
-        rates_time, entering_time = 0.0 if operator.steady else t, 0.0 if operator.boundary_steady else t
+        rates_time = 0.0 if operator.steady else t
+        entering_time = 0.0 if operator.boundary_steady else t
         if self._rates[0] != rates_time:
             self._rates = rates_time, operator.rates(rates_time)
         if self._entering[0] != entering_time:
@@ -123,7 +130,9 @@ class Stepper:
         phi = self.operator.gibbs() if self.operator.steady else None
         if phi is None:
             return None
-        mesh, n, (rates, _) = self.mesh, self.mesh.n_inner, self.at(0.0)
+        mesh = self.mesh
+        n = self.mesh.n_inner
+        (rates, _) = self.at(0.0)
         local = mesh.with_ghosts(phi)
         difference = local[mesh.right[:n]] - local[mesh.left[:n]]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -155,8 +164,14 @@ class _Step:
     """One step: the ladder Y_k = r^k rho of implicit Euler steps of length g tau, and what is made of it."""
 
     def __init__(self, stepper, rho, mass, now, tau, n_solves, until, inside):
-        self.stepper, self.mesh, self.scheme = stepper, stepper.mesh, stepper.scheme
-        self.rho, self.mass, self.now, self.tau, self.n_solves = rho, mass, now, tau, n_solves
+        self.stepper = stepper
+        self.mesh = stepper.mesh
+        self.scheme = stepper.scheme
+        self.rho = rho
+        self.mass = mass
+        self.now = now
+        self.tau = tau
+        self.n_solves = n_solves
         self.before = np.nextafter(until, now)
         self.inside = inside
         self.ladder = [rho]
@@ -182,7 +197,8 @@ class _Step:
 
     def _solve(self, t, start, **more):
         """What the `Resolvent` at time t makes of the start."""
-        counts, resolvent = self.stepper.counts, self.stepper.resolvent(t, self.scheme.g * self.tau, self.n_solves)
+        counts = self.stepper.counts
+        resolvent = self.stepper.resolvent(t, self.scheme.g * self.tau, self.n_solves)
         before = resolvent.solves, resolvent.iterations
         try:
             return resolvent(start, self.stepper.at(t)[1], **more)
@@ -211,7 +227,9 @@ class _Step:
 
     def _by_powers(self):
         """sum_k c_k Y_k, and its fluxes as [(weight, what `Stepper.at` says of its time, density)]."""
-        c, b, at = self.scheme.c, self.scheme.b, self.stepper.at(self.now)
+        c = self.scheme.c
+        b = self.scheme.b
+        at = self.stepper.at(self.now)
         high = self.Y(1) if len(c) == 1 else sum(weight * self.Y(k + 1) for k, weight in enumerate(c))
         return high, [(weight, at, self.Y(k + 1)) for k, weight in enumerate(b)]
 
@@ -239,17 +257,21 @@ class _Step:
 
     def _limited(self, high):
         """The partner, and as much of the difference to the fluxes *high* (n_faces,) as stays positive and decreases energy."""
-        mesh, partner, partner_b = self.mesh, self.scheme.partner, self.scheme.partner_b
+        mesh = self.mesh
+        partner = self.scheme.partner
+        partner_b = self.scheme.partner_b
         low = self._scaled(sum(weight * self.Y(k + 1) for k, weight in enumerate(partner) if weight))
         low_fluxes = self._sum([(weight, self.stepper.at(self._rung(k + 1)), self.Y(k + 1))
                                 for k, weight in enumerate(partner_b)])
         f = self._harmless(low, high - low_fluxes)
         rho = self._scaled(np.maximum(low - mesh.divergence(f), 0))
-        crossed, f = low_fluxes[mesh.n_inner:], f[mesh.n_inner:]
+        crossed = low_fluxes[mesh.n_inner:]
+        f = f[mesh.n_inner:]
         for _ in range(60):
             if not self.stepper.growth(self.rho, rho, self.mass):
                 return rho, crossed + f
-            rho, f = (rho + low) / 2, f / 2
+            rho = (rho + low) / 2
+            f = f / 2
         return low, crossed
 
     def _harmless(self, low, f):
@@ -258,8 +280,10 @@ class _Step:
         R_K = (|K| low_K + what comes in) / what goes out, where that is below 1. A cell is looked at after those that give
         to it: where f does not run in circles, one sweep does it. At last, what comes in is left out, which always does.
         """
-        mesh, sides = self.mesh, self.stepper.operator.layout.stencil
-        content, f = mesh.volume * low, f.copy()
+        mesh = self.mesh
+        sides = self.stepper.operator.layout.stencil
+        content = mesh.volume * low
+        f = f.copy()
         order = drift_order(np.maximum(f, 0), np.maximum(-f, 0), mesh.n_inner, sides)
         for sweep in range(SWEEPS + 1):
             lacking = _limit(f, content, order, sides.start, sides.face, sides.sign, sweep < SWEEPS)
@@ -276,7 +300,9 @@ class _Step:
 
 @numba.njit(cache=True, error_model="numpy")
 def _relative_entropy(volume, rho, gibbs):
-    total, lost, size = 0.0, 0.0, 0.0
+    total = 0.0
+    lost = 0.0
+    size = 0.0
     for cell in range(len(rho)):
         term = volume[cell] * rho[cell] * (np.log(rho[cell]) + gibbs[cell]) if rho[cell] > 0 else 0.0
         added = total + term
@@ -294,7 +320,8 @@ def _limit(f, content, order, start, face, sign, with_income):
     """
     lacked = 0.0
     for cell in order:
-        goes, comes = 0.0, 0.0
+        goes = 0.0
+        comes = 0.0
         for s in range(start[cell], start[cell + 1]):
             outward = sign[s] * f[face[s]]
             goes += max(outward, 0.0)
@@ -311,6 +338,7 @@ def _limit(f, content, order, start, face, sign, with_income):
 
 def _take_from_givers(f, mesh):
     """On faces between two ranks (and on both copies of periodic ones) the flux is what the giving side says."""
-    n, theirs = mesh.n_inner, mesh.face_exchange(f, f.copy())
+    n = mesh.n_inner
+    theirs = mesh.face_exchange(f, f.copy())
     giver = np.where(f[:n] > 0, mesh.left[:n], mesh.right[:n])
     f[:n] = np.where(giver >= mesh.n_cells, theirs[:n], f[:n])
