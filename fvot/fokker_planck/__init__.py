@@ -1,4 +1,5 @@
 """Fokker-Planck equations."""
+
 from .equation import FokkerPlanck
 
 __all__ = ["FokkerPlanck"]

@@ -1,13 +1,17 @@
-"""Resolvent schemes: rho(t + tau) = sum_k c_k r^k rho(t), r = (1 + g tau A)^-1, of order 1, 2 and 3; one matrix for all stages.
+"""Resolvent schemes: rho(t + tau) = sum_k c_k r^k rho(t), r = (1 + g tau A)^-1, of order 1, 2 and
+3; one matrix for all stages.
 
-r is non-negative, conserves mass and decreases every convex entropy, so that sums with c_k >= 0 do, too. Order 2 and 3 need
-a negative c_k: where their sum turns negative, its fluxes are limited towards the *partner*, the mixture of the same powers
-with c_k >= 0 and the same mean time tau (no linear scheme of order above 1 is positive for every step: Bolley, Crouzeix 1978).
+r is non-negative, conserves mass and decreases every convex entropy, so that sums with c_k >= 0 do,
+too. Order 2 and 3 need a negative c_k: where their sum turns negative, its fluxes are limited
+towards the *partner*, the mixture of the same powers with c_k >= 0 and the same mean time tau (no
+linear scheme of order above 1 is positive for every step: Bolley, Crouzeix 1978).
 
-The sums are L-stable: for order 2 the map of TR-BDF2, for order 3 that of Alexander's SDIRK3 (1977). In flux form
+The sums are L-stable: for order 2 the map of TR-BDF2, for order 3 that of Alexander's SDIRK3
+(1977). In flux form
 
     rho(t + tau) = rho(t) - tau sum_k b_k A r^k rho(t),      b_k = g (c_k + c_(k+1) + ...).
 """
+
 from dataclasses import dataclass
 from functools import lru_cache
 from math import comb, factorial, floor
@@ -22,7 +26,8 @@ class Scheme:
     g : length of a stage, in steps
     c, b (p,) : weights of r, r^2, ... in the solution and of their fluxes
     partner, partner_b (n,) : the same of the positive partner
-    stages (p, p), times (p,) : the SDIRK scheme with the same map, for coefficients that vary in time
+    stages (p, p), times (p,) : the SDIRK scheme with the same map, for coefficients that vary in
+        time
     error : weights of r, r^2, ..., r^(p+2) in an estimate of what one step misses
     """
 
@@ -43,7 +48,16 @@ def scheme(order):
     c = np.linalg.solve(_powers(g, order, order), _exponential(order))
     partner = _positive_partner(g)
     stages = _stages(g, order)
-    return Scheme(g, c, _of_fluxes(g, c), partner, _of_fluxes(g, partner), stages, stages.sum(axis=1), _error(g, c, order))
+    return Scheme(
+        g,
+        c,
+        _of_fluxes(g, c),
+        partner,
+        _of_fluxes(g, partner),
+        stages,
+        stages.sum(axis=1),
+        _error(g, c, order),
+    )
 
 
 def _third_order_stage():
@@ -53,12 +67,14 @@ def _third_order_stage():
 
 def _powers(g, n, stages):
     """Rows k < n: the coefficients of z^k in (1 + g z)^-j, j = 1, ..., stages."""
-    return np.array([[(-g)**k * comb(j + k - 1, k) for j in range(1, stages + 1)] for k in range(n)])
+    return np.array(
+        [[(-g) ** k * comb(j + k - 1, k) for j in range(1, stages + 1)] for k in range(n)]
+    )
 
 
 def _exponential(n):
     """The coefficients of z^k in e^-z, k < n."""
-    return np.array([(-1)**k / factorial(k) for k in range(n)])
+    return np.array([(-1) ** k / factorial(k) for k in range(n)])
 
 
 def _positive_partner(g):
@@ -81,11 +97,19 @@ def _stages(g, order):
         return np.array([[1.0]])
     if order == 2:
         return np.array([[g, 0], [1 - g, g]])
-    return np.array([[g, 0, 0], [(1 - g) / 2, g, 0], [-(6 * g * g - 16 * g + 1) / 4, (6 * g * g - 20 * g + 5) / 4, g]])
+    return np.array(
+        [
+            [g, 0, 0],
+            [(1 - g) / 2, g, 0],
+            [-(6 * g * g - 16 * g + 1) / 4, (6 * g * g - 20 * g + 5) / 4, g],
+        ]
+    )
 
 
 def _error(g, c, order):
-    """C / g^(p+1) times the difference of order p + 1 of r, r^2, ...: C z^(p+1) r^(p+2), right for small and for large z."""
+    """C / g^(p+1) times the difference of order p + 1 of r, r^2, ...: C z^(p+1) r^(p+2), right for
+    small and for large z.
+    """
     n = order + 1
     constant = (_powers(g, n + 1, order) @ c - _exponential(n + 1))[n]
-    return abs(constant) / g**n * np.array([(-1)**j * comb(n, j) for j in range(n + 1)])
+    return abs(constant) / g**n * np.array([(-1) ** j * comb(n, j) for j in range(n + 1)])

@@ -1,13 +1,16 @@
 """One step of a Fokker-Planck equation: of any length, with exact mass and no negative density.
 
-A step is a sum of implicit Euler steps (`schemes`), each checked (`resolvent`). Where that sum is negative, or would let the
-free energy grow, it is limited:
+A step is a sum of implicit Euler steps (`schemes`), each checked (`resolvent`). Where that sum is
+negative, or would let the free energy grow, it is limited:
 
-1. high = sum_k c_k Y_k, Y_k = r^k rho; the positive partner low = sum_k c'_k Y_k, with the face fluxes of both
-2. the difference f of the fluxes is made smaller where it would leave a cell negative: f_s -> R_K f_s where f_s leaves K
-   (after Zalesak 1979, one-sided, and only in cells that need it)
-3. rho = low - div f / |K| is as conservative as the fluxes, and >= 0; if its free energy has grown, it is moved towards low
+1. high = sum_k c_k Y_k, Y_k = r^k rho; the positive partner low = sum_k c'_k Y_k, with the face
+    fluxes of both
+2. the difference f of the fluxes is made smaller where it would leave a cell negative: f_s -> R_K
+   f_s where f_s leaves K (after Zalesak 1979, one-sided, and only in cells that need it)
+3. rho = low - div f / |K| is as conservative as the fluxes, and >= 0; if its free energy has grown,
+    it is moved towards low
 """
+
 import math
 from typing import NamedTuple
 
@@ -18,12 +21,13 @@ from ..finite_volume.implicit_step import Resolvent
 from ..finite_volume.rates import drift_order
 from .schemes import scheme
 
-ROUNDING = 1e-16         # negative mass, relative, that is none
-ENERGY_ROUNDING = 1e-14  # growth of the free energy, relative to its terms, that is none: a term x log x is rounded by
-                         # some 4 units of 1e-16, and so are sums of them, however many, that carry along what they lose
-SWEEPS = 10              # over the cells that fluxes would leave negative
-KEPT = 4                 # matrices that stay ready, of steps of different lengths
-LARGE = 400_000          # cells, from which on only one does
+ROUNDING = 1e-16  # negative mass, relative, that is none
+# growth of the free energy, relative to its terms, that is none: a term x log x is rounded by
+ENERGY_ROUNDING = 1e-14
+# some 4 units of 1e-16, and so are sums of them, however many, that carry along what they lose
+SWEEPS = 10  # over the cells that fluxes would leave negative
+KEPT = 4  # matrices that stay ready, of steps of different lengths
+LARGE = 400_000  # cells, from which on only one does
 
 
 class Advanced(NamedTuple):
@@ -58,8 +62,8 @@ class Stepper:
         self._resolvents = {}
         self._rates = (None, None)
         self._entering = (None, None)
-        rates, _ = self.at(0.0)                # what will not do is refused at once
-        crossing = (rates.a + rates.b)[self.mesh.n_inner:]
+        rates, _ = self.at(0.0)  # what will not do is refused at once
+        crossing = (rates.a + rates.b)[self.mesh.n_inner :]
         operator.closed |= operator.steady and self.mesh.ranks.max(crossing.max(initial=0.0)) == 0
         self.gibbs = self._discrete_gibbs()
         self.restart()
@@ -71,9 +75,10 @@ class Stepper:
     def advance(self, rho, mass, now, tau, n_solves, estimate=False, until=math.inf, inside=False):
         """The step from rho (n_cells,) of that mass at time *now*, tau long, as `Advanced`.
 
-        n_solves : how many linear solves with the same matrix are likely to follow; estimate : look at the error
-        until : where coefficients may jump: what the step does is made of those before; inside : its estimate is so, too,
-            which otherwise looks a little beyond the step
+        n_solves : how many linear solves with the same matrix are likely to follow; estimate : look
+            at the error
+        until : where coefficients may jump: what the step does is made of those before; inside :
+            its estimate is so, too, which otherwise looks a little beyond the step
         """
         step = _Step(self, rho, mass, now, tau, n_solves, until, inside)
         error = step.error() if estimate else None
@@ -81,24 +86,36 @@ class Stepper:
         return Advanced(*self._settled(new, crossed, mass), error)
 
     def _settled(self, rho, crossed, before):
-        """(rho, its mass, what crossed the boundary), so that mass = before - sum of crossed to round-off.
+        """(rho, its mass, what crossed the boundary), so that mass = before - sum of crossed to
+        round-off.
 
-        The linear solves have left an error of their tolerance. It goes where it is relatively smaller: to the density, by
-        a factor, or to the fluxes through the boundary.
+        The linear solves have left an error of their tolerance. It goes where it is relatively
+        smaller: to the density, by a factor, or to the fluxes through the boundary.
         """
         ranks = self.mesh.ranks
         volume = self.mesh.volume
-        mass, net, gross = ranks.sum(np.array([(volume * rho).sum(), crossed.sum(), np.abs(crossed).sum()]))
+        mass, net, gross = ranks.sum(
+            np.array([(volume * rho).sum(), crossed.sum(), np.abs(crossed).sum()])
+        )
         if mass >= gross:
-            return self._times(rho, (before - net) / mass if mass > 0 else 1.0, mass), before - net, crossed
+            return (
+                self._times(rho, (before - net) / mass if mass > 0 else 1.0, mass),
+                before - net,
+                crossed,
+            )
         return rho, mass, crossed + (before - net - mass) * np.abs(crossed) / gross
 
     def _times(self, rho, factor, mass):
-        """factor rho, for rho of that mass; its relative entropy follows from that of rho, where that is known."""
+        """factor rho, for rho of that mass; its relative entropy follows from that of rho, where
+        that is known.
+        """
         scaled = factor * rho
         more = factor * math.log(factor) * mass if factor > 0 else 0.0
-        self._entropies += [(scaled, (factor * entropy + more, factor * size + abs(more)))
-                            for known, (entropy, size) in self._entropies if known is rho]
+        self._entropies += [
+            (scaled, (factor * entropy + more, factor * size + abs(more)))
+            for known, (entropy, size) in self._entropies
+            if known is rho
+        ]
         return scaled
 
     def at(self, t):
@@ -136,14 +153,18 @@ class Stepper:
         local = mesh.with_ghosts(phi)
         difference = local[mesh.right[:n]] - local[mesh.left[:n]]
         with np.errstate(divide="ignore", invalid="ignore"):
-            defect = np.abs(np.log(rates.a[:n] / rates.b[:n]) + difference) / (1 + np.abs(difference))
+            defect = np.abs(np.log(rates.a[:n] / rates.b[:n]) + difference) / (
+                1 + np.abs(difference)
+            )
         if mesh.ranks.max(defect[np.isfinite(defect)].max(initial=0.0)) > 1e-9:
             return None
         phi = phi - mesh.ranks.min(phi.min(initial=np.inf))
         return phi + math.log(mesh.integrate(np.exp(-phi)))
 
     def growth(self, rho, new, mass):
-        """By how much sum |K| rho log(rho / pi), the free energy over D, has grown, beyond rounding; 0 without a pi."""
+        """By how much sum |K| rho log(rho / pi), the free energy over D, has grown, beyond
+        rounding; 0 without a pi.
+        """
         if self.gibbs is None or mass == 0:
             return 0.0
         before, rounding = self._relative_entropy(rho)
@@ -151,17 +172,23 @@ class Stepper:
         return max(after - before - ENERGY_ROUNDING * max(rounding + more, mass), 0.0)
 
     def _relative_entropy(self, rho):
-        """(sum |K| rho log(rho / pi), pi the Gibbs density; that of the absolute values); the last ones are kept."""
+        """(sum |K| rho log(rho / pi), pi the Gibbs density; that of the absolute values); the last
+        ones are kept.
+        """
         for known, found in self._entropies:
             if known is rho:
                 return found
-        found = tuple(self.mesh.ranks.sum(np.array(_relative_entropy(self.mesh.volume, rho, self.gibbs))))
+        found = tuple(
+            self.mesh.ranks.sum(np.array(_relative_entropy(self.mesh.volume, rho, self.gibbs)))
+        )
         self._entropies = [*self._entropies[-1:], (rho, found)]
         return found
 
 
 class _Step:
-    """One step: the ladder Y_k = r^k rho of implicit Euler steps of length g tau, and what is made of it."""
+    """One step: the ladder Y_k = r^k rho of implicit Euler steps of length g tau, and what is made
+    of it.
+    """
 
     def __init__(self, stepper, rho, mass, now, tau, n_solves, until, inside):
         self.stepper = stepper
@@ -191,6 +218,7 @@ class _Step:
             scaled.append(self._scaled(Y))
             growth = self.stepper.growth(rho, scaled[-1], self.mass)
             return f"the free energy has grown by {growth:.1e}" if growth else None
+
         scaled = [rho]
         self._solve(t, rho, fault=fault)
         return scaled[-1]
@@ -216,11 +244,15 @@ class _Step:
     def result(self):
         """(rho, what has crossed each boundary face) after the step."""
         high, fluxes = self._by_powers() if self.stepper.autonomous else self._by_stages()
-        if self.stepper.order == 1:            # an implicit Euler step, whose sign and energy have been looked at
+        if (
+            self.stepper.order == 1
+        ):  # an implicit Euler step, whose sign and energy have been looked at
             return high, self._crossed(fluxes)
         negative = -self.mesh.integrate(np.minimum(high, 0))
         high = np.maximum(high, 0)
-        if negative <= ROUNDING * self.mass and not self.stepper.growth(self.rho, self._scaled(high), self.mass):
+        if negative <= ROUNDING * self.mass and not self.stepper.growth(
+            self.rho, self._scaled(high), self.mass
+        ):
             return high, self._crossed(fluxes)
         self.stepper.counts["limited"] += 1
         return self._limited(self._sum(fluxes))
@@ -230,7 +262,9 @@ class _Step:
         c = self.scheme.c
         b = self.scheme.b
         at = self.stepper.at(self.now)
-        high = self.Y(1) if len(c) == 1 else sum(weight * self.Y(k + 1) for k, weight in enumerate(c))
+        high = (
+            self.Y(1) if len(c) == 1 else sum(weight * self.Y(k + 1) for k, weight in enumerate(c))
+        )
         return high, [(weight, at, self.Y(k + 1)) for k, weight in enumerate(b)]
 
     def _by_stages(self):
@@ -239,7 +273,9 @@ class _Step:
         for i, (row, time) in enumerate(zip(self.scheme.stages, self.scheme.times, strict=True)):
             t = min(self.now + time * self.tau, self.before)
             if i > 0:
-                known = sum(weight * outflow for weight, outflow in zip(row, outflows, strict=False))
+                known = sum(
+                    weight * outflow for weight, outflow in zip(row, outflows, strict=False)
+                )
                 Y = self._solve(t, Y, rest=self.mesh.volume * (self.rho - Y) - self.tau * known)
             rates, entering = self.stepper.at(t)
             outflows.append(rates.outflow(Y, entering)[0])
@@ -248,25 +284,35 @@ class _Step:
 
     def _sum(self, fluxes):
         """tau sum of weight * F(density) (n_faces,) over [(weight, (rates, entering), density)]."""
-        return self.tau * sum(weight * rates.flux(density, entering) for weight, (rates, entering), density in fluxes)
+        return self.tau * sum(
+            weight * rates.flux(density, entering) for weight, (rates, entering), density in fluxes
+        )
 
     def _crossed(self, fluxes):
         if self.stepper.operator.closed:
             return np.zeros(self.mesh.n_faces - self.mesh.n_inner)
-        return self._sum(fluxes)[self.mesh.n_inner:]
+        return self._sum(fluxes)[self.mesh.n_inner :]
 
     def _limited(self, high):
-        """The partner, and as much of the difference to the fluxes *high* (n_faces,) as stays positive and decreases energy."""
+        """The partner, and as much of the difference to the fluxes *high* (n_faces,) as stays
+        positive and decreases energy.
+        """
         mesh = self.mesh
         partner = self.scheme.partner
         partner_b = self.scheme.partner_b
-        low = self._scaled(sum(weight * self.Y(k + 1) for k, weight in enumerate(partner) if weight))
-        low_fluxes = self._sum([(weight, self.stepper.at(self._rung(k + 1)), self.Y(k + 1))
-                                for k, weight in enumerate(partner_b)])
+        low = self._scaled(
+            sum(weight * self.Y(k + 1) for k, weight in enumerate(partner) if weight)
+        )
+        low_fluxes = self._sum(
+            [
+                (weight, self.stepper.at(self._rung(k + 1)), self.Y(k + 1))
+                for k, weight in enumerate(partner_b)
+            ]
+        )
         f = self._harmless(low, high - low_fluxes)
         rho = self._scaled(np.maximum(low - mesh.divergence(f), 0))
-        crossed = low_fluxes[mesh.n_inner:]
-        f = f[mesh.n_inner:]
+        crossed = low_fluxes[mesh.n_inner :]
+        f = f[mesh.n_inner :]
         for _ in range(60):
             if not self.stepper.growth(self.rho, rho, self.mass):
                 return rho, crossed + f
@@ -275,10 +321,12 @@ class _Step:
         return low, crossed
 
     def _harmless(self, low, f):
-        """The fluxes f (n_faces,), those that leave cells which would be negative made smaller, until none is.
+        """The fluxes f (n_faces,), those that leave cells which would be negative made smaller,
+        until none is.
 
-        R_K = (|K| low_K + what comes in) / what goes out, where that is below 1. A cell is looked at after those that give
-        to it: where f does not run in circles, one sweep does it. At last, what comes in is left out, which always does.
+        R_K = (|K| low_K + what comes in) / what goes out, where that is below 1. A cell is looked
+        at after those that give to it: where f does not run in circles, one sweep does it. At last,
+        what comes in is left out, which always does.
         """
         mesh = self.mesh
         sides = self.stepper.operator.layout.stencil
@@ -293,7 +341,9 @@ class _Step:
         return f
 
     def error(self):
-        """What the step misses, in L1: C tau^(p+1) d^(p+1) rho/dt^(p+1) by the differences of the ladder."""
+        """What the step misses, in L1: C tau^(p+1) d^(p+1) rho/dt^(p+1) by the differences of the
+        ladder.
+        """
         e = sum(weight * self.Y(k + 1) for k, weight in enumerate(self.scheme.error))
         return self.mesh.integrate(np.abs(e))
 
@@ -304,9 +354,13 @@ def _relative_entropy(volume, rho, gibbs):
     lost = 0.0
     size = 0.0
     for cell in range(len(rho)):
-        term = volume[cell] * rho[cell] * (np.log(rho[cell]) + gibbs[cell]) if rho[cell] > 0 else 0.0
+        term = (
+            volume[cell] * rho[cell] * (np.log(rho[cell]) + gibbs[cell]) if rho[cell] > 0 else 0.0
+        )
         added = total + term
-        lost += (total - added) + term if abs(total) >= abs(term) else (term - added) + total       # Neumaier (1974)
+        lost += (
+            (total - added) + term if abs(total) >= abs(term) else (term - added) + total
+        )  # Neumaier (1974)
         total = added
         size += abs(term)
     return total + lost, size
@@ -314,7 +368,8 @@ def _relative_entropy(volume, rho, gibbs):
 
 @numba.njit(cache=True, error_model="numpy")
 def _limit(f, content, order, start, face, sign, with_income):
-    """Scale down what leaves each cell, in the given order, to what it holds, with or without what comes in.
+    """Scale down what leaves each cell, in the given order, to what it holds, with or without what
+    comes in.
 
     Returns what the cells lacked.
     """
@@ -337,7 +392,9 @@ def _limit(f, content, order, start, face, sign, with_income):
 
 
 def _take_from_givers(f, mesh):
-    """On faces between two ranks (and on both copies of periodic ones) the flux is what the giving side says."""
+    """On faces between two ranks (and on both copies of periodic ones) the flux is what the giving
+    side says.
+    """
     n = mesh.n_inner
     theirs = mesh.face_exchange(f, f.copy())
     giver = np.where(f[:n] > 0, mesh.left[:n], mesh.right[:n])
