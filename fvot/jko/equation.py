@@ -58,12 +58,16 @@ class JKO:
         ranks.check(is_number(tol) and 0 < tol < 1, "tol must lie between 0 and 1 (the error in time, relative to the mass), "
                     f"not {tol!r}")
         ranks.check_same("what a JKO is made of", (order, tol, described(energy)))
-        self.mesh, self.energy, self.tol = mesh, energy, float(tol)
-        self.upper, self.inner = _upper(ranks, bounds), inner
+        self.mesh = mesh
+        self.energy = energy
+        self.tol = float(tol)
+        self.upper = _upper(ranks, bounds)
+        self.inner = inner
         if inner is not None:
             self._check_inner(order)
             self._near = Numbering(mesh, mesh)
-            self.order, self._step = 1, Proper(inner, energy)
+            self.order = 1
+            self._step = Proper(inner, energy)
             return
         quality.warn_of(mesh.quality().diffusion_problem, mesh)
         self._near = mesh.near
@@ -80,7 +84,8 @@ class JKO:
         return f"<fvot.JKO: {parts}{bound}, order {self.order}, {self.mesh.n_cells_global} cells>"
 
     def _check_inner(self, order):
-        ranks, inner = self.mesh.ranks, self.inner
+        ranks = self.mesh.ranks
+        inner = self.inner
         ranks.check(getattr(inner, "mesh", None) is self.mesh and hasattr(inner, "with_terminal") and inner.terminal is None,
                     f"inner must be a fvot.BenamouBrenier of the same mesh, without a terminal energy, not {inner!r:.80}")
         ranks.check(order in (None, 1) and self.upper == math.inf, "with inner= steps are of order 1, and know no upper bound")
@@ -115,7 +120,8 @@ class JKO:
         return march(run, self._near, t, checkpoint=checkpoint, write=write, progress=progress)
 
     def _check_density(self, rho, what):
-        mesh, upper = self.mesh, self.upper
+        mesh = self.mesh
+        upper = self.upper
         mesh.check_density(rho, what)
         most = mesh.ranks.max(np.max(rho, initial=0.0))
         mesh.ranks.check(most <= upper * (1 + ROUNDING), f"{what} reaches {most:.6g}, above its bound {upper:.6g}: scale it, "
@@ -162,7 +168,10 @@ class _Run:
 
     def __init__(self, equation, rho0, t, tau):
         self.mesh = equation._near.mesh
-        self.equation, self.tau, self.now, self.span = equation, tau, t[0], (t[0], t[-1])
+        self.equation = equation
+        self.tau = tau
+        self.now = t[0]
+        self.span = (t[0], t[-1])
         self.rho = equation._near.inward(np.array(rho0, float))
         self.fields = ("density",) if equation.upper == math.inf else ("density", "pressure")
         equation._step.restart()
@@ -170,7 +179,8 @@ class _Run:
         self.pressure = np.zeros(len(self.rho))
         self.steps = self.newton = 0
         self.dissipated = self.dissipation = self.error = 0.0
-        self.wish, self.slopes = (t[-1] - t[0]) * FIRST, []
+        self.wish = (t[-1] - t[0]) * FIRST
+        self.slopes = []
 
     def advance(self, begin, end):
         """Take equal steps of at most tau to *end*, or, if that is None, steps that keep the error small.
@@ -181,7 +191,8 @@ class _Run:
         if tau is not None:
             tau = (end - begin) / math.ceil((end - begin) / tau * (1 - 1e-12))
             self.wish = tau if self.now == begin else self.wish
-        failure, failures = None, 0
+        failure = None
+        failures = 0
         while self.now < end:
             left = end - self.now
             step = self.wish
@@ -196,7 +207,9 @@ class _Run:
             except ConvergenceError as error:
                 if self.equation.inner is not None:
                     raise
-                self.wish, failure, failures = step / 4, error, failures + 1
+                self.wish = step / 4
+                failure = error
+                failures = failures + 1
                 continue
             wanted = step * GROWTH if tau is not None else self._judged(made, step)
             if wanted is None:
@@ -207,9 +220,11 @@ class _Run:
 
     def _judged(self, made, step):
         """The length that the next step may have; None where this one was too long, for which a shorter one is wished."""
-        order, known = self.equation.order, len(self.slopes) >= self.equation.order
+        order = self.equation.order
+        known = len(self.slopes) >= self.equation.order
         if known:
-            error, allowed = self._error(made, step), self._allowed(step)
+            error = self._error(made, step)
+            allowed = self._allowed(step)
         else:
             error = self.mesh.integrate(np.abs(made.rho - self.rho))
             allowed = self.equation.tol**(1 / order) * self.mass0
@@ -231,10 +246,13 @@ class _Run:
         The derivative at the middle of the step, extrapolated from those at the middles of the last ones, misses a known
         multiple of the next derivative; the step itself misses another one, tau^2 / 2 or tau^3 / 12.
         """
-        equation, mesh = self.equation, self.mesh
-        slope, last = (made.rho - self.rho) / step, self.slopes
+        equation = self.equation
+        mesh = self.mesh
+        slope = (made.rho - self.rho) / step
+        last = self.slopes
         if equation.order == 1:
-            predicted, share = last[0].value, step / (2 * step + last[0].tau)
+            predicted = last[0].value
+            share = step / (2 * step + last[0].tau)
         else:
             first, second = (step + last[0].tau) / 2, (last[0].tau + last[1].tau) / 2
             predicted = last[0].value + first / second * (last[0].value - last[1].value)
@@ -243,19 +261,27 @@ class _Run:
 
     def _allowed(self, step):
         """What a step may add to the error: its share of what is left, by time, or by the logarithm of the time passed."""
-        passed, left = self.now - self.span[0], self.span[1] - self.now
+        passed = self.now - self.span[0]
+        left = self.span[1] - self.now
         spare = max(self.equation.tol * self.mass0 - self.error, 0.1 * self.equation.tol * self.mass0)
         return spare * max(step / left, step / (passed + step) / 16)
 
     def _accept(self, made, step, now):
         self.slopes = [_Slope((made.rho - self.rho) / step, step), *self.slopes[:1]]
-        self.rho, self.now, self.steps, self.newton = made.rho, now, self.steps + 1, self.newton + made.newton
+        self.rho = made.rho
+        self.now = now
+        self.steps = self.steps + 1
+        self.newton = self.newton + made.newton
         self.pressure = made.pressure
-        self.dissipated, self.dissipation = self.dissipated + made.dissipated, made.dissipated / step
+        self.dissipated = self.dissipated + made.dissipated
+        self.dissipation = made.dissipated / step
 
     def describe(self):
         """What a checkpoint knows of the problem."""
-        equation, mesh, rho0, tau = self.equation, self.mesh, self.rho, self.tau
+        equation = self.equation
+        mesh = self.mesh
+        rho0 = self.rho
+        tau = self.tau
         energy = equation._energy if equation.inner is None else FreeEnergy(equation._near, equation.energy)
         rho = rho0 + mesh.integrate(rho0) / mesh.integrate(np.ones(mesh.n_cells))
         return dict(solver="JKO", order=equation.order, upper=equation.upper, tau=tau, tol=None if tau else equation.tol,
@@ -273,7 +299,8 @@ class _Run:
     def restore(self, cells, values):
         """Be what was saved."""
         vars(self).update(values["run"])
-        self.rho, self.pressure = cells.pop("rho"), cells.pop("pressure", None)
+        self.rho = cells.pop("rho")
+        self.pressure = cells.pop("pressure", None)
         self.slopes = [_Slope(value, tau) for value, tau in zip(cells.pop("slopes"), values["lengths"], strict=True)]
         self.equation._step.memory = values["memory"] | dict(cells=cells)
 
@@ -283,7 +310,9 @@ class _Run:
 
     def account(self):
         """The ledger's numbers; with the estimated error if tau is None."""
-        equation, mesh, ranks = self.equation, self.mesh, self.mesh.ranks
+        equation = self.equation
+        mesh = self.mesh
+        ranks = self.mesh.ranks
         return dict(mass=mesh.integrate(self.rho),
                     minimum=ranks.min(self.rho.min(initial=np.inf)), maximum=ranks.max(self.rho.max(initial=-np.inf)),
                     **equation._step.parts(self.rho), dissipated=self.dissipated, dissipation=self.dissipation,

@@ -60,10 +60,14 @@ class Linearised:
     order = 1
 
     def __init__(self, free_energy, upper=math.inf, tol=1e-12):
-        self.free_energy, self.mesh, self.upper, self.tol = free_energy, free_energy.mesh, upper, tol
+        self.free_energy = free_energy
+        self.mesh = free_energy.mesh
+        self.upper = upper
+        self.tol = tol
         self.layout, self.solver, n = Layout(self.mesh), Solver(self.mesh), self.mesh.n_inner
         self.t, self.closed = self.mesh.area[:n] / self.mesh.distance[:n], np.zeros(self.mesh.n_faces - n)
-        cells, ranks = self.mesh.n_cells_global, self.mesh.ranks
+        cells = self.mesh.n_cells_global
+        ranks = self.mesh.ranks
         direct = cells <= FACTORISED[self.mesh.dim]
         self.methods = ("lu", "cg") if cells <= DIRECT else ("icc", "lu", "cg") if direct else ("icc", "cg", "lu")
         self.reduced_methods = ("lu", "cg") if cells <= REDUCED and ranks.size == 1 else ("icc", "cg", "lu")
@@ -86,7 +90,8 @@ class Linearised:
 
     @memory.setter
     def memory(self, kept):
-        self.solver.memory, self._last = kept, kept["cells"]["last"]
+        self.solver.memory = kept
+        self._last = kept["cells"]["last"]
 
     def parts(self, rho):
         """{name: value} of the energy and its parts."""
@@ -94,11 +99,13 @@ class Linearised:
 
     def __call__(self, old, tau):
         """The `Step` of length tau. Raises `ConvergenceError`."""
-        mesh, mass = self.mesh, self.mesh.integrate(old)
+        mesh = self.mesh
+        mass = self.mesh.integrate(old)
         if mass == 0:
             return Step(old, 0.0, 0, np.zeros(mesh.n_cells))
         self.solver.begin(tau)
-        p, brimming = self._last[1], old >= (1 - BRIMMING) * self.upper
+        p = self._last[1]
+        brimming = old >= (1 - BRIMMING) * self.upper
         try:
             return self._newton(old, tau, mass, p)
         except ConvergenceError:
@@ -109,7 +116,9 @@ class Linearised:
 
     def _newton(self, old, tau, mass, p):
         """The `Step` from old, of that mass; the first full cells are those with p > 0."""
-        mesh, phi, mean = self.mesh, self._last[0], mass / self.free_energy.measure
+        mesh = self.mesh
+        phi = self._last[0]
+        mean = mass / self.free_energy.measure
         floor = FLOOR * mean if self.free_energy.diffuses else 0.0
         rho = np.maximum(old, max(floor, self.free_energy.start(mean)))
         best = math.inf, 0
@@ -126,7 +135,9 @@ class Linearised:
                 return Step(equations.density(), tau * equations.action, iteration, equations.p)
             drho, dphi, dp = equations.newton()
             least = np.maximum(self._kept(missing.max()) * rho, floor)
-            rho, phi, p = np.maximum(equations.rho + drho, least), phi + dphi, equations.p + dp
+            rho = np.maximum(equations.rho + drho, least)
+            phi = phi + dphi
+            p = equations.p + dp
         raise ConvergenceError(f"the step of {tau:.3g}: Newton's method misses the equations by {missing[0]:.1e} of the mass "
                                f"and {missing[1]:.1e} of the energy after {iteration + 1} iterations")
 
@@ -141,7 +152,8 @@ class Linearised:
 
     def curvature(self, rho):
         """e'' (n_cells,), but not below CURVED of what e' changes by when the density changes by its mean."""
-        mesh, curvature = self.mesh, self.free_energy.curvature(rho)
+        mesh = self.mesh
+        curvature = self.free_energy.curvature(rho)
         mean = mesh.integrate(rho) / self.free_energy.measure
         weighted = mesh.integrate(np.stack([rho, rho * np.minimum(rho, mean) * curvature]))
         return np.maximum(curvature, CURVED * max(weighted[1] / weighted[0] / mean, 1e-300))
@@ -156,8 +168,14 @@ class _Equations:
     """
 
     def __init__(self, step, rho, phi, p, full, floor, old, tau):
-        self.step, self.tau, self.rho, self.p, self.full, self.old = step, tau, rho, p, full, old
-        mesh, energy = step.mesh, step.free_energy
+        self.step = step
+        self.tau = tau
+        self.rho = rho
+        self.p = p
+        self.full = full
+        self.old = old
+        mesh = step.mesh
+        energy = step.free_energy
         self.mesh = mesh
         self.a, self.b, self.through = np.zeros((3, mesh.n_faces))
         out, gained = np.zeros((2, mesh.n_local))
@@ -187,7 +205,10 @@ class _Equations:
 
     def _coupled(self):
         """drho and dphi where e'' > 0."""
-        step, mesh, layout, tau = self.step, self.mesh, self.step.layout, self.tau
+        step = self.step
+        mesh = self.mesh
+        layout = self.step.layout
+        tau = self.tau
         D = np.where(self.full, 0.0, 1 / (mesh.volume * step.curvature(self.rho)))
         B = layout.matrix(Rates(layout, self.a, self.b), tau, transposed=True)
         B.data *= np.repeat(np.sqrt(D), np.diff(B.indptr))
@@ -198,7 +219,10 @@ class _Equations:
 
     def _reduced(self):
         """drho and dphi where nothing diffuses."""
-        mesh, free, streams, nothing = self.mesh, ~self.full, self._streams, np.zeros(self.mesh.n_cells)
+        mesh = self.mesh
+        free = ~self.full
+        streams = self._streams
+        nothing = np.zeros(self.mesh.n_cells)
         w = streams.against(self.F2, free, nothing)
         dphi = w
         if mesh.ranks.max(int(self.full.any())):
@@ -215,7 +239,9 @@ class _Equations:
 
     def _adjoint(self, y):
         """E^T y: what the free cells have is carried along the streams into the full ones."""
-        streams, free, nothing = self._streams, ~self.full, np.zeros(self.mesh.n_cells)
+        streams = self._streams
+        free = ~self.full
+        nothing = np.zeros(self.mesh.n_cells)
         carried = streams.along(y, free, nothing)
         return np.where(self.full, y - self.tau * self._out(self.a, self.b, carried), 0.0)
 
@@ -227,7 +253,8 @@ class _Equations:
 
     def _laplacian_of_full(self):
         """tau L between full cells, |K| in the others."""
-        mesh, layout = self.mesh, self.step.layout
+        mesh = self.mesh
+        layout = self.step.layout
         full = self.full.astype(float)
         L = layout.matrix(Rates(layout, self._weights, self._weights), self.tau, diagonal=np.zeros(mesh.n_cells), scale=full)
         L.data *= np.repeat(full, np.diff(L.indptr))
@@ -241,7 +268,8 @@ class _Equations:
     @cached_property
     def _weights(self):
         """t_s rho_giving (n_faces,), but not 0 where full cells end."""
-        mesh, n = self.mesh, self.mesh.n_inner
+        mesh = self.mesh
+        n = self.mesh.n_inner
         if self.step.upper == math.inf:
             return self.through
         least = STIFF * self.step.upper * mesh.area / mesh.distance
@@ -253,7 +281,9 @@ class _Equations:
 
     def _transposed(self, x):
         """A^T x."""
-        mesh, n, (left, right) = self.mesh, self.mesh.n_inner, self._sides(x)
+        mesh = self.mesh
+        n = self.mesh.n_inner
+        (left, right) = self._sides(x)
         down = self.a[:n] * (left - right), self.b[:n] * (right - left)
         added = np.bincount(mesh.left[:n], down[0], mesh.n_local) + np.bincount(mesh.right[:n], down[1], mesh.n_local)
         return mesh.volume * x + self.tau * added[:mesh.n_cells]
@@ -269,12 +299,15 @@ def _upwind(rho, phi, t, left, right, owned, a, b, through, out, gained):
 
     Returns what is dissipated, and what the rounding of the fluxes is relative to.
     """
-    action, terms = 0.0, 0.0
+    action = 0.0
+    terms = 0.0
     for f in range(len(t)):
-        l, r = left[f], right[f]
+        l = left[f]
+        r = right[f]
         g = phi[l] - phi[r]
         giving = l if g > 0 else r
-        a[f], b[f] = t[f] * max(g, 0.0), t[f] * max(-g, 0.0)
+        a[f] = t[f] * max(g, 0.0)
+        b[f] = t[f] * max(-g, 0.0)
         through[f] = t[f] * rho[giving]
         F = through[f] * g
         out[l] += F

@@ -41,7 +41,9 @@ class Midpoint:
     order = 2
 
     def __init__(self, free_energy, tol=1e-12):
-        self.free_energy, self.mesh, self.tol = free_energy, free_energy.mesh, tol
+        self.free_energy = free_energy
+        self.mesh = free_energy.mesh
+        self.tol = tol
         self._layout, self._solver, n = Layout(self.mesh), Solver(self.mesh), self.mesh.n_inner
         self._t, self._closed = self.mesh.area[:n] / self.mesh.distance[:n], np.zeros(self.mesh.n_faces - n)
 
@@ -69,7 +71,8 @@ class Midpoint:
 
     def __call__(self, old, tau):
         """The `Step` of length tau. Raises `ConvergenceError`."""
-        mesh, mass = self.mesh, self.mesh.integrate(old)
+        mesh = self.mesh
+        mass = self.mesh.integrate(old)
         if mass == 0:
             return Step(old, 0.0, 0)
         keep = SHRINK if self.free_energy.singular else 0.0
@@ -89,7 +92,9 @@ class Midpoint:
 
     def _weights(self, old):
         """w (n_inner,), see the module."""
-        mesh, n, energy = self.mesh, self.mesh.n_inner, self.free_energy
+        mesh = self.mesh
+        n = self.mesh.n_inner
+        energy = self.free_energy
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             mu = energy.derivative(old) + energy.potential(old)
             left, right = (mesh.with_ghosts(np.stack([mu, old * energy.curvature(old)]))[:, side[:n]]
@@ -106,7 +111,10 @@ class _Fluxes:
     """
 
     def __init__(self, step, rho, old, tau, w):
-        energy, self.mesh, self.step, self.tau = step.free_energy, step.mesh, step, tau
+        energy = step.free_energy
+        self.mesh = step.mesh
+        self.step = step
+        self.tau = tau
         mesh = self.mesh
         mu, slope = energy.difference(rho, old)
         mu = mu + energy.potential((rho + old) / 2)
@@ -122,7 +130,9 @@ class _Fluxes:
 
     def linearised(self):
         """(names of methods, the cheapest first; the matrix as a function of the columns' scale)."""
-        layout, tau, rates = self.step._layout, self.tau, Rates(self.step._layout, self._a, self._b)
+        layout = self.step._layout
+        tau = self.tau
+        rates = Rates(self.step._layout, self._a, self._b)
         return named_by_cost(self.mesh, rates, tau), lambda scale: layout.matrix(rates, tau, scale=scale)
 
     def action(self):
@@ -137,13 +147,17 @@ class _Fluxes:
 @numba.njit(cache=True, error_model="numpy")
 def _fluxes(rho, old, mu, slope, t, left, right, owned, limit, w, a, b, through, out):
     """Through the inner faces: through = t R, a, b; and out, their sums over cells. limit: LIMIT."""
-    dissipation, terms = 0.0, 0.0
+    dissipation = 0.0
+    terms = 0.0
     for f in range(len(t)):
-        l, r = left[f], right[f]
+        l = left[f]
+        r = right[f]
         g = mu[l] - mu[r]
         giving = rho[l] if g > 0 else rho[r]
         R = w[f] * (rho[l] + rho[r] + old[l] + old[r]) / 4 + (1 - w[f]) * giving
-        more, less = 1 - 0.75 * w[f], 0.25 * w[f]          # dR by the giving and by the other cell
+        # dR by the giving and by the other cell
+        more = 1 - 0.75 * w[f]
+        less = 0.25 * w[f]
         by_left, by_right = (more, less) if g > 0 else (less, more)
         if R > limit * giving:
             R = limit * giving

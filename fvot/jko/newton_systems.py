@@ -28,13 +28,18 @@ class Solver:
     """
 
     def __init__(self, mesh):
-        self.mesh, self._tau = mesh, 0.0
-        self._system, self._name, self._ready, self._scale = None, None, False, None
+        self.mesh = mesh
+        self._tau = 0.0
+        self._system = None
+        self._name = None
+        self._ready = False
+        self._scale = None
         self.restart()
 
     def restart(self):
         """Forget what went before."""
-        self.iterations, self._failed = 0, {}
+        self.iterations = 0
+        self._failed = {}
 
     @property
     def memory(self):
@@ -43,11 +48,13 @@ class Solver:
 
     @memory.setter
     def memory(self, kept):
-        self.iterations, self._failed = kept["iterations"], kept.get("failed", {})
+        self.iterations = kept["iterations"]
+        self._failed = kept.get("failed", {})
 
     def begin(self, tau):
         """A new step, for which preconditioners are made anew. A method that has failed is tried again in shorter ones only."""
-        self._tau, self._ready = tau, False
+        self._tau = tau
+        self._ready = False
         self._failed = {name: failed for name, failed in self._failed.items() if failed <= tau}
 
     def __call__(self, names, matrix, b, *, action=None, scale=None):
@@ -94,5 +101,6 @@ class Solver:
         except ConvergenceError:
             return None
         used = self._system.iterations - before
-        self.iterations, self._ready = self.iterations + used, used <= MANY
+        self.iterations = self.iterations + used
+        self._ready = used <= MANY
         return x if self._system.reason > 0 and ranks.min(float(np.isfinite(x).all())) else None

@@ -20,7 +20,8 @@ class Streams:
     """
 
     def __init__(self, stencil, mesh, a, b, tau):
-        self.mesh, self._order = mesh, drift_order(a, b, mesh.n_inner, stencil)
+        self.mesh = mesh
+        self._order = drift_order(a, b, mesh.n_inner, stencil)
         self._sides = stencil.start, stencil.face, stencil.sign, stencil.neighbour, a, b, mesh.n_inner, tau, mesh.volume
 
     def along(self, y, free, given):
@@ -32,7 +33,8 @@ class Streams:
         return self._swept(self._order[::-1], y, free, given, True)
 
     def _swept(self, order, y, free, given, transposed):
-        mesh, ranks = self.mesh, self.mesh.ranks
+        mesh = self.mesh
+        ranks = self.mesh.ranks
         x = mesh.with_ghosts(np.where(free, 0.0, given))
         shared = ranks.max(mesh.n_local - mesh.n_cells) > 0
         for _ in range(CROSSINGS):
@@ -50,7 +52,8 @@ def _sweep(order, start, face, sign, neighbour, a, b, n_inner, tau, volume, y, f
     for cell in order:
         if not free[cell]:
             continue
-        content, weight = y[cell], volume[cell]
+        content = y[cell]
+        weight = volume[cell]
         for s in range(start[cell], start[cell + 1]):
             f = face[s]
             if f < n_inner:

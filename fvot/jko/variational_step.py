@@ -16,13 +16,15 @@ class Proper:
     order = 1
 
     def __init__(self, transport, energy):
-        self.transport, self.energy = transport, energy
+        self.transport = transport
+        self.energy = energy
         self._energy = transport.with_terminal(energy)
         self.restart()
 
     def restart(self):
         """Forget what went before."""
-        self.iterations, self.gap = 0, 0.0
+        self.iterations = 0
+        self.gap = 0.0
 
     @property
     def memory(self):
@@ -31,7 +33,8 @@ class Proper:
 
     @memory.setter
     def memory(self, kept):
-        self.iterations, self.gap = kept["iterations"], kept["gap"]
+        self.iterations = kept["iterations"]
+        self.gap = kept["gap"]
 
     def __call__(self, old, tau):
         """The `Step` of length tau. Raises `ConvergenceError`."""
