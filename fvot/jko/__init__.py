@@ -1,4 +1,5 @@
 """Wasserstein gradient flows."""
+
 from .equation import JKO
 
 __all__ = ["JKO"]

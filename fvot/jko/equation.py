@@ -1,4 +1,7 @@
-"""`JKO`: Wasserstein gradient flows d rho/dt = div(rho grad E'(rho)), whose energy falls in every step, however long."""
+"""`JKO`: Wasserstein gradient flows d rho/dt = div(rho grad E'(rho)), whose energy falls in every
+step, however long.
+"""
+
 import math
 from typing import NamedTuple
 
@@ -18,45 +21,70 @@ from .linearised_step import Linearised
 from .midpoint_step import Midpoint
 from .variational_step import Proper
 
-ROUNDING = 1e-9          # by which a density may be above its bound at the start
-FAILURES = 100           # of Newton's method between two recorded times, before the run gives up
-FIRST = 1e-3             # length of the first step, of the whole run, where steps are chosen
-GROWTH = 2.0             # of a step by the next one
-KEPT = "now", "mass0", "steps", "newton", "dissipated", "dissipation", "error", "wish"      # numbers of a run
+ROUNDING = 1e-9  # by which a density may be above its bound at the start
+FAILURES = 100  # of Newton's method between two recorded times, before the run gives up
+FIRST = 1e-3  # length of the first step, of the whole run, where steps are chosen
+GROWTH = 2.0  # of a step by the next one
+KEPT = (
+    "now",
+    "mass0",
+    "steps",
+    "newton",
+    "dissipated",
+    "dissipation",
+    "error",
+    "wish",
+)  # numbers of a run
 
 
 @frozen
 class JKO:
-    """The gradient flow d rho/dt = div(rho grad E'(rho)) of an energy in the Wasserstein metric, on a mesh with closed walls.
+    """The gradient flow d rho/dt = div(rho grad E'(rho)) of an energy in the Wasserstein metric, on
+    a mesh with closed walls.
 
-    mesh : any `Mesh`; periodic ones are the torus. Where it is not orthogonal a warning says how far fluxes may be off
-    energy : a sum of multiples of `Entropy` (diffusion), `Power` (porous media, fast diffusion), `Potential` (drift),
-        `Interaction` (attraction, repulsion), and energies of your own (see `fvot.energies.Energy`)
-    bounds : (0, upper): rho <= upper everywhere, by a pressure p >= 0 where that is reached (Maury, Roudneff-Chupin,
-        Santambrogio 2010); (0, None): no upper bound
-    order : of the steps. 2: discrete-gradient midpoint steps, by whose fluxes the energy falls exactly; where nothing diffuses
-        they are upwind, of first order in space. 1: one-step JKO with a linearised metric (Cances, Gallouet, Todeschi
-        2020). None: 2 if something diffuses and there is no upper bound, else 1. Steps of order 2 that are much longer than
-        what they follow swing round their end
-    inner : a `BenamouBrenier` of the same mesh, without a terminal energy: each step is the proper one, which minimises
-        W2^2(rho, rho_n) / (2 tau) + E(rho), with a certified gap; slow, a reference. Give a tau; no bounds, no interactions
-    tol : largest error in time of a whole run with tau=None, in L1 relative to the mass (an estimate, not a bound). There are
-        several times 1/tol steps of order 1, which are not cut below tol times the time that has passed: cells that fill up
-        bend every density, however short the step
+    mesh : any `Mesh`; periodic ones are the torus. Where it is not orthogonal a warning says how
+        far fluxes may be off
+    energy : a sum of multiples of `Entropy` (diffusion), `Power` (porous media, fast diffusion),
+        `Potential` (drift), `Interaction` (attraction, repulsion), and energies of your own (see
+        `fvot.energies.Energy`)
+    bounds : (0, upper): rho <= upper everywhere, by a pressure p >= 0 where that is reached (Maury,
+        Roudneff-Chupin, Santambrogio 2010); (0, None): no upper bound
+    order : of the steps. 2: discrete-gradient midpoint steps, by whose fluxes the energy falls
+        exactly; where nothing diffuses they are upwind, of first order in space. 1: one-step JKO
+        with a linearised metric (Cances, Gallouet, Todeschi 2020). None: 2 if something diffuses
+        and there is no upper bound, else 1. Steps of order 2 that are much longer than what they
+        follow swing round their end
+    inner : a `BenamouBrenier` of the same mesh, without a terminal energy: each step is the proper
+        one, which minimises W2^2(rho, rho_n) / (2 tau) + E(rho), with a certified gap; slow, a
+        reference. Give a tau; no bounds, no interactions
+    tol : largest error in time of a whole run with tau=None, in L1 relative to the mass (an
+        estimate, not a bound). There are several times 1/tol steps of order 1, which are not cut
+        below tol times the time that has passed: cells that fill up bend every density, however
+        short the step
 
-    Every step keeps the mass to round-off and the density >= 0, for every tau. PETSc's options reach the linear solves by the
-    prefix fvot_jko_. Raises `InputError` for input of the wrong kind or range.
+    Every step keeps the mass to round-off and the density >= 0, for every tau. PETSc's options
+    reach the linear solves by the prefix fvot_jko_. Raises `InputError` for input of the wrong kind
+    or range.
     """
 
     def __init__(self, mesh, energy, *, order=None, bounds=(0, None), inner=None, tol=1e-3):
         if not isinstance(mesh, Mesh):
-            raise InputError(f"JKO needs a mesh, such as fvot.Mesh.rectangle(0, 1, (64, 64)), not {mesh!r:.60}")
+            raise InputError(
+                f"JKO needs a mesh, such as fvot.Mesh.rectangle(0, 1, (64, 64)), not {mesh!r:.60}"
+            )
         ranks = mesh.ranks
-        ranks.check(isinstance(energy, Energy), "JKO needs an energy, such as fvot.Entropy() + fvot.Potential(V), not "
-                    f"{energy!r:.60}")
-        ranks.check(order in (None, 1, 2) and not isinstance(order, bool), f"order must be 1, 2 or None, not {order!r}")
-        ranks.check(is_number(tol) and 0 < tol < 1, "tol must lie between 0 and 1 (the error in time, relative to the mass), "
-                    f"not {tol!r}")
+        ranks.check(
+            isinstance(energy, Energy),
+            f"JKO needs an energy, such as fvot.Entropy() + fvot.Potential(V), not {energy!r:.60}",
+        )
+        ranks.check(
+            order in (None, 1, 2) and not isinstance(order, bool),
+            f"order must be 1, 2 or None, not {order!r}",
+        )
+        ranks.check(
+            is_number(tol) and 0 < tol < 1,
+            f"tol must lie between 0 and 1 (the error in time, relative to the mass), not {tol!r}",
+        )
         ranks.check_same("what a JKO is made of", (order, tol, described(energy)))
         self.mesh = mesh
         self.energy = energy
@@ -74,48 +102,71 @@ class JKO:
         self._energy = FreeEnergy(self._near, energy)
         bounded = self.upper < math.inf
         self.order = order or (2 if self._energy.diffuses and not bounded else 1)
-        ranks.check(self.order == 1 or not bounded, "an upper bound needs order=1 (or None): steps of order 2 know none")
-        self._step = Midpoint(self._energy) if self.order == 2 else Linearised(self._energy, self.upper)
+        ranks.check(
+            self.order == 1 or not bounded,
+            "an upper bound needs order=1 (or None): steps of order 2 know none",
+        )
+        self._step = (
+            Midpoint(self._energy) if self.order == 2 else Linearised(self._energy, self.upper)
+        )
 
     def __repr__(self):
         bound = "" if self.upper == math.inf else f", rho <= {self.upper:g}"
-        parts = " + ".join(f"{weight:g} {kind}({', '.join(f'{x:g}' for x in numbers)})"
-                           for weight, kind, numbers in described(self.energy))
+        parts = " + ".join(
+            f"{weight:g} {kind}({', '.join(f'{x:g}' for x in numbers)})"
+            for weight, kind, numbers in described(self.energy)
+        )
         return f"<fvot.JKO: {parts}{bound}, order {self.order}, {self.mesh.n_cells_global} cells>"
 
     def _check_inner(self, order):
         ranks = self.mesh.ranks
         inner = self.inner
-        ranks.check(getattr(inner, "mesh", None) is self.mesh and hasattr(inner, "with_terminal") and inner.terminal is None,
-                    f"inner must be a fvot.BenamouBrenier of the same mesh, without a terminal energy, not {inner!r:.80}")
-        ranks.check(order in (None, 1) and self.upper == math.inf, "with inner= steps are of order 1, and know no upper bound")
-        ranks.check(not any(isinstance(part, Interaction) for _, part in parts_of(self.energy)),
-                    "with inner= the energy may have no Interaction, which is not convex in rho: leave inner out")
+        ranks.check(
+            getattr(inner, "mesh", None) is self.mesh
+            and hasattr(inner, "with_terminal")
+            and inner.terminal is None,
+            "inner must be a fvot.BenamouBrenier of the same mesh, without a terminal energy, "
+            f"not {inner!r:.80}",
+        )
+        ranks.check(
+            order in (None, 1) and self.upper == math.inf,
+            "with inner= steps are of order 1, and know no upper bound",
+        )
+        ranks.check(
+            not any(isinstance(part, Interaction) for _, part in parts_of(self.energy)),
+            "with inner= the energy may have no Interaction, which is not convex in rho: leave "
+            "inner out",
+        )
 
     def solve(self, rho0, t, *, tau=None, checkpoint=None, write=None, progress=None):
-        """Carry rho0 (n_cells,) through the times t: a final time, or increasing times, the first of which is the start.
+        """Carry rho0 (n_cells,) through the times t: a final time, or increasing times, the first
+        of which is the start.
 
-        tau : largest step; steps are equal between two times, and hit them. None: steps such that the errors in time add
-            up to about `tol`. Either way a step is cut where Newton's method needs too many iterations
-        checkpoint : a `Checkpoint`, a file in which the run is kept, and from which it goes on, to the same numbers up to the
-            solver's tolerance
+        tau : largest step; steps are equal between two times, and hit them. None: steps such that
+            the errors in time add up to about `tol`. Either way a step is cut where Newton's method
+            needs too many iterations
+        checkpoint : a `Checkpoint`, a file in which the run is kept, and from which it goes on, to
+            the same numbers up to the solver's tolerance
         write : a path, or an `Output`: a series for ParaView that is written on the way
         progress : show a bar; None where rank 0 writes to a terminal
 
-        Returns a `Result` whose ledger has, per time: mass, mass_error, minimum, maximum; energy and, if it is a sum, its
-        parts; dissipated (since the start: with order 2, energy + dissipated is constant; with order 1 the sum of the steps'
-        W2^2 / (2 tau), about half of what is lost), dissipation (its mean rate in the last step); steps, newton (iterations),
-        iterations (of linear solvers); with tau=None time_error, the estimate.
-        With inner: gap, the largest certified one so far. With an upper bound the result has a pressure, too.
+        Returns a `Result` whose ledger has, per time: mass, mass_error, minimum, maximum; energy
+        and, if it is a sum, its parts; dissipated (since the start: with order 2, energy +
+        dissipated is constant; with order 1 the sum of the steps' W2^2 / (2 tau), about half of
+        what is lost), dissipation (its mean rate in the last step); steps, newton (iterations),
+        iterations (of linear solvers); with tau=None time_error, the estimate. With inner: gap, the
+        largest certified one so far. With an upper bound the result has a pressure, too.
 
-        Raises `InputError`, and `ConvergenceError` where steps get too short; its `result` has the recorded times, and the last
-        one that was reached.
+        Raises `InputError`, and `ConvergenceError` where steps get too short; its `result` has the
+        recorded times, and the last one that was reached.
         """
         mesh = self.mesh
         t = check_times(mesh.ranks, t)
         self._check_density(rho0, "rho0")
         check_step(mesh.ranks, tau, t)
-        mesh.ranks.check(self.inner is None or tau is not None, "with inner= give the length of steps, tau")
+        mesh.ranks.check(
+            self.inner is None or tau is not None, "with inner= give the length of steps, tau"
+        )
         run = _Run(self, rho0, t, tau)
         return march(run, self._near, t, checkpoint=checkpoint, write=write, progress=progress)
 
@@ -124,19 +175,30 @@ class JKO:
         upper = self.upper
         mesh.check_density(rho, what)
         most = mesh.ranks.max(np.max(rho, initial=0.0))
-        mesh.ranks.check(most <= upper * (1 + ROUNDING), f"{what} reaches {most:.6g}, above its bound {upper:.6g}: scale it, "
-                         "or spread it out")
+        mesh.ranks.check(
+            most <= upper * (1 + ROUNDING),
+            f"{what} reaches {most:.6g}, above its bound {upper:.6g}: scale it, or spread it out",
+        )
         if upper < math.inf:
             piece = pieces(mesh)
             count = int(mesh.ranks.max(piece.max(initial=0))) + 1
-            mass, room = mesh.ranks.sum(np.stack([np.bincount(piece, mesh.volume * u, count) for u in (rho, upper)]))
-            mesh.ranks.check((mass < room * (1 - ROUNDING)).all(), f"{what} fills the mesh, or a piece of it, up to its bound "
-                             f"{upper:.6g}: nothing can move there")
+            mass, room = mesh.ranks.sum(
+                np.stack([np.bincount(piece, mesh.volume * u, count) for u in (rho, upper)])
+            )
+            mesh.ranks.check(
+                (mass < room * (1 - ROUNDING)).all(),
+                f"{what} fills the mesh, or a piece of it, up to its bound "
+                f"{upper:.6g}: nothing can move there",
+            )
 
     def step(self, rho, tau):
-        """rho (n_cells,) after a time tau, in one step, or in several where Newton's method needs too many iterations."""
+        """rho (n_cells,) after a time tau, in one step, or in several where Newton's method needs
+        too many iterations.
+        """
         self._check_density(rho, "rho")
-        self.mesh.ranks.check(tau is not None, "tau must be a step above 0, not None: `step` takes one step")
+        self.mesh.ranks.check(
+            tau is not None, "tau must be a step above 0, not None: `step` takes one step"
+        )
         check_step(self.mesh.ranks, tau)
         run = _Run(self, rho, np.array([0.0, tau]), tau)
         for _ in run.advance(0.0, tau):
@@ -146,9 +208,16 @@ class JKO:
 
 def _upper(ranks, bounds):
     """The upper one of two bounds, of which the lower one is 0; inf for None."""
-    ok = isinstance(bounds, (tuple, list)) and len(bounds) == 2 and is_number(bounds[0]) and bounds[0] == 0 and (
-        bounds[1] is None or is_number(bounds[1]) and bounds[1] > 0)
-    ranks.check(ok, f"bounds must be (0, upper) with a number upper > 0, or (0, None), not {bounds!r:.60}")
+    ok = (
+        isinstance(bounds, (tuple, list))
+        and len(bounds) == 2
+        and is_number(bounds[0])
+        and bounds[0] == 0
+        and (bounds[1] is None or is_number(bounds[1]) and bounds[1] > 0)
+    )
+    ranks.check(
+        ok, f"bounds must be (0, upper) with a number upper > 0, or (0, None), not {bounds!r:.60}"
+    )
     ranks.check_same("bounds", bounds)
     return math.inf if bounds[1] is None else float(bounds[1])
 
@@ -161,7 +230,8 @@ class _Slope(NamedTuple):
 
 
 class _Run:
-    """A `solve` under way, see `march.Run`: rho (n_cells,) at the time now; what has happened since the start.
+    """A `solve` under way, see `march.Run`: rho (n_cells,) at the time now; what has happened since
+    the start.
 
     Cells are those of `mesh`, in the steps' order.
     """
@@ -183,7 +253,8 @@ class _Run:
         self.slopes = []
 
     def advance(self, begin, end):
-        """Take equal steps of at most tau to *end*, or, if that is None, steps that keep the error small.
+        """Take equal steps of at most tau to *end*, or, if that is None, steps that keep the error
+        small.
 
         Where one fails, shorter ones are taken, which grow again. Yields the time after each.
         """
@@ -196,12 +267,18 @@ class _Run:
         while self.now < end:
             left = end - self.now
             step = self.wish
-            if left < 2 * step:             # no very short one at the end
+            if left < 2 * step:  # no very short one at the end
                 step = left if left <= step * (1 + 1e-9) else left / 2
             if self.now + step == self.now or failures > FAILURES:
-                remedy = [f"give a larger tol than {self.equation.tol:.3g}, or steps with tau="] if tau is None else []
-                raise ConvergenceError(f"steps get too short at t = {self.now:.6g}: "
-                                       + "; ".join([*([str(failure)] if failure else []), *remedy]))
+                remedy = (
+                    [f"give a larger tol than {self.equation.tol:.3g}, or steps with tau="]
+                    if tau is None
+                    else []
+                )
+                raise ConvergenceError(
+                    f"steps get too short at t = {self.now:.6g}: "
+                    + "; ".join([*([str(failure)] if failure else []), *remedy])
+                )
             try:
                 made = self.equation._step(self.rho, step)
             except ConvergenceError as error:
@@ -219,7 +296,9 @@ class _Run:
             yield self.now
 
     def _judged(self, made, step):
-        """The length that the next step may have; None where this one was too long, for which a shorter one is wished."""
+        """The length that the next step may have; None where this one was too long, for which a
+        shorter one is wished.
+        """
         order = self.equation.order
         known = len(self.slopes) >= self.equation.order
         if known:
@@ -227,8 +306,8 @@ class _Run:
             allowed = self._allowed(step)
         else:
             error = self.mesh.integrate(np.abs(made.rho - self.rho))
-            allowed = self.equation.tol**(1 / order) * self.mass0
-        factor = 0.85 * (allowed / error)**(1 / order) if error > 0 else math.inf
+            allowed = self.equation.tol ** (1 / order) * self.mass0
+        factor = 0.85 * (allowed / error) ** (1 / order) if error > 0 else math.inf
         shortest = self._shortest(step)
         if error > allowed and step > shortest * (1 + 1e-9):
             self.wish = max(step * max(factor, 0.1), shortest)
@@ -237,14 +316,22 @@ class _Run:
         return max(step * min(factor, GROWTH), shortest)
 
     def _shortest(self, step):
-        """The length below which no step is cut for its error: where cells fill up, derivatives jump, however short it is."""
-        return self.equation.tol * (self.now - self.span[0] + step) if self.equation.order == 1 else 0.0
+        """The length below which no step is cut for its error: where cells fill up, derivatives
+        jump, however short it is.
+        """
+        return (
+            self.equation.tol * (self.now - self.span[0] + step)
+            if self.equation.order == 1
+            else 0.0
+        )
 
     def _error(self, made, step):
-        """What the step misses, in L1: from how far it is from the polynomial through the last steps' mean derivatives.
+        """What the step misses, in L1: from how far it is from the polynomial through the last
+        steps' mean derivatives.
 
-        The derivative at the middle of the step, extrapolated from those at the middles of the last ones, misses a known
-        multiple of the next derivative; the step itself misses another one, tau^2 / 2 or tau^3 / 12.
+        The derivative at the middle of the step, extrapolated from those at the middles of the last
+        ones, misses a known multiple of the next derivative; the step itself misses another one,
+        tau^2 / 2 or tau^3 / 12.
         """
         equation = self.equation
         mesh = self.mesh
@@ -260,10 +347,14 @@ class _Run:
         return share * step * mesh.integrate(np.abs(slope - predicted))
 
     def _allowed(self, step):
-        """What a step may add to the error: its share of what is left, by time, or by the logarithm of the time passed."""
+        """What a step may add to the error: its share of what is left, by time, or by the logarithm
+        of the time passed.
+        """
         passed = self.now - self.span[0]
         left = self.span[1] - self.now
-        spare = max(self.equation.tol * self.mass0 - self.error, 0.1 * self.equation.tol * self.mass0)
+        spare = max(
+            self.equation.tol * self.mass0 - self.error, 0.1 * self.equation.tol * self.mass0
+        )
         return spare * max(step / left, step / (passed + step) / 16)
 
     def _accept(self, made, step, now):
@@ -282,26 +373,46 @@ class _Run:
         mesh = self.mesh
         rho0 = self.rho
         tau = self.tau
-        energy = equation._energy if equation.inner is None else FreeEnergy(equation._near, equation.energy)
+        energy = (
+            equation._energy
+            if equation.inner is None
+            else FreeEnergy(equation._near, equation.energy)
+        )
         rho = rho0 + mesh.integrate(rho0) / mesh.integrate(np.ones(mesh.n_cells))
-        return dict(solver="JKO", order=equation.order, upper=equation.upper, tau=tau, tol=None if tau else equation.tol,
-                    energy=str(described(equation.energy)), inner=equation.inner and repr(equation.inner),
-                    rho0=fingerprint(mesh, rho0), slope=fingerprint(mesh, energy.derivative(rho) + energy.potential(rho)))
+        return dict(
+            solver="JKO",
+            order=equation.order,
+            upper=equation.upper,
+            tau=tau,
+            tol=None if tau else equation.tol,
+            energy=str(described(equation.energy)),
+            inner=equation.inner and repr(equation.inner),
+            rho0=fingerprint(mesh, rho0),
+            slope=fingerprint(mesh, energy.derivative(rho) + energy.potential(rho)),
+        )
 
     def save(self):
         """(cells, values) for a checkpoint."""
-        cells = dict(rho=self.rho, slopes=np.reshape([slope.value for slope in self.slopes], (-1, len(self.rho))))
+        cells = dict(
+            rho=self.rho,
+            slopes=np.reshape([slope.value for slope in self.slopes], (-1, len(self.rho))),
+        )
         cells |= {} if self.pressure is None else dict(pressure=self.pressure)
         values = {name: getattr(self, name) for name in KEPT}
         memory = self.equation._step.memory
-        return cells | memory.pop("cells", {}), dict(run=values, lengths=[slope.tau for slope in self.slopes], memory=memory)
+        return cells | memory.pop("cells", {}), dict(
+            run=values, lengths=[slope.tau for slope in self.slopes], memory=memory
+        )
 
     def restore(self, cells, values):
         """Be what was saved."""
         vars(self).update(values["run"])
         self.rho = cells.pop("rho")
         self.pressure = cells.pop("pressure", None)
-        self.slopes = [_Slope(value, tau) for value, tau in zip(cells.pop("slopes"), values["lengths"], strict=True)]
+        self.slopes = [
+            _Slope(value, tau)
+            for value, tau in zip(cells.pop("slopes"), values["lengths"], strict=True)
+        ]
         self.equation._step.memory = values["memory"] | dict(cells=cells)
 
     def field(self, name):
@@ -313,9 +424,20 @@ class _Run:
         equation = self.equation
         mesh = self.mesh
         ranks = self.mesh.ranks
-        return dict(mass=mesh.integrate(self.rho),
-                    minimum=ranks.min(self.rho.min(initial=np.inf)), maximum=ranks.max(self.rho.max(initial=-np.inf)),
-                    **equation._step.parts(self.rho), dissipated=self.dissipated, dissipation=self.dissipation,
-                    steps=self.steps, newton=self.newton, iterations=equation._step.iterations,
-                    **({} if self.tau is not None else {"time_error": self.error / max(self.mass0, np.finfo(float).tiny)}),
-                    **({} if equation.inner is None else {"gap": equation._step.gap}))
+        return dict(
+            mass=mesh.integrate(self.rho),
+            minimum=ranks.min(self.rho.min(initial=np.inf)),
+            maximum=ranks.max(self.rho.max(initial=-np.inf)),
+            **equation._step.parts(self.rho),
+            dissipated=self.dissipated,
+            dissipation=self.dissipation,
+            steps=self.steps,
+            newton=self.newton,
+            iterations=equation._step.iterations,
+            **(
+                {}
+                if self.tau is not None
+                else {"time_error": self.error / max(self.mass0, np.finfo(float).tiny)}
+            ),
+            **({} if equation.inner is None else {"gap": equation._step.gap}),
+        )

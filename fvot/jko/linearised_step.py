@@ -1,30 +1,36 @@
-"""The linearised JKO step (LJKO), with an upper bound or without: E decreases in every step, however long; first order.
+"""The linearised JKO step (LJKO), with an upper bound or without: E decreases in every step,
+however long; first order.
 
     min over 0 <= rho <= upper of   1 / (2 tau) |rho - old|^2_rho + E(rho)
 
-with the weighted H^-1 norm in place of W2, its mobility upwind (Cances, Gallouet, Todeschi 2020). With the potential phi, whose
-gradient is minus the velocity, the pressure p and t_s = |s| / d_s, the optimum obeys
+with the weighted H^-1 norm in place of W2, its mobility upwind (Cances, Gallouet, Todeschi 2020).
+With the potential phi, whose gradient is minus the velocity, the pressure p and t_s = |s| / d_s,
+the optimum obeys
 
-    F1 = |K| (rho_K - old_K) + tau sum of t_s (phi_left - phi_right) rho_giving out of K = 0
-    F2 = |K| (e'(rho) + V + W * (rho + old) / 2 + p - phi - tau H(phi))_K = 0
-    H_K(phi) = 1 / (2 |K|) sum over the faces by which K gives of t_s (phi_K - phi_other)^2
-    p >= 0,  rho <= upper,  p (upper - rho) = 0                 (Maury, Roudneff-Chupin, Santambrogio 2010)
+    F1 = |K| (rho_K - old_K) + tau sum of t_s (phi_left - phi_right) rho_giving out of K = 0 F2 =
+    |K| (e'(rho) + V + W * (rho + old) / 2 + p - phi - tau H(phi))_K = 0 H_K(phi) = 1 / (2 |K|) sum
+    over the faces by which K gives of t_s (phi_K - phi_other)^2 p >= 0,  rho <= upper,  p (upper -
+    rho) = 0                 (Maury, Roudneff-Chupin, Santambrogio 2010)
 
-F1 = A(phi) rho - |K| old, where A is an M-matrix (`upwind`): rho >= 0 for every phi, and phi is defined in the vacuum, too.
-Then E(old) - E(rho) >= tau / 2 sum_s t_s rho_giving (phi_left - phi_right)^2.
+F1 = A(phi) rho - |K| old, where A is an M-matrix (`upwind`): rho >= 0 for every phi, and phi is
+defined in the vacuum, too. Then E(old) - E(rho) >= tau / 2 sum_s t_s rho_giving (phi_left -
+phi_right)^2.
 
-Newton's method, for a set of *full* cells, where rho = upper and p is unknown; elsewhere p = 0 and rho is unknown. The next
-set are the cells with p > 0 or rho > upper: a primal-dual active set (Hintermueller, Ito, Kunisch 2002). As
-dF2/dphi = -A^T, with D = 1 / (|K| e''), D = 0 in full cells, and L the Laplacian with weights t_s rho_giving,
+Newton's method, for a set of *full* cells, where rho = upper and p is unknown; elsewhere p = 0 and
+rho is unknown. The next set are the cells with p > 0 or rho > upper: a primal-dual active set
+(Hintermueller, Ito, Kunisch 2002). As dF2/dphi = -A^T, with D = 1 / (|K| e''), D = 0 in full cells,
+and L the Laplacian with weights t_s rho_giving,
 
-    (A D A^T + tau L) dphi = -F1 + A D F2,     drho = D (A^T dphi - F2),     |K| dp = A^T dphi - F2 in full cells.
+    (A D A^T + tau L) dphi = -F1 + A D F2,     drho = D (A^T dphi - F2),     |K| dp = A^T dphi - F2
+    in full cells.
 
-Where nothing diffuses, D is infinite in the other cells: F2 = 0 determines dphi there from dphi = v in the full ones, by a
-sweep against the streams, dphi = E v + w. What is left is a symmetric positive system for v alone, preconditioned by its own
-tau L:
+Where nothing diffuses, D is infinite in the other cells: F2 = 0 determines dphi there from dphi = v
+in the full ones, by a sweep against the streams, dphi = E v + w. What is left is a symmetric
+positive system for v alone, preconditioned by its own tau L:
 
     E^T tau L E v = -E^T (F1 + tau L w)
 """
+
 import math
 from functools import cached_property
 
@@ -40,14 +46,19 @@ from .newton_systems import Solver
 from .step import Step
 from .streams import Streams
 
-CURVED = 1e-10           # smallest e'', relative to what e' changes by with the density
-ITERATIONS, PATIENCE = 40, 12      # in all, and without getting nearer than before
-DIRECT = 4000            # cells, up to which the matrix is factorised at once
-FACTORISED = {1: 10**7, 2: 10**5, 3: DIRECT}        # cells, up to which it is where incomplete factors do not do
-REDUCED = 20_000         # the same of the reduced system, on one rank: MUMPS waits too long in each of many solves
-ROUND_OFF = 1e-15        # of the fluxes, in what the equations miss
-BRIMMING = 1e-6          # of the upper bound: what a cell that counts as full may lack
-STIFF = 1e-8             # of the upper bound: the least density in the Laplacian of the pressure
+CURVED = 1e-10  # smallest e'', relative to what e' changes by with the density
+ITERATIONS, PATIENCE = 40, 12  # in all, and without getting nearer than before
+DIRECT = 4000  # cells, up to which the matrix is factorised at once
+FACTORISED = {
+    1: 10**7,
+    2: 10**5,
+    3: DIRECT,
+}  # cells, up to which it is where incomplete factors do not do
+# the same of the reduced system, on one rank: MUMPS waits too long in each of many solves
+REDUCED = 20_000
+ROUND_OFF = 1e-15  # of the fluxes, in what the equations miss
+BRIMMING = 1e-6  # of the upper bound: what a cell that counts as full may lack
+STIFF = 1e-8  # of the upper bound: the least density in the Laplacian of the pressure
 
 
 class Linearised:
@@ -65,17 +76,28 @@ class Linearised:
         self.upper = upper
         self.tol = tol
         self.layout, self.solver, n = Layout(self.mesh), Solver(self.mesh), self.mesh.n_inner
-        self.t, self.closed = self.mesh.area[:n] / self.mesh.distance[:n], np.zeros(self.mesh.n_faces - n)
+        self.t, self.closed = (
+            self.mesh.area[:n] / self.mesh.distance[:n],
+            np.zeros(self.mesh.n_faces - n),
+        )
         cells = self.mesh.n_cells_global
         ranks = self.mesh.ranks
         direct = cells <= FACTORISED[self.mesh.dim]
-        self.methods = ("lu", "cg") if cells <= DIRECT else ("icc", "lu", "cg") if direct else ("icc", "cg", "lu")
-        self.reduced_methods = ("lu", "cg") if cells <= REDUCED and ranks.size == 1 else ("icc", "cg", "lu")
+        self.methods = (
+            ("lu", "cg")
+            if cells <= DIRECT
+            else ("icc", "lu", "cg")
+            if direct
+            else ("icc", "cg", "lu")
+        )
+        self.reduced_methods = (
+            ("lu", "cg") if cells <= REDUCED and ranks.size == 1 else ("icc", "cg", "lu")
+        )
         self.restart()
 
     def restart(self):
         """Forget what went before."""
-        self._last = np.zeros((2, self.mesh.n_cells))          # phi and p of the last step
+        self._last = np.zeros((2, self.mesh.n_cells))  # phi and p of the last step
         self.solver.restart()
 
     @property
@@ -111,8 +133,11 @@ class Linearised:
         except ConvergenceError:
             if self.upper == math.inf:
                 raise
-        # Where a crowd comes to a halt, pressure goes from cell to cell, one in each iteration: here from all at once.
-        return self._newton(old, tau, mass, np.where(brimming, np.maximum(p, np.finfo(float).tiny), p))
+        # Where a crowd comes to a halt, pressure goes from cell to cell, one in each iteration:
+        # here from all at once.
+        return self._newton(
+            old, tau, mass, np.where(brimming, np.maximum(p, np.finfo(float).tiny), p)
+        )
 
     def _newton(self, old, tau, mass, p):
         """The `Step` from old, of that mass; the first full cells are those with p > 0."""
@@ -125,7 +150,16 @@ class Linearised:
         for iteration in range(ITERATIONS):
             full = (p > 0) | (rho > self.upper)
             off = np.stack([np.maximum(rho - self.upper, 0), rho * np.maximum(-p, 0)])
-            equations = _Equations(self, np.where(full, self.upper, rho), phi, np.where(full, p, 0), full, floor, old, tau)
+            equations = _Equations(
+                self,
+                np.where(full, self.upper, rho),
+                phi,
+                np.where(full, p, 0),
+                full,
+                floor,
+                old,
+                tau,
+            )
             missing = equations.missing + mesh.integrate(off) / equations.scale
             best = min(best, (missing.max(), iteration))
             if not np.isfinite(missing).all() or iteration > best[1] + PATIENCE:
@@ -138,20 +172,27 @@ class Linearised:
             rho = np.maximum(equations.rho + drho, least)
             phi = phi + dphi
             p = equations.p + dp
-        raise ConvergenceError(f"the step of {tau:.3g}: Newton's method misses the equations by {missing[0]:.1e} of the mass "
-                               f"and {missing[1]:.1e} of the energy after {iteration + 1} iterations")
+        raise ConvergenceError(
+            f"the step of {tau:.3g}: Newton's method misses the equations by {missing[0]:.1e} of "
+            "the mass "
+            f"and {missing[1]:.1e} of the energy after {iteration + 1} iterations"
+        )
 
     def _kept(self, missing):
-        """The share of a density that an iteration leaves at least, where that much of the equations is missing.
+        """The share of a density that an iteration leaves at least, where that much of the
+        equations is missing.
 
-        It falls with what is missing, as in interior-point methods: cells that empty, at a front, then do so as fast as
-        Newton's method converges. With SHRINK alone they would lose as much in each iteration, and would be left with
-        what was in them when the equations held within `tol`. Where e' is infinite at 0 no cell empties.
+        It falls with what is missing, as in interior-point methods: cells that empty, at a front,
+        then do so as fast as Newton's method converges. With SHRINK alone they would lose as much
+        in each iteration, and would be left with what was in them when the equations held within
+        `tol`. Where e' is infinite at 0 no cell empties.
         """
         return SHRINK if self.free_energy.singular else min(SHRINK, missing)
 
     def curvature(self, rho):
-        """e'' (n_cells,), but not below CURVED of what e' changes by when the density changes by its mean."""
+        """e'' (n_cells,), but not below CURVED of what e' changes by when the density changes by
+        its mean.
+        """
         mesh = self.mesh
         curvature = self.free_energy.curvature(rho)
         mean = mesh.integrate(rho) / self.free_energy.measure
@@ -162,8 +203,8 @@ class Linearised:
 class _Equations:
     """F1 and F2 (n_cells,) at rho, phi and p, in cells of which some are full.
 
-    missing : (2,) sums of |F1|, less its rounding, and of rho |F2|, relative to *scale*: the mass, and the energies in it;
-        not in cells at the *floor* that would be lower, if they might
+    missing : (2,) sums of |F1|, less its rounding, and of rho |F2|, relative to *scale*: the mass,
+        and the energies in it; not in cells at the *floor* that would be lower, if they might
     action : sum of t_s rho_giving (phi_left - phi_right)^2 / 2
     """
 
@@ -179,15 +220,31 @@ class _Equations:
         self.mesh = mesh
         self.a, self.b, self.through = np.zeros((3, mesh.n_faces))
         out, gained = np.zeros((2, mesh.n_local))
-        action, terms = _upwind(*mesh.with_ghosts(np.stack([rho, phi])), step.t, mesh.left, mesh.right, mesh.face_owned,
-                                 self.a, self.b, self.through, out, gained)
+        action, terms = _upwind(
+            *mesh.with_ghosts(np.stack([rho, phi])),
+            step.t,
+            mesh.left,
+            mesh.right,
+            mesh.face_owned,
+            self.a,
+            self.b,
+            self.through,
+            out,
+            gained,
+        )
         mu = energy.derivative(rho) + energy.potential((rho + old) / 2) + p
-        self.F1 = mesh.volume * (rho - old) + tau * out[:mesh.n_cells]
-        self.F2 = mesh.volume * (mu - phi) - tau * gained[:mesh.n_cells]
+        self.F1 = mesh.volume * (rho - old) + tau * out[: mesh.n_cells]
+        self.F2 = mesh.volume * (mu - phi) - tau * gained[: mesh.n_cells]
         empty = (rho <= floor) & (self.F2 > 0)
-        sums = (np.abs(self.F1), np.where(empty, 0, rho * np.abs(self.F2)), mesh.volume * old,
-                mesh.volume * rho * (np.abs(mu) + np.abs(phi)))
-        *missing, mass, size, self.action, terms = mesh.ranks.sum(np.array([*map(np.sum, sums), action, terms]))
+        sums = (
+            np.abs(self.F1),
+            np.where(empty, 0, rho * np.abs(self.F2)),
+            mesh.volume * old,
+            mesh.volume * rho * (np.abs(mu) + np.abs(phi)),
+        )
+        *missing, mass, size, self.action, terms = mesh.ranks.sum(
+            np.array([*map(np.sum, sums), action, terms])
+        )
         self.scale = np.maximum([mass, size], np.finfo(float).tiny)
         self.missing = np.maximum(missing - np.array([ROUND_OFF * tau * terms, 0]), 0) / self.scale
 
@@ -195,7 +252,9 @@ class _Equations:
         """The density that F1 = 0 gives, of the exact mass."""
         if self.step.free_energy.diffuses:
             return self.rho * (self.mesh.integrate(self.old) / self.mesh.integrate(self.rho))
-        return self._streams.along(self.mesh.volume * self.old, np.ones(self.mesh.n_cells, bool), self.rho)
+        return self._streams.along(
+            self.mesh.volume * self.old, np.ones(self.mesh.n_cells, bool), self.rho
+        )
 
     def newton(self):
         """(drho, dphi, dp), (n_cells,) each."""
@@ -212,7 +271,9 @@ class _Equations:
         D = np.where(self.full, 0.0, 1 / (mesh.volume * step.curvature(self.rho)))
         B = layout.matrix(Rates(layout, self.a, self.b), tau, transposed=True)
         B.data *= np.repeat(np.sqrt(D), np.diff(B.indptr))
-        L = layout.matrix(Rates(layout, self.through, self.through), tau, diagonal=np.zeros(mesh.n_cells))
+        L = layout.matrix(
+            Rates(layout, self.through, self.through), tau, diagonal=np.zeros(mesh.n_cells)
+        )
         rest = mesh.volume * D * self.F2 + tau * self._out(self.a, self.b, D * self.F2) - self.F1
         dphi = step.solver(step.methods, lambda scale: linalg.squared_plus(mesh.ranks, B, L), rest)
         return D * (self._transposed(dphi) - self.F2), dphi
@@ -227,8 +288,12 @@ class _Equations:
         dphi = w
         if mesh.ranks.max(int(self.full.any())):
             rest = -self._adjoint(self.F1 + self._laplace(w))
-            v = self.step.solver(self.step.reduced_methods, lambda scale: self._laplacian_of_full(), rest,
-                                 action=self._rest_of_reduced)
+            v = self.step.solver(
+                self.step.reduced_methods,
+                lambda scale: self._laplacian_of_full(),
+                rest,
+                action=self._rest_of_reduced,
+            )
             dphi = w + streams.against(nothing, free, v)
         drho = streams.along(-self.F1 - self._laplace(dphi), free, nothing)
         return drho, dphi
@@ -248,7 +313,9 @@ class _Equations:
     def _rest_of_reduced(self, v):
         """E^T tau L E v, without what the preconditioner's matrix has of it."""
         v = np.where(self.full, v, 0.0)
-        whole = self._adjoint(self._laplace(self._streams.against(np.zeros(self.mesh.n_cells), ~self.full, v)))
+        whole = self._adjoint(
+            self._laplace(self._streams.against(np.zeros(self.mesh.n_cells), ~self.full, v))
+        )
         return whole - np.where(self.full, self._laplace(v), 0.0)
 
     def _laplacian_of_full(self):
@@ -256,10 +323,20 @@ class _Equations:
         mesh = self.mesh
         layout = self.step.layout
         full = self.full.astype(float)
-        L = layout.matrix(Rates(layout, self._weights, self._weights), self.tau, diagonal=np.zeros(mesh.n_cells), scale=full)
+        L = layout.matrix(
+            Rates(layout, self._weights, self._weights),
+            self.tau,
+            diagonal=np.zeros(mesh.n_cells),
+            scale=full,
+        )
         L.data *= np.repeat(full, np.diff(L.indptr))
         own = np.arange(mesh.n_cells)
-        return (L + sparse.csr_matrix((np.where(self.full, 0, mesh.volume), (own, mesh.first_row + own)), L.shape)).tocsr()
+        return (
+            L
+            + sparse.csr_matrix(
+                (np.where(self.full, 0, mesh.volume), (own, mesh.first_row + own)), L.shape
+            )
+        ).tocsr()
 
     def _laplace(self, y):
         """tau L y."""
@@ -285,17 +362,22 @@ class _Equations:
         n = self.mesh.n_inner
         (left, right) = self._sides(x)
         down = self.a[:n] * (left - right), self.b[:n] * (right - left)
-        added = np.bincount(mesh.left[:n], down[0], mesh.n_local) + np.bincount(mesh.right[:n], down[1], mesh.n_local)
-        return mesh.volume * x + self.tau * added[:mesh.n_cells]
+        added = np.bincount(mesh.left[:n], down[0], mesh.n_local) + np.bincount(
+            mesh.right[:n], down[1], mesh.n_local
+        )
+        return mesh.volume * x + self.tau * added[: mesh.n_cells]
 
     def _sides(self, u):
         local = self.mesh.with_ghosts(u)
-        return local[self.mesh.left[:self.mesh.n_inner]], local[self.mesh.right[:self.mesh.n_inner]]
+        return local[self.mesh.left[: self.mesh.n_inner]], local[
+            self.mesh.right[: self.mesh.n_inner]
+        ]
 
 
 @numba.njit(cache=True, error_model="numpy")
 def _upwind(rho, phi, t, left, right, owned, a, b, through, out, gained):
-    """Through the inner faces: a, b, the parts of t (phi_left - phi_right), through = t rho_giving; sums over cells.
+    """Through the inner faces: a, b, the parts of t (phi_left - phi_right), through = t rho_giving;
+    sums over cells.
 
     Returns what is dissipated, and what the rounding of the fluxes is relative to.
     """

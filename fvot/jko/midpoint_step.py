@@ -1,22 +1,28 @@
-"""The discrete-gradient midpoint step: second order in time, and the energy falls by what the fluxes dissipate, exactly.
+"""The discrete-gradient midpoint step: second order in time, and the energy falls by what the
+fluxes dissipate, exactly.
 
-    |K| (rho_K - old_K) + tau sum over the faces of K of F_s = 0,    F_s = |s| / d_s R_s (mu_left - mu_right)
-    mu_K = (e(rho_K) - e(old_K)) / (rho_K - old_K) + V_K + (W * (rho + old) / 2)_K
+    |K| (rho_K - old_K) + tau sum over the faces of K of F_s = 0,    F_s = |s| / d_s R_s (mu_left -
+    mu_right) mu_K = (e(rho_K) - e(old_K)) / (rho_K - old_K) + V_K + (W * (rho + old) / 2)_K
 
-Multiply by mu_K and add up: E(rho) - E(old) = -tau sum_s |s| / d_s R_s (mu_left - mu_right)^2 for every mobility R >= 0 and
-symmetric W (Gonzalez 1996 for the discrete gradient; Bailo, Carrillo, Hu 2018 for W). Hence R is free to be accurate where
-diffusion is strong, upwind where it is weak, and bounded by what the giving cell will hold:
+Multiply by mu_K and add up: E(rho) - E(old) = -tau sum_s |s| / d_s R_s (mu_left - mu_right)^2 for
+every mobility R >= 0 and symmetric W (Gonzalez 1996 for the discrete gradient; Bailo, Carrillo, Hu
+2018 for W). Hence R is free to be accurate where diffusion is strong, upwind where it is weak, and
+bounded by what the giving cell will hold:
 
-    R_s = min(w_s (rho_left + rho_right + old_left + old_right) / 4 + (1 - w_s) rho_giving,  LIMIT rho_giving)
-    w_s = 1 / (1 + P_s^4),    P_s = |mu_left - mu_right| / (8 rho e''(rho)) at the old density, rho e'' the mean of both cells
+    R_s = min(w_s (rho_left + rho_right + old_left + old_right) / 4 + (1 - w_s) rho_giving,  LIMIT
+    rho_giving) w_s = 1 / (1 + P_s^4),    P_s = |mu_left - mu_right| / (8 rho e''(rho)) at the old
+    density, rho e'' the mean of both cells
 
-P_s is small where mu is smooth on the mesh (for the entropy it is the cell Peclet number of the velocity, over 8), and infinite
-where nothing diffuses: there the scheme is upwind, of first order, as the mean would be unstable. An empty cell gives nothing,
-so that rho >= 0 for every tau, and the Newton matrix stays close to an M-matrix.
+P_s is small where mu is smooth on the mesh (for the entropy it is the cell Peclet number of the
+velocity, over 8), and infinite where nothing diffuses: there the scheme is upwind, of first order,
+as the mean would be unstable. An empty cell gives nothing, so that rho >= 0 for every tau, and the
+Newton matrix stays close to an M-matrix.
 
-Newton's method: F_s is a function of the two cells' rho, so that the matrix is that of two-point fluxes with
-a_s = dF_s / drho_left, b_s = -dF_s / drho_right (`rates`); an interaction adds the fluxes of W * drho / 2, by its action only.
+Newton's method: F_s is a function of the two cells' rho, so that the matrix is that of two-point
+fluxes with a_s = dF_s / drho_left, b_s = -dF_s / drho_right (`rates`); an interaction adds the
+fluxes of W * drho / 2, by its action only.
 """
+
 import numba
 import numpy as np
 
@@ -27,9 +33,9 @@ from .newton_systems import Solver, named_by_cost
 from .step import Step
 
 LIMIT = 2.0
-PECLET = 8               # over which the weight of the mean falls
+PECLET = 8  # over which the weight of the mean falls
 ITERATIONS = 25
-ROUND_OFF = 1e-15        # of the fluxes, in what the equations miss
+ROUND_OFF = 1e-15  # of the fluxes, in what the equations miss
 
 
 class Midpoint:
@@ -45,7 +51,10 @@ class Midpoint:
         self.mesh = free_energy.mesh
         self.tol = tol
         self._layout, self._solver, n = Layout(self.mesh), Solver(self.mesh), self.mesh.n_inner
-        self._t, self._closed = self.mesh.area[:n] / self.mesh.distance[:n], np.zeros(self.mesh.n_faces - n)
+        self._t, self._closed = (
+            self.mesh.area[:n] / self.mesh.distance[:n],
+            np.zeros(self.mesh.n_faces - n),
+        )
 
     @property
     def iterations(self):
@@ -85,10 +94,15 @@ class Midpoint:
                 break
             if fluxes.size <= self.tol * mass + ROUND_OFF * fluxes.terms:
                 return Step(rho * (mass / mesh.integrate(rho)), tau * fluxes.dissipation, iteration)
-            change = self._solver(*fluxes.linearised(), -fluxes.residual, action=fluxes.action(), scale=fluxes.scale)
+            change = self._solver(
+                *fluxes.linearised(), -fluxes.residual, action=fluxes.action(), scale=fluxes.scale
+            )
             rho = np.maximum(rho + change, keep * rho)
-        raise ConvergenceError(f"the step of {tau:.3g}: Newton's method is left with a residual of {fluxes.size / mass:.1e} of "
-                               f"the mass after {iteration + 1} iterations")
+        raise ConvergenceError(
+            f"the step of {tau:.3g}: Newton's method is left with a residual of "
+            f"{fluxes.size / mass:.1e} of "
+            f"the mass after {iteration + 1} iterations"
+        )
 
     def _weights(self, old):
         """w (n_inner,), see the module."""
@@ -97,9 +111,11 @@ class Midpoint:
         energy = self.free_energy
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             mu = energy.derivative(old) + energy.potential(old)
-            left, right = (mesh.with_ghosts(np.stack([mu, old * energy.curvature(old)]))[:, side[:n]]
-                           for side in (mesh.left, mesh.right))
-            w = 1 / (1 + (np.abs(left[0] - right[0]) / (PECLET / 2 * (left[1] + right[1])))**4)
+            left, right = (
+                mesh.with_ghosts(np.stack([mu, old * energy.curvature(old)]))[:, side[:n]]
+                for side in (mesh.left, mesh.right)
+            )
+            w = 1 / (1 + (np.abs(left[0] - right[0]) / (PECLET / 2 * (left[1] + right[1]))) ** 4)
         return np.where(np.isfinite(w), w, 0.0)
 
 
@@ -107,7 +123,8 @@ class _Fluxes:
     """The fluxes between two densities, and how they change with the new one.
 
     residual (n_cells,), size : of the equations, and its sum of absolute values
-    dissipation : sum of F_s (mu_left - mu_right); terms : what the rounding of the residual is relative to
+    dissipation : sum of F_s (mu_left - mu_right); terms : what the rounding of the residual is
+        relative to
     """
 
     def __init__(self, step, rho, old, tau, w):
@@ -122,10 +139,23 @@ class _Fluxes:
         self.scale = 1 / slope if energy.singular else None
         self._a, self._b, self._through = np.zeros((3, mesh.n_faces))
         out = np.zeros(mesh.n_local)
-        sums = _fluxes(*local, step._t, mesh.left, mesh.right, mesh.face_owned,
-                       LIMIT, w, self._a, self._b, self._through, out)
-        self.residual = mesh.volume * (rho - old) + tau * out[:mesh.n_cells]
-        self.size, self.dissipation, terms = mesh.ranks.sum(np.array([np.abs(self.residual).sum(), *sums]))
+        sums = _fluxes(
+            *local,
+            step._t,
+            mesh.left,
+            mesh.right,
+            mesh.face_owned,
+            LIMIT,
+            w,
+            self._a,
+            self._b,
+            self._through,
+            out,
+        )
+        self.residual = mesh.volume * (rho - old) + tau * out[: mesh.n_cells]
+        self.size, self.dissipation, terms = mesh.ranks.sum(
+            np.array([np.abs(self.residual).sum(), *sums])
+        )
         self.terms = tau * terms
 
     def linearised(self):
@@ -133,7 +163,9 @@ class _Fluxes:
         layout = self.step._layout
         tau = self.tau
         rates = Rates(self.step._layout, self._a, self._b)
-        return named_by_cost(self.mesh, rates, tau), lambda scale: layout.matrix(rates, tau, scale=scale)
+        return named_by_cost(self.mesh, rates, tau), lambda scale: layout.matrix(
+            rates, tau, scale=scale
+        )
 
     def action(self):
         """What an interaction adds to the matrix, as a map; None where there is none."""

@@ -1,4 +1,7 @@
-"""The linear systems of Newton's method, one after the other: by the first method that does it, preconditioned as before."""
+"""The linear systems of Newton's method, one after the other: by the first method that does it,
+preconditioned as before.
+"""
+
 from dataclasses import replace
 
 import numpy as np
@@ -8,11 +11,17 @@ from ..errors import ConvergenceError
 from ..finite_volume.implicit_step import costs, ranked
 
 PREFIX = "fvot_jko_"
-FORCING = 1e-4           # relative tolerance: tighter ones save no iteration of Newton's method
-WATCHFUL = {"ksp_pc_side": "right"}      # by the true residual: densities that span decades mislead a preconditioned one
-MANY = 12                # iterations, beyond which a preconditioner is made anew
-LASTING = "icc", "ilu", "amg"       # methods whose preconditioners serve for later matrices of the same step
-PATIENCE = 30            # iterations with one of an earlier matrix
+FORCING = 1e-4  # relative tolerance: tighter ones save no iteration of Newton's method
+WATCHFUL = {
+    "ksp_pc_side": "right"
+}  # by the true residual: densities that span decades mislead a preconditioned one
+MANY = 12  # iterations, beyond which a preconditioner is made anew
+LASTING = (
+    "icc",
+    "ilu",
+    "amg",
+)  # methods whose preconditioners serve for later matrices of the same step
+PATIENCE = 30  # iterations with one of an earlier matrix
 
 
 def named_by_cost(mesh, rates, s):
@@ -22,7 +31,8 @@ def named_by_cost(mesh, rates, s):
 
 
 class Solver:
-    """x = solver(names, matrix, b): the first of the methods `names` (`linalg.method`) that solves matrix x = b.
+    """x = solver(names, matrix, b): the first of the methods `names` (`linalg.method`) that solves
+    matrix x = b.
 
     iterations : of all solves so far
     """
@@ -52,7 +62,9 @@ class Solver:
         self._failed = kept.get("failed", {})
 
     def begin(self, tau):
-        """A new step, for which preconditioners are made anew. A method that has failed is tried again in shorter ones only."""
+        """A new step, for which preconditioners are made anew. A method that has failed is tried
+        again in shorter ones only.
+        """
         self._tau = tau
         self._ready = False
         self._failed = {name: failed for name, failed in self._failed.items() if failed <= tau}
@@ -60,7 +72,8 @@ class Solver:
     def __call__(self, names, matrix, b, *, action=None, scale=None):
         """x (n_cells,) for b (n_cells,). Raises `ConvergenceError` where no method succeeds.
 
-        matrix : a function of a scale (n_cells,) or None that makes this rank's rows, their columns scaled
+        matrix : a function of a scale (n_cells,) or None that makes this rank's rows, their columns
+            scaled
         action : a map of x that is added to the matrix, but not to the preconditioner
         scale : of the columns, for the method "amg"
         """
@@ -70,15 +83,22 @@ class Solver:
                 method = replace(method, options=method.options | WATCHFUL)
             if action is not None and method.ksp == "preonly":
                 method = replace(method, ksp="gmres")
-            for keep in ([True, False] if self._ready and name == self._name and name in LASTING else [False]):
-                if not keep:                # else the preconditioner is one for that scale
+            for keep in (
+                [True, False] if self._ready and name == self._name and name in LASTING else [False]
+            ):
+                if not keep:  # else the preconditioner is one for that scale
                     self._scale = scale if name == "amg" else None
-                x = self._attempt(name, method, matrix(self._scale), b, self._of_scaled(action), keep)
+                x = self._attempt(
+                    name, method, matrix(self._scale), b, self._of_scaled(action), keep
+                )
                 if x is not None:
                     return x if self._scale is None else self._scale * x
             self._failed[name] = self._tau
-        raise ConvergenceError("no linear solver could take the step; try a smaller one, or another solver by PETSc's options, "
-                               f"such as -{PREFIX}pc_type")
+        raise ConvergenceError(
+            "no linear solver could take the step; try a smaller one, or another solver by "
+            "PETSc's options, "
+            f"such as -{PREFIX}pc_type"
+        )
 
     def _of_scaled(self, action):
         scale = self._scale
@@ -93,7 +113,9 @@ class Solver:
         self._name = name
         try:
             if self._system is None:
-                self._system = linalg.System(ranks, matrix, method, prefix=PREFIX, rtol=FORCING, action=action)
+                self._system = linalg.System(
+                    ranks, matrix, method, prefix=PREFIX, rtol=FORCING, action=action
+                )
             else:
                 self._system.renew(matrix, action, keep_preconditioner=keep)
             before = self._system.iterations

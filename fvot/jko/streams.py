@@ -1,35 +1,53 @@
-"""Along the flow: the matrix A = |K| + tau (outflow) of upwind fluxes, solved cell by cell in the order of the potential.
+"""Along the flow: the matrix A = |K| + tau (outflow) of upwind fluxes, solved cell by cell in the
+order of the potential.
 
-Mass runs from high to low potential, and never in circles: in that order the matrix is triangular, and one sweep solves it,
-to round-off. On several ranks sweeps alternate with exchanges, until nothing changes any more: as often as a stream crosses
-from rank to rank.
+Mass runs from high to low potential, and never in circles: in that order the matrix is triangular,
+and one sweep solves it, to round-off. On several ranks sweeps alternate with exchanges, until
+nothing changes any more: as often as a stream crosses from rank to rank.
 """
+
 import numba
 import numpy as np
 
 from ..errors import ConvergenceError
 from ..finite_volume.rates import drift_order
 
-CROSSINGS = 1000         # from rank to rank, at most
+CROSSINGS = 1000  # from rank to rank, at most
 
 
 class Streams:
-    """A and its transpose for the leaving rates a (n_faces,), left to right, and b, right to left, and tau.
+    """A and its transpose for the leaving rates a (n_faces,), left to right, and b, right to left,
+    and tau.
 
-    (A z)_K = |K| z_K + tau (sum of what leaves - sum of what enters);   (A^T x)_K = |K| x_K + tau sum of rates (x_K - x_other)
+    (A z)_K = |K| z_K + tau (sum of what leaves - sum of what enters);   (A^T x)_K = |K| x_K + tau
+    sum of rates (x_K - x_other)
     """
 
     def __init__(self, stencil, mesh, a, b, tau):
         self.mesh = mesh
         self._order = drift_order(a, b, mesh.n_inner, stencil)
-        self._sides = stencil.start, stencil.face, stencil.sign, stencil.neighbour, a, b, mesh.n_inner, tau, mesh.volume
+        self._sides = (
+            stencil.start,
+            stencil.face,
+            stencil.sign,
+            stencil.neighbour,
+            a,
+            b,
+            mesh.n_inner,
+            tau,
+            mesh.volume,
+        )
 
     def along(self, y, free, given):
-        """z (n_cells,) with (A z)_K = y_K in the cells that are *free*, z = given (n_cells,) in the others."""
+        """z (n_cells,) with (A z)_K = y_K in the cells that are *free*, z = given (n_cells,) in the
+        others.
+        """
         return self._swept(self._order, y, free, given, False)
 
     def against(self, y, free, given):
-        """x (n_cells,) with (A^T x)_K = y_K in the cells that are *free*, x = given (n_cells,) in the others."""
+        """x (n_cells,) with (A^T x)_K = y_K in the cells that are *free*, x = given (n_cells,) in
+        the others.
+        """
         return self._swept(self._order[::-1], y, free, given, True)
 
     def _swept(self, order, y, free, given, transposed):
@@ -40,14 +58,18 @@ class Streams:
         for _ in range(CROSSINGS):
             changed = _sweep(order, *self._sides, y, free, transposed, x)
             if not shared or not ranks.max(int(changed)):
-                return x[:mesh.n_cells].copy()
+                return x[: mesh.n_cells].copy()
             mesh.exchange(x)
-        raise ConvergenceError(f"streams cross from rank to rank more than {CROSSINGS} times: take a smaller step")
+        raise ConvergenceError(
+            f"streams cross from rank to rank more than {CROSSINGS} times: take a smaller step"
+        )
 
 
 @numba.njit(cache=True, error_model="numpy")
 def _sweep(order, start, face, sign, neighbour, a, b, n_inner, tau, volume, y, free, transposed, x):
-    """Cell by cell, after those that give to it, or, transposed, those to which it gives. Whether anything has changed."""
+    """Cell by cell, after those that give to it, or, transposed, those to which it gives. Whether
+    anything has changed.
+    """
     changed = False
     for cell in order:
         if not free[cell]:

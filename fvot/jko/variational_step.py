@@ -1,8 +1,10 @@
-"""The JKO step itself, min over rho of W2^2(rho, old) / (2 tau) + E(rho), by a transport solver that is passed in, certified.
+"""The JKO step itself, min over rho of W2^2(rho, old) / (2 tau) + E(rho), by a transport solver
+that is passed in, certified.
 
-That is 1 / tau times min W2^2 / 2 + tau E: a path with a free end. E(old) - E(rho) >= W2^2(rho, old) / (2 tau) but for the gap
-(Jordan, Kinderlehrer, Otto 1998).
+That is 1 / tau times min W2^2 / 2 + tau E: a path with a free end. E(old) - E(rho) >= W2^2(rho,
+old) / (2 tau) but for the gap (Jordan, Kinderlehrer, Otto 1998).
 """
+
 from .step import Step
 
 
