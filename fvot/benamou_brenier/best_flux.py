@@ -61,8 +61,10 @@ class BestFlux:
     """The fluxes of least cost that go with a density, for one `Discretisation`."""
 
     def __init__(self, problem, rtol):
-        mesh, n = problem.mesh, problem.mesh.n_inner
-        self.problem, self.rtol = problem, rtol
+        mesh = problem.mesh
+        n = problem.mesh.n_inner
+        self.problem = problem
+        self.rtol = rtol
         self._number = mesh.with_ghosts(mesh.first_row + np.arange(mesh.n_cells))
         left, right = mesh.left[:n], mesh.right[:n]
         faces = np.concatenate([np.flatnonzero(left < mesh.n_cells), np.flatnonzero(right < mesh.n_cells)])
@@ -74,7 +76,8 @@ class BestFlux:
 
     def _find_pattern(self, row, column, faces):
         """CSR pattern of the Laplacian with PETSc's columns, and the map from face weights to its entries."""
-        n_global, own = self.problem.mesh.n_cells_global, np.arange(self.problem.mesh.n_cells)
+        n_global = self.problem.mesh.n_cells_global
+        own = np.arange(self.problem.mesh.n_cells)
         row, column = np.append(row, own), np.append(column, self._number[own])        # a cell without faces has a row, too
         key, entry = np.unique(row.astype(np.int64) * n_global + column, return_inverse=True)
         row, self._column = np.divmod(key, n_global)
@@ -85,7 +88,9 @@ class BestFlux:
 
     def _first_cells(self):
         """(n_cells,) whether this is the first cell of a connected piece of the mesh."""
-        problem, ranks, number = self.problem, self.problem.mesh.ranks, self._number[:self.problem.mesh.n_cells]
+        problem = self.problem
+        ranks = self.problem.mesh.ranks
+        number = self._number[:self.problem.mesh.n_cells]
         first = np.full(problem.n_components, np.iinfo(np.int64).max)
         np.minimum.at(first, problem.spread(problem.component), number)
         return number == ranks.min(first)[problem.spread(problem.component)]
@@ -96,13 +101,18 @@ class BestFlux:
 
     def bound(self, rho, background, rho0, rho1, eps):
         """The `Upper` bound of (1 - eps) rho + eps background, (n_patches, N) both."""
-        problem, mesh, tau = self.problem, self.problem.mesh, node_weights(self.problem.n_steps)
+        problem = self.problem
+        mesh = self.problem.mesh
+        tau = node_weights(self.problem.n_steps)
         rho = (1 - eps) * rho + eps * background
-        flux, cost, left = np.empty((mesh.n_inner, len(tau))), 0.0, 0.0
+        flux = np.empty((mesh.n_inner, len(tau)))
+        cost = 0.0
+        left = 0.0
         at_once = int(max(1, AT_ONCE // mesh.ranks.max(mesh.n_cells)))
         for first in range(0, len(tau), at_once):
             part = slice(first, min(first + at_once, len(tau)))
-            mobility, loss = problem.mobility(_at_nodes(rho, part)), self._loss(rho, rho0, rho1, part)
+            mobility = problem.mobility(_at_nodes(rho, part))
+            loss = self._loss(rho, rho0, rho1, part)
             flux[:, part] = F = self._trees.conserve(self._solve(mobility, loss, tau[part]), mobility, loss / tau[part],
                                                      self._divergence)
             left = max(left, np.abs(self._divergence @ F * tau[part] - loss).max(initial=0))
@@ -135,11 +145,13 @@ class BestFlux:
 
         psi is 0 in the first cell of each piece: multigrid amplifies what is left to choose, until CG breaks down.
         """
-        k, count = weight.shape[1], np.diff(self._start)
+        k = weight.shape[1]
+        count = np.diff(self._start)
         block = np.arange(k)
         row = np.repeat(np.arange(len(count)), count)
         place = (self._start[row] * k + np.arange(len(row)) - self._start[row])[:, None] + block * count[row, None]
-        data, index = np.empty(place.size), np.empty(place.size, np.int64)
+        data = np.empty(place.size)
+        index = np.empty(place.size, np.int64)
         value = self._entries @ weight
         value[self._grounded] = np.where(value[self._grounded] > 0, 2 * value[self._grounded], 1.0)
         data[place] = value
@@ -156,7 +168,9 @@ class MobilityTrees:
     """
 
     def __init__(self, mesh):
-        self.mesh, n, n_cells = mesh, mesh.n_inner, mesh.n_cells
+        self.mesh = mesh
+        n = mesh.n_inner
+        n_cells = mesh.n_cells
         left, right = mesh.left[:n], mesh.right[:n]
         own = np.maximum(left, right) < n_cells
         self.inside = np.flatnonzero(own)
@@ -189,7 +203,9 @@ class MobilityTrees:
         return flux
 
     def _between_pieces(self, flux, mobility, missing):
-        ranks, n_pairs, k = self.mesh.ranks, len(self.pairs), missing.shape[1]
+        ranks = self.mesh.ranks
+        n_pairs = len(self.pairs)
+        k = missing.shape[1]
         total = np.zeros((self.n_pieces, k))
         np.add.at(total, self.piece, missing)
         widest = np.zeros((n_pairs, k))
@@ -219,7 +235,9 @@ def _to_root(order, left, right, missing, flux):
     A node keeps the number of its tree edges and the exclusive or of their numbers: at a leaf, that is the last one.
     """
     n = len(missing)
-    group, degree, link = np.arange(n), np.zeros(n, np.int64), np.zeros(n, np.int64)
+    group = np.arange(n)
+    degree = np.zeros(n, np.int64)
+    link = np.zeros(n, np.int64)
     for e in order:
         a, b = left[e], right[e]
         while group[a] != a:

@@ -65,7 +65,8 @@ def upper_bound(problem, rho, rho0, rho1, *, epsilons=EPSILONS, first=None, enou
 
     Raises `ConvergenceError` if PETSc refuses a solve.
     """
-    fluxes, background = BestFlux(problem, rtol), _background(problem, rho0, rho1)
+    fluxes = BestFlux(problem, rtol)
+    background = _background(problem, rho0, rho1)
     rho = with_mass(problem, rho, background)
     first = USUAL if first is None else first
     middle = epsilons.index(first) if first in epsilons else len(epsilons) // 2
@@ -88,7 +89,8 @@ def _background(problem, rho0, rho1):
     """rho_b (n_patches, N)."""
     t = (np.arange(problem.n_steps) + 0.5) / problem.n_steps
     ends = problem.average(np.stack([rho0, rho1], axis=1))
-    mass, volume = problem.masses(ends)[:, :1], problem.masses(np.ones((problem.n_patches, 1)))
+    mass = problem.masses(ends)[:, :1]
+    volume = problem.masses(np.ones((problem.n_patches, 1)))
     mean = (mass / volume)[problem.component]
     return (1 - t)**2 * ends[:, :1] + t**2 * ends[:, 1:] + 2 * t * (1 - t) * mean
 
@@ -96,7 +98,8 @@ def _background(problem, rho0, rho1):
 def with_mass(problem, rho, background):
     """rho (n_patches, N) with the mass of the background in each slab and piece; the background itself where it has none."""
     rho = np.maximum(np.asarray(rho, float), 0.0)
-    wanted, mass = problem.masses(background), problem.masses(rho)
+    wanted = problem.masses(background)
+    mass = problem.masses(rho)
     found = mass > 1e-100 * wanted
     factor = np.where(found, wanted, 0) / np.where(found, mass, 1)
     return rho * factor[problem.component] + background * ~found[problem.component]

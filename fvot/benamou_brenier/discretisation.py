@@ -45,7 +45,9 @@ class Discretisation:
     """
 
     def __init__(self, mesh, n_steps, *, isotropic=None):
-        self.mesh, self.n_steps, self.tau = mesh, n_steps, 1 / n_steps
+        self.mesh = mesh
+        self.n_steps = n_steps
+        self.tau = 1 / n_steps
         self.patch = np.unique(mesh.patch, return_inverse=True)[1].ravel()
         self.n_patches = int(self.patch.max(initial=-1)) + 1
         self.volume = np.bincount(self.patch, mesh.volume, self.n_patches)
@@ -60,7 +62,8 @@ class Discretisation:
         self._prepare_adjoint()
 
     def _find_copies(self):
-        mesh, n = self.mesh, self.mesh.n_inner
+        mesh = self.mesh
+        n = self.mesh.n_inner
         left = np.flatnonzero(mesh.left[:n] < mesh.n_cells)
         right = np.flatnonzero(mesh.right[:n] < mesh.n_cells)
         face = np.concatenate([left, right])
@@ -72,7 +75,8 @@ class Discretisation:
         self._sides = left, right, copy[:len(left)], copy[len(left):]
 
     def _target(self):
-        mesh, walls = self.mesh, slice(self.mesh.n_inner, None)
+        mesh = self.mesh
+        walls = slice(self.mesh.n_inner, None)
         weight = (mesh.area * mesh.left_distance)[walls]
         return target(self.volume, self.patch[mesh.left[walls]], weight, mesh.normal[:, walls])
 
@@ -86,16 +90,19 @@ class Discretisation:
         left, right, left_copy, right_copy = self._sides
         inside = np.full(n, -1)                   # the copy of the left side
         inside[left] = left_copy
-        self.left_weight, self.right_weight = np.zeros(n), np.zeros(n)
+        self.left_weight = np.zeros(n)
+        self.right_weight = np.zeros(n)
         self.left_weight[left] = self.weight[left_copy]
         self.right_weight[right] = np.where(inside[right] == right_copy, 0, self.weight[right_copy])
         mine = self.left_weight + self.right_weight
         theirs = self.mesh.face_exchange(mine, into=np.zeros(n))
-        far_left, far_right = self.mesh.left[:n] >= self.mesh.n_cells, self.mesh.right[:n] >= self.mesh.n_cells
+        far_left = self.mesh.left[:n] >= self.mesh.n_cells
+        far_right = self.mesh.right[:n] >= self.mesh.n_cells
         self.left_weight[far_left], self.right_weight[far_right] = theirs[far_left], theirs[far_right]
 
     def _prepare_adjoint(self):
-        mesh, n_copies = self.mesh, self.n_copies
+        mesh = self.mesh
+        n_copies = self.n_copies
         slope = self.weight / mesh.distance[self.copy_face]
         ends = np.concatenate([mesh.right[self.copy_face], mesh.left[self.copy_face]])
         self._scatter = sparse.csr_matrix((np.concatenate([slope, -slope]), (ends, np.tile(np.arange(n_copies), 2))),
@@ -170,7 +177,9 @@ class Discretisation:
 
     def gradient(self, phi):
         """d_s phi (n_inner, k) of cell values (n_cells, k)."""
-        mesh, n, local = self.mesh, self.mesh.n_inner, self.with_ghosts(phi)
+        mesh = self.mesh
+        n = self.mesh.n_inner
+        local = self.with_ghosts(phi)
         return (local[mesh.right[:n]] - local[mesh.left[:n]]) / mesh.distance[:n, None]
 
     def apply(self, phi):
@@ -209,14 +218,18 @@ class Discretisation:
 
     def mobility(self, rho):
         """M_s (n_inner, k) of patch values (n_patches, k)."""
-        mesh, n = self.mesh, self.mesh.n_inner
+        mesh = self.mesh
+        n = self.mesh.n_inner
         local = self.with_ghosts(self.spread(rho))
         return self.left_weight[:, None] * local[mesh.left[:n]] + self.right_weight[:, None] * local[mesh.right[:n]]
 
     def laplacian(self, weight):
         """Rows of this rank (CSR, n_cells x n_local) of the matrix of sum_s weight_s / d_s^2 (u_K - u_L)."""
-        mesh, n = self.mesh, self.mesh.n_inner
-        t, left, right = weight / mesh.distance[:n]**2, mesh.left[:n], mesh.right[:n]
+        mesh = self.mesh
+        n = self.mesh.n_inner
+        t = weight / mesh.distance[:n]**2
+        left = mesh.left[:n]
+        right = mesh.right[:n]
         rows, columns = np.concatenate([left, left, right, right]), np.concatenate([left, right, right, left])
         own = rows < mesh.n_cells
         return sparse.csr_matrix((np.concatenate([t, -t, t, -t])[own], (rows[own], columns[own])), (mesh.n_cells, mesh.n_local))

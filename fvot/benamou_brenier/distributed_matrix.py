@@ -14,8 +14,12 @@ class Dealt:
     """
 
     def __init__(self, matrix, n_own, exchange):
-        self.start, self.index = matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32)
-        self.value, self.n_local, self.n_own, self.exchange = matrix.data, matrix.shape[1], n_own, exchange
+        self.start = matrix.indptr.astype(np.int32)
+        self.index = matrix.indices.astype(np.int32)
+        self.value = matrix.data
+        self.n_local = matrix.shape[1]
+        self.n_own = n_own
+        self.exchange = exchange
 
     @classmethod
     def rows(cls, ranks, matrix, own, owner):
@@ -56,7 +60,8 @@ def _add(start, index, value, u, out):
     k = u.shape[1]
     for i in range(len(start) - 1):
         for e in range(start[i], start[i + 1]):
-            v, row = value[e], index[e]
+            v = value[e]
+            row = index[e]
             for j in range(k):
                 out[i, j] += v * u[row, j]
 

@@ -67,7 +67,8 @@ class Geodesic(Shown):
         mobility = _mobility(problem, rho)
         phi = np.ascontiguousarray(near.outward(lower.phi.T))
         velocity = near.outward(_velocity(mesh, flux, mobility))
-        residual, speed = _residual(mesh, rho, flux), _speed(mesh, flux, mobility)
+        residual = _residual(mesh, rho, flux)
+        speed = _speed(mesh, flux, mobility)
         if unit != 1:
             rho *= unit
             flux *= unit
@@ -77,7 +78,8 @@ class Geodesic(Shown):
     @classmethod
     def at_rest(cls, near, N, rho, energy=0.0):
         """The path of N steps that stays at rho (n_cells,), in the order of *near*, which has that energy at the end."""
-        mesh, rho = near.users, near.outward(rho)
+        mesh = near.users
+        rho = near.outward(rho)
         t = np.concatenate([[0], (np.arange(N) + 0.5) / N, [1]])
         return cls(mesh, t, np.repeat(rho[None], N + 2, axis=0), np.arange(N + 1) / N, np.zeros((N + 1, mesh.n_cells)),
                    np.zeros((N + 1, mesh.n_faces)), 2 * energy, 2 * energy, 0, energy, 0.0,
@@ -128,7 +130,8 @@ class Geodesic(Shown):
         Each x is carried along the flow (midpoint rule), and stops short of walls; on a torus it goes on beyond the period. It
         has a meaning where rho0 > 0. On convex domains that is x + grad phi(x, 0), but less noisy.
         """
-        mesh, points = self.mesh, self.mesh.gather(self.mesh.centroid)
+        mesh = self.mesh
+        points = self.mesh.gather(self.mesh.centroid)
         parts = 1 if mesh.is_convex else ROUND_CORNERS
         for t, tau in zip(self.node_t, np.diff(self.node_t) / parts):
             for k in range(parts):

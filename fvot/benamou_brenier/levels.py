@@ -81,7 +81,8 @@ def _interpolation(n, m, periodic):
     """(n, m): linear between the centres of m equal cells, constant beyond the last ones, at the centres of n cells."""
     x = (np.arange(n) + 0.5) * m / n - 0.5
     low = np.floor(x).astype(int)
-    part, ends = x - low, np.stack([low, low + 1])
+    part = x - low
+    ends = np.stack([low, low + 1])
     ends = ends % m if periodic else np.clip(ends, 0, m - 1)
     return sparse.csr_matrix((np.concatenate([1 - part, part]), (np.tile(np.arange(n), 2), ends.ravel())), (n, m))
 
@@ -122,7 +123,8 @@ def _agglomerated(mesh, size):
 
 def _parts(fine, own, size):
     """For each rank the arrays of the coarser mesh, and its rows of prolongation and restriction. On rank 0."""
-    n_ranks, fine_owner = len(own), np.empty(len(fine.volume), np.int64)
+    n_ranks = len(own)
+    fine_owner = np.empty(len(fine.volume), np.int64)
     for rank, cells in enumerate(own):
         fine_owner[cells] = rank
     member, coarse = coarsening.coarser(fine, size)

@@ -64,9 +64,15 @@ class Cascade:
     """
 
     def __init__(self, levels, terminals, rho0, rho1, *, tol, max_iter, dtype):
-        self.levels, self.terminals, self.tol, self.max_iter, self.dtype = levels, terminals, tol, max_iter, dtype
+        self.levels = levels
+        self.terminals = terminals
+        self.tol = tol
+        self.max_iter = max_iter
+        self.dtype = dtype
         self.free = terminals[0] is not None
-        self.best, self.used, self._ramp = None, 0, None
+        self.best = None
+        self.used = 0
+        self._ramp = None
         self.ends = [np.stack([rho0, rho1], axis=1)]
         for level in levels[:-1]:
             self.ends.append(level.restrict @ self.ends[-1])
@@ -99,7 +105,9 @@ class Cascade:
         """(cells, values) for a checkpoint; after the last iteration, what is reached, which a run from there has at once."""
         problem = self.levels[0].problem
         if self._ramp is None:
-            phi, rho, end = self.best.phi, self.best.rho, None
+            phi = self.best.phi
+            rho = self.best.rho
+            end = None
             values = dict(n_iterations=0, used=self.used, done=0, r=None, square=moving(problem, self.best.upper),
                           eps=self.best.upper.eps)
         else:
@@ -123,7 +131,8 @@ class Cascade:
 
     def _coarse(self):
         """(`Start` on the mesh itself, iterations that it should take), from all coarser levels."""
-        start, n_iterations = Start(None, None, self._first_square(), None), GUESS
+        start = Start(None, None, self._first_square(), None)
+        n_iterations = GUESS
         for depth in reversed(range(1, len(self.levels))):
             found, start = self._settled(depth, start) if depth == len(self.levels) - 1 else self._next(depth, start)
             start = self._finer(depth, start, found)
@@ -132,7 +141,8 @@ class Cascade:
 
     def _first_square(self):
         """A first idea of W2^2."""
-        mesh, size = self.levels[0].problem.mesh, np.ptp(self.levels[0].problem.mesh.bounds, axis=0)
+        mesh = self.levels[0].problem.mesh
+        size = np.ptp(self.levels[0].problem.mesh.bounds, axis=0)
         return max(gelbrich(mesh, *self.ends[0].T), LEAST * mesh.integrate(self.ends[0][:, 0]) * (size**2).sum())
 
     def _settled(self, depth, start):
@@ -156,7 +166,8 @@ class Cascade:
 
     def _finer(self, depth, start, found):
         """The `Start` of a level as that of the next finer one."""
-        problem, finer = self.levels[depth].problem, self.levels[depth - 1]
+        problem = self.levels[depth].problem
+        finer = self.levels[depth - 1]
         phi = None if start.phi is None else finer.finer_phi(start.phi)
         start = start._replace(phi=phi, rho=finer.finer_rho(problem.spread(start.rho)), eps=np.clip(start.eps, *FIRST))
         if self.free:
@@ -183,13 +194,16 @@ class Cascade:
 
     def _iteration(self, depth, start, n_iterations, again=False):
         """The `Iteration` on a level; again : whether it starts from another one there."""
-        problem, (rho0, rho1) = self.levels[depth].problem, self._ends(depth)
+        problem = self.levels[depth].problem
+        (rho0, rho1) = self._ends(depth)
         sigma = None if self._is_uniform(depth, again) else penalty.local(problem, start.rho, rho0, rho1)
         return Iteration(problem, rho0, rho1, self.terminals[depth], start, sigma, n_iterations, self.dtype)
 
     def _reached(self, depth, iteration, start, enough):
         """What is `Reached` on a level; enough : the gap at which the search for the best upper bound ends."""
-        problem, terminal, (rho0, rho1) = self.levels[depth].problem, self.terminals[depth], self._ends(depth)
+        problem = self.levels[depth].problem
+        terminal = self.terminals[depth]
+        (rho0, rho1) = self._ends(depth)
         phi, rho, end = iteration.path()
         rho1 = rho1 if terminal is None else problem.spread(end)
         lower = lower_bound(problem, phi, rho0, rho1, terminal)
@@ -204,14 +218,18 @@ class Cascade:
 
     def _is_uniform(self, depth, again=False):
         """Whether a uniform penalty will do: on coarser levels, and where steps are cheap with it, at first."""
-        mesh, ends = self.levels[depth].problem.mesh, self._ends(depth)
+        mesh = self.levels[depth].problem.mesh
+        ends = self._ends(depth)
         return depth > 0 or len(self.levels) == 1 and not again or penalty.vanish_nowhere(mesh, *ends) or (
             has_cosines(mesh) and not again and penalty.are_spread(mesh, *ends))
 
     def _upper(self, depth, rho, rho1, first, lower, enough):
         """The best `Upper` bound, or one with which the gap is *enough*; with a `Terminal` rho1 may have any mass."""
-        problem, terminal, rho0 = self.levels[depth].problem, self.terminals[depth], self._ends(depth)[0]
-        energy, terms = 0.0, 0.0
+        problem = self.levels[depth].problem
+        terminal = self.terminals[depth]
+        rho0 = self._ends(depth)[0]
+        energy = 0.0
+        terms = 0.0
         if terminal is not None:
             end = with_mass(problem, problem.average(rho1)[:, None], problem.average(rho0)[:, None])[:, 0]
             rho1, energy, terms = problem.spread(end), *terminal.value(end)
@@ -241,10 +259,12 @@ def moving(problem, upper):
     """
     if upper.terms:
         return upper.action
-    mesh, n = problem.mesh, problem.mesh.n_inner
+    mesh = problem.mesh
+    n = problem.mesh.n_inner
     tau, d, M = node_weights(problem.n_steps), mesh.distance[:n, None], problem.mobility(node_mean(upper.rho))
     with np.errstate(all="ignore"):
-        energy, square = tau * d**2 * upper.flux**2 / M, (d * upper.flux / M)**2
+        energy = tau * d**2 * upper.flux**2 / M
+        square = (d * upper.flux / M)**2
     mass = problem.masses(upper.rho[:, :1]).sum()
     place = np.clip(np.nan_to_num(4 * np.log2(np.maximum(square * mass / max(upper.action, 1e-300), 1e-30))), 0, 79).astype(int)
     own = mesh.face_owned[:n]

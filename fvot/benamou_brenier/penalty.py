@@ -25,7 +25,8 @@ DENSE = 18.0            # concentration over the mean up to which it is nearly a
 
 def theta(mesh, rho0, rho1, square):
     """theta, for a first idea *square* of W2^2."""
-    slowness, side = np.sqrt(mesh.integrate(rho0) / square), width(mesh, rho0, rho1)
+    slowness = np.sqrt(mesh.integrate(rho0) / square)
+    side = width(mesh, rho0, rho1)
     return METRIC * slowness if side * slowness > CLOSE else min(METRIC * slowness, WIDTH / side)
 
 
@@ -67,7 +68,8 @@ def first(mesh, rho0, rho1):
 
 def local(problem, rho, rho0, rho1):
     """sigma (n_patches,) from a first idea of the path, rho (n_patches, N), and the densities at its ends (n_cells,)."""
-    mesh, n = problem.mesh, problem.mesh.n_inner
+    mesh = problem.mesh
+    n = problem.mesh.n_inner
     left, right = mesh.left[:n], mesh.right[:n]
     most = np.maximum(problem.spread(rho.max(axis=1)), np.maximum(rho0, rho1))
     count = 1 + np.bincount(left, minlength=mesh.n_local) + np.bincount(right, minlength=mesh.n_local)

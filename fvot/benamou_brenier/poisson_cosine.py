@@ -18,8 +18,10 @@ class CosinePoisson:
 
     def __init__(self, problem, theta, dtype=np.float64, sigma=None, end=0.0):
         assert sigma is None or (sigma == 1).all()
-        block, dim = problem.mesh.block, problem.mesh.dim
-        self.shape, axes = tuple(block.grid), range(dim)
+        block = problem.mesh.block
+        dim = problem.mesh.dim
+        self.shape = tuple(block.grid)
+        axes = range(dim)
         self.walls = [a for a in axes if not block.periodic[a]]
         self.periods = [a for a in axes if block.periodic[a]]
         V, symbol = time_modes(problem.n_steps, theta, end)
@@ -31,7 +33,8 @@ class CosinePoisson:
             symbol = symbol + wave.reshape([-1 if b == a else 1 for b in range(dim + 1)])
         symbol *= problem.mesh.volume[0]
         symbol[(0,) * (dim + 1)] = symbol[(0,) * (dim + 1)] or np.inf
-        self.V, self.inverse = V.astype(dtype), (1 / symbol).astype(dtype)
+        self.V = V.astype(dtype)
+        self.inverse = (1 / symbol).astype(dtype)
 
     def __call__(self, f):
         """phi (n_cells, N + 1) for the right-hand side f (n_cells, N + 1)."""

@@ -34,13 +34,15 @@ class MultigridPoisson:
     """
 
     def __init__(self, problem, theta, dtype=np.float64, sigma=None, end=0.0, steps=1):
-        self.ranks, self.steps = problem.mesh.ranks, steps
+        self.ranks = problem.mesh.ranks
+        self.steps = steps
         V, shift = time_modes(problem.n_steps, theta, end)
         self.V = V.astype(dtype)
         self.pencil = Pencil(problem, np.ones(problem.n_patches) if sigma is None else sigma, shift, dtype)
         self.cycle = Cycle(problem, self.pencil)
         self.phi, self.residual, self.image = np.zeros((3, problem.mesh.n_cells, len(V)), dtype)
-        self.largest, self.settled = np.zeros(len(V)), False
+        self.largest = np.zeros(len(V))
+        self.settled = False
 
     def __call__(self, f):
         """phi (n_cells, N + 1) for the right-hand side f (n_cells, N + 1)."""
@@ -75,7 +77,8 @@ class Pencil:
     """
 
     def __init__(self, problem, sigma, shift, dtype):
-        mesh, sigma_of_cell = problem.mesh, sigma[problem.patch]
+        mesh = problem.mesh
+        sigma_of_cell = sigma[problem.patch]
         self.stiffness = problem.laplacian(problem.mobility(sigma[:, None])[:, 0])
         self.mass = sigma_of_cell * mesh.volume
         self.share = mesh.volume * np.sqrt(sigma_of_cell / problem.volume[problem.patch])
@@ -128,10 +131,13 @@ class Cycle:
     """
 
     def __init__(self, problem, pencil):
-        self.ranks, self.pencil, self.shift = problem.mesh.ranks, pencil, pencil.shift
+        self.ranks = problem.mesh.ranks
+        self.pencil = pencil
+        self.shift = pencil.shift
         dtype = self.shift.dtype
         part, matrix, mass = _dealt_hierarchy(problem.mesh, pencil)
-        self.grids, self.own = _grids(self.ranks, part, dtype), part["own"]
+        self.grids = _grids(self.ranks, part, dtype)
+        self.own = part["own"]
         self.order = self.ranks.all_gather(self.own)
         self.W, self.inverse = _modes(matrix, mass, self.shift)
         self.work = [np.empty((2, len(grid.mass), len(self.shift)), dtype) for grid in self.grids]
@@ -142,7 +148,8 @@ class Cycle:
     def __call__(self, f):
         if not self.grids:
             return self._direct(f)
-        grid, (z, r) = self.grids[0], self.work[0]
+        grid = self.grids[0]
+        (z, r) = self.work[0]
         z[:] = 0
         _patch_sweep(*self.patches, grid.damping, f, z)
         self.pencil.residual(z, f, r)
@@ -154,7 +161,8 @@ class Cycle:
     def _cycle(self, level, f):
         if level == len(self.grids):
             return self._direct(f)
-        grid, (z, r) = self.grids[level], self.work[level]
+        grid = self.grids[level]
+        (z, r) = self.work[level]
         A, lumped = grid.matrix, (grid.mass, self.shift)
         z[:] = 0
         _jacobi(grid.diagonal, *lumped, grid.damping, f, z)
@@ -186,7 +194,8 @@ def _modes(A, mass, shift):
     n_pieces, piece = connected_components(A, directed=False)
     order = np.argsort(piece, kind="stable")
     ends = np.searchsorted(piece[order], np.arange(n_pieces + 1))
-    mu, blocks = np.empty(len(mass)), []
+    mu = np.empty(len(mass))
+    blocks = []
     A = A[order][:, order]
     for a, b in zip(ends[:-1], ends[1:]):
         mu[a:b], block = np.linalg.eigh(A[a:b, a:b].toarray())
@@ -209,7 +218,8 @@ def _dealt_hierarchy(mesh, pencil):
 
 def _gathered(mesh, pencil):
     """On rank 0, K and the lumped C in the file's numbering, and the cells of each rank; None elsewhere."""
-    matrix, own = pencil.stiffness.tocoo(), mesh.cell_id[:mesh.n_cells]
+    matrix = pencil.stiffness.tocoo()
+    own = mesh.cell_id[:mesh.n_cells]
     parts = mesh.ranks.gather_to_root((own, pencil.mass, own[matrix.row], mesh.cell_id[matrix.col], matrix.data))
     if parts is None:
         return None
@@ -238,7 +248,10 @@ def _hierarchy(A, mass, own, n_ranks):
             part |= packed(f"A{level}", A[mine]) | packed(f"P{level}", P[mine]) | packed(f"R{level}", R[theirs])
             part |= {f"own{level}": mine, f"owner{level}": owner, f"mass{level}": mass[mine],
                      f"diagonal{level}": diagonal[mine], f"damping{level}": np.array([damping])}
-        owner, own, mass = coarse_owner, coarse, abs(R) @ mass         # weights may be negative, masses not
+        # weights may be negative, masses not
+        owner = coarse_owner
+        own = coarse
+        mass = abs(R) @ mass
     for part, mine in zip(parts, own):
         part |= {f"own{len(made) - 1}": mine, f"owner{len(made) - 1}": owner, "own": mine}
     return parts, (made[-1].A.tocsr(), mass)
@@ -267,7 +280,9 @@ def _grids(ranks, part, dtype):
 def _add_pencil(sign, start, index, stiffness, mean, shift, u, out):
     for i in range(len(out)):
         for e in range(start[i], start[i + 1]):
-            row, a, m = index[e], sign * stiffness[e], sign * mean[e]
+            row = index[e]
+            a = sign * stiffness[e]
+            m = sign * mean[e]
             for j in range(out.shape[1]):
                 out[i, j] += (a + shift[j] * m) * u[row, j]
 
@@ -276,7 +291,8 @@ def _add_pencil(sign, start, index, stiffness, mean, shift, u, out):
 def _patch_sweep(cells, cell_start, diagonal, share, shift, damping, r, z):
     """z += damping (diag K + s_k u u^T)^-1 r on every patch, u = *share*."""
     k = r.shape[1]
-    mean, one = np.empty(k, r.dtype), r.dtype.type(1)
+    mean = np.empty(k, r.dtype)
+    one = r.dtype.type(1)
     for patch in range(len(cell_start) - 1):
         mean[:] = 0
         square = one - one
@@ -290,7 +306,8 @@ def _patch_sweep(cells, cell_start, diagonal, share, shift, damping, r, z):
             mean[j] *= shift[j] / (one + shift[j] * square)
         for i in range(cell_start[patch], cell_start[patch + 1]):
             cell = cells[i]
-            inverse, u = damping / diagonal[cell], share[cell]
+            inverse = damping / diagonal[cell]
+            u = share[cell]
             for j in range(k):
                 z[cell, j] += inverse * (r[cell, j] - u * mean[j])
 
@@ -302,7 +319,8 @@ def _residual(start, index, value, mass, shift, z, f, r):
         for j in range(f.shape[1]):
             r[i, j] = f[i, j] - shift[j] * m * z[i, j]
         for e in range(start[i], start[i + 1]):
-            v, row = value[e], index[e]
+            v = value[e]
+            row = index[e]
             for j in range(f.shape[1]):
                 r[i, j] -= v * z[row, j]
 
@@ -310,7 +328,8 @@ def _residual(start, index, value, mass, shift, z, f, r):
 @numba.njit(cache=True, error_model="numpy")
 def _jacobi(diagonal, mass, shift, damping, r, z):
     for i in range(len(r)):
-        d, m = diagonal[i], mass[i]
+        d = diagonal[i]
+        m = mass[i]
         for j in range(r.shape[1]):
             z[i, j] += damping * r[i, j] / (d + shift[j] * m)
 

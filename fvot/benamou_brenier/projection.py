@@ -31,10 +31,13 @@ class State:
 
     def __init__(self, problem, theta, dtype=np.float64, sigma=None):
         n_steps = problem.n_steps
-        self.problem, self.theta, self.dtype = problem, float(theta), np.dtype(dtype)
+        self.problem = problem
+        self.theta = float(theta)
+        self.dtype = np.dtype(dtype)
         self.z_a, self.l = (np.zeros((problem.n_patches, n_steps), dtype) for _ in range(2))
         self.z_b = np.zeros((problem.n_copies, 2, n_steps), dtype)
-        mesh, face = problem.mesh, problem.copy_face
+        mesh = problem.mesh
+        face = problem.copy_face
         volume = problem.volume[problem.copy_patch]
         self.sigma = np.ones(problem.n_patches) if sigma is None else sigma
         self._space = (problem.cells, problem.cell_start, problem.copy_start, mesh.left[face].astype(np.int64),
@@ -56,7 +59,8 @@ class State:
         """z = P(Lambda phi) + l (1 / theta^2, q_b) with l = rho / (r sigma), of phi (n_cells, N + 1) and rho (n_patches, N)."""
         a, b = self.problem.apply(phi)
         shift = multiplier(a, self.problem.square(b), self.theta)
-        copy, l = self.problem.copy_patch, rho / (r * self.sigma[:, None])
+        copy = self.problem.copy_patch
+        l = rho / (r * self.sigma[:, None])
         self.l[:] = l
         self.z_a[:] = a + (l - shift) / self.theta**2
         self.z_b[:] = b * ((1 + l) / (1 + shift))[copy, None]
@@ -70,7 +74,8 @@ class State:
 
         alpha : over-relaxation; kappa : by what the penalty r grows
         """
-        phi, real = self.problem.with_ghosts(phi), self.dtype.type
+        phi = self.problem.with_ghosts(phi)
+        real = self.dtype.type
         out = np.zeros_like(phi)
         _sweep(phi, *self._space, *self._coefficients, self._inverse, real(alpha), real(1 / kappa), self._close,
                self.z_a, self.z_b, self.l, out)
@@ -90,7 +95,8 @@ def multiplier(z_a, square, theta):
 
 @numba.njit(cache=True, error_model="numpy")
 def _newton(z_a, square, inverse, close, l):
-    one, half = l.dtype.type(1), l.dtype.type(0.5)
+    one = l.dtype.type(1)
+    half = l.dtype.type(0.5)
     zero = one - one
     for _ in range(NEWTON):
         far = 0
@@ -111,14 +117,19 @@ def _sweep(phi, cells, cell_start, copy_start, left, right, volume, share, slope
            z_a, z_b, l, out):
     n = l.shape[1]
     one = l.dtype.type(1)
-    zero, two = one - one, one + one
-    square, factor, grow = np.empty(n, l.dtype), np.empty(n, l.dtype), np.empty(n, l.dtype)
+    zero = one - one
+    two = one + one
+    square = np.empty(n, l.dtype)
+    factor = np.empty(n, l.dtype)
+    grow = np.empty(n, l.dtype)
     node = np.empty(n + 1, l.dtype)
     for patch in range(len(l)):
-        za, lp = z_a[patch], l[patch]
+        za = z_a[patch]
+        lp = l[patch]
         square[:] = zero
         for i in range(cell_start[patch], cell_start[patch + 1]):
-            row, part = phi[cells[i]], share[cells[i]]
+            row = phi[cells[i]]
+            part = share[cells[i]]
             for j in range(n):
                 square[j] += part * (row[j + 1] - row[j])
         for j in range(n):
@@ -126,7 +137,10 @@ def _sweep(phi, cells, cell_start, copy_start, left, right, volume, share, slope
             factor[j] = one / (one + lp[j])
             square[j] = zero
         for c in range(copy_start[patch], copy_start[patch + 1]):
-            low, high, s, w = phi[left[c]], phi[right[c]], slope[c], norm[c]
+            low = phi[left[c]]
+            high = phi[right[c]]
+            s = slope[c]
+            w = norm[c]
             first, second = z_b[c, 0], z_b[c, 1]
             for j in range(n):
                 first[j] += alpha * (s * (high[j] - low[j]) - first[j] * factor[j])
@@ -141,7 +155,9 @@ def _sweep(phi, cells, cell_start, copy_start, left, right, volume, share, slope
             factor[j] = (one - lp[j]) / (one + old)
             square[j] = (za[j] - two * lp[j] * inverse) / inverse
         for c in range(copy_start[patch], copy_start[patch + 1]):
-            first, second, w = z_b[c, 0], z_b[c, 1], push[c]
+            first = z_b[c, 0]
+            second = z_b[c, 1]
+            w = push[c]
             node[:] = zero
             for j in range(n):
                 node[j] += w * first[j] * factor[j]
@@ -155,7 +171,8 @@ def _sweep(phi, cells, cell_start, copy_start, left, right, volume, share, slope
             for j in range(n + 1):
                 low[j] -= node[j]
         for i in range(cell_start[patch], cell_start[patch + 1]):
-            row, m = out[cells[i]], volume[cells[i]]
+            row = out[cells[i]]
+            m = volume[cells[i]]
             for j in range(n):
                 row[j] -= m * square[j]
             for j in range(n):

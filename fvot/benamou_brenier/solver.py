@@ -58,12 +58,17 @@ class BenamouBrenier:
         ranks.check(terminal is None or isinstance(terminal, Energy), "terminal must be an energy, such as fvot.Entropy() or "
                     f"0.1 * fvot.Power(2), or None, not {terminal!r:.60}")
         ranks.check_same("the parameters of BenamouBrenier", (n_steps, tol, max_iter, precision, described(terminal)))
-        self.mesh, self.n_steps, self.tol, self.max_iter = mesh, int(n_steps), float(tol), int(max_iter)
-        self.precision, self.terminal = precision, terminal
+        self.mesh = mesh
+        self.n_steps = int(n_steps)
+        self.tol = float(tol)
+        self.max_iter = int(max_iter)
+        self.precision = precision
+        self.terminal = terminal
         quality.warn_of(mesh.quality().transport_problem, mesh)
         self._near = mesh.near
         problem = Discretisation(self._near.mesh, self.n_steps)
-        self._n_patches, self._defect = ranks.sum(problem.n_patches), ranks.max(problem.isotropy_defect().max(initial=0.0))
+        self._n_patches = ranks.sum(problem.n_patches)
+        self._defect = ranks.max(problem.isotropy_defect().max(initial=0.0))
         self._levels = levels(problem)
         self._terminals = [terminal and Terminal(level.problem, terminal) for level in self._levels]
 
@@ -96,7 +101,8 @@ class BenamouBrenier:
         Raises `InputError` for densities that are negative, not finite, or of different mass, in the whole or in one of the
         mesh's connected pieces; `ConvergenceError`, with the path so far in `.result`, if max_iter is not enough.
         """
-        ranks, free = self.mesh.ranks, self.terminal is not None
+        ranks = self.mesh.ranks
+        free = self.terminal is not None
         ranks.check((rho1 is None) == free, "rho1 and a terminal energy exclude each other: with terminal=, call solve(rho0)"
                     if free else "solve needs rho0 and rho1, unless BenamouBrenier has a terminal energy")
         rho0, rho1 = self._checked(rho0, rho0 if free else rho1)
@@ -118,7 +124,8 @@ class BenamouBrenier:
                     keeper.keep(*cascade.save())
             if keeper.is_on:
                 keeper.write(*cascade.save())
-        found, used = cascade.best, cascade.used
+        found = cascade.best
+        used = cascade.used
         self._check_order(found)
         path = Geodesic.of(self._near, self._levels[0].problem, rho0 / unit, found.lower, found.upper, used, unit)
         if not found.gap <= self.tol:
@@ -144,7 +151,8 @@ class BenamouBrenier:
 
     def _described(self, rho0, rho1):
         """What a checkpoint knows of the problem."""
-        mesh, terminal = self._near.mesh, self._terminals[0]
+        mesh = self._near.mesh
+        terminal = self._terminals[0]
         slope = 0.0 if terminal is None else terminal.problem.spread(terminal.derivative(terminal.problem.average(
             rho0 + mesh.integrate(rho0) / mesh.integrate(1.0))))
         return dict(solver="BenamouBrenier", n_steps=self.n_steps, energy=str(described(self.terminal)),
@@ -173,7 +181,8 @@ class BenamouBrenier:
     def _checked(self, rho0, rho1):
         """The densities in the order of `near`; rho1 scaled to the mass of rho0, from which it differs by round-off, in each
         piece."""
-        problem, ranks = self._levels[0].problem, self.mesh.ranks
+        problem = self._levels[0].problem
+        ranks = self.mesh.ranks
         for rho, name in (rho0, "rho0"), (rho1, "rho1"):
             self.mesh.check_density(rho, name)
         same = ranks.max(max(SAME, rounding_of(rho0, rho1)))

@@ -44,8 +44,12 @@ class Iteration:
 
     def __init__(self, problem, rho0, rho1, terminal, start, sigma, n_iterations, dtype):
         mesh = problem.mesh
-        self.problem, self.n_iterations, self.dtype, self.sigma = problem, n_iterations, dtype, sigma
-        self.phi, self.done = start.phi, start.done
+        self.problem = problem
+        self.n_iterations = n_iterations
+        self.dtype = dtype
+        self.sigma = sigma
+        self.phi = start.phi
+        self.done = start.done
         self.r = start.r or penalty.first(mesh, rho0, rho1)
         self.theta = penalty.theta(mesh, rho0, rho1, start.square)
 
@@ -54,7 +58,8 @@ class Iteration:
             self.state.start(start.phi, start.rho, self.r)
 
         self.source = problem.source(rho0, rho1)[:, [0, -1]]
-        self.end, self.metric = None, 0.0
+        self.end = None
+        self.metric = 0.0
         if terminal is not None:
             self.source[:, 1] = 0
             self.metric = terminal.metric(problem.average(rho1), self.theta)
@@ -63,13 +68,15 @@ class Iteration:
         self.steps = partial(penalty.steps, mesh, rho0, rho1, start.square)
         cosines = sigma is None and has_cosines(mesh)
         far = cosines and terminal is None and not start.done and penalty.far(mesh, rho0, rho1, start.square)
-        self.cosines, self.n_rough = cosines, int(ROUGH * n_iterations) if far else 0
+        self.cosines = cosines
+        self.n_rough = int(ROUGH * n_iterations) if far else 0
 
     def run(self):
         """Iterate; yields the number of iterations after each."""
         if self.done >= self.n_iterations:          # a run that was at its end, asked again
             return
-        state, end = self.state, self.end
+        state = self.state
+        end = self.end
         if self.n_rough:
             state.to(np.float32)
         poisson = self._poisson(state.dtype)
@@ -96,7 +103,10 @@ class Iteration:
 
     def _poisson(self, dtype):
         """The linear half."""
-        problem, theta, sigma, metric = self.problem, self.theta, self.sigma, self.metric
+        problem = self.problem
+        theta = self.theta
+        sigma = self.sigma
+        metric = self.metric
         if self.cosines:
             return CosinePoisson(problem, theta, dtype, sigma, metric)
         return MultigridPoisson(problem, theta, dtype, sigma, metric, steps=self.steps())

@@ -27,9 +27,11 @@ class Terminal:
     """The energy on the patches of a `Discretisation`; densities are (n_patches,). Collective."""
 
     def __init__(self, problem, energy):
-        self.problem, self.energy = problem, energy
+        self.problem = problem
+        self.energy = energy
         mesh = problem.mesh
-        self.x, self.measure = problem.average(mesh.centroid.T).T, mesh.integrate(1.0)
+        self.x = problem.average(mesh.centroid.T).T
+        self.measure = mesh.integrate(1.0)
         with mesh.ranks.together():
             self.V, self.curved, pairs = separated(energy, self.x)
             check_own(energy, self.x, 1 / self.measure)
@@ -49,7 +51,9 @@ class Terminal:
     def value(self, rho):
         """E(rho), and the size of the terms that it adds up."""
         with self.problem.mesh.ranks.together():
-            potential, others, slope = self.V * rho, self._of("value", rho), rho * self._of("derivative", np.maximum(rho, TINY))
+            potential = self.V * rho
+            others = self._of("value", rho)
+            slope = rho * self._of("derivative", np.maximum(rho, TINY))
         terms = np.stack([potential + others, np.abs(potential) + np.abs(others) + np.abs(slope)])
         return self.problem.mesh.ranks.sum((self.problem.volume * terms).sum(axis=1))
 
@@ -63,7 +67,8 @@ class Terminal:
 
     def stiffness(self, rho):
         """int rho^2 e''(rho) / int rho, what e' changes by when rho changes by its own size, where mass is."""
-        ranks, mass = self.problem.mesh.ranks, self.problem.masses(rho[:, None]).sum()
+        ranks = self.problem.mesh.ranks
+        mass = self.problem.masses(rho[:, None]).sum()
         with ranks.together():
             curvature = rho * rho * self._of("curvature", np.maximum(rho, FLOOR * mass / self.measure))
         return ranks.sum((self.problem.volume * curvature).sum()) / mass
@@ -82,15 +87,19 @@ class Terminal:
         low, high = np.full((2, len(p)), [[TINY], [HUGE]])
         last = np.full(len(p), np.inf)
         with self.problem.mesh.ranks.together(), np.errstate(all="ignore"):
-            none, all_ = self._of("derivative", low) >= p, k * HUGE + self._of("derivative", high) < p
+            none = self._of("derivative", low) >= p
+            all_ = k * HUGE + self._of("derivative", high) < p
             for _ in range(STEPS):
-                error, slope = k * rho + self._of("derivative", rho) - p, k + self._of("curvature", rho)
+                error = k * rho + self._of("derivative", rho) - p
+                slope = k + self._of("curvature", rho)
                 low, high = np.where(error < 0, rho, low), np.where(error < 0, high, rho)
                 step = error / slope
                 new = np.where(step < rho, rho - step, rho * np.exp(-step / rho))
-                done, moved = np.abs(new - rho) <= CLOSE * rho, np.abs(np.log(new / rho))
+                done = np.abs(new - rho) <= CLOSE * rho
+                moved = np.abs(np.log(new / rho))
                 good = (new > low) & (new < high) & (moved < last / 2) | done
-                rho, last = np.where(good, new, np.sqrt(low) * np.sqrt(high)), np.where(good, moved, np.inf)
+                rho = np.where(good, new, np.sqrt(low) * np.sqrt(high))
+                last = np.where(good, moved, np.inf)
                 if (done | none | all_).all():
                     break
         return np.where(none, 0, np.where(all_, np.inf, rho))
@@ -101,8 +110,10 @@ class Terminal:
         phi (n_patches,), mass (n_components,); c (n_components,). Any c gives a bound; the best one is found by Newton's
         method for the logarithm of the mass, and bisection.
         """
-        problem, ranks = self.problem, self.problem.mesh.ranks
-        rho, c = None, np.zeros(len(mass))
+        problem = self.problem
+        ranks = self.problem.mesh.ranks
+        rho = None
+        c = np.zeros(len(mass))
         low, high = np.full((2, len(mass)), [[-np.inf], [np.inf]])
         spread = ranks.max(np.abs(phi).max(initial=0.0)) + ranks.max(np.abs(self.V).max(initial=0.0)) + TINY
         for _ in range(STEPS):
@@ -115,7 +126,8 @@ class Terminal:
                 new = np.where(np.isfinite(slope), c + np.log(found / mass) * found / slope, np.nan)
             middle = np.where(np.isinf(low), high - spread, np.where(np.isinf(high), low + spread, (low + high) / 2))
             done = np.abs(new - c) <= CLOSE * np.abs(c)
-            spread, c = 2 * spread, np.where((new > low) & (new < high) | done, new, middle)
+            spread = 2 * spread
+            c = np.where((new > low) & (new < high) | done, new, middle)
             if (done | (high - low <= CLOSE * np.abs(c))).all():
                 break
         found = self._mass(-phi - c[problem.component], rho)[0]
@@ -143,7 +155,9 @@ class EndState:
     """
 
     def __init__(self, terminal, rho1, metric, sigma, r):
-        self.terminal, self.scale, self.r = terminal, metric * sigma, r
+        self.terminal = terminal
+        self.scale = metric * sigma
+        self.r = r
         floor = FLOOR * terminal.problem.masses(rho1[:, None]).sum() / terminal.problem.mesh.integrate(1.0)
         self.rho1 = np.maximum(rho1, floor)
         self.z = -terminal.derivative(self.rho1) - self._k * self.rho1
