@@ -1,4 +1,5 @@
 """The best flux for a given density: the linear half of the upper bound."""
+
 from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
@@ -12,12 +13,17 @@ from .. import linalg
 from .time_basis import node_weights
 
 PREFIX = "fvot_benamou_brenier_certificate_"
-ROUND_OFF = 1e-15       # of a sum, relative to that of its terms
-FINEST = 1e-8           # relative gap that is asked for where nothing but round-off is left
-AT_ONCE = 200_000       # cells times nodes of one linear system
-OPTIONS = {"ksp_norm_type": "natural",          # the energy is what counts; and a set-up serves few steps: it must be cheap
-           "pc_hypre_boomeramg_coarsen_type": "HMIS", "pc_hypre_boomeramg_interp_type": "ext+i",
-           "pc_hypre_boomeramg_P_max": 4, "pc_hypre_boomeramg_agg_nl": 1}
+ROUND_OFF = 1e-15  # of a sum, relative to that of its terms
+FINEST = 1e-8  # relative gap that is asked for where nothing but round-off is left
+AT_ONCE = 200_000  # cells times nodes of one linear system
+OPTIONS = {
+    # the energy is what counts; and a set-up serves few steps: it must be cheap
+    "ksp_norm_type": "natural",
+    "pc_hypre_boomeramg_coarsen_type": "HMIS",
+    "pc_hypre_boomeramg_interp_type": "ext+i",
+    "pc_hypre_boomeramg_P_max": 4,
+    "pc_hypre_boomeramg_agg_nl": 1,
+}
 
 
 class Upper(NamedTuple):
@@ -26,8 +32,8 @@ class Upper(NamedTuple):
     rho (n_patches, N), flux (n_inner, N + 1) : the density and the mass per time through each face
     residual : the largest |K| (rho^n - rho^{n-1})_K + tau_n sum +-Phi_s, relative to the mass
     eps : the share of the background
-    rho1 (n_cells,), energy, terms : the density at the end; its energy E, if it has one (see `terminal`), and how large the
-        terms are that it adds up
+    rho1 (n_cells,), energy, terms : the density at the end; its energy E, if it has one (see
+        `terminal`), and how large the terms are that it adds up
     """
 
     cost: float
@@ -46,7 +52,9 @@ class Upper(NamedTuple):
 
     @property
     def scale(self):
-        """What gaps are relative to: the action, or what the energy's round-off lets one see, if that is more."""
+        """What gaps are relative to: the action, or what the energy's round-off lets one see, if
+        that is more.
+        """
         return max(self.action, ROUND_OFF * self.terms / FINEST)
 
 
@@ -54,7 +62,6 @@ def _at_nodes(rho, nodes):
     """Means (n_patches, k) at some nodes of the densities (n_patches, N) of the slabs beside them."""
     n = np.arange(nodes.start, nodes.stop)
     return (rho[:, np.maximum(n - 1, 0)] + rho[:, np.minimum(n, rho.shape[1] - 1)]) / 2
-
 
 
 class BestFlux:
@@ -67,30 +74,41 @@ class BestFlux:
         self.rtol = rtol
         self._number = mesh.with_ghosts(mesh.first_row + np.arange(mesh.n_cells))
         left, right = mesh.left[:n], mesh.right[:n]
-        faces = np.concatenate([np.flatnonzero(left < mesh.n_cells), np.flatnonzero(right < mesh.n_cells)])
+        faces = np.concatenate(
+            [np.flatnonzero(left < mesh.n_cells), np.flatnonzero(right < mesh.n_cells)]
+        )
         sign = np.repeat([1.0, -1.0], [(left < mesh.n_cells).sum(), (right < mesh.n_cells).sum()])
         cells = np.where(sign > 0, left[faces], right[faces])
         self._divergence = sparse.csr_matrix((sign, (cells, faces)), (mesh.n_cells, n))
         beyond = self._number[np.where(sign > 0, right[faces], left[faces])]
-        self._find_pattern(np.concatenate([cells, cells]), np.concatenate([self._number[cells], beyond]), faces)
+        self._find_pattern(
+            np.concatenate([cells, cells]), np.concatenate([self._number[cells], beyond]), faces
+        )
 
     def _find_pattern(self, row, column, faces):
-        """CSR pattern of the Laplacian with PETSc's columns, and the map from face weights to its entries."""
+        """CSR pattern of the Laplacian with PETSc's columns, and the map from face weights to its
+        entries.
+        """
         n_global = self.problem.mesh.n_cells_global
         own = np.arange(self.problem.mesh.n_cells)
-        row, column = np.append(row, own), np.append(column, self._number[own])        # a cell without faces has a row, too
+        row, column = (
+            np.append(row, own),
+            np.append(column, self._number[own]),
+        )  # a cell without faces has a row, too
         key, entry = np.unique(row.astype(np.int64) * n_global + column, return_inverse=True)
         row, self._column = np.divmod(key, n_global)
         self._start = np.searchsorted(row, np.arange(self.problem.mesh.n_cells + 1))
         sign = np.repeat([1.0, -1.0], len(faces))
-        self._entries = sparse.csr_matrix((sign, (entry[:len(sign)], np.tile(faces, 2))), (len(key), self.problem.mesh.n_inner))
+        self._entries = sparse.csr_matrix(
+            (sign, (entry[: len(sign)], np.tile(faces, 2))), (len(key), self.problem.mesh.n_inner)
+        )
         self._grounded = (self._column == self._number[row]) & self._first_cells()[row]
 
     def _first_cells(self):
         """(n_cells,) whether this is the first cell of a connected piece of the mesh."""
         problem = self.problem
         ranks = self.problem.mesh.ranks
-        number = self._number[:self.problem.mesh.n_cells]
+        number = self._number[: self.problem.mesh.n_cells]
         first = np.full(problem.n_components, np.iinfo(np.int64).max)
         np.minimum.at(first, problem.spread(problem.component), number)
         return number == ranks.min(first)[problem.spread(problem.component)]
@@ -113,43 +131,66 @@ class BestFlux:
             part = slice(first, min(first + at_once, len(tau)))
             mobility = problem.mobility(_at_nodes(rho, part))
             loss = self._loss(rho, rho0, rho1, part)
-            flux[:, part] = F = self._trees.conserve(self._solve(mobility, loss, tau[part]), mobility, loss / tau[part],
-                                                     self._divergence)
+            flux[:, part] = F = self._trees.conserve(
+                self._solve(mobility, loss, tau[part]), mobility, loss / tau[part], self._divergence
+            )
             left = max(left, np.abs(self._divergence @ F * tau[part] - loss).max(initial=0))
-            with np.errstate(divide="ignore", invalid="ignore"):      # a piece of the mesh may have no mass at all
-                mine = np.where(F == 0, 0.0, mesh.distance[:mesh.n_inner, None]**2 * F**2 / mobility * tau[part])
-            cost += mine[mesh.face_owned[:mesh.n_inner]].sum()
-        return Upper(mesh.ranks.sum(cost), rho, flux, mesh.ranks.max(left) / mesh.integrate(rho0), eps, rho1)
+            with np.errstate(
+                divide="ignore", invalid="ignore"
+            ):  # a piece of the mesh may have no mass at all
+                mine = np.where(
+                    F == 0,
+                    0.0,
+                    mesh.distance[: mesh.n_inner, None] ** 2 * F**2 / mobility * tau[part],
+                )
+            cost += mine[mesh.face_owned[: mesh.n_inner]].sum()
+        return Upper(
+            mesh.ranks.sum(cost), rho, flux, mesh.ranks.max(left) / mesh.integrate(rho0), eps, rho1
+        )
 
     def _loss(self, rho, rho0, rho1, nodes):
-        """What each cell loses (n_cells, k) at some nodes: |K| (rho^{n-1} - rho^n), with the data at both ends."""
+        """What each cell loses (n_cells, k) at some nodes: |K| (rho^{n-1} - rho^n), with the data
+        at both ends.
+        """
         after = min(nodes.stop, rho.shape[1])
-        path = self.problem.spread(rho[:, max(nodes.start - 1, 0):after])
-        parts = [rho0[:, None]] * (nodes.start == 0) + [path] + [rho1[:, None]] * (nodes.stop > rho.shape[1])
+        path = self.problem.spread(rho[:, max(nodes.start - 1, 0) : after])
+        parts = (
+            [rho0[:, None]] * (nodes.start == 0)
+            + [path]
+            + [rho1[:, None]] * (nodes.stop > rho.shape[1])
+        )
         return -self.problem.mesh.volume[:, None] * np.diff(np.concatenate(parts, axis=1))
 
     def _solve(self, mobility, loss, tau):
-        """Fluxes (n_inner, k) that lose about *loss* (n_cells, k) in each cell in the times tau (k,), by Laplace equations."""
+        """Fluxes (n_inner, k) that lose about *loss* (n_cells, k) in each cell in the times tau
+        (k,), by Laplace equations.
+        """
         mesh = self.problem.mesh
-        weight = mobility / mesh.distance[:mesh.n_inner, None]**2
+        weight = mobility / mesh.distance[: mesh.n_inner, None] ** 2
         method = linalg.method("cg", mesh.dim, mesh.ranks.size)
         method = replace(method, options=method.options | OPTIONS)
-        system = linalg.System(mesh.ranks, self._matrix(weight * tau), method, prefix=PREFIX, rtol=self.rtol)
+        system = linalg.System(
+            mesh.ranks, self._matrix(weight * tau), method, prefix=PREFIX, rtol=self.rtol
+        )
         psi = system(np.ascontiguousarray(loss).ravel()).reshape(loss.shape)
         system.destroy()
-        psi[~np.isfinite(psi)] = 0.0        # a solve that fails makes the bound larger, not wrong
-        return -weight * self.problem.gradient(psi) * mesh.distance[:mesh.n_inner, None]
+        psi[~np.isfinite(psi)] = 0.0  # a solve that fails makes the bound larger, not wrong
+        return -weight * self.problem.gradient(psi) * mesh.distance[: mesh.n_inner, None]
 
     def _matrix(self, weight):
-        """Laplacians with face weights (n_inner, k) as one matrix; row and column k K + i belong to cell K and block i.
+        """Laplacians with face weights (n_inner, k) as one matrix; row and column k K + i belong to
+        cell K and block i.
 
-        psi is 0 in the first cell of each piece: multigrid amplifies what is left to choose, until CG breaks down.
+        psi is 0 in the first cell of each piece: multigrid amplifies what is left to choose, until
+        CG breaks down.
         """
         k = weight.shape[1]
         count = np.diff(self._start)
         block = np.arange(k)
         row = np.repeat(np.arange(len(count)), count)
-        place = (self._start[row] * k + np.arange(len(row)) - self._start[row])[:, None] + block * count[row, None]
+        place = (self._start[row] * k + np.arange(len(row)) - self._start[row])[
+            :, None
+        ] + block * count[row, None]
         data = np.empty(place.size)
         index = np.empty(place.size, np.int64)
         value = self._entries @ weight
@@ -157,14 +198,16 @@ class BestFlux:
         data[place] = value
         index[place] = self._column[:, None] * k + block
         start = np.append((self._start[:-1, None] * k + block * count[:, None]).ravel(), place.size)
-        return sparse.csr_matrix((data, index, start), (len(count) * k, self.problem.mesh.n_cells_global * k))
+        return sparse.csr_matrix(
+            (data, index, start), (len(count) * k, self.problem.mesh.n_cells_global * k)
+        )
 
 
 class MobilityTrees:
     """Spanning trees of largest mobility of a mesh that is dealt to ranks.
 
-    One tree for each connected piece of a rank's own cells, and one of all pieces, whose edges are the faces of largest
-    mobility between two pieces.
+    One tree for each connected piece of a rank's own cells, and one of all pieces, whose edges are
+    the faces of largest mobility between two pieces.
     """
 
     def __init__(self, mesh):
@@ -179,7 +222,7 @@ class MobilityTrees:
         count, piece = connected_components(graph, directed=False)
         counts = mesh.ranks.all_gather(np.array([count]))
         self.n_pieces = int(counts.sum())
-        self.piece = piece + int(counts[:mesh.ranks.rank].sum())
+        self.piece = piece + int(counts[: mesh.ranks.rank].sum())
         number = mesh.with_ghosts(self.piece)
         between = np.flatnonzero(~own & (number[left] != number[right]))
         ends = np.stack([number[left[between]], number[right[between]]])
@@ -187,10 +230,14 @@ class MobilityTrees:
         self.pairs = np.unique(mesh.ranks.all_gather(pair.sum(axis=0)))
         self.between, self.pair = between, np.searchsorted(self.pairs, pair.sum(axis=0))
         self.sign = np.where(ends[0] < ends[1], 1.0, -1.0)
-        self.key = mesh.cell_id[left[between]].astype(np.int64) * mesh.n_cells_global + mesh.cell_id[right[between]]
+        self.key = (
+            mesh.cell_id[left[between]].astype(np.int64) * mesh.n_cells_global
+            + mesh.cell_id[right[between]]
+        )
 
     def conserve(self, flux, mobility, loss, divergence):
-        """The flux (n_inner, k), corrected so that divergence @ flux = loss (n_cells, k) but for round-off.
+        """The flux (n_inner, k), corrected so that divergence @ flux = loss (n_cells, k) but for
+        round-off.
 
         mobility (n_inner, k); *loss* must add up to 0 in each connected piece of the mesh.
         """
@@ -198,7 +245,9 @@ class MobilityTrees:
         if len(self.pairs):
             self._between_pieces(flux, mobility, loss - divergence @ flux)
         missing = np.ascontiguousarray((loss - divergence @ flux).T)
-        correction = _along_trees(*self.ends, np.ascontiguousarray(mobility[self.inside].T), missing)
+        correction = _along_trees(
+            *self.ends, np.ascontiguousarray(mobility[self.inside].T), missing
+        )
         flux[self.inside] += correction.T
         return flux
 
@@ -214,14 +263,20 @@ class MobilityTrees:
         first = np.full((n_pairs, k), np.iinfo(np.int64).max)
         key = np.where(mobility[self.between] == widest[self.pair], self.key[:, None], first[0, 0])
         np.minimum.at(first, self.pair, key)
-        chosen = ranks.min(first)[self.pair] == self.key[:, None]       # one face for each pair, the same on both sides
+        chosen = (
+            ranks.min(first)[self.pair] == self.key[:, None]
+        )  # one face for each pair, the same on both sides
         ends = np.divmod(self.pairs, self.n_pieces)
-        through = _along_trees(*ends, np.ascontiguousarray(widest.T), np.ascontiguousarray(ranks.sum(total).T)).T
+        through = _along_trees(
+            *ends, np.ascontiguousarray(widest.T), np.ascontiguousarray(ranks.sum(total).T)
+        ).T
         flux[self.between] += chosen * self.sign[:, None] * through[self.pair]
 
 
 def _along_trees(left, right, mobility, missing):
-    """Flux (k, n_edges) on trees of largest mobility (k, n_edges) whose divergence is *missing* (k, n), but in the roots."""
+    """Flux (k, n_edges) on trees of largest mobility (k, n_edges) whose divergence is *missing* (k,
+    n), but in the roots.
+    """
     flux = np.zeros(mobility.shape)
     for node in range(len(flux)):
         _to_root(np.argsort(-mobility[node], kind="stable"), left, right, missing[node], flux[node])
@@ -230,9 +285,11 @@ def _along_trees(left, right, mobility, missing):
 
 @numba.njit(cache=True)
 def _to_root(order, left, right, missing, flux):
-    """Kruskal's spanning trees, taking the edges in that order; then from leaf to leaf what is missing there.
+    """Kruskal's spanning trees, taking the edges in that order; then from leaf to leaf what is
+    missing there.
 
-    A node keeps the number of its tree edges and the exclusive or of their numbers: at a leaf, that is the last one.
+    A node keeps the number of its tree edges and the exclusive or of their numbers: at a leaf, that
+    is the last one.
     """
     n = len(missing)
     group = np.arange(n)

@@ -1,19 +1,24 @@
 """Bounds of the discrete W2^2 that hold to round-off, from any phi and from any rho >= 0.
 
-Lower: v = a + |b|^2 / 2 of any phi is made <= 0 by shifting phi in time by its largest value in each slab,
+Lower: v = a + |b|^2 / 2 of any phi is made <= 0 by shifting phi in time by its largest value in
+each slab,
 
     phi^n -= tau sum_{j<n} max_P v_P^j,      and then 2 L(phi) <= W2^2, by weak duality
 
 Upper: rho is given the right mass in each slab and mixed with a background rho_b > 0,
 
-    rho <- (1 - eps) rho + eps rho_b,   rho_b(t) = (1 - t)^2 rho0 + t^2 rho1 + 2 t (1 - t) M / |Omega|
+    rho <- (1 - eps) rho + eps rho_b,   rho_b(t) = (1 - t)^2 rho0 + t^2 rho1 + 2 t (1 - t) M /
+    |Omega|
 
-For each node the best flux of that rho is -M_s / d_s^2 (psi_L - psi_K), with psi from a Laplace equation. What a truncated
-solve leaves of the continuity equation goes along a spanning tree of largest mobility, where it costs least; so every
-tolerance gives a bound W2^2 <= 2 sum_n tau_n sum_s d_s^2 Phi_s^2 / (2 M_s), and its error is quadratic in that of rho.
+For each node the best flux of that rho is -M_s / d_s^2 (psi_L - psi_K), with psi from a Laplace
+equation. What a truncated solve leaves of the continuity equation goes along a spanning tree of
+largest mobility, where it costs least; so every tolerance gives a bound W2^2 <= 2 sum_n tau_n sum_s
+d_s^2 Phi_s^2 / (2 M_s), and its error is quadratic in that of rho.
 
-Both bounds hold for each connected piece of the mesh, in which rho0 and rho1 must have the same mass.
+Both bounds hold for each connected piece of the mesh, in which rho0 and rho1 must have the same
+mass.
 """
+
 from typing import NamedTuple
 
 import numpy as np
@@ -32,7 +37,9 @@ class Lower(NamedTuple):
 
 
 def lower_bound(problem, phi, rho0, rho1, terminal=None):
-    """The `Lower` bound that phi (n_cells, N + 1) gives for the densities rho0, rho1 (n_cells,), or rho0 and a `Terminal`."""
+    """The `Lower` bound that phi (n_cells, N + 1) gives for the densities rho0, rho1 (n_cells,), or
+    rho0 and a `Terminal`.
+    """
     phi = np.asarray(phi, float)
     worst = np.full((problem.n_components, problem.n_steps), -np.inf)
     np.maximum.at(worst, problem.component, problem.violation(phi))
@@ -43,7 +50,7 @@ def lower_bound(problem, phi, rho0, rho1, terminal=None):
     work = phi[:, [0, -1]] * problem.source(rho0, rho1)[:, [0, -1]]
     cost, terms = problem.mesh.ranks.sum(np.array([work.sum(), np.abs(work).sum()]))
     cost = 2 * (cost - ROUND_OFF * terms)
-    return Lower(cost, phi) if cost > 0 else Lower(0.0, np.zeros_like(phi))         # 0 is feasible, too
+    return Lower(cost, phi) if cost > 0 else Lower(0.0, np.zeros_like(phi))  # 0 is feasible, too
 
 
 def _with_terminal(problem, phi, rho0, terminal):
@@ -56,11 +63,14 @@ def _with_terminal(problem, phi, rho0, terminal):
     return Lower(2 * (-work - conjugate - ROUND_OFF * (terms + abs(conjugate))), phi)
 
 
-def upper_bound(problem, rho, rho0, rho1, *, epsilons=EPSILONS, first=None, enough=-np.inf, rtol=1e-6):
-    """The best `Upper` bound that rho (n_patches, N) >= 0 gives for the densities rho0, rho1 (n_cells,).
+def upper_bound(
+    problem, rho, rho0, rho1, *, epsilons=EPSILONS, first=None, enough=-np.inf, rtol=1e-6
+):
+    """The best `Upper` bound that rho (n_patches, N) >= 0 gives for the densities rho0, rho1
+    (n_cells,).
 
-    epsilons : increasing; tried from *first* on (None: USUAL), downwards and then upwards, as long as the bound
-        gets better and is not *enough*
+    epsilons : increasing; tried from *first* on (None: USUAL), downwards and then upwards, as long
+        as the bound gets better and is not *enough*
     rtol : relative tolerance of the linear solves; every one gives a bound
 
     Raises `ConvergenceError` if PETSc refuses a solve.
@@ -71,7 +81,7 @@ def upper_bound(problem, rho, rho0, rho1, *, epsilons=EPSILONS, first=None, enou
     first = USUAL if first is None else first
     middle = epsilons.index(first) if first in epsilons else len(epsilons) // 2
     best = fluxes.bound(rho, background, rho0, rho1, epsilons[middle])
-    for direction in epsilons[:middle][::-1], epsilons[middle + 1:]:
+    for direction in epsilons[:middle][::-1], epsilons[middle + 1 :]:
         before = best
         for eps in direction:
             if best.cost <= enough:
@@ -92,11 +102,13 @@ def _background(problem, rho0, rho1):
     mass = problem.masses(ends)[:, :1]
     volume = problem.masses(np.ones((problem.n_patches, 1)))
     mean = (mass / volume)[problem.component]
-    return (1 - t)**2 * ends[:, :1] + t**2 * ends[:, 1:] + 2 * t * (1 - t) * mean
+    return (1 - t) ** 2 * ends[:, :1] + t**2 * ends[:, 1:] + 2 * t * (1 - t) * mean
 
 
 def with_mass(problem, rho, background):
-    """rho (n_patches, N) with the mass of the background in each slab and piece; the background itself where it has none."""
+    """rho (n_patches, N) with the mass of the background in each slab and piece; the background
+    itself where it has none.
+    """
     rho = np.maximum(np.asarray(rho, float), 0.0)
     wanted = problem.masses(background)
     mass = problem.masses(rho)

@@ -1,22 +1,30 @@
-"""The discrete Benamou-Brenier problem on a mesh: phi on cells and time nodes, rho on patches and time slabs.
+"""The discrete Benamou-Brenier problem on a mesh: phi on cells and time nodes, rho on patches and
+time slabs.
 
-Time: N slabs of length tau = 1/N; slab j lies between the nodes j and j + 1; node weights tau_n = tau, tau/2 at both ends.
-Space: cells K, inner faces s = K|L with distance d_s; patches P, unions of cells of volume m_P. A patch and a face s of its
-cells make a *copy*, with the weight omega_{P,s} = sum of |s| d_Ks over the sides of s inside P.
+Time: N slabs of length tau = 1/N; slab j lies between the nodes j and j + 1; node weights tau_n =
+tau, tau/2 at both ends. Space: cells K, inner faces s = K|L with distance d_s; patches P, unions of
+cells of volume m_P. A patch and a face s of its cells make a *copy*, with the weight omega_{P,s} =
+sum of |s| d_Ks over the sides of s inside P.
 
 Dual:   max L(phi) = sum_K |K| (rho1_K phi_K^N - rho0_K phi_K^0)   subject to, for all P and j,
-        v = a + |b|^2 / 2 <= 0,   a = (Q phi^{j+1} - Q phi^j)_P / tau,   (Q phi)_P = sum_{K in P} |K| phi_K / m_P,
-        |b|^2 = sum_s omega_{P,s} / (2 m_P) (|d_s phi^j|^2 + |d_s phi^{j+1}|^2),   d_s phi = (phi_L - phi_K) / d_s
-Primal: min sum_n tau_n sum_s d_s^2 Phi_s^2 / (2 M_s),   M_s = sum_P omega_{P,s} (rho_P^{n-1} + rho_P^n) / 2 (one-sided at
-        the ends), subject to |K| (rho^n - rho^{n-1})_K + tau_n sum_s +-Phi_s = 0, with rho0, rho1 in place of rho^{-1}, rho^N
+        v = a + |b|^2 / 2 <= 0,   a = (Q phi^{j+1} - Q phi^j)_P / tau,   (Q phi)_P = sum_{K in P}
+        |K| phi_K / m_P, |b|^2 = sum_s omega_{P,s} / (2 m_P) (|d_s phi^j|^2 + |d_s phi^{j+1}|^2),
+        d_s phi = (phi_L - phi_K) / d_s
+Primal: min sum_n tau_n sum_s d_s^2 Phi_s^2 / (2 M_s),   M_s = sum_P omega_{P,s} (rho_P^{n-1} +
+rho_P^n) / 2 (one-sided at
+        the ends), subject to |K| (rho^n - rho^{n-1})_K + tau_n sum_s +-Phi_s = 0, with rho0, rho1
+        in place of rho^{-1}, rho^N
 
-Phi_s is the mass that flows through s per time; W2^2 is twice either value. The map Lambda phi = (a, b), with one b for each
-copy, slab j and end e (node j + e), has copies on the rank of the patch alone; only phi needs ghosts.
+Phi_s is the mass that flows through s per time; W2^2 is twice either value. The map Lambda phi =
+(a, b), with one b for each copy, slab j and end e (node j + e), has copies on the rank of the patch
+alone; only phi needs ghosts.
 
-Convergence needs sum_s omega_{P,s} n n^T = m_P I (the boundary faces included) for every patch: where it does not hold, as on
-Voronoi cells, the limit cost is too small (Gladbach, Kopfer, Maas 2020). The weights are corrected so that it does, where the
-corrected scheme passes the patch test (`mesh.patch_test`).
+Convergence needs sum_s omega_{P,s} n n^T = m_P I (the boundary faces included) for every patch:
+where it does not hold, as on Voronoi cells, the limit cost is too small (Gladbach, Kopfer, Maas
+2020). The weights are corrected so that it does, where the corrected scheme passes the patch test
+(`mesh.patch_test`).
 """
+
 from functools import cached_property
 
 import numpy as np
@@ -39,9 +47,10 @@ class Discretisation:
     patch (n_cells,) : this rank's number of each cell's patch; volume (n_patches,) : m_P
     cells (n_cells,), cell_start (n_patches + 1,) : the cells of each patch
     copy_face, copy_patch (n_copies,), copy_start (n_patches + 1,) : the copies of each patch
-    plain_weight, weight (n_copies,) : omega_{P,s} as it is, and corrected to be isotropic where the mesh says so
-    left_weight, right_weight (n_inner,) : weights of the copies on both sides of a face; a face inside a patch has its
-        one copy on the left
+    plain_weight, weight (n_copies,) : omega_{P,s} as it is, and corrected to be isotropic where the
+        mesh says so
+    left_weight, right_weight (n_inner,) : weights of the copies on both sides of a face; a face
+        inside a patch has its one copy on the left
     """
 
     def __init__(self, mesh, n_steps, *, isotropic=None):
@@ -51,13 +60,15 @@ class Discretisation:
         self.patch = np.unique(mesh.patch, return_inverse=True)[1].ravel()
         self.n_patches = int(self.patch.max(initial=-1)) + 1
         self.volume = np.bincount(self.patch, mesh.volume, self.n_patches)
-        self.cells = np.lexsort((mesh.cell_id[:mesh.n_cells], self.patch))
+        self.cells = np.lexsort((mesh.cell_id[: mesh.n_cells], self.patch))
         self.cell_start = np.searchsorted(self.patch[self.cells], np.arange(self.n_patches + 1))
         self._find_copies()
         self.weight = self.plain_weight
         if mesh.corrects_weights if isotropic is None else isotropic:
             normal = mesh.normal[:, self.copy_face]
-            self.weight = isotropic_weights(self.plain_weight, normal, self.copy_patch, self._target())
+            self.weight = isotropic_weights(
+                self.plain_weight, normal, self.copy_patch, self._target()
+            )
         self._weigh_faces()
         self._prepare_adjoint()
 
@@ -68,11 +79,13 @@ class Discretisation:
         right = np.flatnonzero(mesh.right[:n] < mesh.n_cells)
         face = np.concatenate([left, right])
         owner = self.patch[np.concatenate([mesh.left[left], mesh.right[right]])]
-        side = mesh.area[face] * np.concatenate([mesh.left_distance[left], mesh.right_distance[right]])
+        side = mesh.area[face] * np.concatenate(
+            [mesh.left_distance[left], mesh.right_distance[right]]
+        )
         self.copy_patch, self.copy_face, self.plain_weight, copy = copies(owner, face, side, n)
         self.n_copies = len(self.plain_weight)
         self.copy_start = np.searchsorted(self.copy_patch, np.arange(self.n_patches + 1))
-        self._sides = left, right, copy[:len(left)], copy[len(left):]
+        self._sides = left, right, copy[: len(left)], copy[len(left) :]
 
     def _target(self):
         mesh = self.mesh
@@ -81,14 +94,21 @@ class Discretisation:
         return target(self.volume, self.patch[mesh.left[walls]], weight, mesh.normal[:, walls])
 
     def isotropy_defect(self):
-        """|sum_s omega n n^T / m_P - I| (Frobenius), the boundary faces included, of each patch: (n_patches,)."""
-        lack = missing(symmetric(self._target()), self.weight, self.mesh.normal[:, self.copy_face], self.copy_patch)
+        """|sum_s omega n n^T / m_P - I| (Frobenius), the boundary faces included, of each patch:
+        (n_patches,).
+        """
+        lack = missing(
+            symmetric(self._target()),
+            self.weight,
+            self.mesh.normal[:, self.copy_face],
+            self.copy_patch,
+        )
         return np.linalg.norm(lack, axis=1) / self.volume
 
     def _weigh_faces(self):
         n = self.mesh.n_inner
         left, right, left_copy, right_copy = self._sides
-        inside = np.full(n, -1)                   # the copy of the left side
+        inside = np.full(n, -1)  # the copy of the left side
         inside[left] = left_copy
         self.left_weight = np.zeros(n)
         self.right_weight = np.zeros(n)
@@ -98,36 +118,50 @@ class Discretisation:
         theirs = self.mesh.face_exchange(mine, into=np.zeros(n))
         far_left = self.mesh.left[:n] >= self.mesh.n_cells
         far_right = self.mesh.right[:n] >= self.mesh.n_cells
-        self.left_weight[far_left], self.right_weight[far_right] = theirs[far_left], theirs[far_right]
+        self.left_weight[far_left], self.right_weight[far_right] = (
+            theirs[far_left],
+            theirs[far_right],
+        )
 
     def _prepare_adjoint(self):
         mesh = self.mesh
         n_copies = self.n_copies
         slope = self.weight / mesh.distance[self.copy_face]
         ends = np.concatenate([mesh.right[self.copy_face], mesh.left[self.copy_face]])
-        self._scatter = sparse.csr_matrix((np.concatenate([slope, -slope]), (ends, np.tile(np.arange(n_copies), 2))),
-                                          (mesh.n_local, n_copies))
+        self._scatter = sparse.csr_matrix(
+            (np.concatenate([slope, -slope]), (ends, np.tile(np.arange(n_copies), 2))),
+            (mesh.n_local, n_copies),
+        )
         sent = mesh.exchange.send
         stop = np.cumsum([0] + [len(index) for index in sent.values()])
         owners = np.concatenate([*sent.values(), np.empty(0, np.intp)]).astype(np.intp)
-        self._back = Exchange(mesh.ranks, mesh.exchange.receive,
-                              {q: np.arange(a, b) for q, a, b in zip(sent, stop, stop[1:], strict=False)})
-        self._arrive = sparse.csr_matrix((np.ones(len(owners)), (owners, np.arange(len(owners)))), (mesh.n_cells, len(owners)))
+        self._back = Exchange(
+            mesh.ranks,
+            mesh.exchange.receive,
+            {q: np.arange(a, b) for q, a, b in zip(sent, stop, stop[1:], strict=False)},
+        )
+        self._arrive = sparse.csr_matrix(
+            (np.ones(len(owners)), (owners, np.arange(len(owners)))), (mesh.n_cells, len(owners))
+        )
 
     # ---- between cells, patches and ghosts ---------------------------------------------------------------------------
 
     def with_ghosts(self, u):
-        """Own values (n_cells, k) followed by those of the ghosts: (n_local, k); not a copy where there are no ghosts."""
+        """Own values (n_cells, k) followed by those of the ghosts: (n_local, k); not a copy where
+        there are no ghosts.
+        """
         if self.mesh.n_local == self.mesh.n_cells:
             return u
         local = np.empty((self.mesh.n_local, u.shape[1]), u.dtype)
-        local[:self.mesh.n_cells] = u
+        local[: self.mesh.n_cells] = u
         self.mesh.exchange(local.T)
         return local
 
     def to_owners(self, local):
-        """Values (n_local, k) with those of ghosts added to their owners': (n_cells, k). The transpose of `with_ghosts`."""
-        own = local[:self.mesh.n_cells]
+        """Values (n_local, k) with those of ghosts added to their owners': (n_cells, k). The
+        transpose of `with_ghosts`.
+        """
+        own = local[: self.mesh.n_cells]
         if not self._arrive.nnz and not self._back.send:
             return own
         arrived = np.empty((self._arrive.shape[1], local.shape[1]), local.dtype)
@@ -145,15 +179,18 @@ class Discretisation:
 
     @cached_property
     def component(self):
-        """The connected piece of the whole mesh to which each patch belongs: (n_patches,), numbered from 0.
+        """The connected piece of the whole mesh to which each patch belongs: (n_patches,), numbered
+        from 0.
 
         Raises `InputError` if a patch lies in two pieces.
         """
         piece = face_flux.pieces(self.mesh)
         number = np.empty(self.n_patches, piece.dtype)
         number[self.patch] = piece
-        self.mesh.ranks.check((number[self.patch] == piece).all(), "a patch lies in two pieces of the mesh that do not touch: "
-                              "give other patches")
+        self.mesh.ranks.check(
+            (number[self.patch] == piece).all(),
+            "a patch lies in two pieces of the mesh that do not touch: give other patches",
+        )
         return number
 
     @cached_property
@@ -164,7 +201,9 @@ class Discretisation:
     def masses(self, rho):
         """The mass (n_components, k) in every piece of the mesh, of patch values (n_patches, k)."""
         order, start = self._by_component
-        weighted = np.ascontiguousarray((self.volume * rho.T)[:, order])        # summed pairwise: round-off stays small
+        weighted = np.ascontiguousarray(
+            (self.volume * rho.T)[:, order]
+        )  # summed pairwise: round-off stays small
         mine = np.stack([weighted[:, a:b].sum(axis=1) for a, b in zip(start, start[1:])])
         return self.mesh.ranks.sum(mine)
 
@@ -185,7 +224,9 @@ class Discretisation:
     def apply(self, phi):
         """Lambda phi: a (n_patches, N) and b (n_copies, 2, N) of phi (n_cells, N + 1)."""
         slope = self.gradient(phi)[self.copy_face]
-        return np.diff(self.average(phi)) / self.tau, np.stack([slope[:, :-1], slope[:, 1:]], axis=1)
+        return np.diff(self.average(phi)) / self.tau, np.stack(
+            [slope[:, :-1], slope[:, 1:]], axis=1
+        )
 
     def adjoint(self, a, b, theta=1.0):
         """Lambda* (a, b) (n_cells, N + 1): sum phi Lambda*(a, b) = <Lambda phi, (a, b)>,
@@ -221,24 +262,39 @@ class Discretisation:
         mesh = self.mesh
         n = self.mesh.n_inner
         local = self.with_ghosts(self.spread(rho))
-        return self.left_weight[:, None] * local[mesh.left[:n]] + self.right_weight[:, None] * local[mesh.right[:n]]
+        return (
+            self.left_weight[:, None] * local[mesh.left[:n]]
+            + self.right_weight[:, None] * local[mesh.right[:n]]
+        )
 
     def laplacian(self, weight):
-        """Rows of this rank (CSR, n_cells x n_local) of the matrix of sum_s weight_s / d_s^2 (u_K - u_L)."""
+        """Rows of this rank (CSR, n_cells x n_local) of the matrix of sum_s weight_s / d_s^2 (u_K -
+        u_L).
+        """
         mesh = self.mesh
         n = self.mesh.n_inner
-        t = weight / mesh.distance[:n]**2
+        t = weight / mesh.distance[:n] ** 2
         left = mesh.left[:n]
         right = mesh.right[:n]
-        rows, columns = np.concatenate([left, left, right, right]), np.concatenate([left, right, right, left])
+        rows, columns = (
+            np.concatenate([left, left, right, right]),
+            np.concatenate([left, right, right, left]),
+        )
         own = rows < mesh.n_cells
-        return sparse.csr_matrix((np.concatenate([t, -t, t, -t])[own], (rows[own], columns[own])), (mesh.n_cells, mesh.n_local))
+        return sparse.csr_matrix(
+            (np.concatenate([t, -t, t, -t])[own], (rows[own], columns[own])),
+            (mesh.n_cells, mesh.n_local),
+        )
 
     @cached_property
     def stiffness(self):
-        """K_x: `laplacian` of the weights sum_P omega_{P,s}; the two-point matrix |s| / d_s where nothing is corrected."""
+        """K_x: `laplacian` of the weights sum_P omega_{P,s}; the two-point matrix |s| / d_s where
+        nothing is corrected.
+        """
         return self.laplacian(self.left_weight + self.right_weight)
 
     def space_operator(self, phi, shift):
         """K_x phi + shift Q^T M_P Q phi for phi (n_cells, k), shift (k,)."""
-        return self.stiffness @ self.with_ghosts(phi) + shift * self.mesh.volume[:, None] * self.spread(self.average(phi))
+        return self.stiffness @ self.with_ghosts(phi) + shift * self.mesh.volume[
+            :, None
+        ] * self.spread(self.average(phi))

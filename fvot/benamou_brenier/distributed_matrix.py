@@ -1,4 +1,7 @@
-"""Sparse matrices dealt to ranks, for arrays of many columns: time nodes or modes, contiguous, one halo for all of them."""
+"""Sparse matrices dealt to ranks, for arrays of many columns: time nodes or modes, contiguous, one
+halo for all of them.
+"""
+
 import numba
 import numpy as np
 from scipy import sparse
@@ -7,7 +10,8 @@ from ..parallel import Exchange
 
 
 class Dealt:
-    """This rank's rows of a sparse matrix; `matrix @ u` for u (n_columns, k) of this rank gives (n_rows, k).
+    """This rank's rows of a sparse matrix; `matrix @ u` for u (n_columns, k) of this rank gives
+    (n_rows, k).
 
     matrix : rows (CSR) over this rank's own columns, followed by ghosts
     exchange : fills the ghosts; None where there are none
@@ -23,7 +27,8 @@ class Dealt:
 
     @classmethod
     def rows(cls, ranks, matrix, own, owner):
-        """From this rank's rows with global columns (CSR); *own*: the global numbers of its columns, owner: ranks of all.
+        """From this rank's rows with global columns (CSR); *own*: the global numbers of its
+        columns, owner: ranks of all.
 
         Entries stay in the order in which they are: sums are the same for any number of ranks.
         """
@@ -31,8 +36,10 @@ class Dealt:
         place[own] = np.arange(len(own))
         ghosts = np.unique(matrix.indices[place[matrix.indices] < 0])
         place[ghosts] = len(own) + np.arange(len(ghosts))
-        local = sparse.csr_matrix((matrix.data, place[matrix.indices], matrix.indptr),
-                                  (matrix.shape[0], len(own) + len(ghosts)))
+        local = sparse.csr_matrix(
+            (matrix.data, place[matrix.indices], matrix.indptr),
+            (matrix.shape[0], len(own) + len(ghosts)),
+        )
         exchange = Exchange.ghosts(ranks, own, ghosts, owner[ghosts]) if ranks.size > 1 else None
         return cls(local, len(own), exchange)
 
@@ -41,7 +48,7 @@ class Dealt:
         if self.n_local == self.n_own and not (self.exchange and self.exchange.send):
             return u
         local = np.empty((self.n_local, u.shape[1]), u.dtype)
-        local[:self.n_own] = u
+        local[: self.n_own] = u
         self.exchange(local.T)
         return local
 
@@ -69,11 +76,17 @@ def _add(start, index, value, u, out):
 def packed(name, matrix):
     """The arrays of a sparse matrix, for a dict that is dealt to a rank."""
     matrix = matrix.tocsr()
-    return {f"{name} start": matrix.indptr, f"{name} index": matrix.indices, f"{name} value": matrix.data,
-            f"{name} shape": np.array(matrix.shape)}
+    return {
+        f"{name} start": matrix.indptr,
+        f"{name} index": matrix.indices,
+        f"{name} value": matrix.data,
+        f"{name} shape": np.array(matrix.shape),
+    }
 
 
 def unpacked(part, name):
     """The matrix (CSR) that `packed` has put into a dict."""
-    start, index, value, shape = (part[f"{name} {what}"] for what in ("start", "index", "value", "shape"))
+    start, index, value, shape = (
+        part[f"{name} {what}"] for what in ("start", "index", "value", "shape")
+    )
     return sparse.csr_matrix((value, index, start), tuple(shape))

@@ -1,9 +1,11 @@
 """Coarser problems, and how phi and rho get from one to the next finer one.
 
-Cartesian meshes have half as many cells along each axis, tensor-product interpolation and exact averages; all others have
-agglomerates of 2^dim cells, for which the same `Discretisation` serves, and interpolate linearly with least-squares
-gradients. Steps in time are halved as well. Everything is the same for any number of ranks.
+Cartesian meshes have half as many cells along each axis, tensor-product interpolation and exact
+averages; all others have agglomerates of 2^dim cells, for which the same `Discretisation` serves,
+and interpolate linearly with least-squares gradients. Steps in time are halved as well. Everything
+is the same for any number of ranks.
 """
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,16 +15,20 @@ from ..mesh import coarsening
 from .discretisation import Discretisation
 from .distributed_matrix import Dealt, packed, unpacked
 
-FEWEST_CELLS = 8        # along an axis of the coarsest level, about
+FEWEST_CELLS = 8  # along an axis of the coarsest level, about
 FEWEST_STEPS = 4
-SLOWEST_COARSENING = 0.95      # a level with more of its cells left is no coarser: the mesh consists of as many pieces
+SLOWEST_COARSENING = (
+    0.95  # a level with more of its cells left is no coarser: the mesh consists of as many pieces
+)
 
 
 @dataclass(frozen=True)
 class Level:
-    """A problem, and how values get there from the next coarser level, and back (None: there is none).
+    """A problem, and how values get there from the next coarser level, and back (None: there is
+    none).
 
-    prolong, restrict : linear interpolation of cell values, and their averages over the coarser cells
+    prolong, restrict : linear interpolation of cell values, and their averages over the coarser
+        cells
     """
 
     problem: Discretisation
@@ -35,7 +41,12 @@ class Level:
 
     def finer_rho(self, rho):
         """rho (n_patches, N) >= 0 from the cell values (n_coarse, N) of the coarser level."""
-        return np.maximum(self.problem.average(self.prolong @ (rho @ _between_slabs(rho.shape[1], self.problem.n_steps))), 0)
+        return np.maximum(
+            self.problem.average(
+                self.prolong @ (rho @ _between_slabs(rho.shape[1], self.problem.n_steps))
+            ),
+            0,
+        )
 
 
 def levels(problem):
@@ -48,15 +59,19 @@ def levels(problem):
         coarse, prolong, restrict = made
         found.append(Level(problem, prolong, restrict))
         n_steps = problem.n_steps
-        problem = Discretisation(coarse, -(-n_steps // 2) if n_steps >= 2 * FEWEST_STEPS else n_steps)
+        problem = Discretisation(
+            coarse, -(-n_steps // 2) if n_steps >= 2 * FEWEST_STEPS else n_steps
+        )
 
 
 def coarsened(mesh):
-    """(coarser mesh, prolongation, restriction of cell averages), or None where the mesh is coarse enough."""
+    """(coarser mesh, prolongation, restriction of cell averages), or None where the mesh is coarse
+    enough.
+    """
     if mesh.block is not None:
         return _halved(mesh)
-    size = 2**mesh.dim * (1 + mesh.has_simplices)          # fewer simplices make no round agglomerates
-    if mesh.n_cells_global < max((2 * FEWEST_CELLS)**mesh.dim, 2 * size * mesh.ranks.size):
+    size = 2**mesh.dim * (1 + mesh.has_simplices)  # fewer simplices make no round agglomerates
+    if mesh.n_cells_global < max((2 * FEWEST_CELLS) ** mesh.dim, 2 * size * mesh.ranks.size):
         return None
     return _agglomerated(mesh, size)
 
@@ -71,20 +86,26 @@ def _halved(mesh):
         return None
     coarse = mesh.coarsened(tuple(grid))
     here = zip(block.first, block.shape, block.grid, grid, block.periodic)
-    P = _tensor([_interpolation(n, m, wraps)[first:first + size] for first, size, n, m, wraps in here])
+    P = _tensor(
+        [_interpolation(n, m, wraps)[first : first + size] for first, size, n, m, wraps in here]
+    )
     there = zip(coarse.block.first, coarse.block.shape, block.grid, grid)
-    R = _tensor([_overlaps(n, m)[first:first + size] for first, size, n, m in there])
+    R = _tensor([_overlaps(n, m)[first : first + size] for first, size, n, m in there])
     return coarse, _dealt(coarse, P), _dealt(mesh, R)
 
 
 def _interpolation(n, m, periodic):
-    """(n, m): linear between the centres of m equal cells, constant beyond the last ones, at the centres of n cells."""
+    """(n, m): linear between the centres of m equal cells, constant beyond the last ones, at the
+    centres of n cells.
+    """
     x = (np.arange(n) + 0.5) * m / n - 0.5
     low = np.floor(x).astype(int)
     part = x - low
     ends = np.stack([low, low + 1])
     ends = ends % m if periodic else np.clip(ends, 0, m - 1)
-    return sparse.csr_matrix((np.concatenate([1 - part, part]), (np.tile(np.arange(n), 2), ends.ravel())), (n, m))
+    return sparse.csr_matrix(
+        (np.concatenate([1 - part, part]), (np.tile(np.arange(n), 2), ends.ravel())), (n, m)
+    )
 
 
 def _overlaps(n, m):
@@ -103,9 +124,11 @@ def _tensor(factors):
 
 def _dealt(mesh, rows):
     """The rows of this rank, with columns that are the cells of a mesh."""
-    own = mesh.cell_id[:mesh.n_cells]
+    own = mesh.cell_id[: mesh.n_cells]
     owner = np.empty(mesh.n_cells_global, np.int32)
-    owner[mesh.ranks.all_gather(own)] = mesh.ranks.all_gather(np.full(len(own), mesh.ranks.rank, np.int32))
+    owner[mesh.ranks.all_gather(own)] = mesh.ranks.all_gather(
+        np.full(len(own), mesh.ranks.rank, np.int32)
+    )
     return Dealt.rows(mesh.ranks, rows, own, owner)
 
 
@@ -115,14 +138,18 @@ def _dealt(mesh, rows):
 def _agglomerated(mesh, size):
     whole = coarsening.whole(mesh)
     part = mesh.ranks.deal(mesh.ranks.on_root(lambda: _parts(*whole, size)))
-    coarse = mesh.of_agglomerates({name: array for name, array in part.items() if name[:2] not in ("P ", "R ")})
+    coarse = mesh.of_agglomerates(
+        {name: array for name, array in part.items() if name[:2] not in ("P ", "R ")}
+    )
     if coarse.n_cells_global > SLOWEST_COARSENING * mesh.n_cells_global:
         return None
     return coarse, _dealt(coarse, unpacked(part, "P")), _dealt(mesh, unpacked(part, "R"))
 
 
 def _parts(fine, own, size):
-    """For each rank the arrays of the coarser mesh, and its rows of prolongation and restriction. On rank 0."""
+    """For each rank the arrays of the coarser mesh, and its rows of prolongation and restriction.
+    On rank 0.
+    """
     n_ranks = len(own)
     fine_owner = np.empty(len(fine.volume), np.int64)
     for rank, cells in enumerate(own):
@@ -130,9 +157,13 @@ def _parts(fine, own, size):
     member, coarse = coarsening.coarser(fine, size)
     owner = coarsening.owners(member, fine_owner, coarse, n_ranks)
     P = coarsening.linear(member, fine, coarse)
-    R = sparse.csr_matrix((fine.volume / coarse.volume[member], (member, np.arange(len(member)))), P.shape[::-1])
-    return [coarsening.part(coarse, owner, rank) | packed("P", P[cells]) | packed("R", R[owner == rank])
-            for rank, cells in enumerate(own)]
+    R = sparse.csr_matrix(
+        (fine.volume / coarse.volume[member], (member, np.arange(len(member)))), P.shape[::-1]
+    )
+    return [
+        coarsening.part(coarse, owner, rank) | packed("P", P[cells]) | packed("R", R[owner == rank])
+        for rank, cells in enumerate(own)
+    ]
 
 
 # ---- time --------------------------------------------------------------------------------------------------------------
@@ -144,7 +175,9 @@ def _between_nodes(n, m):
 
 
 def _between_slabs(n, m):
-    """(n, m): linear interpolation from the middles of n slabs to those of m; constant beyond the outer ones."""
+    """(n, m): linear interpolation from the middles of n slabs to those of m; constant beyond the
+    outer ones.
+    """
     return _linear((np.arange(n) + 0.5) / n, (np.arange(m) + 0.5) / m)
 
 

@@ -1,8 +1,10 @@
 """From the coarsest level to the finest: how many iterations on each, and which bounds they reach.
 
-Each level begins where the coarser one has ended. The last coarse one tells from its gap how many iterations the mesh itself
-should take: gaps fall about as iterations^-RATE in one ramp of the penalty. Where that was too few, there is another ramp.
+Each level begins where the coarser one has ended. The last coarse one tells from its gap how many
+iterations the mesh itself should take: gaps fall about as iterations^-RATE in one ramp of the
+penalty. Where that was too few, there is another ramp.
 """
+
 import math
 from typing import NamedTuple
 
@@ -15,22 +17,26 @@ from .moments import gelbrich
 from .splitting import Iteration, Start, has_cosines
 from .time_basis import node_mean, node_weights
 
-COARSE = 100            # iterations on each coarser level
-GUESS = 140             # iterations where there is no coarser level to tell, and the fewest of densities that vanish
-FEWEST = 60             # of those that vanish nowhere, and of another ramp
-GUESSES = 6             # times that the coarsest level is solved, at most, until it knows how large W2 is
-LEAST = 1e-3            # part of an idea of W2^2 below which the next one does not fall at once
-HOPELESS = 0.3          # gap from which a coarser level's phi is forgotten, and the straight path is tried as well,
-NEAR = 0.2              # or W2 in units of the width below which it is tried where the gap is above tol
-BLIND = 0.5             # part of int |rho1 - rho0| that a coarser level must see to be believed
-RATE = 1.7, 4.0         # of densities that vanish, and of others
-SPARE = 1.3             # and so many times more iterations than that are taken
-LOCAL = 0.6             # with the local penalty, which coarser levels do not have, so many will do
-FIRST = 1e-5, 1e-4      # eps of the first upper bound on a finer level, at least and at most
+COARSE = 100  # iterations on each coarser level
+# iterations where there is no coarser level to tell, and the fewest of densities that vanish
+GUESS = 140
+FEWEST = 60  # of those that vanish nowhere, and of another ramp
+GUESSES = 6  # times that the coarsest level is solved, at most, until it knows how large W2 is
+LEAST = 1e-3  # part of an idea of W2^2 below which the next one does not fall at once
+# gap from which a coarser level's phi is forgotten, and the straight path is tried as well,
+HOPELESS = 0.3
+NEAR = 0.2  # or W2 in units of the width below which it is tried where the gap is above tol
+BLIND = 0.5  # part of int |rho1 - rho0| that a coarser level must see to be believed
+RATE = 1.7, 4.0  # of densities that vanish, and of others
+SPARE = 1.3  # and so many times more iterations than that are taken
+LOCAL = 0.6  # with the local penalty, which coarser levels do not have, so many will do
+FIRST = 1e-5, 1e-4  # eps of the first upper bound on a finer level, at least and at most
 
 
 class Reached(NamedTuple):
-    """phi (n_cells, N + 1), rho (n_patches, N) at the end of an iteration, and bounds of W2^2 (+ 2 E)."""
+    """phi (n_cells, N + 1), rho (n_patches, N) at the end of an iteration, and bounds of W2^2 (+ 2
+    E).
+    """
 
     phi: np.ndarray
     rho: np.ndarray
@@ -40,25 +46,32 @@ class Reached(NamedTuple):
     @property
     def gap(self):
         """(cost - lower bound) / W2^2 of the path."""
-        return (self.upper.cost - self.lower.cost) / self.upper.scale if self.upper.scale > 0 else 0.0
+        return (
+            (self.upper.cost - self.lower.cost) / self.upper.scale if self.upper.scale > 0 else 0.0
+        )
 
     def with_better_bounds(self, other):
         """The same, with the bounds of *other* where they are better."""
-        return self._replace(lower=max(self.lower, other.lower, key=lambda bound: bound.cost),
-                             upper=min(self.upper, other.upper, key=lambda bound: bound.cost))
+        return self._replace(
+            lower=max(self.lower, other.lower, key=lambda bound: bound.cost),
+            upper=min(self.upper, other.upper, key=lambda bound: bound.cost),
+        )
 
 
 def iterations_to(gap, n_iterations, before, rate=RATE[0]):
-    """Iterations that should bring the gap to *gap*, where n_iterations have brought it to *before*."""
+    """Iterations that should bring the gap to *gap*, where n_iterations have brought it to
+    *before*.
+    """
     before = min(max(before, 0.0), 1.0) if math.isfinite(before) else 1.0
-    return math.ceil(SPARE * n_iterations * (before / gap)**(1 / rate))
+    return math.ceil(SPARE * n_iterations * (before / gap) ** (1 / rate))
 
 
 class Cascade:
     """One problem on all levels, the finest first.
 
-    levels : `multilevel.Level`; terminals : a `Terminal` for each, or None; ends : (n_cells, 2) rho0 and rho1 on each, where
-        rho1 is no more than the latest idea of it if there is a `Terminal`
+    levels : `multilevel.Level`; terminals : a `Terminal` for each, or None; ends : (n_cells, 2)
+        rho0 and rho1 on each, where rho1 is no more than the latest idea of it if there is a
+        `Terminal`
     best : `Reached` on the mesh itself, with the best bounds seen
     used : iterations there
     """
@@ -78,17 +91,23 @@ class Cascade:
             self.ends.append(level.restrict @ self.ends[-1])
 
     def run(self, saved=None):
-        """Iterate until the gap is below tol, or max_iter is used up; yields the iterations on the mesh itself after each.
+        """Iterate until the gap is below tol, or max_iter is used up; yields the iterations on the
+        mesh itself after each.
 
         saved : what `save` gave
         """
         start, n_iterations = self._coarse() if saved is None else self._restore(*saved)
         while self.best is None or self.best.gap > self.tol and self.used < self.max_iter:
             left = self.max_iter - self.used
-            if n_iterations + FEWEST > left:        # no ramp too short to be of use
+            if n_iterations + FEWEST > left:  # no ramp too short to be of use
                 n_iterations = left
-            iteration = self._iteration(0, start, max(n_iterations, start.done), again=self.used > 0)
-            self._ramp = iteration, dict(n_iterations=n_iterations, used=self.used, square=start.square, eps=start.eps)
+            iteration = self._iteration(
+                0, start, max(n_iterations, start.done), again=self.used > 0
+            )
+            self._ramp = (
+                iteration,
+                dict(n_iterations=n_iterations, used=self.used, square=start.square, eps=start.eps),
+            )
             for k in iteration.run():
                 yield self.used + k
 
@@ -98,18 +117,28 @@ class Cascade:
             self.ends[0][:, 1] = self.best.upper.rho1
             square = max(moving(self.levels[0].problem, self.best.upper), LEAST * start.square)
             start = Start(self.best.phi, self.best.rho, square, self.best.upper.eps)
-            n_iterations = max(iterations_to(self.tol, n_iterations / 2, self.best.gap), FEWEST)    # from here on, half will do
+            n_iterations = max(
+                iterations_to(self.tol, n_iterations / 2, self.best.gap), FEWEST
+            )  # from here on, half will do
         self._ramp = None
 
     def save(self):
-        """(cells, values) for a checkpoint; after the last iteration, what is reached, which a run from there has at once."""
+        """(cells, values) for a checkpoint; after the last iteration, what is reached, which a run
+        from there has at once.
+        """
         problem = self.levels[0].problem
         if self._ramp is None:
             phi = self.best.phi
             rho = self.best.rho
             end = None
-            values = dict(n_iterations=0, used=self.used, done=0, r=None, square=moving(problem, self.best.upper),
-                          eps=self.best.upper.eps)
+            values = dict(
+                n_iterations=0,
+                used=self.used,
+                done=0,
+                r=None,
+                square=moving(problem, self.best.upper),
+                eps=self.best.upper.eps,
+            )
         else:
             iteration, values = self._ramp
             phi, rho, end = iteration.path()
@@ -123,8 +152,14 @@ class Cascade:
         self.used = values["used"]
         if self.free:
             self.ends[0][:, 1] = cells["rho1"]
-        start = Start(np.ascontiguousarray(cells["phi"].T), problem.average(np.ascontiguousarray(cells["rho"].T)),
-                      values["square"], values["eps"], values["done"], values["r"])
+        start = Start(
+            np.ascontiguousarray(cells["phi"].T),
+            problem.average(np.ascontiguousarray(cells["rho"].T)),
+            values["square"],
+            values["eps"],
+            values["done"],
+            values["r"],
+        )
         return start, values["n_iterations"]
 
     # ---- coarser levels ----------------------------------------------------------------------------------------------
@@ -134,19 +169,30 @@ class Cascade:
         start = Start(None, None, self._first_square(), None)
         n_iterations = GUESS
         for depth in reversed(range(1, len(self.levels))):
-            found, start = self._settled(depth, start) if depth == len(self.levels) - 1 else self._next(depth, start)
+            found, start = (
+                self._settled(depth, start)
+                if depth == len(self.levels) - 1
+                else self._next(depth, start)
+            )
             start = self._finer(depth, start, found)
-            n_iterations = self._enough(COARSE if self._is_uniform(0) else LOCAL * COARSE, found.gap)
+            n_iterations = self._enough(
+                COARSE if self._is_uniform(0) else LOCAL * COARSE, found.gap
+            )
         return start, n_iterations
 
     def _first_square(self):
         """A first idea of W2^2."""
         mesh = self.levels[0].problem.mesh
         size = np.ptp(self.levels[0].problem.mesh.bounds, axis=0)
-        return max(gelbrich(mesh, *self.ends[0].T), LEAST * mesh.integrate(self.ends[0][:, 0]) * (size**2).sum())
+        return max(
+            gelbrich(mesh, *self.ends[0].T),
+            LEAST * mesh.integrate(self.ends[0][:, 0]) * (size**2).sum(),
+        )
 
     def _settled(self, depth, start):
-        """(`Reached`, `Start` from there) on the coarsest level, again and again until W2 is about what it was taken to be."""
+        """(`Reached`, `Start` from there) on the coarsest level, again and again until W2 is about
+        what it was taken to be.
+        """
         for _ in range(GUESSES):
             before = start.square
             found, start = self._next(depth, start)
@@ -162,18 +208,26 @@ class Cascade:
         found = self._reached(depth, iteration, start, enough=0.0 if depth == 1 else 1.0)
         self.ends[depth][:, 1] = found.upper.rho1
         square = max(moving(self.levels[depth].problem, found.upper), LEAST * start.square)
-        return found, Start(None if found.gap > HOPELESS else found.phi, found.rho, square, found.upper.eps)
+        return found, Start(
+            None if found.gap > HOPELESS else found.phi, found.rho, square, found.upper.eps
+        )
 
     def _finer(self, depth, start, found):
         """The `Start` of a level as that of the next finer one."""
         problem = self.levels[depth].problem
         finer = self.levels[depth - 1]
         phi = None if start.phi is None else finer.finer_phi(start.phi)
-        start = start._replace(phi=phi, rho=finer.finer_rho(problem.spread(start.rho)), eps=np.clip(start.eps, *FIRST))
+        start = start._replace(
+            phi=phi, rho=finer.finer_rho(problem.spread(start.rho)), eps=np.clip(start.eps, *FIRST)
+        )
         if self.free:
             self.ends[depth - 1][:, 1:] = np.maximum(finer.prolong @ found.upper.rho1[:, None], 0)
-        elif self._distance(depth) < BLIND * self._distance(depth - 1):         # the coarser level cannot tell how far
-            best = upper_bound(finer.problem, start.rho, *np.ascontiguousarray(self.ends[depth - 1].T))
+        elif self._distance(depth) < BLIND * self._distance(
+            depth - 1
+        ):  # the coarser level cannot tell how far
+            best = upper_bound(
+                finer.problem, start.rho, *np.ascontiguousarray(self.ends[depth - 1].T)
+            )
             return Start(None, start.rho, best.cost, best.eps)
         return start
 
@@ -196,11 +250,19 @@ class Cascade:
         """The `Iteration` on a level; again : whether it starts from another one there."""
         problem = self.levels[depth].problem
         (rho0, rho1) = self._ends(depth)
-        sigma = None if self._is_uniform(depth, again) else penalty.local(problem, start.rho, rho0, rho1)
-        return Iteration(problem, rho0, rho1, self.terminals[depth], start, sigma, n_iterations, self.dtype)
+        sigma = (
+            None
+            if self._is_uniform(depth, again)
+            else penalty.local(problem, start.rho, rho0, rho1)
+        )
+        return Iteration(
+            problem, rho0, rho1, self.terminals[depth], start, sigma, n_iterations, self.dtype
+        )
 
     def _reached(self, depth, iteration, start, enough):
-        """What is `Reached` on a level; enough : the gap at which the search for the best upper bound ends."""
+        """What is `Reached` on a level; enough : the gap at which the search for the best upper
+        bound ends.
+        """
         problem = self.levels[depth].problem
         terminal = self.terminals[depth]
         (rho0, rho1) = self._ends(depth)
@@ -208,30 +270,49 @@ class Cascade:
         rho1 = rho1 if terminal is None else problem.spread(end)
         lower = lower_bound(problem, phi, rho0, rho1, terminal)
         found = Reached(phi, rho, lower, self._upper(depth, rho, rho1, start.eps, lower, enough))
-        if found.gap <= (self.tol if depth < 2 and self._is_near(problem, found.upper) else HOPELESS):
+        if found.gap <= (
+            self.tol if depth < 2 and self._is_near(problem, found.upper) else HOPELESS
+        ):
             return found
-        straight = self._upper(depth, _straight(problem, rho0, rho1), rho1, min(EPSILONS), lower, enough)
-        return found if found.upper.cost <= straight.cost else found._replace(rho=straight.rho, upper=straight)
+        straight = self._upper(
+            depth, _straight(problem, rho0, rho1), rho1, min(EPSILONS), lower, enough
+        )
+        return (
+            found
+            if found.upper.cost <= straight.cost
+            else found._replace(rho=straight.rho, upper=straight)
+        )
 
     def _ends(self, depth):
         return np.ascontiguousarray(self.ends[depth].T)
 
     def _is_uniform(self, depth, again=False):
-        """Whether a uniform penalty will do: on coarser levels, and where steps are cheap with it, at first."""
+        """Whether a uniform penalty will do: on coarser levels, and where steps are cheap with it,
+        at first.
+        """
         mesh = self.levels[depth].problem.mesh
         ends = self._ends(depth)
-        return depth > 0 or len(self.levels) == 1 and not again or penalty.vanish_nowhere(mesh, *ends) or (
-            has_cosines(mesh) and not again and penalty.are_spread(mesh, *ends))
+        return (
+            depth > 0
+            or len(self.levels) == 1
+            and not again
+            or penalty.vanish_nowhere(mesh, *ends)
+            or (has_cosines(mesh) and not again and penalty.are_spread(mesh, *ends))
+        )
 
     def _upper(self, depth, rho, rho1, first, lower, enough):
-        """The best `Upper` bound, or one with which the gap is *enough*; with a `Terminal` rho1 may have any mass."""
+        """The best `Upper` bound, or one with which the gap is *enough*; with a `Terminal` rho1 may
+        have any mass.
+        """
         problem = self.levels[depth].problem
         terminal = self.terminals[depth]
         rho0 = self._ends(depth)[0]
         energy = 0.0
         terms = 0.0
         if terminal is not None:
-            end = with_mass(problem, problem.average(rho1)[:, None], problem.average(rho0)[:, None])[:, 0]
+            end = with_mass(
+                problem, problem.average(rho1)[:, None], problem.average(rho0)[:, None]
+            )[:, 0]
             rho1, energy, terms = problem.spread(end), *terminal.value(end)
         target = (lower.cost - 2 * energy) / (1 - enough) if enough < 1 else np.inf
         found = upper_bound(problem, rho, rho0, rho1, first=first, enough=target)
@@ -242,31 +323,45 @@ class Cascade:
         """Whether mass moves by a small part of its width."""
         rho0, rho1 = problem.spread(upper.rho[:, 0]), upper.rho1
         width = penalty.width(problem.mesh, rho0, rho1)
-        return upper.action < (NEAR * width)**2 * problem.mesh.integrate(rho0)
+        return upper.action < (NEAR * width) ** 2 * problem.mesh.integrate(rho0)
 
 
 def _straight(problem, rho0, rho1):
-    """The path (1 - t) rho0 + t rho1 (n_patches, N), which is nearly the best one where rho0 and rho1 hardly differ."""
+    """The path (1 - t) rho0 + t rho1 (n_patches, N), which is nearly the best one where rho0 and
+    rho1 hardly differ.
+    """
     t = (np.arange(problem.n_steps) + 0.5) / problem.n_steps
     ends = problem.average(np.stack([rho0, rho1], axis=1))
     return (1 - t) * ends[:, :1] + t * ends[:, 1:]
 
 
 def moving(problem, upper):
-    """Mass times half the square of the speed below which half of the energy is spent, but at least the cost.
+    """Mass times half the square of the speed below which half of the energy is spent, but at least
+    the cost.
 
-    The cost is mass times the mean square of the speed; where most of the mass stays, what moves is much faster than that.
+    The cost is mass times the mean square of the speed; where most of the mass stays, what moves is
+    much faster than that.
     """
     if upper.terms:
         return upper.action
     mesh = problem.mesh
     n = problem.mesh.n_inner
-    tau, d, M = node_weights(problem.n_steps), mesh.distance[:n, None], problem.mobility(node_mean(upper.rho))
+    tau, d, M = (
+        node_weights(problem.n_steps),
+        mesh.distance[:n, None],
+        problem.mobility(node_mean(upper.rho)),
+    )
     with np.errstate(all="ignore"):
         energy = tau * d**2 * upper.flux**2 / M
-        square = (d * upper.flux / M)**2
+        square = (d * upper.flux / M) ** 2
     mass = problem.masses(upper.rho[:, :1]).sum()
-    place = np.clip(np.nan_to_num(4 * np.log2(np.maximum(square * mass / max(upper.action, 1e-300), 1e-30))), 0, 79).astype(int)
+    place = np.clip(
+        np.nan_to_num(4 * np.log2(np.maximum(square * mass / max(upper.action, 1e-300), 1e-30))),
+        0,
+        79,
+    ).astype(int)
     own = mesh.face_owned[:n]
-    total = np.cumsum(mesh.ranks.sum(np.bincount(place[own].ravel(), np.nan_to_num(energy[own]).ravel(), 80)))
-    return upper.action * max(1.0, 2**(np.searchsorted(total, total[-1] / 2) / 4) / 2)
+    total = np.cumsum(
+        mesh.ranks.sum(np.bincount(place[own].ravel(), np.nan_to_num(energy[own]).ravel(), 80))
+    )
+    return upper.action * max(1.0, 2 ** (np.searchsorted(total, total[-1] / 2) / 4) / 2)

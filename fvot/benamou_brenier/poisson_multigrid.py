@@ -1,14 +1,16 @@
 """The linear half of the iteration on any mesh: one multigrid hierarchy for all modes of time.
 
-Each mode k has the equation (K + s_k C) phi_k = f_k, s_k as in `poisson`; with the local penalty sigma,
-K is K_x with the weights sum_P sigma_P omega_{P,s}, and C = Q^T diag(sigma_P m_P) Q. All of them take the same Ruge-Stueben
-hierarchy of K in a V-cycle with one damped sweep before and after. On the cells the sweep inverts diag K + s_k C, patch by
-patch (C = u u^T on each: Sherman, Morrison); on coarser grids C is lumped, and the sweep is Jacobi's. That preconditions
-conjugate gradients, which start from the last phi: one step is enough in each iteration (Ruge, Stueben 1987).
+Each mode k has the equation (K + s_k C) phi_k = f_k, s_k as in `poisson`; with the local penalty
+sigma, K is K_x with the weights sum_P sigma_P omega_{P,s}, and C = Q^T diag(sigma_P m_P) Q. All of
+them take the same Ruge-Stueben hierarchy of K in a V-cycle with one damped sweep before and after.
+On the cells the sweep inverts diag K + s_k C, patch by patch (C = u u^T on each: Sherman,
+Morrison); on coarser grids C is lumped, and the sweep is Jacobi's. That preconditions conjugate
+gradients, which start from the last phi: one step is enough in each iteration (Ruge, Stueben 1987).
 
-Coarsening looks at the whole K, in the file's numbering, on rank 0, and rows are summed in that order: so everything is
-the same for any number of ranks.
+Coarsening looks at the whole K, in the file's numbering, on rank 0, and rows are summed in that
+order: so everything is the same for any number of ranks.
 """
+
 from typing import NamedTuple
 
 import numba
@@ -20,14 +22,19 @@ from scipy.sparse.csgraph import connected_components
 from .distributed_matrix import Dealt, packed, unpacked
 from .time_basis import time_modes
 
-COARSEST = 200          # unknowns, for each piece of the mesh, of the level that is solved directly
-NULL = 1e-10            # relative eigenvalue, or entry of the diagonal, of what is constant on pieces of the mesh
-SETTLE = 12             # steps for the first right-hand side, which starts from nothing
-SOLVED = {4: 1e-12, 8: 1e-24}       # by bytes of a number: square of the residual, relative to the largest one so far
+COARSEST = 200  # unknowns, for each piece of the mesh, of the level that is solved directly
+# relative eigenvalue, or entry of the diagonal, of what is constant on pieces of the mesh
+NULL = 1e-10
+SETTLE = 12  # steps for the first right-hand side, which starts from nothing
+SOLVED = {
+    4: 1e-12,
+    8: 1e-24,
+}  # by bytes of a number: square of the residual, relative to the largest one so far
 
 
 class MultigridPoisson:
-    """phi = solve(f): steps of conjugate gradients for each f, from the last phi on; SETTLE steps for the first f.
+    """phi = solve(f): steps of conjugate gradients for each f, from the last phi on; SETTLE steps
+    for the first f.
 
     sigma : (n_patches,) the local penalty, None for 1; end : theta_e^2; dtype : of all arrays
     steps : one is enough, but where hardly anything moves
@@ -38,7 +45,9 @@ class MultigridPoisson:
         self.steps = steps
         V, shift = time_modes(problem.n_steps, theta, end)
         self.V = V.astype(dtype)
-        self.pencil = Pencil(problem, np.ones(problem.n_patches) if sigma is None else sigma, shift, dtype)
+        self.pencil = Pencil(
+            problem, np.ones(problem.n_patches) if sigma is None else sigma, shift, dtype
+        )
         self.cycle = Cycle(problem, self.pencil)
         self.phi, self.residual, self.image = np.zeros((3, problem.mesh.n_cells, len(V)), dtype)
         self.largest = np.zeros(len(V))
@@ -52,13 +61,17 @@ class MultigridPoisson:
         return self.phi @ self.V.T
 
     def improve(self, steps):
-        """Conjugate gradients for all modes at once, from `phi` and its `residual` on, which move along."""
+        """Conjugate gradients for all modes at once, from `phi` and its `residual` on, which move
+        along.
+        """
         direction = before = None
         for _ in range(steps):
             z = self.cycle(self.residual)
             now = self.ranks.sum(_products(z, self.residual))
             self.largest = np.maximum(self.largest, now)
-            now = np.where(now > SOLVED[z.dtype.itemsize] * self.largest, now, 0.0)        # the others' residuals are round-off
+            now = np.where(
+                now > SOLVED[z.dtype.itemsize] * self.largest, now, 0.0
+            )  # the others' residuals are round-off
             direction = z if before is None else z + _ratio(now, before).astype(z.dtype) * direction
             self.pencil.times(direction, self.image)
             length = _ratio(now, self.ranks.sum(_products(direction, self.image)))
@@ -73,7 +86,8 @@ def _ratio(a, b):
 class Pencil:
     """K + s_k C, applied to the columns k of an array (n_cells, N + 1).
 
-    stiffness, mass : K (CSR, n_cells x n_local) and the lumped C (n_cells,); share (n_cells,) : u with C = u u^T on each patch
+    stiffness, mass : K (CSR, n_cells x n_local) and the lumped C (n_cells,); share (n_cells,) : u
+        with C = u u^T on each patch
     """
 
     def __init__(self, problem, sigma, shift, dtype):
@@ -86,10 +100,17 @@ class Pencil:
         K, C = self.stiffness.tocoo(), _squares(self.share, problem.patch).tocoo()
         row, column = np.concatenate([K.row, C.row]), np.concatenate([K.col, C.col])
         # in the order of the file's numbers: sums must not depend on how the mesh is dealt
-        key, place = np.unique(np.stack([row, mesh.cell_id[column], column]), axis=1, return_inverse=True)
+        key, place = np.unique(
+            np.stack([row, mesh.cell_id[column], column]), axis=1, return_inverse=True
+        )
         of_K, of_C = np.split(place.ravel(), [K.nnz])
-        values = [np.bincount(of, part.data, key.shape[1]).astype(dtype) for of, part in ((of_K, K), (of_C, C))]
-        pattern = sparse.csr_matrix((values[0], key[2], np.searchsorted(key[0], np.arange(mesh.n_cells + 1))), K.shape)
+        values = [
+            np.bincount(of, part.data, key.shape[1]).astype(dtype)
+            for of, part in ((of_K, K), (of_C, C))
+        ]
+        pattern = sparse.csr_matrix(
+            (values[0], key[2], np.searchsorted(key[0], np.arange(mesh.n_cells + 1))), K.shape
+        )
         self._matrix = Dealt(pattern, mesh.n_cells, mesh.exchange)
         self._entries = self._matrix.start, self._matrix.index, *values, self.shift
 
@@ -106,7 +127,9 @@ class Pencil:
 
 def _squares(share, patch):
     """u u^T on each patch, for u (n_cells,)."""
-    U = sparse.csr_matrix((share, (patch, np.arange(len(share)))), (int(patch.max(initial=-1)) + 1, len(share)))
+    U = sparse.csr_matrix(
+        (share, (patch, np.arange(len(share)))), (int(patch.max(initial=-1)) + 1, len(share))
+    )
     return U.T @ U
 
 
@@ -114,12 +137,14 @@ def _squares(share, patch):
 
 
 class Grid(NamedTuple):
-    """One grid of the hierarchy, this rank's part, and how values get to the next coarser grid and back."""
+    """One grid of the hierarchy, this rank's part, and how values get to the next coarser grid and
+    back.
+    """
 
     matrix: Dealt
     diagonal: np.ndarray
     mass: np.ndarray
-    damping: float              # 4/3 over a bound of the largest eigenvalue of diag^-1 matrix
+    damping: float  # 4/3 over a bound of the largest eigenvalue of diag^-1 matrix
     prolong: Dealt
     restrict: Dealt
 
@@ -143,7 +168,13 @@ class Cycle:
         self.work = [np.empty((2, len(grid.mass), len(self.shift)), dtype) for grid in self.grids]
         diagonal = pencil.stiffness.diagonal()
         diagonal = _floored(diagonal, self.ranks.max(diagonal.max(initial=0.0)))
-        self.patches = (problem.cells, problem.cell_start, diagonal.astype(dtype), pencil.share.astype(dtype), self.shift)
+        self.patches = (
+            problem.cells,
+            problem.cell_start,
+            diagonal.astype(dtype),
+            pencil.share.astype(dtype),
+            self.shift,
+        )
 
     def __call__(self, f):
         if not self.grids:
@@ -180,12 +211,15 @@ class Cycle:
 
 
 def _floored(diagonal, largest):
-    """A positive diagonal: that of cells without neighbours, or of coarse unknowns that stand for a whole piece, is 0."""
+    """A positive diagonal: that of cells without neighbours, or of coarse unknowns that stand for a
+    whole piece, is 0.
+    """
     return np.maximum(diagonal, NULL * largest if largest > 0 else 1.0)
 
 
 def _modes(A, mass, shift):
-    """(W, 1 / (mu + s_k)) with A W = M W diag(mu), W^T M W = I: one basis makes the equations of all modes diagonal.
+    """(W, 1 / (mu + s_k)) with A W = M W diag(mu), W^T M W = I: one basis makes the equations of
+    all modes diagonal.
 
     Pieces of the mesh have no entries of A in common: W is sparse where there are several.
     """
@@ -212,21 +246,32 @@ def _modes(A, mass, shift):
 def _dealt_hierarchy(mesh, pencil):
     """This rank's part of all grids, made on rank 0, and the coarsest matrix and its masses, whole."""
     whole = _gathered(mesh, pencil)
-    parts, coarsest = mesh.ranks.on_root(lambda: _hierarchy(*whole, mesh.ranks.size)) or (None, None)
+    parts, coarsest = mesh.ranks.on_root(lambda: _hierarchy(*whole, mesh.ranks.size)) or (
+        None,
+        None,
+    )
     return mesh.ranks.deal(parts), *mesh.ranks.share(coarsest)
 
 
 def _gathered(mesh, pencil):
-    """On rank 0, K and the lumped C in the file's numbering, and the cells of each rank; None elsewhere."""
+    """On rank 0, K and the lumped C in the file's numbering, and the cells of each rank; None
+    elsewhere.
+    """
     matrix = pencil.stiffness.tocoo()
-    own = mesh.cell_id[:mesh.n_cells]
-    parts = mesh.ranks.gather_to_root((own, pencil.mass, own[matrix.row], mesh.cell_id[matrix.col], matrix.data))
+    own = mesh.cell_id[: mesh.n_cells]
+    parts = mesh.ranks.gather_to_root(
+        (own, pencil.mass, own[matrix.row], mesh.cell_id[matrix.col], matrix.data)
+    )
     if parts is None:
         return None
     cells, mine, row, column, value = (np.concatenate(part) for part in zip(*parts))
     mass = np.empty(len(cells))
     mass[cells] = mine
-    return sparse.csr_matrix((value, (row, column)), (len(cells), len(cells))), mass, [part[0] for part in parts]
+    return (
+        sparse.csr_matrix((value, (row, column)), (len(cells), len(cells))),
+        mass,
+        [part[0] for part in parts],
+    )
 
 
 def _hierarchy(A, mass, own, n_ranks):
@@ -237,17 +282,30 @@ def _hierarchy(A, mass, own, n_ranks):
     most = min(COARSEST, len(mass) // 2)
     made = pyamg.ruge_stuben_solver(A, max_coarse=most, coarse_solver=None).levels
     fine_enough = [level for level, grid in enumerate(made) if _largest_piece(grid.A) <= most]
-    made = made[:fine_enough[0] + 1] if fine_enough else made
+    made = made[: fine_enough[0] + 1] if fine_enough else made
     parts = [{"n_grids": np.array([len(made) - 1])} for _ in range(n_ranks)]
     for level, grid in enumerate(made[:-1]):
-        A, P, diagonal = grid.A.tocsr(), grid.P.tocsr(), _floored(grid.A.diagonal(), grid.A.diagonal().max())
+        A, P, diagonal = (
+            grid.A.tocsr(),
+            grid.P.tocsr(),
+            _floored(grid.A.diagonal(), grid.A.diagonal().max()),
+        )
         R, damping = P.T.tocsr(), 4 / 3 / (np.ravel(abs(A).sum(axis=1)) / diagonal).max()
-        coarse_owner = owner[grid.splitting]            # a coarse unknown lives where its cell lives
+        coarse_owner = owner[grid.splitting]  # a coarse unknown lives where its cell lives
         coarse = [np.flatnonzero(coarse_owner == rank) for rank in range(n_ranks)]
         for part, mine, theirs in zip(parts, own, coarse):
-            part |= packed(f"A{level}", A[mine]) | packed(f"P{level}", P[mine]) | packed(f"R{level}", R[theirs])
-            part |= {f"own{level}": mine, f"owner{level}": owner, f"mass{level}": mass[mine],
-                     f"diagonal{level}": diagonal[mine], f"damping{level}": np.array([damping])}
+            part |= (
+                packed(f"A{level}", A[mine])
+                | packed(f"P{level}", P[mine])
+                | packed(f"R{level}", R[theirs])
+            )
+            part |= {
+                f"own{level}": mine,
+                f"owner{level}": owner,
+                f"mass{level}": mass[mine],
+                f"diagonal{level}": diagonal[mine],
+                f"damping{level}": np.array([damping]),
+            }
         # weights may be negative, masses not
         owner = coarse_owner
         own = coarse
@@ -266,9 +324,13 @@ def _grids(ranks, part, dtype):
     grids = []
     for level in range(int(part["n_grids"][0])):
         fine, coarse = ((part[f"own{k}"], part[f"owner{k}"]) for k in (level, level + 1))
-        A, P, R = (Dealt.rows(ranks, unpacked(part, f"{name}{level}").astype(dtype), *columns)
-                   for name, columns in (("A", fine), ("P", coarse), ("R", fine)))
-        diagonal, mass, damping = (part[f"{name}{level}"].astype(dtype) for name in ("diagonal", "mass", "damping"))
+        A, P, R = (
+            Dealt.rows(ranks, unpacked(part, f"{name}{level}").astype(dtype), *columns)
+            for name, columns in (("A", fine), ("P", coarse), ("R", fine))
+        )
+        diagonal, mass, damping = (
+            part[f"{name}{level}"].astype(dtype) for name in ("diagonal", "mass", "damping")
+        )
         grids.append(Grid(A, diagonal, mass, damping[0], P, R))
     return grids
 

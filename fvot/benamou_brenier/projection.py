@@ -1,32 +1,40 @@
-"""The pointwise half of the iteration: project on a + |b|^2 / 2 <= 0, and move the state, in one sweep.
+"""The pointwise half of the iteration: project on a + |b|^2 / 2 <= 0, and move the state, in one
+sweep.
 
-The iteration (Douglas-Rachford, over-relaxed by alpha) has one state z = (z_a, z_b) and its multiplier l >= 0, in the metric
-theta^2 tau m_P a a' + tau omega_{P,s} / 2 b b'. Its projection q = P(z) is
+The iteration (Douglas-Rachford, over-relaxed by alpha) has one state z = (z_a, z_b) and its
+multiplier l >= 0, in the metric theta^2 tau m_P a a' + tau omega_{P,s} / 2 b b'. Its projection q =
+P(z) is
 
-    q_a = z_a - l / theta^2,  q_b = z_b / (1 + l),  l = 0 where z_a + |z_b|^2 / 2 <= 0, else the root l > 0 of
-    g(l) = z_a - l / theta^2 + |z_b|^2 / (2 (1 + l)^2)
+    q_a = z_a - l / theta^2,  q_b = z_b / (1 + l),  l = 0 where z_a + |z_b|^2 / 2 <= 0, else the
+    root l > 0 of g(l) = z_a - l / theta^2 + |z_b|^2 / (2 (1 + l)^2)
 
-which is convex and decreasing: Newton's method cannot fail. Density and momentum are rho = r l and r l q_b. One sweep does
+which is convex and decreasing: Newton's method cannot fail. Density and momentum are rho = r l and
+r l q_b. One sweep does
 
     1. z += alpha (Lambda phi - q)                    with q from the old l
-    2. the new l; then l <- l / kappa and z = q + l (1 / theta^2, q_b): the penalty r grows by kappa, rho stays
-    3. right-hand side += Lambda* (2 q - z)           2 q - z = (z_a - 2 l / theta^2, z_b (1 - l) / (1 + l))
+    2. the new l; then l <- l / kappa and z = q + l (1 / theta^2, q_b): the penalty r grows by
+        kappa, rho stays
+    3. right-hand side += Lambda* (2 q - z)           2 q - z = (z_a - 2 l / theta^2, z_b (1 - l) /
+        (1 + l))
 
-(Benamou, Brenier 2000; Eckstein, Bertsekas 1992 for alpha in (1, 2).) Time runs innermost, so that everything is done for
-all slabs of a patch at once, by vector instructions.
+(Benamou, Brenier 2000; Eckstein, Bertsekas 1992 for alpha in (1, 2).) Time runs innermost, so that
+everything is done for all slabs of a patch at once, by vector instructions.
 """
+
 import numba
 import numpy as np
 
-NEWTON = 60             # more than any state needs: far below the root, 1 + l grows by half each time
-CLOSE = {4: 3e-4, 8: 1e-8}          # by bytes of a number: the last relative step; the error is its square
+NEWTON = 60  # more than any state needs: far below the root, 1 + l grows by half each time
+CLOSE = {4: 3e-4, 8: 1e-8}  # by bytes of a number: the last relative step; the error is its square
 
 
 class State:
-    """z_a, l (n_patches, N) and z_b (n_copies, 2, N) of a `Discretisation`, with the metric's theta; they start at 0.
+    """z_a, l (n_patches, N) and z_b (n_copies, 2, N) of a `Discretisation`, with the metric's
+    theta; they start at 0.
 
     dtype : float64 or float32, of the state, of phi and of the right-hand sides
-    sigma : (n_patches,) local factor of the penalty, None for 1: the metric has it, and rho = r sigma l
+    sigma : (n_patches,) local factor of the penalty, None for 1: the metric has it, and rho = r
+        sigma l
     """
 
     def __init__(self, problem, theta, dtype=np.float64, sigma=None):
@@ -40,23 +48,41 @@ class State:
         face = problem.copy_face
         volume = problem.volume[problem.copy_patch]
         self.sigma = np.ones(problem.n_patches) if sigma is None else sigma
-        self._space = (problem.cells, problem.cell_start, problem.copy_start, mesh.left[face].astype(np.int64),
-                       mesh.right[face].astype(np.int64))
+        self._space = (
+            problem.cells,
+            problem.cell_start,
+            problem.copy_start,
+            mesh.left[face].astype(np.int64),
+            mesh.right[face].astype(np.int64),
+        )
         slope = 1 / mesh.distance[face]
         push = problem.tau / 2 * self.sigma[problem.copy_patch] * problem.weight * slope
         share = mesh.volume / problem.volume[problem.patch]
-        self._exact = (self.sigma[problem.patch] * mesh.volume, share / problem.tau, slope, problem.weight / (2 * volume), push)
+        self._exact = (
+            self.sigma[problem.patch] * mesh.volume,
+            share / problem.tau,
+            slope,
+            problem.weight / (2 * volume),
+            push,
+        )
         self.to(dtype)
 
     def to(self, dtype):
         """Go on with numbers of another precision."""
         self.dtype = np.dtype(dtype)
-        self.z_a, self.l, self.z_b = (array.astype(dtype, copy=False) for array in (self.z_a, self.l, self.z_b))
+        self.z_a, self.l, self.z_b = (
+            array.astype(dtype, copy=False) for array in (self.z_a, self.l, self.z_b)
+        )
         self._coefficients = tuple(array.astype(dtype) for array in self._exact)
-        self._inverse, self._close = self.dtype.type(self.theta**-2), self.dtype.type(CLOSE[self.dtype.itemsize])
+        self._inverse, self._close = (
+            self.dtype.type(self.theta**-2),
+            self.dtype.type(CLOSE[self.dtype.itemsize]),
+        )
 
     def start(self, phi, rho, r):
-        """z = P(Lambda phi) + l (1 / theta^2, q_b) with l = rho / (r sigma), of phi (n_cells, N + 1) and rho (n_patches, N)."""
+        """z = P(Lambda phi) + l (1 / theta^2, q_b) with l = rho / (r sigma), of phi (n_cells, N +
+        1) and rho (n_patches, N).
+        """
         a, b = self.problem.apply(phi)
         shift = multiplier(a, self.problem.square(b), self.theta)
         copy = self.problem.copy_patch
@@ -67,23 +93,38 @@ class State:
 
     def right_hand_side(self):
         """Lambda* (2 q - z) (n_cells, N + 1) of the state as it is."""
-        return self.sweep(np.zeros((self.problem.mesh.n_cells, self.problem.n_steps + 1), self.dtype), alpha=0.0)
+        return self.sweep(
+            np.zeros((self.problem.mesh.n_cells, self.problem.n_steps + 1), self.dtype), alpha=0.0
+        )
 
     def sweep(self, phi, alpha=1.8, kappa=1.0):
-        """Move the state with phi (n_cells, N + 1); Lambda* (2 q - z) (n_cells, N + 1) of the new one.
+        """Move the state with phi (n_cells, N + 1); Lambda* (2 q - z) (n_cells, N + 1) of the new
+        one.
 
         alpha : over-relaxation; kappa : by what the penalty r grows
         """
         phi = self.problem.with_ghosts(phi)
         real = self.dtype.type
         out = np.zeros_like(phi)
-        _sweep(phi, *self._space, *self._coefficients, self._inverse, real(alpha), real(1 / kappa), self._close,
-               self.z_a, self.z_b, self.l, out)
+        _sweep(
+            phi,
+            *self._space,
+            *self._coefficients,
+            self._inverse,
+            real(alpha),
+            real(1 / kappa),
+            self._close,
+            self.z_a,
+            self.z_b,
+            self.l,
+            out,
+        )
         return self.problem.to_owners(out)
 
 
 def multiplier(z_a, square, theta):
-    """l >= 0 of each point: 0 where z_a + square / 2 <= 0, else z_a - l / theta^2 + square / (2 (1 + l)^2) = 0.
+    """l >= 0 of each point: 0 where z_a + square / 2 <= 0, else z_a - l / theta^2 + square / (2 (1
+    + l)^2) = 0.
 
     z_a, square : arrays of one shape; square = |z_b|^2 >= 0
     """
@@ -113,8 +154,27 @@ def _newton(z_a, square, inverse, close, l):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _sweep(phi, cells, cell_start, copy_start, left, right, volume, share, slope, norm, push, inverse, alpha, shrink, close,
-           z_a, z_b, l, out):
+def _sweep(
+    phi,
+    cells,
+    cell_start,
+    copy_start,
+    left,
+    right,
+    volume,
+    share,
+    slope,
+    norm,
+    push,
+    inverse,
+    alpha,
+    shrink,
+    close,
+    z_a,
+    z_b,
+    l,
+    out,
+):
     n = l.shape[1]
     one = l.dtype.type(1)
     zero = one - one

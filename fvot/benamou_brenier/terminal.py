@@ -1,26 +1,33 @@
-"""An energy of the density at the end: min W2^2(rho0, rho1) / 2 + E(rho1) over all rho1 of the mass of rho0.
+"""An energy of the density at the end: min W2^2(rho0, rho1) / 2 + E(rho1) over all rho1 of the mass
+of rho0.
 
 E(rho1) = sum_P m_P e(rho1_P, x_P), e convex in rho1 >= 0, on patches. The dual problem is
 
-    max -sum_K |K| rho0_K phi_K^0 - E*(-phi^N),    E*(p) = sum_P m_P max_{rho >= 0} (p_P rho - e(rho, x_P))
+    max -sum_K |K| rho0_K phi_K^0 - E*(-phi^N),    E*(p) = sum_P m_P max_{rho >= 0} (p_P rho -
+    e(rho, x_P))
 
-under the same constraints as before, with phi^N in place of its patch means; at the optimum phi^N = -e'(rho1) where rho1 > 0.
-So the iteration has one more copy, e = Q phi^N in the metric theta_e^2 sigma_P m_P e e', and its projection is the prox
+under the same constraints as before, with phi^N in place of its patch means; at the optimum phi^N =
+-e'(rho1) where rho1 > 0. So the iteration has one more copy, e = Q phi^N in the metric theta_e^2
+sigma_P m_P e e', and its projection is the prox
 
-    q = z + l / theta_e^2,   q = -e'(rho1),   rho1 = r sigma_P l:     rho1 / (r sigma_P theta_e^2) + e'(rho1) = -z
+    q = z + l / theta_e^2,   q = -e'(rho1),   rho1 = r sigma_P l:     rho1 / (r sigma_P theta_e^2) +
+    e'(rho1) = -z
 
 (Jordan, Kinderlehrer, Otto 1998 for the step; Benamou, Carlier, Laborde 2016 for the iteration.)
 """
+
 import numpy as np
 
 from ..energies.local import check_own, separated
 from ..errors import InputError
 
-STEPS = 200             # of Newton's method or bisection: enough for any density between 1e-300 and 1e300
-CLOSE = 1e-12           # the last relative step
+STEPS = 200  # of Newton's method or bisection: enough for any density between 1e-300 and 1e300
+CLOSE = 1e-12  # the last relative step
 TINY, HUGE = 1e-300, 1e300
-FLOOR = 1e-10           # smallest density to start from, over the mean: e' may be infinite at 0
-END_METRIC = 1.0       # theta_e^2 in units of the inverse of what e' changes by when rho1 changes by its own size
+FLOOR = 1e-10  # smallest density to start from, over the mean: e' may be infinite at 0
+END_METRIC = (
+    1.0  # theta_e^2 in units of the inverse of what e' changes by when rho1 changes by its own size
+)
 
 
 class Terminal:
@@ -36,13 +43,18 @@ class Terminal:
             self.V, self.curved, pairs = separated(energy, self.x)
             check_own(energy, self.x, 1 / self.measure)
             if pairs:
-                raise InputError("terminal: an Interaction is not convex in rho; steps with interactions are JKO's")
+                raise InputError(
+                    "terminal: an Interaction is not convex in rho; steps with interactions are "
+                    "JKO's"
+                )
 
     @property
     def is_flat(self):
         """Whether the energy is the same for all densities of the same mass."""
         ranks = self.problem.mesh.ranks
-        return not self.curved.parts and ranks.max(self.V.max(initial=-np.inf)) == ranks.min(self.V.min(initial=np.inf))
+        return not self.curved.parts and ranks.max(self.V.max(initial=-np.inf)) == ranks.min(
+            self.V.min(initial=np.inf)
+        )
 
     def of_cells(self, rho):
         """E(rho) of a density (n_cells,)."""
@@ -66,11 +78,15 @@ class Terminal:
         return np.zeros(len(rho)) + getattr(self.curved, method)(rho, self.x)
 
     def stiffness(self, rho):
-        """int rho^2 e''(rho) / int rho, what e' changes by when rho changes by its own size, where mass is."""
+        """int rho^2 e''(rho) / int rho, what e' changes by when rho changes by its own size, where
+        mass is.
+        """
         ranks = self.problem.mesh.ranks
         mass = self.problem.masses(rho[:, None]).sum()
         with ranks.together():
-            curvature = rho * rho * self._of("curvature", np.maximum(rho, FLOOR * mass / self.measure))
+            curvature = (
+                rho * rho * self._of("curvature", np.maximum(rho, FLOOR * mass / self.measure))
+            )
         return ranks.sum((self.problem.volume * curvature).sum()) / mass
 
     def metric(self, rho, theta):
@@ -78,9 +94,11 @@ class Terminal:
         return 1 / (self.stiffness(rho) / END_METRIC + theta**-2)
 
     def density(self, p, k=0.0, guess=None):
-        """rho >= 0 with k rho + e'(rho) = p, k >= 0; 0 where e'(0) >= p, infinite where e' stays below p and k is 0.
+        """rho >= 0 with k rho + e'(rho) = p, k >= 0; 0 where e'(0) >= p, infinite where e' stays
+        below p and k is 0.
 
-        Newton's method, in rho or in log rho, whichever stays between the known bounds; bisection where it is slow.
+        Newton's method, in rho or in log rho, whichever stays between the known bounds; bisection
+        where it is slow.
         """
         p, k = p - self.V, k + np.zeros(len(p))
         rho = np.ones(len(p)) if guess is None else np.clip(guess, TINY, HUGE)
@@ -105,17 +123,22 @@ class Terminal:
         return np.where(none, 0, np.where(all_, np.inf, rho))
 
     def best_shift(self, phi, mass):
-        """(c, E*(-phi - c)) that make -sum c mass - E*(-phi - c) largest: then (e')^-1(-phi - c) has the *mass*.
+        """(c, E*(-phi - c)) that make -sum c mass - E*(-phi - c) largest: then (e')^-1(-phi - c)
+        has the *mass*.
 
-        phi (n_patches,), mass (n_components,); c (n_components,). Any c gives a bound; the best one is found by Newton's
-        method for the logarithm of the mass, and bisection.
+        phi (n_patches,), mass (n_components,); c (n_components,). Any c gives a bound; the best one
+        is found by Newton's method for the logarithm of the mass, and bisection.
         """
         problem = self.problem
         ranks = self.problem.mesh.ranks
         rho = None
         c = np.zeros(len(mass))
         low, high = np.full((2, len(mass)), [[-np.inf], [np.inf]])
-        spread = ranks.max(np.abs(phi).max(initial=0.0)) + ranks.max(np.abs(self.V).max(initial=0.0)) + TINY
+        spread = (
+            ranks.max(np.abs(phi).max(initial=0.0))
+            + ranks.max(np.abs(self.V).max(initial=0.0))
+            + TINY
+        )
         for _ in range(STEPS):
             found, rho = self._mass(-phi - c[problem.component], rho)
             low, high = np.where(found > mass, c, low), np.where(found > mass, high, c)
@@ -124,14 +147,20 @@ class Terminal:
             slope = problem.masses(inverse[:, None])[:, 0]
             with np.errstate(all="ignore"):
                 new = np.where(np.isfinite(slope), c + np.log(found / mass) * found / slope, np.nan)
-            middle = np.where(np.isinf(low), high - spread, np.where(np.isinf(high), low + spread, (low + high) / 2))
+            middle = np.where(
+                np.isinf(low),
+                high - spread,
+                np.where(np.isinf(high), low + spread, (low + high) / 2),
+            )
             done = np.abs(new - c) <= CLOSE * np.abs(c)
             spread = 2 * spread
             c = np.where((new > low) & (new < high) | done, new, middle)
             if (done | (high - low <= CLOSE * np.abs(c))).all():
                 break
         found = self._mass(-phi - c[problem.component], rho)[0]
-        c = np.where(found < 2 * mass, c, high)        # where e is linear, only one side of the jump has finite E*
+        c = np.where(
+            found < 2 * mass, c, high
+        )  # where e is linear, only one side of the jump has finite E*
         return c, self.conjugate(-phi - c[problem.component])
 
     def _mass(self, p, guess):
@@ -143,13 +172,18 @@ class Terminal:
         """E*(p), for p (n_patches,)."""
         rho = self.density(p)
         with self.problem.mesh.ranks.together(), np.errstate(all="ignore"):
-            own = np.where(rho > 0, (p - self.V) * rho - self._of("value", rho), -self._of("value", np.zeros(len(p))))
+            own = np.where(
+                rho > 0,
+                (p - self.V) * rho - self._of("value", rho),
+                -self._of("value", np.zeros(len(p))),
+            )
         own[np.isinf(rho)] = np.inf
         return self.problem.mesh.ranks.sum((self.problem.volume * own).sum())
 
 
 class EndState:
-    """The iteration's copy of phi^N: z (n_patches,) and the density rho1 (n_patches,) = r sigma_P l at the end.
+    """The iteration's copy of phi^N: z (n_patches,) and the density rho1 (n_patches,) = r sigma_P l
+    at the end.
 
     metric : theta_e^2; sigma : (n_patches,) the local penalty; r : the penalty at the beginning
     """
@@ -158,7 +192,11 @@ class EndState:
         self.terminal = terminal
         self.scale = metric * sigma
         self.r = r
-        floor = FLOOR * terminal.problem.masses(rho1[:, None]).sum() / terminal.problem.mesh.integrate(1.0)
+        floor = (
+            FLOOR
+            * terminal.problem.masses(rho1[:, None]).sum()
+            / terminal.problem.mesh.integrate(1.0)
+        )
         self.rho1 = np.maximum(rho1, floor)
         self.z = -terminal.derivative(self.rho1) - self._k * self.rho1
 
@@ -167,7 +205,9 @@ class EndState:
         return 1 / (self.r * self.scale)
 
     def sweep(self, phi, alpha=1.8, kappa=1.0):
-        """Move the state with phi (n_cells,) at the last node; sigma m theta_e^2 (2 q - z) (n_cells,) of the new one."""
+        """Move the state with phi (n_cells,) at the last node; sigma m theta_e^2 (2 q - z)
+        (n_cells,) of the new one.
+        """
         problem = self.terminal.problem
         self.z += alpha * (problem.average(phi) - self.z - self._k * self.rho1)
         self.rho1 = self.terminal.density(-self.z, self._k, self.rho1)

@@ -1,4 +1,7 @@
-"""Piecewise linear functions of time: weights of nodes, stiffness, and the modes that make it diagonal."""
+"""Piecewise linear functions of time: weights of nodes, stiffness, and the modes that make it
+diagonal.
+"""
+
 import numpy as np
 from scipy import linalg
 
@@ -18,14 +21,18 @@ def time_stiffness(n_steps):
 
 
 def time_basis(n_steps):
-    """(V, eigenvalue) with K_t V = M_t V diag(eigenvalue), V^T M_t V = I: cosines; M_t = diag(tau_n)."""
-    n, k = np.ogrid[:n_steps + 1, :n_steps + 1]
+    """(V, eigenvalue) with K_t V = M_t V diag(eigenvalue), V^T M_t V = I: cosines; M_t =
+    diag(tau_n).
+    """
+    n, k = np.ogrid[: n_steps + 1, : n_steps + 1]
     V = np.cos(np.pi * k * n / n_steps) * np.where((k == 0) | (k == n_steps), 1, np.sqrt(2))
-    return V, 4 * n_steps**2 * np.sin(np.pi * k[0] / (2 * n_steps))**2
+    return V, 4 * n_steps**2 * np.sin(np.pi * k[0] / (2 * n_steps)) ** 2
 
 
 def time_modes(n_steps, theta, end=0.0):
-    """(V, s) with (theta^2 K_t + end e_N e_N^T) V = M_t V diag(s), V^T M_t V = I; e_N: the last node."""
+    """(V, s) with (theta^2 K_t + end e_N e_N^T) V = M_t V diag(s), V^T M_t V = I; e_N: the last
+    node.
+    """
     if not end:
         V, eigenvalue = time_basis(n_steps)
         return V, theta**2 * eigenvalue
@@ -36,5 +43,7 @@ def time_modes(n_steps, theta, end=0.0):
 
 
 def node_mean(u):
-    """Values (..., N) of the slabs at the nodes (..., N + 1): means of both neighbours, one-sided at the ends."""
+    """Values (..., N) of the slabs at the nodes (..., N + 1): means of both neighbours, one-sided
+    at the ends.
+    """
     return np.concatenate([u[..., :1], (u[..., :-1] + u[..., 1:]) / 2, u[..., -1:]], axis=-1)
