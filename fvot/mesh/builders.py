@@ -37,7 +37,8 @@ def sides(points, lower, upper, vertices):
     tiny = 1e-9 * (upper - lower).max()
     facets = {}
     for side, name in enumerate(SIDES[len(points)]):
-        axis, end = side // 2, (lower, upper)[side % 2][side // 2]
+        axis = side // 2
+        end = (lower, upper)[side % 2][side // 2]
         on = (np.abs(points[axis, vertices] - end) < tiny).all(axis=0)
         facets[name] = vertices[:, on]
     return facets
@@ -56,13 +57,15 @@ def triangles(lower, upper, n):
         raise InputError(f"n = {n} triangles along x are obtuse in a box of {width:g} x {height:g}: "
                          f"n must be more than {width / (2 * height):g}")
     rows = max(1, round(n * height / width))
-    even, odd = np.arange(n + 1) / n, np.concatenate([[0], (np.arange(n) + 0.5) / n, [1]])
+    even = np.arange(n + 1) / n
+    odd = np.concatenate([[0], (np.arange(n) + 0.5) / n, [1]])
     start = np.concatenate([[0], np.cumsum([len(even) if j % 2 == 0 else len(odd) for j in range(rows + 1)])])
     x = np.concatenate([even if j % 2 == 0 else odd for j in range(rows + 1)])
     y = np.repeat(np.arange(rows + 1) / rows, np.diff(start))
     points = lower[:, None] + np.stack([x * width, y * height])
     points[0, x == 1], points[1, y == 1] = upper
-    i, cells = np.arange(n + 1), []
+    i = np.arange(n + 1)
+    cells = []
     for j in range(rows):
         few, many = (start[j], start[j + 1]) if j % 2 == 0 else (start[j + 1], start[j])
         based = np.stack([few + i[:-1], few + i[1:], many + i[:-1] + 1])          # base on the row of n + 1 points
@@ -109,8 +112,12 @@ def tetrahedra(lower, upper, n):
                          "tetrahedra: choose n so that they are nearly cubes")
     corner = np.stack(np.meshgrid(*map(np.arange, corner_shape), indexing="ij")).reshape(3, -1).astype(float)
     middle = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij")).reshape(3, -1) + 0.5
-    points, n_corners, n_middle = [corner, middle], corner.shape[1], middle.shape[1]
-    cells, weights, n_points = [], [], n_corners + n_middle
+    points = [corner, middle]
+    n_corners = corner.shape[1]
+    n_middle = middle.shape[1]
+    cells = []
+    weights = []
+    n_points = n_corners + n_middle
     for axis in range(3):
         others = [a for a in range(3) if a != axis]
         face_shape = shape.copy()
@@ -122,7 +129,8 @@ def tetrahedra(lower, upper, n):
         loop = [np.ravel_multi_index(p, corner_shape) for p in loop]
         below, above = face.copy(), face.copy()
         below[axis] -= 1
-        wall_below, wall_above = face[axis] == 0, face[axis] == shape[axis]
+        wall_below = face[axis] == 0
+        wall_above = face[axis] == shape[axis]
         behind = n_corners + np.ravel_multi_index(np.where(wall_below, above, below), shape)
         beyond = n_corners + np.ravel_multi_index(np.where(wall_above, below, above), shape)
         wall = np.flatnonzero(wall_below | wall_above)
@@ -130,10 +138,12 @@ def tetrahedra(lower, upper, n):
         points.append(middle_of_face)
         weights.append(np.full(len(wall), -_wall_weight(spacing[axis], *spacing[others])))
         wall_point = n_points + np.arange(len(wall))
-        behind[wall_below], beyond[wall_above] = wall_point[wall_below[wall]], wall_point[wall_above[wall]]
+        behind[wall_below] = wall_point[wall_below[wall]]
+        beyond[wall_above] = wall_point[wall_above[wall]]
         n_points += len(wall)
         cells += [np.stack([behind, beyond, loop[k], loop[(k + 1) % 4]]) for k in range(4)]
-    points, cells = np.concatenate(points, axis=1), np.concatenate(cells, axis=1)
+    points = np.concatenate(points, axis=1)
+    cells = np.concatenate(cells, axis=1)
     points = lower[:, None] + points * spacing[:, None]
     weight = np.concatenate([np.zeros(n_corners + n_middle), *weights])
     swap = np.einsum("in,in->n", *_edges_and_cross(points, cells)) < 0
@@ -164,7 +174,9 @@ def voronoi(lower, upper, n_cells, seed):
     lower, upper = box_corners(lower, upper, 2)
     n_cells = positive_integer(n_cells, "n_cells")
     size = np.sqrt(np.prod(upper - lower) / n_cells)
-    zero, top = np.zeros(2), (upper - lower) / size         # cells of size 1 from the origin on: least round-off
+    # cells of size 1 from the origin on: least round-off
+    zero = np.zeros(2)
+    top = (upper - lower) / size
     generator = _spread(zero, top, n_cells, np.random.default_rng(seed))
     for _ in range(LLOYD):
         corners, start, vertices = _clipped_voronoi(generator, zero, top)

@@ -93,15 +93,18 @@ def _neighbours(layout, mine, axis, periodic):
 
 
 def _part(lower, spacing, grid, periodic, first, size, below, above, layout, cuts):
-    dim, n_cells = len(grid), int(np.prod(size))
+    dim = len(grid)
+    n_cells = int(np.prod(size))
     index = np.stack(np.meshgrid(*[f + np.arange(n) for f, n in zip(first, size, strict=True)], indexing="ij"))
     inside = np.arange(n_cells).reshape(size)
     ghosts, padded = _ghosts(inside, index, grid, below, above)
     center = lower[:, None] + (index.reshape(dim, -1) + 0.5) * spacing[:, None]
-    inner, walls = [], []
+    inner = []
+    walls = []
     corner = _Corners(lower, spacing, first, size, [wraps and f + n == m for wraps, f, n, m in zip(periodic, first, size, grid,
                                                                                              strict=True)])
-    numbers, count = [], 0
+    numbers = []
+    count = 0
     for axis in range(dim):
         low, high = _beside(padded, axis, slice(None, -1)), _beside(padded, axis, slice(1, None))
         real = (low >= 0) & (high >= 0)
@@ -115,7 +118,8 @@ def _part(lower, spacing, grid, periodic, first, size, below, above, layout, cut
     for side, name in enumerate(SIDES[dim]):
         if name not in names:
             continue
-        axis, upper_side = side // 2, side % 2
+        axis = side // 2
+        upper_side = side % 2
         if (above if upper_side else below)[axis] is None:
             layer = (slice(None),) * axis + (-1 if upper_side else 0,)
             at = np.argwhere(np.ones(inside[layer].shape, bool)).T
@@ -139,8 +143,10 @@ def _part(lower, spacing, grid, periodic, first, size, below, above, layout, cut
 
 def _ghosts(inside, index, grid, below, above):
     """Ghost cells (dim, n) beyond the sides with neighbours, and local cell numbers padded by one layer (-1: none)."""
-    dim, padded = inside.ndim, np.pad(inside, 1, constant_values=-1)
-    ghosts, count = [], inside.size
+    dim = inside.ndim
+    padded = np.pad(inside, 1, constant_values=-1)
+    ghosts = []
+    count = inside.size
     for axis in range(dim):
         for neighbour, layer, end, shift in ((below[axis], 0, 0, -1), (above[axis], -1, -1, 1)):
             if neighbour is None:
@@ -189,7 +195,11 @@ class _Corners:
     """
 
     def __init__(self, lower, spacing, first, size, wraps):
-        self.lower, self.spacing, self.first, self.size, self.wraps = lower, spacing, np.array(first), size, wraps
+        self.lower = lower
+        self.spacing = spacing
+        self.first = np.array(first)
+        self.size = size
+        self.wraps = wraps
         self.shape = tuple(n + 1 for n in size)
 
     def wrapped(self, axis, at):
@@ -242,7 +252,8 @@ def _owner(cells, layout, cuts):
 def _levels(index, grid):
     """Numbers of the blocks of 1, 2^dim, 4^dim, ... cells; axes that are short or odd are not coarsened further."""
     dim = len(grid)
-    levels, factor = [], np.ones(dim, int)
+    levels = []
+    factor = np.ones(dim, int)
     while True:
         coarse = -(-np.array(grid) // factor)
         levels.append(np.ravel_multi_index(index.reshape(dim, -1) // factor[:, None], coarse))
@@ -253,5 +264,6 @@ def _levels(index, grid):
 
 
 def _quality(spacing, n_cells):
-    volume, size = float(np.prod(spacing)), float(np.prod(spacing)**(1 / len(spacing)))
+    volume = float(np.prod(spacing))
+    size = float(np.prod(spacing)**(1 / len(spacing)))
     return Quality(n_cells, (volume,) * 3, (size,) * 3, 0.0, 0.0, 0.0, 0.0, float(spacing.min() / size), 0, 0, 0)

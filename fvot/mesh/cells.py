@@ -86,14 +86,17 @@ def connect(points, blocks):
         raise MeshError(f"point {bad[0]} is {points[:, bad[0]]}: coordinates must be finite numbers "
                         f"({len(bad)} points are not)")
     check_extent(np.ptp(points, axis=1) if points.size else 0.0, len(points))
-    kinds, counts, corners = [], [], []
+    kinds = []
+    counts = []
+    corners = []
     for name, connectivity in _pairs(blocks):
         kind = _kind(name)
         count, corner = _connectivity(name, kind, connectivity)
         kinds.append(np.full(len(count), kind, np.uint8))
         counts.append(count)
         corners.append(corner)
-    kind, count = np.concatenate(kinds or [[]]), np.concatenate(counts or [[]]).astype(np.int64)
+    kind = np.concatenate(kinds or [[]])
+    count = np.concatenate(counts or [[]]).astype(np.int64)
     if not len(kind):
         raise MeshError("the mesh has no cells")
     cells = Cells(points, kind, np.concatenate([[0], np.cumsum(count)]), np.concatenate(corners))

@@ -43,7 +43,8 @@ class Part(NamedTuple):
 
 def whole(mesh):
     """(the mesh's `Geometry`, [the cells of each rank]) on rank 0, None elsewhere. Collective."""
-    own, faces = mesh.cell_id[:mesh.n_cells], np.flatnonzero(mesh.face_owned)
+    own = mesh.cell_id[:mesh.n_cells]
+    faces = np.flatnonzero(mesh.face_owned)
     right = np.where(mesh.right[faces] >= 0, mesh.cell_id[mesh.right[faces]], -1)
     mine = (own, mesh.volume, mesh.centroid, mesh.cell_id[mesh.left[faces]], right, (mesh.area * mesh.normal)[:, faces],
             mesh.face_center[:, faces])
@@ -51,7 +52,9 @@ def whole(mesh):
     if parts is None:
         return None
     cells, volume, centroid, left, right, surface, center = (np.concatenate(part, axis=-1) for part in zip(*parts))
-    order, inner = np.argsort(cells), np.lexsort((right, left, right < 0))          # the boundary comes last
+    # the boundary comes last
+    order = np.argsort(cells)
+    inner = np.lexsort((right, left, right < 0))
     return (Geometry(volume[order], centroid[:, order], left[inner], right[inner], surface[:, inner], center[:, inner]),
             [part[0] for part in parts])
 
@@ -62,13 +65,15 @@ def coarser(fine, size):
     n = int(member.max()) + 1
     volume = np.bincount(member, fine.volume, n)
     centroid = np.stack([np.bincount(member, fine.volume * x, n) for x in fine.centroid]) / volume
-    inner, beyond = fine.right >= 0, np.where(fine.right >= 0, member[fine.right], -1)
+    inner = fine.right >= 0
+    beyond = np.where(fine.right >= 0, member[fine.right], -1)
     between = np.flatnonzero(inner & (member[fine.left] != beyond))
     a, b = member[fine.left[between]], beyond[between]
     key, pair = np.unique(np.minimum(a, b) * n + np.maximum(a, b), return_inverse=True)
     left, right = np.divmod(key, n)
     area = fine.area[between]
-    sign, total = np.where(a < b, 1.0, -1.0), np.bincount(pair, area, len(key))
+    sign = np.where(a < b, 1.0, -1.0)
+    total = np.bincount(pair, area, len(key))
     summed = np.stack([np.bincount(pair, sign * s, len(key)) for s in fine.surface[:, between]])
     center = np.stack([np.bincount(pair, area * x, len(key)) for x in fine.face_center[:, between]]) / total
     step = centroid[:, right] - centroid[:, left]
@@ -105,7 +110,9 @@ def rounded(fine, member):
 
 def _connected(fine, member):
     """The same agglomerates without the cells that have no way to the largest part of theirs; these join a neighbour's."""
-    left, right, area = fine.left[:fine.n_inner], fine.right[:fine.n_inner], fine.area[:fine.n_inner]
+    left = fine.left[:fine.n_inner]
+    right = fine.right[:fine.n_inner]
+    area = fine.area[:fine.n_inner]
     while True:
         same = member[left] == member[right]
         graph = sparse.coo_matrix((np.ones(same.sum()), (left[same], right[same])), (len(member), len(member)))
@@ -137,8 +144,10 @@ def owners(member, fine_owner, coarse, n_ranks):
 
 def part(geometry, owner, rank):
     """The arrays of a rank, as `Mesh` takes them; a mesh of agglomerates has no points."""
-    g, own = geometry, np.flatnonzero(owner == rank)
-    n, faces = g.n_inner, Part(g.left, g.right, np.array([g.n_inner, len(g.left)]))
+    g = geometry
+    own = np.flatnonzero(owner == rank)
+    n = g.n_inner
+    faces = Part(g.left, g.right, np.array([g.n_inner, len(g.left)]))
     ghosts, touch, left, right, ends = local_faces(faces, owner, own, own, rank)
     area = g.area[touch]
     normal = g.surface[:, touch] / area
@@ -155,7 +164,8 @@ def part(geometry, owner, rank):
 
 def linear(member, fine, coarse):
     """The matrix (n_cells, n_agglomerates) of u_A + g_A . (x_K - x_A), g_A the least-squares gradient of the neighbours."""
-    n, dim = len(coarse.volume), len(coarse.centroid)
+    n = len(coarse.volume)
+    dim = len(coarse.centroid)
     inner = slice(coarse.n_inner)
     a = np.concatenate([coarse.left[inner], coarse.right[inner]])
     b = np.concatenate([coarse.right[inner], coarse.left[inner]])

@@ -18,7 +18,9 @@ def told_apart(f, mesh):
 
     Raises `InputError` if f is none of them, or if it could be two.
     """
-    ranks, dim, n_cells = mesh.ranks, mesh.dim, mesh.n_cells
+    ranks = mesh.ranks
+    dim = mesh.dim
+    n_cells = mesh.n_cells
     with ranks.together():
         if isinstance(f, (str, Path)):
             if Path(f).suffix.lower() not in IMAGES:
@@ -104,7 +106,8 @@ def _shares(first, n, n_cells, n_pixels):
     """The part of each of n cells that lies in each pixel: sparse (n, n_pixels). Lengths in whole numbers: exact."""
     cuts = np.union1d(np.arange(first, first + n + 1) * n_pixels, np.arange(n_pixels + 1) * n_cells)
     cuts = cuts[(cuts >= first * n_pixels) & (cuts <= (first + n) * n_pixels)]
-    at, length = cuts[:-1], np.diff(cuts)
+    at = cuts[:-1]
+    length = np.diff(cuts)
     return sparse.csr_matrix((length / n_pixels, (at // n_pixels - first, at // n_cells)), (n, n_pixels))
 
 

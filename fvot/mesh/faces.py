@@ -63,7 +63,8 @@ def half_faces(cells):
             np.stack([cells.corners, cells.corners[following]])
     kinds = np.unique(cells.kind)
     width = max(len(face) for kind in kinds for face in FACES[kind])
-    cell, vertices = [], []
+    cell = []
+    vertices = []
     for kind in kinds:
         number, corner = cells.of_kind(kind)
         table = np.array([face + (-1,) * (width - len(face)) for face in FACES[kind]])      # (n_faces, width)
@@ -81,7 +82,8 @@ def face_vectors(points, vertices):
     if len(points) == 2:
         return np.stack([b[1] - a[1], a[0] - b[0]]), (a + b) / 2
     c = columns(points, vertices[2])
-    vector, center = np.cross(b - a, c - a, axis=0) / 2, (a + b + c) / 3
+    vector = np.cross(b - a, c - a, axis=0) / 2
+    center = (a + b + c) / 3
     if len(vertices) == 4:
         quad = np.flatnonzero(vertices[3] >= 0)
         vector[:, quad], center[:, quad] = _quadrilaterals(columns(points, vertices[:, quad]).transpose(1, 0, 2))
@@ -104,7 +106,8 @@ def cell_geometry(cells, cell, vertices):
     if cells.dim == 1:
         ends = cells.points[0, cells.corners.reshape(-1, 2)]
         return ends[:, 1] - ends[:, 0], ends.mean(axis=1)[None]
-    volume, moment = np.zeros(cells.n_cells), np.zeros((cells.dim, cells.n_cells))
+    volume = np.zeros(cells.n_cells)
+    moment = np.zeros((cells.dim, cells.n_cells))
     for simplex, at in _outer_simplices(cells.points, vertices):       # cones from the origin over the half-faces
         owner = cell[at]
         edges = simplex - columns(origin, owner)                          # (dim corners, dim, n)
@@ -122,7 +125,8 @@ def _outer_simplices(points, vertices):
     if len(vertices) < 4:
         yield columns(points, vertices).transpose(1, 0, 2), slice(None)
         return
-    triangle, quad = np.flatnonzero(vertices[3] < 0), np.flatnonzero(vertices[3] >= 0)
+    triangle = np.flatnonzero(vertices[3] < 0)
+    quad = np.flatnonzero(vertices[3] >= 0)
     yield columns(points, vertices[:3, triangle]).transpose(1, 0, 2), triangle
     p = columns(points, vertices[:, quad]).transpose(1, 0, 2)
     for i in range(4):
@@ -179,7 +183,8 @@ def _check_polygons(cells):
         corners = cells.corners[cells.start[cell] + np.arange(n)[:, None]]
         bad = np.flatnonzero(_cross_themselves(cells.points[:, corners]))
         if len(bad):
-            k, listed = cell[bad[0]], corners[:, bad[0]].tolist()
+            k = cell[bad[0]]
+            listed = corners[:, bad[0]].tolist()
             raise MeshError(f"cell {k} ({NAME[cells.kind[k]]}, points {listed}) is tangled: its sides cross each other "
                             f"({len(bad)} such cells); list its points in the order in which they lie around it")
 
@@ -232,7 +237,8 @@ def _check_halves(cell, vertices, n_points):
     """No triangle on the boundary is half of a quadrilateral on it: these would be a wall inside the mesh."""
     if len(vertices) < 4:
         return
-    quad, triangle = np.flatnonzero(vertices[3] >= 0), np.flatnonzero(vertices[3] < 0)
+    quad = np.flatnonzero(vertices[3] >= 0)
+    triangle = np.flatnonzero(vertices[3] < 0)
     halves = [vertices[[i, (i + 1) % 4, (i + 2) % 4]][:, quad] for i in range(4)]
     key = face_keys(np.concatenate([vertices[:3, triangle], *halves], axis=1), n_points)
     bad = np.flatnonzero(np.isin(key[len(triangle):], key[:len(triangle)]))
@@ -244,11 +250,15 @@ def _check_halves(cell, vertices, n_points):
 
 def _check_sides(cells, halves):
     """The two cells of a face have all its points, and lie on different sides: they go round it in opposite ways."""
-    cell, vertices, first, second = halves.cell, halves.vertices, halves.first, halves.second
+    cell = halves.cell
+    vertices = halves.vertices
+    first = halves.first
+    second = halves.second
     lowest = vertices.min(axis=0)           # the point that keys of four points leave out; -1 for triangles
     bad = np.flatnonzero(lowest[first] != lowest[second])
     if len(bad):
-        f, g = first[bad[0]], second[bad[0]]
+        f = first[bad[0]]
+        g = second[bad[0]]
         raise MeshError(f"cells {cell[f]} and {cell[g]} meet, but their faces have different points "
                         f"({_named(vertices[:, f])} and {_named(vertices[:, g])}, {len(bad)} such faces): "
                         "cut both in the same way")
@@ -287,7 +297,9 @@ def build_faces(cells, facets=None, halves=None):
     """
     if halves is None:
         cells, halves = meet(cells)
-    cell, vertices, lonely = halves.cell, halves.vertices, halves.lonely
+    cell = halves.cell
+    vertices = halves.vertices
+    lonely = halves.lonely
     _check_sides(cells, halves)
     _check_halves(cell[lonely], vertices[:, lonely], cells.points.shape[1])
     inner = np.argsort(cell[halves.first] * cells.n_cells + cell[halves.second])

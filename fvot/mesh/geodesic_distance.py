@@ -52,16 +52,21 @@ def round_corners(mesh, points, others):
     if corners.size:        # a sparse graph: dense ones leave out edges shorter than 1e-8
         between = shortest_path(sparse.csr_matrix(np.where(np.isinf(between), 0, between)), directed=False)
     mine = points[:, mesh.ranks.rank::mesh.ranks.size]
-    direct, to, on = steps(mine, others, True), steps(mine, corners, into(mine).T), steps(corners, others, into(others))
+    direct = steps(mine, others, True)
+    to = steps(mine, corners, into(mine).T)
+    on = steps(corners, others, into(others))
     return _all_rows(mesh, points, others, np.minimum(direct, _least_sums(_least_sums(to, between), on)))
 
 
 def over_edges(mesh, points, others):
     """Lengths (n, m) of ways in a domain in space, hardly longer than the shortest. Each rank finds some rows. Collective."""
-    walls, size = mesh.walls, np.ptp(mesh.bounds, axis=0).max()
-    eps, turns = CLOSE * size, _turns(walls, size)
+    walls = mesh.walls
+    size = np.ptp(mesh.bounds, axis=0).max()
+    eps = CLOSE * size
+    turns = _turns(walls, size)
     turns = turns[:, mesh.find(turns)[1]]
-    rank, n_ranks = mesh.ranks.rank, mesh.ranks.size
+    rank = mesh.ranks.rank
+    n_ranks = mesh.ranks.size
 
     def steps(x, y):
         return np.where(walls.between(x, y, eps), np.inf, cdist(x.T, y.T))
@@ -74,7 +79,9 @@ def over_edges(mesh, points, others):
 
 def _all_rows(mesh, points, others, mine):
     """All rows (n, m) on every rank, of which this rank has every n_ranks-th."""
-    n, m, n_ranks = points.shape[1], others.shape[1], mesh.ranks.size
+    n = points.shape[1]
+    m = others.shape[1]
+    n_ranks = mesh.ranks.size
     counts = [len(range(rank, n, n_ranks)) for rank in range(n_ranks)]
     rows = np.split(mesh.ranks.all_gather(np.ascontiguousarray(mine.T)), np.cumsum(counts)[:-1], axis=1)
     lengths = np.empty((n, m))
@@ -105,13 +112,16 @@ def _reentrant_edges(walls, eps):
     vertex, at = np.unique(walls.corner.reshape(-1, 3), axis=0, return_inverse=True)
     at = at.reshape(-1, 3)
     pair = np.sort(np.concatenate([at[:, [i, (i + 1) % 3]] for i in range(3)]), axis=1)
-    opposite, wall = at[:, [2, 0, 1]].T.ravel(), np.tile(np.arange(len(at)), 3)
+    opposite = at[:, [2, 0, 1]].T.ravel()
+    wall = np.tile(np.arange(len(at)), 3)
     order = np.lexsort(pair.T)
     same = (pair[order][1:] == pair[order][:-1]).all(axis=1)        # neighbours in the list share an edge
-    one, two = order[:-1][same], order[1:][same]
+    one = order[:-1][same]
+    two = order[1:][same]
     far = vertex[opposite[two]] - vertex[pair[two, 0]]
     wide = np.einsum("ij,ij->i", walls.normal[wall[one]], far) > eps
-    one, two = one[wide], two[wide]
+    one = one[wide]
+    two = two[wide]
     inwards = -(walls.normal[wall[one]] + walls.normal[wall[two]])
     inwards /= np.maximum(np.linalg.norm(inwards, axis=1, keepdims=True), 1e-300)
     return vertex[pair[one, 0]].T, vertex[pair[one, 1]].T, inwards.T
@@ -153,7 +163,9 @@ class _PlaneWalls:
         self.eps = CLOSE * np.ptp(vertex, axis=1).max()
         at, first = _joined(vertex, at.reshape(2, -1), self.eps)
         used, at = np.unique(at, return_inverse=True)
-        self.vertex, self.at, self.normal = vertex[:, used], at.reshape(2, -1), everyone[4:, first]
+        self.vertex = vertex[:, used]
+        self.at = at.reshape(2, -1)
+        self.normal = everyone[4:, first]
 
     def corners(self):
         """(x (2, k), angle (k,), width (k,)): vertices where the domain is wider than a half plane, ends of walls without
@@ -161,14 +173,16 @@ class _PlaneWalls:
 
         From angle on, counter-clockwise, the domain is width wide there, 2 pi where it is in one part.
         """
-        n, m = self.at.shape[1], self.vertex.shape[1]
+        n = self.at.shape[1]
+        m = self.vertex.shape[1]
         order = np.argsort(self.at.ravel(), kind="stable")
         first = np.searchsorted(self.at.ravel()[order], np.arange(m + 1))
         far = self.vertex[:, self.at[::-1].ravel()]         # the other end, for both ends of each wall
         found = []
         for v in range(m):
             sides = order[first[v]:first[v + 1]]
-            way, normal = far[:, sides] - self.vertex[:, [v]], self.normal[:, sides % n]
+            way = far[:, sides] - self.vertex[:, [v]]
+            normal = self.normal[:, sides % n]
             beyond = normal.T @ way                         # [i, j]: how far wall j lies outside of wall i
             folded = (way.T @ way) > 0
             np.fill_diagonal(folded, False)
@@ -205,7 +219,8 @@ def _in_sector(corners, angle, width, points, eps):
 
 def _joined(vertex, at, eps):
     """(ends (2, k), number (k,) of a face of each) of walls of faces with ends at (2, n), joined where they go straight on."""
-    at, faces = at.copy(), [[] for _ in range(vertex.shape[1])]
+    at = at.copy()
+    faces = [[] for _ in range(vertex.shape[1])]
     for face, ends in enumerate(at.T):
         for v in ends:
             faces[v].append(face)
@@ -218,7 +233,8 @@ def _joined(vertex, at, eps):
         first, second = (vertex[:, end] - vertex[:, v] for end in ends)
         if one != two and abs(first[0] * second[1] - first[1] * second[0]) <= eps * np.hypot(*(second - first)) \
                 and first @ second < 0:
-            at[:, one], gone[two] = ends, True
+            at[:, one] = ends
+            gone[two] = True
             faces[ends[1]] = [one if face == two else face for face in faces[ends[1]]]
     return at[:, ~gone], np.flatnonzero(~gone)
 
@@ -243,7 +259,8 @@ def _add_least(a, b, found):
 @numba.njit(cache=True)
 def _see(x, y, vertex, at, eps, seen):
     m = vertex.shape[1]
-    side, along = np.empty(m), np.empty(m)
+    side = np.empty(m)
+    along = np.empty(m)
     below, above = np.empty(m, np.bool_), np.empty(m, np.bool_)
     stops = np.empty(m + 2)
     for i in range(x.shape[1]):
@@ -257,11 +274,15 @@ def _sees(px, py, qx, qy, vertex, at, eps, side, along, below, above, stops):
     length = np.hypot(qx - px, qy - py)
     if length <= eps:
         return True
-    ux, uy = (qx - px) / length, (qy - py) / length
+    ux = (qx - px) / length
+    uy = (qy - py) / length
     for v in range(len(side)):
-        dx, dy = vertex[0, v] - px, vertex[1, v] - py
-        side[v], along[v] = ux * dy - uy * dx, ux * dx + uy * dy
-        below[v], above[v] = False, False
+        dx = vertex[0, v] - px
+        dy = vertex[1, v] - py
+        side[v] = ux * dy - uy * dx
+        along[v] = ux * dx + uy * dy
+        below[v] = False
+        above[v] = False
     for s in range(at.shape[1]):
         a, b = at[0, s], at[1, s]
         if abs(side[a]) > eps and abs(side[b]) > eps:
@@ -295,7 +316,10 @@ def _inside(x, y, vertex, at, eps):
     """Whether a point is inside, or on a wall: walls to its right are counted, those without thickness twice."""
     inside = False
     for s in range(at.shape[1]):
-        ax, ay, bx, by = vertex[0, at[0, s]], vertex[1, at[0, s]], vertex[0, at[1, s]], vertex[1, at[1, s]]
+        ax = vertex[0, at[0, s]]
+        ay = vertex[1, at[0, s]]
+        bx = vertex[0, at[1, s]]
+        by = vertex[1, at[1, s]]
         length = np.hypot(bx - ax, by - ay)
         across = ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) / length
         on = ((bx - ax) * (x - ax) + (by - ay) * (y - ay)) / length

@@ -68,7 +68,9 @@ def isotropic_weights(weight, normal, patch, target):
 
 
 def _corrected(weight, normal, patch, target, scale):
-    factor, fixed, first = np.ones(len(weight)), np.zeros(len(weight), bool), None
+    factor = np.ones(len(weight))
+    fixed = np.zeros(len(weight), bool)
+    first = None
     while True:
         bent = _bend(factor, fixed, weight, normal, patch, target)
         first = bent if first is None else first

@@ -134,7 +134,8 @@ def _on(halves, points):
     """How many half-faces of the boundary have these points (width, n)."""
     if np.ndim(points) != 2 or not np.size(points):
         return 0
-    border, points = columns(halves.vertices, halves.lonely), np.asarray(points)
+    border = columns(halves.vertices, halves.lonely)
+    points = np.asarray(points)
     width = max(len(border), len(points))
     border, points = (np.pad(rows, ((0, width - len(rows)), (0, 0)), constant_values=-1) for rows in (border, points))
     key = face_keys(np.concatenate([border, points], axis=1), int(max(border.max(initial=0), points.max(initial=0))) + 1)
@@ -216,7 +217,8 @@ def _hanging(border):
     a, b = (columns(border.points, end) for end in border.vertices)
     length = np.linalg.norm(b - a, axis=0)
     tree = cKDTree(columns(border.points, border.used).T)
-    middle, radius = ((a + b) / 2).T, length / 2 * (1 + LARGEST_SLACK)
+    middle = ((a + b) / 2).T
+    radius = length / 2 * (1 + LARGEST_SLACK)
     some = np.flatnonzero(tree.query_ball_point(middle, radius, return_length=True) > 2)       # its ends are always there
     near = tree.query_ball_point(middle[some], radius[some])
     edge = np.repeat(some, [len(points) for points in near]).astype(int)
@@ -230,7 +232,9 @@ def _hanging(border):
     rounded = np.minimum(border.last_place, LARGEST_SLACK * length[edge])
     on_line = aside <= np.maximum(np.maximum(slack, OFF_LINE * length[edge]), rounded)
     inside = on_line & (place > slack) & (place < length[edge] - slack)
-    edge, point, place = edge[inside], point[inside], place[inside]
+    edge = edge[inside]
+    point = point[inside]
+    place = place[inside]
     order = np.lexsort((point, place, edge))
     return edge[order], point[order]
 
@@ -331,7 +335,9 @@ def _touching(made):
     some = np.flatnonzero(np.isfinite(far))         # faces whose planes have others that face the other way
     if not len(some):
         return None, 0
-    vertices, center, normal = vertices[:, some], center[:, some], normal[:, some]
+    vertices = vertices[:, some]
+    center = center[:, some]
+    normal = normal[:, some]
     vertices = np.where(vertices < 0, vertices[0], vertices)
     corner = made.cells.points[:, vertices]                             # (3, width, n)
     radius = np.linalg.norm(corner - center[:, None], axis=0).max(axis=0)
@@ -341,7 +347,8 @@ def _touching(made):
     level = np.abs((normal[:, one] * (center[:, two] - center[:, one])).sum(axis=0))
     opposite = (normal[:, one] * normal[:, two]).sum(axis=0) < SAME_DIRECTION - 1
     kept = np.flatnonzero(opposite & (level <= SAME_DIRECTION * (radius[one] + radius[two])))
-    one, two = one[kept], two[kept]
+    one = one[kept]
+    two = two[kept]
     over = _overlap(corner, center, normal, radius, one, two) | _overlap(corner, center, normal, radius, two, one)
     if not over.any():
         return None, 0

@@ -98,7 +98,8 @@ class Mesh:
         self.patch = self.levels[0]
         counts = ranks.all_gather(np.array([self.n_cells, np.isin(part.get("kind", ()), (TRIANGLE, TETRA)).sum()]))
         self.n_cells_global, n_simplices = map(int, (counts[::2].sum(), counts[1::2].sum()))
-        self.first_row, self.has_simplices = int(counts[:2 * ranks.rank:2].sum()), n_simplices == self.n_cells_global
+        self.first_row = int(counts[:2 * ranks.rank:2].sum())
+        self.has_simplices = n_simplices == self.n_cells_global
         if "points" in part:                  # coarse levels have none
             self.bounds = _frozen(np.stack([ranks.min(self.points.min(axis=1)), ranks.max(self.points.max(axis=1))]))
         self.exchange = parallel.Exchange.ghosts(ranks, self.cell_id[:self.n_cells], self.cell_id[self.n_cells:],
@@ -224,7 +225,8 @@ class Mesh:
     @classmethod
     def _split(cls, mesh, rule, strict):
         """The mesh with every cell cut in 2^dim."""
-        whole, regions = gathering.gathered(mesh), gathering.gathered_regions(mesh)
+        whole = gathering.gathered(mesh)
+        regions = gathering.gathered_regions(mesh)
 
         def make():
             return *refine.split(*whole), None, refine.children(regions, 2**mesh.dim)
@@ -294,7 +296,8 @@ class Mesh:
         """
         meaning, f = density_input.told_apart(f, self)
         if meaning == "image":
-            meaning, f = "picture", self.ranks.share(self.ranks.on_root(density_input.image, f, self.dim))
+            meaning = "picture"
+            f = self.ranks.share(self.ranks.on_root(density_input.image, f, self.dim))
         averages = {"function": self.average, "values": np.array, "points": self.deposit, "picture": self._developed}
         rho = averages[meaning](f)
         self.check_density(rho, "the density")
@@ -367,7 +370,8 @@ class Mesh:
         with self.ranks.together():
             points = density_input.masses(points, None, self.dim)[0]
             others = points if others is None else density_input.masses(others, None, self.dim)[0]
-            n, m = points.shape[1], others.shape[1]
+            n = points.shape[1]
+            m = others.shape[1]
             if n * m > MANY:
                 raise InputError(f"{n} times {m} points are {n * m:.1e} pairs, at most {MANY:.0e} will do: take fewer points")
         for some in points, others:
@@ -433,10 +437,12 @@ class Mesh:
         if self.block is not None:
             return True
         ends = self.points[:, np.unique(self.vertices[:, self.n_inner:])] if self.n_faces > self.n_inner else self.points[:, :0]
-        ends, measure = self.ranks.all_gather(ends), self.integrate(1.0)
+        ends = self.ranks.all_gather(ends)
+        measure = self.integrate(1.0)
         if self.dim == 1:
             return bool(np.ptp(ends[0]) <= measure * (1 + 1e-9))
-        hull, walls = ConvexHull(ends.T), self.ranks.sum(self.area[self.n_inner:].sum())
+        hull = ConvexHull(ends.T)
+        walls = self.ranks.sum(self.area[self.n_inner:].sum())
         return bool(hull.volume <= measure * (1 + 1e-9) and walls <= hull.area * (1 + 1e-9))    # no walls within, either
 
     def _check_inside(self, points, outside):
@@ -534,7 +540,8 @@ class Mesh:
     def gradient(self, u):
         """(u_L - u_K) / d_sigma on the inner faces, 0 on the boundary: (n_faces,)."""
         self._check_cells(u)
-        n, local = self.n_inner, self.with_ghosts(u)
+        n = self.n_inner
+        local = self.with_ghosts(u)
         slope = np.zeros(self.n_faces)
         slope[:n] = (local[self.right[:n]] - local[self.left[:n]]) / self.distance[:n]
         return slope
@@ -592,7 +599,8 @@ class Mesh:
         acute triangles.
         """
         self.ranks.check(self.dim == 2 and self.has_simplices, "kites are cut from triangles: this mesh has other cells")
-        whole, regions = gathering.gathered(self), gathering.gathered_regions(self)
+        whole = gathering.gathered(self)
+        regions = gathering.gathered_regions(self)
 
         def cut():
             points, _, _, corners, facets = whole

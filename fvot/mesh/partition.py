@@ -68,7 +68,8 @@ def parts(whole, n_ranks):
 
 def _part(whole, owner, own, near, rank):
     """The part of a rank with the cells *own*, whose faces come in the order of the same cells as *near* has them."""
-    faces, cells = whole.faces, whole.cells
+    faces = whole.faces
+    cells = whole.cells
     ghosts, touch, left, right, ends = local_faces(faces, owner, own, near, rank)
     used, corners, vertices = _local_points(whole, own, touch)
     face_center = columns(faces.center, touch)
@@ -113,7 +114,8 @@ def local_faces(faces, owner, own, near, rank):
 
 def _reach(faces, order):
     """How far apart neighbours are, in places of an order of all cells: the mean over the inner faces."""
-    n, place = faces.n_inner, np.argsort(order)
+    n = faces.n_inner
+    place = np.argsort(order)
     return np.abs(place[faces.left[:n]] - place[faces.right[:n]]).mean() if n else 0.0
 
 
@@ -139,7 +141,8 @@ def _local_points(whole, own, touch):
     length = np.diff(cells.start)[own]
     shift = cells.start[own] - np.concatenate([[0], np.cumsum(length)[:-1]])
     place = np.arange(length.sum()) + np.repeat(shift, length)
-    corners, vertices = cells.corners[place], columns(whole.faces.vertices, touch)
+    corners = cells.corners[place]
+    vertices = columns(whole.faces.vertices, touch)
     used = np.zeros(cells.points.shape[1] + 1, bool)   # the last entry serves vertex -1
     used[corners] = True
     used[vertices] = True

@@ -162,7 +162,8 @@ def _is_regular(two_point):
 
 def _asymmetry_jump(faces, n_cells):
     """The largest difference between neighbours of sum_s |s| n_i n_j n_k over the cell's surface, 0 for parallelograms."""
-    n, dim = faces.n_inner, len(faces.normal)
+    n = faces.n_inner
+    dim = len(faces.normal)
     left, right = faces.left[:n], faces.right[:n]
     surface = np.bincount(faces.left, faces.area, n_cells) + np.bincount(right, faces.area[:n], n_cells)
     square = np.zeros(n)

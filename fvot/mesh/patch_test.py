@@ -115,7 +115,8 @@ class TwoPoint:
 
     def copies(self, patch):
         """The `Copies` of all inner faces for a patch of each cell (n_cells,)."""
-        n, area = self.faces.n_inner, self.faces.area
+        n = self.faces.n_inner
+        area = self.faces.area
         owner = np.concatenate([patch[self.faces.left[:n]], patch[self.faces.right[:n]]])
         sides = np.concatenate([area[:n] * self.left_distance[:n], area[:n] * self.right_distance[:n]])
         return copies(owner, np.tile(np.arange(n), 2), sides, n)
@@ -137,7 +138,8 @@ class TwoPoint:
 
     def _inner_part(self, patch):
         """What the copies of each patch should add up to: (n_patches, dim, dim)."""
-        walls, faces = slice(self.faces.n_inner, None), self.faces
+        walls = slice(self.faces.n_inner, None)
+        faces = self.faces
         weight = (faces.area * self.left_distance)[walls]
         return target(np.bincount(patch, self.volume), patch[faces.left[walls]], weight, faces.normal[:, walls])
 
@@ -148,7 +150,8 @@ class TwoPoint:
 
         weight (n_inner,) : omega_s; None: |s| d_s
         """
-        n, faces = self.faces.n_inner, self.faces
+        n = self.faces.n_inner
+        faces = self.faces
         weight = faces.area[:n] * self.distance if weight is None else weight
         entering = np.stack([np.bincount(faces.left[n:], faces.area[n:] * faces.normal[i, n:], self.n_cells)
                              for i in range(self.dim)])
@@ -177,7 +180,8 @@ class TwoPoint:
     @cached_property
     def metric_error(self):
         """The largest |1 - 1/eigenvalue| of the mean of A_K over groups of cells, with the weights as they are."""
-        n, faces = self.faces.n_inner, self.faces
+        n = self.faces.n_inner
+        faces = self.faces
         left, right = faces.left[:n], faces.right[:n]
         conductance = faces.area[:n] / self.distance
         group = _boxes(self.center, -(-self.n_cells // int(np.clip(self.n_cells // GROUP_COUNT, *GROUP_SIZES))))

@@ -30,7 +30,8 @@ def coarser_levels(patch, graph):
 
     *graph* is the adjacency of the cells. Each level is a union of members of the one before it.
     """
-    levels, groups = [patch.astype(np.int32)], patch
+    levels = [patch.astype(np.int32)]
+    groups = patch
     while levels[-1].max() + 1 > 2 * COARSEST:
         n = groups.max() + 1
         gather = sparse.csr_matrix((np.ones(len(groups)), (groups, np.arange(len(groups)))), (n, len(groups)))
@@ -81,17 +82,21 @@ def _grow(start, neighbour, weight, size, patch):
     for first in range(n):
         if seen[first]:
             continue
-        front[0], seen[first] = first, True
-        head, tail = 0, 1
+        front[0] = first
+        seen[first] = True
+        head = 0
+        tail = 1
         while head < tail:
             seed = front[head]
             head += 1
             if patch[seed] >= 0:
                 continue
-            members[0], n_members = seed, 1
+            members[0] = seed
+            n_members = 1
             patch[seed] = count
             while n_members < size:
-                best, most = -1, 0.0
+                best = -1
+                most = 0.0
                 for i in range(n_members):
                     for e in range(start[members[i]], start[members[i] + 1]):
                         j = neighbour[e]
@@ -106,7 +111,8 @@ def _grow(start, neighbour, weight, size, patch):
                             elif patch[neighbour[e2]] >= 0:
                                 shared += weight[e2]
                         if shared / total > most:
-                            best, most = j, shared / total
+                            best = j
+                            most = shared / total
                 if best < 0:
                     break
                 members[n_members] = best
@@ -129,11 +135,13 @@ def _join_small(start, neighbour, weight, least, patch, count):
         old = patch[i]
         if count[old] >= least:
             continue
-        best, most = -1, 0.0
+        best = -1
+        most = 0.0
         for e in range(start[i], start[i + 1]):
             other = patch[neighbour[e]]
             if other != old and weight[e] / (1.0 + count[other]) > most:
-                best, most = other, weight[e] / (1.0 + count[other])
+                best = other
+                most = weight[e] / (1.0 + count[other])
         if best >= 0:
             patch[i] = best
             count[best] += 1

@@ -30,7 +30,8 @@ class Tree:
 
         Ties go to the smallest global number; the distance is infinite for points that are *slack* outside of all.
         """
-        cell, distance = np.full(points.shape[1], -1), np.full(points.shape[1], np.inf)
+        cell = np.full(points.shape[1], -1)
+        distance = np.full(points.shape[1], np.inf)
         if len(self.cell) and points.size:
             order = np.arange(points.shape[1])
             if len(order) > MANY:           # near ones together
@@ -102,11 +103,13 @@ def _half_spaces(pieces):
 
 @numba.njit(cache=True)
 def _find(points, order, slack, lower, upper, cell, number, corner, normal, found, distance):
-    n_leaves, dim = len(lower) // 2, points.shape[1]
+    n_leaves = len(lower) // 2
+    dim = points.shape[1]
     stack = np.empty(128, np.int64)
     for point in order:
         x = points[point]
-        stack[0], height = 1, 1
+        stack[0] = 1
+        height = 1
         while height > 0:
             height -= 1
             box = stack[height]
@@ -132,4 +135,5 @@ def _find(points, order, slack, lower, upper, cell, number, corner, normal, foun
                 continue
             new, old = cell[piece], found[point]
             if outside < distance[point] or (outside == distance[point] and number[new] < number[old]):
-                found[point], distance[point] = new, outside
+                found[point] = new
+                distance[point] = outside

@@ -57,7 +57,8 @@ def find(cells, volume, centroid, faces, center, distance):
     slope, unit = _slope(cells, volume, faces)
     slope = (sparse.diags(1 / size) @ slope @ sparse.diags(unit)).tocsc()[:, free].tocsr()
     row = np.flatnonzero(np.diff(slope.indptr))
-    slope, relative = slope[row], relative[row]
+    slope = slope[row]
+    relative = relative[row]
     most = _offset(cells, volume, center - centroid) + DRIFT
     for goal in GOALS:
         weight = np.zeros(cells.points.shape[1])
@@ -119,9 +120,12 @@ def _free_points(cells, faces, bad):
 
 def _slope(cells, volume, faces):
     """d d_sigma / d w_i, sparse (n_faces, n_points), and a unit (n_points,) for each weight: the local h^2."""
-    n_faces, n_points, inner = len(faces.area), cells.points.shape[1], faces.n_inner
+    n_faces = len(faces.area)
+    n_points = cells.points.shape[1]
+    inner = faces.n_inner
     slope = sparse.csr_matrix((n_faces, n_points))
-    square, count = np.zeros(n_points), np.zeros(n_points)
+    square = np.zeros(n_points)
+    count = np.zeros(n_points)
     for kind in (TRIANGLE, TETRA):
         cell, corners = cells.of_kind(kind)
         if not len(cell):
@@ -198,7 +202,9 @@ def power_centers(points, corners, weight=None):
         twice = 2 * (ax * by - ay * bx)
         return origin + np.stack([by * squares[0] - ay * squares[1], ax * squares[1] - bx * squares[0]]) / twice
     a, b, c = edges
-    bc, ca, ab = np.cross(b, c, axis=0), np.cross(c, a, axis=0), np.cross(a, b, axis=0)
+    bc = np.cross(b, c, axis=0)
+    ca = np.cross(c, a, axis=0)
+    ab = np.cross(a, b, axis=0)
     return origin + (squares[0] * bc + squares[1] * ca + squares[2] * ab) / (2 * np.einsum("in,in->n", a, bc))
 
 

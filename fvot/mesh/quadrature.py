@@ -130,7 +130,8 @@ def parts(pieces, at_least):
     found = []
     for group in pieces:
         count = np.bincount(group.cell)
-        fewest, dim = count[count > 0].min(initial=at_least), len(group.origin)
+        fewest = count[count > 0].min(initial=at_least)
+        dim = len(group.origin)
         for _ in range(max(0, int(np.ceil(np.log2(at_least / fewest) / dim - 1e-9)))):
             group = group.children()
         reference, weights = rule(dim, 1, group.cube)
@@ -143,7 +144,8 @@ def average(pieces, n_cells, f, degree, halvings=0):
 
     An f with boolean values is averaged by halving the pieces that its edge cuts.
     """
-    total, volume = 0.0, np.zeros(n_cells)
+    total = 0.0
+    volume = np.zeros(n_cells)
     for group in pieces:
         reference, weights = rule(len(group.origin), degree, group.cube)
         step = max(1, CHUNK // (len(weights) * 2**(len(group.origin) * halvings)))
@@ -169,7 +171,9 @@ def log_mean_exp(pieces, n_cells, f, degree):
         for a in range(0, len(group.cell), step):
             part = group.take(slice(a, a + step))
             samples.append((part.cell, part.volume(), evaluate(f, part.points(reference)), weights))
-    top, total, volume = np.full(n_cells, -np.inf), np.zeros(n_cells), np.zeros(n_cells)
+    top = np.full(n_cells, -np.inf)
+    total = np.zeros(n_cells)
+    volume = np.zeros(n_cells)
     for cell, _, values, _ in samples:
         np.maximum.at(top, cell, values.max(axis=0))
     for cell, size, values, weights in samples:

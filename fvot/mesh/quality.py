@@ -150,7 +150,8 @@ def face_sizes(volume, faces):
 
 def assess(volume, center, faces):
     """The `Quality` of a mesh and its one-sided distances, clipped to [0, d_sigma]: (quality, left, right)."""
-    dim, n = len(center), faces.n_inner
+    dim = len(center)
+    n = faces.n_inner
     left, right = distances(faces, center)
     distance = left + right
     size = volume**(1 / dim)
@@ -192,7 +193,9 @@ def orthogonality(center, faces):
 
 def isotropy(volume, faces, left, right):
     """|sum_s |s| d_Ks n n^T / |K| - I| in the Frobenius norm, for every cell: 0 where the discrete gradient is isotropic."""
-    n, n_cells, dim = faces.n_inner, len(volume), len(faces.normal)
+    n = faces.n_inner
+    n_cells = len(volume)
+    dim = len(faces.normal)
     square = np.zeros(n_cells)
     for i in range(dim):
         for j in range(i, dim):

@@ -89,7 +89,8 @@ def split(points, kind, start, corners, facets):
     sides = [(name, _cut(points, *side)) for name, vertices in facets.items() for side in _sides(vertices)]
     points, made = _numbered(points, cells + [cut for _, cut in sides])
     blocks = [(NAME[cut.kind], corners.T) for cut, corners in zip(cells, made)]
-    finer, width = {}, max((len(vertices) for vertices in facets.values()), default=0)
+    finer = {}
+    width = max((len(vertices) for vertices in facets.values()), default=0)
     for (name, _), corners in zip(sides, made[len(cells):]):
         finer.setdefault(name, []).append(np.pad(corners, ((0, width - len(corners)), (0, 0)), constant_values=-1))
     return points, blocks, {name: np.concatenate(parts, axis=1) for name, parts in finer.items()}
@@ -109,7 +110,8 @@ def _cut(points, kind, corners):
     choice = _shortest_diagonal(points[:, corners]) if kind == TETRA else np.zeros(corners.shape[1], int)
     sets = []
     for i, table in enumerate(tables):
-        members, cell = [corner for child in table for corner in child], np.flatnonzero(choice == i)
+        members = [corner for child in table for corner in child]
+        cell = np.flatnonzero(choice == i)
         for size in sorted({len(member) for member in members}):
             place = np.array([j for j, member in enumerate(members) if len(member) == size])
             rows = np.array([members[j] for j in place]).T
@@ -126,7 +128,8 @@ def _shortest_diagonal(p):
 def _numbered(points, cuts):
     """The points and all new ones, and the children's corners of each cut: the same set makes the same point."""
     n_points = points.shape[1]
-    new, count = [points], n_points
+    new = [points]
+    count = n_points
     numbers = [[None] * len(cut.sets) for cut in cuts]
     for size in (1, 2, 4, 8):
         found = [(i, j, sets) for i, cut in enumerate(cuts) for j, (*_, sets) in enumerate(cut.sets)
@@ -140,7 +143,8 @@ def _numbered(points, cuts):
             key = face_keys(sets[[0, -1]] if size == 8 else sets, n_points)
             _, first, number = np.unique(key, return_index=True, return_inverse=True)
             new.append(points[:, np.sort(sets[:, first], axis=0)].mean(axis=1))
-            number, count = number.ravel() + count, count + len(first)
+            number = number.ravel() + count
+            count = count + len(first)
         ends = np.cumsum([rows[0].size for *_, rows in found])
         for (i, j, rows), part in zip(found, np.split(number, ends[:-1])):
             numbers[i][j] = part.reshape(rows.shape[1:])

@@ -51,7 +51,9 @@ def kept(mesh, removed, name):
     facets[name] = np.concatenate([facets.get(name, bare[:0]), bare])
     simplices = np.isin(mesh.kind, (TRIANGLE, TETRA)).any()
     center = None if mesh.ranks.max(int(simplices)) else mesh.gather(mesh.center)         # circumcentres are found again
-    gone, whole, regions = mesh.gather(removed), gathered(mesh, facets), gathered_regions(mesh)
+    gone = mesh.gather(removed)
+    whole = gathered(mesh, facets)
+    regions = gathered_regions(mesh)
     if whole is None:
         return None
     points, kind, start, corners, facets = whole

@@ -50,7 +50,8 @@ class Walls:
 
 def _simplices(points, vertices):
     """(corners (dim corners, dim, n), face (n,)) of the simplices of faces with these vertices (width, n_faces)."""
-    corner, face = points[:, vertices].transpose(1, 0, 2), np.arange(vertices.shape[1])
+    corner = points[:, vertices].transpose(1, 0, 2)
+    face = np.arange(vertices.shape[1])
     if len(vertices) < 4:
         return corner, face
     four = vertices[3] >= 0
@@ -64,11 +65,15 @@ def _simplices(points, vertices):
 
 @numba.njit(cache=True, error_model="numpy")
 def _nearest(points, lower, upper, corner, found):
-    n_leaves, dim = len(lower) // 2, points.shape[1]
-    stack, candidate = np.empty(128, np.int64), np.empty(dim)
+    n_leaves = len(lower) // 2
+    dim = points.shape[1]
+    stack = np.empty(128, np.int64)
+    candidate = np.empty(dim)
     for i in range(len(points)):
-        x, least = points[i], np.inf
-        stack[0], height = 1, 1
+        x = points[i]
+        least = np.inf
+        stack[0] = 1
+        height = 1
         while height > 0:
             height -= 1
             box = stack[height]
@@ -107,10 +112,17 @@ def _nearest_on_simplex(x, corner, found):
         found[0] = corner[0, 0]
         return
     if dim == 3:
-        e, f, d = corner[1] - corner[0], corner[2] - corner[0], x - corner[0]
-        ee, ef, ff, de, df = (e * e).sum(), (e * f).sum(), (f * f).sum(), (d * e).sum(), (d * f).sum()
+        e = corner[1] - corner[0]
+        f = corner[2] - corner[0]
+        d = x - corner[0]
+        ee = (e * e).sum()
+        ef = (e * f).sum()
+        ff = (f * f).sum()
+        de = (d * e).sum()
+        df = (d * f).sum()
         whole = ee * ff - ef * ef
-        s, t = (de * ff - df * ef) / whole, (df * ee - de * ef) / whole
+        s = (de * ff - df * ef) / whole
+        t = (df * ee - de * ef) / whole
         if s >= 0 and t >= 0 and s + t <= 1:
             found[:] = corner[0] + s * e + t * f
             return
@@ -140,11 +152,13 @@ def _between(x, y, eps, lower, upper, corner, found):
 @numba.njit(cache=True, error_model="numpy")
 def _crossed(p, q, eps, lower, upper, corner, stack):
     """Whether the segment from p to q meets a triangle, its edge included, further than eps from its ends."""
-    n_leaves, d = len(lower) // 2, q - p
+    n_leaves = len(lower) // 2
+    d = q - p
     length = np.sqrt((d * d).sum())
     if length <= 2 * eps:
         return False
-    stack[0], height = 1, 1
+    stack[0] = 1
+    height = 1
     while height > 0:
         height -= 1
         box = stack[height]
@@ -169,7 +183,8 @@ def _meets_box(p, d, lower, upper, eps):
             if low > 0 or high < 0:
                 return False
             continue
-        s, t = low / d[axis], high / d[axis]
+        s = low / d[axis]
+        t = high / d[axis]
         first, last = max(first, min(s, t)), min(last, max(s, t))
         if first > last:
             return False
@@ -179,18 +194,28 @@ def _meets_box(p, d, lower, upper, eps):
 @numba.njit(cache=True, error_model="numpy")
 def _meets_triangle(p, d, length, corner, eps):
     """Moeller, Trumbore 1997; a segment along the triangle's plane does not meet it."""
-    ex, ey, ez = corner[1, 0] - corner[0, 0], corner[1, 1] - corner[0, 1], corner[1, 2] - corner[0, 2]
-    fx, fy, fz = corner[2, 0] - corner[0, 0], corner[2, 1] - corner[0, 1], corner[2, 2] - corner[0, 2]
-    nx, ny, nz = ey * fz - ez * fy, ez * fx - ex * fz, ex * fy - ey * fx
+    ex = corner[1, 0] - corner[0, 0]
+    ey = corner[1, 1] - corner[0, 1]
+    ez = corner[1, 2] - corner[0, 2]
+    fx = corner[2, 0] - corner[0, 0]
+    fy = corner[2, 1] - corner[0, 1]
+    fz = corner[2, 2] - corner[0, 2]
+    nx = ey * fz - ez * fy
+    ny = ez * fx - ex * fz
+    nz = ex * fy - ey * fx
     area = np.sqrt(nx * nx + ny * ny + nz * nz)
     slope = nx * d[0] + ny * d[1] + nz * d[2]
     if abs(slope) <= eps * area:            # over its whole length the segment moves eps away from the plane, or less
         return False
-    ax, ay, az = corner[0, 0] - p[0], corner[0, 1] - p[1], corner[0, 2] - p[2]
+    ax = corner[0, 0] - p[0]
+    ay = corner[0, 1] - p[1]
+    az = corner[0, 2] - p[2]
     place = (nx * ax + ny * ay + nz * az) / slope
     if not eps < place * length < length - eps:
         return False
-    cx, cy, cz = ay * d[2] - az * d[1], az * d[0] - ax * d[2], ax * d[1] - ay * d[0]
+    cx = ay * d[2] - az * d[1]
+    cy = az * d[0] - ax * d[2]
+    cz = ax * d[1] - ay * d[0]
     s = (cx * fx + cy * fy + cz * fz) / slope
     t = -(cx * ex + cy * ey + cz * ez) / slope
     room = eps * (np.sqrt(ex * ex + ey * ey + ez * ez) + np.sqrt(fx * fx + fy * fy + fz * fz)) / area
