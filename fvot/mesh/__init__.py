@@ -1,4 +1,5 @@
 """Meshes: from points and cells to one rank's arrays."""
+
 from .mesh import Mesh
 from .numbering import Numbering
 

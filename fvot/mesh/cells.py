@@ -1,36 +1,76 @@
 """Points and the cells between them, as they are given, checked."""
+
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..errors import MeshError
 
-LINE, TRIANGLE, POLYGON, QUAD, TETRA, HEXAHEDRON, WEDGE, PYRAMID = 3, 5, 7, 9, 10, 12, 13, 14   # VTK's numbers
-KIND = {"line": LINE, "triangle": TRIANGLE, "polygon": POLYGON, "quad": QUAD, "tetra": TETRA,
-        "hexahedron": HEXAHEDRON, "wedge": WEDGE, "pyramid": PYRAMID}
+LINE, TRIANGLE, POLYGON, QUAD, TETRA, HEXAHEDRON, WEDGE, PYRAMID = (
+    3,
+    5,
+    7,
+    9,
+    10,
+    12,
+    13,
+    14,
+)  # VTK's numbers
+KIND = {
+    "line": LINE,
+    "triangle": TRIANGLE,
+    "polygon": POLYGON,
+    "quad": QUAD,
+    "tetra": TETRA,
+    "hexahedron": HEXAHEDRON,
+    "wedge": WEDGE,
+    "pyramid": PYRAMID,
+}
 NAME = {kind: name for name, kind in KIND.items()}
-DIMENSION = {LINE: 1, TRIANGLE: 2, POLYGON: 2, QUAD: 2, TETRA: 3, HEXAHEDRON: 3, WEDGE: 3, PYRAMID: 3}
+DIMENSION = {
+    LINE: 1,
+    TRIANGLE: 2,
+    POLYGON: 2,
+    QUAD: 2,
+    TETRA: 3,
+    HEXAHEDRON: 3,
+    WEDGE: 3,
+    PYRAMID: 3,
+}
 N_CORNERS = {LINE: 2, TRIANGLE: 3, QUAD: 4, TETRA: 4, HEXAHEDRON: 8, WEDGE: 6, PYRAMID: 5}
-DECADES = 250        # up or down, that volumes times lengths may be from 1
-FACES = {      # corners of each face, counter-clockwise seen from outside (VTK's cells)
+DECADES = 250  # up or down, that volumes times lengths may be from 1
+FACES = {  # corners of each face, counter-clockwise seen from outside (VTK's cells)
     TETRA: ((0, 2, 1), (0, 1, 3), (1, 2, 3), (0, 3, 2)),
-    HEXAHEDRON: ((0, 3, 2, 1), (4, 5, 6, 7), (0, 1, 5, 4), (1, 2, 6, 5), (2, 3, 7, 6), (3, 0, 4, 7)),
+    HEXAHEDRON: (
+        (0, 3, 2, 1),
+        (4, 5, 6, 7),
+        (0, 1, 5, 4),
+        (1, 2, 6, 5),
+        (2, 3, 7, 6),
+        (3, 0, 4, 7),
+    ),
     WEDGE: ((0, 2, 1), (3, 4, 5), (0, 1, 4, 3), (1, 2, 5, 4), (2, 0, 3, 5)),
     PYRAMID: ((0, 3, 2, 1), (0, 1, 4), (1, 2, 4), (2, 3, 4), (3, 0, 4)),
 }
-MIRRORED = {   # the same cell, with corners in the other sense
-    LINE: (1, 0), TRIANGLE: (0, 2, 1), QUAD: (0, 3, 2, 1), TETRA: (0, 2, 1, 3), PYRAMID: (0, 3, 2, 1, 4),
-    HEXAHEDRON: (4, 5, 6, 7, 0, 1, 2, 3), WEDGE: (3, 4, 5, 0, 1, 2)}
+MIRRORED = {  # the same cell, with corners in the other sense
+    LINE: (1, 0),
+    TRIANGLE: (0, 2, 1),
+    QUAD: (0, 3, 2, 1),
+    TETRA: (0, 2, 1, 3),
+    PYRAMID: (0, 3, 2, 1, 4),
+    HEXAHEDRON: (4, 5, 6, 7, 0, 1, 2, 3),
+    WEDGE: (3, 4, 5, 0, 1, 2),
+}
 
 
 @dataclass(frozen=True)
 class Cells:
     """Points and the cells between them: cell k has the points corners[start[k]:start[k + 1]]."""
 
-    points: np.ndarray          # (dim, n_points)
-    kind: np.ndarray            # (n_cells,) VTK's number of the cell type
-    start: np.ndarray           # (n_cells + 1,)
-    corners: np.ndarray         # (start[-1],)
+    points: np.ndarray  # (dim, n_points)
+    kind: np.ndarray  # (n_cells,) VTK's number of the cell type
+    start: np.ndarray  # (n_cells + 1,)
+    corners: np.ndarray  # (start[-1],)
 
     @property
     def dim(self):
@@ -67,11 +107,16 @@ def columns(array, index):
 
 
 def check_extent(widths, dim):
-    """`MeshError` for a mesh so small or large that volumes times lengths leave the range of floating point."""
+    """`MeshError` for a mesh so small or large that volumes times lengths leave the range of
+    floating point.
+    """
     size = np.max(widths)
     if size > 0 and abs((dim + 1) * np.log10(size)) > DECADES:
-        raise MeshError(f"the mesh is {size:.3g} across: volumes times lengths leave the range of floating point; take another "
-                        "unit of length")
+        raise MeshError(
+            f"the mesh is {size:.3g} across: volumes times lengths leave the range of floating "
+            "point; take another "
+            "unit of length"
+        )
 
 
 def connect(points, blocks):
@@ -83,8 +128,10 @@ def connect(points, blocks):
     points = np.ascontiguousarray(points, float)
     bad = np.flatnonzero(~np.isfinite(points).all(axis=0))
     if len(bad):
-        raise MeshError(f"point {bad[0]} is {points[:, bad[0]]}: coordinates must be finite numbers "
-                        f"({len(bad)} points are not)")
+        raise MeshError(
+            f"point {bad[0]} is {points[:, bad[0]]}: coordinates must be finite numbers "
+            f"({len(bad)} points are not)"
+        )
     check_extent(np.ptp(points, axis=1) if points.size else 0.0, len(points))
     kinds = []
     counts = []
@@ -110,8 +157,11 @@ def _pairs(blocks):
     except (TypeError, ValueError):
         pairs = [(None, None)]
     if not all(isinstance(name, str) for name, _ in pairs):
-        raise MeshError(f"cells must be a list of pairs (type name, connectivity), as in [('triangle', [[0, 1, 2]])], "
-                        f"not {blocks!r:.80}")
+        raise MeshError(
+            "cells must be a list of pairs (type name, connectivity), as in [('triangle', [[0, "
+            "1, 2]])], "
+            f"not {blocks!r:.80}"
+        )
     return pairs
 
 
@@ -129,44 +179,60 @@ def _connectivity(name, kind, connectivity):
     if kind == POLYGON:
         rows = [_integers(name, row) for row in connectivity]
         if any(row.ndim != 1 for row in rows):
-            raise MeshError(f"the connectivity of {name} must be a list of rows of points, not {connectivity!r:.60}")
+            raise MeshError(
+                f"the connectivity of {name} must be a list of rows of points, not "
+                f"{connectivity!r:.60}"
+            )
         count = np.array([len(row) for row in rows])
         if count.min() < 3:
-            raise MeshError(f"polygon {count.argmin()} has {count.min()} points: it needs at least 3")
+            raise MeshError(
+                f"polygon {count.argmin()} has {count.min()} points: it needs at least 3"
+            )
         return count, np.concatenate(rows)
     rows = _integers(name, connectivity)
     if rows.ndim != 2 or rows.shape[1] != N_CORNERS[kind]:
-        raise MeshError(f"a {name} has {N_CORNERS[kind]} points; the connectivity has shape {rows.shape}")
+        raise MeshError(
+            f"a {name} has {N_CORNERS[kind]} points; the connectivity has shape {rows.shape}"
+        )
     return np.full(len(rows), N_CORNERS[kind]), rows.ravel()
 
 
 def _integers(name, numbers):
     try:
         array = np.asarray(numbers)
-    except ValueError:      # rows of different lengths
+    except ValueError:  # rows of different lengths
         array = np.empty(0, object)
     if not np.issubdtype(array.dtype, np.integer):
-        raise MeshError(f"the connectivity of {name} must be whole numbers of points, in rows of equal length, "
-                        f"not {numbers!r:.60}")
+        raise MeshError(
+            f"the connectivity of {name} must be whole numbers of points, in rows of equal length, "
+            f"not {numbers!r:.60}"
+        )
     return array.astype(np.int64, copy=False)
 
 
 def _check_corners(cells):
     dimensions = {DIMENSION[kind] for kind in np.unique(cells.kind)}
     if dimensions != {cells.dim}:
-        raise MeshError(f"cells of dimension {sorted(dimensions)} on points of dimension {cells.dim}: "
-                        "give the cells of the highest dimension only, and as many coordinates")
+        raise MeshError(
+            f"cells of dimension {sorted(dimensions)} on points of dimension {cells.dim}: "
+            "give the cells of the highest dimension only, and as many coordinates"
+        )
     n_points = cells.points.shape[1]
     bad = np.flatnonzero((cells.corners < 0) | (cells.corners >= n_points))
     if len(bad):
         cell = np.searchsorted(cells.start, bad[0], side="right") - 1
-        raise MeshError(f"cell {cell} names point {cells.corners[bad[0]]}, but there are {n_points} points, from 0 on")
+        raise MeshError(
+            f"cell {cell} names point {cells.corners[bad[0]]}, but there are {n_points} points, "
+            "from 0 on"
+        )
 
 
 def face_keys(vertices, n_points):
-    """One integer per face, equal for those of the same points (three of four are enough to tell faces apart)."""
+    """One integer per face, equal for those of the same points (three of four are enough to tell
+    faces apart).
+    """
     rows = np.sort(vertices, axis=0)[-3:]
-    if n_points**len(rows) < 2**62:
+    if n_points ** len(rows) < 2**62:
         key = rows[0]
         for row in rows[1:]:
             key = key * n_points + row

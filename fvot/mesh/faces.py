@@ -4,6 +4,7 @@ A *half-face* is a face seen from one of its cells; two half-faces with the same
 inner face, a lonely one lies on the boundary. Normals point from the left cell (the smaller
 number) to the right one, and out of the domain on the boundary.
 """
+
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,63 +13,83 @@ from ..errors import MeshError
 from .cells import FACES, HEXAHEDRON, NAME, PYRAMID, TRIANGLE, WEDGE, columns, face_keys
 from .facets import name_faces
 
-EDGES_AT = {   # corners, and the ends of the three edges at each that span a positive volume
-    HEXAHEDRON: ((0, 1, 3, 4), (1, 2, 0, 5), (2, 3, 1, 6), (3, 0, 2, 7),
-                 (4, 7, 5, 0), (5, 4, 6, 1), (6, 5, 7, 2), (7, 6, 4, 3)),
+EDGES_AT = {  # corners, and the ends of the three edges at each that span a positive volume
+    HEXAHEDRON: (
+        (0, 1, 3, 4),
+        (1, 2, 0, 5),
+        (2, 3, 1, 6),
+        (3, 0, 2, 7),
+        (4, 7, 5, 0),
+        (5, 4, 6, 1),
+        (6, 5, 7, 2),
+        (7, 6, 4, 3),
+    ),
     WEDGE: ((0, 1, 2, 3), (1, 2, 0, 4), (2, 0, 1, 5), (3, 5, 4, 0), (4, 3, 5, 1), (5, 4, 3, 2)),
-    PYRAMID: ((0, 1, 3, 4), (1, 2, 0, 4), (2, 3, 1, 4), (3, 0, 2, 4))}
-INSIDE_OUT = 1e-9      # of the product of a corner's edges: a negative volume larger than that is no round-off
+    PYRAMID: ((0, 1, 3, 4), (1, 2, 0, 4), (2, 3, 1, 4), (3, 0, 2, 4)),
+}
+INSIDE_OUT = (
+    1e-9  # of the product of a corner's edges: a negative volume larger than that is no round-off
+)
 
 
 @dataclass(frozen=True)
 class Halves:
     """The half-faces of cells of positive volume, and how they meet."""
 
-    cell: np.ndarray            # (n_halves,)
-    vertices: np.ndarray        # (1, 2, 3 or 4, n_halves) counter-clockwise seen from outside; -1 as in `Faces`
-    first: np.ndarray           # (n_inner,) half-faces that meet those of *second*, of larger cell numbers
-    second: np.ndarray          # (n_inner,)
-    lonely: np.ndarray          # (n_boundary,) half-faces that meet none
-    volume: np.ndarray          # (n_cells,) of the cells
-    centroid: np.ndarray        # (dim, n_cells)
+    cell: np.ndarray  # (n_halves,)
+    vertices: (
+        np.ndarray
+    )  # (1, 2, 3 or 4, n_halves) counter-clockwise seen from outside; -1 as in `Faces`
+    first: np.ndarray  # (n_inner,) half-faces that meet those of *second*, of larger cell numbers
+    second: np.ndarray  # (n_inner,)
+    lonely: np.ndarray  # (n_boundary,) half-faces that meet none
+    volume: np.ndarray  # (n_cells,) of the cells
+    centroid: np.ndarray  # (dim, n_cells)
 
 
 @dataclass(frozen=True)
 class Faces:
     """Inner faces first, then the boundary faces, in sets of those that have the same names."""
 
-    left: np.ndarray            # (n_faces,) the cell that the normal leaves
-    right: np.ndarray           # (n_faces,) the cell that it enters; -1 on the boundary
-    vertices: np.ndarray        # (1, 2, 3 or 4, n_faces) points; -1 where a triangle stands among quadrilaterals
-    area: np.ndarray            # (n_faces,)
-    normal: np.ndarray          # (dim, n_faces) unit vectors
-    center: np.ndarray          # (dim, n_faces) centroids
-    ends: np.ndarray            # (n_sets + 1,) where each set of boundary faces begins
-    boundary: dict = field(default_factory=dict)     # name -> numbers of its sets
-    interfaces: dict = field(default_factory=dict)   # name -> inner faces
+    left: np.ndarray  # (n_faces,) the cell that the normal leaves
+    right: np.ndarray  # (n_faces,) the cell that it enters; -1 on the boundary
+    vertices: (
+        np.ndarray
+    )  # (1, 2, 3 or 4, n_faces) points; -1 where a triangle stands among quadrilaterals
+    area: np.ndarray  # (n_faces,)
+    normal: np.ndarray  # (dim, n_faces) unit vectors
+    center: np.ndarray  # (dim, n_faces) centroids
+    ends: np.ndarray  # (n_sets + 1,) where each set of boundary faces begins
+    boundary: dict = field(default_factory=dict)  # name -> numbers of its sets
+    interfaces: dict = field(default_factory=dict)  # name -> inner faces
 
     @property
     def n_inner(self):
-        return int(np.searchsorted(-self.right, 1))    # right is >= 0, then -1
+        return int(np.searchsorted(-self.right, 1))  # right is >= 0, then -1
 
 
 def half_faces(cells):
-    """(cell, vertices): the cell of each half-face and its points, counter-clockwise seen from outside."""
+    """(cell, vertices): the cell of each half-face and its points, counter-clockwise seen from
+    outside.
+    """
     if cells.dim == 1:
         return np.repeat(np.arange(cells.n_cells), 2), cells.corners[None]
     if cells.dim == 2:
         following = np.arange(1, len(cells.corners) + 1)
         following[cells.start[1:] - 1] = cells.start[:-1]
-        return np.repeat(np.arange(cells.n_cells), np.diff(cells.start)), \
-            np.stack([cells.corners, cells.corners[following]])
+        return np.repeat(np.arange(cells.n_cells), np.diff(cells.start)), np.stack(
+            [cells.corners, cells.corners[following]]
+        )
     kinds = np.unique(cells.kind)
     width = max(len(face) for kind in kinds for face in FACES[kind])
     cell = []
     vertices = []
     for kind in kinds:
         number, corner = cells.of_kind(kind)
-        table = np.array([face + (-1,) * (width - len(face)) for face in FACES[kind]])      # (n_faces, width)
-        block = np.where(table[:, :, None] >= 0, corner[table], -1)                         # (n_faces, width, n)
+        table = np.array(
+            [face + (-1,) * (width - len(face)) for face in FACES[kind]]
+        )  # (n_faces, width)
+        block = np.where(table[:, :, None] >= 0, corner[table], -1)  # (n_faces, width, n)
         cell.append(np.repeat(number, len(table)))
         vertices.append(block.transpose(1, 2, 0).reshape(width, -1))
     return np.concatenate(cell), np.concatenate(vertices, axis=1)
@@ -86,42 +107,59 @@ def face_vectors(points, vertices):
     center = (a + b + c) / 3
     if len(vertices) == 4:
         quad = np.flatnonzero(vertices[3] >= 0)
-        vector[:, quad], center[:, quad] = _quadrilaterals(columns(points, vertices[:, quad]).transpose(1, 0, 2))
+        vector[:, quad], center[:, quad] = _quadrilaterals(
+            columns(points, vertices[:, quad]).transpose(1, 0, 2)
+        )
     return vector, center
 
 
 def _quadrilaterals(p):
-    """Area vectors and centroids of four-sided faces p (4, dim, n): a fan of triangles around the mean point."""
+    """Area vectors and centroids of four-sided faces p (4, dim, n): a fan of triangles around the
+    mean point.
+    """
     middle = p.mean(axis=0)
     parts = [np.cross(p[i] - middle, p[(i + 1) % 4] - middle, axis=0) / 2 for i in range(4)]
     vector = sum(parts)
     length = np.linalg.norm(vector, axis=0)
-    weight = [np.einsum("in,in->n", part, vector) / np.maximum(length, 1e-300)**2 for part in parts]
+    weight = [
+        np.einsum("in,in->n", part, vector) / np.maximum(length, 1e-300) ** 2 for part in parts
+    ]
     return vector, sum(w * (p[i] + p[(i + 1) % 4] + middle) / 3 for i, w in enumerate(weight))
 
 
 def cell_geometry(cells, cell, vertices):
-    """Signed volumes (n_cells,) and centroids (dim, n_cells) from the half-faces: the divergence theorem."""
+    """Signed volumes (n_cells,) and centroids (dim, n_cells) from the half-faces: the divergence
+    theorem.
+    """
     origin = columns(cells.points, cells.corners[cells.start[:-1]])
     if cells.dim == 1:
         ends = cells.points[0, cells.corners.reshape(-1, 2)]
         return ends[:, 1] - ends[:, 0], ends.mean(axis=1)[None]
     volume = np.zeros(cells.n_cells)
     moment = np.zeros((cells.dim, cells.n_cells))
-    for simplex, at in _outer_simplices(cells.points, vertices):       # cones from the origin over the half-faces
+    for simplex, at in _outer_simplices(
+        cells.points, vertices
+    ):  # cones from the origin over the half-faces
         owner = cell[at]
-        edges = simplex - columns(origin, owner)                          # (dim corners, dim, n)
-        cone = (edges[0, 0] * edges[1, 1] - edges[0, 1] * edges[1, 0]) / 2 if cells.dim == 2 else \
-            np.einsum("in,in->n", edges[0], np.cross(edges[1], edges[2], axis=0)) / 6
+        edges = simplex - columns(origin, owner)  # (dim corners, dim, n)
+        cone = (
+            (edges[0, 0] * edges[1, 1] - edges[0, 1] * edges[1, 0]) / 2
+            if cells.dim == 2
+            else np.einsum("in,in->n", edges[0], np.cross(edges[1], edges[2], axis=0)) / 6
+        )
         volume += np.bincount(owner, cone, cells.n_cells)
         for axis in range(cells.dim):
-            moment[axis] += np.bincount(owner, cone * edges[:, axis].sum(axis=0) / (cells.dim + 1), cells.n_cells)
+            moment[axis] += np.bincount(
+                owner, cone * edges[:, axis].sum(axis=0) / (cells.dim + 1), cells.n_cells
+            )
     with np.errstate(divide="ignore", invalid="ignore"):
         return volume, origin + moment / volume
 
 
 def _outer_simplices(points, vertices):
-    """The half-faces cut into simplices: pairs of corners (dim corners, dim, n) and the half-faces they lie on."""
+    """The half-faces cut into simplices: pairs of corners (dim corners, dim, n) and the half-faces
+    they lie on.
+    """
     if len(vertices) < 4:
         yield columns(points, vertices).transpose(1, 0, 2), slice(None)
         return
@@ -134,7 +172,8 @@ def _outer_simplices(points, vertices):
 
 
 def meet(cells):
-    """(`Cells`, `Halves`): the cells, those listed in the wrong sense turned round, and how their half-faces meet.
+    """(`Cells`, `Halves`): the cells, those listed in the wrong sense turned round, and how their
+    half-faces meet.
 
     Raises `MeshError` for cells that are flat, tangled, or more than two to a face.
     """
@@ -155,12 +194,16 @@ def _check_flat(cells, volume, scale):
     """*scale* is a volume made of the lengths of the cell's edges: what is flat is measured by it."""
     flat = np.flatnonzero(~(np.abs(volume) > 1e-12 * scale))
     if len(flat):
-        raise MeshError(f"cell {flat[0]} ({NAME[cells.kind[flat[0]]]}) is degenerate: its volume is "
-                        f"{volume[flat[0]]:.3g} ({len(flat)} such cells); remove them, or merge their points")
+        raise MeshError(
+            f"cell {flat[0]} ({NAME[cells.kind[flat[0]]]}) is degenerate: its volume is "
+            f"{volume[flat[0]]:.3g} ({len(flat)} such cells); remove them, or merge their points"
+        )
 
 
 def _check_polygons(cells):
-    """No quadrilateral or polygon crosses itself: only those that turn inwards somewhere, or turn twice, can do so."""
+    """No quadrilateral or polygon crosses itself: only those that turn inwards somewhere, or turn
+    twice, can do so.
+    """
     if cells.dim != 2 or np.all(cells.kind == TRIANGLE):
         return
     count = np.diff(cells.start)
@@ -185,21 +228,30 @@ def _check_polygons(cells):
         if len(bad):
             k = cell[bad[0]]
             listed = corners[:, bad[0]].tolist()
-            raise MeshError(f"cell {k} ({NAME[cells.kind[k]]}, points {listed}) is tangled: its sides cross each other "
-                            f"({len(bad)} such cells); list its points in the order in which they lie around it")
+            raise MeshError(
+                f"cell {k} ({NAME[cells.kind[k]]}, points {listed}) is tangled: its sides cross "
+                "each other "
+                f"({len(bad)} such cells); list its points in the order in which they lie around it"
+            )
 
 
 def _cross_themselves(p):
-    """Whether two sides of polygons with corners p (2, n_corners, n) that have no corner in common cross: (n,) bool."""
+    """Whether two sides of polygons with corners p (2, n_corners, n) that have no corner in common
+    cross: (n,) bool.
+    """
     along = np.roll(p, -1, axis=1) - p
-    away = p[:, None] - p[:, :, None]                       # from the first corner of each side to each corner
+    away = p[:, None] - p[:, :, None]  # from the first corner of each side to each corner
     side = np.sign(along[0, :, None] * away[1] - along[1, :, None] * away[0])
-    apart = side * np.roll(side, -1, axis=1) < 0            # the line through a side parts the ends of another one
+    apart = (
+        side * np.roll(side, -1, axis=1) < 0
+    )  # the line through a side parts the ends of another one
     return (apart & apart.transpose(1, 0, 2)).any(axis=(0, 1))
 
 
 def _check_corner_volumes(cells):
-    """The three edges at each corner of hexahedra, wedges and pyramids span a positive volume: no corner is inside out."""
+    """The three edges at each corner of hexahedra, wedges and pyramids span a positive volume: no
+    corner is inside out.
+    """
     for kind, corners_of_kind in EDGES_AT.items():
         cell, corners = cells.of_kind(kind)
         for at, *ends in corners_of_kind if len(cell) else ():
@@ -209,9 +261,13 @@ def _check_corner_volumes(cells):
             size = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0) * (c**2).sum(axis=0))
             bad = np.flatnonzero(volume < -INSIDE_OUT * size)
             if len(bad):
-                raise MeshError(f"cell {cell[bad[0]]} ({NAME[kind]}) is tangled: its corner at point {corners[at, bad[0]]} is "
-                                f"inside out ({len(bad)} cells have such a corner {at}); untangle the mesh, or cut these "
-                                "cells in tetrahedra")
+                raise MeshError(
+                    f"cell {cell[bad[0]]} ({NAME[kind]}) is tangled: its corner at point "
+                    f"{corners[at, bad[0]]} is "
+                    f"inside out ({len(bad)} cells have such a corner {at}); untangle the mesh, "
+                    "or cut these "
+                    "cells in tetrahedra"
+                )
 
 
 def pair(cells, cell, vertices):
@@ -222,9 +278,12 @@ def pair(cells, cell, vertices):
     same = key[1:] == key[:-1]
     crowded = np.flatnonzero(same[1:] & same[:-1])
     if len(crowded):
-        i = np.sort(order[crowded[0]:crowded[0] + 3])
-        raise MeshError(f"cells {cell[i].tolist()} share one face (points {_named(vertices[:, i[0]])}): a face has "
-                        "at most two cells; remove duplicated or overlapping cells")
+        i = np.sort(order[crowded[0] : crowded[0] + 3])
+        raise MeshError(
+            f"cells {cell[i].tolist()} share one face (points {_named(vertices[:, i[0]])}): a "
+            "face has "
+            "at most two cells; remove duplicated or overlapping cells"
+        )
     first, second = order[:-1][same], order[1:][same]
     lonely = np.ones(len(order), bool)
     lonely[:-1][same] = lonely[1:][same] = False
@@ -234,41 +293,58 @@ def pair(cells, cell, vertices):
 
 
 def _check_halves(cell, vertices, n_points):
-    """No triangle on the boundary is half of a quadrilateral on it: these would be a wall inside the mesh."""
+    """No triangle on the boundary is half of a quadrilateral on it: these would be a wall inside
+    the mesh.
+    """
     if len(vertices) < 4:
         return
     quad = np.flatnonzero(vertices[3] >= 0)
     triangle = np.flatnonzero(vertices[3] < 0)
     halves = [vertices[[i, (i + 1) % 4, (i + 2) % 4]][:, quad] for i in range(4)]
     key = face_keys(np.concatenate([vertices[:3, triangle], *halves], axis=1), n_points)
-    bad = np.flatnonzero(np.isin(key[len(triangle):], key[:len(triangle)]))
+    bad = np.flatnonzero(np.isin(key[len(triangle) :], key[: len(triangle)]))
     if len(bad):
         f = quad[bad[0] % len(quad)]
-        raise MeshError(f"cell {cell[f]} has a face of four points {_named(vertices[:, f])} that meets triangles of "
-                        f"other cells ({len(bad)} such triangles): put a pyramid between them, or cut the cell")
+        raise MeshError(
+            f"cell {cell[f]} has a face of four points {_named(vertices[:, f])} that meets "
+            "triangles of "
+            f"other cells ({len(bad)} such triangles): put a pyramid between them, or cut the cell"
+        )
 
 
 def _check_sides(cells, halves):
-    """The two cells of a face have all its points, and lie on different sides: they go round it in opposite ways."""
+    """The two cells of a face have all its points, and lie on different sides: they go round it in
+    opposite ways.
+    """
     cell = halves.cell
     vertices = halves.vertices
     first = halves.first
     second = halves.second
-    lowest = vertices.min(axis=0)           # the point that keys of four points leave out; -1 for triangles
+    lowest = vertices.min(axis=0)  # the point that keys of four points leave out; -1 for triangles
     bad = np.flatnonzero(lowest[first] != lowest[second])
     if len(bad):
         f = first[bad[0]]
         g = second[bad[0]]
-        raise MeshError(f"cells {cell[f]} and {cell[g]} meet, but their faces have different points "
-                        f"({_named(vertices[:, f])} and {_named(vertices[:, g])}, {len(bad)} such faces): "
-                        "cut both in the same way")
-    turn = _turn(vertices) if cells.dim > 1 else np.sign(cells.points[0, vertices[0]] - halves.centroid[0, cell])
+        raise MeshError(
+            f"cells {cell[f]} and {cell[g]} meet, but their faces have different points "
+            f"({_named(vertices[:, f])} and {_named(vertices[:, g])}, {len(bad)} such faces): "
+            "cut both in the same way"
+        )
+    turn = (
+        _turn(vertices)
+        if cells.dim > 1
+        else np.sign(cells.points[0, vertices[0]] - halves.centroid[0, cell])
+    )
     bad = np.flatnonzero(turn[first] == turn[second])
     if len(bad):
         f = bad[0]
-        raise MeshError(f"cells {cell[first[f]]} and {cell[second[f]]} lie on the same side of the face between points "
-                        f"{_named(vertices[:, first[f]])}: they overlap, or one is given twice ({len(bad)} such faces); "
-                        "remove it, or untangle the mesh")
+        raise MeshError(
+            f"cells {cell[first[f]]} and {cell[second[f]]} lie on the same side of the face "
+            "between points "
+            f"{_named(vertices[:, first[f]])}: they overlap, or one is given twice ({len(bad)} "
+            "such faces); "
+            "remove it, or untangle the mesh"
+        )
 
 
 def _turn(vertices):
@@ -290,10 +366,10 @@ def _named(vertices):
 def build_faces(cells, facets=None, halves=None):
     """All geometry of a mesh: (volume, centroid, `Faces`).
 
-    *facets* names faces: {name: points (width, n) of each}, or a function that makes it from the points of all boundary
-    faces. A face may have several names; boundary faces without one are called "boundary". *halves*: those of the cells,
-    where `meet` has made them.
-    Raises `MeshError` for degenerate, tangled, overlapping or non-manifold cells.
+    *facets* names faces: {name: points (width, n) of each}, or a function that makes it from the
+    points of all boundary faces. A face may have several names; boundary faces without one are
+    called "boundary". *halves*: those of the cells, where `meet` has made them. Raises `MeshError`
+    for degenerate, tangled, overlapping or non-manifold cells.
     """
     if halves is None:
         cells, halves = meet(cells)
@@ -315,7 +391,11 @@ def build_faces(cells, facets=None, halves=None):
     if cells.dim == 1:
         vector = np.sign(center - halves.centroid[:, left])
     area = np.linalg.norm(vector, axis=0)
-    return halves.volume, halves.centroid, Faces(left, right, vertices, area, vector / area, center, *names)
+    return (
+        halves.volume,
+        halves.centroid,
+        Faces(left, right, vertices, area, vector / area, center, *names),
+    )
 
 
 def _check_repeats(cell, vertices):
@@ -324,12 +404,14 @@ def _check_repeats(cell, vertices):
     following = np.roll(vertices, -1, axis=0)
     last = vertices[0] if len(vertices) < 4 else np.where(vertices[3] >= 0, vertices[0], -2)
     following[-1] = last
-    if len(vertices) == 4:      # a triangle's third point is followed by its first
+    if len(vertices) == 4:  # a triangle's third point is followed by its first
         following[2] = np.where(vertices[3] >= 0, vertices[3], vertices[0])
     bad = np.flatnonzero((following == vertices).any(axis=0))
     if len(bad):
-        raise MeshError(f"cell {cell[bad[0]]} is degenerate: it names a point twice in a row "
-                        f"(points {_named(vertices[:, bad[0]])}); use a cell type with fewer corners")
+        raise MeshError(
+            f"cell {cell[bad[0]]} is degenerate: it names a point twice in a row "
+            f"(points {_named(vertices[:, bad[0]])}); use a cell type with fewer corners"
+        )
 
 
 def _scale(cells, cell, vertices):
@@ -337,4 +419,4 @@ def _scale(cells, cell, vertices):
     if cells.dim == 1:
         return np.full(cells.n_cells, np.ptp(cells.points) + 1e-300)
     area = np.linalg.norm(face_vectors(cells.points, vertices)[0], axis=0)
-    return np.bincount(cell, area, cells.n_cells)**(cells.dim / (cells.dim - 1))
+    return np.bincount(cell, area, cells.n_cells) ** (cells.dim / (cells.dim - 1))

@@ -1,4 +1,5 @@
 """Parts of a mesh by name: `mesh.boundary`, `mesh.interfaces`, `mesh.regions`."""
+
 from ..errors import InputError
 
 
@@ -9,7 +10,8 @@ class Name(str):
 
 
 class Parts(dict):
-    """{name: faces or cells}; a group without a name has its number. Numbers may be written as text.
+    """{name: faces or cells}; a group without a name has its number. Numbers may be written as
+    text.
 
     `InputError`, with the names that there are, for one that there is not.
     """
@@ -26,17 +28,24 @@ class Parts(dict):
         return self._found(name) is not None
 
     def sets_of(self, name):
-        """Numbers of the sets that make a part up, the same on all ranks: those of all faces with the same names."""
+        """Numbers of the sets that make a part up, the same on all ranks: those of all faces with
+        the same names.
+        """
         return self._sets[self._known(name)]
 
     def _known(self, name):
         found = self._found(name)
         if found is None:
-            raise InputError(f"the mesh has no {self.what} {name!r}; it has: {', '.join(map(str, self)) or 'none'}")
+            raise InputError(
+                f"the mesh has no {self.what} {name!r}; it has: "
+                f"{', '.join(map(str, self)) or 'none'}"
+            )
         return found
 
     def _found(self, name):
-        """The key that a name stands for, or None: itself, its digits as a number, or the group of that number."""
+        """The key that a name stands for, or None: itself, its digits as a number, or the group of
+        that number.
+        """
         if name in self.keys():
             return name
         number = int(name) if isinstance(name, str) and name.isdecimal() else name

@@ -1,31 +1,36 @@
-"""Weights of faces that make patches isotropic: sum_s omega n n^T = m_P I, the boundary faces included.
+"""Weights of faces that make patches isotropic: sum_s omega n n^T = m_P I, the boundary faces
+included.
 
-A patch P (a union of cells, of volume m_P) and a face s of its cells make a *copy* of the face, with the weight
-omega_{P,s} = sum of |s| d_Ks over the sides of s inside P.
+A patch P (a union of cells, of volume m_P) and a face s of its cells make a *copy* of the face,
+with the weight omega_{P,s} = sum of |s| d_Ks over the sides of s inside P.
 
-Where a patch is not isotropic, as on Voronoi cells, the discrete W2 converges to something smaller than W2: the optimal
-path exploits the directions in which it is cheap to move (Gladbach, Kopfer, Maas 2020). On meshes that are not orthogonal,
-or where the correction is large, the cure is worse than the illness: `patch_test` tells.
+Where a patch is not isotropic, as on Voronoi cells, the discrete W2 converges to something smaller
+than W2: the optimal path exploits the directions in which it is cheap to move (Gladbach, Kopfer,
+Maas 2020). On meshes that are not orthogonal, or where the correction is large, the cure is worse
+than the illness: `patch_test` tells.
 """
+
 from typing import NamedTuple
 
 import numpy as np
 
-FLOOR, CEILING = 0.05, 4.0          # smallest and largest part of its weight that a copy gets
-ISOTROPIC = 1e-12       # relative defect that needs no correction
+FLOOR, CEILING = 0.05, 4.0  # smallest and largest part of its weight that a copy gets
+ISOTROPIC = 1e-12  # relative defect that needs no correction
 
 
 class Copies(NamedTuple):
     """The copies of the inner faces, ordered by patch and face."""
 
-    patch: np.ndarray           # (n_copies,)
-    face: np.ndarray            # (n_copies,)
-    weight: np.ndarray          # (n_copies,) omega_{P,s}
-    of_side: np.ndarray         # (n_sides,) the copy to which each side of a face belongs
+    patch: np.ndarray  # (n_copies,)
+    face: np.ndarray  # (n_copies,)
+    weight: np.ndarray  # (n_copies,) omega_{P,s}
+    of_side: np.ndarray  # (n_sides,) the copy to which each side of a face belongs
 
 
 def copies(patch, face, weight, n_faces):
-    """The `Copies` of sides of faces: the patch, the face and |s| d_Ks (n_sides,) of each; n_faces inner faces."""
+    """The `Copies` of sides of faces: the patch, the face and |s| d_Ks (n_sides,) of each; n_faces
+    inner faces.
+    """
     key, of_side = np.unique(patch * max(n_faces, 1) + face, return_inverse=True)
     of_side = of_side.ravel()
     copy_patch, copy_face = np.divmod(key, max(n_faces, 1))
@@ -47,11 +52,13 @@ def target(volume, patch, weight, normal):
 
 
 def isotropic_weights(weight, normal, patch, target):
-    """Weights near *weight* (n,) with sum_s weight n n^T = target (n_patches, dim, dim) in every patch.
+    """Weights near *weight* (n,) with sum_s weight n n^T = target (n_patches, dim, dim) in every
+    patch.
 
-    normal (dim, n), patch (n,) : of each copy. weight_s (1 + n^T Y n) with one symmetric Y for each patch. A copy that
-    would fall below FLOOR of its weight, or rise above CEILING of it, is fixed there, and Y found anew for the others; where
-    they cannot make up for it, the patch goes as far towards its first Y as the bounds allow, and stays anisotropic.
+    normal (dim, n), patch (n,) : of each copy. weight_s (1 + n^T Y n) with one symmetric Y for each
+    patch. A copy that would fall below FLOOR of its weight, or rise above CEILING of it, is fixed
+    there, and Y found anew for the others; where they cannot make up for it, the patch goes as far
+    towards its first Y as the bounds allow, and stays anisotropic.
     """
     target = symmetric(target)
     defect = np.linalg.norm(missing(target, weight, normal, patch), axis=1)
@@ -63,7 +70,9 @@ def isotropic_weights(weight, normal, patch, target):
     number[todo] = np.arange(len(todo))
     copies = np.flatnonzero(number[patch] >= 0)
     corrected = weight.copy()
-    corrected[copies] = _corrected(weight[copies], normal[:, copies], number[patch[copies]], target[todo], scale[todo])
+    corrected[copies] = _corrected(
+        weight[copies], normal[:, copies], number[patch[copies]], target[todo], scale[todo]
+    )
     return corrected
 
 
@@ -80,8 +89,13 @@ def _corrected(weight, normal, patch, target, scale):
         fixed |= out
         factor = np.where(fixed, np.clip(bent, FLOOR, CEILING), 1.0)
     damped = 1 + np.minimum(_room(first, patch, len(target)), 1)[patch] * (first - 1)
-    left = [np.linalg.norm(missing(target, weight * factor, normal, patch), axis=1) for factor in (bent, damped)]
-    return weight * np.where((left[0] <= np.maximum(left[1], ISOTROPIC * scale))[patch], bent, damped)
+    left = [
+        np.linalg.norm(missing(target, weight * factor, normal, patch), axis=1)
+        for factor in (bent, damped)
+    ]
+    return weight * np.where(
+        (left[0] <= np.maximum(left[1], ISOTROPIC * scale))[patch], bent, damped
+    )
 
 
 def _bend(factor, fixed, weight, normal, patch, target):
@@ -92,7 +106,11 @@ def _bend(factor, fixed, weight, normal, patch, target):
     for i in range(len(q)):
         for j in range(len(q)):
             matrix[:, i, j] = np.bincount(patch, free * q[i] * q[j], len(target))
-    Y = np.einsum("pij,pj->pi", np.linalg.pinv(matrix, 1e-10, True), missing(target, weight * factor, normal, patch))
+    Y = np.einsum(
+        "pij,pj->pi",
+        np.linalg.pinv(matrix, 1e-10, True),
+        missing(target, weight * factor, normal, patch),
+    )
     return np.where(fixed, factor, 1 + np.einsum("ic,ci->c", q, Y[patch]))
 
 
@@ -105,8 +123,12 @@ def _room(factor, patch, n_patches):
 
 
 def missing(target, weight, normal, patch):
-    """target - sum_s weight n n^T, as vectors (n_patches, dim (dim + 1) / 2) with the matrices' Frobenius norm."""
-    return target - np.stack([np.bincount(patch, weight * q, len(target)) for q in _squares(normal)], axis=1)
+    """target - sum_s weight n n^T, as vectors (n_patches, dim (dim + 1) / 2) with the matrices'
+    Frobenius norm.
+    """
+    return target - np.stack(
+        [np.bincount(patch, weight * q, len(target)) for q in _squares(normal)], axis=1
+    )
 
 
 def _squares(normal):

@@ -1,11 +1,13 @@
-"""Gmsh's mesh files, .msh 1, 2.0 to 2.2, 4.0 and 4.1, as text and binary: points, elements, and physical groups.
+"""Gmsh's mesh files, .msh 1, 2.0 to 2.2, 4.0 and 4.1, as text and binary: points, elements, and
+physical groups.
 
-Groups belong to elements up to version 2, and to the geometric entities that elements lie on from version 4 on. An
-element may be in several groups; a negative number is that of a group in which the entity is reversed.
-(Gmsh reference manual, "MSH file format" and its "Legacy formats".)
+Groups belong to elements up to version 2, and to the geometric entities that elements lie on from
+version 4 on. An element may be in several groups; a negative number is that of a group in which the
+entity is reversed. (Gmsh reference manual, "MSH file format" and its "Legacy formats".)
 
-A reader of our own, for want of another: meshio 5 reads neither version 1 nor partitions, parametric nodes or files of
-which a part only is in groups; Gmsh's library gives all elements on one entity the groups of each of them (version 2).
+A reader of our own, for want of another: meshio 5 reads neither version 1 nor partitions,
+parametric nodes or files of which a part only is in groups; Gmsh's library gives all elements on
+one entity the groups of each of them (version 2).
 """
 
 import numpy as np
@@ -14,19 +16,57 @@ from ..errors import InputError, warn
 from .file_contents import DIMENSION, Contents, base
 from .groups import Name
 
-SIMPLE = {15: "vertex", 1: "line", 2: "triangle", 3: "quad", 4: "tetra", 5: "hexahedron", 6: "wedge", 7: "pyramid"}
-CURVED = {      # kind and number of points, corners first
-    8: "line3", 26: "line4", 27: "line5", 28: "line6", 9: "triangle6", 20: "triangle9", 21: "triangle10", 22: "triangle12",
-    23: "triangle15", 24: "triangle15", 25: "triangle21", 10: "quad9", 16: "quad8", 36: "quad16", 37: "quad25", 38: "quad36",
-    11: "tetra10", 29: "tetra20", 30: "tetra35", 31: "tetra56", 12: "hexahedron27", 17: "hexahedron20", 92: "hexahedron64",
-    93: "hexahedron125", 13: "wedge18", 18: "wedge15", 90: "wedge40", 91: "wedge75", 14: "pyramid14", 19: "pyramid13",
-    118: "pyramid30", 119: "pyramid55"}
+SIMPLE = {
+    15: "vertex",
+    1: "line",
+    2: "triangle",
+    3: "quad",
+    4: "tetra",
+    5: "hexahedron",
+    6: "wedge",
+    7: "pyramid",
+}
+CURVED = {  # kind and number of points, corners first
+    8: "line3",
+    26: "line4",
+    27: "line5",
+    28: "line6",
+    9: "triangle6",
+    20: "triangle9",
+    21: "triangle10",
+    22: "triangle12",
+    23: "triangle15",
+    24: "triangle15",
+    25: "triangle21",
+    10: "quad9",
+    16: "quad8",
+    36: "quad16",
+    37: "quad25",
+    38: "quad36",
+    11: "tetra10",
+    29: "tetra20",
+    30: "tetra35",
+    31: "tetra56",
+    12: "hexahedron27",
+    17: "hexahedron20",
+    92: "hexahedron64",
+    93: "hexahedron125",
+    13: "wedge18",
+    18: "wedge15",
+    90: "wedge40",
+    91: "wedge75",
+    14: "pyramid14",
+    19: "pyramid13",
+    118: "pyramid30",
+    119: "pyramid55",
+}
 NAMES = SIMPLE | CURVED
 N_POINTS = {15: 1, 1: 2, 2: 3, 3: 4, 4: 4, 5: 8, 6: 6, 7: 5} | {
-    number: int(name.removeprefix(base(name))) for number, name in CURVED.items()}
-BOM = b"\xef\xbb\xbf"           # some editors put it in front
-MARKS = {b"\1\0\0\0": "<", b"\0\0\0\1": ">"}         # the integer 1 with its low byte first, and last
-MOST = 2**48                    # what counts things is less
+    number: int(name.removeprefix(base(name))) for number, name in CURVED.items()
+}
+BOM = b"\xef\xbb\xbf"  # some editors put it in front
+MARKS = {b"\1\0\0\0": "<", b"\0\0\0\1": ">"}  # the integer 1 with its low byte first, and last
+MOST = 2**48  # what counts things is less
 
 
 class Damaged(Exception):
@@ -34,7 +74,9 @@ class Damaged(Exception):
 
 
 def read(path):
-    """The `Contents` of a .msh file; `InputError` if it is damaged, or of a version that is not known."""
+    """The `Contents` of a .msh file; `InputError` if it is damaged, or of a version that is not
+    known.
+    """
     version = None
     try:
         sections = _sections(path.read_bytes().removeprefix(BOM))
@@ -44,11 +86,17 @@ def read(path):
     except (Damaged, ValueError, KeyError, OverflowError, IndexError) as error:
         what = "Gmsh's .msh" if version is None else f".msh {version:.1f}"
         reason = str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}"
-        raise InputError(f"{path} cannot be read as {what}: {reason}; is the file complete? write it anew, with Gmsh: "
-                         f"gmsh {path.name} -0 -format msh41 -o new.msh") from error
+        raise InputError(
+            f"{path} cannot be read as {what}: {reason}; is the file complete? write it anew, "
+            "with Gmsh: "
+            f"gmsh {path.name} -0 -format msh41 -o new.msh"
+        ) from error
     if sections.get("Periodic", b"").split()[:1] not in ([], [b"0"]):
-        warn(f"{path} says which of its sides are periodic ($Periodic). fvot does not join them: they are boundaries as others "
-             "are; Mesh.rectangle and Mesh.box have periodic=")
+        warn(
+            f"{path} says which of its sides are periodic ($Periodic). fvot does not join them: "
+            "they are boundaries as others "
+            "are; Mesh.rectangle and Mesh.box have periodic="
+        )
     return contents
 
 
@@ -56,18 +104,20 @@ def read(path):
 
 
 def _sections(data):
-    """{name: body} of the sections of a file; of those that come again, as $NodeData does, the first."""
+    """{name: body} of the sections of a file; of those that come again, as $NodeData does, the
+    first.
+    """
     sections = {}
     at = 0 if data.startswith(b"$") else data.find(b"\n$") + 1
     while at or not sections and data.startswith(b"$"):
         end_of_line = data.find(b"\n", at)
-        name = data[at + 1:end_of_line].strip()
+        name = data[at + 1 : end_of_line].strip()
         if end_of_line < 0 or not name.isalnum():
-            raise Damaged(f"{data[at:at + 30]!r} does not begin a section")
+            raise Damaged(f"{data[at : at + 30]!r} does not begin a section")
         end = max(data.find(mark + name, end_of_line) for mark in (b"$End", b"$END"))
         if end < 0:
             raise Damaged(f"its section ${name.decode()} has no end")
-        sections.setdefault(name.decode(), data[end_of_line + 1:end])
+        sections.setdefault(name.decode(), data[end_of_line + 1 : end])
         at = data.find(b"\n$", end) + 1
     if not sections:
         raise Damaged("it has no sections, such as $MeshFormat")
@@ -76,6 +126,7 @@ def _sections(data):
 
 def _format(sections):
     """(version, a function that makes a stream of a section, by its name)."""
+
     def text(name):
         return _Text(name, _body(sections, name))
 
@@ -86,7 +137,9 @@ def _format(sections):
     line, _, rest = sections["MeshFormat"].partition(b"\n")
     version, is_binary, size = [float(word) for word in line.split()]
     if not (2 <= version < 3 or 4 <= version < 4.2):
-        raise Damaged(f"version {version:g} is none of those that are known: 1, 2.0 to 2.2, 4.0 and 4.1")
+        raise Damaged(
+            f"version {version:g} is none of those that are known: 1, 2.0 to 2.2, 4.0 and 4.1"
+        )
     if not is_binary:
         return version, text
     if rest[:4] not in MARKS or size not in (4, 8):
@@ -103,7 +156,9 @@ def _body(sections, name):
 
 
 class _Text:
-    """Numbers of a section, taken from its front: columns of "i" (integers), "n" (sizes), "d" (coordinates)."""
+    """Numbers of a section, taken from its front: columns of "i" (integers), "n" (sizes), "d"
+    (coordinates).
+    """
 
     def __init__(self, name, body):
         self.name = name
@@ -114,7 +169,9 @@ class _Text:
         """One array (n,) for each letter of kinds, from n rows of them."""
         rows = self.ahead(len(kinds), n)
         self.at += rows.size
-        return [column.copy() if kind == "d" else _whole(column) for kind, column in zip(kinds, rows.T)]
+        return [
+            column.copy() if kind == "d" else _whole(column) for kind, column in zip(kinds, rows.T)
+        ]
 
     def table(self, kind, width, n):
         """Whole numbers (width, n), from n rows of so many."""
@@ -127,25 +184,30 @@ class _Text:
         size = width * _size(n)
         if size > len(self.numbers) - self.at:
             raise Damaged(f"section ${self.name} ends too early, after {len(self.numbers)} numbers")
-        return self.numbers[self.at:self.at + size].reshape(int(n), width)
+        return self.numbers[self.at : self.at + size].reshape(int(n), width)
 
     def count(self):
         """The number of rows, with which sections up to version 2 begin."""
         return _size(self.columns("n", 1)[0][0])
 
     def elements(self, n, version):
-        """(type, tags (n_tags, m), points (n_points, m)) of runs of elements that are alike, n in all.
+        """(type, tags (n_tags, m), points (n_points, m)) of runs of elements that are alike, n in
+        all.
 
         Up to version 2.
         """
         while n > 0:
             number, n_tags = _whole(self.ahead(3, 1)[0, 1:])
-            front = 5 if version < 2 else 3 + _size(n_tags)         # 1: number, type, two tags, how many points
+            front = (
+                5 if version < 2 else 3 + _size(n_tags)
+            )  # 1: number, type, two tags, how many points
             alike = slice(1, 2 if version < 2 else 3)
             width = front + _n_points(number)
             run = 1
             reach = 1
-            while run == reach < n:         # a row that begins as the first one is as long: look twice as far each time
+            while (
+                run == reach < n
+            ):  # a row that begins as the first one is as long: look twice as far each time
                 reach = min(2 * reach, n)
                 rows = self.ahead(width, min(reach, (len(self.numbers) - self.at) // width))
                 other = np.flatnonzero((rows[:, alike] != rows[0, alike]).any(axis=1))
@@ -157,7 +219,9 @@ class _Text:
     def done(self):
         """`Damaged` if numbers are left over."""
         if self.at != len(self.numbers):
-            raise Damaged(f"section ${self.name} has {len(self.numbers) - self.at} numbers too many")
+            raise Damaged(
+                f"section ${self.name} has {len(self.numbers) - self.at} numbers too many"
+            )
 
 
 class _Bytes:
@@ -177,7 +241,9 @@ class _Bytes:
             raise Damaged(f"section ${self.name} ends too early, after {len(self.body)} bytes")
         rows = np.frombuffer(self.body, row, int(n), self.at)
         self.at += size
-        return [rows[str(i)].astype(float if kind == "d" else np.int64) for i, kind in enumerate(kinds)]
+        return [
+            rows[str(i)].astype(float if kind == "d" else np.int64) for i, kind in enumerate(kinds)
+        ]
 
     def table(self, kind, width, n):
         """Whole numbers (width, n), from n rows of so many."""
@@ -191,7 +257,7 @@ class _Bytes:
 
     def count(self):
         """The number of rows: a line of text before the bytes."""
-        line = self.body[self.at:self.body.index(b"\n", self.at) + 1]
+        line = self.body[self.at : self.body.index(b"\n", self.at) + 1]
         self.at += len(line)
         return _size(float(line))
 
@@ -203,11 +269,11 @@ class _Bytes:
                 raise Damaged(f"$Elements has a run of {run} elements where {n} are left")
             rows = self.table("i", 1 + _size(n_tags) + _n_points(number), run)
             n -= run
-            yield number, rows[1:1 + n_tags], rows[1 + n_tags:]
+            yield number, rows[1 : 1 + n_tags], rows[1 + n_tags :]
 
     def done(self):
         """`Damaged` if bytes are left over."""
-        if self.body[self.at:].strip():
+        if self.body[self.at :].strip():
             raise Damaged(f"section ${self.name} has {len(self.body) - self.at} bytes too many")
 
 
@@ -225,7 +291,10 @@ def _size(number):
 
 def _n_points(number):
     if number not in N_POINTS:
-        raise Damaged(f"it has elements of type {number}, which is none of {', '.join(map(str, sorted(N_POINTS)))}")
+        raise Damaged(
+            f"it has elements of type {number}, which is none of "
+            f"{', '.join(map(str, sorted(N_POINTS)))}"
+        )
     return N_POINTS[number]
 
 
@@ -257,7 +326,9 @@ def _nodes(stream):
 
 
 def _parametric_nodes(stream):
-    """The same of nodes that tell their entity, and where on it they are: each has a row of its own length."""
+    """The same of nodes that tell their entity, and where on it they are: each has a row of its own
+    length.
+    """
     rows = []
     for _ in range(stream.count()):
         number, x, y, z, dim, _ = (column[0] for column in stream.columns("idddii", 1))
@@ -269,7 +340,9 @@ def _parametric_nodes(stream):
 
 
 def _with_tags(nodes, stream, version, names):
-    """`Contents` of a file whose elements have tags of their own, the first of which is the physical group."""
+    """`Contents` of a file whose elements have tags of their own, the first of which is the
+    physical group.
+    """
     runs = list(stream.elements(stream.count(), version))
     stream.done()
     groups = {}
@@ -287,7 +360,9 @@ def _with_tags(nodes, stream, version, names):
 
 
 def _once(runs, groups):
-    """Runs and groups without copies of elements: these versions have an element once for each of its groups."""
+    """Runs and groups without copies of elements: these versions have an element once for each of
+    its groups.
+    """
     dim = max((DIMENSION[base(NAMES[number])] for number, _ in runs), default=0)
     if sum(d == dim for d, _ in groups) < 2:
         return runs, groups
@@ -342,19 +417,19 @@ def _read_entities(stream, version, groups, partitioned):
     """Put the groups of each entity, {(dimension, number): its groups}, into *groups*."""
     if partitioned:
         stream.columns("n", 1)
-        stream.columns("ii", stream.columns("n", 1)[0][0])              # ghosts
+        stream.columns("ii", stream.columns("n", 1)[0][0])  # ghosts
     for dim, n in enumerate(np.concatenate(stream.columns("nnnn", 1))):
         for _ in range(_size(n)):
             entity = int(stream.columns("i", 1)[0][0])
             parent = None
             if partitioned:
                 parent = tuple(int(column[0]) for column in stream.columns("ii", 1))
-                stream.columns("i", stream.columns("n", 1)[0][0])       # partitions
+                stream.columns("i", stream.columns("n", 1)[0][0])  # partitions
             stream.columns("ddd" if dim == 0 and version > 4 else "dddddd", 1)
             n_groups = stream.columns("n", 1)[0][0]
             physical = np.unique(np.abs(stream.columns("i", n_groups)[0])).tolist()
             if dim > 0:
-                stream.columns("i", stream.columns("n", 1)[0][0])       # its boundary
+                stream.columns("i", stream.columns("n", 1)[0][0])  # its boundary
             inherited = groups.get(parent, []) if parent and parent[0] == dim else []
             groups[dim, entity] = physical or inherited
     stream.done()
@@ -370,8 +445,11 @@ def _blocks_of_nodes(stream, version):
         a, b, parametric, n = (int(column[0]) for column in stream.columns("iiin", 1))
         dim = a if version > 4 else b
         coordinates = "ddd" + "d" * (dim if parametric and 0 <= dim <= 3 else 0)
-        number, *x = stream.columns("i" + coordinates, n) if version == 4 else \
-            stream.columns("n", n) + stream.columns(coordinates, n)
+        number, *x = (
+            stream.columns("i" + coordinates, n)
+            if version == 4
+            else stream.columns("n", n) + stream.columns(coordinates, n)
+        )
         numbers.append(number)
         points.append(np.stack(x[:3]))
     stream.done()
@@ -417,7 +495,9 @@ def _contents(nodes, runs, groups, names):
     groups : {(dimension, number): elements}; names : {(dimension, number): name}
     """
     places = _lookup(nodes[0])
-    blocks = [(NAMES[number], DIMENSION[base(NAMES[number])], places(rows).T) for number, rows in runs]
+    blocks = [
+        (NAMES[number], DIMENSION[base(NAMES[number])], places(rows).T) for number, rows in runs
+    ]
     named = {}
     numbers = {}
     for (dim, number), elements in groups.items():
@@ -447,6 +527,9 @@ def _lookup(tags):
         at = np.clip(at, 0, len(numbers) - 1)
         missing = wanted[numbers[at] != wanted]
         if len(missing):
-            raise Damaged(f"an element has point {missing[0]}, which is none of the {len(numbers)} points")
+            raise Damaged(
+                f"an element has point {missing[0]}, which is none of the {len(numbers)} points"
+            )
         return order[at]
+
     return places

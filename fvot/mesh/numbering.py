@@ -1,13 +1,35 @@
 """Cells in another order than the user's: kernels are fast where neighbours lie close in memory."""
+
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-OF_CELLS = "cell_id", "volume", "center", "centroid", "levels", "kind"       # arrays (..., n_cells) of a mesh's part
-OF_FACES = ("area", "normal", "face_center", "left_distance", "right_distance", "left_offset", "right_offset", "vertices",
-            "boundary_ends", "ghost_owner", "points", "point_id", "interface_faces", "interface_ends",
-            "region_ends")                                                   # what does not ask for the cells' order
+OF_CELLS = (
+    "cell_id",
+    "volume",
+    "center",
+    "centroid",
+    "levels",
+    "kind",
+)  # arrays (..., n_cells) of a mesh's part
+OF_FACES = (
+    "area",
+    "normal",
+    "face_center",
+    "left_distance",
+    "right_distance",
+    "left_offset",
+    "right_offset",
+    "vertices",
+    "boundary_ends",
+    "ghost_owner",
+    "points",
+    "point_id",
+    "interface_faces",
+    "interface_ends",
+    "region_ends",
+)  # what does not ask for the cells' order
 
 
 @dataclass(frozen=True)
@@ -38,14 +60,21 @@ class Numbering:
 
 
 def renumbered(mesh, order):
-    """The arrays of a mesh on one rank with its cells in that order (n_cells,), as `Mesh` takes them."""
+    """The arrays of a mesh on one rank with its cells in that order (n_cells,), as `Mesh` takes
+    them.
+    """
     place = np.empty(mesh.n_cells + 1, np.int64)
     place[order] = np.arange(mesh.n_cells)
-    place[-1] = -1                                     # serves right = -1
+    place[-1] = -1  # serves right = -1
     count = np.diff(mesh.start)[order]
     start = np.concatenate([[0], np.cumsum(count)])
     corners = mesh.corners[np.arange(start[-1]) + np.repeat(mesh.start[order] - start[:-1], count)]
     part = {name: getattr(mesh, name)[..., order] for name in OF_CELLS}
     part |= {name: getattr(mesh, name) for name in OF_FACES}
-    return part | dict(left=place[mesh.left], right=place[mesh.right], start=start, corners=corners,
-                       region_cells=place[mesh.region_cells])
+    return part | dict(
+        left=place[mesh.left],
+        right=place[mesh.right],
+        start=start,
+        corners=corners,
+        region_cells=place[mesh.region_cells],
+    )

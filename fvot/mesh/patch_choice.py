@@ -1,8 +1,10 @@
 """Which patches and which weights transport takes on a mesh, and what error of W2^2 to expect.
 
-Large patches keep the density from oscillating; small ones resolve it. Corrected weights make patches isotropic, but may
-break the conservation of linear potentials (`patch_test`). Measured on 15 families of meshes, with exact W2^2.
+Large patches keep the density from oscillating; small ones resolve it. Corrected weights make
+patches isotropic, but may break the conservation of linear potentials (`patch_test`). Measured on
+15 families of meshes, with exact W2^2.
 """
+
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +16,9 @@ from .cells import PYRAMID, TETRA, TRIANGLE, WEDGE
 from .patches import grow, match
 from .quality import MAX_ERROR, isotropy
 
-# Expected error of W2^2 from anisotropic patches, in units of their mean square anisotropy. A density on single cells
-# gains more from it, as it may change from cell to cell: measured 0.2 to 2.2, and 0.1 to 0.55 on patches of several cells.
+# Expected error of W2^2 from anisotropic patches, in units of their mean square anisotropy. A
+# density on single cells gains more from it, as it may change from cell to cell: measured 0.2 to
+# 2.2, and 0.1 to 0.55 on patches of several cells.
 ANISOTROPY_ERROR_SINGLE = 1.0
 ANISOTROPY_ERROR_PATCHES = 0.75
 
@@ -26,33 +29,40 @@ NEGLIGIBLE_ERROR = 1e-4
 MAX_ANISOTROPY = 0.02
 MAX_ASYMMETRY_JUMP = 0.05
 
-# Cells across the domain up to which single irregular cells, and pairs of them, have the smaller error: on Voronoi cells
-# single ones win at 256, pairs at 1024 and 4096 cells.
+# Cells across the domain up to which single irregular cells, and pairs of them, have the smaller
+# error: on Voronoi cells single ones win at 256, pairs at 1024 and 4096 cells.
 MAX_ACROSS_SINGLE = 25
 MAX_ACROSS_PAIRS = 70
 
 
-# Tetrahedra up to which patches of 8 have the smaller error: with 8 and 16 on 1300 of them it is 2 % and 7 %, on 3400 1 % and
-# 3 %; on finer meshes it stops to fall at 1 % with 8.
+# Tetrahedra up to which patches of 8 have the smaller error: with 8 and 16 on 1300 of them it is 2
+# % and 7 %, on 3400 1 % and 3 %; on finer meshes it stops to fall at 1 % with 8.
 MAX_TETRAHEDRA_IN_EIGHTS = 20_000
 
 
 class PatchChoice(NamedTuple):
     """The patch of each cell, and how transport goes on them."""
 
-    patch: np.ndarray               # (n_cells,) numbered from 0 on
-    corrects_weights: bool          # whether the weights of faces are corrected so that patches are isotropic
-    energy_error: float             # eigenvalue of the patch test farthest from 0, of corrected weights where they were tried
-    transport_error: float          # expected relative error of W2^2 beyond that of the resolution
+    patch: np.ndarray  # (n_cells,) numbered from 0 on
+    corrects_weights: (
+        bool  # whether the weights of faces are corrected so that patches are isotropic
+    )
+    # eigenvalue of the patch test farthest from 0, of corrected weights where they were tried
+    energy_error: float
+    transport_error: float  # expected relative error of W2^2 beyond that of the resolution
 
 
 def choose_patches(rule, cells, centroid, two_point):
-    """The `PatchChoice` for a rule: "none" (each cell), a number of cells per patch, an array, a function of the centroids
-    (dim, n_cells) that returns one, or "auto".
+    """The `PatchChoice` for a rule: "none" (each cell), a number of cells per patch, an array, a
+    function of the centroids (dim, n_cells) that returns one, or "auto".
 
     two_point : the mesh's `patch_test.TwoPoint`
     """
-    given = None if isinstance(rule, str) and rule == "auto" else _given_patches(rule, centroid, two_point)
+    given = (
+        None
+        if isinstance(rule, str) and rule == "auto"
+        else _given_patches(rule, centroid, two_point)
+    )
     if cells.dim == 1:
         return PatchChoice(np.arange(cells.n_cells) if given is None else given, False, 0.0, 0.0)
     if not two_point.is_orthogonal:
@@ -83,7 +93,7 @@ def _with_plain_weights(patch, two_point, energy_error):
 def _anisotropy_error(patch, sides, two_point):
     is_single = patch.max() + 1 == len(patch)
     factor = ANISOTROPY_ERROR_SINGLE if is_single else ANISOTROPY_ERROR_PATCHES
-    return factor * two_point.anisotropy(patch, sides)**2
+    return factor * two_point.anisotropy(patch, sides) ** 2
 
 
 def _largest(eigenvalues):
@@ -101,8 +111,11 @@ def _given_patches(rule, centroid, two_point):
         return _patches_of_size(size, two_point.graph)
     patch = np.asarray(rule(centroid) if callable(rule) else rule)
     if patch.shape != (two_point.n_cells,) or not np.issubdtype(patch.dtype, np.integer):
-        raise InputError(f"patches must be 'auto', 'none', a number, {two_point.n_cells} integers or a function that returns "
-                         f"them, not {rule!r:.60}")
+        raise InputError(
+            f"patches must be 'auto', 'none', a number, {two_point.n_cells} integers or a "
+            "function that returns "
+            f"them, not {rule!r:.60}"
+        )
     return np.unique(patch, return_inverse=True)[1].ravel()
 
 
@@ -116,7 +129,8 @@ def _patches_of_size(size, graph):
 
 
 def _fine_patches(cells, two_point):
-    """Patches on an orthogonal mesh: pairs of triangles and wedges, 8 or 16 tetrahedra, single cells where they are regular.
+    """Patches on an orthogonal mesh: pairs of triangles and wedges, 8 or 16 tetrahedra, single
+    cells where they are regular.
 
     Irregular cells: single ones, pairs or 2^dim of them, the more the finer the mesh is.
     """
@@ -129,16 +143,22 @@ def _fine_patches(cells, two_point):
         return _patches_of_size(1, two_point.graph)
     if kinds & {TRIANGLE, TETRA, WEDGE, PYRAMID}:
         return _robust_patches(cells, two_point)
-    across = cells.n_cells**(1 / cells.dim)
+    across = cells.n_cells ** (1 / cells.dim)
     size = 1 if across <= MAX_ACROSS_SINGLE else 2 if across <= MAX_ACROSS_PAIRS else 2**cells.dim
     return _patches_of_size(size, two_point.graph)
 
 
 def _robust_patches(cells, two_point):
-    """Patches where weights are not corrected: pairs of triangles and wedges, 8 or 16 tetrahedra and pyramids, others alone."""
+    """Patches where weights are not corrected: pairs of triangles and wedges, 8 or 16 tetrahedra
+    and pyramids, others alone.
+    """
     patch = np.full(cells.n_cells, -1)
     count = 0
-    for size, kinds in ((2, (TRIANGLE,)), (2, (WEDGE,)), (_tetrahedra_of_patch(cells), (TETRA, PYRAMID))):
+    for size, kinds in (
+        (2, (TRIANGLE,)),
+        (2, (WEDGE,)),
+        (_tetrahedra_of_patch(cells), (TETRA, PYRAMID)),
+    ):
         members = np.flatnonzero(np.isin(cells.kind, kinds))
         if len(members):
             among = two_point.graph[members][:, members]
@@ -154,23 +174,36 @@ def _tetrahedra_of_patch(cells):
 
 
 def _is_regular(two_point):
-    """Whether all cells are nearly isotropic and their asymmetries change little from one to the next."""
+    """Whether all cells are nearly isotropic and their asymmetries change little from one to the
+    next.
+    """
     faces = two_point.faces
-    anisotropy = isotropy(two_point.volume, faces, two_point.left_distance, two_point.right_distance)
-    return anisotropy.max() < MAX_ANISOTROPY and _asymmetry_jump(faces, two_point.n_cells) < MAX_ASYMMETRY_JUMP
+    anisotropy = isotropy(
+        two_point.volume, faces, two_point.left_distance, two_point.right_distance
+    )
+    return (
+        anisotropy.max() < MAX_ANISOTROPY
+        and _asymmetry_jump(faces, two_point.n_cells) < MAX_ASYMMETRY_JUMP
+    )
 
 
 def _asymmetry_jump(faces, n_cells):
-    """The largest difference between neighbours of sum_s |s| n_i n_j n_k over the cell's surface, 0 for parallelograms."""
+    """The largest difference between neighbours of sum_s |s| n_i n_j n_k over the cell's surface, 0
+    for parallelograms.
+    """
     n = faces.n_inner
     dim = len(faces.normal)
     left, right = faces.left[:n], faces.right[:n]
-    surface = np.bincount(faces.left, faces.area, n_cells) + np.bincount(right, faces.area[:n], n_cells)
+    surface = np.bincount(faces.left, faces.area, n_cells) + np.bincount(
+        right, faces.area[:n], n_cells
+    )
     square = np.zeros(n)
     for i in range(dim):
         for j in range(dim):
             for k in range(dim):
                 weight = faces.area * faces.normal[i] * faces.normal[j] * faces.normal[k]
-                total = np.bincount(faces.left, weight, n_cells) - np.bincount(right, weight[:n], n_cells)
-                square += ((total / surface)[left] - (total / surface)[right])**2
+                total = np.bincount(faces.left, weight, n_cells) - np.bincount(
+                    right, weight[:n], n_cells
+                )
+                square += ((total / surface)[left] - (total / surface)[right]) ** 2
     return np.sqrt(square.max(initial=0))

@@ -1,16 +1,20 @@
-"""Patches of cells, and coarser levels: ever larger patches of patches, made before the partition, so that they
-are the same for any number of ranks. Densities of optimal transport live on patches; multigrid uses the levels.
+"""Patches of cells, and coarser levels: ever larger patches of patches, made before the partition,
+so that they are the same for any number of ranks. Densities of optimal transport live on patches;
+multigrid uses the levels.
 """
+
 import numba
 import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-COARSEST = 256      # cells of the coarsest level, about
+COARSEST = 256  # cells of the coarsest level, about
 
 
 def adjacency(faces, n_cells, weight=None):
-    """Symmetric CSR matrix of the neighbours of each cell, with the summed area of the faces between them (or *weight*)."""
+    """Symmetric CSR matrix of the neighbours of each cell, with the summed area of the faces
+    between them (or *weight*).
+    """
     n = faces.n_inner
     left, right = faces.left[:n], faces.right[:n]
     weight = faces.area[:n] if weight is None else weight
@@ -34,12 +38,14 @@ def coarser_levels(patch, graph):
     groups = patch
     while levels[-1].max() + 1 > 2 * COARSEST:
         n = groups.max() + 1
-        gather = sparse.csr_matrix((np.ones(len(groups)), (groups, np.arange(len(groups)))), (n, len(groups)))
+        gather = sparse.csr_matrix(
+            (np.ones(len(groups)), (groups, np.arange(len(groups)))), (n, len(groups))
+        )
         graph = (gather @ graph @ gather.T).tocsr()
         graph.setdiag(0)
         graph.eliminate_zeros()
         groups = grow(graph, 4)
-        if groups.max() + 1 == n:      # nothing left to join: as many components
+        if groups.max() + 1 == n:  # nothing left to join: as many components
             break
         levels.append(groups.astype(np.int32)[levels[-1]])
     return levels
@@ -62,13 +68,21 @@ def _match(row, col, partner):
 
 
 def grow(graph, size):
-    """Compact patches of about *size* neighbours: each takes the cell that shares the most area with it.
+    """Compact patches of about *size* neighbours: each takes the cell that shares the most area
+    with it.
 
     Patches that stay below half the size join the neighbour that they touch most.
     """
     patch = np.full(graph.shape[0], -1)
     count = _grow(graph.indptr, graph.indices, graph.data, size, patch)
-    _join_small(graph.indptr, graph.indices, graph.data, (size + 1) // 2, patch, np.bincount(patch, minlength=count))
+    _join_small(
+        graph.indptr,
+        graph.indices,
+        graph.data,
+        (size + 1) // 2,
+        patch,
+        np.bincount(patch, minlength=count),
+    )
     return np.unique(patch, return_inverse=True)[1].ravel()
 
 
@@ -76,7 +90,7 @@ def grow(graph, size):
 def _grow(start, neighbour, weight, size, patch):
     n = len(patch)
     members = np.empty(size, np.int64)
-    front = np.empty(n, np.int64)        # seeds in order of discovery: new patches start beside old ones
+    front = np.empty(n, np.int64)  # seeds in order of discovery: new patches start beside old ones
     seen = np.zeros(n, np.bool_)
     count = 0
     for first in range(n):
@@ -102,7 +116,9 @@ def _grow(start, neighbour, weight, size, patch):
                         j = neighbour[e]
                         if patch[j] >= 0:
                             continue
-                        shared = 0.0     # what j shares with the patch, with a bonus for having few other free neighbours
+                        # what j shares with the patch, with a bonus for having few other free
+                        # neighbours
+                        shared = 0.0
                         total = 0.0
                         for e2 in range(start[j], start[j + 1]):
                             total += weight[e2]

@@ -1,4 +1,5 @@
 """Averages of functions over cells and faces: Gauss rules on affine pieces (simplices and boxes)."""
+
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -10,17 +11,19 @@ from ..arguments.functions import called, refuse_masked, refuse_sum
 from ..errors import InputError
 from .cells import FACES, LINE, N_CORNERS, POLYGON, QUAD, TETRA, TRIANGLE
 
-CHUNK = 200_000         # points given to a user's function at a time
-FINEST = {1: 20, 2: 7, 3: 4}     # halvings of the pieces that an indicator's edge cuts
+CHUNK = 200_000  # points given to a user's function at a time
+FINEST = {1: 20, 2: 7, 3: 4}  # halvings of the pieces that an indicator's edge cuts
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """Affine images x = origin + sum_i xi_i edge_i of the unit simplex or the unit cube, each part of a cell."""
+    """Affine images x = origin + sum_i xi_i edge_i of the unit simplex or the unit cube, each part
+    of a cell.
+    """
 
-    cell: np.ndarray        # (n,)
-    origin: np.ndarray      # (dim, n)
-    edges: np.ndarray       # (dim, dim edges, n)
+    cell: np.ndarray  # (n,)
+    origin: np.ndarray  # (dim, n)
+    edges: np.ndarray  # (dim, dim edges, n)
     cube: bool
 
     def take(self, index):
@@ -38,14 +41,22 @@ class Pieces:
 
     def children(self):
         """The 2^dim halves of every piece."""
-        made = [(self.points(corner[:, None])[:, 0], np.einsum("den,ef->dfn", self.edges, frame))
-                for corner, frame in _children(len(self.origin), self.cube)]
-        return Pieces(np.tile(self.cell, len(made)), np.concatenate([o for o, _ in made], axis=1),
-                      np.concatenate([e for _, e in made], axis=2), self.cube)
+        made = [
+            (self.points(corner[:, None])[:, 0], np.einsum("den,ef->dfn", self.edges, frame))
+            for corner, frame in _children(len(self.origin), self.cube)
+        ]
+        return Pieces(
+            np.tile(self.cell, len(made)),
+            np.concatenate([o for o, _ in made], axis=1),
+            np.concatenate([e for _, e in made], axis=2),
+            self.cube,
+        )
 
 
 def of_cells(points, kind, start, corners, centroid, spacing=None):
-    """The pieces of all cells: one box each (*spacing* given), simplices as they are, else fans from the centroid."""
+    """The pieces of all cells: one box each (*spacing* given), simplices as they are, else fans
+    from the centroid.
+    """
     dim = len(points)
     if spacing is not None:
         edges = np.repeat(np.diag(spacing)[:, :, None], len(kind), axis=2)
@@ -54,12 +65,26 @@ def of_cells(points, kind, start, corners, centroid, spacing=None):
     for k in np.unique(kind):
         cell = np.flatnonzero(kind == k)
         if k in (LINE, TRIANGLE, TETRA):
-            simplices = [(cell, points[:, corners[start[cell] + np.arange(N_CORNERS[k])[:, None]]].transpose(1, 0, 2))]
+            simplices = [
+                (
+                    cell,
+                    points[:, corners[start[cell] + np.arange(N_CORNERS[k])[:, None]]].transpose(
+                        1, 0, 2
+                    ),
+                )
+            ]
         elif k in (POLYGON, QUAD):
             simplices = [_fan(points, start, corners, cell, centroid)]
         else:
-            simplices = list(_cones(points, corners[start[cell] + np.arange(N_CORNERS[k])[:, None]], cell, FACES[k],
-                                    centroid))
+            simplices = list(
+                _cones(
+                    points,
+                    corners[start[cell] + np.arange(N_CORNERS[k])[:, None]],
+                    cell,
+                    FACES[k],
+                    centroid,
+                )
+            )
         for owner, p in simplices:
             pieces.append(Pieces(owner, p[0], np.stack([q - p[0] for q in p[1:]], axis=1), False))
     assert dim == len(pieces[0].origin)
@@ -73,11 +98,19 @@ def _fan(points, start, corners, cell, centroid):
     first = np.repeat(start[cell], count)
     step = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
     following = np.where(step + 1 < np.repeat(count, count), step + 1, 0)
-    return owner, np.stack([centroid[:, owner], points[:, corners[first + step]], points[:, corners[first + following]]])
+    return owner, np.stack(
+        [
+            centroid[:, owner],
+            points[:, corners[first + step]],
+            points[:, corners[first + following]],
+        ]
+    )
 
 
 def _cones(points, corner, cell, faces, centroid):
-    """Tetrahedra (centroid, middle of a face, corner, next corner) of other cells; triangles need no middle."""
+    """Tetrahedra (centroid, middle of a face, corner, next corner) of other cells; triangles need
+    no middle.
+    """
     for face in faces:
         p = points[:, corner[list(face)]].transpose(1, 0, 2)
         if len(face) == 3:
@@ -89,7 +122,8 @@ def _cones(points, corner, cell, faces, centroid):
 
 @lru_cache
 def rule(dim, degree, cube):
-    """Gauss points (dim, n) and weights (n,), summing to 1, exact for polynomials of the given degree; all weights positive.
+    """Gauss points (dim, n) and weights (n,), summing to 1, exact for polynomials of the given
+    degree; all weights positive.
 
     Simplices: the conical product of Gauss-Jacobi rules (Stroud 1971).
     """
@@ -113,12 +147,12 @@ def _children(dim, cube):
     """(corner, frame) of each half of the unit piece: xi = corner + frame @ xi'."""
     if cube:
         return [(np.array(corner) / 2, np.eye(dim) / 2) for corner in product((0, 1), repeat=dim)]
-    unit = np.concatenate([np.zeros((dim, 1)), np.eye(dim)], axis=1)       # corners of the unit simplex
+    unit = np.concatenate([np.zeros((dim, 1)), np.eye(dim)], axis=1)  # corners of the unit simplex
     middle = {(i, j): (unit[:, i] + unit[:, j]) / 2 for i in range(dim + 1) for j in range(dim + 1)}
     simplices = [[middle[i, j] for j in range(dim + 1)] for i in range(dim + 1)]
     if dim == 2:
         simplices.append([middle[0, 1], middle[1, 2], middle[0, 2]])
-    if dim == 3:        # the inner octahedron, cut along one diagonal (Bey 1995)
+    if dim == 3:  # the inner octahedron, cut along one diagonal (Bey 1995)
         a, b = middle[0, 2], middle[1, 3]
         ring = [middle[0, 1], middle[0, 3], middle[2, 3], middle[1, 2]]
         simplices += [[a, b, ring[i], ring[(i + 1) % 4]] for i in range(4)]
@@ -126,7 +160,9 @@ def _children(dim, cube):
 
 
 def parts(pieces, at_least):
-    """(centroids (dim, n), volumes (n,), cells (n,)) of the pieces, halved until each cell has so many, *at_least*."""
+    """(centroids (dim, n), volumes (n,), cells (n,)) of the pieces, halved until each cell has so
+    many, *at_least*.
+    """
     found = []
     for group in pieces:
         count = np.bincount(group.cell)
@@ -135,12 +171,15 @@ def parts(pieces, at_least):
         for _ in range(max(0, int(np.ceil(np.log2(at_least / fewest) / dim - 1e-9)))):
             group = group.children()
         reference, weights = rule(dim, 1, group.cube)
-        found.append((np.einsum("dqn,q->dn", group.points(reference), weights), group.volume(), group.cell))
+        found.append(
+            (np.einsum("dqn,q->dn", group.points(reference), weights), group.volume(), group.cell)
+        )
     return tuple(np.concatenate(arrays, axis=-1) for arrays in zip(*found, strict=True))
 
 
 def average(pieces, n_cells, f, degree, halvings=0):
-    """Averages (..., n_cells) of f over the cells, whose pieces are halved along each edge that many times.
+    """Averages (..., n_cells) of f over the cells, whose pieces are halved along each edge that
+    many times.
 
     An f with boolean values is averaged by halving the pieces that its edge cuts.
     """
@@ -148,22 +187,27 @@ def average(pieces, n_cells, f, degree, halvings=0):
     volume = np.zeros(n_cells)
     for group in pieces:
         reference, weights = rule(len(group.origin), degree, group.cube)
-        step = max(1, CHUNK // (len(weights) * 2**(len(group.origin) * halvings)))
+        step = max(1, CHUNK // (len(weights) * 2 ** (len(group.origin) * halvings)))
         for a in range(0, len(group.cell), step):
             part = group.take(slice(a, a + step))
             for _ in range(halvings):
                 part = part.children()
             size = part.volume()
             values = evaluate(f, part.points(reference))
-            mean = _fraction(f, part, FINEST[len(part.origin)]) if values.dtype == bool else \
-                np.einsum("...qn,q->...n", values, weights)
+            mean = (
+                _fraction(f, part, FINEST[len(part.origin)])
+                if values.dtype == bool
+                else np.einsum("...qn,q->...n", values, weights)
+            )
             total = total + _by_cell(part.cell, mean * size, n_cells)
             volume += np.bincount(part.cell, size, n_cells)
     return total / volume
 
 
 def log_mean_exp(pieces, n_cells, f, degree):
-    """log (n_cells,) of the averages of e^f over the cells, from the differences of f in each cell: nothing overflows."""
+    """log (n_cells,) of the averages of e^f over the cells, from the differences of f in each cell:
+    nothing overflows.
+    """
     samples = []
     for group in pieces:
         reference, weights = rule(len(group.origin), degree, group.cube)
@@ -200,13 +244,18 @@ def evaluate(f, points):
         refuse_sum(values, f, points.reshape(dim, q * n), "the function")
         values = np.broadcast_to(values, q * n)
     if values.shape[-1] != q * n:
-        raise InputError(f"the function returned shape {values.shape} for x of shape {(dim, q * n)}: it needs a value for each "
-                         "point, which its last axis counts")
+        raise InputError(
+            f"the function returned shape {values.shape} for x of shape {(dim, q * n)}: it needs "
+            "a value for each "
+            "point, which its last axis counts"
+        )
     return values.reshape(values.shape[:-1] + (q, n))
 
 
 def _fraction(f, pieces, depth):
-    """The part of each piece on which f is true: pieces that look all alike are taken at their word."""
+    """The part of each piece on which f is true: pieces that look all alike are taken at their
+    word.
+    """
     sample = _sample(len(pieces.origin), pieces.cube)
     values = evaluate(f, pieces.points(sample))
     fraction = values.mean(axis=0)
@@ -215,7 +264,10 @@ def _fraction(f, pieces, depth):
         return fraction
     children = pieces.take(cut).children()
     step = max(1, CHUNK // sample.shape[1])
-    parts = [_fraction(f, children.take(slice(a, a + step)), depth - 1) for a in range(0, len(children.cell), step)]
+    parts = [
+        _fraction(f, children.take(slice(a, a + step)), depth - 1)
+        for a in range(0, len(children.cell), step)
+    ]
     fraction[cut] = np.concatenate(parts).reshape(-1, len(cut)).mean(axis=0)
     return fraction
 
@@ -224,35 +276,51 @@ def _fraction(f, pieces, depth):
 def _sample(dim, cube):
     """Corners (a hair inside) and Gauss points: where an indicator is looked at."""
     inside, _ = rule(dim, 4, cube)
-    corners = np.array(list(product((0.0, 1.0), repeat=dim))).T if cube else \
-        np.concatenate([np.zeros((dim, 1)), np.eye(dim)], axis=1)
+    corners = (
+        np.array(list(product((0.0, 1.0), repeat=dim))).T
+        if cube
+        else np.concatenate([np.zeros((dim, 1)), np.eye(dim)], axis=1)
+    )
     middle = inside.mean(axis=1, keepdims=True)
     return np.concatenate([corners + 1e-9 * (middle - corners), inside], axis=1)
 
 
 def face_points(points, vertices, degree):
-    """Gauss points on faces and their weights: lists of (points (dim, n_faces), weight (n_faces,)), weights summing to 1."""
+    """Gauss points on faces and their weights: lists of (points (dim, n_faces), weight (n_faces,)),
+    weights summing to 1.
+    """
     if len(vertices) == 1:
         return [(points[:, vertices[0]], np.ones(vertices.shape[1]))]
     if len(vertices) == 2:
         xi, weights = rule(1, degree, True)
         a, b = points[:, vertices[0]], points[:, vertices[1]]
-        return [(a + x * (b - a), np.full(a.shape[1], w)) for x, w in zip(xi[0], weights, strict=True)]
+        return [
+            (a + x * (b - a), np.full(a.shape[1], w)) for x, w in zip(xi[0], weights, strict=True)
+        ]
     p = points[:, vertices].transpose(1, 0, 2)
     three = np.ones(vertices.shape[1], bool) if len(vertices) == 3 else vertices[3] < 0
-    if len(vertices) == 4:      # a triangle among quadrilaterals: its fourth point is its third
+    if len(vertices) == 4:  # a triangle among quadrilaterals: its fourth point is its third
         p[3] = np.where(three, p[2], p[3])
     middle = p.mean(axis=0) if len(vertices) == 4 else p[0]
-    fan = [(p[0], p[1], p[2])] if len(vertices) == 3 else [(middle, p[i], p[(i + 1) % 4]) for i in range(4)]
+    fan = (
+        [(p[0], p[1], p[2])]
+        if len(vertices) == 3
+        else [(middle, p[i], p[(i + 1) % 4]) for i in range(4)]
+    )
     area = [np.linalg.norm(np.cross(b - a, c - a, axis=0), axis=0) / 2 for a, b, c in fan]
     total = sum(area)
     xi, weights = rule(2, degree, False)
-    return [(a + x * (b - a) + y * (c - a), w * s / total)
-            for (a, b, c), s in zip(fan, area, strict=True) for x, y, w in zip(*xi, weights, strict=True)]
+    return [
+        (a + x * (b - a) + y * (c - a), w * s / total)
+        for (a, b, c), s in zip(fan, area, strict=True)
+        for x, y, w in zip(*xi, weights, strict=True)
+    ]
 
 
 def circulation(points, vertices, f, degree):
-    """Integrals (n_faces,) of the vector field f along the edges of the faces, in the order of their points."""
+    """Integrals (n_faces,) of the vector field f along the edges of the faces, in the order of
+    their points.
+    """
     xi, weights = rule(1, degree, True)
     count = (vertices >= 0).sum(axis=0)
     total = np.zeros(vertices.shape[1])

@@ -1,7 +1,10 @@
-"""The walls of a mesh as simplices (ends, segments, triangles), all on every rank; what is near, and what is in the way.
+"""The walls of a mesh as simplices (ends, segments, triangles), all on every rank; what is near,
+and what is in the way.
 
-The walls stand in the order of a space-filling curve, in boxes of 1, 2, 4, ... neighbours, as pieces of cells in `locate`.
+The walls stand in the order of a space-filling curve, in boxes of 1, 2, 4, ... neighbours, as
+pieces of cells in `locate`.
 """
+
 from dataclasses import dataclass
 
 import numba
@@ -12,12 +15,14 @@ from . import point_location
 
 @dataclass(frozen=True)
 class Walls:
-    """Box 1 holds all walls, box k holds boxes 2 k and 2 k + 1, the last half are those of single walls."""
+    """Box 1 holds all walls, box k holds boxes 2 k and 2 k + 1, the last half are those of single
+    walls.
+    """
 
-    corner: np.ndarray      # (n, dim corners, dim)
-    normal: np.ndarray      # (n, dim), outwards
-    lower: np.ndarray       # (n_boxes, dim)
-    upper: np.ndarray       # (n_boxes, dim)
+    corner: np.ndarray  # (n, dim corners, dim)
+    normal: np.ndarray  # (n, dim), outwards
+    lower: np.ndarray  # (n_boxes, dim)
+    upper: np.ndarray  # (n_boxes, dim)
 
     @classmethod
     def of(cls, mesh):
@@ -26,14 +31,18 @@ class Walls:
         corner, face = _simplices(mesh.points, mesh.vertices[:, own])
         flat = np.concatenate([corner.reshape(mesh.dim**2, -1), mesh.normal[:, own[face]]])
         flat = mesh.ranks.all_gather(np.ascontiguousarray(flat))
-        flat = flat[:, np.lexsort(flat)]            # the same order on any number of ranks
-        corner = flat[:-mesh.dim].reshape(mesh.dim, mesh.dim, -1)
+        flat = flat[:, np.lexsort(flat)]  # the same order on any number of ranks
+        corner = flat[: -mesh.dim].reshape(mesh.dim, mesh.dim, -1)
         low, high = corner.min(axis=0), corner.max(axis=0)
-        order = np.argsort(point_location.curve((low + high) / 2, low.min(axis=1), high.max(axis=1)), kind="stable")
-        return cls(np.ascontiguousarray(corner[:, :, order].transpose(2, 0, 1)),
-                   np.ascontiguousarray(flat[-mesh.dim:, order].T),
-                   point_location.nested(low[:, order].T, np.inf, np.minimum),
-                   point_location.nested(high[:, order].T, -np.inf, np.maximum))
+        order = np.argsort(
+            point_location.curve((low + high) / 2, low.min(axis=1), high.max(axis=1)), kind="stable"
+        )
+        return cls(
+            np.ascontiguousarray(corner[:, :, order].transpose(2, 0, 1)),
+            np.ascontiguousarray(flat[-mesh.dim :, order].T),
+            point_location.nested(low[:, order].T, np.inf, np.minimum),
+            point_location.nested(high[:, order].T, -np.inf, np.maximum),
+        )
 
     def nearest(self, points):
         """The nearest point (dim, n) on the walls to each of points (dim, n)."""
@@ -42,14 +51,26 @@ class Walls:
         return found.T
 
     def between(self, x, y, eps):
-        """Whether a wall stands between points x (3, n) and y (3, m) in space, further than eps from both: (n, m) bool."""
+        """Whether a wall stands between points x (3, n) and y (3, m) in space, further than eps
+        from both: (n, m) bool.
+        """
         found = np.empty((x.shape[1], y.shape[1]), bool)
-        _between(np.ascontiguousarray(x.T), np.ascontiguousarray(y.T), eps, self.lower, self.upper, self.corner, found)
+        _between(
+            np.ascontiguousarray(x.T),
+            np.ascontiguousarray(y.T),
+            eps,
+            self.lower,
+            self.upper,
+            self.corner,
+            found,
+        )
         return found
 
 
 def _simplices(points, vertices):
-    """(corners (dim corners, dim, n), face (n,)) of the simplices of faces with these vertices (width, n_faces)."""
+    """(corners (dim corners, dim, n), face (n,)) of the simplices of faces with these vertices
+    (width, n_faces).
+    """
     corner = points[:, vertices].transpose(1, 0, 2)
     face = np.arange(vertices.shape[1])
     if len(vertices) < 4:
@@ -57,7 +78,9 @@ def _simplices(points, vertices):
     four = vertices[3] >= 0
     p = corner[:, :, four]
     fan = [np.stack([p.mean(axis=0), p[i], p[(i + 1) % 4]]) for i in range(4)]
-    return np.concatenate([corner[:3, :, ~four], *fan], axis=2), np.concatenate([face[~four], *[face[four]] * 4])
+    return np.concatenate([corner[:3, :, ~four], *fan], axis=2), np.concatenate(
+        [face[~four], *[face[four]] * 4]
+    )
 
 
 # ---- the nearest point -------------------------------------------------------------------------------------------------
@@ -80,9 +103,10 @@ def _nearest(points, lower, upper, corner, found):
             if _squared_distance_to_box(x, lower[box], upper[box]) >= least:
                 continue
             if box < n_leaves:
-                first = 2 * box        # the nearer half is looked at first
-                if _squared_distance_to_box(x, lower[first], upper[first]) < \
-                        _squared_distance_to_box(x, lower[first + 1], upper[first + 1]):
+                first = 2 * box  # the nearer half is looked at first
+                if _squared_distance_to_box(
+                    x, lower[first], upper[first]
+                ) < _squared_distance_to_box(x, lower[first + 1], upper[first + 1]):
                     first += 1
                 stack[height], stack[height + 1] = first, 4 * box + 1 - first
                 height += 2
@@ -90,7 +114,7 @@ def _nearest(points, lower, upper, corner, found):
             _nearest_on_simplex(x, corner[box - n_leaves], candidate)
             far = 0.0
             for axis in range(dim):
-                far += (candidate[axis] - x[axis])**2
+                far += (candidate[axis] - x[axis]) ** 2
             if far < least:
                 least = far
                 found[i] = candidate
@@ -132,7 +156,7 @@ def _nearest_on_simplex(x, corner, found):
         e = corner[(k + 1) % dim] - a
         s = min(max(((x - a) * e).sum() / (e * e).sum(), 0.0), 1.0)
         here = a + s * e
-        far = ((x - here)**2).sum()
+        far = ((x - here) ** 2).sum()
         if far < least:
             least = far
             found[:] = here
@@ -151,7 +175,9 @@ def _between(x, y, eps, lower, upper, corner, found):
 
 @numba.njit(cache=True, error_model="numpy")
 def _crossed(p, q, eps, lower, upper, corner, stack):
-    """Whether the segment from p to q meets a triangle, its edge included, further than eps from its ends."""
+    """Whether the segment from p to q meets a triangle, its edge included, further than eps from
+    its ends.
+    """
     n_leaves = len(lower) // 2
     d = q - p
     length = np.sqrt((d * d).sum())
@@ -177,7 +203,7 @@ def _meets_box(p, d, lower, upper, eps):
     first, last = 0.0, 1.0
     for axis in range(3):
         low, high = lower[axis] - eps - p[axis], upper[axis] + eps - p[axis]
-        if low > high:                          # an empty box
+        if low > high:  # an empty box
             return False
         if d[axis] == 0:
             if low > 0 or high < 0:
@@ -205,7 +231,9 @@ def _meets_triangle(p, d, length, corner, eps):
     nz = ex * fy - ey * fx
     area = np.sqrt(nx * nx + ny * ny + nz * nz)
     slope = nx * d[0] + ny * d[1] + nz * d[2]
-    if abs(slope) <= eps * area:            # over its whole length the segment moves eps away from the plane, or less
+    if (
+        abs(slope) <= eps * area
+    ):  # over its whole length the segment moves eps away from the plane, or less
         return False
     ax = corner[0, 0] - p[0]
     ay = corner[0, 1] - p[1]
@@ -218,5 +246,7 @@ def _meets_triangle(p, d, length, corner, eps):
     cz = ax * d[1] - ay * d[0]
     s = (cx * fx + cy * fy + cz * fz) / slope
     t = -(cx * ex + cy * ey + cz * ez) / slope
-    room = eps * (np.sqrt(ex * ex + ey * ey + ez * ez) + np.sqrt(fx * fx + fy * fy + fz * fz)) / area
+    room = (
+        eps * (np.sqrt(ex * ex + ey * ey + ez * ez) + np.sqrt(fx * fx + fy * fy + fz * fz)) / area
+    )
     return s >= -room and t >= -room and s + t <= 1 + room
