@@ -50,7 +50,9 @@ def sinkhorn(x, a, y, b, epsilon, cost="sqeuclidean", tol=1e-9, debias=True):
     mu = nu. It is nan for a matrix of costs, and with debias=False. Raises `InputError`, and
     `ConvergenceError`. (Cuturi 2013)
     """
-    given, (x, a), (y, b) = (a, b), measure(x, a, "x, a"), measure(y, b, "y, b")
+    given = (a, b)
+    (x, a) = measure(x, a, "x, a")
+    (y, b) = measure(y, b, "y, b")
     mass = same_mass(a.sum(), b.sum(), *given)
     a, b = a / mass, b / b.sum()
     if not is_number(epsilon) or not 0 < epsilon < math.inf:
@@ -163,7 +165,8 @@ def _kernel(c, epsilon):
 
 def _by_newton(k, a, b, g, tol):
     """(f, g, P) of Newton's method from g (m,), after STEPS at most; k = c / epsilon (n, m)."""
-    log_a, log_b = np.log(a), np.log(b)
+    log_a = np.log(a)
+    log_b = np.log(b)
 
     def at(g):
         """(g, f(g), P, b - P^T 1, a . f + b . g)"""
@@ -224,20 +227,25 @@ def _newton_step(P, a, slope):
 def _conjugate_gradients(P, a, right, rtol):
     """x (m,) with S x = right, S = diag(P^T 1) - P^T diag(1 / a) P; rows of P have the sums a. Any iterate leads upwards."""
     total = np.maximum(P.sum(axis=0), TINY)
-    x, residual, direction, before = np.zeros(len(total)), right, np.zeros(len(total)), 1.0
+    x = np.zeros(len(total))
+    residual = right
+    direction = np.zeros(len(total))
+    before = 1.0
     least = rtol**2 * (residual @ (residual / total))
     for _ in range(PRODUCTS):
         z = residual / total
         now = residual @ z
         if now <= least:
             break
-        direction, before = z + now / before * direction, now
+        direction = z + now / before * direction
+        before = now
         image = total * direction - P.T @ (P @ direction / a)
         bent = direction @ image
         ahead = x + now / bent * direction if bent > 0 else None
         if ahead is None or np.ptp(ahead) > RADIUS:
             return x + _up_to(RADIUS, x, direction)
-        x, residual = ahead, residual - now / bent * image
+        x = ahead
+        residual = residual - now / bent * image
     return x
 
 

@@ -36,15 +36,19 @@ def monotone_map(x, a, y, b, at=None):
     Returns T(at) (k,), where T jumps the middle. Parts of the mass below 1e-13 are not told apart. Raises `InputError` where a
     point mass would have to be split: `kantorovich` gives plans that do.
     """
-    first, second, given = _quantiles(x, a, "x, a"), _quantiles(y, b, "y, b"), at is not None
+    first = _quantiles(x, a, "x, a")
+    second = _quantiles(y, b, "y, b")
+    given = at is not None
     same_mass(first.mass, second.mass, a, b)
     at = numbers(x if at is None else at, "at")
-    least, most = first.start.min(), first.end.max()
+    least = first.start.min()
+    most = first.end.max()
     beyond = at[(at < least) | (at > most)] if given else []
     if len(beyond):
         raise InputError(f"at must be points of the support of x, a, between {least:.6g} and {most:.6g}, not {beyond[0]:.6g}")
     low, high = first.below(at)
-    (start, _), (_, end) = second.at(low), second.at(high)
+    (start, _) = second.at(low)
+    (_, end) = second.at(high)
     split = np.flatnonzero(end - start > 1e-9 * np.ptp(second.values()))
     if len(split):
         i = split[0]
@@ -107,7 +111,8 @@ class _Quantile:
 
 
 def _quantiles(x, a, what):
-    x, a = numbers(x, what), numbers(a, what)
+    x = numbers(x, what)
+    a = numbers(a, what)
     if x.ndim != 1 or a.ndim != 1 or len(x) - len(a) not in (0, 1) or not len(a):
         raise InputError(f"{what}: points (n,) and masses (n,), or edges (n + 1,) and densities (n,), are wanted, not shapes "
                          f"{x.shape} and {a.shape}")
@@ -120,7 +125,9 @@ def _quantiles(x, a, what):
     else:
         if (np.diff(x) <= 0).any():
             raise InputError(f"{what}: edges of intervals must increase")
-        start, end, masses = x[:-1], x[1:], a * np.diff(x)
+        start = x[:-1]
+        end = x[1:]
+        masses = a * np.diff(x)
     some = masses > 0
     if not some.any():
         raise InputError(f"{what}: there is no mass")
@@ -137,9 +144,11 @@ def _first_half(first, second):
     sums = [np.where(_above(q.sums, half), half, q.sums) for q in (first, second)]
     both = np.concatenate(sums, axis=1)
     order = np.lexsort(both[::-1])
-    owner, both = np.repeat([0, 1], [sums[0].shape[1], sums[1].shape[1]])[order], both[:, order]
+    owner = np.repeat([0, 1], [sums[0].shape[1], sums[1].shape[1]])[order]
+    both = both[:, order]
     mass = np.diff(both).sum(axis=0)
-    some, ends = mass > 0, []
+    some = mass > 0
+    ends = []
     for k, q in enumerate((first, second)):
         i = np.minimum(np.cumsum(owner == k) - 1, len(q.start) - 1)[:-1][some]          # the part of q in which each one lies
         for s in both[:, :-1][:, some], both[:, 1:][:, some]:

@@ -30,7 +30,8 @@ def points_of(x, what):
 
 def measure(x, a, what):
     """Points (dim, n) and masses (n,), checked."""
-    x, a = points_of(x, what), numbers(a, what)
+    x = points_of(x, what)
+    a = numbers(a, what)
     if a.shape != (x.shape[1],):
         raise InputError(f"{what}: {x.shape[1]} points need as many masses, not shape {a.shape}")
     if (a < 0).any() or not a.any():

@@ -59,19 +59,25 @@ def kantorovich(x, a, y, b, cost="sqeuclidean"):
     differ, and for more than 10^8 pairs; `ConvergenceError` where the program (POT's network simplex) is not solved.
     (Kantorovich 1942)
     """
-    given, (x, a), (y, b) = (a, b), measure(x, a, "x, a"), measure(y, b, "y, b")
+    given = (a, b)
+    (x, a) = measure(x, a, "x, a")
+    (y, b) = measure(y, b, "y, b")
     mass, C = same_mass(a.sum(), b.sum(), *given), costs(x, y, cost)
     rows, columns = np.flatnonzero(a), np.flatnonzero(b)
     c = np.ascontiguousarray(C[np.ix_(rows, columns)])
-    v, missed, matrix = np.zeros(len(columns)), np.inf, np.zeros(C.shape)
+    v = np.zeros(len(columns))
+    missed = np.inf
+    matrix = np.zeros(C.shape)
     for _ in range(REFINED):
         u = (c - v).min(axis=1)
         left = c - u[:, None] - v                       # the same plan is optimal for what the potentials leave of the costs
         P, more = _simplex(a[rows], b[columns], left, missed)
         v = v + more
         u = (c - v).min(axis=1)
-        slack, cost = (c - u[:, None] - v)[P > 0], (P * np.abs(c)).sum()
-        missed, lost = slack.max(), P[P > 0] @ slack
+        slack = (c - u[:, None] - v)[P > 0]
+        cost = (P * np.abs(c)).sum()
+        missed = slack.max()
+        lost = P[P > 0] @ slack
         if lost <= SLACK * cost:
             break
     if lost > SLACK * cost + ROUNDING * (P * (np.abs(c) + np.abs(u)[:, None] + np.abs(v))).sum():
@@ -100,7 +106,8 @@ def _simplex(a, b, c, most):
 def costs(x, y, cost="sqeuclidean"):
     """c (n, m) between points x (dim, n) and y (dim, m): see `kantorovich`."""
     x, y = points_of(x, "x"), points_of(y, "y")
-    n, m = x.shape[1], y.shape[1]
+    n = x.shape[1]
+    m = y.shape[1]
     _check_pairs(n, m)
     if len(x) != len(y):
         raise InputError(f"x are points in {len(x)}D, y in {len(y)}D: both must have the same number of coordinates")
@@ -148,7 +155,8 @@ def monge(x, y, b=None, cost="sqeuclidean"):
     Raises `InputError` where no map exists, because masses would have to be split (Monge 1781; the assignment is SciPy's).
     """
     x, y = points_of(x, "x"), points_of(y, "y")
-    n, m = x.shape[1], y.shape[1]
+    n = x.shape[1]
+    m = y.shape[1]
     given = np.full(m, 1 / m) if b is None else b
     _, b = measure(y, given, "y, b")
     same_mass(1.0, b.sum(), given)

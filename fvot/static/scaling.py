@@ -31,7 +31,9 @@ def scaled(K, a, b, beta, tol, most):
     Rows of P have the sums a, its columns b, up to tol in all if P is right. Returns None where
     numbers are too small or too large.
     """
-    omega, looked, errors = 1.0, 0, []
+    omega = 1.0
+    looked = 0
+    errors = []
     alpha = np.ones(len(a))
     with np.errstate(all="ignore"):
         for sweep in range(most):
@@ -47,7 +49,8 @@ def scaled(K, a, b, beta, tol, most):
 
             window = max(SHORTEST_WINDOW, int(LONGER_WINDOW / (2 - omega)))
             if sweep - looked >= window:
-                omega, looked = _relaxation(omega, errors, window), sweep
+                omega = _relaxation(omega, errors, window)
+                looked = sweep
             beta = _relaxed(beta, wanted, omega)
 
         if omega > 1 or missed > tol:
