@@ -1,4 +1,5 @@
 """What measures, masses and powers may be."""
+
 import math
 
 import numpy as np
@@ -6,7 +7,7 @@ import numpy as np
 from ..arguments.functions import floats, is_number, rounding_of
 from ..errors import InputError
 
-BALANCED = 1e-10         # relative difference of masses that counts as rounding
+BALANCED = 1e-10  # relative difference of masses that counts as rounding
 
 
 def numbers(x, what):
@@ -23,8 +24,10 @@ def points_of(x, what):
     if x.size == 0:
         raise InputError(f"{what}: there are no points, but an array of shape {x.shape}")
     if x.ndim != 2 or x.shape[0] > 3:
-        raise InputError(f"{what} must be points (dim, n), dim 1 to 3, or (n,) on a line, not of shape {x.shape}"
-                         + ("; is this the transpose?" if x.ndim == 2 and x.shape[1] <= 3 else ""))
+        raise InputError(
+            f"{what} must be points (dim, n), dim 1 to 3, or (n,) on a line, not of shape {x.shape}"
+            + ("; is this the transpose?" if x.ndim == 2 and x.shape[1] <= 3 else "")
+        )
     return x
 
 
@@ -35,14 +38,22 @@ def measure(x, a, what):
     if a.shape != (x.shape[1],):
         raise InputError(f"{what}: {x.shape[1]} points need as many masses, not shape {a.shape}")
     if (a < 0).any() or not a.any():
-        raise InputError(f"{what}: the masses must be at least 0, and not all 0, but the smallest is {a.min():.6g}")
+        raise InputError(
+            f"{what}: the masses must be at least 0, and not all 0, but the smallest is "
+            f"{a.min():.6g}"
+        )
     return x, a
 
 
 def same_mass(first, second, *given):
-    """The first of two masses; `InputError` where they differ by more than rounding, as the arrays that were given have it."""
+    """The first of two masses; `InputError` where they differ by more than rounding, as the arrays
+    that were given have it.
+    """
     if abs(first - second) > max(BALANCED, rounding_of(*given)) * max(first, second):
-        raise InputError(f"the masses differ: {first:.12g} and {second:.12g}; scale one of them, mass is neither made nor lost")
+        raise InputError(
+            f"the masses differ: {first:.12g} and {second:.12g}; scale one of them, mass is "
+            "neither made nor lost"
+        )
     return first
 
 

@@ -10,16 +10,17 @@ over-relaxed sweeps, alpha <- alpha^(1 - omega) (a / K beta)^omega, with the bes
 (Lehmann, von Renesse, Sambale, Uschmajew 2022). The factor theta is learnt from the factor rho
 that is seen (Young 1954).
 """
+
 import numpy as np
 
-SHORTEST_WINDOW = 5      # sweeps over which a factor rho is measured, at least
-LONGER_WINDOW = 4.0      # times 1 / (2 - omega) sweeps: oscillations do not hide rho
-GOOD_ENOUGH = 0.85       # rho below (omega - 1)^this leaves omega as it is: more would be too much
-WORSE_FACTOR = 10.0      # growth of what is missed after which sweeps are plain again
-LARGEST_THETA = 1 - 1e-8                             # nearer to 1 it is not told from rounding
-STEP_LENGTH = 4 / (1 + 2**0.5)**2                    # S for eigenvalues between 1 and 2
-MOMENTUM = ((2**0.5 - 1) / (2**0.5 + 1))**2          # M for them
-SYMMETRIC_STEPS = 200    # at most: 25 come to rounding where K has no eigenvalue below 0
+SHORTEST_WINDOW = 5  # sweeps over which a factor rho is measured, at least
+LONGER_WINDOW = 4.0  # times 1 / (2 - omega) sweeps: oscillations do not hide rho
+GOOD_ENOUGH = 0.85  # rho below (omega - 1)^this leaves omega as it is: more would be too much
+WORSE_FACTOR = 10.0  # growth of what is missed after which sweeps are plain again
+LARGEST_THETA = 1 - 1e-8  # nearer to 1 it is not told from rounding
+STEP_LENGTH = 4 / (1 + 2**0.5) ** 2  # S for eigenvalues between 1 and 2
+MOMENTUM = ((2**0.5 - 1) / (2**0.5 + 1)) ** 2  # M for them
+SYMMETRIC_STEPS = 200  # at most: 25 come to rounding where K has no eigenvalue below 0
 
 
 def scaled(K, a, b, beta, tol, most):
@@ -44,7 +45,7 @@ def scaled(K, a, b, beta, tol, most):
             wanted = b / (alpha @ K)
             missed += b @ np.abs(beta / wanted - 1)
             errors.append(missed)
-            if not missed > tol:                    # nan, too
+            if not missed > tol:  # nan, too
                 break
 
             window = max(SHORTEST_WINDOW, int(LONGER_WINDOW / (2 - omega)))
@@ -54,23 +55,23 @@ def scaled(K, a, b, beta, tol, most):
             beta = _relaxed(beta, wanted, omega)
 
         if omega > 1 or missed > tol:
-            alpha = a / (K @ beta)         # columns miss no more than rows and columns did before
+            alpha = a / (K @ beta)  # columns miss no more than rows and columns did before
         sound = np.isfinite(np.log(alpha)).all() and np.isfinite(np.log(beta)).all()
     return (alpha, beta, missed <= tol) if sound else None
 
 
 def _relaxed(old, new, omega):
-    return new if omega == 1 else old * (new / old)**omega
+    return new if omega == 1 else old * (new / old) ** omega
 
 
 def _relaxation(omega, errors, window):
     """The omega to go on with, by what all sweeps so far have missed."""
     if errors[-1] > WORSE_FACTOR * min(errors):
         return 1.0
-    rho = (errors[-1] / errors[-1 - window])**(1 / window)
-    if not (omega - 1)**GOOD_ENOUGH < rho < 1:
+    rho = (errors[-1] / errors[-1 - window]) ** (1 / window)
+    if not (omega - 1) ** GOOD_ENOUGH < rho < 1:
         return omega
-    theta = min((rho + omega - 1)**2 / (rho * omega**2), LARGEST_THETA)
+    theta = min((rho + omega - 1) ** 2 / (rho * omega**2), LARGEST_THETA)
     return max(omega, 2 / (1 + np.sqrt(1 - theta)))
 
 
