@@ -36,7 +36,8 @@ def checked_chain(rates, killing, center):
 
 def checked_states(states, n):
     """Some of n states as an array, each once."""
-    given, states = states, np.atleast_1d(np.asarray(states))
+    given = states
+    states = np.atleast_1d(np.asarray(states))
     if (states.ndim != 1 or len(states) == 0 or states.dtype.kind not in "iu" or len(np.unique(states)) < len(states)
             or states.min() < 0 or states.max() >= n):
         raise InputError(f"states must be different integers from 0 to {n - 1}, at least one, not {given!r:.80}")

@@ -47,7 +47,8 @@ def dissect(graph, center, kept, late):
     place = np.full(n, n)
     order = np.setdiff1d(np.arange(n), np.concatenate([kept, late]))
     first, last, parent = _dissect(graph, center, order)
-    order, last[0] = np.concatenate([order, late]), last[0] + len(late)
+    order = np.concatenate([order, late])
+    last[0] = last[0] + len(late)
     place[order] = np.arange(len(order))
     return [order[low:high] for low, high in zip(first, last)], last, parent, place
 
@@ -59,23 +60,28 @@ def states_of_front(graph, own, last, place, below, number):
     most = len(own) + len(below)
     for k in own:
         most += graph.start[k + 1] - graph.start[k]
-    states, n = np.empty(most, np.int64), 0
+    states = np.empty(most, np.int64)
+    n = 0
     for k in own:
-        number[k], states[n] = n, k
+        number[k] = n
+        states[n] = k
         n += 1
     for k in below:
         if place[k] < last and number[k] < 0:
-            number[k], states[n] = n, k
+            number[k] = n
+            states[n] = k
             n += 1
     n_own = n
     for k in own:
         for j in graph.neighbour[graph.start[k]:graph.start[k + 1]]:
             if place[j] >= last and number[j] < 0:
-                number[j], states[n] = n, j
+                number[j] = n
+                states[n] = j
                 n += 1
     for k in below:
         if number[k] < 0:
-            number[k], states[n] = n, k
+            number[k] = n
+            states[n] = k
             n += 1
     return states[:n].copy(), n_own
 
@@ -84,20 +90,30 @@ def states_of_front(graph, own, last, place, below, number):
 def _dissect(graph, center, order):
     """(first, last, parent): node i is order[first[i]:last[i]]. *order* is sorted: [half | other half | separator], and so on
     in each half."""
-    n, size = len(graph.killing), len(order)
-    first, last, parent = np.zeros(2 * size + 1, np.int64), np.zeros(2 * size + 1, np.int64), np.zeros(2 * size + 1, np.int64)
-    side, level = np.full(n, -1), np.zeros(n)
-    stack, count = [(0, size, -1)], 0
+    n = len(graph.killing)
+    size = len(order)
+    first = np.zeros(2 * size + 1, np.int64)
+    last = np.zeros(2 * size + 1, np.int64)
+    parent = np.zeros(2 * size + 1, np.int64)
+    side = np.full(n, -1)
+    level = np.zeros(n)
+    stack = [(0, size, -1)]
+    count = 0
     while len(stack) > 0:
         low, high, above = stack.pop()
-        first[count], last[count], parent[count] = low, high, above
+        first[count] = low
+        last[count] = high
+        parent[count] = above
         states = order[low:high].copy()
         if len(states) > LEAF:
             key = _levels(graph, states, level) if len(center) == 0 else _longest(center, states)
             part = _cut(graph, states, key, side)
-            left, right, cut = states[part == 0], states[part == 1], states[part == 2]
+            left = states[part == 0]
+            right = states[part == 1]
+            cut = states[part == 2]
             if len(states) > DENSE or max(len(left), len(right)) < 0.9 * len(states):
-                middle, top = low + len(left), low + len(left) + len(right)
+                middle = low + len(left)
+                top = low + len(left) + len(right)
                 order[low:middle], order[middle:top], order[top:high] = left, right, cut
                 first[count] = top
                 if len(left) > 0:
@@ -110,28 +126,33 @@ def _dissect(graph, center, order):
 
 @numba.njit(cache=True)
 def _longest(center, states):
-    longest, key = -1.0, np.zeros(len(states))
+    longest = -1.0
+    key = np.zeros(len(states))
     for axis in range(len(center)):
         x = center[axis][states]
         if x.max() - x.min() > longest:
-            longest, key = x.max() - x.min(), x
+            longest = x.max() - x.min()
+            key = x
     return key
 
 
 @numba.njit(cache=True)
 def _levels(graph, states, level):
     """Distance of each of the states, among them, from one at the rim; pieces one after the other."""
-    queue, begin = np.empty(len(states), np.int64), states[0]
+    queue = np.empty(len(states), np.int64)
+    begin = states[0]
     for _ in range(2):                            # from any state to one at the rim, and from there
         level[states] = -1.0
         tail = head = 0
-        seed, base = -1, 0.0
+        seed = -1
+        base = 0.0
         while tail < len(states):
             root = begin
             while level[root] >= 0:               # the next piece
                 seed += 1
                 root = states[seed]
-            level[root], queue[tail] = base, root
+            level[root] = base
+            queue[tail] = root
             tail += 1
             while head < tail:
                 k = queue[head]
@@ -139,7 +160,8 @@ def _levels(graph, states, level):
                 base = level[k] + 1
                 for j in graph.neighbour[graph.start[k]:graph.start[k + 1]]:
                     if level[j] == -1.0:
-                        level[j], queue[tail] = base, j
+                        level[j] = base
+                        queue[tail] = j
                         tail += 1
         begin = queue[tail - 1]
     key = level[states]
@@ -159,7 +181,8 @@ def _cut(graph, states, key, side):
         left = np.arange(n) < n // 2
     part = np.where(left, 0, 1)
     side[states] = part
-    touches, rim = np.zeros(n, np.bool_), np.zeros(2, np.int64)
+    touches = np.zeros(n, np.bool_)
+    rim = np.zeros(2, np.int64)
     for i in range(n):
         k = states[i]
         for j in graph.neighbour[graph.start[k]:graph.start[k + 1]]:

@@ -56,9 +56,11 @@ class Elimination:
         scaled = rates.copy()
         scaled.data = np.ldexp(rates.data, -np.repeat(self._exponent, np.diff(rates.indptr)))
         self._graph = Graph.of(scaled, np.ldexp(killing, -self._exponent))
-        self._kept, self._center = kept, center
+        self._kept = kept
+        self._center = center
         self._lasting = np.ones(len(killing), bool) if len(kept) else closed_classes(rates, killing)[0]
-        late, lost = NONE, self._eliminate(NONE)
+        late = NONE
+        lost = self._eliminate(NONE)
         while len(lost):
             if np.isin(lost, late).any():
                 raise underflow()
@@ -91,9 +93,13 @@ class Elimination:
 
     def _eliminate(self, late):
         """Eliminate all, the *late* states in the last front. Returns the states whose rates underflow has taken."""
-        n, kept = len(self._exponent), self._kept
+        n = len(self._exponent)
+        kept = self._kept
         own, last, parent, place = dissect(self._graph, self._center, kept, late)
-        number, waiting, lost, self._fronts = np.full(n, -1), {}, [], []
+        number = np.full(n, -1)
+        waiting = {}
+        lost = []
+        self._fronts = []
         for node in reversed(range(len(own))):
             rates, states, n_own = self._assemble(own[node], last[node], place, waiting.pop(node, []), number)
             pivot = _eliminate(rates, states, n_own)
@@ -140,7 +146,8 @@ class Elimination:
 
     def _weights(self, lost):
         """p, if *lost* is added to all rates to lasting states: what underflow may have taken."""
-        weight, block = np.zeros(len(self._exponent)), np.zeros(len(self._exponent), np.int64)
+        weight = np.zeros(len(self._exponent))
+        block = np.zeros(len(self._exponent), np.int64)
         weight[self.left] = 1.0
         for states, pivot, _, columns in self._fronts:
             _substitute_wide(weight, block, states, columns, lost * self._lasting[states[:len(pivot)]] / pivot)
@@ -187,10 +194,13 @@ def _eliminate(front, states, n_own):
     front (n, n + 1), the last column is the killing. Afterwards row k holds q_kj / s_k, column k the q_ik. States that wait go
     behind the eliminated ones. A panel of states brings its own rows and columns up to date at once, the rest when it is done.
     """
-    n, k = len(front), 0
+    n = len(front)
+    k = 0
     pivot = np.empty(n_own)
     while k < n_own:
-        begin, end, waits = k, min(k + PANEL, n_own), False
+        begin = k
+        end = min(k + PANEL, n_own)
+        waits = False
         while k < end:
             s = _leaves(front, k, k + 1)
             if s < WAIT:
@@ -237,14 +247,17 @@ def _update(front, begin, done, end):
 @numba.njit(cache=True, error_model="numpy")
 def _eliminate_largest(front, states, k, n_own, lasting, n_kept):
     """Go on with those that waited, from the kth on: the one that is left fastest first, to s_k = LEAST. Their s_k."""
-    n, begin = len(front), k
+    n = len(front)
+    begin = k
     pivot = np.empty(n_own - k)
     while k < n_own and len(_lost(front, states, k, n_own, lasting, n_kept)) == 0:
-        best, s = k, -1.0
+        best = k
+        s = -1.0
         for i in range(k, n_own):
             leaves = _leaves(front, i, k)
             if leaves > s:
-                best, s = i, leaves
+                best = i
+                s = leaves
         if s < LEAST:
             break
         _swap(front, states, k, best)
@@ -306,9 +319,11 @@ def _normal(value, block):
     """value 2^(BIG block) with 1 <= value < 2^BIG."""
     big = 2.0**BIG
     while value >= big:
-        value, block = value / big, block + 1
+        value = value / big
+        block = block + 1
     while value < 1:
-        value, block = value * big, block - 1
+        value = value * big
+        block = block - 1
     return value, block
 
 
@@ -318,7 +333,8 @@ def _substitute_wide(weight, block, states, factor, more):
     weight 2^(BIG block), 1 <= weight < 2^BIG or 0."""
     big = 2.0**BIG
     for k in range(len(factor) - 1, -1, -1):
-        total, at = 0.0, 0
+        total = 0.0
+        at = 0
         for j in range(k + 1, len(states)):
             a = factor[k, j] + more[k]
             if a > 0 and weight[states[j]] > 0:
@@ -333,7 +349,8 @@ def _substitute_wide(weight, block, states, factor, more):
                     total += term / big
         if total > 0:
             total, at = _normal(total, at)
-        weight[states[k]], block[states[k]] = total, at
+        weight[states[k]] = total
+        block[states[k]] = at
 
 
 @numba.njit(cache=True, error_model="numpy")

@@ -47,7 +47,8 @@ def relaxation_rates(rates, k, *, killing=None, center=None):
     lie too close for any of this, or underflow (barriers of more than 600 kT).
     """
     rates, killing, center = checked_chain(rates, killing, center)
-    n, closed = rates.shape[0], int(not killing.any())
+    n = rates.shape[0]
+    closed = int(not killing.any())
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= n - closed:
         raise InputError(f"k, the number of relaxation rates, must be an integer from 1 to {n - closed} "
                          f"for a {'closed' if closed else 'killed'} chain of {n} states, not {k!r}")
@@ -170,11 +171,14 @@ def _is_reversible(rates):
         return False
     step = both.copy()
     step.data = np.log(both.data) - np.log(both.T.tocsr().data)     # log p_j - log p_i
-    child, parent = order[1:], np.maximum(parent, 0)                # the root is its own parent
+    # the root is its own parent
+    child = order[1:]
+    parent = np.maximum(parent, 0)
     log_p = np.zeros(n)
     log_p[child] = np.asarray(step[parent[child], child]).ravel()   # beside the parent,
     while parent.any():                                             # and its parent, and so on: twice as far each time
-        log_p, parent = log_p + log_p[parent], parent[parent]
+        log_p = log_p + log_p[parent]
+        parent = parent[parent]
     step = step.tocoo()
     if np.abs(log_p[step.row] + step.data - log_p[step.col]).max(initial=0.0) > 1e-8:
         return False
@@ -188,7 +192,9 @@ def _slow_values(elimination):
     """Eigenvalues as small as the wells are many: those of the chain watched in one state of each well."""
     if not elimination.sure.all():
         raise underflow()
-    wells, psi, h = elimination.left, elimination.occupation(), elimination.committors()
+    wells = elimination.left
+    psi = elimination.occupation()
+    h = elimination.committors()
     A, moments = (elimination.rates, elimination.killing), [psi @ h.T]
     values = _graded_eigenvalues(*A, moments[0])
     largest = np.abs(values).max(initial=0.0)
@@ -250,7 +256,8 @@ def _factors(q, killing):
         s = D[len(order)] = leaves.max()
         order.append(k)
         if s > 0:
-            X[rest, k], Y[k, rest] = -q[rest, k] / s, -q[k, rest] / s
+            X[rest, k] = -q[rest, k] / s
+            Y[k, rest] = -q[k, rest] / s
             killing[rest] += q[rest, k] * (killing[k] / s)
             q[np.ix_(rest, rest)] += np.outer(q[rest, k], q[k, rest] / s)
             q[rest, rest] = 0.0
