@@ -1,24 +1,27 @@
 """Nested dissection: which states are eliminated together, and in what order (George 1973).
 
-A separator, states without which a graph falls into two halves, is eliminated after both halves, and these are dissected in
-the same way. The separators are the nodes of a binary tree, its leaves the pieces that are small. Each node has a front
-(Duff, Reid 1983): its own states and the later ones among their neighbours, be it by states that are gone. So a front hears
-only of the fronts below it. On plane meshes of n states, whose separators are lines, all fronts together have O(n log n)
-rates and cost O(n^3/2); in space O(n^4/3) and O(n^2).
+A separator, states without which a graph falls into two halves, is eliminated after both halves,
+and these are dissected in the same way. The separators are the nodes of a binary tree, its leaves
+the pieces that are small. Each node has a front (Duff, Reid 1983): its own states and the later
+ones among their neighbours, be it by states that are gone. So a front hears only of the fronts
+below it. On plane meshes of n states, whose separators are lines, all fronts together have O(n log
+n) rates and cost O(n^3/2); in space O(n^4/3) and O(n^2).
 """
+
 from typing import NamedTuple
 
 import numba
 import numpy as np
 from scipy import sparse
 
-LEAF = 48               # states that are not dissected further
-DENSE = 1000            # a graph up to here that cannot be cut well is one dense front
+LEAF = 48  # states that are not dissected further
+DENSE = 1000  # a graph up to here that cannot be cut well is one dense front
 
 
 class Graph(NamedTuple):
-    """Rates by pairs: state i has the neighbours neighbour[start[i]:start[i + 1]], with *outward* the rates to them and
-    *inward* those from them."""
+    """Rates by pairs: state i has the neighbours neighbour[start[i]:start[i + 1]], with *outward*
+    the rates to them and *inward* those from them.
+    """
 
     start: np.ndarray
     neighbour: np.ndarray
@@ -31,17 +34,27 @@ class Graph(NamedTuple):
         """All pairs with a rate one way or the other."""
         pairs = rates.tocoo()
         ends = np.concatenate([pairs.row, pairs.col]), np.concatenate([pairs.col, pairs.row])
-        outward = sparse.csr_matrix((np.concatenate([pairs.data, np.zeros(rates.nnz)]), ends), rates.shape)
-        inward = outward.T.tocsr()                # of the same pattern
-        return cls(outward.indptr.astype(np.int64), outward.indices.astype(np.int64), outward.data, inward.data, killing)
+        outward = sparse.csr_matrix(
+            (np.concatenate([pairs.data, np.zeros(rates.nnz)]), ends), rates.shape
+        )
+        inward = outward.T.tocsr()  # of the same pattern
+        return cls(
+            outward.indptr.astype(np.int64),
+            outward.indices.astype(np.int64),
+            outward.data,
+            inward.data,
+            killing,
+        )
 
 
 def dissect(graph, center, kept, late):
-    """(own, last, parent, place): node i, of which 0 is the root, has the states own[i] and hands on to node parent[i] < i.
+    """(own, last, parent, place): node i, of which 0 is the root, has the states own[i] and hands
+    on to node parent[i] < i.
 
-    The order is that of *place* (n,), in node i below last[i]: the *late* states are the last of the root; the *kept* ones
-    (place n) are in no node. The separator is the side of the cut that has fewer states. Cut at the median of the longest
-    axis of *center* (dim, n) or, if dim = 0, of the distance from a state at the rim.
+    The order is that of *place* (n,), in node i below last[i]: the *late* states are the last of
+    the root; the *kept* ones (place n) are in no node. The separator is the side of the cut that
+    has fewer states. Cut at the median of the longest axis of *center* (dim, n) or, if dim = 0, of
+    the distance from a state at the rim.
     """
     n = len(graph.killing)
     place = np.full(n, n)
@@ -55,8 +68,10 @@ def dissect(graph, center, kept, late):
 
 @numba.njit(cache=True)
 def states_of_front(graph, own, last, place, below, number):
-    """The states of a front, and how many of them it may eliminate: its own and, from *below*, those that had to wait. These
-    come first. *number* (n,), -1 everywhere, becomes their number in the front."""
+    """The states of a front, and how many of them it may eliminate: its own and, from *below*,
+    those that had to wait. These come first. *number* (n,), -1 everywhere, becomes their number in
+    the front.
+    """
     most = len(own) + len(below)
     for k in own:
         most += graph.start[k + 1] - graph.start[k]
@@ -73,7 +88,7 @@ def states_of_front(graph, own, last, place, below, number):
             n += 1
     n_own = n
     for k in own:
-        for j in graph.neighbour[graph.start[k]:graph.start[k + 1]]:
+        for j in graph.neighbour[graph.start[k] : graph.start[k + 1]]:
             if place[j] >= last and number[j] < 0:
                 number[j] = n
                 states[n] = j
@@ -88,8 +103,9 @@ def states_of_front(graph, own, last, place, below, number):
 
 @numba.njit(cache=True)
 def _dissect(graph, center, order):
-    """(first, last, parent): node i is order[first[i]:last[i]]. *order* is sorted: [half | other half | separator], and so on
-    in each half."""
+    """(first, last, parent): node i is order[first[i]:last[i]]. *order* is sorted: [half | other
+    half | separator], and so on in each half.
+    """
     n = len(graph.killing)
     size = len(order)
     first = np.zeros(2 * size + 1, np.int64)
@@ -141,14 +157,14 @@ def _levels(graph, states, level):
     """Distance of each of the states, among them, from one at the rim; pieces one after the other."""
     queue = np.empty(len(states), np.int64)
     begin = states[0]
-    for _ in range(2):                            # from any state to one at the rim, and from there
+    for _ in range(2):  # from any state to one at the rim, and from there
         level[states] = -1.0
         tail = head = 0
         seed = -1
         base = 0.0
         while tail < len(states):
             root = begin
-            while level[root] >= 0:               # the next piece
+            while level[root] >= 0:  # the next piece
                 seed += 1
                 root = states[seed]
             level[root] = base
@@ -158,7 +174,7 @@ def _levels(graph, states, level):
                 k = queue[head]
                 head += 1
                 base = level[k] + 1
-                for j in graph.neighbour[graph.start[k]:graph.start[k + 1]]:
+                for j in graph.neighbour[graph.start[k] : graph.start[k + 1]]:
                     if level[j] == -1.0:
                         level[j] = base
                         queue[tail] = j
@@ -185,7 +201,7 @@ def _cut(graph, states, key, side):
     rim = np.zeros(2, np.int64)
     for i in range(n):
         k = states[i]
-        for j in graph.neighbour[graph.start[k]:graph.start[k + 1]]:
+        for j in graph.neighbour[graph.start[k] : graph.start[k + 1]]:
             touches[i] |= side[j] == 1 - side[k]
         rim[side[k]] += touches[i]
     side[states] = -1

@@ -2,19 +2,23 @@
 
 What is left of a chain when it is watched only outside a state k is again a chain:
 
-    s_k = killing_k + sum_j q_kj,   q_ij += q_ik q_kj / s_k,   killing_i += q_ik killing_k / s_k      (j, i not eliminated)
+    s_k = killing_k + sum_j q_kj,   q_ij += q_ik q_kj / s_k,   killing_i += q_ik killing_k / s_k
+    (j, i not eliminated)
 
-Nothing is ever subtracted and no diagonal is stored, so every rate keeps its relative accuracy, however small it is beside
-the others (Grassmann, Taksar, Heyman 1985; O'Cinneide 1993). Solutions follow, again without subtraction:
+Nothing is ever subtracted and no diagonal is stored, so every rate keeps its relative accuracy,
+however small it is beside the others (Grassmann, Taksar, Heyman 1985; O'Cinneide 1993). Solutions
+follow, again without subtraction:
 
-    weights         p_k = sum_i p_i q_ik / s_k          over the states i that are eliminated after k
-    committors      h_k = sum_j h_j q_kj / s_k
+    weights         p_k = sum_i p_i q_ik / s_k          over the states i that are eliminated after
+    k committors      h_k = sum_j h_j q_kj / s_k
 
-States are eliminated many at a time in dense fronts (Duff, Reid 1983), in the order of `dissection`. All that can spoil the
-digits is underflow. Rows are scaled to a largest rate of 1/2 to 1. A state that can hardly be left but for states that are
-gone (the bottom of a well) waits for a later front; where all around it lies far above, for the last. Weights have exponents
-of their own.
+States are eliminated many at a time in dense fronts (Duff, Reid 1983), in the order of
+`dissection`. All that can spoil the digits is underflow. Rows are scaled to a largest rate of 1/2
+to 1. A state that can hardly be left but for states that are gone (the bottom of a well) waits for
+a later front; where all around it lies far above, for the last. Weights have exponents of their
+own.
 """
+
 from typing import NamedTuple
 
 import numba
@@ -24,22 +28,25 @@ from ..errors import ConvergenceError
 from .checks import closed_classes
 from .dissection import Graph, dissect, states_of_front
 
-PANEL = 32              # states that are eliminated before the rest of a front hears of it
-NORMAL = 2.3e-308       # smaller numbers are slow and have few digits: they are zero
-WAIT = 1e-10            # a state that is left more slowly than this, beside its own rates, waits for a later front
-LOST = NORMAL / WAIT    # so this is what underflow may take from a rate
-LEAST = 1e14 * LOST     # a state that is left more slowly than this may have lost digits
-BIG = 512               # weights are f 2^(BIG block), 1 <= f < 2^BIG
+PANEL = 32  # states that are eliminated before the rest of a front hears of it
+NORMAL = 2.3e-308  # smaller numbers are slow and have few digits: they are zero
+# a state that is left more slowly than this, beside its own rates, waits for a later front
+WAIT = 1e-10
+LOST = NORMAL / WAIT  # so this is what underflow may take from a rate
+LEAST = 1e14 * LOST  # a state that is left more slowly than this may have lost digits
+BIG = 512  # weights are f 2^(BIG block), 1 <= f < 2^BIG
 NONE = np.empty(0, np.int64)
 
 
 class Front(NamedTuple):
-    """What back substitution needs of a front: its n states, the m eliminated ones first, s_k, q_kj / s_k, q_ik / s_k."""
+    """What back substitution needs of a front: its n states, the m eliminated ones first, s_k, q_kj
+    / s_k, q_ik / s_k.
+    """
 
-    states: np.ndarray      # (n,)
-    pivot: np.ndarray       # (m,)
-    rows: np.ndarray        # (m, n); None if no states are kept
-    columns: np.ndarray     # (m, n)
+    states: np.ndarray  # (n,)
+    pivot: np.ndarray  # (m,)
+    rows: np.ndarray  # (m, n); None if no states are kept
+    columns: np.ndarray  # (m, n)
 
 
 class Elimination:
@@ -47,7 +54,8 @@ class Elimination:
 
     left (m,) : the states that are left
     rates (m, m), killing (m,) : theirs, those of the chain that is watched only there
-    sure (m,) : whether each of them is left fast enough to have all its digits in spite of underflow
+    sure (m,) : whether each of them is left fast enough to have all its digits in spite of
+        underflow
     """
 
     def __init__(self, rates, killing, center, kept=NONE):
@@ -58,7 +66,9 @@ class Elimination:
         self._graph = Graph.of(scaled, np.ldexp(killing, -self._exponent))
         self._kept = kept
         self._center = center
-        self._lasting = np.ones(len(killing), bool) if len(kept) else closed_classes(rates, killing)[0]
+        self._lasting = (
+            np.ones(len(killing), bool) if len(kept) else closed_classes(rates, killing)[0]
+        )
         late = NONE
         lost = self._eliminate(NONE)
         while len(lost):
@@ -75,11 +85,15 @@ class Elimination:
         return p
 
     def committors(self):
-        """h (m, n), h[i, x] the probability to come from x to left[i] before the others of *left* and before the end."""
+        """h (m, n), h[i, x] the probability to come from x to left[i] before the others of *left*
+        and before the end.
+        """
         return self._substitute(self._unit(), [front.rows for front in self._fronts])
 
     def occupation(self):
-        """psi (m, n), psi[i, x] the time spent in x per time in left[i], until the chain is in one of *left* again."""
+        """psi (m, n), psi[i, x] the time spent in x per time in left[i], until the chain is in one
+        of *left* again.
+        """
         psi = self._substitute(self._unit(), [front.columns for front in self._fronts])
         return np.ldexp(psi, self._exponent[self.left][:, None] - self._exponent)
 
@@ -92,7 +106,9 @@ class Elimination:
         return self._substitute(u, [front.rows for front in self._fronts])
 
     def _eliminate(self, late):
-        """Eliminate all, the *late* states in the last front. Returns the states whose rates underflow has taken."""
+        """Eliminate all, the *late* states in the last front. Returns the states whose rates
+        underflow has taken.
+        """
         n = len(self._exponent)
         kept = self._kept
         own, last, parent, place = dissect(self._graph, self._center, kept, late)
@@ -101,17 +117,32 @@ class Elimination:
         lost = []
         self._fronts = []
         for node in reversed(range(len(own))):
-            rates, states, n_own = self._assemble(own[node], last[node], place, waiting.pop(node, []), number)
+            rates, states, n_own = self._assemble(
+                own[node], last[node], place, waiting.pop(node, []), number
+            )
             pivot = _eliminate(rates, states, n_own)
             if node == 0 and not lost:
-                pivot = np.concatenate([pivot, _eliminate_largest(rates, states, len(pivot), n_own, self._lasting, len(kept))])
+                pivot = np.concatenate(
+                    [
+                        pivot,
+                        _eliminate_largest(
+                            rates, states, len(pivot), n_own, self._lasting, len(kept)
+                        ),
+                    ]
+                )
                 if len(pivot) < n_own - (len(kept) == 0):
                     raise underflow()
             m = len(pivot)
             if m < n_own:
                 lost.extend(_lost(rates, states, m, n_own, self._lasting, len(kept)))
-            self._fronts.append(Front(states, pivot, rates[:m, :-1].copy() if len(kept) else None,
-                                      np.ascontiguousarray((rates[:, :m] / pivot).T)))
+            self._fronts.append(
+                Front(
+                    states,
+                    pivot,
+                    rates[:m, :-1].copy() if len(kept) else None,
+                    np.ascontiguousarray((rates[:, :m] / pivot).T),
+                )
+            )
             waiting.setdefault(parent[node], []).append((states[m:], rates[m:, m:]))
         self._fronts.reverse()
         rest, self.left, _ = self._assemble(kept, n, place, waiting[-1], number)
@@ -122,8 +153,10 @@ class Elimination:
         return np.unique(np.array(lost, np.int64))
 
     def _assemble(self, own, last, place, below, number):
-        """(rates (n, n + 1), states, n_own) of a front: the own rates, and what the fronts *below* hand on. The last column is
-        the killing; the first n_own states may be eliminated. *number* is -1 everywhere, before and after."""
+        """(rates (n, n + 1), states, n_own) of a front: the own rates, and what the fronts *below*
+        hand on. The last column is the killing; the first n_own states may be eliminated. *number*
+        is -1 everywhere, before and after.
+        """
         handed = np.concatenate([states for states, _ in below]) if below else NONE
         states, n_own = states_of_front(self._graph, own, last, place, handed, number)
         rates = np.zeros((len(states), len(states) + 1))
@@ -139,7 +172,9 @@ class Elimination:
         return u
 
     def _substitute(self, u, factors):
-        """u_k += sum of factor_kj u_j, last eliminated first. u (n, m) is overwritten; returned is (m, n)."""
+        """u_k += sum of factor_kj u_j, last eliminated first. u (n, m) is overwritten; returned is
+        (m, n).
+        """
         for front, factor in zip(self._fronts, factors):
             _substitute(u, front.states, factor)
         return np.ascontiguousarray(u.T)
@@ -150,7 +185,9 @@ class Elimination:
         block = np.zeros(len(self._exponent), np.int64)
         weight[self.left] = 1.0
         for states, pivot, _, columns in self._fronts:
-            _substitute_wide(weight, block, states, columns, lost * self._lasting[states[:len(pivot)]] / pivot)
+            _substitute_wide(
+                weight, block, states, columns, lost * self._lasting[states[: len(pivot)]] / pivot
+            )
         fraction, exponent = np.frexp(weight)
         exponent = exponent + BIG * block - self._exponent
         p = np.ldexp(fraction, np.maximum(exponent - exponent[fraction > 0].max(), -1080))
@@ -159,8 +196,11 @@ class Elimination:
 
 def underflow():
     """The error to raise."""
-    return ConvergenceError("the rates between the wells of the chain underflow: barriers of more than about 600 kT are beyond "
-                            "double precision. Take each well as a chain of its own")
+    return ConvergenceError(
+        "the rates between the wells of the chain underflow: barriers of more than about 600 kT "
+        "are beyond "
+        "double precision. Take each well as a chain of its own"
+    )
 
 
 @numba.njit(cache=True)
@@ -189,10 +229,12 @@ def _extend_add(front, rest, number):
 
 @numba.njit(cache=True, error_model="numpy")
 def _eliminate(front, states, n_own):
-    """Eliminate the first n_own states but those that are left more slowly than WAIT. The s_k of the eliminated ones.
+    """Eliminate the first n_own states but those that are left more slowly than WAIT. The s_k of
+    the eliminated ones.
 
-    front (n, n + 1), the last column is the killing. Afterwards row k holds q_kj / s_k, column k the q_ik. States that wait go
-    behind the eliminated ones. A panel of states brings its own rows and columns up to date at once, the rest when it is done.
+    front (n, n + 1), the last column is the killing. Afterwards row k holds q_kj / s_k, column k
+    the q_ik. States that wait go behind the eliminated ones. A panel of states brings its own rows
+    and columns up to date at once, the rest when it is done.
     """
     n = len(front)
     k = 0
@@ -246,7 +288,9 @@ def _update(front, begin, done, end):
 
 @numba.njit(cache=True, error_model="numpy")
 def _eliminate_largest(front, states, k, n_own, lasting, n_kept):
-    """Go on with those that waited, from the kth on: the one that is left fastest first, to s_k = LEAST. Their s_k."""
+    """Go on with those that waited, from the kth on: the one that is left fastest first, to s_k =
+    LEAST. Their s_k.
+    """
     n = len(front)
     begin = k
     pivot = np.empty(n_own - k)
@@ -269,17 +313,22 @@ def _eliminate_largest(front, states, k, n_own, lasting, n_kept):
             for j in range(k + 1, n + 1):
                 front[i, j] += a * front[k, j]
         k += 1
-    return pivot[:k - begin].copy()
+    return pivot[: k - begin].copy()
 
 
 @numba.njit(cache=True, error_model="numpy")
 def _lost(front, states, k, n_own, lasting, n_kept):
-    """The states that wait (the kth to n_own) and go nowhere, but for underflow. In states that are not *lasting* nothing
-    stays, and the last lasting one may go nowhere if no states are kept."""
+    """The states that wait (the kth to n_own) and go nowhere, but for underflow. In states that are
+    not *lasting* nothing stays, and the last lasting one may go nowhere if no states are kept.
+    """
     others = n_kept
     for i in range(k, len(states)):
         others += lasting[states[i]]
-    found = [states[i] for i in range(k, n_own) if lasting[states[i]] and others > 1 and _leaves(front, i, k) < LEAST]
+    found = [
+        states[i]
+        for i in range(k, n_own)
+        if lasting[states[i]] and others > 1 and _leaves(front, i, k) < LEAST
+    ]
     return np.array(found, np.int64)
 
 
@@ -329,8 +378,9 @@ def _normal(value, block):
 
 @numba.njit(cache=True, error_model="numpy")
 def _substitute_wide(weight, block, states, factor, more):
-    """The same, all factors of state k larger by more[k], for one u that may span any number of decades:
-    weight 2^(BIG block), 1 <= weight < 2^BIG or 0."""
+    """The same, all factors of state k larger by more[k], for one u that may span any number of
+    decades: weight 2^(BIG block), 1 <= weight < 2^BIG or 0.
+    """
     big = 2.0**BIG
     for k in range(len(factor) - 1, -1, -1):
         total = 0.0
