@@ -175,7 +175,8 @@ class System:
     """
 
     def __init__(self, ranks, matrix, method, *, prefix, rtol, singular=False, action=None):
-        self.ranks, self.matrix = ranks, _assembled(ranks, matrix)
+        self.ranks = ranks
+        self.matrix = _assembled(ranks, matrix)
         if singular:
             self.matrix.setNullSpace(PETSc.NullSpace().create(constant=True, comm=ranks.comm))
         self.ksp = PETSc.KSP().create(ranks.comm)
@@ -207,7 +208,8 @@ class System:
 
     def renew(self, matrix, action=None, *, keep_preconditioner=False):
         """Another matrix of the same shape takes the place of the last one, in whose preconditioner or in one of its own."""
-        old, self.matrix = self.matrix, _assembled(self.ranks, matrix)
+        old = self.matrix
+        self.matrix = _assembled(self.ranks, matrix)
         self._operate(action)
         self.ksp.getPC().setReusePreconditioner(keep_preconditioner)
         old.destroy()
@@ -256,7 +258,8 @@ class _Action:
     """matrix x + action(x), as PETSc wants it."""
 
     def __init__(self, matrix, action):
-        self.matrix, self.action = matrix, action
+        self.matrix = matrix
+        self.action = action
 
     def mult(self, mat, x, y):
         self.matrix.mult(x, y)

@@ -68,7 +68,8 @@ def metric(mesh, rho, phi, psi):
 
 
 def _metric(mesh, rho, phi, psi):
-    n, t = mesh.n_inner, _weights(mesh, rho)
+    n = mesh.n_inner
+    t = _weights(mesh, rho)
     for u, what in (phi, "phi"), (psi, "psi"):
         _check_values(mesh, u, what)
     local = mesh.with_ghosts(np.stack([phi, psi]))
@@ -135,7 +136,8 @@ def length(mesh, t, rho):
     """
     with mesh.ranks.together():
         try:
-            t, rho = np.array(t, float), np.array(rho, float)
+            t = np.array(t, float)
+            rho = np.array(rho, float)
         except (TypeError, ValueError):
             raise InputError("length needs arrays of numbers: times (n_times,), densities (n_times, n_cells)") from None
         if not (t.ndim == 1 and len(t) > 1 and np.isfinite(t).all() and (np.diff(t) > 0).all()) or rho.ndim != 2 or len(
@@ -180,7 +182,8 @@ def _brought_back(mesh, points, room):
 def _weights(mesh, rho):
     """t_s rho_s (n_inner,)."""
     mesh.check_density(rho, "rho")
-    n, local = mesh.n_inner, mesh.with_ghosts(rho)
+    n = mesh.n_inner
+    local = mesh.with_ghosts(rho)
     return mesh.area[:n] / mesh.distance[:n] * (local[mesh.left[:n]] + local[mesh.right[:n]]) / 2
 
 
@@ -192,7 +195,8 @@ def _pinned(mesh, t, component, count):
     layout = Layout(mesh)
     rates = Rates(layout, through, through)
     own = rates.leaving() * mesh.volume
-    largest, first = np.zeros(count), np.full(count, mesh.n_cells_global)
+    largest = np.zeros(count)
+    first = np.full(count, mesh.n_cells_global)
     np.maximum.at(largest, component, own)
     largest = mesh.ranks.max(largest)
     chosen = own == largest[component]
@@ -203,12 +207,14 @@ def _pinned(mesh, t, component, count):
 
 def _solved(mesh, matrix, b):
     """x (n_cells,) with matrix x = b: factorised where it can be, as densities span decades, and refined once."""
-    size, missed = mesh.ranks.sum(np.abs(b).sum()), np.inf
+    size = mesh.ranks.sum(np.abs(b).sum())
+    missed = np.inf
     if size == 0:
         return np.zeros(mesh.n_cells)
     for name in ("lu", "cg") if mesh.n_cells_global <= LARGEST_LU[mesh.dim] else ("cg",):
         method = linalg.method(name, mesh.dim, mesh.ranks.size)
-        system, x = linalg.System(mesh.ranks, matrix, method, prefix=PREFIX, rtol=RTOL), np.zeros(mesh.n_cells)
+        system = linalg.System(mesh.ranks, matrix, method, prefix=PREFIX, rtol=RTOL)
+        x = np.zeros(mesh.n_cells)
         for _ in range(2):
             residual = b - _product(mesh, matrix, x)
             x = x + system(residual)

@@ -51,7 +51,8 @@ class Ranks(_Kept):
 
     def __init__(self, comm=None):
         self.comm = MPI.COMM_WORLD if comm is None else comm
-        self.rank, self.size = self.comm.rank, self.comm.size
+        self.rank = self.comm.rank
+        self.size = self.comm.size
         self.is_root = self.rank == 0
 
     def sum(self, x):
@@ -241,12 +242,18 @@ class LayerExchange(_Kept):
     """
 
     def __init__(self, ranks, below, above, axis, width, thinnest):
-        self.comm, self.below, self.above, self.axis, self.width = ranks.comm, below, above, axis, width
+        self.comm = ranks.comm
+        self.below = below
+        self.above = above
+        self.axis = axis
+        self.width = width
         self.at_once = width if thinnest >= width else 1
 
     def __call__(self, padded):
         """Fill the *width* outer layers of *padded* on both sides where there is a neighbour; *padded* itself."""
-        n, w, m = padded.shape[self.axis], self.width, self.at_once
+        n = padded.shape[self.axis]
+        w = self.width
+        m = self.at_once
         for k in range(0, w, m):
             self._shift(padded, slice(n - w - k - m, n - w - k), self.above, slice(w - k - m, w - k), self.below)
             self._shift(padded, slice(w + k, w + k + m), self.below, slice(n - w + k, n - w + k + m), self.above)

@@ -39,8 +39,10 @@ def push_forward(x0, velocity, t, *, walls=None, rtol=None):
     Every rank does the same, so that v may be collective. Raises `InputError`, and `ConvergenceError` where the integrator
     fails.
     """
-    x0, t = _same_start(x0), check_times(Ranks(), t)
-    v, domain = function(velocity, "velocity", (len(x0),)), _domain(walls, x0)
+    x0 = _same_start(x0)
+    t = check_times(Ranks(), t)
+    v = function(velocity, "velocity", (len(x0),))
+    domain = _domain(walls, x0)
     rtol = _tolerance(rtol, domain)
 
     def rate(now, flat):
@@ -59,9 +61,11 @@ def density_along_flow(x0, rho0, velocity, t, *, divergence=None, walls=None, rt
     divergence : div v as a function like v; None: by differences of v of order 4, whose steps at x0 fit
     velocity, t, walls, rtol : as in `push_forward`
     """
-    x0, t = _same_start(x0), check_times(Ranks(), t)
+    x0 = _same_start(x0)
+    t = check_times(Ranks(), t)
     dim, n = x0.shape
-    v, domain = function(velocity, "velocity", (dim,)), _domain(walls, x0)
+    v = function(velocity, "velocity", (dim,))
+    domain = _domain(walls, x0)
     rtol = _tolerance(rtol, domain)
     start = _densities(rho0, x0)
     div = _Differences(v, domain, x0, t[0]) if divergence is None else function(divergence, "divergence")
@@ -140,7 +144,8 @@ def _counts(ranks, x0, b, D, t, tau):
     for i, count in enumerate(counts):
         if count > WATCHED or not functions:
             continue                # so short steps miss nothing that is watched for
-        watch, h = Watch(ranks, seen, t[i], t[i + 1]), (t[i + 1] - t[i]) / count
+        watch = Watch(ranks, seen, t[i], t[i + 1])
+        h = (t[i + 1] - t[i]) / count
         if not all(watch.is_calm(t[i] + k * h, t[i] + (k + 1) * h) for k in range(count)):
             missed.append(i)
     if tau is None:
@@ -160,11 +165,13 @@ def _walk(x, b, D, t, random, counts, order, box):
         h = (end - begin) / count
         first, last = np.nextafter([begin, end], [end, begin])      # things may jump at both
         for now in (begin + h * k for k in range(count)):
-            at, then = max(now, first), min(now + h, last)
+            at = max(now, first)
+            then = min(now + h, last)
             spread = D(x, at)
             if (spread < 0).any():
                 raise InputError(f"diffusion must be at least 0, but is {spread.min():.6g}")
-            noise, here = np.sqrt(2 * spread * h) * random.standard_normal(x.shape), b(x, at)
+            noise = np.sqrt(2 * spread * h) * random.standard_normal(x.shape)
+            here = b(x, at)
             if order == 2:
                 ahead, sign = box.folded(x + h * here + noise)
                 here = (here + sign * b(ahead, then)) / 2
@@ -194,7 +201,8 @@ class _Inside:
         if mesh.dim != len(x0):
             raise InputError(f"walls is a mesh in {mesh.dim}D, but x0 are points in {len(x0)}D")
         mesh.locate(x0)                 # raises where some are outside
-        self.inside, self.walls = mesh.nearest, mesh.walls
+        self.inside = mesh.nearest
+        self.walls = mesh.walls
 
     def room(self, x):
         """How far points inside (dim, n) are from the walls (n,)."""
@@ -287,7 +295,8 @@ class _Differences:
     STEPS, WEIGHTS = np.array(KINDS).transpose(2, 1, 0)                                 # (5, kinds)
 
     def __init__(self, v, domain, x0, t):
-        self.v, self.domain = v, domain
+        self.v = v
+        self.domain = domain
         self.h = np.full(x0.shape[1], NUDGE * max(np.ptp(x0, axis=1).max(), np.abs(x0).max(), 1e-300))
         smallest = 1e-7 * self.h + 1e-9 * np.abs(x0).max(axis=0)
         for _ in range(HALVINGS):
@@ -298,13 +307,17 @@ class _Differences:
 
     def _miss(self, x, t):
         """Whether half the steps (n,) give something else at x (dim, n)."""
-        whole, h, size = self(x, t), self.h, np.abs(self.v(x, t)).max(axis=0)
+        whole = self(x, t)
+        h = self.h
+        size = np.abs(self.v(x, t)).max(axis=0)
         self.h = h / 2
-        half, self.h = self(x, t), h
+        half = self(x, t)
+        self.h = h
         return np.abs(whole - half) > 1e-8 * np.maximum(np.abs(half), 1e-3 * size / h)
 
     def __call__(self, x, t):
-        dim, near = len(x), np.flatnonzero(self.domain.room(x) <= 4.01 * self.h)
+        dim = len(x)
+        near = np.flatnonzero(self.domain.room(x) <= 4.01 * self.h)
         kind = np.zeros(x.shape, int)
         if len(near):                   # a wall may be within reach of a stencil
             kind[:, near] = self._kinds(x[:, near], self.h[near])
@@ -353,11 +366,14 @@ def _integrated(rate, start, t, rtol, seen):
     seen(state, t) : signals of the velocity at many times, as `_seen` makes them: where they are not calm, the integrator
         begins anew on every calm piece between two times, lest its steps pass over a pulse
     """
-    method, calls, now = "RK23" if rtol >= ROUGH else "DOP853", 0, t[0]
+    method = "RK23" if rtol >= ROUGH else "DOP853"
+    calls = 0
+    now = t[0]
 
     def counted(at, state):
         nonlocal calls, now
-        calls, now = calls + 1, at
+        calls = calls + 1
+        now = at
         if calls > MOST:
             raise ConvergenceError(f"the integrator has called the velocity {MOST} times and is at t = {at:.6g}, on its way to "
                                    f"{t[-1]:.6g}: does the velocity jump, or is it stiff? A larger rtol may help")
@@ -376,7 +392,8 @@ def _integrated(rate, start, t, rtol, seen):
     for begin, end in zip(t[:-1], t[1:], strict=True):
         state = states[-1]
         for until in Watch(Ranks(), partial(seen, state), begin, end).ends(begin, end):
-            state, begin = moved(state, np.array([begin, until]))[-1], until
+            state = moved(state, np.array([begin, until]))[-1]
+            begin = until
         states.append(state)
     return np.stack(states)
 

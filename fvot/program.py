@@ -47,7 +47,8 @@ def run(main):
 
 def _options(main, finish):
     """(values of main's plain words, {name: value} of its options) from the command line; the rest goes to PETSc."""
-    parameters, hints = inspect.signature(main).parameters.values(), typing.get_type_hints(main)
+    parameters = inspect.signature(main).parameters.values()
+    hints = typing.get_type_hints(main)
     plain = [p for p in parameters if p.kind is p.POSITIONAL_ONLY]
     parser = _Parser(prog=sys.argv[0], description=inspect.getdoc(main), add_help=False, allow_abbrev=False,
                      usage=" ".join(["%(prog)s", *[f"[{p.name}]" for p in plain], "[--option value ...]",
