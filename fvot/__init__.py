@@ -1,6 +1,8 @@
 """fvot: densities in motion on meshes."""
+
 # isort: off
 from . import kernel_cache  # noqa: F401    first: it settles where kernels are kept before there are any
+
 # isort: on
 from . import otto, particles, static
 from .benamou_brenier import BenamouBrenier, Geodesic
@@ -20,7 +22,38 @@ from .program import info, run
 from .runs.checkpoint import Checkpoint
 from .runs.result import Result
 
-__all__ = ["JKO", "BenamouBrenier", "Checkpoint", "ContinuityEquation", "ConvergenceError", "Energy", "Entropy", "FokkerPlanck",
-           "Geodesic", "InputError", "Interaction", "Mesh", "MeshError", "Output", "Potential", "Power", "Result", "cell_mean",
-           "central", "dirichlet", "inflow", "info", "muscl", "otto", "outflow", "particles", "potential_flow", "run", "say",
-           "scharfetter_gummel", "square_root", "static", "upwind"]
+__all__ = [
+    "JKO",
+    "BenamouBrenier",
+    "Checkpoint",
+    "ContinuityEquation",
+    "ConvergenceError",
+    "Energy",
+    "Entropy",
+    "FokkerPlanck",
+    "Geodesic",
+    "InputError",
+    "Interaction",
+    "Mesh",
+    "MeshError",
+    "Output",
+    "Potential",
+    "Power",
+    "Result",
+    "cell_mean",
+    "central",
+    "dirichlet",
+    "inflow",
+    "info",
+    "muscl",
+    "otto",
+    "outflow",
+    "particles",
+    "potential_flow",
+    "run",
+    "say",
+    "scharfetter_gummel",
+    "square_root",
+    "static",
+    "upwind",
+]

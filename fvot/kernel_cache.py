@@ -4,6 +4,7 @@ It has two places of its own: ``__pycache__`` beside a source, and the user's ca
 can write to neither, as in an installation by somebody else and without a home, it refuses
 ``cache=True``. A folder in the temporary place takes over.
 """
+
 import atexit
 import os
 import shutil
@@ -27,7 +28,7 @@ def _has_place(folder):
     exec(compile("def kernel(): pass", folder / "__init__.py", "exec"), names)
     try:
         numba.njit(cache=True)(names["kernel"])
-    except RuntimeError:            # "no locator available"
+    except RuntimeError:  # "no locator available"
         return False
     return True
 

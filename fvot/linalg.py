@@ -1,4 +1,5 @@
 """Linear systems, graph partitions and PETSc's options. The only file that imports petsc4py."""
+
 import os
 import re
 from contextlib import contextmanager
@@ -11,7 +12,9 @@ from .errors import ConvergenceError, InputError, missing
 
 try:
     import petsc4py
-    # not sys.argv: `fvot.run` reads that, once, and hands PETSc what is PETSc's; signals stay Python's
+
+    # not sys.argv: `fvot.run` reads that, once, and hands PETSc what is PETSc's; signals stay
+    # Python's
     petsc4py.init(["fvot", "-no_signal_handler"])
     from petsc4py import PETSc
 except ImportError as error:
@@ -27,7 +30,7 @@ def set_options(arguments):
     words = [_with_folder(word) for word in arguments]
     PETSc.Options().insertString(" ".join(f'"{word}"' if " " in word else word for word in words))
     if "-log_view" in arguments:
-        PETSc.Log.begin()           # PETSc does so by itself only when it is initialised
+        PETSc.Log.begin()  # PETSc does so by itself only when it is initialised
 
 
 def _with_folder(word):
@@ -41,13 +44,16 @@ def _with_folder(word):
     kind, _, file, rest = viewer.groups()
     path = expanded(file)
     if "ascii_xml" in rest or "ascii_flamegraph" in rest:
-        raise InputError(f"PETSc prepares the format of {word} when it starts only: set "
-                         f"PETSC_OPTIONS='-log_view {word}'")
+        raise InputError(
+            f"PETSc prepares the format of {word} when it starts only: set "
+            f"PETSC_OPTIONS='-log_view {word}'"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"PETSc cannot write {path}, {error.strerror}: choose a place where you may "
-                         "write") from None
+        raise InputError(
+            f"PETSc cannot write {path}, {error.strerror}: choose a place where you may write"
+        ) from None
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise InputError(f"PETSc cannot write {path}: give a file in a folder where you may write")
     return f"{kind}:{path}{rest}"
@@ -64,18 +70,23 @@ def has_package(name):
 
 
 def partition(graph, weight, center, n_parts):
-    """The part (n,) of each node of a graph (CSR), in n_parts parts of nearly equal weight with few edges between them.
+    """The part (n,) of each node of a graph (CSR), in n_parts parts of nearly equal weight with few
+    edges between them.
 
     PT-Scotch where PETSc has it; else bisection of the coordinates *center* (dim, n).
     """
-    os.environ.setdefault("SCOTCH_PTHREAD_NUMBER", "1")      # its threads race: a program run again would have other parts
+    os.environ.setdefault(
+        "SCOTCH_PTHREAD_NUMBER", "1"
+    )  # its threads race: a program run again would have other parts
     if not has_package("ptscotch"):
         return bisect(center, weight, n_parts)
     pattern = graph.copy()
     pattern.setdiag(0)
     pattern.eliminate_zeros()
     index = pattern.indptr.astype(PETSc.IntType), pattern.indices.astype(PETSc.IntType)
-    adjacency = PETSc.Mat().createAIJ(graph.shape, csr=(*index, np.ones(len(pattern.indices))), comm=PETSc.COMM_SELF)
+    adjacency = PETSc.Mat().createAIJ(
+        graph.shape, csr=(*index, np.ones(len(pattern.indices))), comm=PETSc.COMM_SELF
+    )
     adjacency = adjacency.convert("mpiadj")
     prefix = "fvot_partition_"
     options = PETSc.Options(prefix)
@@ -88,11 +99,15 @@ def partition(graph, weight, center, n_parts):
     numbers = PETSc.IS()
     division.apply(numbers)
     part = numbers.getIndices().astype(np.int64)
-    return part if len(np.unique(part)) == n_parts else bisect(center, weight, n_parts)      # no part may be empty
+    return (
+        part if len(np.unique(part)) == n_parts else bisect(center, weight, n_parts)
+    )  # no part may be empty
 
 
 def bisect(center, weight, n_parts):
-    """Recursive bisection along the longest axis: the part (n,) of each point, of nearly equal weight."""
+    """Recursive bisection along the longest axis: the part (n,) of each point, of nearly equal
+    weight.
+    """
     part = np.zeros(len(weight), np.int64)
     _bisect(center, np.asarray(weight, float), np.arange(len(weight)), 0, n_parts, part)
     return part
@@ -106,7 +121,7 @@ def _bisect(center, weight, index, first, n_parts, part):
     order = index[np.argsort(center[axis, index], kind="stable")]
     share = np.cumsum(weight[order]) - weight[order] / 2
     half = np.searchsorted(share, weight[order].sum() * (n_parts // 2) / n_parts)
-    half = np.clip(half, n_parts // 2, len(order) - (n_parts - n_parts // 2))       # no part stays empty
+    half = np.clip(half, n_parts // 2, len(order) - (n_parts - n_parts // 2))  # no part stays empty
     _bisect(center, weight, order[:half], first, n_parts // 2, part)
     _bisect(center, weight, order[half:], first + n_parts // 2, n_parts - n_parts // 2, part)
 
@@ -124,24 +139,31 @@ class Method:
     max_it: int = 1000
 
 
-# Relative to a row's sum, below which a pivot counts as 0: PETSc's own 2e-14 refuses good ones where densities span decades.
+# Relative to a row's sum, below which a pivot counts as 0: PETSc's own 2e-14 refuses good ones
+# where densities span decades.
 PIVOT = 1e-30
-UNSYMMETRIC = {"pc_gamg_agg_nsmooths": 0, "mg_levels_ksp_type": "richardson", "mg_levels_pc_type": "sor"}      # what GAMG needs
+UNSYMMETRIC = {
+    "pc_gamg_agg_nsmooths": 0,
+    "mg_levels_ksp_type": "richardson",
+    "mg_levels_pc_type": "sor",
+}  # what GAMG needs
 
 
 def method(name, dim, n_ranks):
     """The `Method` of that name.
 
     cg : conjugate gradients with algebraic multigrid, for symmetric positive matrices
-    icc : conjugate gradients with ILU(0) of each rank's rows, which is incomplete Cholesky where a matrix is symmetric: cheap,
-        for few iterations
-    lu : one factorisation: in nested-dissection order on one rank, else by MUMPS, or where PETSc lacks that, of all rows on
-        every rank
+    icc : conjugate gradients with ILU(0) of each rank's rows, which is incomplete Cholesky where a
+        matrix is symmetric: cheap, for few iterations
+    lu : one factorisation: in nested-dissection order on one rank, else by MUMPS, or where PETSc
+        lacks that, of all rows on every rank
     ilu : BiCGStab with ILU(0) of each rank's rows as they are numbered
     amg : right-preconditioned GMRES, which watches the true residual, with BoomerAMG
     """
     if name == "lu" and n_ranks == 1:
-        return Method("preonly", "lu", {"pc_factor_mat_ordering_type": "nd", "pc_factor_zeropivot": PIVOT})
+        return Method(
+            "preonly", "lu", {"pc_factor_mat_ordering_type": "nd", "pc_factor_zeropivot": PIVOT}
+        )
     if name == "lu" and has_package("mumps"):
         return Method("preonly", "lu", {"pc_factor_mat_solver_type": "mumps"})
     if name == "lu":
@@ -151,15 +173,26 @@ def method(name, dim, n_ranks):
     if name == "icc":
         return Method("cg", "bjacobi", {"sub_pc_factor_zeropivot": PIVOT}, 40)
     if name == "cg":
-        return Method("cg", "hypre", {"pc_hypre_type": "boomeramg"}) if has_package("hypre") else Method("cg", "gamg", {})
+        return (
+            Method("cg", "hypre", {"pc_hypre_type": "boomeramg"})
+            if has_package("hypre")
+            else Method("cg", "gamg", {})
+        )
     options = {"ksp_pc_side": "right", "ksp_gmres_restart": 60}
     if not has_package("hypre"):
         return Method("gmres", "gamg", options | UNSYMMETRIC, 120)
-    options |= {"pc_hypre_type": "boomeramg", "pc_hypre_boomeramg_relax_type_all": "sor/jacobi",
-                "pc_hypre_boomeramg_strong_threshold": 0.25}
+    options |= {
+        "pc_hypre_type": "boomeramg",
+        "pc_hypre_boomeramg_relax_type_all": "sor/jacobi",
+        "pc_hypre_boomeramg_strong_threshold": 0.25,
+    }
     if dim == 3:
-        options |= {"pc_hypre_boomeramg_coarsen_type": "HMIS", "pc_hypre_boomeramg_interp_type": "ext+i",
-                    "pc_hypre_boomeramg_P_max": 4, "pc_hypre_boomeramg_strong_threshold": 0.5}
+        options |= {
+            "pc_hypre_boomeramg_coarsen_type": "HMIS",
+            "pc_hypre_boomeramg_interp_type": "ext+i",
+            "pc_hypre_boomeramg_P_max": 4,
+            "pc_hypre_boomeramg_strong_threshold": 0.5,
+        }
     return Method("gmres", "hypre", options, 120)
 
 
@@ -169,7 +202,8 @@ class System:
     matrix : this rank's rows, with global column numbers (CSR), or PETSc's
     method : a `Method`; PETSc options with the prefix overrule it
     singular : constants are its null space
-    action : a map of this rank's x (n,), whose values are added to those of the matrix, but not to the preconditioner
+    action : a map of this rank's x (n,), whose values are added to those of the matrix, but not to
+        the preconditioner
 
     Raises `ConvergenceError` where PETSc refuses.
     """
@@ -186,18 +220,23 @@ class System:
         self.ksp.setTolerances(rtol=rtol, max_it=method.max_it)
         self.ksp.getPC().setType(method.pc)
         own = PETSc.Options(prefix)
-        self._options = own, {} if own.hasName("ksp_type") or own.hasName("pc_type") else method.options
+        self._options = (
+            own,
+            {} if own.hasName("ksp_type") or own.hasName("pc_type") else method.options,
+        )
         with _defaults(*self._options):
             self.ksp.setFromOptions()
         self._set_up()
-        self.rtol = self.ksp.getTolerances()[0]           # an option may have changed it
+        self.rtol = self.ksp.getTolerances()[0]  # an option may have changed it
         self._b, self._x = self.matrix.createVecLeft(), self.matrix.createVecRight()
         self.iterations = 0
 
     def _operate(self, action):
         operator = self.matrix
         if action is not None:
-            operator = PETSc.Mat().createPython(self.matrix.getSizes(), _Action(self.matrix, action), comm=self.ranks.comm)
+            operator = PETSc.Mat().createPython(
+                self.matrix.getSizes(), _Action(self.matrix, action), comm=self.ranks.comm
+            )
             operator.setUp()
         self.ksp.setOperators(operator, self.matrix)
 
@@ -207,7 +246,9 @@ class System:
             self.ksp.setUp()
 
     def renew(self, matrix, action=None, *, keep_preconditioner=False):
-        """Another matrix of the same shape takes the place of the last one, in whose preconditioner or in one of its own."""
+        """Another matrix of the same shape takes the place of the last one, in whose preconditioner
+        or in one of its own.
+        """
         old = self.matrix
         self.matrix = _assembled(self.ranks, matrix)
         self._operate(action)
@@ -272,7 +313,9 @@ def _refusals():
     try:
         yield
     except PETSc.Error as error:
-        raise ConvergenceError(f"PETSc refuses to solve a linear system: {str(error).splitlines()[-1]}") from None
+        raise ConvergenceError(
+            f"PETSc refuses to solve a linear system: {str(error).splitlines()[-1]}"
+        ) from None
 
 
 @contextmanager
@@ -289,17 +332,25 @@ def _defaults(database, options):
 
 
 def solve(ranks, matrix, b, *, prefix, rtol=1e-10, singular=False):
-    """Solve a symmetric positive matrix by conjugate gradients with algebraic multigrid: x (n,) of this rank.
+    """Solve a symmetric positive matrix by conjugate gradients with algebraic multigrid: x (n,) of
+    this rank.
 
-    *matrix* holds this rank's rows, with global column numbers (CSR); *singular*: constants are its null space.
-    PETSc options with the given prefix overrule the choice. Raises `ConvergenceError` if the true residual
-    stays above 100 rtol |b|.
+    *matrix* holds this rank's rows, with global column numbers (CSR); *singular*: constants are its
+    null space. PETSc options with the given prefix overrule the choice. Raises `ConvergenceError`
+    if the true residual stays above 100 rtol |b|.
     """
-    system = System(ranks, matrix, method("cg", 2, ranks.size), prefix=prefix, rtol=rtol, singular=singular)
+    system = System(
+        ranks, matrix, method("cg", 2, ranks.size), prefix=prefix, rtol=rtol, singular=singular
+    )
     x = system(b)
-    residual = (system._b - system.matrix * system._x).norm() / max(system._b.norm(), np.finfo(float).tiny)
+    residual = (system._b - system.matrix * system._x).norm() / max(
+        system._b.norm(), np.finfo(float).tiny
+    )
     if system.reason < 0 or residual > 100 * rtol:
         raise ConvergenceError(
-            f"the linear system {prefix!r} stopped after {system.iterations} iterations with relative residual "
-            f"{residual:.1e} > {100 * rtol:.1e} (PETSc's reason {system.reason}); try -{prefix}pc_type lu")
+            f"the linear system {prefix!r} stopped after {system.iterations} iterations with "
+            "relative residual "
+            f"{residual:.1e} > {100 * rtol:.1e} (PETSc's reason {system.reason}); try "
+            f"-{prefix}pc_type lu"
+        )
     return x

@@ -1,13 +1,19 @@
-"""Otto's geometry of densities: tangent vectors are potentials, with the metric <phi, psi> = int rho grad phi . grad psi.
+"""Otto's geometry of densities: tangent vectors are potentials, with the metric <phi, psi> = int
+rho grad phi . grad psi.
 
-A change drho of a density is the tangent vector of the potential psi with -div(rho grad psi) = drho; on a mesh
+A change drho of a density is the tangent vector of the potential psi with -div(rho grad psi) =
+drho; on a mesh
 
-    sum over the faces of K of t_s rho_s (psi_K - psi_other) = |K| drho_K,   t_s = |s| / d_s, rho_s = (rho_left + rho_right) / 2
+    sum over the faces of K of t_s rho_s (psi_K - psi_other) = |K| drho_K,   t_s = |s| / d_s, rho_s
+    = (rho_left + rho_right) / 2
 
-Where rho_s = 0 nothing can move: each connected component of the rest has its own psi, up to a constant. (Otto 2001)
+Where rho_s = 0 nothing can move: each connected component of the rest has its own psi, up to a
+constant. (Otto 2001)
 
-On meshes that are not orthogonal these sums are not consistent; a warning says how far they may be off.
+On meshes that are not orthogonal these sums are not consistent; a warning says how far they may be
+off.
 """
+
 import math
 
 import numpy as np
@@ -25,18 +31,25 @@ from .finite_volume.stencil import Stencil, gradient_weights, gradients
 from .mesh import Numbering, quality
 
 PREFIX = "fvot_otto_"
-RTOL, MISSED = 1e-12, 1e-9      # tolerance of an iteration; what the equations may miss, in L1,
-ROUND_OFF = 1e-15       # and of the sum of their terms: faces between points in one place have large ones
-BALANCED = 1e-10         # of all that changes: the least sum in a component that is no rounding
-FEWEST, MOST, TOTAL = 16, 1024, 1e6      # points that carry the mass of each cell along a geodesic, and of all cells
+RTOL, MISSED = 1e-12, 1e-9  # tolerance of an iteration; what the equations may miss, in L1,
+ROUND_OFF = (
+    1e-15  # and of the sum of their terms: faces between points in one place have large ones
+)
+BALANCED = 1e-10  # of all that changes: the least sum in a component that is no rounding
+FEWEST, MOST, TOTAL = (
+    16,
+    1024,
+    1e6,
+)  # points that carry the mass of each cell along a geodesic, and of all cells
 
 
 def tangent_potential(mesh, rho, drho):
-    """psi (n_cells,) with -div(rho grad psi) = drho: of all velocities that change rho by drho, (n_cells,), grad psi has the
-    least energy.
+    """psi (n_cells,) with -div(rho grad psi) = drho: of all velocities that change rho by drho,
+    (n_cells,), grad psi has the least energy.
 
-    Its mean in each component of the support, weighed by rho, is 0; it is 0 where nothing can move. PETSc's options have the
-    prefix fvot_otto_. Raises `InputError` where drho does not add up to 0 in a component: mass would have to cross the vacuum.
+    Its mean in each component of the support, weighed by rho, is 0; it is 0 where nothing can move.
+    PETSc's options have the prefix fvot_otto_. Raises `InputError` where drho does not add up to 0
+    in a component: mass would have to cross the vacuum.
     """
     quality.warn_of(mesh.quality().metric_problem, mesh)
     return _tangent_potential(mesh, rho, drho)
@@ -48,21 +61,30 @@ def _tangent_potential(mesh, rho, drho):
     component, count = _components(mesh, t > 0)
 
     def totals(*contents):
-        return mesh.ranks.sum(np.stack([np.bincount(component, mesh.volume * u, count) for u in contents]))
+        return mesh.ranks.sum(
+            np.stack([np.bincount(component, mesh.volume * u, count) for u in contents])
+        )
+
     changed, size, mass = totals(drho, np.abs(drho), rho)
     worst = np.abs(changed).argmax()
     if abs(changed[worst]) > BALANCED * size.sum():
-        raise InputError(f"drho adds up to {changed[worst]:.3g} in a connected part of the mesh, of mass {mass[worst]:.3g}, "
-                         "which none can enter or leave: it must add up to 0 there, as mass is moved, not made")
-    share = np.divide(changed, mass, out=np.zeros(count), where=mass > 0)         # rounding
-    psi = _solved(mesh, _pinned(mesh, t, component, count), mesh.volume * (drho - share[component] * rho))
+        raise InputError(
+            f"drho adds up to {changed[worst]:.3g} in a connected part of the mesh, of mass "
+            f"{mass[worst]:.3g}, "
+            "which none can enter or leave: it must add up to 0 there, as mass is moved, not made"
+        )
+    share = np.divide(changed, mass, out=np.zeros(count), where=mass > 0)  # rounding
+    psi = _solved(
+        mesh, _pinned(mesh, t, component, count), mesh.volume * (drho - share[component] * rho)
+    )
     mean = np.divide(totals(rho * psi)[0], mass, out=np.zeros(count), where=mass > 0)
     return np.where(mass[component] > 0, psi - mean[component], 0.0)
 
 
 def metric(mesh, rho, phi, psi):
-    """<phi, psi>_rho = int rho grad phi . grad psi: the sum over the faces of t_s rho_s (phi_left - phi_right)
-    (psi_left - psi_right)."""
+    """<phi, psi>_rho = int rho grad phi . grad psi: the sum over the faces of t_s rho_s (phi_left -
+    phi_right) (psi_left - psi_right).
+    """
     quality.warn_of(mesh.quality().metric_problem, mesh)
     return _metric(mesh, rho, phi, psi)
 
@@ -88,9 +110,13 @@ def wasserstein_gradient(mesh, rho, energy):
 
     Along the flow d rho/dt = div(rho grad E'(rho)) the energy falls as dE/dt = -norm(E'(rho))^2.
 
-    energy : as for `JKO`. Raises `InputError` where E' is infinite: for entropies rho must be above 0.
+    energy : as for `JKO`. Raises `InputError` where E' is infinite: for entropies rho must be above
+        0.
     """
-    mesh.ranks.check(isinstance(energy, Energy), f"energy must be one, such as fvot.Entropy(), not {energy!r:.60}")
+    mesh.ranks.check(
+        isinstance(energy, Energy),
+        f"energy must be one, such as fvot.Entropy(), not {energy!r:.60}",
+    )
     mesh.ranks.check_same("the energy", described(energy))
     mesh.check_density(rho, "rho")
     free = FreeEnergy(Numbering(mesh, mesh), energy)
@@ -98,18 +124,23 @@ def wasserstein_gradient(mesh, rho, energy):
     with mesh.ranks.together():
         bad = np.flatnonzero(~np.isfinite(slope))
         if len(bad):
-            raise InputError(f"E'(rho) is {slope[bad[0]]} at {mesh.center[:, bad[0]]}, where rho = {rho[bad[0]]:.3g}: it must "
-                             "be finite; add a little mass there")
+            raise InputError(
+                f"E'(rho) is {slope[bad[0]]} at {mesh.center[:, bad[0]]}, where rho = "
+                f"{rho[bad[0]]:.3g}: it must "
+                "be finite; add a little mass there"
+            )
     return slope
 
 
 def exponential_map(mesh, rho, phi, t):
-    """(id + t grad phi) # rho (n_cells,): the geodesic from rho with the velocity grad phi, as long as no paths cross.
+    """(id + t grad phi) # rho (n_cells,): the geodesic from rho with the velocity grad phi, as long
+    as no paths cross.
 
-    The mass of each cell moves in k^dim small parts, along the gradient of phi, linear in cells; k is 32 in the plane (less
-    beyond 1000 cells). The mass is exact; counting parts gives a noise of some 1/k of the density, and ways shorter than half a
-    part may not be seen. On periodic meshes parts go round. Raises `InputError` where mass would leave the mesh by more than
-    the size of a cell, which is what gradients at walls may be wrong by.
+    The mass of each cell moves in k^dim small parts, along the gradient of phi, linear in cells; k
+    is 32 in the plane (less beyond 1000 cells). The mass is exact; counting parts gives a noise of
+    some 1/k of the density, and ways shorter than half a part may not be seen. On periodic meshes
+    parts go round. Raises `InputError` where mass would leave the mesh by more than the size of a
+    cell, which is what gradients at walls may be wrong by.
     """
     mesh.check_density(rho, "rho")
     _check_values(mesh, phi, "phi")
@@ -123,27 +154,38 @@ def exponential_map(mesh, rho, phi, t):
     offset = x - mesh.centroid[:, cell]
     moved = x + t * (v[:, cell] + np.einsum("ijk,jk->ik", slope[:, :, cell], offset))
     some = np.asarray(rho)[cell] > 0
-    size = mesh.volume[cell]**(1 / mesh.dim)
-    moved, weight, size = (mesh.ranks.all_gather(u[..., some]) for u in (moved, weight * np.asarray(rho)[cell], size))
+    size = mesh.volume[cell] ** (1 / mesh.dim)
+    moved, weight, size = (
+        mesh.ranks.all_gather(u[..., some]) for u in (moved, weight * np.asarray(rho)[cell], size)
+    )
     return mesh.deposit(_brought_back(mesh, moved, size), weight)
 
 
 def length(mesh, t, rho):
-    """The length of a path of densities (n_times, n_cells) at increasing times t: the sum of tau norm(psi).
+    """The length of a path of densities (n_times, n_cells) at increasing times t: the sum of tau
+    norm(psi).
 
-    psi is the tangent potential of (rho_(n+1) - rho_n) / tau at the mean of both. At least W2 of the ends, but for the mesh;
-    W2 along a geodesic.
+    psi is the tangent potential of (rho_(n+1) - rho_n) / tau at the mean of both. At least W2 of
+    the ends, but for the mesh; W2 along a geodesic.
     """
     with mesh.ranks.together():
         try:
             t = np.array(t, float)
             rho = np.array(rho, float)
         except (TypeError, ValueError):
-            raise InputError("length needs arrays of numbers: times (n_times,), densities (n_times, n_cells)") from None
-        if not (t.ndim == 1 and len(t) > 1 and np.isfinite(t).all() and (np.diff(t) > 0).all()) or rho.ndim != 2 or len(
-                rho) != len(t):
-            raise InputError(f"length needs increasing times, as many as there are densities: {t!r:.60} and rho of shape "
-                             f"{rho.shape}")
+            raise InputError(
+                "length needs arrays of numbers: times (n_times,), densities (n_times, n_cells)"
+            ) from None
+        if (
+            not (t.ndim == 1 and len(t) > 1 and np.isfinite(t).all() and (np.diff(t) > 0).all())
+            or rho.ndim != 2
+            or len(rho) != len(t)
+        ):
+            raise InputError(
+                f"length needs increasing times, as many as there are densities: {t!r:.60} and "
+                "rho of shape "
+                f"{rho.shape}"
+            )
     mesh.ranks.check_same_array("t", t)
     quality.warn_of(mesh.quality().metric_problem, mesh)
     total = 0.0
@@ -155,13 +197,15 @@ def length(mesh, t, rho):
 
 
 def j_q(v, q):
-    """|v|^(q - 2) v of vectors v (dim, n), 0 for v = 0; q > 1: the duality map from L^q to L^p, 1/p + 1/q = 1, by which tangent
-    vectors of W_p are j_q of gradients (Ambrosio, Gigli, Savare 2008, 8.3)."""
+    """|v|^(q - 2) v of vectors v (dim, n), 0 for v = 0; q > 1: the duality map from L^q to L^p, 1/p
+    + 1/q = 1, by which tangent vectors of W_p are j_q of gradients (Ambrosio, Gigli, Savare 2008,
+    8.3).
+    """
     if not is_number(q) or not 1 < q < math.inf:
         raise InputError(f"q must be a number above 1, not {q!r}")
     v = floats(v, "v must be vectors (dim, n) of numbers")
     size = np.sqrt(np.atleast_1d(v**2).sum(axis=0)) if q != 2 else 1.0
-    return np.where(size == 0, 0.0, np.where(size == 0, 1.0, size)**(q - 2) * v)
+    return np.where(size == 0, 0.0, np.where(size == 0, 1.0, size) ** (q - 2) * v)
 
 
 # ---- parts -------------------------------------------------------------------------------------------------------------
@@ -170,12 +214,16 @@ def j_q(v, q):
 def _brought_back(mesh, points, room):
     """points (dim, n), those outside the mesh by less than *room* (n,) at the nearest point inside."""
     inside = mesh.nearest(points)
-    beyond = np.sqrt(((points - inside)**2).sum(axis=0)) - room
+    beyond = np.sqrt(((points - inside) ** 2).sum(axis=0)) - room
     if beyond.max(initial=0.0) > 0:
         worst = int(beyond.argmax())
-        raise InputError(f"mass would leave the mesh: {np.mean(beyond > 0):.1%} of its parts end outside, one at "
-                         f"{points[:, worst]}, {beyond[worst] + room[worst]:.3g} from it; take a smaller t, or a phi whose "
-                         "gradient does not point through walls")
+        raise InputError(
+            f"mass would leave the mesh: {np.mean(beyond > 0):.1%} of its parts end outside, one "
+            "at "
+            f"{points[:, worst]}, {beyond[worst] + room[worst]:.3g} from it; take a smaller t, or "
+            "a phi whose "
+            "gradient does not point through walls"
+        )
     return inside
 
 
@@ -188,10 +236,12 @@ def _weights(mesh, rho):
 
 
 def _pinned(mesh, t, component, count):
-    """The rows of this rank (CSR) of the equations, with something more on the diagonal of one cell of each component, with
-    the largest weights: as the right side adds up to 0 there, this makes psi = 0 in that cell, and nothing else."""
+    """The rows of this rank (CSR) of the equations, with something more on the diagonal of one cell
+    of each component, with the largest weights: as the right side adds up to 0 there, this makes
+    psi = 0 in that cell, and nothing else.
+    """
     through = np.zeros(mesh.n_faces)
-    through[:mesh.n_inner] = t
+    through[: mesh.n_inner] = t
     layout = Layout(mesh)
     rates = Rates(layout, through, through)
     own = rates.leaving() * mesh.volume
@@ -200,13 +250,17 @@ def _pinned(mesh, t, component, count):
     np.maximum.at(largest, component, own)
     largest = mesh.ranks.max(largest)
     chosen = own == largest[component]
-    np.minimum.at(first, component[chosen], mesh.cell_id[:mesh.n_cells][chosen])
-    pinned = chosen & (mesh.ranks.min(first)[component] == mesh.cell_id[:mesh.n_cells])
-    return layout.matrix(rates, 1.0, diagonal=np.where(pinned, np.where(own > 0, own, largest.max() or 1.0), 0.0))
+    np.minimum.at(first, component[chosen], mesh.cell_id[: mesh.n_cells][chosen])
+    pinned = chosen & (mesh.ranks.min(first)[component] == mesh.cell_id[: mesh.n_cells])
+    return layout.matrix(
+        rates, 1.0, diagonal=np.where(pinned, np.where(own > 0, own, largest.max() or 1.0), 0.0)
+    )
 
 
 def _solved(mesh, matrix, b):
-    """x (n_cells,) with matrix x = b: factorised where it can be, as densities span decades, and refined once."""
+    """x (n_cells,) with matrix x = b: factorised where it can be, as densities span decades, and
+    refined once.
+    """
     size = mesh.ranks.sum(np.abs(b).sum())
     missed = np.inf
     if size == 0:
@@ -223,8 +277,11 @@ def _solved(mesh, matrix, b):
         system.destroy()
         if missed <= MISSED * size + ROUND_OFF * terms:
             return x
-    raise ConvergenceError(f"the tangent potential misses its equations by {missed / size:.1e}: densities that span fewer "
-                           f"decades, or another solver by PETSc's options, such as -{PREFIX}pc_type, may help")
+    raise ConvergenceError(
+        f"the tangent potential misses its equations by {missed / size:.1e}: densities that span "
+        "fewer "
+        f"decades, or another solver by PETSc's options, such as -{PREFIX}pc_type, may help"
+    )
 
 
 def _product(mesh, matrix, x):
@@ -233,21 +290,23 @@ def _product(mesh, matrix, x):
 
 
 def _components(mesh, joined):
-    """(component (n_cells,), how many) of the cells that inner faces join, (n_inner,) bool; numbered from 0 over all ranks."""
-    ends = mesh.left[:mesh.n_inner][joined], mesh.right[:mesh.n_inner][joined]
+    """(component (n_cells,), how many) of the cells that inner faces join, (n_inner,) bool;
+    numbered from 0 over all ranks.
+    """
+    ends = mesh.left[: mesh.n_inner][joined], mesh.right[: mesh.n_inner][joined]
     graph = sparse.csr_matrix((np.ones(len(ends[0])), ends), (mesh.n_local, mesh.n_local))
     count, piece = connected_components(graph, directed=False)
     label = mesh.cell_id.copy()
-    while True:             # the smallest number in each piece of this rank, and so on from rank to rank
+    while True:  # the smallest number in each piece of this rank, and so on from rank to rank
         least = np.full(count, mesh.n_cells_global)
         np.minimum.at(least, piece, label)
-        new = mesh.with_ghosts(least[piece][:mesh.n_cells])
+        new = mesh.with_ghosts(least[piece][: mesh.n_cells])
         new = np.minimum(new, least[piece])
         if not mesh.ranks.max(int((new != label).any())):
             break
         label = new
-    names = np.unique(mesh.ranks.all_gather(np.unique(label[:mesh.n_cells])))
-    return np.searchsorted(names, label[:mesh.n_cells]), len(names)
+    names = np.unique(mesh.ranks.all_gather(np.unique(label[: mesh.n_cells])))
+    return np.searchsorted(names, label[: mesh.n_cells]), len(names)
 
 
 def _check_values(mesh, u, what):
@@ -258,8 +317,14 @@ def _check_values(mesh, u, what):
         except ValueError:
             u = np.array(None)
         if u.shape != (mesh.n_cells,) or u.dtype.kind not in "biuf":
-            raise InputError(f"{what} must be numbers, not {u.dtype} of shape {u.shape}; {mesh.wanted_shape(u.shape)}")
+            raise InputError(
+                f"{what} must be numbers, not {u.dtype} of shape {u.shape}; "
+                f"{mesh.wanted_shape(u.shape)}"
+            )
         bad = np.flatnonzero(~np.isfinite(u))
         if len(bad):
-            raise InputError(f"{what} is {u[bad[0]]} in cell {mesh.cell_id[bad[0]]} (at {mesh.center[:, bad[0]]}): it must be "
-                             f"finite ({len(bad)} cells are not)")
+            raise InputError(
+                f"{what} is {u[bad[0]]} in cell {mesh.cell_id[bad[0]]} (at "
+                f"{mesh.center[:, bad[0]]}): it must be "
+                f"finite ({len(bad)} cells are not)"
+            )
