@@ -49,7 +49,8 @@ def right_triangles(n, alternate=False):
 
 def hanging(n):
     """n x n squares, those in the middle cut in four; their neighbours have the hanging nodes as corners."""
-    number, cells = {}, []
+    number = {}
+    cells = []
 
     def point(*at):
         return number.setdefault(at, len(number))

@@ -130,7 +130,8 @@ def kind(request):
 def some_meshes_stand_for_others(request, ranks):
     """Kinds of mesh are skipped that a file calls LARGE, and, on several ranks, those not in its ON_RANKS."""
     if "kind" in request.fixturenames:
-        kind, module = request.getfixturevalue("kind"), request.module
+        kind = request.getfixturevalue("kind")
+        module = request.module
         on_ranks = getattr(module, "ON_RANKS", MESHES)
         if kind in getattr(module, "LARGE", ()) or (ranks.size > 1 and kind not in on_ranks):
             pytest.skip("other meshes of its kind stand for it")

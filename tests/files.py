@@ -34,7 +34,8 @@ def write(mesh, folder, file_format):
 def cell_blocks(mesh):
     """([(type, connectivity)], cells in the order of the blocks); one block for each number of corners."""
     count = np.diff(mesh.start)
-    blocks, order = [], []
+    blocks = []
+    order = []
     for kind, corners in np.unique(np.stack([mesh.kind, count]), axis=1).T:
         cell = np.flatnonzero((mesh.kind == kind) & (count == corners))
         blocks.append((NAME[kind], mesh.corners[mesh.start[cell][:, None] + np.arange(corners)]))

@@ -10,13 +10,15 @@ import fvot
 
 def main(folder="", solver="continuity", every=0.02, most=0, ends=1.0):
     """most: bytes that a file may have once the first checkpoint is there, 0 for any number; ends: final time."""
-    folder, mesh = Path(folder), fvot.Mesh.triangles((0, 0), (1, 1), 32)
+    folder = Path(folder)
+    mesh = fvot.Mesh.triangles((0, 0), (1, 1), 32)
     (folder / f"pid{mesh.ranks.rank}").write_text(str(os.getpid()))
     path = folder / "run.h5"
     if most:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
     rho0 = mesh.density(lambda x: np.hypot(*(x - [[0.3], [0.5]])) < 0.2)
-    checkpoint, t = fvot.Checkpoint(path, every=every), np.linspace(0, ends, 1 + int(round(4 * ends)))
+    checkpoint = fvot.Checkpoint(path, every=every)
+    t = np.linspace(0, ends, 1 + int(round(4 * ends)))
     if solver == "continuity":
         def turning(x, t):
             return (3 + t) * np.stack([0.5 - x[1], x[0] - 0.5]) * (np.hypot(*(x - 0.5)) < 0.5)

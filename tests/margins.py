@@ -56,12 +56,14 @@ def ratio_of_closeness(value, expected, absolute, relative):
 
 def ratio_to_approximation(value, approximation):
     """The same of a `pytest.approx`, whose tolerance is the larger of the two."""
-    absolute, relative = approximation.abs, approximation.rel
+    absolute = approximation.abs
+    relative = approximation.rel
     if absolute is None or relative is not None:
         relative = 1e-6 if relative is None else relative
     expected = approximation.expected
     if isinstance(expected, dict):
-        value, expected = [value[key] for key in expected], list(expected.values())
+        value = [value[key] for key in expected]
+        expected = list(expected.values())
     allowed = np.maximum(absolute or 1e-12, (relative or 0.0) * np.abs(_numbers(expected)))
     return ratio_of_closeness(value, expected, allowed, 0.0)
 
@@ -86,7 +88,10 @@ class Margins:
     """The plugin: {place: largest ratio} of a test, appended to a file at its end."""
 
     def __init__(self, path, ranks):
-        self.path, self.ranks, self.found, self.test = Path(path), ranks, {}, ""
+        self.path = Path(path)
+        self.ranks = ranks
+        self.found = {}
+        self.test = ""
         sys.meta_path.insert(0, _Finder(self))
         for module in np.testing, np:
             for name in NAMES:
@@ -174,7 +179,8 @@ class _Watch:
     """
 
     def __init__(self, file, line):
-        self.place, self.count = f"{file}:{line}", 0
+        self.place = f"{file}:{line}"
+        self.count = 0
 
     def visit(self, node):
         if isinstance(node, ast.Compare):
@@ -192,7 +198,8 @@ class _Watch:
     def _compared(self, node):
         if not any(type(op) in SIGNS for op in node.ops):
             return node
-        parts, left = [], self._kept(node.left)
+        parts = []
+        left = self._kept(node.left)
         for op, operand in zip(node.ops, node.comparators):
             right = self._kept(operand)
             plain = ast.Compare(self._again(left), [op], [self._again(right)])

@@ -16,13 +16,16 @@ def tiling(n=4):
     hexagon = np.stack([np.cos(turn[1::2]), np.sin(turn[1::2])])
     radius = np.sqrt(2 + np.sqrt(3))
     rim = radius * np.stack([np.cos(turn + np.pi / 12), np.sin(turn + np.pi / 12)])
-    points, cells = [], {"triangle": [], "quad": [], "polygon": []}
+    points = []
+    cells = {"triangle": [], "quad": [], "polygon": []}
     for i in range(n):
         shift = 18 * i
         points.append(np.concatenate([hexagon, rim], axis=1) + [[2 * radius * np.cos(np.pi / 12) * i], [0]])
         cells["polygon"].append(shift + np.arange(6))
         for k in range(6):       # hexagon corner k is at 30 + 60 k degrees; rim corners k at 15 + 30 k
-            a, b, outer = k, (k + 1) % 6, 6 + np.arange(2 * k, 2 * k + 4) % 12
+            a = k
+            b = (k + 1) % 6
+            outer = 6 + np.arange(2 * k, 2 * k + 4) % 12
             cells["triangle"].append(shift + np.array([a, outer[0], outer[1]]))
             cells["quad"].append(shift + np.array([a, outer[1], outer[2], b]))
     points, number = merged(np.concatenate(points, axis=1))
@@ -31,7 +34,8 @@ def tiling(n=4):
 
 def honeycomb(n=4):
     """n x n cubes, pyramids on them, tetrahedra between these, prisms along one side; all edges 1: (points, cells)."""
-    points, cells = [], {"hexahedron": [], "pyramid": [], "tetra": [], "wedge": []}
+    points = []
+    cells = {"hexahedron": [], "pyramid": [], "tetra": [], "wedge": []}
 
     def add(kind, *corners):
         cells[kind].append(np.arange(len(corners)) + len(points))

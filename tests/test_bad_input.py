@@ -214,10 +214,12 @@ def test_thousands_of_damaged_files(n, suffixes, ranks, tmp_path):
         return
     files = {name: write(MESHES["triangles"](), tmp_path, name)[0] for name in FORMATS if FORMATS[name][0] in suffixes}
     originals = [(path.suffix, path.read_bytes()) for path in files.values()]
-    random, before = np.random.default_rng(0), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    random = np.random.default_rng(0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for i in range(n):
         suffix, contents = originals[i % len(originals)]
-        path, begin = tmp_path / f"damaged{suffix}", time.monotonic()
+        path = tmp_path / f"damaged{suffix}"
+        begin = time.monotonic()
         path.write_bytes(changed_at_random(bytearray(contents), random))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -236,7 +236,8 @@ def solver_on(name):
 def test_bounds_are_in_order_for_random_densities(name, seed, power):
     """Far from converged, too: the path in `.result` keeps every promise but the gap."""
     solver = solver_on(name)
-    mesh, rng = solver.mesh, np.random.default_rng(seed)
+    mesh = solver.mesh
+    rng = np.random.default_rng(seed)
     rho = [mesh.scatter(np.maximum(rng.standard_normal(mesh.n_cells_global), 0.01 * rng.random())**power) for _ in range(2)]
     rho = [u / mesh.integrate(u) for u in rho]
     try:
@@ -329,7 +330,8 @@ def islands():
 
 def test_islands():
     mesh = Mesh.from_cells(*islands(), comm=MPI.COMM_SELF)
-    x, west = mesh.center[0], mesh.center[0] < 2
+    x = mesh.center[0]
+    west = mesh.center[0] < 2
     rho0, rho1 = np.where(west, 1 + 0.3 * np.cos(np.pi * x), 2.0), np.where(west, 1 - 0.3 * np.cos(np.pi * x), 2.0)
     path = checked(BenamouBrenier(mesh, 4, tol=5e-3).solve(rho0, rho1), rho0, rho1, 5e-3)
     line = Mesh.interval(0, 1, 8, comm=MPI.COMM_SELF)
@@ -355,7 +357,8 @@ def test_parameters_that_are_refused(options, message):
 
 def test_densities_that_are_refused():
     mesh = Mesh.interval(0, 1, 8)
-    solver, one = BenamouBrenier(mesh, 4), np.ones(mesh.n_cells)
+    solver = BenamouBrenier(mesh, 4)
+    one = np.ones(mesh.n_cells)
     for rho0, rho1, message in [
             (one, 2 * one, "rho0 has mass 1, rho1 has 2: they must be equal"),
             (one, 0 * one, "rho1 is zero everywhere, the other density has mass 1"),
@@ -473,7 +476,8 @@ def test_densities_that_hardly_differ(size):
 @pytest.mark.long
 def test_a_part_that_moves_while_the_rest_stays():
     mesh = Mesh.rectangle((0, 0), (1, 1), (32, 32))
-    stays, goes = mesh.density(lambda x: x[0] < 0.3), mesh.density(lambda x: x[0] > 0.9)
+    stays = mesh.density(lambda x: x[0] < 0.3)
+    goes = mesh.density(lambda x: x[0] > 0.9)
     rho = [stays, 0.9 * stays + 0.1 * goes]
     path = checked(BenamouBrenier(mesh, 16, tol=1e-2).solve(*rho), *rho, 1e-2)
     # quantiles: the tenth that goes lies at the right end of what there is, and all is squeezed by a tenth to follow
@@ -514,7 +518,8 @@ def test_masses_of_any_size(unit):
     mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
     solver = BenamouBrenier(mesh, n_steps=4)
     rho0, rho1 = (mesh.density(lambda x, at=at: np.exp(-20 * ((x - at)**2).sum(axis=0))) for at in (0.3, 0.6))
-    expected, found = solver.solve(rho0, rho1), solver.solve(unit * rho0, unit * rho1)
+    expected = solver.solve(rho0, rho1)
+    found = solver.solve(unit * rho0, unit * rho1)
     assert found.iterations == expected.iterations
     for name, size in dict(cost=unit, lower_bound=unit, gap=1, phi=1, velocity=1, speed=unit**0.5, flux=unit, rho=unit).items():
         a, b = getattr(found, name) / size, getattr(expected, name)
@@ -538,7 +543,8 @@ def test_densities_in_single_precision():
     mesh = Mesh.interval(0, 1, 40)
     solver = BenamouBrenier(mesh, n_steps=4)
     ends = [mesh.density(lambda x, at=at: np.exp(-20 * (x[0] - at)**2)) for at in (0.3, 0.6)]
-    double, single = solver.solve(*ends), solver.solve(*(rho.astype(np.float32) for rho in ends))
+    double = solver.solve(*ends)
+    single = solver.solve(*(rho.astype(np.float32) for rho in ends))
     assert single.rho.dtype == float
     assert_allclose(single.cost, double.cost, rtol=1e-6)
     with pytest.raises(InputError, match="they must be equal"):

@@ -179,7 +179,8 @@ def test_series_have_the_files_order(mesh, shared_folder, ranks):
 
 def test_a_checkpoint_goes_on(mesh, shared_folder):
     """From cell values in the file's numbering, whatever the order of the kernels."""
-    rho0, path = mesh.density(blob), shared_folder / "run.h5"
+    rho0 = mesh.density(blob)
+    path = shared_folder / "run.h5"
     equation = fvot.ContinuityEquation(mesh, stream=lambda x: (x * (1 - x)).prod(axis=0))
     whole = equation.solve(rho0, [0, 0.1, 0.2])
     equation.solve(rho0, [0, 0.1], checkpoint=fvot.Checkpoint(path))

@@ -77,7 +77,8 @@ MESHES = {"triangles": lambda: Mesh.triangles((0, 0), (1, 1), 8), "squares": lam
 def test_an_interrupted_run_goes_on_to_the_same_numbers(name, mesh, interrupted, shared_folder):
     mesh = MESHES[mesh]()
     equation, options = EQUATIONS[name](mesh)
-    rho0, t = mesh.density(lambda x: x[0] < 0.4), [0, 0.1, 0.3]
+    rho0 = mesh.density(lambda x: x[0] < 0.4)
+    t = [0, 0.1, 0.3]
     whole = equation.solve(rho0, t, **options)
     kept = Checkpoint(shared_folder / "run.h5", every=0)
     result, times = interrupted(lambda: EQUATIONS[name](mesh)[0].solve(rho0, t, checkpoint=kept, **options), 2)
@@ -101,7 +102,8 @@ def test_interrupted_transport_reaches_its_tolerance(mesh, free, interrupted, sh
     rho0, rho1 = (mesh.density(lambda x, at=at: np.exp(-((x - at)**2).sum(axis=0) / 0.05)) for at in (0.35, 0.6))
     solver = fvot.BenamouBrenier(mesh, n_steps=8, tol=2e-3, terminal=0.2 * fvot.Entropy() if free else None)
     ends = (rho0,) if free else (rho0, rho1)
-    whole, kept = solver.solve(*ends), Checkpoint(shared_folder / "run.h5", every=0)
+    whole = solver.solve(*ends)
+    kept = Checkpoint(shared_folder / "run.h5", every=0)
     path, times = interrupted(lambda: solver.solve(*ends, checkpoint=kept), 25)
     assert times > 1 and path.gap <= 2e-3 and path.residual < 1e-13
     assert max(path.lower_bound, whole.lower_bound) <= min(path.cost, whole.cost) * (1 + 1e-12)
@@ -112,7 +114,9 @@ def test_interrupted_transport_reaches_its_tolerance(mesh, free, interrupted, sh
 
 def test_other_ranks_go_on(ranks, shared_folder):
     """What all ranks have begun, one goes on with; and the other way round."""
-    alone, rho, kept = ranks.comm.Split(ranks.rank), [], Checkpoint(shared_folder / "run.h5")
+    alone = ranks.comm.Split(ranks.rank)
+    rho = []
+    kept = Checkpoint(shared_folder / "run.h5")
     for comms in (ranks.comm, alone), (alone, ranks.comm):
         for comm, t in zip(comms, ([0, 0.2], [0, 0.2, 0.4])):
             if comm is ranks.comm or ranks.is_root:
@@ -169,7 +173,8 @@ def test_a_checkpoint_of_another_solver(kept):
 
 
 def test_other_times_are_named_where_the_velocity_depends_on_them(shared_folder):
-    mesh, kept = Mesh.rectangle((0, 0), (1, 1), (8, 8)), Checkpoint(shared_folder / "run.h5")
+    mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
+    kept = Checkpoint(shared_folder / "run.h5")
     equation = fvot.ContinuityEquation(mesh, stream=lambda x, t: (1 + t) * np.sin(np.pi * x).prod(axis=0))
     diffusion = fvot.FokkerPlanck(mesh, diffusion=lambda x, t: 1 + t + x[0])
     for solver in equation, diffusion:
@@ -189,7 +194,8 @@ def test_other_times_are_named_where_the_velocity_depends_on_them(shared_folder)
 
 def test_one_run_for_a_file(kept, ranks):
     """The second one is refused before it touches anything; the file is free again when the first one has ended, or failed."""
-    before, mesh = ranks.share(kept.read_bytes()), Mesh.rectangle((0, 0), (1, 1), (8, 8))
+    before = ranks.share(kept.read_bytes())
+    mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
     equation = fvot.FokkerPlanck(mesh, diffusion=0.1)
     for _ in range(2):
         run = _Run(equation, mesh.density(lambda x: x[0] < 0.4), np.array([0, 0.1]), 0.05)
@@ -216,7 +222,10 @@ def test_where_there_are_no_locks(kept, ranks, monkeypatch):
 @pytest.mark.parametrize("block, gathers", [(1 << 20, 2), (1, 8), (64 * 3, 4)])
 def test_recorded_times_are_gathered_in_blocks(block, gathers, shared_folder, monkeypatch):
     """Of a small mesh all at once, of a large one a row at a time, to the same file."""
-    gather, counted, path, t = parallel.Ranks.gather_to_root, [], shared_folder / "run.h5", np.linspace(0, 0.3, 7)
+    gather = parallel.Ranks.gather_to_root
+    counted = []
+    path = shared_folder / "run.h5"
+    t = np.linspace(0, 0.3, 7)
 
     def counting(self, array):
         counted.append(np.ndim(array))
@@ -276,7 +285,8 @@ def test_the_one_before(kept, ranks, shared_folder):
 
 def test_bad_checkpoints(ranks, shared_folder):
     mesh = Mesh.interval(0, 1, 8)
-    equation, rho0 = fvot.FokkerPlanck(mesh, diffusion=1), mesh.density(lambda x: x[0])
+    equation = fvot.FokkerPlanck(mesh, diffusion=1)
+    rho0 = mesh.density(lambda x: x[0])
     if ranks.is_root:
         (shared_folder / "file").write_text("a file")
     ranks.wait()

@@ -100,8 +100,11 @@ def test_twice_the_density_moves_as_the_density_does(mesh, flux):
 
 def test_upwind_has_an_exact_dual(mesh):
     equation = ContinuityEquation(mesh, gale, flux=upwind, boundary={name: fvot.outflow for name in mesh.boundary})
-    t, rho0, phi1 = [0, 0.07, 0.2], mesh.average(blobs), np.cos(mesh.center.sum(axis=0))
-    rho1, phi0 = equation.solve(rho0, t).rho[-1], equation.adjoint(phi1, t)
+    t = [0, 0.07, 0.2]
+    rho0 = mesh.average(blobs)
+    phi1 = np.cos(mesh.center.sum(axis=0))
+    rho1 = equation.solve(rho0, t).rho[-1]
+    phi0 = equation.adjoint(phi1, t)
     scale = mesh.integrate(rho0)
     assert abs(mesh.integrate(rho1 * phi1) - mesh.integrate(rho0 * phi0)) <= 1e-14 * scale
 
@@ -203,7 +206,8 @@ def test_any_step_is_positive_in_substeps(mesh, flux):
 
 
 def test_one_step_is_a_short_solve(mesh):
-    equation, rho0 = ContinuityEquation(mesh, face_flux=eddies(mesh)), mesh.average(blobs)
+    equation = ContinuityEquation(mesh, face_flux=eddies(mesh))
+    rho0 = mesh.average(blobs)
     assert_array_equal(equation.step(rho0, 0.1), equation.solve(rho0, [0, 0.1]).rho[-1])
 
 
@@ -315,7 +319,8 @@ def test_a_velocity_that_is_wrong_on_one_rank_raises_on_all(ranks):
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_velocity_that_blows_up_ends_the_run(power, strength, keep, shared_folder):
     """On all ranks, with what has been reached; before its steps are so short that the time stands still."""
-    mesh, path = Mesh.triangles((0, 0), (1, 1), 4), shared_folder / "x.pvd"
+    mesh = Mesh.triangles((0, 0), (1, 1), 4)
+    path = shared_folder / "x.pvd"
     equation = ContinuityEquation(mesh, stream=lambda x, t: strength * np.sin(np.pi * x).prod(axis=0) / (0.5 - t)**power)
     with pytest.raises(ConvergenceError, match=r"steps of .* at t = 0\.(49|5).*to t = 100: the largest rate") as caught:
         equation.solve(mesh.average(blobs), [0, 0.1, 0.2, 100], write=fvot.Output(path, keep=keep))

@@ -48,7 +48,8 @@ def test_masses_go_to_the_cells_that_hold_them(mesh):
 
 def test_points_on_faces_and_corners_belong_to_one_cell_on_any_number_of_ranks(mesh, twin):
     for points in (twin.face_center, twin.points, twin.points + 1e-11 * np.ptp(twin.points, axis=1)[:, None]):
-        here, alone = mesh.locate(points), twin.locate(points)
+        here = mesh.locate(points)
+        alone = twin.locate(points)
         assert_array_equal(mesh.ranks.sum((here >= 0).astype(int)), 1)
         assert_array_equal(mesh.cell_id[here[here >= 0]], twin.cell_id[alone[here >= 0]])
     assert mesh.integrate(mesh.deposit(twin.points)) == pytest.approx(1, rel=1e-14)
@@ -149,7 +150,8 @@ def test_a_picture_is_the_density_of_its_pixels():
 
 @pytest.mark.parametrize("shape", [(8, 9), (10, 7), (3, 2), (1, 5)])
 def test_pictures_over_cartesian_cells_are_exact(shape):
-    mesh, fine = Mesh.rectangle(0, 1, shape), np.kron(PICTURE, np.ones(shape))
+    mesh = Mesh.rectangle(0, 1, shape)
+    fine = np.kron(PICTURE, np.ones(shape))
     exact = fine.reshape(shape[0], 4, shape[1], 3).mean(axis=(1, 3)) / PICTURE.mean()
     assert_allclose(mesh.gather(mesh.density(PICTURE)).reshape(shape), exact, rtol=1e-13)
 

@@ -62,7 +62,8 @@ def test_they_fill_up_to_the_steady_state(place, case, start):
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("tol", [1e-2, 1e-4])
 def test_the_error_in_time_is_the_one_that_was_asked_for(order, tol):
-    mesh, boundary = pipe(), CASES["inflow"][0]
+    mesh = pipe()
+    boundary = CASES["inflow"][0]
     exact = FokkerPlanck(mesh, diffusion=D, drift=[SPEED], boundary=boundary, order=3).solve(0 * mesh.volume, 0.5, tau=1 / 1024)
     if order == 1 and tol < 1e-3:
         return                                  # thousands of steps
@@ -130,8 +131,10 @@ def test_a_domain_that_nothing_enters_stays_empty(ranks):
 
 def test_transport_of_nothing_is_refused():
     mesh = pipe(30)
-    nothing, something = 0 * mesh.volume, np.ones(mesh.n_cells)
-    fixed, free = fvot.BenamouBrenier(mesh, 4), fvot.BenamouBrenier(mesh, 4, terminal=fvot.Entropy())
+    nothing = 0 * mesh.volume
+    something = np.ones(mesh.n_cells)
+    fixed = fvot.BenamouBrenier(mesh, 4)
+    free = fvot.BenamouBrenier(mesh, 4, terminal=fvot.Entropy())
     for solver, data in (fixed, (nothing, nothing)), (fixed, (nothing, something)), (free, (nothing,)):
         with pytest.raises(fvot.InputError, match="zero everywhere"):
             solver.solve(*data)
@@ -167,7 +170,8 @@ def test_continuity_fills_a_pipe_with_what_has_entered():
 @pytest.mark.long
 def test_a_thin_pore_is_measured_by_what_it_holds():
     """A barrier lets hardly anything in: the error is relative to that, not to what the boundary offers."""
-    mesh, height = pipe(), 12.0
+    mesh = pipe()
+    height = 12.0
 
     def V(x):
         return height * D * np.minimum(x[0] / 0.3, 1)

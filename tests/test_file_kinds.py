@@ -32,12 +32,14 @@ def measures(mesh, parts, measure, own):
 def test_every_kind_of_file(name, ranks, shared_folder):
     if ranks.size > 1 and list(EXAMPLES).index(name) % 5:
         pytest.skip("others stand for it")
-    example, path = EXAMPLES[name], shared_folder / name
+    example = EXAMPLES[name]
+    path = shared_folder / name
     ranks.on_root(example.write, path)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         mesh = Mesh.read(path, strict=False)
-    ones, own = np.ones(mesh.n_cells), mesh.face_owned
+    ones = np.ones(mesh.n_cells)
+    own = mesh.face_owned
     assert mesh.integrate(ones) == pytest.approx(example.volume, rel=1e-7)
     assert measures(mesh, mesh.boundary, mesh.area, own) == pytest.approx(example.boundary, rel=1e-7)
     assert measures(mesh, mesh.interfaces, mesh.area, own) == pytest.approx(example.interfaces, rel=1e-7)
@@ -52,7 +54,8 @@ def test_what_is_left_of_a_file_is_not_read(name, ranks, tmp_path):
     """Cut off anywhere, a file is refused, or nothing that counts is missing."""
     if ranks.size > 1:
         pytest.skip("one rank reads the file")
-    example, path = EXAMPLES[name], tmp_path / name
+    example = EXAMPLES[name]
+    path = tmp_path / name
     example.write(path)
     whole = path.read_bytes()
     for length in np.linspace(0, len(whole), 60, endpoint=False, dtype=int):

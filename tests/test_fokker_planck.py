@@ -78,7 +78,9 @@ def dense(mesh, k, U):
     """The matrix of the fluxes of a whole mesh on one rank, from B(x) = x / (e^x - 1), face by face."""
     A = np.zeros((mesh.n_cells, mesh.n_cells))
     for f in np.flatnonzero(mesh.face_owned[:mesh.n_inner]):       # periodic faces are there twice
-        i, j, x = mesh.cell_id[mesh.left[f]], mesh.cell_id[mesh.right[f]], U[f] / k[f]
+        i = mesh.cell_id[mesh.left[f]]
+        j = mesh.cell_id[mesh.right[f]]
+        x = U[f] / k[f]
         a, b = k[f] * bernoulli(-x), k[f] * bernoulli(x)
         A[i, i] += a
         A[i, j] -= b
@@ -107,7 +109,8 @@ def test_any_step_keeps_mass_sign_and_energy_decay_on_every_mesh(mesh, order):
 def test_every_solver_and_tolerance_keeps_the_promises_or_raises(make, method, monkeypatch):
     """D = 0.01: a barrier of 400 kT."""
     monkeypatch.setattr(implicit_step, "costs", lambda *about: {method: (1.0, 1.0)})
-    mesh, good = make(16), 0
+    mesh = make(16)
+    good = 0
     for rtol in 1e-3, 1e-6, 1e-10:
         for drift in None, turning:
             solver = FokkerPlanck(mesh, diffusion=0.01, potential=double_well, drift=drift, rtol=rtol)
@@ -236,12 +239,14 @@ def ornstein_uhlenbeck(dim, turn, D):
     """(matrix B of the drift -B x, t -> density): a Gaussian whose stationary covariance is D."""
     B = np.eye(dim)
     B[0, 1], B[1, 0] = turn, -turn
-    mean, spread = np.array([0.4, -0.15, 0.1])[:dim], np.diag([0.06, 0.04, 0.05][:dim])
+    mean = np.array([0.4, -0.15, 0.1])[:dim]
+    spread = np.diag([0.06, 0.04, 0.05][:dim])
 
     def density(t):
         decay = expm(-B * t)
         S = decay @ spread @ decay.T + D * (np.eye(dim) - decay @ decay.T)
-        inverse, scale = np.linalg.inv(S), 1 / np.sqrt(np.linalg.det(2 * np.pi * S))
+        inverse = np.linalg.inv(S)
+        scale = 1 / np.sqrt(np.linalg.det(2 * np.pi * S))
 
         def rho(x):
             y = x - (decay @ mean)[:, None]
@@ -260,7 +265,8 @@ def by(turn, B):
 @pytest.mark.parametrize("turn", [0, 2])
 def test_second_order_in_space(make, turn):
     """At the cell points, against the exact Gaussians of the Ornstein-Uhlenbeck process."""
-    errors, cells = [], []
+    errors = []
+    cells = []
     for n in (32, 64):
         mesh = make(n)
         D, t = (0.15, 1.0) if mesh.dim == 3 else (0.1, 0.5)
@@ -282,7 +288,8 @@ def test_order_in_time(turn, order):
     B, density = ornstein_uhlenbeck(2, turn, 0.1)
     rho0 = mesh.average(density(0))
     exact = FokkerPlanck(mesh, diffusion=0.1, order=3, **by(turn, B)).solve(rho0, 1.0, tau=1 / 512).rho[-1]
-    solver, errors = FokkerPlanck(mesh, diffusion=0.1, order=order, **by(turn, B)), []
+    solver = FokkerPlanck(mesh, diffusion=0.1, order=order, **by(turn, B))
+    errors = []
     for n in 16, 32:
         result = solver.solve(rho0, 1.0, tau=1 / n)
         errors.append(distance(mesh, result.rho[-1], exact))
@@ -304,7 +311,8 @@ def test_second_order_against_the_exact_gaussian_in_space_and_time_together():
 def test_adaptive_steps_keep_the_tolerance(order):
     mesh = KINDS["triangles"](16)
     B, density = ornstein_uhlenbeck(2, 1, 0.1)
-    rho0, times = mesh.average(density(0)), [0, 0.1, 0.5, 1.0]
+    rho0 = mesh.average(density(0))
+    times = [0, 0.1, 0.5, 1.0]
     exact = FokkerPlanck(mesh, diffusion=0.1, order=3, **by(1, B)).solve(rho0, times, tau=1 / 256).rho
     for tol in (1e-2,) if order == 1 else (1e-2, 1e-4):
         result = FokkerPlanck(mesh, diffusion=0.1, order=order, tol=tol, **by(1, B)).solve(rho0, times)
@@ -579,7 +587,8 @@ def test_potentials_by_function_by_cell_and_by_drift():
 
     def run(**given):
         return FokkerPlanck(mesh, diffusion=0.5, **given).solve(rho0, 0.5, tau=0.05).rho[-1]
-    by_function, by_cell = run(potential=double_well), run(potential=double_well(mesh.center))
+    by_function = run(potential=double_well)
+    by_cell = run(potential=double_well(mesh.center))
     by_drift = run(drift=lambda x: -np.stack([16 * x[0] * (x[0]**2 - 1), 2 * x[1]]))
     assert_allclose(by_function, by_cell, rtol=1e-12)
     assert 0 < distance(mesh, by_function, by_drift) < 0.1

@@ -23,7 +23,8 @@ def test_round_the_corner_of_an_l():
     """[-1, 1]^2 without its lower right quarter: straight, or by way of 0."""
     mesh = Mesh.read(FOLDER / "l_shape.msh")
     x = mesh.gather(mesh.centroid)[:, ::20]
-    lower, right = x[:, x[1] < 0], x[:, x[0] > 0]
+    lower = x[:, x[1] < 0]
+    right = x[:, x[0] > 0]
     missing = (x[0] > 0) & (x[1] < 0)
     assert not missing.any()
     d = mesh.geodesic_distance(lower, right)
@@ -56,11 +57,13 @@ def test_round_an_edge_in_space(monkeypatch):
     """An L, one unit high: as in the plane, but for the rise; too long by the square of the spacing of the edge's points."""
     mesh = l_prism(4)
     x = np.random.default_rng(0).uniform([[-1], [-1], [0]], [[1], [1], [1]], (3, 300))
-    lower, right = x[:, (x[0] < 0) & (x[1] < 0)], x[:, (x[0] > 0) & (x[1] > 0)]
+    lower = x[:, (x[0] < 0) & (x[1] < 0)]
+    right = x[:, (x[0] > 0) & (x[1] > 0)]
     behind = lower[0][:, None] * right[1] - lower[1][:, None] * right[0] > 0        # the straight line passes the edge outside
     plane = np.where(behind, lengths_round(lower[:2], (0, 0))[:, None] + lengths_round(right[:2], (0, 0)),
                      np.hypot(*(lower[:2, :, None] - right[:2, None])))
-    exact, excess = np.hypot(plane, lower[2][:, None] - right[2]), []
+    exact = np.hypot(plane, lower[2][:, None] - right[2])
+    excess = []
     for n in 20, 200:
         monkeypatch.setattr(geodesic_distance, "EDGE_POINTS", n)
         found = mesh.geodesic_distance(lower, right)

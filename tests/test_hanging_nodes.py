@@ -60,7 +60,8 @@ def cut(points, blocks):
 
 def turned(points, blocks, angle=0.3):
     """The same in another direction, at another place, with the round-off of that."""
-    c, s = np.cos(angle), np.sin(angle)
+    c = np.cos(angle)
+    s = np.sin(angle)
     return np.array([[c, -s], [s, c]]) @ points + [[3.0], [1.0]], blocks
 
 
@@ -177,7 +178,8 @@ def test_coordinates_of_single_precision():
 
 def bricks(counts, shift=0.0):
     """Two boxes side by side, with (counts) x (counts) hexahedra on the square between them: (points, cells)."""
-    corners, cells = [], []
+    corners = []
+    cells = []
     for side, n in enumerate(counts):
         g = np.stack(np.meshgrid([0, 1], np.arange(n + 1) / n, np.arange(n + 1) / n, indexing="ij")).reshape(3, -1)
         k = np.arange(g.shape[1]).reshape(2, n + 1, n + 1) + sum(c.shape[1] for c in corners)

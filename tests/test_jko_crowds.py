@@ -55,10 +55,12 @@ def test_a_jam_in_one_dimension():
     apart = []
     for n in 40, 80, 160:
         mesh = Mesh.interval(-2, 2, 4 * n)
-        rho0, t = mesh.average(lambda x: np.abs(x[0]) < 1) / 2, 0.25
+        rho0 = mesh.average(lambda x: np.abs(x[0]) < 1) / 2
+        t = 0.25
         result = JKO(mesh, Potential(lambda x: np.abs(x[0])), bounds=(0, 1)).solve(rho0, t, tau=2 / n)
         assert_promises(result)
-        x, pressure = np.abs(mesh.center[0]), result.pressure[-1]
+        x = np.abs(mesh.center[0])
+        pressure = result.pressure[-1]
         apart.append(mesh.integrate(np.abs(pressure - np.maximum(t - x, 0))))
         full = result.rho[-1] > 1 - 1e-9
         assert mesh.ranks.max(x[full].max(initial=0)) == pytest.approx(t, abs=3 / n)
@@ -74,7 +76,8 @@ def test_a_crowd_ends_as_a_disc(place):
     rho0 = ring(mesh)
     result = JKO(mesh, HERE, bounds=(0, 1)).solve(rho0, 12.0, tau=0.4)
     assert_promises(result)
-    mass, square = mesh.integrate(rho0), (mesh.center**2).sum(axis=0)
+    mass = mesh.integrate(rho0)
+    square = (mesh.center**2).sum(axis=0)
     disc = mesh.average(lambda x: (x**2).sum(axis=0) < mass / np.pi)
     assert mesh.integrate(np.abs(result.rho[-1] - disc)) < 0.12 * mass
     assert_allclose(result.pressure[-1], np.maximum(mass / np.pi - square, 0) / 2, atol=0.04)
@@ -101,8 +104,10 @@ def test_the_same_on_any_number_of_ranks(name, ranks):
 @pytest.mark.long
 def test_the_chosen_steps_pass_where_cells_fill_up():
     """The derivatives of densities jump there; against much shorter steps."""
-    mesh, energy = Mesh.interval(0, 2, 40), Potential(lambda x: x[0])
-    rho0, t = 0.5 * (mesh.center[0] > 1), np.linspace(0, 1.5, 4)
+    mesh = Mesh.interval(0, 2, 40)
+    energy = Potential(lambda x: x[0])
+    rho0 = 0.5 * (mesh.center[0] > 1)
+    t = np.linspace(0, 1.5, 4)
     fine = JKO(mesh, energy, bounds=(0, 1)).solve(rho0, t, tau=1e-3)
     errors = []
     for tol in 0.1, 0.01:

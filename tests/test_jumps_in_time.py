@@ -62,7 +62,8 @@ def test_given_steps_say_that_they_may_miss_a_pulse():
 @pytest.mark.parametrize("begin, width", [(0.0273, 0.0084), (0.0924, 0.0065), (0.0912, 0.0060), (0.6547, 0.0155)])
 def test_a_short_inflow_is_the_same_whether_its_times_are_named(begin, width, order):
     """Errors are relative to what comes in, which is little: also where the only looks at the inflow are within the pulse."""
-    mesh, tol = Mesh.interval(0, 1, 60), 1e-4
+    mesh = Mesh.interval(0, 1, 60)
+    tol = 1e-4
     equation = FokkerPlanck(mesh, diffusion=0.01, drift=[1.0], order=order, tol=tol, boundary={
         "right": outflow, "left": inflow(lambda x, t: 0 * x[0] + (begin <= t <= begin + width))})
     unnamed, named = (equation.solve(np.zeros(mesh.n_cells), t) for t in ([0, 1], [0, begin, begin + width, 1]))

@@ -93,7 +93,9 @@ def uninterrupted(tmp_path_factory):
 
 def killed_again_and_again(folder, solver, times, everyone):
     """Kill a run at random moments; the number of times that it lived to be killed."""
-    moments, kills, known = random.Random(times + everyone), 0, 0
+    moments = random.Random(times + everyone)
+    kills = 0
+    known = 0
     for _ in range(times):
         process = start(folder, solver=solver, every=0.0)
         victims = pids(folder)
@@ -104,7 +106,8 @@ def killed_again_and_again(folder, solver, times, everyone):
         status, _ = kill(process, [*victims, process.pid] if everyone else [moments.choice(victims)])
         now = steps(folder)
         assert now >= known, "a checkpoint is gone"
-        known, kills = now, kills + (status != 0)
+        known = now
+        kills = kills + (status != 0)
         if (folder / "rho.npy").exists():
             break
     return kills

@@ -20,7 +20,8 @@ class Memory:
     """What this process holds, in MB, asked for ten times a second while the block runs."""
 
     def __enter__(self):
-        self.samples, self._over = [], threading.Event()
+        self.samples = []
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
         return self

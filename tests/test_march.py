@@ -58,7 +58,8 @@ def broken(name, equation, monkeypatch):
         owner = getattr(equation, part)
         monkeypatch.setattr(owner, method, failing(getattr(owner, method)))
         return equation
-    calls, kind = [0], type(equation._step)
+    calls = [0]
+    kind = type(equation._step)
     take = kind.__call__
 
     def counted(self, rho, tau):

@@ -32,8 +32,11 @@ def grid(V, D, n, drift=None, half=2.0):
     h = 2 * half / np.array(n)
     x, y = (-half + (np.arange(m) + 0.5) * step for m, step in zip(n, h))
     center = np.stack([u.ravel() for u in np.meshgrid(x, y, indexing="ij")])
-    number, v = np.arange(nx * ny).reshape(n), V(*center)
-    rows, columns, q = [], [], []
+    number = np.arange(nx * ny).reshape(n)
+    v = V(*center)
+    rows = []
+    columns = []
+    q = []
     for axis, (K, L) in enumerate([(number[:-1], number[1:]), (number[:, :-1], number[:, 1:])]):
         K, L = K.ravel(), L.ravel()
         s = (v[L] - v[K]) / D
@@ -59,7 +62,8 @@ def exact(matrix):
 
 def solve_exactly(A, B):
     """X with A X = B by Gauss-Jordan; lists of rows of fractions."""
-    n, rows = len(A), [list(a) + list(b) for a, b in zip(A, B)]
+    n = len(A)
+    rows = [list(a) + list(b) for a, b in zip(A, B)]
     for k in range(n):
         best = next(i for i in range(k, n) if rows[i][k] != 0)
         rows[k], rows[best] = rows[best], rows[k]
@@ -100,12 +104,14 @@ def eigenvalues_by_bisection(q, count, killing=None, digits=450):
     with localcontext() as context:
         context.prec = digits
         killing = np.zeros(n) if killing is None else killing
-        up, down = [Decimal(float(q[i, i + 1])) for i in range(n - 1)], [Decimal(float(q[i + 1, i])) for i in range(n - 1)]
+        up = [Decimal(float(q[i, i + 1])) for i in range(n - 1)]
+        down = [Decimal(float(q[i + 1, i])) for i in range(n - 1)]
         diagonal = [(up[i] if i < n - 1 else 0) + (down[i - 1] if i else 0) + Decimal(float(killing[i])) for i in range(n)]
         product = [a * b for a, b in zip(up, down)]
 
         def below(x):
-            number, d = 0, Decimal(1)
+            number = 0
+            d = Decimal(1)
             for i in range(n):
                 d = diagonal[i] - x - (product[i - 1] / d if i else 0)
                 number += d < 0
@@ -285,7 +291,8 @@ def test_sparse_graphs_of_any_kind(seed):
     i, j = np.concatenate([child, extra[0]]), np.concatenate([above, extra[1]])
     i, j = i[i != j], j[i != j]
     log_p = rng.uniform(-200, 0, n)
-    strength, up = rng.uniform(0.5, 2, len(i)), np.exp((log_p[j] - log_p[i]) / 2)
+    strength = rng.uniform(0.5, 2, len(i))
+    up = np.exp((log_p[j] - log_p[i]) / 2)
     ends = np.concatenate([i, j]), np.concatenate([j, i])
     q = sparse.csr_matrix((np.concatenate([strength * up, strength / up]), ends), (n, n))
     p = np.exp(log_p) / np.exp(log_p).sum()
@@ -409,7 +416,8 @@ def test_escape_from_a_deep_well(height, decades):
 
 def characteristic_polynomial(A):
     """Coefficients of det(x - A), highest first (Faddeev, LeVerrier)."""
-    n, c = len(A), [Fraction(1)]
+    n = len(A)
+    c = [Fraction(1)]
     M = [[Fraction(0)] * n for _ in range(n)]
     for k in range(1, n + 1):
         M = [[sum(A[i][m] * M[m][j] for m in range(n)) + (c[-1] if i == j else 0) for j in range(n)] for i in range(n)]
@@ -420,7 +428,8 @@ def characteristic_polynomial(A):
 def newton_step(c, value):
     """|p / (x p')| at x = value, in exact complex arithmetic."""
     x, y = Fraction(float(value.real)), Fraction(float(value.imag))
-    p, d = (Fraction(0), Fraction(0)), (Fraction(0), Fraction(0))
+    p = (Fraction(0), Fraction(0))
+    d = (Fraction(0), Fraction(0))
     for a in c:
         d = d[0] * x - d[1] * y + p[0], d[0] * y + d[1] * x + p[1]
         p = p[0] * x - p[1] * y + a, p[0] * y + p[1] * x

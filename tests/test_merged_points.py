@@ -20,7 +20,9 @@ MADE = {"interval": interval, "triangles": triangles, "tiling": tiling, "honeyco
 
 def torn(points, blocks, noise=0.0):
     """The same cells, each with points of its own, which are moved by *noise* at random."""
-    corners, cells, count = [], [], 0
+    corners = []
+    cells = []
+    count = 0
     for kind, rows in blocks:
         made = []
         for row in rows:

@@ -35,7 +35,8 @@ def cell_values(mesh):
 
 def all_faces(mesh, *names):
     """Columns of the named face arrays for all faces of the mesh, in an order that no partition changes."""
-    id_left, id_right = mesh.cell_id[mesh.left], np.where(mesh.right < 0, -1, mesh.cell_id[mesh.right])
+    id_left = mesh.cell_id[mesh.left]
+    id_right = np.where(mesh.right < 0, -1, mesh.cell_id[mesh.right])
     columns = np.vstack([id_left, id_right, mesh.face_center, *[np.atleast_2d(getattr(mesh, name)) for name in names]])
     columns = mesh.ranks.all_gather(columns[:, mesh.face_owned])
     return columns[:, np.lexsort(columns[2 + mesh.dim - 1::-1])]
@@ -76,7 +77,9 @@ def test_divergence_is_exact_for_a_linear_field(mesh, kind):
 
 
 def test_divergence_is_minus_the_adjoint_of_the_gradient(mesh):
-    u, flux, owned = cell_values(mesh), flux_through(mesh), mesh.face_owned
+    u = cell_values(mesh)
+    flux = flux_through(mesh)
+    owned = mesh.face_owned
     on_cells = mesh.integrate(u * mesh.divergence(flux))
     on_faces = mesh.ranks.sum((mesh.distance * flux * mesh.gradient(u))[owned].sum())
     size = mesh.ranks.sum(np.abs(flux).sum()) * np.abs(u).max()
@@ -106,7 +109,8 @@ def test_distances_are_those_of_the_cell_points(mesh, kind):
         return
     left, right = mesh.left[:mesh.n_inner], mesh.right[:mesh.n_inner]
     center = mesh.with_ghosts(mesh.center)
-    step, normal = center[:, right] - center[:, left], mesh.normal[:, :mesh.n_inner]
+    step = center[:, right] - center[:, left]
+    normal = mesh.normal[:, :mesh.n_inner]
     assert_allclose((step * normal).sum(axis=0), mesh.distance[:mesh.n_inner], rtol=1e-10)
     if kind in ORTHOGONAL:
         assert_allclose(step, mesh.distance[:mesh.n_inner] * normal, atol=1e-12)
@@ -115,7 +119,8 @@ def test_distances_are_those_of_the_cell_points(mesh, kind):
 def test_offsets_lead_from_centroids_to_faces(mesh, kind):
     if kind in PERIODIC:
         pytest.skip("faces have two places on a torus")
-    centroid, inner = mesh.with_ghosts(mesh.centroid), slice(0, mesh.n_inner)
+    centroid = mesh.with_ghosts(mesh.centroid)
+    inner = slice(0, mesh.n_inner)
     assert_allclose(centroid[:, mesh.left] + mesh.left_offset, mesh.face_center, atol=1e-14)
     assert_allclose(centroid[:, mesh.right[inner]] + mesh.right_offset[:, inner], mesh.face_center[:, inner],
                     atol=1e-14)
@@ -248,7 +253,8 @@ def test_geometry_does_not_depend_on_the_number_of_ranks(mesh, twin):
 def test_functions_on_it_do_not_depend_on_the_number_of_ranks(mesh, twin):
     f = lambda x: np.cos(x).sum(axis=0)      # noqa: E731
     assert_allclose(mesh.gather(mesh.average(f)), twin.gather(twin.average(f)), atol=20 * EPS)
-    u, v = cell_values(mesh), cell_values(twin)
+    u = cell_values(mesh)
+    v = cell_values(twin)
     div, div_twin = [m.divergence(m.area * m.gradient(w)) for m, w in ((mesh, u), (twin, v))]
     size = np.abs(twin.gradient(v)).max() * twin.area.max() / twin.volume.min()
     assert_allclose(mesh.gather(div), twin.gather(div_twin), atol=1e3 * EPS * size)
@@ -326,7 +332,8 @@ def test_cartesian_levels_are_not_cut_where_ranks_keep_eight_members_along_an_ax
 def test_averages_are_exact_for_polynomials(mesh, kind, degree):
     slope = np.array([1.0, -0.7, 0.4])[:mesh.dim]
     f = lambda x: (0.3 + slope @ x)**degree      # noqa: E731
-    average, fine = mesh.average(f, degree), mesh.average(f, degree + 4)
+    average = mesh.average(f, degree)
+    fine = mesh.average(f, degree + 4)
     assert_allclose(average, fine, rtol=0, atol=1e-13 * max(1, np.abs(fine).max()))
     if kind not in PERIODIC:      # the divergence theorem for the primitive along x
         primitive = mesh.face_average(lambda x: (0.3 + slope @ x)**(degree + 1) / (degree + 1), degree + 1)
@@ -372,7 +379,8 @@ def test_indicators_are_averaged_by_area(name):
 
 
 def test_indicators_in_one_and_three_dimensions():
-    line, tetrahedra = MESHES["interval"](), MESHES["tetrahedra"]()
+    line = MESHES["interval"]()
+    tetrahedra = MESHES["tetrahedra"]()
     assert line.integrate(line.average(lambda x: x[0] < 1 / 3)) == pytest.approx(4 / 3, abs=1e-6)
     ball = tetrahedra.average(lambda x: (x**2).sum(axis=0) < 0.16)
     assert tetrahedra.integrate(ball) == pytest.approx(0.4**3 * np.pi / 6, rel=0.01)

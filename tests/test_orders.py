@@ -79,11 +79,13 @@ def test_nothing_is_hoarded_at_a_boundary():
     mesh = Mesh.read(Path(__file__).parent.parent / "meshes/ball.msh")
 
     def hump(x, angle=0.0):
-        c, s = np.cos(angle), np.sin(angle)
+        c = np.cos(angle)
+        s = np.sin(angle)
         return np.exp(-((c * x[0] + s * x[1] - 0.4)**2 + (c * x[1] - s * x[0])**2 + x[2]**2) / 0.08)
     equation = ContinuityEquation(mesh, stream=lambda x: np.stack([0 * x[0], 0 * x[0], -x[0]**2 - x[1]**2]),
                                   boundary={"sphere": outflow})
-    rho, exact = equation.solve(mesh.average(hump), 1.0).rho[-1], mesh.average(lambda x: hump(x, 2.0))
+    rho = equation.solve(mesh.average(hump), 1.0).rho[-1]
+    exact = mesh.average(lambda x: hump(x, 2.0))
     outside = np.linalg.norm(mesh.centroid, axis=0) > 0.85
     assert rho[outside].max() < 0.15 and exact[outside].max() == pytest.approx(0.071, abs=0.005)
     assert mesh.integrate(np.abs(rho - exact)) <= 0.15 * mesh.integrate(exact)
@@ -124,7 +126,8 @@ def test_upwind_is_of_first_order():
 ], ids=["triangles", "polygons", "squares", "tetrahedra"])
 def test_linear_densities_are_carried_exactly(make):
     mesh = make()
-    slope, v = np.array([1.0, -0.5, 0.3])[:mesh.dim], np.array([0.6, 0.3, -0.4])[:mesh.dim]
+    slope = np.array([1.0, -0.5, 0.3])[:mesh.dim]
+    v = np.array([0.6, 0.3, -0.4])[:mesh.dim]
     rho0 = 3 + slope @ mesh.centroid
     rho = ContinuityEquation(mesh, v, boundary={name: outflow for name in mesh.boundary}).step(rho0, 0.004)
     deep = np.all((mesh.centroid > 0.3) & (mesh.centroid < 0.7), axis=0)

@@ -29,7 +29,8 @@ def read(path):
         reader = vtkHDFReader()
         reader.SetFileName(str(path))
         reader.UpdateInformation()
-        count, found = reader.GetNumberOfSteps(), []
+        count = reader.GetNumberOfSteps()
+        found = []
         info = reader.GetOutputInformation(0)
         t = [info.Get(_time_steps(), i) for i in range(count)]
         for i in range(count):
@@ -66,7 +67,8 @@ def _fields(grid, to_numpy):
 @pytest.mark.parametrize("suffix", [".pvd", ".vtkhdf"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_written_on_the_way(kind, suffix, ranks, shared_folder):
-    mesh, path = MESHES[kind](), shared_folder / f"x{suffix}"
+    mesh = MESHES[kind]()
+    path = shared_folder / f"x{suffix}"
     rho0 = mesh.density(lambda x: 1 + np.sin(x).sum(axis=0)**2)
     result = flow(mesh).solve(rho0, T, write=path)
     own = np.full(mesh.n_cells, ranks.rank)
@@ -84,7 +86,8 @@ def test_written_on_the_way(kind, suffix, ranks, shared_folder):
 
 @pytest.mark.parametrize("suffix", [".pvd", ".vtkhdf"])
 def test_some_times_some_fields_in_single_precision(suffix, ranks, shared_folder):
-    mesh, path = Mesh.triangles((0, 0), (1, 1), 8), shared_folder / f"x{suffix}"
+    mesh = Mesh.triangles((0, 0), (1, 1), 8)
+    path = shared_folder / f"x{suffix}"
     output = Output(path, every=3, fields=["density"], single=True, keep=False)
     rho0 = mesh.density(lambda x: x[0])
     whole = flow(mesh).solve(rho0, T)
@@ -122,11 +125,14 @@ class Interrupted(Exception):
 @pytest.mark.parametrize("suffix", [".pvd", ".vtkhdf"])
 def test_a_series_goes_on_with_its_run(suffix, keep, ranks, shared_folder, monkeypatch):
     """Interrupted after times that the checkpoint does not know: the series is that of an uninterrupted run."""
-    mesh, path = Mesh.triangles((0, 0), (1, 1), 8), shared_folder / f"x{suffix}"
+    mesh = Mesh.triangles((0, 0), (1, 1), 8)
+    path = shared_folder / f"x{suffix}"
     kept = Checkpoint(shared_folder / "run.h5", every=0)
-    rho0, output = mesh.density(lambda x: x[0]), Output(path, every=2, keep=keep)
+    rho0 = mesh.density(lambda x: x[0])
+    output = Output(path, every=2, keep=keep)
     whole = flow(mesh).solve(rho0, T)
-    write, record = fvot.runs.checkpoint.Keeper.write, fvot.runs.recorder.Recorder.record
+    write = fvot.runs.checkpoint.Keeper.write
+    record = fvot.runs.recorder.Recorder.record
 
     def write_early(self, cells, values):
         if len(values["records"]) < 3:
@@ -174,8 +180,12 @@ LOST = {      # what has become of the series, beside one that has fewer times; 
 @pytest.mark.parametrize("what", LOST)
 def test_a_series_is_lost(what, suffix, keep, ranks, shared_folder):
     """The message says what is wrong with it, and a remedy, which helps."""
-    mesh, path, shorter = Mesh.interval(0, 1, 8), shared_folder / f"x{suffix}", shared_folder / f"y{suffix}"
-    kept, rho0, longer = Checkpoint(shared_folder / "run.h5"), mesh.density(lambda x: x[0]), [*T, 1.5]
+    mesh = Mesh.interval(0, 1, 8)
+    path = shared_folder / f"x{suffix}"
+    shorter = shared_folder / f"y{suffix}"
+    kept = Checkpoint(shared_folder / "run.h5")
+    rho0 = mesh.density(lambda x: x[0])
+    longer = [*T, 1.5]
     flow(mesh).solve(rho0, T[:2], write=shorter)
     whole = flow(mesh).solve(rho0, longer)
     flow(mesh).solve(rho0, T, checkpoint=kept, write=Output(path, keep=keep))
@@ -191,7 +201,9 @@ def test_a_series_is_lost(what, suffix, keep, ranks, shared_folder):
 
 
 def test_whether_densities_are_kept_may_change_on_the_way(ranks, shared_folder):
-    mesh, path, kept = Mesh.interval(0, 1, 8), shared_folder / "x.pvd", Checkpoint(shared_folder / "run.h5")
+    mesh = Mesh.interval(0, 1, 8)
+    path = shared_folder / "x.pvd"
+    kept = Checkpoint(shared_folder / "run.h5")
     rho0 = mesh.density(lambda x: x[0])
     for keep, t, count in (True, T[:4], 4), (False, T[:5], 2), (True, T, 2):
         result = flow(mesh).solve(rho0, t, checkpoint=kept, write=Output(path, keep=keep))
@@ -227,7 +239,8 @@ def test_bad_output(output, words):
 
 
 def test_a_full_disk_is_said_before_it_is_full(shared_folder, monkeypatch, ranks):
-    mesh, room = Mesh.interval(0, 1, 100), [10**9]
+    mesh = Mesh.interval(0, 1, 100)
+    room = [10**9]
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=room[0]))
 
     def speed(x, t):

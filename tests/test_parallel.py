@@ -44,7 +44,8 @@ def test_parts_are_dealt(ranks):
 def test_ghosts_are_filled_in_all_columns(ranks):
     after, before = (ranks.rank + 1) % ranks.size, (ranks.rank - 1) % ranks.size
     owned = 3 * ranks.rank + np.arange(3)
-    ghosts, owner = np.array([3 * after, 3 * before + 2]), np.array([after, before])
+    ghosts = np.array([3 * after, 3 * before + 2])
+    owner = np.array([after, before])
     exchange = Exchange.ghosts(ranks, owned, ghosts, owner)
     u = np.stack([np.concatenate([owned, [-1, -1]]), np.concatenate([10 * owned, [-1, -1]])])
     exchange(u)
@@ -55,7 +56,8 @@ def test_ghosts_are_filled_in_all_columns(ranks):
 @pytest.mark.parametrize("axis", [0, 1])
 def test_layers_come_from_both_sides_of_a_ring(ranks, axis, thinnest):
     after, before = (ranks.rank + 1) % ranks.size, (ranks.rank - 1) % ranks.size
-    n, total = thinnest, thinnest * ranks.size
+    n = thinnest
+    total = thinnest * ranks.size
     mine = n * ranks.rank + np.arange(-2, n + 2)
     padded = np.where((mine >= n * ranks.rank) & (mine < n * (ranks.rank + 1)), mine, -1).astype(float)
     block = np.repeat(np.expand_dims(padded, 1 - axis), 3, axis=1 - axis)

@@ -44,7 +44,9 @@ def test_the_walls_of_a_mesh():
     assert_allclose(x, x0[0] * np.array([[np.cos(1)], [np.sin(1)]]), atol=5e-3)
     down = particles.push_forward([[0.0, 0.1], [0.7, 0.7]], lambda x: 0 * x + [[0.0], [-1.0]], [0, 0.2, 2.0], walls=mesh)
     assert_allclose(down[1], [[0.0, 0.1], [0.5, 0.5]], atol=1e-12)
-    met, angle = 0.7 - np.sqrt(0.15), np.arcsin(0.25)           # round the hole by angle' = sin(angle) / 0.4, and down
+    # round the hole by angle' = sin(angle) / 0.4, and down
+    met = 0.7 - np.sqrt(0.15)
+    angle = np.arcsin(0.25)
     left = met - 0.4 * np.log(np.tan(angle / 2))
     assert_allclose(down[2, :, 1], [0.4, left - 2.0], atol=0.02)      # the hole is a polygon
     assert (mesh.locate(down[2]) >= -1).all()
@@ -83,7 +85,9 @@ def test_density_beside_walls():
 def test_density_inside_a_mesh(radius, asked, monkeypatch):
     """dx/dt = x / 100 + turning: the density falls by e^(-t / 50). The mesh is asked for stencils beside its walls alone, and
     the velocity once for all of them."""
-    mesh, times, sizes = Mesh.read(FOLDER / "annulus.msh"), [], []
+    mesh = Mesh.read(FOLDER / "annulus.msh")
+    times = []
+    sizes = []
     nearest = mesh.nearest
     monkeypatch.setitem(vars(mesh), "nearest", lambda x: sizes.append(x.shape[1]) or nearest(x))
 
@@ -185,7 +189,10 @@ def test_bad_input():
 @pytest.mark.parametrize("what", ["drift", "diffusion"])
 def test_noise_between_two_times_that_are_near(what):
     """A pulse that lasts 1/100 of a short time between two times, which is one step of a thousandth of the whole time."""
-    x0, t, begin, width = np.zeros((1, 4000)), [0, 1e-3, 1], 4.37e-4, 1e-5
+    x0 = np.zeros((1, 4000))
+    t = [0, 1e-3, 1]
+    begin = 4.37e-4
+    width = 1e-5
 
     def pulse(t):
         return (1 / width) * ((t >= begin) & (t < begin + width))

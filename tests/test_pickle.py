@@ -27,7 +27,9 @@ def made_on(mesh):
 @pytest.mark.parametrize("kind", ["rectangle", "triangles", "honeycomb", "tetrahedra", "interval"])
 def test_copies_on_one_rank(kind, copied):
     mesh, result, path = made_on(MESHES[kind](comm=MPI.COMM_SELF))
-    other, same, way = copied(mesh), copied(result), copied(path)
+    other = copied(mesh)
+    same = copied(result)
+    way = copied(path)
     assert (same.rho == result.rho).all() and (way.rho == path.rho).all() and way.gap == path.gap
     assert same.mesh.integrate(same.rho[-1]) == result.ledger["mass"][-1]
     again = fvot.FokkerPlanck(other, diffusion=0.1).solve(result.rho[0], 0.1, tau=0.05)

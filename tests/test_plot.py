@@ -75,8 +75,10 @@ def test_every_kind_of_mesh(name, gl, shared_folder, ranks):
 
 @pytest.mark.parametrize("name", ["voronoi", "box", "lines"])
 def test_same_picture_on_any_number_of_ranks(name, gl, shared_folder, ranks):
-    mesh, twin = MESHES[name](), MESHES[name](comm=MPI.COMM_SELF)
-    ours, alone = shared_folder / "x.png", shared_folder / f"alone_{ranks.rank}.png"
+    mesh = MESHES[name]()
+    twin = MESHES[name](comm=MPI.COMM_SELF)
+    ours = shared_folder / "x.png"
+    alone = shared_folder / f"alone_{ranks.rank}.png"
     result(mesh).plot(ours, width=400)
     result(twin).plot(alone, width=400)
     difference = np.abs(pixels(ours, ranks) - pixels(alone, ranks))

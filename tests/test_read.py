@@ -107,7 +107,8 @@ def test_faces_of_lower_dimension_are_no_cells(ranks, shared_folder):
 
 def test_a_flat_mesh_may_lie_anywhere_in_space(ranks, shared_folder):
     path = shared_folder / "high.vtk"
-    points, triangle = np.array([[0.0, 0, 7], [1, 0, 7], [0.4, 1, 7]]), [("triangle", np.array([[0, 1, 2]]))]
+    points = np.array([[0.0, 0, 7], [1, 0, 7], [0.4, 1, 7]])
+    triangle = [("triangle", np.array([[0, 1, 2]]))]
     ranks.on_root(meshio.vtk.write, path, meshio.Mesh(points, triangle))
     assert Mesh.read(path, comm=MPI.COMM_SELF).volume == pytest.approx(0.5)
 

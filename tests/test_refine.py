@@ -16,8 +16,12 @@ def bricks(kind, shape=(4, 3, 4)):
     """Hexahedra or wedges that fill a box, their points numbered at random."""
     lattice = np.stack(np.meshgrid(*[np.arange(n + 1.0) for n in shape], indexing="ij")).reshape(3, -1)
     i = np.arange(lattice.shape[1]).reshape([n + 1 for n in shape])
-    a, b, c, d = i[:-1, :-1], i[1:, :-1], i[1:, 1:], i[:-1, 1:]
-    bottom, top = [p[:, :, :-1].ravel() for p in (a, b, c, d)], [p[:, :, 1:].ravel() for p in (a, b, c, d)]
+    a = i[:-1, :-1]
+    b = i[1:, :-1]
+    c = i[1:, 1:]
+    d = i[:-1, 1:]
+    bottom = [p[:, :, :-1].ravel() for p in (a, b, c, d)]
+    top = [p[:, :, 1:].ravel() for p in (a, b, c, d)]
     if kind == "hexahedron":
         cells = np.stack(bottom + top, axis=1)
     else:
@@ -62,7 +66,8 @@ def test_the_domain_and_its_names_stay(pair):
 @pytest.mark.parametrize("name", FROM_CELLS)
 def test_children_fill_their_parents(name):
     mesh = REFINED[name]()
-    fine, children = mesh.refine(), 2**mesh.dim
+    fine = mesh.refine()
+    children = 2**mesh.dim
     volume = fine.gather(fine.volume).reshape(-1, children)
     assert_allclose(volume.sum(axis=1), mesh.gather(mesh.volume), rtol=1e-11)
     moment = (fine.gather(fine.centroid) * volume.ravel()).reshape(mesh.dim, -1, children).sum(axis=2)
@@ -85,7 +90,8 @@ def test_parts_of_a_cell_are_of_equal_size(name):
 @pytest.mark.parametrize("name", ["annulus", "disc", "l_shape", "two_rooms"])
 def test_parts_of_acute_triangles_are_as_good_as_these(name):
     mesh = REFINED[name](comm=MPI.COMM_SELF)
-    quality, finer = mesh.quality(), mesh.refine().quality()
+    quality = mesh.quality()
+    finer = mesh.refine().quality()
     assert finer.orthogonality_defect < 1e-11 and finer.n_moved == 0
     assert finer.smallest_distance == pytest.approx(quality.smallest_distance, rel=1e-6)
     assert_allclose(finer.size, np.array(quality.size) / 2, rtol=1e-9)
@@ -99,7 +105,8 @@ def test_where_circumcentres_fail_power_centers_are_found(name):
 
 @pytest.mark.long
 def test_shapes_of_tetrahedra_do_not_degenerate():
-    mesh, worst = Mesh.tetrahedra(0, 1, 2, comm=MPI.COMM_SELF), []
+    mesh = Mesh.tetrahedra(0, 1, 2, comm=MPI.COMM_SELF)
+    worst = []
     for _ in range(3):
         p = mesh.points[:, mesh.corners.reshape(-1, 4)]
         longest = max(np.linalg.norm(p[:, :, i] - p[:, :, j], axis=0).max() for i in range(4) for j in range(i))

@@ -15,7 +15,10 @@ def halved_squares(angle, shift, height):
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = turn @ np.stack([x.ravel(), y.ravel()]) + shift
     number = np.arange((N + 1)**2).reshape(N + 1, N + 1)
-    a, b, c, d = number[:-1, :-1], number[1:, :-1], number[1:, 1:], number[:-1, 1:]
+    a = number[:-1, :-1]
+    b = number[1:, :-1]
+    c = number[1:, 1:]
+    d = number[:-1, 1:]
     triangles = np.concatenate([np.stack([a, b, c], axis=-1), np.stack([a, c, d], axis=-1)])
     return points, [("triangle", triangles.reshape(-1, 3))]
 

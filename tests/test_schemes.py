@@ -18,14 +18,16 @@ def multiplier(s, c, z):
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_order(order):
-    s, z = scheme(order), np.array([0.2, 0.1, 0.05, 0.025])
+    s = scheme(order)
+    z = np.array([0.2, 0.1, 0.05, 0.025])
     error = np.abs(multiplier(s, s.c, z) - np.exp(-z))
     assert np.log2(error[:-1] / error[1:]) == pytest.approx(order + 1, abs=0.25)
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_stable_and_damping(order):
-    s, z = scheme(order), np.geomspace(1e-6, 1e12, 500)
+    s = scheme(order)
+    z = np.geomspace(1e-6, 1e12, 500)
     assert np.abs(multiplier(s, s.c, z)).max() <= 1
     assert np.abs(multiplier(s, s.c, 1e9)) < 1e-8
 
@@ -41,7 +43,8 @@ def test_the_partner_is_a_mixture_with_the_right_mean_time(order):
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_flux_form_is_the_same_map(order):
     """1 - z sum b_k r^k = sum c_k r^k, for the scheme and for its partner."""
-    s, z = scheme(order), np.geomspace(1e-3, 1e3, 50)
+    s = scheme(order)
+    z = np.geomspace(1e-3, 1e3, 50)
     for c, b in (s.c, s.b), (s.partner, s.partner_b):
         assert 1 - z * multiplier(s, b, z) == pytest.approx(multiplier(s, c, z), abs=1e-12)
 

@@ -46,11 +46,13 @@ def waves(mesh):
 def test_every_array_of_real_numbers_is_single(kind, suffix, ranks, shared_folder):
     mesh = MESHES[kind]()
     result = waves(mesh)
-    single, double = shared_folder / f"single{suffix}", shared_folder / f"double{suffix}"
+    single = shared_folder / f"single{suffix}"
+    double = shared_folder / f"double{suffix}"
     result.write(single, single=True)
     result.write(double)
     if ranks.is_root:
-        short, long = arrays(single), arrays(double)
+        short = arrays(single)
+        long = arrays(double)
         assert set(short) == {"points", "density", "velocity", "pressure", "rank", "cell"} == set(long)
         for name in ("points", "density", "velocity", "pressure"):
             assert (short[name].dtype, long[name].dtype) == (np.float32, np.float64), name

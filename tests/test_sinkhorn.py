@@ -17,7 +17,8 @@ def digit(seed, paper):
     """A stroke on 28 x 28 pixels as masses (784,), on paper of so much of its grey."""
     random = np.random.default_rng(seed)
     t = np.linspace(0, 1, 60)
-    ends, bend = random.uniform(6, 22, (2, 2)), random.uniform(4, 24, (2, 1))
+    ends = random.uniform(6, 22, (2, 2))
+    bend = random.uniform(4, 24, (2, 1))
     stroke = (1 - t)**2 * ends[:, :1] + 2 * t * (1 - t) * bend + t**2 * ends[:, 1:]
     pixels = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE), indexing="ij")).reshape(2, -1, 1)
     grey = np.exp(-((pixels - stroke[:, None])**2).sum(axis=0) / 1.5).max(axis=1)
@@ -41,7 +42,9 @@ def least(a, b, C, epsilon):
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
 def test_images_have_the_plans_of_pot(epsilon):
-    x, a, b = pixels(), digit(0, 1e-3), digit(1, 1e-3)
+    x = pixels()
+    a = digit(0, 1e-3)
+    b = digit(1, 1e-3)
     C = static.costs(x, x)
     P = ot.sinkhorn(a, b, C, epsilon, stopThr=1e-12, numItermax=20_000)
     plan = static.sinkhorn(x, a, x, b, epsilon, tol=1e-12, debias=False)
@@ -55,7 +58,9 @@ def test_images_have_the_plans_of_pot(epsilon):
 @pytest.mark.parametrize("cost, power", [("sqeuclidean", 2), (1, 1)])
 @pytest.mark.parametrize("epsilon", [1e-1, 1e-2])
 def test_the_divergence_takes_away_what_the_entropy_adds(epsilon, cost, power):
-    x, a, b = pixels(), digit(2, 0.0), digit(3, 0.0)
+    x = pixels()
+    a = digit(2, 0.0)
+    b = digit(3, 0.0)
     C = static.costs(x, x, power)
     plan = static.sinkhorn(x, a, x, b, epsilon, cost)
     expected = least(a, b, C, epsilon) - (least(a, a, C, epsilon) + least(b, b, C, epsilon)) / 2
@@ -69,7 +74,8 @@ def test_the_divergence_takes_away_what_the_entropy_adds(epsilon, cost, power):
 @pytest.mark.parametrize("epsilon", [1.0, 1e-2, 1e-4])
 def test_a_measure_and_itself_have_no_divergence(epsilon, scale):
     random = np.random.default_rng(4)
-    x, a = scale * random.random((3, 200)), 5 * random.random(200)**4
+    x = scale * random.random((3, 200))
+    a = 5 * random.random(200)**4
     a[::7] = 0.0
     plan = static.sinkhorn(x, a, x, a, epsilon * scale**2)
     assert abs(plan.divergence) <= 1e-9 * epsilon * scale**2 * a.sum()
@@ -80,7 +86,9 @@ def test_a_measure_and_itself_have_no_divergence(epsilon, scale):
 
 def plain_sweeps(K, a, b, tol):
     """How many it takes without relaxation."""
-    beta, sweeps, missed = b, 0, math.inf
+    beta = b
+    sweeps = 0
+    missed = math.inf
     while missed > tol:
         alpha = a / (K @ beta)
         image = alpha @ K
@@ -108,7 +116,8 @@ def test_relaxed_sweeps_grow_as_the_root_of_plain_ones(epsilon):
 def test_symmetric_problems_take_the_same_few_steps_for_every_epsilon(epsilon, power, monkeypatch):
     monkeypatch.setattr(scaling, "SYMMETRIC_STEPS", 20)
     random = np.random.default_rng(5)
-    x, a = random.normal(size=(2, 300)), random.random(300)**6
+    x = random.normal(size=(2, 300))
+    a = random.random(300)**6
     a /= a.sum()
     K = np.exp(-static.costs(x, x, power) / epsilon)
     alpha = np.exp(scaling.scaled_to_itself(K, a, 1e-9))
@@ -118,8 +127,10 @@ def test_symmetric_problems_take_the_same_few_steps_for_every_epsilon(epsilon, p
 @pytest.mark.parametrize("power", [3, 4])
 def test_powers_whose_kernels_have_negative_eigenvalues(power):
     random = np.random.default_rng(6)
-    x, a = random.random((2, 60)), random.random(60)
-    y, b = random.random((2, 60)), random.random(60)
+    x = random.random((2, 60))
+    a = random.random(60)
+    y = random.random((2, 60))
+    b = random.random(60)
     a, b = a / a.sum(), b / b.sum()
     plan = static.sinkhorn(x, a, y, b, 0.01, power)
     C, own, other = static.costs(x, y, power), static.costs(x, x, power), static.costs(y, y, power)
@@ -158,7 +169,8 @@ def test_many_decades(kind, epsilon):
 
 
 def test_debias_is_yes_or_no():
-    x, a = np.array([0.0, 1.0]), np.array([0.5, 0.5])
+    x = np.array([0.0, 1.0])
+    a = np.array([0.5, 0.5])
     with pytest.raises(InputError, match="debias must be True or False, not 'no'"):
         static.sinkhorn(x, a, x, a, 0.1, debias="no")
     assert math.isnan(static.sinkhorn(x, a, x, a, 0.1, cost=np.ones((2, 2))).divergence)

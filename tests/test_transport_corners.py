@@ -87,7 +87,8 @@ def test_round_a_corner():
 def test_grading_helps():
     """The even mesh has more cells, and the larger error."""
     start, target, corners = ROUND["l_graded"]
-    error, n_cells = [], []
+    error = []
+    n_cells = []
     for name in "l_graded", "l_shape":
         mesh = Mesh.read(MESHES / f"{name}.msh")
         rho = [bump(mesh, at, 0.2) for at in (start, target)]
@@ -104,7 +105,8 @@ def test_all_mass_passes_the_door():
     rho = [bump(mesh, at, 0.2) for at in (start, target)]
     path = BenamouBrenier(mesh, 8, tol=1e-2, max_iter=4000).solve(*rho)
     middle = (corner[0] + beyond[0]) / 2
-    right, n = mesh.with_ghosts(1.0 * (mesh.center[0] > middle)), mesh.n_inner
+    right = mesh.with_ghosts(1.0 * (mesh.center[0] > middle))
+    n = mesh.n_inner
     through = (right[mesh.right[:n]] - right[mesh.left[:n]]) * mesh.face_owned[:n]       # +-1 on the faces between the halves
     tau = np.full(9, 1 / 8)
     tau[[0, -1]] /= 2

@@ -49,7 +49,8 @@ def problem(mesh):
 
 def test_the_adjoint_is_the_adjoint(mesh, problem):
     rng = np.random.default_rng(mesh.ranks.rank)
-    phi, theta = rng.standard_normal((mesh.n_cells, N + 1)), 1.3
+    phi = rng.standard_normal((mesh.n_cells, N + 1))
+    theta = 1.3
     a, b = rng.standard_normal((problem.n_patches, N)), rng.standard_normal((problem.n_copies, 2, N))
     a_phi, b_phi = problem.apply(phi)
     parts = [problem.tau * theta**2 * (problem.volume[:, None] * a * a_phi),
@@ -80,7 +81,8 @@ def test_lambda_is_what_its_definition_says(kind, mesh, problem):
 
 def test_normal_equations(mesh, problem):
     """Lambda* Lambda = theta^2 K_t x Q^T M_P Q + M_t x K_x."""
-    phi, theta = noise(mesh, N + 1), 0.7
+    phi = noise(mesh, N + 1)
+    theta = 0.7
     space = problem.space_operator(phi, np.zeros(N + 1)) * node_weights(N)
     time = problem.space_operator(phi @ time_basis.time_stiffness(N), np.ones(N + 1))
     time -= problem.space_operator(phi @ time_basis.time_stiffness(N), np.zeros(N + 1))
@@ -91,7 +93,8 @@ def test_normal_equations(mesh, problem):
 
 def test_on_any_number_of_ranks(mesh, twin, problem):
     alone = Discretisation(twin, N)
-    phi, other = noise(mesh, N + 1), noise(twin, N + 1)
+    phi = noise(mesh, N + 1)
+    other = noise(twin, N + 1)
     pairs = [(problem.adjoint(*problem.apply(phi)), alone.adjoint(*alone.apply(other))),
              (problem.spread(problem.violation(phi)), alone.spread(alone.violation(other)))]
     for mine, whole in pairs:
@@ -100,7 +103,8 @@ def test_on_any_number_of_ranks(mesh, twin, problem):
 
 def test_energy_is_the_same_on_faces_and_on_copies(mesh, problem):
     """sum_n tau_n sum_s M_s |d_s phi|^2 = sum_j tau sum_P m_P rho_P |b|^2."""
-    phi, rho = noise(mesh, N + 1), problem.average(noise(mesh, N, seed=1)**2)
+    phi = noise(mesh, N + 1)
+    rho = problem.average(noise(mesh, N, seed=1)**2)
     n = mesh.n_inner
     on_faces = problem.mobility(node_mean(rho)) * problem.gradient(phi)**2 * node_weights(N)
     on_copies = problem.tau * problem.volume[:, None] * rho * problem.square(problem.apply(phi)[1])
@@ -108,7 +112,8 @@ def test_energy_is_the_same_on_faces_and_on_copies(mesh, problem):
 
 
 def test_average_and_spread_are_transposed(mesh, problem):
-    u, rho = noise(mesh, 2), problem.average(noise(mesh, 2, seed=1))
+    u = noise(mesh, 2)
+    rho = problem.average(noise(mesh, 2, seed=1))
     left = mesh.ranks.sum((problem.volume[:, None] * problem.average(u) * rho).sum())
     assert left == pytest.approx(mesh.ranks.sum((mesh.volume[:, None] * u * problem.spread(rho)).sum()), abs=1e-12)
     assert_allclose(problem.masses(rho).sum(axis=0), mesh.integrate(problem.spread(rho).T), atol=1e-13 * mesh.integrate(1.0))
@@ -142,9 +147,11 @@ def test_patches_are_isotropic_after_the_correction(kind):
     problem = Discretisation(mesh, N, isotropic=True)
     inner = mesh.n_inner
     whole = np.zeros((problem.n_patches, mesh.dim, mesh.dim))
-    n, w = mesh.normal[:, problem.copy_face], problem.weight
+    n = mesh.normal[:, problem.copy_face]
+    w = problem.weight
     np.add.at(whole, problem.copy_patch, (w * n[:, None] * n[None]).transpose(2, 0, 1))
-    n, w = mesh.normal[:, inner:], (mesh.area * mesh.left_distance)[inner:]
+    n = mesh.normal[:, inner:]
+    w = (mesh.area * mesh.left_distance)[inner:]
     np.add.at(whole, problem.patch[mesh.left[inner:]], (w * n[:, None] * n[None]).transpose(2, 0, 1))
     defect = np.linalg.norm(whole / problem.volume[:, None, None] - np.eye(mesh.dim), axis=(1, 2))
     assert_allclose(problem.isotropy_defect(), defect, atol=1e-13)
@@ -167,7 +174,9 @@ def test_the_correction_is_needed_and_helps(name, patches, left):
 
 def test_impossible_isotropy_keeps_the_weights_positive():
     normal = np.array([[1.0, 0.999, 1.0], [0.0, np.sqrt(1 - 0.999**2), 0.0]])
-    weight, patch, target = np.array([1.0, 2, 3]), np.array([0, 0, 1]), np.stack([np.eye(2), 3 * np.eye(2)])
+    weight = np.array([1.0, 2, 3])
+    patch = np.array([0, 0, 1])
+    target = np.stack([np.eye(2), 3 * np.eye(2)])
     corrected = isotropic_weights.isotropic_weights(weight, normal, patch, target)
     assert (corrected >= isotropic_weights.FLOOR * weight).all()
     assert corrected[2] == pytest.approx(3)           # e_y cannot be had, e_x is right already
@@ -204,10 +213,13 @@ def test_the_multiplier_is_the_root(z_a, square, theta):
 @given(st.lists(SIZES, min_size=4, max_size=4), st.lists(SIZES, min_size=4, max_size=4), st.floats(0.1, 10))
 def test_the_projection_is_the_nearest_point(z, other, theta):
     """<z - q, p - q> <= 0 for all p with p_a + |p_b|^2 / 2 <= 0, and q is such a point."""
-    (z_a, *z_b), (p_a, *p_b) = z, other
-    z_b, p_b = np.array(z_b) / 100, np.array(p_b) / 100
+    (z_a, *z_b) = z
+    (p_a, *p_b) = other
+    z_b = np.array(z_b) / 100
+    p_b = np.array(p_b) / 100
     l = float(multiplier(np.array([z_a]), np.array([z_b @ z_b]), theta)[0])
-    q_a, q_b = z_a - l / theta**2, z_b / (1 + l)
+    q_a = z_a - l / theta**2
+    q_b = z_b / (1 + l)
     scale = abs(z_a) + z_b @ z_b + 1
     assert q_a + q_b @ q_b / 2 <= 1e-12 * scale
     p_a = min(p_a, -p_b @ p_b / 2)
@@ -222,14 +234,17 @@ def swept(problem, state, phi, theta, alpha, kappa):
     z_a = state.z_a + alpha * (a - state.z_a + state.l / theta**2)
     z_b = state.z_b + alpha * (b - state.z_b / (1 + state.l)[copy, None])
     l = multiplier(z_a, problem.square(z_b), theta)
-    q_a, q_b = z_a - l / theta**2, z_b / (1 + l)[copy, None]
+    q_a = z_a - l / theta**2
+    q_b = z_b / (1 + l)[copy, None]
     l = l / kappa
-    z_a, z_b = q_a + l / theta**2, q_b * (1 + l)[copy, None]
+    z_a = q_a + l / theta**2
+    z_b = q_b * (1 + l)[copy, None]
     return z_a, z_b, l, problem.adjoint(2 * q_a - z_a, 2 * q_b - z_b, theta)
 
 
 def test_the_sweep_is_its_formulas(mesh, problem):
-    theta, phi = 1.4, noise(mesh, 4, N + 1, seed=2)
+    theta = 1.4
+    phi = noise(mesh, 4, N + 1, seed=2)
     state = State(problem, theta)
     state.start(phi[:, 0], problem.average(noise(mesh, N, seed=3)**2), 2.0)
     for step, (alpha, kappa) in enumerate([(1.0, 1.0), (1.8, 1.1), (1.8, 1.3)], 1):
@@ -241,7 +256,9 @@ def test_the_sweep_is_its_formulas(mesh, problem):
 
 
 def test_single_precision_does_the_same(mesh, problem):
-    phi, rho, states = noise(mesh, 3, N + 1), problem.average(noise(mesh, N, seed=3)**2), []
+    phi = noise(mesh, 3, N + 1)
+    rho = problem.average(noise(mesh, N, seed=3)**2)
+    states = []
     for dtype in (np.float64, np.float32):
         state = State(problem, 1.2, dtype)
         state.start(phi[:, 0], rho, 3.0)
@@ -253,7 +270,8 @@ def test_single_precision_does_the_same(mesh, problem):
 
 
 def test_a_start_keeps_density_and_slope(mesh, problem):
-    phi, rho = noise(mesh, N + 1), problem.average(noise(mesh, N, seed=3)**2)
+    phi = noise(mesh, N + 1)
+    rho = problem.average(noise(mesh, N, seed=3)**2)
     phi -= np.linspace(0, 1, N + 1) * mesh.ranks.max(problem.violation(phi).max())
     state = State(problem, 0.9)
     state.start(phi, rho, 5.0)
@@ -313,7 +331,8 @@ def test_the_lower_bound_shifts_every_slab_by_what_it_needs(name):
 @pytest.mark.parametrize("name", SOME)
 def test_the_flux_obeys_the_continuity_equation(name, ranks):
     problem = part(name)
-    mesh, n = problem.mesh, problem.mesh.n_inner
+    mesh = problem.mesh
+    n = problem.mesh.n_inner
     rho0, rho1 = densities(problem, 5)
     rho = problem.average(noise(mesh, problem.n_steps, seed=6)**2)
     upper = upper_bound(problem, rho, rho0, rho1, rtol=1e-2)
@@ -349,7 +368,8 @@ def test_bounds_do_not_depend_on_ranks(name, ranks):
     found = []
     for each in problem, alone:
         rho0, rho1 = densities(each, 3)
-        phi, rho = noise(each.mesh, 4, seed=1), each.average(noise(each.mesh, 3, seed=2)**2)
+        phi = noise(each.mesh, 4, seed=1)
+        rho = each.average(noise(each.mesh, 3, seed=2)**2)
         found.append((lower_bound(each, phi, rho0, rho1).cost, upper_bound(each, rho, rho0, rho1, rtol=1e-10).cost))
     assert found[0] == pytest.approx(found[1], rel=1e-9)
 
@@ -395,11 +415,14 @@ def iterated(problem, rho0, rho1, n_iterations, r=1.0, dtype=np.float64):
     unit = np.eye(n * (N + 1)).reshape(-1, n, N + 1)
     matrix = np.array([problem.adjoint(*problem.apply(phi), theta).ravel() for phi in unit])
     inverse = np.linalg.pinv(matrix, 1e-12, True)
-    state, source, kappa = State(problem, theta, dtype), problem.source(rho0, rho1), 100**(1 / n_iterations)
+    state = State(problem, theta, dtype)
+    source = problem.source(rho0, rho1)
+    kappa = 100**(1 / n_iterations)
     rhs = state.right_hand_side()
     for _ in range(n_iterations):
         phi = (inverse @ (rhs + source / r).ravel()).reshape(n, N + 1)
-        rhs, r = state.sweep(phi.astype(dtype), 1.8, kappa), r * kappa
+        rhs = state.sweep(phi.astype(dtype), 1.8, kappa)
+        r = r * kappa
     return lower_bound(problem, phi, rho0, rho1), upper_bound(problem, r * state.l, rho0, rho1)
 
 
@@ -448,7 +471,8 @@ def test_the_smallest_meshes(make, n_steps):
     problem = Discretisation(make(comm=MPI.COMM_SELF), n_steps)
     n = problem.mesh.n_cells
     rho0, rho1 = np.full(n, 1.0), 1 + np.linspace(-0.5, 0.5, n) * (n > 1)
-    phi, rho = np.random.default_rng(0).standard_normal((n, n_steps + 1)), np.zeros((n, n_steps))
+    phi = np.random.default_rng(0).standard_normal((n, n_steps + 1))
+    rho = np.zeros((n, n_steps))
     lower, upper = lower_bound(problem, phi, rho0, rho1), upper_bound(problem, rho, rho0, rho1)
     assert lower.cost <= upper.cost < 1
     assert (upper.cost > 0) == (n > 1)
@@ -476,7 +500,8 @@ def test_a_tree_sends_everything_to_its_root(n, seed):
     rng = np.random.default_rng(seed)
     left, right = np.sort(rng.integers(0, n, (2, 3 * n)), axis=0)
     left, right = left[left < right], right[left < right]
-    mobility, missing = rng.random(len(left)), rng.standard_normal(n)
+    mobility = rng.random(len(left))
+    missing = rng.standard_normal(n)
     flux = best_flux._along_trees(left, right, mobility[None], missing[None].copy())[0]
     residual = missing - np.bincount(left, flux, n) + np.bincount(right, flux, n)
     count, piece = connected_components(scipy.sparse.coo_matrix((np.ones(len(left)), (left, right)), (n, n)))
@@ -495,22 +520,27 @@ def test_a_tree_sends_everything_to_its_root(n, seed):
 @pytest.mark.parametrize("name", ["interval", "circle", "rectangle", "torus", "channel", "box", "periodic box"])
 def test_cosine_solves(name):
     mesh = MESHES[name](comm=MPI.COMM_SELF)
-    problem, theta, f = Discretisation(mesh, N), 1.3, noise(mesh, N + 1)
+    problem = Discretisation(mesh, N)
+    theta = 1.3
+    f = noise(mesh, N + 1)
     f -= f.mean()
     phi = CosinePoisson(problem, theta)(f)
     assert_allclose(problem.adjoint(*problem.apply(phi), theta), f, atol=1e-12 * np.abs(f).max())
 
 
 def test_a_pencil_is_the_space_operator(mesh, problem):
-    shift, phi = np.linspace(0, 3, N + 1)**2, noise(mesh, N + 1)
-    expected, found = problem.space_operator(phi, shift), np.empty_like(phi)
+    shift = np.linspace(0, 3, N + 1)**2
+    phi = noise(mesh, N + 1)
+    expected = problem.space_operator(phi, shift)
+    found = np.empty_like(phi)
     Pencil(problem, np.ones(problem.n_patches), shift, np.float64).times(phi, found)
     assert_allclose(found, expected, rtol=0, atol=1e-14 * mesh.ranks.max(np.abs(expected).max()))
 
 
 def test_multigrid_solves(mesh, problem):
     """After enough steps phi is right but for a constant in each piece, and one step from there on keeps it right."""
-    theta, phi = 1.3, noise(mesh, N + 1)
+    theta = 1.3
+    phi = noise(mesh, N + 1)
     phi -= mesh.integrate(phi.T).mean() / mesh.integrate(1.0)
     solve = MultigridPoisson(problem, theta)
     for k in range(10):
@@ -530,7 +560,9 @@ def test_a_multigrid_step_does_much_for_every_mode(name, factor):
     mesh = MESHES[name]()
     solve = MultigridPoisson(Discretisation(mesh, 16), 1.0)
     solve.phi[:] = noise(mesh, 17)             # of the equation with the solution 0
-    zero, image, energy = np.zeros_like(solve.phi), np.empty_like(solve.phi), []
+    zero = np.zeros_like(solve.phi)
+    image = np.empty_like(solve.phi)
+    energy = []
     for _ in range(5):
         solve.pencil.times(solve.phi, image)
         energy.append(mesh.ranks.sum((solve.phi * image).sum(axis=0)))

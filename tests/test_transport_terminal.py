@@ -41,7 +41,8 @@ def solved(transport, rho0):
 @pytest.mark.parametrize("n, error", [(64, 6e-3), (128, 2.5e-3)])
 def test_a_step_of_the_entropy_from_a_gaussian(n, error):
     """Gaussians stay Gaussians: s (s - s0) = h, so s = (s0 + (s0^2 + 4 h)^1/2) / 2 (Jordan, Kinderlehrer, Otto 1998)."""
-    h, mesh = 0.5, Mesh.interval(*SIX, n)
+    h = 0.5
+    mesh = Mesh.interval(*SIX, n)
     s = (1 + np.sqrt(1 + 4 * h)) / 2
     path = solved(BenamouBrenier(mesh, 16, tol=2e-3, terminal=h * Entropy()), gaussian(mesh))
     assert path.gap <= 2e-3
@@ -55,7 +56,8 @@ def test_a_step_of_the_entropy_from_a_gaussian(n, error):
 @pytest.mark.long
 def test_a_step_in_a_potential_pulls_each_point():
     """x goes to x / (1 + h): the prox of h x^2 / 2, point by point; W2^2 + 2 h E = h / (1 + h)."""
-    h, mesh = 0.5, Mesh.interval(*SIX, 128)
+    h = 0.5
+    mesh = Mesh.interval(*SIX, 128)
     path = solved(BenamouBrenier(mesh, 16, tol=5e-3, terminal=h * Potential(lambda x: x[0]**2 / 2)), gaussian(mesh))
     assert path.gap <= 5e-3
     assert path.cost == pytest.approx(h / (1 + h), rel=2e-2)
@@ -65,7 +67,8 @@ def test_a_step_in_a_potential_pulls_each_point():
 @pytest.mark.long
 def test_a_step_of_the_porous_medium_from_a_barenblatt_profile():
     """Parabolas stay parabolas (Otto 2001): of half-width a, W2^2 = (a - 1)^2 / 5 and E = 3 / (5 a), so a^2 (a - 1) = 3 h."""
-    h, mesh = 0.2, Mesh.interval(-2, 2, 200)
+    h = 0.2
+    mesh = Mesh.interval(-2, 2, 200)
     path = solved(BenamouBrenier(mesh, 16, tol=2e-3, terminal=h * Power(2)), profile(mesh, 1.0))
     a = np.roots([1, -1, 0, -3 * h])
     a = a[np.abs(a.imag) < 1e-12].real.max()
@@ -81,7 +84,8 @@ def profile(mesh, a):
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["squares", "triangles", "polygons"])
 def test_a_step_of_the_entropy_in_two_dimensions(kind):
-    h, s0 = 0.3, 0.7
+    h = 0.3
+    s0 = 0.7
     mesh = {"squares": lambda: Mesh.rectangle((-4, -4), (4, 4), (32, 32)), "triangles": lambda: Mesh.triangles(-4, 4, 30),
             "polygons": lambda: Mesh.voronoi((-4, -4), (4, 4), 1000)}[kind]()
     s = (s0 + np.sqrt(s0**2 + 4 * h)) / 2
@@ -92,7 +96,8 @@ def test_a_step_of_the_entropy_in_two_dimensions(kind):
 
 @pytest.mark.parametrize("name", ["triangles", "tiling", "torus", "tetrahedra"])
 def test_the_same_on_any_number_of_ranks(name, ranks):
-    mesh, alone = MESHES[name](), MESHES[name](comm=ranks.comm.Split(ranks.rank))
+    mesh = MESHES[name]()
+    alone = MESHES[name](comm=ranks.comm.Split(ranks.rank))
     found = []
     for part in mesh, alone:
         rho = part.density(lambda x: 1 + np.sin(3 * x[0])**2)
@@ -138,8 +143,10 @@ def test_density_of_a_slope(energy):
 @pytest.mark.parametrize("energy", ENERGIES.values(), ids=ENERGIES)
 def test_the_conjugate_is_above_every_line(energy):
     """E(rho) + E*(p) >= <p, rho> (Fenchel, Young), with equality at p = e'(rho); and the best shift is best."""
-    problem, rng = Discretisation(Mesh.interval(-1, 1, 12), 2), np.random.default_rng(0)
-    terminal, volume = Terminal(problem, energy), problem.volume
+    problem = Discretisation(Mesh.interval(-1, 1, 12), 2)
+    rng = np.random.default_rng(0)
+    terminal = Terminal(problem, energy)
+    volume = problem.volume
     ranks = problem.mesh.ranks
     rho, other = (0.5 + ranks.share(rng.random(12))[problem.mesh.cell_id[:problem.n_patches]] for _ in range(2))
     p = terminal.derivative(rho)

@@ -20,7 +20,8 @@ WAVES = ((0.7, -0.7, 2), (0.5, -0.6, 1))         # along each axis 1 + a cos(k p
 
 
 def exact():
-    x, p = np.linspace(0, 1, 20_001), (np.arange(20_000) + 0.5) / 20_000
+    x = np.linspace(0, 1, 20_001)
+    p = (np.arange(20_000) + 0.5) / 20_000
     return sum(((np.interp(p, x + a * np.sin(k * np.pi * x) / (k * np.pi), x)
                  - np.interp(p, x + b * np.sin(k * np.pi * x) / (k * np.pi), x))**2).mean() for a, b, k in WAVES)
 
@@ -73,7 +74,8 @@ def test_patches_that_repeat():
 def prisms(n):
     """Acute triangles in layers: (points, cells, circumcentres)."""
     base, [(_, triangles)] = builders.triangles((0, 0), TOP[:2], n)[:2]
-    height, shift = np.linspace(0, TOP[2], n // 2 + 1), base.shape[1]
+    height = np.linspace(0, TOP[2], n // 2 + 1)
+    shift = base.shape[1]
     points = np.concatenate([[*base, np.full(shift, z)] for z in height], axis=1)
     cells = [np.concatenate([triangles + k * shift, triangles + (k + 1) * shift], axis=1) for k in range(n // 2)]
     p, q, r = (base[:, corner] for corner in triangles.T)

@@ -112,7 +112,9 @@ def test_whenever_it_begins(begin):
 
 
 def assert_right(signal, t, begin=0.0):
-    mesh, distance, start = Mesh.interval(0, 1, 40), 0.3, 0.3
+    mesh = Mesh.interval(0, 1, 40)
+    distance = 0.3
+    start = 0.3
     v = scaled(signal, distance)
     equation = ContinuityEquation(mesh, lambda x, t: v(t - begin) + 0 * x, flux=upwind, boundary=opened(mesh))
     found, result = displacement(mesh, equation, t, blob(mesh, start, 0.05))
@@ -127,7 +129,8 @@ def assert_right(signal, t, begin=0.0):
 @pytest.mark.parametrize("signal", FEW[2:])
 def test_on_every_mesh_with_every_flux(name, flux, signal):
     """As far as under a steady velocity in the same time, whose error is that of the mesh."""
-    mesh, distance = MESHES[name](), 0.25
+    mesh = MESHES[name]()
+    distance = 0.25
     v = scaled(SIGNALS[signal], distance)
     steady, _ = displacement(mesh, ContinuityEquation(mesh, velocity(mesh, distance), flux=flux, boundary=opened(mesh)), 1.0)
     for given in [dict(velocity=lambda x, t: v(t) * velocity(mesh, 1.0)(x))] + [
@@ -169,7 +172,8 @@ def test_a_pulse_that_is_felt_in_one_place_only(at):
 @pytest.mark.parametrize("name", ["rectangle", "triangles", "voronoi"])
 @pytest.mark.parametrize("signal", ["pulse at 0.31", "breath 5"])
 def test_a_stream_that_changes_keeps_constants_bounds_and_mass(name, flux, signal):
-    mesh, v = MESHES[name](), scaled(SIGNALS[signal], 0.1)
+    mesh = MESHES[name]()
+    v = scaled(SIGNALS[signal], 0.1)
     equation = ContinuityEquation(mesh, stream=lambda x, t: v(t) * np.sin(np.pi * x).prod(axis=0), flux=flux)
     rho0 = 0.5 + blob(mesh)
     ledger = equation.solve(rho0, [0, 0.5, 1]).ledger
@@ -182,16 +186,21 @@ def test_a_stream_that_changes_keeps_constants_bounds_and_mass(name, flux, signa
 @pytest.mark.parametrize("name", MESHES)
 @pytest.mark.parametrize("signal", ["sine squared", "pulse at 0.31", "breath 5"])
 def test_the_dual_of_steps_under_a_changing_velocity_is_exact(name, signal):
-    mesh, v = MESHES[name](), scaled(SIGNALS[signal], 0.3)
+    mesh = MESHES[name]()
+    v = scaled(SIGNALS[signal], 0.3)
     equation = ContinuityEquation(mesh, lambda x, t: v(t) * velocity(mesh, 1.0)(x), flux=upwind, boundary=opened(mesh))
-    rho0, phi1, t = blob(mesh), np.cos(3 * mesh.center.sum(axis=0)), [0, 0.4, 1]
-    rho1, phi0 = equation.solve(rho0, t).rho[-1], equation.adjoint(phi1, t)
+    rho0 = blob(mesh)
+    phi1 = np.cos(3 * mesh.center.sum(axis=0))
+    t = [0, 0.4, 1]
+    rho1 = equation.solve(rho0, t).rho[-1]
+    phi0 = equation.adjoint(phi1, t)
     assert abs(mesh.integrate(rho1 * phi1) - mesh.integrate(rho0 * phi0)) <= 1e-14 * mesh.integrate(rho0)
     assert mesh.ranks.max(np.abs(phi0 - phi1).max()) > 0.1
 
 
 def test_one_step_sees_the_same():
-    mesh, v = Mesh.interval(0, 1, 40), scaled(SIGNALS["pulse at 0.31"], 0.3)
+    mesh = Mesh.interval(0, 1, 40)
+    v = scaled(SIGNALS["pulse at 0.31"], 0.3)
     equation = ContinuityEquation(mesh, lambda x, t: v(t) + 0 * x, boundary=opened(mesh))
     assert_array_equal(equation.step(blob(mesh), 1.0), equation.solve(blob(mesh), 1.0).rho[-1])
 
@@ -201,7 +210,8 @@ def test_a_flux_of_ones_own_that_bends():
     def bent(U, k):
         more = 20 * np.exp(-(50 * U - 1)**2) * np.abs(U)
         return np.maximum(U, 0) + more, np.maximum(-U, 0) + more
-    mesh, v = Mesh.interval(0, 1, 40), scaled(SIGNALS["sine squared"], 0.1)
+    mesh = Mesh.interval(0, 1, 40)
+    v = scaled(SIGNALS["sine squared"], 0.1)
     result = ContinuityEquation(mesh, lambda x, t: v(t) + 0 * x, flux=bent, boundary=opened(mesh)).solve(blob(mesh), 1.0)
     assert result.rho.min() >= 0 and np.abs(result.ledger["mass_error"]).max() <= 1e-13
 
@@ -214,7 +224,8 @@ def test_a_flux_of_ones_own_that_bends():
 @pytest.mark.parametrize("name", ["interval", "rectangle", "triangles"])
 @pytest.mark.parametrize("signal", [*FEW, "breath 5"])
 def test_a_pump_brings_what_it_is_said_to_bring(name, flux, signal):
-    mesh, v = MESHES[name](), scaled(SIGNALS[signal], 0.4)
+    mesh = MESHES[name]()
+    v = scaled(SIGNALS[signal], 0.4)
     equation = ContinuityEquation(mesh, lambda x, t: v(t) * velocity(mesh, 1.0)(x), flux=flux,
                                   boundary={"left": fvot.inflow(2.0), "right": fvot.inflow(0.0)})
     ledger = equation.solve(np.zeros(mesh.n_cells), 1.0).ledger
@@ -230,7 +241,8 @@ def test_a_pump_brings_what_it_is_said_to_bring(name, flux, signal):
 @pytest.mark.parametrize("steady", [True, False])
 def test_a_pulse_of_what_enters(name, signal, steady):
     """A dose: the velocity is steady, or grows; the density of what enters is a signal."""
-    mesh, dose = MESHES[name](), scaled(SIGNALS[signal], 1.0)
+    mesh = MESHES[name]()
+    dose = scaled(SIGNALS[signal], 1.0)
     speed = velocity(mesh, 0.3) if steady else lambda x, t: (1 + t) * velocity(mesh, 0.3)(x)
     equation = ContinuityEquation(mesh, speed, flux=upwind,
                                   boundary={"left": fvot.inflow(lambda x, t: dose(t) + 0 * x[0]), "right": fvot.outflow})
@@ -249,12 +261,14 @@ def test_a_pulse_of_what_enters(name, signal, steady):
 @pytest.mark.parametrize("name", MESHES)
 def test_a_steady_velocity_costs_nothing_more(name, flux):
     """The function is asked once for fluxes; steps are equal, as many as the bound asks for; face fluxes give the same."""
-    mesh, asked = MESHES[name](), []
+    mesh = MESHES[name]()
+    asked = []
 
     def given(x):
         asked.append(x.shape)
         return velocity(mesh, 0.3)(x)
-    equation, rho0 = ContinuityEquation(mesh, given, flux=flux, boundary=opened(mesh), cfl=0.6), blob(mesh)
+    equation = ContinuityEquation(mesh, given, flux=flux, boundary=opened(mesh), cfl=0.6)
+    rho0 = blob(mesh)
     at_start = len(asked)
     result = equation.solve(rho0, [0, 0.3, 1])
     for_results = len(asked) - at_start
@@ -268,7 +282,8 @@ def test_a_steady_velocity_costs_nothing_more(name, flux):
 
 
 def test_a_calm_velocity_is_seldom_asked():
-    mesh, asked = Mesh.triangles((0, 0), (1, 1), 14), []
+    mesh = Mesh.triangles((0, 0), (1, 1), 14)
+    asked = []
 
     def stream(x, t):
         asked.append(t)
@@ -283,7 +298,8 @@ def test_a_calm_velocity_is_seldom_asked():
 
 
 def test_a_run_goes_on_to_the_same_numbers(shared_folder):
-    mesh, v = Mesh.triangles((0, 0), (1, 1), 8), scaled(SIGNALS["burst train"], 0.4)
+    mesh = Mesh.triangles((0, 0), (1, 1), 8)
+    v = scaled(SIGNALS["burst train"], 0.4)
     equation = ContinuityEquation(mesh, stream=lambda x, t: v(t) * x[1], boundary={
         "left": fvot.inflow(lambda x, t: v(t) + 0 * x[0]), "right": fvot.outflow})
     whole = equation.solve(blob(mesh), [0, 0.3, 1])
@@ -307,7 +323,8 @@ def test_a_run_goes_on_to_the_same_numbers(shared_folder):
 @pytest.mark.parametrize("flux", [upwind, muscl()], ids=["upwind", "muscl"])
 @pytest.mark.parametrize("signal", ["sine squared", "pulse at 0.31"])
 def test_the_same_steps_on_any_number_of_ranks(mesh, twin, flux, signal):
-    v, results = scaled(SIGNALS[signal], 0.3), []
+    v = scaled(SIGNALS[signal], 0.3)
+    results = []
     for m in mesh, twin:
         names = sorted(m.boundary)
         boundary = {name: fvot.inflow(lambda x, t: v(t) + 0 * x[0]) if i % 2 else fvot.outflow for i, name in enumerate(names)}
@@ -319,7 +336,8 @@ def test_the_same_steps_on_any_number_of_ranks(mesh, twin, flux, signal):
 
 
 def test_walls_that_are_crossed_later_are_said():
-    mesh, v = Mesh.interval(0, 1, 20), SIGNALS["late start"]
+    mesh = Mesh.interval(0, 1, 20)
+    v = SIGNALS["late start"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         equation = ContinuityEquation(mesh, lambda x, t: 0.2 * v(t) + 0 * x)
@@ -344,7 +362,8 @@ def assert_warned(mesh, run):
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["pulse at 0.31", "late start", "bell"])
 def test_adaptive_steps_do_not_pass_over_a_pulse(name):
-    mesh, v = Mesh.interval(0, 1, 50), scaled(SIGNALS[name], 0.3)
+    mesh = Mesh.interval(0, 1, 50)
+    v = scaled(SIGNALS[name], 0.3)
     equation = FokkerPlanck(mesh, diffusion=1e-3, drift=lambda x, t: v(t) + 0 * x, tol=1e-3)
     rho0 = blob(mesh)
     rho1 = equation.solve(rho0, 1.0).rho[-1]
@@ -355,11 +374,14 @@ def test_adaptive_steps_do_not_pass_over_a_pulse(name):
 @pytest.mark.parametrize("given", ["potential", "boundary"])
 def test_nor_over_one_of_a_potential_or_at_the_boundary(given):
     """Against a run for which the pulse is named."""
-    mesh, start, width = Mesh.interval(0, 1, 30), 0.613, SHORTEST
+    mesh = Mesh.interval(0, 1, 30)
+    start = 0.613
+    width = SHORTEST
     on = pulse(start, width)
     problems = {"potential": dict(potential=lambda x, t: -20 * on(t) * x[0]),
                 "boundary": dict(boundary={"left": fvot.dirichlet(lambda x, t: 50 * on(t) + 0 * x[0])})}
-    equation, rho0 = FokkerPlanck(mesh, diffusion=0.1, tol=1e-3, **problems[given]), np.ones(mesh.n_cells)
+    equation = FokkerPlanck(mesh, diffusion=0.1, tol=1e-3, **problems[given])
+    rho0 = np.ones(mesh.n_cells)
     rest = equation.solve(rho0, start).rho[-1]
     found = equation.solve(rho0, start + width + 0.01)
     named = equation.solve(rho0, [0, start - 1e-9, start + width, start + width + 0.01]).rho[-1]

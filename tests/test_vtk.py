@@ -23,7 +23,8 @@ def made_up(mesh):
 def read(path):
     """(times, grids) as ParaView reads them: one grid for each time, with the pieces of all ranks."""
     from vtkmodules.vtkIOXML import vtkXMLPUnstructuredGridReader
-    times, grids = [], []
+    times = []
+    grids = []
     for entry in ET.parse(path).getroot().iter("DataSet"):
         reader = vtkXMLPUnstructuredGridReader()
         reader.SetFileName(str(path.parent / entry.get("file")))

@@ -110,16 +110,20 @@ def test_circumcenters_are_not_in_order(cells):
 
 
 def test_power_centers_are_in_order_and_on_lines_normal_to_faces(mesh, cells):
-    quality, n = mesh.quality(), mesh.n_inner
+    quality = mesh.quality()
+    n = mesh.n_inner
     assert quality.n_negative == 0 and quality.smallest_distance > 1e-3 and np.all(mesh.distance > 0)
-    center, left, right = mesh.with_ghosts(mesh.center), mesh.left[:n], mesh.right[:n]
+    center = mesh.with_ghosts(mesh.center)
+    left = mesh.left[:n]
+    right = mesh.right[:n]
     between_simplices = np.ones(n, bool)
     if len(cells[1]) > 1:       # centroids of the other cells of a mixture are not above the middle of their faces
         kind = mesh.with_ghosts(mesh.kind)
         between_simplices = (kind[left] == TETRA) & (kind[right] == TETRA)
     else:
         assert quality.orthogonality_defect < 1e-11
-    step, normal = (center[:, right] - center[:, left])[:, between_simplices], mesh.normal[:, :n][:, between_simplices]
+    step = (center[:, right] - center[:, left])[:, between_simplices]
+    normal = mesh.normal[:, :n][:, between_simplices]
     assert_allclose(step, mesh.distance[:n][between_simplices] * normal, atol=1e-11)
 
 
@@ -150,7 +154,8 @@ def test_two_point_fluxes_of_linear_functions_are_exact(mesh, cells):
 
 def poisson(mesh, exact):
     """-Laplace u = f with u given on the boundary, by two-point fluxes on one rank: u in the cells."""
-    n, inner = mesh.n_cells, mesh.n_inner
+    n = mesh.n_cells
+    inner = mesh.n_inner
     k = mesh.area / mesh.distance
     left, right = mesh.left, mesh.right[:inner]
     diagonal = np.bincount(left, k, n) + np.bincount(right, k[:inner], n)
@@ -170,7 +175,8 @@ def test_solutions_of_poisson_converge(made):
     def exact(x):
         return np.prod(np.sin(np.pi * x + 0.5), axis=0)
 
-    error, size = [], []
+    error = []
+    size = []
     for cells in made:
         mesh = Mesh.from_cells(*cells, comm=MPI.COMM_SELF)
         assert mesh.quality().n_moved > 0
