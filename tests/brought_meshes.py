@@ -1,4 +1,7 @@
-"""Meshes that people bring, none of them made for two-point fluxes: (points, cells) on the unit square or cube."""
+"""Meshes that people bring, none of them made for two-point fluxes: (points, cells) on the unit
+square or cube.
+"""
+
 from itertools import permutations
 
 import numpy as np
@@ -10,37 +13,47 @@ def quads(n, move=None):
     x, y = np.meshgrid(np.linspace(0, 1, n + 1), np.linspace(0, 1, n + 1), indexing="ij")
     if move:
         x, y = move(x, y)
-    number = np.arange((n + 1)**2).reshape(n + 1, n + 1)
+    number = np.arange((n + 1) ** 2).reshape(n + 1, n + 1)
     corners = [number[:-1, :-1], number[1:, :-1], number[1:, 1:], number[:-1, 1:]]
     return np.stack([x.ravel(), y.ravel()]), [("quad", np.stack(corners, -1).reshape(-1, 4))]
 
 
 def waves(size):
     """A `move` by size sin(2 pi x) sin(2 pi y) along both axes."""
+
     def move(x, y):
         shift = size * np.sin(2 * np.pi * x) * np.sin(2 * np.pi * y)
         return x + shift, y + shift
+
     return move
 
 
 def swirl(size):
     """A `move` that shears the middle of the square most."""
+
     def move(x, y):
-        return (x + size * np.sin(np.pi * x) * np.sin(2 * np.pi * y),
-                y + size * np.sin(2 * np.pi * x) * np.sin(np.pi * y))
+        return (
+            x + size * np.sin(np.pi * x) * np.sin(2 * np.pi * y),
+            y + size * np.sin(2 * np.pi * x) * np.sin(np.pi * y),
+        )
+
     return move
 
 
 def noise(n, part, seed=1):
     """A `move` by random steps of up to a part of 1 / n, along the walls, too."""
+
     def move(x, y):
         shift = np.random.default_rng(seed).uniform(-part, part, (2, *x.shape)) / n
         return x + shift[0] * ((x > 0) & (x < 1)), y + shift[1] * ((y > 0) & (y < 1))
+
     return move
 
 
 def right_triangles(n, alternate=False):
-    """n x n squares cut in two, all along the same diagonal, or along the other one in every second square."""
+    """n x n squares cut in two, all along the same diagonal, or along the other one in every second
+    square.
+    """
     points, [(_, square)] = quads(n)
     turned = (np.add.outer(np.arange(n), np.arange(n)) % 2 == 1).ravel() & alternate
     square = np.where(turned[:, None], np.roll(square, 1, axis=1), square)
@@ -48,7 +61,9 @@ def right_triangles(n, alternate=False):
 
 
 def hanging(n):
-    """n x n squares, those in the middle cut in four; their neighbours have the hanging nodes as corners."""
+    """n x n squares, those in the middle cut in four; their neighbours have the hanging nodes as
+    corners.
+    """
     number = {}
     cells = []
 
@@ -62,13 +77,25 @@ def hanging(n):
         for j in range(n):
             a, b = 2 * i, 2 * j
             if is_fine(i, j):
-                cells += [[point(x, y), point(x + 1, y), point(x + 1, y + 1), point(x, y + 1)]
-                          for x in (a, a + 1) for y in (b, b + 1)]
+                cells += [
+                    [point(x, y), point(x + 1, y), point(x + 1, y + 1), point(x, y + 1)]
+                    for x in (a, a + 1)
+                    for y in (b, b + 1)
+                ]
                 continue
-            sides = [((a, b), (a + 1, b), (i, j - 1)), ((a + 2, b), (a + 2, b + 1), (i + 1, j)),
-                     ((a + 2, b + 2), (a + 1, b + 2), (i, j + 1)), ((a, b + 2), (a, b + 1), (i - 1, j))]
-            cells.append([point(*at) for corner, middle, other in sides
-                          for at in ([corner, middle] if is_fine(*other) else [corner])])
+            sides = [
+                ((a, b), (a + 1, b), (i, j - 1)),
+                ((a + 2, b), (a + 2, b + 1), (i + 1, j)),
+                ((a + 2, b + 2), (a + 1, b + 2), (i, j + 1)),
+                ((a, b + 2), (a, b + 1), (i - 1, j)),
+            ]
+            cells.append(
+                [
+                    point(*at)
+                    for corner, middle, other in sides
+                    for at in ([corner, middle] if is_fine(*other) else [corner])
+                ]
+            )
     return np.array(list(number)).T / (2 * n), [("polygon", cells)]
 
 
@@ -79,7 +106,10 @@ def irregular_triangles(n, seed=2):
     points = np.stack(noise(n, 0.4, seed)(x, y)).reshape(2, -1)
     points[:, ((points > 0) & (points < 1)).all(axis=0)] += rng.uniform(-0.1, 0.1) / n
     cells = Delaunay(points.T).simplices
-    first, second = points[:, cells[:, 1]] - points[:, cells[:, 0]], points[:, cells[:, 2]] - points[:, cells[:, 0]]
+    first, second = (
+        points[:, cells[:, 1]] - points[:, cells[:, 0]],
+        points[:, cells[:, 2]] - points[:, cells[:, 0]],
+    )
     area = first[0] * second[1] - first[1] * second[0]
     cells[area < 0] = cells[area < 0][:, ::-1]
     return points, [("triangle", cells[np.abs(area) > 1e-9 / n**2])]
@@ -91,30 +121,49 @@ def hexahedra(n, part, seed=0):
     points = np.stack(np.meshgrid(x, x, x, indexing="ij")).reshape(3, -1)
     inside = (points > 0) & (points < 1)
     points = points + np.random.default_rng(seed).uniform(-part, part, points.shape) / n * inside
-    number = np.arange((n + 1)**3).reshape(n + 1, n + 1, n + 1)
-    offsets = [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)]
-    corners = [number[i:i + n, j:j + n, k:k + n].ravel() for i, j, k in offsets]
+    number = np.arange((n + 1) ** 3).reshape(n + 1, n + 1, n + 1)
+    offsets = [
+        (0, 0, 0),
+        (1, 0, 0),
+        (1, 1, 0),
+        (0, 1, 0),
+        (0, 0, 1),
+        (1, 0, 1),
+        (1, 1, 1),
+        (0, 1, 1),
+    ]
+    corners = [number[i : i + n, j : j + n, k : k + n].ravel() for i, j, k in offsets]
     return points, [("hexahedron", np.stack(corners, 1))]
 
 
 def cubes_in_six(n):
-    """n^3 cubes, each of six tetrahedra round a diagonal: one for each way from corner to corner along three edges."""
+    """n^3 cubes, each of six tetrahedra round a diagonal: one for each way from corner to corner
+    along three edges.
+    """
     x = np.linspace(0, 1, n + 1)
     points = np.stack(np.meshgrid(x, x, x, indexing="ij")).reshape(3, -1)
-    number = np.arange((n + 1)**3).reshape(n + 1, n + 1, n + 1)
+    number = np.arange((n + 1) ** 3).reshape(n + 1, n + 1, n + 1)
     cells = []
     for axes in permutations(range(3)):
         corner = np.zeros((4, 3), int)
         for step, axis in enumerate(axes):
-            corner[step + 1:, axis] += 1
-        cells.append(np.stack([number[i:i + n, j:j + n, k:k + n].ravel() for i, j, k in corner], axis=1))
+            corner[step + 1 :, axis] += 1
+        cells.append(
+            np.stack(
+                [number[i : i + n, j : j + n, k : k + n].ravel() for i, j, k in corner], axis=1
+            )
+        )
     return points, [("tetra", np.concatenate(cells))]
 
 
 def ring(n_radii, n_angles):
     """Quadrilaterals of the ring 1 < |x| < 2, whose sides are radii and chords of circles."""
-    radius, angle = np.meshgrid(np.linspace(1, 2, n_radii + 1), 2 * np.pi * np.arange(n_angles) / n_angles, indexing="ij")
+    radius, angle = np.meshgrid(
+        np.linspace(1, 2, n_radii + 1), 2 * np.pi * np.arange(n_angles) / n_angles, indexing="ij"
+    )
     number = np.arange(radius.size).reshape(radius.shape)
     after = np.roll(number, -1, axis=1)
     cells = np.stack([number[:-1], number[1:], after[1:], after[:-1]], -1).reshape(-1, 4)
-    return np.stack([(radius * np.cos(angle)).ravel(), (radius * np.sin(angle)).ravel()]), [("quad", cells)]
+    return np.stack([(radius * np.cos(angle)).ravel(), (radius * np.sin(angle)).ravel()]), [
+        ("quad", cells)
+    ]

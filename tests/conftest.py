@@ -1,10 +1,12 @@
 """What all tests share: ranks, folders, meshes, and how pytest behaves on several ranks.
 
-`pytest` runs everything on one rank. `test_ranks.py` starts the files marked `pytestmark = pytest.mark.ranks` again on
-2, 3 and 4 ranks; by hand: scripts/mpirun -n 3 python -m mpi4py -m pytest -m ranks tests/test_mesh.py
-`pytest --slow` adds the tests marked slow, and on several ranks those marked long. `make test` runs two tests at a time, and
-those marked alone after all others. `pytest --margins FILE` notes how near numbers come to their bounds: margins.py.
+`pytest` runs everything on one rank. `test_ranks.py` starts the files marked `pytestmark =
+pytest.mark.ranks` again on 2, 3 and 4 ranks; by hand: scripts/mpirun -n 3 python -m mpi4py -m
+pytest -m ranks tests/test_mesh.py `pytest --slow` adds the tests marked slow, and on several ranks
+those marked long. `make test` runs two tests at a time, and those marked alone after all others.
+`pytest --margins FILE` notes how near numbers come to their bounds: margins.py.
 """
+
 import faulthandler
 import os
 import shutil
@@ -21,28 +23,47 @@ from mpi4py import MPI
 from fvot.parallel import Ranks
 
 RANK, SIZE = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
-HANGS = 120          # seconds after which a test on several ranks is taken to hang
+HANGS = 120  # seconds after which a test on several ranks is taken to hang
 
 # The same examples on all ranks, else they would wait for each other in different places.
-hypothesis.settings.register_profile("fvot", deadline=None, derandomize=True, max_examples=20, database=None,
-                                     suppress_health_check=list(hypothesis.HealthCheck))
+hypothesis.settings.register_profile(
+    "fvot",
+    deadline=None,
+    derandomize=True,
+    max_examples=20,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
 hypothesis.settings.load_profile("fvot")
 
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the slow tests, too")
-    parser.addoption("--margins", metavar="FILE", default=os.environ.get("FVOT_MARGINS"),
-                     help="note in a file how near numbers come to their bounds (margins.py)")
+    parser.addoption(
+        "--margins",
+        metavar="FILE",
+        default=os.environ.get("FVOT_MARGINS"),
+        help="note in a file how near numbers come to their bounds (margins.py)",
+    )
 
 
-@pytest.hookimpl(trylast=True)       # after the reporter has been made
+@pytest.hookimpl(trylast=True)  # after the reporter has been made
 def pytest_configure(config):
-    config.addinivalue_line("markers", "ranks: the test holds on any number of ranks, and is run on several")
-    config.addinivalue_line("markers", "alone: the test starts several ranks, or is killed: nothing else should run beside it")
+    config.addinivalue_line(
+        "markers", "ranks: the test holds on any number of ranks, and is run on several"
+    )
+    config.addinivalue_line(
+        "markers",
+        "alone: the test starts several ranks, or is killed: nothing else should run beside it",
+    )
     config.addinivalue_line("markers", "slow: the test takes long; it runs with --slow only")
-    config.addinivalue_line("markers", "long: the test takes seconds; on several ranks it runs with --slow only")
+    config.addinivalue_line(
+        "markers", "long: the test takes seconds; on several ranks it runs with --slow only"
+    )
     if config.option.margins:
-        path = os.environ["FVOT_MARGINS"] = os.path.abspath(config.option.margins)      # for runs that tests start
+        path = os.environ["FVOT_MARGINS"] = os.path.abspath(
+            config.option.margins
+        )  # for runs that tests start
         config.pluginmanager.register(Margins(path, SIZE), "fvot-margins")
     if SIZE > 1:
         config.pluginmanager.register(OnRanks(), "fvot-ranks")
@@ -52,21 +73,28 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(config, items):
     if not config.option.slow and not any("::" in arg for arg in config.args):
-        slow = [item for item in items if item.get_closest_marker("slow") or SIZE > 1 and item.get_closest_marker("long")]
+        slow = [
+            item
+            for item in items
+            if item.get_closest_marker("slow") or SIZE > 1 and item.get_closest_marker("long")
+        ]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in slow]
 
 
 class OnRanks:
-    """On several ranks rank 0 reports progress, and every rank its failures; a rank that hangs shows where, and ends.
+    """On several ranks rank 0 reports progress, and every rank its failures; a rank that hangs
+    shows where, and ends.
 
     A failure ends the run: the ranks are out of step, and the others may wait for this one.
     """
 
     def __init__(self):
-        self.stderr = os.fdopen(os.dup(2), "w")        # the real one: pytest captures the other
+        self.stderr = os.fdopen(os.dup(2), "w")  # the real one: pytest captures the other
 
-    def pytest_runtest_logstart(self):         # after pytest has started its own clock, which does not end the run
+    def pytest_runtest_logstart(
+        self,
+    ):  # after pytest has started its own clock, which does not end the run
         faulthandler.dump_traceback_later(HANGS, exit=True, file=self.stderr)
 
     def pytest_runtest_logfinish(self):
@@ -80,9 +108,14 @@ class OnRanks:
 
     def _print(self, report):
         if report.failed:
-            print(f"\n----- rank {RANK} of {SIZE}: {report.nodeid} failed ({report.when or 'collecting'})\n"
-                  f"{report.longreprtext}", file=self.stderr, flush=True)
-            time.sleep(1)        # others may have something to say
+            print(
+                f"\n----- rank {RANK} of {SIZE}: {report.nodeid} failed "
+                f"({report.when or 'collecting'})\n"
+                f"{report.longreprtext}",
+                file=self.stderr,
+                flush=True,
+            )
+            time.sleep(1)  # others may have something to say
             MPI.COMM_WORLD.Abort(1)
 
 
@@ -117,7 +150,7 @@ def shared_folder(ranks):
 
 
 # Every kind alone; on several ranks every other one, so that each kind is seen on 2 ranks or on 3.
-KINDS = list(MESHES)[SIZE % 2::2] if SIZE > 1 else list(MESHES)
+KINDS = list(MESHES)[SIZE % 2 :: 2] if SIZE > 1 else list(MESHES)
 
 
 @pytest.fixture(scope="session", params=KINDS)
@@ -128,7 +161,9 @@ def kind(request):
 
 @pytest.fixture(autouse=True)
 def some_meshes_stand_for_others(request, ranks):
-    """Kinds of mesh are skipped that a file calls LARGE, and, on several ranks, those not in its ON_RANKS."""
+    """Kinds of mesh are skipped that a file calls LARGE, and, on several ranks, those not in its
+    ON_RANKS.
+    """
     if "kind" in request.fixturenames:
         kind = request.getfixturevalue("kind")
         module = request.module

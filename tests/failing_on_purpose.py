@@ -1,10 +1,13 @@
-"""Tests that fail on one of several ranks; `test_ranks.py` looks at what becomes of the others. Not collected."""
+"""Tests that fail on one of several ranks; `test_ranks.py` looks at what becomes of the others. Not
+collected.
+"""
+
 import time
 
 import conftest
 from mpi4py import MPI
 
-conftest.HANGS = 2      # seconds
+conftest.HANGS = 2  # seconds
 COMM = MPI.COMM_WORLD
 
 

@@ -1,15 +1,28 @@
 """Mesh files for the tests, written by meshio."""
+
 import meshio
 import numpy as np
 
 from fvot.mesh.cells import NAME
 
-FACE_TYPES = {1: "vertex", 2: "line", 3: "triangle", 4: "quad"}       # by the number of points
+FACE_TYPES = {1: "vertex", 2: "line", 3: "triangle", 4: "quad"}  # by the number of points
 FORMATS = {
-    "msh 2.2 ascii": (".msh", lambda path, mesh: meshio.gmsh.write(path, mesh, "2.2", binary=False)),
-    "msh 2.2 binary": (".msh", lambda path, mesh: meshio.gmsh.write(path, mesh, "2.2", binary=True)),
-    "msh 4.1 ascii": (".msh", lambda path, mesh: meshio.gmsh.write(path, mesh, "4.1", binary=False)),
-    "msh 4.1 binary": (".msh", lambda path, mesh: meshio.gmsh.write(path, mesh, "4.1", binary=True)),
+    "msh 2.2 ascii": (
+        ".msh",
+        lambda path, mesh: meshio.gmsh.write(path, mesh, "2.2", binary=False),
+    ),
+    "msh 2.2 binary": (
+        ".msh",
+        lambda path, mesh: meshio.gmsh.write(path, mesh, "2.2", binary=True),
+    ),
+    "msh 4.1 ascii": (
+        ".msh",
+        lambda path, mesh: meshio.gmsh.write(path, mesh, "4.1", binary=False),
+    ),
+    "msh 4.1 binary": (
+        ".msh",
+        lambda path, mesh: meshio.gmsh.write(path, mesh, "4.1", binary=True),
+    ),
     "vtu ascii": (".vtu", lambda path, mesh: meshio.vtu.write(path, mesh, binary=False)),
     "vtu binary": (".vtu", lambda path, mesh: meshio.vtu.write(path, mesh, binary=True)),
     "vtk ascii": (".vtk", lambda path, mesh: meshio.vtk.write(path, mesh, binary=False)),
@@ -32,7 +45,9 @@ def write(mesh, folder, file_format):
 
 
 def cell_blocks(mesh):
-    """([(type, connectivity)], cells in the order of the blocks); one block for each number of corners."""
+    """([(type, connectivity)], cells in the order of the blocks); one block for each number of
+    corners.
+    """
     count = np.diff(mesh.start)
     blocks = []
     order = []
@@ -48,7 +63,9 @@ def face_blocks(mesh):
     blocks = []
     for name, faces in mesh.boundary.items():
         count = (mesh.vertices[:, faces] >= 0).sum(axis=0)
-        blocks += [(name, FACE_TYPES[n], mesh.vertices[:n, faces].T[count == n]) for n in np.unique(count)]
+        blocks += [
+            (name, FACE_TYPES[n], mesh.vertices[:n, faces].T[count == n]) for n in np.unique(count)
+        ]
     return blocks
 
 
@@ -58,16 +75,25 @@ def with_names(points, cells, faces, dim, entities):
     number = {name: i + 1 for i, name in enumerate(names)} | {"domain": len(names) + 1}
     blocks = [("domain", *block) for block in cells] + faces
     point_data = {}
-    if entities:        # 4.1 ties groups to entities, and these to points: meshio wants a point for each block
+    if (
+        entities
+    ):  # 4.1 ties groups to entities, and these to points: meshio wants a point for each block
         tags = np.tile([dim, 1], (len(points), 1))
         taken = set()
-        for i, (name, _, connectivity) in reversed(list(enumerate(blocks))):       # the smallest blocks first
+        for i, (name, _, connectivity) in reversed(
+            list(enumerate(blocks))
+        ):  # the smallest blocks first
             point = next(p for p in connectivity.ravel() if p not in taken)
             taken.add(point)
             tags[point] = dim - (name != "domain"), i + 1
         point_data = {"gmsh:dim_tags": tags}
     return meshio.Mesh(
-        points, [block[1:] for block in blocks], point_data=point_data,
+        points,
+        [block[1:] for block in blocks],
+        point_data=point_data,
         field_data={name: np.array([number[name], dim - (name != "domain")]) for name in number},
-        cell_data={"gmsh:physical": [np.full(len(c), number[name]) for name, _, c in blocks],
-                   "gmsh:geometrical": [np.full(len(c), i + 1) for i, (_, _, c) in enumerate(blocks)]})
+        cell_data={
+            "gmsh:physical": [np.full(len(c), number[name]) for name, _, c in blocks],
+            "gmsh:geometrical": [np.full(len(c), i + 1) for i, (_, _, c) in enumerate(blocks)],
+        },
+    )

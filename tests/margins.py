@@ -1,22 +1,27 @@
-"""How near the numbers of the suite come to their bounds: pytest --margins FILE, then python tests/margins.py FILE.
+"""How near the numbers of the suite come to their bounds: pytest --margins FILE, then python
+tests/margins.py FILE.
 
-With the option every comparison <, <=, >, >= inside an `assert`, also chained and of arrays, every `== pytest.approx`, and
-every `assert_allclose` and `np.allclose` of a test notes its ratio, 0 to 1, of what it measures to what it allows: worst
-over what is compared, for each line, test, and number of ranks; runs that tests start on several ranks note theirs in the
-same file. Signs (x >= 0) and equalities have no ratio.
+With the option every comparison <, <=, >, >= inside an `assert`, also chained and of arrays, every
+`== pytest.approx`, and every `assert_allclose` and `np.allclose` of a test notes its ratio, 0 to 1,
+of what it measures to what it allows: worst over what is compared, for each line, test, and number
+of ranks; runs that tests start on several ranks note theirs in the same file. Signs (x >= 0) and
+equalities have no ratio.
 
 A report lists ratios above 1/10, in two parts:
 
-round-off : the line names a number below `SMALL`, or an EPS or TOLERANCE: it allows what rounding, or a solver's tolerance,
-    leaves. That depends on the processor, as BLAS adds up in an order of its own there, and on the MPI. A ratio above 1/10
-    needs a reason: a bound that follows from the solver's tolerance, with room, or a better solver. (Bounds y (1 + 1e-10)
-    of a value near y are left out: their ratio is 1.)
-others : errors of a mesh or of a step in time at given sizes, orders of convergence, speeds of decay. They are the same
-    on every processor but for round-off, so that a ratio of .99 is as good as .1: it says that the test is sharp.
+round-off : the line names a number below `SMALL`, or an EPS or TOLERANCE: it allows what rounding,
+    or a solver's tolerance, leaves. That depends on the processor, as BLAS adds up in an order of
+    its own there, and on the MPI. A ratio above 1/10 needs a reason: a bound that follows from the
+    solver's tolerance, with room, or a better solver. (Bounds y (1 + 1e-10) of a value near y are
+    left out: their ratio is 1.)
+others : errors of a mesh or of a step in time at given sizes, orders of convergence, speeds of
+    decay. They are the same on every processor but for round-off, so that a ratio of .99 is as good
+    as .1: it says that the test is sharp.
 
-Reports of several files (one for each OPENBLAS_CORETYPE, say) also list what differs between them by more than `MOVED`.
-These are the assertions that another processor could turn.
+Reports of several files (one for each OPENBLAS_CORETYPE, say) also list what differs between them
+by more than `MOVED`. These are the assertions that another processor could turn.
 """
+
 import ast
 import importlib.util
 import json
@@ -27,9 +32,9 @@ from pathlib import Path
 
 import numpy as np
 
-SMALL = 1e-8             # a bound that names a number below that is one of round-off
-NEAR = 0.1               # ratios above that are reported
-MOVED = 0.02             # of the bound: differences between files above that are reported
+SMALL = 1e-8  # a bound that names a number below that is one of round-off
+NEAR = 0.1  # ratios above that are reported
+MOVED = 0.02  # of the bound: differences between files above that are reported
 HERE = Path(__file__).resolve().parent
 SIGNS = {ast.Lt: 1, ast.LtE: 1, ast.Gt: -1, ast.GtE: -1, ast.Eq: 0}
 NAMES = "assert_allclose", "allclose"
@@ -39,10 +44,14 @@ NAMES = "assert_allclose", "allclose"
 
 
 def ratio_of_order(small, large):
-    """The largest ratio, below 1 where all small < large: small / large of positive, large / small of negative numbers."""
+    """The largest ratio, below 1 where all small < large: small / large of positive, large / small
+    of negative numbers.
+    """
     small, large = np.broadcast_arrays(_numbers(small), _numbers(large))
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(large > 0, np.maximum(small, 0) / large, np.where(large < 0, large / small, np.nan))
+        ratio = np.where(
+            large > 0, np.maximum(small, 0) / large, np.where(large < 0, large / small, np.nan)
+        )
     return _worst(ratio)
 
 
@@ -102,8 +111,10 @@ class Margins:
         self.test = nodeid
 
     def pytest_runtest_logfinish(self):
-        lines = [json.dumps(dict(place=place, test=self.test, ranks=self.ranks, ratio=ratio)) + "\n"
-                 for place, ratio in self.found.items()]
+        lines = [
+            json.dumps(dict(place=place, test=self.test, ranks=self.ranks, ratio=ratio)) + "\n"
+            for place, ratio in self.found.items()
+        ]
         self.found = {}
         with self.path.open("a") as file:
             file.write("".join(lines))
@@ -139,6 +150,7 @@ class Margins:
                 place = f"{Path(caller.f_code.co_filename).name}:{caller.f_lineno}"
                 self.note(place, ratio_of_closeness, actual, desired, atol, rtol)
             return function(actual, desired, rtol, atol, *args, **options)
+
         return watched
 
 
@@ -152,7 +164,9 @@ class _Finder:
         source = HERE / f"{name}.py"
         if not name.startswith("test_") or not source.exists():
             return None
-        return importlib.util.spec_from_file_location(name, source, loader=_Loader(name, str(source), self.margins))
+        return importlib.util.spec_from_file_location(
+            name, source, loader=_Loader(name, str(source), self.margins)
+        )
 
 
 class _Loader(SourceFileLoader):
@@ -160,7 +174,7 @@ class _Loader(SourceFileLoader):
         super().__init__(name, path)
         self.margins = margins
 
-    def get_code(self, name):         # not from a cache
+    def get_code(self, name):  # not from a cache
         tree = ast.parse(self.get_data(self.path))
         for node in ast.walk(tree):
             if isinstance(node, ast.Assert):
@@ -173,9 +187,11 @@ class _Loader(SourceFileLoader):
 
 
 class _Watch:
-    """Of what an assertion says: its comparisons, joined by `and`, `or`, &, and those inside of all(..), (..).all().
+    """Of what an assertion says: its comparisons, joined by `and`, `or`, &, and those inside of
+    all(..), (..).all().
 
-    a < b < c becomes compare(place, 1, x := a, y := b, x < y) and compare(place, 1, y, z := c, y < z).
+    a < b < c becomes compare(place, 1, x := a, y := b, x < y) and compare(place, 1, y, z := c, y <
+    z).
     """
 
     def __init__(self, file, line):
@@ -189,7 +205,10 @@ class _Watch:
             node.values = [self.visit(value) for value in node.values]
         elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitAnd):
             node.left, node.right = self.visit(node.left), self.visit(node.right)
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "all":
+        elif (
+            isinstance(node, ast.Call)
+            and getattr(node.func, "attr", getattr(node.func, "id", "")) == "all"
+        ):
             node.args = [self.visit(value) for value in node.args]
             if isinstance(node.func, ast.Attribute):
                 node.func.value = self.visit(node.func.value)
@@ -205,7 +224,13 @@ class _Watch:
             plain = ast.Compare(self._again(left), [op], [self._again(right)])
             call = ast.Attribute(ast.Name("__margins__", ast.Load()), "compare", ast.Load())
             first = left if not parts else self._again(left)
-            given = [ast.Constant(self.place), ast.Constant(SIGNS.get(type(op), 0)), first, right, plain]
+            given = [
+                ast.Constant(self.place),
+                ast.Constant(SIGNS.get(type(op), 0)),
+                first,
+                right,
+                plain,
+            ]
             parts.append(ast.Call(call, given, []))
             left = right
         return parts[0] if len(parts) == 1 else ast.BoolOp(ast.And(), parts)
@@ -245,7 +270,9 @@ def statement(place):
 def is_of_round_off(text):
     """Whether a statement names a number below `SMALL`, or an EPS or TOLERANCE."""
     numbers = re.findall(r"\d*\.?\d+e-\d+", text)
-    return bool(re.search(r"\b(EPS|eps|TOLERANCE)\b", text)) or any(0 < float(number) < SMALL for number in numbers)
+    return bool(re.search(r"\b(EPS|eps|TOLERANCE)\b", text)) or any(
+        0 < float(number) < SMALL for number in numbers
+    )
 
 
 def report(paths):
@@ -255,7 +282,9 @@ def report(paths):
     for found in files:
         for (place, test, ranks), ratio in found.items():
             worst[place] = max(worst.get(place, (0.0, "", 1)), (ratio, test, ranks))
-    near = sorted(((*found, place) for place, found in worst.items() if found[0] > NEAR), reverse=True)
+    near = sorted(
+        ((*found, place) for place, found in worst.items() if found[0] > NEAR), reverse=True
+    )
     small = {place: is_of_round_off(statement(place)) for *_, place in near}
     near = [found for found in near if not (small[found[-1]] and abs(found[0] - 1) < SMALL)]
     print(f"{len(worst)} assertions of numbers, {len(near)} of them above {NEAR} of their bound\n")
@@ -263,7 +292,10 @@ def report(paths):
         print(f"{title}: {sum(small[place] == kind for *_, place in near)}")
         for ratio, test, ranks, place in near:
             if small[place] == kind:
-                print(f"  {ratio:6.3f}  {place}  {statement(place)[:110]}\n          {test} on {ranks}")
+                print(
+                    f"  {ratio:6.3f}  {place}  {statement(place)[:110]}\n          {test} on "
+                    f"{ranks}"
+                )
         print()
     if len(files) > 1:
         compare(files)
@@ -275,10 +307,14 @@ def compare(files):
     for key in set.intersection(*map(set, files)):
         ratios = [found[key] for found in files]
         if max(ratios) - min(ratios) > MOVED:
-            moved[key[0]] = max(moved.get(key[0], (0.0, [], "", 1)), (max(ratios), ratios, *key[1:]))
+            moved[key[0]] = max(
+                moved.get(key[0], (0.0, [], "", 1)), (max(ratios), ratios, *key[1:])
+            )
     print(f"differ between files: {len(moved)}")
     for place, (_, ratios, test, ranks) in sorted(moved.items(), key=lambda item: -item[1][0]):
-        print(f"  {' '.join(f'{ratio:8.4f}' for ratio in ratios)}  {place}  {statement(place)[:100]}")
+        print(
+            f"  {' '.join(f'{ratio:8.4f}' for ratio in ratios)}  {place}  {statement(place)[:100]}"
+        )
         print(f"          {test} on {ranks}")
 
 

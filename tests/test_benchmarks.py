@@ -1,4 +1,7 @@
-"""The programs in benchmarks/ run, and say what they promise; small sizes, whose figures mean nothing."""
+"""The programs in benchmarks/ run, and say what they promise; small sizes, whose figures mean
+nothing.
+"""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -11,15 +14,25 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
 def said(name, *options):
-    done = subprocess.run([sys.executable, BENCHMARKS / f"{name}.py", "--quick", *options], capture_output=True, text=True,
-                          timeout=600)
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / f"{name}.py", "--quick", *options],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-@pytest.mark.parametrize("name, words", [
-    ("continuity", ["of the bandwidth", "three bodies"]), ("fokker_planck", ["Ornstein-Uhlenbeck", "iterations"]),
-    ("jko", ["us/cell/Newton", "Barenblatt"]), ("transport", ["Certified gaps", "Growth"])])
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("continuity", ["of the bandwidth", "three bodies"]),
+        ("fokker_planck", ["Ornstein-Uhlenbeck", "iterations"]),
+        ("jko", ["us/cell/Newton", "Barenblatt"]),
+        ("transport", ["Certified gaps", "Growth"]),
+    ],
+)
 def test_one_solver(name, words):
     text = said(name)
     for word in [*words, "Load at the end"]:

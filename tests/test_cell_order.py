@@ -1,4 +1,7 @@
-"""Cells keep the order in which the user has them, on one rank; on several, mesh.scatter deals whole arrays out."""
+"""Cells keep the order in which the user has them, on one rank; on several, mesh.scatter deals
+whole arrays out.
+"""
+
 import numpy as np
 import pytest
 from meshes import MESHES
@@ -43,9 +46,9 @@ def sides():
 def test_on_one_rank_cells_are_in_the_files_order(name, ranks):
     mesh = MESHES[name]()
     if ranks.size == 1:
-        assert (mesh.cell_id[:mesh.n_cells] == np.arange(mesh.n_cells)).all()
+        assert (mesh.cell_id[: mesh.n_cells] == np.arange(mesh.n_cells)).all()
         assert (mesh.scatter(mesh.center) == mesh.center).all()
-    assert (mesh.gather(mesh.cell_id[:mesh.n_cells]) == np.arange(mesh.n_cells_global)).all()
+    assert (mesh.gather(mesh.cell_id[: mesh.n_cells]) == np.arange(mesh.n_cells_global)).all()
 
 
 def test_geometry_is_that_of_the_users_cells(mesh):
@@ -60,7 +63,9 @@ def test_geometry_is_that_of_the_users_cells(mesh):
 def test_children_of_cell_k_are_the_next_four(mesh):
     finer = mesh.refine()
     parents = np.arange(finer.n_cells_global) // 4
-    assert np.allclose(finer.gather(finer.volume), mesh.gather(mesh.volume)[parents] / 4, rtol=1e-12)
+    assert np.allclose(
+        finer.gather(finer.volume), mesh.gather(mesh.volume)[parents] / 4, rtol=1e-12
+    )
     if SIZE == 1:
         assert (finer.cell_id == np.arange(finer.n_cells)).all()
 
@@ -68,10 +73,13 @@ def test_children_of_cell_k_are_the_next_four(mesh):
 @pytest.mark.parametrize("suffix", [".vtu", ".msh"])
 def test_files_are_read_in_their_order(suffix, shared_folder, ranks):
     import meshio
+
     path = shared_folder / f"shuffled{suffix}"
     if ranks.is_root:
         points = np.concatenate([POINTS, 0 * POINTS[:1]]).T
-        meshio.Mesh(points, [("triangle", TRIANGLES)]).write(path, **({"file_format": "gmsh22"} if suffix == ".msh" else {}))
+        meshio.Mesh(points, [("triangle", TRIANGLES)]).write(
+            path, **({"file_format": "gmsh22"} if suffix == ".msh" else {})
+        )
     ranks.wait()
     mesh = Mesh.read(path)
     assert np.allclose(mesh.gather(mesh.volume), areas(POINTS, TRIANGLES), rtol=1e-12)
@@ -85,54 +93,91 @@ def sorted_mesh():
 
 
 def potential(x):
-    return 3 * (x[0] - 0.4)**2 + x[0] * x[1]
+    return 3 * (x[0] - 0.4) ** 2 + x[0] * x[1]
 
 
 def blob(x):
-    return np.exp(-20 * ((x[0] - 0.3)**2 + (x[1] - 0.6)**2))
+    return np.exp(-20 * ((x[0] - 0.3) ** 2 + (x[1] - 0.6) ** 2))
 
 
 def other_blob(x):
-    return np.exp(-20 * ((x[0] - 0.6)**2 + (x[1] - 0.4)**2))
+    return np.exp(-20 * ((x[0] - 0.6) ** 2 + (x[1] - 0.4) ** 2))
 
 
 def continuity(flux):
     def run(mesh):
-        equation = fvot.ContinuityEquation(mesh, lambda x, t: np.stack([1 + t + 0 * x[0], -x[0]]), flux=flux, boundary={
-            "left": fvot.inflow(1.0), "right": fvot.outflow, "bottom": fvot.outflow, "top": fvot.inflow(0.5)})
+        equation = fvot.ContinuityEquation(
+            mesh,
+            lambda x, t: np.stack([1 + t + 0 * x[0], -x[0]]),
+            flux=flux,
+            boundary={
+                "left": fvot.inflow(1.0),
+                "right": fvot.outflow,
+                "bottom": fvot.outflow,
+                "top": fvot.inflow(0.5),
+            },
+        )
         result = equation.solve(mesh.density(blob), [0, 0.1])
         return [*result.rho, *result.velocity[-1], equation.step(mesh.density(blob), 0.05)]
+
     return run
 
 
 def adjoint(mesh):
-    equation = fvot.ContinuityEquation(mesh, stream=lambda x: x.prod(axis=0), flux=fvot.upwind, boundary=dict.fromkeys(
-        ["left", "right", "bottom", "top"], fvot.outflow))
+    equation = fvot.ContinuityEquation(
+        mesh,
+        stream=lambda x: x.prod(axis=0),
+        flux=fvot.upwind,
+        boundary=dict.fromkeys(["left", "right", "bottom", "top"], fvot.outflow),
+    )
     return [equation.adjoint(mesh.average(blob), [0, 0.1])]
 
 
 def fokker_planck(mesh):
     V, D = potential(mesh.center), 0.1 + 0.1 * mesh.center[0]
     found = []
-    for given in V, lambda x: V, lambda x: potential(x):        # a function may know the cells that it is asked for
+    for given in (
+        V,
+        lambda x: V,
+        lambda x: potential(x),
+    ):  # a function may know the cells that it is asked for
         equation = fvot.FokkerPlanck(mesh, diffusion=D, potential=given)
         result = equation.solve(mesh.density(blob), [0, 0.01], tau=0.005)
-        found += [*result.rho, equation.stationary(), *equation.current(result.rho[-1]), equation.step(result.rho[-1], 0.01)]
-    driven = fvot.FokkerPlanck(mesh, diffusion=0.1, drift=lambda x: np.stack([1 + 0 * x[0], -x[0]]),
-                               boundary={"left": fvot.dirichlet(1.0), "right": fvot.outflow})
+        found += [
+            *result.rho,
+            equation.stationary(),
+            *equation.current(result.rho[-1]),
+            equation.step(result.rho[-1], 0.01),
+        ]
+    driven = fvot.FokkerPlanck(
+        mesh,
+        diffusion=0.1,
+        drift=lambda x: np.stack([1 + 0 * x[0], -x[0]]),
+        boundary={"left": fvot.dirichlet(1.0), "right": fvot.outflow},
+    )
     return [*found, driven.stationary()]
 
 
 def jko(mesh):
-    energy = 0.1 * fvot.Entropy() + fvot.Potential(potential) + 0.1 * fvot.Interaction(lambda z: (z**2).sum(axis=0))
+    energy = (
+        0.1 * fvot.Entropy()
+        + fvot.Potential(potential)
+        + 0.1 * fvot.Interaction(lambda z: (z**2).sum(axis=0))
+    )
     result = fvot.JKO(mesh, energy).solve(mesh.density(blob), [0, 0.01], tau=0.005)
     crowd = fvot.JKO(mesh, fvot.Potential(potential), bounds=(0, 3.0)).solve(
-        mesh.scatter(np.minimum(mesh.gather(mesh.density(blob)), 2.0)), 0.01, tau=0.005)
+        mesh.scatter(np.minimum(mesh.gather(mesh.density(blob)), 2.0)), 0.01, tau=0.005
+    )
     return [*result.rho, *crowd.rho, crowd.pressure[-1]]
 
 
-RUNS = {"upwind": continuity(fvot.upwind), "muscl": continuity(fvot.muscl()), "adjoint": adjoint, "JKO": jko,
-        "Fokker-Planck": fokker_planck}
+RUNS = {
+    "upwind": continuity(fvot.upwind),
+    "muscl": continuity(fvot.muscl()),
+    "adjoint": adjoint,
+    "JKO": jko,
+    "Fokker-Planck": fokker_planck,
+}
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -146,13 +191,22 @@ def test_results_do_not_depend_on_the_order(name, mesh):
 def test_paths_do_not_depend_on_the_order():
     """With single cells as patches: pairs are others in another order."""
     other, place = sorted_mesh()
-    meshes = [Mesh.from_cells(POINTS, [("triangle", t)], patches="none") for t in (TRIANGLES, other_triangles(place))]
-    paths = [fvot.BenamouBrenier(m, 4, tol=1e-5).solve(m.density(blob), m.density(other_blob)) for m in meshes]
+    meshes = [
+        Mesh.from_cells(POINTS, [("triangle", t)], patches="none")
+        for t in (TRIANGLES, other_triangles(place))
+    ]
+    paths = [
+        fvot.BenamouBrenier(m, 4, tol=1e-5).solve(m.density(blob), m.density(other_blob))
+        for m in meshes
+    ]
     mine, theirs = (m.gather(path.rho) for m, path in zip(meshes, paths, strict=True))
     assert abs(paths[0].cost - paths[1].cost) < 2e-5 * paths[0].cost
     assert np.abs(mine - theirs[:, place]).max() < 0.02 * np.abs(mine).max()
     for mesh, path in zip(meshes, paths, strict=True):
-        residual = mesh.volume * (path.rho[1] - path.rho[0]) + mesh.volume * mesh.divergence(path.flux[0]) / 8
+        residual = (
+            mesh.volume * (path.rho[1] - path.rho[0])
+            + mesh.volume * mesh.divergence(path.flux[0]) / 8
+        )
         assert np.abs(residual).max() < 1e-12
         steps = path.velocity[2] * path.rho[2]
         assert mesh.integrate(steps[0]) > 0 > mesh.integrate(steps[1])
@@ -164,12 +218,15 @@ def other_triangles(place):
 
 def test_series_have_the_files_order(mesh, shared_folder, ranks):
     equation = fvot.FokkerPlanck(mesh, diffusion=0.1, potential=potential)
-    result = equation.solve(mesh.density(blob), [0, 0.01], write=str(shared_folder / "on_the_way.pvd"))
+    result = equation.solve(
+        mesh.density(blob), [0, 0.01], write=str(shared_folder / "on_the_way.pvd")
+    )
     result.write(shared_folder / "after.pvd")
     ranks.wait()
     if ranks.size > 1:
         return
     import pyvista
+
     for name in "on_the_way", "after":
         grid = pyvista.read(sorted((shared_folder / name).rglob("*.vtu"))[-1])
         assert (grid.cell_data["cell"] == np.arange(mesh.n_cells)).all()
@@ -193,7 +250,9 @@ WHOLE = {
     "rho0": lambda m, u: fvot.FokkerPlanck(m, diffusion=1.0).solve(u, 0.1),
     "integrate": lambda m, u: m.integrate(u),
     "diffusion": lambda m, u: fvot.FokkerPlanck(m, diffusion=u),
-    "a function": lambda m, u: fvot.FokkerPlanck(m, diffusion=1.0, potential=lambda x: u).step(0 * m.volume, 0.1),
+    "a function": lambda m, u: fvot.FokkerPlanck(m, diffusion=1.0, potential=lambda x: u).step(
+        0 * m.volume, 0.1
+    ),
 }
 
 
@@ -209,6 +268,6 @@ def test_on_several_ranks_whole_arrays_are_told_to_scatter(name, mesh, ranks):
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_other_lengths_say_which_is_wanted(name, mesh):
-    counts = mesh.ranks.all_gather(np.array([mesh.n_cells]))          # all ranks say what one of them finds
+    counts = mesh.ranks.all_gather(np.array([mesh.n_cells]))  # all ranks say what one of them finds
     with pytest.raises(fvot.InputError, match="|".join(map(str, counts))):
         WHOLE[name](mesh, np.ones(mesh.n_cells + 3))

@@ -1,4 +1,7 @@
-"""Runs that are interrupted and go on from their checkpoint; files that do not fit, or are damaged. See `test_killed.py`."""
+"""Runs that are interrupted and go on from their checkpoint; files that do not fit, or are damaged.
+See `test_killed.py`.
+"""
+
 import errno
 import shutil
 
@@ -22,7 +25,9 @@ class Interrupted(Exception):
 
 @pytest.fixture
 def interrupted(monkeypatch):
-    """interrupted(run, every): run() again and again, each time until so many checkpoints are there: (result, times)."""
+    """interrupted(run, every): run() again and again, each time until so many checkpoints are
+    there: (result, times).
+    """
     write = checkpoint.Keeper.write
 
     def until_done(run, every):
@@ -44,6 +49,7 @@ def interrupted(monkeypatch):
             monkeypatch.setattr(checkpoint.Keeper, "write", write)
             return result, times
         raise AssertionError("the run gets no further")
+
     return until_done
 
 
@@ -52,23 +58,53 @@ def swirl(x, t=0.0):
 
 
 def bowl(x):
-    return ((x - 0.3)**2).sum(axis=0)
+    return ((x - 0.3) ** 2).sum(axis=0)
 
 
 OPEN = {"left": fvot.inflow(1.0), "right": fvot.outflow}
 EQUATIONS = {
     "muscl": lambda mesh: (fvot.ContinuityEquation(mesh, swirl, boundary=OPEN), {}),
-    "unsteady": lambda mesh: (fvot.ContinuityEquation(mesh, lambda x, t: swirl(x, t), boundary=OPEN), {}),
-    "upwind": lambda mesh: (fvot.ContinuityEquation(mesh, swirl, flux=fvot.upwind, boundary=OPEN), dict(tau=0.01)),
-    "diffusion": lambda mesh: (fvot.FokkerPlanck(mesh, diffusion=0.1, potential=bowl), dict(tau=0.02)),
-    "adaptive diffusion": lambda mesh: (fvot.FokkerPlanck(mesh, diffusion=0.1, drift=swirl, order=3, tol=1e-3, boundary={
-        "left": fvot.dirichlet(1.0)}), {}),
-    "midpoint": lambda mesh: (fvot.JKO(mesh, fvot.Entropy(0.1) + fvot.Potential(bowl)), dict(tau=0.02)),
-    "adaptive midpoint": lambda mesh: (fvot.JKO(mesh, fvot.Entropy(0.1) + fvot.Potential(bowl), tol=1e-2), {}),
-    "crowd": lambda mesh: (fvot.JKO(mesh, fvot.Entropy(0.01) + fvot.Potential(bowl), bounds=(0, 3)), dict(tau=0.05)),
+    "unsteady": lambda mesh: (
+        fvot.ContinuityEquation(mesh, lambda x, t: swirl(x, t), boundary=OPEN),
+        {},
+    ),
+    "upwind": lambda mesh: (
+        fvot.ContinuityEquation(mesh, swirl, flux=fvot.upwind, boundary=OPEN),
+        dict(tau=0.01),
+    ),
+    "diffusion": lambda mesh: (
+        fvot.FokkerPlanck(mesh, diffusion=0.1, potential=bowl),
+        dict(tau=0.02),
+    ),
+    "adaptive diffusion": lambda mesh: (
+        fvot.FokkerPlanck(
+            mesh,
+            diffusion=0.1,
+            drift=swirl,
+            order=3,
+            tol=1e-3,
+            boundary={"left": fvot.dirichlet(1.0)},
+        ),
+        {},
+    ),
+    "midpoint": lambda mesh: (
+        fvot.JKO(mesh, fvot.Entropy(0.1) + fvot.Potential(bowl)),
+        dict(tau=0.02),
+    ),
+    "adaptive midpoint": lambda mesh: (
+        fvot.JKO(mesh, fvot.Entropy(0.1) + fvot.Potential(bowl), tol=1e-2),
+        {},
+    ),
+    "crowd": lambda mesh: (
+        fvot.JKO(mesh, fvot.Entropy(0.01) + fvot.Potential(bowl), bounds=(0, 3)),
+        dict(tau=0.05),
+    ),
 }
 EXPLICIT = {"muscl", "unsteady", "upwind"}
-MESHES = {"triangles": lambda: Mesh.triangles((0, 0), (1, 1), 8), "squares": lambda: Mesh.rectangle((0, 0), (1, 1), (9, 8))}
+MESHES = {
+    "triangles": lambda: Mesh.triangles((0, 0), (1, 1), 8),
+    "squares": lambda: Mesh.rectangle((0, 0), (1, 1), (9, 8)),
+}
 
 
 @pytest.mark.filterwarnings("ignore:the velocity crosses")
@@ -81,13 +117,18 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(name, mesh, interrupted,
     t = [0, 0.1, 0.3]
     whole = equation.solve(rho0, t, **options)
     kept = Checkpoint(shared_folder / "run.h5", every=0)
-    result, times = interrupted(lambda: EQUATIONS[name](mesh)[0].solve(rho0, t, checkpoint=kept, **options), 2)
+    result, times = interrupted(
+        lambda: EQUATIONS[name](mesh)[0].solve(rho0, t, checkpoint=kept, **options), 2
+    )
     assert times > 2
     atol = 1e-15 if name in EXPLICIT else 1e-8
     assert_allclose(result.rho, whole.rho, atol=atol * mesh.ranks.max(whole.rho.max()))
     assert result.ledger.keys() == whole.ledger.keys()
     for entry, values in whole.ledger.items():
-        if entry not in ("iterations", "solves", "newton", "minimum", "time_error") or name in EXPLICIT:
+        if (
+            entry not in ("iterations", "solves", "newton", "minimum", "time_error")
+            or name in EXPLICIT
+        ):
             assert_allclose(result.ledger[entry], values, rtol=1e-7, atol=1e-12, err_msg=entry)
     again = equation.solve(rho0, t, checkpoint=kept, **options)
     assert_array_equal(again.rho, result.rho)
@@ -99,8 +140,13 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(name, mesh, interrupted,
 @pytest.mark.parametrize("mesh", MESHES)
 def test_interrupted_transport_reaches_its_tolerance(mesh, free, interrupted, shared_folder):
     mesh = MESHES[mesh]()
-    rho0, rho1 = (mesh.density(lambda x, at=at: np.exp(-((x - at)**2).sum(axis=0) / 0.05)) for at in (0.35, 0.6))
-    solver = fvot.BenamouBrenier(mesh, n_steps=8, tol=2e-3, terminal=0.2 * fvot.Entropy() if free else None)
+    rho0, rho1 = (
+        mesh.density(lambda x, at=at: np.exp(-((x - at) ** 2).sum(axis=0) / 0.05))
+        for at in (0.35, 0.6)
+    )
+    solver = fvot.BenamouBrenier(
+        mesh, n_steps=8, tol=2e-3, terminal=0.2 * fvot.Entropy() if free else None
+    )
     ends = (rho0,) if free else (rho0, rho1)
     whole = solver.solve(*ends)
     kept = Checkpoint(shared_folder / "run.h5", every=0)
@@ -140,7 +186,12 @@ def test_other_ranks_go_on(ranks, shared_folder):
 def solve(path, mesh=None, t=(0, 0.1), diffusion=0.1, start=0.4, **options):
     mesh = mesh or Mesh.rectangle((0, 0), (1, 1), (8, 8))
     equation = fvot.FokkerPlanck(mesh, diffusion=diffusion)
-    return equation.solve(mesh.density(lambda x: x[0] < start), t, checkpoint=Checkpoint(path), **(dict(tau=0.05) | options))
+    return equation.solve(
+        mesh.density(lambda x: x[0] < start),
+        t,
+        checkpoint=Checkpoint(path),
+        **(dict(tau=0.05) | options),
+    )
 
 
 @pytest.fixture
@@ -150,17 +201,29 @@ def kept(shared_folder):
     return shared_folder / "run.h5"
 
 
-@pytest.mark.parametrize("options, words", [
-    (lambda: dict(mesh=Mesh.rectangle((0, 0), (1, 1), (8, 9))), "another mesh: cells is 64, here 72"),
-    (lambda: dict(mesh=Mesh.rectangle((0, 0), (1, 2), (8, 8))), "another mesh: places is not the same"),
-    (lambda: dict(mesh=Mesh.rectangle((0, 0), (1, 1), (16, 4))), "another mesh: places"),
-    (lambda: dict(mesh=Mesh.box((0, 0, 0), (1, 1, 1), (4, 4, 4))), "another mesh: dim is 2, here 3"),
-    (lambda: dict(diffusion=0.2), "another problem: coefficients"),
-    (lambda: dict(start=0.6), "another problem: .* is not the same"),
-    (lambda: dict(tau=0.1), "another problem: tau is 0.05, here 0.1"),
-    (lambda: dict(tau=None), "another problem: (tau|tol)"),
-    (lambda: dict(t=(0, 0.2)), "has been at times .* t must begin so"),
-])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (
+            lambda: dict(mesh=Mesh.rectangle((0, 0), (1, 1), (8, 9))),
+            "another mesh: cells is 64, here 72",
+        ),
+        (
+            lambda: dict(mesh=Mesh.rectangle((0, 0), (1, 2), (8, 8))),
+            "another mesh: places is not the same",
+        ),
+        (lambda: dict(mesh=Mesh.rectangle((0, 0), (1, 1), (16, 4))), "another mesh: places"),
+        (
+            lambda: dict(mesh=Mesh.box((0, 0, 0), (1, 1, 1), (4, 4, 4))),
+            "another mesh: dim is 2, here 3",
+        ),
+        (lambda: dict(diffusion=0.2), "another problem: coefficients"),
+        (lambda: dict(start=0.6), "another problem: .* is not the same"),
+        (lambda: dict(tau=0.1), "another problem: tau is 0.05, here 0.1"),
+        (lambda: dict(tau=None), "another problem: (tau|tol)"),
+        (lambda: dict(t=(0, 0.2)), "has been at times .* t must begin so"),
+    ],
+)
 def test_a_checkpoint_of_something_else(kept, options, words):
     with pytest.raises(InputError, match=words):
         solve(kept, **options())
@@ -169,13 +232,17 @@ def test_a_checkpoint_of_something_else(kept, options, words):
 def test_a_checkpoint_of_another_solver(kept):
     mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
     with pytest.raises(InputError, match="another problem"):
-        fvot.JKO(mesh, fvot.Entropy(0.1)).solve(mesh.density(lambda x: x[0] < 0.4), 0.1, checkpoint=Checkpoint(kept), tau=0.05)
+        fvot.JKO(mesh, fvot.Entropy(0.1)).solve(
+            mesh.density(lambda x: x[0] < 0.4), 0.1, checkpoint=Checkpoint(kept), tau=0.05
+        )
 
 
 def test_other_times_are_named_where_the_velocity_depends_on_them(shared_folder):
     mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
     kept = Checkpoint(shared_folder / "run.h5")
-    equation = fvot.ContinuityEquation(mesh, stream=lambda x, t: (1 + t) * np.sin(np.pi * x).prod(axis=0))
+    equation = fvot.ContinuityEquation(
+        mesh, stream=lambda x, t: (1 + t) * np.sin(np.pi * x).prod(axis=0)
+    )
     diffusion = fvot.FokkerPlanck(mesh, diffusion=lambda x, t: 1 + t + x[0])
     for solver in equation, diffusion:
         solver.solve(np.ones(mesh.n_cells), [0, 0.1, 0.2], tau=0.1, checkpoint=kept)
@@ -193,13 +260,18 @@ def test_other_times_are_named_where_the_velocity_depends_on_them(shared_folder)
 
 
 def test_one_run_for_a_file(kept, ranks):
-    """The second one is refused before it touches anything; the file is free again when the first one has ended, or failed."""
+    """The second one is refused before it touches anything; the file is free again when the first
+    one has ended, or failed.
+    """
     before = ranks.share(kept.read_bytes())
     mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
     equation = fvot.FokkerPlanck(mesh, diffusion=0.1)
     for _ in range(2):
         run = _Run(equation, mesh.density(lambda x: x[0] < 0.4), np.array([0, 0.1]), 0.05)
-        with pytest.raises(ZeroDivisionError), checkpoint.Keeper(Checkpoint(kept), mesh, run.describe()):
+        with (
+            pytest.raises(ZeroDivisionError),
+            checkpoint.Keeper(Checkpoint(kept), mesh, run.describe()),
+        ):
             with pytest.raises(InputError, match="another run .process .* on .* wait for its end"):
                 solve(kept)
             raise ZeroDivisionError
@@ -211,6 +283,7 @@ def test_one_run_for_a_file(kept, ranks):
 def test_where_there_are_no_locks(kept, ranks, monkeypatch):
     def refused(*arguments):
         raise OSError(errno.ENOTSUP, "Operation not supported")
+
     monkeypatch.setattr("fcntl.flock", refused)
     assert len(solve(kept, t=(0, 0.1, 0.2)).t) == 3
     assert not kept.with_name("run.h5.lock").exists()
@@ -230,12 +303,15 @@ def test_recorded_times_are_gathered_in_blocks(block, gathers, shared_folder, mo
     def counting(self, array):
         counted.append(np.ndim(array))
         return gather(self, array)
+
     monkeypatch.setattr(checkpoint, "BLOCK", block)
     whole = solve(path, t=t)
     with monkeypatch.context() as patch:
         patch.setattr(parallel.Ranks, "gather_to_root", counting)
-        again = solve(path, t=t)            # has nothing to do, but writes what it has
-    assert len(counted) == gathers + 1      # rho; densities at seven times; and the numbers of the cells
+        again = solve(path, t=t)  # has nothing to do, but writes what it has
+    assert (
+        len(counted) == gathers + 1
+    )  # rho; densities at seven times; and the numbers of the cells
     assert_array_equal(again.rho, whole.rho)
     assert_array_equal(solve(path, t=t).rho, whole.rho)
 
@@ -251,16 +327,30 @@ def flipped(place):
     def change(data):
         data[place] ^= 16
         return data
+
     return change
 
 
-@pytest.mark.parametrize("change, words", [
-    (lambda data: data[:len(data) // 2], "damaged"), (lambda data: data[:700], "damaged"), (lambda data: data[:40], "damaged"),
-    (lambda data: b"", "no checkpoint"), (lambda data: data + b"x", "damaged"), (flipped(-1), "damaged"),
-    (flipped(2000), "damaged"), (flipped(60), "damaged"), (flipped(0), "no checkpoint"),
-    (lambda data: data.replace(b"fvot checkpoint 2", b"fvot checkpoint 1"), "another version of fvot .format 1, this has 2"),
-    (lambda data: b"\x89HDF\r\n\x1a\n" + data, "no checkpoint"), (lambda data: b"\0" * len(data), "no checkpoint"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda data: data[: len(data) // 2], "damaged"),
+        (lambda data: data[:700], "damaged"),
+        (lambda data: data[:40], "damaged"),
+        (lambda data: b"", "no checkpoint"),
+        (lambda data: data + b"x", "damaged"),
+        (flipped(-1), "damaged"),
+        (flipped(2000), "damaged"),
+        (flipped(60), "damaged"),
+        (flipped(0), "no checkpoint"),
+        (
+            lambda data: data.replace(b"fvot checkpoint 2", b"fvot checkpoint 1"),
+            "another version of fvot .format 1, this has 2",
+        ),
+        (lambda data: b"\x89HDF\r\n\x1a\n" + data, "no checkpoint"),
+        (lambda data: b"\0" * len(data), "no checkpoint"),
+    ],
+)
 def test_a_damaged_checkpoint(kept, ranks, change, words):
     damaged(kept, ranks, change)
     with pytest.raises(InputError, match=words):
@@ -278,7 +368,7 @@ def test_the_one_before(kept, ranks, shared_folder):
     ranks.wait()
     assert len(solve(kept, t=(0, 0.1, 0.2)).t) == 3
     if ranks.is_root:
-        kept.unlink()           # as a run that was killed between two names leaves it
+        kept.unlink()  # as a run that was killed between two names leaves it
     ranks.wait()
     assert len(solve(kept, t=(0, 0.1, 0.2)).t) == 3
 
@@ -290,13 +380,20 @@ def test_bad_checkpoints(ranks, shared_folder):
     if ranks.is_root:
         (shared_folder / "file").write_text("a file")
     ranks.wait()
-    for wrong, words in [("run.h5", "must be a fvot.Checkpoint"), (Checkpoint(3), "path of a file"),
-                         (Checkpoint(""), "path of a file"), (Checkpoint(shared_folder), "is a folder"),
-                         (Checkpoint(shared_folder / "file" / "run.h5"), "can be written"),
-                         (Checkpoint(shared_folder / "a.h5", every=-1), "every"),
-                         (Checkpoint(shared_folder / "a.h5", every="1h"), "every"),
-                         (Checkpoint(shared_folder / "a.h5", every=np.nan), "every"),
-                         *([(Checkpoint(shared_folder / f"a{ranks.rank}.h5"), "same on every rank")] * (ranks.size > 1))]:
+    for wrong, words in [
+        ("run.h5", "must be a fvot.Checkpoint"),
+        (Checkpoint(3), "path of a file"),
+        (Checkpoint(""), "path of a file"),
+        (Checkpoint(shared_folder), "is a folder"),
+        (Checkpoint(shared_folder / "file" / "run.h5"), "can be written"),
+        (Checkpoint(shared_folder / "a.h5", every=-1), "every"),
+        (Checkpoint(shared_folder / "a.h5", every="1h"), "every"),
+        (Checkpoint(shared_folder / "a.h5", every=np.nan), "every"),
+        *(
+            [(Checkpoint(shared_folder / f"a{ranks.rank}.h5"), "same on every rank")]
+            * (ranks.size > 1)
+        ),
+    ]:
         with pytest.raises(InputError, match=words):
             equation.solve(rho0, 1.0, checkpoint=wrong)
 
@@ -317,7 +414,7 @@ def any_change(folder, changes, cut, more):
     data = bytearray(original)
     for place, by in changes:
         data[place % len(data)] ^= by
-    data = data[:cut % (len(data) + 1)] + more if cut is not None else data + more
+    data = data[: cut % (len(data) + 1)] + more if cut is not None else data + more
     path.write_bytes(data)
     if bytes(data) != original:
         with pytest.raises(InputError):
@@ -327,10 +424,13 @@ def any_change(folder, changes, cut, more):
 
 def checkpoint_alone():
     from mpi4py import MPI
+
     return MPI.COMM_SELF
 
 
-ARGUMENTS = dict(changes=CHANGES, cut=st.none() | st.integers(0, 10**5), more=st.binary(max_size=20))
+ARGUMENTS = dict(
+    changes=CHANGES, cut=st.none() | st.integers(0, 10**5), more=st.binary(max_size=20)
+)
 
 
 @given(**ARGUMENTS)

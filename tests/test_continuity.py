@@ -1,4 +1,5 @@
 """The continuity equation: what must hold on every mesh, with every flux, on any number of ranks."""
+
 import numpy as np
 import pytest
 from meshes import MESHES
@@ -13,7 +14,9 @@ pytestmark = pytest.mark.ranks
 
 
 LARGE = {"harbour", "ball"}
-FLUXES = pytest.mark.parametrize("flux", [upwind, muscl(), muscl(0.5)], ids=["upwind", "muscl", "sharp"])
+FLUXES = pytest.mark.parametrize(
+    "flux", [upwind, muscl(), muscl(0.5)], ids=["upwind", "muscl", "sharp"]
+)
 
 
 def blobs(x):
@@ -30,14 +33,18 @@ def gale(x, t):
 def through(mesh):
     """Inflow on the first half of the boundary's names, outflow on the others."""
     names = sorted(mesh.boundary)
-    return {name: fvot.inflow(lambda x, t: 1 + t + 0 * x[0]) if i < len(names) / 2 else fvot.outflow
-            for i, name in enumerate(names)}
+    return {
+        name: fvot.inflow(lambda x, t: 1 + t + 0 * x[0]) if i < len(names) / 2 else fvot.outflow
+        for i, name in enumerate(names)
+    }
 
 
 def eddies(mesh):
-    """A rough divergence-free flow on any mesh: the same at both ends of a periodic face, 0 on the boundary."""
+    """A rough divergence-free flow on any mesh: the same at both ends of a periodic face, 0 on the
+    boundary.
+    """
     U = mesh.area * np.sin(mesh.normal.sum(axis=0) + 7 * mesh.face_center.sum(axis=0))
-    U[mesh.n_inner:] = 0
+    U[mesh.n_inner :] = 0
     return face_flux.conserve(mesh, U, np.zeros(mesh.n_cells))
 
 
@@ -64,14 +71,20 @@ def test_a_divergence_free_flow_keeps_the_bounds_of_the_data(mesh, flux):
 
 @FLUXES
 def test_constants_stay_in_a_divergence_free_flow(mesh, flux):
-    result = ContinuityEquation(mesh, face_flux=eddies(mesh), flux=flux).solve(np.full(mesh.n_cells, 3.0), 0.3)
+    result = ContinuityEquation(mesh, face_flux=eddies(mesh), flux=flux).solve(
+        np.full(mesh.n_cells, 3.0), 0.3
+    )
     assert_allclose(result.rho[-1], 3.0, rtol=1e-12)
 
 
 @FLUXES
 def test_the_same_numbers_on_any_number_of_ranks(mesh, twin, flux):
-    results = [ContinuityEquation(m, gale, flux=flux, boundary=through(m)).solve(m.average(blobs), [0, 0.05, 0.1])
-               for m in (mesh, twin)]
+    results = [
+        ContinuityEquation(m, gale, flux=flux, boundary=through(m)).solve(
+            m.average(blobs), [0, 0.05, 0.1]
+        )
+        for m in (mesh, twin)
+    ]
     # the limiter amplifies round-off
     assert_allclose(mesh.gather(results[0].rho), twin.gather(results[1].rho), rtol=0, atol=1e-12)
     assert_array_equal(results[0].ledger["steps"], results[1].ledger["steps"])
@@ -80,11 +93,20 @@ def test_the_same_numbers_on_any_number_of_ranks(mesh, twin, flux):
 @FLUXES
 @pytest.mark.parametrize("name", ["triangles", "voronoi", "rectangle"])
 def test_round_off_does_not_grow(name, flux):
-    """Else the numbers would soon depend on the number of ranks: three hundred steps of data that differ in the last digit."""
-    mesh = {"triangles": lambda: Mesh.triangles((0, 0), (1, 1), 40), "voronoi": lambda: Mesh.voronoi((0, 0), (1, 1), 900),
-            "rectangle": lambda: Mesh.rectangle((0, 0), (1, 1), (40, 40))}[name]()
-    equation = ContinuityEquation(mesh, stream=lambda x: -np.pi * ((x - 0.5)**2).sum(axis=0), flux=flux,
-                                  boundary={side: fvot.outflow for side in mesh.boundary})
+    """Else the numbers would soon depend on the number of ranks: three hundred steps of data that
+    differ in the last digit.
+    """
+    mesh = {
+        "triangles": lambda: Mesh.triangles((0, 0), (1, 1), 40),
+        "voronoi": lambda: Mesh.voronoi((0, 0), (1, 1), 900),
+        "rectangle": lambda: Mesh.rectangle((0, 0), (1, 1), (40, 40)),
+    }[name]()
+    equation = ContinuityEquation(
+        mesh,
+        stream=lambda x: -np.pi * ((x - 0.5) ** 2).sum(axis=0),
+        flux=flux,
+        boundary={side: fvot.outflow for side in mesh.boundary},
+    )
     for rho0 in mesh.average(blobs), 2 + np.sin(9 * mesh.center[0]) * np.cos(7 * mesh.center[1]):
         noise = np.where(np.sin(1000 * mesh.center[0]) > 0, 1e-15, -1e-15)
         near, far = (equation.solve(rho, 0.3).rho[-1] for rho in (rho0, rho0 * (1 + noise)))
@@ -99,7 +121,9 @@ def test_twice_the_density_moves_as_the_density_does(mesh, flux):
 
 
 def test_upwind_has_an_exact_dual(mesh):
-    equation = ContinuityEquation(mesh, gale, flux=upwind, boundary={name: fvot.outflow for name in mesh.boundary})
+    equation = ContinuityEquation(
+        mesh, gale, flux=upwind, boundary={name: fvot.outflow for name in mesh.boundary}
+    )
     t = [0, 0.07, 0.2]
     rho0 = mesh.average(blobs)
     phi1 = np.cos(mesh.center.sum(axis=0))
@@ -122,8 +146,12 @@ def test_velocity_stream_function_and_face_fluxes_are_the_same_thing(name):
     mesh = MESHES[name]()
     boundary = {name: fvot.outflow for name in mesh.boundary}
     by_velocity = ContinuityEquation(mesh, (0.3, -0.8), flux=upwind, boundary=boundary)
-    by_stream = ContinuityEquation(mesh, stream=lambda x: 0.3 * x[1] + 0.8 * x[0], flux=upwind, boundary=boundary)
-    by_flux = ContinuityEquation(mesh, face_flux=by_velocity.face_flux(), flux=upwind, boundary=boundary)
+    by_stream = ContinuityEquation(
+        mesh, stream=lambda x: 0.3 * x[1] + 0.8 * x[0], flux=upwind, boundary=boundary
+    )
+    by_flux = ContinuityEquation(
+        mesh, face_flux=by_velocity.face_flux(), flux=upwind, boundary=boundary
+    )
     rho0 = mesh.average(blobs)
     expected = by_velocity.step(rho0, 0.1)
     assert_allclose(by_stream.step(rho0, 0.1), expected, atol=1e-13)
@@ -138,6 +166,7 @@ def test_stream_functions_and_vector_potentials_give_divergence_free_fluxes(mesh
     def potential(x):
         wave = np.sin(period * x + 1)
         return wave.prod(axis=0) if mesh.dim == 2 else wave[[1, 2, 0]] * wave[[2, 0, 1]]
+
     boundary = {name: fvot.outflow for name in mesh.boundary}
     U = ContinuityEquation(mesh, stream=potential, boundary=boundary).face_flux()
     assert mesh.ranks.max(np.abs(U).max()) > 1e-4
@@ -147,13 +176,15 @@ def test_stream_functions_and_vector_potentials_give_divergence_free_fluxes(mesh
 def test_the_curl_of_a_vector_potential_is_the_velocity():
     mesh = MESHES["tetrahedra"]()
     boundary = {name: fvot.outflow for name in mesh.boundary}
-    by_potential = ContinuityEquation(mesh, stream=lambda x: np.stack([0 * x[0], 3 * x[0], x[1]]), boundary=boundary)
+    by_potential = ContinuityEquation(
+        mesh, stream=lambda x: np.stack([0 * x[0], 3 * x[0], x[1]]), boundary=boundary
+    )
     by_velocity = ContinuityEquation(mesh, (1, 0, 3), boundary=boundary)
     assert_allclose(by_potential.face_flux(), by_velocity.face_flux(), atol=1e-14)
 
 
 def test_the_velocity_of_a_result_is_exact_where_it_is_constant(mesh):
-    v = np.array([0.4, -1.2, 0.7])[:mesh.dim]
+    v = np.array([0.4, -1.2, 0.7])[: mesh.dim]
     boundary = {name: fvot.outflow for name in mesh.boundary}
     result = ContinuityEquation(mesh, v, boundary=boundary).solve(np.ones(mesh.n_cells), 0.01)
     assert_allclose(result.velocity, np.broadcast_to(v[:, None], result.velocity.shape), atol=1e-12)
@@ -162,18 +193,22 @@ def test_the_velocity_of_a_result_is_exact_where_it_is_constant(mesh):
 def test_a_velocity_that_crosses_a_wall_is_stopped_and_said():
     mesh = Mesh.triangles((0, 0), (1, 1), 6)
     if mesh.ranks.is_root:
-        with pytest.warns(UserWarning, match=r"crosses the walls \(bottom, left, right, top\) by 2 volume"):
+        with pytest.warns(
+            UserWarning, match=r"crosses the walls \(bottom, left, right, top\) by 2 volume"
+        ):
             equation = ContinuityEquation(mesh, (1.0, 0.0))
     else:
         equation = ContinuityEquation(mesh, (1.0, 0.0))
     result = equation.solve(mesh.average(blobs), 0.2)
     assert result.ledger["outflow"][-1] == 0 and abs(result.ledger["mass_error"][-1]) <= 1e-14
-    assert_array_equal(equation.face_flux()[mesh.n_inner:], 0)
+    assert_array_equal(equation.face_flux()[mesh.n_inner :], 0)
 
 
 def test_inflow_brings_its_density():
     mesh = Mesh.triangles((0, 0), (1, 1), 6)
-    equation = ContinuityEquation(mesh, (0.0, 1.0), boundary={"bottom": fvot.inflow(lambda x: 1 + x[0]), "top": fvot.outflow})
+    equation = ContinuityEquation(
+        mesh, (0.0, 1.0), boundary={"bottom": fvot.inflow(lambda x: 1 + x[0]), "top": fvot.outflow}
+    )
     ledger = equation.solve(np.zeros(mesh.n_cells), [0, 0.1, 2.5]).ledger
     assert_allclose(ledger["inflow"], [0, 0.15, 3.75], rtol=1e-13)
     assert ledger["mass"][-1] == pytest.approx(1.5, rel=0.01)
@@ -182,7 +217,9 @@ def test_inflow_brings_its_density():
 def test_nothing_enters_through_an_outflow():
     mesh = Mesh.rectangle((0, 0), (1, 1), (6, 6))
     boundary = {"left": fvot.outflow, "right": fvot.outflow}
-    result = ContinuityEquation(mesh, (1.0, 0.0), boundary=boundary).solve(np.ones(mesh.n_cells), 3.0)
+    result = ContinuityEquation(mesh, (1.0, 0.0), boundary=boundary).solve(
+        np.ones(mesh.n_cells), 3.0
+    )
     assert result.ledger["inflow"][-1] == 0 and result.ledger["mass"][-1] < 1e-3
 
 
@@ -216,7 +253,10 @@ def test_output_times_are_hit_and_tau_is_a_bound():
     equation = ContinuityEquation(mesh, face_flux=eddies(mesh))
     result = equation.solve(np.ones(mesh.n_cells), [1, 1.5, 1.75], tau=1e-2)
     assert_array_equal(result.t, [1, 1.5, 1.75])
-    assert result.ledger["steps"][1] >= 50 and result.ledger["steps"][2] - result.ledger["steps"][1] >= 25
+    assert (
+        result.ledger["steps"][1] >= 50
+        and result.ledger["steps"][2] - result.ledger["steps"][1] >= 25
+    )
 
 
 def test_a_fluid_at_rest_takes_one_step():
@@ -236,9 +276,12 @@ def test_initial_densities_are_not_changed(mesh):
 def test_a_two_point_flux_of_ones_own_is_as_good():
     def mine(U, k):
         return np.where(U > 0, U, 0) + k, np.where(U < 0, -U, 0) + k
+
     mesh = MESHES["voronoi"]()
     rho0, U = mesh.average(blobs), eddies(mesh)
-    results = [ContinuityEquation(mesh, face_flux=U, flux=flux).step(rho0, 0.1) for flux in (mine, upwind)]
+    results = [
+        ContinuityEquation(mesh, face_flux=U, flux=flux).step(rho0, 0.1) for flux in (mine, upwind)
+    ]
     assert_array_equal(*results)
 
 
@@ -253,31 +296,37 @@ def test_outflow_may_be_called():
     assert fvot.outflow() is fvot.outflow
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (dict(), "exactly one of velocity, stream and face_flux"),
-    (dict(velocity=(1, 0), stream=lambda x: x[0]), "velocity and stream"),
-    (dict(velocity=(1, 0, 0)), "2 finite numbers"),
-    (dict(velocity="fast"), "'fast'"),
-    (dict(velocity=(1j, 0)), "2 finite numbers"),
-    (dict(velocity=lambda x: 1j * x), "complex numbers, for x of shape"),
-    (dict(velocity=lambda x: [0 * x[0], 1.0]), "rows of different lengths"),
-    (dict(velocity=lambda x, y: (y, x)), "take x = (x[0], x[1], ...) as one array"),
-    (dict(velocity=lambda: 0), "takes 0 parameters"),
-    (dict(velocity=lambda x: x[0]), "returned shape"),
-    (dict(velocity=lambda x: x / 0), "must be finite"),
-    (dict(face_flux=np.zeros(3)), "face_flux has shape (3,)"),
-    (dict(velocity=(1, 0), cfl=1.5), "1.5"),
-    (dict(velocity=(1, 0), cfl=0), "cfl"),
-    (dict(velocity=(1, 0), cfl="a"), "'a'"),
-    (dict(velocity=(1, 0), flux="upwind"), "'upwind'"),
-    (dict(velocity=(1, 0), flux=central), "negative coefficient"),
-    (dict(velocity=(1, 0), boundary={"door": fvot.outflow}), "no part 'door'; the mesh has: bottom, left, right, top"),
-    (dict(velocity=(1, 0), boundary={"left": 1.0}), "'left'"),
-    (dict(velocity=(1, 0), boundary=["left"]), "must be a dict"),
-    (dict(velocity=(1, 0), boundary="left"), "the mesh has: bottom, left, right, top"),
-    (dict(velocity=(1, 0), boundary={"left": fvot.inflow("much")}), "'much'"),
-    (dict(velocity=(1, 0), boundary={"left": fvot.inflow(-1.0)}), "at least 0"),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (dict(), "exactly one of velocity, stream and face_flux"),
+        (dict(velocity=(1, 0), stream=lambda x: x[0]), "velocity and stream"),
+        (dict(velocity=(1, 0, 0)), "2 finite numbers"),
+        (dict(velocity="fast"), "'fast'"),
+        (dict(velocity=(1j, 0)), "2 finite numbers"),
+        (dict(velocity=lambda x: 1j * x), "complex numbers, for x of shape"),
+        (dict(velocity=lambda x: [0 * x[0], 1.0]), "rows of different lengths"),
+        (dict(velocity=lambda x, y: (y, x)), "take x = (x[0], x[1], ...) as one array"),
+        (dict(velocity=lambda: 0), "takes 0 parameters"),
+        (dict(velocity=lambda x: x[0]), "returned shape"),
+        (dict(velocity=lambda x: x / 0), "must be finite"),
+        (dict(face_flux=np.zeros(3)), "face_flux has shape (3,)"),
+        (dict(velocity=(1, 0), cfl=1.5), "1.5"),
+        (dict(velocity=(1, 0), cfl=0), "cfl"),
+        (dict(velocity=(1, 0), cfl="a"), "'a'"),
+        (dict(velocity=(1, 0), flux="upwind"), "'upwind'"),
+        (dict(velocity=(1, 0), flux=central), "negative coefficient"),
+        (
+            dict(velocity=(1, 0), boundary={"door": fvot.outflow}),
+            "no part 'door'; the mesh has: bottom, left, right, top",
+        ),
+        (dict(velocity=(1, 0), boundary={"left": 1.0}), "'left'"),
+        (dict(velocity=(1, 0), boundary=["left"]), "must be a dict"),
+        (dict(velocity=(1, 0), boundary="left"), "the mesh has: bottom, left, right, top"),
+        (dict(velocity=(1, 0), boundary={"left": fvot.inflow("much")}), "'much'"),
+        (dict(velocity=(1, 0), boundary={"left": fvot.inflow(-1.0)}), "at least 0"),
+    ],
+)
 def test_a_bad_problem_is_refused_with_the_remedy(arguments, words):
     mesh = Mesh.triangles((0, 0), (1, 1), 4)
     with np.errstate(all="ignore"), pytest.raises(InputError) as caught:
@@ -285,19 +334,22 @@ def test_a_bad_problem_is_refused_with_the_remedy(arguments, words):
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("rho0, t, tau, words", [
-    (None, -1.0, None, "-1.0"),
-    (None, [0, 1, 1], None, "increasing"),
-    (None, [0, np.nan], None, "nan"),
-    (None, 1.0, 0.0, "tau"),
-    (None, 1.0, -2, "-2"),
-    (None, 1.0, "short", "'short'"),
-    (None, [], None, "[]"),
-    (None, [1.0], None, "[1.0]"),
-    (None, "late", None, "'late'"),
-    (-1.0, 1.0, None, "at least 0"),
-    (np.inf, 1.0, None, "finite"),
-])
+@pytest.mark.parametrize(
+    "rho0, t, tau, words",
+    [
+        (None, -1.0, None, "-1.0"),
+        (None, [0, 1, 1], None, "increasing"),
+        (None, [0, np.nan], None, "nan"),
+        (None, 1.0, 0.0, "tau"),
+        (None, 1.0, -2, "-2"),
+        (None, 1.0, "short", "'short'"),
+        (None, [], None, "[]"),
+        (None, [1.0], None, "[1.0]"),
+        (None, "late", None, "'late'"),
+        (-1.0, 1.0, None, "at least 0"),
+        (np.inf, 1.0, None, "finite"),
+    ],
+)
 def test_a_bad_run_is_refused_with_the_remedy(rho0, t, tau, words):
     mesh = Mesh.triangles((0, 0), (1, 1), 4)
     density = np.full(mesh.n_cells, 1.0 if rho0 is None else rho0)
@@ -318,11 +370,17 @@ def test_a_velocity_that_is_wrong_on_one_rank_raises_on_all(ranks):
 @pytest.mark.parametrize("power, strength", [(1, 1.0), (2, 0.03)])
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_velocity_that_blows_up_ends_the_run(power, strength, keep, shared_folder):
-    """On all ranks, with what has been reached; before its steps are so short that the time stands still."""
+    """On all ranks, with what has been reached; before its steps are so short that the time stands
+    still.
+    """
     mesh = Mesh.triangles((0, 0), (1, 1), 4)
     path = shared_folder / "x.pvd"
-    equation = ContinuityEquation(mesh, stream=lambda x, t: strength * np.sin(np.pi * x).prod(axis=0) / (0.5 - t)**power)
-    with pytest.raises(ConvergenceError, match=r"steps of .* at t = 0\.(49|5).*to t = 100: the largest rate") as caught:
+    equation = ContinuityEquation(
+        mesh, stream=lambda x, t: strength * np.sin(np.pi * x).prod(axis=0) / (0.5 - t) ** power
+    )
+    with pytest.raises(
+        ConvergenceError, match=r"steps of .* at t = 0\.(49|5).*to t = 100: the largest rate"
+    ) as caught:
         equation.solve(mesh.average(blobs), [0, 0.1, 0.2, 100], write=fvot.Output(path, keep=keep))
     result = caught.value.result
     assert 0.49 < result.t[-1] < 0.5
@@ -334,9 +392,13 @@ def test_a_velocity_that_blows_up_ends_the_run(power, strength, keep, shared_fol
 
 
 def test_a_short_pulse_is_no_blow_up():
-    """Where it is named, its steps may be as short as they like in comparison with the time around it."""
+    """Where it is named, its steps may be as short as they like in comparison with the time around
+    it.
+    """
     mesh = Mesh.interval(0, 1, 8, periodic=True)
-    equation = ContinuityEquation(mesh, lambda x, t: 1 + 1e9 * np.exp(-((t - 0.5) / 1e-8)**2) + 0 * x)
+    equation = ContinuityEquation(
+        mesh, lambda x, t: 1 + 1e9 * np.exp(-(((t - 0.5) / 1e-8) ** 2)) + 0 * x
+    )
     result = equation.solve(mesh.average(blobs), [0, 0.5 - 1e-7, 0.5 + 1e-7, 1])
     assert result.t[-1] == 1 and result.ledger["steps"][2] - result.ledger["steps"][1] > 50
 
@@ -369,12 +431,17 @@ def test_the_communicator_is_the_mesh_s():
 def test_velocity_at_points():
     """Linear velocities are exact inside, at recorded times and between them."""
     mesh = Mesh.rectangle((-1, -1), (1, 1), (12, 12))
-    equation = ContinuityEquation(mesh, velocity=lambda x, t: (1 + t) * np.stack([-x[1], x[0]]),
-                                  boundary={name: fvot.outflow for name in mesh.boundary})
+    equation = ContinuityEquation(
+        mesh,
+        velocity=lambda x, t: (1 + t) * np.stack([-x[1], x[0]]),
+        boundary={name: fvot.outflow for name in mesh.boundary},
+    )
     result = equation.solve(np.ones(mesh.n_cells), [0, 0.1, 0.2])
     points = np.array([[0.3, -0.22], [0.1, 0.4]])
     for t in 0.0, 0.05, 0.2:
-        assert_allclose(result.velocity_at(points, t), (1 + t) * np.stack([-points[1], points[0]]), atol=1e-12)
+        assert_allclose(
+            result.velocity_at(points, t), (1 + t) * np.stack([-points[1], points[0]]), atol=1e-12
+        )
     for where, t, words in (points, 0.3, "t must"), (10 * points, 0.1, "outside"):
         with pytest.raises(InputError, match=words):
             result.velocity_at(where, t)

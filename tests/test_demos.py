@@ -1,4 +1,5 @@
 """Every demo, small, on 1, 2 and 3 ranks: the same numbers."""
+
 import importlib.util
 from pathlib import Path
 
@@ -7,50 +8,101 @@ import pytest
 pytestmark = pytest.mark.ranks
 
 DEMOS = Path(__file__).parent.parent / "demos"
-SMALL = {"continuity": lambda folder: dict(n=8, levels=2),
-         "double_well": lambda folder: dict(mesh="polygons", n=16, steps=10, pictures=False, out=str(folder)),
-         "evacuation": lambda folder: dict(end=0.8, n_times=5, steps=4, pictures=False, out=str(folder)),
-         "geodesic": lambda folder: dict(n_steps=8, tol=5e-2, pictures=False, out=str(folder)),
-         "harbour": lambda folder: dict(tide=6.0, n_times=3, pictures=False, out=str(folder)),
-         "image_morph": lambda folder: dict(size=32, n_steps=8, tol=2e-3, pictures=False, out=str(folder)),
-         "langevin": lambda folder: dict(n=24, count=2000, n_times=3, tau=0.02, pictures=False, out=str(folder)),
-         "mueller_brown": lambda folder: dict(mesh="triangles", n=24, n_times=9, tol=1e-2, pictures=False, out=str(folder)),
-         "porous_medium": lambda folder: dict(mesh="polygons", n=12, levels=2, end=2.0, steps=4, pictures=False,
-                                              out=str(folder)),
-         "swarm": lambda folder: dict(refine=0, end=0.2, n_times=3, pictures=False, out=str(folder)),
-         "terrain": lambda folder: dict(coarsen=16, n_times=7, tol=1e-2, pictures=False, out=str(folder)),
-         "w2_convergence": lambda folder: dict(problems=("waves", "blocks"), n=8, levels=2, tol=2e-3, pictures=False,
-                                               out=str(folder)),
-         "witnesses": lambda folder: dict(n=24)}
+SMALL = {
+    "continuity": lambda folder: dict(n=8, levels=2),
+    "double_well": lambda folder: dict(
+        mesh="polygons", n=16, steps=10, pictures=False, out=str(folder)
+    ),
+    "evacuation": lambda folder: dict(end=0.8, n_times=5, steps=4, pictures=False, out=str(folder)),
+    "geodesic": lambda folder: dict(n_steps=8, tol=5e-2, pictures=False, out=str(folder)),
+    "harbour": lambda folder: dict(tide=6.0, n_times=3, pictures=False, out=str(folder)),
+    "image_morph": lambda folder: dict(
+        size=32, n_steps=8, tol=2e-3, pictures=False, out=str(folder)
+    ),
+    "langevin": lambda folder: dict(
+        n=24, count=2000, n_times=3, tau=0.02, pictures=False, out=str(folder)
+    ),
+    "mueller_brown": lambda folder: dict(
+        mesh="triangles", n=24, n_times=9, tol=1e-2, pictures=False, out=str(folder)
+    ),
+    "porous_medium": lambda folder: dict(
+        mesh="polygons", n=12, levels=2, end=2.0, steps=4, pictures=False, out=str(folder)
+    ),
+    "swarm": lambda folder: dict(refine=0, end=0.2, n_times=3, pictures=False, out=str(folder)),
+    "terrain": lambda folder: dict(
+        coarsen=16, n_times=7, tol=1e-2, pictures=False, out=str(folder)
+    ),
+    "w2_convergence": lambda folder: dict(
+        problems=("waves", "blocks"), n=8, levels=2, tol=2e-3, pictures=False, out=str(folder)
+    ),
+    "witnesses": lambda folder: dict(n=24),
+}
 # Measured on one rank; on others it must be the same.
 NUMBERS = {
     "continuity": {
-        "rotation_squares": 0.08593491091, "rotation_triangles": 0.04570894308, "rotation_polygons": 0.1075064839,
-        "swirl_squares": 0.0558772391, "swirl_triangles": 0.02230860396, "swirl_polygons": 0.06479364447},
+        "rotation_squares": 0.08593491091,
+        "rotation_triangles": 0.04570894308,
+        "rotation_polygons": 0.1075064839,
+        "swirl_squares": 0.0558772391,
+        "swirl_triangles": 0.02230860396,
+        "swirl_polygons": 0.06479364447,
+    },
     "double_well": {
-        "observed": 0.002462910747, "computed": 0.002462875559, "left": 0.5250744731, "ratio_4": 0.9327775833,
-        "ratio_8": 1.019326269, "ratio_16": 1.168998403, "ratio_40": 1.919743829, "ratio_400": 5690.163431},
+        "observed": 0.002462910747,
+        "computed": 0.002462875559,
+        "left": 0.5250744731,
+        "ratio_4": 0.9327775833,
+        "ratio_8": 1.019326269,
+        "ratio_16": 1.168998403,
+        "ratio_40": 1.919743829,
+        "ratio_400": 5690.163431,
+    },
     "evacuation": {"inside": 0.5409567213, "half": 0.8194864594, "pressure": 0.336047121},
     "geodesic": {
-        "cost": 8.520748909, "lower_bound": 8.238751999, "straight": 2.584958273, "slowest": 2.829445043,
-        "fastest": 2.90209328},
+        "cost": 8.520748909,
+        "lower_bound": 8.238751999,
+        "straight": 2.584958273,
+        "slowest": 2.829445043,
+        "fastest": 2.90209328,
+    },
     "harbour": {"outflow": 0.884649033, "mass": 0.115350967, "maximum": 0.692650275},
     "image_morph": {"cost": 0.04340181468, "lower_bound": 0.04337528471, "half": 1.980035367},
-    "langevin": {"worst": 3.5400818055, "mean": -0.7426811547837676, "density": -0.7297689937511735},
+    "langevin": {
+        "worst": 3.5400818055,
+        "mean": -0.7426811547837676,
+        "density": -0.7297689937511735,
+    },
     "mueller_brown": {
-        "slow": 0.2015785205, "fast": 40.83849206, "stay": 0.493542783, "most": 0.816204605, "A": 0.9743856267,
-        "B": 0.02242977871, "C": 0.003184594548},
+        "slow": 0.2015785205,
+        "fast": 40.83849206,
+        "stay": 0.493542783,
+        "most": 0.816204605,
+        "A": 0.9743856267,
+        "B": 0.02242977871,
+        "C": 0.003184594548,
+    },
     "porous_medium": {"error_0": 0.0376897673, "error_1": 0.009801183377, "energy": 1.470924664},
     "swarm": {"energy": -0.03641484634, "maximum": 1.351311541, "before": -0.01770029159},
-    "terrain": {"slowest": 135331.5578, "free": 135.9539685, "away": 0.685920005, "height": 294.551909},
+    "terrain": {
+        "slowest": 135331.5578,
+        "free": 135.9539685,
+        "away": 0.685920005,
+        "height": 294.551909,
+    },
     "w2_convergence": {
-        "waves_squares": 1.005845964, "waves_triangles": 1.002994128, "waves_polygons": 1.005442779,
-        "blocks_squares": 1.025990147, "blocks_triangles": 1.058551217, "blocks_polygons": 1.02483407},
+        "waves_squares": 1.005845964,
+        "waves_triangles": 1.002994128,
+        "waves_polygons": 1.005442779,
+        "blocks_squares": 1.025990147,
+        "blocks_triangles": 1.058551217,
+        "blocks_polygons": 1.02483407,
+    },
     "witnesses": 27,
 }
-FEWER = {"witnesses": 1}         # ranks, at most, without --slow
-# Upper bounds of W2^2 depend on how far a linear solver goes. On squares one rank takes cosine transforms and several take
-# multigrid: their bounds of W2^2 overlap, so that numbers are as near as the certified gap, the demo's tol.
+FEWER = {"witnesses": 1}  # ranks, at most, without --slow
+# Upper bounds of W2^2 depend on how far a linear solver goes. On squares one rank takes cosine
+# transforms and several take multigrid: their bounds of W2^2 overlap, so that numbers are as near
+# as the certified gap, the demo's tol.
 WITHIN = {"geodesic": 1e-5, "image_morph": 2e-3, "w2_convergence": 5e-4}
 
 
@@ -70,7 +122,9 @@ def test_the_numbers_of_a_demo(name, shared_folder, ranks, request):
     if ranks.size > FEWER.get(name, 9) and not request.config.option.slow:
         pytest.skip("on so many ranks with --slow only")
     found = main(name)(**SMALL[name](shared_folder))
-    if name == "witnesses":         # identities, each of which holds or not
-        assert [what for what, holds in found.items() if not holds] == [] and len(found) == NUMBERS[name]
+    if name == "witnesses":  # identities, each of which holds or not
+        assert [what for what, holds in found.items() if not holds] == [] and len(found) == NUMBERS[
+            name
+        ]
         return
     assert found == pytest.approx(NUMBERS[name], rel=WITHIN.get(name, 1e-6))

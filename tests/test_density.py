@@ -1,4 +1,5 @@
 """Densities from functions, values, pictures and points; point masses in cells."""
+
 from functools import partial
 
 import numpy as np
@@ -41,13 +42,21 @@ def test_masses_go_to_the_cells_that_hold_them(mesh):
     weights = np.random.default_rng(1).random(500)
     rho = mesh.deposit(points, weights)
     assert rho.shape == (mesh.n_cells,)
-    assert_allclose(mesh.gather(rho * mesh.volume), np.bincount(number, weights, mesh.n_cells_global), atol=1e-13)
+    assert_allclose(
+        mesh.gather(rho * mesh.volume),
+        np.bincount(number, weights, mesh.n_cells_global),
+        atol=1e-13,
+    )
     assert mesh.integrate(rho) == pytest.approx(weights.sum(), rel=1e-14)
     assert mesh.integrate(mesh.deposit(points)) == pytest.approx(1, rel=1e-14)
 
 
 def test_points_on_faces_and_corners_belong_to_one_cell_on_any_number_of_ranks(mesh, twin):
-    for points in (twin.face_center, twin.points, twin.points + 1e-11 * np.ptp(twin.points, axis=1)[:, None]):
+    for points in (
+        twin.face_center,
+        twin.points,
+        twin.points + 1e-11 * np.ptp(twin.points, axis=1)[:, None],
+    ):
         here = mesh.locate(points)
         alone = twin.locate(points)
         assert_array_equal(mesh.ranks.sum((here >= 0).astype(int)), 1)
@@ -73,7 +82,9 @@ def test_points_outside_are_refused(mesh, kind):
         mesh.deposit(points)
 
 
-@pytest.mark.parametrize("name, place", [("l_shape", (0.5, -0.5)), ("annulus", (0.1, 0.1)), ("two_rooms", (1.05, 0.3))])
+@pytest.mark.parametrize(
+    "name, place", [("l_shape", (0.5, -0.5)), ("annulus", (0.1, 0.1)), ("two_rooms", (1.05, 0.3))]
+)
 def test_holes_and_notches_are_outside(name, place):
     mesh = Mesh.read(FILES / f"{name}.msh")
     with pytest.raises(InputError, match="point 0 .*1 of 1 points"):
@@ -88,16 +99,25 @@ def test_periodic_axes_wrap_points():
 
 @pytest.mark.parametrize("shape", ["l_shape", "quads", "dart"])
 def test_cells_and_domains_need_not_be_convex(shape):
-    if shape == "dart":         # a quadrilateral with a corner inside, and the triangles that fill it up
+    if shape == "dart":  # a quadrilateral with a corner inside, and the triangles that fill it up
         points = np.array([[0, 2, 1, 1.0], [0, 0, 0.7, 2]])
         center = np.array([[0.5, 1.0], [0.9, 0.3]])
-        mesh = Mesh.from_cells(points, [("quad", [[0, 2, 1, 3]]), ("triangle", [[0, 1, 2]])], center=center,
-                               comm=MPI.COMM_SELF)
-        assert_array_equal(mesh.cell_id[mesh.locate(np.array([[1, 1, 0.2, 1.8], [0.9, 0.5, 0.3, 0.3]]))], [0, 1, 0, 0])
+        mesh = Mesh.from_cells(
+            points,
+            [("quad", [[0, 2, 1, 3]]), ("triangle", [[0, 1, 2]])],
+            center=center,
+            comm=MPI.COMM_SELF,
+        )
+        assert_array_equal(
+            mesh.cell_id[mesh.locate(np.array([[1, 1, 0.2, 1.8], [0.9, 0.5, 0.3, 0.3]]))],
+            [0, 1, 0, 0],
+        )
         return
     mesh = MESHES[shape]()
     points = mesh.gather(mesh.centroid)
-    assert_allclose(mesh.deposit(points, np.full(mesh.n_cells_global, 2.0)) * mesh.volume, 2, rtol=1e-14)
+    assert_allclose(
+        mesh.deposit(points, np.full(mesh.n_cells_global, 2.0)) * mesh.volume, 2, rtol=1e-14
+    )
 
 
 def test_graded_meshes():
@@ -106,7 +126,9 @@ def test_graded_meshes():
     i = np.arange(61**2).reshape(61, 61)
     quads = np.stack([i[:-1, :-1], i[1:, :-1], i[1:, 1:], i[:-1, 1:]]).reshape(4, -1).T
     mesh = Mesh.from_cells(points, [("quad", quads)])
-    assert_allclose(mesh.deposit(mesh.gather(mesh.centroid), np.ones(3600)) * mesh.volume, 1, rtol=1e-12)
+    assert_allclose(
+        mesh.deposit(mesh.gather(mesh.centroid), np.ones(3600)) * mesh.volume, 1, rtol=1e-12
+    )
 
 
 POINTS_TABLE = {
@@ -115,7 +137,11 @@ POINTS_TABLE = {
     "one point": (np.zeros(2), None, ["points", "(2,)"]),
     "text": ("here", None, ["points", "numbers", "'here'"]),
     "nan": (np.array([[0.5, np.nan], [0.5, 0.5]]), None, ["point 1", "nan", "finite"]),
-    "weights of the wrong length": (np.full((2, 3), 0.5), np.ones(2), ["weights", "3 points", "(2,)"]),
+    "weights of the wrong length": (
+        np.full((2, 3), 0.5),
+        np.ones(2),
+        ["weights", "3 points", "(2,)"],
+    ),
     "weights infinite": (np.full((2, 3), 0.5), [1, 1, np.inf], ["weight 2", "inf", "finite"]),
 }
 
@@ -145,7 +171,9 @@ def test_points_make_a_density(mesh):
 
 def test_a_picture_is_the_density_of_its_pixels():
     mesh = Mesh.rectangle((0, -1), (2, 1), (4, 3))
-    assert_allclose(mesh.gather(mesh.density(PICTURE)).reshape(4, 3), PICTURE / (PICTURE.mean() * 4), rtol=1e-14)
+    assert_allclose(
+        mesh.gather(mesh.density(PICTURE)).reshape(4, 3), PICTURE / (PICTURE.mean() * 4), rtol=1e-14
+    )
 
 
 @pytest.mark.parametrize("shape", [(8, 9), (10, 7), (3, 2), (1, 5)])
@@ -172,10 +200,14 @@ def in_pixel(left, bottom, lower, upper, x):
 @pytest.mark.parametrize("name", ["triangles", "voronoi", "quads", "l_shape"])
 def test_pictures_over_other_cells(name):
     mesh = MESHES[name]()
-    lower, upper = np.array({"l_shape": ((-1, -1), (1, 1)), "voronoi": ((0, 0), (2, 1))}.get(name, ((0, 0), (1, 1))))
+    lower, upper = np.array(
+        {"l_shape": ((-1, -1), (1, 1)), "voronoi": ((0, 0), (2, 1))}.get(name, ((0, 0), (1, 1)))
+    )
     rho = mesh.density(PICTURE)
-    exact = sum(value * mesh.average(partial(in_pixel, i / 4, j / 3, lower, upper)) for (i, j), value in
-                np.ndenumerate(PICTURE))
+    exact = sum(
+        value * mesh.average(partial(in_pixel, i / 4, j / 3, lower, upper))
+        for (i, j), value in np.ndenumerate(PICTURE)
+    )
     assert mesh.integrate(np.abs(rho - exact / mesh.integrate(exact))) < 0.01
     flat = mesh.density(np.full((50, 7), 3.0))
     assert_allclose(flat, 1 / mesh.integrate(np.ones(mesh.n_cells)), rtol=1e-12)
@@ -185,21 +217,27 @@ def test_pictures_do_not_depend_on_the_number_of_ranks(mesh, twin):
     if mesh.dim == 1:
         pytest.skip("no pictures in one dimension")
     picture = np.random.default_rng(5).random((7,) * mesh.dim)
-    assert_allclose(mesh.gather(mesh.density(picture)), twin.gather(twin.density(picture)), rtol=1e-13)
+    assert_allclose(
+        mesh.gather(mesh.density(picture)), twin.gather(twin.density(picture)), rtol=1e-13
+    )
 
 
 def write_image(path, rows, mode=None):
     from PIL import Image
+
     Image.fromarray(rows, mode).save(path)
     return path
 
 
 @pytest.mark.parametrize("channels", ["grey", "color", "opacity", "16 bits"])
 def test_image_files_are_upright_and_light_is_mass(channels, ranks, shared_folder):
-    rows = np.array([[255, 0], [0, 0], [51, 102]], np.uint8)          # bright at the upper left
-    files = {"grey": rows, "color": np.stack([rows] * 3, axis=2),
-             "opacity": np.stack([np.full_like(rows, 255)] * 3 + [rows], axis=2),
-             "16 bits": rows.astype(np.uint16) * 257}
+    rows = np.array([[255, 0], [0, 0], [51, 102]], np.uint8)  # bright at the upper left
+    files = {
+        "grey": rows,
+        "color": np.stack([rows] * 3, axis=2),
+        "opacity": np.stack([np.full_like(rows, 255)] * 3 + [rows], axis=2),
+        "16 bits": rows.astype(np.uint16) * 257,
+    }
     path = shared_folder / "picture.png"
     ranks.on_root(write_image, path, files[channels])
     ranks.wait()
@@ -216,7 +254,9 @@ def test_jpeg_files(ranks, shared_folder):
     ranks.on_root(write_image, path, rows)
     ranks.wait()
     mesh = Mesh.triangles((0, 0), (1, 1), 8)
-    assert mesh.integrate(mesh.density(path) * (mesh.centroid[1] > 0.5)) == pytest.approx(1, abs=1e-3)
+    assert mesh.integrate(mesh.density(path) * (mesh.centroid[1] > 0.5)) == pytest.approx(
+        1, abs=1e-3
+    )
 
 
 def refused(words, mesh, f):
@@ -226,31 +266,71 @@ def refused(words, mesh, f):
         assert word in str(raised.value)
 
 
-@pytest.mark.parametrize("name, contents, words", [
-    ("no.png", None, ["no image file", "no.png", "check the path"]),
-    ("broken.png", b"no picture at all", ["broken.png", "cannot be read as an image"]),
-    ("mesh.msh", b"", ["function, numbers, or an image file", "mesh.msh"])])
+@pytest.mark.parametrize(
+    "name, contents, words",
+    [
+        ("no.png", None, ["no image file", "no.png", "check the path"]),
+        ("broken.png", b"no picture at all", ["broken.png", "cannot be read as an image"]),
+        ("mesh.msh", b"", ["function, numbers, or an image file", "mesh.msh"]),
+    ],
+)
 def test_bad_image_files(name, contents, words, ranks, shared_folder):
     if contents is not None:
         ranks.on_root((shared_folder / name).write_bytes, contents)
-    refused(words, Mesh.rectangle(0, 1, (4, 4)), str(shared_folder / name)[-50:] if name == "mesh.msh" else
-            shared_folder / name)
+    refused(
+        words,
+        Mesh.rectangle(0, 1, (4, 4)),
+        str(shared_folder / name)[-50:] if name == "mesh.msh" else shared_folder / name,
+    )
 
 
 DENSITY_TABLE = {
-    "two points or two by two pixels": (partial(Mesh.rectangle, 0, 1, (4, 4)), np.full((2, 2), 0.5),
-                                        ["(2, 2)", "two points", "picture", "deposit"]),
-    "points transposed": (partial(Mesh.triangles, 0, 1, 4), np.full((50, 2), 0.5),
-                          ["(50, 2)", "(2, n)", "space comes first", "picture"]),
-    "vectors in cells": (partial(Mesh.triangles, 0, 1, 4), lambda m: m.center, ["shape", "vector", "deposit"]),
-    "a picture in three axes": (partial(Mesh.rectangle, 0, 1, (4, 4)), np.ones((4, 4, 4)),
-                                ["(4, 4, 4)", "one value for each", "points (2, n)", "array of 2 axes", "one value"]),
-    "an empty picture": (partial(Mesh.rectangle, 0, 1, (4, 4)), np.ones((0, 4)), ["(0, 4)", "picture"]),
-    "a negative picture": (partial(Mesh.rectangle, 0, 1, (4, 4)), -np.ones((4, 3)), ["-1.0", "cell", "at least 0"]),
-    "a picture with nan": (partial(Mesh.rectangle, 0, 1, (4, 4)), np.full((4, 3), np.nan), ["nan", "finite"]),
+    "two points or two by two pixels": (
+        partial(Mesh.rectangle, 0, 1, (4, 4)),
+        np.full((2, 2), 0.5),
+        ["(2, 2)", "two points", "picture", "deposit"],
+    ),
+    "points transposed": (
+        partial(Mesh.triangles, 0, 1, 4),
+        np.full((50, 2), 0.5),
+        ["(50, 2)", "(2, n)", "space comes first", "picture"],
+    ),
+    "vectors in cells": (
+        partial(Mesh.triangles, 0, 1, 4),
+        lambda m: m.center,
+        ["shape", "vector", "deposit"],
+    ),
+    "a picture in three axes": (
+        partial(Mesh.rectangle, 0, 1, (4, 4)),
+        np.ones((4, 4, 4)),
+        ["(4, 4, 4)", "one value for each", "points (2, n)", "array of 2 axes", "one value"],
+    ),
+    "an empty picture": (
+        partial(Mesh.rectangle, 0, 1, (4, 4)),
+        np.ones((0, 4)),
+        ["(0, 4)", "picture"],
+    ),
+    "a negative picture": (
+        partial(Mesh.rectangle, 0, 1, (4, 4)),
+        -np.ones((4, 3)),
+        ["-1.0", "cell", "at least 0"],
+    ),
+    "a picture with nan": (
+        partial(Mesh.rectangle, 0, 1, (4, 4)),
+        np.full((4, 3), np.nan),
+        ["nan", "finite"],
+    ),
     "a dark picture": (partial(Mesh.triangles, 0, 1, 4), np.zeros((4, 3)), ["mass 0"]),
-    "an image in space": (partial(Mesh.box, 0, 1, (4, 4, 4)), "x.png", ["x.png", "plane", "dimension 3"]),
-    "points outside": (partial(Mesh.rectangle, 0, 1, (4, 4)), np.full((2, 5), 2.0), ["point 0", "outside"]),
+    "an image in space": (
+        partial(Mesh.box, 0, 1, (4, 4, 4)),
+        "x.png",
+        ["x.png", "plane", "dimension 3"],
+    ),
+    "points outside": (
+        partial(Mesh.rectangle, 0, 1, (4, 4)),
+        np.full((2, 5), 2.0),
+        ["point 0", "outside"],
+    ),
 }
 
 
@@ -263,11 +343,17 @@ def test_what_is_unclear_is_refused(make, f, words):
 def test_values_of_all_ranks_are_refused_in_one_dimension(ranks):
     refused(["(13,)", "one value for each", "mesh.scatter"], Mesh.interval(0, 1, 12), np.ones(13))
     if ranks.size > 1:
-        refused(["(12,)", "cells of the whole mesh", "mesh.scatter"], Mesh.interval(0, 1, 12), np.ones(12))
+        refused(
+            ["(12,)", "cells of the whole mesh", "mesh.scatter"],
+            Mesh.interval(0, 1, 12),
+            np.ones(12),
+        )
 
 
 def test_different_things_on_different_ranks(ranks):
     mesh = Mesh.rectangle(0, 1, (4, 4))
     if ranks.size > 1:
-        refused(["shape", "different ranks"], mesh, PICTURE if ranks.is_root else np.ones(mesh.n_cells))
+        refused(
+            ["shape", "different ranks"], mesh, PICTURE if ranks.is_root else np.ones(mesh.n_cells)
+        )
         refused(["same array on every rank"], mesh, PICTURE + ranks.rank)

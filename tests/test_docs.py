@@ -1,4 +1,7 @@
-"""The pages in docs/: they are built without a warning, their blocks run, and nothing that they should name is left out."""
+"""The pages in docs/: they are built without a warning, their blocks run, and nothing that they
+should name is left out.
+"""
+
 import re
 import subprocess
 import sys
@@ -14,28 +17,61 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 DEMOS = sorted((ROOT / "demos").glob("*.py"))
 PAGES = sorted([ROOT / "README.md", *DOCS.glob("*.md"), *(DOCS / "demos").glob("*.md")])
-BLOCKS = {f"{page.stem}-{i}": text for page in PAGES if page.name != "README.md"
-          for i, text in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))}
+BLOCKS = {
+    f"{page.stem}-{i}": text
+    for page in PAGES
+    if page.name != "README.md"
+    for i, text in enumerate(
+        re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    )
+}
 
 
 def test_the_pages_are_built_without_a_warning(tmp_path):
     pytest.importorskip("furo")
-    done = subprocess.run([sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", DOCS, tmp_path / "html"],
-                          capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "-q",
+            "-W",
+            "--keep-going",
+            "-b",
+            "html",
+            DOCS,
+            tmp_path / "html",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     assert done.returncode == 0, done.stderr
     api = (tmp_path / "html" / "api.html").read_text()
     for name in fvot.__all__:
-        assert f'id="fvot.{name}"' in api or f">{name}<" in api or name in ("otto", "particles", "static", "outflow"), name
+        assert (
+            f'id="fvot.{name}"' in api
+            or f">{name}<" in api
+            or name in ("otto", "particles", "static", "outflow")
+        ), name
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_blocks_run(name, tmp_path):
-    done = subprocess.run([sys.executable, "-c", BLOCKS[name]], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKS[name]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_the_first_block_is_the_one_of_the_readme():
-    readme = re.search(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    readme = re.search(
+        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE
+    )
     assert BLOCKS["index-0"] == readme[1]
 
 
@@ -51,7 +87,10 @@ def test_all_demos_have_their_place():
 def test_every_demo_has_a_page_with_its_source(demo):
     page = (DOCS / "demos" / f"{demo.stem}.md").read_text()
     assert f"```{{literalinclude}} ../../demos/{demo.name}\n" in page
-    assert f"python demos/{demo.name}" in page and f"scripts/mpirun -n 2 python -m mpi4py demos/{demo.name}" in page
+    assert (
+        f"python demos/{demo.name}" in page
+        and f"scripts/mpirun -n 2 python -m mpi4py demos/{demo.name}" in page
+    )
     picture = demo.with_suffix(".png")
     assert not picture.exists() or f"](../../demos/{picture.name})" in page
 
@@ -62,7 +101,9 @@ def test_there_is_no_page_of_a_demo_that_is_none():
 
 @pytest.mark.parametrize("demo", DEMOS, ids=lambda demo: demo.stem)
 def test_the_options_on_a_page_are_those_of_its_program(demo):
-    own = set(re.findall(r"(?<!-)--([a-z][\w-]*)", (DOCS / "demos" / f"{demo.stem}.md").read_text()))
+    own = set(
+        re.findall(r"(?<!-)--([a-z][\w-]*)", (DOCS / "demos" / f"{demo.stem}.md").read_text())
+    )
     arguments = re.search(r"^def main\((.*?)\):$", demo.read_text(), re.DOTALL | re.MULTILINE)[1]
     known = {name.replace("_", "-") for name in re.findall(r"(\w+)=", arguments)}
     assert {name.removeprefix("no-") for name in own} <= known
@@ -78,7 +119,9 @@ EXTERNAL = re.compile(r"https://[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+(:\d+)?(/[^\s<>\"
 
 def prose(page):
     """The text of a page without its code."""
-    text = FENCED.sub(lambda block: block[0] if block[1].startswith(SHOWN) else "", page.read_text())
+    text = FENCED.sub(
+        lambda block: block[0] if block[1].startswith(SHOWN) else "", page.read_text()
+    )
     return re.sub(r"(?<!`)`[^`\n]+`(?!`)", "code", text)
 
 
@@ -89,8 +132,10 @@ def links(page):
 
 def anchors(page):
     """Of the headings of a page."""
-    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-")
-            for heading in re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)}
+    return {
+        re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    }
 
 
 def wrong(page, target):
@@ -113,15 +158,34 @@ def test_links_lead_somewhere(page):
 
 def test_wrong_links_are_found():
     page = DOCS / "index.md"
-    assert [wrong(page, link) for link in ("method.md", "method.md#fluxes", "../demos/swarm.py", "https://petsc.org/release")] \
-        == [None] * 4
-    assert all(wrong(page, link) for link in ("nowhere.md", "method.md#nowhere", "http://petsc.org", "https://petsc",
-                                              "https:/petsc.org", "../../etc", "//petsc.org"))
+    assert [
+        wrong(page, link)
+        for link in (
+            "method.md",
+            "method.md#fluxes",
+            "../demos/swarm.py",
+            "https://petsc.org/release",
+        )
+    ] == [None] * 4
+    assert all(
+        wrong(page, link)
+        for link in (
+            "nowhere.md",
+            "method.md#nowhere",
+            "http://petsc.org",
+            "https://petsc",
+            "https:/petsc.org",
+            "../../etc",
+            "//petsc.org",
+        )
+    )
     assert len(links(ROOT / "README.md")) > 8 and "control_volume.png" in links(DOCS / "method.md")
 
 
 def test_pictures_say_what_is_in_them():
     for page in PAGES:
         text = page.read_text()
-        alts = re.findall(r"!\[(.*?)\]\(", text, re.DOTALL) + re.findall(r"^:alt: (.*)$", text, re.MULTILINE)
+        alts = re.findall(r"!\[(.*?)\]\(", text, re.DOTALL) + re.findall(
+            r"^:alt: (.*)$", text, re.MULTILINE
+        )
         assert [alt for alt in alts if len(alt.split()) < 5] == [], page

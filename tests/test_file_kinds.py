@@ -1,4 +1,7 @@
-"""A file of every kind that `Mesh.read` takes: measures of the whole, of named boundaries, of interfaces and regions."""
+"""A file of every kind that `Mesh.read` takes: measures of the whole, of named boundaries, of
+interfaces and regions.
+"""
+
 import importlib.util
 import warnings
 from pathlib import Path
@@ -41,12 +44,22 @@ def test_every_kind_of_file(name, ranks, shared_folder):
     ones = np.ones(mesh.n_cells)
     own = mesh.face_owned
     assert mesh.integrate(ones) == pytest.approx(example.volume, rel=1e-7)
-    assert measures(mesh, mesh.boundary, mesh.area, own) == pytest.approx(example.boundary, rel=1e-7)
-    assert measures(mesh, mesh.interfaces, mesh.area, own) == pytest.approx(example.interfaces, rel=1e-7)
-    assert measures(mesh, mesh.regions, mesh.volume, ones) == pytest.approx(example.regions, rel=1e-7)
+    assert measures(mesh, mesh.boundary, mesh.area, own) == pytest.approx(
+        example.boundary, rel=1e-7
+    )
+    assert measures(mesh, mesh.interfaces, mesh.area, own) == pytest.approx(
+        example.interfaces, rel=1e-7
+    )
+    assert measures(mesh, mesh.regions, mesh.volume, ones) == pytest.approx(
+        example.regions, rel=1e-7
+    )
     if ranks.is_root:
-        messages = [text for message in said if "not admissible" not in (text := str(message.message))]
-        assert len(messages) == bool(example.warning) and all(example.warning in message for message in messages)
+        messages = [
+            text for message in said if "not admissible" not in (text := str(message.message))
+        ]
+        assert len(messages) == bool(example.warning) and all(
+            example.warning in message for message in messages
+        )
 
 
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name.lower().endswith(".msh")])
@@ -67,20 +80,37 @@ def test_what_is_left_of_a_file_is_not_read(name, ranks, tmp_path):
             except InputError as error:
                 assert "is the file complete?" in str(error)
             else:
-                assert measures(mesh, mesh.regions, mesh.volume, np.ones(mesh.n_cells)) == pytest.approx(example.regions)
-                assert measures(mesh, mesh.boundary, mesh.area, mesh.face_owned) == pytest.approx(example.boundary)
+                assert measures(
+                    mesh, mesh.regions, mesh.volume, np.ones(mesh.n_cells)
+                ) == pytest.approx(example.regions)
+                assert measures(mesh, mesh.boundary, mesh.area, mesh.face_owned) == pytest.approx(
+                    example.boundary
+                )
 
 
-@pytest.mark.parametrize("name", [
-    "ascii.vtu", "appended_raw.vtu", "lz4.vtu", "unstructured.vtk", "structured.vtk", "binary.vtk", "binary_4.2.vtk",
-    "image.vti", "surface.vtp", "unstructured.vtkhdf", "by_meshio.xdmf"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ascii.vtu",
+        "appended_raw.vtu",
+        "lz4.vtu",
+        "unstructured.vtk",
+        "structured.vtk",
+        "binary.vtk",
+        "binary_4.2.vtk",
+        "image.vti",
+        "surface.vtp",
+        "unstructured.vtkhdf",
+        "by_meshio.xdmf",
+    ],
+)
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.8])
 def test_what_is_left_of_other_files_is_not_read(name, kept, ranks, tmp_path):
     if ranks.size > 1:
         pytest.skip("one rank reads the file")
     path = tmp_path / name
     EXAMPLES[name].write(path)
-    path.write_bytes(path.read_bytes()[:int(kept * path.stat().st_size)])
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
     with pytest.raises(InputError, match="is the file complete"):
         Mesh.read(path, strict=False)
 

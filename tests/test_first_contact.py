@@ -1,4 +1,7 @@
-"""What a newcomer meets: scripts beside a clone, places that nobody can write to, help, ~ in paths, PETSc's log."""
+"""What a newcomer meets: scripts beside a clone, places that nobody can write to, help, ~ in paths,
+PETSc's log.
+"""
+
 import importlib.metadata
 import json
 import os
@@ -21,13 +24,21 @@ DEMOS = sorted((ROOT / "demos").glob("*.py"))
 
 def without_mpi(**more):
     """The environment for a program of one rank, or for mpirun."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "PMIX_"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "PMIX_"))
+    }
     return kept | {"OMP_NUM_THREADS": "1"} | more
 
 
 def python(*words, folder, **more):
-    return subprocess.run([sys.executable, *map(str, words)], cwd=folder, env=without_mpi(**more), capture_output=True,
-                          text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=folder,
+        env=without_mpi(**more),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 # ---- a script beside a clone -------------------------------------------------------------------------------------------
@@ -57,7 +68,10 @@ def test_a_script_beside_the_clone_finds_the_package(kind, clone, tmp_path):
     """By what setuptools installs of it, and nothing else that this Python knows of fvot."""
     build = f"from setuptools import build_meta; build_meta.build_{kind}({str(tmp_path)!r})"
     made = python("-c", build, folder=clone)
-    if "No module named 'setuptools'" in made.stderr or "invalid command 'bdist_wheel'" in made.stderr:
+    if (
+        "No module named 'setuptools'" in made.stderr
+        or "invalid command 'bdist_wheel'" in made.stderr
+    ):
         pytest.skip("this Python has no setuptools, or no wheel: pip brings them when it installs")
     assert made.returncode == 0, made.stderr
 
@@ -69,8 +83,11 @@ def test_a_script_beside_the_clone_finds_the_package(kind, clone, tmp_path):
         script.write_text(FIND.format(installed=str(installed), others=others))
         beside = clone.parent / "script.py"
         shutil.copy(script, beside)
-        for words, folder in ((["-S", beside], tmp_path), (["-S", "-c", script.read_text()], clone.parent),
-                              (["-S", "-c", script.read_text()], clone)):
+        for words, folder in (
+            (["-S", beside], tmp_path),
+            (["-S", "-c", script.read_text()], clone.parent),
+            (["-S", "-c", script.read_text()], clone),
+        ):
             found = python(*words, folder=folder, PYTHONPATH="").stdout.split()
             expected = clone / "fvot" if folder == clone else package
             assert found == [str(expected / "__init__.py"), str(expected)]
@@ -78,11 +95,16 @@ def test_a_script_beside_the_clone_finds_the_package(kind, clone, tmp_path):
 
 def installed_from():
     """The folders of editable installations of fvot."""
-    told = [found.read_text("direct_url.json") for found in importlib.metadata.distributions(name="fvot")]
+    told = [
+        found.read_text("direct_url.json")
+        for found in importlib.metadata.distributions(name="fvot")
+    ]
     return [json.loads(text)["url"].removeprefix("file://") for text in told if text]
 
 
-@pytest.mark.skipif(str(ROOT) not in installed_from(), reason="another fvot is installed in this Python, or none")
+@pytest.mark.skipif(
+    str(ROOT) not in installed_from(), reason="another fvot is installed in this Python, or none"
+)
 @pytest.mark.parametrize("way", ["script", "command"])
 def test_a_script_beside_this_clone(way, tmp_path):
     (tmp_path / "fvot").symlink_to(ROOT)
@@ -112,14 +134,19 @@ def locked(tmp_path):
     package = tmp_path / "site" / "fvot"
     shutil.copytree(ROOT / "fvot", package, ignore=shutil.ignore_patterns("__pycache__"))
     for source in list(package.rglob("*.py")):
-        (source.parent / "__pycache__").touch()             # a file stands where the folder would be
+        (source.parent / "__pycache__").touch()  # a file stands where the folder would be
     (tmp_path / "temporary").mkdir()
     return tmp_path
 
 
 def homeless(locked):
-    return dict(PYTHONPATH=str(locked / "site"), HOME="/dev/null", XDG_CACHE_HOME="/dev/null/cache",
-                TMPDIR=str(locked / "temporary"), NUMBA_CACHE_DIR="")
+    return dict(
+        PYTHONPATH=str(locked / "site"),
+        HOME="/dev/null",
+        XDG_CACHE_HOME="/dev/null/cache",
+        TMPDIR=str(locked / "temporary"),
+        NUMBA_CACHE_DIR="",
+    )
 
 
 def test_neither_package_nor_home_can_be_written(locked):
@@ -129,19 +156,32 @@ def test_neither_package_nor_home_can_be_written(locked):
         file, folder, mass = done.stdout.split()
         kept = sorted(Path(folder).rglob("*.nb?"))
         assert (file, float(mass)) == (str(locked / "site" / "fvot" / "__init__.py"), 1.0)
-        assert Path(folder).parent == locked / "temporary" and Path(folder).stat().st_mode & 0o777 == 0o700
+        assert (
+            Path(folder).parent == locked / "temporary"
+            and Path(folder).stat().st_mode & 0o777 == 0o700
+        )
         times = [path.stat().st_mtime_ns for path in kept]
-    assert kept and times == [path.stat().st_mtime_ns for path in kept]         # the second run has compiled nothing
+    assert kept and times == [
+        path.stat().st_mtime_ns for path in kept
+    ]  # the second run has compiled nothing
 
 
 @pytest.mark.alone
 def test_ranks_share_the_place(locked):
-    done = subprocess.run([ROOT / "scripts" / "mpirun", "-n", "2", sys.executable, "-c", RUN], cwd=locked,
-                          env=without_mpi(**homeless(locked)), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [ROOT / "scripts" / "mpirun", "-n", "2", sys.executable, "-c", RUN],
+        cwd=locked,
+        env=without_mpi(**homeless(locked)),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stderr
     assert len(lines) == 2 and len(set(lines)) == 1
-    assert [path.name for path in (locked / "temporary").glob("fvot*")] == [f"fvot-kernels-{os.getuid()}"]
+    assert [path.name for path in (locked / "temporary").glob("fvot*")] == [
+        f"fvot-kernels-{os.getuid()}"
+    ]
 
 
 def test_kernels_stay_where_numba_puts_them_if_it_can(tmp_path):
@@ -221,8 +261,14 @@ def test_help_alone(words, program, tmp_path):
 
 @pytest.mark.alone
 def test_help_on_ranks(program, tmp_path):
-    done = subprocess.run([ROOT / "scripts" / "mpirun", "-n", "3", sys.executable, program, "-h"], cwd=tmp_path,
-                          env=without_mpi(), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [ROOT / "scripts" / "mpirun", "-n", "3", sys.executable, program, "-h"],
+        cwd=tmp_path,
+        env=without_mpi(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert (done.returncode, done.stdout.count("usage:")) == (0, 1)
 
 
@@ -231,8 +277,13 @@ def test_options_of_petsc_that_begin_like_help(program, tmp_path):
     assert (done.returncode, done.stdout) == (0, "done\n")
 
 
-@pytest.mark.parametrize("value, file", [(":out/petsc.log", "out/petsc.log"),
-                                         ("ascii:my logs/petsc.csv:ascii_csv", "my logs/petsc.csv")])
+@pytest.mark.parametrize(
+    "value, file",
+    [
+        (":out/petsc.log", "out/petsc.log"),
+        ("ascii:my logs/petsc.csv:ascii_csv", "my logs/petsc.csv"),
+    ],
+)
 def test_petsc_logs_to_a_file(value, file, program, tmp_path):
     done = python(program, "-log_view", value, folder=tmp_path)
     assert (done.returncode, done.stdout) == (0, "done\n")
@@ -240,9 +291,19 @@ def test_petsc_logs_to_a_file(value, file, program, tmp_path):
     assert "MatSolve" in (tmp_path / file).read_text()
 
 
-@pytest.mark.parametrize("word, handed", [
-    (":a/b/c.log", ":a/b/c.log"), (":~/logs/x", ":{home}/logs/x"), ("ascii:~/y/x:ascii_info", "ascii:{home}/y/x:ascii_info"),
-    ("-log_view", "-log_view"), ("1e-8", "1e-8"), ("a/b", "a/b"), ("::ascii_info", "::ascii_info"), ("draw:x/y", "draw:x/y")])
+@pytest.mark.parametrize(
+    "word, handed",
+    [
+        (":a/b/c.log", ":a/b/c.log"),
+        (":~/logs/x", ":{home}/logs/x"),
+        ("ascii:~/y/x:ascii_info", "ascii:{home}/y/x:ascii_info"),
+        ("-log_view", "-log_view"),
+        ("1e-8", "1e-8"),
+        ("a/b", "a/b"),
+        ("::ascii_info", "::ascii_info"),
+        ("draw:x/y", "draw:x/y"),
+    ],
+)
 def test_folders_of_what_petsc_writes(word, handed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -252,9 +313,15 @@ def test_folders_of_what_petsc_writes(word, handed, tmp_path, monkeypatch):
     assert Path(file).parent.is_dir() and Path("a").exists() == (word == ":a/b/c.log")
 
 
-@pytest.mark.parametrize("value, words", [(":/dev/null/a.log", "cannot write /dev/null/a.log"),
-                                          (":taken/a.log", "cannot write taken/a.log"), (":folder", "cannot write folder"),
-                                          (":a.xml:ascii_xml", "set PETSC_OPTIONS='-log_view :a.xml:ascii_xml'")])
+@pytest.mark.parametrize(
+    "value, words",
+    [
+        (":/dev/null/a.log", "cannot write /dev/null/a.log"),
+        (":taken/a.log", "cannot write taken/a.log"),
+        (":folder", "cannot write folder"),
+        (":a.xml:ascii_xml", "set PETSC_OPTIONS='-log_view :a.xml:ascii_xml'"),
+    ],
+)
 def test_a_log_that_cannot_be_is_refused(value, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").touch()
@@ -266,10 +333,14 @@ def test_a_log_that_cannot_be_is_refused(value, words, tmp_path, monkeypatch):
 def test_it_is_refused_before_the_run(program, tmp_path):
     done = python(program, "-log_view", ":/dev/null/a.log", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: PETSc cannot write /dev/null/a.log") and "PETSC ERROR" not in done.stderr
+    assert (
+        done.stderr.startswith("error: PETSc cannot write /dev/null/a.log")
+        and "PETSC ERROR" not in done.stderr
+    )
 
 
 # ---- paths -------------------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
@@ -289,9 +360,18 @@ def test_home_in_paths_that_are_written(home, result):
     result.plot("~/b/x.png", width=100)
     result.movie("~/b/x.gif", width=100)
     mesh = result.mesh
-    FokkerPlanck(mesh, diffusion=0.1).solve(result.rho[0], 0.1, write=Output("~/c.vtkhdf"),
-                                            checkpoint=Checkpoint("~/d/run.h5", every=0))
-    for name in ("a/x.pvd", "a/x/x_0001_0.vtu", "x.vtkhdf", "b/x.png", "b/x.gif", "c.vtkhdf", "d/run.h5"):
+    FokkerPlanck(mesh, diffusion=0.1).solve(
+        result.rho[0], 0.1, write=Output("~/c.vtkhdf"), checkpoint=Checkpoint("~/d/run.h5", every=0)
+    )
+    for name in (
+        "a/x.pvd",
+        "a/x/x_0001_0.vtu",
+        "x.vtkhdf",
+        "b/x.png",
+        "b/x.gif",
+        "c.vtkhdf",
+        "d/run.h5",
+    ):
         assert (home / name).is_file(), name
     assert not Path("~").exists()
 
@@ -304,22 +384,34 @@ def test_home_in_paths_that_are_read(home):
     np.testing.assert_allclose(mesh.density("~/grey.png"), 1, rtol=1e-12)
 
 
-@pytest.mark.parametrize("call", [lambda path, result: Mesh.read(f"{path}.msh"),
-                                  lambda path, result: result.mesh.density(f"{path}.png"),
-                                  lambda path, result: result.write(f"{path}.pvd"),
-                                  lambda path, result: result.plot(f"{path}.png"),
-                                  lambda path, result: Checkpoint(f"{path}.h5") and FokkerPlanck(
-                                      result.mesh, diffusion=1).solve(result.rho[0], 1.0, checkpoint=Checkpoint(f"{path}.h5"))],
-                         ids=["mesh", "image", "series", "picture", "checkpoint"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda path, result: Mesh.read(f"{path}.msh"),
+        lambda path, result: result.mesh.density(f"{path}.png"),
+        lambda path, result: result.write(f"{path}.pvd"),
+        lambda path, result: result.plot(f"{path}.png"),
+        lambda path, result: (
+            Checkpoint(f"{path}.h5")
+            and FokkerPlanck(result.mesh, diffusion=1).solve(
+                result.rho[0], 1.0, checkpoint=Checkpoint(f"{path}.h5")
+            )
+        ),
+    ],
+    ids=["mesh", "image", "series", "picture", "checkpoint"],
+)
 def test_the_home_of_nobody(call, result):
     with pytest.raises(InputError, match="no home folder is known for ~nobody_of_this_name"):
         call("~nobody_of_this_name/x", result)
 
 
-@pytest.mark.parametrize("read", [Mesh.read, lambda path: Mesh.rectangle(0, 1, (2, 2)).density(path.with_suffix(".png"))],
-                         ids=["mesh", "image"])
+@pytest.mark.parametrize(
+    "read",
+    [Mesh.read, lambda path: Mesh.rectangle(0, 1, (2, 2)).density(path.with_suffix(".png"))],
+    ids=["mesh", "image"],
+)
 def test_what_cannot_be_read(read, tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda path, mode: False)             # root may read everything
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read everything
     for suffix in (".msh", ".png"):
         (tmp_path / f"x{suffix}").touch()
     with pytest.raises(InputError, match="may not be read by this user"):
@@ -337,7 +429,9 @@ def test_folders_that_cannot_be_made(suffix, result, tmp_path):
 
 
 def test_demos_write_below_home(home):
-    done = python(ROOT / "demos" / "harbour.py", "--tide", "0.1", "--no-pictures", "--out=~/tide", folder=home)
+    done = python(
+        ROOT / "demos" / "harbour.py", "--tide", "0.1", "--no-pictures", "--out=~/tide", folder=home
+    )
     assert done.returncode == 0, done.stderr
     assert (home / "tide" / "ledger.csv").is_file()
     assert not (home / "~").exists()

@@ -1,4 +1,5 @@
 """Potential flow and the correction along spanning trees."""
+
 import numpy as np
 import pytest
 from meshes import FILES, MESHES, shaken_quads
@@ -11,9 +12,17 @@ pytestmark = pytest.mark.ranks
 
 EPS = np.finfo(float).eps
 
-THROUGH = [("interval", "left", "right"), ("rectangle", "left", "top"), ("channel", "bottom", "top"), ("box", "front", "top"),
-           ("triangles", "left", "right"), ("voronoi", "bottom", "top"), ("tetrahedra", "left", "back"),
-           ("annulus", "inner", "outer"), ("harbour", "inlet", "outlet")]
+THROUGH = [
+    ("interval", "left", "right"),
+    ("rectangle", "left", "top"),
+    ("channel", "bottom", "top"),
+    ("box", "front", "top"),
+    ("triangles", "left", "right"),
+    ("voronoi", "bottom", "top"),
+    ("tetrahedra", "left", "back"),
+    ("annulus", "inner", "outer"),
+    ("harbour", "inlet", "outlet"),
+]
 FLOWS = pytest.mark.parametrize("name, entry, leave", THROUGH, ids=[name for name, *_ in THROUGH])
 
 
@@ -23,7 +32,7 @@ def test_fluxes_are_divergence_free_to_round_off(name, entry, leave):
     U = potential_flow(mesh, {entry: 2.0, leave: -2.0})
     missed = np.sort(mesh.gather(np.abs(mesh.divergence(U) * mesh.volume)))
     total = mesh.ranks.sum(np.abs(U[mesh.face_owned]).sum())
-    assert missed[-1] <= EPS * total               # the root of a tree keeps the rounding of all sums
+    assert missed[-1] <= EPS * total  # the root of a tree keeps the rounding of all sums
     roots = face_flux._Forest(mesh).n_pieces
     of_a_cell = 8 * EPS * mesh.ranks.max(np.abs(U).max(initial=0))
     assert missed[:-roots].max(initial=0) <= of_a_cell
@@ -43,8 +52,12 @@ def test_between_two_circles_the_flow_is_radial():
     mesh = Mesh.read(FILES / "annulus.msh")
     U = potential_flow(mesh, {"inner": 1, "outer": -1})
     x = mesh.face_center
-    radial = mesh.area * (mesh.normal * x).sum(axis=0) / (2 * np.pi * (x**2).sum(axis=0))      # v = x / (2 pi |x|^2)
-    error = mesh.ranks.sum(np.abs(U - radial)[mesh.face_owned].sum()) / mesh.ranks.sum(np.abs(radial)[mesh.face_owned].sum())
+    radial = (
+        mesh.area * (mesh.normal * x).sum(axis=0) / (2 * np.pi * (x**2).sum(axis=0))
+    )  # v = x / (2 pi |x|^2)
+    error = mesh.ranks.sum(np.abs(U - radial)[mesh.face_owned].sum()) / mesh.ranks.sum(
+        np.abs(radial)[mesh.face_owned].sum()
+    )
     assert error < 0.01
 
 
@@ -68,8 +81,10 @@ def test_any_balanced_divergence_can_be_had(mesh):
 
 def two_islands():
     points, cells = shaken_quads(6)
-    return Mesh.from_cells(np.concatenate([points, points + 5], axis=1),
-                           [("quad", np.concatenate([cells[0][1], cells[0][1] + points.shape[1]]))])
+    return Mesh.from_cells(
+        np.concatenate([points, points + 5], axis=1),
+        [("quad", np.concatenate([cells[0][1], cells[0][1] + points.shape[1]]))],
+    )
 
 
 def test_pieces_of_a_mesh_are_found():
@@ -80,15 +95,18 @@ def test_pieces_of_a_mesh_are_found():
     assert set(piece) == {0, 1}
 
 
-@pytest.mark.parametrize("rates, words", [
-    ({"left": 1}, "add up to 1"),
-    ({"left": 1, "right": -0.5}, "add up to 0.5"),
-    ({"door": 1, "right": -1}, "'door'"),
-    ({"left": np.nan, "right": -1}, "nan"),
-    ({"left": "1", "right": -1}, "'1'"),
-    (["left", "right"], "must be a dict"),
-    (None, "must be a dict"),
-])
+@pytest.mark.parametrize(
+    "rates, words",
+    [
+        ({"left": 1}, "add up to 1"),
+        ({"left": 1, "right": -0.5}, "add up to 0.5"),
+        ({"door": 1, "right": -1}, "'door'"),
+        ({"left": np.nan, "right": -1}, "nan"),
+        ({"left": "1", "right": -1}, "'1'"),
+        (["left", "right"], "must be a dict"),
+        (None, "must be a dict"),
+    ],
+)
 def test_rates_that_will_not_do_are_refused(rates, words):
     with pytest.raises(InputError) as caught:
         potential_flow(Mesh.triangles((0, 0), (1, 1), 4), rates)

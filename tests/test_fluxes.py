@@ -1,4 +1,5 @@
 """Two-point fluxes: identities for any drift and diffusion."""
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -47,7 +48,9 @@ def test_limits():
 
 def test_no_jump_where_the_series_ends():
     """B is computed in two ways, which meet at |U|/k = 1e-4."""
-    below, above = (scharfetter_gummel(np.array([x]), np.ones(1))[1].item() for x in (0.9999e-4, 1.0001e-4))
+    below, above = (
+        scharfetter_gummel(np.array([x]), np.ones(1))[1].item() for x in (0.9999e-4, 1.0001e-4)
+    )
     assert below - above == pytest.approx(1e-8, rel=1e-3)
 
 
@@ -56,4 +59,6 @@ def test_bernoulli(x):
     """k B(x) = x / (e^x - 1) in extended precision."""
     y = np.longdouble(x)
     exact = y / np.expm1(y) if x else 1.0
-    assert scharfetter_gummel(np.array([x]), np.ones(1))[1].item() == pytest.approx(float(exact), rel=1e-13)
+    assert scharfetter_gummel(np.array([x]), np.ones(1))[1].item() == pytest.approx(
+        float(exact), rel=1e-13
+    )

@@ -1,4 +1,5 @@
 """Functions of users, whatever they are made of."""
+
 from functools import partial
 
 import numba
@@ -38,13 +39,19 @@ class Scaled:
 
 
 X = np.linspace(0.1, 2, 7)[None]
-KINDS = {"ufunc": (np.sin, np.sin(X)), "ufunc without a signature": (Ufunc(), np.cos(X)),
-         "ufunc of numba": (doubled, 2 * X), "ufunc of Python": (np.frompyfunc(lambda x: x + 1, 1, 1), X + 1),
-         "ufunc of two numbers": (np.multiply, 5 * X), "numba": (grown, 5 * X),
-         "numpy.vectorize": (np.vectorize(lambda x: x**2), X**2),
-         "numpy.vectorize, of two numbers": (np.vectorize(lambda x, t: x + t), X + 5),
-         "partial": (partial(lambda a, x: a * x, 2), 2 * X), "object": (Scaled(), 15 * X),
-         "keywords": (lambda x, *, power=2: x**power, X**2)}
+KINDS = {
+    "ufunc": (np.sin, np.sin(X)),
+    "ufunc without a signature": (Ufunc(), np.cos(X)),
+    "ufunc of numba": (doubled, 2 * X),
+    "ufunc of Python": (np.frompyfunc(lambda x: x + 1, 1, 1), X + 1),
+    "ufunc of two numbers": (np.multiply, 5 * X),
+    "numba": (grown, 5 * X),
+    "numpy.vectorize": (np.vectorize(lambda x: x**2), X**2),
+    "numpy.vectorize, of two numbers": (np.vectorize(lambda x, t: x + t), X + 5),
+    "partial": (partial(lambda a, x: a * x, 2), 2 * X),
+    "object": (Scaled(), 15 * X),
+    "keywords": (lambda x, *, power=2: x**power, X**2),
+}
 
 
 @pytest.mark.parametrize("f, expected", KINDS.values(), ids=KINDS)
@@ -52,8 +59,11 @@ def test_a_function_is_called_with_what_it_takes(f, expected):
     assert_allclose(function(f, "velocity", (1,))(X, 5.0), expected, rtol=1e-14)
 
 
-@pytest.mark.parametrize("f", [lambda x, y, z: x, np.frompyfunc(lambda x, y, z: x, 3, 1), np.vectorize(lambda: 1)],
-                         ids=["three", "ufunc of three", "none"])
+@pytest.mark.parametrize(
+    "f",
+    [lambda x, y, z: x, np.frompyfunc(lambda x, y, z: x, 3, 1), np.vectorize(lambda: 1)],
+    ids=["three", "ufunc of three", "none"],
+)
 def test_functions_of_too_many_arguments_are_refused(f):
     with pytest.raises(InputError, match="takes [03] parameters"):
         function(f, "velocity", (1,))

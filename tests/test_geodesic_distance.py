@@ -1,4 +1,5 @@
 """Shortest ways inside domains, against lengths that are known; point masses of densities."""
+
 from pathlib import Path
 
 import meshio
@@ -28,10 +29,19 @@ def test_round_the_corner_of_an_l():
     missing = (x[0] > 0) & (x[1] < 0)
     assert not missing.any()
     d = mesh.geodesic_distance(lower, right)
-    cross = lower[0][:, None] * right[1] - lower[1][:, None] * right[0]     # which side of 0 the straight line takes
+    cross = (
+        lower[0][:, None] * right[1] - lower[1][:, None] * right[0]
+    )  # which side of 0 the straight line takes
     straight = np.hypot(*(lower[:, :, None] - right[:, None]))
-    assert_allclose(d, np.where(cross > 0, lengths_round(lower, (0, 0))[:, None] + lengths_round(right, (0, 0)), straight),
-                    rtol=1e-12)
+    assert_allclose(
+        d,
+        np.where(
+            cross > 0,
+            lengths_round(lower, (0, 0))[:, None] + lengths_round(right, (0, 0)),
+            straight,
+        ),
+        rtol=1e-12,
+    )
 
 
 def test_round_a_slit():
@@ -44,7 +54,9 @@ def test_round_a_slit():
 
 
 def test_round_a_disc():
-    """In 0.4 < r < 1: two tangents and an arc; the hole is a polygon, whose sides are a little shorter than the arc."""
+    """In 0.4 < r < 1: two tangents and an arc; the hole is a polygon, whose sides are a little
+    shorter than the arc.
+    """
     mesh = Mesh.read(FOLDER / "annulus.msh")
     angle = np.array([2.5, 3.0, np.pi])
     x, y = np.array([[0.9], [0.0]]), 0.7 * np.stack([np.cos(angle), np.sin(angle)])
@@ -54,14 +66,21 @@ def test_round_a_disc():
 
 
 def test_round_an_edge_in_space(monkeypatch):
-    """An L, one unit high: as in the plane, but for the rise; too long by the square of the spacing of the edge's points."""
+    """An L, one unit high: as in the plane, but for the rise; too long by the square of the spacing
+    of the edge's points.
+    """
     mesh = l_prism(4)
     x = np.random.default_rng(0).uniform([[-1], [-1], [0]], [[1], [1], [1]], (3, 300))
     lower = x[:, (x[0] < 0) & (x[1] < 0)]
     right = x[:, (x[0] > 0) & (x[1] > 0)]
-    behind = lower[0][:, None] * right[1] - lower[1][:, None] * right[0] > 0        # the straight line passes the edge outside
-    plane = np.where(behind, lengths_round(lower[:2], (0, 0))[:, None] + lengths_round(right[:2], (0, 0)),
-                     np.hypot(*(lower[:2, :, None] - right[:2, None])))
+    behind = (
+        lower[0][:, None] * right[1] - lower[1][:, None] * right[0] > 0
+    )  # the straight line passes the edge outside
+    plane = np.where(
+        behind,
+        lengths_round(lower[:2], (0, 0))[:, None] + lengths_round(right[:2], (0, 0)),
+        np.hypot(*(lower[:2, :, None] - right[:2, None])),
+    )
     exact = np.hypot(plane, lower[2][:, None] - right[2])
     excess = []
     for n in 20, 200:
@@ -74,10 +93,14 @@ def test_round_an_edge_in_space(monkeypatch):
 
 
 def test_round_a_box_in_space():
-    """From one side of a thin plate, as high as the room, to the other; on walls, and through no wall."""
+    """From one side of a thin plate, as high as the room, to the other; on walls, and through no
+    wall.
+    """
     mesh = box_with_a_hole()
     x, y = np.array([[0.5], [0.2], [0.5]]), np.array([[0.5], [0.8], [0.5]])
-    one = np.hypot(0.25, 0.05)          # to the nearer edge of the block [.25, .75] x [.25, .75], and along its side
+    one = np.hypot(
+        0.25, 0.05
+    )  # to the nearer edge of the block [.25, .75] x [.25, .75], and along its side
     assert mesh.geodesic_distance(x, y)[0, 0] == pytest.approx(2 * one + 0.5, rel=1e-4)
     on_walls = np.array([[0.25, 0.5, 0.75], [0.5, 0.25, 0.5], [0.5, 0.5, 0.5]])
     d = mesh.geodesic_distance(on_walls)
@@ -90,15 +113,21 @@ def l_prism(n):
 
 
 def box_with_a_hole():
-    return boxes(8, 8, (0, 0, 0), 1 / 8, lambda x: (abs(x[0] - 0.5) > 0.25) | (abs(x[1] - 0.5) > 0.25))
+    return boxes(
+        8, 8, (0, 0, 0), 1 / 8, lambda x: (abs(x[0] - 0.5) > 0.25) | (abs(x[1] - 0.5) > 0.25)
+    )
 
 
 def boxes(n, high, lower, h, inside):
     place = np.indices((n, n, high)).reshape(3, -1)
     place = place[:, inside(np.reshape(lower, (3, 1)) + h * (place + 0.5))]
-    corner = np.array([(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)])
+    corner = np.array(
+        [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)]
+    )
     at, cells = np.unique((place.T[:, None] + corner).reshape(-1, 3), axis=0, return_inverse=True)
-    return Mesh.from_cells(np.reshape(lower, (3, 1)) + h * at.T, [("hexahedron", cells.reshape(-1, 8))])
+    return Mesh.from_cells(
+        np.reshape(lower, (3, 1)) + h * at.T, [("hexahedron", cells.reshape(-1, 8))]
+    )
 
 
 def test_the_nearest_point():
@@ -115,7 +144,7 @@ def test_the_nearest_point():
 @pytest.mark.parametrize("name", ["l_shape", "slit", "two_rooms", "annulus"])
 def test_a_metric(name):
     mesh = Mesh.read(FOLDER / f"{name}.msh")
-    x = mesh.gather(mesh.centroid)[:, ::mesh.n_cells_global // 40]
+    x = mesh.gather(mesh.centroid)[:, :: mesh.n_cells_global // 40]
     d = mesh.geodesic_distance(x)
     assert_allclose(d, d.T, atol=1e-14)
     assert (np.diag(d) == 0).all() and (d >= np.hypot(*(x[:, :, None] - x[:, None])) - 1e-13).all()
@@ -124,13 +153,17 @@ def test_a_metric(name):
 
 @pytest.mark.parametrize("name", ["slit", "two_rooms", "annulus"])
 def test_lengths_grow_with_the_domain(name):
-    """Exactly, by powers of two, however small or large; and what floating point cannot hold is refused."""
+    """Exactly, by powers of two, however small or large; and what floating point cannot hold is
+    refused.
+    """
     points, cells = read_plane(FOLDER / f"{name}.msh")
     mesh = Mesh.from_cells(points, cells)
-    x = mesh.gather(mesh.centroid)[:, ::mesh.n_cells_global // 15]
+    x = mesh.gather(mesh.centroid)[:, :: mesh.n_cells_global // 15]
     d = mesh.geodesic_distance(x)
     for scale in 2.0**-30, 2.0**30, 2.0**-200:
-        assert (Mesh.from_cells(scale * points, cells).geodesic_distance(scale * x) == scale * d).all()
+        assert (
+            Mesh.from_cells(scale * points, cells).geodesic_distance(scale * x) == scale * d
+        ).all()
     for scale in 1e-160, 1e150:
         with pytest.raises(InputError, match="unit of length"):
             Mesh.from_cells(scale * points, cells)
@@ -139,21 +172,31 @@ def test_lengths_grow_with_the_domain(name):
 
 
 def quads(places):
-    """(points, blocks) of unit squares with their lower left corners at these places; points are shared where they meet."""
+    """(points, blocks) of unit squares with their lower left corners at these places; points are
+    shared where they meet.
+    """
     corner = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
-    at, cells = np.unique((np.array(places)[:, None] + corner).reshape(-1, 2), axis=0, return_inverse=True)
+    at, cells = np.unique(
+        (np.array(places)[:, None] + corner).reshape(-1, 2), axis=0, return_inverse=True
+    )
     return at.T.astype(float), [("quad", cells.reshape(-1, 4))]
 
 
 def test_no_way_through_a_vertex():
-    """Squares that touch in (1, 1), alone, and joined by a way round a hole; from the vertex itself both are near."""
+    """Squares that touch in (1, 1), alone, and joined by a way round a hole; from the vertex itself
+    both are near.
+    """
     mesh = Mesh.from_cells(*quads([(0, 0), (1, 1), (2, 1)]))
     for x, y in ([0.5, 0.5], [1.5, 1.5]), ([0.5, 0.2], [1.2, 1.9]):
         with pytest.raises(InputError, match="no way"):
             mesh.geodesic_distance(np.reshape(x, (2, 1)), np.reshape(y, (2, 1)))
-    assert_allclose(mesh.geodesic_distance([[1.0], [1.0]], [[0.5, 1.5], [0.5, 1.5]]), [[0.5**0.5, 0.5**0.5]])
+    assert_allclose(
+        mesh.geodesic_distance([[1.0], [1.0]], [[0.5, 1.5], [0.5, 1.5]]), [[0.5**0.5, 0.5**0.5]]
+    )
     mesh = Mesh.from_cells(*quads([(0, 0), (1, 1), (-1, 0), (-1, 1), (-1, 2), (0, 2), (1, 2)]))
-    assert_allclose(mesh.geodesic_distance([[0.5], [0.5]], [[1.5], [1.5]]), 2 * 0.5**0.5 + 2, rtol=1e-12)
+    assert_allclose(
+        mesh.geodesic_distance([[0.5], [0.5]], [[1.5], [1.5]]), 2 * 0.5**0.5 + 2, rtol=1e-12
+    )
 
 
 def test_round_a_slit_without_thickness():
@@ -162,14 +205,20 @@ def test_round_a_slit_without_thickness():
     middle = int(np.flatnonzero((points == [[2], [1]]).all(axis=0))[0])
     upper = points[1, cells].mean(axis=1) > 1
     cells[upper] = np.where(cells[upper] == middle, points.shape[1], cells[upper])
-    mesh = Mesh.from_cells(np.concatenate([points, [[2], [1]]], axis=1), [("quad", cells)], merge=False)
+    mesh = Mesh.from_cells(
+        np.concatenate([points, [[2], [1]]], axis=1), [("quad", cells)], merge=False
+    )
     found = mesh.geodesic_distance([[2.0, 1.5], [0.5, 0.5]], [[2.0], [1.5]])
-    assert_allclose(found[:, 0], [2 * np.hypot(1, 0.5), np.hypot(0.5, 0.5) + np.hypot(1, 0.5)], rtol=1e-12)
+    assert_allclose(
+        found[:, 0], [2 * np.hypot(1, 0.5), np.hypot(0.5, 0.5) + np.hypot(1, 0.5)], rtol=1e-12
+    )
 
 
 def read_plane(path):
     found = meshio.read(path)
-    return found.points[:, :2].T, [(block.type, block.data) for block in found.cells if block.type in ("triangle", "quad")]
+    return found.points[:, :2].T, [
+        (block.type, block.data) for block in found.cells if block.type in ("triangle", "quad")
+    ]
 
 
 def test_straight_where_nothing_is_in_the_way():
@@ -183,7 +232,9 @@ def test_straight_where_nothing_is_in_the_way():
 
 
 def test_on_a_line_in_pieces(ranks):
-    mesh = Mesh.from_cells(np.array([[0, 1, 2, 3, 4.0]]), [("line", np.array([[0, 1], [1, 2], [3, 4]]))])
+    mesh = Mesh.from_cells(
+        np.array([[0, 1, 2, 3, 4.0]]), [("line", np.array([[0, 1], [1, 2], [3, 4]]))]
+    )
     assert_allclose(mesh.geodesic_distance([[0.2]], [[1.9, 2.0]]), [[1.7, 1.8]])
     with pytest.raises(InputError, match="no way"):
         mesh.geodesic_distance([[0.2]], [[3.5]])
@@ -191,17 +242,24 @@ def test_on_a_line_in_pieces(ranks):
 
 def test_the_same_points_on_any_number_of_ranks(ranks):
     """In the order of the file's cells; points that differ between ranks are seen."""
-    whole, mine = (Mesh.read(FOLDER / "l_shape.msh", comm=comm) for comm in (ranks.comm, ranks.comm.Split(ranks.rank)))
+    whole, mine = (
+        Mesh.read(FOLDER / "l_shape.msh", comm=comm)
+        for comm in (ranks.comm, ranks.comm.Split(ranks.rank))
+    )
     for k in 1, 5:
-        (x, a), (y, b) = (mesh.to_points(mesh.average(lambda x: 2 + x[0]), k) for mesh in (whole, mine))
+        (x, a), (y, b) = (
+            mesh.to_points(mesh.average(lambda x: 2 + x[0]), k) for mesh in (whole, mine)
+        )
         assert_allclose(x, y, atol=1e-14)
         assert_allclose(a, b, rtol=1e-12)
     if ranks.size > 1:
-        for call in (lambda: whole.nearest(x[:, :5] + ranks.rank),
-                     lambda: whole.geodesic_distance(x[:, :5][:, ::1 - 2 * (ranks.rank > 0)]),
-                     lambda: whole.geodesic_distance("a" if ranks.rank else x[:, :5]),
-                     lambda: whole.deposit(x, a[::1 - 2 * (ranks.rank > 0)]),
-                     lambda: whole.to_points(whole.volume, 1 + ranks.rank)):
+        for call in (
+            lambda: whole.nearest(x[:, :5] + ranks.rank),
+            lambda: whole.geodesic_distance(x[:, :5][:, :: 1 - 2 * (ranks.rank > 0)]),
+            lambda: whole.geodesic_distance("a" if ranks.rank else x[:, :5]),
+            lambda: whole.deposit(x, a[:: 1 - 2 * (ranks.rank > 0)]),
+            lambda: whole.to_points(whole.volume, 1 + ranks.rank),
+        ):
             with pytest.raises(InputError):
                 call()
 
@@ -216,8 +274,11 @@ def test_bad_points(ranks):
     mesh = Mesh.read(FOLDER / "l_shape.msh")
     with pytest.raises(InputError, match="outside"):
         mesh.geodesic_distance([[0.5], [-0.5]])
-    pieces = Mesh.from_cells(np.array([[0, 1, 1, 0, 2, 3, 3, 2], [0, 0, 1, 1, 0, 0, 1, 1.0]]),
-                             [("quad", np.array([[0, 1, 2, 3], [4, 5, 6, 7]]))], comm=ranks.comm.Split(ranks.rank))
+    pieces = Mesh.from_cells(
+        np.array([[0, 1, 1, 0, 2, 3, 3, 2], [0, 0, 1, 1, 0, 0, 1, 1.0]]),
+        [("quad", np.array([[0, 1, 2, 3], [4, 5, 6, 7]]))],
+        comm=ranks.comm.Split(ranks.rank),
+    )
     with pytest.raises(InputError, match="no way"):
         pieces.geodesic_distance([[0.5, 2.5], [0.5, 0.5]])
 
@@ -226,14 +287,20 @@ def test_bad_points(ranks):
 
 
 @pytest.mark.parametrize("k", [1, 5, 16])
-@pytest.mark.parametrize("name", ["interval", "triangles", "voronoi", "rectangle", "box", "tetrahedra", "l_shape"])
+@pytest.mark.parametrize(
+    "name", ["interval", "triangles", "voronoi", "rectangle", "box", "tetrahedra", "l_shape"]
+)
 def test_to_points_and_back(name, k):
     mesh = MESHES[name]()
-    rho = mesh.density(lambda x: 1 + np.sin(x.sum(axis=0))**2) * (mesh.center[0] < mesh.bounds.mean())
+    rho = mesh.density(lambda x: 1 + np.sin(x.sum(axis=0)) ** 2) * (
+        mesh.center[0] < mesh.bounds.mean()
+    )
     x, weight = mesh.to_points(rho, k)
     assert x.shape[1] >= k * mesh.ranks.sum(int((rho > 0).sum())) and (weight > 0).all()
     assert weight.sum() == pytest.approx(mesh.integrate(rho), rel=1e-14)
-    assert_allclose(x @ weight, mesh.integrate(rho * mesh.centroid), atol=1e-13 * np.abs(mesh.bounds).max())
+    assert_allclose(
+        x @ weight, mesh.integrate(rho * mesh.centroid), atol=1e-13 * np.abs(mesh.bounds).max()
+    )
     assert_allclose(mesh.deposit(x, weight), rho, rtol=1e-12)
     with pytest.raises(InputError, match="k must"):
         mesh.to_points(rho, 0)

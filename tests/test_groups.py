@@ -1,4 +1,7 @@
-"""Groups of faces and cells: names, numbers, overlaps, interfaces and regions, on any number of ranks, and what takes names."""
+"""Groups of faces and cells: names, numbers, overlaps, interfaces and regions, on any number of
+ranks, and what takes names.
+"""
+
 import importlib.util
 import warnings
 from pathlib import Path
@@ -35,7 +38,10 @@ def mesh(ranks, shared_folder):
 
 
 def lengths(mesh, parts):
-    return {name: mesh.ranks.sum((mesh.area * mesh.face_owned)[faces].sum()) for name, faces in parts.items()}
+    return {
+        name: mesh.ranks.sum((mesh.area * mesh.face_owned)[faces].sum())
+        for name, faces in parts.items()
+    }
 
 
 def areas(mesh):
@@ -45,7 +51,7 @@ def areas(mesh):
 def squares(**options):
     """N x N squares in the unit square: (points, cells)."""
     x = np.stack(np.meshgrid(np.arange(N + 1.0), np.arange(N + 1.0), indexing="ij"))
-    i = np.arange((N + 1)**2).reshape(N + 1, N + 1)
+    i = np.arange((N + 1) ** 2).reshape(N + 1, N + 1)
     quads = np.stack([i[:-1, :-1], i[1:, :-1], i[1:, 1:], i[:-1, 1:]], axis=-1).reshape(-1, 4)
     return Mesh.from_cells(x.reshape(2, -1) / N, [("quad", quads)], **options)
 
@@ -65,16 +71,27 @@ def test_every_group_has_its_own_faces_and_cells(mesh):
     assert areas(mesh) == pytest.approx(AREAS)
     right = mesh.face_center[:, mesh.boundary["outlet"]]
     assert np.all(right[0] == 2)
-    assert np.all(mesh.face_center[0, mesh.interfaces["middle"]] == 1) and np.all(mesh.interfaces["middle"] < mesh.n_inner)
-    assert np.all(mesh.centroid[0, mesh.regions["sand"]] < 1) and np.all(mesh.centroid[0, mesh.regions[2]] > 1)
+    assert np.all(mesh.face_center[0, mesh.interfaces["middle"]] == 1) and np.all(
+        mesh.interfaces["middle"] < mesh.n_inner
+    )
+    assert np.all(mesh.centroid[0, mesh.regions["sand"]] < 1) and np.all(
+        mesh.centroid[0, mesh.regions[2]] > 1
+    )
 
 
 def test_numbers_are_names_and_may_be_text(mesh):
     for faces in mesh.boundary["13"], mesh.boundary[13], mesh.boundary[np.int64(13)]:
         assert mesh.ranks.sum(mesh.area[faces].sum()) == pytest.approx(2)
-    assert mesh.boundary[11] == mesh.boundary["11"] == mesh.boundary["inlet"]           # a named group's number
+    assert (
+        mesh.boundary[11] == mesh.boundary["11"] == mesh.boundary["inlet"]
+    )  # a named group's number
     assert_array_equal(mesh.regions[1], mesh.regions["sand"])
-    assert 13 in mesh.boundary and "13" in mesh.boundary and 11 in mesh.boundary and 99 not in mesh.boundary
+    assert (
+        13 in mesh.boundary
+        and "13" in mesh.boundary
+        and 11 in mesh.boundary
+        and 99 not in mesh.boundary
+    )
     assert mesh.boundary.get("99") is None
 
 
@@ -83,8 +100,11 @@ def test_groups_without_names_have_numbers(name, ranks, shared_folder):
     mesh = Mesh.read(ranks.share(ranks.on_root(made, name, shared_folder)))
     assert list(mesh.boundary) == ["boundary", 11, 12, 13, 14, 16]
     assert list(mesh.regions) == [1, 2, 3]
-    equation = fvot.ContinuityEquation(mesh, lambda x: np.stack([1 + 0 * x[0], 0 * x[0]]),
-                                       boundary={11: fvot.inflow(2.0), "12": fvot.outflow})
+    equation = fvot.ContinuityEquation(
+        mesh,
+        lambda x: np.stack([1 + 0 * x[0], 0 * x[0]]),
+        boundary={11: fvot.inflow(2.0), "12": fvot.outflow},
+    )
     result = equation.solve(np.zeros(mesh.n_cells), 0.25)
     assert mesh.integrate(result.rho[-1]) == pytest.approx(0.5, rel=1e-12)
 
@@ -114,9 +134,16 @@ def test_names_and_regions_stay_on_triangles(finer):
     points, cells = hexagons()
     if MPI.COMM_WORLD.size > 1:
         pytest.skip("six cells are for one rank")
-    mesh = Mesh.from_cells(points, cells, boundary={"a": np.array([[1, 2], [2, 3]]), "b": np.array([[2], [3]]),
-                                                    "spoke": np.array([[0], [1]])},
-                           regions={"first": [0], "half": np.arange(6) < 3, "again": [2, 4]})
+    mesh = Mesh.from_cells(
+        points,
+        cells,
+        boundary={
+            "a": np.array([[1, 2], [2, 3]]),
+            "b": np.array([[2], [3]]),
+            "spoke": np.array([[0], [1]]),
+        },
+        regions={"first": [0], "half": np.arange(6) < 3, "again": [2, 4]},
+    )
     fine = getattr(mesh, finer)()
     assert lengths(fine, fine.boundary) == pytest.approx({"boundary": 4, "a": 2, "b": 1})
     assert lengths(fine, fine.interfaces) == pytest.approx({"spoke": 1})
@@ -127,16 +154,26 @@ def test_names_and_regions_stay_on_triangles(finer):
 
 
 def test_cells_in_several_regions(ranks):
-    mesh = squares(regions={"left": np.arange(N * N) < N * N // 2, "corner": [0, 1], 7: [1, 5, 5], "none": []})
+    mesh = squares(
+        regions={"left": np.arange(N * N) < N * N // 2, "corner": [0, 1], 7: [1, 5, 5], "none": []}
+    )
     assert areas(mesh) == pytest.approx({"left": 0.5, "corner": 2 / N**2, 7: 2 / N**2, "none": 0})
     assert_array_equal(np.sort(ranks.all_gather(mesh.cell_id[mesh.regions[7]])), [1, 5])
     assert not mesh.regions["left"].flags.writeable
 
 
 def test_overlapping_names_and_both_sides_of_a_wall_group():
-    mesh = squares(boundary={"a": column(0, np.arange(0, 6)), "b": column(0, np.arange(2, 8)), "c": column(0, [1, 3, 7]),
-                             "through": np.concatenate([column(0, [0]), column(4, np.arange(8))], axis=1)})
-    assert lengths(mesh, mesh.boundary) == pytest.approx({"boundary": 3, "a": 6 / N, "b": 6 / N, "c": 3 / N, "through": 1 / N})
+    mesh = squares(
+        boundary={
+            "a": column(0, np.arange(0, 6)),
+            "b": column(0, np.arange(2, 8)),
+            "c": column(0, [1, 3, 7]),
+            "through": np.concatenate([column(0, [0]), column(4, np.arange(8))], axis=1),
+        }
+    )
+    assert lengths(mesh, mesh.boundary) == pytest.approx(
+        {"boundary": 3, "a": 6 / N, "b": 6 / N, "c": 3 / N, "through": 1 / N}
+    )
     assert lengths(mesh, mesh.interfaces) == pytest.approx({"through": 1})
     found = np.sort(mesh.ranks.all_gather(mesh.face_center[1, mesh.boundary["c"]]))
     assert_allclose(found, (np.array([1, 3, 7]) + 0.5) / N)
@@ -153,19 +190,28 @@ def test_a_group_called_boundary_does_not_swallow_the_rest():
 
 
 def test_unknown_names_say_which_there_are(mesh):
-    cases = [(mesh.boundary, ["no boundary 'sea'", "inlet", "13"]), (mesh.regions, ["no region 'sea'", "sand", "2"]),
-             (mesh.interfaces, ["no interface 'sea'", "middle"])]
+    cases = [
+        (mesh.boundary, ["no boundary 'sea'", "inlet", "13"]),
+        (mesh.regions, ["no region 'sea'", "sand", "2"]),
+        (mesh.interfaces, ["no interface 'sea'", "middle"]),
+    ]
     for parts, words in cases:
         with pytest.raises(InputError) as raised:
             parts["sea"]
         assert all(word in str(raised.value) for word in words)
 
 
-@pytest.mark.parametrize("equation", [
-    lambda mesh, boundary: fvot.FokkerPlanck(mesh, diffusion=1.0, boundary=boundary),
-    lambda mesh, boundary: fvot.ContinuityEquation(mesh, lambda x: 0 * x, boundary=boundary)])
+@pytest.mark.parametrize(
+    "equation",
+    [
+        lambda mesh, boundary: fvot.FokkerPlanck(mesh, diffusion=1.0, boundary=boundary),
+        lambda mesh, boundary: fvot.ContinuityEquation(mesh, lambda x: 0 * x, boundary=boundary),
+    ],
+)
 def test_two_conditions_on_one_face_are_refused(equation, mesh):
-    with pytest.raises(InputError, match="boundary 'outlet' and boundary 'overlap' have faces in common"):
+    with pytest.raises(
+        InputError, match="boundary 'outlet' and boundary 'overlap' have faces in common"
+    ):
         equation(mesh, {"outlet": fvot.outflow, "overlap": fvot.inflow(1.0)})
     with pytest.raises(InputError, match="boundary 'inlet' and boundary 11 have"):
         equation(mesh, {"inlet": fvot.outflow, 11: fvot.inflow(1.0)})
@@ -188,8 +234,12 @@ def test_diffusion_through_overlapping_names_is_that_through_plain_ones():
     edges = column(0, np.arange(N))
     overlap = squares(boundary={"a": edges[:, :5], "b": edges[:, 3:], "all": edges})
     plain = squares(boundary={"all": edges})
-    rho = [fvot.FokkerPlanck(mesh, diffusion=1.0, boundary={"all": fvot.dirichlet(1.0)}).solve(
-        np.zeros(mesh.n_cells), 0.1, tau=0.02) for mesh in (overlap, plain)]
+    rho = [
+        fvot.FokkerPlanck(mesh, diffusion=1.0, boundary={"all": fvot.dirichlet(1.0)}).solve(
+            np.zeros(mesh.n_cells), 0.1, tau=0.02
+        )
+        for mesh in (overlap, plain)
+    ]
     assert_allclose(overlap.gather(rho[0].rho[-1]), plain.gather(rho[1].rho[-1]), atol=1e-9)
 
 
@@ -204,12 +254,16 @@ def test_faces_that_are_none_are_said(ranks):
     assert "odd" not in mesh.boundary and "good" in mesh.boundary
 
 
-@pytest.mark.parametrize("regions, words", [
-    ([0, 1], ["regions", "dict", "[0, 1]"]),
-    ({"a": [0, N * N]}, ["'a'", f"cell {N * N}", f"{N * N} cells"]),
-    ({"a": [-1]}, ["'a'", "cell -1"]),
-    ({"a": [0.5]}, ["'a'", "numbers of cells", "float64"]),
-    ({"a": [True, False]}, ["'a'", "mask", "(2,)"])])
+@pytest.mark.parametrize(
+    "regions, words",
+    [
+        ([0, 1], ["regions", "dict", "[0, 1]"]),
+        ({"a": [0, N * N]}, ["'a'", f"cell {N * N}", f"{N * N} cells"]),
+        ({"a": [-1]}, ["'a'", "cell -1"]),
+        ({"a": [0.5]}, ["'a'", "numbers of cells", "float64"]),
+        ({"a": [True, False]}, ["'a'", "mask", "(2,)"]),
+    ],
+)
 def test_bad_regions(regions, words):
     with pytest.raises(InputError) as raised:
         squares(regions=regions)

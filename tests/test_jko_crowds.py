@@ -1,4 +1,7 @@
-"""Crowd motion: gradient flows with an upper bound on the density, against exact jams; promises for any step."""
+"""Crowd motion: gradient flows with an upper bound on the density, against exact jams; promises for
+any step.
+"""
+
 import numpy as np
 import pytest
 from meshes import MESHES
@@ -9,10 +12,14 @@ from fvot import JKO, Entropy, InputError, Interaction, Mesh, Potential
 
 pytestmark = pytest.mark.ranks
 
-HERE = Potential(lambda x: (x**2).sum(axis=0) / 2)          # where all want to go: 0
-PLACES = {"interval": lambda: Mesh.interval(-2, 2, 100), "squares": lambda: Mesh.rectangle((-2, -2), (2, 2), (24, 24)),
-          "triangles": lambda: Mesh.triangles((-2, -2), (2, 2), 16), "polygons": lambda: Mesh.voronoi((-2, -2), (2, 2), 400),
-          "boxes": lambda: Mesh.box((-2, -2, -2), (2, 2, 2), (8, 8, 8))}
+HERE = Potential(lambda x: (x**2).sum(axis=0) / 2)  # where all want to go: 0
+PLACES = {
+    "interval": lambda: Mesh.interval(-2, 2, 100),
+    "squares": lambda: Mesh.rectangle((-2, -2), (2, 2), (24, 24)),
+    "triangles": lambda: Mesh.triangles((-2, -2), (2, 2), 16),
+    "polygons": lambda: Mesh.voronoi((-2, -2), (2, 2), 400),
+    "boxes": lambda: Mesh.box((-2, -2, -2), (2, 2, 2), (8, 8, 8)),
+}
 ON_PLACES = pytest.mark.parametrize("place", PLACES)
 
 
@@ -33,31 +40,42 @@ def assert_promises(result, upper=1.0):
 
 
 @ON_PLACES
-@pytest.mark.parametrize("tau", [1e-6, 0.1, *(pytest.param(tau, marks=pytest.mark.long) for tau in (1.0, 1e3))])
+@pytest.mark.parametrize(
+    "tau", [1e-6, 0.1, *(pytest.param(tau, marks=pytest.mark.long) for tau in (1.0, 1e3))]
+)
 def test_promises_for_any_step(place, tau):
     mesh = PLACES[place]()
     assert_promises(JKO(mesh, HERE, bounds=(0, 1)).solve(ring(mesh), np.arange(3) * tau, tau=tau))
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("energy", [0.05 * Entropy() + HERE, HERE + Interaction(lambda z: (z**2).sum(axis=0) / 4)],
-                         ids=["diffusion", "attraction"])
+@pytest.mark.parametrize(
+    "energy",
+    [0.05 * Entropy() + HERE, HERE + Interaction(lambda z: (z**2).sum(axis=0) / 4)],
+    ids=["diffusion", "attraction"],
+)
 @pytest.mark.parametrize("place", ["squares", "triangles"])
 def test_promises_with_other_energies(place, energy):
     mesh = PLACES[place]()
     for tau in 0.05, 1.0:
-        assert_promises(JKO(mesh, energy, bounds=(0, 1)).solve(ring(mesh), np.arange(3) * tau, tau=tau))
+        assert_promises(
+            JKO(mesh, energy, bounds=(0, 1)).solve(ring(mesh), np.arange(3) * tau, tau=tau)
+        )
 
 
 @pytest.mark.long
 def test_a_jam_in_one_dimension():
-    """Density 1/2 on [-1, 1] walks to 0 with speed 1 and jams on [-t, t], under the pressure t - |x|."""
+    """Density 1/2 on [-1, 1] walks to 0 with speed 1 and jams on [-t, t], under the pressure t -
+    |x|.
+    """
     apart = []
     for n in 40, 80, 160:
         mesh = Mesh.interval(-2, 2, 4 * n)
         rho0 = mesh.average(lambda x: np.abs(x[0]) < 1) / 2
         t = 0.25
-        result = JKO(mesh, Potential(lambda x: np.abs(x[0])), bounds=(0, 1)).solve(rho0, t, tau=2 / n)
+        result = JKO(mesh, Potential(lambda x: np.abs(x[0])), bounds=(0, 1)).solve(
+            rho0, t, tau=2 / n
+        )
         assert_promises(result)
         x = np.abs(mesh.center[0])
         pressure = result.pressure[-1]
@@ -86,7 +104,10 @@ def test_a_crowd_ends_as_a_disc(place):
 def test_other_bounds():
     """rho, upper and 2 rho, 2 upper move alike."""
     mesh = PLACES["triangles"]()
-    one, two = (JKO(mesh, HERE, bounds=(0, upper)).solve(upper * ring(mesh), 0.6, tau=0.2) for upper in (1.0, 2.0))
+    one, two = (
+        JKO(mesh, HERE, bounds=(0, upper)).solve(upper * ring(mesh), 0.6, tau=0.2)
+        for upper in (1.0, 2.0)
+    )
     assert_allclose(two.rho, 2 * one.rho, atol=1e-9)
     assert_allclose(two.pressure, one.pressure, atol=1e-9)
 
@@ -114,14 +135,18 @@ def test_the_chosen_steps_pass_where_cells_fill_up():
         result = JKO(mesh, energy, bounds=(0, 1), tol=tol).solve(rho0, t)
         assert_promises(result)
         assert result.ledger["steps"][-1] < 5 / tol
-        errors.append(max(mesh.integrate(np.abs(rho - exact)) for rho, exact in zip(result.rho, fine.rho)))
+        errors.append(
+            max(mesh.integrate(np.abs(rho - exact)) for rho, exact in zip(result.rho, fine.rho))
+        )
     assert errors[0] < 0.1 and errors[1] < 0.015
     nothing = JKO(mesh, energy, bounds=(0, 1)).solve(0 * rho0, t)
     assert (nothing.rho == 0).all()
 
 
 def test_the_chosen_steps_come_to_a_halt_at_a_wall():
-    """A full block walks at speed 1 until it meets the wall, and stays there: E = int_0^0.6 x dx, p = 0.6 - x."""
+    """A full block walks at speed 1 until it meets the wall, and stays there: E = int_0^0.6 x dx, p
+    = 0.6 - x.
+    """
     mesh = Mesh.interval(0, 1, 500)
     rho0 = np.minimum(mesh.average(lambda x: abs(x[0] - 0.5) < 0.3), 1.0)
     result = JKO(mesh, Potential(lambda x: x[0]), bounds=(0, 1)).solve(rho0, [0, 0.19, 0.21, 0.3])
@@ -152,6 +177,7 @@ def test_pressure_is_written_and_drawn(shared_folder):
     result.plot(shared_folder / "crowd.png", field="pressure", width=300)
     mesh.ranks.wait()
     import pyvista
+
     last = pyvista.read(shared_folder / "crowd" / "crowd_0002.pvtu")
     assert last["pressure"].max() == pytest.approx(mesh.ranks.max(result.pressure[-1].max()))
     assert (shared_folder / "crowd.png").stat().st_size > 1000

@@ -1,4 +1,7 @@
-"""Runs that are killed, stopped by a scheduler, or find a full disk go on from their checkpoint, to the same numbers."""
+"""Runs that are killed, stopped by a scheduler, or find a full disk go on from their checkpoint, to
+the same numbers.
+"""
+
 import io
 import json
 import os
@@ -16,7 +19,7 @@ from numpy.testing import assert_allclose
 pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("mpirun_here")]
 
 TESTS = Path(__file__).parent
-LIMIT = 120         # seconds for a run
+LIMIT = 120  # seconds for a run
 SAME = {"continuity": 1e-14, "fokker_planck": 1e-8, "jko": 1e-8, "transport": 4e-3}
 
 
@@ -25,11 +28,27 @@ def start(folder, n_ranks=2, **options):
     for old in folder.glob("pid*"):
         old.unlink()
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    command = [TESTS.parent / "scripts/mpirun", "-n", str(n_ranks), "python", "-m", "mpi4py", TESTS / "kept_run.py",
-               "--folder", folder, *words]
+    command = [
+        TESTS.parent / "scripts/mpirun",
+        "-n",
+        str(n_ranks),
+        "python",
+        "-m",
+        "mpi4py",
+        TESTS / "kept_run.py",
+        "--folder",
+        folder,
+        *words,
+    ]
     environment = os.environ | {"MPIEXEC_TIMEOUT": str(LIMIT)}
-    return subprocess.Popen(command, env=environment, text=True, start_new_session=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        command,
+        env=environment,
+        text=True,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def ended(process):
@@ -44,7 +63,7 @@ def ended(process):
 
 def steps(folder):
     """Steps, or iterations, of which the checkpoint knows; 0 without one."""
-    for name in "run.h5", "run.h5.before", "run.h5":            # the run may be about to rename them
+    for name in "run.h5", "run.h5.before", "run.h5":  # the run may be about to rename them
         try:
             with h5py.File(io.BytesIO((folder / name).read_bytes()), "r") as file:
                 state = json.loads(file["meta"][()])["values"]
@@ -72,7 +91,7 @@ def kill(process, victims):
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
-            pass                            # it has come to its end before
+            pass  # it has come to its end before
     return ended(process)
 
 
@@ -88,6 +107,7 @@ def uninterrupted(tmp_path_factory):
             assert status == 0, output
             known[solver] = np.load(folder / "rho.npy")
         return known[solver]
+
     return found
 
 
@@ -100,10 +120,14 @@ def killed_again_and_again(folder, solver, times, everyone):
         process = start(folder, solver=solver, every=0.0)
         victims = pids(folder)
         deadline = time.monotonic() + 30
-        while steps(folder) <= known and process.poll() is None and time.monotonic() < deadline:        # some way further
+        while (
+            steps(folder) <= known and process.poll() is None and time.monotonic() < deadline
+        ):  # some way further
             time.sleep(0.005)
         time.sleep(moments.uniform(0, 0.2))
-        status, _ = kill(process, [*victims, process.pid] if everyone else [moments.choice(victims)])
+        status, _ = kill(
+            process, [*victims, process.pid] if everyone else [moments.choice(victims)]
+        )
         now = steps(folder)
         assert now >= known, "a checkpoint is gone"
         known = now
@@ -114,9 +138,15 @@ def killed_again_and_again(folder, solver, times, everyone):
 
 
 @pytest.mark.parametrize("everyone", [False, True], ids=["a rank", "all"])
-@pytest.mark.parametrize("solver", ["continuity", pytest.param("fokker_planck", marks=pytest.mark.slow),
-                                    pytest.param("jko", marks=pytest.mark.slow),
-                                    pytest.param("transport", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        "continuity",
+        pytest.param("fokker_planck", marks=pytest.mark.slow),
+        pytest.param("jko", marks=pytest.mark.slow),
+        pytest.param("transport", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_at_random_moments(tmp_path, uninterrupted, solver, everyone, request):
     times = 20 if request.config.option.slow else 2
     kills = killed_again_and_again(tmp_path, solver, times, everyone)
@@ -124,7 +154,9 @@ def test_killed_at_random_moments(tmp_path, uninterrupted, solver, everyone, req
     status, output = ended(start(tmp_path, solver=solver))
     assert status == 0, output
     rho = uninterrupted(solver)
-    assert_allclose(np.load(tmp_path / "rho.npy"), rho, rtol=0, atol=SAME[solver] * np.abs(rho).max())
+    assert_allclose(
+        np.load(tmp_path / "rho.npy"), rho, rtol=0, atol=SAME[solver] * np.abs(rho).max()
+    )
 
 
 def test_another_number_of_ranks_and_a_longer_time(tmp_path, uninterrupted):
@@ -143,7 +175,9 @@ def test_another_number_of_ranks_and_a_longer_time(tmp_path, uninterrupted):
 
 
 def test_a_second_run(tmp_path, uninterrupted):
-    """It is refused while the first one is there, here halted; killed, the first one leaves no lock that holds."""
+    """It is refused while the first one is there, here halted; killed, the first one leaves no lock
+    that holds.
+    """
     process = start(tmp_path, every=0.0)
     victims = pids(tmp_path)
     while steps(tmp_path) == 0 and process.poll() is None:
@@ -178,11 +212,15 @@ def test_stopped_by_a_scheduler(tmp_path, uninterrupted):
 
 
 def test_a_full_disk(tmp_path, uninterrupted):
-    """A checkpoint that cannot be written is a warning; the one before stays, and the run comes to its end."""
+    """A checkpoint that cannot be written is a warning; the one before stays, and the run comes to
+    its end.
+    """
     whole = tmp_path / "size"
     whole.mkdir()
     assert ended(start(whole, every=1e9))[0] == 0
-    status, output = ended(start(tmp_path, every=0.01, most=(whole / "run.h5").stat().st_size * 2 // 3))
+    status, output = ended(
+        start(tmp_path, every=0.01, most=(whole / "run.h5").stat().st_size * 2 // 3)
+    )
     assert status == 0 and "no checkpoint could be written" in output, output
     assert 0 < steps(tmp_path) < steps(whole)
     assert sorted(path.name for path in tmp_path.glob("run*")) == ["run.h5", "run.h5.before"]

@@ -1,4 +1,7 @@
-"""What people trust a week of cluster time with: memory that stays flat, mass that does not drift, any number of ranks."""
+"""What people trust a week of cluster time with: memory that stays flat, mass that does not drift,
+any number of ranks.
+"""
+
 import json
 import os
 import threading
@@ -44,36 +47,50 @@ class Memory:
 def explicit(n_steps):
     """A swirl on triangles."""
     mesh = fvot.Mesh.triangles((0, 0), (1, 1), 12)
-    equation = fvot.ContinuityEquation(mesh, stream=lambda x: np.sin(np.pi * x[0]) * np.sin(np.pi * x[1]))
+    equation = fvot.ContinuityEquation(
+        mesh, stream=lambda x: np.sin(np.pi * x[0]) * np.sin(np.pi * x[1])
+    )
     tau = 0.5 * equation._bound(0.0)
-    return equation.solve(mesh.density(lambda x: x[0] < 0.4), tau * np.linspace(0, n_steps, 5), tau=(1 + 1e-9) * tau)
+    return equation.solve(
+        mesh.density(lambda x: x[0] < 0.4), tau * np.linspace(0, n_steps, 5), tau=(1 + 1e-9) * tau
+    )
 
 
 def implicit(n_steps):
     """Diffusion between two wells, and what it comes to."""
     mesh = fvot.Mesh.rectangle((-2, -2), (2, 2), (12, 12))
-    equation = fvot.FokkerPlanck(mesh, diffusion=0.25, potential=lambda x: (x[0]**2 - 1)**2 + x[1]**2)
-    return equation.solve(mesh.density(lambda x: x[0] < 0), 1e-3 * np.linspace(0, n_steps, 5), tau=1e-3 * (1 + 1e-9))
+    equation = fvot.FokkerPlanck(
+        mesh, diffusion=0.25, potential=lambda x: (x[0] ** 2 - 1) ** 2 + x[1] ** 2
+    )
+    return equation.solve(
+        mesh.density(lambda x: x[0] < 0), 1e-3 * np.linspace(0, n_steps, 5), tau=1e-3 * (1 + 1e-9)
+    )
 
 
 def newton(n_steps):
     """A porous medium in a bowl."""
     mesh = fvot.Mesh.interval(-2, 2, 40)
-    energy = fvot.Power(2) + fvot.Potential(lambda x: x[0]**2 / 2)
+    energy = fvot.Power(2) + fvot.Potential(lambda x: x[0] ** 2 / 2)
     t = 1e-4 * np.linspace(0, n_steps, 5)
-    return fvot.JKO(mesh, energy).solve(mesh.density(lambda x: abs(x[0]) < 1), t, tau=1e-4 * (1 + 1e-9))
+    return fvot.JKO(mesh, energy).solve(
+        mesh.density(lambda x: abs(x[0]) < 1), t, tau=1e-4 * (1 + 1e-9)
+    )
 
 
-@pytest.mark.parametrize("run", [explicit, implicit, newton], ids=["ContinuityEquation", "FokkerPlanck", "JKO"])
+@pytest.mark.parametrize(
+    "run", [explicit, implicit, newton], ids=["ContinuityEquation", "FokkerPlanck", "JKO"]
+)
 def test_many_steps(run, one_rank_here):
     run(100)
     with Memory() as memory:
         ledger = run(STEPS).ledger
     print(f"{memory.growth():.2f} MB, mass errors {ledger['mass_error'][1:]}")
-    assert STEPS <= ledger["steps"][-1] <= 1.001 * STEPS        # a first step may be cut
-    assert memory.growth() < 3, "memory grows"                                  # MB; a number kept for each step would be 0.8
+    assert STEPS <= ledger["steps"][-1] <= 1.001 * STEPS  # a first step may be cut
+    assert memory.growth() < 3, "memory grows"  # MB; a number kept for each step would be 0.8
     drift = np.abs(ledger["mass_error"])
-    assert drift.max() < 2e-16 * STEPS**0.5 + 4e-16, "mass drifts faster than rounding errors of either sign do"
+    assert drift.max() < 2e-16 * STEPS**0.5 + 4e-16, (
+        "mass drifts faster than rounding errors of either sign do"
+    )
     assert ledger["minimum"].min() >= 0
 
 
@@ -97,7 +114,8 @@ if mesh.ranks.is_root:
     open(sys.argv[1], "w").write(json.dumps(found))
 """
 
-# relative differences: rounding; the tolerances of linear solvers and of Newton's method; what transport promises
+# relative differences: rounding; the tolerances of linear solvers and of Newton's method; what
+# transport promises
 AGREE = {"flow": 1e-13, "gibbs": 1e-9, "porous": 1e-9, "cost": 1e-8, "path": 1e-8}
 
 
@@ -108,11 +126,25 @@ def test_one_to_eight_ranks(one_rank_here, tmp_path):
     found = []
     for n_ranks in range(1, 9):
         begin = time.monotonic()
-        status, output = start(n_ranks, "-m", "mpi4py", str(script), str(tmp_path / "found.json"), limit=300)
+        status, output = start(
+            n_ranks, "-m", "mpi4py", str(script), str(tmp_path / "found.json"), limit=300
+        )
         assert status == 0, output
-        found.append({name: np.array(values) for name, values in json.loads((tmp_path / "found.json").read_text()).items()})
-        print(f"{n_ranks} ranks, {time.monotonic() - begin:.0f} s:", {
-            name: f"{np.abs(found[-1][name] - found[0][name]).max() / np.abs(found[0][name]).max():.0e}" for name in AGREE})
+        found.append(
+            {
+                name: np.array(values)
+                for name, values in json.loads((tmp_path / "found.json").read_text()).items()
+            }
+        )
+        print(
+            f"{n_ranks} ranks, {time.monotonic() - begin:.0f} s:",
+            {
+                name: f"{np.abs(found[-1][name] - found[0][name]).max() / np.abs(found[0][name]).max():.0e}"
+                for name in AGREE
+            },
+        )
     for other in found[1:]:
         for name, most in AGREE.items():
-            assert np.abs(other[name] - found[0][name]).max() <= most * np.abs(found[0][name]).max(), name
+            assert (
+                np.abs(other[name] - found[0][name]).max() <= most * np.abs(found[0][name]).max()
+            ), name

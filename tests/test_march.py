@@ -1,4 +1,7 @@
-"""The one loop over time: what it returns of runs that fail, and the account of mass, are the same for all equations."""
+"""The one loop over time: what it returns of runs that fail, and the account of mass, are the same
+for all equations.
+"""
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -8,7 +11,7 @@ from fvot import ConvergenceError, Mesh
 
 pytestmark = pytest.mark.ranks
 
-GOOD = 12                # steps before the run fails
+GOOD = 12  # steps before the run fails
 T = np.linspace(0, 1, 6)
 
 
@@ -22,11 +25,14 @@ def failing(step):
         if calls > GOOD:
             raise ConvergenceError("no more")
         return step(*args, **options)
+
     return wrapped
 
 
 def continuity(mesh):
-    return fvot.ContinuityEquation(mesh, (1.0, 0.0), boundary={"left": fvot.inflow(0.5), "right": fvot.outflow})
+    return fvot.ContinuityEquation(
+        mesh, (1.0, 0.0), boundary={"left": fvot.inflow(0.5), "right": fvot.outflow}
+    )
 
 
 def fokker_planck(mesh):
@@ -45,8 +51,13 @@ def crowd(mesh):
     return fvot.JKO(mesh, fvot.Potential(lambda x: x[0]), bounds=(0, 3))
 
 
-RUNS = {"continuity": (continuity, 0.02), "Fokker-Planck": (fokker_planck, 0.02),
-        "Fokker-Planck, chosen steps": (fokker_planck_in_chosen_steps, None), "JKO": (jko, 0.02), "crowd": (crowd, 0.02)}
+RUNS = {
+    "continuity": (continuity, 0.02),
+    "Fokker-Planck": (fokker_planck, 0.02),
+    "Fokker-Planck, chosen steps": (fokker_planck_in_chosen_steps, None),
+    "JKO": (jko, 0.02),
+    "crowd": (crowd, 0.02),
+}
 STEP = {"continuity": ("_scheme", "step"), "Fokker-Planck": ("_stepper", "advance")}
 
 
@@ -67,6 +78,7 @@ def broken(name, equation, monkeypatch):
         if calls[0] > GOOD:
             raise ConvergenceError("no more")
         return take(self, rho, tau)
+
     monkeypatch.setattr(kind, "__call__", counted)
     return equation
 
@@ -84,7 +96,7 @@ def test_what_a_failing_run_has_reached_is_in_the_error(name, monkeypatch, ranks
     result = caught.value.result
     assert result is not None and result.mesh is mesh
     n = len(result.t)
-    assert_array_equal(result.t[:n - 1], T[:n - 1])
+    assert_array_equal(result.t[: n - 1], T[: n - 1])
     assert T[n - 2] < result.t[-1] < 1 or result.t[-1] == T[n - 1]
     assert result.rho.shape == (n, mesh.n_cells)
     assert all(len(values) == n for values in result.ledger.values())
@@ -94,8 +106,9 @@ def test_what_a_failing_run_has_reached_is_in_the_error(name, monkeypatch, ranks
 
     monkeypatch.undo()
     whole = make(mesh).solve(rho0, T, tau=tau)
-    assert_allclose(result.rho[:n - 1], whole.rho[:n - 1], atol=1e-9)
-    # The last density is as it was after the last good step: between those of its neighbours in time.
+    assert_allclose(result.rho[: n - 1], whole.rho[: n - 1], atol=1e-9)
+    # The last density is as it was after the last good step: between those of its neighbours in
+    # time.
     moved = ranks.sum(mesh.volume @ np.abs(whole.rho[n - 1] - whole.rho[n - 2]))
     assert ranks.sum(mesh.volume @ np.abs(result.rho[-1] - result.rho[-2])) <= 1.1 * moved
 

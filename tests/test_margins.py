@@ -1,4 +1,5 @@
 """The record of margins: what it notes of each kind of assertion, and that it changes none."""
+
 import re
 import subprocess
 import sys
@@ -28,8 +29,16 @@ SAMPLE = """
     def test_failure():
         assert 3 < 2
 """
-RATIOS = {"abs(x[0] - 1.5) < 1.0": 0.5, "1 < x[1] <= 8": 0.5, "(x < 16).all()": 0.25, "np.all(-x >= -20)": 0.2,
-          "max(x[x > 3])": 0.2, "assert_allclose(x, x + 1e-10": 0.5, "np.allclose": 0.2, "3 < 2": 1.5}
+RATIOS = {
+    "abs(x[0] - 1.5) < 1.0": 0.5,
+    "1 < x[1] <= 8": 0.5,
+    "(x < 16).all()": 0.25,
+    "np.all(-x >= -20)": 0.2,
+    "max(x[x > 3])": 0.2,
+    "assert_allclose(x, x + 1e-10": 0.5,
+    "np.allclose": 0.2,
+    "3 < 2": 1.5,
+}
 
 
 def test_ratios():
@@ -52,14 +61,40 @@ def test_every_kind_of_assertion_is_noted(tmp_path, one_rank_here):
     for name in "margins.py", "conftest.py", "meshes.py":
         (tmp_path / name).write_text((TESTS / name).read_text())
     (tmp_path / "test_sample.py").write_text(textwrap.dedent(SAMPLE))
-    run = [sys.executable, "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", "--margins", "found", "test_sample.py"]
+    run = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--color=no",
+        "-p",
+        "no:cacheprovider",
+        "--margins",
+        "found",
+        "test_sample.py",
+    ]
     output = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=120).stdout
     assert "1 failed, 1 passed" in output, output
-    report = subprocess.run([sys.executable, "margins.py", "found", "found"], cwd=tmp_path, capture_output=True, text=True,
-                            timeout=120, check=True).stdout
-    noted = {text: float(ratio) for ratio, text in re.findall(r"^ +([\d.]+)  test_sample.py:\d+  (.*)$", report, re.M)}
+    report = subprocess.run(
+        [sys.executable, "margins.py", "found", "found"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    noted = {
+        text: float(ratio)
+        for ratio, text in re.findall(r"^ +([\d.]+)  test_sample.py:\d+  (.*)$", report, re.M)
+    }
     for text, ratio in RATIOS.items():
-        assert [value for whole, value in noted.items() if text in whole] == [pytest.approx(ratio, rel=1e-3)], report
-    assert report.index("round-off: 2") < report.index("assert max(x[x > 3])") < report.index("others: 6")
+        assert [value for whole, value in noted.items() if text in whole] == [
+            pytest.approx(ratio, rel=1e-3)
+        ], report
+    assert (
+        report.index("round-off: 2")
+        < report.index("assert max(x[x > 3])")
+        < report.index("others: 6")
+    )
     assert "8 assertions of numbers" in report
     assert "differ between files: 0" in report

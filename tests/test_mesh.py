@@ -1,4 +1,5 @@
 """Identities that every mesh keeps on any number of ranks."""
+
 import numpy as np
 import pytest
 from meshes import MEASURE, MESHES, PERIODIC, honeycomb, shaken_quads, tiling
@@ -12,8 +13,18 @@ from fvot import InputError, Mesh
 pytestmark = pytest.mark.ranks
 
 EPS = np.finfo(float).eps
-ORTHOGONAL = set(MESHES) - {"quads", "honeycomb"}      # x_L - x_K is normal to the faces; files hold simplices
-SIDES = {"left": 1, "right": 1, "front": 2, "back": 2, "bottom": 2, "top": 2}      # of the box (0, 0, 0) to (1, 2, 1)
+ORTHOGONAL = set(MESHES) - {
+    "quads",
+    "honeycomb",
+}  # x_L - x_K is normal to the faces; files hold simplices
+SIDES = {
+    "left": 1,
+    "right": 1,
+    "front": 2,
+    "back": 2,
+    "bottom": 2,
+    "top": 2,
+}  # of the box (0, 0, 0) to (1, 2, 1)
 
 
 def field(x):
@@ -22,9 +33,11 @@ def field(x):
 
 
 def flux_through(mesh):
-    """A flux through every face, 0 at the boundary: made of the cells' numbers, the same on every rank."""
+    """A flux through every face, 0 at the boundary: made of the cells' numbers, the same on every
+    rank.
+    """
     flux = mesh.area * np.sin(1 + mesh.cell_id[mesh.left] + 7 * mesh.cell_id[mesh.right])
-    flux[mesh.n_inner:] = 0
+    flux[mesh.n_inner :] = 0
     return flux
 
 
@@ -34,17 +47,26 @@ def cell_values(mesh):
 
 
 def all_faces(mesh, *names):
-    """Columns of the named face arrays for all faces of the mesh, in an order that no partition changes."""
+    """Columns of the named face arrays for all faces of the mesh, in an order that no partition
+    changes.
+    """
     id_left = mesh.cell_id[mesh.left]
     id_right = np.where(mesh.right < 0, -1, mesh.cell_id[mesh.right])
-    columns = np.vstack([id_left, id_right, mesh.face_center, *[np.atleast_2d(getattr(mesh, name)) for name in names]])
+    columns = np.vstack(
+        [
+            id_left,
+            id_right,
+            mesh.face_center,
+            *[np.atleast_2d(getattr(mesh, name)) for name in names],
+        ]
+    )
     columns = mesh.ranks.all_gather(columns[:, mesh.face_owned])
-    return columns[:, np.lexsort(columns[2 + mesh.dim - 1::-1])]
+    return columns[:, np.lexsort(columns[2 + mesh.dim - 1 :: -1])]
 
 
 def adjacency(twin, member):
     """The graph of the cells, of those edges that do not leave a member."""
-    left, right = twin.cell_id[twin.left[:twin.n_inner]], twin.cell_id[twin.right[:twin.n_inner]]
+    left, right = twin.cell_id[twin.left[: twin.n_inner]], twin.cell_id[twin.right[: twin.n_inner]]
     same = member[left] == member[right]
     n = twin.n_cells
     return sparse.coo_matrix((np.ones(same.sum()), (left[same], right[same])), (n, n))
@@ -56,7 +78,7 @@ def adjacency(twin, member):
 def test_volumes_add_up_to_the_domain(mesh, kind):
     if kind in MEASURE:
         assert mesh.integrate(np.ones(mesh.n_cells)) == pytest.approx(MEASURE[kind], rel=1e-13)
-    if kind not in PERIODIC:      # the divergence theorem for the field x
+    if kind not in PERIODIC:  # the divergence theorem for the field x
         wall = slice(mesh.n_inner, None)
         outward = (mesh.face_center * mesh.normal).sum(axis=0) * mesh.area
         through = mesh.ranks.sum(outward[wall].sum())
@@ -66,14 +88,18 @@ def test_volumes_add_up_to_the_domain(mesh, kind):
 def test_face_vectors_of_a_cell_add_up_to_zero(mesh):
     largest = mesh.ranks.max(mesh.area.max())
     for normal in mesh.normal:
-        assert_allclose(mesh.divergence(mesh.area * normal) * mesh.volume, 0, atol=20 * EPS * largest)
+        assert_allclose(
+            mesh.divergence(mesh.area * normal) * mesh.volume, 0, atol=20 * EPS * largest
+        )
 
 
 def test_divergence_is_exact_for_a_linear_field(mesh, kind):
     if kind in PERIODIC:
         pytest.skip("x is not a field on a torus")
     flux = (mesh.face_center * mesh.normal).sum(axis=0) * mesh.area
-    assert_allclose(mesh.divergence(flux), mesh.dim, rtol=1e-10)      # 1e-10: cells far from the origin cancel
+    assert_allclose(
+        mesh.divergence(flux), mesh.dim, rtol=1e-10
+    )  # 1e-10: cells far from the origin cancel
 
 
 def test_divergence_is_minus_the_adjoint_of_the_gradient(mesh):
@@ -89,9 +115,11 @@ def test_divergence_is_minus_the_adjoint_of_the_gradient(mesh):
 def test_gradient_is_exact_for_linear_functions_where_the_mesh_is_orthogonal(mesh, kind):
     if kind not in ORTHOGONAL or kind in PERIODIC:
         pytest.skip("not orthogonal, or periodic")
-    slope = np.array([2.0, -1.0, 0.5])[:mesh.dim]
+    slope = np.array([2.0, -1.0, 0.5])[: mesh.dim]
     inner = slice(0, mesh.n_inner)
-    assert_allclose(mesh.gradient(slope @ mesh.center)[inner], slope @ mesh.normal[:, inner], atol=1e-11)
+    assert_allclose(
+        mesh.gradient(slope @ mesh.center)[inner], slope @ mesh.normal[:, inner], atol=1e-11
+    )
 
 
 def test_normals_are_unit_vectors_that_point_from_left_to_right(mesh):
@@ -102,18 +130,22 @@ def test_normals_are_unit_vectors_that_point_from_left_to_right(mesh):
 
 
 def test_distances_are_those_of_the_cell_points(mesh, kind):
-    assert np.all(mesh.distance > 0) and np.all(mesh.left_distance >= 0) and np.all(mesh.right_distance >= 0)
+    assert (
+        np.all(mesh.distance > 0)
+        and np.all(mesh.left_distance >= 0)
+        and np.all(mesh.right_distance >= 0)
+    )
     assert_array_equal(mesh.distance, mesh.left_distance + mesh.right_distance)
-    assert np.all(mesh.right_distance[mesh.n_inner:] == 0)
+    assert np.all(mesh.right_distance[mesh.n_inner :] == 0)
     if kind in PERIODIC:
         return
-    left, right = mesh.left[:mesh.n_inner], mesh.right[:mesh.n_inner]
+    left, right = mesh.left[: mesh.n_inner], mesh.right[: mesh.n_inner]
     center = mesh.with_ghosts(mesh.center)
     step = center[:, right] - center[:, left]
-    normal = mesh.normal[:, :mesh.n_inner]
-    assert_allclose((step * normal).sum(axis=0), mesh.distance[:mesh.n_inner], rtol=1e-10)
+    normal = mesh.normal[:, : mesh.n_inner]
+    assert_allclose((step * normal).sum(axis=0), mesh.distance[: mesh.n_inner], rtol=1e-10)
     if kind in ORTHOGONAL:
-        assert_allclose(step, mesh.distance[:mesh.n_inner] * normal, atol=1e-12)
+        assert_allclose(step, mesh.distance[: mesh.n_inner] * normal, atol=1e-12)
 
 
 def test_offsets_lead_from_centroids_to_faces(mesh, kind):
@@ -122,8 +154,11 @@ def test_offsets_lead_from_centroids_to_faces(mesh, kind):
     centroid = mesh.with_ghosts(mesh.centroid)
     inner = slice(0, mesh.n_inner)
     assert_allclose(centroid[:, mesh.left] + mesh.left_offset, mesh.face_center, atol=1e-14)
-    assert_allclose(centroid[:, mesh.right[inner]] + mesh.right_offset[:, inner], mesh.face_center[:, inner],
-                    atol=1e-14)
+    assert_allclose(
+        centroid[:, mesh.right[inner]] + mesh.right_offset[:, inner],
+        mesh.face_center[:, inner],
+        atol=1e-14,
+    )
 
 
 def test_quality_agrees_with_the_mesh(mesh, kind):
@@ -149,25 +184,37 @@ def test_tetrahedra_are_orthogonal_in_any_box(upper):
 
 
 def test_boundaries_have_the_measures_of_their_sides():
-    for mesh in (Mesh.box((0, 0, 0), (1, 2, 1), (3, 5, 4)), Mesh.tetrahedra((0, 0, 0), (1, 2, 1), 2)):
+    for mesh in (
+        Mesh.box((0, 0, 0), (1, 2, 1), (3, 5, 4)),
+        Mesh.tetrahedra((0, 0, 0), (1, 2, 1), 2),
+    ):
         assert set(mesh.boundary) == set(SIDES)
         expected = {"left": 2, "right": 2, "front": 1, "back": 1, "bottom": 2, "top": 2}
         for name, faces in mesh.boundary.items():
-            assert mesh.ranks.sum(mesh.area[faces].sum()) == pytest.approx(expected[name], rel=1e-14)
+            assert mesh.ranks.sum(mesh.area[faces].sum()) == pytest.approx(
+                expected[name], rel=1e-14
+            )
 
 
 def test_every_boundary_face_has_one_name(mesh, kind):
     ends = [mesh.n_inner, *[face.stop for face in mesh.boundary.values()]]
     assert [face.start for face in mesh.boundary.values()] == ends[:-1] and ends[-1] == mesh.n_faces
-    assert np.all(mesh.right[:mesh.n_inner] >= 0) and np.all(mesh.right[mesh.n_inner:] == -1)
-    assert np.all(mesh.left[mesh.n_inner:] < mesh.n_cells)
+    assert np.all(mesh.right[: mesh.n_inner] >= 0) and np.all(mesh.right[mesh.n_inner :] == -1)
+    assert np.all(mesh.left[mesh.n_inner :] < mesh.n_cells)
 
 
 def test_normals_at_a_side_point_out_of_it():
     mesh = Mesh.triangles((0, 0), (2, 1), 6)
-    for name, outward in {"left": (-1, 0), "right": (1, 0), "bottom": (0, -1), "top": (0, 1)}.items():
+    for name, outward in {
+        "left": (-1, 0),
+        "right": (1, 0),
+        "bottom": (0, -1),
+        "top": (0, 1),
+    }.items():
         normal = mesh.normal[:, mesh.boundary[name]]
-        assert_allclose(normal, np.repeat(np.array(outward)[:, None], normal.shape[1], axis=1), atol=1e-15)
+        assert_allclose(
+            normal, np.repeat(np.array(outward)[:, None], normal.shape[1], axis=1), atol=1e-15
+        )
 
 
 def test_named_faces_of_from_cells():
@@ -190,9 +237,13 @@ def test_named_triangles_and_quadrilaterals_of_a_mixture():
 def test_cells_may_go_round_clockwise(turned):
     points, cells = tiling()
     as_given = Mesh.from_cells(points, cells)
-    clockwise = Mesh.from_cells(points, [(name, [row[::-1] for row in rows] if name == turned else rows)
-                                         for name, rows in cells])
-    assert_allclose(clockwise.gather(clockwise.volume), as_given.gather(as_given.volume), rtol=1e-15)
+    clockwise = Mesh.from_cells(
+        points,
+        [(name, [row[::-1] for row in rows] if name == turned else rows) for name, rows in cells],
+    )
+    assert_allclose(
+        clockwise.gather(clockwise.volume), as_given.gather(as_given.volume), rtol=1e-15
+    )
     names = ("area", "normal", "distance")
     assert_allclose(all_faces(clockwise, *names), all_faces(as_given, *names), atol=1e-14)
 
@@ -201,7 +252,7 @@ def test_cells_may_go_round_clockwise(turned):
 
 
 def test_every_cell_is_owned_once(mesh):
-    owned = mesh.ranks.all_gather(mesh.cell_id[:mesh.n_cells])
+    owned = mesh.ranks.all_gather(mesh.cell_id[: mesh.n_cells])
     assert_array_equal(np.sort(owned), np.arange(mesh.n_cells_global))
     assert mesh.n_cells > 0
 
@@ -209,7 +260,9 @@ def test_every_cell_is_owned_once(mesh):
 def test_parts_are_of_about_equal_size(mesh):
     mean = mesh.n_cells_global / mesh.ranks.size
     largest_patch = np.bincount(mesh.gather(mesh.patch)).max()
-    rows = 1 if mesh.block is None else max(np.prod(mesh.block.shape) // n for n in mesh.block.shape)
+    rows = (
+        1 if mesh.block is None else max(np.prod(mesh.block.shape) // n for n in mesh.block.shape)
+    )
     assert mesh.n_cells <= 1.1 * mean + 2 * max(largest_patch, rows)
 
 
@@ -220,7 +273,7 @@ def test_gather_undoes_scatter(mesh):
 
 
 def test_ghosts_hold_the_values_of_their_cells(mesh):
-    assert_array_equal(mesh.with_ghosts(mesh.cell_id[:mesh.n_cells]), mesh.cell_id)
+    assert_array_equal(mesh.with_ghosts(mesh.cell_id[: mesh.n_cells]), mesh.cell_id)
     u = np.random.default_rng(6).standard_normal((3, mesh.n_cells_global))
     assert_array_equal(mesh.with_ghosts(mesh.scatter(u)), u[:, mesh.cell_id])
 
@@ -251,7 +304,7 @@ def test_geometry_does_not_depend_on_the_number_of_ranks(mesh, twin):
 
 
 def test_functions_on_it_do_not_depend_on_the_number_of_ranks(mesh, twin):
-    f = lambda x: np.cos(x).sum(axis=0)      # noqa: E731
+    f = lambda x: np.cos(x).sum(axis=0)  # noqa: E731
     assert_allclose(mesh.gather(mesh.average(f)), twin.gather(twin.average(f)), atol=20 * EPS)
     u = cell_values(mesh)
     v = cell_values(twin)
@@ -280,8 +333,9 @@ def test_patches_and_coarser_levels_are_connected(twin):
         assert pieces == len(np.unique(member))
 
 
-@pytest.mark.parametrize("patches, mean, most",
-                         [("none", (1, 1), 1), (2, (1.6, 2), 2), (4, (3, 5), 8), (8, (6, 10), 16)])
+@pytest.mark.parametrize(
+    "patches, mean, most", [("none", (1, 1), 1), (2, (1.6, 2), 2), (4, (3, 5), 8), (8, (6, 10), 16)]
+)
 @pytest.mark.parametrize("name", ["triangles", "voronoi", "quads", "tetrahedra"])
 def test_patches_have_about_the_size_asked_for(name, patches, mean, most):
     mesh = MESHES[name](patches=patches, comm=MPI.COMM_SELF)
@@ -330,16 +384,20 @@ def test_cartesian_levels_are_not_cut_where_ranks_keep_eight_members_along_an_ax
 
 @pytest.mark.parametrize("degree", [1, 2, 4])
 def test_averages_are_exact_for_polynomials(mesh, kind, degree):
-    slope = np.array([1.0, -0.7, 0.4])[:mesh.dim]
-    f = lambda x: (0.3 + slope @ x)**degree      # noqa: E731
+    slope = np.array([1.0, -0.7, 0.4])[: mesh.dim]
+    f = lambda x: (0.3 + slope @ x) ** degree  # noqa: E731
     average = mesh.average(f, degree)
     fine = mesh.average(f, degree + 4)
     assert_allclose(average, fine, rtol=0, atol=1e-13 * max(1, np.abs(fine).max()))
-    if kind not in PERIODIC:      # the divergence theorem for the primitive along x
-        primitive = mesh.face_average(lambda x: (0.3 + slope @ x)**(degree + 1) / (degree + 1), degree + 1)
+    if kind not in PERIODIC:  # the divergence theorem for the primitive along x
+        primitive = mesh.face_average(
+            lambda x: (0.3 + slope @ x) ** (degree + 1) / (degree + 1), degree + 1
+        )
         wall = slice(mesh.n_inner, None)
         through = mesh.ranks.sum((mesh.area * mesh.normal[0] * primitive)[wall].sum())
-        assert mesh.integrate(average) == pytest.approx(through, abs=1e-12 * mesh.integrate(np.abs(average)))
+        assert mesh.integrate(average) == pytest.approx(
+            through, abs=1e-12 * mesh.integrate(np.abs(average))
+        )
 
 
 def test_averages_of_linear_functions_are_their_values_at_centroids(mesh):
@@ -347,20 +405,28 @@ def test_averages_of_linear_functions_are_their_values_at_centroids(mesh):
     assert_allclose(mesh.face_average(lambda x: x[0]), mesh.face_center[0], atol=1e-14)
 
 
-@pytest.mark.parametrize("name", ["interval", "rectangle", "triangles", "voronoi", "tetrahedra", "box", "honeycomb"])
+@pytest.mark.parametrize(
+    "name", ["interval", "rectangle", "triangles", "voronoi", "tetrahedra", "box", "honeycomb"]
+)
 def test_the_value_at_the_centroid_is_the_average_to_second_order(name):
     error = []
     for n in (4, 8):
-        options = {"interval": (0, 1, n), "rectangle": ((0, 0), (1, 1), (n, n)), "box": (0, 1, (n, n, n)),
-                   "triangles": ((0, 0), (1, 1), n), "voronoi": ((0, 0), (1, 1), n * n), "tetrahedra": (0, 1, n)}
+        options = {
+            "interval": (0, 1, n),
+            "rectangle": ((0, 0), (1, 1), (n, n)),
+            "box": (0, 1, (n, n, n)),
+            "triangles": ((0, 0), (1, 1), n),
+            "voronoi": ((0, 0), (1, 1), n * n),
+            "tetrahedra": (0, 1, n),
+        }
         if name == "honeycomb":
             points, cells = honeycomb(n)
             mesh = Mesh.from_cells(points / n, cells)
         else:
             mesh = getattr(Mesh, name)(*options[name])
-        f = lambda x: np.exp(x.sum(axis=0))      # noqa: E731
+        f = lambda x: np.exp(x.sum(axis=0))  # noqa: E731
         error.append(mesh.integrate(np.abs(mesh.average(f) - f(mesh.centroid))))
-    assert np.log2(error[0] / error[1]) > 1.8       # Voronoi cells are not scaled copies
+    assert np.log2(error[0] / error[1]) > 1.8  # Voronoi cells are not scaled copies
 
 
 def test_constants_and_vectors_may_be_averaged(mesh):
@@ -371,11 +437,14 @@ def test_constants_and_vectors_may_be_averaged(mesh):
 @pytest.mark.parametrize("name", ["triangles", "voronoi", "quads", "rectangle", "torus"])
 def test_indicators_are_averaged_by_area(name):
     mesh = MESHES[name]()
-    inside = mesh.average(lambda x: (x[0] - 0.5)**2 + (x[1] - 0.4)**2 < 0.1)
+    inside = mesh.average(lambda x: (x[0] - 0.5) ** 2 + (x[1] - 0.4) ** 2 < 0.1)
     h = mesh.quality().size[2]
     assert 0 <= inside.min() and inside.max() <= 1 + 4 * EPS
-    # pieces of h / 2^7 along a circumference of 2 pi r, each wrong by a small part of its area, up and down
-    assert mesh.integrate(inside) == pytest.approx(0.1 * np.pi, abs=2 * np.pi * 0.32 * h / 2**7 * 0.1)
+    # pieces of h / 2^7 along a circumference of 2 pi r, each wrong by a small part of its area, up
+    # and down
+    assert mesh.integrate(inside) == pytest.approx(
+        0.1 * np.pi, abs=2 * np.pi * 0.32 * h / 2**7 * 0.1
+    )
 
 
 def test_indicators_in_one_and_three_dimensions():
@@ -391,7 +460,9 @@ def test_an_edge_along_faces_is_seen_exactly():
     assert_array_equal(mesh.average(lambda x: x[0] > 0.5), mesh.center[0] > 0.5)
 
 
-@pytest.mark.parametrize("f", [lambda x: 3 + np.sin(x[0]), lambda x: x[0] > 0.5, lambda x: 7, lambda x: x[0] < 10])
+@pytest.mark.parametrize(
+    "f", [lambda x: 3 + np.sin(x[0]), lambda x: x[0] > 0.5, lambda x: 7, lambda x: x[0] < 10]
+)
 def test_a_density_has_mass_one(mesh, f):
     rho = mesh.density(f)
     assert rho.shape == (mesh.n_cells,) and rho.dtype == float and rho.min() >= 0
@@ -416,14 +487,18 @@ def test_arrays_are_read_only(mesh):
 
 def test_levels_of_a_disconnected_mesh_and_its_partition():
     points, cells = shaken_quads(6)
-    two = Mesh.from_cells(np.concatenate([points, points + 5], axis=1),
-                          [("quad", np.concatenate([cells[0][1], cells[0][1] + points.shape[1]]))])
+    two = Mesh.from_cells(
+        np.concatenate([points, points + 5], axis=1),
+        [("quad", np.concatenate([cells[0][1], cells[0][1] + points.shape[1]]))],
+    )
     assert two.integrate(np.ones(two.n_cells)) == pytest.approx(2, rel=1e-13)
-    assert_array_equal(two.with_ghosts(two.cell_id[:two.n_cells]), two.cell_id)
+    assert_array_equal(two.with_ghosts(two.cell_id[: two.n_cells]), two.cell_id)
 
 
 def test_faces_between_ranks_and_periodic_ones_hear_from_their_other_side(mesh):
-    """Each side says which cells it sees, and whether its own cell is the left one: the other side says the contrary."""
+    """Each side says which cells it sees, and whether its own cell is the left one: the other side
+    says the contrary.
+    """
     n = mesh.n_inner
     left, right = mesh.cell_id[mesh.left[:n]], mesh.cell_id[mesh.right[:n]]
     said = np.zeros((3, mesh.n_faces))
@@ -435,10 +510,18 @@ def test_faces_between_ranks_and_periodic_ones_hear_from_their_other_side(mesh):
 
 
 def test_distances_of_round_off_are_none():
-    """A square cut along its diagonal, off the origin: both circumcentres lie on the cut, but for round-off."""
+    """A square cut along its diagonal, off the origin: both circumcentres lie on the cut, but for
+    round-off.
+    """
     corners = np.array([[0.1, 1.1, 1.1, 0.1], [0.1, 0.1, 1.1, 1.1]])
-    mesh = Mesh.from_cells(corners, [("triangle", np.array([[0, 1, 2], [0, 2, 3]]))], comm=MPI.COMM_SELF)
-    assert mesh.distance[:1].min() > 0 and mesh.quality().n_negative == 0 and mesh.quality().n_coincident == 1
+    mesh = Mesh.from_cells(
+        corners, [("triangle", np.array([[0, 1, 2], [0, 2, 3]]))], comm=MPI.COMM_SELF
+    )
+    assert (
+        mesh.distance[:1].min() > 0
+        and mesh.quality().n_negative == 0
+        and mesh.quality().n_coincident == 1
+    )
 
 
 def test_patches_by_a_function_of_centroids():

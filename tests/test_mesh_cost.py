@@ -1,4 +1,5 @@
 """What a large mesh costs: time and memory of a process of its own."""
+
 import json
 import subprocess
 import sys
@@ -27,8 +28,13 @@ print(json.dumps([mesh.n_cells, seconds, resource.getrusage(resource.RUSAGE_SELF
 @pytest.mark.slow
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_a_million_triangles_take_five_seconds_and_one_gigabyte(shuffled):
-    run = subprocess.run([sys.executable, "-c", PROGRAM.format(shuffled=shuffled)], text=True, capture_output=True,
-                         timeout=120, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(shuffled=shuffled)],
+        text=True,
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
     n_cells, seconds, memory = json.loads(run.stdout)
     assert n_cells > 990_000
     assert seconds < 5 and memory < 1e9

@@ -1,4 +1,7 @@
-"""Cells listed in either sense make the same mesh; cells that are tangled, and not merely listed so, are refused by name."""
+"""Cells listed in either sense make the same mesh; cells that are tangled, and not merely listed
+so, are refused by name.
+"""
+
 import numpy as np
 import pytest
 from meshes import honeycomb, tiling
@@ -12,13 +15,26 @@ from fvot.mesh.cells import KIND, MIRRORED, connect
 
 pytestmark = pytest.mark.ranks
 
-UNIT = {"hexahedron": [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)],
-        "wedge": [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 1)],
-        "pyramid": [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0.5, 0.5, 1)]}
+UNIT = {
+    "hexahedron": [
+        (0, 0, 0),
+        (1, 0, 0),
+        (1, 1, 0),
+        (0, 1, 0),
+        (0, 0, 1),
+        (1, 0, 1),
+        (1, 1, 1),
+        (0, 1, 1),
+    ],
+    "wedge": [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 1)],
+    "pyramid": [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0.5, 0.5, 1)],
+}
 
 
 def interval(n=7):
-    return np.linspace(0, 1, n + 1)[None], [("line", np.stack([np.arange(n), np.arange(n) + 1], axis=1))]
+    return np.linspace(0, 1, n + 1)[None], [
+        ("line", np.stack([np.arange(n), np.arange(n) + 1], axis=1))
+    ]
 
 
 def triangles(n=6):
@@ -28,8 +44,14 @@ def triangles(n=6):
     return points, [("triangle", mesh.point_id[mesh.corners].reshape(-1, 3))]
 
 
-MADE = {"interval": interval, "triangles": triangles, "tiling": tiling, "honeycomb": honeycomb,
-        "hexahedra": lambda: bricks("hexahedron"), "wedges": lambda: bricks("wedge")}
+MADE = {
+    "interval": interval,
+    "triangles": triangles,
+    "tiling": tiling,
+    "honeycomb": honeycomb,
+    "hexahedra": lambda: bricks("hexahedron"),
+    "wedges": lambda: bricks("wedge"),
+}
 
 
 def in_both_senses(blocks, seed=0):
@@ -38,8 +60,18 @@ def in_both_senses(blocks, seed=0):
     turned = []
     for kind, rows in blocks:
         mirrored = MIRRORED.get(KIND[kind])
-        other = [np.asarray(row)[list(mirrored)] if mirrored else np.asarray(row)[::-1] for row in rows]
-        turned.append((kind, [there if flip else here for here, there, flip in zip(rows, other, rng.random(len(rows)) < 0.5)]))
+        other = [
+            np.asarray(row)[list(mirrored)] if mirrored else np.asarray(row)[::-1] for row in rows
+        ]
+        turned.append(
+            (
+                kind,
+                [
+                    there if flip else here
+                    for here, there, flip in zip(rows, other, rng.random(len(rows)) < 0.5)
+                ],
+            )
+        )
     return turned
 
 
@@ -49,12 +81,18 @@ def test_cells_in_both_senses_make_the_same_mesh(name):
     mesh = Mesh.from_cells(points, blocks, strict=False)
     other = Mesh.from_cells(points, in_both_senses(blocks), strict=False)
     for array in ("volume", "centroid", "center"):
-        assert_allclose(other.gather(getattr(other, array)), mesh.gather(getattr(mesh, array)), atol=1e-13)
-    inner, of_other = (m.ranks.sum(int(m.face_owned[:m.n_inner].sum())) for m in (mesh, other))
+        assert_allclose(
+            other.gather(getattr(other, array)), mesh.gather(getattr(mesh, array)), atol=1e-13
+        )
+    inner, of_other = (m.ranks.sum(int(m.face_owned[: m.n_inner].sum())) for m in (mesh, other))
     assert of_other == inner and list(other.boundary) == list(mesh.boundary)
-    assert other.ranks.sum(other.area[other.n_inner:].sum()) == pytest.approx(mesh.ranks.sum(mesh.area[mesh.n_inner:].sum()))
+    assert other.ranks.sum(other.area[other.n_inner :].sum()) == pytest.approx(
+        mesh.ranks.sum(mesh.area[mesh.n_inner :].sum())
+    )
     walls = slice(other.n_inner, None)
-    outwards = other.normal[:, walls] * (other.face_center[:, walls] - other.centroid[:, other.left[walls]])
+    outwards = other.normal[:, walls] * (
+        other.face_center[:, walls] - other.centroid[:, other.left[walls]]
+    )
     assert np.all(outwards.sum(axis=0) > 0)
 
 
@@ -112,23 +150,48 @@ SQUARE = np.array([[0, 1, 1, 0, 2, 2.0], [0, 0, 1, 1, 0, 1]])
 TURN = 4 * np.pi * np.arange(5) / 5
 TANGLED = {
     "bow tie of no area": ((SQUARE, [("quad", [[0, 1, 3, 2]])]), "cell 0 .quad.* tangled.*cross"),
-    "bow tie": ((np.array([[0, 2, 0, 1.0], [0, 0, 1, 1]]), [("quad", [[0, 1, 2, 3]])]), "cell 0 .quad.* tangled"),
-    "bow tie among others": ((SQUARE + [[0], [0]], [("quad", [[0, 1, 2, 3], [1, 4, 2, 5]])]), "cell 1 .quad.* tangled"),
-    "star": ((np.stack([np.cos(TURN), np.sin(TURN)]), [("polygon", [[0, 1, 2, 3, 4]])]), "cell 0 .polygon.* tangled"),
+    "bow tie": (
+        (np.array([[0, 2, 0, 1.0], [0, 0, 1, 1]]), [("quad", [[0, 1, 2, 3]])]),
+        "cell 0 .quad.* tangled",
+    ),
+    "bow tie among others": (
+        (SQUARE + [[0], [0]], [("quad", [[0, 1, 2, 3], [1, 4, 2, 5]])]),
+        "cell 1 .quad.* tangled",
+    ),
+    "star": (
+        (np.stack([np.cos(TURN), np.sin(TURN)]), [("polygon", [[0, 1, 2, 3, 4]])]),
+        "cell 0 .polygon.* tangled",
+    ),
     "one triangle folded over another": (
-        (np.array([[0, 1, 0.5, 0.4], [0, 0, 1, 0.3]]), [("triangle", [[0, 1, 2], [0, 1, 3]])]), "same side .* overlap"),
+        (np.array([[0, 1, 0.5, 0.4], [0, 0, 1, 0.3]]), [("triangle", [[0, 1, 2], [0, 1, 3]])]),
+        "same side .* overlap",
+    ),
     "a point moved across its neighbours": (
-        (np.array([[0, 2, 2, 0, 3.0], [0, 0, 2, 2, 1]]), [("triangle", [[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]])]),
-        "same side .* untangle"),
+        (
+            np.array([[0, 2, 2, 0, 3.0], [0, 0, 2, 2, 1]]),
+            [("triangle", [[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]])],
+        ),
+        "same side .* untangle",
+    ),
     "lexicographic corners of a hexahedron": (
         (np.array(UNIT["hexahedron"], float).T, [("hexahedron", [[0, 1, 3, 2, 4, 5, 7, 6]])]),
-        "hexahedron.* tangled.*inside out"),
-    "hexahedron, two corners exchanged": (swapped("hexahedron", 6, 7), "hexahedron.* tangled.*inside out"),
-    "hexahedron, one corner pushed through": (moved("hexahedron", 6, (0.2, 0.2, 0.2)),
-                                              "tangled.* corner at point 6 .*inside out"),
+        "hexahedron.* tangled.*inside out",
+    ),
+    "hexahedron, two corners exchanged": (
+        swapped("hexahedron", 6, 7),
+        "hexahedron.* tangled.*inside out",
+    ),
+    "hexahedron, one corner pushed through": (
+        moved("hexahedron", 6, (0.2, 0.2, 0.2)),
+        "tangled.* corner at point 6 .*inside out",
+    ),
     "wedge, two corners exchanged": (swapped("wedge", 3, 4), "wedge.* tangled.*inside out"),
     "pyramid, two corners exchanged": (swapped("pyramid", 1, 2), "pyramid.* tangled.*inside out"),
-    "pyramid, one corner pushed in": (moved("pyramid", 2, (0.3, 0.3, 0)), "pyramid.* tangled.*inside out")}
+    "pyramid, one corner pushed in": (
+        moved("pyramid", 2, (0.3, 0.3, 0)),
+        "pyramid.* tangled.*inside out",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", list(TANGLED))

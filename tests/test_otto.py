@@ -1,4 +1,7 @@
-"""The metric of densities: tangent vectors, gradients, geodesics and lengths, against closed forms and the solvers."""
+"""The metric of densities: tangent vectors, gradients, geodesics and lengths, against closed forms
+and the solvers.
+"""
+
 import numpy as np
 import pytest
 from meshes import MESHES
@@ -14,7 +17,9 @@ LARGE = {"harbour", "ball"}
 
 def bumpy(mesh):
     lower, upper = mesh.bounds
-    return lambda x: 1 + 0.5 * np.cos(2 * np.pi * (x - lower[:, None]) / (upper - lower)[:, None]).prod(axis=0)
+    return lambda x: (
+        1 + 0.5 * np.cos(2 * np.pi * (x - lower[:, None]) / (upper - lower)[:, None]).prod(axis=0)
+    )
 
 
 def test_tangent_vectors_on_every_mesh(mesh):
@@ -23,11 +28,13 @@ def test_tangent_vectors_on_every_mesh(mesh):
     drho = rho * np.sin(mesh.center.sum(axis=0))
     drho -= rho * mesh.integrate(drho)
     psi = otto.tangent_potential(mesh, rho, drho)
-    for phi in np.cos(mesh.center[0]), mesh.center[-1]**2, psi:
+    for phi in np.cos(mesh.center[0]), mesh.center[-1] ** 2, psi:
         size = otto.norm(mesh, rho, psi) * otto.norm(mesh, rho, phi)
-        assert otto.metric(mesh, rho, psi, phi) == pytest.approx(mesh.integrate(drho * phi), abs=1e-9 * size)
+        assert otto.metric(mesh, rho, psi, phi) == pytest.approx(
+            mesh.integrate(drho * phi), abs=1e-9 * size
+        )
     assert abs(mesh.integrate(rho * psi)) < 1e-12 * mesh.integrate(rho * np.abs(psi))
-    assert otto.norm(mesh, rho, psi)**2 == pytest.approx(otto.metric(mesh, rho, psi, psi))
+    assert otto.norm(mesh, rho, psi) ** 2 == pytest.approx(otto.metric(mesh, rho, psi, psi))
 
 
 @pytest.mark.parametrize("name", ["interval", "triangles", "voronoi"])
@@ -66,7 +73,8 @@ def test_a_translation(n):
     mesh = Mesh.rectangle((-1, -1), (1, 1), (n, n))
 
     def blob(x, s=0.0):
-        return np.exp(-20 * ((x[0] - s)**2 + (x[1] - 0.5 * s)**2))
+        return np.exp(-20 * ((x[0] - s) ** 2 + (x[1] - 0.5 * s) ** 2))
+
     rho = mesh.density(blob)
     h = 1e-4
     drho = (mesh.average(lambda x: blob(x, h)) - mesh.average(lambda x: blob(x, -h))) / (2 * h)
@@ -79,14 +87,26 @@ def test_a_translation(n):
 
 
 @pytest.mark.parametrize("kind_of", ["squares", "triangles", "polygons"])
-@pytest.mark.parametrize("energy", [Entropy() + Potential(lambda x: x[0]**2), Power(2), Entropy() + Interaction(
-    lambda z: (z**2).sum(axis=0) / 2)], ids=["drift", "porous", "attraction"])
+@pytest.mark.parametrize(
+    "energy",
+    [
+        Entropy() + Potential(lambda x: x[0] ** 2),
+        Power(2),
+        Entropy() + Interaction(lambda z: (z**2).sum(axis=0) / 2),
+    ],
+    ids=["drift", "porous", "attraction"],
+)
 def test_the_metric_slope(energy, kind_of):
-    """dE/dt = -norm(grad E')^2 along the gradient flow (Ambrosio, Gigli, Savare 2008): the first short step of JKO."""
-    mesh = {"squares": lambda: Mesh.rectangle((0, 0), (1, 1), (24, 24)), "triangles": lambda: Mesh.triangles(0, 1, 16),
-            "polygons": lambda: Mesh.voronoi((0, 0), (1, 1), 400)}[kind_of]()
+    """dE/dt = -norm(grad E')^2 along the gradient flow (Ambrosio, Gigli, Savare 2008): the first
+    short step of JKO.
+    """
+    mesh = {
+        "squares": lambda: Mesh.rectangle((0, 0), (1, 1), (24, 24)),
+        "triangles": lambda: Mesh.triangles(0, 1, 16),
+        "polygons": lambda: Mesh.voronoi((0, 0), (1, 1), 400),
+    }[kind_of]()
     rho = mesh.density(bumpy(mesh))
-    slope = otto.norm(mesh, rho, otto.wasserstein_gradient(mesh, rho, energy))**2
+    slope = otto.norm(mesh, rho, otto.wasserstein_gradient(mesh, rho, energy)) ** 2
     ledger = JKO(mesh, energy, order=2).solve(rho, 1e-5, tau=1e-5).ledger
     assert (ledger["energy"][0] - ledger["energy"][1]) / 1e-5 == pytest.approx(slope, rel=2e-2)
 
@@ -109,11 +129,19 @@ def test_the_gradient_is_the_direction_of_the_flow():
 @pytest.mark.parametrize("name", ["squares", "triangles"])
 def test_the_exponential_map_of_a_dilation(name):
     """phi = |x|^2 / 2 dilates by 1 + t: a Gaussian of variance s^2 becomes one of (1 + t)^2 s^2."""
-    mesh = Mesh.rectangle((-2, -2), (2, 2), (40, 40)) if name == "squares" else Mesh.triangles((-2, -2), (2, 2), 28)
-    rho = mesh.density(lambda x: np.exp(-(x**2).sum(axis=0) / (2 * 0.25**2)) * ((x**2).sum(axis=0) < 1))
+    mesh = (
+        Mesh.rectangle((-2, -2), (2, 2), (40, 40))
+        if name == "squares"
+        else Mesh.triangles((-2, -2), (2, 2), 28)
+    )
+    rho = mesh.density(
+        lambda x: np.exp(-(x**2).sum(axis=0) / (2 * 0.25**2)) * ((x**2).sum(axis=0) < 1)
+    )
     later = otto.exponential_map(mesh, rho, (mesh.centroid**2).sum(axis=0) / 2, 0.4)
     assert mesh.integrate(later) == pytest.approx(1, rel=1e-14) and later.min() >= 0
-    exact = mesh.density(lambda x: np.exp(-(x**2).sum(axis=0) / (2 * 0.35**2)) * ((x**2).sum(axis=0) < 1.96))
+    exact = mesh.density(
+        lambda x: np.exp(-(x**2).sum(axis=0) / (2 * 0.35**2)) * ((x**2).sum(axis=0) < 1.96)
+    )
     assert mesh.integrate(np.abs(later - exact)) < 0.07
     with pytest.raises(InputError, match="outside"):
         otto.exponential_map(mesh, rho, (mesh.centroid**2).sum(axis=0) / 2, 5.0)
@@ -122,7 +150,10 @@ def test_the_exponential_map_of_a_dilation(name):
 @pytest.mark.long
 def test_geodesics_have_the_length_w2():
     mesh = Mesh.rectangle((0, 0), (1, 1), (32, 32))
-    rho0, rho1 = (mesh.density(lambda x, a=a: np.exp(-40 * ((x[0] - a)**2 + (x[1] - 0.5)**2)) + 0.05) for a in (0.35, 0.65))
+    rho0, rho1 = (
+        mesh.density(lambda x, a=a: np.exp(-40 * ((x[0] - a) ** 2 + (x[1] - 0.5) ** 2)) + 0.05)
+        for a in (0.35, 0.65)
+    )
     path = BenamouBrenier(mesh, n_steps=16, tol=1e-3).solve(rho0, rho1)
     assert otto.length(mesh, path.t, path.rho) == pytest.approx(path.cost**0.5, rel=1e-2)
     straight = np.stack([(1 - s) * rho0 + s * rho1 for s in np.linspace(0, 1, 17)])
@@ -136,20 +167,22 @@ def test_duality_maps():
     for q in 1.5, 3.0:
         p = q / (q - 1)
         assert_allclose(otto.j_q(otto.j_q(v, q), p), v, atol=1e-14)
-        assert_allclose((v * otto.j_q(v, q)).sum(axis=0), np.hypot(*v)**q)
+        assert_allclose((v * otto.j_q(v, q)).sum(axis=0), np.hypot(*v) ** q)
 
 
 def test_bad_input():
     mesh = Mesh.triangles((0, 0), (1, 1), 4)
     rho = np.ones(mesh.n_cells)
-    for call, words in [(lambda: otto.tangent_potential(mesh, -rho, rho), "at least 0"),
-                        (lambda: otto.tangent_potential(mesh, rho, rho[1:]), "drho"),
-                        (lambda: otto.metric(mesh, rho, rho, "phi"), "psi"),
-                        (lambda: otto.wasserstein_gradient(mesh, rho, 3), "energy"),
-                        (lambda: otto.wasserstein_gradient(mesh, 0 * rho, fvot.Entropy()), "finite"),
-                        (lambda: otto.exponential_map(mesh, rho, rho, None), "t must"),
-                        (lambda: otto.length(mesh, [0, 0], np.stack([rho, rho])), "increasing"),
-                        (lambda: otto.j_q(np.ones((2, 1)), 1), "q must")]:
+    for call, words in [
+        (lambda: otto.tangent_potential(mesh, -rho, rho), "at least 0"),
+        (lambda: otto.tangent_potential(mesh, rho, rho[1:]), "drho"),
+        (lambda: otto.metric(mesh, rho, rho, "phi"), "psi"),
+        (lambda: otto.wasserstein_gradient(mesh, rho, 3), "energy"),
+        (lambda: otto.wasserstein_gradient(mesh, 0 * rho, fvot.Entropy()), "finite"),
+        (lambda: otto.exponential_map(mesh, rho, rho, None), "t must"),
+        (lambda: otto.length(mesh, [0, 0], np.stack([rho, rho])), "increasing"),
+        (lambda: otto.j_q(np.ones((2, 1)), 1), "q must"),
+    ]:
         with pytest.raises(InputError, match=words):
             call()
 
@@ -158,12 +191,14 @@ def test_what_is_no_input(ranks):
     mesh = Mesh.rectangle((0, 0), (1, 1), (6, 6))
     rho = np.ones(mesh.n_cells)
     one = ranks.rank == ranks.size - 1
-    for call, words in [(lambda: otto.norm(mesh, rho, [[1], [1, 2]] if one else rho), "phi"),
-                        (lambda: otto.norm(mesh, rho, rho * np.nan), r"phi is nan in cell \d+"),
-                        (lambda: otto.length(mesh, "a" if one else [0, 1], [rho, rho]), "numbers"),
-                        (lambda: otto.length(mesh, [0, 1], None if one else [rho, rho]), "as many"),
-                        (lambda: otto.length(mesh, [0, np.inf], [rho, rho]), "increasing"),
-                        (lambda: otto.j_q("a", 2), "numbers")]:
+    for call, words in [
+        (lambda: otto.norm(mesh, rho, [[1], [1, 2]] if one else rho), "phi"),
+        (lambda: otto.norm(mesh, rho, rho * np.nan), r"phi is nan in cell \d+"),
+        (lambda: otto.length(mesh, "a" if one else [0, 1], [rho, rho]), "numbers"),
+        (lambda: otto.length(mesh, [0, 1], None if one else [rho, rho]), "as many"),
+        (lambda: otto.length(mesh, [0, np.inf], [rho, rho]), "increasing"),
+        (lambda: otto.j_q("a", 2), "numbers"),
+    ]:
         with pytest.raises(InputError, match=words):
             call()
     assert np.isnan(otto.j_q(np.array([[np.nan]]), 3)).all()
@@ -172,8 +207,19 @@ def test_what_is_no_input(ranks):
 
 @pytest.mark.parametrize("kind", ["triangles", "voronoi"])
 def test_the_exponential_map_along_walls(kind):
-    """grad phi has no part along y: what the reconstruction makes of it at walls does not count as leaving."""
-    mesh = Mesh.triangles((0, 0), (1, 1), 12) if kind == "triangles" else Mesh.voronoi((0, 0), (1, 1), 120)
-    later = otto.exponential_map(mesh, mesh.density(lambda x: 1 + 0 * x[0]), mesh.average(lambda x: -0.05 * (x[0] - 0.5)**2), 1)
+    """grad phi has no part along y: what the reconstruction makes of it at walls does not count as
+    leaving.
+    """
+    mesh = (
+        Mesh.triangles((0, 0), (1, 1), 12)
+        if kind == "triangles"
+        else Mesh.voronoi((0, 0), (1, 1), 120)
+    )
+    later = otto.exponential_map(
+        mesh,
+        mesh.density(lambda x: 1 + 0 * x[0]),
+        mesh.average(lambda x: -0.05 * (x[0] - 0.5) ** 2),
+        1,
+    )
     assert mesh.integrate(later) == pytest.approx(1, rel=1e-13)
     assert later[np.abs(mesh.center[0] - 0.5) < 0.3].mean() == pytest.approx(1 / 0.9, rel=0.02)

@@ -1,4 +1,7 @@
-"""Series that are written on the way, in both formats: what other readers find in them, on any number of ranks."""
+"""Series that are written on the way, in both formats: what other readers find in them, on any
+number of ranks.
+"""
+
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,15 +20,19 @@ KINDS = ["interval", "triangles", "voronoi", "rectangle", "box", "tetrahedra", "
 
 def flow(mesh):
     speed = np.ones(mesh.dim) / 4
-    return fvot.ContinuityEquation(mesh, speed, boundary={name: fvot.outflow for name in mesh.boundary})
+    return fvot.ContinuityEquation(
+        mesh, speed, boundary={name: fvot.outflow for name in mesh.boundary}
+    )
 
 
 def read(path):
     """{"t": times, "volume": (n_cells,), name: (n_times, n_cells, ...)}, by VTK's own readers."""
     from vtkmodules.util.numpy_support import vtk_to_numpy
     from vtkmodules.vtkFiltersVerdict import vtkCellSizeFilter
+
     if path.suffix == ".vtkhdf":
         from vtkmodules.vtkIOHDF import vtkHDFReader
+
         reader = vtkHDFReader()
         reader.SetFileName(str(path))
         reader.UpdateInformation()
@@ -42,8 +49,13 @@ def read(path):
         size.Update()
         data = size.GetOutputDataObject(0).GetCellData()
         volume = sum(vtk_to_numpy(data.GetArray(name)) for name in ("Length", "Area", "Volume"))
-        return {"t": t, "volume": volume, **{name: np.stack([f[name] for f in found]) for name in found[0]}}
+        return {
+            "t": t,
+            "volume": volume,
+            **{name: np.stack([f[name] for f in found]) for name in found[0]},
+        }
     import pyvista
+
     reader = pyvista.get_reader(path)
     found = []
     for value in reader.time_values:
@@ -51,17 +63,24 @@ def read(path):
         block = reader.read()[0]
         order = np.argsort(block.cell_data["cell"])
         found.append({name: np.asarray(block.cell_data[name])[order] for name in block.cell_data})
-    return {"t": list(reader.time_values), **{name: np.stack([f[name] for f in found]) for name in found[0]}}
+    return {
+        "t": list(reader.time_values),
+        **{name: np.stack([f[name] for f in found]) for name in found[0]},
+    }
 
 
 def _time_steps():
     from vtkmodules.vtkCommonExecutionModel import vtkStreamingDemandDrivenPipeline
+
     return vtkStreamingDemandDrivenPipeline.TIME_STEPS()
 
 
 def _fields(grid, to_numpy):
     data = grid.GetCellData()
-    return {data.GetArrayName(i): to_numpy(data.GetArray(i)).copy() for i in range(data.GetNumberOfArrays())}
+    return {
+        data.GetArrayName(i): to_numpy(data.GetArray(i)).copy()
+        for i in range(data.GetNumberOfArrays())
+    }
 
 
 @pytest.mark.parametrize("suffix", [".pvd", ".vtkhdf"])
@@ -69,7 +88,7 @@ def _fields(grid, to_numpy):
 def test_written_on_the_way(kind, suffix, ranks, shared_folder):
     mesh = MESHES[kind]()
     path = shared_folder / f"x{suffix}"
-    rho0 = mesh.density(lambda x: 1 + np.sin(x).sum(axis=0)**2)
+    rho0 = mesh.density(lambda x: 1 + np.sin(x).sum(axis=0) ** 2)
     result = flow(mesh).solve(rho0, T, write=path)
     own = np.full(mesh.n_cells, ranks.rank)
     whole = [mesh.gather(u) for u in (result.rho, result.velocity, mesh.volume, own)]
@@ -77,10 +96,12 @@ def test_written_on_the_way(kind, suffix, ranks, shared_folder):
         found = read(path)
         assert_allclose(found["t"], T)
         assert_array_equal(found["density"], whole[0])
-        assert_array_equal(found["velocity"][:, :, :mesh.dim], whole[1].transpose(0, 2, 1))
+        assert_array_equal(found["velocity"][:, :, : mesh.dim], whole[1].transpose(0, 2, 1))
         if suffix == ".vtkhdf":
             assert_allclose(found["volume"], whole[2], rtol=1e-6)
-            assert_array_equal(found["cell"], np.broadcast_to(np.arange(mesh.n_cells_global), found["cell"].shape))
+            assert_array_equal(
+                found["cell"], np.broadcast_to(np.arange(mesh.n_cells_global), found["cell"].shape)
+            )
             assert_array_equal(found["rank"], np.broadcast_to(whole[3], found["rank"].shape))
 
 
@@ -124,7 +145,9 @@ class Interrupted(Exception):
 @pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize("suffix", [".pvd", ".vtkhdf"])
 def test_a_series_goes_on_with_its_run(suffix, keep, ranks, shared_folder, monkeypatch):
-    """Interrupted after times that the checkpoint does not know: the series is that of an uninterrupted run."""
+    """Interrupted after times that the checkpoint does not know: the series is that of an
+    uninterrupted run.
+    """
     mesh = Mesh.triangles((0, 0), (1, 1), 8)
     path = shared_folder / f"x{suffix}"
     kept = Checkpoint(shared_folder / "run.h5", every=0)
@@ -142,6 +165,7 @@ def test_a_series_goes_on_with_its_run(suffix, keep, ranks, shared_folder, monke
         record(self, *args, **fields)
         if len(self.records) == 5:
             raise Interrupted
+
     with monkeypatch.context() as patch:
         patch.setattr(fvot.runs.checkpoint.Keeper, "write", write_early)
         patch.setattr(fvot.runs.recorder.Recorder, "record", record_some)
@@ -155,21 +179,29 @@ def test_a_series_goes_on_with_its_run(suffix, keep, ranks, shared_folder, monke
         assert_allclose(found["t"], T[[0, 2, 4, 5]])
         assert_allclose(found["density"], expected, atol=1e-15)
         if suffix == ".vtkhdf":
-            assert_array_equal(found["cell"], np.broadcast_to(np.arange(mesh.n_cells_global), found["cell"].shape))
+            assert_array_equal(
+                found["cell"], np.broadcast_to(np.arange(mesh.n_cells_global), found["cell"].shape)
+            )
 
 
 def cut_off(path, shorter):
-    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def without_a_piece(path, shorter):
     (path.with_suffix("") / "x_0001.pvtu" if path.suffix == ".pvd" else path).unlink()
 
 
-LOST = {      # what has become of the series, beside one that has fewer times; words of the message
+LOST = {  # what has become of the series, beside one that has fewer times; words of the message
     "missing": (lambda path, shorter: path.unlink(), "there is no series"),
-    "shorter": (lambda path, shorter: path.write_bytes(shorter.read_bytes()), "has 2 times, but .* has come past 6"),
-    "another file": (lambda path, shorter: path.write_bytes(b"no series"), "has 0 times|cannot be read"),
+    "shorter": (
+        lambda path, shorter: path.write_bytes(shorter.read_bytes()),
+        "has 2 times, but .* has come past 6",
+    ),
+    "another file": (
+        lambda path, shorter: path.write_bytes(b"no series"),
+        "has 0 times|cannot be read",
+    ),
     "cut off": (cut_off, "has . times|is cut off"),
     "a piece missing": (without_a_piece, "no series|lost the file x/x_0001"),
 }
@@ -227,11 +259,20 @@ def test_other_solvers(ranks, shared_folder):
         ranks.wait()
 
 
-@pytest.mark.parametrize("output, words", [
-    ("x.vtk", "a .pvd file, or a .vtkhdf"), (3, "a .pvd file, or a .vtkhdf"), (Output("x.pvd", every=0), "every"),
-    (Output("x.pvd", every=1.5), "every"), (Output("x.pvd", fields=["speed"]), "fields"),
-    (Output("x.pvd", fields="density"), "fields"), (Output("x.pvd", fields=[]), "fields"),
-    ("/dev/null/x.pvd", "cannot write"), ("/dev/null/x.vtkhdf", "cannot write")])
+@pytest.mark.parametrize(
+    "output, words",
+    [
+        ("x.vtk", "a .pvd file, or a .vtkhdf"),
+        (3, "a .pvd file, or a .vtkhdf"),
+        (Output("x.pvd", every=0), "every"),
+        (Output("x.pvd", every=1.5), "every"),
+        (Output("x.pvd", fields=["speed"]), "fields"),
+        (Output("x.pvd", fields="density"), "fields"),
+        (Output("x.pvd", fields=[]), "fields"),
+        ("/dev/null/x.pvd", "cannot write"),
+        ("/dev/null/x.vtkhdf", "cannot write"),
+    ],
+)
 def test_bad_output(output, words):
     mesh = Mesh.interval(0, 1, 8)
     with pytest.raises(InputError, match=words):
@@ -246,8 +287,11 @@ def test_a_full_disk_is_said_before_it_is_full(shared_folder, monkeypatch, ranks
     def speed(x, t):
         room[0] = 1000 if t > 0.5 else 10**9
         return 0 * x
+
     with pytest.raises(InputError, match="No space left"):
-        fvot.ContinuityEquation(mesh, speed).solve(mesh.density(lambda x: x[0]), T, write=shared_folder / "x.vtkhdf")
+        fvot.ContinuityEquation(mesh, speed).solve(
+            mesh.density(lambda x: x[0]), T, write=shared_folder / "x.vtkhdf"
+        )
     ranks.wait()
     if ranks.is_root:
         assert 1 < len(read(shared_folder / "x.vtkhdf")["t"]) < 6

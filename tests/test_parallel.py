@@ -1,4 +1,5 @@
 """Ranks together: sums, shared failures, messages between neighbours, what is said once."""
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -25,7 +26,9 @@ def test_a_failed_check_raises_everywhere_with_the_first_message(ranks):
 
 
 def test_what_fails_on_one_rank_fails_on_all(ranks):
-    with pytest.raises((ZeroDivisionError, RuntimeError), match="division|rank 0 failed: ZeroDivisionError"):
+    with pytest.raises(
+        (ZeroDivisionError, RuntimeError), match="division|rank 0 failed: ZeroDivisionError"
+    ):
         with ranks.together():
             1 / (1 if ranks.rank else 0)
 
@@ -35,7 +38,11 @@ def test_a_value_of_the_root_is_shared(ranks):
 
 
 def test_parts_are_dealt(ranks):
-    parts = [{"a": np.arange(r + 2), "b": np.zeros((2, 0))} for r in range(ranks.size)] if ranks.is_root else None
+    parts = (
+        [{"a": np.arange(r + 2), "b": np.zeros((2, 0))} for r in range(ranks.size)]
+        if ranks.is_root
+        else None
+    )
     part = ranks.deal(parts)
     assert_array_equal(part["a"], np.arange(ranks.rank + 2))
     assert part["b"].shape == (2, 0)
@@ -59,7 +66,9 @@ def test_layers_come_from_both_sides_of_a_ring(ranks, axis, thinnest):
     n = thinnest
     total = thinnest * ranks.size
     mine = n * ranks.rank + np.arange(-2, n + 2)
-    padded = np.where((mine >= n * ranks.rank) & (mine < n * (ranks.rank + 1)), mine, -1).astype(float)
+    padded = np.where((mine >= n * ranks.rank) & (mine < n * (ranks.rank + 1)), mine, -1).astype(
+        float
+    )
     block = np.repeat(np.expand_dims(padded, 1 - axis), 3, axis=1 - axis)
     LayerExchange(ranks, before, after, axis, 2, thinnest)(block)
     assert_array_equal(block.take(1, axis=1 - axis), mine % total)

@@ -1,4 +1,5 @@
 """Particles against exact flows and laws; the same paths on any number of ranks."""
+
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
@@ -28,7 +29,9 @@ def test_push_forward_along_a_rotation():
 
 def test_walls_stop_a_flow():
     """Both are held at 1 until the flow turns, then at 0, where it turns again."""
-    x = particles.push_forward([[0.25, 0.5]], lambda x, t: np.full_like(x, np.cos(t)), [0, 0.5, 1.5, 3, 5], walls=(0, 1))
+    x = particles.push_forward(
+        [[0.25, 0.5]], lambda x, t: np.full_like(x, np.cos(t)), [0, 0.5, 1.5, 3, 5], walls=(0, 1)
+    )
     assert_allclose(x[:3, 0, 0], [0.25, 0.25 + np.sin(0.5), 1], atol=1e-6)
     assert_allclose(x[:3, 0, 1], [0.5, 0.5 + np.sin(0.5), 1], atol=1e-6)
     assert_allclose(x[3, 0], np.sin(3), atol=1e-6)
@@ -38,17 +41,21 @@ def test_walls_stop_a_flow():
 def test_the_walls_of_a_mesh():
     """Round a hole with the velocity of a result; what flows into a wall slides along it."""
     mesh = Mesh.read(FOLDER / "annulus.msh")
-    turning = ContinuityEquation(mesh, velocity=rotation).solve(mesh.density(lambda x: x[0] > 0), 1.0)
+    turning = ContinuityEquation(mesh, velocity=rotation).solve(
+        mesh.density(lambda x: x[0] > 0), 1.0
+    )
     x0 = np.array([[0.5, 0.9, 0.405, 0.995], np.zeros(4)])
     x = particles.push_forward(x0, turning.velocity_at, 1.0, walls=mesh)[-1]
     assert_allclose(x, x0[0] * np.array([[np.cos(1)], [np.sin(1)]]), atol=5e-3)
-    down = particles.push_forward([[0.0, 0.1], [0.7, 0.7]], lambda x: 0 * x + [[0.0], [-1.0]], [0, 0.2, 2.0], walls=mesh)
+    down = particles.push_forward(
+        [[0.0, 0.1], [0.7, 0.7]], lambda x: 0 * x + [[0.0], [-1.0]], [0, 0.2, 2.0], walls=mesh
+    )
     assert_allclose(down[1], [[0.0, 0.1], [0.5, 0.5]], atol=1e-12)
     # round the hole by angle' = sin(angle) / 0.4, and down
     met = 0.7 - np.sqrt(0.15)
     angle = np.arcsin(0.25)
     left = met - 0.4 * np.log(np.tan(angle / 2))
-    assert_allclose(down[2, :, 1], [0.4, left - 2.0], atol=0.02)      # the hole is a polygon
+    assert_allclose(down[2, :, 1], [0.4, left - 2.0], atol=0.02)  # the hole is a polygon
     assert (mesh.locate(down[2]) >= -1).all()
 
 
@@ -56,35 +63,47 @@ def test_the_walls_of_a_mesh():
 def test_density_along_a_flow(divergence):
     """dx/dt = sin(x) cos(t): tan(x/2) grows by e^sin(t), in each direction; rho = rho0 / det J."""
     x0 = np.random.default_rng(1).uniform(0.3, 2.8, (2, 40))
-    x, rho = particles.density_along_flow(x0, lambda x: 1 + x[0], lambda x, t: np.sin(x) * np.cos(t), [0, 0.5, 2],
-                                          divergence=divergence)
+    x, rho = particles.density_along_flow(
+        x0,
+        lambda x: 1 + x[0],
+        lambda x, t: np.sin(x) * np.cos(t),
+        [0, 0.5, 2],
+        divergence=divergence,
+    )
     for n, t in enumerate((0, 0.5, 2)):
         factor = np.exp(np.sin(t))
         exact = 2 * np.arctan(factor * np.tan(x0 / 2))
-        jacobian = (factor / (np.cos(x0 / 2)**2 + factor**2 * np.sin(x0 / 2)**2)).prod(axis=0)
+        jacobian = (factor / (np.cos(x0 / 2) ** 2 + factor**2 * np.sin(x0 / 2) ** 2)).prod(axis=0)
         assert_allclose(x[n], exact, rtol=1e-6)
         assert_allclose(rho[n], (1 + x0[0]) / jacobian, rtol=1e-6)
 
 
-@pytest.mark.parametrize("x0", [np.linspace(0.1, 3, 5), np.array([0.1, 1, 2, 1000])], ids=["near", "one far away"])
+@pytest.mark.parametrize(
+    "x0", [np.linspace(0.1, 3, 5), np.array([0.1, 1, 2, 1000])], ids=["near", "one far away"]
+)
 @pytest.mark.parametrize("shift", [0, 2000 * np.pi])
 def test_differences_find_their_steps(x0, shift):
     """dx/dt = sin x, which has the same size of its own wherever the points are."""
-    exact = (np.cos(x0 / 2)**2 + np.e**2 * np.sin(x0 / 2)**2) / np.e
+    exact = (np.cos(x0 / 2) ** 2 + np.e**2 * np.sin(x0 / 2) ** 2) / np.e
     rho = particles.density_along_flow(x0[None] + shift, 1, np.sin, 1.0)[1][-1]
     assert_allclose(rho, exact, rtol=1e-7)
 
 
 def test_density_beside_walls():
     """dx/dt = 1 - x away from both walls: the density grows by e everywhere."""
-    rho = particles.density_along_flow([[0.3, 1.998, 2.0, 0.0]], 1, lambda x: 1 - x, 1, walls=(0, 2))[1][-1]
+    rho = particles.density_along_flow(
+        [[0.3, 1.998, 2.0, 0.0]], 1, lambda x: 1 - x, 1, walls=(0, 2)
+    )[1][-1]
     assert_allclose(rho, np.e, rtol=1e-9)
 
 
-@pytest.mark.parametrize("radius, asked", [(0.7, 0), (0.99, 1), (0.405, 1)], ids=["far away", "outer", "inner"])
+@pytest.mark.parametrize(
+    "radius, asked", [(0.7, 0), (0.99, 1), (0.405, 1)], ids=["far away", "outer", "inner"]
+)
 def test_density_inside_a_mesh(radius, asked, monkeypatch):
-    """dx/dt = x / 100 + turning: the density falls by e^(-t / 50). The mesh is asked for stencils beside its walls alone, and
-    the velocity once for all of them."""
+    """dx/dt = x / 100 + turning: the density falls by e^(-t / 50). The mesh is asked for stencils
+    beside its walls alone, and the velocity once for all of them.
+    """
     mesh = Mesh.read(FOLDER / "annulus.msh")
     times = []
     sizes = []
@@ -94,8 +113,11 @@ def test_density_inside_a_mesh(radius, asked, monkeypatch):
     def v(x, t):
         times.append(t)
         return rotation(x) + x / 100
+
     angle = np.linspace(0, 6, 7)
-    rho = particles.density_along_flow(radius * np.stack([np.cos(angle), np.sin(angle)]), 1, v, 0.2, walls=mesh)[1][-1]
+    rho = particles.density_along_flow(
+        radius * np.stack([np.cos(angle), np.sin(angle)]), 1, v, 0.2, walls=mesh
+    )[1][-1]
     assert_allclose(rho, np.exp(-0.2 / 50), rtol=1e-6)
     assert bool(max(sizes) > 7) == bool(asked)
     assert len(times) < 200
@@ -103,8 +125,10 @@ def test_density_inside_a_mesh(radius, asked, monkeypatch):
 
 def test_walls_that_are_far_away():
     x0 = np.zeros((1, 50))
-    free, *walled = (particles.langevin(x0, [0.0], 0.1, 1, seed=1, tau=0.02, walls=walls)[-1]
-                     for walls in (None, (-np.inf, np.inf), (-1e15, 1e15)))
+    free, *walled = (
+        particles.langevin(x0, [0.0], 0.1, 1, seed=1, tau=0.02, walls=walls)[-1]
+        for walls in (None, (-np.inf, np.inf), (-1e15, 1e15))
+    )
     assert all((x == free).all() for x in walled)
     assert particles.langevin(x0, [0.0], 0.1, 1, seed=1, tau=0.02, walls=(-np.inf, 0)).max() <= 0
 
@@ -120,19 +144,27 @@ def test_what_never_ends_is_given_up(monkeypatch):
 @pytest.mark.long
 @pytest.mark.parametrize("order", [1, 2])
 def test_the_weak_order_of_langevin(order):
-    """Ornstein-Uhlenbeck from 1: mean e^-1, variance (1 - e^-2) D at t = 1; the error of the mean falls as tau^order."""
+    """Ornstein-Uhlenbeck from 1: mean e^-1, variance (1 - e^-2) D at t = 1; the error of the mean
+    falls as tau^order.
+    """
     n, D, errors = 20_000, 0.01, []
     for tau in 0.25, 0.125:
-        x = particles.langevin(np.ones((1, n)), lambda x: -x, D, 1.0, seed=3, tau=tau, order=order)[-1, 0]
+        x = particles.langevin(np.ones((1, n)), lambda x: -x, D, 1.0, seed=3, tau=tau, order=order)[
+            -1, 0
+        ]
         errors.append(abs(x.mean() - np.exp(-1)))
-        assert abs(x.var() - (1 - np.exp(-2)) * D) < 0.8 * tau**order * D + 4 * D * (2 / n)**0.5
-    assert errors[1] < errors[0] / (1.7 if order == 1 else 3.0) + 3 * (D / n)**0.5
+        assert abs(x.var() - (1 - np.exp(-2)) * D) < 0.8 * tau**order * D + 4 * D * (2 / n) ** 0.5
+    assert errors[1] < errors[0] / (1.7 if order == 1 else 3.0) + 3 * (D / n) ** 0.5
 
 
 def test_the_same_paths_on_any_number_of_ranks(ranks):
     x0 = np.random.default_rng(2).uniform(0, 1, (2, 3 * particles.BLOCK // 2))
-    paths = [particles.langevin(x0, [1.0, 0.0], 0.1, [0, 0.05, 0.1], seed=5, tau=0.01, walls=(0, 1), comm=comm)
-             for comm in (ranks.comm, ranks.comm.Split(ranks.rank))]
+    paths = [
+        particles.langevin(
+            x0, [1.0, 0.0], 0.1, [0, 0.05, 0.1], seed=5, tau=0.01, walls=(0, 1), comm=comm
+        )
+        for comm in (ranks.comm, ranks.comm.Split(ranks.rank))
+    ]
     assert (paths[0] == paths[1]).all()
     assert paths[0].min() >= 0 and paths[0].max() <= 1
     other = particles.langevin(x0, [1.0, 0.0], 0.1, [0, 0.05, 0.1], seed=6, tau=0.01, walls=(0, 1))
@@ -140,13 +172,17 @@ def test_the_same_paths_on_any_number_of_ranks(ranks):
 
 
 def test_reflected_brownian_motion_becomes_uniform():
-    x = particles.langevin(np.full((1, 8000), 0.1), [0.0], 1.0, 2.0, seed=1, tau=0.01, walls=(0, 1))[-1, 0]
+    x = particles.langevin(
+        np.full((1, 8000), 0.1), [0.0], 1.0, 2.0, seed=1, tau=0.01, walls=(0, 1)
+    )[-1, 0]
     assert abs(x.mean() - 0.5) < 4 / np.sqrt(12 * 8000) and abs(x.var() - 1 / 12) < 0.005
 
 
 def test_noise_that_varies():
     """dX = sqrt(2 D(x)) dW with D = x^2 / 2 is a martingale, and E log X = log X0 - t / 2."""
-    x = particles.langevin(np.ones((1, 8000)), [0.0], lambda x: x[0]**2 / 2, 0.5, seed=1, tau=0.005)[-1, 0]
+    x = particles.langevin(
+        np.ones((1, 8000)), [0.0], lambda x: x[0] ** 2 / 2, 0.5, seed=1, tau=0.005
+    )[-1, 0]
     assert abs(x.mean() - 1) < 4 * np.sqrt((np.exp(0.5) - 1) / 8000)
     assert abs(np.log(x).mean() + 0.25) < 4 * np.sqrt(0.5 / 8000) + 0.003
 
@@ -154,41 +190,47 @@ def test_noise_that_varies():
 def test_different_input_on_ranks_is_seen(ranks):
     if ranks.size == 1:
         return
-    for call, words in [(lambda: particles.langevin(np.zeros((1, 5 + ranks.rank)), [0.0], 1, 1.0, 0), "x0"),
-                        (lambda: particles.langevin(np.zeros((1, 5)) + ranks.rank, [0.0], 1, 1.0, 0), "x0"),
-                        (lambda: particles.langevin([[np.nan if ranks.rank else 0]], [0.0], 1, 1.0, 0), "finite"),
-                        (lambda: particles.langevin([[0.0]], [0.0], 1 + ranks.rank, 1.0, 0), "diffusion"),
-                        (lambda: particles.langevin([[0.0]], [0.0], 1, 1.0, 0, order=1 + ranks.is_root), "order")]:
+    for call, words in [
+        (lambda: particles.langevin(np.zeros((1, 5 + ranks.rank)), [0.0], 1, 1.0, 0), "x0"),
+        (lambda: particles.langevin(np.zeros((1, 5)) + ranks.rank, [0.0], 1, 1.0, 0), "x0"),
+        (lambda: particles.langevin([[np.nan if ranks.rank else 0]], [0.0], 1, 1.0, 0), "finite"),
+        (lambda: particles.langevin([[0.0]], [0.0], 1 + ranks.rank, 1.0, 0), "diffusion"),
+        (lambda: particles.langevin([[0.0]], [0.0], 1, 1.0, 0, order=1 + ranks.is_root), "order"),
+    ]:
         with pytest.raises(InputError, match=words):
             call()
 
 
 def test_bad_input():
     x0 = np.zeros((2, 3))
-    for call, words in [(lambda: particles.push_forward(x0, lambda x: x[0], 1.0), "velocity"),
-                        (lambda: particles.push_forward("x", rotation, 1.0), "x0"),
-                        (lambda: particles.push_forward(x0, rotation, -1.0), "t must"),
-                        (lambda: particles.push_forward(x0, rotation, 1.0, walls=(1, 2)), "walls"),
-                        (lambda: particles.push_forward(x0, rotation, 1.0, walls=3), "walls"),
-                        (lambda: particles.push_forward(x0, rotation, 1.0, walls=Mesh.interval(0, 1, 9)), "1D"),
-                        (lambda: particles.push_forward(x0, rotation, 1.0, rtol="small"), "rtol"),
-                        (lambda: particles.push_forward(x0 + np.nan, rotation, 1.0), "point 0"),
-                        (lambda: particles.push_forward(x0 + 1j, rotation, 1.0), "numbers"),
-                        (lambda: particles.density_along_flow(x0, [1, 2], rotation, 1.0), "rho0"),
-                        (lambda: particles.density_along_flow(x0, -1, rotation, 1.0), "rho0"),
-                        (lambda: particles.langevin(x0, rotation, -1, 1.0, 0), "diffusion"),
-                        (lambda: particles.langevin(x0, rotation, lambda x: x[0] - 1, 1.0, 0), "diffusion"),
-                        (lambda: particles.langevin(x0, rotation, lambda x: 1 + x[0], 1.0, 0, order=2), "order=2"),
-                        (lambda: particles.langevin(x0, rotation, 1, 1.0, 0.5), "seed"),
-                        (lambda: particles.langevin(x0, rotation, 1, 1.0, 0, tau=0), "tau"),
-                        (lambda: particles.langevin(x0, rotation, 1, 1.0, 0, order=3), "order")]:
+    for call, words in [
+        (lambda: particles.push_forward(x0, lambda x: x[0], 1.0), "velocity"),
+        (lambda: particles.push_forward("x", rotation, 1.0), "x0"),
+        (lambda: particles.push_forward(x0, rotation, -1.0), "t must"),
+        (lambda: particles.push_forward(x0, rotation, 1.0, walls=(1, 2)), "walls"),
+        (lambda: particles.push_forward(x0, rotation, 1.0, walls=3), "walls"),
+        (lambda: particles.push_forward(x0, rotation, 1.0, walls=Mesh.interval(0, 1, 9)), "1D"),
+        (lambda: particles.push_forward(x0, rotation, 1.0, rtol="small"), "rtol"),
+        (lambda: particles.push_forward(x0 + np.nan, rotation, 1.0), "point 0"),
+        (lambda: particles.push_forward(x0 + 1j, rotation, 1.0), "numbers"),
+        (lambda: particles.density_along_flow(x0, [1, 2], rotation, 1.0), "rho0"),
+        (lambda: particles.density_along_flow(x0, -1, rotation, 1.0), "rho0"),
+        (lambda: particles.langevin(x0, rotation, -1, 1.0, 0), "diffusion"),
+        (lambda: particles.langevin(x0, rotation, lambda x: x[0] - 1, 1.0, 0), "diffusion"),
+        (lambda: particles.langevin(x0, rotation, lambda x: 1 + x[0], 1.0, 0, order=2), "order=2"),
+        (lambda: particles.langevin(x0, rotation, 1, 1.0, 0.5), "seed"),
+        (lambda: particles.langevin(x0, rotation, 1, 1.0, 0, tau=0), "tau"),
+        (lambda: particles.langevin(x0, rotation, 1, 1.0, 0, order=3), "order"),
+    ]:
         with pytest.raises(InputError, match=words):
             call()
 
 
 @pytest.mark.parametrize("what", ["drift", "diffusion"])
 def test_noise_between_two_times_that_are_near(what):
-    """A pulse that lasts 1/100 of a short time between two times, which is one step of a thousandth of the whole time."""
+    """A pulse that lasts 1/100 of a short time between two times, which is one step of a thousandth
+    of the whole time.
+    """
     x0 = np.zeros((1, 4000))
     t = [0, 1e-3, 1]
     begin = 4.37e-4
@@ -196,6 +238,7 @@ def test_noise_between_two_times_that_are_near(what):
 
     def pulse(t):
         return (1 / width) * ((t >= begin) & (t < begin + width))
+
     drift = (lambda x, t: np.full_like(x, pulse(t))) if what == "drift" else [0.0]
     diffusion = (lambda x, t: np.full(x.shape[1], pulse(t))) if what == "diffusion" else 1e-6
     x = particles.langevin(x0, drift, diffusion, t, seed=2)
@@ -208,7 +251,12 @@ def test_long_steps_of_noise_are_said():
 
     def pulse(x, t):
         return np.full_like(x, 100.0 * (0.4 < t < 0.41))
-    with pytest.warns(UserWarning, match="within steps of 0.25 between t = 0 and 1") if IS_ROOT else nullcontext():
+
+    with (
+        pytest.warns(UserWarning, match="within steps of 0.25 between t = 0 and 1")
+        if IS_ROOT
+        else nullcontext()
+    ):
         particles.langevin(x0, pulse, 1.0, 1, seed=1, tau=0.25)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,4 +1,5 @@
 """The patch test of two-point schemes against what theory says of lattices."""
+
 import numpy as np
 import pytest
 from brought_meshes import hanging, noise, quads, right_triangles, swirl
@@ -17,24 +18,33 @@ def two_point(points, blocks, center=None):
     return TwoPoint(volume, center, face, left, right)
 
 
-@pytest.mark.parametrize("make", [
-    lambda: quads(6), lambda: quads(9, lambda x, y: (x**1.5, y**2)), lambda: builders.triangles((0, 0), (1, 1), 7),
-    lambda: builders.voronoi((0, 0), (1, 1), 60, 1), lambda: builders.tetrahedra((0, 0, 0), (1, 1, 1), 3)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: quads(6),
+        lambda: quads(9, lambda x, y: (x**1.5, y**2)),
+        lambda: builders.triangles((0, 0), (1, 1), 7),
+        lambda: builders.voronoi((0, 0), (1, 1), 60, 1),
+        lambda: builders.tetrahedra((0, 0, 0), (1, 1, 1), 3),
+    ],
+)
 def test_orthogonal_meshes_pass_with_weights_as_they_are(make):
     scheme = two_point(*make())
     assert scheme.is_orthogonal and scheme.is_exact
-    assert_allclose(scheme.energy_error(), 0, atol=3e-4)        # what the solver's tolerance leaves
+    assert_allclose(scheme.energy_error(), 0, atol=3e-4)  # what the solver's tolerance leaves
     assert_allclose(scheme.metric_error, 0, atol=1e-10)
 
 
 @pytest.mark.parametrize("shear", [0.1, -0.3])
 def test_the_metric_of_a_sheared_lattice(shear):
-    """With edges a = (1, 0), b = (shear, 1), A = (1 + shear^2) a a^T + b b^T in all cells but those at walls."""
+    """With edges a = (1, 0), b = (shear, 1), A = (1 + shear^2) a a^T + b b^T in all cells but those
+    at walls.
+    """
     scheme = two_point(*quads(24, lambda x, y: (x + shear * y, y)))
     metric = np.array([[1 + 2 * shear**2, shear], [shear, 1]])
     exact = np.abs(1 - 1 / np.linalg.eigvalsh(metric)).max()
     assert exact * (1 - 1e-9) <= scheme.metric_error < 1.3 * exact
-    assert scheme.tangent_rms == pytest.approx(abs(shear), rel=1e-9)        # of both kinds of faces
+    assert scheme.tangent_rms == pytest.approx(abs(shear), rel=1e-9)  # of both kinds of faces
 
 
 def test_angles_that_the_energy_does_not_see_are_seen():
@@ -45,8 +55,12 @@ def test_angles_that_the_energy_does_not_see_are_seen():
 
 
 def test_errors_grow_with_the_square_of_the_angles():
-    """Of points moved at random, the energy; of a map that shears, locally, the metric in proportion."""
-    energy = [np.abs(two_point(*quads(20, noise(20, part))).energy_error()).max() for part in (0.1, 0.2)]
+    """Of points moved at random, the energy; of a map that shears, locally, the metric in
+    proportion.
+    """
+    energy = [
+        np.abs(two_point(*quads(20, noise(20, part))).energy_error()).max() for part in (0.1, 0.2)
+    ]
     assert 3 < energy[1] / energy[0] < 5
     metric = [two_point(*quads(20, swirl(size))).metric_error for size in (0.005, 0.01)]
     assert 1.8 < metric[1] / metric[0] < 2.3
@@ -57,7 +71,9 @@ def test_corrected_weights_fail_where_the_mesh_is_nearly_cartesian():
     for part in 0.1, 0.01, 0.001:
         scheme = two_point(*quads(16, noise(16, part)))
         sides = scheme.copies(np.arange(scheme.n_cells))
-        weight = np.bincount(sides.face, scheme.corrected(np.arange(scheme.n_cells), sides), scheme.faces.n_inner)
+        weight = np.bincount(
+            sides.face, scheme.corrected(np.arange(scheme.n_cells), sides), scheme.faces.n_inner
+        )
         assert np.abs(scheme.energy_error(weight)).max() > 1e-2
 
 

@@ -1,4 +1,5 @@
 """Meshes and results that are copied and pickled: whole and frozen on one rank, refused on several."""
+
 import copy
 import pickle
 
@@ -18,8 +19,11 @@ COPIES = {"pickle": lambda made: pickle.loads(pickle.dumps(made)), "deepcopy": c
 def made_on(mesh):
     """A mesh, a `Result` and a `Geodesic` on it."""
     rho = [mesh.density(lambda x, sign=sign: np.exp(sign * x[0])) for sign in (-0.3, 0.3)]
-    return (mesh, fvot.FokkerPlanck(mesh, diffusion=0.1).solve(rho[0], 0.1, tau=0.05),
-            fvot.BenamouBrenier(mesh, n_steps=2, tol=0.5).solve(*rho))
+    return (
+        mesh,
+        fvot.FokkerPlanck(mesh, diffusion=0.1).solve(rho[0], 0.1, tau=0.05),
+        fvot.BenamouBrenier(mesh, n_steps=2, tol=0.5).solve(*rho),
+    )
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -49,5 +53,7 @@ def test_copies_on_several_ranks_are_refused(copied, ranks):
     if ranks.size == 1:
         pytest.skip("needs several ranks")
     for made in made_on(Mesh.rectangle((0, 0), (1, 1), (6, 6))):
-        with pytest.raises(InputError, match=f"shared by {ranks.size} ranks cannot be copied or pickled: write"):
+        with pytest.raises(
+            InputError, match=f"shared by {ranks.size} ranks cannot be copied or pickled: write"
+        ):
             copied(made)

@@ -1,4 +1,7 @@
-"""Pictures: sizes, colours at known places, the same on any number of ranks, and words where none can be drawn."""
+"""Pictures: sizes, colours at known places, the same on any number of ranks, and words where none
+can be drawn.
+"""
+
 import numpy as np
 import pytest
 from meshes import MESHES
@@ -22,7 +25,7 @@ def gl(ranks):
 def result(mesh, densities=None):
     """A result with made-up densities, and the velocity of a rotation."""
     if densities is None:
-        densities = [np.exp(-((mesh.centroid - s)**2).sum(axis=0)) for s in (0, 0.3, 1)]
+        densities = [np.exp(-((mesh.centroid - s) ** 2).sum(axis=0)) for s in (0, 0.3, 1)]
     velocity = np.ones((len(densities), mesh.dim, mesh.n_cells))
     return Result(mesh, np.linspace(0, 1, len(densities)), np.stack(densities), {}, velocity)
 
@@ -30,6 +33,7 @@ def result(mesh, densities=None):
 def pixels(path, ranks):
     """The picture (height, width, 3), on every rank."""
     from PIL import Image
+
     ranks.wait()
     return np.asarray(Image.open(path).convert("RGB"), int)
 
@@ -47,11 +51,13 @@ def test_colors_at_known_places(gl, shared_folder, ranks):
     height, width, _ = picture.shape
     assert width == 1200 and 500 < height < 700
     # 0.62 inches of 8 are left of the domain, 1.15 right of it
-    left, right = [0.62 / 8 * width + share * (8 - 0.62 - 1.15) / 8 * width for share in (0.26, 0.76)]
+    left, right = [
+        0.62 / 8 * width + share * (8 - 0.62 - 1.15) / 8 * width for share in (0.26, 0.76)
+    ]
     middle = height // 2 + 7
     assert_color(picture[middle, round(left)], VIRIDIS[1.0])
     assert_color(picture[middle, round(right)], VIRIDIS[0.0])
-    assert np.all(picture[:8] == 255) and np.all(picture[:, :8] == 255)          # the paper is white
+    assert np.all(picture[:8] == 255) and np.all(picture[:, :8] == 255)  # the paper is white
 
 
 @pytest.mark.long
@@ -63,14 +69,26 @@ def test_colors_follow_clim(gl, shared_folder, ranks):
     assert_color(picture[picture.shape[0] // 2 + 5, 500], VIRIDIS[1.0])
 
 
-@pytest.mark.parametrize("name", ["rectangle", "torus", "voronoi", "tiling", "quads", "box", "periodic box",
-                                  "tetrahedra", "honeycomb"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rectangle",
+        "torus",
+        "voronoi",
+        "tiling",
+        "quads",
+        "box",
+        "periodic box",
+        "tetrahedra",
+        "honeycomb",
+    ],
+)
 def test_every_kind_of_mesh(name, gl, shared_folder, ranks):
     path = shared_folder / "x.png"
     result(MESHES[name]()).plot(path, width=400)
     picture = pixels(path, ranks)
     assert picture.shape[1] <= 400 and picture.shape[0] > 100
-    assert (picture.sum(axis=-1) < 700).mean() > 0.15                            # not blank
+    assert (picture.sum(axis=-1) < 700).mean() > 0.15  # not blank
 
 
 @pytest.mark.parametrize("name", ["voronoi", "box", "lines"])
@@ -82,7 +100,7 @@ def test_same_picture_on_any_number_of_ranks(name, gl, shared_folder, ranks):
     result(mesh).plot(ours, width=400)
     result(twin).plot(alone, width=400)
     difference = np.abs(pixels(ours, ranks) - pixels(alone, ranks))
-    assert (difference.max(axis=-1) > 8).mean() < 2e-3                           # where two cells share a pixel
+    assert (difference.max(axis=-1) > 8).mean() < 2e-3  # where two cells share a pixel
 
 
 def test_interval_needs_no_gl(shared_folder, ranks, monkeypatch):
@@ -112,6 +130,7 @@ def test_speed_and_arrows(gl, shared_folder, ranks):
 @pytest.mark.parametrize("name", ["voronoi", "interval"])
 def test_movie_has_a_frame_for_each_time(name, gl, shared_folder, ranks):
     from PIL import Image
+
     path = shared_folder / "x.gif"
     result(MESHES[name]()).movie(path, width=300, fps=10)
     ranks.wait()
@@ -124,6 +143,7 @@ def test_movie_has_a_frame_for_each_time(name, gl, shared_folder, ranks):
 
 def test_movie_keeps_its_colors(gl, shared_folder, ranks):
     from PIL import Image
+
     mesh = Mesh.rectangle((0, 0), (1, 1), (4, 4))
     path = shared_folder / "x.gif"
     result(mesh, [np.full(mesh.n_cells, value) for value in (0.0, 4.0, 2.0)]).movie(path, width=400)
@@ -145,20 +165,23 @@ def test_probe_outlives_a_crash(monkeypatch):
     assert not plot.can_draw.__wrapped__()
 
 
-@pytest.mark.parametrize("options, message", [
-    (dict(path="x.jpg"), "written to a .png file"),
-    (dict(time=3), "no recorded time 3"),
-    (dict(time=[]), "time is empty"),
-    (dict(field="colour"), "'density', 'speed' or 'pressure'"),
-    (dict(field="pressure"), "no pressure to draw"),
-    (dict(cmap="nonsense"), "colour map 'nonsense'"),
-    (dict(clim=(1, 1)), "low < high"),
-    (dict(clim=3), "two numbers .low, high., not 3"),
-    (dict(time=0.5), "number of a recorded time, from 0 to 2, or several; not 0.5"),
-    (dict(time="last"), "not 'last'"),
-    (dict(width=0), "width must be a whole number of pixels from 50 to 20000, not 0"),
-    (dict(width="wide"), "not 'wide'"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(path="x.jpg"), "written to a .png file"),
+        (dict(time=3), "no recorded time 3"),
+        (dict(time=[]), "time is empty"),
+        (dict(field="colour"), "'density', 'speed' or 'pressure'"),
+        (dict(field="pressure"), "no pressure to draw"),
+        (dict(cmap="nonsense"), "colour map 'nonsense'"),
+        (dict(clim=(1, 1)), "low < high"),
+        (dict(clim=3), "two numbers .low, high., not 3"),
+        (dict(time=0.5), "number of a recorded time, from 0 to 2, or several; not 0.5"),
+        (dict(time="last"), "not 'last'"),
+        (dict(width=0), "width must be a whole number of pixels from 50 to 20000, not 0"),
+        (dict(width="wide"), "not 'wide'"),
+    ],
+)
 def test_wrong_arguments(options, message, shared_folder):
     options = {"path": "x.png", **options}
     with pytest.raises(InputError, match=message):

@@ -1,4 +1,5 @@
 """Every block of the README is run."""
+
 import os
 import re
 import subprocess
@@ -10,7 +11,9 @@ import pytest
 pytestmark = pytest.mark.usefixtures("one_rank_here")
 
 ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+BLOCKS = re.findall(
+    r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE
+)
 PYTHON = [text for language, text in BLOCKS if language == "python"]
 SHELL = [text for language, text in BLOCKS if language == "sh"]
 
@@ -24,8 +27,14 @@ source() {{ :; }}
 
 
 def run(script, folder):
-    done = subprocess.run(["bash", "-ec", STAND_INS + script], cwd=folder, capture_output=True, text=True, timeout=120,
-                          env=os.environ | {"MPIEXEC_TIMEOUT": "100"})
+    done = subprocess.run(
+        ["bash", "-ec", STAND_INS + script],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"MPIEXEC_TIMEOUT": "100"},
+    )
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -37,15 +46,19 @@ def test_all_blocks_are_here():
 def test_ten_lines_on_one_rank_and_on_two(tmp_path):
     (tmp_path / "swirl.py").write_text(PYTHON[0])
     output = run(SHELL[1], tmp_path).splitlines()
-    assert len(output) == 2 and all(re.fullmatch(r"mass error -?\de[-+]\d\d, smallest density 0.0", line) for line in output)
+    assert len(output) == 2 and all(
+        re.fullmatch(r"mass error -?\de[-+]\d\d, smallest density 0.0", line) for line in output
+    )
     assert (tmp_path / "swirl.pvd").exists() and (tmp_path / "swirl.png").stat().st_size > 10_000
 
 
 def test_drift_and_noise(tmp_path):
     (tmp_path / "wells.py").write_text(PYTHON[1])
     output = run("python wells.py; mpirun -n 2 python wells.py", tmp_path)
-    seen, theory = ([[float(x) for x in found.split()] for found in re.findall(what + r": \[(.*?)\]", output)]
-                    for what in ("still on the left", "theory"))
+    seen, theory = (
+        [[float(x) for x in found.split()] for found in re.findall(what + r": \[(.*?)\]", output)]
+        for what in ("still on the left", "theory")
+    )
     assert len(seen) == 2 and seen[0] == pytest.approx(seen[1], abs=1e-4)
     assert seen[0] == pytest.approx(theory[0], abs=1e-4)
 
@@ -53,7 +66,10 @@ def test_drift_and_noise(tmp_path):
 def test_optimal_transport(tmp_path):
     (tmp_path / "door.py").write_text(PYTHON[2])
     output = run("python door.py; mpirun -n 2 python door.py", tmp_path)
-    bounds = [[float(x) for x in line] for line in re.findall(r"([\d.]+) <= W2\^2 <= ([\d.]+), gap", output)]
+    bounds = [
+        [float(x) for x in line]
+        for line in re.findall(r"([\d.]+) <= W2\^2 <= ([\d.]+), gap", output)
+    ]
     assert len(bounds) == 2 and bounds[0] == bounds[1]
     assert 1.57 < bounds[0][0] <= bounds[0][1] < 1.6
     assert (tmp_path / "door.pvd").exists() and (tmp_path / "door.png").stat().st_size > 10_000
@@ -65,7 +81,10 @@ def test_gradient_flows(tmp_path):
     lost = re.findall(r"energy lost (.*), dissipated (.*)", output)
     assert len(lost) == 2
     for energy, dissipated in lost:
-        assert float(energy) == pytest.approx(float(lost[0][0]), rel=1e-6) and abs(float(energy) - float(dissipated)) < 1e-11
+        assert (
+            float(energy) == pytest.approx(float(lost[0][0]), rel=1e-6)
+            and abs(float(energy) - float(dissipated)) < 1e-11
+        )
     assert (tmp_path / "gathering.png").stat().st_size > 10_000
 
 
@@ -73,9 +92,14 @@ def test_witnesses(tmp_path):
     (tmp_path / "corner.py").write_text(PYTHON[4])
     output = run("python corner.py; mpirun -n 2 python corner.py", tmp_path)
     print(output)
-    found = [[float(x) for x in line] for line in re.findall(r"of the points (.*), (.*) <= W2\^2 on the mesh <= (.*)", output)]
+    found = [
+        [float(x) for x in line]
+        for line in re.findall(r"of the points (.*), (.*) <= W2\^2 on the mesh <= (.*)", output)
+    ]
     assert len(found) == 2 and found[0] == pytest.approx(found[1], abs=2e-4)
-    assert found[0][1] <= found[0][2] and found[0][0] == pytest.approx(found[0][2], rel=4e-2)          # the corner costs
+    assert found[0][1] <= found[0][2] and found[0][0] == pytest.approx(
+        found[0][2], rel=4e-2
+    )  # the corner costs
     for length, distance in re.findall(r"Otto's metric (.*), W2 (.*)", output):
         assert float(length) == pytest.approx(float(distance), rel=1e-2)
 

@@ -1,4 +1,5 @@
 """Finer meshes: every cell cut in 2^dim."""
+
 from functools import partial
 
 import numpy as np
@@ -14,7 +15,9 @@ pytestmark = pytest.mark.ranks
 
 def bricks(kind, shape=(4, 3, 4)):
     """Hexahedra or wedges that fill a box, their points numbered at random."""
-    lattice = np.stack(np.meshgrid(*[np.arange(n + 1.0) for n in shape], indexing="ij")).reshape(3, -1)
+    lattice = np.stack(np.meshgrid(*[np.arange(n + 1.0) for n in shape], indexing="ij")).reshape(
+        3, -1
+    )
     i = np.arange(lattice.shape[1]).reshape([n + 1 for n in shape])
     a = i[:-1, :-1]
     b = i[1:, :-1]
@@ -25,17 +28,23 @@ def bricks(kind, shape=(4, 3, 4)):
     if kind == "hexahedron":
         cells = np.stack(bottom + top, axis=1)
     else:
-        cells = np.concatenate([np.stack([layer[k] for layer in (bottom, top) for k in corner], axis=1)
-                                for corner in ((0, 1, 2), (0, 2, 3))])
+        cells = np.concatenate(
+            [
+                np.stack([layer[k] for layer in (bottom, top) for k in corner], axis=1)
+                for corner in ((0, 1, 2), (0, 2, 3))
+            ]
+        )
     number = np.random.default_rng(0).permutation(lattice.shape[1])
     points = np.empty_like(lattice)
     points[:, number] = lattice * [[1], [0.8], [1.1]]
     return points, [(kind, number[cells])]
 
 
-REFINED = {**{name: MESHES[name] for name in MESHES if name not in ("tiling", "honeycomb")},
-           "hexahedra": lambda **options: Mesh.from_cells(*bricks("hexahedron"), **options),
-           "wedges": lambda **options: Mesh.from_cells(*bricks("wedge"), strict=False, **options)}
+REFINED = {
+    **{name: MESHES[name] for name in MESHES if name not in ("tiling", "honeycomb")},
+    "hexahedra": lambda **options: Mesh.from_cells(*bricks("hexahedron"), **options),
+    "wedges": lambda **options: Mesh.from_cells(*bricks("wedge"), strict=False, **options),
+}
 CARTESIAN = {"interval", "circle", "rectangle", "torus", "channel", "box", "periodic box"}
 FROM_CELLS = sorted(set(REFINED) - CARTESIAN - {"voronoi"})
 
@@ -55,12 +64,14 @@ def test_every_cell_is_cut_in_2_to_the_dim(pair):
 def test_the_domain_and_its_names_stay(pair):
     _, mesh, fine = pair
     assert list(fine.boundary) == list(mesh.boundary)
-    assert fine.integrate(np.ones(fine.n_cells)) == pytest.approx(mesh.integrate(np.ones(mesh.n_cells)), rel=1e-13)
+    assert fine.integrate(np.ones(fine.n_cells)) == pytest.approx(
+        mesh.integrate(np.ones(mesh.n_cells)), rel=1e-13
+    )
     for name in mesh.boundary:
         area = [m.ranks.sum(m.area[m.boundary[name]].sum()) for m in (mesh, fine)]
         assert area[1] == pytest.approx(area[0], rel=1e-13)
         count = [m.ranks.sum(len(m.area[m.boundary[name]])) for m in (mesh, fine)]
-        assert pair[0] == "voronoi" or count[1] == 2**(mesh.dim - 1) * count[0]
+        assert pair[0] == "voronoi" or count[1] == 2 ** (mesh.dim - 1) * count[0]
 
 
 @pytest.mark.parametrize("name", FROM_CELLS)
@@ -70,7 +81,9 @@ def test_children_fill_their_parents(name):
     children = 2**mesh.dim
     volume = fine.gather(fine.volume).reshape(-1, children)
     assert_allclose(volume.sum(axis=1), mesh.gather(mesh.volume), rtol=1e-11)
-    moment = (fine.gather(fine.centroid) * volume.ravel()).reshape(mesh.dim, -1, children).sum(axis=2)
+    moment = (
+        (fine.gather(fine.centroid) * volume.ravel()).reshape(mesh.dim, -1, children).sum(axis=2)
+    )
     assert_allclose(moment / volume.sum(axis=1), mesh.gather(mesh.centroid), atol=1e-11)
     cell = mesh.locate(fine.gather(fine.centroid))
     parent = np.repeat(np.arange(mesh.n_cells_global), children)
@@ -109,7 +122,11 @@ def test_shapes_of_tetrahedra_do_not_degenerate():
     worst = []
     for _ in range(3):
         p = mesh.points[:, mesh.corners.reshape(-1, 4)]
-        longest = max(np.linalg.norm(p[:, :, i] - p[:, :, j], axis=0).max() for i in range(4) for j in range(i))
+        longest = max(
+            np.linalg.norm(p[:, :, i] - p[:, :, j], axis=0).max()
+            for i in range(4)
+            for j in range(i)
+        )
         worst.append(longest**3 / mesh.volume.min())
         mesh = mesh.refine()
     assert worst[-1] < 4 * worst[0]
@@ -120,7 +137,9 @@ def test_cartesian_meshes_get_twice_their_shape():
     fine = mesh.refine()
     assert fine.block.grid == (20, 14) and fine.block.periodic == (True, False)
     u = np.repeat(np.repeat(np.arange(70.0).reshape(10, 7), 2, axis=0), 2, axis=1)
-    assert fine.integrate(fine.scatter(u.ravel())) == pytest.approx(mesh.integrate(mesh.scatter(np.arange(70.0))))
+    assert fine.integrate(fine.scatter(u.ravel())) == pytest.approx(
+        mesh.integrate(mesh.scatter(np.arange(70.0)))
+    )
 
 
 def test_finer_meshes_do_not_depend_on_the_number_of_ranks(pair):
@@ -144,14 +163,23 @@ def test_options_are_kept():
 
 
 def test_both_sides_of_a_slit_stay_apart():
-    points = np.array([[0, 1, 1, 0, 1, 2, 2, 1.0], [0, 0, 1, 1, 0, 0, 1, 1]])      # two squares, nothing in common
-    mesh = Mesh.from_cells(points, [("quad", [[0, 1, 2, 3], [4, 5, 6, 7]])], boundary={"slit": [[1, 4], [2, 7]]},
-                           merge=False, comm=MPI.COMM_SELF)
+    points = np.array(
+        [[0, 1, 1, 0, 1, 2, 2, 1.0], [0, 0, 1, 1, 0, 0, 1, 1]]
+    )  # two squares, nothing in common
+    mesh = Mesh.from_cells(
+        points,
+        [("quad", [[0, 1, 2, 3], [4, 5, 6, 7]])],
+        boundary={"slit": [[1, 4], [2, 7]]},
+        merge=False,
+        comm=MPI.COMM_SELF,
+    )
     fine = mesh.refine()
     assert fine.area[fine.boundary["slit"]].sum() == pytest.approx(2)
 
 
-@pytest.mark.parametrize("make, word", [(partial(tiling), "polygon"), (partial(honeycomb), "pyramid")])
+@pytest.mark.parametrize(
+    "make, word", [(partial(tiling), "polygon"), (partial(honeycomb), "pyramid")]
+)
 def test_what_cannot_be_cut_is_refused(make, word):
     with pytest.raises(InputError, match=f"{word}.* cannot be refined.*make a finer mesh"):
         Mesh.from_cells(*make()).refine()
@@ -166,11 +194,21 @@ def test_kites(name):
     assert kites.integrate(1.0) == pytest.approx(mesh.integrate(1.0), rel=1e-13)
     assert list(kites.boundary) == list(mesh.boundary)
     assert kites.quality().orthogonality_defect < 1e-12
-    assert kites.ranks.min(np.minimum(kites.left_distance, kites.distance - kites.left_distance)[:kites.n_inner].min()) > 0
+    assert (
+        kites.ranks.min(
+            np.minimum(kites.left_distance, kites.distance - kites.left_distance)[
+                : kites.n_inner
+            ].min()
+        )
+        > 0
+    )
     n_points = len(np.unique(mesh.ranks.all_gather(mesh.point_id)))
     assert len(np.unique(mesh.ranks.all_gather(kites.patch))) == n_points
     for edge in mesh.boundary:
-        lengths = [m.ranks.sum(m.area[m.boundary[edge]][m.face_owned[m.boundary[edge]]].sum()) for m in (mesh, kites)]
+        lengths = [
+            m.ranks.sum(m.area[m.boundary[edge]][m.face_owned[m.boundary[edge]]].sum())
+            for m in (mesh, kites)
+        ]
         assert lengths[1] == pytest.approx(lengths[0], rel=1e-13)
 
 

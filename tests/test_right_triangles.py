@@ -1,4 +1,7 @@
-"""Squares and cubes cut along diagonals: circumcentres in one place. What the search for weights takes, and what it refuses."""
+"""Squares and cubes cut along diagonals: circumcentres in one place. What the search for weights
+takes, and what it refuses.
+"""
+
 import itertools
 import time
 
@@ -17,7 +20,9 @@ pytestmark = pytest.mark.ranks
 def right(n, m=None, alternate=False, move=lambda x: x):
     """The unit square in n x m rectangles, cut along diagonals all one way, or alternating."""
     m = m or n
-    points = np.stack(np.meshgrid(np.linspace(0, 1, n + 1), np.linspace(0, 1, m + 1), indexing="ij")).reshape(2, -1)
+    points = np.stack(
+        np.meshgrid(np.linspace(0, 1, n + 1), np.linspace(0, 1, m + 1), indexing="ij")
+    ).reshape(2, -1)
     k = np.arange((n + 1) * (m + 1)).reshape(n + 1, m + 1)
     a, b, c, d = (corner.ravel() for corner in (k[:-1, :-1], k[1:, :-1], k[1:, 1:], k[:-1, 1:]))
     i, j = np.divmod(np.arange(n * m), m)
@@ -31,6 +36,7 @@ def jitter(n, amount, seed=1):
     def move(points):
         noise = np.random.default_rng(seed).uniform(-amount, amount, points.shape) / n
         return points + noise * ((points > 1e-9) & (points < 1 - 1e-9))
+
     return move
 
 
@@ -47,24 +53,37 @@ def obtuse(n):
 
 
 def cubes_in_six(n):
-    """The unit cube in n^3 cubes, each in six tetrahedra, whose circumcentres are all in its middle."""
+    """The unit cube in n^3 cubes, each in six tetrahedra, whose circumcentres are all in its
+    middle.
+    """
     points = np.stack(np.meshgrid(*[np.linspace(0, 1, n + 1)] * 3, indexing="ij")).reshape(3, -1)
-    k = np.arange((n + 1)**3).reshape(n + 1, n + 1, n + 1)
+    k = np.arange((n + 1) ** 3).reshape(n + 1, n + 1, n + 1)
     cells = []
     for order in itertools.permutations(np.eye(3, dtype=int)):
         way = np.cumsum([np.zeros(3, int), *order], axis=0)
-        cells.append(np.stack([k[i:i + n, j:j + n, l:l + n].ravel() for i, j, l in way], axis=1))
+        cells.append(
+            np.stack([k[i : i + n, j : j + n, l : l + n].ravel() for i, j, l in way], axis=1)
+        )
     return points, [("tetra", np.concatenate(cells))]
 
 
-SQUARES = {"one way": right, "alternating": lambda n: right(n, alternate=True), "5 : 1": lambda n: right(n, 5 * n),
-           "25 : 1": lambda n: right(n // 2, 25 * n // 2), "cubes": lambda n: cubes_in_six(n // 2)}
+SQUARES = {
+    "one way": right,
+    "alternating": lambda n: right(n, alternate=True),
+    "5 : 1": lambda n: right(n, 5 * n),
+    "25 : 1": lambda n: right(n // 2, 25 * n // 2),
+    "cubes": lambda n: cubes_in_six(n // 2),
+}
 
 
 def heat_errors(mesh):
-    """Relative errors of the slowest rates pi^2 of heat between walls, and dim pi^2 of heat that ends at them."""
+    """Relative errors of the slowest rates pi^2 of heat between walls, and dim pi^2 of heat that
+    ends at them.
+    """
     closed = FokkerPlanck(mesh, diffusion=1.0).relaxation_rates(1)[0] / np.pi**2 - 1
-    absorbing = FokkerPlanck(mesh, diffusion=1.0, boundary={name: dirichlet(0.0) for name in mesh.boundary})
+    absorbing = FokkerPlanck(
+        mesh, diffusion=1.0, boundary={name: dirichlet(0.0) for name in mesh.boundary}
+    )
     return abs(closed), abs(absorbing.relaxation_rates(1)[0] / (mesh.dim * np.pi**2) - 1)
 
 
@@ -81,11 +100,15 @@ def test_heat_converges_with_second_order(name):
 def test_points_in_one_place_are_no_error(name):
     mesh = Mesh.from_cells(*SQUARES[name](8))
     report = mesh.quality()
-    assert report.n_negative == 0 and report.n_moved == 0 and report.n_coincident >= mesh.n_cells_global // 2
+    assert (
+        report.n_negative == 0
+        and report.n_moved == 0
+        and report.n_coincident >= mesh.n_cells_global // 2
+    )
     assert report.orthogonality_defect < 1e-6
     assert f"points in one place    at {report.n_coincident} faces" in str(report)
-    h = mesh.volume.min()**(1 / mesh.dim)
-    short = np.flatnonzero(mesh.distance[:mesh.n_inner] < 1.01 * quality.CLIPPED_RANGE[1] * h)
+    h = mesh.volume.min() ** (1 / mesh.dim)
+    short = np.flatnonzero(mesh.distance[: mesh.n_inner] < 1.01 * quality.CLIPPED_RANGE[1] * h)
     assert mesh.ranks.sum(int(mesh.face_owned[short].sum())) == report.n_coincident
     assert_allclose(mesh.distance[short], h * max(min(h**2 / 4, 1e-3), 1e-6), rtol=1e-9)
     assert_allclose(mesh.left_distance[short], mesh.right_distance[short])
@@ -101,11 +124,17 @@ def test_large_meshes_are_set_up_in_seconds(alternate):
 
 @pytest.mark.parametrize("digits", [np.float32, 6])
 def test_round_off_of_files_makes_no_difference(digits):
-    """Right angles up to the last place of single precision, or of six digits in a text file, turned and moved."""
+    """Right angles up to the last place of single precision, or of six digits in a text file,
+    turned and moved.
+    """
     turn = np.array([[0.8, -0.6], [0.6, 0.8]])
     points, blocks = right(16)
     points = turn @ points + [[1.0], [2.0]]
-    rounded = points.astype(np.float32).astype(float) if digits == np.float32 else np.round(points, digits - 1)
+    rounded = (
+        points.astype(np.float32).astype(float)
+        if digits == np.float32
+        else np.round(points, digits - 1)
+    )
     mesh = Mesh.from_cells(rounded, blocks)
     assert mesh.quality().n_moved == 0
     assert max(heat_errors(mesh)) < 0.006
@@ -119,9 +148,11 @@ def test_a_wall_through_the_circumcentre():
     inside = np.abs(points[:, cells].mean(axis=2)).sum(axis=0) < 1
     mesh = Mesh.from_cells(points, [("triangle", cells[inside])])
     assert mesh.integrate(1.0) == pytest.approx(2)
-    assert mesh.ranks.min(mesh.left_distance[mesh.n_inner:].min(initial=np.inf)) > 0
-    rate = FokkerPlanck(mesh, diffusion=1.0, boundary={"boundary": dirichlet(0.0)}).relaxation_rates(1)[0]
-    assert rate == pytest.approx(np.pi**2, rel=0.01)        # 2 pi^2 / side^2, sides of length sqrt 2
+    assert mesh.ranks.min(mesh.left_distance[mesh.n_inner :].min(initial=np.inf)) > 0
+    rate = FokkerPlanck(
+        mesh, diffusion=1.0, boundary={"boundary": dirichlet(0.0)}
+    ).relaxation_rates(1)[0]
+    assert rate == pytest.approx(np.pi**2, rel=0.01)  # 2 pi^2 / side^2, sides of length sqrt 2
 
 
 @pytest.mark.parametrize("name", ["one way", "alternating", "5 : 1", "cubes"])
@@ -131,36 +162,56 @@ def test_other_equations_run(name):
     rho = JKO(mesh, Entropy()).solve(rho0, 0.05).rho[-1]
     mode = np.cos(np.pi * mesh.center[0])
     ratio = mesh.integrate(rho * mode) / mesh.integrate(rho0 * mode)
-    assert ratio == pytest.approx(np.exp(-np.pi**2 * 0.05), rel=0.03) and mesh.integrate(rho) == pytest.approx(1, abs=1e-12)
+    assert ratio == pytest.approx(np.exp(-(np.pi**2) * 0.05), rel=0.03) and mesh.integrate(
+        rho
+    ) == pytest.approx(1, abs=1e-12)
 
     def velocity(x):
         return np.concatenate([[x[0] * (1 - x[0])], 0 * x[1:]])
+
     rho = ContinuityEquation(mesh, velocity=velocity).solve(rho0, 0.1).rho[-1]
     assert mesh.ranks.min(rho.min()) > 0 and mesh.integrate(rho) == pytest.approx(1, abs=1e-12)
-    psi = otto.tangent_potential(mesh, rho0, mesh.density(lambda x: 1 - 0.5 * np.cos(np.pi * x[0])) - rho0)
+    psi = otto.tangent_potential(
+        mesh, rho0, mesh.density(lambda x: 1 - 0.5 * np.cos(np.pi * x[0])) - rho0
+    )
     assert np.isfinite(psi).all()
 
 
 # ---- what is not cocircular ----------------------------------------------------------------------------------------------
 
 
-TRIED = {"one way, moved a little": lambda: right(16, move=jitter(16, 0.01)),
-         "one way, moved": lambda: right(16, move=jitter(16, 0.1)),
-         "one way, moved much": lambda: right(16, move=jitter(16, 0.25)), "alternating, moved": lambda: alternating(16),
-         "alternating, moved much": lambda: alternating(16, 0.25), "5 : 1, moved": lambda: right(8, 40, move=jitter(40, 0.1)),
-         "mapped": lambda: right(16, move=mapped), "obtuse": lambda: obtuse(16), "finer obtuse": lambda: obtuse(32),
-         "random": lambda: scattered(400), "jittered": lambda: jittered(2, 16, 0.3),
-         "wide": lambda: right(16, move=lambda x: x + [[0.1], [0]] * x[1:] * (1 - x[1:]))}
+TRIED = {
+    "one way, moved a little": lambda: right(16, move=jitter(16, 0.01)),
+    "one way, moved": lambda: right(16, move=jitter(16, 0.1)),
+    "one way, moved much": lambda: right(16, move=jitter(16, 0.25)),
+    "alternating, moved": lambda: alternating(16),
+    "alternating, moved much": lambda: alternating(16, 0.25),
+    "5 : 1, moved": lambda: right(8, 40, move=jitter(40, 0.1)),
+    "mapped": lambda: right(16, move=mapped),
+    "obtuse": lambda: obtuse(16),
+    "finer obtuse": lambda: obtuse(32),
+    "random": lambda: scattered(400),
+    "jittered": lambda: jittered(2, 16, 0.3),
+    "wide": lambda: right(16, move=lambda x: x + [[0.1], [0]] * x[1:] * (1 - x[1:])),
+}
 
 
 @pytest.mark.parametrize("name", list(TRIED))
 def test_either_right_or_refused(name):
-    """Rates within 2 % (heat on squares of this size is within 0.5 %), or a message with a figure and a remedy."""
+    """Rates within 2 % (heat on squares of this size is within 0.5 %), or a message with a figure
+    and a remedy.
+    """
     points, blocks = TRIED[name]()
     try:
         mesh = Mesh.from_cells(points, blocks)
     except MeshError as error:
-        for word in ("not admissible", "signed distance -", "power centres", "Delaunay", "strict=False"):
+        for word in (
+            "not admissible",
+            "signed distance -",
+            "power centres",
+            "Delaunay",
+            "strict=False",
+        ):
             assert word in str(error)
         assert name not in ("alternating, moved", "random", "jittered")
     else:
@@ -168,8 +219,9 @@ def test_either_right_or_refused(name):
 
 
 def test_points_stay_near_their_cells():
-    """Weights would put all distances of these obtuse triangles in order, with points several rows away: absorbing rates
-    would be 0.7 of the exact ones."""
+    """Weights would put all distances of these obtuse triangles in order, with points several rows
+    away: absorbing rates would be 0.7 of the exact ones.
+    """
     with pytest.raises(MeshError, match="power centres near their cells"):
         Mesh.from_cells(*obtuse(16))
     with pytest.warns(UserWarning, match="not admissible"):

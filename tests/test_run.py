@@ -1,4 +1,5 @@
 """`run`: command lines in, words and exit statuses out."""
+
 import os
 import shutil
 import subprocess
@@ -54,26 +55,58 @@ def script(tmp_path_factory):
 
 def start(script, *arguments, ranks=1, petsc=None):
     """The ended process; on several ranks by mpirun, which adds its own words to standard error."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMPI_COMM", "PMIX_"))}
-    environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-                    "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_MCA_hwloc_base_binding_policy": "none",
-                    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMP_NUM_THREADS": "1"}
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("OMPI_COMM", "PMIX_"))
+    }
+    environment |= {
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "OMPI_MCA_rmaps_base_oversubscribe": "1",
+        "OMPI_MCA_hwloc_base_binding_policy": "none",
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+        "OMP_NUM_THREADS": "1",
+    }
     if ranks > 1 and not shutil.which("mpirun"):
         pytest.skip("no mpirun")
     launcher = ["mpirun", "-n", str(ranks)] if ranks > 1 else []
-    return subprocess.run([*launcher, sys.executable, script, *arguments], env=environment, capture_output=True,
-                          text=True, timeout=120)
+    return subprocess.run(
+        [*launcher, sys.executable, script, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def test_defaults(script):
     ended = start(script)
-    assert ended.stdout.splitlines() == ["(8, 0.001, None, None, (3, 4), True, 'out')", "returned 8"]
+    assert ended.stdout.splitlines() == [
+        "(8, 0.001, None, None, (3, 4), True, 'out')",
+        "returned 8",
+    ]
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_options_are_converted(script):
-    ended = start(script, "--n", "5", "--tol", "2", "--name", "a", "--n-steps", "7", "--shape", "6", "1", "--no-movie",
-                  "--out", "b/c")
+    ended = start(
+        script,
+        "--n",
+        "5",
+        "--tol",
+        "2",
+        "--name",
+        "a",
+        "--n-steps",
+        "7",
+        "--shape",
+        "6",
+        "1",
+        "--no-movie",
+        "--out",
+        "b/c",
+    )
     assert ended.stdout.splitlines()[0] == "(5, 2.0, 'a', 7, (6, 1), False, 'b/c')"
 
 
@@ -85,9 +118,11 @@ def test_petsc_takes_what_is_its_own(script):
 
 def test_petsc_options_arrive(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text("from fvot.program import run\n"
-                      "def main():\n    from petsc4py.PETSc import Options\n"
-                      "    print(Options()['fvot_x_ksp_rtol'], Options().hasName('fvot_x_flag'))\nrun(main)\n")
+    script.write_text(
+        "from fvot.program import run\n"
+        "def main():\n    from petsc4py.PETSc import Options\n"
+        "    print(Options()['fvot_x_ksp_rtol'], Options().hasName('fvot_x_flag'))\nrun(main)\n"
+    )
     assert start(str(script), "-fvot_x_ksp_rtol", "1e-8", "-fvot_x_flag").stdout == "1e-8 True\n"
 
 
@@ -96,16 +131,23 @@ def test_help_is_printed_once(script, ranks):
     ended = start(script, "--help", ranks=ranks)
     assert ended.returncode == 0
     assert ended.stdout.count("What it does: 100 % of it.") == 1
-    assert "--n-steps INT" in ended.stdout and "(default: 8)" in ended.stdout and "--no-movie" in ended.stdout
+    assert (
+        "--n-steps INT" in ended.stdout
+        and "(default: 8)" in ended.stdout
+        and "--no-movie" in ended.stdout
+    )
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--steps", "3"], "unknown option '--steps'"),
-    (["--n-step", "3"], "unknown option '--n-step'"),          # no abbreviations
-    (["file"], "unknown option 'file'"),
-    (["-ksp_rtol", "1", "2"], "unknown option '2'"),
-    (["--n", "many"], "argument --n: invalid int value: 'many'"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--steps", "3"], "unknown option '--steps'"),
+        (["--n-step", "3"], "unknown option '--n-step'"),  # no abbreviations
+        (["file"], "unknown option 'file'"),
+        (["-ksp_rtol", "1", "2"], "unknown option '2'"),
+        (["--n", "many"], "argument --n: invalid int value: 'many'"),
+    ],
+)
 def test_wrong_options(script, arguments, message):
     ended = start(script, *arguments)
     assert ended.returncode == 2
@@ -149,17 +191,25 @@ fvot.run(main)
 """
 
 
-@pytest.mark.parametrize("arguments, said", [
-    ([], "('', 1, 8)"), (["a.png"], "('a.png', 1, 8)"), (["a.png", "2", "--size", "3"], "('a.png', 2, 3)"),
-    (["a.png", "-ksp_type", "cg"], "('a.png', 1, 8)")])
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ([], "('', 1, 8)"),
+        (["a.png"], "('a.png', 1, 8)"),
+        (["a.png", "2", "--size", "3"], "('a.png', 2, 3)"),
+        (["a.png", "-ksp_type", "cg"], "('a.png', 1, 8)"),
+    ],
+)
 def test_plain_words_come_first(tmp_path, arguments, said):
     script = tmp_path / "words.py"
     script.write_text(WORDS)
     assert start(str(script), *arguments).stdout.strip() == said
 
 
-@pytest.mark.parametrize("arguments, words", [(["a", "b"], "count must be of type int, not 'b'"),
-                                              (["a", "2", "c"], "unknown option 'c'")])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [(["a", "b"], "count must be of type int, not 'b'"), (["a", "2", "c"], "unknown option 'c'")],
+)
 def test_wrong_plain_words(tmp_path, arguments, words):
     script = tmp_path / "words.py"
     script.write_text(WORDS)

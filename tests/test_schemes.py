@@ -1,4 +1,7 @@
-"""Resolvent schemes against the exponential: order, stability, the positive partner, the estimate of the error."""
+"""Resolvent schemes against the exponential: order, stability, the positive partner, the estimate
+of the error.
+"""
+
 import numpy as np
 import pytest
 
@@ -51,7 +54,9 @@ def test_the_flux_form_is_the_same_map(order):
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_stages_are_the_same_map(order):
-    """The stability function 1 - z b.(1 + z A)^-1 1 of the SDIRK scheme, whose last stage is its solution."""
+    """The stability function 1 - z b.(1 + z A)^-1 1 of the SDIRK scheme, whose last stage is its
+    solution.
+    """
     s = scheme(order)
     for z in 0.1, 1.0, 30.0:
         stages = np.linalg.solve(np.eye(order) + z * s.stages, np.ones(order))
@@ -65,7 +70,11 @@ def test_the_estimate_is_the_error(order):
     s = scheme(order)
     for z, tolerance in (1e-2, 0.1), (1e-1, 0.4):
         error = multiplier(s, s.c, z) - np.exp(-z)
-        assert np.abs(s.error @ powers(s, z, order + 2)[:, 0]) == pytest.approx(abs(error), rel=tolerance)
+        assert np.abs(s.error @ powers(s, z, order + 2)[:, 0]) == pytest.approx(
+            abs(error), rel=tolerance
+        )
     z = np.geomspace(1, 1e6, 100)
-    ratio = np.abs(s.error @ powers(s, z, order + 2)) / np.abs(multiplier(s, s.c, z) - np.exp(-z)).clip(1e-300)
+    ratio = np.abs(s.error @ powers(s, z, order + 2)) / np.abs(
+        multiplier(s, s.c, z) - np.exp(-z)
+    ).clip(1e-300)
     assert ratio[z > 100].min() > 0.3 and ratio[z > 100].max() < 3

@@ -1,4 +1,7 @@
-"""Series for ParaView in single precision: every array of real numbers is, and what does not fit into it is refused."""
+"""Series for ParaView in single precision: every array of real numbers is, and what does not fit
+into it is refused.
+"""
+
 import numpy as np
 import pytest
 from meshes import MESHES
@@ -12,9 +15,12 @@ KINDS = ["interval", "triangles", "voronoi", "tiling", "tetrahedra", "honeycomb"
 
 
 def arrays(path):
-    """{name: (dtype, values)} of the points and the cell fields at the last time, as VTK and h5py read them."""
+    """{name: (dtype, values)} of the points and the cell fields at the last time, as VTK and h5py
+    read them.
+    """
     if path.suffix == ".vtkhdf":
         import h5py
+
         with h5py.File(path) as file:
             root = file["VTKHDF"]
             n = root["NumberOfCells"][0]
@@ -23,22 +29,33 @@ def arrays(path):
     else:
         from vtkmodules.util.numpy_support import vtk_to_numpy
         from vtkmodules.vtkIOXML import vtkXMLPUnstructuredGridReader
+
         reader = vtkXMLPUnstructuredGridReader()
         reader.SetFileName(str(max((path.parent / path.stem).glob("*.pvtu"))))
         reader.Update()
         grid = reader.GetOutput()
         data = grid.GetCellData()
-        found = {data.GetArrayName(i): vtk_to_numpy(data.GetArray(i)) for i in range(data.GetNumberOfArrays())}
+        found = {
+            data.GetArrayName(i): vtk_to_numpy(data.GetArray(i))
+            for i in range(data.GetNumberOfArrays())
+        }
         found["points"] = vtk_to_numpy(grid.GetPoints().GetData())
     return found
 
 
 def waves(mesh):
     """A Result with all three fields, at two times."""
-    rho = 1 + np.sin(mesh.center).sum(axis=0)**2
+    rho = 1 + np.sin(mesh.center).sum(axis=0) ** 2
     velocity = np.cos(mesh.center)
     ledger = {"mass": [1.0, 1.0], "mass_error": [0.0, 0.0]}
-    return Result(mesh, np.arange(2.0), np.stack([rho, rho]), ledger, np.stack([velocity, -velocity]), np.stack([-rho, rho]))
+    return Result(
+        mesh,
+        np.arange(2.0),
+        np.stack([rho, rho]),
+        ledger,
+        np.stack([velocity, -velocity]),
+        np.stack([-rho, rho]),
+    )
 
 
 @pytest.mark.parametrize("suffix", [".pvd", ".vtkhdf"])
@@ -53,7 +70,9 @@ def test_every_array_of_real_numbers_is_single(kind, suffix, ranks, shared_folde
     if ranks.is_root:
         short = arrays(single)
         long = arrays(double)
-        assert set(short) == {"points", "density", "velocity", "pressure", "rank", "cell"} == set(long)
+        assert (
+            set(short) == {"points", "density", "velocity", "pressure", "rank", "cell"} == set(long)
+        )
         for name in ("points", "density", "velocity", "pressure"):
             assert (short[name].dtype, long[name].dtype) == (np.float32, np.float64), name
             assert_allclose(short[name], long[name], rtol=1e-7, atol=1e-30)
@@ -64,12 +83,16 @@ def test_every_array_of_real_numbers_is_single(kind, suffix, ranks, shared_folde
 
 @pytest.mark.parametrize("suffix", [".pvd", ".vtkhdf"])
 def test_points_that_single_precision_would_bend_are_refused(suffix, shared_folder):
-    far = Mesh.rectangle((500_000, 5_400_000), (500_006, 5_400_006), (20, 20))       # metres, as surveyors have them
+    far = Mesh.rectangle(
+        (500_000, 5_400_000), (500_006, 5_400_006), (20, 20)
+    )  # metres, as surveyors have them
     result = waves(far)
     with pytest.raises(InputError, match="far from the origin; take single=False"):
         result.write(shared_folder / f"x{suffix}", single=True)
     result.write(shared_folder / f"x{suffix}")
-    waves(Mesh.rectangle((500, 5400), (506, 5406), (20, 20))).write(shared_folder / f"y{suffix}", single=True)
+    waves(Mesh.rectangle((500, 5400), (506, 5406), (20, 20))).write(
+        shared_folder / f"y{suffix}", single=True
+    )
 
 
 @pytest.mark.parametrize("suffix", [".pvd", ".vtkhdf"])

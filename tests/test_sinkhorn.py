@@ -1,4 +1,7 @@
-"""Entropic transport: POT's answers on images by few sweeps, debiasing, many decades of masses and costs."""
+"""Entropic transport: POT's answers on images by few sweeps, debiasing, many decades of masses and
+costs.
+"""
+
 import math
 
 import numpy as np
@@ -19,9 +22,11 @@ def digit(seed, paper):
     t = np.linspace(0, 1, 60)
     ends = random.uniform(6, 22, (2, 2))
     bend = random.uniform(4, 24, (2, 1))
-    stroke = (1 - t)**2 * ends[:, :1] + 2 * t * (1 - t) * bend + t**2 * ends[:, 1:]
-    pixels = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE), indexing="ij")).reshape(2, -1, 1)
-    grey = np.exp(-((pixels - stroke[:, None])**2).sum(axis=0) / 1.5).max(axis=1)
+    stroke = (1 - t) ** 2 * ends[:, :1] + 2 * t * (1 - t) * bend + t**2 * ends[:, 1:]
+    pixels = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE), indexing="ij")).reshape(
+        2, -1, 1
+    )
+    grey = np.exp(-((pixels - stroke[:, None]) ** 2).sum(axis=0) / 1.5).max(axis=1)
     grey[grey < 0.05] = 0
     grey += paper
     return grey / grey.sum()
@@ -29,7 +34,9 @@ def digit(seed, paper):
 
 def pixels():
     """The points (2, 784) in the unit square."""
-    return np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE), indexing="ij")).reshape(2, -1) / (SIDE - 1)
+    return np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE), indexing="ij")).reshape(2, -1) / (
+        SIDE - 1
+    )
 
 
 def least(a, b, C, epsilon):
@@ -75,7 +82,7 @@ def test_the_divergence_takes_away_what_the_entropy_adds(epsilon, cost, power):
 def test_a_measure_and_itself_have_no_divergence(epsilon, scale):
     random = np.random.default_rng(4)
     x = scale * random.random((3, 200))
-    a = 5 * random.random(200)**4
+    a = 5 * random.random(200) ** 4
     a[::7] = 0.0
     plan = static.sinkhorn(x, a, x, a, epsilon * scale**2)
     assert abs(plan.divergence) <= 1e-9 * epsilon * scale**2 * a.sum()
@@ -100,11 +107,13 @@ def plain_sweeps(K, a, b, tol):
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
 def test_relaxed_sweeps_grow_as_the_root_of_plain_ones(epsilon):
-    """In theory sqrt(n log(1 / tol)) / 2, 2.3 sqrt(n) for n plain ones; up to 5.2 sqrt(n) was measured."""
+    """In theory sqrt(n log(1 / tol)) / 2, 2.3 sqrt(n) for n plain ones; up to 5.2 sqrt(n) was
+    measured.
+    """
     for seed in range(0, 8, 2):
         a, b = digit(seed, 1e-3), digit(seed + 1, 1e-3)
         K = np.exp(-static.costs(pixels(), pixels()) / epsilon)
-        most = int(8 * plain_sweeps(K, a, b, 1e-9)**0.5)
+        most = int(8 * plain_sweeps(K, a, b, 1e-9) ** 0.5)
         alpha, beta, done = scaling.scaled(K, a, b, b, 1e-9, most)
         P = alpha[:, None] * K * beta
         assert done
@@ -117,7 +126,7 @@ def test_symmetric_problems_take_the_same_few_steps_for_every_epsilon(epsilon, p
     monkeypatch.setattr(scaling, "SYMMETRIC_STEPS", 20)
     random = np.random.default_rng(5)
     x = random.normal(size=(2, 300))
-    a = random.random(300)**6
+    a = random.random(300) ** 6
     a /= a.sum()
     K = np.exp(-static.costs(x, x, power) / epsilon)
     alpha = np.exp(scaling.scaled_to_itself(K, a, 1e-9))
@@ -139,15 +148,17 @@ def test_powers_whose_kernels_have_negative_eigenvalues(power):
 
 
 @pytest.mark.parametrize("epsilon", [1e-2, 1e-3, 1e-4])
-@pytest.mark.parametrize("kind", ["masses of 1e-300", "masses that span 30 decades", "clouds far apart", "split clouds"])
+@pytest.mark.parametrize(
+    "kind", ["masses of 1e-300", "masses that span 30 decades", "clouds far apart", "split clouds"]
+)
 def test_many_decades(kind, epsilon):
     """The masses are right, P is a b e^((u + v - c) / epsilon), and costs no less than the best."""
     random = np.random.default_rng(7)
     x, y = random.random((2, 80)), random.random((2, 60))
     a, b = random.random(80), random.random(60)
     if kind == "masses of 1e-300":
-        a = np.exp(-((x[0] - 0.2) / 0.03)**2) + 1e-300
-        b = np.exp(-((y[0] - 0.7) / 0.05)**2) + 1e-300
+        a = np.exp(-(((x[0] - 0.2) / 0.03) ** 2)) + 1e-300
+        b = np.exp(-(((y[0] - 0.7) / 0.05) ** 2)) + 1e-300
     elif kind == "masses that span 30 decades":
         a, b = np.exp(-30 * a), np.exp(-70 * b)
     elif kind == "clouds far apart":
@@ -185,5 +196,5 @@ def test_potentials_at_points_without_mass():
     assert np.isfinite(plan.u).all() and np.isfinite(plan.v).all()
     assert_allclose(plan.u[1:] @ a[1:] + plan.v[:2] @ b[:2], plan.u @ a + plan.v @ b, rtol=1e-12)
     assert plan.cost == pytest.approx(small.cost, rel=1e-9)
-    cost = (x.T - y)**2
+    cost = (x.T - y) ** 2
     assert_allclose(np.exp((plan.u[:, None] + plan.v - cost) / 0.1) @ b, 1, rtol=1e-6)

@@ -1,4 +1,7 @@
-"""Cells that nearly touch: points are the same up to the round-off of single precision, and wider gaps are said."""
+"""Cells that nearly touch: points are the same up to the round-off of single precision, and wider
+gaps are said.
+"""
+
 import warnings
 
 import numpy as np
@@ -25,7 +28,11 @@ def coarse_beside_fine(n):
     number = {}
 
     def corners(i, j, step):
-        return [number.setdefault(at, len(number)) for at in ((i, j), (i + step, j), (i + step, j + step), (i, j + step))]
+        return [
+            number.setdefault(at, len(number))
+            for at in ((i, j), (i + step, j), (i + step, j + step), (i, j + step))
+        ]
+
     cells = [corners(i, j, 2) for i in range(0, n, 2) for j in range(0, 2 * n, 2)]
     cells += [corners(i, j, 1) for i in range(n, 2 * n) for j in range(2 * n)]
     return np.array(list(number)).T / (2 * n), [("quad", np.array(cells))]
@@ -43,32 +50,38 @@ def made(points, cells, **options):
 def test_gaps_of_round_off_are_closed(gap):
     mesh, said = made(*side_by_side(gap))
     assert len(said) == 1 and "7 points of the mesh lie where others do" in said[0]
-    assert RANKS.sum(mesh.area[mesh.n_inner:].sum()) == pytest.approx(6, abs=1e-5)
+    assert RANKS.sum(mesh.area[mesh.n_inner :].sum()) == pytest.approx(6, abs=1e-5)
 
 
 @pytest.mark.parametrize("gap", [1e-5, 1e-4, 1e-3])
 def test_wider_gaps_are_said(gap):
     _, said = made(*side_by_side(gap))
-    assert any("12 faces of the boundary lie beside others that face them" in words for words in said)
+    assert any(
+        "12 faces of the boundary lie beside others that face them" in words for words in said
+    )
     assert any("2 pieces that do not touch" in words for words in said)
 
 
 def test_wide_gaps_and_walls_that_are_wanted_are_not_thin():
     _, said = made(*side_by_side(0.1))
-    assert said == ["the mesh consists of 2 pieces that do not touch: nothing moves from one to another"]
+    assert said == [
+        "the mesh consists of 2 pieces that do not touch: nothing moves from one to another"
+    ]
     _, said = made(*side_by_side(0), merge=False)
     assert said == []
 
 
 @pytest.mark.parametrize("n", [6, 10])
 def test_hanging_nodes_in_single_precision(n):
-    """Turned and rounded to 24 bits: nothing is a wall that is none, and heat flows as on the mesh that was rounded."""
+    """Turned and rounded to 24 bits: nothing is a wall that is none, and heat flows as on the mesh
+    that was rounded.
+    """
     points, cells = coarse_beside_fine(n)
     turn = np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
     rates = []
     for p in points, (turn @ points).astype(np.float32), turn @ points.astype(np.float32):
         mesh, _ = made(p, cells)
-        assert RANKS.sum(mesh.area[mesh.n_inner:].sum()) == pytest.approx(4, abs=1e-5)
+        assert RANKS.sum(mesh.area[mesh.n_inner :].sum()) == pytest.approx(4, abs=1e-5)
         rates.append(FokkerPlanck(mesh, diffusion=1.0).relaxation_rates(1)[0])
     assert rates == pytest.approx([rates[0]] * 3, rel=1e-5)
 

@@ -1,10 +1,23 @@
-"""Optimal transport on meshes that are not made for it: right, or a warning that says how far W2^2 may be off."""
+"""Optimal transport on meshes that are not made for it: right, or a warning that says how far W2^2
+may be off.
+"""
+
 import warnings
 from contextlib import nullcontext
 
 import numpy as np
 import pytest
-from brought_meshes import hanging, hexahedra, irregular_triangles, noise, quads, right_triangles, ring, swirl, waves
+from brought_meshes import (
+    hanging,
+    hexahedra,
+    irregular_triangles,
+    noise,
+    quads,
+    right_triangles,
+    ring,
+    swirl,
+    waves,
+)
 
 from fvot import JKO, BenamouBrenier, Entropy, FokkerPlanck, Mesh, otto
 from fvot.parallel import Ranks
@@ -15,17 +28,21 @@ RANKS = Ranks()
 
 
 def quantile_cost(first, second):
-    """W2^2 of two densities on the line, given by their values at the middles of 10^5 equal intervals of [0, 1]."""
+    """W2^2 of two densities on the line, given by their values at the middles of 10^5 equal
+    intervals of [0, 1].
+    """
     x = (np.arange(100_000) + 0.5) / 100_000
     levels = (np.arange(50_000) + 0.5) / 50_000
     ends = [np.interp(levels, np.cumsum(u) / u.sum(), x) for u in (first, second)]
-    return ((ends[0] - ends[1])**2).mean()
+    return ((ends[0] - ends[1]) ** 2).mean()
 
 
 X = (np.arange(100_000) + 0.5) / 100_000
-AXES = [(1 + 0.7 * np.cos(2 * np.pi * X), 1 - 0.7 * np.cos(2 * np.pi * X)),
-        (1 + 0.5 * np.cos(np.pi * X), 1 - 0.6 * np.cos(np.pi * X)),
-        (1 + 0.4 * np.cos(np.pi * X), 1 - 0.4 * np.cos(np.pi * X))]
+AXES = [
+    (1 + 0.7 * np.cos(2 * np.pi * X), 1 - 0.7 * np.cos(2 * np.pi * X)),
+    (1 + 0.5 * np.cos(np.pi * X), 1 - 0.6 * np.cos(np.pi * X)),
+    (1 + 0.4 * np.cos(np.pi * X), 1 - 0.4 * np.cos(np.pi * X)),
+]
 # W2^2 of products of densities adds up over the axes.
 COSTS = np.cumsum([quantile_cost(*ends) for ends in AXES])
 
@@ -33,14 +50,22 @@ COSTS = np.cumsum([quantile_cost(*ends) for ends in AXES])
 def smooth(mesh):
     """Products of cosines, with W2^2 = COSTS[dim - 1]."""
     x = np.linspace(0, 1, 100_000)
-    return [mesh.density(lambda y, end=end: np.prod([np.interp(part, x, axis[end]) for part, axis in zip(y, AXES)], axis=0))
-            for end in (0, 1)]
+    return [
+        mesh.density(
+            lambda y, end=end: np.prod(
+                [np.interp(part, x, axis[end]) for part, axis in zip(y, AXES)], axis=0
+            )
+        )
+        for end in (0, 1)
+    ]
 
 
 def gaussians(mesh):
     """Two Gaussians far from the walls: W2^2 = .4^2 + .2^2."""
-    return [mesh.density(lambda x, at=at: np.exp(-60 * ((x - np.reshape(at, (2, 1)))**2).sum(axis=0)))
-            for at in ((0.3, 0.4), (0.7, 0.6))]
+    return [
+        mesh.density(lambda x, at=at: np.exp(-60 * ((x - np.reshape(at, (2, 1))) ** 2).sum(axis=0)))
+        for at in ((0.3, 0.4), (0.7, 0.6))
+    ]
 
 
 def cost(mesh, ends, n_steps=8, tol=1e-3):
@@ -52,9 +77,14 @@ def cost(mesh, ends, n_steps=8, tol=1e-3):
     return path.cost, RANKS.max(len([w for w in said if "W2^2 may be off" in str(w.message)]))
 
 
-@pytest.mark.parametrize("size", [pytest.param(size, marks=pytest.mark.long) for size in (0, 1e-5, 1e-4, 1e-2)] + [1e-3, 0.1])
+@pytest.mark.parametrize(
+    "size",
+    [pytest.param(size, marks=pytest.mark.long) for size in (0, 1e-5, 1e-4, 1e-2)] + [1e-3, 0.1],
+)
 def test_squares_that_are_hardly_moved_keep_their_cost(size):
-    """Whatever little the points move: as on squares, 0.2017 to 1 %, and without patches that hide the bumps."""
+    """Whatever little the points move: as on squares, 0.2017 to 1 %, and without patches that hide
+    the bumps.
+    """
     mesh = Mesh.from_cells(*quads(16, waves(size / (2 * np.pi))))
     found, _ = cost(mesh, gaussians(mesh))
     assert found == pytest.approx(0.2017, rel=1e-2)
@@ -79,9 +109,11 @@ def test_coarse_meshes_of_polygons_have_no_large_patches():
 def test_rings_have_no_large_patches():
     """A radial path, whose quantiles are those of the radius."""
     mesh = Mesh.from_cells(*ring(12, 60))
-    ends = [mesh.density(lambda x, at=at: np.exp(-20 * (np.hypot(*x) - at)**2)) for at in (1.3, 1.7)]
+    ends = [
+        mesh.density(lambda x, at=at: np.exp(-20 * (np.hypot(*x) - at) ** 2)) for at in (1.3, 1.7)
+    ]
     radius = 1 + X
-    exact = quantile_cost(*[radius * np.exp(-20 * (radius - at)**2) for at in (1.3, 1.7)])
+    exact = quantile_cost(*[radius * np.exp(-20 * (radius - at) ** 2) for at in (1.3, 1.7)])
     found, n_warnings = cost(mesh, ends)
     assert found == pytest.approx(exact, rel=0.02) and n_warnings == 0
 
@@ -93,7 +125,8 @@ BROUGHT = {
     "waves": lambda: quads(16, waves(0.05)),
     "swirl": lambda: quads(16, swirl(0.05)),
     "irregular": lambda: irregular_triangles(14),
-    "hexahedra": lambda: hexahedra(8, 0.25)}
+    "hexahedra": lambda: hexahedra(8, 0.25),
+}
 # Relative error of W2^2 on as many squares or cubes, and some room for cells that are not equal.
 RESOLUTION = {2: 0.01, 3: 0.03}
 
@@ -104,7 +137,9 @@ def test_costs_are_right_within_what_the_mesh_says(name):
     quality = mesh.quality()
     for ends, exact in [(smooth, COSTS[mesh.dim - 1])] + [(gaussians, 0.2)] * (mesh.dim == 2):
         found, n_warnings = cost(mesh, ends(mesh), n_steps=6)
-        assert abs(found / exact - 1) < quality.transport_error + RESOLUTION[mesh.dim] * (1 + (ends is gaussians))
+        assert abs(found / exact - 1) < quality.transport_error + RESOLUTION[mesh.dim] * (
+            1 + (ends is gaussians)
+        )
         assert n_warnings == (1 if quality.transport_error > 3e-3 else 0)
     assert (quality.transport_error < 3e-3) == (name == "little noise")
 
@@ -115,10 +150,15 @@ def test_every_solver_of_a_skewed_mesh_says_so_once():
     rho = mesh.density(lambda x: 1 + x[0] / 2)
     users = {
         "W2.2 may be off by up to": lambda mesh: BenamouBrenier(mesh, 4),
-        "diffusion may be off by up to .* does not converge": lambda mesh: FokkerPlanck(mesh, diffusion=1.0),
+        "diffusion may be off by up to .* does not converge": lambda mesh: FokkerPlanck(
+            mesh, diffusion=1.0
+        ),
         "diffusion may be off by up to": lambda mesh: JKO(mesh, Entropy()),
-        "Otto's metric may be off by up to": lambda mesh: otto.tangent_potential(mesh, rho, rho - 1 / mesh.integrate(1.0)),
-        "Otto's metric": lambda mesh: otto.length(mesh, [0, 0.5, 1], [rho, rho, 1.0 + 0 * rho])}
+        "Otto's metric may be off by up to": lambda mesh: otto.tangent_potential(
+            mesh, rho, rho - 1 / mesh.integrate(1.0)
+        ),
+        "Otto's metric": lambda mesh: otto.length(mesh, [0, 0.5, 1], [rho, rho, 1.0 + 0 * rho]),
+    }
     for words, use in users.items():
         with pytest.warns(UserWarning, match=words) if RANKS.is_root else nullcontext() as said:
             use(mesh)
@@ -143,6 +183,9 @@ def test_warnings_name_the_line_of_the_user():
         BenamouBrenier(mesh, 4)
         otto.norm(mesh, 1 + 0 * mesh.volume, mesh.center[0])
         points, [(kind, cells)] = quads(4)
-        Mesh.from_cells(np.concatenate([points, points + [[1], [0]]], axis=1), [(kind, np.concatenate([cells, cells + 25]))])
+        Mesh.from_cells(
+            np.concatenate([points, points + [[1], [0]]], axis=1),
+            [(kind, np.concatenate([cells, cells + 25]))],
+        )
     assert {warning.filename for warning in said} <= {__file__}
     assert len(said) == (5 if RANKS.is_root else 0)

@@ -1,4 +1,5 @@
 """The parts of the optimal-transport solver: operators, projection, certificates."""
+
 from functools import partial
 
 import numpy as np
@@ -51,12 +52,22 @@ def test_the_adjoint_is_the_adjoint(mesh, problem):
     rng = np.random.default_rng(mesh.ranks.rank)
     phi = rng.standard_normal((mesh.n_cells, N + 1))
     theta = 1.3
-    a, b = rng.standard_normal((problem.n_patches, N)), rng.standard_normal((problem.n_copies, 2, N))
+    a, b = (
+        rng.standard_normal((problem.n_patches, N)),
+        rng.standard_normal((problem.n_copies, 2, N)),
+    )
     a_phi, b_phi = problem.apply(phi)
-    parts = [problem.tau * theta**2 * (problem.volume[:, None] * a * a_phi),
-             problem.tau / 2 * problem.weight[:, None, None] * b * b_phi]
-    here, there = (mesh.ranks.sum(x) for x in (parts[0].sum() + parts[1].sum(), (phi * problem.adjoint(a, b, theta)).sum()))
-    assert here == pytest.approx(there, abs=1e-14 * mesh.ranks.sum(np.abs(parts[0]).sum() + np.abs(parts[1]).sum()))
+    parts = [
+        problem.tau * theta**2 * (problem.volume[:, None] * a * a_phi),
+        problem.tau / 2 * problem.weight[:, None, None] * b * b_phi,
+    ]
+    here, there = (
+        mesh.ranks.sum(x)
+        for x in (parts[0].sum() + parts[1].sum(), (phi * problem.adjoint(a, b, theta)).sum())
+    )
+    assert here == pytest.approx(
+        there, abs=1e-14 * mesh.ranks.sum(np.abs(parts[0]).sum() + np.abs(parts[1]).sum())
+    )
 
 
 def test_lambda_is_what_its_definition_says(kind, mesh, problem):
@@ -71,12 +82,20 @@ def test_lambda_is_what_its_definition_says(kind, mesh, problem):
         f = problem.copy_face[copy]
         slope = (local[mesh.right[f]] - local[mesh.left[f]]) / mesh.distance[f]
         assert_array_equal(b[copy], [slope[:-1], slope[1:]])
-        inside = [cell < mesh.n_cells and problem.patch[cell] == problem.copy_patch[copy]
-                  for cell in (mesh.left[f], mesh.right[f])]
-        weight = mesh.area[f] * (inside[0] * mesh.left_distance[f] + inside[1] * mesh.right_distance[f])
+        inside = [
+            cell < mesh.n_cells and problem.patch[cell] == problem.copy_patch[copy]
+            for cell in (mesh.left[f], mesh.right[f])
+        ]
+        weight = mesh.area[f] * (
+            inside[0] * mesh.left_distance[f] + inside[1] * mesh.right_distance[f]
+        )
         assert problem.plain_weight[copy] == pytest.approx(weight, rel=1e-14)
-    total = mesh.ranks.sum((mesh.area * mesh.distance)[:mesh.n_inner][mesh.face_owned[:mesh.n_inner]].sum())
-    assert mesh.ranks.sum(problem.plain_weight.sum()) == pytest.approx(total, rel=1e-13)      # no side is missing
+    total = mesh.ranks.sum(
+        (mesh.area * mesh.distance)[: mesh.n_inner][mesh.face_owned[: mesh.n_inner]].sum()
+    )
+    assert mesh.ranks.sum(problem.plain_weight.sum()) == pytest.approx(
+        total, rel=1e-13
+    )  # no side is missing
 
 
 def test_normal_equations(mesh, problem):
@@ -88,35 +107,49 @@ def test_normal_equations(mesh, problem):
     time -= problem.space_operator(phi @ time_basis.time_stiffness(N), np.zeros(N + 1))
     expected = space + theta**2 * time
     scale = mesh.ranks.max(np.abs(expected).max())
-    assert_allclose(problem.adjoint(*problem.apply(phi), theta), expected, rtol=0, atol=1e-14 * scale)
+    assert_allclose(
+        problem.adjoint(*problem.apply(phi), theta), expected, rtol=0, atol=1e-14 * scale
+    )
 
 
 def test_on_any_number_of_ranks(mesh, twin, problem):
     alone = Discretisation(twin, N)
     phi = noise(mesh, N + 1)
     other = noise(twin, N + 1)
-    pairs = [(problem.adjoint(*problem.apply(phi)), alone.adjoint(*alone.apply(other))),
-             (problem.spread(problem.violation(phi)), alone.spread(alone.violation(other)))]
+    pairs = [
+        (problem.adjoint(*problem.apply(phi)), alone.adjoint(*alone.apply(other))),
+        (problem.spread(problem.violation(phi)), alone.spread(alone.violation(other))),
+    ]
     for mine, whole in pairs:
-        assert_allclose(gathered(mesh, mine), gathered(twin, whole), rtol=0, atol=1e-12 * np.abs(whole).max())
+        assert_allclose(
+            gathered(mesh, mine), gathered(twin, whole), rtol=0, atol=1e-12 * np.abs(whole).max()
+        )
 
 
 def test_energy_is_the_same_on_faces_and_on_copies(mesh, problem):
     """sum_n tau_n sum_s M_s |d_s phi|^2 = sum_j tau sum_P m_P rho_P |b|^2."""
     phi = noise(mesh, N + 1)
-    rho = problem.average(noise(mesh, N, seed=1)**2)
+    rho = problem.average(noise(mesh, N, seed=1) ** 2)
     n = mesh.n_inner
-    on_faces = problem.mobility(node_mean(rho)) * problem.gradient(phi)**2 * node_weights(N)
+    on_faces = problem.mobility(node_mean(rho)) * problem.gradient(phi) ** 2 * node_weights(N)
     on_copies = problem.tau * problem.volume[:, None] * rho * problem.square(problem.apply(phi)[1])
-    assert mesh.ranks.sum(on_faces[mesh.face_owned[:n]].sum()) == pytest.approx(mesh.ranks.sum(on_copies.sum()), rel=1e-13)
+    assert mesh.ranks.sum(on_faces[mesh.face_owned[:n]].sum()) == pytest.approx(
+        mesh.ranks.sum(on_copies.sum()), rel=1e-13
+    )
 
 
 def test_average_and_spread_are_transposed(mesh, problem):
     u = noise(mesh, 2)
     rho = problem.average(noise(mesh, 2, seed=1))
     left = mesh.ranks.sum((problem.volume[:, None] * problem.average(u) * rho).sum())
-    assert left == pytest.approx(mesh.ranks.sum((mesh.volume[:, None] * u * problem.spread(rho)).sum()), abs=1e-12)
-    assert_allclose(problem.masses(rho).sum(axis=0), mesh.integrate(problem.spread(rho).T), atol=1e-13 * mesh.integrate(1.0))
+    assert left == pytest.approx(
+        mesh.ranks.sum((mesh.volume[:, None] * u * problem.spread(rho)).sum()), abs=1e-12
+    )
+    assert_allclose(
+        problem.masses(rho).sum(axis=0),
+        mesh.integrate(problem.spread(rho).T),
+        atol=1e-13 * mesh.integrate(1.0),
+    )
 
 
 def test_constants_and_linear_functions(kind, mesh, problem):
@@ -125,15 +158,19 @@ def test_constants_and_linear_functions(kind, mesh, problem):
     assert_array_equal(b, 0)
     if kind in ("circle", "torus", "channel", "periodic box"):
         return
-    slope = np.array([0.8, -0.5, 0.3])[:mesh.dim]
+    slope = np.array([0.8, -0.5, 0.3])[: mesh.dim]
     phi = 2 * np.linspace(0, 1, N + 1) + (slope @ mesh.center)[:, None]
     a, b = problem.apply(phi)
     assert_allclose(a, 2, rtol=1e-12)
     if mesh.quality().orthogonality_defect > 1e-10:
         return
-    assert_allclose(b, np.broadcast_to((slope @ mesh.normal[:, problem.copy_face])[:, None, None], b.shape), atol=1e-11)
+    assert_allclose(
+        b,
+        np.broadcast_to((slope @ mesh.normal[:, problem.copy_face])[:, None, None], b.shape),
+        atol=1e-11,
+    )
     touches = np.zeros(problem.n_patches, bool)
-    touches[problem.patch[mesh.left[mesh.n_inner:]]] = True
+    touches[problem.patch[mesh.left[mesh.n_inner :]]] = True
     good = ~touches & (problem.isotropy_defect() < 1e-12)
     assert_allclose(problem.square(b)[good], slope @ slope, rtol=1e-10)
 
@@ -152,20 +189,34 @@ def test_patches_are_isotropic_after_the_correction(kind):
     np.add.at(whole, problem.copy_patch, (w * n[:, None] * n[None]).transpose(2, 0, 1))
     n = mesh.normal[:, inner:]
     w = (mesh.area * mesh.left_distance)[inner:]
-    np.add.at(whole, problem.patch[mesh.left[inner:]], (w * n[:, None] * n[None]).transpose(2, 0, 1))
+    np.add.at(
+        whole, problem.patch[mesh.left[inner:]], (w * n[:, None] * n[None]).transpose(2, 0, 1)
+    )
     defect = np.linalg.norm(whole / problem.volume[:, None, None] - np.eye(mesh.dim), axis=(1, 2))
     assert_allclose(problem.isotropy_defect(), defect, atol=1e-13)
     exact = mesh.ranks.sum(int((defect < 1e-12).sum())) / mesh.ranks.sum(problem.n_patches)
-    assert exact > 0.99 if kind == "ball" else exact == 1        # some patches of the ball have too few faces
+    assert (
+        exact > 0.99 if kind == "ball" else exact == 1
+    )  # some patches of the ball have too few faces
     assert (problem.weight >= isotropic_weights.FLOOR * problem.plain_weight).all()
 
 
-@pytest.mark.parametrize("name, patches, left", [
-    ("voronoi", 4, 1e-12), ("voronoi", "none", 0.4), ("honeycomb", 8, 1e-12), ("ball", "auto", 0.1),
-    ("tetrahedra", "none", 0.8), ("ball", "none", 0.8)])        # four faces cannot meet six conditions
+@pytest.mark.parametrize(
+    "name, patches, left",
+    [
+        ("voronoi", 4, 1e-12),
+        ("voronoi", "none", 0.4),
+        ("honeycomb", 8, 1e-12),
+        ("ball", "auto", 0.1),
+        ("tetrahedra", "none", 0.8),
+        ("ball", "none", 0.8),
+    ],
+)  # four faces cannot meet six conditions
 def test_the_correction_is_needed_and_helps(name, patches, left):
     mesh = MESHES[name](patches=patches)
-    plain, corrected = (Discretisation(mesh, 1, isotropic=on).isotropy_defect() for on in (False, True))
+    plain, corrected = (
+        Discretisation(mesh, 1, isotropic=on).isotropy_defect() for on in (False, True)
+    )
     before, after = mesh.ranks.sum(np.array([(plain**2).sum(), (corrected**2).sum()]))
     assert before > 1e-4 * mesh.n_cells_global / 8
     assert after <= left**2 * before
@@ -179,7 +230,7 @@ def test_impossible_isotropy_keeps_the_weights_positive():
     target = np.stack([np.eye(2), 3 * np.eye(2)])
     corrected = isotropic_weights.isotropic_weights(weight, normal, patch, target)
     assert (corrected >= isotropic_weights.FLOOR * weight).all()
-    assert corrected[2] == pytest.approx(3)           # e_y cannot be had, e_x is right already
+    assert corrected[2] == pytest.approx(3)  # e_y cannot be had, e_x is right already
 
 
 @pytest.mark.parametrize("n_steps", [1, 2, 7])
@@ -198,19 +249,23 @@ SIZES = st.floats(-1e4, 1e4)
 @given(SIZES, st.floats(0, 1e8), st.floats(0.01, 100))
 def test_the_multiplier_is_the_root(z_a, square, theta):
     def g(l):
-        return z_a - l / theta**2 + square / (2 * (1 + l)**2)
+        return z_a - l / theta**2 + square / (2 * (1 + l) ** 2)
 
     l = float(multiplier(np.array([z_a]), np.array([square]), theta)[0])
     if g(0) <= 0:
         assert l == 0
     else:
-        top = theta**2 * max(z_a, 0) + (theta**2 * square / 2)**(1 / 3) + 1
+        top = theta**2 * max(z_a, 0) + (theta**2 * square / 2) ** (1 / 3) + 1
         expected = scipy.optimize.brentq(g, 0, 2 * top, xtol=1e-14 * top, rtol=1e-14)
-        slack = 1e-14 * theta**2 * (abs(z_a) + square / 2)          # round-off of g
+        slack = 1e-14 * theta**2 * (abs(z_a) + square / 2)  # round-off of g
         assert l == pytest.approx(expected, rel=1e-12, abs=slack)
 
 
-@given(st.lists(SIZES, min_size=4, max_size=4), st.lists(SIZES, min_size=4, max_size=4), st.floats(0.1, 10))
+@given(
+    st.lists(SIZES, min_size=4, max_size=4),
+    st.lists(SIZES, min_size=4, max_size=4),
+    st.floats(0.1, 10),
+)
 def test_the_projection_is_the_nearest_point(z, other, theta):
     """<z - q, p - q> <= 0 for all p with p_a + |p_b|^2 / 2 <= 0, and q is such a point."""
     (z_a, *z_b) = z
@@ -246,7 +301,7 @@ def test_the_sweep_is_its_formulas(mesh, problem):
     theta = 1.4
     phi = noise(mesh, 4, N + 1, seed=2)
     state = State(problem, theta)
-    state.start(phi[:, 0], problem.average(noise(mesh, N, seed=3)**2), 2.0)
+    state.start(phi[:, 0], problem.average(noise(mesh, N, seed=3) ** 2), 2.0)
     for step, (alpha, kappa) in enumerate([(1.0, 1.0), (1.8, 1.1), (1.8, 1.3)], 1):
         expected = swept(problem, state, phi[:, step], theta, alpha, kappa)
         rhs = state.sweep(phi[:, step], alpha, kappa)
@@ -257,7 +312,7 @@ def test_the_sweep_is_its_formulas(mesh, problem):
 
 def test_single_precision_does_the_same(mesh, problem):
     phi = noise(mesh, 3, N + 1)
-    rho = problem.average(noise(mesh, N, seed=3)**2)
+    rho = problem.average(noise(mesh, N, seed=3) ** 2)
     states = []
     for dtype in (np.float64, np.float32):
         state = State(problem, 1.2, dtype)
@@ -271,13 +326,17 @@ def test_single_precision_does_the_same(mesh, problem):
 
 def test_a_start_keeps_density_and_slope(mesh, problem):
     phi = noise(mesh, N + 1)
-    rho = problem.average(noise(mesh, N, seed=3)**2)
+    rho = problem.average(noise(mesh, N, seed=3) ** 2)
     phi -= np.linspace(0, 1, N + 1) * mesh.ranks.max(problem.violation(phi).max())
     state = State(problem, 0.9)
     state.start(phi, rho, 5.0)
-    a, b = problem.apply(phi)          # feasible: the projection leaves it alone
+    a, b = problem.apply(phi)  # feasible: the projection leaves it alone
     assert_allclose(state.z_a - rho / 5 / 0.9**2, a, atol=1e-13 * np.abs(a).max(initial=1))
-    assert_allclose(state.z_b / (1 + rho / 5)[problem.copy_patch, None], b, atol=1e-13 * np.abs(b).max(initial=1))
+    assert_allclose(
+        state.z_b / (1 + rho / 5)[problem.copy_patch, None],
+        b,
+        atol=1e-13 * np.abs(b).max(initial=1),
+    )
 
 
 # ---- certificates ------------------------------------------------------------------------------------------------------
@@ -295,23 +354,29 @@ def part(name, n_steps=3):
 
 def densities(problem, seed, power=2):
     """Two densities (n_cells,) of equal mass, zero in many cells."""
-    rho = np.maximum(noise(problem.mesh, 2, seed=seed), 0)**power
+    rho = np.maximum(noise(problem.mesh, 2, seed=seed), 0) ** power
     return (rho / problem.mesh.integrate(rho.T)).T
 
 
 @pytest.mark.parametrize("name", SOME)
-@given(seed=st.integers(0, 1000), size=st.sampled_from([0.0, 0.01, 0.3, 3.0]), power=st.sampled_from([0, 1, 8]))
+@given(
+    seed=st.integers(0, 1000),
+    size=st.sampled_from([0.0, 0.01, 0.3, 3.0]),
+    power=st.sampled_from([0, 1, 8]),
+)
 @settings(max_examples=6)
 def test_bounds_are_in_order(name, seed, size, power):
     problem = part(name)
     mesh = problem.mesh
     rho0, rho1 = densities(problem, seed)
     phi = size * noise(mesh, problem.n_steps + 1, seed=seed + 1)
-    rho = problem.average(np.maximum(noise(mesh, problem.n_steps, seed=seed + 2), 0)**power)
+    rho = problem.average(np.maximum(noise(mesh, problem.n_steps, seed=seed + 2), 0) ** power)
     lower, upper = lower_bound(problem, phi, rho0, rho1), upper_bound(problem, rho, rho0, rho1)
     assert lower.cost <= upper.cost
     assert upper.residual < 1e-14
-    assert mesh.ranks.max(problem.violation(lower.phi).max()) <= 1e-12 * (1 + size**2 / mesh.ranks.min(mesh.distance.min())**2)
+    assert mesh.ranks.max(problem.violation(lower.phi).max()) <= 1e-12 * (
+        1 + size**2 / mesh.ranks.min(mesh.distance.min()) ** 2
+    )
 
 
 @pytest.mark.parametrize("name", SOME)
@@ -323,9 +388,13 @@ def test_the_lower_bound_shifts_every_slab_by_what_it_needs(name):
     for shift in (np.array([0, 5, 7, 9]), np.array([3, -90, -95, -200])):
         shifted = lower_bound(problem, phi + shift, rho0, rho1)
         assert shifted.cost == pytest.approx(expected.cost, rel=1e-11)
-        assert_allclose(shifted.phi - shifted.phi[:, :1], expected.phi - expected.phi[:, :1], atol=1e-9)
+        assert_allclose(
+            shifted.phi - shifted.phi[:, :1], expected.phi - expected.phi[:, :1], atol=1e-9
+        )
     worst = problem.mesh.ranks.max(problem.violation(expected.phi).max(axis=0))
-    assert_allclose(worst, 0, atol=1e-11 * (1 + np.abs(expected.phi).max()))         # no slab has room left
+    assert_allclose(
+        worst, 0, atol=1e-11 * (1 + np.abs(expected.phi).max())
+    )  # no slab has room left
 
 
 @pytest.mark.parametrize("name", SOME)
@@ -334,17 +403,21 @@ def test_the_flux_obeys_the_continuity_equation(name, ranks):
     mesh = problem.mesh
     n = problem.mesh.n_inner
     rho0, rho1 = densities(problem, 5)
-    rho = problem.average(noise(mesh, problem.n_steps, seed=6)**2)
+    rho = problem.average(noise(mesh, problem.n_steps, seed=6) ** 2)
     upper = upper_bound(problem, rho, rho0, rho1, rtol=1e-2)
     path = np.concatenate([rho0[:, None], problem.spread(upper.rho), rho1[:, None]], axis=1)
     for node, tau in enumerate(node_weights(problem.n_steps)):
         flux = np.append(upper.flux[:, node], np.zeros(mesh.n_faces - n))
         change = np.diff(path)[:, node] + tau * mesh.divergence(flux)
         assert ranks.max(np.abs(mesh.volume * change).max()) < 1e-14
-    assert_array_equal(problem.mesh.face_exchange(upper.flux.T.copy()).T, upper.flux)       # the same from both sides
+    assert_array_equal(
+        problem.mesh.face_exchange(upper.flux.T.copy()).T, upper.flux
+    )  # the same from both sides
     assert (upper.rho >= 0).all()
     M = problem.mobility(node_mean(upper.rho))
-    energy = (mesh.distance[:n, None]**2 * upper.flux**2 / M * node_weights(problem.n_steps))[mesh.face_owned[:n]]
+    energy = (mesh.distance[:n, None] ** 2 * upper.flux**2 / M * node_weights(problem.n_steps))[
+        mesh.face_owned[:n]
+    ]
     assert upper.cost == pytest.approx(ranks.sum(energy.sum()), rel=1e-12)
 
 
@@ -353,9 +426,11 @@ def test_the_flux_is_the_best_one(name):
     """No solve does better than a sharp one, and a rough one is not much dearer."""
     problem = part(name)
     rho0, rho1 = densities(problem, 8)
-    rho = problem.average(noise(problem.mesh, problem.n_steps, seed=9)**2)
-    rough, usual, sharp = (upper_bound(problem, rho, rho0, rho1, rtol=rtol, epsilons=(1e-2,)).cost
-                           for rtol in (1e-1, 1e-5, 1e-12))
+    rho = problem.average(noise(problem.mesh, problem.n_steps, seed=9) ** 2)
+    rough, usual, sharp = (
+        upper_bound(problem, rho, rho0, rho1, rtol=rtol, epsilons=(1e-2,)).cost
+        for rtol in (1e-1, 1e-5, 1e-12)
+    )
     assert sharp <= usual * (1 + 1e-12)
     assert usual == pytest.approx(sharp, rel=1e-7)
     assert sharp <= rough < 2 * sharp
@@ -369,28 +444,43 @@ def test_bounds_do_not_depend_on_ranks(name, ranks):
     for each in problem, alone:
         rho0, rho1 = densities(each, 3)
         phi = noise(each.mesh, 4, seed=1)
-        rho = each.average(noise(each.mesh, 3, seed=2)**2)
-        found.append((lower_bound(each, phi, rho0, rho1).cost, upper_bound(each, rho, rho0, rho1, rtol=1e-10).cost))
+        rho = each.average(noise(each.mesh, 3, seed=2) ** 2)
+        found.append(
+            (
+                lower_bound(each, phi, rho0, rho1).cost,
+                upper_bound(each, rho, rho0, rho1, rtol=1e-10).cost,
+            )
+        )
     assert found[0] == pytest.approx(found[1], rel=1e-9)
 
 
 def best_on_a_line(problem, rho0, rho1):
-    """min over rho of the primal, by scipy: in one dimension rho alone fixes the flux. One rank only."""
+    """min over rho of the primal, by scipy: in one dimension rho alone fixes the flux. One rank
+    only.
+    """
     mesh, N, n = problem.mesh, problem.n_steps, problem.mesh.n_cells
     tau = node_weights(N)
 
     def cost(x):
         rho = x.reshape(n, N)
-        loss = -mesh.volume[:, None] * np.diff(np.concatenate([rho0[:, None], rho, rho1[:, None]], axis=1))
+        loss = -mesh.volume[:, None] * np.diff(
+            np.concatenate([rho0[:, None], rho, rho1[:, None]], axis=1)
+        )
         flux = np.cumsum(loss, axis=0)[:-1] / tau
         rho = node_mean(rho)
         M = mesh.volume[0] / 2 * (rho[:-1] + rho[1:])
-        return (mesh.volume[0]**2 * flux**2 / M * tau).sum()
+        return (mesh.volume[0] ** 2 * flux**2 / M * tau).sum()
 
     mass = scipy.optimize.LinearConstraint(np.kron(mesh.volume, np.eye(N)), 1, 1)
     start = np.full(n * N, 1 / mesh.volume.sum())
-    best = scipy.optimize.minimize(cost, start, method="SLSQP", bounds=[(1e-9, None)] * n * N, constraints=mass,
-                                   options=dict(ftol=1e-13, maxiter=1000))
+    best = scipy.optimize.minimize(
+        cost,
+        start,
+        method="SLSQP",
+        bounds=[(1e-9, None)] * n * N,
+        constraints=mass,
+        options=dict(ftol=1e-13, maxiter=1000),
+    )
     assert best.success
     return best.fun, best.x.reshape(n, N)
 
@@ -409,7 +499,9 @@ def test_bounds_enclose_the_optimum_found_otherwise():
 
 
 def iterated(problem, rho0, rho1, n_iterations, r=1.0, dtype=np.float64):
-    """Both bounds after that many iterations, with a dense matrix for the equation of phi. One rank only."""
+    """Both bounds after that many iterations, with a dense matrix for the equation of phi. One rank
+    only.
+    """
     N, n = problem.n_steps, problem.mesh.n_cells
     theta = 1.0
     unit = np.eye(n * (N + 1)).reshape(-1, n, N + 1)
@@ -417,7 +509,7 @@ def iterated(problem, rho0, rho1, n_iterations, r=1.0, dtype=np.float64):
     inverse = np.linalg.pinv(matrix, 1e-12, True)
     state = State(problem, theta, dtype)
     source = problem.source(rho0, rho1)
-    kappa = 100**(1 / n_iterations)
+    kappa = 100 ** (1 / n_iterations)
     rhs = state.right_hand_side()
     for _ in range(n_iterations):
         phi = (inverse @ (rhs + source / r).ravel()).reshape(n, N + 1)
@@ -426,18 +518,27 @@ def iterated(problem, rho0, rho1, n_iterations, r=1.0, dtype=np.float64):
     return lower_bound(problem, phi, rho0, rho1), upper_bound(problem, r * state.l, rho0, rho1)
 
 
-@pytest.mark.parametrize("make", [
-    lambda: Mesh.rectangle((0, 0), (1, 1), (5, 4), comm=MPI.COMM_SELF),
-    lambda: Mesh.rectangle((0, 0), (1, 1), (6, 4), periodic=True, comm=MPI.COMM_SELF),
-    lambda: Mesh.voronoi((0, 0), (1, 1), 40, comm=MPI.COMM_SELF),
-    lambda: Mesh.triangles((0, 0), (1, 1), 3, comm=MPI.COMM_SELF),
-    lambda: Mesh.box((0, 0, 0), (1, 1, 1), (3, 3, 3), comm=MPI.COMM_SELF)],
-    ids=["rectangle", "torus", "voronoi", "triangles", "box"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Mesh.rectangle((0, 0), (1, 1), (5, 4), comm=MPI.COMM_SELF),
+        lambda: Mesh.rectangle((0, 0), (1, 1), (6, 4), periodic=True, comm=MPI.COMM_SELF),
+        lambda: Mesh.voronoi((0, 0), (1, 1), 40, comm=MPI.COMM_SELF),
+        lambda: Mesh.triangles((0, 0), (1, 1), 3, comm=MPI.COMM_SELF),
+        lambda: Mesh.box((0, 0, 0), (1, 1, 1), (3, 3, 3), comm=MPI.COMM_SELF),
+    ],
+    ids=["rectangle", "torus", "voronoi", "triangles", "box"],
+)
 def test_bounds_meet(make):
-    """The iteration closes the gap between two bounds that know nothing of each other: both, and the sweep, are right."""
+    """The iteration closes the gap between two bounds that know nothing of each other: both, and
+    the sweep, are right.
+    """
     problem = Discretisation(make(), 4)
     x = problem.mesh.center
-    rho0, rho1 = (problem.mesh.density(rho) for rho in (1 + 0.5 * np.cos(3 * x[0]), 1 + 0.5 * np.sin(3 * x[-1])))
+    rho0, rho1 = (
+        problem.mesh.density(rho)
+        for rho in (1 + 0.5 * np.cos(3 * x[0]), 1 + 0.5 * np.sin(3 * x[-1]))
+    )
     lower, upper = iterated(problem, rho0, rho1, 300)
     assert lower.cost <= upper.cost
     assert upper.cost - lower.cost < 1e-4 * upper.cost
@@ -448,7 +549,9 @@ def test_pieces_of_the_mesh_move_on_their_own():
     line = np.linspace(0, 1, 9)
     points = np.concatenate([line, line + 3])[None]
     cells = np.concatenate([np.arange(8), 9 + np.arange(8)])
-    mesh = Mesh.from_cells(points, [("line", np.stack([cells, cells + 1], axis=1))], comm=MPI.COMM_SELF)
+    mesh = Mesh.from_cells(
+        points, [("line", np.stack([cells, cells + 1], axis=1))], comm=MPI.COMM_SELF
+    )
     problem = Discretisation(mesh, 4)
     assert problem.n_components == 2
     x = mesh.center[0]
@@ -463,9 +566,16 @@ def test_pieces_of_the_mesh_move_on_their_own():
     assert lower.cost <= upper.cost
 
 
-@pytest.mark.parametrize("make", [
-    partial(Mesh.interval, 0, 1, 1), partial(Mesh.interval, 0, 1, 2), partial(Mesh.interval, 0, 1, 3, periodic=True),
-    partial(Mesh.rectangle, 0, 1, (1, 2)), partial(Mesh.rectangle, 0, 1, (3, 1), periodic=(True, False))])
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(Mesh.interval, 0, 1, 1),
+        partial(Mesh.interval, 0, 1, 2),
+        partial(Mesh.interval, 0, 1, 3, periodic=True),
+        partial(Mesh.rectangle, 0, 1, (1, 2)),
+        partial(Mesh.rectangle, 0, 1, (3, 1), periodic=(True, False)),
+    ],
+)
 @pytest.mark.parametrize("n_steps", [1, 2])
 def test_the_smallest_meshes(make, n_steps):
     problem = Discretisation(make(comm=MPI.COMM_SELF), n_steps)
@@ -484,9 +594,11 @@ def test_a_density_of_any_mass_will_do(name):
     """Slabs without mass, with too much of it, or in single precision."""
     problem = part(name)
     rho0, rho1 = densities(problem, 4)
-    rho = problem.average(noise(problem.mesh, problem.n_steps, seed=2)**2)
+    rho = problem.average(noise(problem.mesh, problem.n_steps, seed=2) ** 2)
     expected = upper_bound(problem, rho, rho0, rho1)
-    assert upper_bound(problem, rho * [1e-30, 1, 1e30], rho0, rho1).cost == pytest.approx(expected.cost, rel=1e-9)
+    assert upper_bound(problem, rho * [1e-30, 1, 1e30], rho0, rho1).cost == pytest.approx(
+        expected.cost, rel=1e-9
+    )
     single = upper_bound(problem, rho.astype(np.float32), rho0, rho1)
     assert single.cost == pytest.approx(expected.cost, rel=1e-4)
     assert single.residual < 1e-14
@@ -504,7 +616,9 @@ def test_a_tree_sends_everything_to_its_root(n, seed):
     missing = rng.standard_normal(n)
     flux = best_flux._along_trees(left, right, mobility[None], missing[None].copy())[0]
     residual = missing - np.bincount(left, flux, n) + np.bincount(right, flux, n)
-    count, piece = connected_components(scipy.sparse.coo_matrix((np.ones(len(left)), (left, right)), (n, n)))
+    count, piece = connected_components(
+        scipy.sparse.coo_matrix((np.ones(len(left)), (left, right)), (n, n))
+    )
     assert (np.abs(residual) > 1e-12).sum() <= count
     assert_allclose(np.bincount(piece, residual), np.bincount(piece, missing), atol=1e-12)
     pair, number = np.unique(left * n + right, return_inverse=True)
@@ -517,7 +631,9 @@ def test_a_tree_sends_everything_to_its_root(n, seed):
 # ---- the linear half -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["interval", "circle", "rectangle", "torus", "channel", "box", "periodic box"])
+@pytest.mark.parametrize(
+    "name", ["interval", "circle", "rectangle", "torus", "channel", "box", "periodic box"]
+)
 def test_cosine_solves(name):
     mesh = MESHES[name](comm=MPI.COMM_SELF)
     problem = Discretisation(mesh, N)
@@ -529,7 +645,7 @@ def test_cosine_solves(name):
 
 
 def test_a_pencil_is_the_space_operator(mesh, problem):
-    shift = np.linspace(0, 3, N + 1)**2
+    shift = np.linspace(0, 3, N + 1) ** 2
     phi = noise(mesh, N + 1)
     expected = problem.space_operator(phi, shift)
     found = np.empty_like(phi)
@@ -538,7 +654,9 @@ def test_a_pencil_is_the_space_operator(mesh, problem):
 
 
 def test_multigrid_solves(mesh, problem):
-    """After enough steps phi is right but for a constant in each piece, and one step from there on keeps it right."""
+    """After enough steps phi is right but for a constant in each piece, and one step from there on
+    keeps it right.
+    """
     theta = 1.3
     phi = noise(mesh, N + 1)
     phi -= mesh.integrate(phi.T).mean() / mesh.integrate(1.0)
@@ -552,14 +670,28 @@ def test_multigrid_solves(mesh, problem):
     assert_allclose(image, f, rtol=0, atol=1e-9 * mesh.ranks.max(np.abs(f).max()))
 
 
-@pytest.mark.parametrize("name, factor", [
-    ("rectangle", 0.25), ("torus", 0.5), ("box", 0.3), ("triangles", 0.25), ("voronoi", 0.4), ("tetrahedra", 0.6),
-    ("two_rooms", 0.4), ("harbour", 0.4), ("ball", 0.5), ("honeycomb", 0.5)])
+@pytest.mark.parametrize(
+    "name, factor",
+    [
+        ("rectangle", 0.25),
+        ("torus", 0.5),
+        ("box", 0.3),
+        ("triangles", 0.25),
+        ("voronoi", 0.4),
+        ("tetrahedra", 0.6),
+        ("two_rooms", 0.4),
+        ("harbour", 0.4),
+        ("ball", 0.5),
+        ("honeycomb", 0.5),
+    ],
+)
 def test_a_multigrid_step_does_much_for_every_mode(name, factor):
-    """The norm of the error, in the norm of the equation, falls by that factor in a step, in all modes of time alike."""
+    """The norm of the error, in the norm of the equation, falls by that factor in a step, in all
+    modes of time alike.
+    """
     mesh = MESHES[name]()
     solve = MultigridPoisson(Discretisation(mesh, 16), 1.0)
-    solve.phi[:] = noise(mesh, 17)             # of the equation with the solution 0
+    solve.phi[:] = noise(mesh, 17)  # of the equation with the solution 0
     zero = np.zeros_like(solve.phi)
     image = np.empty_like(solve.phi)
     energy = []
@@ -568,28 +700,39 @@ def test_a_multigrid_step_does_much_for_every_mode(name, factor):
         energy.append(mesh.ranks.sum((solve.phi * image).sum(axis=0)))
         solve.pencil.residual(solve.phi, zero, solve.residual)
         solve.improve(1)
-    assert ((energy[-1] / energy[1])**(1 / 6)).max() < factor
+    assert ((energy[-1] / energy[1]) ** (1 / 6)).max() < factor
 
 
 # ---- coarser levels ----------------------------------------------------------------------------------------------------
 
 
 def test_coarser_levels(kind, mesh, twin):
-    """They keep mass, interpolate linear functions, are isotropic, and are the same on any number of ranks."""
+    """They keep mass, interpolate linear functions, are isotropic, and are the same on any number
+    of ranks.
+    """
     mine, alone = (levels(Discretisation(m, 9)) for m in (mesh, twin))
-    assert [level.problem.n_steps for level in mine] == [9, 5, 5, 5, 5, 5, 5][:len(mine)]
+    assert [level.problem.n_steps for level in mine] == [9, 5, 5, 5, 5, 5, 5][: len(mine)]
     for fine, coarse, other, beyond in zip(mine, mine[1:], alone, alone[1:]):
         a, b = fine.problem.mesh, coarse.problem.mesh
         assert b.n_cells_global < 0.7 * a.n_cells_global
         u = noise(a, 2)
-        assert_allclose(b.integrate((fine.restrict @ u).T), a.integrate(u.T), atol=1e-13 * a.integrate(1.0))
+        assert_allclose(
+            b.integrate((fine.restrict @ u).T), a.integrate(u.T), atol=1e-13 * a.integrate(1.0)
+        )
         assert_allclose(fine.prolong @ np.ones((b.n_cells, 1)), 1, atol=1e-13)
-        assert_allclose(gathered(a, fine.prolong @ noise(b, 2)),
-                        gathered(other.problem.mesh, other.prolong @ noise(beyond.problem.mesh, 2)), atol=1e-10)
-        assert b.ranks.sum(float((coarse.problem.isotropy_defect() * coarse.problem.volume).sum())) < 0.15 * b.integrate(1.0)
+        assert_allclose(
+            gathered(a, fine.prolong @ noise(b, 2)),
+            gathered(other.problem.mesh, other.prolong @ noise(beyond.problem.mesh, 2)),
+            atol=1e-10,
+        )
+        assert b.ranks.sum(
+            float((coarse.problem.isotropy_defect() * coarse.problem.volume).sum())
+        ) < 0.15 * b.integrate(1.0)
         if a.block is None and b.n_cells_global > 4 * a.dim:
             wrong = np.abs(fine.prolong @ b.center.T - a.centroid.T).max(axis=1) > 1e-12
-            assert a.ranks.sum(int(wrong.sum())) < 0.02 * a.n_cells_global        # agglomerates with one neighbour
+            assert (
+                a.ranks.sum(int(wrong.sum())) < 0.02 * a.n_cells_global
+            )  # agglomerates with one neighbour
     assert mine[-1].problem.mesh.n_cells_global < 16**mesh.dim
 
 
@@ -601,6 +744,8 @@ def test_restriction_and_prolongation_of_paths(mesh):
     fine, coarse = fine[:2]
     b = coarse.problem
     phi = np.broadcast_to(np.linspace(0, 1, b.n_steps + 1), (b.mesh.n_cells, b.n_steps + 1))
-    assert_allclose(fine.finer_phi(phi), np.broadcast_to(np.linspace(0, 1, 9), (mesh.n_cells, 9)), atol=1e-13)
+    assert_allclose(
+        fine.finer_phi(phi), np.broadcast_to(np.linspace(0, 1, 9), (mesh.n_cells, 9)), atol=1e-13
+    )
     assert_allclose(fine.finer_rho(np.ones((b.mesh.n_cells, b.n_steps))), 1, atol=1e-12)
     assert fine.finer_rho(np.maximum(noise(b.mesh, b.n_steps), 0)).min(initial=0) >= 0

@@ -1,10 +1,22 @@
-"""Transport that ends freely under an energy: exact steps, its promises on every kind of mesh, bad input."""
+"""Transport that ends freely under an energy: exact steps, its promises on every kind of mesh, bad
+input.
+"""
+
 import numpy as np
 import pytest
 from meshes import MESHES
 from numpy.testing import assert_allclose
 
-from fvot import BenamouBrenier, ConvergenceError, Energy, Entropy, InputError, Mesh, Potential, Power
+from fvot import (
+    BenamouBrenier,
+    ConvergenceError,
+    Energy,
+    Entropy,
+    InputError,
+    Mesh,
+    Potential,
+    Power,
+)
 from fvot.benamou_brenier.discretisation import Discretisation
 from fvot.benamou_brenier.terminal import Terminal
 from fvot.benamou_brenier.time_basis import node_weights
@@ -12,12 +24,18 @@ from fvot.benamou_brenier.time_basis import node_weights
 pytestmark = pytest.mark.ranks
 
 SIX = (-6, 6)
-ENERGIES = {"entropy": 0.5 * Entropy(), "porous": Power(2), "cubic": Power(3) + Potential(lambda x: x[0]**2),
-            "fast": Power(0.5), "both": Entropy(2.0) + 0.3 * Power(2), "potential": Potential(lambda x: x[0]**2)}
+ENERGIES = {
+    "entropy": 0.5 * Entropy(),
+    "porous": Power(2),
+    "cubic": Power(3) + Potential(lambda x: x[0] ** 2),
+    "fast": Power(0.5),
+    "both": Entropy(2.0) + 0.3 * Power(2),
+    "potential": Potential(lambda x: x[0] ** 2),
+}
 
 
 def gaussian(mesh, width=1.0, at=0.0):
-    return mesh.density(lambda x: np.exp(-((x - at)**2).sum(axis=0) / (2 * width**2)))
+    return mesh.density(lambda x: np.exp(-((x - at) ** 2).sum(axis=0) / (2 * width**2)))
 
 
 def solved(transport, rho0):
@@ -32,7 +50,9 @@ def solved(transport, rho0):
     assert_allclose(mesh.integrate(path.rho), mesh.integrate(rho0), rtol=1e-14)
     assert path.rho.min(initial=0) >= 0
     action = (path.speed**2 * node_weights(N)).sum()
-    assert action == pytest.approx(path.cost - 2 * path.energy, rel=1e-9, abs=1e-13 * abs(path.energy))
+    assert action == pytest.approx(
+        path.cost - 2 * path.energy, rel=1e-9, abs=1e-13 * abs(path.energy)
+    )
     assert path.gap * action <= (path.cost - path.lower_bound) * (1 + 1e-6)
     return path
 
@@ -40,15 +60,17 @@ def solved(transport, rho0):
 @pytest.mark.long
 @pytest.mark.parametrize("n, error", [(64, 6e-3), (128, 2.5e-3)])
 def test_a_step_of_the_entropy_from_a_gaussian(n, error):
-    """Gaussians stay Gaussians: s (s - s0) = h, so s = (s0 + (s0^2 + 4 h)^1/2) / 2 (Jordan, Kinderlehrer, Otto 1998)."""
+    """Gaussians stay Gaussians: s (s - s0) = h, so s = (s0 + (s0^2 + 4 h)^1/2) / 2 (Jordan,
+    Kinderlehrer, Otto 1998).
+    """
     h = 0.5
     mesh = Mesh.interval(*SIX, n)
     s = (1 + np.sqrt(1 + 4 * h)) / 2
     path = solved(BenamouBrenier(mesh, 16, tol=2e-3, terminal=h * Entropy()), gaussian(mesh))
     assert path.gap <= 2e-3
-    assert mesh.integrate(path.rho[-1] * mesh.center[0]**2) == pytest.approx(s**2, rel=error)
+    assert mesh.integrate(path.rho[-1] * mesh.center[0] ** 2) == pytest.approx(s**2, rel=error)
     assert mesh.integrate(np.abs(path.rho[-1] - gaussian(mesh, s))) < error
-    exact = (s - 1)**2 - h * np.log(2 * np.pi * np.e * s**2)                # W2^2 + 2 h int rho log rho
+    exact = (s - 1) ** 2 - h * np.log(2 * np.pi * np.e * s**2)  # W2^2 + 2 h int rho log rho
     assert abs(path.lower_bound - exact) < error
     assert abs(path.cost - exact) < error
 
@@ -58,15 +80,22 @@ def test_a_step_in_a_potential_pulls_each_point():
     """x goes to x / (1 + h): the prox of h x^2 / 2, point by point; W2^2 + 2 h E = h / (1 + h)."""
     h = 0.5
     mesh = Mesh.interval(*SIX, 128)
-    path = solved(BenamouBrenier(mesh, 16, tol=5e-3, terminal=h * Potential(lambda x: x[0]**2 / 2)), gaussian(mesh))
+    path = solved(
+        BenamouBrenier(mesh, 16, tol=5e-3, terminal=h * Potential(lambda x: x[0] ** 2 / 2)),
+        gaussian(mesh),
+    )
     assert path.gap <= 5e-3
     assert path.cost == pytest.approx(h / (1 + h), rel=2e-2)
-    assert mesh.integrate(path.rho[-1] * mesh.center[0]**2) == pytest.approx(1 / (1 + h)**2, rel=3e-2)
+    assert mesh.integrate(path.rho[-1] * mesh.center[0] ** 2) == pytest.approx(
+        1 / (1 + h) ** 2, rel=3e-2
+    )
 
 
 @pytest.mark.long
 def test_a_step_of_the_porous_medium_from_a_barenblatt_profile():
-    """Parabolas stay parabolas (Otto 2001): of half-width a, W2^2 = (a - 1)^2 / 5 and E = 3 / (5 a), so a^2 (a - 1) = 3 h."""
+    """Parabolas stay parabolas (Otto 2001): of half-width a, W2^2 = (a - 1)^2 / 5 and E = 3 / (5
+    a), so a^2 (a - 1) = 3 h.
+    """
     h = 0.2
     mesh = Mesh.interval(-2, 2, 200)
     path = solved(BenamouBrenier(mesh, 16, tol=2e-3, terminal=h * Power(2)), profile(mesh, 1.0))
@@ -78,7 +107,7 @@ def test_a_step_of_the_porous_medium_from_a_barenblatt_profile():
 
 
 def profile(mesh, a):
-    return mesh.density(lambda x: np.maximum(1 - (x[0] / a)**2, 0))
+    return mesh.density(lambda x: np.maximum(1 - (x[0] / a) ** 2, 0))
 
 
 @pytest.mark.long
@@ -86,12 +115,15 @@ def profile(mesh, a):
 def test_a_step_of_the_entropy_in_two_dimensions(kind):
     h = 0.3
     s0 = 0.7
-    mesh = {"squares": lambda: Mesh.rectangle((-4, -4), (4, 4), (32, 32)), "triangles": lambda: Mesh.triangles(-4, 4, 30),
-            "polygons": lambda: Mesh.voronoi((-4, -4), (4, 4), 1000)}[kind]()
+    mesh = {
+        "squares": lambda: Mesh.rectangle((-4, -4), (4, 4), (32, 32)),
+        "triangles": lambda: Mesh.triangles(-4, 4, 30),
+        "polygons": lambda: Mesh.voronoi((-4, -4), (4, 4), 1000),
+    }[kind]()
     s = (s0 + np.sqrt(s0**2 + 4 * h)) / 2
     path = solved(BenamouBrenier(mesh, 8, tol=2e-2, terminal=h * Entropy()), gaussian(mesh, s0))
     assert path.gap <= 2e-2
-    assert mesh.integrate(path.rho[-1] * mesh.centroid[0]**2) == pytest.approx(s**2, rel=0.03)
+    assert mesh.integrate(path.rho[-1] * mesh.centroid[0] ** 2) == pytest.approx(s**2, rel=0.03)
 
 
 @pytest.mark.parametrize("name", ["triangles", "tiling", "torus", "tetrahedra"])
@@ -100,12 +132,17 @@ def test_the_same_on_any_number_of_ranks(name, ranks):
     alone = MESHES[name](comm=ranks.comm.Split(ranks.rank))
     found = []
     for part in mesh, alone:
-        rho = part.density(lambda x: 1 + np.sin(3 * x[0])**2)
-        path = solved(BenamouBrenier(part, 4, tol=1e-12, max_iter=20, terminal=0.1 * Entropy() + 0.05 * Power(2)), rho)
+        rho = part.density(lambda x: 1 + np.sin(3 * x[0]) ** 2)
+        path = solved(
+            BenamouBrenier(
+                part, 4, tol=1e-12, max_iter=20, terminal=0.1 * Entropy() + 0.05 * Power(2)
+            ),
+            rho,
+        )
         found.append((path.cost, path.lower_bound, path.energy))
     if mesh.block is None:
         assert_allclose(*found, rtol=1e-8)
-    else:       # cosine transforms on one rank, multigrid on several
+    else:  # cosine transforms on one rank, multigrid on several
         assert_allclose(*found, rtol=1e-3)
 
 
@@ -116,7 +153,9 @@ def test_energy_falls():
         rho0 = mesh.density(lambda x: 1 + (x[0] > 0.5))
         path = solved(BenamouBrenier(mesh, 4, tol=1e-2, max_iter=300, terminal=0.1 * energy), rho0)
         terminal = Terminal(Discretisation(mesh, 4), 0.1 * energy)
-        assert path.cost <= 2 * terminal.value(terminal.problem.average(rho0))[0] + 1e-2 * (path.cost - 2 * path.energy)
+        assert path.cost <= 2 * terminal.value(terminal.problem.average(rho0))[0] + 1e-2 * (
+            path.cost - 2 * path.energy
+        )
 
 
 def test_nothing_moves_at_equilibrium():
@@ -142,17 +181,26 @@ def test_density_of_a_slope(energy):
 
 @pytest.mark.parametrize("energy", ENERGIES.values(), ids=ENERGIES)
 def test_the_conjugate_is_above_every_line(energy):
-    """E(rho) + E*(p) >= <p, rho> (Fenchel, Young), with equality at p = e'(rho); and the best shift is best."""
+    """E(rho) + E*(p) >= <p, rho> (Fenchel, Young), with equality at p = e'(rho); and the best shift
+    is best.
+    """
     problem = Discretisation(Mesh.interval(-1, 1, 12), 2)
     rng = np.random.default_rng(0)
     terminal = Terminal(problem, energy)
     volume = problem.volume
     ranks = problem.mesh.ranks
-    rho, other = (0.5 + ranks.share(rng.random(12))[problem.mesh.cell_id[:problem.n_patches]] for _ in range(2))
+    rho, other = (
+        0.5 + ranks.share(rng.random(12))[problem.mesh.cell_id[: problem.n_patches]]
+        for _ in range(2)
+    )
     p = terminal.derivative(rho)
     if energy is not ENERGIES["potential"]:
-        assert terminal.value(rho)[0] + terminal.conjugate(p) == pytest.approx(ranks.sum((volume * p * rho).sum()), rel=1e-12)
-        assert terminal.value(other)[0] + terminal.conjugate(p) >= ranks.sum((volume * p * other).sum())
+        assert terminal.value(rho)[0] + terminal.conjugate(p) == pytest.approx(
+            ranks.sum((volume * p * rho).sum()), rel=1e-12
+        )
+        assert terminal.value(other)[0] + terminal.conjugate(p) >= ranks.sum(
+            (volume * p * other).sum()
+        )
     mass = problem.masses(rho[:, None])[:, 0]
     c, conjugate = terminal.best_shift(-other, mass)
     for shift in -0.1, -1e-3, 1e-3, 0.1:
@@ -161,9 +209,14 @@ def test_the_conjugate_is_above_every_line(energy):
 
 
 def test_what_energies_refuse():
-    for make, words in ((lambda: Entropy(-1), "above 0"), (lambda: Power(1), "Entropy"), (lambda: Power(-2), "above 0"),
-                        (lambda: -1 * Power(2), ">= 0"), (lambda: Potential(lambda x, t: x[0]), "function of x"),
-                        (lambda: Potential("x"), "V must be")):
+    for make, words in (
+        (lambda: Entropy(-1), "above 0"),
+        (lambda: Power(1), "Entropy"),
+        (lambda: Power(-2), "above 0"),
+        (lambda: -1 * Power(2), ">= 0"),
+        (lambda: Potential(lambda x, t: x[0]), "function of x"),
+        (lambda: Potential("x"), "V must be"),
+    ):
         with pytest.raises(InputError, match=words):
             make()
     with pytest.raises(TypeError):
@@ -199,12 +252,23 @@ class Square(Energy):
         return self.methods.get("curvature", lambda r: 2 + 0 * r)(rho)
 
 
-@pytest.mark.parametrize("methods, words", [
-    (dict(derivative=lambda r: 3 * r), "rises there"), (dict(curvature=lambda r: -2 + 0 * r), "rises there"),
-    (dict(value=lambda r: -r**2, derivative=lambda r: -2 * r, curvature=lambda r: -2 + 0 * r), "convex"),
-    (dict(value=lambda r: np.ones(3)), "must return"), (dict(value=lambda r: None), "must return"),
-    (dict(derivative=lambda r: np.multiply(r, 2, out=r)), "changes its argument"),
-    (dict(value=lambda r: 1 / 0), "must return")])
+@pytest.mark.parametrize(
+    "methods, words",
+    [
+        (dict(derivative=lambda r: 3 * r), "rises there"),
+        (dict(curvature=lambda r: -2 + 0 * r), "rises there"),
+        (
+            dict(
+                value=lambda r: -(r**2), derivative=lambda r: -2 * r, curvature=lambda r: -2 + 0 * r
+            ),
+            "convex",
+        ),
+        (dict(value=lambda r: np.ones(3)), "must return"),
+        (dict(value=lambda r: None), "must return"),
+        (dict(derivative=lambda r: np.multiply(r, 2, out=r)), "changes its argument"),
+        (dict(value=lambda r: 1 / 0), "must return"),
+    ],
+)
 def test_an_energy_that_is_none_is_refused(methods, words):
     with pytest.raises(InputError, match=words):
         BenamouBrenier(Mesh.triangles((0, 0), (1, 1), 4), terminal=Square(**methods))
@@ -215,6 +279,7 @@ def test_an_energy_that_fails_on_one_rank_fails_on_all(ranks):
         if ranks.rank == ranks.size - 1 and len(r) != 25:
             raise ZeroDivisionError("too late")
         return r**2
+
     mesh = Mesh.triangles((0, 0), (1, 1), 6)
     with pytest.raises((ZeroDivisionError, RuntimeError), match="too late"):
         BenamouBrenier(mesh, 4, terminal=Square(value=late)).solve(mesh.density(lambda x: 1 + x[0]))
@@ -240,7 +305,7 @@ def test_energies_without_force_move_nothing():
 @pytest.mark.long
 def test_fast_diffusion_into_the_vacuum():
     mesh = Mesh.rectangle((0, 0), (1, 1), (16, 16))
-    rho = mesh.density(lambda x: np.exp(-50 * ((x - 0.3)**2).sum(axis=0)))
+    rho = mesh.density(lambda x: np.exp(-50 * ((x - 0.3) ** 2).sum(axis=0)))
     for energy in 0.02 * Power(0.5), 0.02 * Power(0.3):
         assert solved(BenamouBrenier(mesh, 8, tol=1e-2, terminal=energy), rho).gap <= 1e-2
     with pytest.raises(InputError, match="must be finite"):
@@ -248,9 +313,13 @@ def test_fast_diffusion_into_the_vacuum():
 
 
 def test_a_piece_of_the_mesh_without_mass():
-    x, y = np.meshgrid([*np.linspace(0, 1, 5), *np.linspace(3, 4, 5)], np.linspace(0, 1, 5), indexing="ij")
+    x, y = np.meshgrid(
+        [*np.linspace(0, 1, 5), *np.linspace(3, 4, 5)], np.linspace(0, 1, 5), indexing="ij"
+    )
     i = np.arange(50).reshape(10, 5)[:, :-1][[0, 1, 2, 3, 5, 6, 7, 8]].ravel()
-    mesh = Mesh.from_cells(np.stack([x.ravel(), y.ravel()]), [("quad", np.stack([i, i + 5, i + 6, i + 1], axis=1))])
+    mesh = Mesh.from_cells(
+        np.stack([x.ravel(), y.ravel()]), [("quad", np.stack([i, i + 5, i + 6, i + 1], axis=1))]
+    )
     rho0 = mesh.density(lambda x: np.where(x[0] < 2, 1 + x[0], 0))
     rho1 = mesh.density(lambda x: np.where(x[0] < 2, 2 - x[0], 0))
     path = BenamouBrenier(mesh, 8, tol=1e-2).solve(rho0, rho1)

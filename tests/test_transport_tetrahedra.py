@@ -1,4 +1,7 @@
-"""Patches of cells in three dimensions: which of them let W2^2 converge, for products of cosines, whose W2^2 quantiles tell."""
+"""Patches of cells in three dimensions: which of them let W2^2 converge, for products of cosines,
+whose W2^2 quantiles tell.
+"""
+
 from contextlib import nullcontext
 
 import numpy as np
@@ -16,27 +19,47 @@ pytestmark = pytest.mark.ranks
 
 RANKS = Ranks()
 TOP = (1, 1, 0.5)
-WAVES = ((0.7, -0.7, 2), (0.5, -0.6, 1))         # along each axis 1 + a cos(k pi x) goes to 1 + b cos(k pi x): (a, b, k)
+WAVES = (
+    (0.7, -0.7, 2),
+    (0.5, -0.6, 1),
+)  # along each axis 1 + a cos(k pi x) goes to 1 + b cos(k pi x): (a, b, k)
 
 
 def exact():
     x = np.linspace(0, 1, 20_001)
     p = (np.arange(20_000) + 0.5) / 20_000
-    return sum(((np.interp(p, x + a * np.sin(k * np.pi * x) / (k * np.pi), x)
-                 - np.interp(p, x + b * np.sin(k * np.pi * x) / (k * np.pi), x))**2).mean() for a, b, k in WAVES)
+    return sum(
+        (
+            (
+                np.interp(p, x + a * np.sin(k * np.pi * x) / (k * np.pi), x)
+                - np.interp(p, x + b * np.sin(k * np.pi * x) / (k * np.pi), x)
+            )
+            ** 2
+        ).mean()
+        for a, b, k in WAVES
+    )
 
 
 def error(mesh):
     """The relative error of W2^2, to 1e-3."""
+
     def wave(x, end):
-        return np.prod([1 + part[end] * np.cos(part[2] * np.pi * y) for part, y in zip(WAVES, x)], axis=0)
+        return np.prod(
+            [1 + part[end] * np.cos(part[2] * np.pi * y) for part, y in zip(WAVES, x)], axis=0
+        )
+
     rho = [mesh.density(lambda x, end=end: wave(x, end)) for end in (0, 1)]
     return BenamouBrenier(mesh, 12).solve(*rho).cost / exact() - 1
 
 
 def test_automatic_patches_of_tetrahedra():
-    """Cubes of 12 of Sommerville's tetrahedra, about 8 of others; weights stay, as corrected ones fail the patch test."""
-    for mesh, least, most in (Mesh.tetrahedra((0, 0, 0), TOP, 4), 12, 20), (Mesh.read(FILES / "ball.msh"), 6, 10):
+    """Cubes of 12 of Sommerville's tetrahedra, about 8 of others; weights stay, as corrected ones
+    fail the patch test.
+    """
+    for mesh, least, most in (
+        (Mesh.tetrahedra((0, 0, 0), TOP, 4), 12, 20),
+        (Mesh.read(FILES / "ball.msh"), 6, 10),
+    ):
         problem = Discretisation(mesh, 1)
         assert least <= mesh.n_cells_global / mesh.ranks.sum(problem.n_patches) <= most
         assert 0 < mesh.quality().transport_error < 0.02 and not mesh.corrects_weights
@@ -56,7 +79,9 @@ def test_cubes_in_six_are_right_within_what_the_mesh_says(n, most):
 
 @pytest.mark.long
 def test_tetrahedra_need_patches():
-    """Single tetrahedra stay away from W2^2 for good, and a warning says so; patches do not. (Measured: -8.0e-2, 1.7e-2.)"""
+    """Single tetrahedra stay away from W2^2 for good, and a warning says so; patches do not.
+    (Measured: -8.0e-2, 1.7e-2.)
+    """
     with pytest.warns(UserWarning, match="W2.2 may be off") if RANKS.is_root else nullcontext():
         single = error(Mesh.tetrahedra((0, 0, 0), TOP, 8, patches="none"))
     assert single < -3.5e-2
@@ -65,7 +90,9 @@ def test_tetrahedra_need_patches():
 
 @pytest.mark.long
 def test_patches_that_repeat():
-    """With the tetrahedra of a cube as a patch, all patches are alike, and the order is 2. (Measured: 3.2e-2, 4.2e-3.)"""
+    """With the tetrahedra of a cube as a patch, all patches are alike, and the order is 2.
+    (Measured: 3.2e-2, 4.2e-3.)
+    """
     errors = [error(Mesh.tetrahedra((0, 0, 0), TOP, n)) for n in (6, 12)]
     assert np.log2(errors[0] / errors[1]) > 1.8
     assert 0 < errors[1] < 5e-3
@@ -77,11 +104,16 @@ def prisms(n):
     height = np.linspace(0, TOP[2], n // 2 + 1)
     shift = base.shape[1]
     points = np.concatenate([[*base, np.full(shift, z)] for z in height], axis=1)
-    cells = [np.concatenate([triangles + k * shift, triangles + (k + 1) * shift], axis=1) for k in range(n // 2)]
+    cells = [
+        np.concatenate([triangles + k * shift, triangles + (k + 1) * shift], axis=1)
+        for k in range(n // 2)
+    ]
     p, q, r = (base[:, corner] for corner in triangles.T)
     sides = np.stack([q - p, r - p], axis=-1).transpose(1, 2, 0)
     middle = p + np.linalg.solve(sides, (sides**2).sum(axis=2)[..., None] / 2)[..., 0].T
-    center = np.concatenate([[*middle, np.full(len(triangles), z)] for z in (height[:-1] + height[1:]) / 2], axis=1)
+    center = np.concatenate(
+        [[*middle, np.full(len(triangles), z)] for z in (height[:-1] + height[1:]) / 2], axis=1
+    )
     return points, [("wedge", np.concatenate(cells))], center
 
 

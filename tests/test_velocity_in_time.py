@@ -1,4 +1,7 @@
-"""What a velocity, or a density that enters, does between recorded times and between steps is seen, and counted right."""
+"""What a velocity, or a density that enters, does between recorded times and between steps is seen,
+and counted right.
+"""
+
 import warnings
 
 import numpy as np
@@ -10,8 +13,10 @@ from fvot import Checkpoint, ContinuityEquation, FokkerPlanck, Mesh, muscl, upwi
 
 pytestmark = pytest.mark.ranks
 
-SHORTEST = 1 / 200       # the shortest pulse that is seen, in parts of the time between two recorded times
-RIGHT = 5e-3             # of the mean displacement, as promised
+SHORTEST = (
+    1 / 200
+)  # the shortest pulse that is seen, in parts of the time between two recorded times
+RIGHT = 5e-3  # of the mean displacement, as promised
 FINE = (np.arange(400_000) + 0.5) / 400_000
 
 
@@ -20,7 +25,9 @@ def pulse(start, width):
 
 
 def hump(start, width):
-    return lambda t: np.where((t > start) & (t < start + width), np.sin(np.pi * (t - start) / width)**2, 0.0)
+    return lambda t: np.where(
+        (t > start) & (t < start + width), np.sin(np.pi * (t - start) / width) ** 2, 0.0
+    )
 
 
 def train(n, start, width):
@@ -28,7 +35,7 @@ def train(n, start, width):
 
 
 def wave(n, phase):
-    return lambda t: np.sin(np.pi * n * t + phase)**2
+    return lambda t: np.sin(np.pi * n * t + phase) ** 2
 
 
 def half_wave(n, phase):
@@ -45,21 +52,35 @@ def breath(n, phase):
 
 
 SIGNALS = {
-    "sine squared": lambda t: 2 * np.sin(2 * np.pi * t)**2,
-    "late start": pulse(0.9, 1), "last moment": pulse(0.995, 1), "early end": pulse(0, 0.1),
-    "late ramp": lambda t: np.maximum(t - 0.97, 0), "gap": lambda t: 1 - pulse(0.4, SHORTEST)(t),
-    "burst train": train(40, 0.61, 0.1), "bell": lambda t: np.exp(-((t - 0.377) / SHORTEST)**2),
+    "sine squared": lambda t: 2 * np.sin(2 * np.pi * t) ** 2,
+    "late start": pulse(0.9, 1),
+    "last moment": pulse(0.995, 1),
+    "early end": pulse(0, 0.1),
+    "late ramp": lambda t: np.maximum(t - 0.97, 0),
+    "gap": lambda t: 1 - pulse(0.4, SHORTEST)(t),
+    "burst train": train(40, 0.61, 0.1),
+    "bell": lambda t: np.exp(-(((t - 0.377) / SHORTEST) ** 2)),
     "two pulses": lambda t: pulse(0.123, SHORTEST)(t) + 3 * pulse(0.8, 0.05)(t),
-    **{f"pulse at {start}": pulse(start, SHORTEST) for start in (0.0, 0.0371, 0.25, 0.31, 0.4975, 0.5, 0.77777, 0.995)},
+    **{
+        f"pulse at {start}": pulse(start, SHORTEST)
+        for start in (0.0, 0.0371, 0.25, 0.31, 0.4975, 0.5, 0.77777, 0.995)
+    },
     **{f"hump at {start}": hump(start, SHORTEST) for start in (0.01, 0.3333, 0.618, 0.99)},
     **{f"wave {n}, {phase}": wave(n, phase) for n in (1, 7, 100, 200) for phase in (0, 0.4)},
     **{f"half wave {n}": half_wave(n, 0.3 * n) for n in (1, 3, 16, 100)},
     **{f"saw {n}": saw(n, 0.3) for n in (1, 10, 64, 200)},
-    **{f"breath {n}": breath(n, 1.0) for n in (1, 5, 50)}}
+    **{f"breath {n}": breath(n, 1.0) for n in (1, 5, 50)},
+}
 FEW = ["sine squared", "late start", "pulse at 0.4975", "burst train"]
-FLUXES = pytest.mark.parametrize("flux", [upwind, muscl(), muscl(0.5)], ids=["upwind", "muscl", "sharp"])
-MESHES = {"interval": lambda: Mesh.interval(0, 1, 40), "rectangle": lambda: Mesh.rectangle((0, 0), (1, 1), (20, 12)),
-          "triangles": lambda: Mesh.triangles((0, 0), (1, 1), 14), "voronoi": lambda: Mesh.voronoi((0, 0), (1, 1), 150)}
+FLUXES = pytest.mark.parametrize(
+    "flux", [upwind, muscl(), muscl(0.5)], ids=["upwind", "muscl", "sharp"]
+)
+MESHES = {
+    "interval": lambda: Mesh.interval(0, 1, 40),
+    "rectangle": lambda: Mesh.rectangle((0, 0), (1, 1), (20, 12)),
+    "triangles": lambda: Mesh.triangles((0, 0), (1, 1), 14),
+    "voronoi": lambda: Mesh.voronoi((0, 0), (1, 1), 150),
+}
 
 
 def scaled(signal, distance):
@@ -69,7 +90,7 @@ def scaled(signal, distance):
 
 
 def blob(mesh, at=0.3, width=0.12):
-    return mesh.average(lambda x: np.maximum(1 - ((x[0] - at) / width)**2, 0))
+    return mesh.average(lambda x: np.maximum(1 - ((x[0] - at) / width) ** 2, 0))
 
 
 def opened(mesh):
@@ -94,13 +115,18 @@ def displacement(mesh, equation, t, rho0=None):
 @pytest.mark.long
 @pytest.mark.parametrize("name", SIGNALS)
 def test_a_blob_goes_as_far_as_the_velocity_says(name):
-    """On equal cells the mean of a blob moves by the integral of v to round-off: what is missing is missed in time."""
+    """On equal cells the mean of a blob moves by the integral of v to round-off: what is missing is
+    missed in time.
+    """
     assert_right(SIGNALS[name], [0, 1])
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("t", [1.0, np.linspace(0, 1, 11), np.linspace(0, 1, 101), [0, 0.05, 1]],
-                         ids=["one", "11", "101", "3"])
+@pytest.mark.parametrize(
+    "t",
+    [1.0, np.linspace(0, 1, 11), np.linspace(0, 1, 101), [0, 0.05, 1]],
+    ids=["one", "11", "101", "3"],
+)
 @pytest.mark.parametrize("name", ["sine squared", "pulse at 0.4975", "wave 7, 0.4"])
 def test_however_many_times_are_recorded(name, t):
     assert_right(SIGNALS[name], t)
@@ -116,7 +142,9 @@ def assert_right(signal, t, begin=0.0):
     distance = 0.3
     start = 0.3
     v = scaled(signal, distance)
-    equation = ContinuityEquation(mesh, lambda x, t: v(t - begin) + 0 * x, flux=upwind, boundary=opened(mesh))
+    equation = ContinuityEquation(
+        mesh, lambda x, t: v(t - begin) + 0 * x, flux=upwind, boundary=opened(mesh)
+    )
     found, result = displacement(mesh, equation, t, blob(mesh, start, 0.05))
     lost = result.ledger["outflow"][-1] / result.ledger["mass"][0]
     assert lost < 1e-3
@@ -132,10 +160,17 @@ def test_on_every_mesh_with_every_flux(name, flux, signal):
     mesh = MESHES[name]()
     distance = 0.25
     v = scaled(SIGNALS[signal], distance)
-    steady, _ = displacement(mesh, ContinuityEquation(mesh, velocity(mesh, distance), flux=flux, boundary=opened(mesh)), 1.0)
+    steady, _ = displacement(
+        mesh,
+        ContinuityEquation(mesh, velocity(mesh, distance), flux=flux, boundary=opened(mesh)),
+        1.0,
+    )
     for given in [dict(velocity=lambda x, t: v(t) * velocity(mesh, 1.0)(x))] + [
-            dict(stream=lambda x, t: v(t) * x[1])] * (mesh.dim == 2):
-        found, _ = displacement(mesh, ContinuityEquation(mesh, flux=flux, boundary=opened(mesh), **given), 1.0)
+        dict(stream=lambda x, t: v(t) * x[1])
+    ] * (mesh.dim == 2):
+        found, _ = displacement(
+            mesh, ContinuityEquation(mesh, flux=flux, boundary=opened(mesh), **given), 1.0
+        )
         assert found == pytest.approx(steady, abs=RIGHT * distance)
 
 
@@ -150,16 +185,17 @@ def test_a_pulse_that_is_felt_in_one_place_only(at):
     place = np.array(at)[:, None]
 
     def stream(x, t):
-        inside = np.maximum(1 - ((x - place)**2).sum(axis=0) / 0.15**2, 0)**2
-        outside = np.maximum(1 - ((x - 1 + place)**2).sum(axis=0) / 0.15**2, 0)**2
+        inside = np.maximum(1 - ((x - place) ** 2).sum(axis=0) / 0.15**2, 0) ** 2
+        outside = np.maximum(1 - ((x - 1 + place) ** 2).sum(axis=0) / 0.15**2, 0) ** 2
         return 0.05 * 200 * pulse(0.613, SHORTEST)(t) * inside + 0.2 * outside
 
     def turned(x):
-        return 0.05 * np.maximum(1 - ((x - place)**2).sum(axis=0) / 0.15**2, 0)**2
+        return 0.05 * np.maximum(1 - ((x - place) ** 2).sum(axis=0) / 0.15**2, 0) ** 2
+
     rho0 = mesh.average(lambda x: 1.0 * (x[0] < at[0]))
     found = ContinuityEquation(mesh, stream=stream).solve(rho0, 1.0).rho[-1]
     expected = ContinuityEquation(mesh, stream=turned).solve(rho0, 1.0).rho[-1]
-    near = ((mesh.center - place)**2).sum(axis=0) < 0.15**2
+    near = ((mesh.center - place) ** 2).sum(axis=0) < 0.15**2
     moved = mesh.integrate(np.abs(expected - rho0) * near)
     assert mesh.integrate(np.abs(found - expected) * near) <= 0.05 * moved
 
@@ -174,7 +210,9 @@ def test_a_pulse_that_is_felt_in_one_place_only(at):
 def test_a_stream_that_changes_keeps_constants_bounds_and_mass(name, flux, signal):
     mesh = MESHES[name]()
     v = scaled(SIGNALS[signal], 0.1)
-    equation = ContinuityEquation(mesh, stream=lambda x, t: v(t) * np.sin(np.pi * x).prod(axis=0), flux=flux)
+    equation = ContinuityEquation(
+        mesh, stream=lambda x, t: v(t) * np.sin(np.pi * x).prod(axis=0), flux=flux
+    )
     rho0 = 0.5 + blob(mesh)
     ledger = equation.solve(rho0, [0, 0.5, 1]).ledger
     assert ledger["minimum"].min() >= ledger["minimum"][0] * (1 - 1e-13)
@@ -188,13 +226,17 @@ def test_a_stream_that_changes_keeps_constants_bounds_and_mass(name, flux, signa
 def test_the_dual_of_steps_under_a_changing_velocity_is_exact(name, signal):
     mesh = MESHES[name]()
     v = scaled(SIGNALS[signal], 0.3)
-    equation = ContinuityEquation(mesh, lambda x, t: v(t) * velocity(mesh, 1.0)(x), flux=upwind, boundary=opened(mesh))
+    equation = ContinuityEquation(
+        mesh, lambda x, t: v(t) * velocity(mesh, 1.0)(x), flux=upwind, boundary=opened(mesh)
+    )
     rho0 = blob(mesh)
     phi1 = np.cos(3 * mesh.center.sum(axis=0))
     t = [0, 0.4, 1]
     rho1 = equation.solve(rho0, t).rho[-1]
     phi0 = equation.adjoint(phi1, t)
-    assert abs(mesh.integrate(rho1 * phi1) - mesh.integrate(rho0 * phi0)) <= 1e-14 * mesh.integrate(rho0)
+    assert abs(mesh.integrate(rho1 * phi1) - mesh.integrate(rho0 * phi0)) <= 1e-14 * mesh.integrate(
+        rho0
+    )
     assert mesh.ranks.max(np.abs(phi0 - phi1).max()) > 0.1
 
 
@@ -207,12 +249,16 @@ def test_one_step_sees_the_same():
 
 def test_a_flux_of_ones_own_that_bends():
     """Whose rate is not convex: its steps are positive, too."""
+
     def bent(U, k):
-        more = 20 * np.exp(-(50 * U - 1)**2) * np.abs(U)
+        more = 20 * np.exp(-((50 * U - 1) ** 2)) * np.abs(U)
         return np.maximum(U, 0) + more, np.maximum(-U, 0) + more
+
     mesh = Mesh.interval(0, 1, 40)
     v = scaled(SIGNALS["sine squared"], 0.1)
-    result = ContinuityEquation(mesh, lambda x, t: v(t) + 0 * x, flux=bent, boundary=opened(mesh)).solve(blob(mesh), 1.0)
+    result = ContinuityEquation(
+        mesh, lambda x, t: v(t) + 0 * x, flux=bent, boundary=opened(mesh)
+    ).solve(blob(mesh), 1.0)
     assert result.rho.min() >= 0 and np.abs(result.ledger["mass_error"]).max() <= 1e-13
 
 
@@ -226,8 +272,12 @@ def test_a_flux_of_ones_own_that_bends():
 def test_a_pump_brings_what_it_is_said_to_bring(name, flux, signal):
     mesh = MESHES[name]()
     v = scaled(SIGNALS[signal], 0.4)
-    equation = ContinuityEquation(mesh, lambda x, t: v(t) * velocity(mesh, 1.0)(x), flux=flux,
-                                  boundary={"left": fvot.inflow(2.0), "right": fvot.inflow(0.0)})
+    equation = ContinuityEquation(
+        mesh,
+        lambda x, t: v(t) * velocity(mesh, 1.0)(x),
+        flux=flux,
+        boundary={"left": fvot.inflow(2.0), "right": fvot.inflow(0.0)},
+    )
     ledger = equation.solve(np.zeros(mesh.n_cells), 1.0).ledger
     values = SIGNALS[signal](FINE)
     entered = 2 * 0.4 * np.maximum(values, 0).mean() / values.mean()
@@ -244,8 +294,12 @@ def test_a_pulse_of_what_enters(name, signal, steady):
     mesh = MESHES[name]()
     dose = scaled(SIGNALS[signal], 1.0)
     speed = velocity(mesh, 0.3) if steady else lambda x, t: (1 + t) * velocity(mesh, 0.3)(x)
-    equation = ContinuityEquation(mesh, speed, flux=upwind,
-                                  boundary={"left": fvot.inflow(lambda x, t: dose(t) + 0 * x[0]), "right": fvot.outflow})
+    equation = ContinuityEquation(
+        mesh,
+        speed,
+        flux=upwind,
+        boundary={"left": fvot.inflow(lambda x, t: dose(t) + 0 * x[0]), "right": fvot.outflow},
+    )
     values = SIGNALS[signal](FINE)
     entered = 0.3 * (1.0 if steady else (values * (1 + FINE)).mean() / values.mean())
     for t in [0, 1], np.linspace(0, 1, 8):
@@ -260,13 +314,16 @@ def test_a_pulse_of_what_enters(name, signal, steady):
 @FLUXES
 @pytest.mark.parametrize("name", MESHES)
 def test_a_steady_velocity_costs_nothing_more(name, flux):
-    """The function is asked once for fluxes; steps are equal, as many as the bound asks for; face fluxes give the same."""
+    """The function is asked once for fluxes; steps are equal, as many as the bound asks for; face
+    fluxes give the same.
+    """
     mesh = MESHES[name]()
     asked = []
 
     def given(x):
         asked.append(x.shape)
         return velocity(mesh, 0.3)(x)
+
     equation = ContinuityEquation(mesh, given, flux=flux, boundary=opened(mesh), cfl=0.6)
     rho0 = blob(mesh)
     at_start = len(asked)
@@ -288,6 +345,7 @@ def test_a_calm_velocity_is_seldom_asked():
     def stream(x, t):
         asked.append(t)
         return (1 + 0.3 * np.sin(t)) * np.sin(np.pi * x).prod(axis=0)
+
     equation = ContinuityEquation(mesh, stream=stream)
     asked.clear()
     steps = equation.solve(blob(mesh), [0, 1.0]).ledger["steps"][-1]
@@ -300,8 +358,11 @@ def test_a_calm_velocity_is_seldom_asked():
 def test_a_run_goes_on_to_the_same_numbers(shared_folder):
     mesh = Mesh.triangles((0, 0), (1, 1), 8)
     v = scaled(SIGNALS["burst train"], 0.4)
-    equation = ContinuityEquation(mesh, stream=lambda x, t: v(t) * x[1], boundary={
-        "left": fvot.inflow(lambda x, t: v(t) + 0 * x[0]), "right": fvot.outflow})
+    equation = ContinuityEquation(
+        mesh,
+        stream=lambda x, t: v(t) * x[1],
+        boundary={"left": fvot.inflow(lambda x, t: v(t) + 0 * x[0]), "right": fvot.outflow},
+    )
     whole = equation.solve(blob(mesh), [0, 0.3, 1])
     kept = Checkpoint(shared_folder / "run.h5")
     advance = equation._advance
@@ -310,6 +371,7 @@ def test_a_run_goes_on_to_the_same_numbers(shared_folder):
         if count == 12:
             raise ZeroDivisionError
         return advance(rho, step, count)
+
     equation._advance = stopped
     with pytest.raises(ZeroDivisionError):
         equation.solve(blob(mesh), [0, 0.3, 1], checkpoint=Checkpoint(kept.path, every=0))
@@ -327,9 +389,16 @@ def test_the_same_steps_on_any_number_of_ranks(mesh, twin, flux, signal):
     results = []
     for m in mesh, twin:
         names = sorted(m.boundary)
-        boundary = {name: fvot.inflow(lambda x, t: v(t) + 0 * x[0]) if i % 2 else fvot.outflow for i, name in enumerate(names)}
-        equation = ContinuityEquation(m, lambda x, t: v(t) * np.cos(2 * x + np.arange(len(x))[:, None] + t), flux=flux,
-                                      boundary=boundary)
+        boundary = {
+            name: fvot.inflow(lambda x, t: v(t) + 0 * x[0]) if i % 2 else fvot.outflow
+            for i, name in enumerate(names)
+        }
+        equation = ContinuityEquation(
+            m,
+            lambda x, t: v(t) * np.cos(2 * x + np.arange(len(x))[:, None] + t),
+            flux=flux,
+            boundary=boundary,
+        )
         results.append(equation.solve(blob(m), [0, 0.5, 1]))
     assert_array_equal(results[0].ledger["steps"], results[1].ledger["steps"])
     assert_allclose(mesh.gather(results[0].rho), twin.gather(results[1].rho), rtol=0, atol=1e-11)
@@ -350,7 +419,9 @@ def test_walls_that_are_crossed_later_are_said():
 
 def assert_warned(mesh, run):
     if mesh.ranks.is_root:
-        with pytest.warns(UserWarning, match=r"crosses the walls \(left, right\) by 0.4 volume per time"):
+        with pytest.warns(
+            UserWarning, match=r"crosses the walls \(left, right\) by 0.4 volume per time"
+        ):
             run()
     else:
         run()
@@ -378,8 +449,10 @@ def test_nor_over_one_of_a_potential_or_at_the_boundary(given):
     start = 0.613
     width = SHORTEST
     on = pulse(start, width)
-    problems = {"potential": dict(potential=lambda x, t: -20 * on(t) * x[0]),
-                "boundary": dict(boundary={"left": fvot.dirichlet(lambda x, t: 50 * on(t) + 0 * x[0])})}
+    problems = {
+        "potential": dict(potential=lambda x, t: -20 * on(t) * x[0]),
+        "boundary": dict(boundary={"left": fvot.dirichlet(lambda x, t: 50 * on(t) + 0 * x[0])}),
+    }
     equation = FokkerPlanck(mesh, diffusion=0.1, tol=1e-3, **problems[given])
     rho0 = np.ones(mesh.n_cells)
     rest = equation.solve(rho0, start).rho[-1]

@@ -1,4 +1,7 @@
-"""Series for ParaView: what is written is what VTK reads back, whatever the mesh and the number of ranks."""
+"""Series for ParaView: what is written is what VTK reads back, whatever the mesh and the number of
+ranks.
+"""
+
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -16,13 +19,14 @@ TIMES = [0.0, 1 / 3, 2.5e7]
 
 def made_up(mesh):
     """Densities and velocities that differ in every cell, at all TIMES."""
-    rho = np.stack([np.cos(i + mesh.cell_id[:mesh.n_cells]) for i in range(len(TIMES))])
+    rho = np.stack([np.cos(i + mesh.cell_id[: mesh.n_cells]) for i in range(len(TIMES))])
     return rho, np.stack([(i + 1) * np.sin(mesh.centroid) for i in range(len(TIMES))])
 
 
 def read(path):
     """(times, grids) as ParaView reads them: one grid for each time, with the pieces of all ranks."""
     from vtkmodules.vtkIOXML import vtkXMLPUnstructuredGridReader
+
     times = []
     grids = []
     for entry in ET.parse(path).getroot().iter("DataSet"):
@@ -37,6 +41,7 @@ def read(path):
 def by_cell(grid, name):
     """The array (n_cells, ...) of that name in the order of the original numbers of the cells."""
     from vtkmodules.util.numpy_support import vtk_to_numpy
+
     data = grid.GetCellData()
     number = vtk_to_numpy(data.GetArray("cell"))
     assert sorted(number) == list(range(len(number)))
@@ -46,6 +51,7 @@ def by_cell(grid, name):
 def sizes(grid):
     """Length, area or volume of each cell, by VTK."""
     from vtkmodules.vtkFiltersVerdict import vtkCellSizeFilter
+
     measure = vtkCellSizeFilter()
     measure.SetInputData(grid)
     measure.Update()
@@ -65,8 +71,8 @@ def test_read_back(mesh, shared_folder, ranks):
         for i, grid in enumerate(grids):
             assert grid.GetNumberOfCells() == mesh.n_cells_global
             assert np.array_equal(by_cell(grid, "density"), whole[0][i])
-            assert np.array_equal(by_cell(grid, "velocity")[:, :mesh.dim], whole[1][i].T)
-            assert np.all(by_cell(grid, "velocity")[:, mesh.dim:] == 0)
+            assert np.array_equal(by_cell(grid, "velocity")[:, : mesh.dim], whole[1][i].T)
+            assert np.all(by_cell(grid, "velocity")[:, mesh.dim :] == 0)
             assert np.array_equal(by_cell(grid, "rank"), owner)
             assert np.allclose(np.abs(sizes(grid)), whole[2], rtol=1e-12)
 
@@ -82,6 +88,7 @@ def test_pieces_are_inline_and_compressed(shared_folder, ranks):
 
 def test_pyvista_reads_the_times(shared_folder, ranks):
     import pyvista
+
     mesh = MESHES["rectangle"]()
     path = shared_folder / "x.pvd"
     write_all(path, mesh, TIMES, {"density": made_up(mesh)[0]})
@@ -101,7 +108,7 @@ def test_series_that_was_cut_off_opens_up_to_the_last_finished_time(shared_folde
     series.add(0.0, {"density": rho[0]})
     series.add(1.0, {"density": rho[1]})
     last = ranks.rank == ranks.size - 1
-    with pytest.raises(InputError, match="density"):             # the last rank fails, the others have written
+    with pytest.raises(InputError, match="density"):  # the last rank fails, the others have written
         series.add(2.0, {"density": rho[2][1:] if last else rho[2]})
     if ranks.is_root:
         (shared_folder / "x/x_0002_0.vtu").write_text("<VTKFile type=")
@@ -118,7 +125,7 @@ def test_new_series_takes_the_place_of_an_old_one(shared_folder, ranks):
     path = shared_folder / "x.pvd"
     write_all(path, mesh, [0.0, 1.0], {"density": np.stack([mesh.volume] * 2)})
     if ranks.is_root:
-        (shared_folder / "x/x_0001_99.vtu").touch()             # as if there had been more ranks
+        (shared_folder / "x/x_0001_99.vtu").touch()  # as if there had been more ranks
         (shared_folder / "x/notes_0001.txt").touch()
     Series(path, mesh)
     if ranks.is_root:
@@ -171,5 +178,10 @@ def test_wrong_shape(shared_folder):
 
 
 def test_what_is_not_written_is_said_also_without_a_file_name():
-    with pytest.raises(InputError, match=r"cannot write 'x.pvd' \(No space left on device\): choose a place"), writing("x.pvd"):
+    with (
+        pytest.raises(
+            InputError, match=r"cannot write 'x.pvd' \(No space left on device\): choose a place"
+        ),
+        writing("x.pvd"),
+    ):
         raise OSError(28, "No space left on device")

@@ -1,4 +1,5 @@
 """Power centres: cell points for two-point fluxes on meshes whose circumcentres are not in order."""
+
 import numpy as np
 import pytest
 from meshes import MESHES, honeycomb
@@ -33,33 +34,48 @@ def jittered(dim, n, amount, seed=0):
 
 
 def scattered(n):
-    """Delaunay triangles of random points in the unit square: with slivers, and obtuse ones at the walls."""
+    """Delaunay triangles of random points in the unit square: with slivers, and obtuse ones at the
+    walls.
+    """
     rng = np.random.default_rng(1)
     along = np.linspace(0, 1, int(np.sqrt(n)))[1:-1]
-    walls = np.concatenate([np.stack([along, 0 * along]), np.stack([along, 0 * along + 1]),
-                            np.stack([0 * along, along]), np.stack([0 * along + 1, along])], axis=1)
+    walls = np.concatenate(
+        [
+            np.stack([along, 0 * along]),
+            np.stack([along, 0 * along + 1]),
+            np.stack([0 * along, along]),
+            np.stack([0 * along + 1, along]),
+        ],
+        axis=1,
+    )
     return simplices(np.concatenate([rng.random((2, n)), walls, np.array(WALLS, float).T], axis=1))
 
 
 def diagonals(n, shear=0.0):
-    """Squares cut along parallel diagonals: two circumcentres in one place, and out of order in a sheared box.
+    """Squares cut along parallel diagonals: two circumcentres in one place, and out of order in a
+    sheared box.
 
     `test_right_triangles.py` has more of them.
     """
-    points = np.stack(np.meshgrid(np.arange(n + 1.0), np.arange(n + 1.0), indexing="ij")).reshape(2, -1) / n
+    points = (
+        np.stack(np.meshgrid(np.arange(n + 1.0), np.arange(n + 1.0), indexing="ij")).reshape(2, -1)
+        / n
+    )
     points[0] += shear * points[1]
-    i = np.arange((n + 1)**2).reshape(n + 1, n + 1)
+    i = np.arange((n + 1) ** 2).reshape(n + 1, n + 1)
     a, b, c, d = (corner.ravel() for corner in (i[:-1, :-1], i[1:, :-1], i[1:, 1:], i[:-1, 1:]))
     return points, [("triangle", np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)]))]
 
 
 def alternating(n, amount=0.1, seed=0):
-    """Squares cut along diagonals in alternating directions, their corners moved: about half of the diagonals are bad."""
-    noise = np.random.default_rng(seed).uniform(-amount, amount, (2, (n + 1)**2)) / n
+    """Squares cut along diagonals in alternating directions, their corners moved: about half of the
+    diagonals are bad.
+    """
+    noise = np.random.default_rng(seed).uniform(-amount, amount, (2, (n + 1) ** 2)) / n
     points, [(_, cells)] = diagonals(n)
     i, j = np.divmod(np.arange(n * n), n)
     odd = np.concatenate([(i + j) % 2 == 1] * 2)
-    whole = np.concatenate([cells[:n * n].T, cells[n * n:, 2:].T])
+    whole = np.concatenate([cells[: n * n].T, cells[n * n :, 2:].T])
     a, b, c, d = np.tile(whole, 2)
     second = np.arange(2 * n * n) >= n * n
     other = np.where(second[:, None], np.stack([b, c, d], 1), np.stack([a, b, d], 1))
@@ -74,15 +90,26 @@ def with_roof(n=3):
     corner = cells["tetra"]
     middle = points[:, corner].mean(axis=2) + [[0.02], [-0.01], [-0.13]]
     apex = points.shape[1] + np.arange(len(corner))
-    cells["tetra"] = np.concatenate([np.where(np.arange(4) == i, apex[:, None], corner) for i in range(4)])
+    cells["tetra"] = np.concatenate(
+        [np.where(np.arange(4) == i, apex[:, None], corner) for i in range(4)]
+    )
     return np.concatenate([points, middle], axis=1), list(cells.items())
 
 
-PINWHEEL = (np.array([[0, 4, 2, 1.3, 2.7, 2], [0, 0, 3.46, 0.75, 0.75, 1.96]]),      # no weights at all for this one
-            [("triangle", [[0, 1, 3], [1, 4, 3], [1, 2, 4], [2, 5, 4], [2, 0, 5], [0, 3, 5], [3, 4, 5]])])
-BAD = {"tetrahedra": lambda: jittered(3, 6, 0.4, seed=3), "finer tetrahedra": lambda: jittered(3, 9, 0.4, seed=5),
-       "triangles": lambda: jittered(2, 10, 0.45, seed=2), "random triangles": lambda: scattered(400),
-       "alternating diagonals": lambda: alternating(12), "mixture": with_roof}
+PINWHEEL = (
+    np.array(
+        [[0, 4, 2, 1.3, 2.7, 2], [0, 0, 3.46, 0.75, 0.75, 1.96]]
+    ),  # no weights at all for this one
+    [("triangle", [[0, 1, 3], [1, 4, 3], [1, 2, 4], [2, 5, 4], [2, 0, 5], [0, 3, 5], [3, 4, 5]])],
+)
+BAD = {
+    "tetrahedra": lambda: jittered(3, 6, 0.4, seed=3),
+    "finer tetrahedra": lambda: jittered(3, 9, 0.4, seed=5),
+    "triangles": lambda: jittered(2, 10, 0.45, seed=2),
+    "random triangles": lambda: scattered(400),
+    "alternating diagonals": lambda: alternating(12),
+    "mixture": with_roof,
+}
 
 
 @pytest.fixture(scope="module", params=list(BAD))
@@ -112,12 +139,16 @@ def test_circumcenters_are_not_in_order(cells):
 def test_power_centers_are_in_order_and_on_lines_normal_to_faces(mesh, cells):
     quality = mesh.quality()
     n = mesh.n_inner
-    assert quality.n_negative == 0 and quality.smallest_distance > 1e-3 and np.all(mesh.distance > 0)
+    assert (
+        quality.n_negative == 0 and quality.smallest_distance > 1e-3 and np.all(mesh.distance > 0)
+    )
     center = mesh.with_ghosts(mesh.center)
     left = mesh.left[:n]
     right = mesh.right[:n]
     between_simplices = np.ones(n, bool)
-    if len(cells[1]) > 1:       # centroids of the other cells of a mixture are not above the middle of their faces
+    if (
+        len(cells[1]) > 1
+    ):  # centroids of the other cells of a mixture are not above the middle of their faces
         kind = mesh.with_ghosts(mesh.kind)
         between_simplices = (kind[left] == TETRA) & (kind[right] == TETRA)
     else:
@@ -147,9 +178,11 @@ def test_good_meshes_keep_their_points(name):
 def test_two_point_fluxes_of_linear_functions_are_exact(mesh, cells):
     if len(cells[1]) > 1:
         pytest.skip("a mixture")
-    slope = np.array([2.0, -1.0, 0.5])[:mesh.dim]
+    slope = np.array([2.0, -1.0, 0.5])[: mesh.dim]
     inner = slice(0, mesh.n_inner)
-    assert_allclose(mesh.gradient(slope @ mesh.center)[inner], slope @ mesh.normal[:, inner], atol=1e-10)
+    assert_allclose(
+        mesh.gradient(slope @ mesh.center)[inner], slope @ mesh.normal[:, inner], atol=1e-10
+    )
 
 
 def poisson(mesh, exact):
@@ -162,15 +195,23 @@ def poisson(mesh, exact):
     matrix = sparse.coo_matrix((-k[:inner], (left[:inner], right)), (n, n))
     matrix = (matrix + matrix.T + sparse.diags(diagonal)).tocsc()
     wall = slice(inner, None)
-    foot = mesh.center[:, left[wall]] + mesh.distance[wall] * mesh.normal[:, wall]       # where x_K sees the wall
+    foot = (
+        mesh.center[:, left[wall]] + mesh.distance[wall] * mesh.normal[:, wall]
+    )  # where x_K sees the wall
     source = mesh.volume * mesh.average(lambda x: mesh.dim * np.pi**2 * exact(x))
     return spsolve(matrix, source + np.bincount(left[wall], k[wall] * exact(foot), n))
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("made", [
-    [scattered(n) for n in (64, 256, 1024)], [jittered(3, n, 0.4, seed=7) for n in (6, 9, 12)],
-    [alternating(n) for n in (8, 16, 32)]], ids=["random triangles", "tetrahedra", "alternating diagonals"])
+@pytest.mark.parametrize(
+    "made",
+    [
+        [scattered(n) for n in (64, 256, 1024)],
+        [jittered(3, n, 0.4, seed=7) for n in (6, 9, 12)],
+        [alternating(n) for n in (8, 16, 32)],
+    ],
+    ids=["random triangles", "tetrahedra", "alternating diagonals"],
+)
 def test_solutions_of_poisson_converge(made):
     def exact(x):
         return np.prod(np.sin(np.pi * x + 0.5), axis=0)
@@ -180,7 +221,7 @@ def test_solutions_of_poisson_converge(made):
     for cells in made:
         mesh = Mesh.from_cells(*cells, comm=MPI.COMM_SELF)
         assert mesh.quality().n_moved > 0
-        error.append(np.sqrt(mesh.integrate((poisson(mesh, exact) - exact(mesh.center))**2)))
+        error.append(np.sqrt(mesh.integrate((poisson(mesh, exact) - exact(mesh.center)) ** 2)))
         size.append(mesh.quality().size[1])
     assert np.log(error[0] / error[-1]) / np.log(size[0] / size[-1]) > 1
 

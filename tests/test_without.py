@@ -1,4 +1,5 @@
 """`mesh.without(f)`: the mesh without some cells is the one that a file of the rest would give."""
+
 import numpy as np
 import pytest
 from meshes import MESHES, PERIODIC
@@ -16,16 +17,22 @@ def corner(x):
 
 
 def l_shape(n=16):
-    """(points, quadrilaterals, boundary) of the square without its upper right quarter, n cells along a side."""
-    i = np.arange((n + 1)**2).reshape(n + 1, n + 1)
-    points = np.stack(np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")).reshape(2, -1) / n
+    """(points, quadrilaterals, boundary) of the square without its upper right quarter, n cells
+    along a side.
+    """
+    i = np.arange((n + 1) ** 2).reshape(n + 1, n + 1)
+    points = (
+        np.stack(np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")).reshape(2, -1) / n
+    )
     quads = np.stack([i[:-1, :-1], i[1:, :-1], i[1:, 1:], i[:-1, 1:]]).reshape(4, -1).T
     quads = quads[~corner(points[:, quads].mean(axis=2))]
     edges = np.concatenate([quads[:, [k, (k + 1) % 4]] for k in range(4)]).T
     x = points[:, edges]
     on = {"left": x[0] == 0, "right": x[0] == 1, "bottom": x[1] == 0, "top": x[1] == 1}
     facets = {name: edges[:, both.all(axis=0)] for name, both in on.items()}
-    inside = ((x[0] == 0.5).all(axis=0) & (x[1] >= 0.5).all(axis=0)) | ((x[1] == 0.5).all(axis=0) & (x[0] >= 0.5).all(axis=0))
+    inside = ((x[0] == 0.5).all(axis=0) & (x[1] >= 0.5).all(axis=0)) | (
+        (x[1] == 0.5).all(axis=0) & (x[0] >= 0.5).all(axis=0)
+    )
     return points, quads, facets | {"hole": edges[:, inside]}
 
 
@@ -34,8 +41,11 @@ def lengths(mesh):
 
 
 # On several ranks some kinds stand for the others.
-SOME = [name for name in MESHES if name not in PERIODIC] if Ranks().size == 1 else [
-    "interval", "rectangle", "box", "triangles", "tiling", "honeycomb", "voronoi"]
+SOME = (
+    [name for name in MESHES if name not in PERIODIC]
+    if Ranks().size == 1
+    else ["interval", "rectangle", "box", "triangles", "tiling", "honeycomb", "voronoi"]
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,18 +62,26 @@ def file():
 def test_an_l_shape_is_that_of_a_file(cut, file):
     assert cut.n_cells_global == file.n_cells_global == 192
     for name in "volume", "center", "centroid":
-        assert np.abs(cut.gather(getattr(cut, name)) - file.gather(getattr(file, name))).max() < 1e-15, name
+        assert (
+            np.abs(cut.gather(getattr(cut, name)) - file.gather(getattr(file, name))).max() < 1e-15
+        ), name
     assert (cut.gather(cut.patch) == file.gather(file.patch)).all()
-    assert lengths(cut) == pytest.approx({"left": 1, "right": 0.5, "bottom": 1, "top": 0.5, "hole": 1}, rel=1e-14)
+    assert lengths(cut) == pytest.approx(
+        {"left": 1, "right": 0.5, "bottom": 1, "top": 0.5, "hole": 1}, rel=1e-14
+    )
     assert lengths(file) == pytest.approx(lengths(cut), rel=1e-14)
 
 
 def test_its_heat_modes_are_those_of_a_file_and_of_the_l_shape(cut, file):
-    """The first ones of the Laplacian on [0, 1]^2 without a quarter, twice as small as [-1, 1]^2: 4 x 1.4756 (Neumann)."""
+    """The first ones of the Laplacian on [0, 1]^2 without a quarter, twice as small as [-1, 1]^2: 4
+    x 1.4756 (Neumann).
+    """
     rates = [fvot.FokkerPlanck(m, diffusion=1.0).relaxation_rates(3) for m in (cut, file)]
     assert rates[0] == pytest.approx(rates[1], rel=1e-9)
     assert rates[0][0] == pytest.approx(4 * 1.4756, rel=0.02)
-    discrete = 4 * 16**2 * np.sin(np.pi / 16)**2        # of cos(2 pi x), which fits into all quarters; 4 pi^2 but for h^2
+    discrete = (
+        4 * 16**2 * np.sin(np.pi / 16) ** 2
+    )  # of cos(2 pi x), which fits into all quarters; 4 pi^2 but for h^2
     assert rates[0][2] == pytest.approx(discrete, rel=1e-9)
 
 
@@ -72,12 +90,15 @@ def test_every_solver_runs_on_it(cut):
     rho0 = cut.density(lambda x: (x[0] > 0.75) & (x[1] < 0.25))
     rho1 = cut.density(lambda x: (x[0] < 0.25) & (x[1] > 0.75))
     path = fvot.BenamouBrenier(cut, 8, tol=1e-2).solve(rho0, rho1)
-    straight = (0.875 - 0.125)**2 * 2
-    assert path.lower_bound > 1.05 * straight               # round the corner
+    straight = (0.875 - 0.125) ** 2 * 2
+    assert path.lower_bound > 1.05 * straight  # round the corner
     for flow in fvot.JKO(cut, fvot.Entropy()), fvot.FokkerPlanck(cut, diffusion=1.0):
-        assert np.abs(flow.solve(rho0, 4.0).rho[-1] * 0.75 - 1).max() < 1e-3            # all over the L
-    result = fvot.ContinuityEquation(cut, (-1.0, 0.0), boundary={"left": fvot.outflow, "right": fvot.inflow(0.0),
-                                                                 "hole": fvot.inflow(0.0)}).solve(rho0, 0.25)
+        assert np.abs(flow.solve(rho0, 4.0).rho[-1] * 0.75 - 1).max() < 1e-3  # all over the L
+    result = fvot.ContinuityEquation(
+        cut,
+        (-1.0, 0.0),
+        boundary={"left": fvot.outflow, "right": fvot.inflow(0.0), "hole": fvot.inflow(0.0)},
+    ).solve(rho0, 0.25)
     assert cut.integrate(result.rho[-1]) == pytest.approx(1, abs=1e-12)
     distance = cut.geodesic_distance(np.array([[0.9], [0.4]]), np.array([[0.4], [0.9]]))[0, 0]
     assert distance == pytest.approx(2 * np.hypot(0.4, 0.1), rel=1e-12)
@@ -92,20 +113,34 @@ def test_half_of_every_mesh(name):
     assert (half.gather(half.parent_cell) == np.flatnonzero(stays)).all()
     u = mesh.gather(mesh.volume)
     assert np.allclose(half.volume, u[half.parent_cell], rtol=1e-12)
-    assert np.allclose(half.centroid, mesh.gather(mesh.centroid)[:, half.parent_cell], rtol=0, atol=1e-12)
+    assert np.allclose(
+        half.centroid, mesh.gather(mesh.centroid)[:, half.parent_cell], rtol=0, atol=1e-12
+    )
     assert abs(half.integrate(1.0) - u[stays].sum()) < 1e-12 * u.sum()
-    out = half.face_average(lambda x: x) * half.area        # the divergence theorem: no face is missing, or there twice
-    total = half.ranks.sum((out * half.normal)[:, half.n_inner:].sum())
+    out = (
+        half.face_average(lambda x: x) * half.area
+    )  # the divergence theorem: no face is missing, or there twice
+    total = half.ranks.sum((out * half.normal)[:, half.n_inner :].sum())
     assert total == pytest.approx(mesh.dim * u[stays].sum(), rel=1e-9)
-    kept = {old: mesh.ranks.sum((mesh.area[f] * (mesh.center[0][mesh.left[f]] <= middle)).sum()) for old, f in
-            mesh.boundary.items()}
+    kept = {
+        old: mesh.ranks.sum((mesh.area[f] * (mesh.center[0][mesh.left[f]] <= middle)).sum())
+        for old, f in mesh.boundary.items()
+    }
     found = lengths(half)
-    assert {old: found[old] for old in found if old != "hole"} == pytest.approx({old: a for old, a in kept.items() if a > 0})
+    assert {old: found[old] for old in found if old != "hole"} == pytest.approx(
+        {old: a for old, a in kept.items() if a > 0}
+    )
 
 
-@pytest.mark.parametrize("name", [
-    "rectangle", "triangles", "box",
-    *[pytest.param(name, marks=pytest.mark.long) for name in ("tetrahedra", "lines", "quads")]])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rectangle",
+        "triangles",
+        "box",
+        *[pytest.param(name, marks=pytest.mark.long) for name in ("tetrahedra", "lines", "quads")],
+    ],
+)
 def test_it_can_be_refined_and_cut_again(name):
     mesh = MESHES[name]()
     middle = np.median(mesh.gather(mesh.center)[0])
@@ -115,7 +150,9 @@ def test_it_can_be_refined_and_cut_again(name):
     assert finer.integrate(1.0) == pytest.approx(half.integrate(1.0), rel=1e-12)
     assert lengths(finer) == pytest.approx(lengths(half), rel=1e-12)
     again = half.without([0], name="notch")
-    assert again.n_cells_global == half.n_cells_global - 1 and {"hole", "notch"} <= set(again.boundary)
+    assert again.n_cells_global == half.n_cells_global - 1 and {"hole", "notch"} <= set(
+        again.boundary
+    )
 
 
 def test_names_masks_and_numbers(ranks):
@@ -123,11 +160,21 @@ def test_names_masks_and_numbers(ranks):
     by_function = mesh.without(lambda x: x[0] > 2)
     by_mask = mesh.without(mesh.center[0] > 2, name="cut")
     by_number = mesh.without(np.flatnonzero(mesh.gather(mesh.center)[0] > 2), name="left")
-    assert (by_function.gather(by_function.parent_cell) == by_mask.gather(by_mask.parent_cell)).all()
-    assert (by_function.gather(by_function.parent_cell) == by_number.gather(by_number.parent_cell)).all()
+    assert (
+        by_function.gather(by_function.parent_cell) == by_mask.gather(by_mask.parent_cell)
+    ).all()
+    assert (
+        by_function.gather(by_function.parent_cell) == by_number.gather(by_number.parent_cell)
+    ).all()
     assert "right" not in by_function.boundary and lengths(by_mask)["cut"] == pytest.approx(1)
-    assert lengths(by_number)["left"] == pytest.approx(2)             # a name that is there already gets the new faces, too
-    assert mesh.without(lambda x: x[0] > 5) is mesh and mesh.without([]) is mesh and mesh.without(False) is mesh
+    assert lengths(by_number)["left"] == pytest.approx(
+        2
+    )  # a name that is there already gets the new faces, too
+    assert (
+        mesh.without(lambda x: x[0] > 5) is mesh
+        and mesh.without([]) is mesh
+        and mesh.without(False) is mesh
+    )
 
 
 def test_pieces_keep_their_masses():
@@ -151,8 +198,12 @@ def test_a_free_energy_that_is_not_known_everywhere():
     weight = np.exp(-known)
     rho = fvot.FokkerPlanck(mesh, diffusion=1.0, potential=known).stationary()
     assert np.abs(rho - weight / mesh.integrate(weight)).max() < 1e-12
-    with pytest.raises(fvot.InputError, match=r"inf .*must be finite \(\d+ of \d+ values are not\)"):
-        fvot.FokkerPlanck(grid, diffusion=1.0, potential=lambda x: np.where((x**2).sum(axis=0) > 5, np.inf, 0.0))
+    with pytest.raises(
+        fvot.InputError, match=r"inf .*must be finite \(\d+ of \d+ values are not\)"
+    ):
+        fvot.FokkerPlanck(
+            grid, diffusion=1.0, potential=lambda x: np.where((x**2).sum(axis=0) > 5, np.inf, 0.0)
+        )
 
 
 BAD = {
