@@ -81,14 +81,16 @@ def wave(x):
 
 
 def continuity(mesh):
-    equation, rho = fvot.ContinuityEquation(mesh, stream=lambda x: np.sin(x[0]) * np.sin(x[1])), wave(mesh.center)
+    equation = fvot.ContinuityEquation(mesh, stream=lambda x: np.sin(x[0]) * np.sin(x[1]))
+    rho = wave(mesh.center)
     tau = equation._bound(0.0)
     return lambda n: equation.solve(rho, n * tau, tau=1.0001 * tau, progress=False).ledger["steps"][-1]
 
 
 def fokker_planck(mesh):
     """By multigrid on any number of ranks; by itself the solver would factorise where the mesh is small."""
-    equation, rho = fvot.FokkerPlanck(mesh, diffusion=1.0, potential=half_square), wave(mesh.center)
+    equation = fvot.FokkerPlanck(mesh, diffusion=1.0, potential=half_square)
+    rho = wave(mesh.center)
 
     def steps(n):
         with forced("amg"):
@@ -97,7 +99,8 @@ def fokker_planck(mesh):
 
 
 def gradient_flow(mesh):
-    equation, rho = fvot.JKO(mesh, fvot.Power(2) + fvot.Potential(half_square)), wave(mesh.center)
+    equation = fvot.JKO(mesh, fvot.Power(2) + fvot.Potential(half_square))
+    rho = wave(mesh.center)
     return lambda n: equation.solve(rho, 0.05 * n, tau=0.05, progress=False).ledger["steps"][-1]
 
 
@@ -156,12 +159,17 @@ def _counts(text):
     D  MPI_COMM_WORLD  procs: 0,1,2         the communicator of the following lines
     A2A  0  1550 bytes  49 msgs sent        operations among all of its ranks; O2A, A2O: from or to this one
     """
-    messages, octets, collectives, alone = 0, 0, 0, False
+    messages = 0
+    octets = 0
+    collectives = 0
+    alone = False
     for line in text.splitlines():
         words = line.split("\t")
-        what, last = words[0], words[-1]
+        what = words[0]
+        last = words[-1]
         if what == "E":
-            octets, messages = octets + int(words[3].split()[0]), messages + int(words[4].split()[0])
+            octets = octets + int(words[3].split()[0])
+            messages = messages + int(words[4].split()[0])
         elif what == "D":
             alone = "," not in last
         elif what in ("A2A", "O2A", "A2O") and not alone:
@@ -172,7 +180,8 @@ def _counts(text):
 def per_step(solver, n_ranks, n_cells, count):
     """A dict of what one step says: messages and bytes of the busiest rank, collective operations; and the interface."""
     few, many = (monitored(solver, n_ranks, n_cells, n) for n in (count, 2 * count))
-    steps, about = many[0]["steps"] - few[0]["steps"], few[0]
+    steps = many[0]["steps"] - few[0]["steps"]
+    about = few[0]
     messages, octets, collectives = ((b - a) / steps for a, b in zip(few[1:], many[1:]))
     return dict(messages=float(messages.max()), bytes=float(octets.max()), collectives=float(collectives),
                 exchanges=float((messages / about["neighbours"]).max()),
@@ -188,7 +197,9 @@ def counted(report, quick):
     if not has_monitoring():
         report.say("Messages were not counted: that takes Open MPI's monitoring.\n")
         return {}
-    n_cells, found, lines = (2000 if quick else 20_000), defaultdict(dict), []
+    n_cells = 2000 if quick else 20_000
+    found = defaultdict(dict)
+    lines = []
     for solver in ("continuity",) if quick else SOLVERS:
         for n_ranks in (2,) if quick else (2, 4, 8) if solver == "continuity" else (2, 4):
             step = found[solver][n_ranks] = per_step(solver, n_ranks, n_cells, COUNT[solver])
@@ -207,7 +218,8 @@ def counted(report, quick):
 
 def exchange_time(mesh, repetitions=200):
     """Seconds of one exchange of cell values, the best of some."""
-    u, best = np.zeros(mesh.n_local), np.inf
+    u = np.zeros(mesh.n_local)
+    best = np.inf
     for _ in range(10):
         ranks.wait()
         begin = perf_counter()
@@ -277,12 +289,17 @@ def model(p, cells, seconds_per_cell, step, neighbours, sent, network):
 
 def scaled(report, counted_steps, quick):
     """Weak scaling on this machine beside the model, and the model of a cluster: {solver: {cells: [(p, efficiency)]}}."""
-    cores, lines, curves, dots = os.cpu_count(), [], {}, {}
+    cores = os.cpu_count()
+    lines = []
+    curves = {}
+    dots = {}
     speed = {p: processes.child(__file__, p, bandwidth=True, quick=quick) for p in range(1, min(4, cores) + 1)}
     for solver, counts in counted_steps.items():
         if solver not in WEAK:
             continue
-        step, count, n_cells = counts[max(counts)], COUNT[solver], 2000 if quick else WEAK[solver]
+        step = counts[max(counts)]
+        count = COUNT[solver]
+        n_cells = 2000 if quick else WEAK[solver]
         measured = {p: processes.child(__file__, p, solver=solver, cells=n_cells, count=count, weak=True)
                     for p in ((1, 2) if quick else (1, 2, 3, 4))}
         c = measured[1]["seconds"] / measured[1]["cells"]

@@ -75,7 +75,9 @@ class Steps:
     """Steps of the largest size, one after the other, without what a run does before and after them."""
 
     def __init__(self, mesh, flux, rho):
-        self.equation, self.rho, self.count = equation(mesh, flux), rho, 0
+        self.equation = equation(mesh, flux)
+        self.rho = rho
+        self.count = 0
         self.scheme, self.tau = self.equation._scheme, self.equation._bound(0.0)
         self.step = Step(0.0, self.tau, self.tau)
         self.scheme.start(rho)
@@ -107,7 +109,8 @@ def bytes_moved(scheme):
 
 def speed(report, mesh, bandwidth, repetitions):
     """Each flux on data that is flat over most of the domain, and on data that is flat nowhere."""
-    lines, n = [], mesh.n_cells_global
+    lines = []
+    n = mesh.n_cells_global
     for name, flux in FLUXES.items():
         for data in three_bodies, waves:
             steps = Steps(mesh, flux, data(mesh))
@@ -129,10 +132,15 @@ def pieces(report, mesh, repetitions):
     """Where the time of a `muscl` step on waves goes, and what comes before the first one."""
     steps = Steps(mesh, FLUXES["muscl"], waves(mesh))
     whole = timed(steps, repetitions)[0].min() / BATCH
-    equation, scheme, rho = steps.equation, steps.scheme, steps.rho
-    stencil, local, new = scheme.stencil, mesh.with_ghosts(rho), np.empty(mesh.n_cells)
+    equation = steps.equation
+    scheme = steps.scheme
+    rho = steps.rho
+    stencil = scheme.stencil
+    local = mesh.with_ghosts(rho)
+    new = np.empty(mesh.n_cells)
     U = equation.face_flux()
-    found, run = equation._flow.at(0.0), _Run(equation, rho, np.array([0.0, 1.0]), None)
+    found = equation._flow.at(0.0)
+    run = _Run(equation, rho, np.array([0.0, 1.0]), None)
     velocity = equation._flow.velocity(found, U)
 
     def leave():
@@ -175,7 +183,8 @@ def changing(report, meshes, repetitions):
 
 
 def _per_step(mesh, flux, stream, repetitions):
-    problem, rho = equation(mesh, flux, stream), waves(mesh)
+    problem = equation(mesh, flux, stream)
+    rho = waves(mesh)
     until = 40 * problem._bound(0.0)
     steps = problem.solve(rho, until).ledger["steps"][-1]
     return timed(lambda: problem.solve(rho, until), min(repetitions, 3))[0].min() / steps
@@ -201,10 +210,12 @@ def accuracy(report, sides, repetitions, peer_python):
 
 
 def _revolution(mesh, kind, n, sharp, repetitions):
-    problem, rho0 = equation(mesh, fvot.muscl(sharp)), three_bodies(mesh)
+    problem = equation(mesh, fvot.muscl(sharp))
+    rho0 = three_bodies(mesh)
     runs = []
     cpu = timed(lambda: runs.append(problem.solve(rho0, 1.0)), repetitions)[0].min()
-    ledger, steps = runs[-1].ledger, runs[-1].ledger["steps"][-1]
+    ledger = runs[-1].ledger
+    steps = runs[-1].ledger["steps"][-1]
     smooth = bump(mesh)
     errors = [_error(mesh, runs[-1].rho[-1], rho0), _error(mesh, problem.solve(smooth, 1.0).rho[-1], smooth)]
     most, seconds = TARGETS.get((kind, n, sharp), ("-", "-"))
@@ -235,7 +246,9 @@ def pyclaw(python, n):
 
 def built(report, n):
     """The mesh for the steps, with the seconds and the memory that it took."""
-    before, cpu, wall = peak(), process_time(), perf_counter()
+    before = peak()
+    cpu = process_time()
+    wall = perf_counter()
     mesh = FIELD["triangles"](n)
     seconds = ranks.max(np.array([process_time() - cpu, perf_counter() - wall]))
     report.say(f"The mesh of {mesh.n_cells_global} triangles: {seconds[0]:.1f} s of CPU, {seconds[1]:.1f} s; peak "
@@ -245,7 +258,8 @@ def built(report, n):
 
 def main(part="all", repetitions=9, peer_python=PEER_PYTHON, out="", quick=False):
     """Measure *part* (speed, accuracy or all); write the tables to the file *out*, too. quick: small, for a test."""
-    report, several = machine.Report(), 2 if quick else repetitions
+    report = machine.Report()
+    several = 2 if quick else repetitions
     report.say("# Continuity equation: speed and errors\n")
     report.say(f"One run of `benchmarks/continuity.py` on {strftime('%d %B %Y')}: best and median of {several} "
                "repetitions (of two, for whole runs), errors relative, in L1.\n")

@@ -49,7 +49,8 @@ def half_square(x):
 def gaussian(mesh, t):
     """Cell means of the Ornstein-Uhlenbeck process with D = 1 at time t, on the squares of `ou_mesh`."""
     n = round(mesh.n_cells_global**0.5)
-    edges, width = np.linspace(-7, 7, n + 1), np.sqrt(2 * (1 - 0.75 * np.exp(-2 * t)))
+    edges = np.linspace(-7, 7, n + 1)
+    width = np.sqrt(2 * (1 - 0.75 * np.exp(-2 * t)))
     x, y = (np.diff(erf((edges - mean * np.exp(-t)) / width)) / 2 * n / 14 for mean in (1.5, -1.0))
     i, j = np.rint((mesh.center + 7) * n / 14 - 0.5).astype(int)
     return x[i] * y[j]
@@ -109,7 +110,8 @@ class Clock:
     """CPU seconds of this rank by what they were spent on; what is done within something else counts only once."""
 
     def __init__(self):
-        self.seconds, self.stack = {}, []
+        self.seconds = {}
+        self.stack = []
 
     def of(self, what, work):
         def timed_work(*arguments, **options):
@@ -118,7 +120,8 @@ class Clock:
             try:
                 return work(*arguments, **options)
             finally:
-                whole, inside = process_time() - begin, self.stack.pop()
+                whole = process_time() - begin
+                inside = self.stack.pop()
                 self.seconds[what] = self.seconds.get(what, 0.0) + whole - inside
                 if self.stack:
                     self.stack[-1] += whole
@@ -129,7 +132,8 @@ class Clock:
         def ready(system):
             system.ksp.setUp()
             system.ksp.setUpOnBlocks()
-        setup, solve = self.of("set-up", ready), self.of("solve", call)
+        setup = self.of("set-up", ready)
+        solve = self.of("solve", call)
 
         def set_up_and_solve(system, *arguments):
             setup(system)
@@ -230,10 +234,12 @@ def ou_alone(case, quick):
     of a solve, GB]]."""
     n, order, steps = map(int, case.split())
     ou_run(ou_mesh(8), order, 2)
-    mesh, repetitions = ou_mesh(n), 2 if n <= 256 else 1
+    mesh = ou_mesh(n)
+    repetitions = 2 if n <= 256 else 1
     with watched() as clock:
         result, cpu = ou_run(mesh, order, steps, repetitions=repetitions)
-    ledger, error = result.ledger, ou_error(mesh, result.rho[-1])
+    ledger = result.ledger
+    error = ou_error(mesh, result.rho[-1])
     return [[n, order, steps, clock.seconds["set-up"] / repetitions, cpu, error, float(abs(ledger["mass_error"][-1])),
              float(ledger["minimum"][-1]), float(ledger["iterations"][-1] / ledger["solves"][-1]), peak()]]
 
@@ -292,12 +298,16 @@ def solver(quick):
 
 def _first_solves(mesh, kind, D, w, lengths):
     rates, _ = wells(mesh, D, w)
-    n, rows, rho, closed = mesh.n_cells_global, [], np.ones(mesh.n_cells), np.zeros(mesh.n_faces - mesh.n_inner)
+    n = mesh.n_cells_global
+    rows = []
+    rho = np.ones(mesh.n_cells)
+    closed = np.zeros(mesh.n_faces - mesh.n_inner)
     _, scale = cpu_of(lambda: column_scale(rates))
     for s in lengths:
         chosen = [Resolvent(rates, s).expect(count).names[0] for count in (1, 100)]
         for name in ("amg", "ilu") if n <= SMALL else ("amg",):
-            work, counts = Resolvent(rates, s), []
+            work = Resolvent(rates, s)
+            counts = []
             work.names = [name]
 
             def counting(call, counts=counts):
@@ -406,7 +416,8 @@ def _steps(n, method, order, repetitions):
 
 def million(quick):
     """One row: a few steps in 3D on these ranks, by what the time is spent on."""
-    n, count = (12 if quick else 100), 3
+    n = 12 if quick else 100
+    count = 3
     begin = perf_counter()
     mesh = MESHES["boxes"](n)
     seconds = float(ranks.max(perf_counter() - begin))
@@ -433,7 +444,8 @@ def million(quick):
 
 def large(report, quick):
     rows = child("million", 1, quick) + child("million", 2, quick)
-    head, lines = ["", *[f"{n_ranks} rank{'s' * (n_ranks > 1)}, {how}" for _, n_ranks, how, *_ in rows]], []
+    head = ["", *[f"{n_ranks} rank{'s' * (n_ranks > 1)}, {how}" for _, n_ranks, how, *_ in rows]]
+    lines = []
     names = sorted({name for row in rows for name in row[6]} - {"set-up", "solve"})
     table = {"mesh, wall s": [f"{row[3]:.1f}" for row in rows], "CPU s": [f"{row[4]:.1f}" for row in rows],
              "wall s": [f"{row[5]:.1f}" for row in rows]}
@@ -496,9 +508,11 @@ def costs(quick):
 
 def _cost(rates, s, name):
     """(us per cell to set up, us per cell and solve, iterations) of a `Resolvent`, or None where it fails: CPU."""
-    mesh, work = rates.mesh, Resolvent(rates, s)
+    mesh = rates.mesh
+    work = Resolvent(rates, s)
     rho = mesh.average(lambda x: np.exp(-2 * ((x - 0.3)**2).sum(axis=0)))
-    closed, seconds = np.zeros(mesh.n_faces - mesh.n_inner), []
+    closed = np.zeros(mesh.n_faces - mesh.n_inner)
+    seconds = []
     work.names = [name]
     try:
         for _ in range(3):
@@ -515,12 +529,15 @@ def _cost(rates, s, name):
 
 def constants(report, quick):
     rows = everywhere(costs, quick)
-    lines, compared, factors = {}, [], []
+    lines = {}
+    compared = []
+    factors = []
     for dim, n, n_ranks, what, stiffness, steepness, found in rows:
         guessed = implicit_step.costs(n, dim, n_ranks, stiffness, steepness, what != "rotating")
         for name, cost in found.items():
             lines.setdefault((dim, n, n_ranks, "all" if name == "lu" else what, name), {})[stiffness] = cost, guessed[name]
-        known, chosen = {name: cost for name, cost in found.items() if cost}, []
+        known = {name: cost for name, cost in found.items() if cost}
+        chosen = []
         for uses in USES:
             total = {name: setup + uses * solve for name, (setup, solve, _) in known.items()}
             first = next(name for name in implicit_step.ranked(guessed, uses) if name in found)
@@ -565,7 +582,8 @@ def main(part="all", repetitions=2, peer_python=PEER_PYTHON, out="", quick=False
         return hand_over(measured, rows)
     if ranks.size > 1:
         raise fvot.InputError("start this on one rank: it starts what runs on two")
-    report, several = machine.Report(), 1 if quick else repetitions
+    report = machine.Report()
+    several = 1 if quick else repetitions
     report.say("# Fokker-Planck equation: speed and errors\n")
     report.say(f"One run of `benchmarks/fokker_planck.py` on {strftime('%d %B %Y')}.\n")
     report.table(("machine", ""), machine.rows())

@@ -62,11 +62,14 @@ def steps(report, quick):
     for case in cases(quick):
         mesh = Mesh.rectangle((-6, -6), (6, 6), (case.n, case.n))
         energy, rho = PROBLEMS[case.name]
-        equation, rho, cpu = JKO(mesh, energy, order=case.order), rho(mesh.center), 0.0
+        equation = JKO(mesh, energy, order=case.order)
+        rho = rho(mesh.center)
+        cpu = 0.0
         for _ in range(2):
             begin = process_time()
             result = equation.solve(rho, case.tau, tau=case.tau)
-            cpu, rho = process_time() - begin, result.rho[-1]
+            cpu = process_time() - begin
+            rho = result.rho[-1]
         newton = result.ledger["newton"][-1]
         each = cpu / newton / mesh.n_cells_global * 1e6
         target = "-" if case.name == "Keller-Segel" else TARGET[case.order]
@@ -88,13 +91,16 @@ def crowd(n):
     """A ring that is half full walks into the middle of n x n squares: one line of the table."""
     mesh = Mesh.rectangle((-2, -2), (2, 2), (n, n))
     rho = mesh.average(lambda x: (np.abs(x).max(axis=0) > 0.9) & (np.abs(x).max(axis=0) < 1.3)) / 2
-    equation, t = JKO(mesh, Potential(half_square), bounds=(0, 1)), np.linspace(0, 1.6, 9)
+    equation = JKO(mesh, Potential(half_square), bounds=(0, 1))
+    t = np.linspace(0, 1.6, 9)
     equation.step(rho, 1e-3)
     begin = perf_counter()
     ledger = equation.solve(rho, t, tau=0.2).ledger
     wall = perf_counter() - begin
-    newton, count = ledger["newton"][-1], ledger["steps"][-1]
-    linear, each = ledger["iterations"][-1] / newton, wall / newton / mesh.n_cells_global * 1e6
+    newton = ledger["newton"][-1]
+    count = ledger["steps"][-1]
+    linear = ledger["iterations"][-1] / newton
+    each = wall / newton / mesh.n_cells_global * 1e6
     return [mesh.n_cells_global, ranks.size, f"{count:.0f}", f"{newton / count:.1f}", f"{linear:.1f}", f"{wall:.1f}",
             f"{each:.2f}", f"{ledger['maximum'].max() - 1:+.0e}", f"{np.abs(ledger['mass_error']).max():.0e}"]
 

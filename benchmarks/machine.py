@@ -27,7 +27,8 @@ def timed(work, repetitions=7):
     seconds = np.empty((2, repetitions))
     for i in range(repetitions):
         ranks.wait()
-        cpu, wall = process_time(), perf_counter()
+        cpu = process_time()
+        wall = perf_counter()
         work()
         seconds[:, i] = process_time() - cpu, perf_counter() - wall
     return ranks.max(seconds)
@@ -48,7 +49,9 @@ def bandwidth(megabytes=512, repetitions=7):
     24 bytes for each entry: what is read and what is written, without the line that a write first fetches.
     """
     n = megabytes * 10**6 // 8
-    a, b, c = np.zeros(n), np.ones(n), np.ones(n)
+    a = np.zeros(n)
+    b = np.ones(n)
+    c = np.ones(n)
     cpu, _ = timed(lambda: _triad(a, b, c, 3.0), repetitions)
     return ranks.size * 24 * n / cpu.min()
 

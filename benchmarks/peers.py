@@ -20,7 +20,8 @@ STEPS = 100              # of implicit Euler; fewer: for their speed alone
 
 def exact(n, t):
     """Cell means (n, n) at time t: V = |x|^2 / 2, a Gaussian that stays one."""
-    edges, width = np.linspace(-HALF, HALF, n + 1), np.sqrt(2 * (1 + (VARIANCE - 1) * np.exp(-2 * t)))
+    edges = np.linspace(-HALF, HALF, n + 1)
+    width = np.sqrt(2 * (1 + (VARIANCE - 1) * np.exp(-2 * t)))
     x, y = (np.diff(erf((edges - mean * np.exp(-t)) / width)) / 2 * (n / (2 * HALF)) for mean in START)
     return x[:, None] * y
 
@@ -47,10 +48,12 @@ def fipy(n, steps, solver):
         for _ in range(steps):
             equation.solve(rho, dt=tau, solver=chosen)
 
-    tau, chosen = T / STEPS, {
+    tau = T / STEPS
+    chosen = {
         "krylov": lambda: fp.LinearBicgstabSolver(tolerance=1e-12, iterations=1000), "lu": fp.LinearLUSolver}[solver]()
     (rho, equation), made = measured(setup)
-    before, (_, seconds) = rho.value.copy(), measured(run)
+    before = rho.value.copy()
+    (_, seconds) = measured(run)
     return rho.value.reshape(n, n).T, before.sum(), made, seconds
 
 
@@ -96,7 +99,8 @@ def away(x, y, a, b):
 def bodies(x, y):
     """LeVeque's slotted disk, cone and hump (1996)."""
     disk = (away(x, y, 0.5, 0.75) < 1) & ((abs(x - 0.5) >= 0.025) | (y >= 0.85))
-    cone, hump = 1 - away(x, y, 0.5, 0.25), 1 + np.cos(np.pi * np.minimum(away(x, y, 0.25, 0.5), 1))
+    cone = 1 - away(x, y, 0.5, 0.25)
+    hump = 1 + np.cos(np.pi * np.minimum(away(x, y, 0.25, 0.5), 1))
     return disk + np.maximum(cone, 0) + hump / 4
 
 
@@ -122,8 +126,11 @@ def pyclaw(n):
 
     def revolution(f):
         solver = claw.ClawSolver2D(riemann.vc_advection_2D)
-        solver.limiters, solver.dimensional_split = claw.limiters.tvd.MC, True
-        solver.cfl_desired, solver.cfl_max, solver.max_steps = 0.9, 1.0, 10**6
+        solver.limiters = claw.limiters.tvd.MC
+        solver.dimensional_split = True
+        solver.cfl_desired = 0.9
+        solver.cfl_max = 1.0
+        solver.max_steps = 10**6
         for sides in solver.bc_lower, solver.bc_upper, solver.aux_bc_lower, solver.aux_bc_upper:
             sides[:] = [claw.BC.extrap] * 2
         domain = claw.Domain([0, 0], [1, 1], [n, n])
@@ -133,8 +140,13 @@ def pyclaw(n):
         state.aux[1] = -n * (stream(x + 1 / n, y) - stream(x, y))
         state.q[0] = start = means(f, n)
         run = claw.Controller()
-        run.solution, run.solver, run.tfinal, run.num_output_times = claw.Solution(state, domain), solver, 1.0, 1
-        run.output_format, run.keep_copy, run.verbosity = None, False, 0
+        run.solution = claw.Solution(state, domain)
+        run.solver = solver
+        run.tfinal = 1.0
+        run.num_output_times = 1
+        run.output_format = None
+        run.keep_copy = False
+        run.verbosity = 0
         _, seconds = measured(run.run)
         return run.solution.state.q[0], start, seconds, solver.status["numsteps"]
 
@@ -177,7 +189,8 @@ def ornstein_uhlenbeck(name, n, steps):
 
 
 def main(name, n, steps=0):
-    n, steps = int(n), int(steps)
+    n = int(n)
+    steps = int(steps)
     if name == "pyclaw":
         found = pyclaw(n)
     elif name == "fipy-vanleer":

@@ -117,9 +117,12 @@ def pdhg(problem, n, n_steps, sigma, iterations):
     U = (m_x, m_y, f) on faces and time nodes keeps the continuity equation, by a projection with cosine transforms; its means
     in the cells are compared with V, whose cost |m|^2 / f is paid. Returns the cost of V.
     """
-    n, n_steps, sigma = int(n), int(n_steps), float(sigma)
+    n = int(n)
+    n_steps = int(n_steps)
+    sigma = float(sigma)
     rho = cells(problem, n)
-    shape, t = (n, n, n_steps), np.linspace(0, 1, n_steps + 1)
+    shape = (n, n, n_steps)
+    t = np.linspace(0, 1, n_steps + 1)
     U = [np.zeros((n + 1, n, n_steps)), np.zeros((n, n + 1, n_steps)),
          np.multiply.outer(rho[0], 1 - t) + np.multiply.outer(rho[1], t)]
     inner = [tuple(slice(1, -1) if a == b else slice(None) for b in range(3)) for a in range(3)]

@@ -141,17 +141,23 @@ def alone(solver, n):
     """One line, as a dict: the second of two runs; the first one sets up. MB: beyond what a small run has needed."""
     about = SOLVERS[solver]
     about.begin(about.mesh(about.sizes[0]))()
-    before, start = peak(), process_time()
+    before = peak()
+    start = process_time()
     mesh = about.mesh(n)
     run = about.begin(mesh)
-    found, made, best = run(), process_time() - start, np.inf
+    found = run()
+    made = process_time() - start
+    best = np.inf
     for _ in range(2 if solver in ("transport", "triangles") or mesh.n_cells_global > 200_000 else 4):
         ranks.wait()
-        cpu, wall = process_time(), perf_counter()
+        cpu = process_time()
+        wall = perf_counter()
         again = run()
         seconds = ranks.max(np.array([process_time() - cpu, perf_counter() - wall]))
         if seconds[0] / again["steps"] < best:
-            best, found, taken = seconds[0] / again["steps"], again, seconds
+            best = seconds[0] / again["steps"]
+            found = again
+            taken = seconds
     return found | dict(cells=mesh.n_cells_global, cpu=float(taken[0]), wall=float(taken[1]), made=float(ranks.max(made)),
                         mb=1e3 * (peak() - before))
 
@@ -161,7 +167,10 @@ def alone(solver, n):
 
 def costs(report, quick, bandwidth):
     """{solver: [(cells, us per cell and step on one rank)]}, shown as tables."""
-    lines, points, grown, missed = [], {}, [], []
+    lines = []
+    points = {}
+    grown = []
+    missed = []
     for key, solver in SOLVERS.items():
         if quick and key not in QUICK:
             continue
@@ -240,7 +249,8 @@ def advected(quick, python):
     rows = []
     for kind, n in {"squares": 32, "triangles": 22}.items() if quick else {"squares": 256, "triangles": 181}.items():
         mesh = continuity.FIELD[kind](n)
-        equation, rho0 = continuity.equation(mesh, fvot.muscl()), continuity.three_bodies(mesh)
+        equation = continuity.equation(mesh, fvot.muscl())
+        rho0 = continuity.three_bodies(mesh)
         result, seconds = fokker_planck.cpu_of(lambda equation=equation, rho0=rho0: equation.solve(rho0, 1.0, progress=False))
         ledger = result.ledger
         rows.append(dict(program=f"fvot, muscl, {kind}", cells=mesh.n_cells_global, steps=int(ledger["steps"][-1]),
@@ -253,7 +263,8 @@ def advected(quick, python):
 
 
 def diffused(quick, python):
-    rows, n = [], 32 if quick else 256
+    rows = []
+    n = 32 if quick else 256
     for n, steps in ((32, 20),) if quick else ((128, 20), (256, 20)):
         mesh = fokker_planck.ou_mesh(n)
         result, seconds = fokker_planck.ou_run(mesh, 2, steps)
@@ -343,7 +354,8 @@ def main(part="all", peer_python=PEER_PYTHON, out="", quick=False, rows="", solv
         return hand_over(alone(solver, n), rows)
     if ranks.size > 1:
         raise fvot.InputError("start this on one rank: it starts what runs on several")
-    report, found = machine.Report(), {}
+    report = machine.Report()
+    found = {}
     report.say("# What it costs\n")
     report.say(f"One run of `benchmarks/suite.py` (`make bench`) on {strftime('%d %B %Y')}.\n")
     bandwidth = machine.bandwidth(8 if quick else 512)

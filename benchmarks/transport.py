@@ -92,7 +92,8 @@ def exact(problem, kind):
 
 def _round_the_wall(n=1000):
     """All mass passes both corners below the gap, of which each half sees one: far pairs with near, so that ab is least."""
-    r, turn = np.sqrt((np.arange(n) + 0.5) / n)[:, None] * RADIUS, 2 * np.pi * (np.arange(n) + 0.5) / n
+    r = np.sqrt((np.arange(n) + 0.5) / n)[:, None] * RADIUS
+    turn = 2 * np.pi * (np.arange(n) + 0.5) / n
     a, b = (np.sort(np.hypot(x + r * np.cos(turn) - corner, y + r * np.sin(turn) - GAP[0]), axis=None)
             for (x, y), corner in zip(DISCS, WALL))
     return ((a + WALL[1] - WALL[0] + b[::-1])**2).mean()
@@ -105,7 +106,8 @@ def solved(case, mesh):
     """What a run takes and reaches, as a dict: from the constructor to the certified path."""
     rho = densities(case.problem, mesh)
     ranks.wait()
-    cpu, wall = [process_time()], [perf_counter()]
+    cpu = [process_time()]
+    wall = [perf_counter()]
     transport = fvot.BenamouBrenier(mesh, case.n_steps, tol=case.tol)
     cpu.append(process_time())
     wall.append(perf_counter())
@@ -179,9 +181,11 @@ QUICK = [Case("Gaussians", "squares", 32, 16), Case("bumps", "squares", 32, 16),
 
 
 def targets(report, quick):
-    lines, missed = [], []
+    lines = []
+    missed = []
     for case in QUICK if quick else TARGETS:
-        found, (seconds, mb) = measured(case), TARGETS.get(case, ("-", "-"))
+        found = measured(case)
+        (seconds, mb) = TARGETS.get(case, ("-", "-"))
         name = case.problem, case.kind, found["cells"] if found else "?", case.n_steps, case.ranks, f"{case.tol:.1e}"
         if found is None:
             lines.append((*name, *["-"] * 5, seconds, "failed", "-", mb, "-", "-"))
@@ -215,7 +219,8 @@ class Watch:
     """CPU seconds of every call of the solver's parts, by part and number of cells; the last object that made it."""
 
     def __init__(self):
-        self.calls, self.object = {}, {}
+        self.calls = {}
+        self.object = {}
 
     def of(self, part, work, cells):
         def timed_work(first, /, *arguments, **options):
@@ -231,7 +236,8 @@ class Watch:
 @contextmanager
 def watched():
     """A `Watch` of the solver's parts, while the block runs."""
-    watch, hooks = Watch(), [(State, "sweep", "sweep", lambda state, phi, *_: len(phi)),
+    watch = Watch()
+    hooks = [(State, "sweep", "sweep", lambda state, phi, *_: len(phi)),
                              (nested_iteration, "lower_bound", "lower bound", lambda problem, *_: problem.mesh.n_cells),
                              (nested_iteration, "upper_bound", "upper bound", lambda problem, *_: problem.mesh.n_cells)]
     for poisson in CosinePoisson, MultigridPoisson:
@@ -259,7 +265,8 @@ def poisson_bytes(poisson, one):
     #   f V and phi V^T 4; residual 3; sweep 2, residual 3, restriction 1, correction 2, residual 3, sweep 3;
     #   products 2 + 2, image 2, step 6
     matrix = sum(array.nbytes for array in poisson.pencil._entries)
-    total, cycle = 33 * one + 4 * matrix, poisson.cycle
+    total = 33 * one + 4 * matrix
+    cycle = poisson.cycle
     for level, (grid, work) in enumerate(zip(cycle.grids, cycle.work)):
         total += _matrix_bytes(grid.prolong) + _matrix_bytes(grid.restrict)
         if level:       # written and read by the finer one; sweeps, residuals, restriction and correction 14
@@ -285,18 +292,22 @@ def two_transforms(mesh, n_nodes, repetitions):
 def where(report, quick):
     cases = [Case("Gaussians", "squares", 32, 16), Case("Gaussians", "triangles", 22, 16)] if quick else \
             [Case("Gaussians", "squares", 128, 32), Case("Gaussians", "triangles", 90, 32)]
-    bandwidth, lines, tables = machine.bandwidth(8 if quick else 512), [], []
+    bandwidth = machine.bandwidth(8 if quick else 512)
+    lines = []
+    tables = []
     for case in cases:
         solved(case._replace(n_steps=8, tol=1e-2), MESHES[case.kind](SMALL[case.kind]))
         mesh = MESHES[case.kind](case.n)
         with watched() as watch:
             found = solved(case, mesh)
-        one, n = 8 * mesh.n_cells * (case.n_steps + 1), mesh.n_cells
+        one = 8 * mesh.n_cells * (case.n_steps + 1)
+        n = mesh.n_cells
         floors = {"sweep": sweep_bytes(watch.object["sweep", n], one),
                   "Poisson solve": poisson_bytes(watch.object["Poisson solve", n], one)}
         taken = {part: median(watch.calls[part, n]) for part in floors}
         transforms = two_transforms(mesh, case.n_steps + 1, 3 if quick else 9)
-        taken["both"], floors["both"] = sum(taken.values()), sum(floors.values())
+        taken["both"] = sum(taken.values())
+        floors["both"] = sum(floors.values())
         for part in floors:
             lines.append((case.kind, f"{n} x {case.n_steps}", part, f"{1e3 * taken[part]:.2f}",
                           f"{8e9 * taken[part] / one:.1f}", f"{floors[part] / 1e6:.1f}",
@@ -314,7 +325,10 @@ def where(report, quick):
 
 
 def _shares(report, case, found, watch):
-    whole, n, lines, rest = found["cpu"], found["cells"], [], found["cpu"]
+    whole = found["cpu"]
+    n = found["cells"]
+    lines = []
+    rest = found["cpu"]
     for part in PARTS:
         here = watch.calls.get((part, n), [])
         coarse = sum(sum(calls) for (what, cells), calls in watch.calls.items() if what == part and cells != n)

@@ -34,7 +34,8 @@ def hump(x):
 
 def carried(x, t):
     """The hump after the rotation has carried it for a time t: what enters the square."""
-    angle, y = -2 * np.pi * t, x - 0.5
+    angle = -2 * np.pi * t
+    y = x - 0.5
     return hump(0.5 + np.stack([np.cos(angle) * y[0] - np.sin(angle) * y[1], np.sin(angle) * y[0] + np.cos(angle) * y[1]]))
 
 
@@ -59,7 +60,8 @@ def main(n=16, levels=3):
                 size, mass_error = error(mesh, flow)
                 order = "" if previous is None else f"{np.log2(previous / size):.2f}"
                 fvot.say(f"{kind:10} {mesh.n_cells_global:8} {size:10.2e} {order:>6} {mass_error:11.1e}")
-                found[f"{flow.__name__}_{kind}"], previous = size, size
+                found[f"{flow.__name__}_{kind}"] = size
+                previous = size
     return found
 
 

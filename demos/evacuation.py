@@ -49,7 +49,8 @@ def main(mesh=str(MESH), refine=0, crowd=0.8, end=2.0, n_times=21, steps=2, pict
         result.plot(folder / "crowd.png", time=shown, clim=(0, 1 + 1e-6), cmap="Blues")
         result.plot(folder / "pressure.png", time=shown, field="pressure", cmap="inferno")
     ledger = result.ledger
-    pressure, some = mesh.ranks.max(result.pressure.max()), slice(None, None, max(1, n_times // 5))
+    pressure = mesh.ranks.max(result.pressure.max())
+    some = slice(None, None, max(1, n_times // 5))
     fvot.say(f"{mesh.n_cells_global} cells, {ledger['steps'][-1]:.0f} steps, {ledger['newton'][-1] / ledger['steps'][-1]:.1f} "
              f"iterations of Newton's method in each\n"
              f"still in the first room {inside[some].round(3)}\n"

@@ -63,7 +63,9 @@ def over_land(mesh, start, target):
 
 def report(path, crow):
     """Print what the path costs, and what shows that it is a path, and the shortest."""
-    mesh, inner = path.mesh, path.speed[1:-1] if len(path.speed) > 2 else path.speed    # the ends' steps are half as long
+    # the ends' steps are half as long
+    mesh = path.mesh
+    inner = path.speed[1:-1] if len(path.speed) > 2 else path.speed
     straight = np.linalg.norm(mesh.integrate((path.rho[-1] - path.rho[0]) * mesh.center))
     fvot.say(f"{mesh.n_cells_global} cells, {len(path.node_t) - 1} steps, {path.iterations} iterations on "
              f"{mesh.ranks.size} ranks\n"
@@ -135,9 +137,14 @@ def draw(file, corners, volume, densities, tracks):
     triangles = triangles.reshape(3, -1).T
     margin = 0.02 * np.ptp(points, axis=1).max()
     lower, upper = points.min(axis=1) - margin, points.max(axis=1) + margin
-    columns, gap, title, across = 3, 0.1, 0.32, 4.2                                   # inches, but for the first
+    # inches, but for the first
+    columns = 3
+    gap = 0.1
+    title = 0.32
+    across = 4.2
     up = across * (upper - lower)[1] / (upper - lower)[0]
-    width, height = columns * (across + gap) - gap, -(-len(SHOWN) // columns) * (title + up)
+    width = columns * (across + gap) - gap
+    height = -(-len(SHOWN) // columns) * (title + up)
     figure = Figure((width, height))
     for k, (t, density) in enumerate(zip(SHOWN, densities)):
         row, column = divmod(k, columns)

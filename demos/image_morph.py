@@ -67,7 +67,8 @@ def moon(x):
 
 def sun(x, n_rays=12):
     """Whether points x (2, n) of the unit square lie in a disc or one of the rays around it."""
-    r, turns = np.hypot(x[0] - 0.5, x[1] - 0.5), np.arctan2(x[1] - 0.5, x[0] - 0.5) / (2 * np.pi)
+    r = np.hypot(x[0] - 0.5, x[1] - 0.5)
+    turns = np.arctan2(x[1] - 0.5, x[0] - 0.5) / (2 * np.pi)
     beside = r * np.sin(2 * np.pi * np.abs((n_rays * turns + 0.5) % 1 - 0.5) / n_rays)
     return (r < 0.2) | (r > 0.25) & (beside < 0.024 * (0.45 - r) / 0.2)
 
@@ -133,9 +134,13 @@ def strip(file, frames, t, cmap):
     """The frames nearest to some times, side by side."""
     from matplotlib.figure import Figure
     _, rows, columns = frames.shape
-    across, gap, title = 2.4, 0.06, 0.34                                      # inches
+    # inches
+    across = 2.4
+    gap = 0.06
+    title = 0.34
     up = across * rows / columns
-    width, height = len(SHOWN) * (across + gap) - gap, up + title
+    width = len(SHOWN) * (across + gap) - gap
+    height = up + title
     figure = Figure((width, height))
     for k, time in enumerate(SHOWN):
         axes = figure.add_axes([k * (across + gap) / width, 0, across / width, up / height])

@@ -35,7 +35,10 @@ def main(n=96, count=20_000, D=0.4, spin=0.5, end=2.0, n_times=21, seed=1, tau=0
     """
     if count < 100 or n_times < 3 or end <= 0:
         raise fvot.InputError(f"this takes count >= 100, n_times >= 3 and end > 0, not {count}, {n_times} and {end}")
-    mesh, b, t, width = fvot.Mesh.rectangle(LOWER, UPPER, (n, n)), drift_of(spin), np.linspace(0, end, n_times), 0.15
+    mesh = fvot.Mesh.rectangle(LOWER, UPPER, (n, n))
+    b = drift_of(spin)
+    t = np.linspace(0, end, n_times)
+    width = 0.15
     rho0 = mesh.density(lambda x: np.exp(-((x - START)**2).sum(axis=0) / (2 * width**2)))
     result = fvot.FokkerPlanck(mesh, diffusion=D, drift=b).solve(rho0, t)
     x0 = START + width * np.random.default_rng(seed).standard_normal((2, count))

@@ -34,7 +34,8 @@ def V(x):
 
 def terms(x):
     """The four terms (4, n) of the energy, and the distances (4, n) from their centres in x and y."""
-    dx, dy = x[0] - x0, x[1] - y0
+    dx = x[0] - x0
+    dy = x[1] - y0
     return A * np.exp(a * dx**2 + b * dx * dy + c * dy**2), dx, dy
 
 
@@ -111,15 +112,19 @@ GREY = "0.35"
 
 def picture(path, result, bottom, population, limit, rates):
     """The energy, the density at three times, and the populations over time."""
-    mesh, t = result.mesh, result.t
+    mesh = result.mesh
+    t = result.t
     shown = [0, int(population[1].argmax()), len(t) - 1]
-    x, densities = mesh.gather(mesh.center), mesh.gather(result.rho[shown])
+    x = mesh.gather(mesh.center)
+    densities = mesh.gather(result.rho[shown])
     mesh.ranks.on_root(draw, path, x, densities, t, shown, bottom, population, limit, rates)
 
 
 def draw(path, x, densities, t, shown, bottom, population, limit, rates):
     from matplotlib.figure import Figure
-    width, height = 13.3, 5.9                   # inches
+    # inches
+    width = 13.3
+    height = 5.9
     figure = Figure((width, height))
 
     def axes(left, bottom, across, up):

@@ -42,7 +42,8 @@ def main(m=2.0, mesh="squares", n=32, levels=3, end=4.0, steps=10, pictures=True
     fvot.say(f"{'cells':>8} {'steps':>6} {'Newton':>7} {'error':>9} {'order':>6} {'mass error':>11} {'energy balance':>15}")
     errors = []
     for level in range(levels):
-        here, count = MESHES[mesh](n * 2**level), steps * 2**level
+        here = MESHES[mesh](n * 2**level)
+        count = steps * 2**level
         rho0 = here.average(barenblatt(1.0, m), degree=8)
         t = np.linspace(1, end, 7)
         result = fvot.JKO(here, fvot.Power(m)).solve(rho0, t, tau=(end - 1) / count)

@@ -54,7 +54,8 @@ def main(image="", scale=1.0, kT=20.0, coarsen=2, end=5.0, n_times=31, tol=1e-3,
 
 def report(result, height, kT, slowest, free, away):
     """Print how the free energy, counted from that of equilibrium, falls, and the mass that is away from its place."""
-    t, ledger = result.t, result.ledger
+    t = result.t
+    ledger = result.ledger
     fvot.say(f"{height.size} cells, heights from {height.min():.0f} to {height.max():.0f}, kT = {kT:g}; "
              f"{ledger['steps'][-1]:.0f} steps on {result.mesh.ranks.size} ranks\n"
              f"slowest relaxation time {slowest:.6g}\n\n{'t':>9} {'free energy':>12} {'mass away':>10} {'mean height':>12}")
@@ -120,12 +121,15 @@ def draw(path, densities, t, pixels):
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
     across, up = 4.2 * np.array(pixels.shape) / max(pixels.shape)         # inches
-    gap, below, width = 0.12, 0.15, len(t) * (across + 0.12) + 1.05
+    gap = 0.12
+    below = 0.15
+    width = len(t) * (across + 0.12) + 1.05
     figure = Figure((width, below + up + 0.45))
 
     def axes(left, across):
         return figure.add_axes([left / width, below / figure.get_figheight(), across / width, up / figure.get_figheight()])
-    shades, colors = shaded(pixels), ScalarMappable(LogNorm(1, 100, clip=True), "inferno")
+    shades = shaded(pixels)
+    colors = ScalarMappable(LogNorm(1, 100, clip=True), "inferno")
     for place, density, time in zip(range(len(t)), densities, t):
         panel = axes(gap + place * (across + gap), across)
         panel.imshow(shades, cmap="gray", vmin=-0.5, vmax=1.0, extent=(0, 1, 0, 1), aspect="auto")

@@ -150,7 +150,8 @@ def curve(axes, kind, rows):
     """The error in the middle of the certified interval, and a bar as long as that."""
     size, low, high = rows
     marker, color = STYLES[kind]
-    middle, half = np.abs(low + high) / 2, (high - low) / 2
+    middle = np.abs(low + high) / 2
+    half = (high - low) / 2
     axes.errorbar(size, middle, np.stack([np.minimum(half, 0.999 * middle), half]), color=color, marker=marker, markersize=6,
                   linewidth=1.6, elinewidth=1, capsize=2.5, label=kind)
 

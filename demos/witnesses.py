@@ -22,7 +22,8 @@ def swirl(x):
 
 
 def velocity(x):
-    s, c = np.sin(np.pi * x), np.cos(np.pi * x)
+    s = np.sin(np.pi * x)
+    c = np.cos(np.pi * x)
     return np.stack([2 * s[0]**2 * s[1] * c[1], -2 * s[1]**2 * s[0] * c[0]])
 
 
@@ -40,7 +41,8 @@ BANK = {"x": (lambda x: x[0], lambda x: np.stack([np.ones_like(x[0]), 0 * x[0]])
 
 def weak_form(n):
     """d/dt int phi rho = int rho v . grad phi, integrated over time by Simpson's rule, for a bank of phi."""
-    mesh, t = Mesh.rectangle((0, 0), (1, 1), (n, n)), np.linspace(0, 0.5, 21)
+    mesh = Mesh.rectangle((0, 0), (1, 1), (n, n))
+    t = np.linspace(0, 0.5, 21)
     rho = ContinuityEquation(mesh, stream=swirl).solve(mesh.density(blob((0.5, 0.75))), t).rho
     simpson = np.array([1, *[4, 2] * 9, 4, 1]) * (t[1] - t[0]) / 3
     worst = 0.0
@@ -63,12 +65,15 @@ def push_forward(n):
     yield ("push-forward: int phi rho(t) = int (phi o T) rho0", "representation by flows", "ContinuityEquation, push_forward",
            max(apart), 6 / n**2)
 
-    linear, phi = ContinuityEquation(mesh, stream=swirl, flux=fvot.upwind), mesh.average(BANK["cos"][0])
-    end, start = linear.solve(rho0, T).rho[-1], linear.adjoint(phi, T)
+    linear = ContinuityEquation(mesh, stream=swirl, flux=fvot.upwind)
+    phi = mesh.average(BANK["cos"][0])
+    end = linear.solve(rho0, T).rho[-1]
+    start = linear.adjoint(phi, T)
     yield ("uniqueness by duality: int phi rho(T) = int phi* rho0", "Holmgren 1901", "ContinuityEquation, adjoint",
            abs(mesh.integrate(phi * end - start * rho0)), 1e-12)
 
-    mass, found = mesh.integrate(mesh.average(blob((0.5, 0.75)))), mesh.gather(rho)
+    mass = mesh.integrate(mesh.average(blob((0.5, 0.75))))
+    found = mesh.gather(rho)
     dense = np.argsort(found)[-n:]
     begin = particles.push_forward(mesh.gather(mesh.centroid)[:, dense], lambda x: -velocity(x), T)[-1]     # back in time
     density = particles.density_along_flow(begin, lambda x: blob((0.5, 0.75))(x) / mass, velocity, T)[1][-1]
@@ -102,7 +107,8 @@ def on_a_line(n):
     """Dynamical transport against quantiles, which are exact."""
     mesh = Mesh.interval(0, 1, 4 * n)
     rho0, rho1 = mesh.density(blob(0.3, 0.08)), mesh.density(lambda x: blob(0.6, 0.05)(x) + blob(0.8, 0.05)(x))
-    path, edges = BenamouBrenier(mesh, n_steps=32, tol=1e-3, max_iter=10_000).solve(rho0, rho1), np.linspace(0, 1, 4 * n + 1)
+    path = BenamouBrenier(mesh, n_steps=32, tol=1e-3, max_iter=10_000).solve(rho0, rho1)
+    edges = np.linspace(0, 1, 4 * n + 1)
 
     def W(one, other):
         return static.wasserstein_1d(edges, mesh.gather(one), edges, mesh.gather(other))
@@ -130,7 +136,8 @@ def in_the_plane(n):
     rho0, rho1, rho2 = (mesh.density(blob(place)) for place in ((0.3, 0.35), (0.65, 0.6), (0.4, 0.7)))
     solver = BenamouBrenier(mesh, n_steps=16, tol=1e-3)
     path = solver.solve(rho0, rho1)
-    (x, a), (y, b) = mesh.to_points(rho0), mesh.to_points(rho1)
+    (x, a) = mesh.to_points(rho0)
+    (y, b) = mesh.to_points(rho1)
     plan = static.kantorovich(x, a, y, b)
     yield ("W2^2 dynamic = static, in the plane", "Benamou, Brenier 2000", "BenamouBrenier, kantorovich",
            abs(path.cost / plan.cost - 1), 0.6 / n)
@@ -154,7 +161,8 @@ def in_the_plane(n):
     yield "potentials are dual optimal: u = -2 phi(0) + const", "Brenier 1991", "BenamouBrenier, kantorovich", phi, 2.0 / n
     back = solver.solve(rho1, rho0)
     yield "symmetry of W2", "W2 is a metric", "BenamouBrenier, itself", abs(back.cost - path.cost) / path.cost, 2 * solver.tol
-    other, third = solver.solve(rho1, rho2), solver.solve(rho0, rho2)
+    other = solver.solve(rho1, rho2)
+    third = solver.solve(rho0, rho2)
     yield ("triangle inequality of W2, excess", "W2 is a metric", "BenamouBrenier, itself",
            max(0.0, third.lower_bound**0.5 - path.cost**0.5 - other.cost**0.5), 0.0)
 
@@ -174,7 +182,8 @@ def round_a_corner(n):
     mesh = Mesh.read(L_SHAPE)
     rho0, rho1 = mesh.density(blob((-0.5, -0.6), 0.15)), mesh.density(blob((0.6, 0.5), 0.15))
     path = BenamouBrenier(mesh, n_steps=16, tol=2e-3).solve(rho0, rho1)
-    (x, a), (y, b) = mesh.to_points(rho0), mesh.to_points(rho1)
+    (x, a) = mesh.to_points(rho0)
+    (y, b) = mesh.to_points(rho1)
     some, others = (np.sort(np.argsort(-w)[:600]) for w in (a, b))         # nearly all of the mass
     a, b = a[some] / a[some].sum(), b[others] / b[others].sum()
     inside = static.kantorovich(x[:, some], a, y[:, others], b, mesh.geodesic_distance(x[:, some], y[:, others])**2)
@@ -189,11 +198,15 @@ def round_a_corner(n):
 
 def steepest_descent(n):
     """JKO's Euler equation; the order of the scheme; the slope of the energy in Otto's metric."""
-    mesh, energy = Mesh.rectangle((0, 0), (1, 1), (n, n)), 0.1 * Entropy() + Potential(lambda x: x[0]**2)
-    rho0, tau = mesh.density(lambda x: 1 + 0.8 * np.cos(np.pi * x[0])), 0.1
+    mesh = Mesh.rectangle((0, 0), (1, 1), (n, n))
+    energy = 0.1 * Entropy() + Potential(lambda x: x[0]**2)
+    rho0 = mesh.density(lambda x: 1 + 0.8 * np.cos(np.pi * x[0]))
+    tau = 0.1
     path = BenamouBrenier(mesh, n_steps=8, tol=1e-4, terminal=tau * energy).solve(rho0)
-    weight, gradient = path.rho[-1], otto.wasserstein_gradient(mesh, path.rho[-1], energy)
-    euler, spread = path.phi[-1] / tau + gradient, np.ptp(mesh.gather(gradient))
+    weight = path.rho[-1]
+    gradient = otto.wasserstein_gradient(mesh, path.rho[-1], energy)
+    euler = path.phi[-1] / tau + gradient
+    spread = np.ptp(mesh.gather(gradient))
     mean = mesh.integrate(weight * euler)
     yield ("JKO's Euler equation: phi / tau + E'(rho) = const", "Jordan et al. 1998", "BenamouBrenier, otto",
            np.sqrt(mesh.integrate(weight * (euler - mean)**2)) / spread, 0.02)

@@ -3,12 +3,15 @@ import re
 
 import fvot  # noqa: F401  what the docstrings are taken from
 
-project, author = "fvot", "The fvot developers"
+project = "fvot"
+author = "The fvot developers"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax"]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
-html_theme, html_title = "furo", "fvot"
-html_static_path, html_show_copyright = [], False
+html_theme = "furo"
+html_title = "fvot"
+html_static_path = []
+html_show_copyright = False
 exclude_patterns = ["_build"]
 default_role = "code"
 autodoc_member_order = "bysource"
@@ -21,7 +24,8 @@ ARGUMENT = re.compile(r"^([A-Za-z_][\w ,().*+-]*?) : (.*)$")
 
 def as_definitions(app, what, name, obj, options, lines):
     """`name : what it is` in a docstring is a definition; |K| is no substitution; formulas that stand in are literal."""
-    made, begun = [], False
+    made = []
+    begun = False
     for line in lines:
         argument = ARGUMENT.match(line)
         text = HANGING.sub(r"\1\_", line.replace("|", r"\|"))

@@ -19,10 +19,13 @@ def control_volume(file):
     mesh = fvot.Mesh.voronoi((0, 0), (1, 1), 40, seed=3)
     face = between_two_inner_cells(mesh)
     K, L = mesh.left[face], mesh.right[face]
-    normal, distance = mesh.normal[:, face], mesh.distance[face]
-    x_K, x_L = mesh.center[:, K], mesh.center[:, L]
+    normal = mesh.normal[:, face]
+    distance = mesh.distance[face]
+    x_K = mesh.center[:, K]
+    x_L = mesh.center[:, L]
     ends = mesh.points[:, mesh.vertices[:, face]]
-    middle, along = ends.mean(axis=1), ends[:, 1] - ends[:, 0]
+    middle = ends.mean(axis=1)
+    along = ends[:, 1] - ends[:, 0]
     along /= np.linalg.norm(along)
     upwards = along * np.sign(along[1])
     foot = x_K + mesh.left_distance[face] * normal                                 # where the line from x_K to x_L meets sigma
@@ -108,7 +111,8 @@ def certificate(file, n=64, tol=1e-5):
     demo = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(demo)
     problem = demo.PROBLEMS["gaussians"]
-    mesh, exact = fvot.Mesh.rectangle((0, 0), (1, 1), (n, n)), demo.exact(problem)
+    mesh = fvot.Mesh.rectangle((0, 0), (1, 1), (n, n))
+    exact = demo.exact(problem)
     ends = [demo.density(mesh, axes) for axes in problem]
     paths = {}
     for count in ITERATIONS:

@@ -49,13 +49,18 @@ def grid(kind=3):
 
     def square(tag, columns, groups):
         i, j = (a.ravel() for a in np.meshgrid(columns, [0, 1], indexing="ij"))
-        a, b, c, d = number(i, j), number(i + 1, j), number(i + 1, j + 1), number(i, j + 1)
+        a = number(i, j)
+        b = number(i + 1, j)
+        c = number(i + 1, j + 1)
+        d = number(i, j + 1)
         rows = np.stack([a, b, c, d], axis=1)
         if kind == 2:
             rows = np.concatenate([rows[:, [0, 1, 2]], rows[:, [0, 2, 3]]])
         return Entity(2, tag, kind, rows, groups)
 
-    up, left, right = np.arange(3), np.arange(3), np.arange(2, 5)
+    up = np.arange(3)
+    left = np.arange(3)
+    right = np.arange(2, 5)
     lines = [line(1, left, [0, 0, 0], (13,)), line(2, right, [0, 0, 0], (13, 14)), line(3, [4, 4, 4], up, (-12, 14)),
              line(4, right, [2, 2, 2], (16,)), line(5, left, [2, 2, 2], ()), line(6, [0, 0, 0], up, (11,)),
              line(7, [2, 2, 2], up, (15,))]
@@ -108,7 +113,8 @@ def write_msh_2(path, points, entities, version=2.2, binary=None, n_tags=2, name
     count = f"{len(points)}\n".encode()
     out += section("Nodes", count + (rows_of(tags, points) if binary is None else
                                      packed(binary, ("i", tags), *[("d", x) for x in coordinates])))
-    body, first = b"", 1
+    body = b""
+    first = 1
     for e in entities:
         for group in e.groups or (0,):
             n = len(e.rows)
@@ -127,7 +133,8 @@ def write_msh_2(path, points, entities, version=2.2, binary=None, n_tags=2, name
 def write_msh_4(path, points, entities, version=4.1, binary=None, size=8, names=GROUPS, more=b"", front=b"",
                 parametric=False, partitioned=False, header=None):
     """All points on the last surface; *partitioned*: elements lie on entities of their own, 100 + tag, parts of others."""
-    old, n_letter = version < 4.1, "n" if size == 8 else "m"
+    old = version < 4.1
+    n_letter = "n" if size == 8 else "m"
 
     def put(*columns):
         """Rows of (letter, values), in text or binary; "n" is a size, "t" the number of a point or an element."""
@@ -158,15 +165,18 @@ def write_msh_4(path, points, entities, version=4.1, binary=None, size=8, names=
     if partitioned:
         out += section("PartitionedEntities", one("nn", 2, 1) + one("ii", 200, 1) + all_entities(True))
     shift = 100 * partitioned
-    n, surface = len(points), next(e for e in reversed(entities))
-    tags, extra = np.arange(1, n + 1), [("d", np.zeros(n))] * (surface.dim * parametric)
+    n = len(points)
+    surface = next(e for e in reversed(entities))
+    tags = np.arange(1, n + 1)
+    extra = [("d", np.zeros(n))] * (surface.dim * parametric)
     head = (surface.tag + shift, surface.dim) if old else (surface.dim, surface.tag + shift)
     body = one("nn", 1, n) + (b"" if old else one("nn", 1, n)) + one("iiin", *head, int(parametric), n)
     coordinates = [("d", x) for x in points.T]
     body += put(("t", tags), *coordinates, *extra) if old else put(("t", tags)) + put(*coordinates, *extra)
     out += section("Nodes", body)
     total = sum(len(e.rows) for e in entities)
-    body, first = one("nn", len(entities), total) + (b"" if old else one("nn", 1, total)), 1
+    body = one("nn", len(entities), total) + (b"" if old else one("nn", 1, total))
+    first = 1
     for e in entities:
         head = (e.tag + shift, e.dim) if old else (e.dim, e.tag + shift)
         k = np.arange(first, first + len(e.rows))
@@ -177,7 +187,8 @@ def write_msh_4(path, points, entities, version=4.1, binary=None, size=8, names=
 
 def second_order(points, entities):
     """The same with a point in the middle of each side, and of each square."""
-    made, more = {}, list(points)
+    made = {}
+    more = list(points)
 
     def middle(*corners):
         key = tuple(sorted(corners))
@@ -258,7 +269,8 @@ def rectilinear(dim):
 
 
 def structured(dim):
-    data, flat = vtk.vtkStructuredGrid(), image(dim)
+    data = vtk.vtkStructuredGrid()
+    flat = image(dim)
     points = vtk.vtkPoints()
     points.SetDataTypeToDouble()
     for k in range(flat.GetNumberOfPoints()):
@@ -282,7 +294,8 @@ def with_regions(data):
 
 def unstructured(points, cells):
     """From points (n, 3) and [(VTK's number of a cell type, points of a cell)]."""
-    data, at = vtk.vtkUnstructuredGrid(), vtk.vtkPoints()
+    data = vtk.vtkUnstructuredGrid()
+    at = vtk.vtkPoints()
     at.SetDataTypeToDouble()
     at.SetData(numpy_to_vtk(np.ascontiguousarray(points, float), deep=1))
     data.SetPoints(at)
@@ -317,7 +330,8 @@ def of_kinds():
 
 def tilted(data):
     """Turned about two axes."""
-    transform, turned = vtk.vtkTransform(), vtk.vtkTransformFilter()
+    transform = vtk.vtkTransform()
+    turned = vtk.vtkTransformFilter()
     transform.RotateX(50)
     transform.RotateY(20)
     turned.SetTransform(transform)

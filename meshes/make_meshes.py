@@ -81,8 +81,12 @@ def towards(corners, least, growth, most):
 
 def harbour():
     """A basin, 4 x 2.5: from a river in the west, round islands and a mole, to the entrance in the south-east."""
-    elbow, head = np.array([2.66, 0.66]), np.array([2.27, 1.24])    # the mole goes north, bends, ends in a round head
-    half, radius = 0.045, 0.085                                     # half its thickness; the head's radius
+    # the mole goes north, bends, ends in a round head
+    elbow = np.array([2.66, 0.66])
+    head = np.array([2.27, 1.24])
+    # half its thickness; the head's radius
+    half = 0.045
+    radius = 0.085
     root = [(elbow[0] - half, 0.12), (elbow[0] + half, 0.12)]
     back = np.arctan2(*(elbow - head)[::-1]) / (2 * np.pi)
     neck = np.arcsin(half / radius) / (2 * np.pi)
@@ -182,7 +186,8 @@ def triangulate(outlines, size, refine):
     else:
         names, least, reach = refine or ((), size, 1.0)
         field = gmsh.model.mesh.field
-        near, grading = field.add("Distance"), field.add("Threshold")
+        near = field.add("Distance")
+        grading = field.add("Threshold")
         field.setNumbers(near, "CurvesList", [tag for name, tag in curves if name in names])
         field.setNumber(near, "Sampling", 40)
         for key, value in dict(InField=near, SizeMin=least, SizeMax=size, DistMin=least, DistMax=reach).items():
@@ -266,7 +271,8 @@ def flip(points, triangles, limit=80.0):
     A node with too few gets an edge across one of its triangles, where the two nodes that lose one can best spare it.
     """
     node = np.stack([triangles, np.roll(triangles, -1, axis=1), np.roll(triangles, -2, axis=1)]).reshape(-1, 3)
-    u, v = points[node[:, 1]] - points[node[:, 0]], points[node[:, 2]] - points[node[:, 0]]
+    u = points[node[:, 1]] - points[node[:, 0]]
+    v = points[node[:, 2]] - points[node[:, 0]]
     angle = np.degrees(np.arccos((u * v).sum(axis=1) / np.linalg.norm(u, axis=1) / np.linalg.norm(v, axis=1)))
     spare = np.bincount(node[:, 0]) - np.ceil(np.bincount(node[:, 0], angle) / limit - 1e-6).astype(int)
     apex = {(a, b): c for c, a, b in node.tolist()}                  # the triangle to the left of the edge from a to b
@@ -310,7 +316,8 @@ def average(points, cells):
     center = p[:, 0] + np.linalg.solve(edges, (edges**2).sum(axis=2)[..., None])[..., 0] / 2
     far = np.linalg.norm(center, axis=1) > 0.98
     center[far] = p[far].mean(axis=1)
-    weight, moved = np.zeros((len(points), 1)), np.zeros_like(points)
+    weight = np.zeros((len(points), 1))
+    moved = np.zeros_like(points)
     volume = size(p)[:, None]**3
     for node in cells.T:
         np.add.at(weight, node, volume)
@@ -343,7 +350,8 @@ def relax(points, cells, free, margin, altitude=0.9, sphere=()):
         x, radius = place(step)
         lack = np.maximum(lacks(x[cells], h), 0)
         bad = lack.any(axis=1)
-        p, slope = x[cells[bad]].astype(complex), np.zeros_like(x)
+        p = x[cells[bad]].astype(complex)
+        slope = np.zeros_like(x)
         for vertex in range(d + 1):
             for axis in range(d):
                 p[:, vertex, axis] += 1e-30j                         # derivative by a complex step: exact
