@@ -1,10 +1,12 @@
-"""How fast and how right is the continuity equation? Steps against the memory bandwidth, and three bodies in rotation.
+"""How fast and how right is the continuity equation? Steps against the memory bandwidth, and three
+bodies in rotation.
 
-    python benchmarks/continuity.py --out benchmarks/RESULTS_continuity.md
-    scripts/mpirun -n 2 python benchmarks/continuity.py --part speed
-    python benchmarks/continuity.py --peer-python somewhere/bin/python       # a Python that has PyClaw
-    python benchmarks/continuity.py --quick
+python benchmarks/continuity.py --out benchmarks/RESULTS_continuity.md
+scripts/mpirun -n 2 python benchmarks/continuity.py --part speed
+python benchmarks/continuity.py --peer-python somewhere/bin/python       # a Python that has PyClaw
+python benchmarks/continuity.py --quick
 """
+
 import os
 from time import perf_counter, process_time, strftime
 
@@ -17,11 +19,13 @@ import fvot
 from fvot.continuity.equation import _Run
 from fvot.continuity.time_means import Step
 
-FIELD = {"squares": lambda n: fvot.Mesh.rectangle((0, 0), (1, 1), (n, n)),
-         "triangles": lambda n: fvot.Mesh.triangles((0, 0), (1, 1), n),
-         "polygons": lambda n: fvot.Mesh.voronoi((0, 0), (1, 1), n * n)}
+FIELD = {
+    "squares": lambda n: fvot.Mesh.rectangle((0, 0), (1, 1), (n, n)),
+    "triangles": lambda n: fvot.Mesh.triangles((0, 0), (1, 1), n),
+    "polygons": lambda n: fvot.Mesh.voronoi((0, 0), (1, 1), n * n),
+}
 FLUXES = {"upwind": fvot.upwind, "muscl": fvot.muscl(), "muscl(0.3)": fvot.muscl(0.3)}
-BATCH = 4                # steps that are timed together
+BATCH = 4  # steps that are timed together
 
 
 # ---- what moves ------------------------------------------------------------------------------------------------------
@@ -29,7 +33,7 @@ BATCH = 4                # steps that are timed together
 
 def rotation(x):
     """psi of one revolution about the centre of the unit square in time 1."""
-    return -np.pi * ((x[0] - 0.5)**2 + (x[1] - 0.5)**2)
+    return -np.pi * ((x[0] - 0.5) ** 2 + (x[1] - 0.5) ** 2)
 
 
 def growing_rotation(x, t):
@@ -45,7 +49,10 @@ def slotted_disk(x):
 
 
 def cone_and_hump(x):
-    return np.maximum(1 - _from(x, 0.5, 0.25), 0) + (1 + np.cos(np.pi * np.minimum(_from(x, 0.25, 0.5), 1))) / 4
+    return (
+        np.maximum(1 - _from(x, 0.5, 0.25), 0)
+        + (1 + np.cos(np.pi * np.minimum(_from(x, 0.25, 0.5), 1))) / 4
+    )
 
 
 def three_bodies(mesh):
@@ -54,7 +61,7 @@ def three_bodies(mesh):
 
 
 def bump(mesh):
-    return mesh.average(lambda x: np.exp(-((x[0] - 0.5)**2 + (x[1] - 0.75)**2) / (2 * 0.06**2)))
+    return mesh.average(lambda x: np.exp(-((x[0] - 0.5) ** 2 + (x[1] - 0.75) ** 2) / (2 * 0.06**2)))
 
 
 def waves(mesh):
@@ -72,7 +79,9 @@ def equation(mesh, flux, stream=rotation):
 
 
 class Steps:
-    """Steps of the largest size, one after the other, without what a run does before and after them."""
+    """Steps of the largest size, one after the other, without what a run does before and after
+    them.
+    """
 
     def __init__(self, mesh, flux, rho):
         self.equation = equation(mesh, flux)
@@ -89,19 +98,27 @@ class Steps:
 
 
 def bytes_moved(scheme):
-    """Bytes that one step must read and write: each array once in each loop over the cells, neighbours not again.
+    """Bytes that one step must read and write: each array once in each loop over the cells,
+    neighbours not again.
 
-    The copy of rho with room for ghosts: read, written, and read by the loop. `upwind`: what is kept, the list of
-    givers with their gains, and the new rho. `muscl`: the loop that lets leave reads volumes, neighbours, matrices (and
-    `half` if it sharpens) and amounts, writes what moved and the new rho; the one that lets enter reads volumes, places
-    and what moved, reads and writes the new rho.
+    The copy of rho with room for ghosts: read, written, and read by the loop. `upwind`: what is
+    kept, the list of givers with their gains, and the new rho. `muscl`: the loop that lets leave
+    reads volumes, neighbours, matrices (and `half` if it sharpens) and amounts, writes what moved
+    and the new rho; the one that lets enter reads volumes, places and what moved, reads and writes
+    the new rho.
     """
     rho = 8 * scheme.mesh.n_cells
     if hasattr(scheme, "gain"):
         entries = int(scheme.first[-1])
         gains = entries * (scheme.giver.itemsize + scheme.gain.itemsize)
         return 3 * rho + scheme.kept.nbytes + scheme.first.nbytes + gains + rho
-    leave = [scheme.mesh.volume, scheme.stencil.neighbour, scheme.matrix, scheme.amount, scheme.moved]
+    leave = [
+        scheme.mesh.volume,
+        scheme.stencil.neighbour,
+        scheme.matrix,
+        scheme.amount,
+        scheme.moved,
+    ]
     enter = [scheme.mesh.volume, scheme.opposite, scheme.moved]
     half = scheme.half.nbytes if scheme.sharp > 0 else 0
     return 3 * rho + sum(array.nbytes for array in leave + enter) + half + rho + 2 * rho
@@ -116,16 +133,47 @@ def speed(report, mesh, bandwidth, repetitions):
             steps = Steps(mesh, flux, data(mesh))
             (cpu, wall) = timed(steps, repetitions) / BATCH
             moved = ranks.sum(bytes_moved(steps.scheme))
-            fast = [f"{1e9 * seconds / n:.1f}" for seconds in (cpu.min(), np.median(cpu), wall.min(), np.median(wall))]
+            fast = [
+                f"{1e9 * seconds / n:.1f}"
+                for seconds in (cpu.min(), np.median(cpu), wall.min(), np.median(wall))
+            ]
             target = {"upwind": "6", "muscl": "18"}.get(name, "")
-            lines.append((name, data.__name__.replace("_", " "), *fast, target, f"{moved / n:.0f}",
-                          f"{moved / cpu.min() / 1e9:.1f}", f"{100 * moved / cpu.min() / bandwidth:.0f} %"))
-    report.say(f"## Steps on {n} triangles, {ranks.size} rank{'s' * (ranks.size > 1)}: ns per cell\n")
-    report.table(("flux", "data", "CPU best", "median", "wall best", "median", "target", "bytes per cell", "GB/s",
-                  "of the bandwidth"), lines)
-    report.say("CPU is that of the slowest rank, over all cells. Cells whose neighbourhood is flat cost `muscl` less; "
-               "waves are flat nowhere.\nBytes are counted from the arrays: each once in each loop that needs it. More "
-               "than 100 % of the bandwidth: part of them stayed in a cache.\n")
+            lines.append(
+                (
+                    name,
+                    data.__name__.replace("_", " "),
+                    *fast,
+                    target,
+                    f"{moved / n:.0f}",
+                    f"{moved / cpu.min() / 1e9:.1f}",
+                    f"{100 * moved / cpu.min() / bandwidth:.0f} %",
+                )
+            )
+    report.say(
+        f"## Steps on {n} triangles, {ranks.size} rank{'s' * (ranks.size > 1)}: ns per cell\n"
+    )
+    report.table(
+        (
+            "flux",
+            "data",
+            "CPU best",
+            "median",
+            "wall best",
+            "median",
+            "target",
+            "bytes per cell",
+            "GB/s",
+            "of the bandwidth",
+        ),
+        lines,
+    )
+    report.say(
+        "CPU is that of the slowest rank, over all cells. Cells whose neighbourhood is flat cost "
+        "`muscl` less; "
+        "waves are flat nowhere.\nBytes are counted from the arrays: each once in each loop that "
+        "needs it. More "
+        "than 100 % of the bandwidth: part of them stayed in a cache.\n"
+    )
 
 
 def pieces(report, mesh, repetitions):
@@ -144,42 +192,84 @@ def pieces(report, mesh, repetitions):
     velocity = equation._flow.velocity(found, U)
 
     def leave():
-        scheme.leave(local, mesh.volume, stencil.start, stencil.neighbour, scheme.square_start, scheme.matrix,
-                     scheme.half, scheme.amount, scheme.sharp, scheme.most, scheme.moved, new)
+        scheme.leave(
+            local,
+            mesh.volume,
+            stencil.start,
+            stencil.neighbour,
+            scheme.square_start,
+            scheme.matrix,
+            scheme.half,
+            scheme.amount,
+            scheme.sharp,
+            scheme.most,
+            scheme.moved,
+            new,
+        )
 
     parts = {
         "copy with ghosts": lambda: mesh.with_ghosts(rho),
         "leave (gradient, limiter, what leaves)": leave,
         "exchange of what moved": lambda: scheme.exchange(scheme.moved),
-        "enter": lambda: scheme.enter(mesh.volume, stencil.start, scheme.opposite, scheme.moved, new)}
+        "enter": lambda: scheme.enter(
+            mesh.volume, stencil.start, scheme.opposite, scheme.moved, new
+        ),
+    }
     once = {
         "ledger": run.account,
         "face fluxes from the stream function": equation.face_flux,
         "velocities at the faces": lambda: equation._flow.velocity(found, U),
         "largest rate of outflow": lambda: scheme.rate(U),
-        "coefficients": lambda: scheme.prepare(U, steps.tau, lambda: velocity)}
+        "coefficients": lambda: scheme.prepare(U, steps.tau, lambda: velocity),
+    }
     seconds = {name: timed(work, repetitions)[0].min() for name, work in parts.items()}
-    seconds |= {"rest (inflow, outflow, colder caches)": max(whole - sum(seconds.values()), 0.0), "a step": whole}
+    seconds |= {
+        "rest (inflow, outflow, colder caches)": max(whole - sum(seconds.values()), 0.0),
+        "a step": whole,
+    }
     seconds |= {f"once: {name}": timed(work, repetitions)[0].min() for name, work in once.items()}
-    report.say("## The pieces of a `muscl` step on waves, and what is done once under a steady velocity: ns per cell\n")
-    report.table(("piece", "CPU best", "of a step"), [
-        (name, f"{1e9 * s / mesh.n_cells_global:.2f}", f"{100 * s / whole:.0f} %") for name, s in seconds.items()])
+    report.say(
+        "## The pieces of a `muscl` step on waves, and what is done once under a steady velocity: "
+        "ns per cell\n"
+    )
+    report.table(
+        ("piece", "CPU best", "of a step"),
+        [
+            (name, f"{1e9 * s / mesh.n_cells_global:.2f}", f"{100 * s / whole:.0f} %")
+            for name, s in seconds.items()
+        ],
+    )
 
 
 # ---- a velocity that changes -----------------------------------------------------------------------------------------
 
 
 def changing(report, meshes, repetitions):
-    """Steady and changing stream functions: everything that a run does, for the same number of steps."""
+    """Steady and changing stream functions: everything that a run does, for the same number of
+    steps.
+    """
     lines = []
     for kind, mesh in meshes.items():
         for name in "upwind", "muscl":
-            per_step = [_per_step(mesh, FLUXES[name], stream, repetitions) for stream in (rotation, growing_rotation)]
-            lines.append((kind, mesh.n_cells_global, name, *[f"{1e9 * s / mesh.n_cells_global:.1f}" for s in per_step],
-                          f"{per_step[1] / per_step[0]:.1f}"))
+            per_step = [
+                _per_step(mesh, FLUXES[name], stream, repetitions)
+                for stream in (rotation, growing_rotation)
+            ]
+            lines.append(
+                (
+                    kind,
+                    mesh.n_cells_global,
+                    name,
+                    *[f"{1e9 * s / mesh.n_cells_global:.1f}" for s in per_step],
+                    f"{per_step[1] / per_step[0]:.1f}",
+                )
+            )
     report.say("## Steady and changing velocities: ns per cell and step\n")
     report.table(("mesh", "cells", "flux", "steady", "changing", "ratio"), lines)
-    report.say("A run of 40 steps with coefficients and ledger; a changing velocity makes them anew every time.\n")
+    report.say(
+        "A run of 40 steps with coefficients and ledger; a changing velocity makes them anew "
+        "every time.\n"
+    )
 
 
 def _per_step(mesh, flux, stream, repetitions):
@@ -193,20 +283,41 @@ def _per_step(mesh, flux, stream, repetitions):
 # ---- three bodies ----------------------------------------------------------------------------------------------------
 
 # (mesh, cells along a side, sharp): (largest relative L1 error, most CPU seconds)
-TARGETS = {("squares", 256, 0.0): ("0.093", "1"), ("triangles", 181, 0.0): ("0.097", "4"),
-           ("triangles", 181, 0.3): ("0.07", "-"), ("squares", 256, 0.3): ("0.07", "-")}
+TARGETS = {
+    ("squares", 256, 0.0): ("0.093", "1"),
+    ("triangles", 181, 0.0): ("0.097", "4"),
+    ("triangles", 181, 0.3): ("0.07", "-"),
+    ("squares", 256, 0.3): ("0.07", "-"),
+}
 
 
 def accuracy(report, sides, repetitions, peer_python):
-    """One revolution of LeVeque's three bodies, and of a smooth bump; minimum, maximum and mass are of the bodies."""
+    """One revolution of LeVeque's three bodies, and of a smooth bump; minimum, maximum and mass are
+    of the bodies.
+    """
     lines = []
     for kind, n in sides.items():
         mesh = FIELD[kind](n)
         lines += [_revolution(mesh, kind, n, sharp, repetitions) for sharp in (0.0, 0.3)]
     line = pyclaw(peer_python, sides["squares"])
     report.say("## One revolution of three bodies (LeVeque 1996), and of a bump of width 0.06\n")
-    report.table(("mesh, flux", "cells", "steps", "error", "target", "bump", "CPU s", "target", "ns/cell/step",
-                  "minimum", "maximum - 1", "mass error"), [*lines, line] if line else lines)
+    report.table(
+        (
+            "mesh, flux",
+            "cells",
+            "steps",
+            "error",
+            "target",
+            "bump",
+            "CPU s",
+            "target",
+            "ns/cell/step",
+            "minimum",
+            "maximum - 1",
+            "mass error",
+        ),
+        [*lines, line] if line else lines,
+    )
 
 
 def _revolution(mesh, kind, n, sharp, repetitions):
@@ -217,11 +328,25 @@ def _revolution(mesh, kind, n, sharp, repetitions):
     ledger = runs[-1].ledger
     steps = runs[-1].ledger["steps"][-1]
     smooth = bump(mesh)
-    errors = [_error(mesh, runs[-1].rho[-1], rho0), _error(mesh, problem.solve(smooth, 1.0).rho[-1], smooth)]
+    errors = [
+        _error(mesh, runs[-1].rho[-1], rho0),
+        _error(mesh, problem.solve(smooth, 1.0).rho[-1], smooth),
+    ]
     most, seconds = TARGETS.get((kind, n, sharp), ("-", "-"))
-    return (f"{kind}, muscl({sharp or ''})", mesh.n_cells_global, steps, f"{errors[0]:.4f}", most, f"{errors[1]:.4f}",
-            f"{cpu:.2f}", seconds, f"{1e9 * cpu / steps / mesh.n_cells_global:.1f}", f"{ledger['minimum'].min():.0e}",
-            f"{ledger['maximum'].max() - 1:.0e}", f"{np.abs(ledger['mass_error']).max():.0e}")
+    return (
+        f"{kind}, muscl({sharp or ''})",
+        mesh.n_cells_global,
+        steps,
+        f"{errors[0]:.4f}",
+        most,
+        f"{errors[1]:.4f}",
+        f"{cpu:.2f}",
+        seconds,
+        f"{1e9 * cpu / steps / mesh.n_cells_global:.1f}",
+        f"{ledger['minimum'].min():.0e}",
+        f"{ledger['maximum'].max() - 1:.0e}",
+        f"{np.abs(ledger['mass_error']).max():.0e}",
+    )
 
 
 def _error(mesh, rho, exact):
@@ -236,9 +361,20 @@ def pyclaw(python, n):
     found = python and ranks.is_root and peer(python, "peers.py", "pyclaw", n)
     if not found:
         return None
-    return (f"PyClaw MC, squares ({found['version']})", n * n, found["steps"], f"{found['error']:.4f}", "-",
-            f"{found['smooth']:.4f}", f"{found['seconds']:.2f}", "-", f"{1e9 * found['seconds'] / found['steps'] / n**2:.1f}",
-            f"{found['minimum']:.0e}", f"{found['maximum'] - 1:.0e}", f"{abs(found['mass']):.0e}")
+    return (
+        f"PyClaw MC, squares ({found['version']})",
+        n * n,
+        found["steps"],
+        f"{found['error']:.4f}",
+        "-",
+        f"{found['smooth']:.4f}",
+        f"{found['seconds']:.2f}",
+        "-",
+        f"{1e9 * found['seconds'] / found['steps'] / n**2:.1f}",
+        f"{found['minimum']:.0e}",
+        f"{found['maximum'] - 1:.0e}",
+        f"{abs(found['mass']):.0e}",
+    )
 
 
 # ---- the program -----------------------------------------------------------------------------------------------------
@@ -251,25 +387,39 @@ def built(report, n):
     wall = perf_counter()
     mesh = FIELD["triangles"](n)
     seconds = ranks.max(np.array([process_time() - cpu, perf_counter() - wall]))
-    report.say(f"The mesh of {mesh.n_cells_global} triangles: {seconds[0]:.1f} s of CPU, {seconds[1]:.1f} s; peak "
-               f"memory of a rank {before:.2f} GB before, {peak():.2f} GB after (targets: 5 s, 1 GB on one core).\n")
+    report.say(
+        f"The mesh of {mesh.n_cells_global} triangles: {seconds[0]:.1f} s of CPU, "
+        f"{seconds[1]:.1f} s; peak "
+        f"memory of a rank {before:.2f} GB before, {peak():.2f} GB after (targets: 5 s, 1 GB on "
+        "one core).\n"
+    )
     return mesh
 
 
 def main(part="all", repetitions=9, peer_python=PEER_PYTHON, out="", quick=False):
-    """Measure *part* (speed, accuracy or all); write the tables to the file *out*, too. quick: small, for a test."""
+    """Measure *part* (speed, accuracy or all); write the tables to the file *out*, too. quick:
+    small, for a test.
+    """
     report = machine.Report()
     several = 2 if quick else repetitions
     report.say("# Continuity equation: speed and errors\n")
-    report.say(f"One run of `benchmarks/continuity.py` on {strftime('%d %B %Y')}: best and median of {several} "
-               "repetitions (of two, for whole runs), errors relative, in L1.\n")
-    mesh = built(report, 40 if quick else 707)           # first: what follows needs more memory
+    report.say(
+        f"One run of `benchmarks/continuity.py` on {strftime('%d %B %Y')}: best and median of "
+        f"{several} "
+        "repetitions (of two, for whole runs), errors relative, in L1.\n"
+    )
+    mesh = built(report, 40 if quick else 707)  # first: what follows needs more memory
     bandwidth = machine.bandwidth(8 if quick else 512)
-    report.table(("machine", ""), [*machine.rows(), ("bandwidth (triad, all ranks)", f"{bandwidth / 1e9:.1f} GB/s")])
+    report.table(
+        ("machine", ""),
+        [*machine.rows(), ("bandwidth (triad, all ranks)", f"{bandwidth / 1e9:.1f} GB/s")],
+    )
     if part in ("all", "speed"):
         speed(report, mesh, bandwidth, several)
         pieces(report, mesh, several)
-        changing(report, {"triangles": mesh, "squares": FIELD["squares"](40 if quick else 1000)}, several)
+        changing(
+            report, {"triangles": mesh, "squares": FIELD["squares"](40 if quick else 1000)}, several
+        )
     if part in ("all", "accuracy"):
         python = peers_of(report, peer_python)
         sides = dict(zip(FIELD, (16, 11, 8) if quick else (256, 181, 126)))

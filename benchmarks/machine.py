@@ -1,7 +1,9 @@
-"""The machine of a benchmark: its processor, the versions in use and the memory bandwidth of one core; tables to read.
+"""The machine of a benchmark: its processor, the versions in use and the memory bandwidth of one
+core; tables to read.
 
-    python benchmarks/machine.py
+python benchmarks/machine.py
 """
+
 import os
 import platform
 import re
@@ -22,7 +24,9 @@ ranks = Ranks()
 
 
 def timed(work, repetitions=7):
-    """CPU and wall seconds of work(), (2, repetitions), of the slowest rank; the first call is not counted."""
+    """CPU and wall seconds of work(), (2, repetitions), of the slowest rank; the first call is not
+    counted.
+    """
     work()
     seconds = np.empty((2, repetitions))
     for i in range(repetitions):
@@ -44,9 +48,11 @@ def _triad(a, b, c, factor):
 
 
 def bandwidth(megabytes=512, repetitions=7):
-    """Bytes per second of a = b + 3 c on all ranks together, each with three arrays far larger than a cache.
+    """Bytes per second of a = b + 3 c on all ranks together, each with three arrays far larger than
+    a cache.
 
-    24 bytes for each entry: what is read and what is written, without the line that a write first fetches.
+    24 bytes for each entry: what is read and what is written, without the line that a write first
+    fetches.
     """
     n = megabytes * 10**6 // 8
     a = np.zeros(n)
@@ -68,10 +74,17 @@ def processor():
 def rows():
     """What a table of results must say of the machine, but for its bandwidth: (what, value)."""
     from petsc4py import PETSc
-    return [("processor", processor()), ("cores", os.cpu_count()), ("ranks", ranks.size),
-            ("load at the start", f"{os.getloadavg()[0]:.1f}"), ("Python", platform.python_version()),
-            ("numpy", np.__version__), ("numba", version("numba")),
-            ("PETSc", ".".join(map(str, PETSc.Sys.getVersion())))]
+
+    return [
+        ("processor", processor()),
+        ("cores", os.cpu_count()),
+        ("ranks", ranks.size),
+        ("load at the start", f"{os.getloadavg()[0]:.1f}"),
+        ("Python", platform.python_version()),
+        ("numpy", np.__version__),
+        ("numba", version("numba")),
+        ("PETSc", ".".join(map(str, PETSc.Sys.getVersion()))),
+    ]
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
@@ -91,13 +104,23 @@ class Report:
         """Numbers to the right, words to the left."""
         cells = [[str(cell) for cell in line] for line in [head, *lines]]
         width = [max(map(len, column)) for column in zip(*cells)]
-        right = [all(re.match(r"[-+<]?\s*\d|-?$", line[i]) for line in cells[1:]) for i in range(len(head))]
+        right = [
+            all(re.match(r"[-+<]?\s*\d|-?$", line[i]) for line in cells[1:])
+            for i in range(len(head))
+        ]
         rule = ["-" * (w - 1) + ":" if r else "-" * w for w, r in zip(width, right)]
-        aligned = [[cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, width, right)] for line in cells]
-        self.say("\n".join(f"| {' | '.join(line)} |" for line in [aligned[0], rule, *aligned[1:]]) + "\n")
+        aligned = [
+            [cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, width, right)]
+            for line in cells
+        ]
+        self.say(
+            "\n".join(f"| {' | '.join(line)} |" for line in [aligned[0], rule, *aligned[1:]]) + "\n"
+        )
 
     def measure(self, part, works):
-        """Do the *part* of the works {name: function}, or all of them; say how long each took, and what the load is then."""
+        """Do the *part* of the works {name: function}, or all of them; say how long each took, and
+        what the load is then.
+        """
         for name, work in works.items():
             if part in ("all", name):
                 begin = perf_counter()

@@ -1,4 +1,5 @@
-"""The problems of `fokker_planck.py` and `continuity.py`, as other packages solve them: one line of JSON.
+"""The problems of `fokker_planck.py` and `continuity.py`, as other packages solve them: one line of
+JSON.
 
 Run by a Python of their own, which needs neither fvot nor PETSc (`peers.txt` has the versions):
 
@@ -6,6 +7,7 @@ Run by a Python of their own, which needs neither fvot nor PETSc (`peers.txt` ha
     .venv-peers/bin/python benchmarks/peers.py pyclaw 256                # three bodies in rotation
     .venv-peers/bin/python benchmarks/peers.py fipy-vanleer 128 20
 """
+
 import json
 import sys
 from importlib.metadata import version
@@ -15,14 +17,16 @@ import numpy as np
 from scipy.special import erf
 
 HALF, D, T, START, VARIANCE = 7.0, 1.0, 1.0, (1.5, -1.0), 0.25
-STEPS = 100              # of implicit Euler; fewer: for their speed alone
+STEPS = 100  # of implicit Euler; fewer: for their speed alone
 
 
 def exact(n, t):
     """Cell means (n, n) at time t: V = |x|^2 / 2, a Gaussian that stays one."""
     edges = np.linspace(-HALF, HALF, n + 1)
     width = np.sqrt(2 * (1 + (VARIANCE - 1) * np.exp(-2 * t)))
-    x, y = (np.diff(erf((edges - mean * np.exp(-t)) / width)) / 2 * (n / (2 * HALF)) for mean in START)
+    x, y = (
+        np.diff(erf((edges - mean * np.exp(-t)) / width)) / 2 * (n / (2 * HALF)) for mean in START
+    )
     return x[:, None] * y
 
 
@@ -41,7 +45,9 @@ def fipy(n, steps, solver):
         h = 2 * HALF / n
         mesh = fp.Grid2D(nx=n, ny=n, dx=h, dy=h) + ((-HALF,), (-HALF,))
         rho = fp.CellVariable(mesh=mesh, value=exact(n, 0).T.ravel())
-        slope = fp.FaceVariable(mesh=mesh, rank=1, value=mesh.faceCenters.value * ~mesh.exteriorFaces.value)
+        slope = fp.FaceVariable(
+            mesh=mesh, rank=1, value=mesh.faceCenters.value * ~mesh.exteriorFaces.value
+        )
         return rho, fp.TransientTerm() == fp.DiffusionTerm(D) + fp.ExponentialConvectionTerm(slope)
 
     def run():
@@ -50,7 +56,9 @@ def fipy(n, steps, solver):
 
     tau = T / STEPS
     chosen = {
-        "krylov": lambda: fp.LinearBicgstabSolver(tolerance=1e-12, iterations=1000), "lu": fp.LinearLUSolver}[solver]()
+        "krylov": lambda: fp.LinearBicgstabSolver(tolerance=1e-12, iterations=1000),
+        "lu": fp.LinearLUSolver,
+    }[solver]()
     (rho, equation), made = measured(setup)
     before = rho.value.copy()
     (_, seconds) = measured(run)
@@ -68,6 +76,7 @@ def pypde(n, steps, _):
         run = pde.EulerSolver(equation, backend="numba").make_stepper(state, T / steps)
         run(state.copy(), 0, T / steps)
         return run
+
     run, made = measured(compiled)
     after = state.copy()
     _, seconds = measured(lambda: run(after, 0, T))
@@ -79,8 +88,15 @@ def fplanck(n, *_):
     import fplanck as fpl
 
     def setup():
-        return fpl.fokker_planck(temperature=1 / fpl.k, drag=1.0, extent=[2 * HALF] * 2, resolution=2 * HALF / n,
-                                 boundary=fpl.boundary.reflecting, potential=lambda x, y: (x**2 + y**2) / 2)
+        return fpl.fokker_planck(
+            temperature=1 / fpl.k,
+            drag=1.0,
+            extent=[2 * HALF] * 2,
+            resolution=2 * HALF / n,
+            boundary=fpl.boundary.reflecting,
+            potential=lambda x, y: (x**2 + y**2) / 2,
+        )
+
     problem, made = measured(setup)
     if problem.grid.shape[1:] != (n, n):
         raise SystemExit(f"fplanck made a grid {problem.grid.shape[1:]}, not {(n, n)}")
@@ -105,12 +121,12 @@ def bodies(x, y):
 
 
 def bump(x, y):
-    return np.exp(-((x - 0.5)**2 + (y - 0.75)**2) / (2 * 0.06**2))
+    return np.exp(-((x - 0.5) ** 2 + (y - 0.75) ** 2) / (2 * 0.06**2))
 
 
 def stream(x, y):
     """psi of one revolution in time 1."""
-    return -np.pi * ((x - 0.5)**2 + (y - 0.5)**2)
+    return -np.pi * ((x - 0.5) ** 2 + (y - 0.5) ** 2)
 
 
 def means(f, n):
@@ -120,7 +136,9 @@ def means(f, n):
 
 
 def pyclaw(n):
-    """The MC limiter, split by dimensions: one revolution of the bodies (the best time of two), and of the bump."""
+    """The MC limiter, split by dimensions: one revolution of the bodies (the best time of two), and
+    of the bump.
+    """
     from clawpack import pyclaw as claw
     from clawpack import riemann
 
@@ -152,10 +170,19 @@ def pyclaw(n):
 
     def error(q, start, *_):
         return abs(q - start).sum() / start.sum()
+
     runs = [revolution(bodies) for _ in range(2)]
     q, start, _, steps = runs[0]
-    return dict(version=version("clawpack"), seconds=min(run[2] for run in runs), steps=int(steps), error=error(*runs[0]),
-                smooth=error(*revolution(bump)), mass=q.sum() / start.sum() - 1, minimum=q.min(), maximum=q.max())
+    return dict(
+        version=version("clawpack"),
+        seconds=min(run[2] for run in runs),
+        steps=int(steps),
+        error=error(*runs[0]),
+        smooth=error(*revolution(bump)),
+        mass=q.sum() / start.sum() - 1,
+        minimum=q.min(),
+        maximum=q.max(),
+    )
 
 
 def fipy_vanleer(n, steps):
@@ -171,7 +198,10 @@ def fipy_vanleer(n, steps):
 
     def run(count):
         for _ in range(count):
-            equation.solve(rho, dt=tau, solver=fp.LinearBicgstabSolver(tolerance=1e-12, iterations=1000))
+            equation.solve(
+                rho, dt=tau, solver=fp.LinearBicgstabSolver(tolerance=1e-12, iterations=1000)
+            )
+
     run(1)
     return dict(version=version("fipy"), seconds=measured(lambda: run(steps))[1], steps=steps)
 
@@ -181,11 +211,19 @@ def fipy_vanleer(n, steps):
 
 def ornstein_uhlenbeck(name, n, steps):
     package, _, solver = name.partition("-")
-    density, before, made, seconds = {"fipy": fipy, "pypde": pypde, "fplanck": fplanck}[package](n, steps, solver)
+    density, before, made, seconds = {"fipy": fipy, "pypde": pypde, "fplanck": fplanck}[package](
+        n, steps, solver
+    )
     whole = package != "fipy" or steps == STEPS
-    error = np.abs(density - exact(n, T)).sum() * (2 * HALF / n)**2 if whole else None
-    return dict(version=version({"pypde": "py-pde"}.get(package, package)), made=made, seconds=seconds, error=error,
-                mass=density.sum() / before - 1, minimum=density.min())
+    error = np.abs(density - exact(n, T)).sum() * (2 * HALF / n) ** 2 if whole else None
+    return dict(
+        version=version({"pypde": "py-pde"}.get(package, package)),
+        made=made,
+        seconds=seconds,
+        error=error,
+        mass=density.sum() / before - 1,
+        minimum=density.min(),
+    )
 
 
 def main(name, n, steps=0):

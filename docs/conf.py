@@ -1,4 +1,7 @@
-"""Sphinx: `make docs` builds the pages in this folder, with the docstrings of the package, into docs/_build/html."""
+"""Sphinx: `make docs` builds the pages in this folder, with the docstrings of the package, into
+docs/_build/html.
+"""
+
 import re
 
 import fvot  # noqa: F401  what the docstrings are taken from
@@ -18,12 +21,14 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 nitpicky = False
 
-HANGING = re.compile(r"(\w)_(?=[\s.,;:)]|$)")         # a word_ at its end is no link
+HANGING = re.compile(r"(\w)_(?=[\s.,;:)]|$)")  # a word_ at its end is no link
 ARGUMENT = re.compile(r"^([A-Za-z_][\w ,().*+-]*?) : (.*)$")
 
 
 def as_definitions(app, what, name, obj, options, lines):
-    """`name : what it is` in a docstring is a definition; |K| is no substitution; formulas that stand in are literal."""
+    """`name : what it is` in a docstring is a definition; |K| is no substitution; formulas that
+    stand in are literal.
+    """
     made = []
     begun = False
     for line in lines:
@@ -32,7 +37,10 @@ def as_definitions(app, what, name, obj, options, lines):
         if argument:
             if not begun and made and made[-1]:
                 made.append("")
-            made += [f"``{argument[1]}``", "    " + HANGING.sub(r"\1\_", argument[2].replace("|", r"\|"))]
+            made += [
+                f"``{argument[1]}``",
+                "    " + HANGING.sub(r"\1\_", argument[2].replace("|", r"\|")),
+            ]
             begun = True
         elif line.startswith("    ") and not begun:
             if made and made[-1] and not made[-1].startswith("    "):

@@ -1,4 +1,7 @@
-"""The pictures of method.md: `python docs/pictures.py` draws them anew, from a mesh and from runs of fvot, into this folder."""
+"""The pictures of method.md: `python docs/pictures.py` draws them anew, from a mesh and from runs
+of fvot, into this folder.
+"""
+
 import importlib.util
 from pathlib import Path
 
@@ -28,7 +31,7 @@ def control_volume(file):
     along = ends[:, 1] - ends[:, 0]
     along /= np.linalg.norm(along)
     upwards = along * np.sign(along[1])
-    foot = x_K + mesh.left_distance[face] * normal                                 # where the line from x_K to x_L meets sigma
+    foot = x_K + mesh.left_distance[face] * normal  # where the line from x_K to x_L meets sigma
 
     figure = Figure((7.2, 4.6))
     axes = figure.add_axes([0, 0, 1, 1])
@@ -44,6 +47,7 @@ def control_volume(file):
 
     def name(text, point, color=INK, size=16, **how):
         axes.text(*point, text, color=color, fontsize=size, ha="center", va="center", **how)
+
     name("$x_K$", x_K + 0.022 * upwards, BLUE)
     name("$x_L$", x_L + 0.022 * upwards, RED)
     name("$K$", x_K - 0.038 * normal + 0.03 * upwards, BLUE, 24)
@@ -58,7 +62,11 @@ def control_volume(file):
 
     half = 1.2 * distance
     center = (x_K + x_L) / 2 - 0.016 * upwards
-    axes.set(xlim=center[0] + half * np.array([-1, 1]), ylim=center[1] + half * 4.6 / 7.2 * np.array([-1, 1]), aspect="equal")
+    axes.set(
+        xlim=center[0] + half * np.array([-1, 1]),
+        ylim=center[1] + half * 4.6 / 7.2 * np.array([-1, 1]),
+        aspect="equal",
+    )
     axes.set_axis_off()
     figure.savefig(file, dpi=110, facecolor="white")
 
@@ -82,22 +90,41 @@ def polygon(mesh, cell):
 
 def corner(point, one, other, size):
     """The sign of a right angle at a point: (2, 3)."""
-    return np.stack([point + size * one, point + size * (one + other), point + size * other], axis=1)
+    return np.stack(
+        [point + size * one, point + size * (one + other), point + size * other], axis=1
+    )
 
 
 def arrow(axes, start, end, color, width=2.5):
     """An arrow with a filled head."""
     style = f"-|>,head_width={0.2 + width / 20},head_length={0.4 + width / 12}"
-    axes.annotate("", end, start, arrowprops=dict(arrowstyle=style, color=color, linewidth=width, shrinkA=0, shrinkB=0))
+    axes.annotate(
+        "",
+        end,
+        start,
+        arrowprops=dict(arrowstyle=style, color=color, linewidth=width, shrinkA=0, shrinkB=0),
+    )
 
 
 def dimension(axes, start, end, aside, text):
     """A measure between two points, drawn aside of them."""
     for point in start, end:
         axes.plot(*np.stack([point, point + 1.06 * aside]).T, color=GREY, linewidth=0.8)
-    axes.annotate("", end + aside, start + aside, arrowprops=dict(arrowstyle="<->", color=INK, shrinkA=0, shrinkB=0))
-    axes.text(*(start + end) / 2 + aside, text, fontsize=16, color=INK, ha="center", va="center",
-              bbox=dict(facecolor="white", edgecolor="none", pad=1.5))
+    axes.annotate(
+        "",
+        end + aside,
+        start + aside,
+        arrowprops=dict(arrowstyle="<->", color=INK, shrinkA=0, shrinkB=0),
+    )
+    axes.text(
+        *(start + end) / 2 + aside,
+        text,
+        fontsize=16,
+        color=INK,
+        ha="center",
+        va="center",
+        bbox=dict(facecolor="white", edgecolor="none", pad=1.5),
+    )
 
 
 # ---- the certificate ---------------------------------------------------------------------------------------------------
@@ -106,8 +133,12 @@ ITERATIONS = 16, 23, 32, 45, 64, 90, 128, 181, 256, 362, 512
 
 
 def certificate(file, n=64, tol=1e-5):
-    """Both bounds of W2^2 after ever more iterations: each point is a run of its own, ended by max_iter."""
-    spec = importlib.util.spec_from_file_location("w2_convergence", HERE.parent / "demos" / "w2_convergence.py")
+    """Both bounds of W2^2 after ever more iterations: each point is a run of its own, ended by
+    max_iter.
+    """
+    spec = importlib.util.spec_from_file_location(
+        "w2_convergence", HERE.parent / "demos" / "w2_convergence.py"
+    )
     demo = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(demo)
     problem = demo.PROBLEMS["gaussians"]
@@ -121,7 +152,10 @@ def certificate(file, n=64, tol=1e-5):
         except fvot.ConvergenceError as error:
             path = error.result
         paths[path.iterations] = path
-        fvot.say(f"{path.iterations:5} iterations: {path.lower_bound:.7f} <= W2^2 <= {path.cost:.7f}, gap {path.gap:.1e}")
+        fvot.say(
+            f"{path.iterations:5} iterations: {path.lower_bound:.7f} <= W2^2 <= {path.cost:.7f}, "
+            f"gap {path.gap:.1e}"
+        )
     fvot.say(f"W2^2 of the continuum {exact:.7f}")
     draw_certificate(file, paths, exact)
 
@@ -135,7 +169,9 @@ def draw_certificate(file, paths, exact):
     left.fill_between(count, low, high, color="#e8ecf4")
     left.plot(count, high, "o-", color=RED, label="cost")
     left.plot(count, low, "o-", color=BLUE, label="lower_bound")
-    left.axhline(exact, color=INK, linewidth=1, linestyle=(0, (5, 3)), label="$W_2^2$ of the continuum")
+    left.axhline(
+        exact, color=INK, linewidth=1, linestyle=(0, (5, 3)), label="$W_2^2$ of the continuum"
+    )
     left.legend(frameon=False)
     left.set(xscale="log", xlabel="iterations", ylabel="$W_2^2$")
     right.loglog(count, (high - low) / high, "o-", color=INK)

@@ -1,9 +1,12 @@
-"""A small file of every kind that `fvot.Mesh.read` takes, all made here: python make_examples.py folder
+"""A small file of every kind that `fvot.Mesh.read` takes, all made here: python make_examples.py
+folder
 
-The domain is the rectangle (0, 2) x (0, 1), or (0, 2) x (0, 1) x (0, 1), in two halves, unless a name says otherwise.
-`EXAMPLES` has for each file the function that writes it, and what must be read: measures of the whole, of parts of
-the boundary, of interfaces inside, and of regions, and words of the warning, if there is one.
+The domain is the rectangle (0, 2) x (0, 1), or (0, 2) x (0, 1) x (0, 1), in two halves, unless a
+name says otherwise. `EXAMPLES` has for each file the function that writes it, and what must be
+read: measures of the whole, of parts of the boundary, of interfaces inside, and of regions, and
+words of the warning, if there is one.
 """
+
 import argparse
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,18 +21,27 @@ from vtk.util.numpy_support import numpy_to_vtk
 # ---- Gmsh ------------------------------------------------------------------------------------------------------------
 
 N_POINTS = {15: 1, 1: 2, 2: 3, 3: 4, 4: 4, 5: 8, 8: 3, 9: 6, 10: 9}
-GROUPS = {(1, 11): "inlet", (1, 12): "outlet", (1, 14): "overlap", (1, 15): "middle", (1, 16): "sand", (2, 1): "sand",
-          (2, 3): "all"}
+GROUPS = {
+    (1, 11): "inlet",
+    (1, 12): "outlet",
+    (1, 14): "overlap",
+    (1, 15): "middle",
+    (1, 16): "sand",
+    (2, 1): "sand",
+    (2, 3): "all",
+}
 
 
 @dataclass(frozen=True)
 class Entity:
-    """Elements of one type on one geometric entity; negative groups are those in which it is reversed."""
+    """Elements of one type on one geometric entity; negative groups are those in which it is
+    reversed.
+    """
 
     dim: int
     tag: int
     type: int
-    rows: np.ndarray            # (n, n_points) from 1 on
+    rows: np.ndarray  # (n, n_points) from 1 on
     groups: tuple = ()
 
 
@@ -39,7 +51,9 @@ def number(i, j):
 
 
 def grid(kind=3):
-    """(points (n, 3), entities) of 4 x 2 squares, or of these cut in triangles, with groups of all sorts."""
+    """(points (n, 3), entities) of 4 x 2 squares, or of these cut in triangles, with groups of all
+    sorts.
+    """
     j, i = np.divmod(np.arange(15), 5)
     points = np.stack([i / 2, j / 2, 0 * i], axis=1)
 
@@ -61,20 +75,33 @@ def grid(kind=3):
     up = np.arange(3)
     left = np.arange(3)
     right = np.arange(2, 5)
-    lines = [line(1, left, [0, 0, 0], (13,)), line(2, right, [0, 0, 0], (13, 14)), line(3, [4, 4, 4], up, (-12, 14)),
-             line(4, right, [2, 2, 2], (16,)), line(5, left, [2, 2, 2], ()), line(6, [0, 0, 0], up, (11,)),
-             line(7, [2, 2, 2], up, (15,))]
+    lines = [
+        line(1, left, [0, 0, 0], (13,)),
+        line(2, right, [0, 0, 0], (13, 14)),
+        line(3, [4, 4, 4], up, (-12, 14)),
+        line(4, right, [2, 2, 2], (16,)),
+        line(5, left, [2, 2, 2], ()),
+        line(6, [0, 0, 0], up, (11,)),
+        line(7, [2, 2, 2], up, (15,)),
+    ]
     return points, [*lines, square(1, [0, 1], (1, 3)), square(2, [2, 3], (2, 3))]
 
 
 def section(name, body):
     """A section of a .msh file."""
-    return f"${name}\n".encode() + body + (b"" if body.endswith(b"\n") else b"\n") + f"$End{name}\n".encode()
+    return (
+        f"${name}\n".encode()
+        + body
+        + (b"" if body.endswith(b"\n") else b"\n")
+        + f"$End{name}\n".encode()
+    )
 
 
 def rows_of(*columns):
     """Lines of text, one for each row of the columns."""
-    return "".join(" ".join(f"{x:.17g}" for x in row) + "\n" for row in np.column_stack(columns).tolist()).encode()
+    return "".join(
+        " ".join(f"{x:.17g}" for x in row) + "\n" for row in np.column_stack(columns).tolist()
+    ).encode()
 
 
 def packed(order, *columns):
@@ -89,30 +116,62 @@ def packed(order, *columns):
 
 def physical_names(names, version):
     """The section of names; version 2.0 gives no dimension."""
-    lines = [f'{dim} {tag} "{name}"' if version > 2 else f'{tag} "{name}"' for (dim, tag), name in names.items()]
+    lines = [
+        f'{dim} {tag} "{name}"' if version > 2 else f'{tag} "{name}"'
+        for (dim, tag), name in names.items()
+    ]
     return section("PhysicalNames", "\n".join([str(len(lines)), *lines]).encode())
 
 
 def write_msh_1(path, points, entities):
     tags = np.arange(1, len(points) + 1)
-    elements = [(e, row, abs(group)) for e in entities for group in e.groups or (0,) for row in e.rows]
-    lines = [f"{k} {e.type} {group} {e.tag} {len(row)} {' '.join(map(str, row))}"
-             for k, (e, row, group) in enumerate(elements, 1)]
-    path.write_bytes(f"$NOD\n{len(points)}\n".encode() + rows_of(tags, points) +
-                     "\n".join(["$ENDNOD", "$ELM", str(len(lines)), *lines, "$ENDELM", ""]).encode())
+    elements = [
+        (e, row, abs(group)) for e in entities for group in e.groups or (0,) for row in e.rows
+    ]
+    lines = [
+        f"{k} {e.type} {group} {e.tag} {len(row)} {' '.join(map(str, row))}"
+        for k, (e, row, group) in enumerate(elements, 1)
+    ]
+    path.write_bytes(
+        f"$NOD\n{len(points)}\n".encode()
+        + rows_of(tags, points)
+        + "\n".join(["$ENDNOD", "$ELM", str(len(lines)), *lines, "$ENDELM", ""]).encode()
+    )
 
 
-def write_msh_2(path, points, entities, version=2.2, binary=None, n_tags=2, names=GROUPS, more=b"", front=b"", gaps=1):
-    """Elements in several groups come once for each; binary: "<" or ">"; *gaps*: points have the numbers gaps, 2 gaps, ..."""
+def write_msh_2(
+    path,
+    points,
+    entities,
+    version=2.2,
+    binary=None,
+    n_tags=2,
+    names=GROUPS,
+    more=b"",
+    front=b"",
+    gaps=1,
+):
+    """Elements in several groups come once for each; binary: "<" or ">"; *gaps*: points have the
+    numbers gaps, 2 gaps, ...
+    """
     mark = b"" if binary is None else packed(binary, ("i", [1])) + b"\n"
-    out = front + section("MeshFormat", f"{version:g} {int(binary is not None)} 8\n".encode() + mark)
+    out = front + section(
+        "MeshFormat", f"{version:g} {int(binary is not None)} 8\n".encode() + mark
+    )
     if names:
         out += physical_names(names, version)
     tags = gaps * np.arange(1, len(points) + 1)
     coordinates = list(points.T)
     count = f"{len(points)}\n".encode()
-    out += section("Nodes", count + (rows_of(tags, points) if binary is None else
-                                     packed(binary, ("i", tags), *[("d", x) for x in coordinates])))
+    out += section(
+        "Nodes",
+        count
+        + (
+            rows_of(tags, points)
+            if binary is None
+            else packed(binary, ("i", tags), *[("d", x) for x in coordinates])
+        ),
+    )
     body = b""
     first = 1
     for e in entities:
@@ -130,18 +189,36 @@ def write_msh_2(path, points, entities, version=2.2, binary=None, n_tags=2, name
     path.write_bytes(out + section("Elements", f"{first - 1}\n".encode() + body) + more)
 
 
-def write_msh_4(path, points, entities, version=4.1, binary=None, size=8, names=GROUPS, more=b"", front=b"",
-                parametric=False, partitioned=False, header=None):
-    """All points on the last surface; *partitioned*: elements lie on entities of their own, 100 + tag, parts of others."""
+def write_msh_4(
+    path,
+    points,
+    entities,
+    version=4.1,
+    binary=None,
+    size=8,
+    names=GROUPS,
+    more=b"",
+    front=b"",
+    parametric=False,
+    partitioned=False,
+    header=None,
+):
+    """All points on the last surface; *partitioned*: elements lie on entities of their own, 100 +
+    tag, parts of others.
+    """
     old = version < 4.1
     n_letter = "n" if size == 8 else "m"
 
     def put(*columns):
-        """Rows of (letter, values), in text or binary; "n" is a size, "t" the number of a point or an element."""
+        """Rows of (letter, values), in text or binary; "n" is a size, "t" the number of a point or
+        an element.
+        """
         if binary is None:
             return rows_of(*[values for _, values in columns])
         letters = {"n": n_letter, "t": "i" if old else n_letter}
-        return packed(binary, *[(letters.get(letter, letter), values) for letter, values in columns])
+        return packed(
+            binary, *[(letters.get(letter, letter), values) for letter, values in columns]
+        )
 
     def one(letters, *values):
         return put(*[(letter, [value]) for letter, value in zip(letters, values)])
@@ -151,28 +228,45 @@ def write_msh_4(path, points, entities, version=4.1, binary=None, size=8, names=
         text = one("i", 100 + e.tag if part else e.tag)
         if part:
             text += one("iini", e.dim, e.tag, 1, 1)
-        text += one(box, *[0] * len(box)) + one("n", len(e.groups)) + b"".join(one("i", group) for group in e.groups)
+        text += (
+            one(box, *[0] * len(box))
+            + one("n", len(e.groups))
+            + b"".join(one("i", group) for group in e.groups)
+        )
         return text + one("n", 0) * (e.dim > 0)
 
     def all_entities(part):
-        return one("nnnn", *[sum(e.dim == dim for e in entities) for dim in range(4)]) + \
-            b"".join(entity(e, part) for dim in range(4) for e in entities if e.dim == dim)
+        return one("nnnn", *[sum(e.dim == dim for e in entities) for dim in range(4)]) + b"".join(
+            entity(e, part) for dim in range(4) for e in entities if e.dim == dim
+        )
 
     mark = b"" if binary is None else packed(binary, ("i", [1])) + b"\n"
     header = header or f"{version:g}"
-    out = front + section("MeshFormat", f"{header} {int(binary is not None)} {size}\n".encode() + mark)
-    out += (physical_names(names, version) if names else b"") + section("Entities", all_entities(False))
+    out = front + section(
+        "MeshFormat", f"{header} {int(binary is not None)} {size}\n".encode() + mark
+    )
+    out += (physical_names(names, version) if names else b"") + section(
+        "Entities", all_entities(False)
+    )
     if partitioned:
-        out += section("PartitionedEntities", one("nn", 2, 1) + one("ii", 200, 1) + all_entities(True))
+        out += section(
+            "PartitionedEntities", one("nn", 2, 1) + one("ii", 200, 1) + all_entities(True)
+        )
     shift = 100 * partitioned
     n = len(points)
     surface = next(e for e in reversed(entities))
     tags = np.arange(1, n + 1)
     extra = [("d", np.zeros(n))] * (surface.dim * parametric)
     head = (surface.tag + shift, surface.dim) if old else (surface.dim, surface.tag + shift)
-    body = one("nn", 1, n) + (b"" if old else one("nn", 1, n)) + one("iiin", *head, int(parametric), n)
+    body = (
+        one("nn", 1, n) + (b"" if old else one("nn", 1, n)) + one("iiin", *head, int(parametric), n)
+    )
     coordinates = [("d", x) for x in points.T]
-    body += put(("t", tags), *coordinates, *extra) if old else put(("t", tags)) + put(*coordinates, *extra)
+    body += (
+        put(("t", tags), *coordinates, *extra)
+        if old
+        else put(("t", tags)) + put(*coordinates, *extra)
+    )
     out += section("Nodes", body)
     total = sum(len(e.rows) for e in entities)
     body = one("nn", len(entities), total) + (b"" if old else one("nn", 1, total))
@@ -180,7 +274,9 @@ def write_msh_4(path, points, entities, version=4.1, binary=None, size=8, names=
     for e in entities:
         head = (e.tag + shift, e.dim) if old else (e.dim, e.tag + shift)
         k = np.arange(first, first + len(e.rows))
-        body += one("iiin", *head, e.type, len(e.rows)) + put(("t", k), *[("t", column) for column in e.rows.T])
+        body += one("iiin", *head, e.type, len(e.rows)) + put(
+            ("t", k), *[("t", column) for column in e.rows.T]
+        )
         first += len(e.rows)
     path.write_bytes(out + section("Elements", body) + more)
 
@@ -198,9 +294,19 @@ def second_order(points, entities):
         return made[key]
 
     def curved(e):
-        rows = [[*row, *(middle(row[k], row[(k + 1) % len(row)]) for k in range(len(row) if len(row) > 2 else 1)),
-                 *([middle(*row)] if len(row) == 4 else [])] for row in e.rows.tolist()]
+        rows = [
+            [
+                *row,
+                *(
+                    middle(row[k], row[(k + 1) % len(row)])
+                    for k in range(len(row) if len(row) > 2 else 1)
+                ),
+                *([middle(*row)] if len(row) == 4 else []),
+            ]
+            for row in e.rows.tolist()
+        ]
         return Entity(e.dim, e.tag, {1: 8, 2: 9, 3: 10}[e.type], np.array(rows), e.groups)
+
     entities = [curved(e) for e in entities]
     return np.array(more), entities
 
@@ -229,24 +335,37 @@ def turned(points, entities):
 
 def shaken(points, entities):
     """Off the plane as coordinates in single precision are."""
-    return points + np.random.default_rng(0).uniform(-1e-8, 1e-8, points.shape) * [0, 0, 1], entities
+    return points + np.random.default_rng(0).uniform(-1e-8, 1e-8, points.shape) * [
+        0,
+        0,
+        1,
+    ], entities
 
 
 def with_spare_points(points, entities):
     """Two points that nothing has, far off the plane, first and last."""
     spare = np.array([[5.0, 5, 9]])
-    return np.concatenate([spare, points, 2 * spare]), [Entity(e.dim, e.tag, e.type, e.rows + 1, e.groups) for e in entities]
+    return np.concatenate([spare, points, 2 * spare]), [
+        Entity(e.dim, e.tag, e.type, e.rows + 1, e.groups) for e in entities
+    ]
 
 
 def with_loose_lines(points, entities):
     """Group 17 has a side of the mesh, and the diagonal of a square."""
-    return points, [Entity(1, 8, 1, np.array([number([0, 1], [2, 2]), number([0, 1], [0, 1])]), (17,)), *entities]
+    return points, [
+        Entity(1, 8, 1, np.array([number([0, 1], [2, 2]), number([0, 1], [0, 1])]), (17,)),
+        *entities,
+    ]
 
 
 def called_boundary(points, entities):
     """The left side is a group with the name "boundary", and no other line is in one."""
-    return points, [Entity(e.dim, e.tag, e.type, e.rows, e.groups if e.dim == 2 else (11,) if e.tag == 6 else ())
-                    for e in entities]
+    return points, [
+        Entity(
+            e.dim, e.tag, e.type, e.rows, e.groups if e.dim == 2 else (11,) if e.tag == 6 else ()
+        )
+        for e in entities
+    ]
 
 
 # ---- VTK -------------------------------------------------------------------------------------------------------------
@@ -261,7 +380,11 @@ def image(dim, dimensions=None):
 
 def rectilinear(dim):
     data = vtk.vtkRectilinearGrid()
-    axes = [np.array([0, 0.3, 1, 2]), np.array([0, 0.25, 1]), np.array([0, 0.5, 1]) if dim == 3 else np.zeros(1)]
+    axes = [
+        np.array([0, 0.3, 1, 2]),
+        np.array([0, 0.25, 1]),
+        np.array([0, 0.5, 1]) if dim == 3 else np.zeros(1),
+    ]
     data.SetDimensions(*map(len, axes))
     for axis, x in zip("XYZ", axes):
         getattr(data, f"Set{axis}Coordinates")(numpy_to_vtk(x, deep=1))
@@ -315,16 +438,41 @@ def of_cells(dim):
 def of_quads():
     """The squares as quadrilaterals."""
     points = [(i / 2, j / 2, 0) for j in range(3) for i in range(5)]
-    return unstructured(points, [(vtk.VTK_QUAD, number([i, i + 1, i + 1, i], [j, j, j + 1, j + 1]) - 1)
-                                 for j in range(2) for i in range(4)])
+    return unstructured(
+        points,
+        [
+            (vtk.VTK_QUAD, number([i, i + 1, i + 1, i], [j, j, j + 1, j + 1]) - 1)
+            for j in range(2)
+            for i in range(4)
+        ],
+    )
 
 
 def of_kinds():
-    """Triangles, a quadrilateral, a polygon and a strip that fill the rectangle, lines on its left and a lonely vertex."""
-    points = [(0, 0, 0), (0.5, 0, 0), (1, 0, 0), (2, 0, 0), (0, 1, 0), (0.5, 1, 0), (1, 1, 0), (2, 1, 0), (1.5, 0, 0),
-              (1.5, 1, 0)]
-    cells = [(vtk.VTK_VERTEX, [0]), (vtk.VTK_LINE, [0, 4]), (vtk.VTK_TRIANGLE, [0, 1, 5]), (vtk.VTK_TRIANGLE, [0, 5, 4]),
-             (vtk.VTK_POLYGON, [1, 2, 6, 5]), (vtk.VTK_TRIANGLE_STRIP, [2, 8, 6, 9]), (vtk.VTK_QUAD, [8, 3, 7, 9])]
+    """Triangles, a quadrilateral, a polygon and a strip that fill the rectangle, lines on its left
+    and a lonely vertex.
+    """
+    points = [
+        (0, 0, 0),
+        (0.5, 0, 0),
+        (1, 0, 0),
+        (2, 0, 0),
+        (0, 1, 0),
+        (0.5, 1, 0),
+        (1, 1, 0),
+        (2, 1, 0),
+        (1.5, 0, 0),
+        (1.5, 1, 0),
+    ]
+    cells = [
+        (vtk.VTK_VERTEX, [0]),
+        (vtk.VTK_LINE, [0, 4]),
+        (vtk.VTK_TRIANGLE, [0, 1, 5]),
+        (vtk.VTK_TRIANGLE, [0, 5, 4]),
+        (vtk.VTK_POLYGON, [1, 2, 6, 5]),
+        (vtk.VTK_TRIANGLE_STRIP, [2, 8, 6, 9]),
+        (vtk.VTK_QUAD, [8, 3, 7, 9]),
+    ]
     return unstructured(points, cells)
 
 
@@ -358,11 +506,30 @@ def with_strings(data):
 
 def curved_vtk():
     """Triangles and a quadrilateral of second order; the left side is bent inwards."""
-    points = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 0), (2, 0, 0), (2, 1, 0), (0.5, 0, 0), (0.5, 0.5, 0), (0.1, 0.5, 0),
-              (1, 0.5, 0), (0.5, 1, 0), (1.5, 0, 0), (2, 0.5, 0), (1.5, 1, 0)]
-    return unstructured(points, [(vtk.VTK_QUADRATIC_TRIANGLE, [0, 1, 2, 6, 7, 8]),
-                                 (vtk.VTK_QUADRATIC_TRIANGLE, [1, 3, 2, 9, 10, 7]),
-                                 (vtk.VTK_QUADRATIC_QUAD, [1, 4, 5, 3, 11, 12, 13, 9])])
+    points = [
+        (0, 0, 0),
+        (1, 0, 0),
+        (0, 1, 0),
+        (1, 1, 0),
+        (2, 0, 0),
+        (2, 1, 0),
+        (0.5, 0, 0),
+        (0.5, 0.5, 0),
+        (0.1, 0.5, 0),
+        (1, 0.5, 0),
+        (0.5, 1, 0),
+        (1.5, 0, 0),
+        (2, 0.5, 0),
+        (1.5, 1, 0),
+    ]
+    return unstructured(
+        points,
+        [
+            (vtk.VTK_QUADRATIC_TRIANGLE, [0, 1, 2, 6, 7, 8]),
+            (vtk.VTK_QUADRATIC_TRIANGLE, [1, 3, 2, 9, 10, 7]),
+            (vtk.VTK_QUADRATIC_QUAD, [1, 4, 5, 3, 11, 12, 13, 9]),
+        ],
+    )
 
 
 def write_vtk(path, make, writer, **settings):
@@ -386,11 +553,17 @@ def write_pieces(path):
         ghost.SetName("vtkGhostType")
         half.GetCellData().AddArray(ghost)
         write_vtk(path.with_name(f"{path.stem}_{k}.vtu"), partial(lambda data: data, half), XML)
-    arrays = "<PDataArray type='Int32' Name='region'/><PDataArray type='UInt8' Name='vtkGhostType'/>"
+    arrays = (
+        "<PDataArray type='Int32' Name='region'/><PDataArray type='UInt8' Name='vtkGhostType'/>"
+    )
     pieces = "".join(f"<Piece Source='{path.stem}_{k}.vtu'/>" for k in range(2))
-    path.write_text("<VTKFile type='PUnstructuredGrid' version='1.0' byte_order='LittleEndian' header_type='UInt64'>"
-                    f"<PUnstructuredGrid GhostLevel='1'><PCellData>{arrays}</PCellData><PPoints><PDataArray type='Float64' "
-                    f"NumberOfComponents='3'/></PPoints>{pieces}</PUnstructuredGrid></VTKFile>")
+    path.write_text(
+        "<VTKFile type='PUnstructuredGrid' version='1.0' byte_order='LittleEndian' "
+        "header_type='UInt64'>"
+        f"<PUnstructuredGrid GhostLevel='1'><PCellData>{arrays}</PCellData><PPoints><PDataArray "
+        "type='Float64' "
+        f"NumberOfComponents='3'/></PPoints>{pieces}</PUnstructuredGrid></VTKFile>"
+    )
 
 
 def write_hdf_pieces(path):
@@ -417,8 +590,10 @@ def write_meshio(path, dim=2):
     """Squares, or cubes, by meshio."""
     grid = of_cells(dim)
     points = np.array([grid.GetPoint(k) for k in range(grid.GetNumberOfPoints())])
-    order = [0, 1, 3, 2, 4, 5, 7, 6][:2**dim]
-    cells = np.array([[grid.GetCell(k).GetPointId(i) for i in order] for k in range(grid.GetNumberOfCells())])
+    order = [0, 1, 3, 2, 4, 5, 7, 6][: 2**dim]
+    cells = np.array(
+        [[grid.GetCell(k).GetPointId(i) for i in order] for k in range(grid.GetNumberOfCells())]
+    )
     region = np.where(points[cells][:, :, 0].mean(axis=1) < 1, 1, 2)
     mesh = meshio.Mesh(points, [({2: "quad", 3: "hexahedron"}[dim], cells)])
     if path.suffix == ".mesh":
@@ -436,7 +611,7 @@ def write_meshio(path, dim=2):
 class Example:
     """How a file is written, and what it must give."""
 
-    write: object               # a function of its path
+    write: object  # a function of its path
     volume: float = 2.0
     boundary: dict = field(default_factory=dict)
     interfaces: dict = field(default_factory=dict)
@@ -445,16 +620,26 @@ class Example:
 
 
 def gmsh(write, change=None, kind=3, numbered=False, expected=None, **settings):
-    """An example of Gmsh's, with the groups of `grid`, or their numbers; *expected*: what is different."""
+    """An example of Gmsh's, with the groups of `grid`, or their numbers; *expected*: what is
+    different.
+    """
+
     def make(path):
         points, entities = grid(kind)
         points, entities = change(points, entities) if change else (points, entities)
         write(path, points, entities, **settings)
-    found = dict(boundary={"boundary": 1, 13: 2, "inlet": 1, "outlet": 1, "overlap": 2, "sand": 1}, interfaces={"middle": 1},
-                 regions={"sand": 1, 2: 1, "all": 2})
+
+    found = dict(
+        boundary={"boundary": 1, 13: 2, "inlet": 1, "outlet": 1, "overlap": 2, "sand": 1},
+        interfaces={"middle": 1},
+        regions={"sand": 1, 2: 1, "all": 2},
+    )
     if numbered:
-        found = dict(boundary={"boundary": 1, 11: 1, 12: 1, 13: 2, 14: 2, 16: 1}, interfaces={15: 1},
-                     regions={1: 1, 2: 1, 3: 2})
+        found = dict(
+            boundary={"boundary": 1, 11: 1, 12: 1, 13: 2, 14: 2, 16: 1},
+            interfaces={15: 1},
+            regions={1: 1, 2: 1, 3: 2},
+        )
     return Example(make, **found | (expected or {}))
 
 
@@ -462,7 +647,9 @@ def of_vtk(make, writer, dim=2, expected=None, **settings):
     """An example of VTK's, with two regions."""
     measure = {2: 6.0, 3: 10.0}[dim]
     found = dict(boundary={"boundary": measure}, regions={1: 1, 2: 1})
-    return Example(partial(write_vtk, make=make, writer=writer, **settings), **found | (expected or {}))
+    return Example(
+        partial(write_vtk, make=make, writer=writer, **settings), **found | (expected or {})
+    )
 
 
 BY_CORNERS = dict(warning="by their corners")
@@ -472,7 +659,9 @@ PERIODIC_2 = section("Periodic", b"1\n1 3 6\n2\n5 1\n10 6\n")
 PERIODIC_4 = section("Periodic", b"1\n1 3 6\n0\n2\n5 1\n10 6\n")
 DATA = section("NodeData", b'1\n"a view"\n1\n0.0\n3\n0\n1\n1\n1 2.5\n')
 XML = "vtkXMLUnstructuredGridWriter"
-KINDS = dict(boundary={"boundary": 5, 1: 1})        # of `of_kinds`: the line on the left side is in the region 1
+KINDS = dict(
+    boundary={"boundary": 5, 1: 1}
+)  # of `of_kinds`: the line on the left side is in the region 1
 
 TILTED = dict(warning="lies in a plane across the axes")
 
@@ -510,23 +699,47 @@ EXAMPLES = {
     "msh4.1_parametric_binary.msh": gmsh(write_msh_4, parametric=True, binary="<"),
     "msh4.1_numbers.msh": gmsh(write_msh_4, names={}, numbered=True),
     "msh4.1_no_groups.msh": gmsh(write_msh_4, change=without_groups, names={}, expected=NO_GROUPS),
-    "msh4.1_no_lines.msh": gmsh(write_msh_4, change=without_lines, expected=dict(boundary={"boundary": 6}, interfaces={})),
+    "msh4.1_no_lines.msh": gmsh(
+        write_msh_4, change=without_lines, expected=dict(boundary={"boundary": 6}, interfaces={})
+    ),
     "msh4.1_periodic.msh": gmsh(write_msh_4, more=PERIODIC_4, expected=dict(warning="periodic")),
     "msh4.1_comments_and_data.msh": gmsh(write_msh_4, front=COMMENT, more=DATA + DATA),
     "msh4.1_second_order.msh": gmsh(write_msh_4, change=second_order, expected=BY_CORNERS),
-    "msh4.1_second_order_triangles.msh": gmsh(write_msh_4, change=second_order, kind=2, expected=BY_CORNERS),
+    "msh4.1_second_order_triangles.msh": gmsh(
+        write_msh_4, change=second_order, kind=2, expected=BY_CORNERS
+    ),
     "msh4.1_spare_points.msh": gmsh(write_msh_4, change=with_spare_points),
-    "msh4.1_group_called_boundary.msh": gmsh(write_msh_4, change=called_boundary, names={(1, 11): "boundary"}, expected=dict(
-        boundary={"boundary": 1, "rest of boundary": 5}, interfaces={}, regions={1: 1, 2: 1, 3: 2})),
-    "msh4.1_loose_lines.msh": gmsh(write_msh_4, change=with_loose_lines, expected=dict(
-        boundary={"boundary": 0.5, 13: 2, 17: 0.5, "inlet": 1, "outlet": 1, "overlap": 2, "sand": 1},
-        warning="left out: 17 (1 of 2)")),
+    "msh4.1_group_called_boundary.msh": gmsh(
+        write_msh_4,
+        change=called_boundary,
+        names={(1, 11): "boundary"},
+        expected=dict(
+            boundary={"boundary": 1, "rest of boundary": 5},
+            interfaces={},
+            regions={1: 1, 2: 1, 3: 2},
+        ),
+    ),
+    "msh4.1_loose_lines.msh": gmsh(
+        write_msh_4,
+        change=with_loose_lines,
+        expected=dict(
+            boundary={
+                "boundary": 0.5,
+                13: 2,
+                17: 0.5,
+                "inlet": 1,
+                "outlet": 1,
+                "overlap": 2,
+                "sand": 1,
+            },
+            warning="left out: 17 (1 of 2)",
+        ),
+    ),
     "msh4.1_in_x_and_z.msh": gmsh(write_msh_4, change=in_x_and_z),
     "msh4.1_single_precision.msh": gmsh(write_msh_4, change=shaken),
     "msh4.1_tilted.msh": gmsh(write_msh_4, change=turned, expected=TILTED),
     "upper_case.MSH": gmsh(write_msh_4),
     "byte_order_mark.msh": gmsh(write_msh_2, front=b"\xef\xbb\xbf"),
-
     "ascii.vtu": of_vtk(of_quads, XML, SetDataMode=0),
     "binary.vtu": of_vtk(of_quads, XML, SetDataMode=1),
     "appended.vtu": of_vtk(of_quads, XML, SetDataMode=2),
@@ -551,9 +764,13 @@ EXAMPLES = {
     "image.vti": of_vtk(partial(image, 2), "vtkXMLImageDataWriter"),
     "image_3d.vti": of_vtk(partial(image, 3), "vtkXMLImageDataWriter", dim=3),
     "unstructured.vtk": of_vtk(of_quads, "vtkUnstructuredGridWriter", SetFileType=1),
-    "unstructured_4.2.vtk": of_vtk(of_quads, "vtkUnstructuredGridWriter", SetFileType=1, SetFileVersion=42),
+    "unstructured_4.2.vtk": of_vtk(
+        of_quads, "vtkUnstructuredGridWriter", SetFileType=1, SetFileVersion=42
+    ),
     "binary.vtk": of_vtk(of_quads, "vtkUnstructuredGridWriter", SetFileType=2),
-    "binary_4.2.vtk": of_vtk(of_quads, "vtkUnstructuredGridWriter", SetFileType=2, SetFileVersion=42),
+    "binary_4.2.vtk": of_vtk(
+        of_quads, "vtkUnstructuredGridWriter", SetFileType=2, SetFileVersion=42
+    ),
     "voxels.vtk": of_vtk(partial(of_cells, 3), "vtkUnstructuredGridWriter", dim=3),
     "many_kinds.vtk": of_vtk(of_kinds, "vtkUnstructuredGridWriter", expected=KINDS),
     "strings.vtk": of_vtk(lambda: with_strings(of_quads()), "vtkUnstructuredGridWriter"),
@@ -563,11 +780,17 @@ EXAMPLES = {
     "image.vtk": of_vtk(partial(image, 2), "vtkStructuredPointsWriter", SetFileType=2),
     "unstructured.vtkhdf": of_vtk(of_quads, "vtkHDFWriter"),
     "pieces.vtkhdf": Example(write_hdf_pieces, boundary={"boundary": 6}, regions={1: 1, 2: 1}),
-
-    **{f"by_meshio{suffix}": Example(write_meshio, boundary={"boundary": 6}) for suffix in (".xdmf", ".avs", ".ply")},
-    "by_meshio.med": Example(write_meshio, boundary={"boundary": 6}, regions={"left": 1, "wet": 1, "right": 1}),
+    **{
+        f"by_meshio{suffix}": Example(write_meshio, boundary={"boundary": 6})
+        for suffix in (".xdmf", ".avs", ".ply")
+    },
+    "by_meshio.med": Example(
+        write_meshio, boundary={"boundary": 6}, regions={"left": 1, "wet": 1, "right": 1}
+    ),
     "by_meshio.mesh": Example(write_meshio, boundary={"boundary": 6}, regions={1: 1, 2: 1}),
-    "by_meshio_3d.mesh": Example(partial(write_meshio, dim=3), boundary={"boundary": 10}, regions={1: 1, 2: 1}),
+    "by_meshio_3d.mesh": Example(
+        partial(write_meshio, dim=3), boundary={"boundary": 10}, regions={1: 1, 2: 1}
+    ),
 }
 
 

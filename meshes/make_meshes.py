@@ -1,10 +1,12 @@
 """Make the meshes of this folder anew: python meshes/make_meshes.py [--size 1.0] [--out meshes]
 
-The two-point flux puts the point of a cell at its circumcentre, and wants these points in the order of their cells.
-They are when every cell contains its own: no triangle is obtuse, and the like for tetrahedra. Mesh generators come
-close to it; here the nodes then move until it is so, with a margin (`relax`).
+The two-point flux puts the point of a cell at its circumcentre, and wants these points in the order
+of their cells. They are when every cell contains its own: no triangle is obtuse, and the like for
+tetrahedra. Mesh generators come close to it; here the nodes then move until it is so, with a margin
+(`relax`).
 
-The names on the boundary are physical groups; the cells themselves are the group "domain". README.md has the table.
+The names on the boundary are physical groups; the cells themselves are the group "domain".
+README.md has the table.
 """
 
 import argparse
@@ -17,7 +19,7 @@ from scipy.optimize import minimize
 from scipy.spatial import Delaunay
 
 geo = gmsh.model.geo
-TRIANGLE, TETRAHEDRON = 2, 4    # gmsh's numbers of the element types
+TRIANGLE, TETRAHEDRON = 2, 4  # gmsh's numbers of the element types
 
 
 # ---------------------------------------------------------------------------------------------------------- curves
@@ -34,29 +36,38 @@ def smooth(points):
 
 def around(center):
     """Arcs from point to point about a center, each below half a turn."""
+
     def join(points):
         middle = geo.addPoint(*center, 0)
         return [geo.addCircleArc(a, middle, b) for a, b in zip(points, points[1:])]
+
     return join
 
 
 def circle(center, radius, start=0.0, stop=1.0, n=5):
     """n points on a circle (an ellipse, if `radius` is a pair) from one angle to another, in turns."""
     angle = 2 * np.pi * np.linspace(start, stop, n)
-    return np.asarray(center) + np.multiply(radius, np.stack([np.cos(angle), np.sin(angle)], axis=1))
+    return np.asarray(center) + np.multiply(
+        radius, np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    )
 
 
 def outline(*parts):
-    """A closed curve of parts (name, kind of curve, points); each part begins where the one before it ended.
+    """A closed curve of parts (name, kind of curve, points); each part begins where the one before
+    it ended.
 
-    A name is a boundary's, and may go on after a blank ("mole head") to be told apart in refinement.
-    Returns gmsh's loop, and the curves as pairs (name, tag).
+    A name is a boundary's, and may go on after a blank ("mole head") to be told apart in
+    refinement. Returns gmsh's loop, and the curves as pairs (name, tag).
     """
     start = here = geo.addPoint(*parts[-1][2][-1], 0)
     curves = []
     for i, (name, join, points) in enumerate(parts):
         last = i == len(parts) - 1
-        tags = [here] + [geo.addPoint(x, y, 0) for x, y in points[:len(points) - last]] + [start] * last
+        tags = (
+            [here]
+            + [geo.addPoint(x, y, 0) for x, y in points[: len(points) - last]]
+            + [start] * last
+        )
         curves += [(name, tag) for tag in join(tags)]
         here = tags[-1]
     return geo.addCurveLoop([tag for _, tag in curves]), curves
@@ -68,19 +79,25 @@ def outline(*parts):
 
 
 def towards(corners, least, growth, most):
-    """The mesh size least + growth d^(3/4), at most `most`, at distance d from the nearest of the corners.
+    """The mesh size least + growth d^(3/4), at most `most`, at distance d from the nearest of the
+    corners.
 
-    Mass that is carried round a corner is a beam as wide as d, with an error of (size / width)^2 on every piece of its way:
-    a size proportional to d^(3/4) makes the sum least for a given number of cells.
+    Mass that is carried round a corner is a beam as wide as d, with an error of (size / width)^2 on
+    every piece of its way: a size proportional to d^(3/4) makes the sum least for a given number of
+    cells.
     """
+
     def size(x, y):
         d = np.hypot(*(np.array([[x], [y]]) - np.transpose(corners))).min()
         return min(least + growth * d**0.75, most)
+
     return size
 
 
 def harbour():
-    """A basin, 4 x 2.5: from a river in the west, round islands and a mole, to the entrance in the south-east."""
+    """A basin, 4 x 2.5: from a river in the west, round islands and a mole, to the entrance in the
+    south-east.
+    """
     # the mole goes north, bends, ends in a round head
     elbow = np.array([2.66, 0.66])
     head = np.array([2.27, 1.24])
@@ -92,24 +109,91 @@ def harbour():
     neck = np.arcsin(half / radius) / (2 * np.pi)
     round_head = circle(head, radius, back - neck, back + neck - 1, n=4)
     coast = outline(
-        ("shore", smooth, [(0.14, 1.37), (0.32, 1.36), (0.48, 1.16), (0.40, 0.90), (0.24, 0.62), (0.40, 0.30),
-                           (0.84, 0.10), (1.30, 0.30), (1.80, 0.10), (2.30, 0.04), root[0]]),
+        (
+            "shore",
+            smooth,
+            [
+                (0.14, 1.37),
+                (0.32, 1.36),
+                (0.48, 1.16),
+                (0.40, 0.90),
+                (0.24, 0.62),
+                (0.40, 0.30),
+                (0.84, 0.10),
+                (1.30, 0.30),
+                (1.80, 0.10),
+                (2.30, 0.04),
+                root[0],
+            ],
+        ),
         ("mole", polyline, [elbow + (-half, -0.01), round_head[0]]),
         ("mole head", around(head), round_head[1:]),
         ("mole", polyline, [elbow + (half, 0.02), root[1]]),
-        ("shore", smooth, [(3.00, 0.26), (3.30, 0.06), (3.65, 0.16), (3.80, 0.46), (3.90, 0.50), (4.00, 0.50)]),
+        (
+            "shore",
+            smooth,
+            [(3.00, 0.26), (3.30, 0.06), (3.65, 0.16), (3.80, 0.46), (3.90, 0.50), (4.00, 0.50)],
+        ),
         ("outlet", polyline, [(4.00, 1.20)]),
-        ("shore", smooth, [(3.88, 1.20), (3.68, 1.24), (3.60, 1.46), (3.78, 1.70), (3.66, 2.06), (3.35, 2.26),
-                           (3.00, 2.22), (2.70, 2.38), (2.40, 2.40)]),
-        ("shore", polyline, [(2.02, 2.42), (1.96, 2.04), (1.68, 2.08), (1.74, 2.46), (1.30, 2.50)]),    # a quay
-        ("shore", smooth, [(0.95, 2.52), (0.56, 2.36), (0.52, 2.02), (0.32, 1.76), (0.14, 1.73), (0.00, 1.73)]),
+        (
+            "shore",
+            smooth,
+            [
+                (3.88, 1.20),
+                (3.68, 1.24),
+                (3.60, 1.46),
+                (3.78, 1.70),
+                (3.66, 2.06),
+                (3.35, 2.26),
+                (3.00, 2.22),
+                (2.70, 2.38),
+                (2.40, 2.40),
+            ],
+        ),
+        (
+            "shore",
+            polyline,
+            [(2.02, 2.42), (1.96, 2.04), (1.68, 2.08), (1.74, 2.46), (1.30, 2.50)],
+        ),  # a quay
+        (
+            "shore",
+            smooth,
+            [(0.95, 2.52), (0.56, 2.36), (0.52, 2.02), (0.32, 1.76), (0.14, 1.73), (0.00, 1.73)],
+        ),
         ("inlet", polyline, [(0.00, 1.37)]),
     )
     islands = [
-        (smooth, [(1.06, 1.60), (1.02, 1.80), (0.88, 1.74), (0.80, 1.50), (0.82, 1.30), (0.94, 1.28), (1.04, 1.42)]),
-        (smooth, [(1.50, 1.34), (1.36, 1.14), (1.14, 0.98), (1.06, 0.74), (1.24, 0.60), (1.46, 0.66), (1.42, 0.88),
-                  (1.62, 0.94), (1.72, 1.16), (1.64, 1.32)]),
-        (polyline, [(3.02, 1.88), (2.80, 1.82), (2.72, 1.60), (2.88, 1.44), (3.12, 1.52), (3.16, 1.72)]),
+        (
+            smooth,
+            [
+                (1.06, 1.60),
+                (1.02, 1.80),
+                (0.88, 1.74),
+                (0.80, 1.50),
+                (0.82, 1.30),
+                (0.94, 1.28),
+                (1.04, 1.42),
+            ],
+        ),
+        (
+            smooth,
+            [
+                (1.50, 1.34),
+                (1.36, 1.14),
+                (1.14, 0.98),
+                (1.06, 0.74),
+                (1.24, 0.60),
+                (1.46, 0.66),
+                (1.42, 0.88),
+                (1.62, 0.94),
+                (1.72, 1.16),
+                (1.64, 1.32),
+            ],
+        ),
+        (
+            polyline,
+            [(3.02, 1.88), (2.80, 1.82), (2.72, 1.60), (2.88, 1.44), (3.12, 1.52), (3.16, 1.72)],
+        ),
         (smooth, circle((3.28, 0.84), (0.15, 0.11), n=13)[1:]),
     ]
     outlines = [coast] + [outline(("islands", kind, points)) for kind, points in islands]
@@ -117,8 +201,12 @@ def harbour():
 
 
 def l_shape():
-    """The square (-1, 1)^2 without its lower right quarter; the two sides of the inner corner are the notch."""
-    corners = dict(bottom=[(0, -1)], notch=[(0, 0), (1, 0)], right=[(1, 1)], top=[(-1, 1)], left=[(-1, -1)])
+    """The square (-1, 1)^2 without its lower right quarter; the two sides of the inner corner are
+    the notch.
+    """
+    corners = dict(
+        bottom=[(0, -1)], notch=[(0, 0), (1, 0)], right=[(1, 1)], top=[(-1, 1)], left=[(-1, -1)]
+    )
     return [outline(*((name, polyline, points) for name, points in corners.items()))], 0.075, None
 
 
@@ -135,7 +223,10 @@ def disc():
 def annulus():
     """0.4 < r < 1."""
     rings = dict(outer=1.0, inner=0.4)
-    outlines = [outline((name, around((0, 0)), circle((0, 0), radius)[1:])) for name, radius in rings.items()]
+    outlines = [
+        outline((name, around((0, 0)), circle((0, 0), radius)[1:]))
+        for name, radius in rings.items()
+    ]
     return outlines, 0.06, None
 
 
@@ -158,7 +249,9 @@ def rooms_graded():
 
 
 def slit():
-    """The unit square with a slit, 0.04 wide and 0.6 long, from the bottom; ever finer towards its corners."""
+    """The unit square with a slit, 0.04 wide and 0.6 long, from the bottom; ever finer towards its
+    corners.
+    """
     left, right = (0.48, 0.6), (0.52, 0.6)
     walls = outline(
         ("slit", polyline, [left, right, (0.52, 0)]),
@@ -176,7 +269,9 @@ def triangulate(outlines, size, refine):
     geo.addPlaneSurface([loop for loop, _ in outlines])
     geo.synchronize()
     for boundary in dict.fromkeys(name.split()[0] for name, _ in curves):
-        gmsh.model.addPhysicalGroup(1, [tag for name, tag in curves if name.split()[0] == boundary], name=boundary)
+        gmsh.model.addPhysicalGroup(
+            1, [tag for name, tag in curves if name.split()[0] == boundary], name=boundary
+        )
     gmsh.model.addPhysicalGroup(2, [1], name="domain")
 
     if callable(size):
@@ -190,7 +285,9 @@ def triangulate(outlines, size, refine):
         grading = field.add("Threshold")
         field.setNumbers(near, "CurvesList", [tag for name, tag in curves if name in names])
         field.setNumber(near, "Sampling", 40)
-        for key, value in dict(InField=near, SizeMin=least, SizeMax=size, DistMin=least, DistMax=reach).items():
+        for key, value in dict(
+            InField=near, SizeMin=least, SizeMax=size, DistMin=least, DistMax=reach
+        ).items():
             field.setNumber(grading, key, value)
         field.setAsBackgroundMesh(grading)
         gmsh.model.mesh.generate(2)
@@ -207,19 +304,25 @@ def triangulate(outlines, size, refine):
 
 
 def ball(spacing):
-    """The unit ball: gmsh's points on the sphere, a body-centred cubic lattice inside, Delaunay tetrahedra."""
+    """The unit ball: gmsh's points on the sphere, a body-centred cubic lattice inside, Delaunay
+    tetrahedra.
+    """
     gmsh.model.occ.addSphere(0, 0, 0, 1)
     gmsh.model.occ.synchronize()
     gmsh.model.addPhysicalGroup(2, [1], name="sphere")
     gmsh.model.addPhysicalGroup(3, [1], name="domain")
-    gmsh.option.setNumber("Mesh.MeshSizeMax", 0.9 * spacing)         # the lattice's edges are 0.87 and 1 spacings
+    gmsh.option.setNumber(
+        "Mesh.MeshSizeMax", 0.9 * spacing
+    )  # the lattice's edges are 0.87 and 1 spacings
     gmsh.model.mesh.generate(2)
     tags, points = nodes()
     sphere = np.arange(len(tags))
 
     grid = np.arange(-1, 1, spacing)
     cubic = np.stack(np.meshgrid(grid, grid, grid), axis=-1).reshape(-1, 3)
-    lattice = np.concatenate([cubic, cubic + spacing / 2]) + np.array([0.13, 0.07, 0.19]) * spacing    # no symmetry
+    lattice = (
+        np.concatenate([cubic, cubic + spacing / 2]) + np.array([0.13, 0.07, 0.19]) * spacing
+    )  # no symmetry
     lattice = lattice[np.linalg.norm(lattice, axis=1) < 1 - 0.6 * spacing]
     points = np.concatenate([points, lattice])
     inner = np.arange(len(sphere), len(points))
@@ -227,7 +330,7 @@ def ball(spacing):
 
     for _ in range(10):
         points[inner] = average(points, tetrahedra(points))[inner]
-    for _ in range(20):                                              # the sphere's points may slide on it
+    for _ in range(20):  # the sphere's points may slide on it
         points = relax(points, tetrahedra(points), every, margin=0.06, sphere=sphere)
         cells = tetrahedra(points)
         if (heights(points[cells])[0] > 0.05 * size(points[cells])[:, None]).all():
@@ -255,7 +358,9 @@ def replace(dim, kind, cells):
 
 
 def tetrahedra(points):
-    """Delaunay tetrahedra, all with the same orientation, without the flat ones that may lie in the hull."""
+    """Delaunay tetrahedra, all with the same orientation, without the flat ones that may lie in the
+    hull.
+    """
     cells = Delaunay(points).simplices
     volume = np.linalg.det(points[cells[:, 1:]] - points[cells[:, :1]])
     cells[volume < 0] = cells[volume < 0][:, [1, 0, 2, 3]]
@@ -266,16 +371,26 @@ def tetrahedra(points):
 
 
 def flip(points, triangles, limit=80.0):
-    """Give every node so many triangles that, shared evenly, its angle is below `limit` degrees each: inside, five.
+    """Give every node so many triangles that, shared evenly, its angle is below `limit` degrees
+    each: inside, five.
 
-    A node with too few gets an edge across one of its triangles, where the two nodes that lose one can best spare it.
+    A node with too few gets an edge across one of its triangles, where the two nodes that lose one
+    can best spare it.
     """
-    node = np.stack([triangles, np.roll(triangles, -1, axis=1), np.roll(triangles, -2, axis=1)]).reshape(-1, 3)
+    node = np.stack(
+        [triangles, np.roll(triangles, -1, axis=1), np.roll(triangles, -2, axis=1)]
+    ).reshape(-1, 3)
     u = points[node[:, 1]] - points[node[:, 0]]
     v = points[node[:, 2]] - points[node[:, 0]]
-    angle = np.degrees(np.arccos((u * v).sum(axis=1) / np.linalg.norm(u, axis=1) / np.linalg.norm(v, axis=1)))
-    spare = np.bincount(node[:, 0]) - np.ceil(np.bincount(node[:, 0], angle) / limit - 1e-6).astype(int)
-    apex = {(a, b): c for c, a, b in node.tolist()}                  # the triangle to the left of the edge from a to b
+    angle = np.degrees(
+        np.arccos((u * v).sum(axis=1) / np.linalg.norm(u, axis=1) / np.linalg.norm(v, axis=1))
+    )
+    spare = np.bincount(node[:, 0]) - np.ceil(np.bincount(node[:, 0], angle) / limit - 1e-6).astype(
+        int
+    )
+    apex = {
+        (a, b): c for c, a, b in node.tolist()
+    }  # the triangle to the left of the edge from a to b
     for _ in range(len(points)):
         c = spare.argmin()
         if spare[c] >= 0:
@@ -290,10 +405,14 @@ def flip(points, triangles, limit=80.0):
 
 
 def heights(p):
-    """Of simplices p (n, d + 1, d), over each face: height of the circumcentre (negative: outside), of the vertex."""
+    """Of simplices p (n, d + 1, d), over each face: height of the circumcentre (negative: outside),
+    of the vertex.
+    """
     inverse = np.linalg.inv(p[:, 1:] - p[:, :1])
-    slope = np.concatenate([-inverse.sum(axis=2, keepdims=True), inverse], axis=2)    # of the barycentric coordinates
-    square = ((p[:, 1:] - p[:, :1])**2).sum(axis=2)
+    slope = np.concatenate(
+        [-inverse.sum(axis=2, keepdims=True), inverse], axis=2
+    )  # of the barycentric coordinates
+    square = ((p[:, 1:] - p[:, :1]) ** 2).sum(axis=2)
     barycentric = np.einsum("kji,kjl,kl->ki", slope, inverse, square) / 2
     barycentric[:, 0] += 1
     steep = np.sqrt((slope**2).sum(axis=1))
@@ -307,7 +426,8 @@ def size(p):
 
 
 def average(points, cells):
-    """Every node goes to the mean of the circumcentres around it, by volume (of centroids where those are out).
+    """Every node goes to the mean of the circumcentres around it, by volume (of centroids where
+    those are out).
 
     With Delaunay cells between the steps, this makes cells of even size and shape.
     """
@@ -318,7 +438,7 @@ def average(points, cells):
     center[far] = p[far].mean(axis=1)
     weight = np.zeros((len(points), 1))
     moved = np.zeros_like(points)
-    volume = size(p)[:, None]**3
+    volume = size(p)[:, None] ** 3
     for node in cells.T:
         np.add.at(weight, node, volume)
         np.add.at(moved, node, volume * center)
@@ -326,13 +446,15 @@ def average(points, cells):
 
 
 def relax(points, cells, free, margin, altitude=0.9, sphere=()):
-    """Move the nodes `free` until every circumcentre is inside its cell by `margin`, and no vertex below `altitude`.
+    """Move the nodes `free` until every circumcentre is inside its cell by `margin`, and no vertex
+    below `altitude`.
 
-    Both in sizes of the cell; what lacks is squared and summed, and the sum made least. The nodes `sphere` stay on it.
+    Both in sizes of the cell; what lacks is squared and summed, and the sum made least. The nodes
+    `sphere` stay on it.
     """
     d = points.shape[1]
     h = size(points[cells])[:, None]
-    unit = 0.03 * h.mean()                                           # the first step of the search, all nodes together
+    unit = 0.03 * h.mean()  # the first step of the search, all nodes together
     sphere = np.asarray(sphere, int)
 
     def place(step):
@@ -354,7 +476,7 @@ def relax(points, cells, free, margin, altitude=0.9, sphere=()):
         slope = np.zeros_like(x)
         for vertex in range(d + 1):
             for axis in range(d):
-                p[:, vertex, axis] += 1e-30j                         # derivative by a complex step: exact
+                p[:, vertex, axis] += 1e-30j  # derivative by a complex step: exact
                 change = (2 * lack[bad] * lacks(p, h[bad]).imag).sum(axis=1) / 1e-30
                 np.add.at(slope[:, axis], cells[bad, vertex], change)
                 p[:, vertex, axis] -= 1e-30j
@@ -362,7 +484,9 @@ def relax(points, cells, free, margin, altitude=0.9, sphere=()):
         slope[sphere] /= radius
         return (lack**2).sum(), unit * slope[free].ravel()
 
-    best = minimize(energy, np.zeros(len(free) * d), jac=True, method="L-BFGS-B", options=dict(maxiter=100))
+    best = minimize(
+        energy, np.zeros(len(free) * d), jac=True, method="L-BFGS-B", options=dict(maxiter=100)
+    )
     return place(best.x)[0]
 
 
@@ -373,9 +497,9 @@ def main(size, out):
     out.mkdir(parents=True, exist_ok=True)
     gmsh.initialize()
     gmsh.option.setNumber("General.Verbosity", 2)
-    gmsh.option.setNumber("Mesh.Algorithm", 6)                       # frontal Delaunay
+    gmsh.option.setNumber("Mesh.Algorithm", 6)  # frontal Delaunay
     gmsh.option.setNumber("Mesh.MeshSizeFactor", size)
-    gmsh.option.setNumber("Mesh.MeshSizeExtendFromBoundary", 0)      # sizes come from the fields alone
+    gmsh.option.setNumber("Mesh.MeshSizeExtendFromBoundary", 0)  # sizes come from the fields alone
     gmsh.option.setNumber("Mesh.MeshSizeFromPoints", 0)
 
     def write(name, version, binary):
@@ -388,7 +512,7 @@ def main(size, out):
         triangulate(*domain())
         write(domain.__name__, version, binary)
 
-    plane(harbour, 4.1, binary=False)                                # together, every format that a reader should know
+    plane(harbour, 4.1, binary=False)  # together, every format that a reader should know
     plane(l_shape, 2.2, binary=False)
     plane(disc, 4.1, binary=True)
     plane(annulus, 2.2, binary=True)
@@ -396,7 +520,7 @@ def main(size, out):
     plane(l_graded, 4.1, binary=False)
     plane(rooms_graded, 4.1, binary=False)
     plane(slit, 4.1, binary=False)
-    gmsh.option.setNumber("Mesh.MeshSizeFactor", 1)                  # the ball's spacing has it already
+    gmsh.option.setNumber("Mesh.MeshSizeFactor", 1)  # the ball's spacing has it already
     gmsh.model.add("ball")
     ball(0.22 * size)
     write("ball", 2.2, binary=False)
@@ -406,5 +530,7 @@ def main(size, out):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--size", type=float, default=1.0, help="factor on every mesh size")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="the folder to write to")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent, help="the folder to write to"
+    )
     main(**vars(parser.parse_args()))
