@@ -43,7 +43,9 @@ docs: setup
 	@echo "docs/_build/html/index.html"
 
 lint: setup
+	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m ruff check .
+	.venv/bin/python -m mypy
 
 setup:
 	@sh scripts/setup.sh

@@ -25,7 +25,7 @@ import fvot
 from fvot import linalg
 from fvot.finite_volume import implicit_step
 from fvot.finite_volume.implicit_step import Resolvent, column_scale
-from fvot.finite_volume.rates import Layout, Rates
+from fvot.finite_volume.rates import Rates, SparsityPattern
 from fvot.fokker_planck.coefficients import DriftDiffusion
 from fvot.fokker_planck.schemes import scheme
 from fvot.fokker_planck.stepper import Stepper
@@ -166,8 +166,8 @@ def watched():
     clock = Clock()
     assembly = [
         (DriftDiffusion, "rates", "coefficients"),
-        (Layout, "__init__", "layout"),
-        (Layout, "matrix", "matrix"),
+        (SparsityPattern, "__init__", "pattern"),
+        (SparsityPattern, "matrix", "matrix"),
         (Rates, "by_drift", "order"),
         (linalg.System, "__init__", "matrix to PETSc"),
         (Stepper, "_discrete_gibbs", "Gibbs density"),
@@ -810,7 +810,7 @@ def costs(quick):
                     if name == "lu" and factorised:  # values do not matter to it
                         found[name] = factorised
                         continue
-                    rates.layout.found_scale = None
+                    rates.pattern.found_scale = None
                     found[name] = _cost(rates, stiffness / fastest, name)
                     factorised = found[name] if name == "lu" else factorised
                 rows.append(

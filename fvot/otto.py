@@ -26,7 +26,7 @@ from .energies.free_energy import FreeEnergy
 from .energies.local import Energy, described
 from .errors import ConvergenceError, InputError
 from .finite_volume.implicit_step import LARGEST_LU
-from .finite_volume.rates import Layout, Rates
+from .finite_volume.rates import Rates, SparsityPattern
 from .finite_volume.stencil import Stencil, gradient_weights, gradients
 from .mesh import Numbering, quality
 
@@ -121,7 +121,7 @@ def wasserstein_gradient(mesh, rho, energy):
     mesh.check_density(rho, "rho")
     free = FreeEnergy(Numbering(mesh, mesh), energy)
     slope = free.derivative(rho) + free.potential(rho)
-    with mesh.ranks.together():
+    with mesh.ranks.raising_together():
         bad = np.flatnonzero(~np.isfinite(slope))
         if len(bad):
             raise InputError(
@@ -168,7 +168,7 @@ def length(mesh, t, rho):
     psi is the tangent potential of (rho_(n+1) - rho_n) / tau at the mean of both. At least W2 of
     the ends, but for the mesh; W2 along a geodesic.
     """
-    with mesh.ranks.together():
+    with mesh.ranks.raising_together():
         try:
             t = np.array(t, float)
             rho = np.array(rho, float)
@@ -242,8 +242,8 @@ def _pinned(mesh, t, component, count):
     """
     through = np.zeros(mesh.n_faces)
     through[: mesh.n_inner] = t
-    layout = Layout(mesh)
-    rates = Rates(layout, through, through)
+    pattern = SparsityPattern(mesh)
+    rates = Rates(pattern, through, through)
     own = rates.leaving() * mesh.volume
     largest = np.zeros(count)
     first = np.full(count, mesh.n_cells_global)
@@ -252,7 +252,7 @@ def _pinned(mesh, t, component, count):
     chosen = own == largest[component]
     np.minimum.at(first, component[chosen], mesh.cell_id[: mesh.n_cells][chosen])
     pinned = chosen & (mesh.ranks.min(first)[component] == mesh.cell_id[: mesh.n_cells])
-    return layout.matrix(
+    return pattern.matrix(
         rates, 1.0, diagonal=np.where(pinned, np.where(own > 0, own, largest.max() or 1.0), 0.0)
     )
 
@@ -310,7 +310,7 @@ def _components(mesh, joined):
 
 
 def _check_values(mesh, u, what):
-    with mesh.ranks.together():
+    with mesh.ranks.raising_together():
         refuse_masked(u, f"{what} must be numbers")
         try:
             u = np.asarray(u)

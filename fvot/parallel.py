@@ -118,7 +118,7 @@ class Ranks(_Kept):
                 )
 
     @contextmanager
-    def together(self):
+    def raising_together(self):
         """A block without collective calls: if it raises on one rank, every rank raises.
 
         Where input is wrong on several ranks, all raise what the first one says. Else a failing
@@ -142,14 +142,14 @@ class Ranks(_Kept):
         """function(*args) on rank 0 alone; its value there and None elsewhere. A failure is
         everybody's.
         """
-        with self.together():
+        with self.raising_together():
             return function(*args) if self.is_root else None
 
-    def share(self, value):
+    def broadcast(self, value):
         """The value of rank 0, on every rank."""
         return self.comm.bcast(value, root=0)
 
-    def deal(self, parts):
+    def send_parts(self, parts):
         """Give part r of the list *parts* (made on rank 0) to rank r: numpy arrays of any size in
         dicts.
         """

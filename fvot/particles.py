@@ -121,7 +121,7 @@ def langevin(x0, drift, diffusion, t, seed, *, tau=None, order=1, walls=None, co
     Returns all paths on every rank. Raises `InputError`. (Kloeden, Platen 1992)
     """
     ranks = Ranks(comm)
-    with ranks.together():
+    with ranks.raising_together():
         x0 = _start(x0)
         b, D = function(drift, "drift", (len(x0),)), function(diffusion, "diffusion")
         _check_langevin(order, D, seed)
@@ -144,7 +144,7 @@ def langevin(x0, drift, diffusion, t, seed, *, tau=None, order=1, walls=None, co
     streams = np.random.SeedSequence(seed).spawn(len(blocks))
     mine = range(ranks.rank, len(blocks), ranks.size)
     paths = np.zeros((len(t), *x0.shape))
-    with ranks.together():
+    with ranks.raising_together():
         for k in mine:
             paths[..., blocks[k]] = _walk(
                 x0[:, blocks[k]], b, D, t, np.random.default_rng(streams[k]), counts, order, box
@@ -489,7 +489,7 @@ def _integrated(rate, start, t, rtol, seen):
 def _same_start(x0):
     """x0 (dim, n), the same on every rank."""
     ranks = Ranks()
-    with ranks.together():
+    with ranks.raising_together():
         x0 = _start(x0)
     ranks.check_same_array("x0", x0)
     return x0

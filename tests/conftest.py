@@ -142,7 +142,7 @@ def mpirun_here(one_rank_here):
 @pytest.fixture
 def shared_folder(ranks):
     """An empty folder, the same on all ranks."""
-    folder = Path(ranks.share(tempfile.mkdtemp(prefix="fvot-") if ranks.is_root else None))
+    folder = Path(ranks.broadcast(tempfile.mkdtemp(prefix="fvot-") if ranks.is_root else None))
     yield folder
     ranks.wait()
     if ranks.is_root:

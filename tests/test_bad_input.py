@@ -281,7 +281,7 @@ def raises(error, words, function, *args):
 @pytest.mark.parametrize("build, error, words", MESH_TABLE.values(), ids=MESH_TABLE)
 def test_bad_meshes(build, error, words, ranks):
     message = raises(error, words, build)
-    assert message == ranks.share(message)
+    assert message == ranks.broadcast(message)
 
 
 @pytest.mark.parametrize("build, words", LONELY.values(), ids=LONELY)
@@ -328,13 +328,13 @@ def test_bad_files(name, contents, words, ranks, shared_folder):
     if contents is not None:
         ranks.on_root((shared_folder / name).write_bytes, contents)
     message = raises(InputError, words, Mesh.read, shared_folder / name)
-    assert message == ranks.share(message)
+    assert message == ranks.broadcast(message)
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("kept", [0.02, 0.3, 0.6, 0.9])
 def test_truncated_files(file_format, kept, ranks, shared_folder):
-    path = ranks.share(ranks.on_root(lambda: cut(shared_folder, file_format, kept)))
+    path = ranks.broadcast(ranks.on_root(lambda: cut(shared_folder, file_format, kept)))
     raises(InputError, [path.name, "is the file complete?"], Mesh.read, path)
 
 
@@ -353,7 +353,7 @@ def cut(folder, file_format, kept):
     at_front=st.booleans(),
 )
 def test_a_damaged_file_is_refused_or_read(file_format, changes, at_front, ranks, shared_folder):
-    path = ranks.share(
+    path = ranks.broadcast(
         ranks.on_root(lambda: damaged(shared_folder, file_format, changes, at_front))
     )
     with warnings.catch_warnings():

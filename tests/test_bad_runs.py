@@ -464,7 +464,7 @@ def test_bad_runs(run, words, square, compiled, ranks):
         run(square)
     assert time.process_time() - begin < SOON
     message = str(raised.value)
-    assert message == ranks.share(message), "the ranks say different things"
+    assert message == ranks.broadcast(message), "the ranks say different things"
     for word in words:
         assert word in message, f"{word!r} is not in {message!r}"
     assert 20 < len(message) < 500
@@ -474,7 +474,7 @@ def test_bad_runs(run, words, square, compiled, ranks):
     "run", [lambda m: m.integrate(np.ones(m.n_faces)), lambda m: m.gather(np.ones((m.n_cells, 2)))]
 )
 def test_what_is_no_array_of_cell_values(run, square, ranks):
-    with pytest.raises(InputError, match=f"this rank has {ranks.share(square.n_cells)} cells"):
+    with pytest.raises(InputError, match=f"this rank has {ranks.broadcast(square.n_cells)} cells"):
         run(square)
 
 

@@ -28,7 +28,7 @@ def interrupted(monkeypatch):
     """interrupted(run, every): run() again and again, each time until so many checkpoints are
     there: (result, times).
     """
-    write = checkpoint.Keeper.write
+    write = checkpoint.CheckpointManager.write
 
     def until_done(run, every):
         written = 0
@@ -40,13 +40,13 @@ def interrupted(monkeypatch):
             if written % every == 0:
                 raise Interrupted
 
-        monkeypatch.setattr(checkpoint.Keeper, "write", counted)
+        monkeypatch.setattr(checkpoint.CheckpointManager, "write", counted)
         for times in range(1, 1000):
             try:
                 result = run()
             except Interrupted:
                 continue
-            monkeypatch.setattr(checkpoint.Keeper, "write", write)
+            monkeypatch.setattr(checkpoint.CheckpointManager, "write", write)
             return result, times
         raise AssertionError("the run gets no further")
 
@@ -263,14 +263,14 @@ def test_one_run_for_a_file(kept, ranks):
     """The second one is refused before it touches anything; the file is free again when the first
     one has ended, or failed.
     """
-    before = ranks.share(kept.read_bytes())
+    before = ranks.broadcast(kept.read_bytes())
     mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
     equation = fvot.FokkerPlanck(mesh, diffusion=0.1)
     for _ in range(2):
         run = _Run(equation, mesh.density(lambda x: x[0] < 0.4), np.array([0, 0.1]), 0.05)
         with (
             pytest.raises(ZeroDivisionError),
-            checkpoint.Keeper(Checkpoint(kept), mesh, run.describe()),
+            checkpoint.CheckpointManager(Checkpoint(kept), mesh, run.describe()),
         ):
             with pytest.raises(InputError, match="another run .process .* on .* wait for its end"):
                 solve(kept)

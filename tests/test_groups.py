@@ -34,7 +34,7 @@ def made(name, folder):
 @pytest.fixture
 def mesh(ranks, shared_folder):
     """Squares in (0, 2) x (0, 1), with groups of all sorts."""
-    return Mesh.read(ranks.share(ranks.on_root(made, "msh4.1.msh", shared_folder)))
+    return Mesh.read(ranks.broadcast(ranks.on_root(made, "msh4.1.msh", shared_folder)))
 
 
 def lengths(mesh, parts):
@@ -97,7 +97,7 @@ def test_numbers_are_names_and_may_be_text(mesh):
 
 @pytest.mark.parametrize("name", ["msh1.msh", "msh2.2_numbers.msh", "msh4.1_numbers.msh"])
 def test_groups_without_names_have_numbers(name, ranks, shared_folder):
-    mesh = Mesh.read(ranks.share(ranks.on_root(made, name, shared_folder)))
+    mesh = Mesh.read(ranks.broadcast(ranks.on_root(made, name, shared_folder)))
     assert list(mesh.boundary) == ["boundary", 11, 12, 13, 14, 16]
     assert list(mesh.regions) == [1, 2, 3]
     equation = fvot.ContinuityEquation(

@@ -154,7 +154,7 @@ def test_a_series_goes_on_with_its_run(suffix, keep, ranks, shared_folder, monke
     rho0 = mesh.density(lambda x: x[0])
     output = Output(path, every=2, keep=keep)
     whole = flow(mesh).solve(rho0, T)
-    write = fvot.runs.checkpoint.Keeper.write
+    write = fvot.runs.checkpoint.CheckpointManager.write
     record = fvot.runs.recorder.Recorder.record
 
     def write_early(self, cells, values):
@@ -167,7 +167,7 @@ def test_a_series_goes_on_with_its_run(suffix, keep, ranks, shared_folder, monke
             raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(fvot.runs.checkpoint.Keeper, "write", write_early)
+        patch.setattr(fvot.runs.checkpoint.CheckpointManager, "write", write_early)
         patch.setattr(fvot.runs.recorder.Recorder, "record", record_some)
         with pytest.raises(Interrupted):
             flow(mesh).solve(rho0, T, checkpoint=kept, write=output)

@@ -29,12 +29,12 @@ def test_what_fails_on_one_rank_fails_on_all(ranks):
     with pytest.raises(
         (ZeroDivisionError, RuntimeError), match="division|rank 0 failed: ZeroDivisionError"
     ):
-        with ranks.together():
+        with ranks.raising_together():
             1 / (1 if ranks.rank else 0)
 
 
 def test_a_value_of_the_root_is_shared(ranks):
-    assert ranks.share(ranks.on_root(lambda: "from the root")) == "from the root"
+    assert ranks.broadcast(ranks.on_root(lambda: "from the root")) == "from the root"
 
 
 def test_parts_are_dealt(ranks):
@@ -43,7 +43,7 @@ def test_parts_are_dealt(ranks):
         if ranks.is_root
         else None
     )
-    part = ranks.deal(parts)
+    part = ranks.send_parts(parts)
     assert_array_equal(part["a"], np.arange(ranks.rank + 2))
     assert part["b"].shape == (2, 0)
 

@@ -29,7 +29,7 @@ def written(ranks, kind, folder, file_format):
     """(the mesh on one rank, path of its file, its cells in the order of the file)."""
     mesh = MESHES[kind](comm=MPI.COMM_SELF)
     path_and_order = ranks.on_root(write, mesh, folder, file_format)
-    return mesh, *ranks.share(path_and_order)
+    return mesh, *ranks.broadcast(path_and_order)
 
 
 def make_examples():

@@ -29,7 +29,7 @@ def main(n=8, tol=1e-3, *, name: str | None = None, n_steps: int | None = None, 
     if fail == "everywhere":
         raise KeyError("lost")
     if fail == "together":
-        with ranks.together():
+        with ranks.raising_together():
             if last:
                 raise KeyError("lost")
     if fail == "alone":

@@ -43,7 +43,7 @@ def made(points, cells, **options):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         mesh = Mesh.from_cells(points, cells, **options)
-    return mesh, RANKS.share([str(warning.message) for warning in said])
+    return mesh, RANKS.broadcast([str(warning.message) for warning in said])
 
 
 @pytest.mark.parametrize("gap", [0, 1e-9, 1e-8, -1e-7, 1e-6])

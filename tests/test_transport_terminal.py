@@ -190,7 +190,7 @@ def test_the_conjugate_is_above_every_line(energy):
     volume = problem.volume
     ranks = problem.mesh.ranks
     rho, other = (
-        0.5 + ranks.share(rng.random(12))[problem.mesh.cell_id[: problem.n_patches]]
+        0.5 + ranks.broadcast(rng.random(12))[problem.mesh.cell_id[: problem.n_patches]]
         for _ in range(2)
     )
     p = terminal.derivative(rho)

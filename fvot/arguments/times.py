@@ -13,7 +13,7 @@ def check_times(ranks, t):
     """The times (n,) from a final time (the start is 0) or increasing times; `InputError` on every
     rank for anything else.
     """
-    with ranks.together():
+    with ranks.raising_together():
         refuse_masked(t, "t must be numbers")
     try:
         if isinstance(t, (str, bool)) or np.iscomplexobj(t):

@@ -52,7 +52,7 @@ class Watch:
 
     def _seen(self, t):
         """The signals (n_signals, n) at times t (n,) of all ranks. Collective."""
-        with self._ranks.together():
+        with self._ranks.raising_together():
             mine = self._look(t)
         return self._ranks.sum(mine)
 

@@ -9,7 +9,7 @@ from scipy import sparse
 from ..parallel import Exchange
 
 
-class Dealt:
+class DistributedMatrix:
     """This rank's rows of a sparse matrix; `matrix @ u` for u (n_columns, k) of this rank gives
     (n_rows, k).
 

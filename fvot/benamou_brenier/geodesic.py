@@ -7,7 +7,7 @@ import numpy as np
 
 from ..arguments.frozen import frozen
 from ..finite_volume import velocity_field
-from ..runs.result import Shown
+from ..runs.result import Writable
 from .time_basis import node_mean, node_weights
 
 SHORTER = 6  # times that a step is halved which would leave the mesh
@@ -16,7 +16,7 @@ ROUND_CORNERS = 4  # steps along the flow for each step in time, on domains that
 
 @frozen
 @dataclass(frozen=True, eq=False, repr=False)
-class Geodesic(Shown):
+class Geodesic(Writable):
     """A path of densities from rho0 to rho1, certified: lower_bound <= W2^2 of the discrete problem
     <= cost.
 

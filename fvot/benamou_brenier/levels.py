@@ -13,7 +13,7 @@ from scipy import sparse
 
 from ..mesh import coarsening
 from .discretisation import Discretisation
-from .distributed_matrix import Dealt, packed, unpacked
+from .distributed_matrix import DistributedMatrix, packed, unpacked
 
 FEWEST_CELLS = 8  # along an axis of the coarsest level, about
 FEWEST_STEPS = 4
@@ -32,8 +32,8 @@ class Level:
     """
 
     problem: Discretisation
-    prolong: Dealt | None
-    restrict: Dealt | None
+    prolong: DistributedMatrix | None
+    restrict: DistributedMatrix | None
 
     def finer_phi(self, phi):
         """phi (n_cells, N + 1) from that of the coarser level."""
@@ -129,7 +129,7 @@ def _dealt(mesh, rows):
     owner[mesh.ranks.all_gather(own)] = mesh.ranks.all_gather(
         np.full(len(own), mesh.ranks.rank, np.int32)
     )
-    return Dealt.rows(mesh.ranks, rows, own, owner)
+    return DistributedMatrix.rows(mesh.ranks, rows, own, owner)
 
 
 # ---- agglomerates ------------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def _dealt(mesh, rows):
 
 def _agglomerated(mesh, size):
     whole = coarsening.whole(mesh)
-    part = mesh.ranks.deal(mesh.ranks.on_root(lambda: _parts(*whole, size)))
+    part = mesh.ranks.send_parts(mesh.ranks.on_root(lambda: _parts(*whole, size)))
     coarse = mesh.of_agglomerates(
         {name: array for name, array in part.items() if name[:2] not in ("P ", "R ")}
     )

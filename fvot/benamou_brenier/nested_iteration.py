@@ -66,7 +66,7 @@ def iterations_to(gap, n_iterations, before, rate=RATE[0]):
     return math.ceil(SPARE * n_iterations * (before / gap) ** (1 / rate))
 
 
-class Cascade:
+class NestedIteration:
     """One problem on all levels, the finest first.
 
     levels : `multilevel.Level`; terminals : a `Terminal` for each, or None; ends : (n_cells, 2)

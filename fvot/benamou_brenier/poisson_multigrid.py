@@ -19,7 +19,7 @@ import pyamg
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from .distributed_matrix import Dealt, packed, unpacked
+from .distributed_matrix import DistributedMatrix, packed, unpacked
 from .time_basis import time_modes
 
 COARSEST = 200  # unknowns, for each piece of the mesh, of the level that is solved directly
@@ -111,7 +111,7 @@ class Pencil:
         pattern = sparse.csr_matrix(
             (values[0], key[2], np.searchsorted(key[0], np.arange(mesh.n_cells + 1))), K.shape
         )
-        self._matrix = Dealt(pattern, mesh.n_cells, mesh.exchange)
+        self._matrix = DistributedMatrix(pattern, mesh.n_cells, mesh.exchange)
         self._entries = self._matrix.start, self._matrix.index, *values, self.shift
 
     def times(self, u, out):
@@ -141,12 +141,12 @@ class Grid(NamedTuple):
     back.
     """
 
-    matrix: Dealt
+    matrix: DistributedMatrix
     diagonal: np.ndarray
     mass: np.ndarray
     damping: float  # 4/3 over a bound of the largest eigenvalue of diag^-1 matrix
-    prolong: Dealt
-    restrict: Dealt
+    prolong: DistributedMatrix
+    restrict: DistributedMatrix
 
 
 class Cycle:
@@ -250,7 +250,7 @@ def _dealt_hierarchy(mesh, pencil):
         None,
         None,
     )
-    return mesh.ranks.deal(parts), *mesh.ranks.share(coarsest)
+    return mesh.ranks.send_parts(parts), *mesh.ranks.broadcast(coarsest)
 
 
 def _gathered(mesh, pencil):
@@ -325,7 +325,7 @@ def _grids(ranks, part, dtype):
     for level in range(int(part["n_grids"][0])):
         fine, coarse = ((part[f"own{k}"], part[f"owner{k}"]) for k in (level, level + 1))
         A, P, R = (
-            Dealt.rows(ranks, unpacked(part, f"{name}{level}").astype(dtype), *columns)
+            DistributedMatrix.rows(ranks, unpacked(part, f"{name}{level}").astype(dtype), *columns)
             for name, columns in (("A", fine), ("P", coarse), ("R", fine))
         )
         diagonal, mass, damping = (

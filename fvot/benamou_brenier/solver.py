@@ -10,12 +10,12 @@ from ..arguments.functions import is_number, rounding_of
 from ..energies.local import Energy, described
 from ..errors import ConvergenceError, InputError
 from ..mesh import Mesh, quality
-from ..runs.checkpoint import Keeper, fingerprint
+from ..runs.checkpoint import CheckpointManager, fingerprint
 from ..runs.progress import Progress
 from .discretisation import Discretisation
 from .geodesic import Geodesic
 from .levels import levels
-from .nested_iteration import Cascade, iterations_to
+from .nested_iteration import NestedIteration, iterations_to
 from .terminal import Terminal
 
 PRECISIONS = {"double": np.float64, "single": np.float32}
@@ -162,7 +162,7 @@ class BenamouBrenier:
             return Geodesic.at_rest(
                 self._near, self.n_steps, rho0, self._terminals[0].of_cells(rho0)
             )
-        cascade = Cascade(
+        cascade = NestedIteration(
             self._levels,
             self._terminals,
             rho0 / unit,
@@ -171,7 +171,7 @@ class BenamouBrenier:
             max_iter=self.max_iter,
             dtype=PRECISIONS[self.precision],
         )
-        keeper = Keeper(
+        keeper = CheckpointManager(
             checkpoint, self._near.mesh, None if checkpoint is None else self._described(rho0, rho1)
         )
         with Progress(0, self.max_iter, progress, "iteration") as bar, keeper:

@@ -39,7 +39,7 @@ class Terminal:
         mesh = problem.mesh
         self.x = problem.average(mesh.centroid.T).T
         self.measure = mesh.integrate(1.0)
-        with mesh.ranks.together():
+        with mesh.ranks.raising_together():
             self.V, self.curved, pairs = separated(energy, self.x)
             check_own(energy, self.x, 1 / self.measure)
             if pairs:
@@ -62,7 +62,7 @@ class Terminal:
 
     def value(self, rho):
         """E(rho), and the size of the terms that it adds up."""
-        with self.problem.mesh.ranks.together():
+        with self.problem.mesh.ranks.raising_together():
             potential = self.V * rho
             others = self._of("value", rho)
             slope = rho * self._of("derivative", np.maximum(rho, TINY))
@@ -71,7 +71,7 @@ class Terminal:
 
     def derivative(self, rho):
         """e'(rho) (n_patches,)."""
-        with self.problem.mesh.ranks.together():
+        with self.problem.mesh.ranks.raising_together():
             return self.V + self._of("derivative", rho)
 
     def _of(self, method, rho):
@@ -83,7 +83,7 @@ class Terminal:
         """
         ranks = self.problem.mesh.ranks
         mass = self.problem.masses(rho[:, None]).sum()
-        with ranks.together():
+        with ranks.raising_together():
             curvature = (
                 rho * rho * self._of("curvature", np.maximum(rho, FLOOR * mass / self.measure))
             )
@@ -104,7 +104,7 @@ class Terminal:
         rho = np.ones(len(p)) if guess is None else np.clip(guess, TINY, HUGE)
         low, high = np.full((2, len(p)), [[TINY], [HUGE]])
         last = np.full(len(p), np.inf)
-        with self.problem.mesh.ranks.together(), np.errstate(all="ignore"):
+        with self.problem.mesh.ranks.raising_together(), np.errstate(all="ignore"):
             none = self._of("derivative", low) >= p
             all_ = k * HUGE + self._of("derivative", high) < p
             for _ in range(STEPS):
@@ -142,7 +142,7 @@ class Terminal:
         for _ in range(STEPS):
             found, rho = self._mass(-phi - c[problem.component], rho)
             low, high = np.where(found > mass, c, low), np.where(found > mass, high, c)
-            with ranks.together(), np.errstate(all="ignore"):
+            with ranks.raising_together(), np.errstate(all="ignore"):
                 inverse = np.where(rho > 0, 1 / self._of("curvature", np.clip(rho, TINY, HUGE)), 0)
             slope = problem.masses(inverse[:, None])[:, 0]
             with np.errstate(all="ignore"):
@@ -171,7 +171,7 @@ class Terminal:
     def conjugate(self, p):
         """E*(p), for p (n_patches,)."""
         rho = self.density(p)
-        with self.problem.mesh.ranks.together(), np.errstate(all="ignore"):
+        with self.problem.mesh.ranks.raising_together(), np.errstate(all="ignore"):
             own = np.where(
                 rho > 0,
                 (p - self.V) * rho - self._of("value", rho),

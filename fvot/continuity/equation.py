@@ -97,7 +97,7 @@ class ContinuityEquation:
         self.mesh = mesh
         self._near = mesh.near
         self.flux = muscl() if flux is None or flux is muscl else flux
-        with mesh.ranks.together():
+        with mesh.ranks.raising_together():
             if cfl is not None and not (is_number(cfl) and 0 < cfl <= 1):
                 raise InputError(
                     "cfl must be above 0 and at most 1 (the bound up to which steps are "
@@ -181,7 +181,7 @@ class ContinuityEquation:
         if not isinstance(self._scheme, _TwoPoint):
             raise InputError("adjoint needs a linear flux: make the equation with flux=fvot.upwind")
         t = check_times(self.mesh.ranks, t)
-        with self.mesh.ranks.together():
+        with self.mesh.ranks.raising_together():
             phi = np.array(floats(phi, "phi must be an array of numbers"))
         self.mesh.ranks.check(
             phi.shape == (self.mesh.n_cells,) and np.isfinite(phi).all(),

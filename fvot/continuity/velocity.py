@@ -83,7 +83,7 @@ class Stream:
         """U (n_faces,) itself."""
         mesh = self.mesh
         if mesh.dim == 2:
-            with mesh.ranks.together():
+            with mesh.ranks.raising_together():
                 psi = self.f(mesh.points, t)
             return psi[mesh.vertices[1]] - psi[mesh.vertices[0]]
         return mesh.circulation(lambda x: self.f(x, t))

@@ -2,6 +2,6 @@
 are on a mesh.
 """
 
-from .local import Energy, Entropy, Interaction, Potential, Power
+from .local import Energy, Entropy, Interaction, Potential, Power, Sum
 
-__all__ = ["Energy", "Entropy", "Interaction", "Potential", "Power"]
+__all__ = ["Energy", "Entropy", "Interaction", "Potential", "Power", "Sum"]

@@ -41,7 +41,7 @@ def _check(mesh, W):
     z = np.diff(mesh.bounds, axis=0)[0][:, None] * np.random.default_rng(0).uniform(
         -1, 1, (mesh.dim, 100)
     )
-    with mesh.ranks.together():
+    with mesh.ranks.raising_together():
         there = W(z, 0.0)
         back = W(-z, 0.0)
         wrong = np.flatnonzero(np.abs(there - back) > 1e-10 * np.abs(there).max())
@@ -52,7 +52,7 @@ def _check(mesh, W):
                 f"{z[:, i]} and "
                 f"{back[i]:.6g} at -z; take (W(z) + W(-z)) / 2, which has the same energy"
             )
-    shared = mesh.ranks.share(there)
+    shared = mesh.ranks.broadcast(there)
     mesh.ranks.check(
         np.allclose(there, shared, rtol=1e-9, atol=1e-12 * np.abs(shared).max()),
         "an interaction must be the same on every rank: W is not",
@@ -74,7 +74,7 @@ class _Fourier:
             _offsets(n, size, wraps)
             for n, size, wraps in zip(block.grid, self.size, block.periodic, strict=True)
         ]
-        with mesh.ranks.together():
+        with mesh.ranks.raising_together():
             table = cell_means(W, offsets, block.spacing)
         self._transformed = fft.rfftn(table) * np.prod(block.spacing)
 
@@ -173,7 +173,7 @@ class _Dense:
         points = mesh.gather(mesh.center)
         self._matrix = np.empty((mesh.n_cells, n))
         own = mesh.cell_id[: mesh.n_cells]
-        with mesh.ranks.together():
+        with mesh.ranks.raising_together():
             for row, cell in enumerate(own):
                 offset = mesh.center[:, [row]] - points
                 offset[:, cell] = 1.0  # not 0: the mean below takes its place

@@ -27,7 +27,7 @@ class FreeEnergy:
         self.near = near
         self.mesh = mesh
         self._parts = parts_of(energy)
-        with mesh.ranks.together():
+        with mesh.ranks.raising_together():
             potential, local, pairs = separated(energy, near.users.center)
             check_own(energy, mesh.center, 1.0)
         self._V = near.inward(potential)
@@ -46,7 +46,7 @@ class FreeEnergy:
         for weight, part in self._parts:
             if isinstance(part, Interaction):
                 continue
-            with mesh.ranks.together():
+            with mesh.ranks.raising_together():
                 value = part.value(users_rho, mesh.center)
             value = weight * mesh.integrate(value)
             found[part.name] = found.get(part.name, 0.0) + value
@@ -71,7 +71,7 @@ class FreeEnergy:
         if not self.diffuses:
             return np.zeros((2, len(rho)))
         with (
-            self.mesh.ranks.together(),
+            self.mesh.ranks.raising_together(),
             np.errstate(divide="ignore", invalid="ignore", over="ignore"),
         ):
             return self._local.difference(rho, old, self.mesh.center)
@@ -87,7 +87,7 @@ class FreeEnergy:
             return 0.0
         x = self.mesh.center[:, :1]
         rho = mean * np.append(np.geomspace(FLOOR, 1, 57), 1.0)
-        with self.mesh.ranks.together():
+        with self.mesh.ranks.raising_together():
             x = (
                 np.repeat(x, len(rho), axis=1)
                 if x.shape[1]
@@ -97,7 +97,7 @@ class FreeEnergy:
         return self.mesh.ranks.max(rho[np.argmax(diffusivity <= STIFF * diffusivity[-1])])
 
     def _of(self, method, rho):
-        with self.mesh.ranks.together(), np.errstate(divide="ignore", over="ignore"):
+        with self.mesh.ranks.raising_together(), np.errstate(divide="ignore", over="ignore"):
             return np.zeros(len(rho)) + getattr(self._local, method)(rho, self.mesh.center)
 
 

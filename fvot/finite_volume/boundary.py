@@ -53,7 +53,7 @@ def densities(mesh, given, t):
     0 on walls. Collective.
     """
     density = np.zeros(mesh.n_faces)
-    with mesh.ranks.together():
+    with mesh.ranks.raising_together():
         for name, function_of_place in given:
             faces = mesh.boundary[name]
             density[faces] = function_of_place(mesh.face_center[:, faces], t)

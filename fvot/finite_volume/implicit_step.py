@@ -99,9 +99,9 @@ def column_scale(rates):
     """
     if rates.gibbs is not None:
         return _density(rates.mesh.ranks, rates.gibbs)
-    if rates.layout.found_scale is None:
-        rates.layout.found_scale = rates, _found_scale(rates)
-    return rates.layout.found_scale[1]
+    if rates.pattern.found_scale is None:
+        rates.pattern.found_scale = rates, _found_scale(rates)
+    return rates.pattern.found_scale[1]
 
 
 def _density(ranks, phi):
@@ -117,7 +117,7 @@ def _found_scale(rates):
     """
     mesh = rates.mesh
     inner = Rates(
-        rates.layout,
+        rates.pattern,
         np.where(rates.mesh.right >= 0, rates.a, 0),
         np.where(rates.mesh.right >= 0, rates.b, 0),
     )
@@ -132,7 +132,7 @@ def _found_scale(rates):
         10, crossing, 1 + int(np.ceil(np.log(crossing / 10) / np.log(30)))
     ):
         s = stiffness / fastest
-        way = _Way(inner, s, "amg", ROUGH, PREFIX + "scale_", scale)
+        way = LinearMethod(inner, s, "amg", ROUGH, PREFIX + "scale_", scale)
         rho = rho + way.solve(-s * inner.outflow(rho, nothing)[0], ROUGH)
         way.system.destroy()
         most = mesh.ranks.max(np.abs(rho).max(initial=0.0))
@@ -195,7 +195,7 @@ class Resolvent:
             if wrong is None:
                 return Y
             if self._has_borrowed():
-                self.rates.layout.found_scale = None
+                self.rates.pattern.found_scale = None
                 self.destroy()
                 continue
             faults.append(f"{self.names[0]}: {wrong}")
@@ -210,7 +210,7 @@ class Resolvent:
 
     def _has_borrowed(self):
         """Whether multigrid has failed with a scaling that other rates have found."""
-        found = self.rates.layout.found_scale
+        found = self.rates.pattern.found_scale
         return (
             self.names[0] == "amg"
             and self.rates.gibbs is None
@@ -235,7 +235,7 @@ class Resolvent:
         if first.size == 0:
             return start.copy(), None
         if self._way is None:
-            self._way = _Way(self.rates, self.s, self.names[0], self.rtol, self.prefix)
+            self._way = LinearMethod(self.rates, self.s, self.names[0], self.rtol, self.prefix)
         for i in range(REFINEMENTS):
             d += self._way.solve(
                 residual, self._way.rtol if i == 0 else max(self._way.rtol, REFINED)
@@ -254,7 +254,7 @@ class Resolvent:
         return Y, fault
 
     def _residual(self, d, Y, entering, rest):
-        """(residual (n_cells,), its `_Sums`): of the fluxes of Y, not of d, as they are smaller
+        """(residual (n_cells,), its `ResidualNorms`): of the fluxes of Y, not of d, as they are smaller
         where Y is smoother than the start; and what one cell gives is what the other gets, so that
         its sum tells the mass to round-off.
         """
@@ -263,7 +263,9 @@ class Resolvent:
         out, (terms, fluxes) = self.rates.outflow(Y, entering)
         rest = np.broadcast_to(rest, mesh.n_cells)
         sums = _what_is_left(rest, mesh.volume, d, self.s, out, Y, residual)
-        return residual, _Sums(*mesh.ranks.sum(np.array([*sums, self.s * terms, self.s * fluxes])))
+        return residual, ResidualNorms(
+            *mesh.ranks.sum(np.array([*sums, self.s * terms, self.s * fluxes]))
+        )
 
     def _fault(self, first, now, positive):
         """What is wrong with a solution: compared with the tolerance, and with the rounding of what
@@ -282,7 +284,7 @@ class Resolvent:
         return None
 
 
-class _Sums(NamedTuple):
+class ResidualNorms(NamedTuple):
     """Over all cells: |residual|, residual, -min(Y, 0), |Y|, and s times the sums of
     `Rates.outflow`.
     """
@@ -315,7 +317,7 @@ def _what_is_left(rest, volume, d, step, out, Y, residual):
     return size, gained, negative / 2, mass
 
 
-class _Way:
+class LinearMethod:
     """One method at work on |K| + s A: cells in the order of the drift for ILU, columns scaled for
     AMG.
     """
@@ -329,7 +331,7 @@ class _Way:
             self.scale = column_scale(rates)
         self.system = linalg.System(
             mesh.ranks,
-            rates.layout.matrix(rates, s, self.order, self.scale),
+            rates.pattern.matrix(rates, s, self.order, self.scale),
             linalg.method(name, mesh.dim, mesh.ranks.size),
             prefix=prefix,
             rtol=rtol,

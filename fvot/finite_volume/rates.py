@@ -21,9 +21,9 @@ class Rates:
     gibbs (n_cells,) : -log of the Gibbs density; None where there is none
     """
 
-    def __init__(self, layout, a, b, gibbs=None):
-        self.layout = layout
-        self.mesh = layout.mesh
+    def __init__(self, pattern, a, b, gibbs=None):
+        self.pattern = pattern
+        self.mesh = pattern.mesh
         self.a = a
         self.b = b
         self.gibbs = gibbs
@@ -61,7 +61,7 @@ class Rates:
 
     def leaving(self):
         """The rates (n_cells,) at which cells are emptied: A_KK / |K|."""
-        s = self.layout.stencil
+        s = self.pattern.stencil
         out = np.empty(self.mesh.n_cells)
         _leaving(self.a, self.b, s.start, s.face, s.sign, out)
         return out / self.mesh.volume
@@ -105,7 +105,7 @@ class Rates:
         """The cells (n_cells,) in the order of the drift: who gives before who gets, where there is
         no circle.
         """
-        return drift_order(self.a, self.b, self.mesh.n_inner, self.layout.stencil)
+        return downstream_order(self.a, self.b, self.mesh.n_inner, self.pattern.stencil)
 
 
 class Chain(NamedTuple):
@@ -118,7 +118,7 @@ class Chain(NamedTuple):
     center: np.ndarray
 
 
-class Layout:
+class SparsityPattern:
     """Where the entries of A stand in a matrix of CSR rows: made once for a mesh."""
 
     def __init__(self, mesh):
@@ -264,7 +264,7 @@ def _fill(
         first[row + 1] = end
 
 
-def drift_order(a, b, n_inner, sides):
+def downstream_order(a, b, n_inner, sides):
     """The cells (n_cells,) of a `Stencil`, those that give before those that get, for the fluxes a
     and b (n_faces,).
     """

@@ -20,7 +20,7 @@ from ..arguments.watch import BLOCKS, Watch, WatchedFaces, group_faces
 from ..errors import InputError
 from ..finite_volume.boundary import conditions, densities, dirichlet
 from ..finite_volume.fluxes import muscl
-from ..finite_volume.rates import Layout, Rates
+from ..finite_volume.rates import Rates, SparsityPattern
 
 
 @frozen
@@ -47,7 +47,7 @@ class DriftDiffusion:
         self.near = near
         self.mesh = mesh
         self.flux = flux
-        with mesh.ranks.together():
+        with mesh.ranks.raising_together():
             self._conditions = conditions(boundary, mesh)
             self._kinds = {name: boundary[name] for name, _ in self._conditions}
             self._D = _field(near, diffusion, "diffusion")
@@ -64,7 +64,7 @@ class DriftDiffusion:
                     "fvot.cell_mean(V) needs a constant diffusion: with another there is no Gibbs "
                     "density"
                 )
-        self.layout = Layout(mesh)
+        self.pattern = SparsityPattern(mesh)
         given = [field for field in (self._D, self._V, self._drift) if field is not None]
         self.steady = not any(field.depends_on_time for field in given)
         self.boundary_steady = not any(density.depends_on_time for _, density in self._conditions)
@@ -74,7 +74,7 @@ class DriftDiffusion:
 
     def diffusion(self, t=0.0):
         """D (n_cells,) at the cell points, checked to be positive; a number where it is constant."""
-        with self.mesh.ranks.together():
+        with self.mesh.ranks.raising_together():
             D = self._D.value if self._D.constant else self._D.in_cells(self.near, t)
             if not np.min(D, initial=np.inf) > 0:
                 raise InputError(
@@ -91,7 +91,7 @@ class DriftDiffusion:
         if self._V.mean:
             D, V = self.diffusion(t), self._V
             return -D * self.mesh.log_mean_exp(lambda x: -V.f(x, t) / D)
-        with self.mesh.ranks.together():
+        with self.mesh.ranks.raising_together():
             return self._V.in_cells(self.near, t)
 
     def gibbs(self, t=0.0):
@@ -131,7 +131,7 @@ class DriftDiffusion:
             else:
                 a[faces] = np.maximum(U[faces], 0)
                 b[faces] = np.maximum(-U[faces], 0)
-        return Rates(self.layout, a, b, self._minus_log_gibbs(D, V))
+        return Rates(self.pattern, a, b, self._minus_log_gibbs(D, V))
 
     def entering(self, t=0.0):
         """The given density at each boundary face (n_faces - n_inner,)."""
@@ -198,7 +198,7 @@ class DriftDiffusion:
 
     def _coefficients(self, U, k):
         name = getattr(self.flux, "__name__", repr(self.flux))
-        with self.mesh.ranks.together():
+        with self.mesh.ranks.raising_together():
             try:
                 a, b = self.flux(U, k)
             except (TypeError, ValueError) as error:
@@ -235,7 +235,7 @@ class DriftDiffusion:
             distance = mesh.left_distance[faces]
             if isinstance(condition, dirichlet):
                 if f is not None:  # cell values are constant up to the boundary
-                    with mesh.ranks.together():
+                    with mesh.ranks.raising_together():
                         U[faces] -= (
                             mesh.area[faces]
                             * (f(mesh.center[:, here] + distance * normal, t) - V[here])
@@ -250,7 +250,7 @@ class DriftDiffusion:
                 f"{name!r}: give a function, or fvot.dirichlet there",
             )
             step = 1e-3 * mesh.volume[here] / mesh.area[faces]
-            with mesh.ranks.together():
+            with mesh.ranks.raising_together():
                 at, near, far = (
                     f(mesh.face_center[:, faces] - k * step * normal, t) for k in range(3)
                 )
@@ -263,7 +263,7 @@ class DriftDiffusion:
         if mesh.block is None or f is None or not np.any(mesh.block.periodic):
             return
         lower, upper = mesh.bounds
-        with mesh.ranks.together():
+        with mesh.ranks.raising_together():
             here = f(mesh.center, 0.0)
             scale = np.ptp(here) if len(here) else 0.0
             for axis in np.flatnonzero(mesh.block.periodic):

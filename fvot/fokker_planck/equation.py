@@ -114,7 +114,7 @@ class FokkerPlanck:
             "what a FokkerPlanck is made of",
             dict(order=order, tol=tol, rtol=rtol, **kinds, parts=names, flux=described(flux)),
         )
-        with mesh.ranks.together():
+        with mesh.ranks.raising_together():
             if (
                 isinstance(order, bool)
                 or not isinstance(order, (int, np.integer))
@@ -262,7 +262,7 @@ class FokkerPlanck:
     def _on_root(self, work):
         """work(the whole chain) on rank 0, shared by all."""
         chain = self._stepper.at(0.0)[0].gathered()
-        return self.mesh.ranks.share(self.mesh.ranks.on_root(lambda: work(chain)))
+        return self.mesh.ranks.broadcast(self.mesh.ranks.on_root(lambda: work(chain)))
 
     def _driven(self):
         """The stationary density between open boundaries."""

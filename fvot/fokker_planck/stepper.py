@@ -18,7 +18,7 @@ import numba
 import numpy as np
 
 from ..finite_volume.implicit_step import Resolvent
-from ..finite_volume.rates import drift_order
+from ..finite_volume.rates import downstream_order
 from .schemes import scheme
 
 ROUNDING = 1e-16  # negative mass, relative, that is none
@@ -329,10 +329,10 @@ class _Step:
         what comes in is left out, which always does.
         """
         mesh = self.mesh
-        sides = self.stepper.operator.layout.stencil
+        sides = self.stepper.operator.pattern.stencil
         content = mesh.volume * low
         f = f.copy()
-        order = drift_order(np.maximum(f, 0), np.maximum(-f, 0), mesh.n_inner, sides)
+        order = downstream_order(np.maximum(f, 0), np.maximum(-f, 0), mesh.n_inner, sides)
         for sweep in range(SWEEPS + 1):
             lacking = _limit(f, content, order, sides.start, sides.face, sides.sign, sweep < SWEEPS)
             _take_from_givers(f, mesh)

@@ -41,7 +41,7 @@ from scipy import sparse
 from .. import linalg
 from ..energies.free_energy import FLOOR, SHRINK
 from ..errors import ConvergenceError
-from ..finite_volume.rates import Layout, Rates
+from ..finite_volume.rates import Rates, SparsityPattern
 from .newton_systems import Solver
 from .step import Step
 from .streams import Streams
@@ -75,7 +75,11 @@ class Linearised:
         self.mesh = free_energy.mesh
         self.upper = upper
         self.tol = tol
-        self.layout, self.solver, n = Layout(self.mesh), Solver(self.mesh), self.mesh.n_inner
+        self.pattern, self.solver, n = (
+            SparsityPattern(self.mesh),
+            Solver(self.mesh),
+            self.mesh.n_inner,
+        )
         self.t, self.closed = (
             self.mesh.area[:n] / self.mesh.distance[:n],
             np.zeros(self.mesh.n_faces - n),
@@ -266,13 +270,13 @@ class _Equations:
         """drho and dphi where e'' > 0."""
         step = self.step
         mesh = self.mesh
-        layout = self.step.layout
+        pattern = self.step.pattern
         tau = self.tau
         D = np.where(self.full, 0.0, 1 / (mesh.volume * step.curvature(self.rho)))
-        B = layout.matrix(Rates(layout, self.a, self.b), tau, transposed=True)
+        B = pattern.matrix(Rates(pattern, self.a, self.b), tau, transposed=True)
         B.data *= np.repeat(np.sqrt(D), np.diff(B.indptr))
-        L = layout.matrix(
-            Rates(layout, self.through, self.through), tau, diagonal=np.zeros(mesh.n_cells)
+        L = pattern.matrix(
+            Rates(pattern, self.through, self.through), tau, diagonal=np.zeros(mesh.n_cells)
         )
         rest = mesh.volume * D * self.F2 + tau * self._out(self.a, self.b, D * self.F2) - self.F1
         dphi = step.solver(step.methods, lambda scale: linalg.squared_plus(mesh.ranks, B, L), rest)
@@ -300,7 +304,7 @@ class _Equations:
 
     @cached_property
     def _streams(self):
-        return Streams(self.step.layout.stencil, self.mesh, self.a, self.b, self.tau)
+        return Streams(self.step.pattern.stencil, self.mesh, self.a, self.b, self.tau)
 
     def _adjoint(self, y):
         """E^T y: what the free cells have is carried along the streams into the full ones."""
@@ -321,10 +325,10 @@ class _Equations:
     def _laplacian_of_full(self):
         """tau L between full cells, |K| in the others."""
         mesh = self.mesh
-        layout = self.step.layout
+        pattern = self.step.pattern
         full = self.full.astype(float)
-        L = layout.matrix(
-            Rates(layout, self._weights, self._weights),
+        L = pattern.matrix(
+            Rates(pattern, self._weights, self._weights),
             self.tau,
             diagonal=np.zeros(mesh.n_cells),
             scale=full,
@@ -354,7 +358,7 @@ class _Equations:
 
     def _out(self, a, b, y):
         """What fluxes a y_left - b y_right take out of each cell (n_cells,)."""
-        return Rates(self.step.layout, a, b).outflow(y, self.step.closed)[0]
+        return Rates(self.step.pattern, a, b).outflow(y, self.step.closed)[0]
 
     def _transposed(self, x):
         """A^T x."""

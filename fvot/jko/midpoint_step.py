@@ -28,7 +28,7 @@ import numpy as np
 
 from ..energies.free_energy import SHRINK
 from ..errors import ConvergenceError
-from ..finite_volume.rates import Layout, Rates
+from ..finite_volume.rates import Rates, SparsityPattern
 from .newton_systems import Solver, named_by_cost
 from .step import Step
 
@@ -50,7 +50,11 @@ class Midpoint:
         self.free_energy = free_energy
         self.mesh = free_energy.mesh
         self.tol = tol
-        self._layout, self._solver, n = Layout(self.mesh), Solver(self.mesh), self.mesh.n_inner
+        self._pattern, self._solver, n = (
+            SparsityPattern(self.mesh),
+            Solver(self.mesh),
+            self.mesh.n_inner,
+        )
         self._t, self._closed = (
             self.mesh.area[:n] / self.mesh.distance[:n],
             np.zeros(self.mesh.n_faces - n),
@@ -160,10 +164,10 @@ class _Fluxes:
 
     def linearised(self):
         """(names of methods, the cheapest first; the matrix as a function of the columns' scale)."""
-        layout = self.step._layout
+        pattern = self.step._pattern
         tau = self.tau
-        rates = Rates(self.step._layout, self._a, self._b)
-        return named_by_cost(self.mesh, rates, tau), lambda scale: layout.matrix(
+        rates = Rates(self.step._pattern, self._a, self._b)
+        return named_by_cost(self.mesh, rates, tau), lambda scale: pattern.matrix(
             rates, tau, scale=scale
         )
 
@@ -172,7 +176,7 @@ class _Fluxes:
         convolve = self.step.free_energy.convolve
         if convolve is None:
             return None
-        fluxes = Rates(self.step._layout, self._through, self._through)
+        fluxes = Rates(self.step._pattern, self._through, self._through)
         return lambda change: self.tau * fluxes.outflow(convolve(change) / 2, self.step._closed)[0]
 
 

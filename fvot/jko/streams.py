@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from ..errors import ConvergenceError
-from ..finite_volume.rates import drift_order
+from ..finite_volume.rates import downstream_order
 
 CROSSINGS = 1000  # from rank to rank, at most
 
@@ -25,7 +25,7 @@ class Streams:
 
     def __init__(self, stencil, mesh, a, b, tau):
         self.mesh = mesh
-        self._order = drift_order(a, b, mesh.n_inner, stencil)
+        self._order = downstream_order(a, b, mesh.n_inner, stencil)
         self._sides = (
             stencil.start,
             stencil.face,

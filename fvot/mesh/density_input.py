@@ -16,7 +16,7 @@ MEANINGS = ("function", "image", "values", "vectors", "points", "picture")
 FINE = 4_000_000  # pieces of cells, at most, in which a picture is looked up
 
 
-def told_apart(f, mesh):
+def classify_density(f, mesh):
     """What f is on every rank of a mesh: (one of `MEANINGS` but "vectors", f with numbers as an
     array); collective.
 
@@ -25,7 +25,7 @@ def told_apart(f, mesh):
     ranks = mesh.ranks
     dim = mesh.dim
     n_cells = mesh.n_cells
-    with ranks.together():
+    with ranks.raising_together():
         if isinstance(f, (str, Path)):
             if Path(f).suffix.lower() not in IMAGES:
                 raise InputError(
@@ -140,7 +140,7 @@ def _grey(rows):
     return rows[:, :, :3] @ [0.299, 0.587, 0.114] * rows[:, :, 3] / 255
 
 
-def over_block(picture, block):
+def average_over_block(picture, block):
     """Exact averages (n_cells,) over the cells of a Cartesian block of a picture laid over the
     whole mesh.
     """
@@ -166,7 +166,7 @@ def _shares(first, n, n_cells, n_pixels):
     )
 
 
-def looked_up(picture, lower, upper):
+def image_function(picture, lower, upper):
     """The function f(x) that is the picture's value at x (dim, n), between the corners of a box."""
     shape = np.array(picture.shape)[:, None]
 

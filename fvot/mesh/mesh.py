@@ -281,7 +281,7 @@ class Mesh:
     def _cartesian(cls, lower, upper, shape, periodic, comm, rule, strict=True):
         ranks = parallel.Ranks(comm)
         _check_strict(ranks, strict)
-        with ranks.together():
+        with ranks.raising_together():
             if not isinstance(rule, str) or rule not in ("auto", "none"):
                 raise InputError(
                     f"patches of a Cartesian mesh are its cells: 'auto' or 'none', not {rule!r:.60}"
@@ -323,7 +323,7 @@ class Mesh:
         )
         parts, meta = made if ranks.is_root else (None, None)
         finer = finer or partial(cls._split, rule=rule, strict=strict)
-        return cls(ranks, ranks.deal(parts), **ranks.share(meta), finer=finer)
+        return cls(ranks, ranks.send_parts(parts), **ranks.broadcast(meta), finer=finer)
 
     @classmethod
     def _split(cls, mesh, rule, strict):
@@ -373,19 +373,19 @@ class Mesh:
         An f that returns booleans (an indicator) is averaged by halving the cells that its edge
         cuts.
         """
-        with self.ranks.together():
+        with self.ranks.raising_together():
             return quadrature.average(self._pieces, self.n_cells, f, degree)
 
     def log_mean_exp(self, f, degree=8):
         """log (n_cells,) of the cell averages of e^f(x), for any size of f: -D log_mean_exp(-V/D)
         is a cell-mean potential.
         """
-        with self.ranks.together():
+        with self.ranks.raising_together():
             return quadrature.log_mean_exp(self._pieces, self.n_cells, f, degree)
 
     def face_average(self, f, degree=3):
         """Averages (..., n_faces) over the faces of f(x)."""
-        with self.ranks.together():
+        with self.ranks.raising_together():
             return sum(
                 weight * np.asarray(called(f, "the function", x))
                 for x, weight in quadrature.face_points(self.points, self.vertices, degree)
@@ -395,7 +395,7 @@ class Mesh:
         """Integrals (n_faces,) of the vector f(x) (3, n) around the faces, counter-clockwise seen
         from the normal's tip.
         """
-        with self.ranks.together():
+        with self.ranks.raising_together():
             return quadrature.circulation(self.points, self.vertices, f, degree)
 
     def density(self, f):
@@ -416,10 +416,10 @@ class Mesh:
         Raises `InputError` where values are negative or not finite, of a shape that is none of
         these or could be two of them, or all zero.
         """
-        meaning, f = density_input.told_apart(f, self)
+        meaning, f = density_input.classify_density(f, self)
         if meaning == "image":
             meaning = "picture"
-            f = self.ranks.share(self.ranks.on_root(density_input.image, f, self.dim))
+            f = self.ranks.broadcast(self.ranks.on_root(density_input.image, f, self.dim))
         averages = {
             "function": self.average,
             "values": np.array,
@@ -441,16 +441,16 @@ class Mesh:
         """
         self.ranks.check_same_array("the picture", picture)
         if self.block is not None:
-            return density_input.over_block(picture, self.block)
+            return density_input.average_over_block(picture, self.block)
         lower, upper = self.bounds
         halvings = density_input.halvings(
             picture, lower, upper, self._quality.size[1], self.n_cells_global
         )
-        with self.ranks.together():
+        with self.ranks.raising_together():
             return quadrature.average(
                 self._pieces,
                 self.n_cells,
-                density_input.looked_up(picture, lower, upper),
+                density_input.image_function(picture, lower, upper),
                 2,
                 halvings,
             )
@@ -466,7 +466,7 @@ class Mesh:
 
         Raises `InputError` for points outside the mesh.
         """
-        with self.ranks.together():
+        with self.ranks.raising_together():
             points, weights = density_input.masses(points, weights, self.dim)
         self.ranks.check_same_array("weights", weights)
         cell = self.locate(points)
@@ -519,7 +519,7 @@ class Mesh:
         Raises `InputError` for points outside the mesh, and where no way leads from one to another.
         """
         self.ranks.check_same("whether others are given", others is None)
-        with self.ranks.together():
+        with self.ranks.raising_together():
             points = density_input.masses(points, None, self.dim)[0]
             others = points if others is None else density_input.masses(others, None, self.dim)[0]
             n = points.shape[1]
@@ -553,7 +553,7 @@ class Mesh:
 
         The points are the same on every rank. (No axis may be periodic.)
         """
-        with self.ranks.together():
+        with self.ranks.raising_together():
             points, _ = density_input.masses(points, None, self.dim)
         self.ranks.check_same_array("points", points)
         outside = ~self.find(points)[1]
@@ -569,7 +569,7 @@ class Mesh:
         Each point is in one cell of one rank (see `deposit`). Raises `InputError` for points
         outside the mesh.
         """
-        with self.ranks.together():
+        with self.ranks.raising_together():
             points, _ = density_input.masses(points, None, self.dim)
         self.ranks.check_same_array("points", points)
         cell, inside = self.find(points)
@@ -644,7 +644,7 @@ class Mesh:
 
     def check_density(self, rho, what):
         """`InputError` on every rank unless rho is of shape (n_cells,), finite and non-negative."""
-        with self.ranks.together():
+        with self.ranks.raising_together():
             refuse_masked(rho, f"{what} must be an array of numbers")
             try:
                 rho = np.asarray(rho)
@@ -660,7 +660,7 @@ class Mesh:
             rho.shape == (self.n_cells,),
             f"{what} has shape {rho.shape}; {self.wanted_shape(rho.shape)}",
         )
-        with self.ranks.together():
+        with self.ranks.raising_together():
             bad = np.flatnonzero(~(rho >= 0) | ~np.isfinite(rho))
             if len(bad):
                 raise InputError(
@@ -735,7 +735,7 @@ class Mesh:
         """This rank's part (..., n_cells) of cell values in the file's numbering (...,
         n_cells_global).
         """
-        with self.ranks.together():
+        with self.ranks.raising_together():
             refuse_masked(u, "cell values must be numbers")
         u = np.asarray(u)
         self.ranks.check(

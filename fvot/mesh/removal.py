@@ -14,7 +14,7 @@ def left_out(mesh, f):
 
     Raises `InputError` for what is none of these; collective.
     """
-    with mesh.ranks.together():
+    with mesh.ranks.raising_together():
         found = called(f, "f", mesh.center) if callable(f) else f
         refuse_masked(found, "f must say of each cell whether it is left out")
         found = np.asarray(found)

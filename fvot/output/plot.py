@@ -127,13 +127,13 @@ class Picture:
         self.arrows = arrows
         self.dots = None if dots is None else np.asarray(dots)
         self.width = width
-        with mesh.ranks.together():
+        with mesh.ranks.raising_together():
             self._check()
             self.times = _chosen(time, len(result.t), mesh.dim)
             self.clock = _clock(result.t)
         low = mesh.ranks.min(min(self._own(i).min(initial=np.inf) for i in self.times))
         high = mesh.ranks.max(max(self._own(i).max(initial=-np.inf) for i in self.times))
-        with mesh.ranks.together():
+        with mesh.ranks.raising_together():
             self.colors = Colors.of(low, high, clim, cmap)
         parts = mesh.ranks.gather_to_root(
             (

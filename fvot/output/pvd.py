@@ -30,7 +30,7 @@ def path_of(ranks, path, suffix):
         and Path(path).suffix == suffix
     )
     ranks.check(ok, f"this is written to a {suffix} file, not to {path!r:.80}")
-    with ranks.together():
+    with ranks.raising_together():
         return expanded(path)
 
 
@@ -51,8 +51,8 @@ class Series:
         self.mesh = mesh
         self.folder = self.path.with_suffix("")
         points = points_of(mesh, single)
-        self.entries = mesh.ranks.share(mesh.ranks.on_root(self._begin, done))
-        with mesh.ranks.together():
+        self.entries = mesh.ranks.broadcast(mesh.ranks.on_root(self._begin, done))
+        with mesh.ranks.raising_together():
             self.own = grid(points, mesh.kind, mesh.start, mesh.corners)
             self.real = TYPES[points.dtype.str[1:]]
 
@@ -68,7 +68,7 @@ class Series:
             "rank": np.full(mesh.n_cells, ranks.rank, np.int32),
             "cell": mesh.cell_id[: mesh.n_cells],
         }
-        with ranks.together(), writing(self.path):
+        with ranks.raising_together(), writing(self.path):
             rows = {name: field_row(name, values, mesh.n_cells) for name, values in fields.items()}
             _write(self.folder / f"{stem}_{ranks.rank}.vtu", _vtu(self.own, rows))
         self.entries.append((float(time), f"{self.folder.name}/{stem}.pvtu"))

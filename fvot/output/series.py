@@ -65,7 +65,7 @@ class Writer:
         """The next time that is due, with fields {name: cell values}."""
         values = {name: np.asarray(u) for name, u in fields.items() if self.has(name)}
         if self.output.single:
-            with self.mesh.ranks.together():
+            with self.mesh.ranks.raising_together():
                 values = {name: rounded(name, u) for name, u in values.items()}
         self.series.add(time, values)
 

@@ -132,7 +132,7 @@ class HdfSeries:
         """Write cell fields {name: (n_cells,) or (dim, n_cells)} at *time*."""
         ranks = self.mesh.ranks
         n_cells = self.mesh.n_cells
-        with ranks.together():
+        with ranks.raising_together():
             rows = {name: field_row(name, values, n_cells) for name, values in fields.items()}
         parts = {name: ranks.gather_to_root(values) for name, values in rows.items()}
         ranks.on_root(self._add, time, parts)

@@ -52,8 +52,8 @@ class Checkpoint:
     every: float = 600.0
 
 
-class Keeper:
-    """One run on a mesh with a checkpoint, or without one: ``with Keeper(...) as keeper``.
+class CheckpointManager:
+    """One run on a mesh with a checkpoint, or without one: ``with CheckpointManager(...) as keeper``.
     Collective.
 
     saved : (cells, values) of the file, or None: arrays (..., n_cells) by name, and what JSON can
@@ -88,7 +88,7 @@ class Keeper:
             isinstance(checkpoint.path, (str, Path)) and str(checkpoint.path) not in ("", "."),
             f"a checkpoint needs the path of a file, not {checkpoint.path!r}",
         )
-        with ranks.together():
+        with ranks.raising_together():
             self.path = expanded(checkpoint.path)
         if self.path.is_symlink():  # what it leads to is the file
             self.path = self.path.resolve()
@@ -216,15 +216,17 @@ class Keeper:
     def _loaded(self):
         """(cells, values) of the file, if there is one."""
         ranks = self.mesh.ranks
-        path = ranks.share(ranks.on_root(existing, self.path))
+        path = ranks.broadcast(ranks.on_root(existing, self.path))
         if path is None:
             return None
         file = ranks.on_root(opened, path, self.problem, self._check)
-        shapes, values = ranks.share((file.shapes, file.meta["values"]) if ranks.is_root else None)
+        shapes, values = ranks.broadcast(
+            (file.shapes, file.meta["values"]) if ranks.is_root else None
+        )
         cells = {}
         for name, shape in shapes.items():
             rows = [
-                self.mesh.scatter(ranks.share(file.row(name, i) if ranks.is_root else None))
+                self.mesh.scatter(ranks.broadcast(file.row(name, i) if ranks.is_root else None))
                 for i in range(math.prod(shape[:-1]))
             ]
             cells[name] = np.array(rows).reshape(*shape[:-1], self.mesh.n_cells)

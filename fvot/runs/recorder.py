@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..output.series import Writer, checked
-from .checkpoint import Keeper
+from .checkpoint import CheckpointManager
 from .progress import Progress
 
 
@@ -23,7 +23,7 @@ class Recorder:
         self, near, t, fields, checkpoint=None, problem=None, *, write=None, progress=None
     ):
         """near : the `Numbering` of all cell values that come; files and `series` have the user's.
-        fields : names of the run's fields; problem : what the run is, see `Keeper`; write : an
+        fields : names of the run's fields; problem : what the run is, see `CheckpointManager`; write : an
         `Output`, or its path.
         """
         self.near = near
@@ -35,7 +35,9 @@ class Recorder:
         self.fields = {
             name: [] for name in fields if name != "velocity"
         }  # velocities are made from the times
-        self.keeper = Keeper(checkpoint, near.mesh, problem, partial(_check_times, self.t))
+        self.keeper = CheckpointManager(
+            checkpoint, near.mesh, problem, partial(_check_times, self.t)
+        )
 
     def __enter__(self):
         with ExitStack() as stack:

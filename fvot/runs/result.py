@@ -10,7 +10,7 @@ from ..finite_volume.velocity_field import VelocityField
 from ..output.series import Output, write_all
 
 
-class Shown:
+class Writable:
     """What has a density (n_times, n_cells), perhaps a velocity and a pressure, at times t can be
     written and drawn.
     """
@@ -64,7 +64,7 @@ class Shown:
 
 @frozen
 @dataclass(frozen=True, repr=False)
-class Result(Shown):
+class Result(Writable):
     """A density at the recorded times.
 
     mesh : the `Mesh` that it lives on
