@@ -34,7 +34,7 @@ from fvot import parallel
 from fvot.mesh.partition import divide
 from fvot.mesh.patches import adjacency
 
-# ---- where a mesh is divided -----------------------------------------------------------------------------------------
+# ---- where a mesh is divided ---------------------------------------------------------------------
 
 
 class Interface(NamedTuple):
@@ -107,7 +107,7 @@ def divided(report, mesh, parts):
     return found
 
 
-# ---- what solvers say ------------------------------------------------------------------------------------------------
+# ---- what solvers say ----------------------------------------------------------------------------
 
 
 def half_square(x):
@@ -308,7 +308,7 @@ def counted(report, quick):
     return found
 
 
-# ---- time ------------------------------------------------------------------------------------------------------------
+# ---- time ----------------------------------------------------------------------------------------
 
 
 def exchange_time(mesh, repetitions=200):
@@ -503,7 +503,7 @@ def _show(report, lines, curves, speed, cores):
     )
 
 
-# ---- the program -----------------------------------------------------------------------------------------------------
+# ---- the program ---------------------------------------------------------------------------------
 
 
 def measure(report, quick):

@@ -28,7 +28,7 @@ FLUXES = {"upwind": fvot.upwind, "muscl": fvot.muscl(), "muscl(0.3)": fvot.muscl
 BATCH = 4  # steps that are timed together
 
 
-# ---- what moves ------------------------------------------------------------------------------------------------------
+# ---- what moves ----------------------------------------------------------------------------------
 
 
 def rotation(x):
@@ -75,7 +75,7 @@ def equation(mesh, flux, stream=rotation):
     return fvot.ContinuityEquation(mesh, stream=stream, flux=flux, boundary=boundary)
 
 
-# ---- steps against the bandwidth -------------------------------------------------------------------------------------
+# ---- steps against the bandwidth -----------------------------------------------------------------
 
 
 class Steps:
@@ -241,7 +241,7 @@ def pieces(report, mesh, repetitions):
     )
 
 
-# ---- a velocity that changes -----------------------------------------------------------------------------------------
+# ---- a velocity that changes ---------------------------------------------------------------------
 
 
 def changing(report, meshes, repetitions):
@@ -280,7 +280,7 @@ def _per_step(mesh, flux, stream, repetitions):
     return timed(lambda: problem.solve(rho, until), min(repetitions, 3))[0].min() / steps
 
 
-# ---- three bodies ----------------------------------------------------------------------------------------------------
+# ---- three bodies --------------------------------------------------------------------------------
 
 # (mesh, cells along a side, sharp): (largest relative L1 error, most CPU seconds)
 TARGETS = {
@@ -353,7 +353,7 @@ def _error(mesh, rho, exact):
     return mesh.integrate(np.abs(rho - exact)) / mesh.integrate(exact)
 
 
-# ---- the best peer ---------------------------------------------------------------------------------------------------
+# ---- the best peer -------------------------------------------------------------------------------
 
 
 def pyclaw(python, n):
@@ -377,7 +377,7 @@ def pyclaw(python, n):
     )
 
 
-# ---- the program -----------------------------------------------------------------------------------------------------
+# ---- the program ---------------------------------------------------------------------------------
 
 
 def built(report, n):

@@ -105,7 +105,7 @@ def fplanck(n, *_):
     return density, start.sum(), made, seconds
 
 
-# ---- three bodies in rotation ----------------------------------------------------------------------------------------
+# ---- three bodies in rotation --------------------------------------------------------------------
 
 
 def away(x, y, a, b):
@@ -206,7 +206,7 @@ def fipy_vanleer(n, steps):
     return dict(version=version("fipy"), seconds=measured(lambda: run(steps))[1], steps=steps)
 
 
-# ---- the program -----------------------------------------------------------------------------------------------------
+# ---- the program ---------------------------------------------------------------------------------
 
 
 def ornstein_uhlenbeck(name, n, steps):

@@ -20,7 +20,7 @@ import numpy as np
 from scipy import fft
 from scipy.special import ndtr
 
-# ---- problems --------------------------------------------------------------------------------------------------------
+# ---- problems ------------------------------------------------------------------------------------
 
 
 class Marginal(NamedTuple):
@@ -109,7 +109,7 @@ def cells(problem, n):
     return [np.outer(x, y) for x, y in zip(*means)]
 
 
-# ---- static: POT -----------------------------------------------------------------------------------------------------
+# ---- static: POT ---------------------------------------------------------------------------------
 
 
 def _points(rho):
@@ -133,7 +133,7 @@ def sinkhorn(ot, problem, n, weight):
     return (plan * M).sum()
 
 
-# ---- dynamical: the classical method ---------------------------------------------------------------------------------
+# ---- dynamical: the classical method -------------------------------------------------------------
 
 
 def pdhg(problem, n, n_steps, sigma, iterations):
@@ -198,7 +198,7 @@ def pdhg(problem, n, n_steps, sigma, iterations):
     return cost
 
 
-# ---- the program -----------------------------------------------------------------------------------------------------
+# ---- the program ---------------------------------------------------------------------------------
 
 
 def main(name, problem, *arguments):

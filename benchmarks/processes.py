@@ -29,7 +29,7 @@ def peak():
     return float(ranks.max(float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))) * unit / 1e9
 
 
-# ---- on several ranks ------------------------------------------------------------------------------------------------
+# ---- on several ranks ----------------------------------------------------------------------------
 
 
 def child(program, n_ranks, mca=None, **options):
@@ -65,7 +65,7 @@ def hand_over(found, rows):
         Path(rows).write_text(json.dumps(found))
 
 
-# ---- other packages --------------------------------------------------------------------------------------------------
+# ---- other packages ------------------------------------------------------------------------------
 
 
 def peers_of(report, python):

@@ -26,7 +26,7 @@ from processes import PEER_PYTHON, Failed, child, hand_over, peak, peer, peers_o
 
 import fvot
 
-# ---- what is measured ------------------------------------------------------------------------------------------------
+# ---- what is measured ----------------------------------------------------------------------------
 
 
 class Solver(NamedTuple):
@@ -64,7 +64,9 @@ def moving(flux):
 
 
 def diffusing(order):
-    """Implicit steps of 0.05 of the Ornstein-Uhlenbeck process; what is set up once is not in it."""
+    """Implicit steps of 0.05 of the Ornstein-Uhlenbeck process; what is set up once is not in
+    it.
+    """
 
     def begin(mesh):
         equation = fvot.FokkerPlanck(
@@ -243,7 +245,7 @@ def alone(solver, n):
     )
 
 
-# ---- costs -----------------------------------------------------------------------------------------------------------
+# ---- costs ---------------------------------------------------------------------------------------
 
 
 def costs(report, quick, bandwidth):
@@ -350,7 +352,7 @@ def _line(solver, n_ranks, found, each, bandwidth):
     )
 
 
-# ---- peers -----------------------------------------------------------------------------------------------------------
+# ---- peers ---------------------------------------------------------------------------------------
 
 
 def peers(report, quick, python):
@@ -499,7 +501,7 @@ def carried(quick, python):
     return rows
 
 
-# ---- pictures --------------------------------------------------------------------------------------------------------
+# ---- pictures ------------------------------------------------------------------------------------
 
 
 def draw(folder, points, shown, curves, dots):
@@ -582,7 +584,7 @@ def draw(folder, points, shown, curves, dots):
         figure.savefig(folder / "scaling.png")
 
 
-# ---- the program -----------------------------------------------------------------------------------------------------
+# ---- the program ---------------------------------------------------------------------------------
 
 
 def main(part="all", peer_python=PEER_PYTHON, out="", quick=False, rows="", solver="", n=0):

@@ -32,7 +32,7 @@ from fvot.benamou_brenier.poisson_cosine import CosinePoisson
 from fvot.benamou_brenier.poisson_multigrid import MultigridPoisson
 from fvot.benamou_brenier.projection import State
 
-# ---- meshes and problems ---------------------------------------------------------------------------------------------
+# ---- meshes and problems -------------------------------------------------------------------------
 
 WALL = 0.5, 0.53125  # x between which there is nothing,
 GAP = 0.6875, 0.875  # but for these y
@@ -111,7 +111,7 @@ def _round_the_wall(n=1000):
     return ((a + WALL[1] - WALL[0] + b[::-1]) ** 2).mean()
 
 
-# ---- one run, alone in a process -------------------------------------------------------------------------------------
+# ---- one run, alone in a process -----------------------------------------------------------------
 
 
 def solved(case, mesh):
@@ -172,7 +172,7 @@ def measured(case):
     return DONE[case]
 
 
-# ---- targets ---------------------------------------------------------------------------------------------------------
+# ---- targets -------------------------------------------------------------------------------------
 
 # case: most seconds, most MB
 TARGETS = {
@@ -291,7 +291,7 @@ def errors_of(case, found):
     ]
 
 
-# ---- where the time goes ---------------------------------------------------------------------------------------------
+# ---- where the time goes -------------------------------------------------------------------------
 
 PARTS = "sweep", "Poisson set-up", "Poisson solve", "lower bound", "upper bound"
 
@@ -488,7 +488,7 @@ def _shares(report, case, found, watch):
     )
 
 
-# ---- growth ----------------------------------------------------------------------------------------------------------
+# ---- growth --------------------------------------------------------------------------------------
 
 MOST_GROWTH = "1.5"
 
@@ -535,7 +535,7 @@ def growth(report, quick):
     report.say("CPU: all levels and the certificates.\n")
 
 
-# ---- errors ----------------------------------------------------------------------------------------------------------
+# ---- errors --------------------------------------------------------------------------------------
 
 
 def errors(report, quick):
@@ -591,7 +591,7 @@ def errors(report, quick):
     )
 
 
-# ---- other methods ---------------------------------------------------------------------------------------------------
+# ---- other methods -------------------------------------------------------------------------------
 
 
 STEPS = 0.03, 0.1, 0.3  # sigma: the best one, of these, differs from problem to problem
@@ -666,7 +666,7 @@ def peers(report, quick, python):
     )
 
 
-# ---- the program -----------------------------------------------------------------------------------------------------
+# ---- the program ---------------------------------------------------------------------------------
 
 
 def main(part="all", peer_python=PEER_PYTHON, out="", quick=False, rows="", case=""):

@@ -115,7 +115,7 @@ def report(path, crow):
     )
 
 
-# ---- the picture -----------------------------------------------------------------------------------------------------
+# ---- the picture ---------------------------------------------------------------------------------
 
 SHOWN = 0, 0.2, 0.4, 0.6, 0.8, 1
 LINES, POINTS = 160, 81  # particles that are followed from either end, and times on their way

@@ -92,7 +92,7 @@ def report(path):
     )
 
 
-# ---- the images ------------------------------------------------------------------------------------------------------
+# ---- the images ----------------------------------------------------------------------------------
 
 
 def moon(x):
@@ -139,7 +139,7 @@ def opened(name):
         raise fvot.InputError(f"{name} cannot be read as an image: {error}") from error
 
 
-# ---- the film --------------------------------------------------------------------------------------------------------
+# ---- the film ------------------------------------------------------------------------------------
 
 WIDE = 480  # pixels along the longer side of the film, at least
 SHOWN = 0, 0.2, 0.4, 0.6, 0.8, 1
@@ -147,7 +147,9 @@ STILL, FRAME = 1000, 60  # milliseconds of the first and last frame, and of the 
 
 
 def brightness(frames):
-    """Values from 0 to 1: light may gather, so the brightest places of both ends are not quite 1."""
+    """Values from 0 to 1: light may gather, so the brightest places of both ends are not quite
+    1.
+    """
     return np.clip(frames / (1.2 * frames[[0, -1]].max()), 0, 1)
 
 

@@ -38,7 +38,9 @@ def V(x):
 
 
 def terms(x):
-    """The four terms (4, n) of the energy, and the distances (4, n) from their centres in x and y."""
+    """The four terms (4, n) of the energy, and the distances (4, n) from their centres in x and
+    y.
+    """
     dx = x[0] - x0
     dy = x[1] - y0
     return A * np.exp(a * dx**2 + b * dx * dy + c * dy**2), dx, dy
@@ -146,7 +148,7 @@ def main(
     )
 
 
-# ---- the picture -----------------------------------------------------------------------------------------------------
+# ---- the picture ---------------------------------------------------------------------------------
 
 COLORS = "#4064b0", "#d1495b", "#1f9e89"  # of the wells A, B, C
 GREY = "0.35"

@@ -26,7 +26,7 @@ MESHES = {  # with about n^2 cells each
 }
 
 
-# ---- densities on (0, 1) and their integrals from the left, up to factors --------------------------------------------
+# ---- densities on (0, 1) and their integrals from the left, up to factors ------------------------
 
 
 def wave(a, k):
@@ -87,7 +87,7 @@ def density(mesh, axes):
     return mesh.density(lambda x: f(x[0]) * g(x[1]))
 
 
-# ---- the table -------------------------------------------------------------------------------------------------------
+# ---- the table -----------------------------------------------------------------------------------
 
 
 def main(
@@ -157,7 +157,7 @@ def order(rows):
     return f"{np.log(errors[0] / errors[1]) / np.log(sizes[0] / sizes[1]):.2f}"
 
 
-# ---- the picture -----------------------------------------------------------------------------------------------------
+# ---- the picture ---------------------------------------------------------------------------------
 
 STYLES = {"squares": ("s", "#4064b0"), "triangles": ("^", "#d1495b"), "polygons": ("h", "#1f9e89")}
 GREY = "0.35"

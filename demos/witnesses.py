@@ -32,7 +32,9 @@ L_SHAPE = Path(__file__).parent.parent / "meshes" / "l_shape.msh"
 
 
 def swirl(x):
-    """A stream function of a flow in the unit square that turns round (0.5, 0.5), and stays inside."""
+    """A stream function of a flow in the unit square that turns round (0.5, 0.5), and stays
+    inside.
+    """
     return np.sin(np.pi * x[0]) ** 2 * np.sin(np.pi * x[1]) ** 2 / np.pi
 
 
@@ -58,7 +60,7 @@ BANK = {
 }
 
 
-# ---- the continuity equation -------------------------------------------------------------------------------------------
+# ---- the continuity equation ---------------------------------------------------------------------
 
 
 def weak_form(n):
@@ -167,7 +169,7 @@ def law(n):
     )
 
 
-# ---- optimal transport -------------------------------------------------------------------------------------------------
+# ---- optimal transport ---------------------------------------------------------------------------
 
 
 def on_a_line(n):
@@ -352,7 +354,7 @@ def round_a_corner(n):
     )
 
 
-# ---- gradient flows ----------------------------------------------------------------------------------------------------
+# ---- gradient flows ------------------------------------------------------------------------------
 
 
 def steepest_descent(n):
@@ -425,7 +427,9 @@ WITNESSES = weak_form, push_forward, law, on_a_line, in_the_plane, round_a_corne
 
 
 def main(n=32):
-    """Measure all identities on meshes with n cells along a side, at least 24, and print the table."""
+    """Measure all identities on meshes with n cells along a side, at least 24, and print the
+    table.
+    """
     if n < 24:
         raise fvot.InputError(
             f"n must be at least 24, not {n}: on coarser meshes orders are not seen yet"

@@ -8,7 +8,12 @@ import fvot  # noqa: F401  what the docstrings are taken from
 
 project = "fvot"
 author = "The fvot developers"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 html_theme = "furo"
@@ -18,46 +23,31 @@ html_show_copyright = False
 exclude_patterns = ["_build"]
 default_role = "code"
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"
+autodoc_typehints = "signature"
 nitpicky = False
 
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+
+BARS = re.compile(r"\|")
 HANGING = re.compile(r"(\w)_(?=[\s.,;:)]|$)")  # a word_ at its end is no link
-ARGUMENT = re.compile(r"^([A-Za-z_][\w ,().*+-]*?) : (.*)$")
 
 
-def as_definitions(app, what, name, obj, options, lines):
-    """`name : what it is` in a docstring is a definition; |K| is no substitution; formulas that
-    stand in are literal.
-    """
-    made = []
-    begun = False
-    for line in lines:
-        argument = ARGUMENT.match(line)
-        text = HANGING.sub(r"\1\_", line.replace("|", r"\|"))
-        if argument:
-            if not begun and made and made[-1]:
-                made.append("")
-            made += [
-                f"``{argument[1]}``",
-                "    " + HANGING.sub(r"\1\_", argument[2].replace("|", r"\|")),
-            ]
-            begun = True
-        elif line.startswith("    ") and not begun:
-            if made and made[-1] and not made[-1].startswith("    "):
-                made.append("")
-            if not (made and made[-1].startswith("    ")):
-                made += ["::", ""]
-            made.append(line)
-        elif line.startswith("    "):
-            made.append("    " + text.strip())
-        else:
-            if made and made[-1].startswith("    ") and line:
-                made.append("")
-            begun = False
-            made.append(text)
-    lines[:] = made
+def escape_symbols(app, what, name, obj, options, lines):
+    """|K| is no substitution and x_ no link; code and literal blocks stay as they are."""
+    literal = None
+    for i, line in enumerate(lines):
+        indent = len(line) - len(line.lstrip())
+        if literal is not None and line.strip() and indent <= literal:
+            literal = None
+        if literal is None and not line.lstrip().startswith((">>>", "...")):
+            parts = re.split(r"(`+[^`]*`+)", line)
+            parts[::2] = [HANGING.sub(r"\1\\_", BARS.sub(r"\|", part)) for part in parts[::2]]
+            lines[i] = "".join(parts)
+        if literal is None and line.rstrip().endswith("::"):
+            literal = indent
 
 
 def setup(app):
     """What Sphinx calls."""
-    app.connect("autodoc-process-docstring", as_definitions)
+    app.connect("autodoc-process-docstring", escape_symbols, priority=400)

@@ -22,7 +22,7 @@ geo = gmsh.model.geo
 TRIANGLE, TETRAHEDRON = 2, 4  # gmsh's numbers of the element types
 
 
-# ---------------------------------------------------------------------------------------------------------- curves
+# ---- curves --------------------------------------------------------------------------------------
 
 
 def polyline(points):
@@ -45,7 +45,9 @@ def around(center):
 
 
 def circle(center, radius, start=0.0, stop=1.0, n=5):
-    """n points on a circle (an ellipse, if `radius` is a pair) from one angle to another, in turns."""
+    """n points on a circle (an ellipse, if `radius` is a pair) from one angle to another, in
+    turns.
+    """
     angle = 2 * np.pi * np.linspace(start, stop, n)
     return np.asarray(center) + np.multiply(
         radius, np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -73,9 +75,9 @@ def outline(*parts):
     return geo.addCurveLoop([tag for _, tag in curves]), curves
 
 
-# --------------------------------------------------------------------------------------------------------- domains
-# Each returns its outlines, the mesh size (a number, or a function of x and y), and perhaps what to refine: (names, the size
-# there, how far it reaches).
+# ---- domains -------------------------------------------------------------------------------------
+# Each returns its outlines, the mesh size (a number, or a function of x and y), and perhaps what to
+# refine: (names, the size there, how far it reaches).
 
 
 def towards(corners, least, growth, most):
@@ -260,7 +262,7 @@ def slit():
     return [walls], towards([left, right], 0.0025, 0.135, 0.06), None
 
 
-# ---------------------------------------------------------------------------------------------------------- meshes
+# ---- meshes --------------------------------------------------------------------------------------
 
 
 def triangulate(outlines, size, refine):
@@ -367,7 +369,7 @@ def tetrahedra(points):
     return cells[np.abs(volume) > 1e-6 * np.abs(volume).mean()]
 
 
-# ----------------------------------------------------------------------------------------------------- better cells
+# ---- better cells --------------------------------------------------------------------------------
 
 
 def flip(points, triangles, limit=80.0):
@@ -490,7 +492,7 @@ def relax(points, cells, free, margin, altitude=0.9, sphere=()):
     return place(best.x)[0]
 
 
-# ------------------------------------------------------------------------------------------------------------ main
+# ---- main ----------------------------------------------------------------------------------------
 
 
 def main(size, out):

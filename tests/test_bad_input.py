@@ -292,7 +292,7 @@ def test_more_ranks_than_there_is_to_deal(build, words, ranks):
         raises(InputError, [*words, str(ranks.size)], build)
 
 
-# ---- files -----------------------------------------------------------------------------------------------------------
+# ---- files ---------------------------------------------------------------------------------------
 
 FILE_TABLE = {  # name, contents (None: no such file), words of the message
     "missing": ("no.msh", None, ["there is no mesh file", "no.msh", "check the path"]),
@@ -426,7 +426,7 @@ def changed_at_random(data, random):
     return bytes(data)
 
 
-# ---- obtuse triangles ------------------------------------------------------------------------------------------------
+# ---- obtuse triangles ----------------------------------------------------------------------------
 
 
 def twisted():
@@ -459,7 +459,7 @@ def test_strict_false_goes_on_and_warns_once(ranks):
     assert mesh.integrate(np.ones(mesh.n_cells)) == pytest.approx(8, rel=1e-14)
 
 
-# ---- densities -------------------------------------------------------------------------------------------------------
+# ---- densities -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

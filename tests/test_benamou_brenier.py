@@ -81,7 +81,7 @@ def test_one_rank_may_look_alone(ranks):
         assert "cells" in repr(solver) and "W2^2" in repr(path) and "cells" in repr(mesh)
 
 
-# ---- exact answers -----------------------------------------------------------------------------------------------------
+# ---- exact answers -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n, error", [(16, 5.852e-3), (32, 1.544e-3)])
@@ -252,7 +252,7 @@ def test_patches_and_isotropic_weights_are_needed():
     assert error["none", 12] < 2 * error["none", 24]
 
 
-# ---- what every path promises ------------------------------------------------------------------------------------------
+# ---- what every path promises --------------------------------------------------------------------
 
 SOME = [name for name in MESHES if name not in ("harbour", "two_rooms", "ball")]
 
@@ -351,7 +351,7 @@ def test_mass_and_length_scale():
     assert found[0] == pytest.approx(found[1], rel=1e-6)
 
 
-# ---- the smallest and the simplest -------------------------------------------------------------------------------------
+# ---- the smallest and the simplest ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -424,7 +424,7 @@ def test_islands():
         BenamouBrenier(mesh, 4).solve(np.where(west, 1.0, 2.0), np.where(west, 2.0, 1.0))
 
 
-# ---- what is refused ---------------------------------------------------------------------------------------------------
+# ---- what is refused -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -485,7 +485,7 @@ def test_times_that_are_refused():
         path.velocity_at(np.array([[2.0]]), 0.5)
 
 
-# ---- around corners, and files -----------------------------------------------------------------------------------------
+# ---- around corners, and files -------------------------------------------------------------------
 
 
 @pytest.mark.long
@@ -530,7 +530,7 @@ def test_error_on_tetrahedra():
     assert np.log2(error[0] / error[1]) > 1.8
 
 
-# ---- what coarser levels cannot see ------------------------------------------------------------------------------------
+# ---- what coarser levels cannot see --------------------------------------------------------------
 
 
 @pytest.mark.long

@@ -180,7 +180,7 @@ def test_other_ranks_go_on(ranks, shared_folder):
         assert_allclose(rho[1], rho[3], atol=1e-8)
 
 
-# ---- what does not fit -------------------------------------------------------------------------------------------------
+# ---- what does not fit ---------------------------------------------------------------------------
 
 
 def solve(path, mesh=None, t=(0, 0.1), diffusion=0.1, start=0.4, **options):
@@ -256,7 +256,7 @@ def test_other_times_are_named_where_the_velocity_depends_on_them(shared_folder)
         mesh.ranks.on_root(kept.path.unlink)
 
 
-# ---- two runs ----------------------------------------------------------------------------------------------------------
+# ---- two runs ------------------------------------------------------------------------------------
 
 
 def test_one_run_for_a_file(kept, ranks):
@@ -289,7 +289,7 @@ def test_where_there_are_no_locks(kept, ranks, monkeypatch):
     assert not kept.with_name("run.h5.lock").exists()
 
 
-# ---- what one costs ----------------------------------------------------------------------------------------------------
+# ---- what one costs ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("block, gathers", [(1 << 20, 2), (1, 8), (64 * 3, 4)])
@@ -398,7 +398,7 @@ def test_bad_checkpoints(ranks, shared_folder):
             equation.solve(rho0, 1.0, checkpoint=wrong)
 
 
-# ---- any bytes ---------------------------------------------------------------------------------------------------------
+# ---- any bytes -----------------------------------------------------------------------------------
 
 
 CHANGES = st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), max_size=4)

@@ -1,4 +1,6 @@
-"""The continuity equation: what must hold on every mesh, with every flux, on any number of ranks."""
+"""The continuity equation: what must hold on every mesh, with every flux, on any number of
+ranks.
+"""
 
 import numpy as np
 import pytest
@@ -48,7 +50,7 @@ def eddies(mesh):
     return face_flux.conserve(mesh, U, np.zeros(mesh.n_cells))
 
 
-# ---- what theory promises --------------------------------------------------------------------------------------------
+# ---- what theory promises ------------------------------------------------------------------------
 
 
 @FLUXES
@@ -138,7 +140,7 @@ def test_the_dual_needs_a_linear_flux(mesh):
         ContinuityEquation(mesh, face_flux=eddies(mesh)).adjoint(np.ones(mesh.n_cells), 1.0)
 
 
-# ---- velocities ------------------------------------------------------------------------------------------------------
+# ---- velocities ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["rectangle", "triangles", "voronoi", "tiling"])
@@ -223,7 +225,7 @@ def test_nothing_enters_through_an_outflow():
     assert result.ledger["inflow"][-1] == 0 and result.ledger["mass"][-1] < 1e-3
 
 
-# ---- steps and times -------------------------------------------------------------------------------------------------
+# ---- steps and times -----------------------------------------------------------------------------
 
 
 def test_at_cfl_1_upwind_shifts_cells_exactly():
@@ -285,7 +287,7 @@ def test_a_two_point_flux_of_ones_own_is_as_good():
     assert_array_equal(*results)
 
 
-# ---- bad input -------------------------------------------------------------------------------------------------------
+# ---- bad input -----------------------------------------------------------------------------------
 
 
 def central(U, k):

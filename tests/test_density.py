@@ -26,7 +26,7 @@ def inside(mesh, n, seed=0):
     return middle[:, number] * (1 - t) + first[:, number] * t, number
 
 
-# ---- point masses ----------------------------------------------------------------------------------------------------
+# ---- point masses --------------------------------------------------------------------------------
 
 
 def test_points_are_in_their_cells(mesh):
@@ -161,7 +161,7 @@ def test_points_must_be_the_same_on_every_rank(ranks):
             mesh.deposit(points)
 
 
-# ---- what a density may be given by ----------------------------------------------------------------------------------
+# ---- what a density may be given by --------------------------------------------------------------
 
 
 def test_points_make_a_density(mesh):

@@ -2,6 +2,9 @@
 should name is left out.
 """
 
+import doctest
+import functools
+import inspect
 import re
 import subprocess
 import sys
@@ -16,7 +19,14 @@ pytestmark = pytest.mark.usefixtures("one_rank_here")
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 DEMOS = sorted((ROOT / "demos").glob("*.py"))
-PAGES = sorted([ROOT / "README.md", *DOCS.glob("*.md"), *(DOCS / "demos").glob("*.md")])
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        *DOCS.glob("*.md"),
+        *(DOCS / "demos").glob("*.md"),
+        *(DOCS / "developers").glob("*.md"),
+    ]
+)
 BLOCKS = {
     f"{page.stem}-{i}": text
     for page in PAGES
@@ -48,12 +58,75 @@ def test_the_pages_are_built_without_a_warning(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     api = (tmp_path / "html" / "api.html").read_text()
+    shown = set(re.findall(r'id="(fvot[\w.]*)"', api))
+    assert set(public_names()) <= shown, sorted(set(public_names()) - shown)
+    assert not [name for name in shown if re.search(r"\._", name)]
+
+
+def public_names():
+    """What users call, by its full name: functions, classes, their methods and properties."""
     for name in fvot.__all__:
-        assert (
-            f'id="fvot.{name}"' in api
-            or f">{name}<" in api
-            or name in ("otto", "particles", "static", "outflow")
-        ), name
+        thing = getattr(fvot, name)
+        if inspect.ismodule(thing):
+            yield from (f"fvot.{name}.{function}" for function in thing.__all__)
+            continue
+        yield f"fvot.{name}"
+        if inspect.isclass(thing) and not issubclass(thing, Exception):
+            members = (member for member in dir(thing) if not member.startswith("_"))
+            yield from (
+                f"fvot.{name}.{member}"
+                for member in members
+                if inspect.getdoc(getattr(thing, member, None))
+                and (
+                    callable(getattr(thing, member))
+                    or isinstance(
+                        inspect.getattr_static(thing, member), (property, functools.cached_property)
+                    )
+                )
+            )
+
+
+def documented():
+    """{full name: object} of all that has a docstring of its own and may have an example."""
+    things = {}
+    for name in public_names():
+        thing = fvot
+        for part in name.split(".")[1:]:
+            thing = inspect.getattr_static(thing, part)
+            thing = getattr(thing, "__func__", getattr(thing, "func", thing))
+        things[name] = thing
+    return things
+
+
+EXAMPLES = {
+    name: tests
+    for name, thing in documented().items()
+    if (
+        tests := [
+            test
+            for test in doctest.DocTestFinder(recurse=False).find(thing, name, globs={})
+            if test.examples
+        ]
+    )
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_in_docstrings_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    for test in EXAMPLES[name]:
+        runner.run(test)
+    assert runner.failures == 0
+
+
+def test_every_public_class_has_an_example():
+    classes = [
+        name
+        for name in fvot.__all__
+        if inspect.isclass(getattr(fvot, name)) and not issubclass(getattr(fvot, name), Exception)
+    ]
+    assert {f"fvot.{name}" for name in classes} <= EXAMPLES.keys()
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -109,7 +182,7 @@ def test_the_options_on_a_page_are_those_of_its_program(demo):
     assert {name.removeprefix("no-") for name in own} <= known
 
 
-# ---- links -------------------------------------------------------------------------------------------------------------
+# ---- links ---------------------------------------------------------------------------------------
 
 SHOWN = "{image}", "{figure}", "{literalinclude}"
 FENCED = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

@@ -41,7 +41,7 @@ def python(*words, folder, **more):
     )
 
 
-# ---- a script beside a clone -------------------------------------------------------------------------------------------
+# ---- a script beside a clone ---------------------------------------------------------------------
 
 FIND = """
 import importlib.util, site, sys
@@ -115,7 +115,7 @@ def test_a_script_beside_this_clone(way, tmp_path):
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
 
 
-# ---- places that cannot be written to ----------------------------------------------------------------------------------
+# ---- places that cannot be written to ------------------------------------------------------------
 
 RUN = """
 import sys
@@ -207,7 +207,7 @@ def test_a_place_that_others_can_change_is_not_taken(kind, tmp_path, monkeypatch
     assert taken != usual and taken.is_dir() and taken.stat().st_mode & 0o777 == 0o700
 
 
-# ---- programs ----------------------------------------------------------------------------------------------------------
+# ---- programs ------------------------------------------------------------------------------------
 
 HELP = """
 import runpy, sys
@@ -339,7 +339,7 @@ def test_it_is_refused_before_the_run(program, tmp_path):
     )
 
 
-# ---- paths -------------------------------------------------------------------------------------------------------------
+# ---- paths ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -83,7 +83,9 @@ def distance(mesh, rho, other):
 
 
 def assert_promises(result, closed=True):
-    """Mass to round-off, no negative density, and free energy that never grows where there is one."""
+    """Mass to round-off, no negative density, and free energy that never grows where there is
+    one.
+    """
     ledger = result.ledger
     assert np.abs(ledger["mass_error"]).max() <= 1e-14
     assert result.mesh.ranks.min(result.rho.min()) >= 0
@@ -113,7 +115,7 @@ def bernoulli(x):
     return 1.0 if abs(x) < 1e-12 else x / np.expm1(x)
 
 
-# ---- what theory promises --------------------------------------------------------------------------------------------
+# ---- what theory promises ------------------------------------------------------------------------
 
 
 @ORDERS
@@ -268,7 +270,7 @@ def test_limiting_costs_no_accuracy_on_fine_meshes():
     assert errors[1] < 1.5 * errors[0], errors
 
 
-# ---- right answers ---------------------------------------------------------------------------------------------------
+# ---- right answers -------------------------------------------------------------------------------
 
 
 @ORDERS
@@ -463,7 +465,7 @@ def test_a_rotation_that_turns_back(monkeypatch):
     assert result.ledger["iterations"][-1] < 40 * result.ledger["solves"][-1]
 
 
-# ---- boundaries ------------------------------------------------------------------------------------------------------
+# ---- boundaries ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("D", [1.0, 1e-2, 1e-4, 1e-8])
@@ -656,7 +658,7 @@ def test_layers_of_different_diffusion():
         assert_allclose(solver.current(rho)[0], 1 / 50.5, rtol=1e-8)
 
 
-# ---- stationary densities and rates ----------------------------------------------------------------------------------
+# ---- stationary densities and rates --------------------------------------------------------------
 
 
 def test_stationary_density_and_rates_on_every_mesh(mesh, twin):
@@ -740,7 +742,7 @@ def test_cell_means_of_gibbs_are_exact_with_a_cell_mean_potential():
         )  # which the values at the points are not
 
 
-# ---- the rest --------------------------------------------------------------------------------------------------------
+# ---- the rest ------------------------------------------------------------------------------------
 
 
 def test_the_same_on_one_rank_and_on_several(mesh, twin):

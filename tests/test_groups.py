@@ -62,7 +62,7 @@ def column(i, rows):
     return np.stack([lower, lower + 1])
 
 
-# ---- what is kept ----------------------------------------------------------------------------------------------------
+# ---- what is kept --------------------------------------------------------------------------------
 
 
 def test_every_group_has_its_own_faces_and_cells(mesh):
@@ -186,7 +186,7 @@ def test_a_group_called_boundary_does_not_swallow_the_rest():
     assert lengths(finer, finer.boundary) == pytest.approx({"boundary": 1, "rest of boundary": 3})
 
 
-# ---- what is said ----------------------------------------------------------------------------------------------------
+# ---- what is said --------------------------------------------------------------------------------
 
 
 def test_unknown_names_say_which_there_are(mesh):

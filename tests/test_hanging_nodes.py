@@ -47,7 +47,9 @@ def halves(left, right, n=2):
 
 
 def quadtree(levels=4):
-    """The unit square, ever finer towards a corner, with cells of several levels beside each other."""
+    """The unit square, ever finer towards a corner, with cells of several levels beside each
+    other.
+    """
     drawing = Drawing()
     size = 1.0
     for _ in range(levels):
@@ -211,7 +213,7 @@ def test_coordinates_of_single_precision():
         assert mesh.ranks.sum(mesh.area[mesh.n_inner :].sum()) == pytest.approx(4, rel=1e-5)
 
 
-# ---- space -------------------------------------------------------------------------------------------------------------
+# ---- space ---------------------------------------------------------------------------------------
 
 
 def bricks(counts, shift=0.0):

@@ -77,7 +77,7 @@ def assert_promises(result, order):
     assert np.abs(balance).max() <= 1e-9 * size if order == 2 else balance.max() <= 1e-9 * size
 
 
-# ---- promises on every mesh --------------------------------------------------------------------------------------------
+# ---- promises on every mesh ----------------------------------------------------------------------
 
 
 @ORDERS
@@ -148,7 +148,7 @@ def test_a_jump_in_one_dimension_on_any_number_of_ranks(ranks):
     assert_allclose(*found, rtol=1e-9)
 
 
-# ---- exact solutions ---------------------------------------------------------------------------------------------------
+# ---- exact solutions -----------------------------------------------------------------------------
 
 # Errors of LJKO on squares, max over time and integral over time of the L1 error, and L1 error at
 # the end: computed by the reference code of Cances, Gallouet, Todeschi (2020) with the same data,
@@ -263,7 +263,9 @@ def test_porous_media(m, allowed, dim):
 
 @pytest.mark.long
 def test_the_porous_medium_at_128():
-    """No more than 16 steps; most of the error is the front's, and does not fall with more of them."""
+    """No more than 16 steps; most of the error is the front's, and does not fall with more of
+    them.
+    """
     mesh = Mesh.rectangle((-6, -6), (6, 6), (128, 128))
     rho0 = mesh.average(barenblatt(1.0, 2, 2), degree=8)
     result = JKO(mesh, Power(2)).solve(rho0, [1, 2], tau=1 / 16)
@@ -368,7 +370,7 @@ def test_keller_segel_concentrates_without_harm():
     assert result.ledger["maximum"][-1] > 5 * result.ledger["maximum"][0]
 
 
-# ---- other methods -----------------------------------------------------------------------------------------------------
+# ---- other methods -------------------------------------------------------------------------------
 
 
 def test_fokker_planck_agrees():
@@ -433,7 +435,7 @@ def test_a_point_mass_for_any_step(energy, tau):
         assert_allclose(result.rho[-1], 1.0, rtol=2 / tau)
 
 
-# ---- energies and interactions -----------------------------------------------------------------------------------------
+# ---- energies and interactions -------------------------------------------------------------------
 
 
 class Square(Energy):
@@ -554,7 +556,7 @@ def test_interactions_are_those_of_all_pairs(mesh):
     assert_allclose(V(rho), exact, rtol=0.03)
 
 
-# ---- bad input ---------------------------------------------------------------------------------------------------------
+# ---- bad input -----------------------------------------------------------------------------------
 
 
 def test_bad_input():
@@ -622,7 +624,7 @@ def test_a_failure_says_what_to_do():
         JKO(mesh, Wrong()).solve(indicator(mesh), 1.0, tau=0.5)
 
 
-# ---- the proper step ---------------------------------------------------------------------------------------------------
+# ---- the proper step -----------------------------------------------------------------------------
 
 
 @pytest.mark.long

@@ -114,7 +114,9 @@ def stationary_exactly(q):
 
 
 def eigenvalues_by_bisection(q, count, killing=None, digits=450):
-    """The smallest eigenvalues of -Q of a birth-death chain, by Sturm sequences with many digits."""
+    """The smallest eigenvalues of -Q of a birth-death chain, by Sturm sequences with many
+    digits.
+    """
     q, n = np.asarray(q), len(q)
     with localcontext() as context:
         context.prec = digits
@@ -323,7 +325,9 @@ def test_traces_as_in_exact_arithmetic(q, data):
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6))
 def test_sparse_graphs_of_any_kind(seed):
-    """More than a leaf: random edges on top of a random tree; p p^T-symmetric rates, so p is known."""
+    """More than a leaf: random edges on top of a random tree; p p^T-symmetric rates, so p is
+    known.
+    """
     rng = np.random.default_rng(seed)
     n = int(rng.integers(60, 300))
     child = np.arange(1, n)

@@ -72,7 +72,7 @@ def adjacency(twin, member):
     return sparse.coo_matrix((np.ones(same.sum()), (left[same], right[same])), (n, n))
 
 
-# ---- geometry --------------------------------------------------------------------------------------------------------
+# ---- geometry ------------------------------------------------------------------------------------
 
 
 def test_volumes_add_up_to_the_domain(mesh, kind):
@@ -248,7 +248,7 @@ def test_cells_may_go_round_clockwise(turned):
     assert_allclose(all_faces(clockwise, *names), all_faces(as_given, *names), atol=1e-14)
 
 
-# ---- ranks -----------------------------------------------------------------------------------------------------------
+# ---- ranks ---------------------------------------------------------------------------------------
 
 
 def test_every_cell_is_owned_once(mesh):
@@ -314,7 +314,7 @@ def test_functions_on_it_do_not_depend_on_the_number_of_ranks(mesh, twin):
     assert mesh.integrate(u) == pytest.approx(twin.integrate(v), abs=1e-13 * np.abs(v).max())
 
 
-# ---- patches and coarser levels --------------------------------------------------------------------------------------
+# ---- patches and coarser levels ------------------------------------------------------------------
 
 
 def test_patches_do_not_depend_on_the_number_of_ranks(mesh, twin):
@@ -379,7 +379,7 @@ def test_cartesian_levels_are_not_cut_where_ranks_keep_eight_members_along_an_ax
             assert mesh.ranks.sum(len(np.unique(member))) == np.prod(members)
 
 
-# ---- functions -------------------------------------------------------------------------------------------------------
+# ---- functions -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("degree", [1, 2, 4])
@@ -476,7 +476,7 @@ def test_a_density_may_be_given_by_values(mesh):
     assert_array_equal(values, np.arange(mesh.n_cells_global))
 
 
-# ---- a value, not a variable -----------------------------------------------------------------------------------------
+# ---- a value, not a variable ---------------------------------------------------------------------
 
 
 def test_arrays_are_read_only(mesh):

@@ -11,17 +11,19 @@ import json, resource, time
 import numpy as np
 from mpi4py import MPI
 from fvot import Mesh
-from fvot.mesh import build
+from fvot.mesh import builders
 
 Mesh.triangles(0, 1, 20, comm=MPI.COMM_SELF)      # kernels are compiled once, and then cached
-points, [(kind, cells)] = build.triangles((0, 0), (1, 1), 706)
+points, [(kind, cells)] = builders.triangles((0, 0), (1, 1), 706)
 if {shuffled}:
     number = np.random.default_rng(0).permutation(points.shape[1])
-    points, cells = points[:, np.argsort(number)], np.random.default_rng(1).permutation(number[cells])
+    points = points[:, np.argsort(number)]
+    cells = np.random.default_rng(1).permutation(number[cells])
 start = time.process_time()
 mesh = Mesh.from_cells(points, [(kind, cells)], comm=MPI.COMM_SELF)
 seconds = time.process_time() - start
-print(json.dumps([mesh.n_cells, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps([mesh.n_cells, seconds, memory]))
 """
 
 

@@ -18,7 +18,7 @@ def with_potential(V):
     return FokkerPlanck(MESH, diffusion=1.0, potential=V)
 
 
-# ---- masked arrays -----------------------------------------------------------------------------------------------------
+# ---- masked arrays -------------------------------------------------------------------------------
 
 
 def hidden(x):
@@ -117,7 +117,7 @@ def test_other_numbers_are_numbers(values):
     assert np.abs(MESH.density(values) - 1).max() < 1e-12
 
 
-# ---- functions ---------------------------------------------------------------------------------------------------------
+# ---- functions -----------------------------------------------------------------------------------
 
 FUNCTIONS = {
     "time first": (lambda t, x: x[0] * t, ["potential", r"x comes first", r"f\(x, t\)"]),
@@ -182,7 +182,7 @@ def test_what_is_right_stays_right():
         with_potential(V)
 
 
-# ---- calls and objects -------------------------------------------------------------------------------------------------
+# ---- calls and objects ---------------------------------------------------------------------------
 
 CALLS = {
     "diffusion by place": (

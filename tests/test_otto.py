@@ -83,7 +83,7 @@ def test_a_translation(n):
     assert otto.norm(mesh, rho, psi) == pytest.approx(np.hypot(1, 0.5), rel=2.5 / n**2 * 4)
 
 
-# ---- energies ----------------------------------------------------------------------------------------------------------
+# ---- energies ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind_of", ["squares", "triangles", "polygons"])
@@ -122,7 +122,7 @@ def test_the_gradient_is_the_direction_of_the_flow():
     assert otto.norm(mesh, rho, psi + slope) < 2e-2 * otto.norm(mesh, rho, slope)
 
 
-# ---- geodesics ---------------------------------------------------------------------------------------------------------
+# ---- geodesics -----------------------------------------------------------------------------------
 
 
 @pytest.mark.long

@@ -1,4 +1,6 @@
-"""Meshes and results that are copied and pickled: whole and frozen on one rank, refused on several."""
+"""Meshes and results that are copied and pickled: whole and frozen on one rank, refused on
+several.
+"""
 
 import copy
 import pickle

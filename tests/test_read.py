@@ -160,7 +160,7 @@ def test_values_come_in_the_order_of_the_file(ranks, shared_folder):
     assert_allclose(mesh.gather(mesh.center), as_built.center[:, order], atol=1e-14)
 
 
-# ---- what people have ------------------------------------------------------------------------------------------------
+# ---- what people have ----------------------------------------------------------------------------
 
 
 SQUARE = np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0.5, 0.5, 1], [0.5, 0.5, -1]])

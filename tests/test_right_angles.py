@@ -1,4 +1,6 @@
-"""Distances that are 0 but for round-off: the same count on every processor, wherever a mesh lies."""
+"""Distances that are 0 but for round-off: the same count on every processor, wherever a mesh
+lies.
+"""
 
 import numpy as np
 import pytest

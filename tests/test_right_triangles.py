@@ -177,7 +177,7 @@ def test_other_equations_run(name):
     assert np.isfinite(psi).all()
 
 
-# ---- what is not cocircular ----------------------------------------------------------------------------------------------
+# ---- what is not cocircular ----------------------------------------------------------------------
 
 
 TRIED = {

@@ -19,8 +19,8 @@ import fvot
 from fvot.parallel import Ranks
 from fvot.program import run
 
-def main(n=8, tol=1e-3, *, name: str | None = None, n_steps: int | None = None, shape=(3, 4), movie=True,
-         out: pathlib.Path = pathlib.Path("out"), fail=""):
+def main(n=8, tol=1e-3, *, name: str | None = None, n_steps: int | None = None, shape=(3, 4),
+         movie=True, out: pathlib.Path = pathlib.Path("out"), fail=""):
     '''What it does: 100 % of it.'''
     ranks = Ranks()
     last = ranks.rank == ranks.size - 1

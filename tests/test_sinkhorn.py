@@ -188,7 +188,9 @@ def test_debias_is_yes_or_no():
 
 
 def test_potentials_at_points_without_mass():
-    """They are finite, and cost and divergence follow from them as if these points were not there."""
+    """They are finite, and cost and divergence follow from them as if these points were not
+    there.
+    """
     x, y = np.array([[0.0, 1, 2]]), np.array([[0.5, 1.5, 7.0]])
     a, b = np.array([0, 0.5, 0.5]), np.array([0.5, 0.5, 0])
     plan = static.sinkhorn(x, a, y, b, 0.1)

@@ -24,7 +24,9 @@ def side_by_side(gap, n=6):
 
 
 def coarse_beside_fine(n):
-    """Squares of 1/n on the left, of 1/(2n) on the right half of the unit square: (points, cells)."""
+    """Squares of 1/n on the left, of 1/(2n) on the right half of the unit square: (points,
+    cells).
+    """
     number = {}
 
     def corners(i, j, step):

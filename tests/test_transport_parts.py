@@ -45,7 +45,7 @@ def problem(mesh):
     return Discretisation(mesh, N)
 
 
-# ---- operators ---------------------------------------------------------------------------------------------------------
+# ---- operators -----------------------------------------------------------------------------------
 
 
 def test_the_adjoint_is_the_adjoint(mesh, problem):
@@ -241,7 +241,7 @@ def test_time_basis(n_steps):
     assert_allclose(K @ V, M @ V * eigenvalue, atol=1e-13 * n_steps**2)
 
 
-# ---- projection --------------------------------------------------------------------------------------------------------
+# ---- projection ----------------------------------------------------------------------------------
 
 SIZES = st.floats(-1e4, 1e4)
 
@@ -339,7 +339,7 @@ def test_a_start_keeps_density_and_slope(mesh, problem):
     )
 
 
-# ---- certificates ------------------------------------------------------------------------------------------------------
+# ---- certificates --------------------------------------------------------------------------------
 
 SOME = ["interval", "rectangle", "torus", "box", "triangles", "voronoi", "honeycomb", "two_rooms"]
 PARTS = {}
@@ -628,7 +628,7 @@ def test_a_tree_sends_everything_to_its_root(n, seed):
     assert mobility[flux != 0].sum() == pytest.approx(2 * tree.nnz - tree.sum(), abs=1e-9)
 
 
-# ---- the linear half -------------------------------------------------------------------------------------------------
+# ---- the linear half -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -703,7 +703,7 @@ def test_a_multigrid_step_does_much_for_every_mode(name, factor):
     assert ((energy[-1] / energy[1]) ** (1 / 6)).max() < factor
 
 
-# ---- coarser levels ----------------------------------------------------------------------------------------------------
+# ---- coarser levels ------------------------------------------------------------------------------
 
 
 def test_coarser_levels(kind, mesh, twin):

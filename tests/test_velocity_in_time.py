@@ -109,7 +109,7 @@ def displacement(mesh, equation, t, rho0=None):
     return mean_place(mesh, result.rho[-1])[0] - mean_place(mesh, rho0)[0], result
 
 
-# ---- how far things go -----------------------------------------------------------------------------------------------
+# ---- how far things go ---------------------------------------------------------------------------
 
 
 @pytest.mark.long
@@ -200,7 +200,7 @@ def test_a_pulse_that_is_felt_in_one_place_only(at):
     assert mesh.integrate(np.abs(found - expected) * near) <= 0.05 * moved
 
 
-# ---- what theory promises --------------------------------------------------------------------------------------------
+# ---- what theory promises ------------------------------------------------------------------------
 
 
 @pytest.mark.long
@@ -262,7 +262,7 @@ def test_a_flux_of_ones_own_that_bends():
     assert result.rho.min() >= 0 and np.abs(result.ledger["mass_error"]).max() <= 1e-13
 
 
-# ---- pumps -----------------------------------------------------------------------------------------------------------
+# ---- pumps ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.long
@@ -308,7 +308,7 @@ def test_a_pulse_of_what_enters(name, signal, steady):
         assert abs(ledger["mass_error"][-1]) <= 1e-13
 
 
-# ---- what it costs ---------------------------------------------------------------------------------------------------
+# ---- what it costs -------------------------------------------------------------------------------
 
 
 @FLUXES
@@ -352,7 +352,7 @@ def test_a_calm_velocity_is_seldom_asked():
     assert len(asked) <= 2.2 * steps + 260
 
 
-# ---- runs that stop, ranks, warnings ---------------------------------------------------------------------------------
+# ---- runs that stop, ranks, warnings -------------------------------------------------------------
 
 
 def test_a_run_goes_on_to_the_same_numbers(shared_folder):
@@ -427,7 +427,7 @@ def assert_warned(mesh, run):
         run()
 
 
-# ---- adaptive implicit steps -----------------------------------------------------------------------------------------
+# ---- adaptive implicit steps ---------------------------------------------------------------------
 
 
 @pytest.mark.long
@@ -463,7 +463,7 @@ def test_nor_over_one_of_a_potential_or_at_the_boundary(given):
     assert mesh.integrate(np.abs(found.rho[-1] - named)) <= 0.05 * moved
 
 
-# ---- points ----------------------------------------------------------------------------------------------------------
+# ---- points --------------------------------------------------------------------------------------
 
 
 @pytest.mark.long

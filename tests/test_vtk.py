@@ -24,7 +24,9 @@ def made_up(mesh):
 
 
 def read(path):
-    """(times, grids) as ParaView reads them: one grid for each time, with the pieces of all ranks."""
+    """(times, grids) as ParaView reads them: one grid for each time, with the pieces of all
+    ranks.
+    """
     from vtkmodules.vtkIOXML import vtkXMLPUnstructuredGridReader
 
     times = []

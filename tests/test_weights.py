@@ -1,4 +1,6 @@
-"""Power centres: cell points for two-point fluxes on meshes whose circumcentres are not in order."""
+"""Power centres: cell points for two-point fluxes on meshes whose circumcentres are not in
+order.
+"""
 
 import numpy as np
 import pytest
@@ -186,7 +188,9 @@ def test_two_point_fluxes_of_linear_functions_are_exact(mesh, cells):
 
 
 def poisson(mesh, exact):
-    """-Laplace u = f with u given on the boundary, by two-point fluxes on one rank: u in the cells."""
+    """-Laplace u = f with u given on the boundary, by two-point fluxes on one rank: u in the
+    cells.
+    """
     n = mesh.n_cells
     inner = mesh.n_inner
     k = mesh.area / mesh.distance
