@@ -262,3 +262,12 @@ def test_pictures_say_what_is_in_them():
             r"^:alt: (.*)$", text, re.MULTILINE
         )
         assert [alt for alt in alts if len(alt.split()) < 5] == [], page
+
+
+def test_one_version_everywhere():
+    """setup.cfg, CITATION.cff, the head of the changelog, and what is installed."""
+    setup = re.search(r"^version = (\S+)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)[1]
+    citation = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1]
+    head = re.search(r"^## ([\d.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+    assert setup == citation == head
+    assert fvot.__version__ in (setup, "0+unknown")

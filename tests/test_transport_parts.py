@@ -256,7 +256,7 @@ def test_the_multiplier_is_the_root(z_a, square, theta):
         assert l == 0
     else:
         top = theta**2 * max(z_a, 0) + (theta**2 * square / 2) ** (1 / 3) + 1
-        expected = scipy.optimize.brentq(g, 0, 2 * top, xtol=1e-14 * top, rtol=1e-14)
+        expected = scipy.optimize.brentq(g, 0, 2 * top, xtol=np.finfo(float).tiny, rtol=1e-14)
         slack = 1e-14 * theta**2 * (abs(z_a) + square / 2)  # round-off of g
         assert l == pytest.approx(expected, rel=1e-12, abs=slack)
 
