@@ -51,7 +51,7 @@ def tangent_potential(mesh, rho, drho):
     PETSc's options have the prefix fvot_otto_. Raises `InputError` where drho does not add up to 0
     in a component: mass would have to cross the vacuum.
     """
-    quality.warn_of(mesh.quality().metric_problem, mesh)
+    quality.warn_of(mesh.quality.metric_problem, mesh)
     return _tangent_potential(mesh, rho, drho)
 
 
@@ -85,7 +85,7 @@ def metric(mesh, rho, phi, psi):
     """<phi, psi>_rho = int rho grad phi . grad psi: the sum over the faces of t_s rho_s (phi_left -
     phi_right) (psi_left - psi_right).
     """
-    quality.warn_of(mesh.quality().metric_problem, mesh)
+    quality.warn_of(mesh.quality.metric_problem, mesh)
     return _metric(mesh, rho, phi, psi)
 
 
@@ -101,7 +101,7 @@ def _metric(mesh, rho, phi, psi):
 
 def norm(mesh, rho, phi):
     """|phi|_rho = <phi, phi>_rho^(1/2): the speed of the path whose velocity is grad phi."""
-    quality.warn_of(mesh.quality().metric_problem, mesh)
+    quality.warn_of(mesh.quality.metric_problem, mesh)
     return math.sqrt(_metric(mesh, rho, phi, phi))
 
 
@@ -187,7 +187,7 @@ def length(mesh, t, rho):
                 f"{rho.shape}"
             )
     mesh.ranks.check_same_array("t", t)
-    quality.warn_of(mesh.quality().metric_problem, mesh)
+    quality.warn_of(mesh.quality.metric_problem, mesh)
     total = 0.0
     for tau, before, after in zip(np.diff(t), rho, rho[1:]):
         middle = (before + after) / 2

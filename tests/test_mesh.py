@@ -161,8 +161,17 @@ def test_offsets_lead_from_centroids_to_faces(mesh, kind):
     )
 
 
+def test_the_quality_may_be_called_as_a_method_still():
+    """With one warning, which stands at the call and says what to write."""
+    mesh = Mesh.triangles((0, 0), (1, 1), 4)
+    with pytest.warns(DeprecationWarning, match=r"attribute now: write mesh\.quality$") as caught:
+        quality = mesh.quality()
+    assert quality is mesh.quality
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_quality_agrees_with_the_mesh(mesh, kind):
-    quality = mesh.quality()
+    quality = mesh.quality
     assert (quality.orthogonality_defect < 1e-12) == (kind in ORTHOGONAL)
     assert quality.n_cells == mesh.n_cells_global
     assert quality.volume[0] == mesh.ranks.min(mesh.volume.min())
@@ -174,12 +183,12 @@ def test_quality_agrees_with_the_mesh(mesh, kind):
 @pytest.mark.parametrize("n", [2, 3, 4, 10])
 @pytest.mark.parametrize("upper", [(2, 1), (1, 1), (0.1, 1), (1, 1.4)])
 def test_triangles_have_no_obtuse_angle(upper, n):
-    assert Mesh.triangles((0, 0), upper, n, comm=MPI.COMM_SELF).quality().n_clipped == 0
+    assert Mesh.triangles((0, 0), upper, n, comm=MPI.COMM_SELF).quality.n_clipped == 0
 
 
 @pytest.mark.parametrize("upper", [(1, 1, 1), (1, 1.2, 0.9), (2, 1, 1)])
 def test_tetrahedra_are_orthogonal_in_any_box(upper):
-    quality = Mesh.tetrahedra((0, 0, 0), upper, 3, comm=MPI.COMM_SELF).quality()
+    quality = Mesh.tetrahedra((0, 0, 0), upper, 3, comm=MPI.COMM_SELF).quality
     assert quality.orthogonality_defect < 1e-12
 
 
@@ -300,7 +309,7 @@ def test_geometry_does_not_depend_on_the_number_of_ranks(mesh, twin):
         assert_array_equal(mesh.gather(getattr(mesh, name)), twin.gather(getattr(twin, name)))
     names = ("area", "normal", "left_distance", "right_distance", "left_offset")
     assert_allclose(all_faces(mesh, *names), all_faces(twin, *names), rtol=0, atol=4 * EPS)
-    assert list(mesh.boundary) == list(twin.boundary) and mesh.quality() == twin.quality()
+    assert list(mesh.boundary) == list(twin.boundary) and mesh.quality == twin.quality
 
 
 def test_functions_on_it_do_not_depend_on_the_number_of_ranks(mesh, twin):
@@ -438,7 +447,7 @@ def test_constants_and_vectors_may_be_averaged(mesh):
 def test_indicators_are_averaged_by_area(name):
     mesh = MESHES[name]()
     inside = mesh.average(lambda x: (x[0] - 0.5) ** 2 + (x[1] - 0.4) ** 2 < 0.1)
-    h = mesh.quality().size[2]
+    h = mesh.quality.size[2]
     assert 0 <= inside.min() and inside.max() <= 1 + 4 * EPS
     # pieces of h / 2^7 along a circumference of 2 pi r, each wrong by a small part of its area, up
     # and down
@@ -519,8 +528,8 @@ def test_distances_of_round_off_are_none():
     )
     assert (
         mesh.distance[:1].min() > 0
-        and mesh.quality().n_negative == 0
-        and mesh.quality().n_coincident == 1
+        and mesh.quality.n_negative == 0
+        and mesh.quality.n_coincident == 1
     )
 
 

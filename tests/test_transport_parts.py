@@ -162,7 +162,7 @@ def test_constants_and_linear_functions(kind, mesh, problem):
     phi = 2 * np.linspace(0, 1, N + 1) + (slope @ mesh.center)[:, None]
     a, b = problem.apply(phi)
     assert_allclose(a, 2, rtol=1e-12)
-    if mesh.quality().orthogonality_defect > 1e-10:
+    if mesh.quality.orthogonality_defect > 1e-10:
         return
     assert_allclose(
         b,

@@ -95,7 +95,7 @@ class BenamouBrenier:
         self.max_iter = int(max_iter)
         self.precision = precision
         self.terminal = terminal
-        quality.warn_of(mesh.quality().transport_problem, mesh)
+        quality.warn_of(mesh.quality.transport_problem, mesh)
         self._near = mesh.near
         problem = Discretisation(self._near.mesh, self.n_steps)
         self._n_patches = ranks.sum(problem.n_patches)

@@ -134,7 +134,7 @@ class FokkerPlanck:
         self._near = mesh.near
         self._operator = DriftDiffusion(self._near, diffusion, potential, drift, flux, boundary)
         self._stepper = Stepper(self._operator, order, rtol)
-        quality.warn_of(mesh.quality().diffusion_problem, mesh)
+        quality.warn_of(mesh.quality.diffusion_problem, mesh)
 
     def __repr__(self):
         return f"<fvot.FokkerPlanck: order {self.order}, tol {self.tol:g}, {self.mesh.n_cells_global} cells>"

@@ -97,7 +97,7 @@ class JKO:
             self.order = 1
             self._step = Proper(inner, energy)
             return
-        quality.warn_of(mesh.quality().diffusion_problem, mesh)
+        quality.warn_of(mesh.quality.diffusion_problem, mesh)
         self._near = mesh.near
         self._energy = FreeEnergy(self._near, energy)
         bounded = self.upper < math.inf

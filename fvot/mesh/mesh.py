@@ -771,6 +771,7 @@ class Mesh:
         slope[:n] = (local[self.right[:n]] - local[self.left[:n]]) / self.distance[:n]
         return slope
 
+    @property
     def quality(self):
         """How good the mesh is, as a `Quality`: orthogonality and isotropy defects, smallest
         distances, sizes. Print it.
