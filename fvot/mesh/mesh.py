@@ -888,24 +888,6 @@ class Mesh:
             self.points, self.kind, self.start, self.corners, self.centroid, spacing
         )
 
-    @cached_property
-    def face_exchange(self):
-        """The exchange of values on faces between two ranks: each side sends its own, and receives
-        the other's.
-        """
-        n = self.n_inner
-        far = np.maximum(self.left[:n], self.right[:n])
-        shared = np.flatnonzero(far >= self.n_cells)
-        owner = self.ghost_owner[far[shared] - self.n_cells]
-        key = np.stack([self.cell_id[self.right[shared]], self.cell_id[self.left[shared]]])
-        lists = {q: shared[owner == q][np.lexsort(key[:, owner == q])] for q in np.unique(owner)}
-        other = dict(lists)
-        if (
-            self.ranks.rank in lists
-        ):  # a periodic face is there twice: the two copies stand side by side
-            other[self.ranks.rank] = lists[self.ranks.rank].reshape(-1, 2)[:, ::-1].ravel()
-        return parallel.Exchange(self.ranks, lists, other)
-
     def __setstate__(self, state):
         """Be what was copied or pickled: arrays are read-only again."""
         vars(self).update(
