@@ -10,6 +10,7 @@ from ..arguments.functions import is_number, rounding_of
 from ..energies.local import Energy, described
 from ..errors import ConvergenceError, InputError
 from ..mesh import Mesh, quality
+from ..mesh.numbering import find_numbering
 from ..runs.checkpoint import CheckpointManager, fingerprint
 from ..runs.progress import Progress
 from .discretisation import Discretisation
@@ -96,7 +97,7 @@ class BenamouBrenier:
         self.precision = precision
         self.terminal = terminal
         quality.warn_of(mesh.quality.transport_problem, mesh)
-        self._near = mesh.near
+        self._near = find_numbering(mesh)
         problem = Discretisation(self._near.mesh, self.n_steps)
         self._n_patches = ranks.sum(problem.n_patches)
         self._defect = ranks.max(problem.isotropy_defect().max(initial=0.0))

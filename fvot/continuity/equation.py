@@ -37,6 +37,7 @@ from ..finite_volume.fluxes import described, muscl, upwind
 from ..finite_volume.stencil import Stencil, outflow_rate
 from ..finite_volume.velocity_field import cell_velocity
 from ..mesh import Mesh
+from ..mesh.numbering import find_numbering
 from ..runs.checkpoint import fingerprint
 from ..runs.march import march
 from .muscl import LimitedFaces
@@ -95,7 +96,7 @@ class ContinuityEquation:
                 f"not {mesh!r:.60}"
             )
         self.mesh = mesh
-        self._near = mesh.near
+        self._near = find_numbering(mesh)
         self.flux = muscl() if flux is None or flux is muscl else flux
         with mesh.ranks.raising_together():
             if cfl is not None and not (is_number(cfl) and 0 < cfl <= 1):

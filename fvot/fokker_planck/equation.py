@@ -23,6 +23,7 @@ from ..finite_volume.fluxes import described, scharfetter_gummel
 from ..finite_volume.implicit_step import Resolvent, column_scale
 from ..finite_volume.velocity_field import cell_velocity
 from ..mesh import Mesh, quality
+from ..mesh.numbering import find_numbering
 from ..runs.checkpoint import fingerprint
 from ..runs.march import march
 from .coefficients import DriftDiffusion
@@ -131,7 +132,7 @@ class FokkerPlanck:
                     "rtol must lie between 0 and 0.1 (the tolerance of linear solves), not "
                     f"{rtol!r}"
                 )
-        self._near = mesh.near
+        self._near = find_numbering(mesh)
         self._operator = DriftDiffusion(self._near, diffusion, potential, drift, flux, boundary)
         self._stepper = Stepper(self._operator, order, rtol)
         quality.warn_of(mesh.quality.diffusion_problem, mesh)

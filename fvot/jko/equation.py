@@ -15,6 +15,7 @@ from ..energies.local import Energy, Interaction, described, parts_of
 from ..errors import ConvergenceError, InputError
 from ..finite_volume.face_flux import pieces
 from ..mesh import Mesh, Numbering, quality
+from ..mesh.numbering import find_numbering
 from ..runs.checkpoint import fingerprint
 from ..runs.march import march
 from .linearised_step import Linearised
@@ -98,7 +99,7 @@ class JKO:
             self._step = Proper(inner, energy)
             return
         quality.warn_of(mesh.quality.diffusion_problem, mesh)
-        self._near = mesh.near
+        self._near = find_numbering(mesh)
         self._energy = FreeEnergy(self._near, energy)
         bounded = self.upper < math.inf
         self.order = order or (2 if self._energy.diffuses and not bounded else 1)

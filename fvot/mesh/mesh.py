@@ -30,7 +30,6 @@ from . import (
 from .cells import TETRA, TRIANGLE, connect
 from .groups import Parts
 from .joining import check_conforming, joined, thin_walls
-from .numbering import Numbering, renumbered
 from .patch_choice import choose_patches
 from .patch_test import TwoPoint
 from .removal import kept, left_out
@@ -340,15 +339,9 @@ class Mesh:
         """A Cartesian mesh of the same box with another shape, on the same ranks."""
         return self._cartesian(*self.bounds, shape, self.block.periodic, self.ranks.comm, "auto")
 
-    @cached_property
-    def near(self):
-        """The `Numbering` in which neighbours lie close in memory, for kernels: the mesh's own
-        where that will do.
-        """
-        if self.near_order is None:
-            return Numbering(self, self)
-        part = renumbered(self, self.near_order)
-        mesh = Mesh(
+    def _with_part(self, part):
+        """The same mesh of other arrays, as `Numbering` makes them."""
+        return Mesh(
             self.ranks,
             part,
             names=self._names,
@@ -356,7 +349,6 @@ class Mesh:
             interfaces=list(self.interfaces),
             regions=list(self.regions),
         )
-        return Numbering(self, mesh, self.near_order)
 
     def of_agglomerates(self, part):
         """The mesh, on the same ranks, of agglomerates of cells: see `agglomerate`. It has

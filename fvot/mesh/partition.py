@@ -1,7 +1,7 @@
 """From the whole mesh on rank 0 to each rank's part: own cells first, then one ring of ghosts.
 
 On one rank cells keep the order of the file; solvers work in another one, in which neighbours lie
-close (`Mesh.near`).
+close (`Numbering`).
 """
 
 from dataclasses import dataclass
