@@ -29,6 +29,7 @@ from .finite_volume.implicit_step import LARGEST_LU
 from .finite_volume.rates import Rates, SparsityPattern
 from .finite_volume.stencil import Stencil, gradient_weights, gradients
 from .mesh import Numbering, quality
+from .mesh.means import divide_cells
 
 PREFIX = "fvot_otto_"
 RTOL, MISSED = 1e-12, 1e-9  # tolerance of an iteration; what the equations may miss, in L1,
@@ -150,7 +151,7 @@ def exponential_map(mesh, rho, phi, t):
     weights = gradient_weights(stencil)
     v = gradients(mesh, stencil, weights, phi[None])[0]
     slope = gradients(mesh, stencil, weights, v)
-    x, weight, cell = mesh.parts(int(np.clip(TOTAL / mesh.n_cells_global, FEWEST, MOST)))
+    x, weight, cell = divide_cells(mesh, int(np.clip(TOTAL / mesh.n_cells_global, FEWEST, MOST)))
     offset = x - mesh.centroid[:, cell]
     moved = x + t * (v[:, cell] + np.einsum("ijk,jk->ik", slope[:, :, cell], offset))
     some = np.asarray(rho)[cell] > 0

@@ -10,6 +10,7 @@ from scipy.sparse.csgraph import connected_components
 
 from fvot import InputError, Mesh
 from fvot.mesh.face_exchange import find_face_exchange
+from fvot.mesh.means import average_over_faces
 
 pytestmark = pytest.mark.ranks
 
@@ -400,8 +401,8 @@ def test_averages_are_exact_for_polynomials(mesh, kind, degree):
     fine = mesh.average(f, degree + 4)
     assert_allclose(average, fine, rtol=0, atol=1e-13 * max(1, np.abs(fine).max()))
     if kind not in PERIODIC:  # the divergence theorem for the primitive along x
-        primitive = mesh.face_average(
-            lambda x: (0.3 + slope @ x) ** (degree + 1) / (degree + 1), degree + 1
+        primitive = average_over_faces(
+            mesh, lambda x: (0.3 + slope @ x) ** (degree + 1) / (degree + 1), degree + 1
         )
         wall = slice(mesh.n_inner, None)
         through = mesh.ranks.sum((mesh.area * mesh.normal[0] * primitive)[wall].sum())
@@ -412,7 +413,7 @@ def test_averages_are_exact_for_polynomials(mesh, kind, degree):
 
 def test_averages_of_linear_functions_are_their_values_at_centroids(mesh):
     assert_allclose(mesh.average(lambda x: x), mesh.centroid, atol=1e-14)
-    assert_allclose(mesh.face_average(lambda x: x[0]), mesh.face_center[0], atol=1e-14)
+    assert_allclose(average_over_faces(mesh, lambda x: x[0]), mesh.face_center[0], atol=1e-14)
 
 
 @pytest.mark.parametrize(

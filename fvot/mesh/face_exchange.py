@@ -1,20 +1,13 @@
 """The exchange of values on faces between the ranks on both sides of them."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ..parallel import Exchange
-from .memory import kept_with_mesh
-
-if TYPE_CHECKING:
-    from .mesh import Mesh
+from .memory import AnyMesh, kept_with_mesh
 
 
 @kept_with_mesh
-def find_face_exchange(mesh: Mesh) -> Exchange:
+def find_face_exchange(mesh: AnyMesh) -> Exchange:
     """The exchange in which each rank sends its own values on shared faces, and receives the
     other's.
 

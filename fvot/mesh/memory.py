@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
+
+# A `Mesh`: modules that it is built from take one, but cannot import it.
+AnyMesh: TypeAlias = Any
 
 Value = TypeVar("Value")
 
 
-def kept_with_mesh(compute: Callable[[Any], Value]) -> Callable[[Any], Value]:
+def kept_with_mesh(compute: Callable[[AnyMesh], Value]) -> Callable[[AnyMesh], Value]:
     """The function compute(mesh), which from the second call on returns the value of the first.
 
     The mesh keeps the value under a private name, so that both are freed, copied and pickled
@@ -16,7 +19,7 @@ def kept_with_mesh(compute: Callable[[Any], Value]) -> Callable[[Any], Value]:
     name = f"_{compute.__name__}"
 
     @wraps(compute)
-    def look_up(mesh: Any) -> Value:
+    def look_up(mesh: AnyMesh) -> Value:
         memory = vars(mesh)
         if name not in memory:
             memory[name] = compute(mesh)

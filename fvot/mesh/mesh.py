@@ -9,7 +9,7 @@ from scipy.spatial import ConvexHull
 
 from .. import parallel
 from ..arguments.frozen import frozen
-from ..arguments.functions import called, floats, refuse_masked
+from ..arguments.functions import floats, refuse_masked
 from ..errors import InputError, warn
 from . import (
     builders,
@@ -18,11 +18,11 @@ from . import (
     faces,
     gathering,
     geodesic_distance,
+    means,
     partition,
     patches,
     point_location,
     power_centers,
-    quadrature,
     quality,
     read,
     refine,
@@ -365,30 +365,7 @@ class Mesh:
         An f that returns booleans (an indicator) is averaged by halving the cells that its edge
         cuts.
         """
-        with self.ranks.raising_together():
-            return quadrature.average(self._pieces, self.n_cells, f, degree)
-
-    def log_mean_exp(self, f, degree=8):
-        """log (n_cells,) of the cell averages of e^f(x), for any size of f: -D log_mean_exp(-V/D)
-        is a cell-mean potential.
-        """
-        with self.ranks.raising_together():
-            return quadrature.log_mean_exp(self._pieces, self.n_cells, f, degree)
-
-    def face_average(self, f, degree=3):
-        """Averages (..., n_faces) over the faces of f(x)."""
-        with self.ranks.raising_together():
-            return sum(
-                weight * np.asarray(called(f, "the function", x))
-                for x, weight in quadrature.face_points(self.points, self.vertices, degree)
-            )
-
-    def circulation(self, f, degree=3):
-        """Integrals (n_faces,) of the vector f(x) (3, n) around the faces, counter-clockwise seen
-        from the normal's tip.
-        """
-        with self.ranks.raising_together():
-            return quadrature.circulation(self.points, self.vertices, f, degree)
+        return means.average_over_cells(self, f, degree)
 
     def density(self, f):
         """Cell averages (n_cells,), scaled to mass 1, of what f is:
@@ -438,14 +415,8 @@ class Mesh:
         halvings = density_input.halvings(
             picture, lower, upper, self._quality.size[1], self.n_cells_global
         )
-        with self.ranks.raising_together():
-            return quadrature.average(
-                self._pieces,
-                self.n_cells,
-                density_input.image_function(picture, lower, upper),
-                2,
-                halvings,
-            )
+        f = density_input.image_function(picture, lower, upper)
+        return means.average_over_cells(self, f, 2, halvings)
 
     def deposit(self, points, weights=None):
         """Cell averages (n_cells,) of point masses: each mass goes to the cell that holds its
@@ -485,19 +456,11 @@ class Mesh:
             f"{MANY // self.n_cells_global}, not {k!r}",
         )
         self.ranks.check_same("k", k)
-        x, volume, cell = self.parts(k)
+        x, volume, cell = means.divide_cells(self, k)
         mass = volume * np.asarray(rho, float)[cell]
         some = np.flatnonzero(mass > 0)
         order = np.argsort(self.ranks.all_gather(self.cell_id[cell[some]]), kind="stable")
         return self.ranks.all_gather(x[:, some])[:, order], self.ranks.all_gather(mass[some])[order]
-
-    def parts(self, k):
-        """(centroids (dim, n), volumes (n,), cells (n,)) of at least k parts of each of this rank's
-        cells.
-        """
-        if k == 1:
-            return self.centroid, self.volume, np.arange(self.n_cells)
-        return quadrature.parts(self._pieces, k)
 
     def geodesic_distance(self, points, others=None):
         """Lengths (n, m) of the shortest ways inside the mesh from points (dim, n) to others (dim,
@@ -866,19 +829,12 @@ class Mesh:
 
     @cached_property
     def _tree(self):
-        return point_location.tree(self._pieces, self.cell_id[: self.n_cells])
+        return point_location.tree(means.find_pieces(self), self.cell_id[: self.n_cells])
 
     @cached_property
     def walls(self):
         """The walls of the whole mesh as simplices, on every rank: `Walls`. Collective at first."""
         return Walls.of(self)
-
-    @cached_property
-    def _pieces(self):
-        spacing = None if self.block is None else self.block.spacing
-        return quadrature.of_cells(
-            self.points, self.kind, self.start, self.corners, self.centroid, spacing
-        )
 
     def __setstate__(self, state):
         """Be what was copied or pickled: arrays are read-only again."""

@@ -1,18 +1,11 @@
 """Cells in another order than the user's: kernels are fast where neighbours lie close in memory."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ..arguments.types import Array, IntArray
-from .memory import kept_with_mesh
-
-if TYPE_CHECKING:
-    from .mesh import Mesh
+from .memory import AnyMesh, kept_with_mesh
 
 # Arrays (..., n_cells) of a mesh's part, in the order of its cells.
 CELL_ARRAYS = ("cell_id", "volume", "center", "centroid", "levels", "kind")
@@ -46,8 +39,8 @@ class Numbering:
     order (n_cells,) : the user's number of each cell; None where the orders are the same
     """
 
-    users: Mesh
-    mesh: Mesh
+    users: AnyMesh
+    mesh: AnyMesh
     order: IntArray | None = None
 
     def inward(self, u: Array) -> Array:
@@ -65,7 +58,7 @@ class Numbering:
 
 
 @kept_with_mesh
-def find_numbering(mesh: Mesh) -> Numbering:
+def find_numbering(mesh: AnyMesh) -> Numbering:
     """The `Numbering` in which neighbours lie close in memory: the mesh's own where that is good
     enough.
     """
