@@ -29,6 +29,7 @@ from .finite_volume.implicit_step import LARGEST_LU
 from .finite_volume.rates import Rates, SparsityPattern
 from .finite_volume.stencil import Stencil, gradient_weights, gradients
 from .mesh import Numbering, quality
+from .mesh.cell_values import check_density, describe_wanted_shape
 from .mesh.means import divide_cells
 
 PREFIX = "fvot_otto_"
@@ -119,7 +120,7 @@ def wasserstein_gradient(mesh, rho, energy):
         f"energy must be one, such as fvot.Entropy(), not {energy!r:.60}",
     )
     mesh.ranks.check_same("the energy", described(energy))
-    mesh.check_density(rho, "rho")
+    check_density(mesh, rho, "rho")
     free = FreeEnergy(Numbering(mesh, mesh), energy)
     slope = free.derivative(rho) + free.potential(rho)
     with mesh.ranks.raising_together():
@@ -143,7 +144,7 @@ def exponential_map(mesh, rho, phi, t):
     parts go round. Raises `InputError` where mass would leave the mesh by more than the size of a
     cell, which is what gradients at walls may be wrong by.
     """
-    mesh.check_density(rho, "rho")
+    check_density(mesh, rho, "rho")
     _check_values(mesh, phi, "phi")
     mesh.ranks.check(is_number(t) and math.isfinite(t), f"t must be a finite number, not {t!r}")
     mesh.ranks.check_same("t", t)
@@ -230,7 +231,7 @@ def _brought_back(mesh, points, room):
 
 def _weights(mesh, rho):
     """t_s rho_s (n_inner,)."""
-    mesh.check_density(rho, "rho")
+    check_density(mesh, rho, "rho")
     n = mesh.n_inner
     local = mesh.with_ghosts(rho)
     return mesh.area[:n] / mesh.distance[:n] * (local[mesh.left[:n]] + local[mesh.right[:n]]) / 2
@@ -320,7 +321,7 @@ def _check_values(mesh, u, what):
         if u.shape != (mesh.n_cells,) or u.dtype.kind not in "biuf":
             raise InputError(
                 f"{what} must be numbers, not {u.dtype} of shape {u.shape}; "
-                f"{mesh.wanted_shape(u.shape)}"
+                f"{describe_wanted_shape(mesh, u.shape)}"
             )
         bad = np.flatnonzero(~np.isfinite(u))
         if len(bad):

@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..finite_volume.boundary import conditions, densities, dirichlet
 from ..finite_volume.fluxes import muscl
 from ..finite_volume.rates import Rates, SparsityPattern
+from ..mesh.cell_values import describe_wanted_shape
 from ..mesh.means import average_over_faces, log_mean_exp_over_cells
 
 
@@ -325,7 +326,7 @@ def _field(near, given, what):
         raise InputError(
             f"{what} must be a finite number, a function of x or of (x, t), or cell values, not "
             "of shape "
-            f"{values.shape}; {mesh.wanted_shape(values.shape)}"
+            f"{values.shape}; {describe_wanted_shape(mesh, values.shape)}"
         )
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad) and values.shape:

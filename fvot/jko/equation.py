@@ -15,6 +15,7 @@ from ..energies.local import Energy, Interaction, described, parts_of
 from ..errors import ConvergenceError, InputError
 from ..finite_volume.face_flux import pieces
 from ..mesh import Mesh, Numbering, quality
+from ..mesh.cell_values import check_density
 from ..mesh.numbering import find_numbering
 from ..runs.checkpoint import fingerprint
 from ..runs.march import march
@@ -174,7 +175,7 @@ class JKO:
     def _check_density(self, rho, what):
         mesh = self.mesh
         upper = self.upper
-        mesh.check_density(rho, what)
+        check_density(mesh, rho, what)
         most = mesh.ranks.max(np.max(rho, initial=0.0))
         mesh.ranks.check(
             most <= upper * (1 + ROUNDING),

@@ -10,6 +10,7 @@ from scipy import sparse
 from ..arguments.functions import check_finite, floats
 from ..arguments.paths import readable
 from ..errors import InputError
+from .cell_values import describe_wanted_shape
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
 MEANINGS = ("function", "image", "values", "vectors", "points", "picture")
@@ -40,7 +41,8 @@ def classify_density(f, mesh):
     found = [meaning for meaning, holds in zip(MEANINGS, possible) if holds]
     whole = ranks.size > 1 and shape == (mesh.n_cells_global,)
     ranks.check(
-        found or not whole, f"the density has shape {shape}: {mesh.wanted_shape(shape or ())}"
+        found or not whole,
+        f"the density has shape {shape}: {describe_wanted_shape(mesh, shape or ())}",
     )
     ranks.check(
         found,

@@ -1,6 +1,5 @@
 """`Mesh`: this rank's part of a mesh as plain, read-only numpy arrays."""
 
-import zlib
 from dataclasses import replace
 from functools import cached_property, partial
 
@@ -27,6 +26,7 @@ from . import (
     read,
     refine,
 )
+from .cell_values import check_cell_values, check_density
 from .cells import TETRA, TRIANGLE, connect
 from .groups import Parts
 from .joining import check_conforming, joined, thin_walls
@@ -396,7 +396,7 @@ class Mesh:
             "picture": self._developed,
         }
         rho = averages[meaning](f)
-        self.check_density(rho, "the density")
+        check_density(self, rho, "the density")
         mass = self.integrate(rho)
         self.ranks.check(
             0 < mass < np.inf,
@@ -447,7 +447,7 @@ class Mesh:
         Points come in the order of the cells in the file, on any number of ranks. Raises
         `InputError` for what is no density, and for more than 10^8 points.
         """
-        self.check_density(rho, "rho")
+        check_density(self, rho, "rho")
         self.ranks.check(
             isinstance(k, (int, np.integer))
             and not isinstance(k, bool)
@@ -597,90 +597,16 @@ class Mesh:
                 "make the mesh larger"
             )
 
-    def check_density(self, rho, what):
-        """`InputError` on every rank unless rho is of shape (n_cells,), finite and non-negative."""
-        with self.ranks.raising_together():
-            refuse_masked(rho, f"{what} must be an array of numbers")
-            try:
-                rho = np.asarray(rho)
-            except ValueError:
-                raise InputError(f"{what} must be an array of numbers, not {rho!r:.60}") from None
-        self.ranks.check(
-            rho.dtype != object, f"{what} must be an array of numbers, not {rho!s:.60}"
-        )
-        self.ranks.check(
-            rho.dtype.kind in "biuf", f"{what} must be real numbers, not of type {rho.dtype}"
-        )
-        self.ranks.check(
-            rho.shape == (self.n_cells,),
-            f"{what} has shape {rho.shape}; {self.wanted_shape(rho.shape)}",
-        )
-        with self.ranks.raising_together():
-            bad = np.flatnonzero(~(rho >= 0) | ~np.isfinite(rho))
-            if len(bad):
-                raise InputError(
-                    f"{what} is {rho[bad[0]]} in cell {self.cell_id[bad[0]]} (at "
-                    f"{self.center[:, bad[0]]}): "
-                    f"it must be finite and at least 0 ({len(bad)} cells are not)"
-                )
-
-    def _check_cells(self, u):
-        """`InputError` on every rank unless u is (..., n_cells), or one number, and of as many of
-        these on all of them.
-        """
-        problem = self._problem_of_cells(u)
-        shape = np.shape(u)[:-1] if problem is None else ()
-        code = zlib.crc32(repr(shape).encode())
-        bad, most, least = self.ranks.max(
-            np.array([problem is not None, code, -code])
-        )  # asked often: one message
-        if bad or most != -least:
-            self.ranks.check(problem is None, problem)
-            self.ranks.check_same("the shape of cell values, but for the last number,", shape)
-
-    def _problem_of_cells(self, u):
-        """What to say of cell values that are masked, or of a wrong shape; else None."""
-        try:
-            refuse_masked(u, "cell values must be numbers")
-            shape = np.shape(u)
-        except InputError as error:
-            return str(error)
-        except ValueError:
-            return f"cell values must be an array of numbers, not {u!r:.60}"
-        if shape and shape[-1] != self.n_cells:
-            return (
-                f"an array of shape {shape} is none of cell values (..., n_cells): this rank has "
-                f"{self.n_cells} cells; "
-                f"{self.wanted_shape(shape)}"
-            )
-        return None
-
-    def wanted_shape(self, shape):
-        """What to say of cell values of another shape: which one is wanted, and what makes such
-        arrays.
-        """
-        if shape[-1:] == (self.n_cells_global,) and self.n_cells < self.n_cells_global:
-            return (
-                f"these are the cells of the whole mesh, of which this rank has {self.n_cells}: "
-                "mesh.scatter(u) makes "
-                f"this rank's part, ({self.n_cells},)"
-            )
-        return (
-            f"it needs one value for each of this rank's cells: ({self.n_cells},). mesh.density "
-            "and mesh.scatter make such "
-            "arrays"
-        )
-
     def integrate(self, u):
         """The integral sum_K |K| u_K of cell values u (..., n_cells): a number, or an array (...)."""
-        self._check_cells(u)
+        check_cell_values(self, u)
         return self.ranks.sum((self.volume * np.asarray(u)).sum(axis=-1))
 
     def gather(self, u):
         """Cell values (..., n_cells) of all ranks, in the file's numbering (..., n_cells_global),
         on every rank.
         """
-        self._check_cells(u)
+        check_cell_values(self, u)
         everything = self.ranks.all_gather(np.asarray(u))
         ordered = np.empty_like(everything)
         ordered[..., self.ranks.all_gather(self.cell_id[: self.n_cells])] = everything
@@ -719,7 +645,7 @@ class Mesh:
 
     def gradient(self, u):
         """(u_L - u_K) / d_sigma on the inner faces, 0 on the boundary: (n_faces,)."""
-        self._check_cells(u)
+        check_cell_values(self, u)
         n = self.n_inner
         local = self.with_ghosts(u)
         slope = np.zeros(self.n_faces)

@@ -4,6 +4,7 @@ import numpy as np
 
 from ..arguments.functions import called, refuse_masked
 from ..errors import InputError
+from .cell_values import describe_wanted_shape
 from .cells import NAME, POLYGON, TETRA, TRIANGLE
 from .gathering import gathered, gathered_regions, named_faces
 
@@ -29,7 +30,9 @@ def left_out(mesh, f):
                 "or x[0] > 0"
             )
         if found.shape != (mesh.n_cells,):
-            raise InputError(f"f has shape {found.shape}; {mesh.wanted_shape(found.shape)}")
+            raise InputError(
+                f"f has shape {found.shape}; {describe_wanted_shape(mesh, found.shape)}"
+            )
     return found
 
 
