@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from ..arguments.functions import check_finite, floats
+from ..arguments.functions import floats
 from ..arguments.paths import readable
 from ..errors import InputError
 from .cell_values import describe_wanted_shape
@@ -84,31 +84,6 @@ def _possible(f, shape, dim, n_cells):
         ],
         int,
     )
-
-
-def masses(points, weights, dim):
-    """Points (dim, n) and weights (n,), 1 / n each if None, as arrays of finite numbers;
-    `InputError` for others.
-    """
-    points = floats(points, "points must be an array of numbers")
-    if points.ndim != 2 or len(points) != dim or not points.shape[1]:
-        raise InputError(
-            f"points must have shape ({dim}, n) with n from 1 on, not {points.shape}; space comes "
-            "first"
-        )
-    n = points.shape[1]
-    weights = (
-        np.full(n, 1 / n)
-        if weights is None
-        else floats(weights, "weights must be an array of numbers")
-    )
-    if weights.shape != (n,):
-        raise InputError(
-            f"weights must be one number for each of {n} points, ({n},), not {weights.shape}"
-        )
-    check_finite(points, "point")
-    check_finite(weights, "weight")
-    return points, weights
 
 
 def image(path, dim):

@@ -4,7 +4,6 @@ from dataclasses import replace
 from functools import cached_property, partial
 
 import numpy as np
-from scipy.spatial import ConvexHull
 
 from .. import parallel
 from ..arguments.frozen import frozen
@@ -20,7 +19,6 @@ from . import (
     means,
     partition,
     patches,
-    point_location,
     power_centers,
     quality,
     read,
@@ -32,10 +30,10 @@ from .groups import Parts
 from .joining import check_conforming, joined, thin_walls
 from .patch_choice import choose_patches
 from .patch_test import TwoPoint
+from .point_masses import check_masses, draw_points
+from .points import check_points, find_cells, find_nearest, locate_points
 from .removal import kept, left_out
 from .walls import Walls
-
-MANY = 10**8  # points, or pairs of points, at most
 
 
 @frozen
@@ -430,9 +428,11 @@ class Mesh:
         Raises `InputError` for points outside the mesh.
         """
         with self.ranks.raising_together():
-            points, weights = density_input.masses(points, weights, self.dim)
+            points, weights = check_masses(points, weights, self.dim)
+        self.ranks.check_same_array("points", points)
         self.ranks.check_same_array("weights", weights)
-        cell = self.locate(points)
+
+        cell = locate_points(self, points)
         mine = np.flatnonzero(cell >= 0)
         return np.bincount(cell[mine], weights[mine], self.n_cells) / self.volume
 
@@ -447,20 +447,7 @@ class Mesh:
         Points come in the order of the cells in the file, on any number of ranks. Raises
         `InputError` for what is no density, and for more than 10^8 points.
         """
-        check_density(self, rho, "rho")
-        self.ranks.check(
-            isinstance(k, (int, np.integer))
-            and not isinstance(k, bool)
-            and 1 <= k <= MANY / self.n_cells_global,
-            "k must be a number of points for each cell, from 1 to "
-            f"{MANY // self.n_cells_global}, not {k!r}",
-        )
-        self.ranks.check_same("k", k)
-        x, volume, cell = means.divide_cells(self, k)
-        mass = volume * np.asarray(rho, float)[cell]
-        some = np.flatnonzero(mass > 0)
-        order = np.argsort(self.ranks.all_gather(self.cell_id[cell[some]]), kind="stable")
-        return self.ranks.all_gather(x[:, some])[:, order], self.ranks.all_gather(mass[some])[order]
+        return draw_points(self, rho, k)
 
     def geodesic_distance(self, points, others=None):
         """Lengths (n, m) of the shortest ways inside the mesh from points (dim, n) to others (dim,
@@ -474,33 +461,9 @@ class Mesh:
         Raises `InputError` for points outside the mesh, and where no way leads from one to another.
         """
         self.ranks.check_same("whether others are given", others is None)
-        with self.ranks.raising_together():
-            points = density_input.masses(points, None, self.dim)[0]
-            others = points if others is None else density_input.masses(others, None, self.dim)[0]
-            n = points.shape[1]
-            m = others.shape[1]
-            if n * m > MANY:
-                raise InputError(
-                    f"{n} times {m} points are {n * m:.1e} pairs, at most {MANY:.0e} will do: "
-                    "take fewer points"
-                )
-        for some in points, others:
-            self.locate(some)
-        if self.is_convex:
-            return geodesic_distance.straight(self, points, others)
-        ways = {
-            1: geodesic_distance.between_gaps,
-            2: geodesic_distance.round_corners,
-            3: geodesic_distance.over_edges,
-        }
-        lengths = ways[self.dim](self, points, others)
-        if not np.isfinite(lengths).all():
-            i, j = np.argwhere(~np.isfinite(lengths))[0]
-            raise InputError(
-                f"no way in the mesh leads from {points[:, i]} to {others[:, j]}: they lie in "
-                "separate pieces"
-            )
-        return lengths
+        points = check_points(self, points)
+        others = points if others is None else check_points(self, others)
+        return geodesic_distance.find_lengths(self, points, others)
 
     def nearest(self, points):
         """The point (dim, n) of the mesh nearest to each of points (dim, n): itself where it is
@@ -508,14 +471,7 @@ class Mesh:
 
         The points are the same on every rank. (No axis may be periodic.)
         """
-        with self.ranks.raising_together():
-            points, _ = density_input.masses(points, None, self.dim)
-        self.ranks.check_same_array("points", points)
-        outside = ~self.find(points)[1]
-        found = np.array(points)
-        if outside.any():
-            found[:, outside] = self.walls.nearest(found[:, outside])
-        return found
+        return find_nearest(self, check_points(self, points))
 
     def locate(self, points):
         """The numbers (n,) of this rank's cells that hold points (dim, n), the same on every rank;
@@ -524,78 +480,13 @@ class Mesh:
         Each point is in one cell of one rank (see `deposit`). Raises `InputError` for points
         outside the mesh.
         """
-        with self.ranks.raising_together():
-            points, _ = density_input.masses(points, None, self.dim)
-        self.ranks.check_same_array("points", points)
-        cell, inside = self.find(points)
-        self._check_inside(points, ~inside)
-        return cell
+        return locate_points(self, check_points(self, points))
 
     def find(self, points):
         """(cell, inside): the same as `locate`, and which points (n,) are inside the mesh; cell is
         -1 for the others.
         """
-        lower, upper = self.bounds
-        slack = point_location.FAR * (upper - lower).max()
-        if self.block is not None:
-            points = point_location.wrapped(points, lower, upper, self.block.periodic)
-            inside = ((points >= lower[:, None] - slack) & (points <= upper[:, None] + slack)).all(
-                axis=0
-            )
-            return np.where(inside, point_location.in_block(points, self.block, lower), -1), inside
-        cell, distance = self._tree.find(points, slack)
-        least = self.ranks.min(distance)
-        number = np.where(
-            (distance == least) & (cell >= 0), self.cell_id[cell], self.n_cells_global
-        )
-        return np.where((number == self.ranks.min(number)) & (cell >= 0), cell, -1), np.isfinite(
-            least
-        )
-
-    def shortest(self, step):
-        """Steps (dim, n) as they are, but for whole periods along periodic axes, which are left
-        out.
-        """
-        if self.block is None or not any(self.block.periodic):
-            return step
-        period = np.diff(self.bounds, axis=0)[0][:, None]
-        return step - np.where(
-            np.array(self.block.periodic)[:, None], period * np.round(step / period), 0.0
-        )
-
-    @cached_property
-    def is_convex(self):
-        """Whether straight lines between its points stay inside the mesh; a torus counts as convex.
-        Collective at first.
-        """
-        if self.block is not None:
-            return True
-        ends = (
-            self.points[:, np.unique(self.vertices[:, self.n_inner :])]
-            if self.n_faces > self.n_inner
-            else self.points[:, :0]
-        )
-        ends = self.ranks.all_gather(ends)
-        measure = self.integrate(1.0)
-        if self.dim == 1:
-            return bool(np.ptp(ends[0]) <= measure * (1 + 1e-9))
-        hull = ConvexHull(ends.T)
-        walls = self.ranks.sum(self.area[self.n_inner :].sum())
-        return bool(
-            hull.volume <= measure * (1 + 1e-9) and walls <= hull.area * (1 + 1e-9)
-        )  # no walls within, either
-
-    def _check_inside(self, points, outside):
-        wrong = np.flatnonzero(outside)
-        if len(wrong):
-            lower, upper = self.bounds
-            raise InputError(
-                f"point {wrong[0]} at {points[:, wrong[0]]} is outside the mesh, which lies "
-                "between "
-                f"{lower} and {upper} ({len(wrong)} of {points.shape[1]} points are outside): "
-                "leave them out, or "
-                "make the mesh larger"
-            )
+        return find_cells(self, check_points(self, points))
 
     def integrate(self, u):
         """The integral sum_K |K| u_K of cell values u (..., n_cells): a number, or an array (...)."""
@@ -752,10 +643,6 @@ class Mesh:
         rank's own.
         """
         return _frozen(self.left < self.n_cells)
-
-    @cached_property
-    def _tree(self):
-        return point_location.tree(means.find_pieces(self), self.cell_id[: self.n_cells])
 
     @cached_property
     def walls(self):
