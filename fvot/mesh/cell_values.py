@@ -21,9 +21,7 @@ def check_density(mesh: AnyMesh, rho: Any, what: str) -> None:
             raise InputError(f"{what} must be an array of numbers, not {rho!r:.60}") from None
 
     ranks.check(rho.dtype != object, f"{what} must be an array of numbers, not {rho!s:.60}")
-    ranks.check(
-        rho.dtype.kind in "biuf", f"{what} must be real numbers, not of type {rho.dtype}"
-    )
+    ranks.check(rho.dtype.kind in "biuf", f"{what} must be real numbers, not of type {rho.dtype}")
     ranks.check(
         rho.shape == (mesh.n_cells,),
         f"{what} has shape {rho.shape}; {describe_wanted_shape(mesh, rho.shape)}",

@@ -10,6 +10,7 @@ from scipy.sparse.csgraph import connected_components
 
 from .. import linalg
 from . import patches
+from .memory import AnyMesh
 from .partition import local_faces
 
 # least part of the faces between two agglomerates that counts as one, and of a distance on each
@@ -44,6 +45,14 @@ class Part(NamedTuple):
     left: np.ndarray
     right: np.ndarray
     ends: np.ndarray
+
+
+def build_agglomerate_mesh(mesh: AnyMesh, part: dict) -> AnyMesh:
+    """The mesh of agglomerates of which this rank has that `part`, on the ranks of the finer one.
+
+    It has operators, but no points.
+    """
+    return type(mesh)(mesh.ranks, part, names={"walls": (0,)}, quality=None)
 
 
 def whole(mesh):

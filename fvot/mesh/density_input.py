@@ -2,19 +2,60 @@
 or sample points.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from ..arguments.functions import floats
 from ..arguments.paths import readable
+from ..arguments.types import Array
 from ..errors import InputError
-from .cell_values import describe_wanted_shape
+from .cell_values import check_density, describe_wanted_shape
+from .means import average_over_cells
+from .memory import AnyMesh
+from .point_masses import deposit_masses
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
 MEANINGS = ("function", "image", "values", "vectors", "points", "picture")
 FINE = 4_000_000  # pieces of cells, at most, in which a picture is looked up
+
+
+def compute_density(mesh: AnyMesh, f: Any) -> Array:
+    """Cell averages (n_cells,), scaled to mass 1, of what f is on a mesh; collective."""
+    meaning, f = classify_density(f, mesh)
+    if meaning == "image":
+        meaning = "picture"
+        f = mesh.ranks.broadcast(mesh.ranks.on_root(image, f, mesh.dim))
+    averages: dict[str, Callable[[Any], Array]] = {
+        "function": lambda f: average_over_cells(mesh, f, 4),
+        "values": np.array,
+        "points": lambda points: deposit_masses(mesh, points),
+        "picture": lambda picture: _average_picture(mesh, picture),
+    }
+    rho = averages[meaning](f)
+
+    check_density(mesh, rho, "the density")
+    mass = mesh.integrate(rho)
+    mesh.ranks.check(
+        0 < mass < np.inf,
+        f"the density has mass {mass}: it must be positive somewhere on the mesh, and finite",
+    )
+    return rho / mass
+
+
+def _average_picture(mesh, picture):
+    """Cell averages (n_cells,) of a picture, an array of dim axes over the bounding box of the
+    whole mesh.
+    """
+    mesh.ranks.check_same_array("the picture", picture)
+    if mesh.block is not None:
+        return average_over_block(picture, mesh.block)
+    lower, upper = mesh.bounds
+    n_halvings = halvings(picture, lower, upper, mesh.quality.size[1], mesh.n_cells_global)
+    return average_over_cells(mesh, image_function(picture, lower, upper), 2, n_halvings)
 
 
 def classify_density(f, mesh):

@@ -36,7 +36,7 @@ def average_over_cells(mesh: AnyMesh, f: PointFunction, degree: int, halvings: i
 
 
 def log_mean_exp_over_cells(mesh: AnyMesh, f: PointFunction, degree: int = 8) -> Array:
-    """log (n_cells,) of the cell averages of e^f(x), for any size of f; collective.
+    """Log (n_cells,) of the cell averages of e^f(x), for any size of f; collective.
 
     -D log_mean_exp_over_cells(mesh, -V/D) is a cell-mean potential.
     """

@@ -20,7 +20,7 @@ def kept_with_mesh(compute: Callable[[AnyMesh], Value]) -> Callable[[AnyMesh], V
 
     @wraps(compute)
     def look_up(mesh: AnyMesh) -> Value:
-        memory = vars(mesh)
+        memory = mesh.__dict__
         if name not in memory:
             memory[name] = compute(mesh)
         return memory[name]

@@ -4,45 +4,35 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments.functions import check_finite, floats
 from ..arguments.types import Array
-from ..errors import InputError
 from . import means
 from .cell_values import check_density
 from .memory import AnyMesh
+from .points import check_masses, locate_points
 
 # The most points that a density is turned into; more are hardly meant, and would fill the memory of
 # every rank.
 MAX_POINTS = 10**8
 
 
-def check_masses(points: Any, weights: Any, dim: int) -> tuple[Array, Array]:
-    """Points (dim, n) and weights (n,), 1 / n each if None, as arrays of finite numbers;
-    `InputError` for others.
+def deposit_masses(mesh: AnyMesh, points: Any, weights: Any = None) -> Array:
+    """Cell averages (n_cells,) of point masses, each of which goes to the cell that holds its
+    point; collective.
     """
-    points = floats(points, "points must be an array of numbers")
-    if points.ndim != 2 or len(points) != dim or not points.shape[1]:
-        raise InputError(
-            f"points must have shape ({dim}, n) with n from 1 on, not {points.shape}; space comes "
-            "first"
-        )
-    check_finite(points, "point")
+    with mesh.ranks.raising_together():
+        points, weights = check_masses(points, weights, mesh.dim)
+    mesh.ranks.check_same_array("weights", weights)
+    mesh.ranks.check_same_array("points", points)
 
-    n = points.shape[1]
-    if weights is None:
-        return points, np.full(n, 1 / n)
-    weights = floats(weights, "weights must be an array of numbers")
-    if weights.shape != (n,):
-        raise InputError(
-            f"weights must be one number for each of {n} points, ({n},), not {weights.shape}"
-        )
-    check_finite(weights, "weight")
-    return points, weights
+    cell = locate_points(mesh, points)
+    mine = np.flatnonzero(cell >= 0)
+    return np.bincount(cell[mine], weights[mine], mesh.n_cells) / mesh.volume
 
 
 def draw_points(mesh: AnyMesh, rho: Array, k: int) -> tuple[Array, Array]:
-    """Point masses (points (dim, n), weights (n,)) of a density (n_cells,), at least k for each cell
-    with mass, in the order of the cells in the file; the same on every rank.
+    """Point masses (points (dim, n), weights (n,)) of a density (n_cells,), the same on every rank.
+
+    Cells with mass have at least k each, in the order of the file.
     """
     check_density(mesh, rho, "rho")
     most = MAX_POINTS // mesh.n_cells_global

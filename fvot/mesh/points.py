@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from scipy.spatial import ConvexHull
 
+from ..arguments.functions import check_finite, floats
 from ..arguments.types import Array, BoolArray, IntArray
 from ..errors import InputError
 from . import means, point_location
 from .memory import AnyMesh, kept_with_mesh
-from .point_masses import check_masses
 
 # Lengths and volumes agree up to round-off if their relative difference is below this.
 RELATIVE_SLACK = 1e-9
@@ -25,6 +25,30 @@ def check_points(mesh: AnyMesh, points: Any) -> Array:
         points, _ = check_masses(points, None, mesh.dim)
     mesh.ranks.check_same_array("points", points)
     return points
+
+
+def check_masses(points: Any, weights: Any, dim: int) -> tuple[Array, Array]:
+    """Points (dim, n) and weights (n,), 1 / n each if None, as arrays of finite numbers;
+    `InputError` for others.
+    """
+    points = floats(points, "points must be an array of numbers")
+    if points.ndim != 2 or len(points) != dim or not points.shape[1]:
+        raise InputError(
+            f"points must have shape ({dim}, n) with n from 1 on, not {points.shape}; space comes "
+            "first"
+        )
+    check_finite(points, "point")
+
+    n = points.shape[1]
+    if weights is None:
+        return points, np.full(n, 1 / n)
+    weights = floats(weights, "weights must be an array of numbers")
+    if weights.shape != (n,):
+        raise InputError(
+            f"weights must be one number for each of {n} points, ({n},), not {weights.shape}"
+        )
+    check_finite(weights, "weight")
+    return points, weights
 
 
 def locate_points(mesh: AnyMesh, points: Array) -> IntArray:

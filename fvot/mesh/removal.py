@@ -1,12 +1,49 @@
 """A mesh without some of its cells."""
 
+from typing import Any
+
 import numpy as np
 
 from ..arguments.functions import called, refuse_masked
 from ..errors import InputError
+from .assembly import MeshInput, build_mesh
 from .cell_values import describe_wanted_shape
 from .cells import NAME, POLYGON, TETRA, TRIANGLE
 from .gathering import gathered, gathered_regions, named_faces
+from .memory import AnyMesh
+
+
+def remove_cells(mesh: AnyMesh, f: Any, name: str) -> AnyMesh:
+    """The mesh without the cells that f names; the faces laid bare are the boundary *name*."""
+    ranks = mesh.ranks
+    ranks.check(
+        isinstance(name, str) and name, f"name must be the name of a boundary, not {name!r:.60}"
+    )
+    ranks.check_same("name", name)
+    removed = left_out(mesh, f)
+    count = int(ranks.sum(int(removed.sum())))
+    ranks.check(
+        count < mesh.n_cells_global,
+        f"f names all {mesh.n_cells_global} cells: nothing is left of the mesh",
+    )
+    if count == 0:
+        return mesh
+    ranks.check(
+        mesh.block is None or not any(mesh.block.periodic),
+        "cells of a periodic mesh cannot be left out: "
+        "make it without periodic=, which leaves walls there",
+    )
+
+    stays = np.flatnonzero(~mesh.gather(removed))
+    patch = mesh.gather(mesh.patch)[stays]
+    rest = kept(mesh, removed, name)
+    strict = mesh.quality.n_clipped == mesh.quality.n_negative == 0
+    smaller = build_mesh(type(mesh), lambda: MeshInput(*rest), ranks.comm, patch, strict)
+
+    parent_cell = stays[smaller.cell_id[: smaller.n_cells]]
+    parent_cell.flags.writeable = False
+    smaller.__dict__["parent_cell"] = parent_cell
+    return smaller
 
 
 def left_out(mesh, f):
