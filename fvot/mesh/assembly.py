@@ -238,7 +238,7 @@ def _check_center(center, centroid):
     return center
 
 
-# ---- the whole mesh, on rank 0 ----------------------------------------------------------------------
+# ---- the whole mesh, on rank 0 ----------------------------------------------------------------
 
 
 def _assemble(mesh_input, rule, strict, merge, n_ranks):

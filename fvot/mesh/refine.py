@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 
 from ..errors import InputError
-from .cartesian import CORNERS
+from .cartesian import BOX_CORNERS
 from .cells import HEXAHEDRON, LINE, NAME, QUAD, TETRA, TRIANGLE, WEDGE, face_keys
 from .power_centers import power_centers
 
@@ -73,11 +73,11 @@ TRIANGLES = [
     [(0, 1), (1, 2), (0, 2)],
 ]
 CUTS = {
-    LINE: [_products(CORNERS[1])],
+    LINE: [_products(BOX_CORNERS[1])],
     TRIANGLE: [TRIANGLES],
-    QUAD: [_products(CORNERS[2])],
+    QUAD: [_products(BOX_CORNERS[2])],
     TETRA: _octahedra(),
-    HEXAHEDRON: [_products(CORNERS[3])],
+    HEXAHEDRON: [_products(BOX_CORNERS[3])],
     WEDGE: [_wedges(TRIANGLES)],
 }
 
