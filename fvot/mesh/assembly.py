@@ -117,8 +117,8 @@ def build_mesh(
 
 def refine_cells(mesh: AnyMesh, patches: Patches, strict: bool) -> AnyMesh:
     """The mesh with every cell cut in 2^dim; collective."""
-    whole = gathering.gathered(mesh)
-    regions = gathering.gathered_regions(mesh)
+    whole = gathering.gather_mesh(mesh)
+    regions = gathering.gather_regions(mesh)
 
     def make():
         points, blocks, facets = cuts.split(*whole)
@@ -129,8 +129,8 @@ def refine_cells(mesh: AnyMesh, patches: Patches, strict: bool) -> AnyMesh:
 
 def cut_into_kites(mesh: AnyMesh) -> AnyMesh:
     """The mesh of acute triangles with each of them cut in three kites; collective."""
-    whole = gathering.gathered(mesh)
-    regions = gathering.gathered_regions(mesh)
+    whole = gathering.gather_mesh(mesh)
+    regions = gathering.gather_regions(mesh)
 
     def cut():
         points, _, _, corners, facets = whole
