@@ -137,7 +137,7 @@ def _dealt(mesh, rows):
 
 
 def _agglomerated(mesh, size):
-    whole = coarsening.whole(mesh)
+    whole = coarsening.gather_geometry(mesh)
     part = mesh.ranks.send_parts(mesh.ranks.on_root(lambda: _parts(*whole, size)))
     arrays = {name: array for name, array in part.items() if name[:2] not in ("P ", "R ")}
     coarse = coarsening.build_agglomerate_mesh(mesh, arrays)
@@ -154,14 +154,16 @@ def _parts(fine, own, size):
     fine_owner = np.empty(len(fine.volume), np.int64)
     for rank, cells in enumerate(own):
         fine_owner[cells] = rank
-    member, coarse = coarsening.coarser(fine, size)
-    owner = coarsening.owners(member, fine_owner, coarse, n_ranks)
-    P = coarsening.linear(member, fine, coarse)
+    member, coarse = coarsening.agglomerate_cells(fine, size)
+    owner = coarsening.assign_owners(member, fine_owner, coarse, n_ranks)
+    P = coarsening.build_interpolation(member, fine, coarse)
     R = sparse.csr_matrix(
         (fine.volume / coarse.volume[member], (member, np.arange(len(member)))), P.shape[::-1]
     )
     return [
-        coarsening.part(coarse, owner, rank) | packed("P", P[cells]) | packed("R", R[owner == rank])
+        coarsening.build_part(coarse, owner, rank)
+        | packed("P", P[cells])
+        | packed("R", R[owner == rank])
         for rank, cells in enumerate(own)
     ]
 

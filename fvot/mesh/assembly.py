@@ -267,7 +267,7 @@ def _assemble(mesh_input, rule, strict, merge, n_ranks):
     report = replace(report, n_merged=joint.n_merged, n_hanging=joint.n_hanging)
     report = quality.with_patch_test(report, two_point, choice)
 
-    levels = patches.coarser_levels(choice.patch, two_point.graph)
+    levels = patches.build_levels(choice.patch, two_point.graph)
     whole = partition.Whole(cells, volume, centroid, center, face, left, right, levels, regions)
     meta = dict(
         names=face.boundary,
@@ -275,7 +275,7 @@ def _assemble(mesh_input, rule, strict, merge, n_ranks):
         regions=list(regions),
         quality=report,
     )
-    return partition.parts(whole, n_ranks), meta
+    return partition.build_parts(whole, n_ranks), meta
 
 
 def _warn_of_merged_points(joint):
@@ -301,7 +301,7 @@ def _warn_of_walls_and_gaps(joint, face):
             "cells should touch, round the points (numpy.round) or make the parts fit; "
             "merge=False says that the wall is meant"
         )
-    n_pieces = int(patches.pieces(face, joint.cells.n_cells).max()) + 1
+    n_pieces = int(patches.number_components(face, joint.cells.n_cells).max()) + 1
     if n_pieces > 1:
         warn(
             f"the mesh consists of {n_pieces} pieces that do not touch: nothing moves from one to "
