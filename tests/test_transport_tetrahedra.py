@@ -100,7 +100,7 @@ def test_patches_that_repeat():
 
 def prisms(n):
     """Acute triangles in layers: (points, cells, circumcentres)."""
-    base, [(_, triangles)] = builders.triangles((0, 0), TOP[:2], n)[:2]
+    base, [(_, triangles)] = builders.build_triangles((0, 0), TOP[:2], n)[:2]
     height = np.linspace(0, TOP[2], n // 2 + 1)
     shift = base.shape[1]
     points = np.concatenate([[*base, np.full(shift, z)] for z in height], axis=1)

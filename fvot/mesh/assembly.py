@@ -164,8 +164,8 @@ def name_box_sides(
     points: Array, blocks: Any, lower: Any, upper: Any, center: Array | None = None
 ) -> MeshInput:
     """What a builder has made, with the sides of its box as names of boundary faces."""
-    corners = builders.box_corners(lower, upper, len(points))
-    return MeshInput(points, blocks, partial(builders.sides, points, *corners), center)
+    corners = builders.check_box(lower, upper, len(points))
+    return MeshInput(points, blocks, partial(builders.find_sides, points, *corners), center)
 
 
 # ---- arguments ----------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy as np
 from ..arguments.types import Array, BoolArray, IntArray
 from ..errors import InputError
 from ..parallel import Ranks
-from .builders import SIDES, box_corners, positive_integer
+from .builders import SIDES, check_box, check_positive_integer
 from .cells import HEXAHEDRON, LINE, QUAD
 from .quality import Quality
 
@@ -52,8 +52,8 @@ def make(
     them.
     """
     dim = len(shape)
-    lower, upper = box_corners(lower, upper, dim)
-    shape = tuple(positive_integer(n, "the number of cells along each axis") for n in shape)
+    lower, upper = check_box(lower, upper, dim)
+    shape = tuple(check_positive_integer(n, "the number of cells along each axis") for n in shape)
     periodic = _check_periodic(periodic, shape)
 
     layout = rank_grid(shape, ranks.size)

@@ -298,7 +298,7 @@ class Mesh:
         """
 
         def make():
-            return name_box_sides(*builders.triangles(lower, upper, n), lower, upper)
+            return name_box_sides(*builders.build_triangles(lower, upper, n), lower, upper)
 
         return build_mesh(cls, make, comm, patches, strict)
 
@@ -325,10 +325,10 @@ class Mesh:
             As for all meshes, see `Mesh`.
         """
         if isinstance(patches, str) and patches == "auto":
-            patches = builders.cube_of(lower, upper, n)
+            patches = builders.build_cube_rule(lower, upper, n)
 
         def make():
-            points, blocks, center = builders.tetrahedra(lower, upper, n)
+            points, blocks, center = builders.build_tetrahedra(lower, upper, n)
             return name_box_sides(points, blocks, lower, upper, center)
 
         return build_mesh(cls, make, comm, patches, strict)
@@ -360,7 +360,7 @@ class Mesh:
         """
 
         def make():
-            points, blocks, center = builders.voronoi(lower, upper, n_cells, seed)
+            points, blocks, center = builders.build_voronoi(lower, upper, n_cells, seed)
             return name_box_sides(points, blocks, lower, upper, center)
 
         finer = partial(
