@@ -121,8 +121,8 @@ def refine_cells(mesh: AnyMesh, patches: Patches, strict: bool) -> AnyMesh:
     regions = gathering.gather_regions(mesh)
 
     def make():
-        points, blocks, facets = cuts.split(*whole)
-        return MeshInput(points, blocks, facets, None, cuts.children(regions, 2**mesh.dim))
+        points, blocks, facets = cuts.split_cells(*whole)
+        return MeshInput(points, blocks, facets, None, cuts.split_regions(regions, 2**mesh.dim))
 
     return build_mesh(type(mesh), make, mesh.ranks.comm, keep_patch_rule(patches), strict)
 
@@ -134,14 +134,14 @@ def cut_into_kites(mesh: AnyMesh) -> AnyMesh:
 
     def cut():
         points, _, _, corners, facets = whole
-        return cuts.kites(points, corners, facets)
+        return cuts.cut_kites(points, corners, facets)
 
     result = mesh.ranks.on_root(cut)
     points, blocks, facets, center, patch = result or (None,) * 5
     patches: Any = patch
 
     def make():
-        return MeshInput(points, blocks, facets, center, cuts.children(regions, 3))
+        return MeshInput(points, blocks, facets, center, cuts.split_regions(regions, 3))
 
     return build_mesh(type(mesh), make, mesh.ranks.comm, patches, True)
 
