@@ -33,8 +33,8 @@ class MeshInput(NamedTuple):
     points: Array
     blocks: Any  # [(type name, connectivity), ...]
     facets: Any = None  # {name: points (width, n) of each face}, or a function of faces' points
-    center: Array | None = None  # (dim, n_cells); None to choose them
-    regions: dict | None = None  # {name: numbers of cells, or a mask}
+    center: Any = None  # (dim, n_cells); None to choose them
+    regions: Any = None  # {name: numbers of cells, or a mask}
 
 
 # ---- the ways to a mesh ----------------------------------------------------------------------
@@ -136,9 +136,8 @@ def cut_into_kites(mesh: AnyMesh) -> AnyMesh:
         points, _, _, corners, facets = whole
         return cuts.cut_kites(points, corners, facets)
 
-    result = mesh.ranks.on_root(cut)
-    points, blocks, facets, center, patch = result or (None,) * 5
-    patches: Any = patch
+    result: Any = mesh.ranks.on_root(cut) or (None,) * 5
+    points, blocks, facets, center, patches = result
 
     def make():
         return MeshInput(points, blocks, facets, center, cuts.split_regions(regions, 3))

@@ -128,7 +128,7 @@ def _sum_faces(fine, member, centroid):
     key, pair = np.unique(np.minimum(a, b) * n + np.maximum(a, b), return_inverse=True)
     left, right = np.divmod(key, n)
 
-    def add_up(rows):
+    def add_up(rows: Array) -> Array:
         return np.stack([np.bincount(pair, row, len(key)) for row in rows])
 
     area = fine.area[between]

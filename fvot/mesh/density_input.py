@@ -213,7 +213,7 @@ def make_picture_function(picture: Array, lower: Array, upper: Array) -> Callabl
     """The function f(x) that is the picture's value at x (dim, n), between the corners of a box."""
     shape = np.array(picture.shape)[:, None]
 
-    def value(x):
+    def value(x: Array) -> Array:
         index = np.floor((x - lower[:, None]) / (upper - lower)[:, None] * shape).astype(np.int64)
         return picture[tuple(np.clip(index, 0, shape - 1))]
 

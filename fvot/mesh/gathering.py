@@ -46,7 +46,7 @@ def gather_mesh(mesh: AnyMesh, facets: dict[Any, IntArray] | None = None) -> tup
 def _join_parts(parts, dim):
     """The parts of all ranks as one mesh."""
 
-    def join(name):
+    def join(name: str) -> Any:
         return np.concatenate([part[name] for part in parts], axis=-1)
 
     point_id = join("point_id")

@@ -297,7 +297,7 @@ class Mesh:
             As for all meshes, see `Mesh`.
         """
 
-        def make():
+        def make() -> MeshInput:
             return name_box_sides(*builders.build_triangles(lower, upper, n), lower, upper)
 
         return build_mesh(cls, make, comm, patches, strict)
@@ -327,7 +327,7 @@ class Mesh:
         if isinstance(patches, str) and patches == "auto":
             patches = builders.build_cube_rule(lower, upper, n)
 
-        def make():
+        def make() -> MeshInput:
             points, blocks, center = builders.build_tetrahedra(lower, upper, n)
             return name_box_sides(points, blocks, lower, upper, center)
 
@@ -359,7 +359,7 @@ class Mesh:
             As for all meshes, see `Mesh`.
         """
 
-        def make():
+        def make() -> MeshInput:
             points, blocks, center = builders.build_voronoi(lower, upper, n_cells, seed)
             return name_box_sides(points, blocks, lower, upper, center)
 
@@ -410,7 +410,7 @@ class Mesh:
             For a mesh that cannot be used.
         """
 
-        def make():
+        def make() -> MeshInput:
             points, blocks, facets, regions = read(path)
             return MeshInput(points, blocks, facets, None, regions)
 
@@ -471,7 +471,7 @@ class Mesh:
         1
         """
 
-        def make():
+        def make() -> MeshInput:
             return MeshInput(
                 check_mesh_points(points),
                 cells,
