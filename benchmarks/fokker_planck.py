@@ -29,6 +29,7 @@ from fvot.finite_volume.rates import Rates, SparsityPattern
 from fvot.fokker_planck.coefficients import DriftDiffusion
 from fvot.fokker_planck.schemes import scheme
 from fvot.fokker_planck.stepper import Stepper
+from fvot.mesh.numbering import find_numbering
 
 MESHES = {
     "squares": lambda n: fvot.Mesh.rectangle((-2, -2), (2, 2), (n, n)),
@@ -78,7 +79,7 @@ def wells(mesh, D, w=0):
     emptied.
     """
     rates = DriftDiffusion(
-        mesh.near, D, two_wells, rotating(w), fvot.scharfetter_gummel, None
+        find_numbering(mesh), D, two_wells, rotating(w), fvot.scharfetter_gummel, None
     ).rates()
     return rates, mesh.ranks.max(rates.leaving().max(initial=0.0))
 

@@ -21,14 +21,14 @@ def missing(package, error):
     )
 
 
-def warn(message):
+def warn(message, category=UserWarning):
     """Warn with the place of the user's own call: the nearest one outside of this package."""
     level = 2  # that of the frame that calls this function
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.f_back
         level += 1
-    warnings.warn(message, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 class InputError(ValueError):

@@ -29,6 +29,8 @@ from .finite_volume.implicit_step import LARGEST_LU
 from .finite_volume.rates import Rates, SparsityPattern
 from .finite_volume.stencil import Stencil, gradient_weights, gradients
 from .mesh import Numbering, quality
+from .mesh.cell_values import check_density, describe_wanted_shape
+from .mesh.means import divide_cells
 
 PREFIX = "fvot_otto_"
 RTOL, MISSED = 1e-12, 1e-9  # tolerance of an iteration; what the equations may miss, in L1,
@@ -51,7 +53,7 @@ def tangent_potential(mesh, rho, drho):
     PETSc's options have the prefix fvot_otto_. Raises `InputError` where drho does not add up to 0
     in a component: mass would have to cross the vacuum.
     """
-    quality.warn_of(mesh.quality().metric_problem, mesh)
+    quality.warn_of(mesh.quality.metric_problem, mesh)
     return _tangent_potential(mesh, rho, drho)
 
 
@@ -85,7 +87,7 @@ def metric(mesh, rho, phi, psi):
     """<phi, psi>_rho = int rho grad phi . grad psi: the sum over the faces of t_s rho_s (phi_left -
     phi_right) (psi_left - psi_right).
     """
-    quality.warn_of(mesh.quality().metric_problem, mesh)
+    quality.warn_of(mesh.quality.metric_problem, mesh)
     return _metric(mesh, rho, phi, psi)
 
 
@@ -101,7 +103,7 @@ def _metric(mesh, rho, phi, psi):
 
 def norm(mesh, rho, phi):
     """|phi|_rho = <phi, phi>_rho^(1/2): the speed of the path whose velocity is grad phi."""
-    quality.warn_of(mesh.quality().metric_problem, mesh)
+    quality.warn_of(mesh.quality.metric_problem, mesh)
     return math.sqrt(_metric(mesh, rho, phi, phi))
 
 
@@ -118,7 +120,7 @@ def wasserstein_gradient(mesh, rho, energy):
         f"energy must be one, such as fvot.Entropy(), not {energy!r:.60}",
     )
     mesh.ranks.check_same("the energy", described(energy))
-    mesh.check_density(rho, "rho")
+    check_density(mesh, rho, "rho")
     free = FreeEnergy(Numbering(mesh, mesh), energy)
     slope = free.derivative(rho) + free.potential(rho)
     with mesh.ranks.raising_together():
@@ -142,7 +144,7 @@ def exponential_map(mesh, rho, phi, t):
     parts go round. Raises `InputError` where mass would leave the mesh by more than the size of a
     cell, which is what gradients at walls may be wrong by.
     """
-    mesh.check_density(rho, "rho")
+    check_density(mesh, rho, "rho")
     _check_values(mesh, phi, "phi")
     mesh.ranks.check(is_number(t) and math.isfinite(t), f"t must be a finite number, not {t!r}")
     mesh.ranks.check_same("t", t)
@@ -150,7 +152,7 @@ def exponential_map(mesh, rho, phi, t):
     weights = gradient_weights(stencil)
     v = gradients(mesh, stencil, weights, phi[None])[0]
     slope = gradients(mesh, stencil, weights, v)
-    x, weight, cell = mesh.parts(int(np.clip(TOTAL / mesh.n_cells_global, FEWEST, MOST)))
+    x, weight, cell = divide_cells(mesh, int(np.clip(TOTAL / mesh.n_cells_global, FEWEST, MOST)))
     offset = x - mesh.centroid[:, cell]
     moved = x + t * (v[:, cell] + np.einsum("ijk,jk->ik", slope[:, :, cell], offset))
     some = np.asarray(rho)[cell] > 0
@@ -187,7 +189,7 @@ def length(mesh, t, rho):
                 f"{rho.shape}"
             )
     mesh.ranks.check_same_array("t", t)
-    quality.warn_of(mesh.quality().metric_problem, mesh)
+    quality.warn_of(mesh.quality.metric_problem, mesh)
     total = 0.0
     for tau, before, after in zip(np.diff(t), rho, rho[1:]):
         middle = (before + after) / 2
@@ -229,7 +231,7 @@ def _brought_back(mesh, points, room):
 
 def _weights(mesh, rho):
     """t_s rho_s (n_inner,)."""
-    mesh.check_density(rho, "rho")
+    check_density(mesh, rho, "rho")
     n = mesh.n_inner
     local = mesh.with_ghosts(rho)
     return mesh.area[:n] / mesh.distance[:n] * (local[mesh.left[:n]] + local[mesh.right[:n]]) / 2
@@ -319,7 +321,7 @@ def _check_values(mesh, u, what):
         if u.shape != (mesh.n_cells,) or u.dtype.kind not in "biuf":
             raise InputError(
                 f"{what} must be numbers, not {u.dtype} of shape {u.shape}; "
-                f"{mesh.wanted_shape(u.shape)}"
+                f"{describe_wanted_shape(mesh, u.shape)}"
             )
         bad = np.flatnonzero(~np.isfinite(u))
         if len(bad):

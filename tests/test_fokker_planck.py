@@ -10,6 +10,7 @@ from scipy.linalg import expm
 import fvot
 from fvot import ConvergenceError, FokkerPlanck, InputError, Mesh, linalg
 from fvot.finite_volume import implicit_step
+from fvot.mesh.means import average_over_faces
 
 pytestmark = pytest.mark.ranks
 
@@ -674,7 +675,7 @@ def test_stationary_density_and_rates_on_every_mesh(mesh, twin):
         pytest.skip("smaller meshes of its kind have a dense matrix that is quick")
     k, U = (
         D * twin.area / twin.distance,
-        twin.area * np.einsum("if,if->f", twin.face_average(drift), twin.normal),
+        twin.area * np.einsum("if,if->f", average_over_faces(twin, drift), twin.normal),
     )
     volume = twin.gather(twin.volume)
     A = dense(twin, k, U) / volume[:, None]

@@ -89,7 +89,7 @@ SQUARES = {
 @pytest.mark.parametrize("name", list(SQUARES))
 def test_squares_are_whole(name):
     mesh = Mesh.from_cells(*SQUARES[name], strict=False)
-    assert mesh.quality().n_hanging > 0
+    assert mesh.quality.n_hanging > 0
     assert mesh.integrate(1.0) == pytest.approx(1, rel=1e-13)
     assert mesh.ranks.sum(mesh.area[mesh.n_inner :].sum()) == pytest.approx(4, rel=1e-12)
     for n in mesh.normal:
@@ -113,7 +113,7 @@ def test_both_sides_of_a_line_may_have_points_that_the_other_lacks():
     between = (mesh.left[: mesh.n_inner] < 0) | (
         np.abs(mesh.face_center[0, : mesh.n_inner] - 0.5) < 1e-12
     )
-    assert between.sum() == 9 and mesh.quality().n_hanging == 8
+    assert between.sum() == 9 and mesh.quality.n_hanging == 8
     ends = np.sort(np.concatenate([np.arange(1, 3) / 3, np.arange(1, 7) / 7, [0, 1]]))
     assert_allclose(np.sort(mesh.area[: mesh.n_inner][between]), np.sort(np.diff(ends)), atol=1e-13)
 
@@ -155,7 +155,7 @@ def test_points_that_merely_touch_an_edge_do_not_change_cells():
     mesh = Mesh.from_cells(
         points, [("quad", [[0, 1, 2, 3]]), ("triangle", [[4, 6, 5]])], comm=MPI.COMM_SELF
     )
-    assert mesh.quality().n_hanging == 0 and mesh.n_inner == 0 and not np.any(mesh.kind == 7)
+    assert mesh.quality.n_hanging == 0 and mesh.n_inner == 0 and not np.any(mesh.kind == 7)
 
 
 def test_a_gap_stays_one():
@@ -197,7 +197,7 @@ def test_cells_with_hanging_points_are_not_refined():
 
 
 def test_quality_says_how_many_points_hang():
-    assert "hanging points         4" in str(Mesh.from_cells(*halves(4, 8)).quality())
+    assert "hanging points         4" in str(Mesh.from_cells(*halves(4, 8)).quality)
 
 
 def test_coordinates_of_single_precision():

@@ -69,7 +69,7 @@ def test_torn_meshes_become_whole(name, noise):
     other = merged(
         lambda: Mesh.from_cells(pieces, cells, strict=False), pieces.shape[1] - points.shape[1]
     )
-    assert other.quality().n_merged == pieces.shape[1] - points.shape[1]
+    assert other.quality.n_merged == pieces.shape[1] - points.shape[1]
     for array in ("volume", "centroid", "center"):
         assert_allclose(
             other.gather(getattr(other, array)), mesh.gather(getattr(mesh, array)), atol=1e-9
@@ -85,12 +85,12 @@ def test_walls_stay_where_points_are_kept_apart(name):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*merged")
         mesh = Mesh.from_cells(points, blocks, strict=False, merge=False)
-    assert mesh.n_inner == 0 and mesh.quality().n_merged == 0
+    assert mesh.n_inner == 0 and mesh.quality.n_merged == 0
 
 
 def test_good_meshes_are_left_alone():
     for make in MADE.values():
-        assert Mesh.from_cells(*make(), strict=False, comm=MPI.COMM_SELF).quality().n_merged == 0
+        assert Mesh.from_cells(*make(), strict=False, comm=MPI.COMM_SELF).quality.n_merged == 0
 
 
 def test_single_precision_of_files_put_together():

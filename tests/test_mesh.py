@@ -9,6 +9,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from fvot import InputError, Mesh
+from fvot.mesh.face_exchange import find_face_exchange
+from fvot.mesh.means import average_over_faces
 
 pytestmark = pytest.mark.ranks
 
@@ -161,8 +163,17 @@ def test_offsets_lead_from_centroids_to_faces(mesh, kind):
     )
 
 
+def test_the_quality_may_be_called_as_a_method_still():
+    """With one warning, which stands at the call and says what to write."""
+    mesh = Mesh.triangles((0, 0), (1, 1), 4)
+    with pytest.warns(DeprecationWarning, match=r"attribute now: write mesh\.quality$") as caught:
+        quality = mesh.quality()
+    assert quality is mesh.quality
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_quality_agrees_with_the_mesh(mesh, kind):
-    quality = mesh.quality()
+    quality = mesh.quality
     assert (quality.orthogonality_defect < 1e-12) == (kind in ORTHOGONAL)
     assert quality.n_cells == mesh.n_cells_global
     assert quality.volume[0] == mesh.ranks.min(mesh.volume.min())
@@ -174,12 +185,12 @@ def test_quality_agrees_with_the_mesh(mesh, kind):
 @pytest.mark.parametrize("n", [2, 3, 4, 10])
 @pytest.mark.parametrize("upper", [(2, 1), (1, 1), (0.1, 1), (1, 1.4)])
 def test_triangles_have_no_obtuse_angle(upper, n):
-    assert Mesh.triangles((0, 0), upper, n, comm=MPI.COMM_SELF).quality().n_clipped == 0
+    assert Mesh.triangles((0, 0), upper, n, comm=MPI.COMM_SELF).quality.n_clipped == 0
 
 
 @pytest.mark.parametrize("upper", [(1, 1, 1), (1, 1.2, 0.9), (2, 1, 1)])
 def test_tetrahedra_are_orthogonal_in_any_box(upper):
-    quality = Mesh.tetrahedra((0, 0, 0), upper, 3, comm=MPI.COMM_SELF).quality()
+    quality = Mesh.tetrahedra((0, 0, 0), upper, 3, comm=MPI.COMM_SELF).quality
     assert quality.orthogonality_defect < 1e-12
 
 
@@ -289,7 +300,7 @@ def test_a_face_between_two_ranks_is_the_same_on_both(mesh):
     far = np.maximum(mesh.left, mesh.right) >= mesh.n_cells
     name = np.stack([mesh.cell_id[mesh.left], mesh.cell_id[mesh.right]]).astype(float)
     mine = np.concatenate([name, mesh.normal, mesh.area[None], mesh.distance[None]])
-    theirs = mesh.face_exchange(mine, into=np.full_like(mine, np.nan))
+    theirs = find_face_exchange(mesh)(mine, into=np.full_like(mine, np.nan))
     assert_array_equal(theirs[:, far], mine[:, far])
     assert np.all(np.isnan(theirs[:, ~far]))
     assert mesh.ranks.sum(mesh.face_owned.sum()) == mesh.ranks.sum(mesh.n_faces - far.sum() / 2)
@@ -300,7 +311,7 @@ def test_geometry_does_not_depend_on_the_number_of_ranks(mesh, twin):
         assert_array_equal(mesh.gather(getattr(mesh, name)), twin.gather(getattr(twin, name)))
     names = ("area", "normal", "left_distance", "right_distance", "left_offset")
     assert_allclose(all_faces(mesh, *names), all_faces(twin, *names), rtol=0, atol=4 * EPS)
-    assert list(mesh.boundary) == list(twin.boundary) and mesh.quality() == twin.quality()
+    assert list(mesh.boundary) == list(twin.boundary) and mesh.quality == twin.quality
 
 
 def test_functions_on_it_do_not_depend_on_the_number_of_ranks(mesh, twin):
@@ -390,8 +401,8 @@ def test_averages_are_exact_for_polynomials(mesh, kind, degree):
     fine = mesh.average(f, degree + 4)
     assert_allclose(average, fine, rtol=0, atol=1e-13 * max(1, np.abs(fine).max()))
     if kind not in PERIODIC:  # the divergence theorem for the primitive along x
-        primitive = mesh.face_average(
-            lambda x: (0.3 + slope @ x) ** (degree + 1) / (degree + 1), degree + 1
+        primitive = average_over_faces(
+            mesh, lambda x: (0.3 + slope @ x) ** (degree + 1) / (degree + 1), degree + 1
         )
         wall = slice(mesh.n_inner, None)
         through = mesh.ranks.sum((mesh.area * mesh.normal[0] * primitive)[wall].sum())
@@ -402,7 +413,7 @@ def test_averages_are_exact_for_polynomials(mesh, kind, degree):
 
 def test_averages_of_linear_functions_are_their_values_at_centroids(mesh):
     assert_allclose(mesh.average(lambda x: x), mesh.centroid, atol=1e-14)
-    assert_allclose(mesh.face_average(lambda x: x[0]), mesh.face_center[0], atol=1e-14)
+    assert_allclose(average_over_faces(mesh, lambda x: x[0]), mesh.face_center[0], atol=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -438,7 +449,7 @@ def test_constants_and_vectors_may_be_averaged(mesh):
 def test_indicators_are_averaged_by_area(name):
     mesh = MESHES[name]()
     inside = mesh.average(lambda x: (x[0] - 0.5) ** 2 + (x[1] - 0.4) ** 2 < 0.1)
-    h = mesh.quality().size[2]
+    h = mesh.quality.size[2]
     assert 0 <= inside.min() and inside.max() <= 1 + 4 * EPS
     # pieces of h / 2^7 along a circumference of 2 pi r, each wrong by a small part of its area, up
     # and down
@@ -503,7 +514,7 @@ def test_faces_between_ranks_and_periodic_ones_hear_from_their_other_side(mesh):
     left, right = mesh.cell_id[mesh.left[:n]], mesh.cell_id[mesh.right[:n]]
     said = np.zeros((3, mesh.n_faces))
     said[:, :n] = left, right, mesh.left[:n] < mesh.n_cells
-    heard = mesh.face_exchange(said, np.full_like(said, -1))[:, :n]
+    heard = find_face_exchange(mesh)(said, np.full_like(said, -1))[:, :n]
     shared = np.maximum(mesh.left[:n], mesh.right[:n]) >= mesh.n_cells
     assert (heard[:2, shared] == said[:2, :n][:, shared]).all()
     assert (heard[2, shared] == 1 - said[2, :n][shared]).all() and (heard[:, ~shared] == -1).all()
@@ -519,8 +530,8 @@ def test_distances_of_round_off_are_none():
     )
     assert (
         mesh.distance[:1].min() > 0
-        and mesh.quality().n_negative == 0
-        and mesh.quality().n_coincident == 1
+        and mesh.quality.n_negative == 0
+        and mesh.quality.n_coincident == 1
     )
 
 

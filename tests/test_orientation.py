@@ -109,7 +109,7 @@ def test_corners_are_listed_the_right_way_round():
     points, blocks = bricks("hexahedron")
     mesh = Mesh.from_cells(points, in_both_senses(blocks), comm=MPI.COMM_SELF)
     cells = connect(mesh.points, [("hexahedron", mesh.corners.reshape(-1, 8))])
-    volume, _ = faces.cell_geometry(cells, *faces.half_faces(cells))
+    volume, _ = faces.measure_cells(cells, *faces.find_half_faces(cells))
     assert np.all(volume > 0)
 
 

@@ -23,9 +23,9 @@ def two_point(points, blocks, center=None):
     [
         lambda: quads(6),
         lambda: quads(9, lambda x, y: (x**1.5, y**2)),
-        lambda: builders.triangles((0, 0), (1, 1), 7),
-        lambda: builders.voronoi((0, 0), (1, 1), 60, 1),
-        lambda: builders.tetrahedra((0, 0, 0), (1, 1, 1), 3),
+        lambda: builders.build_triangles((0, 0), (1, 1), 7),
+        lambda: builders.build_voronoi((0, 0), (1, 1), 60, 1),
+        lambda: builders.build_tetrahedra((0, 0, 0), (1, 1, 1), 3),
     ],
 )
 def test_orthogonal_meshes_pass_with_weights_as_they_are(make):

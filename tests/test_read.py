@@ -103,7 +103,7 @@ def test_shipped_files_have_their_boundaries(name, boundaries):
         pytest.skip(f"no {name}.msh")
     mesh = Mesh.read(FILES / f"{name}.msh")
     assert set(mesh.boundary) == boundaries
-    assert mesh.quality().smallest_distance > 0.01
+    assert mesh.quality.smallest_distance > 0.01
 
 
 @pytest.mark.skipif(not (FILES / "annulus.msh").exists(), reason="no mesh files")

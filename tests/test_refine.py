@@ -103,8 +103,8 @@ def test_parts_of_a_cell_are_of_equal_size(name):
 @pytest.mark.parametrize("name", ["annulus", "disc", "l_shape", "two_rooms"])
 def test_parts_of_acute_triangles_are_as_good_as_these(name):
     mesh = REFINED[name](comm=MPI.COMM_SELF)
-    quality = mesh.quality()
-    finer = mesh.refine().quality()
+    quality = mesh.quality
+    finer = mesh.refine().quality
     assert finer.orthogonality_defect < 1e-11 and finer.n_moved == 0
     assert finer.smallest_distance == pytest.approx(quality.smallest_distance, rel=1e-6)
     assert_allclose(finer.size, np.array(quality.size) / 2, rtol=1e-9)
@@ -112,7 +112,7 @@ def test_parts_of_acute_triangles_are_as_good_as_these(name):
 
 @pytest.mark.parametrize("name", ["tetrahedra", "ball"])
 def test_where_circumcentres_fail_power_centers_are_found(name):
-    quality = REFINED[name](comm=MPI.COMM_SELF).refine().quality()
+    quality = REFINED[name](comm=MPI.COMM_SELF).refine().quality
     assert quality.n_negative == 0 and quality.n_moved > 0 and quality.orthogonality_defect < 1e-11
 
 
@@ -147,7 +147,7 @@ def test_finer_meshes_do_not_depend_on_the_number_of_ranks(pair):
     twin = REFINED[name](comm=MPI.COMM_SELF).refine()
     for array in ("volume", "center", "centroid"):
         assert_array_equal(fine.gather(getattr(fine, array)), twin.gather(getattr(twin, array)))
-    assert fine.quality() == twin.quality()
+    assert fine.quality == twin.quality
 
 
 def test_a_finer_mesh_can_be_refined_again():
@@ -193,7 +193,7 @@ def test_kites(name):
     assert kites.n_cells_global == 3 * mesh.n_cells_global
     assert kites.integrate(1.0) == pytest.approx(mesh.integrate(1.0), rel=1e-13)
     assert list(kites.boundary) == list(mesh.boundary)
-    assert kites.quality().orthogonality_defect < 1e-12
+    assert kites.quality.orthogonality_defect < 1e-12
     assert (
         kites.ranks.min(
             np.minimum(kites.left_distance, kites.distance - kites.left_distance)[

@@ -99,7 +99,7 @@ def test_heat_converges_with_second_order(name):
 @pytest.mark.parametrize("name", list(SQUARES))
 def test_points_in_one_place_are_no_error(name):
     mesh = Mesh.from_cells(*SQUARES[name](8))
-    report = mesh.quality()
+    report = mesh.quality
     assert (
         report.n_negative == 0
         and report.n_moved == 0
@@ -136,7 +136,7 @@ def test_round_off_of_files_makes_no_difference(digits):
         else np.round(points, digits - 1)
     )
     mesh = Mesh.from_cells(rounded, blocks)
-    assert mesh.quality().n_moved == 0
+    assert mesh.quality.n_moved == 0
     assert max(heat_errors(mesh)) < 0.006
 
 
@@ -226,7 +226,7 @@ def test_points_stay_near_their_cells():
         Mesh.from_cells(*obtuse(16))
     with pytest.warns(UserWarning, match="not admissible"):
         mesh = Mesh.from_cells(*obtuse(16), strict=False, comm=MPI.COMM_SELF)
-    assert mesh.quality().n_negative > 0 and np.all(mesh.distance > 0)
+    assert mesh.quality.n_negative > 0 and np.all(mesh.distance > 0)
 
 
 @pytest.mark.parametrize("move", [jitter(120, 0.1), mapped], ids=["moved", "mapped"])

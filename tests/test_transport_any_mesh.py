@@ -134,7 +134,7 @@ RESOLUTION = {2: 0.01, 3: 0.03}
 @pytest.mark.parametrize("name", list(BROUGHT))
 def test_costs_are_right_within_what_the_mesh_says(name):
     mesh = Mesh.from_cells(*BROUGHT[name](), strict=False)
-    quality = mesh.quality()
+    quality = mesh.quality
     for ends, exact in [(smooth, COSTS[mesh.dim - 1])] + [(gaussians, 0.2)] * (mesh.dim == 2):
         found, n_warnings = cost(mesh, ends(mesh), n_steps=6)
         assert abs(found / exact - 1) < quality.transport_error + RESOLUTION[mesh.dim] * (
@@ -169,7 +169,7 @@ def test_every_solver_of_a_skewed_mesh_says_so_once():
 
 
 def test_the_quality_shows_the_patch_test():
-    text = str(Mesh.from_cells(*quads(8, waves(0.05))).quality())
+    text = str(Mesh.from_cells(*quads(8, waves(0.05))).quality)
     for line in "rms tangent", "patch-test energy", "error of W2^2", "metric":
         assert line in text
 

@@ -62,7 +62,7 @@ def test_automatic_patches_of_tetrahedra():
     ):
         problem = Discretisation(mesh, 1)
         assert least <= mesh.n_cells_global / mesh.ranks.sum(problem.n_patches) <= most
-        assert 0 < mesh.quality().transport_error < 0.02 and not mesh.corrects_weights
+        assert 0 < mesh.quality.transport_error < 0.02 and not mesh.corrects_weights
 
 
 @pytest.mark.long
@@ -74,7 +74,7 @@ def test_cubes_in_six_are_right_within_what_the_mesh_says(n, most):
     with pytest.warns(UserWarning, match="W2.2 may be off") if RANKS.is_root else nullcontext():
         cost = BenamouBrenier(mesh, 6, tol=2e-3).solve(*ends).cost
     assert cost == pytest.approx(0.114605, rel=most)
-    assert abs(cost / 0.114605 - 1) < mesh.quality().transport_error < 0.03
+    assert abs(cost / 0.114605 - 1) < mesh.quality.transport_error < 0.03
 
 
 @pytest.mark.long
@@ -100,7 +100,7 @@ def test_patches_that_repeat():
 
 def prisms(n):
     """Acute triangles in layers: (points, cells, circumcentres)."""
-    base, [(_, triangles)] = builders.triangles((0, 0), TOP[:2], n)[:2]
+    base, [(_, triangles)] = builders.build_triangles((0, 0), TOP[:2], n)[:2]
     height = np.linspace(0, TOP[2], n // 2 + 1)
     shift = base.shape[1]
     points = np.concatenate([[*base, np.full(shift, z)] for z in height], axis=1)
@@ -124,7 +124,7 @@ def test_pairs_of_prisms():
     for n in 8, 12:
         points, cells, center = prisms(n)
         mesh = Mesh.from_cells(points, cells, center=center, patches=2)
-        assert_allclose(mesh.quality().orthogonality_defect, 0, atol=1e-12)
+        assert_allclose(mesh.quality.orthogonality_defect, 0, atol=1e-12)
         errors.append(error(mesh))
     assert np.log(errors[0] / errors[1]) / np.log(1.5) > 1.8
     assert 0 < errors[1] < 4e-3

@@ -139,7 +139,7 @@ def test_circumcenters_are_not_in_order(cells):
 
 
 def test_power_centers_are_in_order_and_on_lines_normal_to_faces(mesh, cells):
-    quality = mesh.quality()
+    quality = mesh.quality
     n = mesh.n_inner
     assert (
         quality.n_negative == 0 and quality.smallest_distance > 1e-3 and np.all(mesh.distance > 0)
@@ -161,7 +161,7 @@ def test_power_centers_are_in_order_and_on_lines_normal_to_faces(mesh, cells):
 
 
 def test_quality_tells_how_many_points_have_moved(mesh):
-    quality = mesh.quality()
+    quality = mesh.quality
     assert 0 < quality.n_moved <= mesh.n_cells_global
     assert f"{quality.n_moved} cells in place of circumcentres" in str(quality)
 
@@ -169,12 +169,12 @@ def test_quality_tells_how_many_points_have_moved(mesh):
 def test_geometry_does_not_depend_on_the_number_of_ranks(mesh, cells):
     twin = Mesh.from_cells(*cells, comm=MPI.COMM_SELF)
     assert_array_equal(mesh.gather(mesh.center), twin.gather(twin.center))
-    assert mesh.quality() == twin.quality()
+    assert mesh.quality == twin.quality
 
 
 @pytest.mark.parametrize("name", sorted(set(MESHES) - {"quads", "honeycomb", "tiling"}))
 def test_good_meshes_keep_their_points(name):
-    assert MESHES[name](comm=MPI.COMM_SELF).quality().n_moved == 0
+    assert MESHES[name](comm=MPI.COMM_SELF).quality.n_moved == 0
 
 
 def test_two_point_fluxes_of_linear_functions_are_exact(mesh, cells):
@@ -224,9 +224,9 @@ def test_solutions_of_poisson_converge(made):
     size = []
     for cells in made:
         mesh = Mesh.from_cells(*cells, comm=MPI.COMM_SELF)
-        assert mesh.quality().n_moved > 0
+        assert mesh.quality.n_moved > 0
         error.append(np.sqrt(mesh.integrate((poisson(mesh, exact) - exact(mesh.center)) ** 2)))
-        size.append(mesh.quality().size[1])
+        size.append(mesh.quality.size[1])
     assert np.log(error[0] / error[-1]) / np.log(size[0] / size[-1]) > 1
 
 
@@ -254,7 +254,7 @@ def test_a_mesh_without_weights_or_with_drifting_ones_is_refused(cells):
 def test_a_mesh_without_weights_may_be_had_all_the_same():
     with pytest.warns(UserWarning, match="not admissible"):
         mesh = Mesh.from_cells(*PINWHEEL, strict=False, comm=MPI.COMM_SELF)
-    assert np.all(mesh.distance > 0) and mesh.quality().n_moved == 0
+    assert np.all(mesh.distance > 0) and mesh.quality.n_moved == 0
 
 
 def test_advice_for_tetrahedra_names_the_remedy():

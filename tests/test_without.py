@@ -6,6 +6,7 @@ from meshes import MESHES, PERIODIC
 
 import fvot
 from fvot import Mesh
+from fvot.mesh.means import average_over_faces
 from fvot.parallel import Ranks
 
 pytestmark = pytest.mark.ranks
@@ -118,7 +119,7 @@ def test_half_of_every_mesh(name):
     )
     assert abs(half.integrate(1.0) - u[stays].sum()) < 1e-12 * u.sum()
     out = (
-        half.face_average(lambda x: x) * half.area
+        average_over_faces(half, lambda x: x) * half.area
     )  # the divergence theorem: no face is missing, or there twice
     total = half.ranks.sum((out * half.normal)[:, half.n_inner :].sum())
     assert total == pytest.approx(mesh.dim * u[stays].sum(), rel=1e-9)

@@ -31,6 +31,7 @@ import numpy as np
 from scipy import sparse
 
 from ..finite_volume import face_flux
+from ..mesh.face_exchange import find_face_exchange
 from ..mesh.isotropic_weights import copies, isotropic_weights, missing, symmetric, target
 from ..parallel import Exchange
 
@@ -115,7 +116,7 @@ class Discretisation:
         self.left_weight[left] = self.weight[left_copy]
         self.right_weight[right] = np.where(inside[right] == right_copy, 0, self.weight[right_copy])
         mine = self.left_weight + self.right_weight
-        theirs = self.mesh.face_exchange(mine, into=np.zeros(n))
+        theirs = find_face_exchange(self.mesh)(mine, into=np.zeros(n))
         far_left = self.mesh.left[:n] >= self.mesh.n_cells
         far_right = self.mesh.right[:n] >= self.mesh.n_cells
         self.left_weight[far_left], self.right_weight[far_right] = (

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..arguments.frozen import frozen
 from ..finite_volume import velocity_field
+from ..mesh.points import find_cells, is_convex
 from ..runs.result import Writable
 from .time_basis import node_mean, node_weights
 
@@ -180,7 +181,7 @@ class Geodesic(Writable):
         """
         mesh = self.mesh
         points = self.mesh.gather(self.mesh.centroid)
-        parts = 1 if mesh.is_convex else ROUND_CORNERS
+        parts = 1 if is_convex(mesh) else ROUND_CORNERS
         for t, tau in zip(self.node_t, np.diff(self.node_t) / parts):
             for k in range(parts):
                 middle = self._carried(points, points, t + k * tau, tau / 2)
@@ -189,9 +190,9 @@ class Geodesic(Writable):
 
     def _carried(self, points, seen_at, t, tau):
         """points + tau v(seen_at, t), by shorter steps where a wall is in the way."""
-        step = tau * self._field.within(self.mesh.find(seen_at)[0], seen_at, t)
+        step = tau * self._field.within(find_cells(self.mesh, seen_at)[0], seen_at, t)
         for _ in range(SHORTER):
-            outside = ~self.mesh.find(points + step)[1]
+            outside = ~find_cells(self.mesh, points + step)[1]
             if not outside.any():
                 return points + step
             step[:, outside] /= 2

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from ..mesh import coarsening
+from ..mesh.assembly import coarsen_cartesian
 from .discretisation import Discretisation
 from .distributed_matrix import DistributedMatrix, packed, unpacked
 
@@ -36,11 +37,11 @@ class Level:
     restrict: DistributedMatrix | None
 
     def finer_phi(self, phi):
-        """phi (n_cells, N + 1) from that of the coarser level."""
+        """Phi (n_cells, N + 1) from that of the coarser level."""
         return self.prolong @ (phi @ _between_nodes(phi.shape[1] - 1, self.problem.n_steps))
 
     def finer_rho(self, rho):
-        """rho (n_patches, N) >= 0 from the cell values (n_coarse, N) of the coarser level."""
+        """Rho (n_patches, N) >= 0 from the cell values (n_coarse, N) of the coarser level."""
         return np.maximum(
             self.problem.average(
                 self.prolong @ (rho @ _between_slabs(rho.shape[1], self.problem.n_steps))
@@ -84,7 +85,7 @@ def _halved(mesh):
     grid = [n if n < 2 * FEWEST_CELLS else -(-n // 2) for n in block.grid]
     if tuple(grid) == tuple(block.grid) or np.prod(grid) < mesh.ranks.size:
         return None
-    coarse = mesh.coarsened(tuple(grid))
+    coarse = coarsen_cartesian(mesh, tuple(grid))
     here = zip(block.first, block.shape, block.grid, grid, block.periodic)
     P = _tensor(
         [_interpolation(n, m, wraps)[first : first + size] for first, size, n, m, wraps in here]
@@ -136,11 +137,10 @@ def _dealt(mesh, rows):
 
 
 def _agglomerated(mesh, size):
-    whole = coarsening.whole(mesh)
+    whole = coarsening.gather_geometry(mesh)
     part = mesh.ranks.send_parts(mesh.ranks.on_root(lambda: _parts(*whole, size)))
-    coarse = mesh.of_agglomerates(
-        {name: array for name, array in part.items() if name[:2] not in ("P ", "R ")}
-    )
+    arrays = {name: array for name, array in part.items() if name[:2] not in ("P ", "R ")}
+    coarse = coarsening.build_agglomerate_mesh(mesh, arrays)
     if coarse.n_cells_global > SLOWEST_COARSENING * mesh.n_cells_global:
         return None
     return coarse, _dealt(coarse, unpacked(part, "P")), _dealt(mesh, unpacked(part, "R"))
@@ -154,14 +154,16 @@ def _parts(fine, own, size):
     fine_owner = np.empty(len(fine.volume), np.int64)
     for rank, cells in enumerate(own):
         fine_owner[cells] = rank
-    member, coarse = coarsening.coarser(fine, size)
-    owner = coarsening.owners(member, fine_owner, coarse, n_ranks)
-    P = coarsening.linear(member, fine, coarse)
+    member, coarse = coarsening.agglomerate_cells(fine, size)
+    owner = coarsening.assign_owners(member, fine_owner, coarse, n_ranks)
+    P = coarsening.build_interpolation(member, fine, coarse)
     R = sparse.csr_matrix(
         (fine.volume / coarse.volume[member], (member, np.arange(len(member)))), P.shape[::-1]
     )
     return [
-        coarsening.part(coarse, owner, rank) | packed("P", P[cells]) | packed("R", R[owner == rank])
+        coarsening.build_part(coarse, owner, rank)
+        | packed("P", P[cells])
+        | packed("R", R[owner == rank])
         for rank, cells in enumerate(own)
     ]
 

@@ -10,6 +10,8 @@ from ..arguments.functions import is_number, rounding_of
 from ..energies.local import Energy, described
 from ..errors import ConvergenceError, InputError
 from ..mesh import Mesh, quality
+from ..mesh.cell_values import check_density
+from ..mesh.numbering import find_numbering
 from ..runs.checkpoint import CheckpointManager, fingerprint
 from ..runs.progress import Progress
 from .discretisation import Discretisation
@@ -95,8 +97,8 @@ class BenamouBrenier:
         self.max_iter = int(max_iter)
         self.precision = precision
         self.terminal = terminal
-        quality.warn_of(mesh.quality().transport_problem, mesh)
-        self._near = mesh.near
+        quality.warn_of(mesh.quality.transport_problem, mesh)
+        self._near = find_numbering(mesh)
         problem = Discretisation(self._near.mesh, self.n_steps)
         self._n_patches = ranks.sum(problem.n_patches)
         self._defect = ranks.max(problem.isotropy_defect().max(initial=0.0))
@@ -278,7 +280,7 @@ class BenamouBrenier:
         problem = self._levels[0].problem
         ranks = self.mesh.ranks
         for rho, name in (rho0, "rho0"), (rho1, "rho1"):
-            self.mesh.check_density(rho, name)
+            check_density(self.mesh, rho, name)
         same = ranks.max(max(SAME, rounding_of(rho0, rho1)))
         rho0, rho1 = (self._near.inward(np.asarray(rho, float)) for rho in (rho0, rho1))
         ends = problem.average(np.stack([rho0, rho1], axis=1))

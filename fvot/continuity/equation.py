@@ -37,6 +37,8 @@ from ..finite_volume.fluxes import described, muscl, upwind
 from ..finite_volume.stencil import Stencil, outflow_rate
 from ..finite_volume.velocity_field import cell_velocity
 from ..mesh import Mesh
+from ..mesh.cell_values import check_density, describe_wanted_shape
+from ..mesh.numbering import find_numbering
 from ..runs.checkpoint import fingerprint
 from ..runs.march import march
 from .muscl import LimitedFaces
@@ -95,7 +97,7 @@ class ContinuityEquation:
                 f"not {mesh!r:.60}"
             )
         self.mesh = mesh
-        self._near = mesh.near
+        self._near = find_numbering(mesh)
         self.flux = muscl() if flux is None or flux is muscl else flux
         with mesh.ranks.raising_together():
             if cfl is not None and not (is_number(cfl) and 0 < cfl <= 1):
@@ -186,7 +188,7 @@ class ContinuityEquation:
         self.mesh.ranks.check(
             phi.shape == (self.mesh.n_cells,) and np.isfinite(phi).all(),
             f"phi has shape {phi.shape}, or numbers that are not finite; "
-            f"{self.mesh.wanted_shape(phi.shape)}",
+            f"{describe_wanted_shape(self.mesh, phi.shape)}",
         )
         self._check_count(t)
         steps = [
@@ -363,7 +365,7 @@ class ContinuityEquation:
     # ---- input ----------------------------------------------------------------------------------------------------
 
     def _check(self, rho0, tau, t):
-        self.mesh.check_density(rho0, "rho0")
+        check_density(self.mesh, rho0, "rho0")
         check_step(self.mesh.ranks, tau, t)
         self._check_count(t)
 

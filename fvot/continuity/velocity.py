@@ -14,6 +14,7 @@ import numpy as np
 from ..arguments.functions import floats, function
 from ..errors import InputError
 from ..finite_volume.velocity_field import cell_velocity
+from ..mesh.means import average_over_faces, circulate_around_faces
 from ..mesh.quadrature import circulation
 
 
@@ -46,7 +47,7 @@ class Given:
 
     def at(self, t):
         """Means (dim, n_faces) over the faces."""
-        return self.mesh.face_average(lambda x: self.f(x, t))
+        return average_over_faces(self.mesh, lambda x: self.f(x, t))
 
     def flux(self, found):
         return self.mesh.area * np.einsum("if,if->f", found, self.mesh.normal)
@@ -86,7 +87,7 @@ class Stream:
             with mesh.ranks.raising_together():
                 psi = self.f(mesh.points, t)
             return psi[mesh.vertices[1]] - psi[mesh.vertices[0]]
-        return mesh.circulation(lambda x: self.f(x, t))
+        return circulate_around_faces(mesh, lambda x: self.f(x, t))
 
     def flux(self, found):
         return found
@@ -113,7 +114,7 @@ class Stream:
         """Means (dim, n_cells): the integral of curl A over a cell is that of n x A over its faces."""
         mesh = self.mesh
         n = self.mesh.normal
-        A = mesh.face_average(lambda x: self.f(x, t))
+        A = average_over_faces(mesh, lambda x: self.f(x, t))
         turned = np.stack([n[1] * A, -n[0] * A]) if mesh.dim == 2 else np.cross(n, A, axis=0)
         return np.stack([mesh.divergence(mesh.area * component) for component in turned])
 

@@ -7,6 +7,7 @@ from functools import cached_property
 import numba
 import numpy as np
 
+from ..mesh.face_exchange import find_face_exchange
 from ..parallel import Exchange
 
 
@@ -80,7 +81,7 @@ class Stencil:
         second[inner:] = n + len(shared) + np.arange(mesh.n_faces - inner)
         place = np.full(mesh.n_faces, -1)
         place[shared] = np.arange(len(shared))
-        lists = mesh.face_exchange.send
+        lists = find_face_exchange(mesh).send
         exchange = Exchange(
             mesh.ranks,
             {q: mine[place[faces]] for q, faces in lists.items()},

@@ -6,6 +6,7 @@ import numba
 import numpy as np
 
 from ..arguments.functions import is_number
+from ..mesh.points import remove_periods
 from .stencil import Stencil, gradient_weights, gradients
 
 
@@ -48,7 +49,7 @@ class VelocityField:
         mine = np.flatnonzero(cell >= 0)
         v = np.zeros(points.shape)
         k = cell[mine]
-        offset = self.mesh.shortest(points[:, mine] - self.mesh.centroid[:, k])
+        offset = remove_periods(self.mesh, points[:, mine] - self.mesh.centroid[:, k])
         for weight, i in ((1 - part, before), (part, before + 1)):
             if weight:
                 v[:, mine] += weight * (

@@ -21,6 +21,8 @@ from ..errors import InputError
 from ..finite_volume.boundary import conditions, densities, dirichlet
 from ..finite_volume.fluxes import muscl
 from ..finite_volume.rates import Rates, SparsityPattern
+from ..mesh.cell_values import describe_wanted_shape
+from ..mesh.means import average_over_faces, log_mean_exp_over_cells
 
 
 @frozen
@@ -90,7 +92,7 @@ class DriftDiffusion:
             return None
         if self._V.mean:
             D, V = self.diffusion(t), self._V
-            return -D * self.mesh.log_mean_exp(lambda x: -V.f(x, t) / D)
+            return -D * log_mean_exp_over_cells(self.mesh, lambda x: -V.f(x, t) / D)
         with self.mesh.ranks.raising_together():
             return self._V.in_cells(self.near, t)
 
@@ -117,7 +119,7 @@ class DriftDiffusion:
             U -= mesh.area * mesh.gradient(V)
             self._add_boundary_potential(U, V, t)
         if self._drift is not None:
-            mean = mesh.face_average(lambda x: self._drift(x, t))
+            mean = average_over_faces(mesh, lambda x: self._drift(x, t))
             U += mesh.area * np.einsum("if,if->f", mean, mesh.normal)
         a, b = np.zeros(mesh.n_faces), np.zeros(mesh.n_faces)
         a[:n], b[:n] = self._coefficients(U[:n], mesh.area[:n] / self._resistance(D))
@@ -324,7 +326,7 @@ def _field(near, given, what):
         raise InputError(
             f"{what} must be a finite number, a function of x or of (x, t), or cell values, not "
             "of shape "
-            f"{values.shape}; {mesh.wanted_shape(values.shape)}"
+            f"{values.shape}; {describe_wanted_shape(mesh, values.shape)}"
         )
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad) and values.shape:

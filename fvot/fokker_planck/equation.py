@@ -23,6 +23,8 @@ from ..finite_volume.fluxes import described, scharfetter_gummel
 from ..finite_volume.implicit_step import Resolvent, column_scale
 from ..finite_volume.velocity_field import cell_velocity
 from ..mesh import Mesh, quality
+from ..mesh.cell_values import check_density
+from ..mesh.numbering import find_numbering
 from ..runs.checkpoint import fingerprint
 from ..runs.march import march
 from .coefficients import DriftDiffusion
@@ -131,10 +133,10 @@ class FokkerPlanck:
                     "rtol must lie between 0 and 0.1 (the tolerance of linear solves), not "
                     f"{rtol!r}"
                 )
-        self._near = mesh.near
+        self._near = find_numbering(mesh)
         self._operator = DriftDiffusion(self._near, diffusion, potential, drift, flux, boundary)
         self._stepper = Stepper(self._operator, order, rtol)
-        quality.warn_of(mesh.quality().diffusion_problem, mesh)
+        quality.warn_of(mesh.quality.diffusion_problem, mesh)
 
     def __repr__(self):
         return f"<fvot.FokkerPlanck: order {self.order}, tol {self.tol:g}, {self.mesh.n_cells_global} cells>"
@@ -163,14 +165,14 @@ class FokkerPlanck:
         """
         mesh = self.mesh
         t = check_times(mesh.ranks, t)
-        mesh.check_density(rho0, "rho0")
+        check_density(mesh, rho0, "rho0")
         check_step(mesh.ranks, tau, t)
         run = _Run(self, rho0, t, tau)
         return march(run, self._near, t, checkpoint=checkpoint, write=write, progress=progress)
 
     def step(self, rho, tau, t=0.0):
         """rho (n_cells,) at t + tau from rho at t, in one step."""
-        self.mesh.check_density(rho, "rho")
+        check_density(self.mesh, rho, "rho")
         self.mesh.ranks.check(is_number(t) and math.isfinite(t), f"t must be a time, not {t!r}")
         self.mesh.ranks.check(
             tau is not None, "tau must be a step above 0, not None: `step` takes one step"
@@ -246,7 +248,7 @@ class FokkerPlanck:
         """The mean of the current rho b - rho grad V - D grad rho in each cell (dim, n_cells), from
         its faces' fluxes.
         """
-        self.mesh.check_density(rho, "rho")
+        check_density(self.mesh, rho, "rho")
         rates, entering = self._stepper.at(t)
         return cell_velocity(
             self.mesh, rates.flux(self._near.inward(np.asarray(rho, float)), entering)

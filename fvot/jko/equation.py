@@ -15,6 +15,8 @@ from ..energies.local import Energy, Interaction, described, parts_of
 from ..errors import ConvergenceError, InputError
 from ..finite_volume.face_flux import pieces
 from ..mesh import Mesh, Numbering, quality
+from ..mesh.cell_values import check_density
+from ..mesh.numbering import find_numbering
 from ..runs.checkpoint import fingerprint
 from ..runs.march import march
 from .linearised_step import Linearised
@@ -97,8 +99,8 @@ class JKO:
             self.order = 1
             self._step = Proper(inner, energy)
             return
-        quality.warn_of(mesh.quality().diffusion_problem, mesh)
-        self._near = mesh.near
+        quality.warn_of(mesh.quality.diffusion_problem, mesh)
+        self._near = find_numbering(mesh)
         self._energy = FreeEnergy(self._near, energy)
         bounded = self.upper < math.inf
         self.order = order or (2 if self._energy.diffuses and not bounded else 1)
@@ -173,7 +175,7 @@ class JKO:
     def _check_density(self, rho, what):
         mesh = self.mesh
         upper = self.upper
-        mesh.check_density(rho, what)
+        check_density(mesh, rho, what)
         most = mesh.ranks.max(np.max(rho, initial=0.0))
         mesh.ranks.check(
             most <= upper * (1 + ROUNDING),

@@ -2,132 +2,154 @@
 cell points.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy.spatial import Voronoi, cKDTree
 
+from ..arguments.types import Array, IntArray
 from ..errors import InputError
 from .cells import check_extent
 from .power_centers import power_centers
 
+# The names of the lower and upper side of each axis.
 SIDES = {
     1: ("left", "right"),
     2: ("left", "right", "bottom", "top"),
     3: ("left", "right", "front", "back", "bottom", "top"),
-}  # lower and upper side of each axis
-LLOYD = 40  # sweeps towards the centroidal Voronoi mesh
+}
+
+# Sweeps of Lloyd's iteration towards the centroidal Voronoi mesh.
+VORONOI_SWEEPS = 40
+
+# Points that are closer to a side of the box, relative to its size, lie on it.
+SIDE_TOLERANCE = 1e-9
+
+# Corners of Voronoi cells that are closer, relative to the size of a cell, are one.
+MERGING_DISTANCE = 1e-7
 
 
-def box_corners(lower, upper, dim):
+def check_box(lower: Any, upper: Any, dim: int) -> tuple[Array, Array]:
     """The corners of a box as arrays; `InputError` unless they are finite and lower < upper."""
     try:
-        lower, upper = (
-            np.broadcast_to(np.asarray(lower, float), dim),
-            np.broadcast_to(np.asarray(upper, float), dim),
-        )
+        low = np.broadcast_to(np.asarray(lower, float), dim)
+        high = np.broadcast_to(np.asarray(upper, float), dim)
     except ValueError:
         raise InputError(
             f"a box in dimension {dim} has corners of {dim} numbers, not {lower!r} and {upper!r}"
         ) from None
-    if not (np.isfinite(lower).all() and np.isfinite(upper).all() and (lower < upper).all()):
+    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
         raise InputError(
-            f"the lower corner {lower.tolist()} must be below the upper corner {upper.tolist()} "
+            f"the lower corner {low.tolist()} must be below the upper corner {high.tolist()} "
             "on each axis"
         )
-    check_extent(upper - lower, dim)
-    return lower, upper
+    check_extent(high - low, dim)
+    return low, high
 
 
-def positive_integer(n, what):
+def check_positive_integer(n: Any, what: str) -> int:
     """*n* as an int; `InputError` unless it is a whole number from 1 on."""
-    if (
-        not isinstance(n, (int, float, np.integer, np.floating))
-        or isinstance(n, bool)
-        or not n >= 1
-        or n % 1 != 0
-    ):
+    is_number = isinstance(n, (int, float, np.integer, np.floating)) and not isinstance(n, bool)
+    if not is_number or not n >= 1 or n % 1 != 0:
         raise InputError(f"{what} must be a whole number from 1 on, not {n!r}")
     return int(n)
 
 
-def sides(points, lower, upper, vertices):
-    """Boundary facets of a box by the names of its sides: those whose points all lie on one side."""
-    tiny = 1e-9 * (upper - lower).max()
+def find_sides(
+    points: Array, lower: Array, upper: Array, vertices: IntArray
+) -> dict[str, IntArray]:
+    """Boundary facets of a box by the names of its sides: those whose points all lie on one."""
+    tolerance = SIDE_TOLERANCE * (upper - lower).max()
     facets = {}
     for side, name in enumerate(SIDES[len(points)]):
         axis = side // 2
-        end = (lower, upper)[side % 2][side // 2]
-        on = (np.abs(points[axis, vertices] - end) < tiny).all(axis=0)
-        facets[name] = vertices[:, on]
+        end = upper[axis] if side % 2 else lower[axis]
+        is_on_side = (np.abs(points[axis, vertices] - end) < tolerance).all(axis=0)
+        facets[name] = vertices[:, is_on_side]
     return facets
 
 
-def triangles(lower, upper, n):
+# ---- triangles -----------------------------------------------------------------------------------
+
+
+def build_triangles(lower: Any, upper: Any, n: Any) -> tuple[Array, list]:
     """Rows of isosceles triangles, every other row shifted by half a base: (points, blocks).
 
-    *n* bases along x; the rows are as high as the bases are long, as nearly as the box allows. The
-    triangles are acute, but for the halves at the left and right wall, which are right-angled.
+    There are n bases along x. The rows are as high as the bases are long, as nearly as the box
+    allows. The triangles are acute, but for the halves at the left and right wall, which are
+    right-angled.
     """
-    lower, upper = box_corners(lower, upper, 2)
-    n = positive_integer(n, "n, the number of triangles along x,")
+    lower, upper = check_box(lower, upper, 2)
+    n = check_positive_integer(n, "n, the number of triangles along x,")
     width, height = upper - lower
     if 2 * n * height <= width:
         raise InputError(
             f"n = {n} triangles along x are obtuse in a box of {width:g} x {height:g}: "
             f"n must be more than {width / (2 * height):g}"
         )
-    rows = max(1, round(n * height / width))
+
+    n_rows = max(1, round(n * height / width))
     even = np.arange(n + 1) / n
     odd = np.concatenate([[0], (np.arange(n) + 0.5) / n, [1]])
-    start = np.concatenate(
-        [[0], np.cumsum([len(even) if j % 2 == 0 else len(odd) for j in range(rows + 1)])]
-    )
-    x = np.concatenate([even if j % 2 == 0 else odd for j in range(rows + 1)])
-    y = np.repeat(np.arange(rows + 1) / rows, np.diff(start))
+    lines = [even if j % 2 == 0 else odd for j in range(n_rows + 1)]
+    start = np.concatenate([[0], np.cumsum([len(line) for line in lines])])
+    x = np.concatenate(lines)
+    y = np.repeat(np.arange(n_rows + 1) / n_rows, np.diff(start))
     points = lower[:, None] + np.stack([x * width, y * height])
-    points[0, x == 1], points[1, y == 1] = upper
-    i = np.arange(n + 1)
-    cells = []
-    for j in range(rows):
-        few, many = (start[j], start[j + 1]) if j % 2 == 0 else (start[j + 1], start[j])
-        based = np.stack(
-            [few + i[:-1], few + i[1:], many + i[:-1] + 1]
-        )  # base on the row of n + 1 points
-        hanging = np.stack([many + i + 1, many + i, few + i])  # base on the row of n + 2 points
-        row = np.concatenate([based, hanging], axis=1)[
-            :, np.argsort(np.concatenate([2 * i[:-1] + 1, 2 * i]))
-        ]
-        cells.append(row if j % 2 == 0 else row[[1, 0, 2]])
+    points[0, x == 1] = upper[0]
+    points[1, y == 1] = upper[1]
+
+    cells = [_connect_row(n, start[j], start[j + 1], j % 2 == 0) for j in range(n_rows)]
     return points, [("triangle", np.concatenate(cells, axis=1).T)]
 
 
-def _cubes(lower, upper, n):
+def _connect_row(n, below, above, is_even):
+    """The triangles (3, 2 n + 1) of a row, from the numbers of the first points of the lines below
+    and above it.
+
+    The line below an even row has n + 1 points, the one above n + 2; in odd rows the lines change
+    places.
+    """
+    few, many = (below, above) if is_even else (above, below)
+    i = np.arange(n + 1)
+    based_on_few = np.stack([few + i[:-1], few + i[1:], many + i[:-1] + 1])
+    based_on_many = np.stack([many + i + 1, many + i, few + i])
+    order = np.argsort(np.concatenate([2 * i[:-1] + 1, 2 * i]))
+    row = np.concatenate([based_on_few, based_on_many], axis=1)[:, order]
+    return row if is_even else row[[1, 0, 2]]
+
+
+# ---- tetrahedra ----------------------------------------------------------------------------------
+
+
+def _divide_in_cubes(lower, upper, n):
     """(lower corner, shape, spacing) of n nearly cubic bricks along x."""
-    lower, upper = box_corners(lower, upper, 3)
-    n = positive_integer(n, "n, the number of cubes along x,")
+    lower, upper = check_box(lower, upper, 3)
+    n = check_positive_integer(n, "n, the number of cubes along x,")
     shape = np.maximum(1, np.rint((upper - lower) * n / (upper[0] - lower[0])).astype(int))
     return lower, shape, (upper - lower) / shape
 
 
-def cube_of(lower, upper, n):
+def build_cube_rule(lower: Any, upper: Any, n: Any) -> Callable[[Array], IntArray]:
     """A function of centroids (3, n): the number of the cube to which each of Sommerville's
     tetrahedra belongs.
 
     Those on a face between two cubes go with the upper one, so that all patches but the last ones
     are alike: twelve each.
     """
-    lower, shape, spacing = _cubes(lower, upper, n)
-    return partial(_cube, lower=lower, shape=shape, spacing=spacing)
+    lower, shape, spacing = _divide_in_cubes(lower, upper, n)
+    return partial(_find_cubes, lower=lower, shape=shape, spacing=spacing)
 
 
-def _cube(x, lower, shape, spacing):
+def _find_cubes(x, lower, shape, spacing):
     place = np.floor((x - lower[:, None]) / spacing[:, None] + 1e-6).astype(int)
     return np.ravel_multi_index(np.minimum(place, shape[:, None] - 1), shape)
 
 
-def tetrahedra(lower, upper, n):
-    """Sommerville's tetrahedra on a body-centred lattice of *n* cubes along x: (points, blocks,
+def build_tetrahedra(lower: Any, upper: Any, n: Any) -> tuple[Array, list, Array]:
+    """Sommerville's tetrahedra on a body-centred lattice of n cubes along x: (points, blocks,
     cell points).
 
     Each face between two cubes carries four tetrahedra: the two cube centres and one edge of the
@@ -135,116 +157,130 @@ def tetrahedra(lower, upper, n):
     of those wall cells lie outside them; with negative weights on the wall points, power centres do
     not, and x_K x_L stays normal to every face (Sommerville 1923; Aurenhammer 1987).
     """
-    lower, shape, spacing = _cubes(lower, upper, n)
-    corner_shape = shape + 1
+    lower, shape, spacing = _divide_in_cubes(lower, upper, n)
     if 2 * spacing.max() ** 2 >= (spacing**2).sum() * (1 - 1e-9):
         raise InputError(
             f"n = {n} makes bricks of {spacing[0]:.3g} x {spacing[1]:.3g} x {spacing[2]:.3g}, too "
-            "long for "
-            "tetrahedra: choose n so that they are nearly cubes"
+            "long for tetrahedra: choose n so that they are nearly cubes"
         )
-    corner = (
-        np.stack(np.meshgrid(*map(np.arange, corner_shape), indexing="ij"))
-        .reshape(3, -1)
-        .astype(float)
-    )
-    middle = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij")).reshape(3, -1) + 0.5
-    points = [corner, middle]
+    corner = _list_lattice(shape + 1).astype(float)
+    middle = _list_lattice(shape) + 0.5
     n_corners = corner.shape[1]
-    n_middle = middle.shape[1]
+
+    # Points in units of the spacing: corners and middles of cubes, then middles of wall faces.
+    lattice = [corner, middle]
+    weights = [np.zeros(n_corners + middle.shape[1])]
     cells = []
-    weights = []
-    n_points = n_corners + n_middle
+    n_points = n_corners + middle.shape[1]
     for axis in range(3):
+        wall_points, tetrahedra = _build_around_faces(axis, shape, n_corners, n_points)
+        n_points += wall_points.shape[1]
         others = [a for a in range(3) if a != axis]
-        face_shape = shape.copy()
-        face_shape[axis] += 1
-        face = np.stack(np.meshgrid(*map(np.arange, face_shape), indexing="ij")).reshape(3, -1)
-        unit = np.eye(3, dtype=int)
-        loop = [
-            face,
-            face + unit[others[0]][:, None],
-            face + unit[others[0]][:, None] + unit[others[1]][:, None],
-            face + unit[others[1]][:, None],
-        ]
-        loop = [np.ravel_multi_index(p, corner_shape) for p in loop]
-        below, above = face.copy(), face.copy()
-        below[axis] -= 1
-        wall_below = face[axis] == 0
-        wall_above = face[axis] == shape[axis]
-        behind = n_corners + np.ravel_multi_index(np.where(wall_below, above, below), shape)
-        beyond = n_corners + np.ravel_multi_index(np.where(wall_above, below, above), shape)
-        wall = np.flatnonzero(wall_below | wall_above)
-        middle_of_face = face[:, wall] + 0.5 * (unit[others[0]] + unit[others[1]])[:, None]
-        points.append(middle_of_face)
-        weights.append(np.full(len(wall), -_wall_weight(spacing[axis], *spacing[others])))
-        wall_point = n_points + np.arange(len(wall))
-        behind[wall_below] = wall_point[wall_below[wall]]
-        beyond[wall_above] = wall_point[wall_above[wall]]
-        n_points += len(wall)
-        cells += [np.stack([behind, beyond, loop[k], loop[(k + 1) % 4]]) for k in range(4)]
-    points = np.concatenate(points, axis=1)
-    cells = np.concatenate(cells, axis=1)
-    points = lower[:, None] + points * spacing[:, None]
-    weight = np.concatenate([np.zeros(n_corners + n_middle), *weights])
-    swap = np.einsum("in,in->n", *_edges_and_cross(points, cells)) < 0
-    cells[2:, swap] = cells[:1:-1, swap]
-    return points, [("tetra", cells.T)], power_centers(points, cells, weight)
+        weight = -_compute_wall_weight(spacing[axis], *spacing[others])
+        lattice.append(wall_points)
+        weights.append(np.full(wall_points.shape[1], weight))
+        cells += tetrahedra
+
+    points = lower[:, None] + np.concatenate(lattice, axis=1) * spacing[:, None]
+    corners = np.concatenate(cells, axis=1)
+    is_mirrored = np.einsum("in,in->n", *_edge_and_normal(points, corners)) < 0
+    corners[2:, is_mirrored] = corners[:1:-1, is_mirrored]
+    center = power_centers(points, corners, np.concatenate(weights))
+    return points, [("tetra", corners.T)], center
 
 
-def _wall_weight(a, b, c):
+def _list_lattice(shape):
+    """All places (3, n) of a lattice, in C order."""
+    return np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij")).reshape(3, -1)
+
+
+def _build_around_faces(axis, shape, n_corners, n_points):
+    """(places (3, n_walls) of the middles of wall faces, four arrays (4, n) of tetrahedra) of all
+    faces of the cubes across an axis; the middles get the numbers from n_points on.
+    """
+    first, second = (np.eye(3, dtype=int)[a][:, None] for a in range(3) if a != axis)
+    face_shape = shape.copy()
+    face_shape[axis] += 1
+    face = _list_lattice(face_shape)
+    around = [face, face + first, face + first + second, face + second]
+    loop = [np.ravel_multi_index(place, shape + 1) for place in around]
+
+    # The cubes on both sides; on a wall the face's middle stands for the one that is not there.
+    cube_below = face.copy()
+    cube_below[axis] -= 1
+    is_lower_wall = face[axis] == 0
+    is_upper_wall = face[axis] == shape[axis]
+    below = n_corners + np.ravel_multi_index(np.where(is_lower_wall, face, cube_below), shape)
+    above = n_corners + np.ravel_multi_index(np.where(is_upper_wall, cube_below, face), shape)
+    wall = np.flatnonzero(is_lower_wall | is_upper_wall)
+    wall_point = n_points + np.arange(len(wall))
+    below[is_lower_wall] = wall_point[is_lower_wall[wall]]
+    above[is_upper_wall] = wall_point[is_upper_wall[wall]]
+
+    tetrahedra = [np.stack([below, above, loop[k], loop[(k + 1) % 4]]) for k in range(4)]
+    return face[:, wall] + 0.5 * (first + second), tetrahedra
+
+
+def _compute_wall_weight(a, b, c):
     """delta for a wall point, a the cube's edge across the wall, b and c along it.
 
     The power centre of a wall tetrahedron has the height a/4 - delta/a over the wall, and lies
     inside the faces that it shares with others if delta > a^2 b^2 / 4 (a^2 + c^2), and the same
-    with b and c exchanged. Half way between the bounds.
+    with b and c exchanged. This delta is half way between the bounds.
     """
     least = max(b**2 / (a**2 + c**2), c**2 / (a**2 + b**2))
     return a**2 / 4 * (1 + least) / 2
 
 
-def _edges_and_cross(points, cells):
+def _edge_and_normal(points, cells):
+    """The edge from the first to the second corner, and the cross product of the other two."""
     a, b, c = (points[:, corner] - points[:, cells[0]] for corner in cells[1:])
     return a, np.cross(b, c, axis=0)
 
 
-def voronoi(lower, upper, n_cells, seed):
+# ---- Voronoi polygons ----------------------------------------------------------------------------
+
+
+def build_voronoi(lower: Any, upper: Any, n_cells: Any, seed: Any) -> tuple[Array, list, Array]:
     """A centroidal Voronoi mesh of a box by Lloyd's iteration: (points, blocks, generators).
 
     The boundary is exact: generators are mirrored at the sides (Du, Faber, Gunzburger 1999).
     """
-    lower, upper = box_corners(lower, upper, 2)
-    n_cells = positive_integer(n_cells, "n_cells")
+    lower, upper = check_box(lower, upper, 2)
+    n_cells = check_positive_integer(n_cells, "n_cells")
     size = np.sqrt(np.prod(upper - lower) / n_cells)
-    # cells of size 1 from the origin on: least round-off
-    zero = np.zeros(2)
+
+    # Cells of size 1 from the origin on have the least round-off.
+    origin = np.zeros(2)
     top = (upper - lower) / size
-    generator = _spread(zero, top, n_cells, np.random.default_rng(seed))
-    for _ in range(LLOYD):
-        corners, start, vertices = _clipped_voronoi(generator, zero, top)
-        generator = _polygon_centroids(vertices, start, corners)
-    corners, start, vertices = _clipped_voronoi(generator, zero, top)
-    points, corners = _merge_close(vertices, start, corners, 1e-7)
-    cells = [_without_repeats(corners[a:b]) for a, b in zip(start[:-1], start[1:], strict=True)]
-    points = np.where(points == top[:, None], upper[:, None], lower[:, None] + size * points)
+    generator = _scatter_points(origin, top, n_cells, np.random.default_rng(seed))
+    for _ in range(VORONOI_SWEEPS):
+        corners, start, vertices = _clip_voronoi(generator, origin, top)
+        generator = _compute_centroids(vertices, start, corners)
+    corners, start, vertices = _clip_voronoi(generator, origin, top)
+
+    points, corners = _merge_close(vertices, corners, MERGING_DISTANCE)
+    cells = [_drop_repeats(corners[a:b]) for a, b in zip(start[:-1], start[1:], strict=True)]
+    scaled = lower[:, None] + size * points
+    points = np.where(points == top[:, None], upper[:, None], scaled)
     return points, [("polygon", cells)], lower[:, None] + size * generator
 
 
-def _spread(lower, upper, n, rng):
+def _scatter_points(lower, upper, n, rng):
     """Random points at a distance from each other: a jittered lattice of about n points, thinned to
     n.
     """
     width, height = upper - lower
-    columns = max(1, int(np.ceil(np.sqrt(n * width / height))))
-    rows = int(np.ceil(n / columns))
-    i, j = np.divmod(rng.permutation(columns * rows)[:n], rows)
+    n_columns = max(1, int(np.ceil(np.sqrt(n * width / height))))
+    n_rows = int(np.ceil(n / n_columns))
+    i, j = np.divmod(rng.permutation(n_columns * n_rows)[:n], n_rows)
     jitter = rng.random((2, n))
-    return lower[:, None] + np.stack(
-        [(i + jitter[0]) / columns * width, (j + jitter[1]) / rows * height]
-    )
+    x = (i + jitter[0]) / n_columns * width
+    y = (j + jitter[1]) / n_rows * height
+    return lower[:, None] + np.stack([x, y])
 
 
-def _clipped_voronoi(generator, lower, upper):
+def _clip_voronoi(generator, lower, upper):
     """Voronoi cells of the generators in the box: (corners, start, vertices), corners
     counter-clockwise.
     """
@@ -253,40 +289,47 @@ def _clipped_voronoi(generator, lower, upper):
     images = [generator]
     for axis in range(2):
         for end in (lower[axis], upper[axis]):
-            near = generator[:, np.abs(generator[axis] - end) < reach].copy()
-            near[axis] = 2 * end - near[axis]
-            images.append(near)
+            image = generator[:, np.abs(generator[axis] - end) < reach].copy()
+            image[axis] = 2 * end - image[axis]
+            images.append(image)
     diagram = Voronoi(np.concatenate(images, axis=1).T)
+
     regions = [diagram.regions[r] for r in diagram.point_region[:n]]
-    start = np.concatenate([[0], np.cumsum([len(r) for r in regions])])
+    count = [len(region) for region in regions]
+    start = np.concatenate([[0], np.cumsum(count)])
     corners = np.concatenate(regions)
+    step = diagram.vertices.T[:, corners] - np.repeat(generator, count, axis=1)
+    angle = np.arctan2(step[1], step[0])
+    order = np.lexsort((angle, np.repeat(np.arange(n), count)))
     vertices = np.clip(diagram.vertices.T, lower[:, None], upper[:, None])
-    around = np.repeat(generator, np.diff(start), axis=1)
-    angle = np.arctan2(*(diagram.vertices.T[:, corners] - around)[::-1])
-    return corners[np.lexsort((angle, np.repeat(np.arange(n), np.diff(start))))], start, vertices
+    return corners[order], start, vertices
 
 
-def _polygon_centroids(points, start, corners):
+def _compute_centroids(points, start, corners):
+    """The centroids (2, n) of polygons."""
     following = np.arange(1, len(corners) + 1)
     following[start[1:] - 1] = start[:-1]
-    origin = np.repeat(points[:, corners[start[:-1]]], np.diff(start), axis=1)
-    a, b = points[:, corners] - origin, points[:, corners[following]] - origin
+    first = points[:, corners[start[:-1]]]
+    origin = np.repeat(first, np.diff(start), axis=1)
+    a = points[:, corners] - origin
+    b = points[:, corners[following]] - origin
     cross = a[0] * b[1] - a[1] * b[0]
-    return points[:, corners[start[:-1]]] + np.add.reduceat(cross * (a + b), start[:-1], axis=1) / (
-        3 * np.add.reduceat(cross, start[:-1])
-    )
+    moment = np.add.reduceat(cross * (a + b), start[:-1], axis=1)
+    return first + moment / (3 * np.add.reduceat(cross, start[:-1]))
 
 
-def _merge_close(vertices, start, corners, tiny):
-    """Merge vertices closer than *tiny* (four cells that meet almost in a point), drop unused ones."""
+def _merge_close(vertices, corners, distance):
+    """(points, corners) with vertices closer than the distance merged, where four cells meet almost
+    in a point, and unused ones dropped.
+    """
     used, corners = np.unique(corners, return_inverse=True)
     points = vertices[:, used]
     target = np.arange(len(used))
-    for i, j in cKDTree(points.T).query_pairs(tiny):
+    for i, j in cKDTree(points.T).query_pairs(distance):
         target[max(i, j)] = min(target[i], target[j])
     used, target = np.unique(target, return_inverse=True)
     return points[:, used], target[corners.ravel()]
 
 
-def _without_repeats(corners):
+def _drop_repeats(corners):
     return corners[corners != np.roll(corners, 1)]

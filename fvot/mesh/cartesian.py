@@ -4,46 +4,85 @@ Cells are numbered in C order over all axes (`u.reshape(shape)[i, j]` has i alon
 a grid of their own, so that a block has one neighbour on each side of each axis.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 
+from ..arguments.types import Array, BoolArray, IntArray
 from ..errors import InputError
-from .builders import SIDES, box_corners, positive_integer
+from ..parallel import Ranks
+from .builders import SIDES, check_box, check_positive_integer
 from .cells import HEXAHEDRON, LINE, QUAD
 from .quality import Quality
 
-KINDS = {1: LINE, 2: QUAD, 3: HEXAHEDRON}
-CORNERS = {
+# The kind of the cells, and the places of their corners, in each dimension.
+BOX_KIND = {1: LINE, 2: QUAD, 3: HEXAHEDRON}
+BOX_CORNERS = {
     1: ((0,), (1,)),
     2: ((0, 0), (1, 0), (1, 1), (0, 1)),
     3: ((0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)),
 }
-COARSEST = 8  # cells along an axis below which no coarser level is made
+
+# No coarser level has fewer cells than this along an axis.
+MIN_LEVEL_CELLS = 8
 
 
 @dataclass(frozen=True)
 class Block:
-    """This rank's box of cells in a Cartesian mesh."""
+    """This rank's box of cells in a Cartesian mesh; all tuples have an entry for each axis."""
 
-    grid: tuple  # cells of the whole mesh along each axis
-    ranks: tuple  # ranks along each axis
-    first: tuple  # index of the block's first cell
-    shape: tuple  # cells of the block along each axis
-    thinnest: tuple  # cells of the thinnest of all blocks along each axis
-    periodic: tuple  # per axis
-    below: tuple  # rank on the lower side of each axis; None at a wall
-    above: tuple
-    spacing: np.ndarray  # (dim,) edges of a cell
-    faces: tuple  # per axis: numbers of the faces, shape of the block plus one along the axis
+    grid: tuple[int, ...]  # cells of the whole mesh
+    ranks: tuple[int, ...]  # ranks
+    first: tuple[int, ...]  # index of the block's first cell
+    shape: tuple[int, ...]  # cells of the block
+    thinnest: tuple[int, ...]  # cells of the thinnest of all blocks
+    periodic: tuple[bool, ...]
+    below: tuple[int | None, ...]  # rank on the lower side; None at a wall
+    above: tuple[int | None, ...]
+    spacing: Array  # edges of a cell
+    faces: tuple[IntArray, ...] = ()  # numbers of the faces, shape of the block plus one
 
 
-def make(ranks, lower, upper, shape, periodic):
-    """(part, meta, block): what `Mesh` takes."""
+def make(
+    ranks: Ranks, lower: Any, upper: Any, shape: tuple, periodic: Any
+) -> tuple[dict, dict, Block]:
+    """(part, meta, block): this rank's arrays, what all ranks know, and the block; as `Mesh` takes
+    them.
+    """
     dim = len(shape)
-    lower, upper = box_corners(lower, upper, dim)
-    shape = tuple(positive_integer(n, "the number of cells along each axis") for n in shape)
+    lower, upper = check_box(lower, upper, dim)
+    shape = tuple(check_positive_integer(n, "the number of cells along each axis") for n in shape)
+    periodic = _check_periodic(periodic, shape)
+
+    layout = rank_grid(shape, ranks.size)
+    place = np.unravel_index(ranks.rank, layout)
+    cuts = [cut(n, p) for n, p in zip(shape, layout, strict=True)]
+    neighbours = [_find_neighbours(layout, place, axis, periodic[axis]) for axis in range(dim)]
+    block = Block(
+        grid=shape,
+        ranks=layout,
+        first=tuple(int(cuts[axis][place[axis]]) for axis in range(dim)),
+        shape=tuple(int(np.diff(cuts[axis])[place[axis]]) for axis in range(dim)),
+        thinnest=tuple(int(np.diff(c).min()) for c in cuts),
+        periodic=periodic,
+        below=tuple(below for below, _ in neighbours),
+        above=tuple(above for _, above in neighbours),
+        spacing=(upper - lower) / shape,
+    )
+
+    part, numbers, names = _build_part(block, lower, cuts)
+    meta = dict(
+        names={name: (i,) for i, name in enumerate(names)},
+        quality=_describe_quality(block.spacing, int(np.prod(shape))),
+    )
+    return part, meta, replace(block, faces=numbers)
+
+
+def _check_periodic(periodic, shape):
+    """One bool for each axis."""
+    dim = len(shape)
     if np.shape(periodic) not in ((), (dim,)):
         raise InputError(
             f"periodic must be one bool or one for each of {dim} axes, not {periodic!r}"
@@ -52,157 +91,149 @@ def make(ranks, lower, upper, shape, periodic):
         raise InputError(
             f"periodic must be True or False, or one of them for each axis, not {periodic!r:.60}"
         )
-    periodic = tuple(bool(p) for p in np.broadcast_to(periodic, dim))
-    if min([n for n, wraps in zip(shape, periodic, strict=True) if wraps], default=3) < 3:
+    wraps = tuple(bool(p) for p in np.broadcast_to(periodic, dim))
+    if any(n < 3 for n, is_periodic in zip(shape, wraps, strict=True) if is_periodic):
         raise InputError(f"a periodic axis needs at least 3 cells; the mesh has {shape}")
-    layout = rank_grid(shape, ranks.size)
-    mine = np.unravel_index(ranks.rank, layout)
-    cuts = [cut(n, p) for n, p in zip(shape, layout, strict=True)]
-    first = tuple(int(cuts[a][mine[a]]) for a in range(dim))
-    size = tuple(int(cuts[a][mine[a] + 1]) - first[a] for a in range(dim))
-    below, above = zip(
-        *[_neighbours(layout, mine, a, periodic[a]) for a in range(dim)], strict=True
-    )
-    spacing = (upper - lower) / shape
-    part, faces, names = _part(
-        lower, spacing, shape, periodic, first, size, below, above, layout, cuts
-    )
-    thinnest = tuple(int(np.diff(c).min()) for c in cuts)
-    block = Block(shape, layout, first, size, thinnest, periodic, below, above, spacing, faces)
-    return (
-        part,
-        dict(
-            names={name: (i,) for i, name in enumerate(names)},
-            quality=_quality(spacing, int(np.prod(shape))),
-        ),
-        block,
-    )
+    return wraps
 
 
-def rank_grid(shape, size):
+def rank_grid(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
     """The grid of *size* ranks with the smallest surface between blocks; `InputError` if there are
     too few cells.
     """
     layouts = [
-        p
-        for p in product(*(_divisors(size) for _ in shape))
-        if np.prod(p) == size and all(q <= n for q, n in zip(p, shape, strict=True))
+        layout
+        for layout in product(*(_find_divisors(size) for _ in shape))
+        if np.prod(layout) == size and all(p <= n for p, n in zip(layout, shape, strict=True))
     ]
     if not layouts:
         raise InputError(
             f"{shape} cells cannot be dealt to {size} ranks: use fewer ranks, or a finer mesh"
         )
-    return min(layouts, key=lambda p: sum(q / n for q, n in zip(p, shape, strict=True)))
+    return min(layouts, key=lambda layout: sum(p / n for p, n in zip(layout, shape, strict=True)))
 
 
-def _divisors(n):
+def _find_divisors(n):
     return [d for d in range(1, n + 1) if n % d == 0]
 
 
-def cut(n, parts):
+def cut(n: int, parts: int) -> IntArray:
     """Where to cut n cells into *parts*: at multiples of a power of two, so that coarser levels are
     not cut.
     """
     step = 1
-    while n % (2 * step) == 0 and n // (2 * step) >= COARSEST * parts:
+    while n % (2 * step) == 0 and n // (2 * step) >= MIN_LEVEL_CELLS * parts:
         step *= 2
     return np.arange(parts + 1) * (n // step) // parts * step
 
 
-def _neighbours(layout, mine, axis, periodic):
-    found = []
+def _find_neighbours(layout, place, axis, periodic):
+    """The ranks below and above along an axis; None at a wall."""
+    neighbours = []
     for side in (-1, 1):
-        other = list(mine)
+        other = list(place)
         other[axis] += side
-        inside = 0 <= other[axis] < layout[axis]
+        is_inside = 0 <= other[axis] < layout[axis]
         other[axis] %= layout[axis]
-        found.append(int(np.ravel_multi_index(other, layout)) if inside or periodic else None)
-    return found
+        rank = int(np.ravel_multi_index(other, layout)) if is_inside or periodic else None
+        neighbours.append(rank)
+    return neighbours
 
 
-def _part(lower, spacing, grid, periodic, first, size, below, above, layout, cuts):
-    dim = len(grid)
-    n_cells = int(np.prod(size))
-    index = np.stack(
-        np.meshgrid(*[f + np.arange(n) for f, n in zip(first, size, strict=True)], indexing="ij")
-    )
-    inside = np.arange(n_cells).reshape(size)
-    ghosts, padded = _ghosts(inside, index, grid, below, above)
-    center = lower[:, None] + (index.reshape(dim, -1) + 0.5) * spacing[:, None]
-    inner = []
-    walls = []
-    corner = _Corners(
-        lower,
-        spacing,
-        first,
-        size,
-        [wraps and f + n == m for wraps, f, n, m in zip(periodic, first, size, grid, strict=True)],
-    )
-    numbers = []
-    count = 0
-    for axis in range(dim):
-        low, high = _beside(padded, axis, slice(None, -1)), _beside(padded, axis, slice(1, None))
-        real = (low >= 0) & (high >= 0)
-        number = np.full(low.shape, -1)
-        number[real] = count + np.arange(real.sum())
-        count += int(real.sum())
-        inner.append(
-            _faces(
-                axis, np.argwhere(real).T, low[real], high[real], first, lower, spacing, corner, +1
-            )
-        )
-        numbers.append(number)
-    names = [
-        name for name, wraps in zip(SIDES[dim], np.repeat(periodic, 2), strict=True) if not wraps
-    ]
-    ends = [0, count]
-    for side, name in enumerate(SIDES[dim]):
-        if name not in names:
-            continue
-        axis = side // 2
-        upper_side = side % 2
-        if (above if upper_side else below)[axis] is None:
-            layer = (slice(None),) * axis + (-1 if upper_side else 0,)
-            at = np.argwhere(np.ones(inside[layer].shape, bool)).T
-            at = np.insert(at, axis, size[axis] if upper_side else 0, axis=0)
-            cells = inside[layer].ravel()
-            numbers[axis][layer] = count + np.arange(len(cells)).reshape(inside[layer].shape)
-            count += len(cells)
-            walls.append(
-                _faces(
-                    axis,
-                    at,
-                    cells,
-                    np.full(len(cells), -1),
-                    first,
-                    lower,
-                    spacing,
-                    corner,
-                    1 if upper_side else -1,
-                )
-            )
-        ends.append(count)
-    faces = {key: np.concatenate([f[key] for f in inner + walls], axis=-1) for key in inner[0]}
+# ---- the arrays of a block -----------------------------------------------------------------------
+
+
+def _build_part(block, lower, cuts):
+    """(arrays as `Mesh` takes them, numbers of the faces by axis, names of the boundary)."""
+    dim = len(block.grid)
+    n_cells = int(np.prod(block.shape))
+    ranges = [f + np.arange(n) for f, n in zip(block.first, block.shape, strict=True)]
+    index = np.stack(np.meshgrid(*ranges, indexing="ij"))
+    inside = np.arange(n_cells).reshape(block.shape)
+    ghosts, padded = _find_ghosts(inside, index, block)
+
+    corner = _Corners(block, lower)
+    inner, numbers = _build_inner_faces(padded, block, corner)
+    walls, ends, names = _build_walls(inside, numbers, block, corner)
+    blocks_of_faces = inner + walls
+    faces = {
+        name: np.concatenate([group[name] for group in blocks_of_faces], axis=-1)
+        for name in inner[0]
+    }
+
+    place = index.reshape(dim, -1)
+    center = lower[:, None] + (place + 0.5) * block.spacing[:, None]
+    own_id = np.ravel_multi_index(place, block.grid)
+    ghost_id = np.ravel_multi_index(ghosts, block.grid)
     part = dict(
-        cell_id=np.concatenate(
-            [np.ravel_multi_index(index.reshape(dim, -1), grid), np.ravel_multi_index(ghosts, grid)]
-        ),
-        ghost_owner=_owner(ghosts, layout, cuts),
-        volume=np.full(n_cells, np.prod(spacing)),
+        cell_id=np.concatenate([own_id, ghost_id]),
+        ghost_owner=_find_owner(ghosts, block.ranks, cuts),
+        volume=np.full(n_cells, np.prod(block.spacing)),
         center=center,
         centroid=center,
         **faces,
         boundary_ends=np.array(ends),
-        levels=_levels(index, grid),
+        levels=_number_levels(index, block.grid),
         points=corner.points(),
-        kind=np.full(n_cells, KINDS[dim], np.uint8),
+        kind=np.full(n_cells, BOX_KIND[dim], np.uint8),
         start=np.arange(n_cells + 1) * 2**dim,
         corners=corner.of_cells(),
     )
     return part, tuple(numbers), names
 
 
-def _ghosts(inside, index, grid, below, above):
+def _build_inner_faces(padded, block, corner):
+    """(arrays of the faces between two cells, their numbers), both by axis.
+
+    padded : local cell numbers with one layer of ghosts around; -1 where there is no cell
+    """
+    faces = []
+    numbers = []
+    count = 0
+    for axis in range(padded.ndim):
+        low = _take_layers(padded, axis, slice(None, -1))
+        high = _take_layers(padded, axis, slice(1, None))
+        is_face = (low >= 0) & (high >= 0)
+        number = np.full(low.shape, -1)
+        number[is_face] = count + np.arange(is_face.sum())
+        count += int(is_face.sum())
+        place = np.argwhere(is_face).T
+        faces.append(_build_faces(axis, place, low[is_face], high[is_face], block, corner, +1))
+        numbers.append(number)
+    return faces, numbers
+
+
+def _build_walls(inside, numbers, block, corner):
+    """(arrays of the faces on each wall of this block, where the walls of the mesh begin among all
+    faces, their names); enters the faces in *numbers*.
+    """
+    dim = inside.ndim
+    count = sum(int((number >= 0).sum()) for number in numbers)
+    faces = []
+    ends = [0, count]
+    names = []
+    for side, name in enumerate(SIDES[dim]):
+        axis = side // 2
+        is_upper = side % 2 == 1
+        if block.periodic[axis]:
+            continue
+        names.append(name)
+        neighbour = block.above[axis] if is_upper else block.below[axis]
+        if neighbour is None:
+            layer = (slice(None),) * axis + (-1 if is_upper else 0,)
+            cells = inside[layer].ravel()
+            place = np.argwhere(np.ones(inside[layer].shape, bool)).T
+            place = np.insert(place, axis, block.shape[axis] if is_upper else 0, axis=0)
+            numbers[axis][layer] = count + np.arange(len(cells)).reshape(inside[layer].shape)
+            count += len(cells)
+            beyond = np.full(len(cells), -1)
+            direction = 1 if is_upper else -1
+            faces.append(_build_faces(axis, place, cells, beyond, block, corner, direction))
+        ends.append(count)
+    return faces, ends, names
+
+
+def _find_ghosts(inside, index, block):
     """Ghost cells (dim, n) beyond the sides with neighbours, and local cell numbers padded by one
     layer (-1: none).
     """
@@ -211,31 +242,37 @@ def _ghosts(inside, index, grid, below, above):
     ghosts = []
     count = inside.size
     for axis in range(dim):
-        for neighbour, layer, end, shift in ((below[axis], 0, 0, -1), (above[axis], -1, -1, 1)):
+        sides = ((block.below[axis], 0, -1), (block.above[axis], -1, +1))
+        for neighbour, end, shift in sides:
             if neighbour is None:
                 continue
-            take = (slice(None),) * axis + (end,)
-            cells = index[(slice(None), *take)].copy()
-            cells[axis] = (cells[axis] + shift) % grid[axis]
-            put = tuple(layer if a == axis else slice(1, -1) for a in range(dim))
-            padded[put] = count + np.arange(inside[take].size).reshape(inside[take].shape)
+            outermost = (slice(None),) * axis + (end,)
+            cells = index[(slice(None), *outermost)].copy()
+            cells[axis] = (cells[axis] + shift) % block.grid[axis]
             ghosts.append(cells.reshape(dim, -1))
-            count += inside[take].size
+
+            shape = inside[outermost].shape
+            layer = tuple(end if a == axis else slice(1, -1) for a in range(dim))
+            padded[layer] = count + np.arange(np.prod(shape, dtype=int)).reshape(shape)
+            count += int(np.prod(shape))
     return np.concatenate(ghosts or [np.empty((dim, 0), int)], axis=1), padded
 
 
-def _beside(padded, axis, part):
-    return padded[tuple(part if a == axis else slice(1, -1) for a in range(padded.ndim))]
+def _take_layers(padded, axis, layers):
+    """Some layers along an axis, without the padding along the others."""
+    return padded[tuple(layers if a == axis else slice(1, -1) for a in range(padded.ndim))]
 
 
-def _faces(axis, at, left, right, first, lower, spacing, corner, direction):
-    """Arrays of the faces normal to *axis* whose lattice index in the block is *at* (dim, n)."""
-    dim, n = at.shape
+def _build_faces(axis, place, left, right, block, corner, direction):
+    """Arrays of the faces normal to *axis* whose lattice index in the block is *place* (dim, n)."""
+    n = place.shape[1]
+    spacing = block.spacing
+    along = np.eye(len(spacing))[axis][:, None]
     half = np.full(n, spacing[axis] / 2)
-    along = np.eye(dim)[axis][:, None]
-    place = at + np.array(first)[:, None]
-    place[axis, corner.wrapped(axis, at)] = 0
-    center = (place + 0.5 * (1 - along)) * spacing[:, None] + lower[:, None]
+
+    in_mesh = place + np.array(block.first)[:, None]
+    in_mesh[axis, corner.wrapped(axis, place)] = 0
+    center = (in_mesh + 0.5 * (1 - along)) * spacing[:, None] + corner.lower[:, None]
     offset = np.repeat(along * direction * spacing[axis] / 2, n, axis=1)
     return dict(
         left=left,
@@ -247,11 +284,11 @@ def _faces(axis, at, left, right, first, lower, spacing, corner, direction):
         right_distance=np.where(right >= 0, half, 0.0),
         left_offset=offset,
         right_offset=-offset,
-        vertices=corner.of_faces(axis, at, direction),
+        vertices=corner.of_faces(axis, place, direction),
     )
 
 
-def point_numbers(block):
+def point_numbers(block: Block) -> IntArray:
     """The numbers of the points of a block, which no periodic axis wraps around, among all of the
     mesh, in C order.
     """
@@ -268,79 +305,90 @@ class _Corners:
     are copies of those at the lower end.
     """
 
-    def __init__(self, lower, spacing, first, size, wraps):
+    def __init__(self, block: Block, lower: Array):
         self.lower = lower
-        self.spacing = spacing
-        self.first = np.array(first)
-        self.size = size
-        self.wraps = wraps
-        self.shape = tuple(n + 1 for n in size)
+        self.spacing = block.spacing
+        self.first = block.first
+        self.size = block.shape
+        self.shape = tuple(n + 1 for n in block.shape)
+        ends = zip(block.periodic, block.first, block.shape, block.grid, strict=True)
+        self.wraps = [periodic and first + n == m for periodic, first, n, m in ends]
 
-    def wrapped(self, axis, at):
-        """Which of the lattice places *at* (dim, n) are faces at the upper end of an axis that
-        wraps around.
+    def wrapped(self, axis: int, place: IntArray) -> BoolArray:
+        """Which of the lattice places (dim, n) are faces at the upper end of an axis that wraps
+        around.
         """
-        return self.wraps[axis] & (at[axis] == self.size[axis])
+        return self.wraps[axis] & (place[axis] == self.size[axis])
 
-    def points(self):
+    def points(self) -> Array:
         """The lattice, then one plane of copies for each axis that wraps around here."""
-        planes = [self._lattice(None)] + [
-            self._lattice(axis) for axis in range(len(self.shape)) if self.wraps[axis]
-        ]
+        planes = [self._lattice(None)]
+        planes += [self._lattice(axis) for axis in range(len(self.shape)) if self.wraps[axis]]
         return self.lower[:, None] + np.concatenate(planes, axis=1) * self.spacing[:, None]
 
     def _lattice(self, plane):
+        """The places (dim, n) of the lattice in the mesh; of its lower plane across that axis."""
         ranges = [
-            f + np.arange(n) if a != plane else np.zeros(1, int)
-            for a, (f, n) in enumerate(zip(self.first, self.shape, strict=True))
+            first + np.arange(n) if axis != plane else np.zeros(1, int)
+            for axis, (first, n) in enumerate(zip(self.first, self.shape, strict=True))
         ]
         return np.stack(np.meshgrid(*ranges, indexing="ij")).reshape(len(self.shape), -1)
 
     def _number(self, axis, corner, wrapped):
+        """The numbers of lattice places (dim, n), of their copies across that axis if *wrapped*."""
+        n_lattice = int(np.prod(self.shape))
+        planes_before = [n_lattice // self.shape[a] for a in range(axis) if self.wraps[a]]
         plane_shape = [1 if a == axis else n for a, n in enumerate(self.shape)]
-        before = int(np.prod(self.shape)) + sum(
-            int(np.prod(self.shape)) // self.shape[a] for a in range(axis) if self.wraps[a]
-        )
         in_plane = corner.copy()
         in_plane[axis] = 0
+        copies = np.ravel_multi_index(in_plane, plane_shape, mode="clip")
         return np.where(
             wrapped,
-            before + np.ravel_multi_index(in_plane, plane_shape, mode="clip"),
+            n_lattice + sum(planes_before) + copies,
             np.ravel_multi_index(corner, self.shape),
         )
 
-    def of_cells(self):
-        cell = np.stack(np.meshgrid(*map(np.arange, self.size), indexing="ij")).reshape(
-            len(self.size), -1
-        )
+    def of_cells(self) -> IntArray:
+        """The corners of all cells, cell by cell."""
+        dim = len(self.size)
+        cell = np.stack(np.meshgrid(*map(np.arange, self.size), indexing="ij")).reshape(dim, -1)
         corners = [
-            np.ravel_multi_index(cell + np.array(c)[:, None], self.shape)
-            for c in CORNERS[len(self.size)]
+            np.ravel_multi_index(cell + np.array(offset)[:, None], self.shape)
+            for offset in BOX_CORNERS[dim]
         ]
         return np.stack(corners).T.ravel()
 
-    def of_faces(self, axis, at, direction):
+    def of_faces(self, axis: int, place: IntArray, direction: int) -> IntArray:
         """Corners (2^(dim - 1), n), counter-clockwise seen from where the normal points."""
         dim = len(self.shape)
         others = [(axis + 1) % dim, (axis + 2) % dim][: dim - 1]
-        steps = {1: [()], 2: [(0,), (1,)], 3: [(0, 0), (1, 0), (1, 1), (0, 1)]}[dim]
+        steps_by_dim: dict[int, list] = {
+            1: [()],
+            2: [(0,), (1,)],
+            3: [(0, 0), (1, 0), (1, 1), (0, 1)],
+        }
+        steps = steps_by_dim[dim]
+        is_counter_clockwise = (direction > 0) == (dim == 3 or axis == 0)
+        wrapped = self.wrapped(axis, place)
+
         loop = []
-        for step in steps if (direction > 0) == (dim == 3 or axis == 0) else steps[::-1]:
-            corner = at.copy()
+        for step in steps if is_counter_clockwise else steps[::-1]:
+            corner = place.copy()
             for other, s in zip(others, step, strict=True):
                 corner[other] += s
-            loop.append(self._number(axis, corner, self.wrapped(axis, at)))
+            loop.append(self._number(axis, corner, wrapped))
         return np.stack(loop)
 
 
-def _owner(cells, layout, cuts):
+def _find_owner(cells, layout, cuts):
     """The rank that owns each cell (dim, n)."""
-    return np.ravel_multi_index(
-        [np.searchsorted(cuts[a], index, side="right") - 1 for a, index in enumerate(cells)], layout
-    )
+    place = [
+        np.searchsorted(cuts[axis], index, side="right") - 1 for axis, index in enumerate(cells)
+    ]
+    return np.ravel_multi_index(place, layout)
 
 
-def _levels(index, grid):
+def _number_levels(index, grid):
     """Numbers of the blocks of 1, 2^dim, 4^dim, ... cells; axes that are short or odd are not
     coarsened further.
     """
@@ -350,25 +398,25 @@ def _levels(index, grid):
     while True:
         coarse = -(-np.array(grid) // factor)
         levels.append(np.ravel_multi_index(index.reshape(dim, -1) // factor[:, None], coarse))
-        halve = (coarse >= 2 * COARSEST) & (coarse % 2 == 0)
-        if not halve.any():
+        can_halve = (coarse >= 2 * MIN_LEVEL_CELLS) & (coarse % 2 == 0)
+        if not can_halve.any():
             return np.stack(levels)
-        factor = np.where(halve, 2 * factor, factor)
+        factor = np.where(can_halve, 2 * factor, factor)
 
 
-def _quality(spacing, n_cells):
+def _describe_quality(spacing, n_cells):
     volume = float(np.prod(spacing))
     size = float(np.prod(spacing) ** (1 / len(spacing)))
     return Quality(
-        n_cells,
-        (volume,) * 3,
-        (size,) * 3,
-        0.0,
-        0.0,
-        0.0,
-        0.0,
-        float(spacing.min() / size),
-        0,
-        0,
-        0,
+        n_cells=n_cells,
+        volume=(volume,) * 3,
+        size=(size,) * 3,
+        orthogonality_defect=0.0,
+        orthogonality_mean=0.0,
+        isotropy_defect=0.0,
+        isotropy_mean=0.0,
+        smallest_distance=float(spacing.min() / size),
+        worst_cell=0,
+        n_negative=0,
+        n_clipped=0,
     )

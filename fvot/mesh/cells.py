@@ -1,21 +1,22 @@
 """Points and the cells between them, as they are given, checked."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from ..arguments.types import Array, ArrayLike, BoolArray, IntArray
 from ..errors import MeshError
 
-LINE, TRIANGLE, POLYGON, QUAD, TETRA, HEXAHEDRON, WEDGE, PYRAMID = (
-    3,
-    5,
-    7,
-    9,
-    10,
-    12,
-    13,
-    14,
-)  # VTK's numbers
+# VTK's numbers of the cell types.
+LINE = 3
+TRIANGLE = 5
+POLYGON = 7
+QUAD = 9
+TETRA = 10
+HEXAHEDRON = 12
+WEDGE = 13
+PYRAMID = 14
 KIND = {
     "line": LINE,
     "triangle": TRIANGLE,
@@ -27,7 +28,7 @@ KIND = {
     "pyramid": PYRAMID,
 }
 NAME = {kind: name for name, kind in KIND.items()}
-DIMENSION = {
+CELL_DIMENSION = {
     LINE: 1,
     TRIANGLE: 2,
     POLYGON: 2,
@@ -38,8 +39,12 @@ DIMENSION = {
     PYRAMID: 3,
 }
 N_CORNERS = {LINE: 2, TRIANGLE: 3, QUAD: 4, TETRA: 4, HEXAHEDRON: 8, WEDGE: 6, PYRAMID: 5}
-DECADES = 250  # up or down, that volumes times lengths may be from 1
-FACES = {  # corners of each face, counter-clockwise seen from outside (VTK's cells)
+
+# Volumes times lengths may be so many decades above or below 1: floating point ends at 308.
+MAX_DECADES = 250
+
+# Corners of each face, counter-clockwise seen from outside (VTK's cells).
+FACES = {
     TETRA: ((0, 2, 1), (0, 1, 3), (1, 2, 3), (0, 3, 2)),
     HEXAHEDRON: (
         (0, 3, 2, 1),
@@ -52,7 +57,9 @@ FACES = {  # corners of each face, counter-clockwise seen from outside (VTK's ce
     WEDGE: ((0, 2, 1), (3, 4, 5), (0, 1, 4, 3), (1, 2, 5, 4), (2, 0, 3, 5)),
     PYRAMID: ((0, 3, 2, 1), (0, 1, 4), (1, 2, 4), (2, 3, 4), (3, 0, 4)),
 }
-MIRRORED = {  # the same cell, with corners in the other sense
+
+# The same cell, with corners in the other sense.
+MIRRORED = {
     LINE: (1, 0),
     TRIANGLE: (0, 2, 1),
     QUAD: (0, 3, 2, 1),
@@ -67,26 +74,30 @@ MIRRORED = {  # the same cell, with corners in the other sense
 class Cells:
     """Points and the cells between them: cell k has the points corners[start[k]:start[k + 1]]."""
 
-    points: np.ndarray  # (dim, n_points)
-    kind: np.ndarray  # (n_cells,) VTK's number of the cell type
-    start: np.ndarray  # (n_cells + 1,)
-    corners: np.ndarray  # (start[-1],)
+    points: Array  # (dim, n_points)
+    kind: IntArray  # (n_cells,) VTK's number of the cell type
+    start: IntArray  # (n_cells + 1,)
+    corners: IntArray  # (start[-1],)
 
     @property
-    def dim(self):
+    def dim(self) -> int:
+        """The dimension of space."""
         return len(self.points)
 
     @property
-    def n_cells(self):
+    def n_cells(self) -> int:
+        """The number of cells."""
         return len(self.kind)
 
-    def of_kind(self, kind):
+    def of_kind(self, kind: int) -> tuple[IntArray, IntArray]:
         """Numbers of the cells of one kind, and their corners (n_corners, n)."""
         cell = np.flatnonzero(self.kind == kind)
         return cell, self.corners[self.start[cell] + np.arange(N_CORNERS[kind])[:, None]]
 
-    def mirrored(self, which):
-        """The same cells; those of *which* (n_cells,) bool list their corners in the other sense."""
+    def mirrored(self, which: BoolArray) -> "Cells":
+        """The same cells, of which those in the mask (n_cells,) list their corners in the other
+        sense.
+        """
         corners = self.corners.copy()
         for kind in np.unique(self.kind[which]):
             cell = np.flatnonzero(which & (self.kind == kind))
@@ -94,32 +105,32 @@ class Cells:
                 count = np.diff(self.start)[cell]
                 step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
                 place = np.repeat(self.start[cell], count) + step
-                corners[place] = self.corners[np.repeat(self.start[cell + 1] - 1, count) - step]
+                opposite = np.repeat(self.start[cell + 1] - 1, count) - step
+                corners[place] = self.corners[opposite]
             else:
-                at = self.start[cell] + np.arange(N_CORNERS[kind])[:, None]
-                corners[at] = self.corners[at[list(MIRRORED[kind])]]
+                place = self.start[cell] + np.arange(N_CORNERS[kind])[:, None]
+                corners[place] = self.corners[place[list(MIRRORED[kind])]]
         return replace(self, corners=corners)
 
 
-def columns(array, index):
+def columns(array: Any, index: Any) -> Any:
     """array[:, index], four times as fast, and contiguous."""
     return np.take(array, index, axis=1)
 
 
-def check_extent(widths, dim):
+def check_extent(widths: ArrayLike, dim: int) -> None:
     """`MeshError` for a mesh so small or large that volumes times lengths leave the range of
     floating point.
     """
     size = np.max(widths)
-    if size > 0 and abs((dim + 1) * np.log10(size)) > DECADES:
+    if size > 0 and abs((dim + 1) * np.log10(size)) > MAX_DECADES:
         raise MeshError(
             f"the mesh is {size:.3g} across: volumes times lengths leave the range of floating "
-            "point; take another "
-            "unit of length"
+            "point; take another unit of length"
         )
 
 
-def connect(points, blocks):
+def connect(points: Array, blocks: Any) -> Cells:
     """`Cells` from points (dim, n_points) and blocks [(type name, connectivity), ...], checked.
 
     Raises `MeshError` for points that are not finite, unknown cell types, point numbers out of
@@ -133,12 +144,13 @@ def connect(points, blocks):
             f"({len(bad)} points are not)"
         )
     check_extent(np.ptp(points, axis=1) if points.size else 0.0, len(points))
-    kinds = []
-    counts = []
-    corners = []
-    for name, connectivity in _pairs(blocks):
-        kind = _kind(name)
-        count, corner = _connectivity(name, kind, connectivity)
+
+    kinds: list[Any] = []
+    counts: list[Any] = []
+    corners: list[Any] = []
+    for name, connectivity in _check_blocks(blocks):
+        kind = _find_kind(name)
+        count, corner = _list_corners(name, kind, connectivity)
         kinds.append(np.full(len(count), kind, np.uint8))
         counts.append(count)
         corners.append(corner)
@@ -146,38 +158,39 @@ def connect(points, blocks):
     count = np.concatenate(counts or [[]]).astype(np.int64)
     if not len(kind):
         raise MeshError("the mesh has no cells")
-    cells = Cells(points, kind, np.concatenate([[0], np.cumsum(count)]), np.concatenate(corners))
+    start = np.concatenate([[0], np.cumsum(count)])
+    cells = Cells(points, kind, start, np.concatenate(corners))
     _check_corners(cells)
     return cells
 
 
-def _pairs(blocks):
+def _check_blocks(blocks):
+    """Pairs (type name, connectivity)."""
     try:
         pairs = [(name, connectivity) for name, connectivity in blocks]
     except (TypeError, ValueError):
         pairs = [(None, None)]
     if not all(isinstance(name, str) for name, _ in pairs):
         raise MeshError(
-            "cells must be a list of pairs (type name, connectivity), as in [('triangle', [[0, "
-            "1, 2]])], "
-            f"not {blocks!r:.80}"
+            "cells must be a list of pairs (type name, connectivity), as in "
+            f"[('triangle', [[0, 1, 2]])], not {blocks!r:.80}"
         )
     return pairs
 
 
-def _kind(name):
+def _find_kind(name):
     name = "polygon" if name.startswith("polygon") else name
     if name not in KIND:
         raise MeshError(f"cell type {name!r} is not supported; these are: {', '.join(KIND)}")
     return KIND[name]
 
 
-def _connectivity(name, kind, connectivity):
+def _list_corners(name, kind, connectivity):
     """Numbers of corners (n,) of the cells of a block, and all their corners in one row."""
     if not len(connectivity):
         return np.empty(0, np.int64), np.empty(0, np.int64)
     if kind == POLYGON:
-        rows = [_integers(name, row) for row in connectivity]
+        rows = [_check_integers(name, row) for row in connectivity]
         if any(row.ndim != 1 for row in rows):
             raise MeshError(
                 f"the connectivity of {name} must be a list of rows of points, not "
@@ -189,7 +202,7 @@ def _connectivity(name, kind, connectivity):
                 f"polygon {count.argmin()} has {count.min()} points: it needs at least 3"
             )
         return count, np.concatenate(rows)
-    rows = _integers(name, connectivity)
+    rows = _check_integers(name, connectivity)
     if rows.ndim != 2 or rows.shape[1] != N_CORNERS[kind]:
         raise MeshError(
             f"a {name} has {N_CORNERS[kind]} points; the connectivity has shape {rows.shape}"
@@ -197,7 +210,7 @@ def _connectivity(name, kind, connectivity):
     return np.full(len(rows), N_CORNERS[kind]), rows.ravel()
 
 
-def _integers(name, numbers):
+def _check_integers(name, numbers):
     try:
         array = np.asarray(numbers)
     except ValueError:  # rows of different lengths
@@ -211,7 +224,7 @@ def _integers(name, numbers):
 
 
 def _check_corners(cells):
-    dimensions = {DIMENSION[kind] for kind in np.unique(cells.kind)}
+    dimensions = {CELL_DIMENSION[kind] for kind in np.unique(cells.kind)}
     if dimensions != {cells.dim}:
         raise MeshError(
             f"cells of dimension {sorted(dimensions)} on points of dimension {cells.dim}: "
@@ -227,7 +240,7 @@ def _check_corners(cells):
         )
 
 
-def face_keys(vertices, n_points):
+def face_keys(vertices: IntArray, n_points: int) -> IntArray:
     """One integer per face, equal for those of the same points (three of four are enough to tell
     faces apart).
     """
@@ -238,7 +251,7 @@ def face_keys(vertices, n_points):
             key = key * n_points + row
         return key
     order = np.lexsort(rows)
-    new = (rows[:, order[1:]] != rows[:, order[:-1]]).any(axis=0)
+    is_new = (rows[:, order[1:]] != rows[:, order[:-1]]).any(axis=0)
     key = np.zeros(len(order), np.int64)
-    key[order[1:]] = np.cumsum(new)
+    key[order[1:]] = np.cumsum(is_new)
     return key

@@ -2,51 +2,64 @@
 between them.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from .. import linalg
+from ..arguments.types import Array, IntArray
 from . import patches
-from .partition import local_faces
+from .memory import AnyMesh
+from .partition import find_local_faces
 
-# least part of the faces between two agglomerates that counts as one, and of a distance on each
-# side
-LEAST = 0.05
+# The least part of the faces between two agglomerates that counts as one face, and the least part
+# of a distance on each side of it. Both keep areas and distances positive where shapes are odd.
+MIN_FACE_PART = 0.05
 
-LLOYD = 10  # sweeps that make agglomerates round
+# Sweeps of Lloyd's iteration that make agglomerates round.
+ROUNDING_SWEEPS = 10
 
 
 class Geometry(NamedTuple):
     """Cells and faces of a whole mesh in its numbering; the right cell of a boundary face is -1."""
 
-    volume: np.ndarray
-    centroid: np.ndarray
-    left: np.ndarray
-    right: np.ndarray
-    surface: np.ndarray  # (dim, n_faces) area times normal
-    face_center: np.ndarray
+    volume: Array
+    centroid: Array
+    left: IntArray
+    right: IntArray
+    surface: Array  # (dim, n_faces) area times normal
+    face_center: Array
 
     @property
-    def n_inner(self):
+    def n_inner(self) -> int:
+        """The number of faces that have two cells."""
         return int((self.right >= 0).sum())
 
     @property
-    def area(self):
+    def area(self) -> Array:
+        """(n_faces,)"""
         return np.linalg.norm(self.surface, axis=0)
 
 
 class Part(NamedTuple):
-    """The faces of an agglomerated mesh, as `partition.local_faces` takes them."""
+    """The faces of an agglomerated mesh, as `find_local_faces` takes them."""
 
-    left: np.ndarray
-    right: np.ndarray
-    ends: np.ndarray
+    left: IntArray
+    right: IntArray
+    ends: IntArray
 
 
-def whole(mesh):
+def build_agglomerate_mesh(mesh: AnyMesh, part: dict[str, Any]) -> AnyMesh:
+    """The mesh of agglomerates of which this rank has that `part`, on the ranks of the finer one.
+
+    It has operators, but no points.
+    """
+    return type(mesh)(mesh.ranks, part, names={"walls": (0,)}, quality=None)
+
+
+def gather_geometry(mesh: AnyMesh) -> tuple[Geometry, list[IntArray]] | None:
     """(the mesh's `Geometry`, [the cells of each rank]) on rank 0, None elsewhere. Collective."""
     own = mesh.cell_id[: mesh.n_cells]
     faces = np.flatnonzero(mesh.face_owned)
@@ -63,60 +76,74 @@ def whole(mesh):
     parts = mesh.ranks.gather_to_root(mine)
     if parts is None:
         return None
+
     cells, volume, centroid, left, right, surface, center = (
         np.concatenate(part, axis=-1) for part in zip(*parts)
     )
-    # the boundary comes last
-    order = np.argsort(cells)
-    inner = np.lexsort((right, left, right < 0))
-    return (
-        Geometry(
-            volume[order],
-            centroid[:, order],
-            left[inner],
-            right[inner],
-            surface[:, inner],
-            center[:, inner],
-        ),
-        [part[0] for part in parts],
+    cell_order = np.argsort(cells)
+    face_order = np.lexsort((right, left, right < 0))  # the boundary comes last
+    geometry = Geometry(
+        volume[cell_order],
+        centroid[:, cell_order],
+        left[face_order],
+        right[face_order],
+        surface[:, face_order],
+        center[:, face_order],
     )
+    return geometry, [part[0] for part in parts]
 
 
-def coarser(fine, size):
+def agglomerate_cells(fine: Geometry, size: int) -> tuple[IntArray, Geometry]:
     """(member (n_cells,), `Geometry`) of round agglomerates of about *size* neighbours."""
-    member = rounded(fine, patches.grow(patches.adjacency(fine, len(fine.volume)), size))
+    graph = patches.adjacency(fine, len(fine.volume))
+    member = _round_agglomerates(fine, patches.grow(graph, size))
     n = int(member.max()) + 1
-    volume = np.bincount(member, fine.volume, n)
-    centroid = np.stack([np.bincount(member, fine.volume * x, n) for x in fine.centroid]) / volume
-    inner = fine.right >= 0
-    beyond = np.where(fine.right >= 0, member[fine.right], -1)
-    between = np.flatnonzero(inner & (member[fine.left] != beyond))
-    a, b = member[fine.left[between]], beyond[between]
-    key, pair = np.unique(np.minimum(a, b) * n + np.maximum(a, b), return_inverse=True)
-    left, right = np.divmod(key, n)
-    area = fine.area[between]
-    sign = np.where(a < b, 1.0, -1.0)
-    total = np.bincount(pair, area, len(key))
-    summed = np.stack([np.bincount(pair, sign * s, len(key)) for s in fine.surface[:, between]])
-    center = (
-        np.stack([np.bincount(pair, area * x, len(key)) for x in fine.face_center[:, between]])
-        / total
-    )
-    step = centroid[:, right] - centroid[:, left]
-    normal = step / np.linalg.norm(step, axis=0)
-    summed = normal * np.maximum((summed * normal).sum(axis=0), LEAST * total)
-    walls = np.flatnonzero(~inner)
-    return member, Geometry(
+    volume = np.bincount(member, fine.volume, n).astype(float)
+    moment = np.stack([np.bincount(member, fine.volume * x, n) for x in fine.centroid])
+    centroid = moment / volume
+
+    left, right, surface, center = _sum_faces(fine, member, centroid)
+    walls = np.flatnonzero(fine.right < 0)
+    coarse = Geometry(
         volume,
         centroid,
         np.concatenate([left, member[fine.left[walls]]]),
         np.concatenate([right, np.full(len(walls), -1)]),
-        np.concatenate([summed, fine.surface[:, walls]], axis=1),
+        np.concatenate([surface, fine.surface[:, walls]], axis=1),
         np.concatenate([center, fine.face_center[:, walls]], axis=1),
     )
+    return member, coarse
 
 
-def rounded(fine, member):
+def _sum_faces(fine, member, centroid):
+    """(left, right, surface, center) of the faces between agglomerates, the sums of the fine ones.
+
+    A surface has the direction of the line between the centroids.
+    """
+    n = centroid.shape[1]
+    beyond = np.where(fine.right >= 0, member[fine.right], -1)
+    between = np.flatnonzero((fine.right >= 0) & (member[fine.left] != beyond))
+    a = member[fine.left[between]]
+    b = beyond[between]
+    key, pair = np.unique(np.minimum(a, b) * n + np.maximum(a, b), return_inverse=True)
+    left, right = np.divmod(key, n)
+
+    def add_up(rows: Array) -> Array:
+        return np.stack([np.bincount(pair, row, len(key)) for row in rows])
+
+    area = fine.area[between]
+    total = np.bincount(pair, area, len(key))
+    sign = np.where(a < b, 1.0, -1.0)
+    surface = add_up(sign * fine.surface[:, between])
+    center = add_up(area * fine.face_center[:, between]) / total
+
+    step = centroid[:, right] - centroid[:, left]
+    normal = step / np.linalg.norm(step, axis=0)
+    projected = (surface * normal).sum(axis=0)
+    return left, right, normal * np.maximum(projected, MIN_FACE_PART * total), center
+
+
+def _round_agglomerates(fine, member):
     """Agglomerates near those of member (n_cells,), as round as Voronoi cells, connected, numbered
     from 0.
 
@@ -125,55 +152,62 @@ def rounded(fine, member):
     two-point fluxes need it.
     """
     inner = slice(fine.n_inner)
-    cell = np.concatenate([fine.left[inner], fine.right[inner], np.arange(len(member))])
-    beyond = np.concatenate([fine.right[inner], fine.left[inner], np.arange(len(member))])
-    for _ in range(LLOYD):
-        count = np.maximum(np.bincount(member, fine.volume), 1e-300)
-        center = np.stack([np.bincount(member, fine.volume * x) for x in fine.centroid]) / count
-        candidate = member[beyond]
-        far = ((fine.centroid[:, cell] - center[:, candidate]) ** 2).sum(axis=0)
-        order = np.lexsort((candidate, far, cell))
-        nearest = order[np.searchsorted(cell[order], np.arange(len(member)))]
+    itself = np.arange(len(member))
+    cell = np.concatenate([fine.left[inner], fine.right[inner], itself])
+    neighbour = np.concatenate([fine.right[inner], fine.left[inner], itself])
+    for _ in range(ROUNDING_SWEEPS):
+        volume = np.maximum(np.bincount(member, fine.volume), 1e-300)
+        center = np.stack([np.bincount(member, fine.volume * x) for x in fine.centroid]) / volume
+
+        candidate = member[neighbour]
+        square = ((fine.centroid[:, cell] - center[:, candidate]) ** 2).sum(axis=0)
+        order = np.lexsort((candidate, square, cell))
+        nearest = order[np.searchsorted(cell[order], itself)]
         if (candidate[nearest] == member).all():
             break
         member = candidate[nearest]
-    return _connected(fine, member)
+    return _connect_agglomerates(fine, member)
 
 
-def _connected(fine, member):
-    """The same agglomerates without the cells that have no way to the largest part of theirs; these
-    join a neighbour's.
+def _connect_agglomerates(fine, member):
+    """The same agglomerates, but cells that have no way to the largest part of theirs join that of
+    a neighbour.
     """
     left = fine.left[: fine.n_inner]
     right = fine.right[: fine.n_inner]
-    area = fine.area[: fine.n_inner]
+    cell = np.concatenate([left, right])
+    neighbour = np.concatenate([right, left])
+    area = np.tile(fine.area[: fine.n_inner], 2)
     while True:
-        same = member[left] == member[right]
-        graph = sparse.coo_matrix(
-            (np.ones(same.sum()), (left[same], right[same])), (len(member), len(member))
-        )
-        _, piece = connected_components(graph, directed=False)
+        piece = _number_pieces(left, right, member)
         size = np.bincount(piece, fine.volume)
         owner = np.zeros(len(size), np.int64)
         owner[piece] = member
         order = np.lexsort((-size, owner))
-        main = order[np.unique(owner[order], return_index=True)[1]]
-        stray = ~np.isin(piece, main)
-        ends = (
-            np.concatenate([left, right]),
-            np.concatenate([right, left]),
-            np.concatenate([area, area]),
-        )
-        leaving = np.flatnonzero(stray[ends[0]] & ~stray[ends[1]])
+        largest = order[np.unique(owner[order], return_index=True)[1]]
+        is_stray = ~np.isin(piece, largest)
+
+        leaving = np.flatnonzero(is_stray[cell] & ~is_stray[neighbour])
         if not len(leaving):
-            return np.unique(piece if stray.any() else member, return_inverse=True)[1].ravel()
-        order = leaving[np.lexsort((-ends[2][leaving], ends[0][leaving]))]
-        cells, first = np.unique(ends[0][order], return_index=True)
+            number = piece if is_stray.any() else member
+            return np.unique(number, return_inverse=True)[1].ravel()
+        order = leaving[np.lexsort((-area[leaving], cell[leaving]))]
+        cells, first = np.unique(cell[order], return_index=True)
         member = member.copy()
-        member[cells] = member[ends[1][order[first]]]
+        member[cells] = member[neighbour[order[first]]]
 
 
-def owners(member, fine_owner, coarse, n_ranks):
+def _number_pieces(left, right, member):
+    """The connected piece (n_cells,) of its agglomerate to which each cell belongs."""
+    n = len(member)
+    same = member[left] == member[right]
+    graph = sparse.coo_matrix((np.ones(same.sum()), (left[same], right[same])), (n, n))
+    return connected_components(graph, directed=False)[1]
+
+
+def assign_owners(
+    member: IntArray, fine_owner: IntArray, coarse: Geometry, n_ranks: int
+) -> IntArray:
     """The rank of each agglomerate: that of its first cell, unless a rank would have none."""
     first = np.unique(member, return_index=True)[1]
     owner = fine_owner[first]
@@ -182,63 +216,69 @@ def owners(member, fine_owner, coarse, n_ranks):
     return owner
 
 
-def part(geometry, owner, rank):
+def build_part(geometry: Geometry, owner: IntArray, rank: int) -> dict[str, Any]:
     """The arrays of a rank, as `Mesh` takes them; a mesh of agglomerates has no points."""
-    g = geometry
+    n = geometry.n_inner
     own = np.flatnonzero(owner == rank)
-    n = g.n_inner
-    faces = Part(g.left, g.right, np.array([g.n_inner, len(g.left)]))
-    ghosts, touch, left, right, ends = local_faces(faces, owner, own, own, rank)
-    area = g.area[touch]
-    normal = g.surface[:, touch] / area
-    inner = touch < n
-    near = ((g.face_center[:, touch] - g.centroid[:, g.left[touch]]) * normal).sum(axis=0)
-    step = g.centroid[:, g.right[touch]] - g.centroid[:, g.left[touch]]
-    distance = np.where(inner, np.linalg.norm(step, axis=0), 0)
-    left_distance = np.where(
-        inner, np.clip(near, LEAST * distance, (1 - LEAST) * distance), np.maximum(near, 0)
-    )
+    ends = np.array([n, len(geometry.left)])
+    all_faces = Part(geometry.left, geometry.right, ends)
+    local = find_local_faces(all_faces, owner, own, own, rank)
+
+    touching = local.faces
+    left = geometry.left[touching]
+    right = geometry.right[touching]
+    area = geometry.area[touching]
+    normal = geometry.surface[:, touching] / area
+    face_center = geometry.face_center[:, touching]
+
+    is_inner = touching < n
+    step = geometry.centroid[:, right] - geometry.centroid[:, left]
+    distance = np.where(is_inner, np.linalg.norm(step, axis=0), 0)
+    height = ((face_center - geometry.centroid[:, left]) * normal).sum(axis=0)
+    inner_height = np.clip(height, MIN_FACE_PART * distance, (1 - MIN_FACE_PART) * distance)
+    left_distance = np.where(is_inner, inner_height, np.maximum(height, 0))
     return dict(
-        cell_id=np.concatenate([own, ghosts]),
-        ghost_owner=owner[ghosts],
-        volume=g.volume[own],
-        center=g.centroid[:, own],
-        centroid=g.centroid[:, own],
-        left=left,
-        right=right,
+        cell_id=np.concatenate([own, local.ghosts]),
+        ghost_owner=owner[local.ghosts],
+        volume=geometry.volume[own],
+        center=geometry.centroid[:, own],
+        centroid=geometry.centroid[:, own],
+        left=local.left,
+        right=local.right,
         area=area,
         normal=normal,
-        face_center=g.face_center[:, touch],
+        face_center=face_center,
         left_distance=left_distance,
-        right_distance=distance - left_distance * inner,
-        boundary_ends=ends,
+        right_distance=distance - left_distance * is_inner,
+        boundary_ends=local.ends,
         levels=own[None],
     )
 
 
-def linear(member, fine, coarse):
+def build_interpolation(member: IntArray, fine: Geometry, coarse: Geometry) -> sparse.csr_matrix:
     """The matrix (n_cells, n_agglomerates) of u_A + g_A . (x_K - x_A), g_A the least-squares
     gradient of the neighbours.
     """
     n = len(coarse.volume)
+    n_fine = len(member)
     dim = len(coarse.centroid)
     inner = slice(coarse.n_inner)
     a = np.concatenate([coarse.left[inner], coarse.right[inner]])
     b = np.concatenate([coarse.right[inner], coarse.left[inner]])
+
     step = coarse.centroid[:, b] - coarse.centroid[:, a]
     weight = 1 / (step**2).sum(axis=0)
-    matrix = np.empty((n, dim, dim))
+    normal_matrix = np.empty((n, dim, dim))
     for i in range(dim):
         for j in range(dim):
-            matrix[:, i, j] = np.bincount(a, weight * step[i] * step[j], n)
-    slope = np.einsum("aij,ja->ia", np.linalg.pinv(matrix, 1e-3, True)[a], weight * step)
-    constant = sparse.csr_matrix(
-        (np.ones(len(member)), (np.arange(len(member)), member)), (len(member), n)
-    )
+            normal_matrix[:, i, j] = np.bincount(a, weight * step[i] * step[j], n)
+    slope = np.einsum("aij,ja->ia", np.linalg.pinv(normal_matrix, 1e-3, True)[a], weight * step)
+
+    constant = sparse.csr_matrix((np.ones(n_fine), (np.arange(n_fine), member)), (n_fine, n))
     matrix = constant
+    row = np.concatenate([a, a])
+    column = np.concatenate([b, a])
     for offset, s in zip(fine.centroid - coarse.centroid[:, member], slope):
-        gradient = sparse.csr_matrix(
-            (np.concatenate([s, -s]), (np.concatenate([a, a]), np.concatenate([b, a]))), (n, n)
-        )
+        gradient = sparse.csr_matrix((np.concatenate([s, -s]), (row, column)), (n, n))
         matrix = matrix + sparse.diags(offset) @ constant @ gradient
     return matrix.tocsr()

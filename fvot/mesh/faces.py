@@ -6,14 +6,17 @@ number) to the right one, and out of the domain on the boundary.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from ..arguments.types import Array, IntArray
 from ..errors import MeshError
-from .cells import FACES, HEXAHEDRON, NAME, PYRAMID, TRIANGLE, WEDGE, columns, face_keys
+from .cells import FACES, HEXAHEDRON, NAME, PYRAMID, TRIANGLE, WEDGE, Cells, columns, face_keys
 from .facets import name_faces
 
-EDGES_AT = {  # corners, and the ends of the three edges at each that span a positive volume
+# Corners, and the ends of the three edges at each that span a positive volume.
+EDGES_AT = {
     HEXAHEDRON: (
         (0, 1, 3, 4),
         (1, 2, 0, 5),
@@ -27,48 +30,49 @@ EDGES_AT = {  # corners, and the ends of the three edges at each that span a pos
     WEDGE: ((0, 1, 2, 3), (1, 2, 0, 4), (2, 0, 1, 5), (3, 5, 4, 0), (4, 3, 5, 1), (5, 4, 3, 2)),
     PYRAMID: ((0, 1, 3, 4), (1, 2, 0, 4), (2, 3, 1, 4), (3, 0, 2, 4)),
 }
-INSIDE_OUT = (
-    1e-9  # of the product of a corner's edges: a negative volume larger than that is no round-off
-)
+
+# A corner is inside out if the volume of its edges, relative to their product, is below minus this:
+# what is smaller may be round-off.
+INSIDE_OUT_TOLERANCE = 1e-9
+
+# A cell is flat if its volume, relative to the one that its faces could have, is not above this.
+FLATNESS = 1e-12
 
 
 @dataclass(frozen=True)
 class Halves:
     """The half-faces of cells of positive volume, and how they meet."""
 
-    cell: np.ndarray  # (n_halves,)
-    vertices: (
-        np.ndarray
-    )  # (1, 2, 3 or 4, n_halves) counter-clockwise seen from outside; -1 as in `Faces`
-    first: np.ndarray  # (n_inner,) half-faces that meet those of *second*, of larger cell numbers
-    second: np.ndarray  # (n_inner,)
-    lonely: np.ndarray  # (n_boundary,) half-faces that meet none
-    volume: np.ndarray  # (n_cells,) of the cells
-    centroid: np.ndarray  # (dim, n_cells)
+    cell: IntArray  # (n_halves,)
+    vertices: IntArray  # (1, 2, 3 or 4, n_halves) counter-clockwise from outside; -1 as in `Faces`
+    first: IntArray  # (n_inner,) half-faces that meet those of *second*, of larger cell numbers
+    second: IntArray  # (n_inner,)
+    lonely: IntArray  # (n_boundary,) half-faces that meet none
+    volume: Array  # (n_cells,) of the cells
+    centroid: Array  # (dim, n_cells)
 
 
 @dataclass(frozen=True)
 class Faces:
     """Inner faces first, then the boundary faces, in sets of those that have the same names."""
 
-    left: np.ndarray  # (n_faces,) the cell that the normal leaves
-    right: np.ndarray  # (n_faces,) the cell that it enters; -1 on the boundary
-    vertices: (
-        np.ndarray
-    )  # (1, 2, 3 or 4, n_faces) points; -1 where a triangle stands among quadrilaterals
-    area: np.ndarray  # (n_faces,)
-    normal: np.ndarray  # (dim, n_faces) unit vectors
-    center: np.ndarray  # (dim, n_faces) centroids
-    ends: np.ndarray  # (n_sets + 1,) where each set of boundary faces begins
-    boundary: dict = field(default_factory=dict)  # name -> numbers of its sets
-    interfaces: dict = field(default_factory=dict)  # name -> inner faces
+    left: IntArray  # (n_faces,) the cell that the normal leaves
+    right: IntArray  # (n_faces,) the cell that it enters; -1 on the boundary
+    vertices: IntArray  # (1, 2, 3 or 4, n_faces) points; the fourth of triangles is -1
+    area: Array  # (n_faces,)
+    normal: Array  # (dim, n_faces) unit vectors
+    center: Array  # (dim, n_faces) centroids
+    ends: IntArray  # (n_sets + 1,) where each set of boundary faces begins
+    boundary: dict[Any, tuple[int, ...]] = field(default_factory=dict)  # name -> its sets
+    interfaces: dict[Any, IntArray] = field(default_factory=dict)  # name -> inner faces
 
     @property
-    def n_inner(self):
+    def n_inner(self) -> int:
+        """The number of faces that have two cells."""
         return int(np.searchsorted(-self.right, 1))  # right is >= 0, then -1
 
 
-def half_faces(cells):
+def find_half_faces(cells: Cells) -> tuple[IntArray, IntArray]:
     """(cell, vertices): the cell of each half-face and its points, counter-clockwise seen from
     outside.
     """
@@ -77,88 +81,84 @@ def half_faces(cells):
     if cells.dim == 2:
         following = np.arange(1, len(cells.corners) + 1)
         following[cells.start[1:] - 1] = cells.start[:-1]
-        return np.repeat(np.arange(cells.n_cells), np.diff(cells.start)), np.stack(
-            [cells.corners, cells.corners[following]]
-        )
+        cell = np.repeat(np.arange(cells.n_cells), np.diff(cells.start))
+        return cell, np.stack([cells.corners, cells.corners[following]])
+
     kinds = np.unique(cells.kind)
     width = max(len(face) for kind in kinds for face in FACES[kind])
-    cell = []
-    vertices = []
+    cell_blocks = []
+    vertex_blocks = []
     for kind in kinds:
         number, corner = cells.of_kind(kind)
-        table = np.array(
-            [face + (-1,) * (width - len(face)) for face in FACES[kind]]
-        )  # (n_faces, width)
-        block = np.where(table[:, :, None] >= 0, corner[table], -1)  # (n_faces, width, n)
-        cell.append(np.repeat(number, len(table)))
-        vertices.append(block.transpose(1, 2, 0).reshape(width, -1))
-    return np.concatenate(cell), np.concatenate(vertices, axis=1)
+        padded = [face + (-1,) * (width - len(face)) for face in FACES[kind]]
+        table = np.array(padded)  # (n_faces, width)
+        vertices = np.where(table[:, :, None] >= 0, corner[table], -1)  # (n_faces, width, n)
+        cell_blocks.append(np.repeat(number, len(table)))
+        vertex_blocks.append(vertices.transpose(1, 2, 0).reshape(width, -1))
+    return np.concatenate(cell_blocks), np.concatenate(vertex_blocks, axis=1)
 
 
-def face_vectors(points, vertices):
+def measure_faces(points: Array, vertices: IntArray) -> tuple[Array, Array]:
     """Area vectors (dim, n) of faces given by their points, and their centroids (dim, n)."""
     if len(points) == 1:
         return np.ones((1, vertices.shape[1])), columns(points, vertices[0])
-    a, b = columns(points, vertices[0]), columns(points, vertices[1])
+    a = columns(points, vertices[0])
+    b = columns(points, vertices[1])
     if len(points) == 2:
         return np.stack([b[1] - a[1], a[0] - b[0]]), (a + b) / 2
+
     c = columns(points, vertices[2])
     vector = np.cross(b - a, c - a, axis=0) / 2
     center = (a + b + c) / 3
     if len(vertices) == 4:
         quad = np.flatnonzero(vertices[3] >= 0)
-        vector[:, quad], center[:, quad] = _quadrilaterals(
-            columns(points, vertices[:, quad]).transpose(1, 0, 2)
-        )
+        corners = columns(points, vertices[:, quad]).transpose(1, 0, 2)
+        vector[:, quad], center[:, quad] = _measure_quadrilaterals(corners)
     return vector, center
 
 
-def _quadrilaterals(p):
+def _measure_quadrilaterals(p):
     """Area vectors and centroids of four-sided faces p (4, dim, n): a fan of triangles around the
     mean point.
     """
     middle = p.mean(axis=0)
     parts = [np.cross(p[i] - middle, p[(i + 1) % 4] - middle, axis=0) / 2 for i in range(4)]
     vector = sum(parts)
-    length = np.linalg.norm(vector, axis=0)
-    weight = [
-        np.einsum("in,in->n", part, vector) / np.maximum(length, 1e-300) ** 2 for part in parts
-    ]
+    square = np.maximum(np.linalg.norm(vector, axis=0), 1e-300) ** 2
+    weight = [np.einsum("in,in->n", part, vector) / square for part in parts]
     return vector, sum(w * (p[i] + p[(i + 1) % 4] + middle) / 3 for i, w in enumerate(weight))
 
 
-def cell_geometry(cells, cell, vertices):
+def measure_cells(cells: Cells, cell: IntArray, vertices: IntArray) -> tuple[Array, Array]:
     """Signed volumes (n_cells,) and centroids (dim, n_cells) from the half-faces: the divergence
     theorem.
     """
-    origin = columns(cells.points, cells.corners[cells.start[:-1]])
     if cells.dim == 1:
         ends = cells.points[0, cells.corners.reshape(-1, 2)]
         return ends[:, 1] - ends[:, 0], ends.mean(axis=1)[None]
+
+    origin = columns(cells.points, cells.corners[cells.start[:-1]])
     volume = np.zeros(cells.n_cells)
     moment = np.zeros((cells.dim, cells.n_cells))
-    for simplex, at in _outer_simplices(
-        cells.points, vertices
-    ):  # cones from the origin over the half-faces
-        owner = cell[at]
+    for simplex, half in _outer_simplices(cells.points, vertices):
+        # The cone from the cell's first corner over the simplex.
+        owner = cell[half]
         edges = simplex - columns(origin, owner)  # (dim corners, dim, n)
-        cone = (
-            (edges[0, 0] * edges[1, 1] - edges[0, 1] * edges[1, 0]) / 2
-            if cells.dim == 2
-            else np.einsum("in,in->n", edges[0], np.cross(edges[1], edges[2], axis=0)) / 6
-        )
+        if cells.dim == 2:
+            cone = (edges[0, 0] * edges[1, 1] - edges[0, 1] * edges[1, 0]) / 2
+        else:
+            cone = np.einsum("in,in->n", edges[0], np.cross(edges[1], edges[2], axis=0)) / 6
         volume += np.bincount(owner, cone, cells.n_cells)
         for axis in range(cells.dim):
-            moment[axis] += np.bincount(
-                owner, cone * edges[:, axis].sum(axis=0) / (cells.dim + 1), cells.n_cells
-            )
+            weight = cone * edges[:, axis].sum(axis=0) / (cells.dim + 1)
+            moment[axis] += np.bincount(owner, weight, cells.n_cells)
     with np.errstate(divide="ignore", invalid="ignore"):
         return volume, origin + moment / volume
 
 
 def _outer_simplices(points, vertices):
     """The half-faces cut into simplices: pairs of corners (dim corners, dim, n) and the half-faces
-    they lie on.
+    that they lie on.
     """
     if len(vertices) < 4:
         yield columns(points, vertices).transpose(1, 0, 2), slice(None)
@@ -171,28 +171,30 @@ def _outer_simplices(points, vertices):
         yield np.stack([p[i], p[(i + 1) % 4], p.mean(axis=0)]), quad
 
 
-def meet(cells):
+def meet(cells: Cells) -> tuple[Cells, Halves]:
     """(`Cells`, `Halves`): the cells, those listed in the wrong sense turned round, and how their
     half-faces meet.
 
     Raises `MeshError` for cells that are flat, tangled, or more than two to a face.
     """
-    cell, vertices = half_faces(cells)
+    cell, vertices = find_half_faces(cells)
     _check_repeats(cell, vertices)
-    volume, centroid = cell_geometry(cells, cell, vertices)
-    negative = volume < 0
-    if negative.any():
-        cells = cells.mirrored(negative)
-        cell, vertices = half_faces(cells)
+    volume, centroid = measure_cells(cells, cell, vertices)
+    is_negative = volume < 0
+    if is_negative.any():
+        cells = cells.mirrored(is_negative)
+        cell, vertices = find_half_faces(cells)
+
     _check_polygons(cells)
     _check_corner_volumes(cells)
-    _check_flat(cells, volume, _scale(cells, cell, vertices))
-    return cells, Halves(cell, vertices, *pair(cells, cell, vertices), np.abs(volume), centroid)
+    _check_flat(cells, volume, _estimate_volume(cells, cell, vertices))
+    first, second, lonely = pair(cells, cell, vertices)
+    return cells, Halves(cell, vertices, first, second, lonely, np.abs(volume), centroid)
 
 
 def _check_flat(cells, volume, scale):
-    """*scale* is a volume made of the lengths of the cell's edges: what is flat is measured by it."""
-    flat = np.flatnonzero(~(np.abs(volume) > 1e-12 * scale))
+    """No cell is flat; scale (n_cells,) : volumes that such cells could have."""
+    flat = np.flatnonzero(~(np.abs(volume) > FLATNESS * scale))
     if len(flat):
         raise MeshError(
             f"cell {flat[0]} ({NAME[cells.kind[flat[0]]]}) is degenerate: its volume is "
@@ -201,26 +203,13 @@ def _check_flat(cells, volume, scale):
 
 
 def _check_polygons(cells):
-    """No quadrilateral or polygon crosses itself: only those that turn inwards somewhere, or turn
+    """No quadrilateral or polygon crosses itself. Only those that turn inwards somewhere, or turn
     twice, can do so.
     """
     if cells.dim != 2 or np.all(cells.kind == TRIANGLE):
         return
     count = np.diff(cells.start)
-    place = np.arange(len(cells.corners))
-    following = place + 1
-    following[cells.start[1:] - 1] = cells.start[:-1]
-    preceding = place - 1
-    preceding[cells.start[:-1]] = cells.start[1:] - 1
-    p = columns(cells.points, cells.corners)
-    step = columns(p, following) - p
-    before = columns(step, preceding)
-    turn = before[0] * step[1] - before[1] * step[0]
-    inwards = turn < -INSIDE_OUT * np.sqrt((before**2).sum(axis=0) * (step**2).sum(axis=0))
-    suspect = np.logical_or.reduceat(inwards, cells.start[:-1])
-    if (count > 4).any():
-        angle = np.arctan2(turn, (before * step).sum(axis=0))
-        suspect |= np.add.reduceat(angle, cells.start[:-1]) > 3 * np.pi
+    suspect = _find_suspects(cells)
     for n in np.unique(count[suspect]):
         cell = np.flatnonzero(suspect & (count == n))
         corners = cells.corners[cells.start[cell] + np.arange(n)[:, None]]
@@ -230,9 +219,29 @@ def _check_polygons(cells):
             listed = corners[:, bad[0]].tolist()
             raise MeshError(
                 f"cell {k} ({NAME[cells.kind[k]]}, points {listed}) is tangled: its sides cross "
-                "each other "
-                f"({len(bad)} such cells); list its points in the order in which they lie around it"
+                f"each other ({len(bad)} such cells); list its points in the order in which they "
+                "lie around it"
             )
+
+
+def _find_suspects(cells):
+    """Which polygons (n_cells,) turn inwards at a corner, or turn more than once in all."""
+    place = np.arange(len(cells.corners))
+    following = place + 1
+    following[cells.start[1:] - 1] = cells.start[:-1]
+    preceding = place - 1
+    preceding[cells.start[:-1]] = cells.start[1:] - 1
+
+    p = columns(cells.points, cells.corners)
+    step = columns(p, following) - p
+    before = columns(step, preceding)
+    turn = before[0] * step[1] - before[1] * step[0]
+    size = np.sqrt((before**2).sum(axis=0) * (step**2).sum(axis=0))
+    suspect = np.logical_or.reduceat(turn < -INSIDE_OUT_TOLERANCE * size, cells.start[:-1])
+    if (np.diff(cells.start) > 4).any():
+        angle = np.arctan2(turn, (before * step).sum(axis=0))
+        suspect |= np.add.reduceat(angle, cells.start[:-1]) > 3 * np.pi
+    return suspect
 
 
 def _cross_themselves(p):
@@ -242,9 +251,8 @@ def _cross_themselves(p):
     along = np.roll(p, -1, axis=1) - p
     away = p[:, None] - p[:, :, None]  # from the first corner of each side to each corner
     side = np.sign(along[0, :, None] * away[1] - along[1, :, None] * away[0])
-    apart = (
-        side * np.roll(side, -1, axis=1) < 0
-    )  # the line through a side parts the ends of another one
+    # Where the line through a side has the ends of another side on both its sides.
+    apart = side * np.roll(side, -1, axis=1) < 0
     return (apart & apart.transpose(1, 0, 2)).any(axis=(0, 1))
 
 
@@ -254,42 +262,43 @@ def _check_corner_volumes(cells):
     """
     for kind, corners_of_kind in EDGES_AT.items():
         cell, corners = cells.of_kind(kind)
-        for at, *ends in corners_of_kind if len(cell) else ():
+        if not len(cell):
+            continue
+        for at, *ends in corners_of_kind:
             origin = columns(cells.points, corners[at])
             a, b, c = (columns(cells.points, corners[end]) - origin for end in ends)
             volume = np.einsum("in,in->n", np.cross(a, b, axis=0), c)
             size = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0) * (c**2).sum(axis=0))
-            bad = np.flatnonzero(volume < -INSIDE_OUT * size)
+            bad = np.flatnonzero(volume < -INSIDE_OUT_TOLERANCE * size)
             if len(bad):
                 raise MeshError(
                     f"cell {cell[bad[0]]} ({NAME[kind]}) is tangled: its corner at point "
-                    f"{corners[at, bad[0]]} is "
-                    f"inside out ({len(bad)} cells have such a corner {at}); untangle the mesh, "
-                    "or cut these "
-                    "cells in tetrahedra"
+                    f"{corners[at, bad[0]]} is inside out ({len(bad)} cells have such a corner "
+                    f"{at}); untangle the mesh, or cut these cells in tetrahedra"
                 )
 
 
-def pair(cells, cell, vertices):
+def pair(cells: Cells, cell: IntArray, vertices: IntArray) -> tuple[IntArray, IntArray, IntArray]:
     """(first, second, lonely): half-faces that meet in inner faces, and those on the boundary."""
     key = face_keys(vertices, cells.points.shape[1])
     order = np.argsort(key)
     key = key[order]
-    same = key[1:] == key[:-1]
-    crowded = np.flatnonzero(same[1:] & same[:-1])
+    meets_next = key[1:] == key[:-1]
+    crowded = np.flatnonzero(meets_next[1:] & meets_next[:-1])
     if len(crowded):
         i = np.sort(order[crowded[0] : crowded[0] + 3])
         raise MeshError(
-            f"cells {cell[i].tolist()} share one face (points {_named(vertices[:, i[0]])}): a "
-            "face has "
-            "at most two cells; remove duplicated or overlapping cells"
+            f"cells {cell[i].tolist()} share one face (points {_list_points(vertices[:, i[0]])}): "
+            "a face has at most two cells; remove duplicated or overlapping cells"
         )
-    first, second = order[:-1][same], order[1:][same]
-    lonely = np.ones(len(order), bool)
-    lonely[:-1][same] = lonely[1:][same] = False
-    swap = cell[first] > cell[second]
-    first, second = np.where(swap, second, first), np.where(swap, first, second)
-    return first, second, order[lonely]
+
+    one = order[:-1][meets_next]
+    other = order[1:][meets_next]
+    is_lonely = np.ones(len(order), bool)
+    is_lonely[:-1][meets_next] = False
+    is_lonely[1:][meets_next] = False
+    swap = cell[one] > cell[other]
+    return np.where(swap, other, one), np.where(swap, one, other), order[is_lonely]
 
 
 def _check_halves(cell, vertices, n_points):
@@ -306,9 +315,9 @@ def _check_halves(cell, vertices, n_points):
     if len(bad):
         f = quad[bad[0] % len(quad)]
         raise MeshError(
-            f"cell {cell[f]} has a face of four points {_named(vertices[:, f])} that meets "
-            "triangles of "
-            f"other cells ({len(bad)} such triangles): put a pyramid between them, or cut the cell"
+            f"cell {cell[f]} has a face of four points {_list_points(vertices[:, f])} that meets "
+            f"triangles of other cells ({len(bad)} such triangles): put a pyramid between them, or "
+            "cut the cell"
         )
 
 
@@ -327,96 +336,107 @@ def _check_sides(cells, halves):
         g = second[bad[0]]
         raise MeshError(
             f"cells {cell[f]} and {cell[g]} meet, but their faces have different points "
-            f"({_named(vertices[:, f])} and {_named(vertices[:, g])}, {len(bad)} such faces): "
-            "cut both in the same way"
+            f"({_list_points(vertices[:, f])} and {_list_points(vertices[:, g])}, {len(bad)} such "
+            "faces): cut both in the same way"
         )
-    turn = (
-        _turn(vertices)
-        if cells.dim > 1
-        else np.sign(cells.points[0, vertices[0]] - halves.centroid[0, cell])
-    )
+
+    if cells.dim == 1:
+        turn = np.sign(cells.points[0, vertices[0]] - halves.centroid[0, cell])
+    else:
+        turn = _find_turn(vertices)
     bad = np.flatnonzero(turn[first] == turn[second])
     if len(bad):
         f = bad[0]
         raise MeshError(
             f"cells {cell[first[f]]} and {cell[second[f]]} lie on the same side of the face "
-            "between points "
-            f"{_named(vertices[:, first[f]])}: they overlap, or one is given twice ({len(bad)} "
-            "such faces); "
-            "remove it, or untangle the mesh"
+            f"between points {_list_points(vertices[:, first[f]])}: they overlap, or one is given "
+            f"twice ({len(bad)} such faces); remove it, or untangle the mesh"
         )
 
 
-def _turn(vertices):
+def _find_turn(vertices):
     """+1 or -1: the direction in which a face's points are listed, whatever its first point."""
-    columns = np.arange(vertices.shape[1])
+    face = np.arange(vertices.shape[1])
     n_corners = (vertices >= 0).sum(axis=0)
     lowest = np.where(vertices >= 0, vertices, np.iinfo(np.int64).max).argmin(axis=0)
-    following = vertices[(lowest + 1) % n_corners, columns]
-    preceding = vertices[(lowest - 1) % n_corners, columns]
+    following = vertices[(lowest + 1) % n_corners, face]
+    preceding = vertices[(lowest - 1) % n_corners, face]
     if len(vertices) == 2:
         return np.where(lowest == 0, 1, -1)
     return np.where(following < preceding, 1, -1)
 
 
-def _named(vertices):
+def _list_points(vertices):
     return [int(v) for v in vertices if v >= 0]
 
 
-def build_faces(cells, facets=None, halves=None):
+def build_faces(
+    cells: Cells, facets: Any = None, halves: Halves | None = None
+) -> tuple[Array, Array, Faces]:
     """All geometry of a mesh: (volume, centroid, `Faces`).
 
-    *facets* names faces: {name: points (width, n) of each}, or a function that makes it from the
-    points of all boundary faces. A face may have several names; boundary faces without one are
-    called "boundary". *halves*: those of the cells, where `meet` has made them. Raises `MeshError`
-    for degenerate, tangled, overlapping or non-manifold cells.
+    facets : the names of faces, {name: points (width, n) of each}, or a function that makes this
+        from the points of all boundary faces. A face may have several names; boundary faces without
+        one are called "boundary"
+    halves : those of the cells, where `meet` has made them
+
+    Raises `MeshError` for degenerate, tangled, overlapping or non-manifold cells.
     """
     if halves is None:
         cells, halves = meet(cells)
     cell = halves.cell
-    vertices = halves.vertices
     lonely = halves.lonely
+    outer_vertices = halves.vertices[:, lonely]
+    n_points = cells.points.shape[1]
     _check_sides(cells, halves)
-    _check_halves(cell[lonely], vertices[:, lonely], cells.points.shape[1])
+    _check_halves(cell[lonely], outer_vertices, n_points)
+
     inner = np.argsort(cell[halves.first] * cells.n_cells + cell[halves.second])
-    facets = facets(vertices[:, lonely]) if callable(facets) else facets or {}
-    within = columns(vertices, halves.first[inner])
-    order, *names = name_faces(vertices[:, lonely], within, facets, cells.points.shape[1])
-    half = np.concatenate([halves.first[inner], lonely[order]])
-    right = np.concatenate([cell[halves.second[inner]], np.full(len(order), -1)])
-    names[0] += len(inner)
+    inner_vertices = columns(halves.vertices, halves.first[inner])
+    facets = facets(outer_vertices) if callable(facets) else facets or {}
+    names = name_faces(outer_vertices, inner_vertices, facets, n_points)
+
+    half = np.concatenate([halves.first[inner], lonely[names.order]])
     left = cell[half]
-    vertices = columns(vertices, half)
-    vector, center = face_vectors(cells.points, vertices)
+    right = np.concatenate([cell[halves.second[inner]], np.full(len(lonely), -1)])
+    vertices = columns(halves.vertices, half)
+    vector, center = measure_faces(cells.points, vertices)
     if cells.dim == 1:
         vector = np.sign(center - halves.centroid[:, left])
     area = np.linalg.norm(vector, axis=0)
-    return (
-        halves.volume,
-        halves.centroid,
-        Faces(left, right, vertices, area, vector / area, center, *names),
+    face = Faces(
+        left,
+        right,
+        vertices,
+        area,
+        normal=vector / area,
+        center=center,
+        ends=names.ends + len(inner),
+        boundary=names.boundary,
+        interfaces=names.interfaces,
     )
+    return halves.volume, halves.centroid, face
 
 
 def _check_repeats(cell, vertices):
     if len(vertices) == 1:
         return
     following = np.roll(vertices, -1, axis=0)
-    last = vertices[0] if len(vertices) < 4 else np.where(vertices[3] >= 0, vertices[0], -2)
-    following[-1] = last
     if len(vertices) == 4:  # a triangle's third point is followed by its first
-        following[2] = np.where(vertices[3] >= 0, vertices[3], vertices[0])
+        is_quadrilateral = vertices[3] >= 0
+        following[2] = np.where(is_quadrilateral, vertices[3], vertices[0])
+        following[3] = np.where(is_quadrilateral, vertices[0], -2)
     bad = np.flatnonzero((following == vertices).any(axis=0))
     if len(bad):
         raise MeshError(
             f"cell {cell[bad[0]]} is degenerate: it names a point twice in a row "
-            f"(points {_named(vertices[:, bad[0]])}); use a cell type with fewer corners"
+            f"(points {_list_points(vertices[:, bad[0]])}); use a cell type with fewer corners"
         )
 
 
-def _scale(cells, cell, vertices):
-    """A volume from the sizes of a cell's faces."""
+def _estimate_volume(cells, cell, vertices):
+    """The volumes (n_cells,) that the areas of the cells' faces let expect."""
     if cells.dim == 1:
         return np.full(cells.n_cells, np.ptp(cells.points) + 1e-300)
-    area = np.linalg.norm(face_vectors(cells.points, vertices)[0], axis=0)
+    area = np.linalg.norm(measure_faces(cells.points, vertices)[0], axis=0)
     return np.bincount(cell, area, cells.n_cells) ** (cells.dim / (cells.dim - 1))

@@ -1,81 +1,99 @@
 """Which faces a name means: facets by their points, or by functions of places."""
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
+from ..arguments.types import IntArray
 from ..errors import MeshError, warn
 from .cells import face_keys
 
 
-def name_faces(boundary, inner, facets, n_points):
-    """Names of faces from the points (width, n) of boundary and inner ones, and from *facets* as
-    `build_faces` has them.
+class FaceNames(NamedTuple):
+    """The names of faces. Boundary faces that have the same names are a set."""
 
-    (an order of the boundary faces by the sets of names that they have, where each set begins in
-    it, {name: numbers of its sets}, {name: inner faces}). Warns of facets that are no faces.
+    order: IntArray  # (n_boundary,) the boundary faces by sets
+    ends: IntArray  # (n_sets + 1,) where each set begins in that order
+    boundary: dict[Any, tuple[int, ...]]  # name -> numbers of its sets
+    interfaces: dict[Any, IntArray]  # name -> inner faces
+
+
+def name_faces(
+    boundary: IntArray, inner: IntArray, facets: dict[Any, Any], n_points: int
+) -> FaceNames:
+    """Names of faces from the points (width, n) of boundary and inner ones.
+
+    facets : {name: points (width, n) of each face}, as in `build_faces`; warns of those that are no
+        faces
     """
-    rest = "boundary"
-    while rest in facets:
-        rest = f"rest of {rest}"
+    rest = _choose_rest_name(facets)
     names = sorted(
         {rest, *facets}, key=lambda name: (name != "boundary", isinstance(name, str), name)
     )
-    wanted = [_facets(name, points, boundary) for name, points in facets.items()]
-    owner = np.repeat(
-        [names.index(name) for name in facets], [points.shape[1] for points in wanted]
-    )
-    owner = owner.astype(np.int64)
-    wanted = side_by_side([np.empty((len(boundary), 0), np.int64), *wanted])
+    wanted = [_check_facets(name, points, boundary) for name, points in facets.items()]
+    number = [names.index(name) for name in facets]
+    owner = np.repeat(number, [points.shape[1] for points in wanted]).astype(np.int64)
+    all_wanted = join_faces([np.empty((len(boundary), 0), np.int64), *wanted])
 
-    face = _matches(boundary, wanted, n_points)
+    face = _match_faces(boundary, all_wanted, n_points)
     other = np.flatnonzero(face < 0)
-    within = _matches(inner, wanted[:, other], n_points)
-    _say_what_is_missing(names, owner, owner[other[within < 0]])
+    within = _match_faces(inner, all_wanted[:, other], n_points)
+    _warn_of_missing(names, owner, owner[other[within < 0]])
     interfaces = {
         names[i]: np.unique(within[(owner[other] == i) & (within >= 0)])
         for i in np.unique(owner[other[within >= 0]])
     }
 
-    unnamed = np.setdiff1d(np.arange(boundary.shape[1]), face)
+    n_boundary = boundary.shape[1]
+    unnamed = np.setdiff1d(np.arange(n_boundary), face)
     named = np.concatenate([face[face >= 0], unnamed])
     name = np.concatenate([owner[face >= 0], np.full(len(unnamed), names.index(rest))])
     pairs = np.unique(named * len(names) + name)
-    number, sets = _sets(*np.divmod(pairs, len(names)), boundary.shape[1], len(names))
-    order = np.argsort(number, kind="stable")
-    ends = np.searchsorted(number[order], np.arange(len(sets) + 1))
-    found = {
+    named, name = np.divmod(pairs, len(names))
+    set_number, sets = _number_sets(named, name, n_boundary, len(names))
+
+    order = np.argsort(set_number, kind="stable")
+    ends = np.searchsorted(set_number[order], np.arange(len(sets) + 1))
+    sets_of_name = {
         name: tuple(k for k, members in enumerate(sets) if i in members)
         for i, name in enumerate(names)
     }
-    return order, ends, {name: members for name, members in found.items() if members}, interfaces
+    used = {name: numbers for name, numbers in sets_of_name.items() if numbers}
+    return FaceNames(order, ends, used, interfaces)
 
 
-def side_by_side(parts):
+def _choose_rest_name(facets):
+    """The name of boundary faces that have no other: "boundary", unless that is taken."""
+    rest = "boundary"
+    while rest in facets:
+        rest = f"rest of {rest}"
+    return rest
+
+
+def join_faces(parts: list[IntArray]) -> IntArray:
     """Points (width, n) of faces of different widths in one array; -1 fills up."""
     width = max(len(part) for part in parts)
-    return np.concatenate(
-        [np.pad(part, ((0, width - len(part)), (0, 0)), constant_values=-1) for part in parts],
-        axis=1,
-    )
+    padded = [np.pad(part, ((0, width - len(part)), (0, 0)), constant_values=-1) for part in parts]
+    return np.concatenate(padded, axis=1)
 
 
-def _matches(vertices, wanted, n_points):
+def _match_faces(vertices, wanted, n_points):
     """For each of the facets *wanted* (width, m) the face (width, n) that has the same points, or
     -1.
     """
     n = vertices.shape[1]
     if n == 0 or not wanted.shape[1]:
         return np.full(wanted.shape[1], -1)
-    both = side_by_side([vertices, wanted])
+    both = join_faces([vertices, wanted])
     key, wanted_key = np.split(face_keys(both, n_points), [n])
-    lowest, wanted_lowest = np.split(
-        both.min(axis=0), [n]
-    )  # which the keys of four points leave out
+    # Keys leave out the lowest of four points.
+    lowest, wanted_lowest = np.split(both.min(axis=0), [n])
     order = np.argsort(key)
     face = order[np.minimum(np.searchsorted(key[order], wanted_key), n - 1)]
     return np.where((key[face] == wanted_key) & (lowest[face] == wanted_lowest), face, -1)
 
 
-def _say_what_is_missing(names, owner, lost):
+def _warn_of_missing(names, owner, lost):
     """Warn of facets that are no faces of cells, with their numbers by name."""
     if len(lost):
         count = np.bincount(owner, minlength=len(names))
@@ -86,7 +104,7 @@ def _say_what_is_missing(names, owner, lost):
         )
 
 
-def _sets(face, name, n_faces, n_names):
+def _number_sets(face, name, n_faces, n_names):
     """The number of the set of names of each face (n_faces,), and the sets, in the order of their
     members.
 
@@ -96,21 +114,23 @@ def _sets(face, name, n_faces, n_names):
     count = np.diff(np.append(first, len(face)))
     number = np.zeros(n_faces, np.int64)
     for j in range(count.max(initial=0)):
-        nth = np.zeros(n_faces, np.int64)
-        nth[count > j] = 1 + name[first[count > j] + j]
-        number = np.unique(number * (n_names + 1) + nth, return_inverse=True)[1].reshape(n_faces)
-    some = np.unique(number, return_index=True)[1]
-    return number, [set(name[first[i] : first[i] + count[i]].tolist()) for i in some]
+        has_more = count > j
+        nth_name = np.zeros(n_faces, np.int64)
+        nth_name[has_more] = 1 + name[first[has_more] + j]
+        key = number * (n_names + 1) + nth_name
+        number = np.unique(key, return_inverse=True)[1].reshape(n_faces)
+    examples = np.unique(number, return_index=True)[1]
+    return number, [set(name[first[i] : first[i] + count[i]].tolist()) for i in examples]
 
 
-def _facets(name, points, vertices):
+def _check_facets(name, points, vertices):
+    """The points of faces of a name as an array."""
     points = np.asarray(points)
     most = max(len(vertices), 4 if len(vertices) > 2 else 0)
     fits = points.ndim == 2 and min(len(vertices), 3) <= len(points) <= most
     if not fits or not np.issubdtype(points.dtype, np.integer):
         raise MeshError(
             f"boundary {name!r} must be the points of faces, an array of integers "
-            f"({len(vertices)}, n), "
-            f"not {points.dtype} of shape {points.shape}"
+            f"({len(vertices)}, n), not {points.dtype} of shape {points.shape}"
         )
     return points

@@ -1,11 +1,15 @@
 """A whole mesh on rank 0, as `from_cells` takes it."""
 
+from typing import Any
+
 import numpy as np
 
+from ..arguments.types import IntArray
 from .cartesian import point_numbers
+from .memory import AnyMesh
 
 
-def named_faces(mesh):
+def list_named_faces(mesh: AnyMesh) -> dict[Any, IntArray]:
     """{name: numbers of faces} of the boundary and of the interfaces, each face on one rank."""
     named = {name: np.arange(mesh.n_faces)[faces] for name, faces in mesh.boundary.items()}
     for name, faces in mesh.interfaces.items():
@@ -14,17 +18,18 @@ def named_faces(mesh):
     return named
 
 
-def gathered(mesh, facets=None):
+def gather_mesh(mesh: AnyMesh, facets: dict[Any, IntArray] | None = None) -> tuple | None:
     """On rank 0, the whole mesh in its file's numbering: (points, kind, start, corners, facets);
-    collective.
+    None on other ranks. Collective.
 
     facets : {name: numbers of faces}, all that have names if None; they come back as {name: points
         of the faces}
     """
     point_id = mesh.point_id if mesh.block is None else point_numbers(mesh.block)
     number = np.append(point_id, -1)  # the last entry serves vertex -1
-    facets = named_faces(mesh) if facets is None else facets
-    facets = {name: number[mesh.vertices[:, faces]] for name, faces in facets.items()}
+    if facets is None:
+        facets = list_named_faces(mesh)
+    facet_points = {name: number[mesh.vertices[:, faces]] for name, faces in facets.items()}
     mine = dict(
         point_id=point_id,
         points=mesh.points,
@@ -32,35 +37,42 @@ def gathered(mesh, facets=None):
         kind=mesh.kind,
         count=np.diff(mesh.start),
         corners=point_id[mesh.corners],
-        facets=facets,
+        facets=facet_points,
     )
     parts = mesh.ranks.gather_to_root(mine)
-    if parts is None:
-        return None
-    point_id, points, cell_id, kind, count, corners = (
-        np.concatenate([part[key] for part in parts], axis=-1)
-        for key in ("point_id", "points", "cell_id", "kind", "count", "corners")
-    )
-    whole = np.zeros((mesh.dim, point_id.max() + 1))
-    whole[:, point_id] = points
-    order = np.argsort(cell_id)
+    return None if parts is None else _join_parts(parts, mesh.dim)
+
+
+def _join_parts(parts, dim):
+    """The parts of all ranks as one mesh."""
+
+    def join(name: str) -> Any:
+        return np.concatenate([part[name] for part in parts], axis=-1)
+
+    point_id = join("point_id")
+    points = np.zeros((dim, point_id.max() + 1))
+    points[:, point_id] = join("points")
+
+    order = np.argsort(join("cell_id"))
+    count = join("count")
     first = (np.cumsum(count) - count)[order]
     count = count[order]
     start = np.concatenate([[0], np.cumsum(count)])
-    corners = corners[np.arange(start[-1]) + np.repeat(first - start[:-1], count)]
-    names = list(facets)
-    return (
-        whole,
-        kind[order],
-        start,
-        corners,
-        {name: np.concatenate([part["facets"][name] for part in parts], axis=1) for name in names},
-    )
+    place = np.arange(start[-1]) + np.repeat(first - start[:-1], count)
+
+    facets = {
+        name: np.concatenate([part["facets"][name] for part in parts], axis=1)
+        for name in parts[0]["facets"]
+    }
+    return points, join("kind")[order], start, join("corners")[place], facets
 
 
-def gathered_regions(mesh):
-    """On rank 0, {name: cells} of the regions in the file's numbering; collective."""
-    parts = mesh.ranks.gather_to_root(
-        {name: mesh.cell_id[cells] for name, cells in mesh.regions.items()}
-    )
-    return parts and {name: np.concatenate([part[name] for part in parts]) for name in mesh.regions}
+def gather_regions(mesh: AnyMesh) -> dict[Any, IntArray] | None:
+    """On rank 0, {name: cells} of the regions in the file's numbering; None on other ranks.
+    Collective.
+    """
+    mine = {name: mesh.cell_id[cells] for name, cells in mesh.regions.items()}
+    parts = mesh.ranks.gather_to_root(mine)
+    if parts is None:
+        return None
+    return {name: np.concatenate([part[name] for part in parts]) for name in mesh.regions}

@@ -21,6 +21,11 @@ from scipy import sparse
 from scipy.sparse.csgraph import dijkstra, shortest_path
 from scipy.spatial.distance import cdist
 
+from ..arguments.types import Array
+from ..errors import InputError
+from .memory import AnyMesh
+from .points import find_cells, is_convex, locate_points, remove_periods
+
 CLOSE = 1e-10  # relative to the size of the domain: as far may a point be from a line and be on it
 ANGLE = 1e-9  # in which directions are the same
 TURN = 2 * np.pi
@@ -28,11 +33,45 @@ HAIR = 1e-7  # relative to the size of the domain
 EDGE_POINTS = 1000  # on all edges round which ways in space may lead, but for two on each edge
 
 
+# The most pairs of points whose distances are asked for at once: their matrix stands on every rank.
+MAX_PAIRS = 10**8
+
+
+def find_lengths(mesh: AnyMesh, points: Array, others: Array) -> Array:
+    """Lengths (n, m) of the shortest ways from points (dim, n) to others (dim, m); collective.
+
+    `InputError` for points outside the mesh, for too many pairs, and where no way leads from one
+    point to another.
+    """
+    n = points.shape[1]
+    m = others.shape[1]
+    mesh.ranks.check(
+        n * m <= MAX_PAIRS,
+        f"{n} times {m} points are {n * m:.1e} pairs, at most {MAX_PAIRS:.0e} will do: take fewer "
+        "points",
+    )
+    locate_points(mesh, points)
+    locate_points(mesh, others)
+    if is_convex(mesh):
+        return straight(mesh, points, others)
+
+    ways = {1: between_gaps, 2: round_corners, 3: over_edges}
+    lengths = ways[mesh.dim](mesh, points, others)
+    unreachable = np.argwhere(~np.isfinite(lengths))
+    if len(unreachable):
+        i, j = unreachable[0]
+        raise InputError(
+            f"no way in the mesh leads from {points[:, i]} to {others[:, j]}: they lie in "
+            "separate pieces"
+        )
+    return lengths
+
+
 def straight(mesh, points, others):
     """|x - y| (n, m), by the shortest way on a torus."""
     if mesh.block is None or not any(mesh.block.periodic):
         return cdist(points.T, others.T)
-    step = mesh.shortest((points[:, :, None] - others[:, None, :]).reshape(len(points), -1))
+    step = remove_periods(mesh, (points[:, :, None] - others[:, None, :]).reshape(len(points), -1))
     return np.sqrt((step**2).sum(axis=0)).reshape(points.shape[1], others.shape[1])
 
 
@@ -78,7 +117,7 @@ def over_edges(mesh, points, others):
     size = np.ptp(mesh.bounds, axis=0).max()
     eps = CLOSE * size
     turns = _turns(walls, size)
-    turns = turns[:, mesh.find(turns)[1]]
+    turns = turns[:, find_cells(mesh, turns)[1]]
     rank = mesh.ranks.rank
     n_ranks = mesh.ranks.size
 
@@ -181,7 +220,9 @@ def _outside(mesh, walls, points, others, eps):
     ]
     outside = np.zeros((points.shape[1], others.shape[1]), bool)
     middle = (points[:, on[0], None] + others[:, None, on[1]]) / 2
-    outside[np.ix_(*on)] = ~mesh.find(middle.reshape(3, -1))[1].reshape(len(on[0]), len(on[1]))
+    outside[np.ix_(*on)] = ~find_cells(mesh, middle.reshape(3, -1))[1].reshape(
+        len(on[0]), len(on[1])
+    )
     return outside
 
 

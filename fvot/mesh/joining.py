@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 
 from ..errors import MeshError
 from .cells import POLYGON, Cells, columns, face_keys
-from .faces import Halves, face_vectors, meet
+from .faces import Halves, measure_faces, meet
 
 # of the shortest edge at a point: distances that coordinates in single precision leave, also where
 CLOSE_POINTS = 1e-5
@@ -360,7 +360,7 @@ def thin_walls(made):
     lonely = made.halves.lonely
     if made.cells.dim == 1 or not len(lonely):
         return 0, 0.0
-    vector, center = face_vectors(made.cells.points, columns(made.halves.vertices, lonely))
+    vector, center = measure_faces(made.cells.points, columns(made.halves.vertices, lonely))
     area = np.linalg.norm(vector, axis=0)
     size = area ** (1 / (made.cells.dim - 1))
     near = cKDTree(center.T).query_ball_point(center.T, FACING_REACH * size)
@@ -406,7 +406,7 @@ def _touching(made):
     """
     lonely = made.halves.lonely
     vertices = columns(made.halves.vertices, lonely)
-    vector, center = face_vectors(made.cells.points, vertices)
+    vector, center = measure_faces(made.cells.points, vertices)
     normal = vector / np.linalg.norm(vector, axis=0)
     origin = center.mean(axis=1, keepdims=True)
     size = np.abs(center - origin).max(initial=0.0) + 1e-300

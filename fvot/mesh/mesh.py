@@ -1,217 +1,389 @@
 """`Mesh`: this rank's part of a mesh as plain, read-only numpy arrays."""
 
-import zlib
-from dataclasses import replace
+from __future__ import annotations
+
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
-from scipy.spatial import ConvexHull
 
 from .. import parallel
 from ..arguments.frozen import frozen
-from ..arguments.functions import called, floats, refuse_masked
-from ..errors import InputError, warn
-from . import (
-    builders,
-    cartesian,
-    density_input,
-    faces,
-    gathering,
-    geodesic_distance,
-    partition,
-    patches,
-    point_location,
-    power_centers,
-    quadrature,
-    quality,
-    read,
-    refine,
+from ..arguments.functions import refuse_masked
+from ..arguments.types import Array, ArrayLike, BoolArray, IntArray, Path, PointFunction
+from . import builders, density_input, geodesic_distance, means, removal
+from .assembly import (
+    MeshInput,
+    Patches,
+    build_cartesian,
+    build_mesh,
+    check_box_shape,
+    check_mesh_points,
+    check_named_parts,
+    cut_into_kites,
+    keep_patch_rule,
+    name_box_sides,
+    rebuild_voronoi,
 )
-from .cells import TETRA, TRIANGLE, connect
+from .cartesian import Block
+from .cell_values import check_cell_values
+from .cells import TETRA, TRIANGLE
 from .groups import Parts
-from .joining import check_conforming, joined, thin_walls
-from .numbering import Numbering, renumbered
-from .patch_choice import choose_patches
-from .patch_test import TwoPoint
-from .removal import kept, left_out
+from .point_masses import deposit_masses, draw_points
+from .points import check_points, find_cells, find_nearest, locate_points
+from .quality import Quality
+from .read import read
 from .walls import Walls
-
-MANY = 10**8  # points, or pairs of points, at most
 
 
 @frozen
 class Mesh:
-    """A mesh, dealt to the ranks of a communicator; the arrays hold this rank's own cells and the
-    faces that touch them.
+    """A mesh, dealt to the ranks of a communicator.
 
-    Made by `interval`, `rectangle`, `box`, `triangles`, `tetrahedra`, `voronoi`, `read` and
-    `from_cells`, which take
+    The arrays hold this rank's own cells and the faces that touch them. Meshes are made by
+    `interval`, `rectangle`, `box`, `triangles`, `tetrahedra`, `voronoi`, `read` and `from_cells`.
+    These and all methods that need other ranks are collective: every rank must call them.
 
-    comm : MPI communicator that shares the mesh; None for all ranks.
-    patches : "auto", "none", a number of cells, an array (n_cells_global,), or a function of
-        centroids (dim, n_cells_global) that returns one: the patches on which densities of optimal
-        transport live. "auto" is pairs on triangles, 8 or 16 on tetrahedra of a file, single cells
-        where these are regular or the mesh is not orthogonal, else one to 2^dim cells, the more the
-        finer the mesh is.
-    strict : refuse (`MeshError`) a mesh with faces of signed distance < 0, where power centres near
-        their cells have them, too; False clips these distances, with a warning. Distances of 0, as
-        of right triangles, are small positive ones. Cartesian meshes have none: there it changes
-        nothing.
+    Parameters
+    ----------
+    comm : MPI communicator, optional
+        The ranks that share the mesh; None for all.
+    patches : "auto", "none", int, array or function, optional
+        The patches of cells on which densities of optimal transport live: a number of cells for
+        each, their numbers (n_cells_global,), or a function of the centroids (dim,
+        n_cells_global) that returns these. "auto" is pairs on triangles, 8 or 16 on tetrahedra of
+        a file, single cells where these are regular or the mesh is not orthogonal, else one to
+        2^dim cells, the more the finer the mesh is.
+    strict : bool, optional
+        Whether to refuse (`MeshError`) a mesh with faces of signed distance < 0 that remain when
+        power centres are taken for the cell points near them. False clips these distances, with a
+        warning. Distances of 0, as of right triangles, are replaced by small positive ones. On
+        Cartesian meshes, which have none of these, it changes nothing.
 
-    Attributes, lengths in the units of the points:
+    Attributes
+    ----------
+    dim, n_cells, n_cells_global, n_faces, n_inner : int
+        Numbers; n_inner counts the faces that have two cells. Lengths below are in the units of
+        the points.
+    volume, center, centroid : array (n_cells,), (dim, n_cells), (dim, n_cells)
+        Measure |K|, point x_K and centroid of each cell. The points are circumcentres of
+        simplices (power centres where those are not in the order of their cells), generators of
+        Voronoi cells, else centroids.
+    left, right : array (n_faces,)
+        The cells on both sides; numbers from n_cells on are ghosts, right is -1 on the boundary.
+    area, normal : array (n_faces,), (dim, n_faces)
+        Measure and unit normal, from left to right, or outwards.
+    distance, left_distance, right_distance : array (n_faces,)
+        From x_K to x_L along the normal (to the face on the boundary), and the part of it on
+        each side.
+    left_offset, right_offset : array (dim, n_faces)
+        From the cells' centroids to the face's centroid.
+    face_owned : array (n_faces,)
+        Whether the face counts here in sums over all faces: its left cell is this rank's own.
+    boundary : {name: faces}
+        The boundary faces of each name, a slice or (where names overlap) an index array. Groups
+        of a file that have no name have their number, ``mesh.boundary[11]``; faces in no group
+        are called "boundary".
+    interfaces : {name: faces}
+        The inner faces of groups that lie inside the mesh.
+    regions : {name: cells}
+        The cells of each group, index arrays; a cell may be in several, or in none.
+    bounds : array (2, dim)
+        Lower and upper corner of the box around the whole mesh.
+    has_simplices : bool
+        Whether all cells are triangles or all are tetrahedra.
+    first_row : int
+        The number of this rank's first cell where cells are counted rank by rank, as PETSc
+        numbers rows.
+    parent_cell : array (n_cells,)
+        Of a mesh that `without` has made: numbers in the file of the mesh that it was cut from.
+    cell_id : array (n_local,)
+        The number in the file of each cell, own cells first, then ghosts.
+    patch, levels : array (n_cells,), (n_levels, n_cells)
+        Global numbers of the patch, and of ever larger patches, of each cell.
+    corrects_weights : bool
+        Whether transport corrects the weights of faces so that patches are isotropic.
 
-    dim, n_cells, n_cells_global, n_faces, n_inner : numbers; n_inner counts the faces that have two
-        cells
-    volume (n_cells,), center (dim, n_cells) : measure |K| and point x_K of each cell: circumcentres
-        of simplices (power centres where those are not in the order of their cells), generators of
-        Voronoi cells, else centroids; `centroid` (dim, n_cells) is always the centroid
-    left, right (n_faces,) : cells on both sides; numbers from n_cells on are ghosts, right is -1 on
-        the boundary
-    area (n_faces,), normal (dim, n_faces) : measure and unit normal, from left to right, or
-        outwards
-    distance, left_distance, right_distance (n_faces,) : from x_K to x_L (to the face on the
-        boundary) along the normal
-    left_offset, right_offset (dim, n_faces) : from the cells' centroids to the face's centroid
-    boundary : {name: faces}, the boundary faces of each name, a slice or (where names overlap) an
-        index array. Groups of a file that have no name have their number, `mesh.boundary[11]`;
-        faces in no group are called "boundary"
-    interfaces : {name: faces}, the inner faces of groups that lie inside the mesh
-    regions : {name: cells}, the cells of each group, index arrays; a cell may be in several, or in
-        none
-    bounds (2, dim) : lower and upper corner of the box around the whole mesh
-    has_simplices : whether all cells are triangles or all are tetrahedra
-    first_row : number of this rank's first cell where cells are counted rank by rank, as PETSc
-        numbers rows
-    parent_cell (n_cells,) : of a mesh that `without` has made: numbers in the file of the mesh that
-        it was cut from
-    cell_id (n_local,) : number in the file of each cell, own cells first, then ghosts
-    patch (n_cells,), levels (n_levels, n_cells) : global numbers of the patch, and of ever larger
-        patches, of each cell
-    corrects_weights : whether transport corrects the weights of faces so that patches are isotropic
-        (`mesh.patch_test`)
+    Examples
+    --------
+    >>> from fvot import Mesh
+    >>> mesh = Mesh.rectangle((0, 0), (2, 1), (20, 10))
+    >>> rho = mesh.density(lambda x: x[0] < 1)
+    >>> round(mesh.integrate(rho * mesh.center[0]), 12)
+    0.5
     """
 
+    dim: int
+    n_cells: int
+    n_cells_global: int
+    n_local: int
+    n_faces: int
+    n_inner: int
+    volume: Array
+    center: Array
+    centroid: Array
+    left: IntArray
+    right: IntArray
+    area: Array
+    normal: Array
+    left_distance: Array
+    right_distance: Array
+    points: Array
+    cell_id: IntArray
+    ghost_owner: IntArray
+    levels: IntArray
+
     def __init__(
-        self, ranks, part, *, names, quality, interfaces=(), regions=(), block=None, finer=None
+        self,
+        ranks: parallel.Ranks,
+        part: dict[str, Any],
+        *,
+        names: dict,
+        quality: Quality | None,
+        interfaces: Any = (),
+        regions: Any = (),
+        block: Block | None = None,
+        finer: Any = None,
     ):
         self.ranks = ranks
         self.block = block
         self._finer = finer
-        self._quality = quality
-        self.corrects_weights = (
-            quality is None or quality.corrects_weights
-        )  # agglomerates, which have none, do
-        self.near_order = None
+        self._quality: Any = quality
         self._names = names
+
+        # Meshes of agglomerates have no quality; transport on them does correct the weights.
+        self.corrects_weights = quality is None or quality.corrects_weights
+        self.near_order: IntArray | None = None
         for name, array in part.items():
-            setattr(self, name, _frozen(array))
+            setattr(self, name, _freeze(array))
         self.dim, self.n_cells = self.center.shape
         self.n_local = len(self.cell_id)
         self.n_faces = len(self.area)
+        self.distance = _freeze(self.left_distance + self.right_distance)
+        self.face_owned = _freeze(self.left < self.n_cells)
+        self.patch = self.levels[0]
+
         ends = part["boundary_ends"]
         self.n_inner = int(ends[1])
-        self.boundary = Parts(
-            {name: _faces_of(sets, ends[1:]) for name, sets in names.items()}, "boundary", names
-        )
+        boundary = {name: _find_faces(sets, ends[1:]) for name, sets in names.items()}
+        self.boundary = Parts(boundary, "boundary", names)
         self.interfaces = Parts(
-            _by_name(interfaces, part, "interface_faces", "interface_ends"), "interface"
+            _split_by_name(interfaces, part, "interface_faces", "interface_ends"), "interface"
         )
-        self.regions = Parts(_by_name(regions, part, "region_cells", "region_ends"), "region")
-        self.distance = _frozen(self.left_distance + self.right_distance)
-        self.patch = self.levels[0]
-        counts = ranks.all_gather(
-            np.array([self.n_cells, np.isin(part.get("kind", ()), (TRIANGLE, TETRA)).sum()])
-        )
-        self.n_cells_global, n_simplices = map(int, (counts[::2].sum(), counts[1::2].sum()))
-        self.first_row = int(counts[: 2 * ranks.rank : 2].sum())
-        self.has_simplices = n_simplices == self.n_cells_global
-        if "points" in part:  # coarse levels have none
-            self.bounds = _frozen(
-                np.stack([ranks.min(self.points.min(axis=1)), ranks.max(self.points.max(axis=1))])
-            )
-        self.exchange = parallel.Exchange.ghosts(
-            ranks, self.cell_id[: self.n_cells], self.cell_id[self.n_cells :], self.ghost_owner
-        )
+        self.regions = Parts(_split_by_name(regions, part, "region_cells", "region_ends"), "region")
 
-    # ---- how meshes are made -----------------------------------------------------------------------------------------
+        n_simplices = np.isin(part.get("kind", ()), (TRIANGLE, TETRA)).sum()
+        counts = ranks.all_gather(np.array([self.n_cells, n_simplices]))
+        self.n_cells_global = int(counts[::2].sum())
+        self.first_row = int(counts[: 2 * ranks.rank : 2].sum())
+        self.has_simplices = int(counts[1::2].sum()) == self.n_cells_global
+        if "points" in part:  # meshes of agglomerates have none
+            lower = ranks.min(self.points.min(axis=1))
+            upper = ranks.max(self.points.max(axis=1))
+            self.bounds = _freeze(np.stack([lower, upper]))
+
+        own = self.cell_id[: self.n_cells]
+        ghosts = self.cell_id[self.n_cells :]
+        self.exchange = parallel.Exchange.ghosts(ranks, own, ghosts, self.ghost_owner)
+
+    # ---- how meshes are made ---------------------------------------------------------------------
 
     @classmethod
-    def interval(cls, a, b, n, *, periodic=False, comm=None, patches="auto", strict=True):
-        """n equal cells between a and b; the ends are named "left" and "right"."""
-        return cls._cartesian(a, b, (n,), periodic, comm, patches, strict)
+    def interval(
+        cls,
+        a: float,
+        b: float,
+        n: int,
+        *,
+        periodic: bool = False,
+        comm: Any = None,
+        patches: Patches = "auto",
+        strict: bool = True,
+    ) -> Mesh:
+        """N equal cells between a and b; the ends are named "left" and "right".
+
+        Parameters
+        ----------
+        a, b : float
+            The ends.
+        n : int
+            The number of cells.
+        periodic : bool, optional
+            Whether the ends are one point.
+        comm, patches, strict : optional
+            As for all meshes, see `Mesh`.
+        """
+        return build_cartesian(cls, a, b, (n,), periodic, comm, patches, strict)
 
     @classmethod
     def rectangle(
-        cls, lower, upper, shape, *, periodic=False, comm=None, patches="auto", strict=True
-    ):
-        """shape = (nx, ny) equal rectangles; sides "left", "right", "bottom", "top"; *periodic*:
-        one bool or one per axis.
+        cls,
+        lower: ArrayLike,
+        upper: ArrayLike,
+        shape: tuple[int, int],
+        *,
+        periodic: bool | tuple[bool, bool] = False,
+        comm: Any = None,
+        patches: Patches = "auto",
+        strict: bool = True,
+    ) -> Mesh:
+        """Equal rectangles; sides "left", "right", "bottom", "top".
 
-        Cells are numbered in C order: a gathered u has `u.reshape(shape)[i, j]` at the i-th place
-        in x.
+        Cells are numbered in C order: a gathered u has ``u.reshape(shape)[i, j]`` at the i-th
+        place in x.
+
+        Parameters
+        ----------
+        lower, upper : (x, y)
+            The corners of the box.
+        shape : (nx, ny)
+            The numbers of cells along the axes.
+        periodic : bool or one per axis, optional
+            Whether opposite sides are joined.
+        comm, patches, strict : optional
+            As for all meshes, see `Mesh`.
         """
-        return cls._cartesian(lower, upper, _shape(shape, 2), periodic, comm, patches, strict)
+        shape = check_box_shape(shape, 2)
+        return build_cartesian(cls, lower, upper, shape, periodic, comm, patches, strict)
 
     @classmethod
-    def box(cls, lower, upper, shape, *, periodic=False, comm=None, patches="auto", strict=True):
-        """shape = (nx, ny, nz) equal boxes; sides "left", "right" (x), "front", "back" (y),
-        "bottom", "top" (z).
+    def box(
+        cls,
+        lower: ArrayLike,
+        upper: ArrayLike,
+        shape: tuple[int, int, int],
+        *,
+        periodic: bool | tuple[bool, bool, bool] = False,
+        comm: Any = None,
+        patches: Patches = "auto",
+        strict: bool = True,
+    ) -> Mesh:
+        """Equal boxes; sides "left", "right" (x), "front", "back" (y), "bottom", "top" (z).
+
+        Parameters
+        ----------
+        lower, upper : (x, y, z)
+            The corners of the box.
+        shape : (nx, ny, nz)
+            The numbers of cells along the axes, in C order as in `rectangle`.
+        periodic : bool or one per axis, optional
+            Whether opposite sides are joined.
+        comm, patches, strict : optional
+            As for all meshes, see `Mesh`.
         """
-        return cls._cartesian(lower, upper, _shape(shape, 3), periodic, comm, patches, strict)
+        shape = check_box_shape(shape, 3)
+        return build_cartesian(cls, lower, upper, shape, periodic, comm, patches, strict)
 
     @classmethod
-    def triangles(cls, lower, upper, n, *, comm=None, patches="auto", strict=True):
-        """Acute isosceles triangles in shifted rows, n along x; sides named as those of
-        `rectangle`.
+    def triangles(
+        cls,
+        lower: ArrayLike,
+        upper: ArrayLike,
+        n: int,
+        *,
+        comm: Any = None,
+        patches: Patches = "auto",
+        strict: bool = True,
+    ) -> Mesh:
+        """Acute isosceles triangles in shifted rows; sides named as those of `rectangle`.
+
+        Parameters
+        ----------
+        lower, upper : (x, y)
+            The corners of the box.
+        n : int
+            The number of triangles along x.
+        comm, patches, strict : optional
+            As for all meshes, see `Mesh`.
         """
-        return cls._dealt(
-            lambda: _in_box(*builders.triangles(lower, upper, n), lower, upper),
-            comm,
-            patches,
-            strict,
-        )
+
+        def make() -> MeshInput:
+            return name_box_sides(*builders.build_triangles(lower, upper, n), lower, upper)
+
+        return build_mesh(cls, make, comm, patches, strict)
 
     @classmethod
-    def tetrahedra(cls, lower, upper, n, *, comm=None, patches="auto", strict=True):
-        """Sommerville's tetrahedra, twelve to each of n cubes along x (the patches, if "auto");
-        sides as those of `box`.
+    def tetrahedra(
+        cls,
+        lower: ArrayLike,
+        upper: ArrayLike,
+        n: int,
+        *,
+        comm: Any = None,
+        patches: Patches = "auto",
+        strict: bool = True,
+    ) -> Mesh:
+        """Sommerville's tetrahedra, twelve to a cube; sides named as those of `box`.
+
+        Parameters
+        ----------
+        lower, upper : (x, y, z)
+            The corners of the box.
+        n : int
+            The number of cubes along x; they are the patches, if "auto".
+        comm, patches, strict : optional
+            As for all meshes, see `Mesh`.
         """
         if isinstance(patches, str) and patches == "auto":
-            patches = builders.cube_of(lower, upper, n)
+            patches = builders.build_cube_rule(lower, upper, n)
 
-        def make():
-            points, blocks, center = builders.tetrahedra(lower, upper, n)
-            return _in_box(points, blocks, lower, upper, center)
+        def make() -> MeshInput:
+            points, blocks, center = builders.build_tetrahedra(lower, upper, n)
+            return name_box_sides(points, blocks, lower, upper, center)
 
-        return cls._dealt(make, comm, patches, strict)
+        return build_mesh(cls, make, comm, patches, strict)
 
     @classmethod
-    def voronoi(cls, lower, upper, n_cells, seed=0, *, comm=None, patches="auto", strict=True):
-        """Centroidal Voronoi polygons of a rectangle, from random generators; sides named as those
-        of `rectangle`.
+    def voronoi(
+        cls,
+        lower: ArrayLike,
+        upper: ArrayLike,
+        n_cells: int,
+        seed: int = 0,
+        *,
+        comm: Any = None,
+        patches: Patches = "auto",
+        strict: bool = True,
+    ) -> Mesh:
+        """Centroidal Voronoi polygons of a rectangle; sides named as those of `rectangle`.
+
+        Parameters
+        ----------
+        lower, upper : (x, y)
+            The corners of the box.
+        n_cells : int
+            The number of cells.
+        seed : int, optional
+            Of the random generators with which Lloyd's iteration starts.
+        comm, patches, strict : optional
+            As for all meshes, see `Mesh`.
         """
 
-        def make():
-            points, blocks, center = builders.voronoi(lower, upper, n_cells, seed)
-            return _in_box(points, blocks, lower, upper, center)
+        def make() -> MeshInput:
+            points, blocks, center = builders.build_voronoi(lower, upper, n_cells, seed)
+            return name_box_sides(points, blocks, lower, upper, center)
 
         finer = partial(
-            cls._more_polygons,
+            rebuild_voronoi,
             lower=lower,
             upper=upper,
             n_cells=4 * n_cells,
             seed=seed,
-            patches=_rule(patches),
+            patches=keep_patch_rule(patches),
             strict=strict,
         )
-        return cls._dealt(make, comm, patches, strict, finer)
+        return build_mesh(cls, make, comm, patches, strict, finer=finer)
 
     @classmethod
-    def _more_polygons(cls, mesh, **what):
-        return cls.voronoi(**what, comm=mesh.ranks.comm)
-
-    @classmethod
-    def read(cls, path, *, merge=True, comm=None, patches="auto", strict=True):
+    def read(
+        cls,
+        path: Path,
+        *,
+        merge: bool = True,
+        comm: Any = None,
+        patches: Patches = "auto",
+        strict: bool = True,
+    ) -> Mesh:
         """A mesh from a file: Gmsh's (.msh), VTK's (.vtk, .vtu, .pvtu, .vtp, .vts, .vti, .vtr,
         .vtkhdf), or meshio's.
 
@@ -221,134 +393,98 @@ class Mesh:
         "medit:ref", "CellEntityIds", "MaterialIds", "material", "region" or "cell_tags", the first
         that there is (0 is none). Flat meshes may lie in any plane.
 
-        merge : as in `from_cells`
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+        merge : bool, optional
+            As in `from_cells`.
+        comm, patches, strict : optional
+            As for all meshes, see `Mesh`.
 
-        Raises `InputError` for a file that cannot be read, `MeshError` for a mesh that cannot be
-        used.
+        Raises
+        ------
+        InputError
+            For a file that cannot be read.
+        MeshError
+            For a mesh that cannot be used.
         """
 
-        def make():
-            points, blocks, facets, regions = read.read(path)
-            return points, blocks, facets, None, regions
+        def make() -> MeshInput:
+            points, blocks, facets, regions = read(path)
+            return MeshInput(points, blocks, facets, None, regions)
 
-        return cls._dealt(make, comm, patches, strict, merge=merge)
+        return build_mesh(cls, make, comm, patches, strict, merge=merge)
 
     @classmethod
     def from_cells(
         cls,
-        points,
-        cells,
+        points: ArrayLike,
+        cells: list,
         *,
-        boundary=None,
-        regions=None,
-        center=None,
-        merge=True,
-        comm=None,
-        patches="auto",
-        strict=True,
-    ):
-        """A mesh from points (dim, n) and cells [(type, connectivity), ...], as meshio names them;
-        polygons as lists.
-
-        boundary : {name: points (width, n) of each face}; the rest is called "boundary", inner
-            faces are `interfaces`
-        regions : {name: cells}, numbers (n,) or a mask (n_cells,)
-        center : points x_K (dim, n_cells), where circumcentres and centroids are not what is wanted
-        merge : points of the boundary in one place, up to round-off, are the same, and one warning
-            says how many there are; False keeps them apart, so that cells on both sides have a wall
-            between them (a crack)
+        boundary: dict | None = None,
+        regions: dict | None = None,
+        center: ArrayLike | None = None,
+        merge: bool = True,
+        comm: Any = None,
+        patches: Patches = "auto",
+        strict: bool = True,
+    ) -> Mesh:
+        """A mesh from points and cells.
 
         Corners may be listed in either sense. In the plane a cell may have the points of smaller
         neighbours on its edges (hanging nodes): it becomes a polygon with these as corners, too. In
         space such cells are refused.
 
-        Raises `MeshError` for cells that are flat or tangled, lie on the same side of a face, or do
-        not fit to each other. Cells that overlap without a common face are not looked for.
+        Parameters
+        ----------
+        points : array (dim, n)
+            The points.
+        cells : [(type, connectivity), ...]
+            The cells, by types as meshio names them; polygons as lists.
+        boundary : {name: array (width, n)}, optional
+            The points of each face of that name. All others are called "boundary"; inner faces
+            are `interfaces`.
+        regions : {name: cells}, optional
+            Numbers (n,) or a mask (n_cells,).
+        center : array (dim, n_cells), optional
+            The points x_K, where circumcentres and centroids are not wanted.
+        merge : bool, optional
+            Whether points of the boundary in one place, up to round-off, are the same point; one
+            warning says how many there are. False keeps them apart, so that cells on both sides
+            have a wall between them (a crack).
+        comm, patches, strict : optional
+            As for all meshes, see `Mesh`.
+
+        Raises
+        ------
+        MeshError
+            For cells that are flat or tangled, lie on the same side of a face, or do not fit to
+            each other. Cells that overlap without a common face are not looked for.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> points = [[0, 1, 1, 0], [0, 0, 1, 1]]
+        >>> mesh = Mesh.from_cells(points, [("quad", [[0, 1, 2, 3]])])
+        >>> mesh.n_cells_global
+        1
         """
 
-        def make():
-            return (
-                _points(points),
+        def make() -> MeshInput:
+            return MeshInput(
+                check_mesh_points(points),
                 cells,
-                _named(boundary, "boundary"),
+                check_named_parts(boundary, "boundary"),
                 center,
-                _named(regions, "regions"),
+                check_named_parts(regions, "regions"),
             )
 
-        return cls._dealt(make, comm, patches, strict, merge=merge)
+        return build_mesh(cls, make, comm, patches, strict, merge=merge)
 
-    @classmethod
-    def _cartesian(cls, lower, upper, shape, periodic, comm, rule, strict=True):
-        ranks = parallel.Ranks(comm)
-        _check_strict(ranks, strict)
-        with ranks.raising_together():
-            if not isinstance(rule, str) or rule not in ("auto", "none"):
-                raise InputError(
-                    f"patches of a Cartesian mesh are its cells: 'auto' or 'none', not {rule!r:.60}"
-                )
-            part, meta, block = cartesian.make(ranks, lower, upper, shape, periodic)
-        ranks.check_same(
-            "what a Cartesian mesh is made of",
-            dict(
-                lower=np.array(lower).tolist(),
-                upper=np.array(upper).tolist(),
-                shape=block.grid,
-                periodic=block.periodic,
-            ),
-        )
-        twice = tuple(2 * n for n in block.grid)
-        return cls(
-            ranks,
-            part,
-            **meta,
-            block=block,
-            finer=partial(
-                cls._more_boxes, lower=lower, upper=upper, shape=twice, periodic=periodic, rule=rule
-            ),
-        )
-
-    @classmethod
-    def _more_boxes(cls, mesh, **what):
-        return cls._cartesian(**what, comm=mesh.ranks.comm)
-
-    @classmethod
-    def _dealt(cls, make, comm, rule, strict, finer=None, merge=False):
-        """Make the whole mesh on rank 0 and deal it out; make() returns the first arguments of
-        `_whole`.
-        """
-        ranks = parallel.Ranks(comm)
-        _check_strict(ranks, strict)
-        made = ranks.on_root(
-            lambda: _whole(*make(), rule=rule, strict=strict, merge=merge, n_ranks=ranks.size)
-        )
-        parts, meta = made if ranks.is_root else (None, None)
-        finer = finer or partial(cls._split, rule=rule, strict=strict)
-        return cls(ranks, ranks.send_parts(parts), **ranks.broadcast(meta), finer=finer)
-
-    @classmethod
-    def _split(cls, mesh, rule, strict):
-        """The mesh with every cell cut in 2^dim."""
-        whole = gathering.gathered(mesh)
-        regions = gathering.gathered_regions(mesh)
-
-        def make():
-            return *refine.split(*whole), None, refine.children(regions, 2**mesh.dim)
-
-        return cls._dealt(make, mesh.ranks.comm, _rule(rule), strict)
-
-    def coarsened(self, shape):
-        """A Cartesian mesh of the same box with another shape, on the same ranks."""
-        return self._cartesian(*self.bounds, shape, self.block.periodic, self.ranks.comm, "auto")
-
-    @cached_property
-    def near(self):
-        """The `Numbering` in which neighbours lie close in memory, for kernels: the mesh's own
-        where that will do.
-        """
-        if self.near_order is None:
-            return Numbering(self, self)
-        part = renumbered(self, self.near_order)
-        mesh = Mesh(
+    def _with_part(self, part):
+        """The same mesh of other arrays, as `Numbering` makes them."""
+        return Mesh(
             self.ranks,
             part,
             names=self._names,
@@ -356,396 +492,179 @@ class Mesh:
             interfaces=list(self.interfaces),
             regions=list(self.regions),
         )
-        return Numbering(self, mesh, self.near_order)
 
-    def of_agglomerates(self, part):
-        """The mesh, on the same ranks, of agglomerates of cells: see `agglomerate`. It has
-        operators, but no points.
-        """
-        return Mesh(self.ranks, part, names={"walls": (0,)}, quality=None)
+    # ---- functions on it -------------------------------------------------------------------------
 
-    # ---- functions on it ---------------------------------------------------------------------------------------------
-
-    def average(self, f, degree=4):
+    def average(self, f: PointFunction, degree: int = 4) -> Array:
         """Cell averages (..., n_cells) of f(x), x of shape (dim, n), by Gauss rules exact for
         polynomials of that degree.
 
         An f that returns booleans (an indicator) is averaged by halving the cells that its edge
         cuts.
         """
-        with self.ranks.raising_together():
-            return quadrature.average(self._pieces, self.n_cells, f, degree)
+        return means.average_over_cells(self, f, degree)
 
-    def log_mean_exp(self, f, degree=8):
-        """log (n_cells,) of the cell averages of e^f(x), for any size of f: -D log_mean_exp(-V/D)
-        is a cell-mean potential.
-        """
-        with self.ranks.raising_together():
-            return quadrature.log_mean_exp(self._pieces, self.n_cells, f, degree)
-
-    def face_average(self, f, degree=3):
-        """Averages (..., n_faces) over the faces of f(x)."""
-        with self.ranks.raising_together():
-            return sum(
-                weight * np.asarray(called(f, "the function", x))
-                for x, weight in quadrature.face_points(self.points, self.vertices, degree)
-            )
-
-    def circulation(self, f, degree=3):
-        """Integrals (n_faces,) of the vector f(x) (3, n) around the faces, counter-clockwise seen
-        from the normal's tip.
-        """
-        with self.ranks.raising_together():
-            return quadrature.circulation(self.points, self.vertices, f, degree)
-
-    def density(self, f):
-        """Cell averages (n_cells,), scaled to mass 1, of what f is:
-
-        a function f(x) of x (dim, n), with numbers or booleans as values
-        an array (n_cells,) : the values in this rank's cells
-        an array (dim, n) : n points of equal mass, the same on every rank (see `deposit`)
-        an array of dim axes, 2 or 3 : a picture over the bounding box of the whole mesh, the same
-            on every rank; picture[i, j] is the i-th place in x and the j-th in y, as on `rectangle`
-        a path (str or Path) of an image file (png, jpg, ...) : its grey levels, upright, over the
-            bounding box of a plane mesh. Light is mass: black and transparent are 0
+    def density(self, f: Any) -> Array:
+        """Cell averages (n_cells,), scaled to mass 1.
 
         A picture is averaged exactly over Cartesian cells, else by Gauss points in pieces a quarter
         of a pixel wide (as long as these are not too many). In two dimensions (2, n) are points,
         not a picture of two columns; (n, 2) is refused.
 
-        Raises `InputError` where values are negative or not finite, of a shape that is none of
-        these or could be two of them, or all zero.
-        """
-        meaning, f = density_input.classify_density(f, self)
-        if meaning == "image":
-            meaning = "picture"
-            f = self.ranks.broadcast(self.ranks.on_root(density_input.image, f, self.dim))
-        averages = {
-            "function": self.average,
-            "values": np.array,
-            "points": self.deposit,
-            "picture": self._developed,
-        }
-        rho = averages[meaning](f)
-        self.check_density(rho, "the density")
-        mass = self.integrate(rho)
-        self.ranks.check(
-            0 < mass < np.inf,
-            f"the density has mass {mass}: it must be positive somewhere on the mesh, and finite",
-        )
-        return rho / mass
+        Parameters
+        ----------
+        f : function, array or path
+            - a function f(x) of x (dim, n), with numbers or booleans as values;
+            - an array (n_cells,): the values in this rank's cells;
+            - an array (dim, n): n points of equal mass, the same on every rank (see `deposit`);
+            - an array of dim axes, 2 or 3: a picture over the bounding box of the whole mesh, the
+              same on every rank; picture[i, j] is the i-th place in x and the j-th in y, as on
+              `rectangle`;
+            - a path (str or Path) of an image file (png, jpg, ...): its grey levels, upright, over
+              the bounding box of a plane mesh. Light is mass: black and transparent are 0.
 
-    def _developed(self, picture):
-        """Cell averages (n_cells,) of a picture, an array of dim axes over the bounding box of the
-        whole mesh.
+        Raises
+        ------
+        InputError
+            Where values are negative or not finite, of a shape that is none of these or could be
+            two of them, or all zero.
         """
-        self.ranks.check_same_array("the picture", picture)
-        if self.block is not None:
-            return density_input.average_over_block(picture, self.block)
-        lower, upper = self.bounds
-        halvings = density_input.halvings(
-            picture, lower, upper, self._quality.size[1], self.n_cells_global
-        )
-        with self.ranks.raising_together():
-            return quadrature.average(
-                self._pieces,
-                self.n_cells,
-                density_input.image_function(picture, lower, upper),
-                2,
-                halvings,
-            )
+        return density_input.compute_density(self, f)
 
-    def deposit(self, points, weights=None):
+    def deposit(self, points: ArrayLike, weights: ArrayLike | None = None) -> Array:
         """Cell averages (n_cells,) of point masses: each mass goes to the cell that holds its
         point.
 
-        points (dim, n), weights (n,), 1 / n each if not given: the same on every rank. A point on a
-        face belongs to one of its cells, the same on any number of ranks; points may lie outside
-        the mesh by 1e-9 of its size, and anywhere along a periodic axis. The total mass is exact to
-        round-off.
+        A point on a face belongs to one of its cells, the same on any number of ranks. Points may
+        lie outside the mesh by 1e-9 of its size, and anywhere along a periodic axis. The total mass
+        is exact to round-off.
 
-        Raises `InputError` for points outside the mesh.
+        Parameters
+        ----------
+        points : array (dim, n)
+            The same on every rank.
+        weights : array (n,), optional
+            The same on every rank; None for 1 / n each.
+
+        Raises
+        ------
+        InputError
+            For points outside the mesh.
         """
-        with self.ranks.raising_together():
-            points, weights = density_input.masses(points, weights, self.dim)
-        self.ranks.check_same_array("weights", weights)
-        cell = self.locate(points)
-        mine = np.flatnonzero(cell >= 0)
-        return np.bincount(cell[mine], weights[mine], self.n_cells) / self.volume
+        return deposit_masses(self, points, weights)
 
-    def to_points(self, rho, k=1):
-        """Point masses (points (dim, n), weights (n,)), the same on every rank, of a density
-        (n_cells,): what `deposit` undoes.
+    def to_points(self, rho: Array, k: int = 1) -> tuple[Array, Array]:
+        """Point masses of a density: the inverse of `deposit`.
 
-        k : at least so many points for each cell. 1: its centroid; else the centroids of equal
+        Parameters
+        ----------
+        rho : array (n_cells,)
+            The density.
+        k : int, optional
+            At least so many points for each cell. 1: its centroid; else the centroids of equal
             parts of its simplices, or of the box that it is. Cells without mass have none. The mass
             and its centre are exact.
 
-        Points come in the order of the cells in the file, on any number of ranks. Raises
-        `InputError` for what is no density, and for more than 10^8 points.
-        """
-        self.check_density(rho, "rho")
-        self.ranks.check(
-            isinstance(k, (int, np.integer))
-            and not isinstance(k, bool)
-            and 1 <= k <= MANY / self.n_cells_global,
-            "k must be a number of points for each cell, from 1 to "
-            f"{MANY // self.n_cells_global}, not {k!r}",
-        )
-        self.ranks.check_same("k", k)
-        x, volume, cell = self.parts(k)
-        mass = volume * np.asarray(rho, float)[cell]
-        some = np.flatnonzero(mass > 0)
-        order = np.argsort(self.ranks.all_gather(self.cell_id[cell[some]]), kind="stable")
-        return self.ranks.all_gather(x[:, some])[:, order], self.ranks.all_gather(mass[some])[order]
+        Returns
+        -------
+        points, weights : array (dim, n), (n,)
+            The same on every rank, in the order of the cells in the file.
 
-    def parts(self, k):
-        """(centroids (dim, n), volumes (n,), cells (n,)) of at least k parts of each of this rank's
-        cells.
+        Raises
+        ------
+        InputError
+            If rho is not a density, or would be more than 10^8 points.
         """
-        if k == 1:
-            return self.centroid, self.volume, np.arange(self.n_cells)
-        return quadrature.parts(self._pieces, k)
+        return draw_points(self, rho, k)
 
-    def geodesic_distance(self, points, others=None):
-        """Lengths (n, m) of the shortest ways inside the mesh from points (dim, n) to others (dim,
-        m), None: the same points.
+    def geodesic_distance(self, points: ArrayLike, others: ArrayLike | None = None) -> Array:
+        """Lengths (n, m) of the shortest ways inside the mesh.
 
         Straight where nothing is in the way. Else in the plane round the corners of the walls,
-        exactly (a visibility graph: Lozano-Perez, Wesley 1979); in space by way of some 1000 points
-        of their edges, or two on each: too long by the square of their spacing. Along periodic axes
-        the shortest way counts. The points are the same on every rank.
+        exactly (a visibility graph: Lozano-Perez, Wesley 1979). In space ways lead through some
+        1000 points of the walls' edges, or two on each: they are too long by the square of the
+        points' spacing. Along periodic axes the shortest way counts.
 
-        Raises `InputError` for points outside the mesh, and where no way leads from one to another.
+        Parameters
+        ----------
+        points : array (dim, n)
+            From where; the same on every rank.
+        others : array (dim, m), optional
+            To where; None for the same points.
+
+        Raises
+        ------
+        InputError
+            For points outside the mesh, and where no way leads from one to another.
         """
         self.ranks.check_same("whether others are given", others is None)
-        with self.ranks.raising_together():
-            points = density_input.masses(points, None, self.dim)[0]
-            others = points if others is None else density_input.masses(others, None, self.dim)[0]
-            n = points.shape[1]
-            m = others.shape[1]
-            if n * m > MANY:
-                raise InputError(
-                    f"{n} times {m} points are {n * m:.1e} pairs, at most {MANY:.0e} will do: "
-                    "take fewer points"
-                )
-        for some in points, others:
-            self.locate(some)
-        if self.is_convex:
-            return geodesic_distance.straight(self, points, others)
-        ways = {
-            1: geodesic_distance.between_gaps,
-            2: geodesic_distance.round_corners,
-            3: geodesic_distance.over_edges,
-        }
-        lengths = ways[self.dim](self, points, others)
-        if not np.isfinite(lengths).all():
-            i, j = np.argwhere(~np.isfinite(lengths))[0]
-            raise InputError(
-                f"no way in the mesh leads from {points[:, i]} to {others[:, j]}: they lie in "
-                "separate pieces"
-            )
-        return lengths
+        start = check_points(self, points)
+        end = start if others is None else check_points(self, others)
+        return geodesic_distance.find_lengths(self, start, end)
 
-    def nearest(self, points):
-        """The point (dim, n) of the mesh nearest to each of points (dim, n): itself where it is
-        inside. Collective.
+    def nearest(self, points: ArrayLike) -> Array:
+        """The point (dim, n) of the mesh nearest to each of points (dim, n), which are the same on
+        every rank. A point inside is its own nearest one.
 
-        The points are the same on every rank. (No axis may be periodic.)
+        No axis of the mesh may be periodic.
         """
-        with self.ranks.raising_together():
-            points, _ = density_input.masses(points, None, self.dim)
-        self.ranks.check_same_array("points", points)
-        outside = ~self.find(points)[1]
-        found = np.array(points)
-        if outside.any():
-            found[:, outside] = self.walls.nearest(found[:, outside])
-        return found
+        return find_nearest(self, check_points(self, points))
 
-    def locate(self, points):
+    def locate(self, points: ArrayLike) -> IntArray:
         """The numbers (n,) of this rank's cells that hold points (dim, n), the same on every rank;
-        -1 on another rank.
+        -1 for points of another rank.
 
-        Each point is in one cell of one rank (see `deposit`). Raises `InputError` for points
-        outside the mesh.
-        """
-        with self.ranks.raising_together():
-            points, _ = density_input.masses(points, None, self.dim)
-        self.ranks.check_same_array("points", points)
-        cell, inside = self.find(points)
-        self._check_inside(points, ~inside)
-        return cell
+        Each point is in one cell of one rank (see `deposit`).
 
-    def find(self, points):
-        """(cell, inside): the same as `locate`, and which points (n,) are inside the mesh; cell is
-        -1 for the others.
+        Raises
+        ------
+        InputError
+            For points outside the mesh.
         """
-        lower, upper = self.bounds
-        slack = point_location.FAR * (upper - lower).max()
-        if self.block is not None:
-            points = point_location.wrapped(points, lower, upper, self.block.periodic)
-            inside = ((points >= lower[:, None] - slack) & (points <= upper[:, None] + slack)).all(
-                axis=0
-            )
-            return np.where(inside, point_location.in_block(points, self.block, lower), -1), inside
-        cell, distance = self._tree.find(points, slack)
-        least = self.ranks.min(distance)
-        number = np.where(
-            (distance == least) & (cell >= 0), self.cell_id[cell], self.n_cells_global
-        )
-        return np.where((number == self.ranks.min(number)) & (cell >= 0), cell, -1), np.isfinite(
-            least
-        )
+        return locate_points(self, check_points(self, points))
 
-    def shortest(self, step):
-        """Steps (dim, n) as they are, but for whole periods along periodic axes, which are left
-        out.
+    def find(self, points: ArrayLike) -> tuple[IntArray, BoolArray]:
+        """(cell, inside): as `locate`, and which of the points (n,) are inside the mesh; cell is -1
+        for the others.
         """
-        if self.block is None or not any(self.block.periodic):
-            return step
-        period = np.diff(self.bounds, axis=0)[0][:, None]
-        return step - np.where(
-            np.array(self.block.periodic)[:, None], period * np.round(step / period), 0.0
-        )
+        return find_cells(self, check_points(self, points))
 
     @cached_property
-    def is_convex(self):
-        """Whether straight lines between its points stay inside the mesh; a torus counts as convex.
-        Collective at first.
-        """
-        if self.block is not None:
-            return True
-        ends = (
-            self.points[:, np.unique(self.vertices[:, self.n_inner :])]
-            if self.n_faces > self.n_inner
-            else self.points[:, :0]
-        )
-        ends = self.ranks.all_gather(ends)
-        measure = self.integrate(1.0)
-        if self.dim == 1:
-            return bool(np.ptp(ends[0]) <= measure * (1 + 1e-9))
-        hull = ConvexHull(ends.T)
-        walls = self.ranks.sum(self.area[self.n_inner :].sum())
-        return bool(
-            hull.volume <= measure * (1 + 1e-9) and walls <= hull.area * (1 + 1e-9)
-        )  # no walls within, either
+    def walls(self) -> Walls:
+        """The walls of the whole mesh as simplices, on every rank. Collective at the first use."""
+        return Walls.of(self)
 
-    def _check_inside(self, points, outside):
-        wrong = np.flatnonzero(outside)
-        if len(wrong):
-            lower, upper = self.bounds
-            raise InputError(
-                f"point {wrong[0]} at {points[:, wrong[0]]} is outside the mesh, which lies "
-                "between "
-                f"{lower} and {upper} ({len(wrong)} of {points.shape[1]} points are outside): "
-                "leave them out, or "
-                "make the mesh larger"
-            )
-
-    def check_density(self, rho, what):
-        """`InputError` on every rank unless rho is of shape (n_cells,), finite and non-negative."""
-        with self.ranks.raising_together():
-            refuse_masked(rho, f"{what} must be an array of numbers")
-            try:
-                rho = np.asarray(rho)
-            except ValueError:
-                raise InputError(f"{what} must be an array of numbers, not {rho!r:.60}") from None
-        self.ranks.check(
-            rho.dtype != object, f"{what} must be an array of numbers, not {rho!s:.60}"
-        )
-        self.ranks.check(
-            rho.dtype.kind in "biuf", f"{what} must be real numbers, not of type {rho.dtype}"
-        )
-        self.ranks.check(
-            rho.shape == (self.n_cells,),
-            f"{what} has shape {rho.shape}; {self.wanted_shape(rho.shape)}",
-        )
-        with self.ranks.raising_together():
-            bad = np.flatnonzero(~(rho >= 0) | ~np.isfinite(rho))
-            if len(bad):
-                raise InputError(
-                    f"{what} is {rho[bad[0]]} in cell {self.cell_id[bad[0]]} (at "
-                    f"{self.center[:, bad[0]]}): "
-                    f"it must be finite and at least 0 ({len(bad)} cells are not)"
-                )
-
-    def _check_cells(self, u):
-        """`InputError` on every rank unless u is (..., n_cells), or one number, and of as many of
-        these on all of them.
-        """
-        problem = self._problem_of_cells(u)
-        shape = np.shape(u)[:-1] if problem is None else ()
-        code = zlib.crc32(repr(shape).encode())
-        bad, most, least = self.ranks.max(
-            np.array([problem is not None, code, -code])
-        )  # asked often: one message
-        if bad or most != -least:
-            self.ranks.check(problem is None, problem)
-            self.ranks.check_same("the shape of cell values, but for the last number,", shape)
-
-    def _problem_of_cells(self, u):
-        """What to say of cell values that are masked, or of a wrong shape; else None."""
-        try:
-            refuse_masked(u, "cell values must be numbers")
-            shape = np.shape(u)
-        except InputError as error:
-            return str(error)
-        except ValueError:
-            return f"cell values must be an array of numbers, not {u!r:.60}"
-        if shape and shape[-1] != self.n_cells:
-            return (
-                f"an array of shape {shape} is none of cell values (..., n_cells): this rank has "
-                f"{self.n_cells} cells; "
-                f"{self.wanted_shape(shape)}"
-            )
-        return None
-
-    def wanted_shape(self, shape):
-        """What to say of cell values of another shape: which one is wanted, and what makes such
-        arrays.
-        """
-        if shape[-1:] == (self.n_cells_global,) and self.n_cells < self.n_cells_global:
-            return (
-                f"these are the cells of the whole mesh, of which this rank has {self.n_cells}: "
-                "mesh.scatter(u) makes "
-                f"this rank's part, ({self.n_cells},)"
-            )
-        return (
-            f"it needs one value for each of this rank's cells: ({self.n_cells},). mesh.density "
-            "and mesh.scatter make such "
-            "arrays"
-        )
-
-    def integrate(self, u):
-        """The integral sum_K |K| u_K of cell values u (..., n_cells): a number, or an array (...)."""
-        self._check_cells(u)
+    def integrate(self, u: ArrayLike) -> Any:
+        """The integral sum_K |K| u_K of cell values u (..., n_cells): a number or array (...)."""
+        check_cell_values(self, u)
         return self.ranks.sum((self.volume * np.asarray(u)).sum(axis=-1))
 
-    def gather(self, u):
+    def gather(self, u: Array) -> Array:
         """Cell values (..., n_cells) of all ranks, in the file's numbering (..., n_cells_global),
         on every rank.
         """
-        self._check_cells(u)
-        everything = self.ranks.all_gather(np.asarray(u))
-        ordered = np.empty_like(everything)
-        ordered[..., self.ranks.all_gather(self.cell_id[: self.n_cells])] = everything
+        check_cell_values(self, u)
+        values = self.ranks.all_gather(np.asarray(u))
+        number = self.ranks.all_gather(self.cell_id[: self.n_cells])
+        ordered = np.empty_like(values)
+        ordered[..., number] = values
         return ordered
 
-    def scatter(self, u):
+    def scatter(self, u: ArrayLike) -> Array:
         """This rank's part (..., n_cells) of cell values in the file's numbering (...,
         n_cells_global).
         """
         with self.ranks.raising_together():
             refuse_masked(u, "cell values must be numbers")
-        u = np.asarray(u)
+        values = np.asarray(u)
         self.ranks.check(
-            u.shape[-1:] == (self.n_cells_global,),
+            values.shape[-1:] == (self.n_cells_global,),
             f"scatter needs {self.n_cells_global} values, one for each "
-            f"cell of the mesh; the array has shape {u.shape}",
+            f"cell of the mesh; the array has shape {values.shape}",
         )
-        return u[..., self.cell_id[: self.n_cells]]
+        return values[..., self.cell_id[: self.n_cells]]
 
-    def with_ghosts(self, u):
+    def with_ghosts(self, u: Array) -> Array:
         """Own values (..., n_cells) followed by those of the ghosts, fetched from their ranks:
         (..., n_local).
         """
@@ -753,322 +672,122 @@ class Mesh:
         local[..., : self.n_cells] = u
         return self.exchange(local)
 
-    def divergence(self, flux):
+    def divergence(self, flux: Array) -> Array:
         """(div F)_K = sum over the faces of K of the flux (n_faces,) that leaves it, / |K|:
         (n_cells,).
         """
         n = self.n_inner
-        out = np.bincount(self.left, flux, self.n_local)
-        out -= np.bincount(self.right[:n], flux[:n], self.n_local)
-        return out[: self.n_cells] / self.volume
+        total = np.bincount(self.left, flux, self.n_local)
+        total -= np.bincount(self.right[:n], flux[:n], self.n_local)
+        return total[: self.n_cells] / self.volume
 
-    def gradient(self, u):
+    def gradient(self, u: Array) -> Array:
         """(u_L - u_K) / d_sigma on the inner faces, 0 on the boundary: (n_faces,)."""
-        self._check_cells(u)
+        check_cell_values(self, u)
         n = self.n_inner
         local = self.with_ghosts(u)
         slope = np.zeros(self.n_faces)
         slope[:n] = (local[self.right[:n]] - local[self.left[:n]]) / self.distance[:n]
         return slope
 
-    def quality(self):
+    @property
+    def quality(self) -> Quality:
         """How good the mesh is, as a `Quality`: orthogonality and isotropy defects, smallest
         distances, sizes. Print it.
         """
         return self._quality
 
-    def refine(self):
-        """The mesh with every cell cut in 2^dim: results on both tell the mesh's error. Boundaries
-        keep their names.
+    # ---- other meshes made from it ---------------------------------------------------------------
+
+    def refine(self) -> Mesh:
+        """The mesh with every cell cut in 2^dim: results on both tell the mesh's error.
 
         Intervals, triangles, quadrilaterals, tetrahedra, wedges and hexahedra are cut at the
         middles of their edges; the children of cell k are cells 2^dim k, 2^dim k + 1, ... in the
         file's numbering. A Cartesian mesh gets twice its shape, and a mesh of `voronoi` is made
-        anew, with four times its cells. Cell points are chosen anew, as by `from_cells`; patches
-        that were given as an array become "auto".
+        anew, with four times its cells. Boundaries keep their names. Cell points are chosen anew,
+        as by `from_cells`; patches that were given as an array become "auto".
 
-        Raises `InputError` for meshes with polygons or pyramids, `MeshError` if the finer mesh is
-        not admissible.
+        Raises
+        ------
+        InputError
+            For meshes with polygons or pyramids.
+        MeshError
+            If the finer mesh is not admissible.
         """
         return self._finer(self)
 
-    def without(self, f, *, name="hole"):
-        """The mesh without the cells that f names; the faces laid bare are the boundary *name*, all
-        others keep theirs.
-
-        f : a mask (n_cells,) of this rank's cells, such as `numpy.isnan(F)`; a function f(x) of the
-            cell points (dim, n) that returns one; or the numbers in the file of cells, the same on
-            every rank
+    def without(self, f: Any, *, name: str = "hole") -> Mesh:
+        """The mesh without some of its cells.
 
         The cells that stay come in their old order, and the new mesh has `parent_cell` (n_cells,),
         their numbers in the file of this one: cell values u go over by ``mesh.gather(u)[...,
         new.parent_cell]``, and on one rank u may stand for mesh.gather(u). Patches are what is left
         of the old ones; cell points are the old ones, or those of simplices chosen anew, as by
-        `from_cells`. What is left may fall into pieces. Where f names no cell this is the mesh
-        itself.
+        `from_cells`. The rest of the mesh may fall into pieces. Where f names no cell this is the
+        mesh itself.
 
-        Raises `InputError` where nothing is left, for periodic meshes, and for an f that is none of
-        the three.
+        Parameters
+        ----------
+        f : mask, function or numbers
+            The cells to leave out: a mask (n_cells,) of this rank's cells, such as
+            ``numpy.isnan(F)``; a function f(x) of the cell points (dim, n) that returns one; or
+            their numbers in the file, the same on every rank.
+        name : str, optional
+            The boundary of the faces laid bare. All other faces keep their names.
+
+        Raises
+        ------
+        InputError
+            Where nothing is left, for periodic meshes, and for an f that is none of the three.
         """
-        self.ranks.check(
-            isinstance(name, str) and name, f"name must be the name of a boundary, not {name!r:.60}"
-        )
-        self.ranks.check_same("name", name)
-        removed = left_out(self, f)
-        count = int(self.ranks.sum(int(removed.sum())))
-        self.ranks.check(
-            count < self.n_cells_global,
-            f"f names all {self.n_cells_global} cells: nothing is left of the mesh",
-        )
-        if count == 0:
-            return self
-        self.ranks.check(
-            self.block is None or not any(self.block.periodic),
-            "cells of a periodic mesh cannot be left out: "
-            "make it without periodic=, which leaves walls there",
-        )
-        stays = np.flatnonzero(~self.gather(removed))
-        patch = self.gather(self.patch)[stays]
-        whole = kept(self, removed, name)
-        made = self._dealt(
-            lambda: whole,
-            self.ranks.comm,
-            patch,
-            self._quality.n_clipped == self._quality.n_negative == 0,
-        )
-        vars(made).update(parent_cell=_frozen(stays[made.cell_id[: made.n_cells]]))
-        return made
+        return removal.remove_cells(self, f, name)
 
-    def kites(self):
+    def kites(self) -> Mesh:
         """The mesh with every triangle cut in three kites around its circumcentre, whose patches
         are the kites of a vertex.
 
         The density of optimal transport then belongs to the vertices: interpolated between them, it
         is the most accurate one that triangles give, at three times the work. Boundaries keep their
-        names. Raises `InputError` unless all cells are acute triangles.
+        names.
+
+        Raises
+        ------
+        InputError
+            Unless all cells are acute triangles.
         """
         self.ranks.check(
             self.dim == 2 and self.has_simplices,
             "kites are cut from triangles: this mesh has other cells",
         )
-        whole = gathering.gathered(self)
-        regions = gathering.gathered_regions(self)
-
-        def cut():
-            points, _, _, corners, facets = whole
-            return refine.kites(points, corners, facets)
-
-        made = self.ranks.on_root(cut)
-        *whole, patch = made or (None,) * 5
-        return self._dealt(
-            lambda: (*whole, refine.children(regions, 3)), self.ranks.comm, patch, True
-        )
-
-    @cached_property
-    def face_owned(self):
-        """(n_faces,) whether the face counts here in sums over all faces: its left cell is this
-        rank's own.
-        """
-        return _frozen(self.left < self.n_cells)
-
-    @cached_property
-    def _tree(self):
-        return point_location.tree(self._pieces, self.cell_id[: self.n_cells])
-
-    @cached_property
-    def walls(self):
-        """The walls of the whole mesh as simplices, on every rank: `Walls`. Collective at first."""
-        return Walls.of(self)
-
-    @cached_property
-    def _pieces(self):
-        spacing = None if self.block is None else self.block.spacing
-        return quadrature.of_cells(
-            self.points, self.kind, self.start, self.corners, self.centroid, spacing
-        )
-
-    @cached_property
-    def face_exchange(self):
-        """The exchange of values on faces between two ranks: each side sends its own, and receives
-        the other's.
-        """
-        n = self.n_inner
-        far = np.maximum(self.left[:n], self.right[:n])
-        shared = np.flatnonzero(far >= self.n_cells)
-        owner = self.ghost_owner[far[shared] - self.n_cells]
-        key = np.stack([self.cell_id[self.right[shared]], self.cell_id[self.left[shared]]])
-        lists = {q: shared[owner == q][np.lexsort(key[:, owner == q])] for q in np.unique(owner)}
-        other = dict(lists)
-        if (
-            self.ranks.rank in lists
-        ):  # a periodic face is there twice: the two copies stand side by side
-            other[self.ranks.rank] = lists[self.ranks.rank].reshape(-1, 2)[:, ::-1].ravel()
-        return parallel.Exchange(self.ranks, lists, other)
+        return cut_into_kites(self)
 
     def __setstate__(self, state):
         """Be what was copied or pickled: arrays are read-only again."""
-        vars(self).update(
-            {
-                name: _frozen(value) if isinstance(value, np.ndarray) else value
-                for name, value in state.items()
-            }
-        )
+        for name, value in state.items():
+            vars(self)[name] = _freeze(value) if isinstance(value, np.ndarray) else value
 
     def __repr__(self):
-        return f"<fvot.Mesh: {self.n_cells_global} cells in {self.dim}D on {self.ranks.size} rank{'s' * (self.ranks.size > 1)}>"
+        plural = "s" * (self.ranks.size > 1)
+        where = f"{self.ranks.size} rank{plural}"
+        return f"<fvot.Mesh: {self.n_cells_global} cells in {self.dim}D on {where}>"
 
 
-def _frozen(array):
+def _freeze(array):
     array = np.ascontiguousarray(array)
     array.flags.writeable = False
     return array
 
 
-def _check_strict(ranks, strict):
-    ranks.check(
-        isinstance(strict, (bool, np.bool_)), f"strict must be True or False, not {strict!r:.60}"
-    )
-
-
-def _shape(shape, dim):
-    if np.shape(shape) != (dim,):
-        raise InputError(f"shape must be {dim} numbers of cells, not {shape!r}")
-    return tuple(shape)
-
-
-def _rule(patches):
-    """The same rule for patches on a finer mesh."""
-    return (
-        patches
-        if isinstance(patches, str) or np.ndim(patches) == 0 and not callable(patches)
-        else "auto"
-    )
-
-
-def _points(points):
-    array = floats(points, "points must be an array of numbers")
-    if array.ndim != 2 or not 1 <= len(array) <= 3:
-        raise InputError(
-            f"points must have shape (dim, n) with dim 1, 2 or 3, not {array.shape}; space comes "
-            "first"
-        )
-    return array
-
-
-def _faces_of(sets, ends):
+def _find_faces(sets, ends):
     """The faces of a name, which are those of some sets: a slice, on all ranks, if the sets follow
     each other.
     """
     if sets[-1] - sets[0] == len(sets) - 1:
         return slice(int(ends[sets[0]]), int(ends[sets[-1] + 1]))
-    return _frozen(np.concatenate([np.arange(ends[k], ends[k + 1]) for k in sets]))
+    return _freeze(np.concatenate([np.arange(ends[k], ends[k + 1]) for k in sets]))
 
 
-def _by_name(names, part, members, ends):
+def _split_by_name(names, part, members, ends):
     """{name: numbers} from all numbers in one row, and where those of each name begin."""
     return {name: part[members][part[ends][i] : part[ends][i + 1]] for i, name in enumerate(names)}
-
-
-def _named(parts, what):
-    if parts is not None and not isinstance(parts, dict):
-        members = {"boundary": "points of the faces", "regions": "cells"}[what]
-        raise InputError(f"{what} must be a dict, {{name: {members}}}, not {parts!r:.60}")
-    return parts
-
-
-def _given_regions(regions, n_cells):
-    """{name: numbers of cells, sorted} from numbers or masks; `InputError` for what is neither."""
-    found = {}
-    for name, cells in (regions or {}).items():
-        array = np.asarray(cells)
-        if array.dtype == bool and array.shape == (n_cells,):
-            array = np.flatnonzero(array)
-        if array.ndim != 1 or len(array) and not np.issubdtype(array.dtype, np.integer):
-            raise InputError(
-                f"region {name!r} must be numbers of cells (n,), or a mask ({n_cells},), not "
-                f"{array.dtype} of "
-                f"shape {array.shape}"
-            )
-        bad = array[(array < 0) | (array >= n_cells)]
-        if len(bad):
-            raise InputError(
-                f"region {name!r} names cell {bad[0]}, but there are {n_cells} cells, from 0 on"
-            )
-        found[name] = np.unique(array.astype(np.int64))
-    return found
-
-
-def _in_box(points, blocks, lower, upper, center=None):
-    """What a builder made, with the sides of its box as boundary facets."""
-    return (
-        points,
-        blocks,
-        partial(builders.sides, points, *builders.box_corners(lower, upper, len(points))),
-        center,
-    )
-
-
-def _given_center(center, centroid):
-    center = floats(center, "center must be an array of numbers")
-    if center.shape != centroid.shape or not np.isfinite(center).all():
-        raise InputError(
-            f"center must be finite numbers of shape {centroid.shape}, one point for each cell, "
-            f"not {center.shape}: {center!r:.60}"
-        )
-    return center
-
-
-def _say_where_nothing_passes(made, face, n_cells):
-    """Warn of walls without thickness, and of pieces that do not touch: few users mean them."""
-    count, gap = thin_walls(made)
-    if count:
-        warn(
-            f"{count} faces of the boundary lie beside others that face them, at up to {gap:.1e} "
-            "of their size: they are two "
-            "sides of a wall, through which nothing passes. If these cells should touch, round "
-            "the points (numpy.round) or "
-            "make the parts fit; merge=False says that the wall is meant"
-        )
-    n_pieces = int(patches.pieces(face, n_cells).max()) + 1
-    if n_pieces > 1:
-        warn(
-            f"the mesh consists of {n_pieces} pieces that do not touch: nothing moves from one to "
-            "another"
-        )
-
-
-def _whole(points, blocks, facets=None, center=None, regions=None, *, rule, strict, merge, n_ranks):
-    """Everything about a mesh in its file's numbering, cut into the parts of the ranks: (parts,
-    meta).
-    """
-    made = joined(connect(points, blocks), facets, merge)
-    if made.n_merged:
-        opened = f"; faces called {', '.join(map(repr, made.opened))} are now inside the mesh, in mesh.interfaces"
-        warn(
-            f"{made.n_merged} points of the mesh lie where others do, and were merged with "
-            f"them{opened * bool(made.opened)}"
-            ". merge=False keeps them apart, as walls between the cells"
-        )
-    cells = made.cells
-    regions = _given_regions(regions, cells.n_cells)
-    volume, centroid, face = faces.build_faces(cells, made.facets, made.halves)
-    if merge:
-        check_conforming(made)
-        _say_where_nothing_passes(made, face, cells.n_cells)
-    move = None
-    if center is None:
-        center = power_centers.cell_points(cells, centroid)
-        move = partial(power_centers.find, cells, volume, centroid, face, center)
-    else:
-        center = _given_center(center, centroid)
-    report, center, left, right = quality.admissible(volume, centroid, center, face, strict, move)
-    report = replace(report, n_merged=made.n_merged, n_hanging=made.n_hanging)
-    two_point = TwoPoint(volume, center, face, left, right)
-    choice = choose_patches(rule, cells, centroid, two_point)
-    report = quality.with_patch_test(report, two_point, choice)
-    levels = patches.coarser_levels(choice.patch, two_point.graph)
-    whole = partition.Whole(cells, volume, centroid, center, face, left, right, levels, regions)
-    meta = dict(
-        names=face.boundary, interfaces=list(face.interfaces), regions=list(regions), quality=report
-    )
-    return partition.parts(whole, n_ranks), meta

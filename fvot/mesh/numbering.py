@@ -5,15 +5,14 @@ from functools import cached_property
 
 import numpy as np
 
-OF_CELLS = (
-    "cell_id",
-    "volume",
-    "center",
-    "centroid",
-    "levels",
-    "kind",
-)  # arrays (..., n_cells) of a mesh's part
-OF_FACES = (
+from ..arguments.types import Array, IntArray
+from .memory import AnyMesh, kept_with_mesh
+
+# Arrays (..., n_cells) of a mesh's part, in the order of its cells.
+CELL_ARRAYS = ("cell_id", "volume", "center", "centroid", "levels", "kind")
+
+# Arrays of a mesh's part that do not depend on the order of its cells.
+OTHER_ARRAYS = (
     "area",
     "normal",
     "face_center",
@@ -29,48 +28,62 @@ OF_FACES = (
     "interface_faces",
     "interface_ends",
     "region_ends",
-)  # what does not ask for the cells' order
+)
 
 
 @dataclass(frozen=True)
 class Numbering:
-    """Another order of the cells, in which solvers work.
+    """The order of the cells in which solvers work, beside the user's.
 
     users : the `Mesh` that the user holds
-    mesh : the same mesh with its cells in that order; faces keep theirs
-    order (n_cells,) : the user's numbers of its cells; None where the orders are the same
+    mesh : the same mesh with its cells in the solvers' order; faces keep theirs
+    order (n_cells,) : the user's number of each cell; None where the orders are the same
     """
 
-    users: object
-    mesh: object
-    order: np.ndarray | None = None
+    users: AnyMesh
+    mesh: AnyMesh
+    order: IntArray | None = None
 
-    def inward(self, u):
-        """Cell values (..., n_cells) in that order, from those in the user's."""
+    def inward(self, u: Array) -> Array:
+        """Cell values (..., n_cells) in the solvers' order, from those in the user's."""
         return u if self.order is None else np.take(u, self.order, axis=-1)
 
-    def outward(self, u):
-        """Cell values (..., n_cells) in the user's order, from those in that one."""
+    def outward(self, u: Array) -> Array:
+        """Cell values (..., n_cells) in the user's order, from those in the solvers'."""
         return u if self.order is None else np.take(u, self._place, axis=-1)
 
     @cached_property
     def _place(self):
-        """Where the user's cells are in that order: its inverse."""
+        """The solvers' number of each of the user's cells: the inverse of the order."""
         return np.argsort(self.order)
 
 
-def renumbered(mesh, order):
+@kept_with_mesh
+def find_numbering(mesh: AnyMesh) -> Numbering:
+    """The `Numbering` in which neighbours lie close in memory: the mesh's own where that is good
+    enough.
+    """
+    if mesh.near_order is None:
+        return Numbering(mesh, mesh)
+    renumbered = mesh._with_part(_reorder_cells(mesh, mesh.near_order))
+    return Numbering(mesh, renumbered, mesh.near_order)
+
+
+def _reorder_cells(mesh, order):
     """The arrays of a mesh on one rank with its cells in that order (n_cells,), as `Mesh` takes
     them.
     """
     place = np.empty(mesh.n_cells + 1, np.int64)
     place[order] = np.arange(mesh.n_cells)
     place[-1] = -1  # serves right = -1
+
     count = np.diff(mesh.start)[order]
     start = np.concatenate([[0], np.cumsum(count)])
-    corners = mesh.corners[np.arange(start[-1]) + np.repeat(mesh.start[order] - start[:-1], count)]
-    part = {name: getattr(mesh, name)[..., order] for name in OF_CELLS}
-    part |= {name: getattr(mesh, name) for name in OF_FACES}
+    shift = np.repeat(mesh.start[order] - start[:-1], count)
+    corners = mesh.corners[np.arange(start[-1]) + shift]
+
+    part = {name: getattr(mesh, name) for name in OTHER_ARRAYS}
+    part |= {name: getattr(mesh, name)[..., order] for name in CELL_ARRAYS}
     return part | dict(
         left=place[mesh.left],
         right=place[mesh.right],

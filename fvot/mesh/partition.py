@@ -1,22 +1,26 @@
 """From the whole mesh on rank 0 to each rank's part: own cells first, then one ring of ghosts.
 
 On one rank cells keep the order of the file; solvers work in another one, in which neighbours lie
-close (`Mesh.near`).
+close (see `Numbering`).
 """
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from .. import linalg
+from ..arguments.types import Array, IntArray
 from ..errors import InputError
 from .cells import Cells, columns
 from .faces import Faces
-from .patches import adjacency
+from .patches import adjacency, join_nodes
 
-MEMBERS_PER_RANK = 64  # a level is divided if it has that many patches for every rank
+# A level is divided among the ranks if it has so many patches for every rank: with fewer, parts
+# would not be of equal size.
+MIN_PATCHES_PER_RANK = 64
 
 
 @dataclass(frozen=True)
@@ -24,84 +28,104 @@ class Whole:
     """A whole mesh in the file's numbering."""
 
     cells: Cells
-    volume: np.ndarray
-    centroid: np.ndarray
-    center: np.ndarray
+    volume: Array
+    centroid: Array
+    center: Array
     faces: Faces
-    left_distance: np.ndarray
-    right_distance: np.ndarray
-    levels: list  # [patch of each cell, coarser patch, ...]
-    regions: dict  # name -> cells
+    left_distance: Array
+    right_distance: Array
+    levels: list[IntArray]  # [patch of each cell, coarser patch, ...]
+    regions: dict[Any, IntArray]  # name -> cells
 
     @property
-    def n_cells(self):
+    def n_cells(self) -> int:
+        """The number of cells."""
         return len(self.volume)
 
 
-def divide(whole, graph, n_ranks):
-    """The rank of each cell: whole members of the coarsest level that has enough of them, in parts
+class LocalFaces(NamedTuple):
+    """The faces that touch a rank's cells, in local numbers."""
+
+    ghosts: IntArray  # (n_ghosts,) cells of other ranks, in the file's numbering
+    faces: IntArray  # (n_faces,) numbers among all faces
+    left: IntArray  # (n_faces,)
+    right: IntArray  # (n_faces,)
+    ends: IntArray  # (n_sets + 1,) where each set of boundary faces begins
+
+
+def divide(whole: Any, graph: sparse.csr_matrix, n_ranks: int) -> IntArray:
+    """The rank of each cell: whole patches of the coarsest level that has enough of them, in parts
     of equal size.
+
+    whole : has `levels`, `n_cells` and `centroid` as `Whole`
+    graph : the `adjacency` of the cells
     """
     if n_ranks == 1:
         return np.zeros(whole.n_cells, np.int64)
-    fine_enough = [level for level in whole.levels if level.max() + 1 >= MEMBERS_PER_RANK * n_ranks]
-    member = (fine_enough or whole.levels[:1])[-1]
-    n = member.max() + 1
-    if n < n_ranks:
+    least = MIN_PATCHES_PER_RANK * n_ranks
+    fine_enough = [level for level in whole.levels if level.max() + 1 >= least]
+    patch = (fine_enough or whole.levels[:1])[-1]
+    n_patches = patch.max() + 1
+    if n_patches < n_ranks:
         raise InputError(
-            f"a mesh of {whole.n_cells} cells in {n} patches cannot be dealt to {n_ranks} ranks: "
-            "use fewer ranks or a finer mesh (smaller patches, if they were given)"
+            f"a mesh of {whole.n_cells} cells in {n_patches} patches cannot be dealt to {n_ranks} "
+            "ranks: use fewer ranks or a finer mesh (smaller patches, if they were given)"
         )
-    gather = sparse.csr_matrix(
-        (np.ones(len(member)), (member, np.arange(len(member)))), (n, len(member))
-    )
-    count = np.bincount(member)
-    center = np.stack([np.bincount(member, x) for x in whole.centroid]) / count
-    return linalg.partition((gather @ graph @ gather.T).tocsr(), count, center, n_ranks)[member]
+    count = np.bincount(patch)
+    center = np.stack([np.bincount(patch, x) for x in whole.centroid]) / count
+    return linalg.partition(join_nodes(graph, patch), count, center, n_ranks)[patch]
 
 
-def parts(whole, n_ranks):
+def build_parts(whole: Whole, n_ranks: int) -> list[dict]:
     """One dict of arrays for each rank, as `Mesh` takes them."""
     graph = adjacency(whole.faces, whole.n_cells)
     owner = divide(whole, graph, n_ranks)
-    near = [_local_order(graph, np.flatnonzero(owner == rank)) for rank in range(n_ranks)]
+    close_order = [_sort_cells(graph, np.flatnonzero(owner == rank)) for rank in range(n_ranks)]
     del graph
     if n_ranks > 1:
-        return [_part(whole, owner, near[rank], near[rank], rank) for rank in range(n_ranks)]
+        return [
+            _build_part(whole, owner, order, order, rank) for rank, order in enumerate(close_order)
+        ]
+
     users = np.arange(whole.n_cells)
-    if _reach(whole.faces, users) <= _reach(whole.faces, near[0]):
-        return [_part(whole, owner, users, users, 0)]
-    return [_part(whole, owner, users, near[0], 0) | dict(near_order=near[0])]
+    order = close_order[0]
+    if _measure_reach(whole.faces, users) <= _measure_reach(whole.faces, order):
+        return [_build_part(whole, owner, users, users, 0)]
+    return [_build_part(whole, owner, users, order, 0) | dict(near_order=order)]
 
 
-def _part(whole, owner, own, near, rank):
-    """The part of a rank with the cells *own*, whose faces come in the order of the same cells as
-    *near* has them.
+def _build_part(whole, owner, own, order, rank):
+    """The part of a rank with the cells *own*; its faces come in the order of the same cells in
+    *order*.
     """
     faces = whole.faces
     cells = whole.cells
-    ghosts, touch, left, right, ends = local_faces(faces, owner, own, near, rank)
-    used, corners, vertices = _local_points(whole, own, touch)
-    face_center = columns(faces.center, touch)
-    interface_faces, interface_ends = _members(faces.interfaces, touch)
-    region_cells, region_ends = _members(whole.regions, own)
+    local = find_local_faces(faces, owner, own, order, rank)
+    touching = local.faces
+    used, corners, vertices = _renumber_points(whole, own, touching)
+    interface_faces, interface_ends = _find_members(faces.interfaces, touching)
+    region_cells, region_ends = _find_members(whole.regions, own)
+
+    # The offset from the right cell has no meaning on the boundary, where right is -1.
+    face_center = columns(faces.center, touching)
+    left_offset = face_center - columns(whole.centroid, faces.left[touching])
+    right_offset = face_center - columns(whole.centroid, faces.right[touching])
     return dict(
-        cell_id=np.concatenate([own, ghosts]),
-        ghost_owner=owner[ghosts],
+        cell_id=np.concatenate([own, local.ghosts]),
+        ghost_owner=owner[local.ghosts],
         volume=whole.volume[own],
         center=columns(whole.center, own),
         centroid=columns(whole.centroid, own),
-        left=left,
-        right=right,
-        area=faces.area[touch],
-        normal=columns(faces.normal, touch),
+        left=local.left,
+        right=local.right,
+        area=faces.area[touching],
+        normal=columns(faces.normal, touching),
         face_center=face_center,
-        left_distance=whole.left_distance[touch],
-        right_distance=whole.right_distance[touch],
-        left_offset=face_center - columns(whole.centroid, faces.left[touch]),
-        right_offset=face_center
-        - columns(whole.centroid, faces.right[touch]),  # no meaning at the boundary
-        boundary_ends=ends,
+        left_distance=whole.left_distance[touching],
+        right_distance=whole.right_distance[touching],
+        left_offset=left_offset,
+        right_offset=right_offset,
+        boundary_ends=local.ends,
         levels=np.stack([level[own] for level in whole.levels]),
         points=columns(cells.points, used),
         point_id=used,
@@ -116,50 +140,56 @@ def _part(whole, owner, own, near, rank):
     )
 
 
-def _members(parts, numbers):
+def _find_members(parts, numbers):
     """Which of *numbers* are in each of the parts {name: numbers}: (places in one row, where each
     part begins).
     """
-    found = [np.flatnonzero(np.isin(numbers, part)) for part in parts.values()]
-    return np.concatenate([np.empty(0, np.int64), *found]), np.cumsum([0, *map(len, found)])
+    places = [np.flatnonzero(np.isin(numbers, part)) for part in parts.values()]
+    return np.concatenate([np.empty(0, np.int64), *places]), np.cumsum([0, *map(len, places)])
 
 
-def local_faces(faces, owner, own, near, rank):
-    """(ghosts, faces that touch the rank's cells, their left and right in local numbers, where each
-    set begins).
+def find_local_faces(
+    faces: Any, owner: IntArray, own: IntArray, order: IntArray, rank: int
+) -> LocalFaces:
+    """The faces that touch a rank's cells, which are numbered as *own* has them.
 
-    Cells are numbered as *own* has them. Inner faces come first, then the boundary by sets of
-    names; each in the order in which *near* has its cells, so that faces of neighbours lie close in
-    memory.
+    Inner faces come first, then the boundary by sets of names; each in the order in which *order*
+    has its cells, so that faces of neighbours lie close in memory.
     """
-    touch = np.flatnonzero(
-        (owner[faces.left] == rank) | ((faces.right >= 0) & (owner[faces.right] == rank))
-    )
-    left, right = faces.left[touch], faces.right[touch]
-    ghosts = np.unique(
-        np.concatenate([left[owner[left] != rank], right[(right >= 0) & (owner[right] != rank)]])
-    )
-    place = _numbers(near, ghosts, len(owner))[np.stack([left, right])]
-    left, right = _numbers(own, ghosts, len(owner))[np.stack([left, right])]
-    label = np.searchsorted(
-        faces.ends, touch, side="right"
-    )  # 0 of inner faces, then one number for each set
-    first = np.where(right < 0, place[0], place.min(axis=0))
-    order = np.lexsort((place.max(axis=0), first, label))
-    ends = np.searchsorted(label[order], np.arange(len(faces.ends) + 1))
-    return ghosts, touch[order], left[order], right[order], ends
+    has_right = faces.right >= 0
+    is_mine = (owner[faces.left] == rank) | (has_right & (owner[faces.right] == rank))
+    touching = np.flatnonzero(is_mine)
+    left = faces.left[touching]
+    right = faces.right[touching]
+
+    foreign_left = left[owner[left] != rank]
+    foreign_right = right[(right >= 0) & (owner[right] != rank)]
+    ghosts = np.unique(np.concatenate([foreign_left, foreign_right]))
+
+    sides = np.stack([left, right])
+    place = _number_cells(order, ghosts, len(owner))[sides]
+    left, right = _number_cells(own, ghosts, len(owner))[sides]
+
+    # The label is 0 of inner faces, then one number for each set.
+    label = np.searchsorted(faces.ends, touching, side="right")
+    first_place = np.where(right < 0, place[0], place.min(axis=0))
+    sorting = np.lexsort((place.max(axis=0), first_place, label))
+    ends = np.searchsorted(label[sorting], np.arange(len(faces.ends) + 1))
+    return LocalFaces(ghosts, touching[sorting], left[sorting], right[sorting], ends)
 
 
-def _reach(faces, order):
+def _measure_reach(faces, order):
     """How far apart neighbours are, in places of an order of all cells: the mean over the inner
     faces.
     """
     n = faces.n_inner
+    if not n:
+        return 0.0
     place = np.argsort(order)
-    return np.abs(place[faces.left[:n]] - place[faces.right[:n]]).mean() if n else 0.0
+    return np.abs(place[faces.left[:n]] - place[faces.right[:n]]).mean()
 
 
-def _numbers(own, ghosts, n_cells):
+def _number_cells(own, ghosts, n_cells):
     """The local number of each cell of the whole mesh: own cells first, then ghosts; the last entry
     serves right = -1.
     """
@@ -169,26 +199,30 @@ def _numbers(own, ghosts, n_cells):
     return number
 
 
-def _local_order(graph, own):
-    """The rank's cells, renumbered so that neighbours lie close in memory (reverse Cuthill-McKee)."""
+def _sort_cells(graph, own):
+    """The rank's cells in an order in which neighbours lie close in memory (reverse
+    Cuthill-McKee).
+    """
     if len(own) < 3:
         return own
     local = graph if len(own) == graph.shape[0] else graph[own][:, own]
     return own[reverse_cuthill_mckee(local.tocsr(), symmetric_mode=True)]
 
 
-def _local_points(whole, own, touch):
-    """Points that the part uses, and its cells' corners and faces' vertices in their numbering."""
+def _renumber_points(whole, own, touching):
+    """The points that a part uses, and its cells' corners and faces' vertices in their
+    numbering.
+    """
     cells = whole.cells
-    length = np.diff(cells.start)[own]
-    shift = cells.start[own] - np.concatenate([[0], np.cumsum(length)[:-1]])
-    place = np.arange(length.sum()) + np.repeat(shift, length)
-    corners = cells.corners[place]
-    vertices = columns(whole.faces.vertices, touch)
-    used = np.zeros(cells.points.shape[1] + 1, bool)  # the last entry serves vertex -1
-    used[corners] = True
-    used[vertices] = True
-    used[-1] = False
-    number = np.cumsum(used) - 1
+    count = np.diff(cells.start)[own]
+    shift = cells.start[own] - np.concatenate([[0], np.cumsum(count)[:-1]])
+    corners = cells.corners[np.arange(count.sum()) + np.repeat(shift, count)]
+    vertices = columns(whole.faces.vertices, touching)
+
+    is_used = np.zeros(cells.points.shape[1] + 1, bool)  # the last entry serves vertex -1
+    is_used[corners] = True
+    is_used[vertices] = True
+    is_used[-1] = False
+    number = np.cumsum(is_used) - 1
     number[-1] = -1
-    return np.flatnonzero(used[:-1]), number[corners], number[vertices]
+    return np.flatnonzero(is_used[:-1]), number[corners], number[vertices]

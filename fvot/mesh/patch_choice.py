@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from ..errors import InputError
-from .builders import positive_integer
+from .builders import check_positive_integer
 from .cells import PYRAMID, TETRA, TRIANGLE, WEDGE
 from .patches import grow, match
 from .quality import MAX_ERROR, isotropy
@@ -107,7 +107,7 @@ def _given_patches(rule, centroid, two_point):
     if isinstance(rule, str) and rule == "none":
         return np.arange(two_point.n_cells)
     if np.ndim(rule) == 0 and not isinstance(rule, str) and not callable(rule):
-        size = positive_integer(rule, "patches, the number of cells of each,")
+        size = check_positive_integer(rule, "patches, the number of cells of each,")
         return _patches_of_size(size, two_point.graph)
     patch = np.asarray(rule(centroid) if callable(rule) else rule)
     if patch.shape != (two_point.n_cells,) or not np.issubdtype(patch.dtype, np.integer):

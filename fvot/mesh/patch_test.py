@@ -36,7 +36,7 @@ from scipy import sparse
 from .cells import columns
 from .faces import Faces
 from .isotropic_weights import copies, isotropic_weights, target
-from .patches import adjacency, pieces
+from .patches import adjacency, number_components
 from .quality import COINCIDENT, is_consistent, orthogonality
 
 # Sines up to that are rounding: cell points are solutions of linear systems.
@@ -205,7 +205,7 @@ class TwoPoint:
         (n_cells,).
         """
         flow = adjacency(self.faces, self.n_cells, conductance)
-        piece = pieces(self.faces, self.n_cells)
+        piece = number_components(self.faces, self.n_cells)
         diagonal = np.asarray(flow.sum(axis=1)).ravel()
         pinned = np.unique(piece, return_index=True)[1]
         diagonal[pinned] = np.where(diagonal[pinned] > 0, 2 * diagonal[pinned], 1.0)

@@ -3,45 +3,63 @@ so that they are the same for any number of ranks. Densities of optimal transpor
 multigrid uses the levels.
 """
 
+from typing import Any
+
 import numba
 import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-COARSEST = 256  # cells of the coarsest level, about
+from ..arguments.types import Array, IntArray
+
+# About so many patches are on the coarsest level. More make the coarsest problem larger, fewer the
+# levels more.
+COARSEST_LEVEL_SIZE = 256
 
 
-def adjacency(faces, n_cells, weight=None):
+def adjacency(faces: Any, n_cells: int, weight: Array | None = None) -> sparse.csr_matrix:
     """Symmetric CSR matrix of the neighbours of each cell, with the summed area of the faces
     between them (or *weight*).
+
+    faces : has `n_inner`, `left`, `right` and `area`, as `Faces` and `Mesh`
     """
     n = faces.n_inner
-    left, right = faces.left[:n], faces.right[:n]
-    weight = faces.area[:n] if weight is None else weight
+    left = faces.left[:n]
+    right = faces.right[:n]
+    if weight is None:
+        weight = faces.area[:n]
     graph = sparse.coo_matrix((weight, (left, right)), (n_cells, n_cells)).tocsr()
     return graph + graph.T
 
 
-def pieces(faces, n_cells):
+def join_nodes(graph: sparse.csr_matrix, member: IntArray) -> sparse.csr_matrix:
+    """The graph of groups of nodes, of which member (n_nodes,) has the numbers: weights are
+    summed.
+    """
+    n = len(member)
+    n_groups = member.max() + 1
+    gather = sparse.csr_matrix((np.ones(n), (member, np.arange(n))), (n_groups, n))
+    return (gather @ graph @ gather.T).tocsr()
+
+
+def number_components(faces: Any, n_cells: int) -> IntArray:
     """The connected piece (n_cells,) of the mesh to which each cell belongs, numbered from 0."""
     n = faces.n_inner
     graph = sparse.coo_matrix((np.ones(n), (faces.left[:n], faces.right[:n])), (n_cells, n_cells))
     return connected_components(graph, directed=False)[1]
 
 
-def coarser_levels(patch, graph):
-    """Levels [(n_cells,), ...]: the patches, then patches of about 2^dim of them, down to some 256.
+def build_levels(patch: IntArray, graph: sparse.csr_matrix) -> list[IntArray]:
+    """Levels [(n_cells,), ...]: the patches, then ever larger unions of about four of them, down to
+    some 256.
 
-    *graph* is the adjacency of the cells. Each level is a union of members of the one before it.
+    graph : the `adjacency` of the cells
     """
-    levels = [patch.astype(np.int32)]
+    levels: list[IntArray] = [patch.astype(np.int32)]
     groups = patch
-    while levels[-1].max() + 1 > 2 * COARSEST:
+    while levels[-1].max() + 1 > 2 * COARSEST_LEVEL_SIZE:
         n = groups.max() + 1
-        gather = sparse.csr_matrix(
-            (np.ones(len(groups)), (groups, np.arange(len(groups)))), (n, len(groups))
-        )
-        graph = (gather @ graph @ gather.T).tocsr()
+        graph = join_nodes(graph, groups)
         graph.setdiag(0)
         graph.eliminate_zeros()
         groups = grow(graph, 4)
@@ -51,7 +69,7 @@ def coarser_levels(patch, graph):
     return levels
 
 
-def match(graph):
+def match(graph: sparse.csr_matrix) -> IntArray:
     """Pairs of neighbours, greedily over the largest shared area; leftovers stay alone."""
     upper = sparse.triu(graph, 1).tocoo()
     order = np.argsort(-upper.data, kind="stable")
@@ -67,7 +85,7 @@ def _match(row, col, partner):
             partner[i], partner[j] = j, i
 
 
-def grow(graph, size):
+def grow(graph: sparse.csr_matrix, size: int) -> IntArray:
     """Compact patches of about *size* neighbours: each takes the cell that shares the most area
     with it.
 
@@ -75,14 +93,8 @@ def grow(graph, size):
     """
     patch = np.full(graph.shape[0], -1)
     count = _grow(graph.indptr, graph.indices, graph.data, size, patch)
-    _join_small(
-        graph.indptr,
-        graph.indices,
-        graph.data,
-        (size + 1) // 2,
-        patch,
-        np.bincount(patch, minlength=count),
-    )
+    members = np.bincount(patch, minlength=count)
+    _join_small(graph.indptr, graph.indices, graph.data, (size + 1) // 2, patch, members)
     return np.unique(patch, return_inverse=True)[1].ravel()
 
 
@@ -116,8 +128,8 @@ def _grow(start, neighbour, weight, size, patch):
                         j = neighbour[e]
                         if patch[j] >= 0:
                             continue
-                        # what j shares with the patch, with a bonus for having few other free
-                        # neighbours
+                        # What j shares with the patch, with a bonus for having few other free
+                        # neighbours.
                         shared = 0.0
                         total = 0.0
                         for e2 in range(start[j], start[j + 1]):

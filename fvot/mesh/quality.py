@@ -123,6 +123,11 @@ class Quality:
             f"{MORE_ORTHOGONAL}"
         )
 
+    def __call__(self):
+        """The same; for `mesh.quality()`, as it was written when it was a method."""
+        warn("mesh.quality is an attribute now: write mesh.quality", DeprecationWarning)
+        return self
+
     def __str__(self):
         weights = "corrected" if self.corrects_weights else "as they are"
         return "\n".join(

@@ -18,7 +18,7 @@ import numpy as np
 from ..arguments.paths import readable
 from ..errors import InputError, MeshError, warn
 from . import msh
-from .facets import side_by_side
+from .facets import join_faces
 from .file_contents import CORNERS, Contents, base
 
 VTK = (
@@ -191,7 +191,7 @@ def _facets(contents, dim, number):
     facets = {}
     for (d, name), members in contents.groups.items():
         if d == dim - 1:
-            facets[name] = side_by_side(
+            facets[name] = join_faces(
                 [_points(rows, number) for _, rows in contents.blocks(members)]
             )
     return facets

@@ -8,46 +8,55 @@ cut along its shortest diagonal (Bey 1995, Zhang 1995).
 
 from dataclasses import dataclass
 from itertools import product
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..arguments.types import Array, IntArray
 from ..errors import InputError
-from .cartesian import CORNERS
+from .cartesian import BOX_CORNERS
 from .cells import HEXAHEDRON, LINE, NAME, QUAD, TETRA, TRIANGLE, WEDGE, face_keys
 from .power_centers import power_centers
 
+# The cut of a cell: of each child, for each of its corners, the corners of the cell whose mean it
+# is.
+CutTable: TypeAlias = list[list[tuple[int, ...]]]
 
-def _products(corners):
-    """The cut of a line, a quadrilateral or a hexahedron with these corners (0 or 1 along each
-    axis).
+
+def _cut_box(corners):
+    """The `CutTable` of a line, a quadrilateral or a hexahedron with these corners (0 or 1 along
+    each axis).
     """
-    part = {
-        0: (0,),
-        1: (0, 1),
-        2: (1,),
-    }  # corners of a line whose mean is its lower end, middle, upper end
+    # The ends of a line whose mean is its lower end, its middle, its upper end.
+    ends = {0: (0,), 1: (0, 1), 2: (1,)}
     number = {corner: i for i, corner in enumerate(corners)}
-    return [
-        [
-            tuple(number[c] for c in product(*[part[a + b] for a, b in zip(first, corner)]))
-            for corner in corners
-        ]
-        for first in corners
-    ]
+    children = []
+    for first in corners:
+        child = []
+        for corner in corners:
+            sets = [ends[a + b] for a, b in zip(first, corner)]
+            child.append(tuple(number[c] for c in product(*sets)))
+        children.append(child)
+    return children
 
 
-def _wedges(triangles):
-    """The cut of a wedge, in two layers of those of its base."""
+def _cut_wedge(triangles):
+    """The `CutTable` of a wedge, in two layers of the children of its base."""
     layers = [((0,), (0, 1)), ((0, 1), (1,))]
-    return [
-        [tuple(t + 3 * z for z in level for t in corner) for level in layer for corner in triangle]
-        for layer in layers
-        for triangle in triangles
-    ]
+    children = []
+    for layer in layers:
+        for triangle in triangles:
+            child = [
+                tuple(t + 3 * z for z in level for t in corner)
+                for level in layer
+                for corner in triangle
+            ]
+            children.append(child)
+    return children
 
 
-def _octahedra():
-    """The cut of a tetrahedron for each diagonal of its octahedron."""
+def _cut_tetrahedron():
+    """The `CutTable` of a tetrahedron for each diagonal of its octahedron."""
     unit = np.concatenate([np.zeros((1, 3)), np.eye(3)])
     outer = [[tuple(sorted({i, j})) for j in range(4)] for i in range(4)]
     cuts = []
@@ -61,28 +70,33 @@ def _octahedra():
     return cuts
 
 
+# The diagonals of the octahedron in a tetrahedron: both ends, and the ring around it.
 DIAGONALS = [
-    ((0, 1), (2, 3), (0, 2), (1, 2), (1, 3), (0, 3)),  # its ends, and the ring around it
+    ((0, 1), (2, 3), (0, 2), (1, 2), (1, 3), (0, 3)),
     ((0, 2), (1, 3), (0, 1), (1, 2), (2, 3), (0, 3)),
     ((0, 3), (1, 2), (0, 1), (1, 3), (2, 3), (0, 2)),
 ]
-TRIANGLES = [
+
+# The cut of a triangle.
+TRIANGLE_CUT: CutTable = [
     [(0,), (0, 1), (0, 2)],
     [(0, 1), (1,), (1, 2)],
     [(0, 2), (1, 2), (2,)],
     [(0, 1), (1, 2), (0, 2)],
 ]
-CUTS = {
-    LINE: [_products(CORNERS[1])],
-    TRIANGLE: [TRIANGLES],
-    QUAD: [_products(CORNERS[2])],
-    TETRA: _octahedra(),
-    HEXAHEDRON: [_products(CORNERS[3])],
-    WEDGE: [_wedges(TRIANGLES)],
+
+# All cuts of each kind of cell, among which its shape chooses.
+CUTS: dict[int, list[CutTable]] = {
+    LINE: [_cut_box(BOX_CORNERS[1])],
+    TRIANGLE: [TRIANGLE_CUT],
+    QUAD: [_cut_box(BOX_CORNERS[2])],
+    TETRA: _cut_tetrahedron(),
+    HEXAHEDRON: [_cut_box(BOX_CORNERS[3])],
+    WEDGE: [_cut_wedge(TRIANGLE_CUT)],
 }
 
 
-def children(regions, n):
+def split_regions(regions: dict[Any, IntArray], n: int) -> dict[Any, IntArray]:
     """The regions of a mesh whose cells have been cut in n each."""
     return {name: (cells[:, None] * n + np.arange(n)).ravel() for name, cells in regions.items()}
 
@@ -91,24 +105,27 @@ def children(regions, n):
 class Cut:
     """Cells of one kind, cut: each corner of each child is the mean of a set of points."""
 
-    kind: int  # None for points, the sides of intervals
-    shape: tuple  # (n_children, n_corners, n_cells)
+    kind: int | None  # None for points, the sides of intervals
+    shape: tuple[int, int, int]  # (n_children, n_corners, n_cells)
     # (place (n_places, 1) among all children's corners, cell (n,), points (size, n_places, n))
-    sets: list
+    sets: list[tuple[IntArray, IntArray, IntArray]]
 
-    def corners(self, numbers):
+    def corners(self, numbers: list) -> IntArray:
         """Corners (n_corners, n_cells n_children) of the children from the numbers of all sets, a
         list like `sets`.
         """
-        made = np.empty((self.shape[0] * self.shape[1], self.shape[2]), np.int64)
+        n_children, n_corners, n_cells = self.shape
+        corners = np.empty((n_children * n_corners, n_cells), np.int64)
         for (place, cell, _), number in zip(self.sets, numbers):
-            made[place, cell] = number
-        return made.reshape(self.shape).transpose(1, 2, 0).reshape(self.shape[1], -1)
+            corners[place, cell] = number
+        return corners.reshape(self.shape).transpose(1, 2, 0).reshape(n_corners, -1)
 
 
-def split(points, kind, start, corners, facets):
-    """(points, blocks, facets) of the mesh with every cell cut in 2^dim; those of cell k are 2^dim
-    k, 2^dim k + 1, ...
+def split_cells(
+    points: Array, kind: IntArray, start: IntArray, corners: IntArray, facets: dict
+) -> tuple[Array, list, dict]:
+    """(points, blocks, facets) of the mesh with every cell cut in 2^dim; the children of cell k are
+    cells 2^dim k, 2^dim k + 1, ...
 
     Raises `InputError` for polygons and pyramids.
     """
@@ -116,9 +133,11 @@ def split(points, kind, start, corners, facets):
     if uncut:
         raise InputError(
             f"a mesh of cells of type {', '.join(uncut)} cannot be refined: there is no cut of "
-            "these in "
-            f"{2 ** len(points)} cells of their kind; make a finer mesh where this one came from"
+            f"these in {2 ** len(points)} cells of their kind; make a finer mesh where this one "
+            "came from"
         )
+
+    # Cells of one kind that follow each other are a block.
     ends = np.concatenate([[0], np.flatnonzero(np.diff(kind)) + 1, [len(kind)]])
     cells = [
         _cut(points, kind[a], corners[start[a] : start[b]].reshape(b - a, -1).T)
@@ -127,37 +146,35 @@ def split(points, kind, start, corners, facets):
     sides = [
         (name, _cut(points, *side))
         for name, vertices in facets.items()
-        for side in _sides(vertices)
+        for side in _split_by_width(vertices)
     ]
-    points, made = _numbered(points, cells + [cut for _, cut in sides])
-    blocks = [(NAME[cut.kind], corners.T) for cut, corners in zip(cells, made)]
-    finer = {}
+    points, children = _number_points(points, cells + [cut for _, cut in sides])
+    blocks = [(NAME[cut.kind], rows.T) for cut, rows in zip(cells, children)]
+
+    finer: dict = {}
     width = max((len(vertices) for vertices in facets.values()), default=0)
-    for (name, _), corners in zip(sides, made[len(cells) :]):
-        finer.setdefault(name, []).append(
-            np.pad(corners, ((0, width - len(corners)), (0, 0)), constant_values=-1)
-        )
+    for (name, _), rows in zip(sides, children[len(cells) :]):
+        padded = np.pad(rows, ((0, width - len(rows)), (0, 0)), constant_values=-1)
+        finer.setdefault(name, []).append(padded)
     return points, blocks, {name: np.concatenate(parts, axis=1) for name, parts in finer.items()}
 
 
-def _sides(vertices):
+def _split_by_width(vertices):
     """Boundary faces as cells one dimension lower: (kind, corners (n_corners, n))."""
     if len(vertices) < 3:
         return [(LINE if len(vertices) == 2 else None, vertices)]
-    three = np.ones(vertices.shape[1], bool) if len(vertices) == 3 else vertices[3] < 0
-    return [
-        (k, rows)
-        for k, rows in ((TRIANGLE, vertices[:3, three]), (QUAD, vertices[:, ~three]))
-        if rows.shape[1]
-    ]
+    is_triangle = np.ones(vertices.shape[1], bool) if len(vertices) == 3 else vertices[3] < 0
+    sides = [(TRIANGLE, vertices[:3, is_triangle]), (QUAD, vertices[:, ~is_triangle])]
+    return [(kind, rows) for kind, rows in sides if rows.shape[1]]
 
 
 def _cut(points, kind, corners):
     """The `Cut` of cells with these corners (n_corners, n)."""
     tables = [[[(0,)]]] if kind is None else CUTS[kind]
-    choice = (
-        _shortest_diagonal(points[:, corners]) if kind == TETRA else np.zeros(corners.shape[1], int)
-    )
+    if kind == TETRA:
+        choice = _find_shortest_diagonal(points[:, corners])
+    else:
+        choice = np.zeros(corners.shape[1], int)
     sets = []
     for i, table in enumerate(tables):
         members = [corner for child in table for corner in child]
@@ -166,10 +183,11 @@ def _cut(points, kind, corners):
             place = np.array([j for j, member in enumerate(members) if len(member) == size])
             rows = np.array([members[j] for j in place]).T
             sets.append((place[:, None], cell, corners[:, cell][rows]))
-    return Cut(kind, (len(tables[0]), len(tables[0][0]), corners.shape[1]), sets)
+    shape = len(tables[0]), len(tables[0][0]), corners.shape[1]
+    return Cut(kind, shape, sets)
 
 
-def _shortest_diagonal(p):
+def _find_shortest_diagonal(p):
     """For tetrahedra p (3, 4, n): which of `DIAGONALS` is the shortest (n,)."""
     length = [
         np.linalg.norm(p[:, list(a)].mean(axis=1) - p[:, list(b)].mean(axis=1), axis=0)
@@ -178,40 +196,47 @@ def _shortest_diagonal(p):
     return np.argmin(length, axis=0)
 
 
-def _numbered(points, cuts):
+def _number_points(points, cuts):
     """The points and all new ones, and the children's corners of each cut: the same set makes the
     same point.
     """
     n_points = points.shape[1]
-    new = [points]
+    all_points = [points]
     count = n_points
     numbers = [[None] * len(cut.sets) for cut in cuts]
     for size in (1, 2, 4, 8):
-        found = [
+        places = [
             (i, j, sets)
             for i, cut in enumerate(cuts)
             for j, (*_, sets) in enumerate(cut.sets)
             if len(sets) == size
         ]
-        if not found:
+        if not places:
             continue
-        sets = np.concatenate([rows.reshape(size, -1) for *_, rows in found], axis=1)
+        sets = np.concatenate([rows.reshape(size, -1) for *_, rows in places], axis=1)
         number = sets[0]
         if size > 1:
-            # two corners of a diagonal through the cell tell hexahedra apart, three of four corners
-            # do so for faces
+            # Two corners of a diagonal through the cell tell hexahedra apart, three of four corners
+            # do so for faces.
             key = face_keys(sets[[0, -1]] if size == 8 else sets, n_points)
             _, first, number = np.unique(key, return_index=True, return_inverse=True)
-            new.append(points[:, np.sort(sets[:, first], axis=0)].mean(axis=1))
+            all_points.append(points[:, np.sort(sets[:, first], axis=0)].mean(axis=1))
             number = number.ravel() + count
             count = count + len(first)
-        ends = np.cumsum([rows[0].size for *_, rows in found])
-        for (i, j, rows), part in zip(found, np.split(number, ends[:-1])):
+
+        ends = np.cumsum([rows[0].size for *_, rows in places])
+        for (i, j, rows), part in zip(places, np.split(number, ends[:-1])):
             numbers[i][j] = part.reshape(rows.shape[1:])
-    return np.concatenate(new, axis=1), [cut.corners(number) for cut, number in zip(cuts, numbers)]
+    children = [cut.corners(number) for cut, number in zip(cuts, numbers)]
+    return np.concatenate(all_points, axis=1), children
 
 
-def kites(points, corners, facets):
+# ---- kites ---------------------------------------------------------------------------------------
+
+
+def cut_kites(
+    points: Array, corners: IntArray, facets: dict
+) -> tuple[Array, list, dict, Array, IntArray]:
     """(points, blocks, facets, cell points, patches) of a mesh of triangles with every one cut in
     three kites.
 
@@ -219,41 +244,46 @@ def kites(points, corners, facets):
     a; its point is (a + z) / 2, across from which lie those of its neighbours, each face in the
     middle. Kites of one vertex are a patch.
 
-    Raises `InputError` unless all their angles are below 90 degrees.
+    Raises `InputError` unless all angles are below 90 degrees.
     """
     triangles = corners.reshape(-1, 3).T
+    _check_acute(points, triangles)
+    n = points.shape[1]
+    ends = np.concatenate([triangles[[i, (i + 1) % 3]] for i in range(3)], axis=1)
+    low, high = np.sort(ends, axis=0)
+    edge, number = np.unique(low.astype(np.int64) * n + high, return_inverse=True)
+    edge_middle = points[:, np.stack(np.divmod(edge, n))].mean(axis=1)
+    circumcentre = power_centers(points, triangles)
+    all_points = np.concatenate([points, edge_middle, circumcentre], axis=1)
+
+    # Kites 3 k, 3 k + 1, 3 k + 2 are those of triangle k.
+    middle = (n + number.ravel()).reshape(3, -1)  # of the edges 01, 12, 20
+    center = n + len(edge) + np.arange(triangles.shape[1])
+    kites = [np.stack([triangles[i], middle[i], center, middle[i - 1]]) for i in range(3)]
+    quads = np.stack(kites, axis=2).reshape(4, -1)
+
+    vertex = triangles.T.ravel()
+    cell_points = (points[:, vertex] + np.repeat(circumcentre, 3, axis=1)) / 2
+    halves = {name: _halve_edges(vertices, edge, n) for name, vertices in facets.items()}
+    return all_points, [("quad", quads.T)], halves, cell_points, vertex
+
+
+def _check_acute(points, triangles):
     side = [points[:, triangles[(i + 2) % 3]] - points[:, triangles[(i + 1) % 3]] for i in range(3)]
     cosine = np.stack([-(side[(i + 1) % 3] * side[(i + 2) % 3]).sum(axis=0) for i in range(3)])
     wide = np.flatnonzero((cosine <= 1e-9 * (side[0] ** 2).sum(axis=0)).any(axis=0))
     if len(wide):
         raise InputError(
             f"triangle {wide[0]} has an angle of 90 degrees or more ({len(wide)} have): only "
-            "acute ones can be "
-            "cut in kites"
+            "acute ones can be cut in kites"
         )
-    n = points.shape[1]
-    edges = np.sort(np.concatenate([triangles[[i, (i + 1) % 3]] for i in range(3)], axis=1), axis=0)
-    key, number = np.unique(edges[0].astype(np.int64) * n + edges[1], return_inverse=True)
-    middle = (n + number.ravel()).reshape(3, -1)  # of the edges 01, 12, 20
-    center = n + len(key) + np.arange(triangles.shape[1])
-    z = power_centers(points, triangles)
-    new = np.concatenate([points, points[:, np.stack(np.divmod(key, n))].mean(axis=1), z], axis=1)
-    quads = np.stack(
-        [np.stack([triangles[i], middle[i], center, middle[i - 1]]) for i in range(3)], axis=2
-    )
-    quads = quads.reshape(4, -1)  # kites 3 k, 3 k + 1, 3 k + 2 of triangle k
-    halves = {name: _halved_edges(vertices, key, n) for name, vertices in facets.items()}
-    return (
-        new,
-        [("quad", quads.T)],
-        halves,
-        (points[:, triangles.T.ravel()] + np.repeat(z, 3, axis=1)) / 2,
-        triangles.T.ravel(),
-    )
 
 
-def _halved_edges(vertices, key, n):
-    """Boundary edges (2, m) as their halves (2, 2 m); *key* numbers the edges' middles."""
+def _halve_edges(vertices, edge, n):
+    """Boundary edges (2, m) as their halves (2, 2 m); the middles of *edge* have the numbers from n
+    on.
+    """
     a, b = vertices[:2]
-    middle = n + np.searchsorted(key, np.minimum(a, b).astype(np.int64) * n + np.maximum(a, b))
+    key = np.minimum(a, b).astype(np.int64) * n + np.maximum(a, b)
+    middle = n + np.searchsorted(edge, key)
     return np.stack([np.concatenate([a, middle]), np.concatenate([middle, b])])

@@ -1,39 +1,81 @@
 """A mesh without some of its cells."""
 
+from typing import Any
+
 import numpy as np
 
 from ..arguments.functions import called, refuse_masked
 from ..errors import InputError
+from .assembly import MeshInput, build_mesh
+from .cell_values import describe_wanted_shape
 from .cells import NAME, POLYGON, TETRA, TRIANGLE
-from .gathering import gathered, gathered_regions, named_faces
+from .gathering import gather_mesh, gather_regions, list_named_faces
+from .memory import AnyMesh
 
 
-def left_out(mesh, f):
-    """Which of this rank's cells (n_cells,) f names: a mask of them, a function f(x) of their
-    points, numbers in the file.
+def remove_cells(mesh: AnyMesh, f: Any, name: str) -> AnyMesh:
+    """The mesh without the cells that f names; the faces laid bare are the boundary *name*."""
+    ranks = mesh.ranks
+    ranks.check(
+        isinstance(name, str) and name, f"name must be the name of a boundary, not {name!r:.60}"
+    )
+    ranks.check_same("name", name)
+    removed = _find_removed(mesh, f)
+    count = int(ranks.sum(int(removed.sum())))
+    ranks.check(
+        count < mesh.n_cells_global,
+        f"f names all {mesh.n_cells_global} cells: nothing is left of the mesh",
+    )
+    if count == 0:
+        return mesh
+    ranks.check(
+        mesh.block is None or not any(mesh.block.periodic),
+        "cells of a periodic mesh cannot be left out: "
+        "make it without periodic=, which leaves walls there",
+    )
 
-    Raises `InputError` for what is none of these; collective.
+    stays = np.flatnonzero(~mesh.gather(removed))
+    patch = mesh.gather(mesh.patch)[stays]
+    rest = _gather_rest(mesh, removed, name)
+    strict = mesh.quality.n_clipped == mesh.quality.n_negative == 0
+    smaller = build_mesh(type(mesh), lambda: rest, ranks.comm, patch, strict)
+
+    parent_cell = stays[smaller.cell_id[: smaller.n_cells]]
+    parent_cell.flags.writeable = False
+    smaller.__dict__["parent_cell"] = parent_cell
+    return smaller
+
+
+def _find_removed(mesh, f):
+    """Which of this rank's cells (n_cells,) f names: by a mask, a function f(x) of their points, or
+    numbers in the file.
+
+    Raises `InputError` for an f that is none of these; collective.
     """
     with mesh.ranks.raising_together():
-        found = called(f, "f", mesh.center) if callable(f) else f
-        refuse_masked(found, "f must say of each cell whether it is left out")
-        found = np.asarray(found)
-        if not callable(f) and (found.dtype.kind in "iu" or found.shape == (0,) != (mesh.n_cells,)):
-            return _numbered(mesh, np.atleast_1d(found))
-        if found.dtype == bool and found.shape == ():
-            found = np.full(mesh.n_cells, found)
-        if found.dtype != bool:
+        mask = called(f, "f", mesh.center) if callable(f) else f
+        refuse_masked(mask, "f must say of each cell whether it is left out")
+        mask = np.asarray(mask)
+        has_numbers = mask.dtype.kind in "iu"
+        is_empty_list = mask.shape == (0,) != (mesh.n_cells,)
+        if not callable(f) and (has_numbers or is_empty_list):
+            return _mark_cells(mesh, np.atleast_1d(mask))
+
+        if mask.dtype == bool and mask.shape == ():
+            mask = np.full(mesh.n_cells, mask)
+        if mask.dtype != bool:
             raise InputError(
                 "f must be a mask, a function f(x) that returns one, or numbers of cells, not "
-                f"{found.dtype} of shape {found.shape}: write a condition, such as numpy.isnan(F) "
+                f"{mask.dtype} of shape {mask.shape}: write a condition, such as numpy.isnan(F) "
                 "or x[0] > 0"
             )
-        if found.shape != (mesh.n_cells,):
-            raise InputError(f"f has shape {found.shape}; {mesh.wanted_shape(found.shape)}")
-    return found
+        if mask.shape != (mesh.n_cells,):
+            raise InputError(f"f has shape {mask.shape}; {describe_wanted_shape(mesh, mask.shape)}")
+    return mask
 
 
-def _numbered(mesh, numbers):
+def _mark_cells(mesh, numbers):
+    """Which of this rank's cells (n_cells,) have one of these numbers in the file."""
     numbers = numbers.astype(np.int64)  # an empty list has no type of its own
     wrong = np.flatnonzero((numbers < 0) | (numbers >= mesh.n_cells_global))
     if len(wrong):
@@ -44,68 +86,71 @@ def _numbered(mesh, numbers):
     return np.isin(mesh.cell_id[: mesh.n_cells], numbers)
 
 
-def kept(mesh, removed, name):
-    """On rank 0 (points, blocks, facets, cell points or None, regions) of the cells that are not
-    *removed* (n_cells,).
-
-    Faces to cells that are left out are called *name*; all others keep their names. None on other
+def _gather_rest(mesh, removed, name):
+    """On rank 0, the `MeshInput` of the cells that are not *removed* (n_cells,); None on other
     ranks. Collective.
     """
-    local = mesh.with_ghosts(removed)
-    n = mesh.n_inner
-    left, right = mesh.left, mesh.right
-    bare = np.flatnonzero((local[left[:n]] != local[right[:n]]) & mesh.face_owned[:n])
-    beyond = np.where(right < 0, left, right)
-    gone_on_both_sides = local[left] & local[beyond]
-    facets = {old: faces[~gone_on_both_sides[faces]] for old, faces in named_faces(mesh).items()}
-    facets[name] = np.concatenate([facets.get(name, bare[:0]), bare])
-    simplices = np.isin(mesh.kind, (TRIANGLE, TETRA)).any()
-    center = (
-        None if mesh.ranks.max(int(simplices)) else mesh.gather(mesh.center)
-    )  # circumcentres are found again
-    gone = mesh.gather(removed)
-    whole = gathered(mesh, facets)
-    regions = gathered_regions(mesh)
+    has_simplices = mesh.ranks.max(int(np.isin(mesh.kind, (TRIANGLE, TETRA)).any()))
+    center = None if has_simplices else mesh.gather(mesh.center)  # circumcentres are found again
+    is_removed = mesh.gather(removed)
+    whole = gather_mesh(mesh, _name_faces(mesh, removed, name))
+    regions = gather_regions(mesh)
     if whole is None:
         return None
+
     points, kind, start, corners, facets = whole
-    stays = np.flatnonzero(~gone)
-    blocks = [_block(kind, start, corners, members) for members in _runs(kind, stays)]
-    number = np.cumsum(~gone) - 1  # of the cells that stay
-    regions = {region: number[cells[~gone[cells]]] for region, cells in regions.items()}
-    return (
-        *_with_used_points(points, blocks, facets),
-        None if center is None else center[:, stays],
-        regions,
-    )
+    stays = np.flatnonzero(~is_removed)
+    blocks = [_make_block(kind, start, corners, cells) for cells in _split_by_kind(kind, stays)]
+    points, blocks, facets = _drop_unused_points(points, blocks, facets)
+
+    number = np.cumsum(~is_removed) - 1  # of the cells that stay
+    regions = {region: number[cells[~is_removed[cells]]] for region, cells in regions.items()}
+    return MeshInput(points, blocks, facets, None if center is None else center[:, stays], regions)
 
 
-def _runs(kind, cells):
+def _name_faces(mesh, removed, name):
+    """{name: numbers of faces}: those laid bare have the name, all others theirs, unless they go
+    with their cells.
+    """
+    n = mesh.n_inner
+    left = mesh.left
+    right = mesh.right
+    is_removed = mesh.with_ghosts(removed)
+    is_bare = is_removed[left[:n]] != is_removed[right[:n]]
+    bare = np.flatnonzero(is_bare & mesh.face_owned[:n])
+
+    other_side = np.where(right < 0, left, right)
+    goes = is_removed[left] & is_removed[other_side]
+    facets = {old: faces[~goes[faces]] for old, faces in list_named_faces(mesh).items()}
+    facets[name] = np.concatenate([facets.get(name, bare[:0]), bare])
+    return facets
+
+
+def _split_by_kind(kind, cells):
     """The cells, cut where their kind changes: blocks of one kind, in the order of the cells."""
     return np.split(cells, np.flatnonzero(np.diff(kind[cells])) + 1)
 
 
-def _block(kind, start, corners, cells):
+def _make_block(kind, start, corners, cells):
     """(type name, corners of each cell) of cells of one kind."""
     name = NAME[kind[cells[0]]]
     if kind[cells[0]] == POLYGON:
         return name, [corners[start[cell] : start[cell + 1]] for cell in cells]
-    return name, corners[start[cells][:, None] + np.arange(start[cells[0] + 1] - start[cells[0]])]
+    n_corners = start[cells[0] + 1] - start[cells[0]]
+    return name, corners[start[cells][:, None] + np.arange(n_corners)]
 
 
-def _with_used_points(points, blocks, facets):
-    """The same, without the points that no cell has."""
-    used = np.zeros(points.shape[1] + 1, bool)
+def _drop_unused_points(points, blocks, facets):
+    """(points, blocks, facets) without the points that no cell has."""
+    is_used = np.zeros(points.shape[1] + 1, bool)
     for _, rows in blocks:
-        used[np.concatenate(rows) if isinstance(rows, list) else rows] = True
-    number = np.cumsum(used) - 1
+        is_used[np.concatenate(rows) if isinstance(rows, list) else rows] = True
+    number = np.cumsum(is_used) - 1
     number[-1] = -1  # serves the empty places of faces with fewer corners
+
     renumbered = [
         (name, [number[row] for row in rows] if isinstance(rows, list) else number[rows])
         for name, rows in blocks
     ]
-    return (
-        points[:, used[:-1]],
-        renumbered,
-        {name: number[vertices] for name, vertices in facets.items()},
-    )
+    facets = {name: number[vertices] for name, vertices in facets.items()}
+    return points[:, is_used[:-1]], renumbered, facets

@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 
 from ..errors import InputError
-from ..mesh.gathering import gathered
+from ..mesh.gathering import gather_mesh
 from .pvd import field_row, lost, path_of, points_of, three, writing
 
 # times as much place as a time takes must be left on the disk: HDF5 does not survive a full one
@@ -195,7 +195,7 @@ def _whole(mesh, order):
     file's order, on rank 0.
     """
     if mesh.block is None:
-        whole = gathered(mesh)
+        whole = gather_mesh(mesh)
         return whole and whole[:4]
     parts = mesh.ranks.gather_to_root(
         (mesh.points, mesh.kind, mesh.corners.reshape(mesh.n_cells, -1))

@@ -1,0 +1,308 @@
+"""Meshes from their pieces: from points, cells and named faces on rank 0 to a `Mesh` on all ranks.
+
+What is built is of the class that the functions get, or of that of the mesh that they get.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from .. import parallel
+from ..arguments.functions import floats
+from ..arguments.types import Array, ArrayLike
+from ..errors import InputError, warn
+from . import builders, cartesian, faces, gathering, partition, patches, power_centers, quality
+from . import refine as cuts
+from .cells import connect
+from .joining import check_conforming, joined, thin_walls
+from .memory import AnyMesh
+from .patch_choice import choose_patches
+from .patch_test import TwoPoint
+
+# What a user may give for patches: "auto", "none", a number of cells, numbers of patches, or a
+# function of the centroids that returns these.
+Patches: TypeAlias = ArrayLike | Callable[[Array], ArrayLike]
+
+
+class MeshInput(NamedTuple):
+    """What a mesh is made of, in the order of its file."""
+
+    points: Array
+    blocks: Any  # [(type name, connectivity), ...]
+    facets: Any = None  # {name: points (width, n) of each face}, or a function of faces' points
+    center: Any = None  # (dim, n_cells); None to choose them
+    regions: Any = None  # {name: numbers of cells, or a mask}
+
+
+# ---- the ways to a mesh ----------------------------------------------------------------------
+
+
+def build_cartesian(
+    cls: type,
+    lower: Any,
+    upper: Any,
+    shape: tuple,
+    periodic: Any,
+    comm: Any,
+    patches: Patches,
+    strict: bool = True,
+) -> AnyMesh:
+    """A Cartesian mesh, of which each rank makes its own block; collective."""
+    ranks = parallel.Ranks(comm)
+    _check_strict(ranks, strict)
+    with ranks.raising_together():
+        if not isinstance(patches, str) or patches not in ("auto", "none"):
+            raise InputError(
+                f"patches of a Cartesian mesh are its cells: 'auto' or 'none', not {patches!r:.60}"
+            )
+        part, meta, block = cartesian.make(ranks, lower, upper, shape, periodic)
+
+    ranks.check_same(
+        "what a Cartesian mesh is made of",
+        dict(
+            lower=np.array(lower).tolist(),
+            upper=np.array(upper).tolist(),
+            shape=block.grid,
+            periodic=block.periodic,
+        ),
+    )
+    finer = partial(
+        _rebuild_cartesian,
+        lower=lower,
+        upper=upper,
+        shape=tuple(2 * n for n in block.grid),
+        periodic=periodic,
+        patches=patches,
+    )
+    return cls(ranks, part, **meta, block=block, finer=finer)
+
+
+def _rebuild_cartesian(mesh, **arguments):
+    return build_cartesian(type(mesh), comm=mesh.ranks.comm, **arguments)
+
+
+def coarsen_cartesian(mesh: AnyMesh, shape: tuple[int, ...]) -> AnyMesh:
+    """A Cartesian mesh of the same box with another shape, on the same ranks; collective."""
+    lower, upper = mesh.bounds
+    return build_cartesian(
+        type(mesh), lower, upper, shape, mesh.block.periodic, mesh.ranks.comm, "auto"
+    )
+
+
+def build_mesh(
+    cls: type,
+    make: Callable[[], MeshInput],
+    comm: Any,
+    patches: Patches,
+    strict: bool,
+    *,
+    finer: Callable | None = None,
+    merge: bool = False,
+) -> AnyMesh:
+    """The mesh of what make() returns on rank 0, dealt out to the ranks; collective.
+
+    finer : the function of the mesh that refines it; None to cut each of its cells
+    """
+    ranks = parallel.Ranks(comm)
+    _check_strict(ranks, strict)
+    result = ranks.on_root(lambda: _assemble(make(), patches, strict, merge, ranks.size))
+    parts, meta = result if ranks.is_root else (None, None)
+    if finer is None:
+        finer = partial(refine_cells, patches=patches, strict=strict)
+    return cls(ranks, ranks.send_parts(parts), **ranks.broadcast(meta), finer=finer)
+
+
+def refine_cells(mesh: AnyMesh, patches: Patches, strict: bool) -> AnyMesh:
+    """The mesh with every cell cut in 2^dim; collective."""
+    whole = gathering.gather_mesh(mesh)
+    regions = gathering.gather_regions(mesh)
+
+    def make():
+        points, blocks, facets = cuts.split_cells(*whole)
+        return MeshInput(points, blocks, facets, None, cuts.split_regions(regions, 2**mesh.dim))
+
+    return build_mesh(type(mesh), make, mesh.ranks.comm, keep_patch_rule(patches), strict)
+
+
+def cut_into_kites(mesh: AnyMesh) -> AnyMesh:
+    """The mesh of acute triangles with each of them cut in three kites; collective."""
+    whole = gathering.gather_mesh(mesh)
+    regions = gathering.gather_regions(mesh)
+
+    def cut():
+        points, _, _, corners, facets = whole
+        return cuts.cut_kites(points, corners, facets)
+
+    result: Any = mesh.ranks.on_root(cut) or (None,) * 5
+    points, blocks, facets, center, patches = result
+
+    def make():
+        return MeshInput(points, blocks, facets, center, cuts.split_regions(regions, 3))
+
+    return build_mesh(type(mesh), make, mesh.ranks.comm, patches, True)
+
+
+def rebuild_voronoi(mesh: AnyMesh, **arguments: Any) -> AnyMesh:
+    """Another Voronoi mesh, on the same ranks; collective."""
+    return type(mesh).voronoi(**arguments, comm=mesh.ranks.comm)
+
+
+def keep_patch_rule(patches: Patches) -> Any:
+    """The rule for patches that a finer mesh takes over: numbers of patches do not fit there, and
+    become "auto".
+    """
+    if callable(patches) or np.ndim(patches) > 0:
+        return "auto"
+    return patches
+
+
+def name_box_sides(
+    points: Array, blocks: Any, lower: Any, upper: Any, center: Array | None = None
+) -> MeshInput:
+    """What a builder has made, with the sides of its box as names of boundary faces."""
+    corners = builders.check_box(lower, upper, len(points))
+    return MeshInput(points, blocks, partial(builders.find_sides, points, *corners), center)
+
+
+# ---- arguments ----------------------------------------------------------------------
+
+
+def check_box_shape(shape: Any, dim: int) -> tuple:
+    """The numbers of cells along the axes of a box, as a tuple of that length."""
+    if np.shape(shape) != (dim,):
+        raise InputError(f"shape must be {dim} numbers of cells, not {shape!r}")
+    return tuple(shape)
+
+
+def check_mesh_points(points: Any) -> Array:
+    """Points (dim, n) of a mesh as an array."""
+    array = floats(points, "points must be an array of numbers")
+    if array.ndim != 2 or not 1 <= len(array) <= 3:
+        raise InputError(
+            f"points must have shape (dim, n) with dim 1, 2 or 3, not {array.shape}; space comes "
+            "first"
+        )
+    return array
+
+
+def check_named_parts(parts: Any, what: str) -> dict | None:
+    """Parts by name: a dict, or None."""
+    if parts is not None and not isinstance(parts, dict):
+        members = {"boundary": "points of the faces", "regions": "cells"}[what]
+        raise InputError(f"{what} must be a dict, {{name: {members}}}, not {parts!r:.60}")
+    return parts
+
+
+def _check_strict(ranks, strict):
+    ranks.check(
+        isinstance(strict, (bool, np.bool_)), f"strict must be True or False, not {strict!r:.60}"
+    )
+
+
+def _check_regions(regions, n_cells):
+    """{name: numbers of cells, sorted}, from numbers or masks."""
+    checked = {}
+    for name, cells in (regions or {}).items():
+        array = np.asarray(cells)
+        if array.dtype == bool and array.shape == (n_cells,):
+            array = np.flatnonzero(array)
+        checked[name] = np.unique(_check_region(name, array, n_cells).astype(np.int64))
+    return checked
+
+
+def _check_region(name, cells, n_cells):
+    if cells.ndim != 1 or len(cells) and not np.issubdtype(cells.dtype, np.integer):
+        raise InputError(
+            f"region {name!r} must be numbers of cells (n,), or a mask ({n_cells},), not "
+            f"{cells.dtype} of shape {cells.shape}"
+        )
+    bad = cells[(cells < 0) | (cells >= n_cells)]
+    if len(bad):
+        raise InputError(
+            f"region {name!r} names cell {bad[0]}, but there are {n_cells} cells, from 0 on"
+        )
+    return cells
+
+
+def _check_center(center, centroid):
+    center = floats(center, "center must be an array of numbers")
+    if center.shape != centroid.shape or not np.isfinite(center).all():
+        raise InputError(
+            f"center must be finite numbers of shape {centroid.shape}, one point for each cell, "
+            f"not {center.shape}: {center!r:.60}"
+        )
+    return center
+
+
+# ---- the whole mesh, on rank 0 ----------------------------------------------------------------
+
+
+def _assemble(mesh_input, rule, strict, merge, n_ranks):
+    """The whole mesh in its file's numbering, cut into the parts of the ranks: (parts, what all
+    ranks know).
+    """
+    joint = joined(connect(mesh_input.points, mesh_input.blocks), mesh_input.facets, merge)
+    _warn_of_merged_points(joint)
+    cells = joint.cells
+    regions = _check_regions(mesh_input.regions, cells.n_cells)
+    volume, centroid, face = faces.build_faces(cells, joint.facets, joint.halves)
+    if merge:
+        check_conforming(joint)
+        _warn_of_walls_and_gaps(joint, face)
+
+    move = None
+    if mesh_input.center is None:
+        center = power_centers.cell_points(cells, centroid)
+        move = partial(power_centers.find, cells, volume, centroid, face, center)
+    else:
+        center = _check_center(mesh_input.center, centroid)
+    report, center, left, right = quality.admissible(volume, centroid, center, face, strict, move)
+
+    two_point = TwoPoint(volume, center, face, left, right)
+    choice = choose_patches(rule, cells, centroid, two_point)
+    report = replace(report, n_merged=joint.n_merged, n_hanging=joint.n_hanging)
+    report = quality.with_patch_test(report, two_point, choice)
+
+    levels = patches.build_levels(choice.patch, two_point.graph)
+    whole = partition.Whole(cells, volume, centroid, center, face, left, right, levels, regions)
+    meta = dict(
+        names=face.boundary,
+        interfaces=list(face.interfaces),
+        regions=list(regions),
+        quality=report,
+    )
+    return partition.build_parts(whole, n_ranks), meta
+
+
+def _warn_of_merged_points(joint):
+    if not joint.n_merged:
+        return
+    opened = ""
+    if joint.opened:
+        names = ", ".join(map(repr, joint.opened))
+        opened = f"; faces called {names} are now inside the mesh, in mesh.interfaces"
+    warn(
+        f"{joint.n_merged} points of the mesh lie where others do, and were merged with "
+        f"them{opened}. merge=False keeps them apart, as walls between the cells"
+    )
+
+
+def _warn_of_walls_and_gaps(joint, face):
+    """Warn of walls without thickness, and of pieces that do not touch: few users mean them."""
+    count, gap = thin_walls(joint)
+    if count:
+        warn(
+            f"{count} faces of the boundary lie beside others that face them, at up to {gap:.1e} "
+            "of their size: they are two sides of a wall, through which nothing passes. If these "
+            "cells should touch, round the points (numpy.round) or make the parts fit; "
+            "merge=False says that the wall is meant"
+        )
+    n_pieces = int(patches.number_components(face, joint.cells.n_cells).max()) + 1
+    if n_pieces > 1:
+        warn(
+            f"the mesh consists of {n_pieces} pieces that do not touch: nothing moves from one to "
+            "another"
+        )

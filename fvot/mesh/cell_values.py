@@ -1,0 +1,85 @@
+"""Values in the cells of a mesh, checked: shapes, and what makes an array a density."""
+
+import zlib
+from typing import Any
+
+import numpy as np
+
+from ..arguments.functions import refuse_masked
+from ..errors import InputError
+from .memory import AnyMesh
+
+
+def check_density(mesh: AnyMesh, rho: Any, what: str) -> None:
+    """`InputError` on every rank unless rho is of shape (n_cells,), finite and non-negative."""
+    ranks = mesh.ranks
+    with ranks.raising_together():
+        refuse_masked(rho, f"{what} must be an array of numbers")
+        try:
+            rho = np.asarray(rho)
+        except ValueError:
+            raise InputError(f"{what} must be an array of numbers, not {rho!r:.60}") from None
+
+    ranks.check(rho.dtype != object, f"{what} must be an array of numbers, not {rho!s:.60}")
+    ranks.check(rho.dtype.kind in "biuf", f"{what} must be real numbers, not of type {rho.dtype}")
+    ranks.check(
+        rho.shape == (mesh.n_cells,),
+        f"{what} has shape {rho.shape}; {describe_wanted_shape(mesh, rho.shape)}",
+    )
+
+    with ranks.raising_together():
+        bad = np.flatnonzero(~(rho >= 0) | ~np.isfinite(rho))
+        if len(bad):
+            cell = bad[0]
+            raise InputError(
+                f"{what} is {rho[cell]} in cell {mesh.cell_id[cell]} (at {mesh.center[:, cell]}): "
+                f"it must be finite and at least 0 ({len(bad)} cells are not)"
+            )
+
+
+def check_cell_values(mesh: AnyMesh, u: Any) -> None:
+    """`InputError` on every rank unless u is (..., n_cells) or one number, and (...) is the same on
+    all ranks.
+    """
+    problem = _find_problem(mesh, u)
+    shape = np.shape(u)[:-1] if problem is None else ()
+
+    # This check is made often, and takes one message as long as all is well.
+    code = zlib.crc32(repr(shape).encode())
+    bad, most, minus_least = mesh.ranks.max(np.array([problem is not None, code, -code]))
+    if bad or most != -minus_least:
+        mesh.ranks.check(problem is None, problem)
+        mesh.ranks.check_same("the shape of cell values, but for the last number,", shape)
+
+
+def _find_problem(mesh, u):
+    """Why u cannot be cell values: it is masked, or of a wrong shape; None if it can."""
+    try:
+        refuse_masked(u, "cell values must be numbers")
+        shape = np.shape(u)
+    except InputError as error:
+        return str(error)
+    except ValueError:
+        return f"cell values must be an array of numbers, not {u!r:.60}"
+
+    if shape and shape[-1] != mesh.n_cells:
+        return (
+            f"an array of shape {shape} is none of cell values (..., n_cells): this rank has "
+            f"{mesh.n_cells} cells; {describe_wanted_shape(mesh, shape)}"
+        )
+    return None
+
+
+def describe_wanted_shape(mesh: AnyMesh, shape: tuple[int, ...]) -> str:
+    """The shape that cell values must have, and what makes such arrays, for the error about values
+    of another shape.
+    """
+    if shape[-1:] == (mesh.n_cells_global,) and mesh.n_cells < mesh.n_cells_global:
+        return (
+            f"these are the cells of the whole mesh, of which this rank has {mesh.n_cells}: "
+            f"mesh.scatter(u) makes this rank's part, ({mesh.n_cells},)"
+        )
+    return (
+        f"it needs one value for each of this rank's cells: ({mesh.n_cells},). mesh.density and "
+        "mesh.scatter make such arrays"
+    )

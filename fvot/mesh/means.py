@@ -1,0 +1,62 @@
+"""Means and integrals of functions over the cells and faces of a mesh, by Gauss rules."""
+
+import numpy as np
+
+from ..arguments.functions import called
+from ..arguments.types import Array, IntArray, PointFunction
+from . import quadrature
+from .memory import AnyMesh, kept_with_mesh
+
+
+@kept_with_mesh
+def find_pieces(mesh: AnyMesh) -> list[quadrature.Pieces]:
+    """The simplices and boxes that this rank's cells consist of."""
+    spacing = None if mesh.block is None else mesh.block.spacing
+    return quadrature.of_cells(
+        mesh.points, mesh.kind, mesh.start, mesh.corners, mesh.centroid, spacing
+    )
+
+
+def divide_cells(mesh: AnyMesh, k: int) -> tuple[Array, Array, IntArray]:
+    """(centroids (dim, n), volumes (n,), cells (n,)) of at least k parts of each of this rank's
+    cells.
+    """
+    if k == 1:
+        return mesh.centroid, mesh.volume, np.arange(mesh.n_cells)
+    return quadrature.parts(find_pieces(mesh), k)
+
+
+def average_over_cells(mesh: AnyMesh, f: PointFunction, degree: int, halvings: int = 0) -> Array:
+    """Averages (..., n_cells) of f(x), exact for polynomials of that degree; collective.
+
+    halvings : how many times the cells are halved along each edge before
+    """
+    with mesh.ranks.raising_together():
+        return quadrature.average(find_pieces(mesh), mesh.n_cells, f, degree, halvings)
+
+
+def log_mean_exp_over_cells(mesh: AnyMesh, f: PointFunction, degree: int = 8) -> Array:
+    """Log (n_cells,) of the cell averages of e^f(x), for any size of f; collective.
+
+    -D log_mean_exp_over_cells(mesh, -V/D) is a cell-mean potential.
+    """
+    with mesh.ranks.raising_together():
+        return quadrature.log_mean_exp(find_pieces(mesh), mesh.n_cells, f, degree)
+
+
+def average_over_faces(mesh: AnyMesh, f: PointFunction, degree: int = 3) -> Array:
+    """Averages (..., n_faces) of f(x); collective."""
+    with mesh.ranks.raising_together():
+        return sum(
+            weight * np.asarray(called(f, "the function", x))
+            for x, weight in quadrature.face_points(mesh.points, mesh.vertices, degree)
+        )
+
+
+def circulate_around_faces(mesh: AnyMesh, f: PointFunction, degree: int = 3) -> Array:
+    """Integrals (n_faces,) of the vector f(x) (3, n) along the edges of each face; collective.
+
+    They run counter-clockwise as seen from the tip of the face's normal.
+    """
+    with mesh.ranks.raising_together():
+        return quadrature.circulation(mesh.points, mesh.vertices, f, degree)
