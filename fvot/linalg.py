@@ -354,3 +354,88 @@ def solve(ranks, matrix, b, *, prefix, rtol=1e-10, singular=False):
             f"-{prefix}pc_type lu"
         )
     return x
+
+
+# ---- which method is the cheapest -----------------------------------------------------------------
+
+# Cells up to which a mesh of this dimension is factorised. It trades the memory of the factors
+# for a solver that needs no iterations.
+LU_CELL_LIMIT = {1: 10**7, 2: 2 * 10**6, 3: 40_000}
+
+# Cells of the meshes on which the costs of LU were measured in two and three dimensions.
+LU_REFERENCE_CELLS = {2: 65_536, 3: 8_000}
+
+
+def estimate_costs(
+    n: int, dim: int, n_ranks: int, stiffness: float, steepness: float, has_scale: bool = True
+) -> dict[str, tuple[float, float]]:
+    """{method: (set-up, one solve)} of |K| + s A for n cells, in microseconds per cell.
+
+    stiffness : s max A_KK / |K|, the step in units of the time in which a cell is emptied
+    steepness : a typical cell Peclet number; above 1 the drift dominates, and ILU(0) in its order
+        is nearly exact
+    has_scale : whether the scaling of the columns is known; else it has to be found first
+
+    Only the ratios matter. The numbers are fitted to measurements on squares and boxes
+    (benchmarks/RESULTS_fokker_planck.md).
+    """
+    parallel_share = n_ranks**-0.8
+    found_once = 0 if has_scale else 9
+    iterations = _estimate_ilu_iterations(n, dim, stiffness, steepness)
+
+    ilu_solve = 0.04 + 0.026 * iterations
+    amg_set_up = (1.2 if dim == 3 else 0.7) + found_once
+    amg_solve = 1.3 if dim == 3 else 0.7 + 0.5 * min(steepness, 1)
+
+    costs = {
+        "ilu": (0.25 * parallel_share, ilu_solve * parallel_share),
+        "amg": (amg_set_up * parallel_share, amg_solve * parallel_share),
+    }
+    if n <= LU_CELL_LIMIT[dim]:
+        costs["lu"] = _estimate_lu_costs(n, dim, n_ranks)
+    return costs
+
+
+def _estimate_ilu_iterations(n, dim, stiffness, steepness):
+    if dim == 1:
+        return 3
+    side = n ** (1 / dim)
+    steep = 1 + steepness
+    by_stiffness = (3 if dim == 2 else 1.5) * np.sqrt(stiffness) / steep
+    by_size = 0.65 * side / np.sqrt(steep)
+    return 2 + min(by_stiffness, by_size)
+
+
+def _estimate_lu_costs(n, dim, n_ranks):
+    """(set-up, one solve): PETSc's own LU on one rank; MUMPS, which also waits, on several."""
+    if dim == 1:
+        serial = (0.2, 0.015)
+        mumps = (1.0, 0.1)
+    else:
+        size = n / LU_REFERENCE_CELLS[dim]
+        if dim == 2:
+            serial = (2.5 * size**0.6, 0.045 * size**0.12)
+            mumps = (6.8, 0.5 * size**0.7)
+        else:
+            serial = (10 * size**1.25, 0.11 * size**0.4)
+            mumps = (20 * size**0.4, 0.7)
+
+    if n_ranks == 1:
+        return serial
+    set_up, solve = mumps
+    return set_up + 4000 / n, solve + 1600 / n
+
+
+def rank_methods(
+    costs: dict[str, tuple[float, float]], n_solves: float, ready: str | None = None
+) -> list[str]:
+    """The names of the methods, the cheapest for n_solves solves first.
+
+    ready : the method that is set up already
+    """
+
+    def total(name):
+        set_up, solve = costs[name]
+        return (0 if name == ready else set_up) + n_solves * solve
+
+    return sorted(costs, key=total)

@@ -25,7 +25,6 @@ from .arguments.functions import floats, is_number, refuse_masked
 from .energies.free_energy import FreeEnergy
 from .energies.local import Energy, described
 from .errors import ConvergenceError, InputError
-from .finite_volume.implicit_step import LARGEST_LU
 from .finite_volume.rates import Rates, SparsityPattern
 from .finite_volume.stencil import Stencil, gradient_weights, gradients
 from .mesh import Numbering, quality
@@ -265,7 +264,7 @@ def _solved(mesh, matrix, b):
     missed = np.inf
     if size == 0:
         return np.zeros(mesh.n_cells)
-    for name in ("lu", "cg") if mesh.n_cells_global <= LARGEST_LU[mesh.dim] else ("cg",):
+    for name in ("lu", "cg") if mesh.n_cells_global <= linalg.LU_CELL_LIMIT[mesh.dim] else ("cg",):
         method = linalg.method(name, mesh.dim, mesh.ranks.size)
         system = linalg.System(mesh.ranks, matrix, method, prefix=PREFIX, rtol=RTOL)
         x = np.zeros(mesh.n_cells)

@@ -124,9 +124,6 @@ class SparsityPattern:
     def __init__(self, mesh):
         self.mesh = mesh
         self.stencil = Stencil(mesh)
-        self.found_scale = (
-            None  # (rates, the last `_found_scale`): other rates, a little later, may use it
-        )
 
     def matrix(self, rates, s, order=None, scale=None, *, diagonal=None, transposed=False):
         """|K| + s A as this rank's rows (CSR, global columns); cells in the given order, columns

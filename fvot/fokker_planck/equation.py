@@ -283,7 +283,7 @@ class FokkerPlanck:
         one_cell = (mesh.cell_id[: mesh.n_cells] == 0).astype(float)
         found = [
             self._after_long_steps(rho / mesh.integrate(rho))
-            for rho in (column_scale(rates), one_cell)
+            for rho in (column_scale(rates, self._stepper.column_scales), one_cell)
         ]
         difference = mesh.integrate(np.abs(found[1] - found[0]))
         if difference > 1e-6:
@@ -477,7 +477,8 @@ class _Run:
         most = mesh.ranks.max(entering.max(initial=0.0)) * mesh.integrate(1.0)
         if most <= near.integrate(rho):  # the domain is as full as what enters may make it
             return 0.0
-        step = Resolvent(self.stepper.at(t[-1])[0], t[-1] - t[0], rtol=ROUGHLY)
+        rates, _ = self.stepper.at(t[-1])
+        step = Resolvent(rates, t[-1] - t[0], rtol=ROUGHLY, scales=self.stepper.column_scales)
         try:
             return near.integrate(step.expect(1)(rho, entering))
         except ConvergenceError:
