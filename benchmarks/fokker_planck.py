@@ -805,7 +805,7 @@ def costs(quick):
                 for name in linalg.estimate_costs(
                     mesh.n_cells_global, mesh.dim, ranks.size, stiffness, rates.steepness()
                 ):
-                    if linalg.method(name, mesh.dim, ranks.size) is None:
+                    if linalg.find_method(name, mesh.dim, ranks.size) is None:
                         continue
                     if name == "lu" and factorised:  # values do not matter to it
                         found[name] = factorised

@@ -207,7 +207,7 @@ def j_q(v, q):
     return np.where(size == 0, 0.0, np.where(size == 0, 1.0, size) ** (q - 2) * v)
 
 
-# ---- parts -------------------------------------------------------------------------------------------------------------
+# ---- parts ---------------------------------------------------------------------------------------
 
 
 def _brought_back(mesh, points, room):
@@ -265,7 +265,7 @@ def _solved(mesh, matrix, b):
     if size == 0:
         return np.zeros(mesh.n_cells)
     for name in ("lu", "cg") if mesh.n_cells_global <= linalg.LU_CELL_LIMIT[mesh.dim] else ("cg",):
-        method = linalg.method(name, mesh.dim, mesh.ranks.size)
+        method = linalg.find_method(name, mesh.dim, mesh.ranks.size)
         system = linalg.System(mesh.ranks, matrix, method, prefix=PREFIX, rtol=RTOL)
         x = np.zeros(mesh.n_cells)
         for _ in range(2):

@@ -30,7 +30,7 @@ import numpy as np
 
 from ..arguments.frozen import frozen
 from ..arguments.functions import floats, is_number
-from ..arguments.times import MOST_STEPS, check_step, check_times
+from ..arguments.times import MAX_STEPS, check_step, check_times
 from ..errors import ConvergenceError, InputError, warn
 from ..finite_volume.boundary import conditions, densities
 from ..finite_volume.fluxes import described, muscl, upwind
@@ -386,17 +386,17 @@ class ContinuityEquation:
         look = self._means.look(begin)
         rate = look.rate
         speeds = np.abs(look.U) / self._near.mesh.area
-        if length / self.cfl * rate > MOST_STEPS and not self._flow.steady:
+        if length / self.cfl * rate > MAX_STEPS and not self._flow.steady:
             rates = [self._means.look(now).rate for now in np.linspace(begin, end, LOOKS + 1)[1:]]
             rate = min(rate, sum(rates) / LOOKS)
         count = length / self.cfl * rate
-        if count <= MOST_STEPS:
+        if count <= MAX_STEPS:
             return None
         speed = self.mesh.ranks.max(speeds.max(initial=0.0))
         return (
             f"the velocity, which is up to {speed:.3g} at t = {begin:.6g}, allows only steps of "
             f"{length / count:.2g}: "
-            f"about {count:.2g} of them from there to t = {end:.6g}, more than {MOST_STEPS:.0e}. "
+            f"about {count:.2g} of them from there to t = {end:.6g}, more than {MAX_STEPS:.0e}. "
             "Are its units "
             "those of the mesh and of t? Else give a nearer end, or a coarser mesh"
         )

@@ -55,7 +55,7 @@ REFINEMENT_TOLERANCE = 1e-3
 RELATIVE_ROUNDING = 1e-15
 
 
-# ---- how the columns are scaled for multigrid ------------------------------------------------------
+# ---- how the columns are scaled for multigrid ----------------------------------------------------
 
 
 class ColumnScaleCache:
@@ -134,7 +134,7 @@ def _compute_scale(rates):
     return scale
 
 
-# ---- the step --------------------------------------------------------------------------------------
+# ---- the step ------------------------------------------------------------------------------------
 
 
 class Resolvent:
@@ -218,8 +218,8 @@ class Resolvent:
 
         raise ConvergenceError(
             f"no linear solver could take an implicit step of {self.s:.3g}, {self.stiffness:.1e} "
-            f"times the time in which a cell is emptied ({'; '.join(faults)}): take a smaller step, "
-            f"or choose another solver by PETSc's options, such as -{self.prefix}pc_type"
+            f"times the time in which a cell is emptied ({'; '.join(faults)}): take a smaller "
+            f"step, or choose another solver by PETSc's options, such as -{self.prefix}pc_type"
         )
 
     def scale_is_stale(self) -> bool:
@@ -286,8 +286,9 @@ class Resolvent:
         return residual, ResidualNorms(*mesh.ranks.sum(own))
 
     def _describe_fault(self, before, now, is_positive):
-        """What is wrong with a solution, or None: compared with the tolerance, and with the rounding
-        of the terms.
+        """What is wrong with a solution, or None.
+
+        Sums are compared with the tolerance, and with the rounding of their terms.
         """
         tolerance = 10 * max(self._method.rtol, RELATIVE_ROUNDING)
         mass = max(before.mass, now.mass)
@@ -365,7 +366,7 @@ class LinearMethod:
         self.system = linalg.System(
             mesh.ranks,
             rates.pattern.matrix(rates, s, self.order, self.scale),
-            linalg.method(name, mesh.dim, mesh.ranks.size),
+            linalg.find_method(name, mesh.dim, mesh.ranks.size),
             prefix=prefix,
             rtol=rtol,
         )

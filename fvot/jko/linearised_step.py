@@ -279,7 +279,7 @@ class _Equations:
             Rates(pattern, self.through, self.through), tau, diagonal=np.zeros(mesh.n_cells)
         )
         rest = mesh.volume * D * self.F2 + tau * self._out(self.a, self.b, D * self.F2) - self.F1
-        dphi = step.solver(step.methods, lambda scale: linalg.squared_plus(mesh.ranks, B, L), rest)
+        dphi = step.solver(step.methods, lambda scale: linalg.add_square(mesh.ranks, B, L), rest)
         return D * (self._transposed(dphi) - self.F2), dphi
 
     def _reduced(self):

@@ -31,8 +31,8 @@ def named_by_cost(mesh, rates, s):
 
 
 class Solver:
-    """x = solver(names, matrix, b): the first of the methods `names` (`linalg.method`) that solves
-    matrix x = b.
+    """x = solver(names, matrix, b): the first of the methods `names` (`linalg.find_method`) that
+    solves matrix x = b.
 
     iterations : of all solves so far
     """
@@ -78,7 +78,7 @@ class Solver:
         scale : of the columns, for the method "amg"
         """
         for name in [name for name in names if name not in self._failed] or names:
-            method = linalg.method(name, self.mesh.dim, self.mesh.ranks.size)
+            method = linalg.find_method(name, self.mesh.dim, self.mesh.ranks.size)
             if method.ksp == "bcgs":
                 method = replace(method, options=method.options | WATCHFUL)
             if action is not None and method.ksp == "preonly":

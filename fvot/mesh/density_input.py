@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from ..arguments.functions import check_finite, floats
-from ..arguments.paths import readable
+from ..arguments.paths import check_readable
 from ..errors import InputError
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
@@ -121,7 +121,7 @@ def image(path, dim):
         raise InputError(
             f"{path}: an image is a density in the plane; the mesh has dimension {dim}"
         )
-    path = readable(path, "image file")
+    path = check_readable(path, "image file")
     try:
         with Image.open(path) as file:
             deep = file.mode.startswith(("I", "F"))  # more than 8 bits: one channel

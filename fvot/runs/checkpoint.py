@@ -20,7 +20,7 @@ import numpy as np
 
 from ..arguments.frozen import frozen
 from ..arguments.functions import is_number
-from ..arguments.paths import expanded
+from ..arguments.paths import expand_home
 from .checkpoint_file import NewFile, check_writable, clear_away, existing, locked, opened, settle
 
 LOOK = 0.1  # seconds between two looks at the clock, about
@@ -89,7 +89,7 @@ class CheckpointManager:
             f"a checkpoint needs the path of a file, not {checkpoint.path!r}",
         )
         with ranks.raising_together():
-            self.path = expanded(checkpoint.path)
+            self.path = expand_home(checkpoint.path)
         if self.path.is_symlink():  # what it leads to is the file
             self.path = self.path.resolve()
         self.problem = {
