@@ -21,7 +21,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from . import linalg
-from .arguments.functions import floats, is_number, refuse_masked
+from .arguments.functions import as_floats, is_number, refuse_masked
 from .energies.free_energy import FreeEnergy
 from .energies.local import Energy, described
 from .errors import ConvergenceError, InputError
@@ -202,7 +202,7 @@ def j_q(v, q):
     """
     if not is_number(q) or not 1 < q < math.inf:
         raise InputError(f"q must be a number above 1, not {q!r}")
-    v = floats(v, "v must be vectors (dim, n) of numbers")
+    v = as_floats(v, "v must be vectors (dim, n) of numbers")
     size = np.sqrt(np.atleast_1d(v**2).sum(axis=0)) if q != 2 else 1.0
     return np.where(size == 0, 0.0, np.where(size == 0, 1.0, size) ** (q - 2) * v)
 

@@ -6,7 +6,7 @@ from copy import copy
 import numpy as np
 
 from ..arguments.frozen import frozen
-from ..arguments.functions import is_number, rounding_of
+from ..arguments.functions import find_rounding, is_number
 from ..energies.local import Energy, described
 from ..errors import ConvergenceError, InputError
 from ..mesh import Mesh, quality
@@ -279,7 +279,7 @@ class BenamouBrenier:
         ranks = self.mesh.ranks
         for rho, name in (rho0, "rho0"), (rho1, "rho1"):
             self.mesh.check_density(rho, name)
-        same = ranks.max(max(SAME, rounding_of(rho0, rho1)))
+        same = ranks.max(max(SAME, find_rounding(rho0, rho1)))
         rho0, rho1 = (self._near.inward(np.asarray(rho, float)) for rho in (rho0, rho1))
         ends = problem.average(np.stack([rho0, rho1], axis=1))
         mass = problem.masses(ends)

@@ -29,7 +29,7 @@ import numba
 import numpy as np
 
 from ..arguments.frozen import frozen
-from ..arguments.functions import floats, is_number
+from ..arguments.functions import as_floats, is_number
 from ..arguments.times import MAX_STEPS, check_step, check_times
 from ..errors import ConvergenceError, InputError, warn
 from ..finite_volume.boundary import conditions, densities
@@ -182,7 +182,7 @@ class ContinuityEquation:
             raise InputError("adjoint needs a linear flux: make the equation with flux=fvot.upwind")
         t = check_times(self.mesh.ranks, t)
         with self.mesh.ranks.raising_together():
-            phi = np.array(floats(phi, "phi must be an array of numbers"))
+            phi = np.array(as_floats(phi, "phi must be an array of numbers"))
         self.mesh.ranks.check(
             phi.shape == (self.mesh.n_cells,) and np.isfinite(phi).all(),
             f"phi has shape {phi.shape}, or numbers that are not finite; "

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import special
 
 from ..arguments.frozen import frozen
-from ..arguments.functions import function, is_number, refuse_masked
+from ..arguments.functions import as_function, is_number, refuse_masked
 from ..errors import InputError
 
 GAUSS = np.polynomial.legendre.leggauss(10)
@@ -192,7 +192,7 @@ class Potential(Energy):
     name = "potential_energy"
 
     def __post_init__(self):
-        object.__setattr__(self, "_V", function(self.V, "Potential: V", of=("x",)))
+        object.__setattr__(self, "_V", as_function(self.V, "Potential: V", of=("x",)))
 
     def value(self, rho, x):
         return self._V(x, 0.0) * rho
@@ -217,7 +217,7 @@ class Interaction(Energy):
     name = "interaction"
 
     def __post_init__(self):
-        object.__setattr__(self, "kernel", function(self.W, "Interaction: W", of=("z",)))
+        object.__setattr__(self, "kernel", as_function(self.W, "Interaction: W", of=("z",)))
 
 
 def described(energy):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..arguments.frozen import frozen
-from ..arguments.functions import function
+from ..arguments.functions import as_function
 from ..errors import InputError
 
 
@@ -94,7 +94,7 @@ def conditions(boundary, mesh):
                 "fvot.outflow, "
                 f"not {condition!r}"
             )
-        found.append((name, function(condition.density, f"the density at boundary {name!r}")))
+        found.append((name, as_function(condition.density, f"the density at boundary {name!r}")))
     check_apart(mesh, boundary)
     return found
 

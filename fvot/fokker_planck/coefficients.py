@@ -15,8 +15,8 @@ from functools import cached_property, partial
 import numpy as np
 
 from ..arguments.frozen import frozen
-from ..arguments.functions import floats, function
-from ..arguments.watch import BLOCKS, Watch, WatchedFaces, group_faces
+from ..arguments.functions import as_floats, as_function
+from ..arguments.watch import CELL_BLOCKS, Watch, WatchedFaces, group_faces
 from ..errors import InputError
 from ..finite_volume.boundary import conditions, densities, dirichlet
 from ..finite_volume.fluxes import muscl
@@ -52,7 +52,7 @@ class DriftDiffusion:
             self._kinds = {name: boundary[name] for name, _ in self._conditions}
             self._D = _field(near, diffusion, "diffusion")
             self._V = None if potential is None else _field(near, potential, "potential")
-            self._drift = None if drift is None else function(drift, "drift", (mesh.dim,))
+            self._drift = None if drift is None else as_function(drift, "drift", (mesh.dim,))
             if not callable(flux) or flux is muscl:
                 raise InputError(
                     "flux must be fvot.scharfetter_gummel, fvot.square_root, fvot.upwind, "
@@ -147,7 +147,7 @@ class DriftDiffusion:
     def _watched(self):
         """The faces that are watched. Collective at first."""
         parts = [self.mesh.boundary[name] for name, _ in self._conditions]
-        return WatchedFaces(self.mesh, group_faces(self.mesh, parts), BLOCKS + len(parts))
+        return WatchedFaces(self.mesh, group_faces(self.mesh, parts), CELL_BLOCKS + len(parts))
 
     def _signals(self, watched, t):
         """This rank's part of the signals (n_signals, n) at the times t (n,); no collective calls."""
@@ -308,12 +308,12 @@ def _field(near, given, what):
     if isinstance(given, cell_mean):
         if what != "potential":
             raise InputError(f"fvot.cell_mean is for the potential, not for the {what}")
-        return _Field(f=function(given.V, what), mean=True)
+        return _Field(f=as_function(given.V, what), mean=True)
     if callable(given):
-        return _Field(f=function(given, what))
+        return _Field(f=as_function(given, what))
     mesh = near.users
     values = np.array(
-        floats(
+        as_floats(
             given,
             f"{what} must be a finite number, a function of x or of (x, t), or this rank's finite "
             "cell "

@@ -16,7 +16,7 @@ from .. import markov
 from ..arguments.frozen import frozen
 from ..arguments.functions import is_number
 from ..arguments.times import check_step, check_times
-from ..arguments.watch import WATCHED
+from ..arguments.watch import WATCHED_TIMES
 from ..errors import ConvergenceError, InputError, warn
 from ..finite_volume.face_flux import pieces
 from ..finite_volume.fluxes import described, scharfetter_gummel
@@ -372,7 +372,7 @@ class _Run:
         """Warn, once for each pair of recorded times, of coefficients that change within steps of a
         given length.
         """
-        if count > WATCHED or self.stepper.autonomous:
+        if count > WATCHED_TIMES or self.stepper.autonomous:
             return  # so short steps miss nothing that is watched for
         watch = self.operator.watch(begin, begin + count * step)
         rough = [

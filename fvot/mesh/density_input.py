@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from ..arguments.functions import check_finite, floats
+from ..arguments.functions import as_floats, check_finite
 from ..arguments.paths import check_readable
 from ..errors import InputError
 
@@ -34,7 +34,7 @@ def classify_density(f, mesh):
                     f"not {str(f)!r:.60}"
                 )
         elif not callable(f):
-            f = floats(f, "the density must be an array of numbers")
+            f = as_floats(f, "the density must be an array of numbers")
         shape = f.shape if isinstance(f, np.ndarray) else None
     possible = ranks.min(_possible(f, shape, dim, n_cells))
     found = [meaning for meaning, holds in zip(MEANINGS, possible) if holds]
@@ -88,7 +88,7 @@ def masses(points, weights, dim):
     """Points (dim, n) and weights (n,), 1 / n each if None, as arrays of finite numbers;
     `InputError` for others.
     """
-    points = floats(points, "points must be an array of numbers")
+    points = as_floats(points, "points must be an array of numbers")
     if points.ndim != 2 or len(points) != dim or not points.shape[1]:
         raise InputError(
             f"points must have shape ({dim}, n) with n from 1 on, not {points.shape}; space comes "
@@ -98,7 +98,7 @@ def masses(points, weights, dim):
     weights = (
         np.full(n, 1 / n)
         if weights is None
-        else floats(weights, "weights must be an array of numbers")
+        else as_floats(weights, "weights must be an array of numbers")
     )
     if weights.shape != (n,):
         raise InputError(

@@ -9,7 +9,7 @@ from scipy.spatial import ConvexHull
 
 from .. import parallel
 from ..arguments.frozen import frozen
-from ..arguments.functions import called, floats, refuse_masked
+from ..arguments.functions import as_floats, call_function, refuse_masked
 from ..errors import InputError, warn
 from . import (
     builders,
@@ -387,7 +387,7 @@ class Mesh:
         """Averages (..., n_faces) over the faces of f(x)."""
         with self.ranks.raising_together():
             return sum(
-                weight * np.asarray(called(f, "the function", x))
+                weight * np.asarray(call_function(f, "the function", x))
                 for x, weight in quadrature.face_points(self.points, self.vertices, degree)
             )
 
@@ -946,7 +946,7 @@ def _rule(patches):
 
 
 def _points(points):
-    array = floats(points, "points must be an array of numbers")
+    array = as_floats(points, "points must be an array of numbers")
     if array.ndim != 2 or not 1 <= len(array) <= 3:
         raise InputError(
             f"points must have shape (dim, n) with dim 1, 2 or 3, not {array.shape}; space comes "
@@ -1009,7 +1009,7 @@ def _in_box(points, blocks, lower, upper, center=None):
 
 
 def _given_center(center, centroid):
-    center = floats(center, "center must be an array of numbers")
+    center = as_floats(center, "center must be an array of numbers")
     if center.shape != centroid.shape or not np.isfinite(center).all():
         raise InputError(
             f"center must be finite numbers of shape {centroid.shape}, one point for each cell, "

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..arguments.functions import called, refuse_masked
+from ..arguments.functions import call_function, refuse_masked
 from ..errors import InputError
 from .cells import NAME, POLYGON, TETRA, TRIANGLE
 from .gathering import gathered, gathered_regions, named_faces
@@ -15,7 +15,7 @@ def left_out(mesh, f):
     Raises `InputError` for what is none of these; collective.
     """
     with mesh.ranks.raising_together():
-        found = called(f, "f", mesh.center) if callable(f) else f
+        found = call_function(f, "f", mesh.center) if callable(f) else f
         refuse_masked(found, "f must say of each cell whether it is left out")
         found = np.asarray(found)
         if not callable(f) and (found.dtype.kind in "iu" or found.shape == (0,) != (mesh.n_cells,)):
