@@ -1,3 +1,3 @@
-"""Arguments of users, checked once: numbers, functions, times, steps, paths; and objects that do not
-change after they are made.
+"""Arguments of users, checked once: numbers, functions, times, steps, paths; and objects that do
+not change after they are made.
 """
