@@ -167,7 +167,7 @@ def watched():
         (DriftDiffusion, "rates", "coefficients"),
         (SparsityPattern, "__init__", "pattern"),
         (SparsityPattern, "matrix", "matrix"),
-        (Rates, "by_drift", "order"),
+        (Rates, "order_by_drift", "order"),
         (linalg.System, "__init__", "matrix to PETSc"),
         (Stepper, "_discrete_gibbs", "Gibbs density"),
         (Resolvent, "__init__", "choice"),

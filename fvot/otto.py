@@ -23,7 +23,7 @@ from scipy.sparse.csgraph import connected_components
 from . import linalg
 from .arguments.functions import as_floats, is_number, refuse_masked
 from .energies.free_energy import FreeEnergy
-from .energies.local import Energy, described
+from .energies.local import Energy, describe_energy
 from .errors import ConvergenceError, InputError
 from .finite_volume.rates import Rates, SparsityPattern
 from .finite_volume.stencil import Stencil, gradient_weights, gradients
@@ -116,7 +116,7 @@ def wasserstein_gradient(mesh, rho, energy):
         isinstance(energy, Energy),
         f"energy must be one, such as fvot.Entropy(), not {energy!r:.60}",
     )
-    mesh.ranks.check_same("the energy", described(energy))
+    mesh.ranks.check_same("the energy", describe_energy(energy))
     mesh.check_density(rho, "rho")
     free = FreeEnergy(Numbering(mesh, mesh), energy)
     slope = free.derivative(rho) + free.potential(rho)

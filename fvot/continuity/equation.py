@@ -32,8 +32,8 @@ from ..arguments.frozen import frozen
 from ..arguments.functions import as_floats, is_number
 from ..arguments.times import MAX_STEPS, check_step, check_times
 from ..errors import ConvergenceError, InputError, warn
-from ..finite_volume.boundary import conditions, densities
-from ..finite_volume.fluxes import described, muscl, upwind
+from ..finite_volume.boundary import evaluate_densities, read_conditions
+from ..finite_volume.fluxes import describe_flux, muscl, upwind
 from ..finite_volume.stencil import Stencil, outflow_rate
 from ..finite_volume.velocity_field import cell_velocity
 from ..mesh import Mesh
@@ -103,7 +103,7 @@ class ContinuityEquation:
                     "cfl must be above 0 and at most 1 (the bound up to which steps are "
                     f"positive), not {cfl!r}"
                 )
-            self._conditions = conditions(boundary, mesh)
+            self._conditions = read_conditions(boundary, mesh)
             self._flow = flow(self._near.mesh, velocity, stream, face_flux)
             self._scheme = _scheme(self._near.mesh, self.flux)
             self.cfl = self._scheme.cfl if cfl is None else cfl
@@ -112,7 +112,7 @@ class ContinuityEquation:
             "what a ContinuityEquation is made of",
             dict(
                 flow=type(self._flow).__name__,
-                flux=described(self.flux),
+                flux=describe_flux(self.flux),
                 cfl=self.cfl,
                 boundary=parts,
             ),
@@ -122,16 +122,14 @@ class ContinuityEquation:
             self._walls[mesh.boundary[name]] = False
         self._prepared = None
         self._last = (None, None)
-        self._entering = densities(mesh, self._conditions, 0.0)
+        self._entering = evaluate_densities(mesh, self._conditions, 0.0)
         self._means = TimeMeans(mesh, self._flow, self._conditions, self._walls, self._scheme.rate)
         self._means.look(0.0)
         self._walls_are_said = False
         self._say_if_walls_are_crossed()
 
     def __repr__(self):
-        return (
-            f"<fvot.ContinuityEquation: {described(self.flux)}, {self.mesh.n_cells_global} cells>"
-        )
+        return f"<fvot.ContinuityEquation: {describe_flux(self.flux)}, {self.mesh.n_cells_global} cells>"
 
     # ---- running -----------------------------------------------------------------------------------------------------
 
@@ -485,7 +483,8 @@ class _Run:
         mesh = self.mesh
         t = self.t
         entering = [
-            mesh.area[mesh.n_inner :] * densities(mesh, equation._conditions, now) for now in t[:2]
+            mesh.area[mesh.n_inner :] * evaluate_densities(mesh, equation._conditions, now)
+            for now in t[:2]
         ]
         by_cell = [
             np.bincount(mesh.left[mesh.n_inner :], values, mesh.n_local)[: mesh.n_cells]

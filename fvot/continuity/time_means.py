@@ -28,7 +28,7 @@ from ..arguments.watch import (
     WatchedFaces,
     group_faces,
 )
-from ..finite_volume.boundary import densities
+from ..finite_volume.boundary import evaluate_densities
 
 # largest difference between the rules, relative; Simpson's is several times better than that
 TOL = 5e-4
@@ -141,7 +141,7 @@ class TimeMeans:
     def _entering(self, U, t):
         inward = np.maximum(-U[self.mesh.n_inner :], 0.0)
         if self._given is None or self.densities_change:
-            self._given = densities(self.mesh, self.conditions, t)
+            self._given = evaluate_densities(self.mesh, self.conditions, t)
         return np.stack([inward * self._given, inward])
 
     @cached_property

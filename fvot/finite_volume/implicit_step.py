@@ -359,7 +359,7 @@ class LinearMethod:
     ):
         mesh = rates.mesh
         self.name = name
-        self.order = rates.by_drift() if name == "ilu" else None
+        self.order = rates.order_by_drift() if name == "ilu" else None
         self.scale = scale
         if name == "amg" and scale is None:
             self.scale = column_scale(rates, scales)

@@ -18,7 +18,7 @@ from ..arguments.frozen import frozen
 from ..arguments.functions import as_floats, as_function
 from ..arguments.watch import CELL_BLOCKS, Watch, WatchedFaces, group_faces
 from ..errors import InputError
-from ..finite_volume.boundary import conditions, densities, dirichlet
+from ..finite_volume.boundary import dirichlet, evaluate_densities, read_conditions
 from ..finite_volume.fluxes import muscl
 from ..finite_volume.rates import Rates, SparsityPattern
 
@@ -48,7 +48,7 @@ class DriftDiffusion:
         self.mesh = mesh
         self.flux = flux
         with mesh.ranks.raising_together():
-            self._conditions = conditions(boundary, mesh)
+            self._conditions = read_conditions(boundary, mesh)
             self._kinds = {name: boundary[name] for name, _ in self._conditions}
             self._D = _field(near, diffusion, "diffusion")
             self._V = None if potential is None else _field(near, potential, "potential")
@@ -135,7 +135,7 @@ class DriftDiffusion:
 
     def entering(self, t=0.0):
         """The given density at each boundary face (n_faces - n_inner,)."""
-        return densities(self.mesh, self._conditions, t)
+        return evaluate_densities(self.mesh, self._conditions, t)
 
     def watch(self, begin, end):
         """The `Watch` of all that depends on time; None where nothing does. Collective."""

@@ -18,8 +18,8 @@ from ..arguments.functions import is_number
 from ..arguments.times import check_step, check_times
 from ..arguments.watch import WATCHED_TIMES
 from ..errors import ConvergenceError, InputError, warn
-from ..finite_volume.face_flux import pieces
-from ..finite_volume.fluxes import described, scharfetter_gummel
+from ..finite_volume.face_flux import find_pieces
+from ..finite_volume.fluxes import describe_flux, scharfetter_gummel
 from ..finite_volume.implicit_step import Resolvent, column_scale
 from ..finite_volume.velocity_field import cell_velocity
 from ..mesh import Mesh, quality
@@ -112,7 +112,7 @@ class FokkerPlanck:
         names = sorted(map(str, boundary)) if isinstance(boundary, dict) else []
         mesh.ranks.check_same(
             "what a FokkerPlanck is made of",
-            dict(order=order, tol=tol, rtol=rtol, **kinds, parts=names, flux=described(flux)),
+            dict(order=order, tol=tol, rtol=rtol, **kinds, parts=names, flux=describe_flux(flux)),
         )
         with mesh.ranks.raising_together():
             if (
@@ -199,7 +199,7 @@ class FokkerPlanck:
         mesh = self.mesh
         if not self._operator.closed:
             return self._near.outward(self._driven())
-        count = int(mesh.ranks.max(pieces(mesh).max(initial=0))) + 1
+        count = int(mesh.ranks.max(find_pieces(mesh).max(initial=0))) + 1
         if count > 1:
             raise InputError(
                 f"the mesh has {count} pieces that do not touch: the mass in each of them stays "
@@ -261,7 +261,7 @@ class FokkerPlanck:
 
     def _on_root(self, work):
         """work(the whole chain) on rank 0, shared by all."""
-        chain = self._stepper.at(0.0)[0].gathered()
+        chain = self._stepper.at(0.0)[0].gather_chain()
         return self.mesh.ranks.broadcast(self.mesh.ranks.on_root(lambda: work(chain)))
 
     def _driven(self):
