@@ -363,7 +363,7 @@ def add_square(ranks: Ranks, B: sparse.csr_matrix, L: sparse.csr_matrix) -> PETS
 class _Action:
     """matrix x + action(x), in the form that PETSc calls."""
 
-    def __init__(self, matrix, action):
+    def __init__(self, matrix: PETSc.Mat, action: Callable[[Array], Array]):
         self.matrix = matrix
         self.action = action
 
@@ -504,7 +504,7 @@ def rank_methods(
     ready : the method that is set up already
     """
 
-    def total(name):
+    def total(name: str) -> float:
         set_up, solve = costs[name]
         return (0 if name == ready else set_up) + n_solves * solve
 

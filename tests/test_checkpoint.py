@@ -418,7 +418,7 @@ def any_change(folder, changes, cut, more):
     path.write_bytes(data)
     if bytes(data) != original:
         with pytest.raises(InputError):
-            checkpoint_file._opened(path, {"mesh": {}, "problem": {}})
+            checkpoint_file.open_checkpoint(path, {"mesh": {}, "problem": {}})
     assert path.read_bytes() == data
 
 

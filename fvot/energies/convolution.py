@@ -85,7 +85,7 @@ def _check_kernel(mesh, W):
 class _Fourier:
     """By a table of W over all offsets, in Fourier space."""
 
-    def __init__(self, mesh, W):
+    def __init__(self, mesh: Mesh, W: Function):
         block = mesh.block
         axes = list(zip(block.grid, block.periodic, strict=True))
         self.mesh = mesh
@@ -195,7 +195,7 @@ def _list_gauss_points(n, dim):
 class _Dense:
     """By a matrix: this rank's rows, all columns."""
 
-    def __init__(self, mesh, W):
+    def __init__(self, mesh: Mesh, W: Function):
         n = mesh.n_cells_global
         if n > MAX_DENSE_CELLS:
             raise InputError(

@@ -8,7 +8,7 @@ energy is a class that inherits from `Energy`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numba
@@ -16,7 +16,7 @@ import numpy as np
 from scipy import special
 
 from ..arguments.frozen import frozen
-from ..arguments.functions import as_function, is_number, refuse_masked
+from ..arguments.functions import Function, as_function, is_number, refuse_masked
 from ..arguments.types import Array, Coefficient, PointFunction
 from ..errors import InputError
 
@@ -269,6 +269,7 @@ class Potential(Energy):
     """
 
     V: PointFunction | Coefficient
+    _V: Function = field(init=False, repr=False, compare=False)
     name = "potential_energy"
 
     def __post_init__(self):
@@ -308,6 +309,7 @@ class Interaction(Energy):
     """
 
     W: PointFunction | Coefficient
+    kernel: Function = field(init=False, repr=False, compare=False)
     name = "interaction"
 
     def __post_init__(self):

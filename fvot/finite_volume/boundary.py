@@ -34,7 +34,7 @@ class inflow:
     >>> import fvot
     >>> mesh = fvot.Mesh.interval(0, 1, 10)
     >>> equation = fvot.ContinuityEquation(
-    ...     mesh, 1.0, boundary={"left": fvot.inflow(2.0), "right": fvot.outflow}
+    ...     mesh, [1.0], boundary={"left": fvot.inflow(2.0), "right": fvot.outflow}
     ... )
     """
 
@@ -74,7 +74,9 @@ class _Outflow:
     >>> fvot.outflow
     outflow
     >>> mesh = fvot.Mesh.interval(0, 1, 10)
-    >>> equation = fvot.ContinuityEquation(mesh, 1.0, boundary={"right": fvot.outflow})
+    >>> equation = fvot.ContinuityEquation(
+    ...     mesh, [1.0], boundary={"left": fvot.inflow(0.0), "right": fvot.outflow}
+    ... )
     """
 
     density: float = 0.0

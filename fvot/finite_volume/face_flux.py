@@ -175,7 +175,7 @@ class _Forest:
         bridges are
     """
 
-    def __init__(self, mesh):
+    def __init__(self, mesh: Mesh):
         self.mesh = mesh
         n = mesh.n_inner
         n_cells = mesh.n_cells
@@ -205,7 +205,7 @@ class _Forest:
         of_all = mesh.ranks.all_gather(_select_bridges(own))
         return _select_bridges(of_all)
 
-    def send_between_pieces(self, U, defect):
+    def send_between_pieces(self, U: Array, defect: Array) -> None:
         """Fluxes over the bridges after which the total defect of every piece is 0."""
         mesh = self.mesh
         total = mesh.ranks.sum(np.bincount(self.piece, defect, self.n_pieces))
@@ -222,7 +222,7 @@ class _Forest:
             U[here] += total[child] if left_piece == child else -total[child]
             total[parent] += total[child]
 
-    def send_within_pieces(self, U, defect):
+    def send_within_pieces(self, U: Array, defect: Array) -> None:
         """Fluxes from the leaves to the roots."""
         _send_to_roots(self.order, self.parent, self.edge, self.mesh.left, defect, U)
 

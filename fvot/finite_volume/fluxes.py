@@ -164,7 +164,7 @@ class muscl:
     Examples
     --------
     >>> import fvot
-    >>> mesh = fvot.Mesh.rectangle((0, 0), (1, 1), (8, 8))
+    >>> mesh = fvot.Mesh.rectangle((0, 0), (1, 1), (8, 8), periodic=True)
     >>> equation = fvot.ContinuityEquation(mesh, (1.0, 0.0), flux=fvot.muscl(sharp=0.3))
     """
 

@@ -187,9 +187,9 @@ class Linearised:
         equations is missing.
 
         It falls with what is missing, as in interior-point methods: cells that empty, at a front,
-        then do so as fast as Newton's method converges. With MIN_NEWTON_FACTOR alone they would lose
-        as much in each iteration, and would be left with what was in them when the equations held
-        within `tol`. Where e' is infinite at 0 no cell empties.
+        then do so as fast as Newton's method converges. With MIN_NEWTON_FACTOR alone they would
+        lose as much in each iteration, and would be left with what was in them when the equations
+        held within `tol`. Where e' is infinite at 0 no cell empties.
         """
         return MIN_NEWTON_FACTOR if self.free_energy.singular else min(MIN_NEWTON_FACTOR, missing)
 
