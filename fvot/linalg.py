@@ -15,7 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from .arguments.paths import expand_home
-from .arguments.types import Array, IntArray
+from .arguments.types import Array, ArrayLike, IntArray
 from .errors import ConvergenceError, InputError, missing
 from .parallel import Ranks
 
@@ -85,7 +85,7 @@ def has_package(name: str) -> bool:
 # ---- graph partitions ----------------------------------------------------------------------------
 
 
-def partition(graph: sparse.csr_matrix, weight: Array, center: Array, n_parts: int) -> IntArray:
+def partition(graph: sparse.csr_matrix, weight: ArrayLike, center: Array, n_parts: int) -> IntArray:
     """The part (n,) of each node of a graph (CSR), in n_parts parts of nearly equal weight with few
     edges between them.
 
@@ -125,12 +125,13 @@ def _partition_by_scotch(graph, n_parts):
     return numbers.getIndices().astype(np.int64)
 
 
-def bisect(center: Array, weight: Array, n_parts: int) -> IntArray:
+def bisect(center: Array, weight: ArrayLike, n_parts: int) -> IntArray:
     """Recursive bisection along the longest axis: the part (n,) of each point, of nearly equal
     weight.
     """
+    weight = np.asarray(weight, float)
     part = np.zeros(len(weight), np.int64)
-    _bisect(center, np.asarray(weight, float), np.arange(len(weight)), 0, n_parts, part)
+    _bisect(center, weight, np.arange(len(weight)), 0, n_parts, part)
     return part
 
 

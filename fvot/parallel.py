@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,8 +21,6 @@ try:
     from mpi4py import MPI
 except ImportError as error:
     raise missing("MPI with mpi4py", error) from None
-
-Value = TypeVar("Value")
 
 # Seconds between two looks at whether all ranks have arrived.
 POLLING_INTERVAL = 0.01
@@ -174,7 +172,7 @@ class Ranks(_HasCommunicator):
 
     # ---- between rank 0 and the others -----------------------------------------------------------
 
-    def on_root(self, function: Callable[..., Value], *args: Any) -> Value | None:
+    def on_root(self, function: Callable[..., Any], *args: Any) -> Any:
         """function(*args) on rank 0 alone; its value there and None elsewhere. If it raises, every
         rank raises.
         """
@@ -210,7 +208,7 @@ class Ranks(_HasCommunicator):
             self.comm.Recv(arrays[name], source=source)
         return arrays
 
-    def gather_to_root(self, array: Any) -> list[Any] | None:
+    def gather_to_root(self, array: Any) -> Any:
         """The arrays of all ranks as a list on rank 0, None elsewhere."""
         return self.comm.gather(array, root=0)
 

@@ -78,7 +78,7 @@ class Means(NamedTuple):
 class TimeMeans:
     """The means of a flow, and of the densities that conditions give at the boundary.
 
-    conditions : as from `boundary.conditions`
+    conditions : as from `boundary.read_conditions`
     is_wall (n_faces,) : where nothing crosses
     rate(U) : the largest rate at which the fluxes U (n_faces,) empty one of this rank's cells
     crossing (2,) : the largest sums so far, at one time, of |U| on this rank's walls, and on all of

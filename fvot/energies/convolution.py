@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import fft
@@ -53,7 +53,7 @@ def build_convolution(mesh: Mesh, W: Function) -> Callable[[Array], Array]:
     ranks, and for meshes that are too large.
     """
     _check_kernel(mesh, W)
-    return _Fourier(mesh, W) if mesh.block is not None else _Dense(mesh, W)
+    return _Dense(mesh, W) if mesh.block is None else _Fourier(mesh, mesh.block, W)
 
 
 def _check_kernel(mesh, W):
@@ -85,8 +85,7 @@ def _check_kernel(mesh, W):
 class _Fourier:
     """By a table of W over all offsets, in Fourier space."""
 
-    def __init__(self, mesh: Mesh, W: Function):
-        block = mesh.block
+    def __init__(self, mesh: Mesh, block: Any, W: Function):
         axes = list(zip(block.grid, block.periodic, strict=True))
         self.mesh = mesh
         self.grid = block.grid

@@ -25,7 +25,7 @@ PREFIX = "fvot_potential_flow_"
 LAPLACE_TOLERANCE = 1e-12
 
 # How far the rates may be from adding up to 0, relative to the largest: they are rounded.
-BALANCE_TOLERANCE = 1e-10
+RATE_BALANCE_TOLERANCE = 1e-10
 
 
 def potential_flow(mesh: Mesh, rates: Mapping[str, float]) -> Array:
@@ -111,7 +111,7 @@ def _check_balance(mesh, source, rates):
     total = mesh.ranks.sum(np.bincount(piece, source, n_pieces))
     scale = max([abs(rate) for rate in rates.values()], default=0.0)
     worst = int(np.abs(total).argmax())
-    if abs(total[worst]) > BALANCE_TOLERANCE * scale:
+    if abs(total[worst]) > RATE_BALANCE_TOLERANCE * scale:
         place = "" if n_pieces == 1 else f" on one of the mesh's {n_pieces} connected pieces"
         raise InputError(
             f"the rates add up to {total[worst]:.6g}{place}: what enters must leave; give rates "
@@ -192,8 +192,9 @@ class _Forest:
         self.n_pieces = int(counts.sum())
         self.piece = piece + int(counts[: mesh.ranks.rank].sum())
         self.bridges = self._find_bridges()
+        left, right = self.bridges[:2]
         _, self.component, self.piece_order, self.piece_parent = _find_spanning_trees(
-            *self.bridges[:2], self.n_pieces
+            left, right, self.n_pieces
         )
 
     def _find_bridges(self):
@@ -210,7 +211,8 @@ class _Forest:
         mesh = self.mesh
         total = mesh.ranks.sum(np.bincount(self.piece, defect, self.n_pieces))
         numbers = np.arange(self.bridges.shape[1])
-        bridge = _find_edges_to_parents(*self.bridges[:2], numbers, self.piece_parent)
+        left, right = self.bridges[:2]
+        bridge = _find_edges_to_parents(left, right, numbers, self.piece_parent)
         ids = mesh.cell_id[np.stack([mesh.left[self.shared], mesh.right[self.shared]])]
 
         for child in self.piece_order[::-1]:
