@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numba
@@ -15,6 +14,9 @@ from .stencil import Stencil, gradient_weights, gradients
 
 if TYPE_CHECKING:
     from ..mesh import Mesh
+
+# Recorded times whose slopes are kept: the two around the time of the last call.
+KEPT_SLOPES = 2
 
 # How far a time may lie outside the recorded ones, relative to their range: rounding.
 TIME_ROUNDING = 1e-12
@@ -42,8 +44,7 @@ class VelocityField:
         self.velocity = velocity
         self._stencil = Stencil(mesh)
         self._weights = gradient_weights(self._stencil)
-        # The two recorded times around that of the last call are kept.
-        self._slopes = lru_cache(2)(self._compute_slopes)
+        self._slopes: dict[int, Array] = {}
 
     def __call__(self, points: ArrayLike, t: float) -> Array:
         """v (dim, n) at points (dim, n), the same on every rank. Collective.
@@ -63,13 +64,19 @@ class VelocityField:
         v = np.zeros(points.shape)
         for weight, i in ((1 - part, before), (part, before + 1)):
             if weight:
-                change = np.einsum("ijk,jk->ik", self._slopes(i)[:, :, k], offset)
+                change = np.einsum("ijk,jk->ik", self._find_slopes(i)[:, :, k], offset)
                 v[:, own] += weight * (self.velocity[i][:, k] + change)
         return self.mesh.ranks.sum(v)
 
-    def _compute_slopes(self, i):
-        """[i, j] = d v_i / d x_j (dim, dim, n_cells) at recorded time i."""
-        return gradients(self.mesh, self._stencil, self._weights, self.velocity[i])
+    def _find_slopes(self, i):
+        """[i, j] = d v_i / d x_j (dim, dim, n_cells) at recorded time i; the last two are kept."""
+        slopes = self._slopes.pop(i, None)
+        if slopes is None:
+            slopes = gradients(self.mesh, self._stencil, self._weights, self.velocity[i])
+        self._slopes[i] = slopes
+        if len(self._slopes) > KEPT_SLOPES:
+            del self._slopes[next(iter(self._slopes))]
+        return slopes
 
 
 def find_interval(ranks: Ranks, t: float, times: Array) -> tuple[int, float]:
