@@ -71,7 +71,7 @@ class ConvergenceError(RuntimeError):
     Parameters
     ----------
     message
-        What stopped, how far it came, and what to try.
+        The number that was reached, and what to try.
     result
         What the solver had reached, as it would have been returned; None where there is nothing.
 

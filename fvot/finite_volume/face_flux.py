@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PREFIX = "fvot_potential_flow_"
 
-# Relative tolerance of the Laplace solve; the spanning tree removes what it leaves.
+# Relative tolerance of the Laplace solve; the spanning tree removes the rest of the divergence.
 LAPLACE_TOLERANCE = 1e-12
 
 # How far the rates may be from adding up to 0, relative to the largest: they are rounded.

@@ -1,9 +1,10 @@
 """One implicit step of a Fokker-Planck operator: rho -> Y with (|K| + s A) Y = |K| rho, made safe.
 
-A is the matrix of the two-point fluxes, (A rho)_K = sum over the faces of K of what flows out. Its
-off-diagonal entries are <= 0 and its columns add up to what crosses the boundary. So |K| + s A is
-an M-matrix for every s > 0: its inverse is non-negative, conserves mass and is a contraction in L1
-and in every convex entropy. A solver in floating point has none of this by itself, hence
+A is the matrix of the two-point fluxes, (A rho)_K = sum over the faces of K of the outward flux.
+Its off-diagonal entries are <= 0 and its columns add up to the outflow through the boundary. So
+|K| + s A is an M-matrix for every s > 0: its inverse is non-negative, conserves mass and is a
+contraction in L1 and in every convex entropy. A solver in floating point has none of this by
+itself, hence
 
 1. Increments: (|K| + s A) d = -s (net outflow of rho, face by face), Y = rho + d. The Gibbs
    density, whose fluxes are zero, stays fixed to round-off for any tolerance of the solver and any
@@ -196,8 +197,8 @@ class Resolvent:
         rest is 0. Collective.
 
         entering (n_faces - n_inner,) : the densities at the boundary
-        rest (n_cells,) : what else comes into the cells; Y may be negative then, else it is not
-        fault : a function of Y that says what is wrong with it, or None
+        rest (n_cells,) : a further source in the cells; with one, Y may be negative
+        fault : a further check: a function of Y that returns a message, or None if Y is good
 
         Raises `ConvergenceError` where no method passes the checks.
         """
@@ -240,7 +241,7 @@ class Resolvent:
         self._method = None
 
     def _attempt(self, start, entering, rest, judge):
-        """(Y, None), or (Y, what is wrong with it)."""
+        """(Y, None), or (Y, the message of a check that has failed)."""
         d = np.zeros_like(start)
         is_positive = np.ndim(rest) == 0
         residual, before = self._residual(d, start, entering, rest)
@@ -275,7 +276,8 @@ class Resolvent:
         """(residual (n_cells,), its `ResidualNorms`).
 
         It is that of the fluxes of Y, not of d: they are smaller where Y is smoother than the
-        start. What one cell gives is what the other gets, so its sum tells the mass to round-off.
+        start. One cell gives exactly what the other receives, so the sum of the residual is the
+        error of the mass to round-off.
         """
         mesh = self.rates.mesh
         residual = np.empty(mesh.n_cells)
@@ -286,7 +288,7 @@ class Resolvent:
         return residual, ResidualNorms(*mesh.ranks.sum(own))
 
     def _describe_fault(self, before, now, is_positive):
-        """What is wrong with a solution, or None.
+        """The message of a check that the solution fails, or None.
 
         Sums are compared with the tolerance, and with the rounding of their terms.
         """

@@ -22,8 +22,8 @@ LEAST_SQUARES_SHIFT = 1e-12
 
 
 class Stencil:
-    """The sides of each cell: its faces as it sees them. Cell K has the sides start[K] to start[K +
-    1].
+    """The sides of each cell: its faces, seen from inside. Cell K has the sides start[K] to
+    start[K + 1].
 
     cell, face, neighbour (n,) : the cell, the number of the face, and the cell behind it (K itself
         at the boundary)
@@ -73,7 +73,7 @@ class Stencil:
         return np.add.reduceat(values, self.start[:-1])
 
     def opposite(self, mesh: Mesh) -> tuple[IntArray, Exchange, int]:
-        """(opposite, exchange, outer): for each side the one that looks at it from behind.
+        """(opposite, exchange, outer): for each side the side of the same face in the other cell.
 
         Sides of ghosts follow the n own ones, then come those of the boundary, seen from outside: n
         + len(exchange) + the number of the boundary face. The exchange fills the ghosts' entries of
