@@ -14,11 +14,11 @@ from ..errors import InputError
 from ..output.series import Writer, checked
 from .checkpoint import Checkpoint, CheckpointManager
 from .progress import Progress
+from .run import Run
 
 if TYPE_CHECKING:
     from ..mesh.numbering import Numbering
     from ..output.series import Output
-    from .march import Run
 
 
 class Recorder:
