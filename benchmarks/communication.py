@@ -194,7 +194,7 @@ def said(solver, n_cells, count):
 
 def has_monitoring():
     """Can this MPI count its messages?"""
-    return parallel.library().startswith("Open MPI")
+    return parallel.library_version().startswith("Open MPI")
 
 
 def monitored(solver, n_ranks, n_cells, count):
@@ -523,7 +523,7 @@ def main(out="", quick=False, rows="", solver="", cells=0, count=0, weak=False, 
     if rows:
         return hand_over((globals()["weak"] if weak else said)(solver, cells, count), rows)
     report = machine.Report()
-    report.table(("machine", ""), [*machine.rows(), ("MPI", parallel.library())])
+    report.table(("machine", ""), [*machine.rows(), ("MPI", parallel.library_version())])
     measure(report, quick)
     report.write(out)
 

@@ -23,8 +23,7 @@ from scipy.special import erf
 
 import fvot
 from fvot import linalg
-from fvot.finite_volume import implicit_step
-from fvot.finite_volume.implicit_step import Resolvent, column_scale
+from fvot.finite_volume.implicit_step import ColumnScaleCache, Resolvent
 from fvot.finite_volume.rates import Rates, SparsityPattern
 from fvot.fokker_planck.coefficients import DriftDiffusion
 from fvot.fokker_planck.schemes import scheme
@@ -100,7 +99,7 @@ def replaced(owner, name, new):
 
 def forced(method):
     """Only this linear solver, while the block runs."""
-    return replaced(implicit_step, "costs", lambda old: lambda *about: {method: (1.0, 1.0)})
+    return replaced(linalg, "estimate_costs", lambda old: lambda *about: {method: (1.0, 1.0)})
 
 
 @contextmanager
@@ -116,7 +115,7 @@ def choices():
 
         return rank
 
-    with replaced(implicit_step, "ranked", listed):
+    with replaced(linalg, "rank_methods", listed):
         yield chosen
 
 
@@ -169,7 +168,7 @@ def watched():
         (DriftDiffusion, "rates", "coefficients"),
         (SparsityPattern, "__init__", "pattern"),
         (SparsityPattern, "matrix", "matrix"),
-        (Rates, "by_drift", "order"),
+        (Rates, "order_by_drift", "order"),
         (linalg.System, "__init__", "matrix to PETSc"),
         (Stepper, "_discrete_gibbs", "Gibbs density"),
         (Resolvent, "__init__", "choice"),
@@ -470,11 +469,12 @@ def _first_solves(mesh, kind, D, w, lengths):
     rows = []
     rho = np.ones(mesh.n_cells)
     closed = np.zeros(mesh.n_faces - mesh.n_inner)
-    _, scale = cpu_of(lambda: column_scale(rates))
+    scales = ColumnScaleCache()
+    _, scale = cpu_of(lambda: scales.find(rates))
     for s in lengths:
         chosen = [Resolvent(rates, s).expect(count).names[0] for count in (1, 100)]
         for name in ("amg", "ilu") if n <= SMALL else ("amg",):
-            work = Resolvent(rates, s)
+            work = Resolvent(rates, s, scales=scales)
             counts = []
             work.names = [name]
 
@@ -803,15 +803,14 @@ def costs(quick):
             rates, fastest = wells(mesh, D, w)
             for stiffness in STIFF if mesh.n_cells_global < 6 * MANY else STIFF[::2]:
                 found = {}
-                for name in implicit_step.costs(
+                for name in linalg.estimate_costs(
                     mesh.n_cells_global, mesh.dim, ranks.size, stiffness, rates.steepness()
                 ):
-                    if linalg.method(name, mesh.dim, ranks.size) is None:
+                    if linalg.find_method(name, mesh.dim, ranks.size) is None:
                         continue
                     if name == "lu" and factorised:  # values do not matter to it
                         found[name] = factorised
                         continue
-                    rates.pattern.found_scale = None
                     found[name] = _cost(rates, stiffness / fastest, name)
                     factorised = found[name] if name == "lu" else factorised
                 rows.append(
@@ -857,7 +856,7 @@ def constants(report, quick):
     compared = []
     factors = []
     for dim, n, n_ranks, what, stiffness, steepness, found in rows:
-        guessed = implicit_step.costs(n, dim, n_ranks, stiffness, steepness, what != "rotating")
+        guessed = linalg.estimate_costs(n, dim, n_ranks, stiffness, steepness, what != "rotating")
         for name, cost in found.items():
             lines.setdefault((dim, n, n_ranks, "all" if name == "lu" else what, name), {})[
                 stiffness
@@ -866,14 +865,14 @@ def constants(report, quick):
         chosen = []
         for uses in USES:
             total = {name: setup + uses * solve for name, (setup, solve, _) in known.items()}
-            first = next(name for name in implicit_step.ranked(guessed, uses) if name in found)
+            first = next(name for name in linalg.rank_methods(guessed, uses) if name in found)
             best = min(total, key=total.get)
             factors.append(total[first] / total[best] if first in total else np.inf)
             chosen.append(first if first == best else f"{first}: {factors[-1]:.1f} x {best}")
         if max(factors[-len(USES) :]) > TOLERATED:
             compared.append((dim, n, n_ranks, what, f"{stiffness:g}", *chosen))
     report.say(
-        "## What the choice of the solver assumes: us per cell, measured / as `costs` has it\n"
+        "## What the choice of the solver assumes: us per cell, measured / as `estimate_costs` has it\n"
     )
     report.table(
         (

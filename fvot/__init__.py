@@ -1,10 +1,24 @@
-"""fvot: densities in motion on meshes."""
+"""fvot: densities in motion on meshes.
+
+Conservative finite volumes for the continuity equation (`ContinuityEquation`), Fokker-Planck
+equations (`FokkerPlanck`) and Wasserstein gradient flows (`JKO`), and dynamical optimal transport
+(`BenamouBrenier`), on one `Mesh`, with PETSc and MPI.
+
+Examples
+--------
+>>> import fvot
+>>> mesh = fvot.Mesh.rectangle((0, 0), (1, 1), (8, 8))
+>>> rho0 = mesh.average(lambda x: 1 + x[0])
+>>> result = fvot.FokkerPlanck(mesh, diffusion=1.0).solve(rho0, 0.1)
+>>> round(float(result.ledger["mass"][-1]), 12)
+1.5
+"""
 
 # isort: off
-from . import kernel_cache  # noqa: F401    first: it settles where kernels are kept before there are any
+from . import kernel_cache  # noqa: F401    before all kernels: it chooses where numba keeps them
 
 # isort: on
-from . import otto, particles, static
+from . import otto, particles, program, static
 from .benamou_brenier import BenamouBrenier, Geodesic
 from .continuity.equation import ContinuityEquation
 from .energies.local import Energy, Entropy, Interaction, Potential, Power
@@ -21,6 +35,9 @@ from .parallel import say
 from .program import info, run
 from .runs.checkpoint import Checkpoint
 from .runs.result import Result
+
+# setup.cfg has the version; a package that is not installed does not know it.
+__version__ = program.find_version("fvot", default="0+unknown")
 
 __all__ = [
     "JKO",

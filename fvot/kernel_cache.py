@@ -1,9 +1,11 @@
 """Where numba keeps compiled kernels from one run to the next.
 
-It has two places of its own: ``__pycache__`` beside a source, and the user's cache folder. Where it
-can write to neither, as in an installation by somebody else and without a home, it refuses
-``cache=True``. A folder in the temporary place takes over.
+Numba has two places of its own: ``__pycache__`` beside a source, and the user's cache folder. Where
+it can write to neither, as in somebody else's installation without a home folder, it refuses
+``cache=True``. Then a temporary folder of this user is used.
 """
+
+from __future__ import annotations
 
 import atexit
 import os
@@ -14,16 +16,19 @@ from pathlib import Path
 
 import numba
 
+# The permission bits with which others than the owner could write to a folder.
+WRITABLE_BY_OTHERS = 0o022
 
-def settle():
+
+def choose_folder() -> None:
     """Give numba a folder of this user if it has no place for some source of this package."""
     folders = {source.parent for source in Path(__file__).parent.rglob("*.py")}
     if not all(_has_place(folder) for folder in folders):
-        numba.config.CACHE_DIR = _temporary()
+        numba.config.CACHE_DIR = _make_temporary_folder()  # type: ignore[attr-defined]
 
 
 def _has_place(folder):
-    """Whether numba keeps kernels whose source is in this folder: it is shown one that looks so."""
+    """Whether numba can keep kernels whose source lies in this folder: it is given a trial one."""
     names = {}
     exec(compile("def kernel(): pass", folder / "__init__.py", "exec"), names)
     try:
@@ -33,24 +38,27 @@ def _has_place(folder):
     return True
 
 
-def _temporary():
-    """The same folder for all runs and ranks of this user, if it is safe; else one that passes."""
+def _make_temporary_folder():
+    """The same folder for all runs and ranks of this user, if it is safe; else one of this process
+    alone, which is removed at its end.
+    """
     folder = Path(tempfile.gettempdir()) / f"fvot-kernels-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        if _is_own(folder):
+        if _is_safe(folder):
             return str(folder)
     except OSError:
         pass
-    passing = tempfile.mkdtemp(prefix="fvot-kernels-")
-    atexit.register(shutil.rmtree, passing, ignore_errors=True)
-    return passing
+    own = tempfile.mkdtemp(prefix="fvot-kernels-")
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    return own
 
 
-def _is_own(folder):
-    """Whether nobody else can put there what numba would run."""
-    found = folder.lstat()
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+def _is_safe(folder):
+    """Whether nobody else can put code there that numba would run."""
+    status = folder.lstat()
+    is_own = status.st_uid == os.getuid()
+    return stat.S_ISDIR(status.st_mode) and is_own and not status.st_mode & WRITABLE_BY_OTHERS
 
 
-settle()
+choose_folder()

@@ -21,11 +21,10 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from . import linalg
-from .arguments.functions import floats, is_number, refuse_masked
+from .arguments.functions import as_floats, is_number, refuse_masked
 from .energies.free_energy import FreeEnergy
-from .energies.local import Energy, described
+from .energies.local import Energy, describe_energy
 from .errors import ConvergenceError, InputError
-from .finite_volume.implicit_step import LARGEST_LU
 from .finite_volume.rates import Rates, SparsityPattern
 from .finite_volume.stencil import Stencil, gradient_weights, gradients
 from .mesh import Numbering, quality
@@ -205,12 +204,12 @@ def j_q(v, q):
     """
     if not is_number(q) or not 1 < q < math.inf:
         raise InputError(f"q must be a number above 1, not {q!r}")
-    v = floats(v, "v must be vectors (dim, n) of numbers")
+    v = as_floats(v, "v must be vectors (dim, n) of numbers")
     size = np.sqrt(np.atleast_1d(v**2).sum(axis=0)) if q != 2 else 1.0
     return np.where(size == 0, 0.0, np.where(size == 0, 1.0, size) ** (q - 2) * v)
 
 
-# ---- parts -------------------------------------------------------------------------------------------------------------
+# ---- parts ---------------------------------------------------------------------------------------
 
 
 def _brought_back(mesh, points, room):
@@ -267,8 +266,8 @@ def _solved(mesh, matrix, b):
     missed = np.inf
     if size == 0:
         return np.zeros(mesh.n_cells)
-    for name in ("lu", "cg") if mesh.n_cells_global <= LARGEST_LU[mesh.dim] else ("cg",):
-        method = linalg.method(name, mesh.dim, mesh.ranks.size)
+    for name in ("lu", "cg") if mesh.n_cells_global <= linalg.LU_CELL_LIMIT[mesh.dim] else ("cg",):
+        method = linalg.find_method(name, mesh.dim, mesh.ranks.size)
         system = linalg.System(mesh.ranks, matrix, method, prefix=PREFIX, rtol=RTOL)
         x = np.zeros(mesh.n_cells)
         for _ in range(2):

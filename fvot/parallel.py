@@ -1,14 +1,19 @@
 """Ranks: sums, maxima, gather, shared failure, ghost exchange. The only file that imports mpi4py.
 
-Every method of `Ranks` is collective: all ranks of the communicator call it, or none.
-One rank is the serial case of the same path; nothing here asks whether a run is parallel.
+Every method of `Ranks` is collective: all ranks of the communicator call it, or none. One rank is
+the serial case of the same path; nothing here asks whether a run is parallel.
 """
+
+from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from .errors import InputError, missing
 
@@ -17,32 +22,55 @@ try:
 except ImportError as error:
     raise missing("MPI with mpi4py", error) from None
 
+# Seconds between two looks at whether all ranks have arrived.
+POLLING_INTERVAL = 0.01
 
-def say(*words):
-    """Print words, as `print` does, once: on rank 0 of all ranks."""
+# Characters of a value that are shown where two ranks differ, and of those before the difference.
+SHOWN_LENGTH = 80
+SHOWN_BEFORE = 40
+
+
+def say(*words: object) -> None:
+    """Print words as `print` does, once: on rank 0 of all ranks.
+
+    Parameters
+    ----------
+    *words
+        What to print, separated by blanks.
+
+    Examples
+    --------
+    >>> import fvot
+    >>> fvot.say("mass", 1.0)
+    mass 1.0
+    """
     if MPI.COMM_WORLD.rank == 0:
         print(*words, flush=True)
 
 
-def is_finalized():
-    """Whether MPI has come to its end, so that nothing may be sent any more."""
+def is_finalized() -> bool:
+    """Whether MPI has ended, so that no message can be sent any more."""
     return MPI.Is_finalized()
 
 
-def library():
+def library_version() -> str:
     """The name and version of the MPI library, in one line."""
-    return MPI.Get_library_version().splitlines()[0].split(",")[0].strip("\x00 ")
+    first_line = MPI.Get_library_version().splitlines()[0]
+    return first_line.split(",")[0].strip("\x00 ")
 
 
-class _Kept:
-    """What has a communicator, and is copied and pickled on one rank: it comes back on one rank."""
+class _HasCommunicator:
+    """An object with a communicator. It can be copied and pickled on one rank, and comes back on
+    one rank.
+    """
+
+    comm: MPI.Comm
 
     def __getstate__(self):
         if self.comm.size > 1:
             raise InputError(
-                f"what is shared by {self.comm.size} ranks cannot be copied or pickled: write it "
-                "to a file, or "
-                "mesh.gather its arrays"
+                f"an object that is shared by {self.comm.size} ranks cannot be copied or pickled: "
+                "write it to a file, or mesh.gather its arrays"
             )
         return {name: value for name, value in vars(self).items() if name != "comm"}
 
@@ -50,24 +78,26 @@ class _Kept:
         vars(self).update(state, comm=MPI.COMM_SELF)
 
 
-class Ranks(_Kept):
-    """The ranks that share a mesh: a thin coat over an MPI communicator (None: all ranks)."""
+class Ranks(_HasCommunicator):
+    """The ranks that share a mesh: a thin layer over an MPI communicator (None: all ranks)."""
 
-    def __init__(self, comm=None):
+    def __init__(self, comm: MPI.Comm | None = None):
         self.comm = MPI.COMM_WORLD if comm is None else comm
         self.rank = self.comm.rank
         self.size = self.comm.size
         self.is_root = self.rank == 0
 
-    def sum(self, x):
-        """Sum over the ranks, element by element; a float for a scalar."""
+    # ---- reductions ------------------------------------------------------------------------------
+
+    def sum(self, x: ArrayLike) -> Any:
+        """Sum over the ranks, element by element; a number for a scalar."""
         return self._reduce(x, MPI.SUM)
 
-    def max(self, x):
+    def max(self, x: ArrayLike) -> Any:
         """Largest over the ranks, element by element."""
         return self._reduce(x, MPI.MAX)
 
-    def min(self, x):
+    def min(self, x: ArrayLike) -> Any:
         """Smallest over the ranks, element by element."""
         return self._reduce(x, MPI.MIN)
 
@@ -77,265 +107,290 @@ class Ranks(_Kept):
         self.comm.Allreduce(x, total, operation)
         return total if total.ndim else total.item()
 
-    def check(self, ok, message, error=InputError):
+    # ---- shared failure --------------------------------------------------------------------------
+
+    def check(self, ok: object, message: str, error: type[Exception] = InputError) -> None:
         """Raise *error* with the message of the first rank on which *ok* is false, on every rank.
 
         Where it is true on others, the message says which rank that is.
         """
         problems = self.comm.allgather(None if ok else message)
         wrong = [rank for rank, problem in enumerate(problems) if problem is not None]
-        if wrong:
-            raise error(
-                problems[wrong[0]] + (f" (on rank {wrong[0]})" if len(wrong) < self.size else "")
-            )
+        if not wrong:
+            return
+        first = wrong[0]
+        place = f" (on rank {first})" if len(wrong) < self.size else ""
+        raise error(problems[first] + place)
 
-    def check_same(self, what, value):
+    def check_same(self, what: str, value: object) -> None:
         """`InputError` on every rank unless *value* looks the same on all of them."""
         texts = self.comm.allgather(repr(value))
-        is_number = isinstance(value, (int, float))
-        remedy = (
-            "; mesh.ranks.min, .max and .sum make one number of what each rank has"
-            if is_number
-            else ""
-        )
         for rank, text in enumerate(texts):
             if text != texts[0]:
-                here, there = _around_difference(texts[0], text)
+                here, there = _excerpts_at_difference(texts[0], text)
+                remedy = ""
+                if isinstance(value, (int, float)):
+                    remedy = "; mesh.ranks.min, .max and .sum make one number of what each rank has"
                 raise InputError(
                     f"{what} must be the same on every rank: it is {here} on rank 0 and {there} on "
                     f"rank {rank}{remedy}"
                 )
 
-    def check_same_array(self, what, array):
-        """`InputError` on every rank unless the array is the same on all of them, to the last bit."""
+    def check_same_array(self, what: str, array: ArrayLike) -> None:
+        """`InputError` on every rank unless the array is bitwise the same on all of them."""
         array = np.ascontiguousarray(array)
-        digests = self.comm.allgather((array.shape, hashlib.sha256(array.tobytes()).hexdigest()))
-        for rank, digest in enumerate(digests):
-            if digest != digests[0]:
+        digest = hashlib.sha256(array.tobytes()).hexdigest()
+        digests = self.comm.allgather((array.shape, digest))
+        for rank, other in enumerate(digests):
+            if other != digests[0]:
                 raise InputError(
                     f"{what} must be the same array on every rank: on rank {rank} it is not that "
                     "of rank 0"
                 )
 
     @contextmanager
-    def raising_together(self):
+    def raising_together(self) -> Iterator[None]:
         """A block without collective calls: if it raises on one rank, every rank raises.
 
-        Where input is wrong on several ranks, all raise what the first one says. Else a failing
-        rank raises its own exception, the others a copy of the first one.
+        Where input is wrong on several ranks, all raise the error of the first one. Otherwise a
+        rank that fails raises its own exception, the others a copy of the first one.
         """
         failure = None
         try:
             yield
         except Exception as error:
             failure = error
-        failures = self.comm.allgather(_portable(failure, self.rank))
+
+        failures = self.comm.allgather(_make_portable(failure, self.rank))
         first = next((other for other in failures if other is not None), None)
-        if failure is not None and (
-            not isinstance(failure, InputError) or failures.index(first) == self.rank
-        ):
-            raise failure
+        if failure is not None:
+            is_first = failures.index(first) == self.rank
+            if is_first or not isinstance(failure, InputError):
+                raise failure
         if first is not None:
             raise first
 
-    def on_root(self, function, *args):
-        """function(*args) on rank 0 alone; its value there and None elsewhere. A failure is
-        everybody's.
+    # ---- between rank 0 and the others -----------------------------------------------------------
+
+    def on_root(self, function: Callable[..., Any], *args: Any) -> Any:
+        """function(*args) on rank 0 alone; its value there and None elsewhere. If it raises, every
+        rank raises.
         """
         with self.raising_together():
             return function(*args) if self.is_root else None
 
-    def broadcast(self, value):
+    def broadcast(self, value: Any) -> Any:
         """The value of rank 0, on every rank."""
         return self.comm.bcast(value, root=0)
 
-    def send_parts(self, parts):
-        """Give part r of the list *parts* (made on rank 0) to rank r: numpy arrays of any size in
-        dicts.
+    def send_parts(self, parts: Any) -> dict[str, np.ndarray]:
+        """Give part r of the list *parts* (made on rank 0) to rank r: dicts of numpy arrays of any
+        size.
         """
         if self.size == 1:
             return parts[0]
         if self.is_root:
             for rank in range(1, self.size):
-                arrays = parts[rank]
-                self.comm.send(
-                    {name: (a.shape, a.dtype.str) for name, a in arrays.items()}, dest=rank
-                )
-                for a in arrays.values():
-                    self.comm.Send(np.ascontiguousarray(a), dest=rank)
+                self._send_arrays(parts[rank], rank)
             return parts[0]
-        part = {}
-        for name, (shape, dtype) in self.comm.recv(source=0).items():
-            part[name] = np.empty(shape, dtype)
-            self.comm.Recv(part[name], source=0)
-        return part
+        return self._receive_arrays(source=0)
 
-    def gather_to_root(self, array):
+    def _send_arrays(self, arrays, rank):
+        headers = {name: (a.shape, a.dtype.str) for name, a in arrays.items()}
+        self.comm.send(headers, dest=rank)
+        for a in arrays.values():
+            self.comm.Send(np.ascontiguousarray(a), dest=rank)
+
+    def _receive_arrays(self, source):
+        arrays = {}
+        for name, (shape, dtype) in self.comm.recv(source=source).items():
+            arrays[name] = np.empty(shape, dtype)
+            self.comm.Recv(arrays[name], source=source)
+        return arrays
+
+    def gather_to_root(self, array: Any) -> Any:
         """The arrays of all ranks as a list on rank 0, None elsewhere."""
         return self.comm.gather(array, root=0)
 
-    def all_gather(self, array):
+    # ---- among all -------------------------------------------------------------------------------
+
+    def all_gather(self, array: ArrayLike) -> NDArray[Any]:
         """The arrays of all ranks, joined along the last axis in the order of the ranks, on every
         rank.
         """
         return np.concatenate(self.comm.allgather(np.ascontiguousarray(array)), axis=-1)
 
-    def wait(self):
-        """Return when every rank has come here."""
-        self.comm.Barrier()
-
-    def meet(self, patience):
-        """Whether every rank has come here within *patience* seconds."""
-        arrived = self.comm.Ibarrier()
-        late = time.monotonic() + patience
-        while not arrived.Test():
-            if time.monotonic() > late:
-                return False
-            time.sleep(0.01)
-        return True
-
-    def all_reports(self, report):
-        """[what each rank reports], on every rank: anything that can be pickled."""
+    def all_reports(self, report: Any) -> list[Any]:
+        """[the report of each rank], on every rank: anything that can be pickled."""
         return self.comm.allgather(report)
 
-    def duplicate(self):
-        """The same ranks with messages of their own: what a failure has left behind cannot get in
-        their way.
+    def wait(self) -> None:
+        """Return when every rank has arrived here."""
+        self.comm.Barrier()
+
+    def meet(self, patience: float) -> bool:
+        """Whether every rank has arrived here within *patience* seconds."""
+        arrived = self.comm.Ibarrier()
+        deadline = time.monotonic() + patience
+        while not arrived.Test():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLLING_INTERVAL)
+        return True
+
+    def duplicate(self) -> Ranks:
+        """The same ranks with messages of their own: those that a failure has left behind cannot
+        interfere.
         """
         return Ranks(self.comm.Dup())
 
-    def abort(self, status):
+    def abort(self, status: int) -> None:
         """End the program on every rank at once."""
         self.comm.Abort(status)
 
 
-def _around_difference(first, second):
-    """Two texts, cut to about where they differ."""
-    at = next(
-        (i for i, (a, b) in enumerate(zip(first, second)) if a != b), min(len(first), len(second))
-    )
-    begin = max(at - 40, 0) if max(len(first), len(second)) > 80 else 0
-    return [
-        f"{'...' * (begin > 0)}{text[begin : begin + 80]}{'...' * (len(text) > begin + 80)}"
-        for text in (first, second)
-    ]
+def _excerpts_at_difference(first, second):
+    """Two texts, each cut to an excerpt around their first difference."""
+    shorter = min(len(first), len(second))
+    pairs = enumerate(zip(first, second))
+    place = next((i for i, (a, b) in pairs if a != b), shorter)
+    is_long = max(len(first), len(second)) > SHOWN_LENGTH
+    begin = max(place - SHOWN_BEFORE, 0) if is_long else 0
+    return [_cut(text, begin) for text in (first, second)]
 
 
-def _portable(failure, rank):
+def _cut(text, begin):
+    end = begin + SHOWN_LENGTH
+    before = "..." if begin > 0 else ""
+    after = "..." if len(text) > end else ""
+    return f"{before}{text[begin:end]}{after}"
+
+
+def _make_portable(failure, rank):
+    """The failure as it can be sent to other ranks."""
     if failure is None or isinstance(failure, InputError):
         return failure
     return RuntimeError(f"rank {rank} failed: {type(failure).__name__}: {failure}")
 
 
-class Exchange(_Kept):
-    """Messages between neighbouring ranks: entries ``send[q]`` go to rank q, entries ``receive[q]``
-    come from it.
+class Exchange(_HasCommunicator):
+    """Messages between neighbouring ranks: the entries ``send[q]`` go to rank q, the entries
+    ``receive[q]`` come from it.
 
     Both are dicts from a rank to an index array; the lists of two neighbours have the same order.
     """
 
-    def __init__(self, ranks, send, receive):
+    def __init__(
+        self, ranks: Ranks, send: Mapping[int, ArrayLike], receive: Mapping[int, ArrayLike]
+    ):
         self.comm = ranks.comm
-        self.send = {
-            rank: np.asarray(index, np.intp) for rank, index in sorted(send.items()) if len(index)
-        }
-        self.receive = {
-            rank: np.asarray(index, np.intp)
-            for rank, index in sorted(receive.items())
-            if len(index)
-        }
+        self.send = _sort_by_rank(send)
+        self.receive = _sort_by_rank(receive)
 
     @classmethod
-    def ghosts(cls, ranks, owned, ghosts, owner):
+    def ghosts(
+        cls, ranks: Ranks, owned: NDArray[Any], ghosts: NDArray[Any], owner: NDArray[Any]
+    ) -> Exchange:
         """The exchange that fills ghost cells.
 
-        *owned* and *ghosts* are global cell numbers, owner the rank of each ghost; arrays
-        are laid out as [owned | ghosts].
+        *owned* and *ghosts* are global cell numbers, *owner* the rank of each ghost; arrays are
+        laid out as [owned | ghosts].
         """
         place = {q: np.flatnonzero(owner == q) for q in np.unique(owner)}
-        wanted = ranks.comm.alltoall(
-            [ghosts[place[q]] if q in place else ghosts[:0] for q in range(ranks.size)]
-        )
+        none = ghosts[:0]
+        wanted = [ghosts[place[q]] if q in place else none for q in range(ranks.size)]
+        requested = ranks.comm.alltoall(wanted)
+
         order = np.argsort(owned)
         send = {
             q: order[np.searchsorted(owned, numbers, sorter=order)]
-            for q, numbers in enumerate(wanted)
+            for q, numbers in enumerate(requested)
         }
-        return cls(ranks, send, {q: len(owned) + index for q, index in place.items()})
+        receive = {q: len(owned) + index for q, index in place.items()}
+        return cls(ranks, send, receive)
 
-    def __call__(self, u, into=None):
-        """Copy entries of *u* (..., n) to the neighbours, which put them *into* (default: u
-        itself).
+    def __call__(self, u: NDArray[Any], into: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Copy entries of *u* (..., n) to the neighbours, which put them *into* an array (default:
+        u itself).
         """
-        into = u if into is None else into
+        target = u if into is None else into
         if not (self.send or self.receive):
-            return into
-        arrived = {
+            return target
+
+        received = {
             q: np.empty(u.shape[:-1] + index.shape, u.dtype) for q, index in self.receive.items()
         }
-        requests = [self.comm.Irecv(buffer, source=q) for q, buffer in arrived.items()]
-        leaving = {q: np.ascontiguousarray(u[..., index]) for q, index in self.send.items()}
-        requests += [self.comm.Isend(buffer, dest=q) for q, buffer in leaving.items()]
+        requests = [self.comm.Irecv(buffer, source=q) for q, buffer in received.items()]
+        sent = {q: np.ascontiguousarray(u[..., index]) for q, index in self.send.items()}
+        requests += [self.comm.Isend(buffer, dest=q) for q, buffer in sent.items()]
         MPI.Request.Waitall(requests)
+
         for q, index in self.receive.items():
-            into[..., index] = arrived[q]
-        return into
+            target[..., index] = received[q]
+        return target
 
 
-class LayerExchange(_Kept):
+def _sort_by_rank(lists):
+    """The lists that are not empty, as index arrays, in the order of the ranks."""
+    return {rank: np.asarray(index, np.intp) for rank, index in sorted(lists.items()) if len(index)}
+
+
+class LayerExchange(_HasCommunicator):
     """Ghost layers of a block along one axis: *width* layers swapped with the rank below and the
     rank above.
 
+    below, above : these ranks, None where there is none
     thinnest : cells of the thinnest block along the axis. Where that is less than the width, layers
         go one at a time, so that the second one may come from the neighbour's neighbour
     """
 
-    def __init__(self, ranks, below, above, axis, width, thinnest):
+    def __init__(
+        self,
+        ranks: Ranks,
+        below: int | None,
+        above: int | None,
+        axis: int,
+        width: int,
+        thinnest: int,
+    ):
         self.comm = ranks.comm
         self.below = below
         self.above = above
         self.axis = axis
         self.width = width
-        self.at_once = width if thinnest >= width else 1
+        self.layers_at_once = width if thinnest >= width else 1
 
-    def __call__(self, padded):
+    def __call__(self, padded: NDArray[Any]) -> NDArray[Any]:
         """Fill the *width* outer layers of *padded* on both sides where there is a neighbour;
-        *padded* itself.
+        return *padded* itself.
         """
         n = padded.shape[self.axis]
         w = self.width
-        m = self.at_once
+        m = self.layers_at_once
         for k in range(0, w, m):
-            self._shift(
-                padded,
-                slice(n - w - k - m, n - w - k),
-                self.above,
-                slice(w - k - m, w - k),
-                self.below,
-            )
-            self._shift(
-                padded,
-                slice(w + k, w + k + m),
-                self.below,
-                slice(n - w + k, n - w + k + m),
-                self.above,
-            )
+            top_own = slice(n - w - k - m, n - w - k)
+            bottom_ghost = slice(w - k - m, w - k)
+            self._shift(padded, top_own, self.above, bottom_ghost, self.below)
+
+            bottom_own = slice(w + k, w + k + m)
+            top_ghost = slice(n - w + k, n - w + k + m)
+            self._shift(padded, bottom_own, self.below, top_ghost, self.above)
         return padded
 
-    def _shift(self, padded, leaving, to, arriving, source):
-        if to == self.comm.rank and source == self.comm.rank:
-            padded[self._layers(arriving)] = padded[self._layers(leaving)]
+    def _shift(self, padded, own, destination, ghost, source):
+        if destination == self.comm.rank and source == self.comm.rank:
+            padded[self._index(ghost)] = padded[self._index(own)]
             return
-        sent = np.ascontiguousarray(padded[self._layers(leaving)])
+        sent = np.ascontiguousarray(padded[self._index(own)])
         received = np.empty_like(sent)
         self.comm.Sendrecv(
             sent,
-            MPI.PROC_NULL if to is None else to,
+            MPI.PROC_NULL if destination is None else destination,
             recvbuf=received,
             source=MPI.PROC_NULL if source is None else source,
         )
         if source is not None:
-            padded[self._layers(arriving)] = received
+            padded[self._index(ghost)] = received
 
-    def _layers(self, layers):
+    def _index(self, layers):
         return (slice(None),) * self.axis + (layers,)

@@ -12,9 +12,9 @@ from functools import partial
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from .arguments.functions import check_finite, floats, function, is_number, refuse_masked
+from .arguments.functions import as_floats, as_function, check_finite, is_number, refuse_masked
 from .arguments.times import check_step, check_times
-from .arguments.watch import WATCHED, Watch
+from .arguments.watch import WATCHED_TIMES, Watch
 from .errors import ConvergenceError, InputError, warn
 from .parallel import Ranks
 
@@ -48,7 +48,7 @@ def push_forward(x0, velocity, t, *, walls=None, rtol=None):
     """
     x0 = _same_start(x0)
     t = check_times(Ranks(), t)
-    v = function(velocity, "velocity", (len(x0),))
+    v = as_function(velocity, "velocity", (len(x0),))
     domain = _domain(walls, x0)
     rtol = _tolerance(rtol, domain)
 
@@ -76,14 +76,14 @@ def density_along_flow(x0, rho0, velocity, t, *, divergence=None, walls=None, rt
     x0 = _same_start(x0)
     t = check_times(Ranks(), t)
     dim, n = x0.shape
-    v = function(velocity, "velocity", (dim,))
+    v = as_function(velocity, "velocity", (dim,))
     domain = _domain(walls, x0)
     rtol = _tolerance(rtol, domain)
     start = _densities(rho0, x0)
     div = (
         _Differences(v, domain, x0, t[0])
         if divergence is None
-        else function(divergence, "divergence")
+        else as_function(divergence, "divergence")
     )
 
     def rate(now, flat):
@@ -123,7 +123,7 @@ def langevin(x0, drift, diffusion, t, seed, *, tau=None, order=1, walls=None, co
     ranks = Ranks(comm)
     with ranks.raising_together():
         x0 = _start(x0)
-        b, D = function(drift, "drift", (len(x0),)), function(diffusion, "diffusion")
+        b, D = as_function(drift, "drift", (len(x0),)), as_function(diffusion, "diffusion")
         _check_langevin(order, D, seed)
         box = _Box(walls, x0)
     t = check_times(ranks, t)
@@ -180,7 +180,7 @@ def _counts(ranks, x0, b, D, t, tau):
 
     missed = []
     for i, count in enumerate(counts):
-        if count > WATCHED or not functions:
+        if count > WATCHED_TIMES or not functions:
             continue  # so short steps miss nothing that is watched for
         watch = Watch(ranks, seen, t[i], t[i + 1])
         h = (t[i + 1] - t[i]) / count
@@ -335,7 +335,7 @@ def _densities(rho0, x0):
     refuse_masked(rho0, "rho0 must be numbers")
     try:
         values = (
-            function(rho0, "rho0", of=("x",))(x0, 0.0)
+            as_function(rho0, "rho0", of=("x",))(x0, 0.0)
             if callable(rho0)
             else np.asarray(rho0, float)
         )
@@ -497,7 +497,7 @@ def _same_start(x0):
 
 def _start(x0):
     x0 = np.array(
-        np.atleast_2d(floats(x0, "x0 must be points (dim, n), numbers"))
+        np.atleast_2d(as_floats(x0, "x0 must be points (dim, n), numbers"))
     )  # a velocity may change its own copy
     if x0.ndim != 2 or not x0.shape[1] or len(x0) > 3:
         raise InputError(

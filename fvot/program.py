@@ -1,6 +1,8 @@
-"""`run`: a function as a program, and how a program ends on all ranks; `info`: what runs here. The
-only reader of sys.argv.
+"""`run`: a function as a program, and how a program ends on all ranks; `info`: which versions run.
+The only reader of sys.argv.
 """
+
+from __future__ import annotations
 
 import argparse
 import atexit
@@ -11,14 +13,25 @@ import sys
 import traceback
 import types
 import typing
+from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any, NoReturn, TypeVar
 
 from . import linalg, parallel
 from .errors import ConvergenceError, InputError
 
-PATIENCE = 5.0  # seconds that a rank with an error waits for the others, before it ends them
-PLAIN = InputError, ConvergenceError  # errors that say all in their message: no traceback
-PACKAGES = (
+Value = TypeVar("Value")
+
+# Seconds that a rank with an error waits for the others before it ends them.
+FAILURE_PATIENCE = 5.0
+
+# Seconds that a rank waits for the others when an exception has ended its program.
+EXIT_PATIENCE = 1
+
+# Errors whose message says all: they are printed without a traceback.
+SELF_EXPLAINING_ERRORS = InputError, ConvergenceError
+
+REPORTED_PACKAGES = (
     "fvot",
     "numpy",
     "scipy",
@@ -32,59 +45,104 @@ PACKAGES = (
     "h5py",
     "pot",
 )
-SOLVERS = "ptscotch", "hypre", "mumps"
+REPORTED_SOLVERS = "ptscotch", "hypre", "mumps"
 
 
-def run(main):
-    """Call main with its keyword arguments from the command line, and return what it returns. For
-    the end of a script:
+def run(main: Callable[..., Value]) -> Value:
+    """Call main with its keyword arguments from the command line, and return what it returns.
 
-        if __name__ == "__main__":
-            fvot.run(main)
+    It stands at the end of a script, below ``if __name__ == "__main__":``.
 
-    Each argument ``name=default`` of main is an option ``--name value`` (``name_of_two`` is
-    ``--name-of-two``), converted to the type of its annotation, or else of its default; booleans
-    are ``--name`` and ``--no-name``. Arguments before a ``/`` in main's signature are plain words,
-    which come first: ``program.py a.png b.png --size 64``. ``--help`` or ``-h`` shows them below
-    main's docstring. Other options with one dash (``-ksp_monitor``) are PETSc's.
+    Parameters
+    ----------
+    main
+        Each argument ``name=default`` of main is an option ``--name value`` (``name_of_two`` is
+        ``--name-of-two``), converted to the type of its annotation, or else of its default;
+        booleans are ``--name`` and ``--no-name``. Arguments before a ``/`` in main's signature are
+        positional words, which come first: ``program.py a.png b.png --size 64``.
 
-    An error ends the program on all ranks with status 1, or 2 if the options are wrong, and is
-    printed once.
+    Returns
+    -------
+    value
+        The value of main.
+
+    Raises
+    ------
+    TypeError
+        If an argument of main has no default.
+
+    Notes
+    -----
+    ``--help`` or ``-h`` shows the options below main's docstring. Other options with one dash
+    (``-ksp_monitor``) are PETSc's. An error ends the program on all ranks with status 1, or 2 if
+    the options are wrong, and is printed once.
+
+    Examples
+    --------
+    >>> import sys
+    >>> import fvot
+    >>> def main(cells=64, tol=1e-6):
+    ...     return cells
+    >>> sys.argv = ["program.py", "--cells", "32"]
+    >>> fvot.run(main)
+    32
     """
-    finish = parallel.Ranks().duplicate()  # where all ranks meet at the end, in good order or not
-    words, options = _options(main, finish)
-    value = failure = None
+    finish = parallel.Ranks().duplicate()  # the ranks meet here at the end, also after failures
+    words, options = _read_options(main, finish)
+
+    value = None
+    failure = None
     try:
         value = main(*words, **options)
     except Exception as error:
         failure = error
     _end(failure, finish)
-    return value
+    return typing.cast(Value, value)
 
 
-# ---- options ---------------------------------------------------------------------------------------------------------
+# ---- options -------------------------------------------------------------------------------------
 
 
-def _options(main, finish):
-    """(values of main's plain words, {name: value} of its options) from the command line; the rest
-    goes to PETSc.
+def _read_options(main, finish):
+    """(values of main's positional words, {name: value} of its options) from the command line; the
+    rest goes to PETSc.
     """
     parameters = inspect.signature(main).parameters.values()
     hints = typing.get_type_hints(main)
-    plain = [p for p in parameters if p.kind is p.POSITIONAL_ONLY]
+    positional = [p for p in parameters if p.kind is p.POSITIONAL_ONLY]
+    parser = _build_parser(main, parameters, positional, hints)
+
+    # By hand: argparse would find -h in -history, too.
+    given = ["--help" if word == "-h" else word for word in sys.argv[1:]]
+    n_words = next((k for k, word in enumerate(given) if word.startswith("-")), len(given))
+    try:
+        words = _convert_words(positional, given[:n_words], hints)
+        options, rest = parser.parse_known_args(given[n_words:])
+        _check_petsc_options(rest)
+    except _UsageError as error:
+        usage = f"{parser.format_usage()}error: {error}; --help shows all options"
+        _leave(finish, usage, sys.stderr, 2)
+
+    if options.help:
+        _leave(finish, parser.format_help().rstrip(), sys.stdout, 0)
+    _hand_to_petsc(rest, finish)
+    del options.help
+    return words, vars(options)
+
+
+def _build_parser(main, parameters, positional, hints):
+    usage = [
+        "%(prog)s",
+        *[f"[{p.name}]" for p in positional],
+        "[--option value ...]",
+        "[-petsc_option value ...]",
+    ]
     parser = _Parser(
         prog=sys.argv[0],
         description=inspect.getdoc(main),
         add_help=False,
         allow_abbrev=False,
-        usage=" ".join(
-            [
-                "%(prog)s",
-                *[f"[{p.name}]" for p in plain],
-                "[--option value ...]",
-                "[-petsc_option value ...]",
-            ]
-        ),
+        usage=" ".join(usage),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--help", action="store_true", help="show this and end, as -h does")
@@ -93,31 +151,13 @@ def _options(main, finish):
             raise TypeError(
                 f"run needs a default for every argument of main; {parameter.name!r} has none"
             )
-        if parameter not in plain:
-            _add(parser, parameter.name, parameter.default, hints.get(parameter.name))
-    # By hand, for argparse would find -h in -history, too.
-    given = ["--help" if word == "-h" else word for word in sys.argv[1:]]
-    n = next((k for k, word in enumerate(given) if word.startswith("-")), len(given))
-    try:
-        words = _words(plain, given[:n], hints)
-        found, rest = parser.parse_known_args(given[n:])
-        _check_petsc(rest)
-    except _UsageError as error:
-        _leave(
-            finish,
-            f"{parser.format_usage()}error: {error}; --help shows all options",
-            sys.stderr,
-            2,
-        )
-    if found.help:
-        _leave(finish, parser.format_help().rstrip(), sys.stdout, 0)
-    _hand_to_petsc(rest, finish)
-    del found.help
-    return words, vars(found)
+        if parameter not in positional:
+            _add_option(parser, parameter.name, parameter.default, hints.get(parameter.name))
+    return parser
 
 
 def _hand_to_petsc(arguments, finish):
-    """Set PETSc's options; end on all ranks where one of them cannot be had."""
+    """Set PETSc's options; end on all ranks where one of them is refused."""
     failure = None
     try:
         linalg.set_options(arguments)
@@ -128,13 +168,13 @@ def _hand_to_petsc(arguments, finish):
         _leave(finish, f"error: {failures[0]}", sys.stderr, 2)
 
 
-def _words(plain, given, hints):
-    """The values of main's plain words: those given, and the defaults of the others."""
-    if len(given) > len(plain):
-        raise _UsageError(f"unknown option {given[len(plain)]!r}")
-    values = [p.default for p in plain]
-    for k, (parameter, word) in enumerate(zip(plain, given)):
-        kind = _type(parameter.default, hints.get(parameter.name))[0]
+def _convert_words(positional, given, hints):
+    """The values of main's positional words: those given, and the defaults of the others."""
+    if len(given) > len(positional):
+        raise _UsageError(f"unknown option {given[len(positional)]!r}")
+    values = [p.default for p in positional]
+    for k, (parameter, word) in enumerate(zip(positional, given)):
+        kind, _ = _find_type(parameter.default, hints.get(parameter.name))
         try:
             values[k] = kind(word)
         except ValueError:
@@ -149,31 +189,30 @@ class _UsageError(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         raise _UsageError(message)
 
 
-def _add(parser, name, default, hint):
+def _add_option(parser, name, default, hint):
     option = "--" + name.replace("_", "-")
-    kind, several = _type(default, hint)
+    kind, is_sequence = _find_type(default, hint)
+    text = _format_default(default)
     if kind is bool:
-        parser.add_argument(
-            option, dest=name, action=argparse.BooleanOptionalAction, help=_shown(default)
-        )
+        parser.add_argument(option, dest=name, action=argparse.BooleanOptionalAction, help=text)
     else:
         parser.add_argument(
             option,
             dest=name,
             type=kind,
-            nargs="+" if several else None,
+            nargs="+" if is_sequence else None,
             metavar=kind.__name__.upper(),
-            help=_shown(default),
+            help=text,
         )
     parser.set_defaults(**{name: default})
 
 
-def _type(default, hint):
-    """(type of one value, whether there are several) from the annotation, or else from the default."""
+def _find_type(default, hint):
+    """(type of one value, whether it is a sequence) from the annotation, else from the default."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
     if typing.get_origin(hint) in (tuple, list):
@@ -185,13 +224,13 @@ def _type(default, hint):
     return hint, False
 
 
-def _shown(default):
+def _format_default(default):
     text = " ".join(map(str, default)) if isinstance(default, (tuple, list)) else str(default)
     return f"(default: {text})".replace("%", "%%")
 
 
-def _check_petsc(rest):
-    """What is left is ``-name`` or ``-name value``, over and over."""
+def _check_petsc_options(rest):
+    """`_UsageError` unless the rest is ``-name`` or ``-name value``, repeated."""
     takes_value = False
     for word in rest:
         is_name = word.startswith("-") and not _is_number(word)
@@ -208,7 +247,7 @@ def _is_number(word):
     return True
 
 
-# ---- the end ---------------------------------------------------------------------------------------------------------
+# ---- the end -------------------------------------------------------------------------------------
 
 
 def _leave(finish, text, stream, status):
@@ -220,35 +259,38 @@ def _leave(finish, text, stream, status):
 
 
 def _end(failure, finish):
-    """Return if all ranks have done well; else print each error once and end the program on all of
-    them.
-    """
-    report = None if failure is None else (f"{type(failure).__name__}: {failure}", _text(failure))
-    if not finish.meet(
-        PATIENCE if failure else float("inf")
-    ):  # the others wait for this rank somewhere, or work on
+    """Return if no rank has failed; else print each error once and end the program on all ranks."""
+    report = None
+    patience = float("inf")
+    if failure is not None:
+        report = (f"{type(failure).__name__}: {failure}", _format_failure(failure))
+        patience = FAILURE_PATIENCE
+
+    if not finish.meet(patience):  # the others work on, or wait for this rank somewhere else
         print(f"on rank {finish.rank} alone: {report[1]}", file=sys.stderr, flush=True)
         finish.abort(1)
-    errors = {message: text for message, text in filter(None, finish.all_reports(report))}
+
+    errors = dict(filter(None, finish.all_reports(report)))
     if errors:
-        # "rank 1 failed: ..." on the other ranks repeats what rank 1 itself says better
-        own = [
-            text
-            for message, text in errors.items()
-            if not any(m != message and m in message for m in errors)
-        ]
-        _leave(finish, "\n".join(own), sys.stderr, 1)
+        _leave(finish, "\n".join(_drop_repetitions(errors)), sys.stderr, 1)
 
 
-def _text(failure):
-    if isinstance(failure, PLAIN):
+def _drop_repetitions(errors: dict[str, str]) -> Iterable[str]:
+    """The texts of {message: text}, without those repeated by others as "rank 1 failed: ..."."""
+    for message, text in errors.items():
+        if not any(other != message and other in message for other in errors):
+            yield text
+
+
+def _format_failure(failure):
+    if isinstance(failure, SELF_EXPLAINING_ERRORS):
         return f"{type(failure).__name__}: {failure}"
     return "".join(traceback.format_exception(failure)).rstrip()
 
 
 def _end_all_on_error():
-    """At the end of a program: a rank that an exception has ended ends the others, unless they come
-    here, too.
+    """At the exit of a program: a rank that an exception has ended ends the others, unless they
+    exit as well.
 
     They may wait for it somewhere, and it would wait for them where PETSc ends.
     """
@@ -257,37 +299,51 @@ def _end_all_on_error():
         return
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    if not ranks.meet(1):
+    if not ranks.meet(EXIT_PATIENCE):
         ranks.abort(1)
 
 
-# Done before PETSc's own end, which was registered before it, and in which a rank waits for all
-# others.
+# This runs before PETSc's own exit function, which was registered earlier and in which a rank waits
+# for all others.
 atexit.register(_end_all_on_error)
 
 
-# ---- reports ---------------------------------------------------------------------------------------------------------
+# ---- reports -------------------------------------------------------------------------------------
 
 
-def info():
-    """Print the versions of fvot and of what it stands on, once (on rank 0), and return them as
-    {name: version}.
+def info() -> dict[str, str]:
+    """Print the versions of fvot and of the packages it uses, once (on rank 0).
+
+    Returns
+    -------
+    versions
+        {name: version} of Python, the packages, PETSc with its extra solvers and MPI; the number of
+        ranks; the machine.
+
+    Examples
+    --------
+    >>> import fvot
+    >>> versions = fvot.info()  # doctest: +ELLIPSIS
+    python ...
+    >>> "PETSc" in versions
+    True
     """
-    found = {
+    solvers = [name for name in REPORTED_SOLVERS if linalg.has_package(name)]
+    versions: dict[str, Any] = {
         "python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
-        "PETSc": f"{linalg.versions()} "
-        f"({', '.join(s for s in SOLVERS if linalg.has_package(s)) or 'no extra solvers'})",
-        "MPI": parallel.library(),
+        **{name: find_version(name) for name in REPORTED_PACKAGES},
+        "PETSc": f"{linalg.petsc_version()} ({', '.join(solvers) or 'no extra solvers'})",
+        "MPI": parallel.library_version(),
         "ranks": str(parallel.Ranks().size),
         "machine": f"{platform.platform()}, {os.cpu_count()} cores",
     }
-    parallel.say("\n".join(f"{name:10} {value}" for name, value in found.items()))
-    return found
+    parallel.say("\n".join(f"{name:10} {value}" for name, value in versions.items()))
+    return versions
 
 
-def _version(package):
+def find_version(package: str, default: str = "not found") -> str:
+    """The version of a package that is installed; else the default."""
     try:
         return version(package)
     except PackageNotFoundError:
-        return "not found"
+        return default

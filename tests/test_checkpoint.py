@@ -304,7 +304,7 @@ def test_recorded_times_are_gathered_in_blocks(block, gathers, shared_folder, mo
         counted.append(np.ndim(array))
         return gather(self, array)
 
-    monkeypatch.setattr(checkpoint, "BLOCK", block)
+    monkeypatch.setattr(checkpoint, "GATHERED_NUMBERS", block)
     whole = solve(path, t=t)
     with monkeypatch.context() as patch:
         patch.setattr(parallel.Ranks, "gather_to_root", counting)
@@ -418,7 +418,7 @@ def any_change(folder, changes, cut, more):
     path.write_bytes(data)
     if bytes(data) != original:
         with pytest.raises(InputError):
-            checkpoint_file._opened(path, {"mesh": {}, "problem": {}})
+            checkpoint_file.open_checkpoint(path, {"mesh": {}, "problem": {}})
     assert path.read_bytes() == data
 
 

@@ -203,7 +203,7 @@ def test_a_place_that_others_can_change_is_not_taken(kind, tmp_path, monkeypatch
         usual.symlink_to(tmp_path / "elsewhere")
     else:
         usual.touch()
-    taken = Path(kernel_cache._temporary())
+    taken = Path(kernel_cache._make_temporary_folder())
     assert taken != usual and taken.is_dir() and taken.stat().st_mode & 0o777 == 0o700
 
 

@@ -89,7 +89,7 @@ def two_islands():
 
 def test_pieces_of_a_mesh_are_found():
     mesh = two_islands()
-    piece = mesh.gather(face_flux.pieces(mesh))
+    piece = mesh.gather(face_flux.find_pieces(mesh))
     east = mesh.gather(mesh.center)[0] > 3
     assert_array_equal(piece, np.where(east, piece[east][0], piece[~east][0]))
     assert set(piece) == {0, 1}

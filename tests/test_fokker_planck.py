@@ -131,7 +131,7 @@ def test_any_step_keeps_mass_sign_and_energy_decay_on_every_mesh(mesh, order):
 @pytest.mark.parametrize("method", ["lu", "ilu", "amg"])
 def test_every_solver_and_tolerance_keeps_the_promises_or_raises(make, method, monkeypatch):
     """D = 0.01: a barrier of 400 kT."""
-    monkeypatch.setattr(implicit_step, "costs", lambda *about: {method: (1.0, 1.0)})
+    monkeypatch.setattr(linalg, "estimate_costs", lambda *about: {method: (1.0, 1.0)})
     mesh = make(16)
     good = 0
     for rtol in 1e-3, 1e-6, 1e-10:
@@ -454,7 +454,7 @@ def test_a_rotation_that_turns_back(monkeypatch):
     """Multigrid alone, whose columns are scaled by what an earlier drift has left: it looks again
     where that fails.
     """
-    monkeypatch.setattr(implicit_step, "costs", lambda *about: {"amg": (1.0, 1.0)})
+    monkeypatch.setattr(linalg, "estimate_costs", lambda *about: {"amg": (1.0, 1.0)})
     mesh = KINDS["squares"](32)
 
     def drift(x, t):

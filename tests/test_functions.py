@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 
 import fvot
 from fvot import InputError, Mesh
-from fvot.arguments.functions import function
+from fvot.arguments.functions import as_function
 
 
 @numba.vectorize
@@ -56,7 +56,7 @@ KINDS = {
 
 @pytest.mark.parametrize("f, expected", KINDS.values(), ids=KINDS)
 def test_a_function_is_called_with_what_it_takes(f, expected):
-    assert_allclose(function(f, "velocity", (1,))(X, 5.0), expected, rtol=1e-14)
+    assert_allclose(as_function(f, "velocity", (1,))(X, 5.0), expected, rtol=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_function_is_called_with_what_it_takes(f, expected):
 )
 def test_functions_of_too_many_arguments_are_refused(f):
     with pytest.raises(InputError, match="takes [03] parameters"):
-        function(f, "velocity", (1,))
+        as_function(f, "velocity", (1,))
 
 
 def test_a_solver_takes_ufuncs():

@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+from configparser import ConfigParser
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +38,41 @@ def test_importing_draws_in_nothing_slow():
         text=True,
     )
     assert not {"pyvista", "vtkmodules", "matplotlib", "meshio", "PIL"} & set(done.stdout.split())
+
+
+VERSION = """
+import importlib.metadata
+
+def version(package):
+    raise importlib.metadata.PackageNotFoundError(package)
+
+if {hidden}:
+    importlib.metadata.version = version
+
+import fvot
+print(fvot.__version__)
+"""
+
+
+def printed_version(hidden):
+    done = subprocess.run(
+        [sys.executable, "-c", VERSION.format(hidden=hidden)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_the_version_is_that_of_the_installed_package():
+    try:
+        installed = metadata.version("fvot")
+    except metadata.PackageNotFoundError:
+        pytest.skip("fvot is not installed here")
+    setup = ConfigParser()
+    setup.read(Path(__file__).parent.parent / "setup.cfg")
+    assert printed_version(hidden=False) == installed == setup["metadata"]["version"]
+
+
+def test_a_folder_that_is_not_installed_has_no_version():
+    assert printed_version(hidden=True) == "0+unknown"

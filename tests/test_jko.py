@@ -524,7 +524,7 @@ def test_the_mean_of_a_logarithm_over_squares():
     far away.
     """
     mesh = Mesh.rectangle((0, 0), (3, 4), (6, 8))
-    V = fvot.energies.convolution.convolution(
+    V = fvot.energies.convolution.build_convolution(
         mesh, Interaction(lambda z: np.log((z**2).sum(axis=0)) / 2).kernel
     )
     rho = np.where(mesh.cell_id[: mesh.n_cells] == 19, 1.0, 0.0)
@@ -542,7 +542,7 @@ def test_interactions_are_those_of_all_pairs(mesh):
             0.1 * np.cos(2 * np.pi * z / np.diff(mesh.bounds, axis=0)[0][:, None]).sum(axis=0)
         )
     )
-    V = fvot.energies.convolution.convolution(mesh, pair.kernel)
+    V = fvot.energies.convolution.build_convolution(mesh, pair.kernel)
     rho = 1 + np.sin(mesh.center[0])
     other = np.cos(mesh.center[-1])
     assert mesh.integrate(other * V(rho)) == pytest.approx(

@@ -59,3 +59,15 @@ def test_copies_on_several_ranks_are_refused(copied, ranks):
             InputError, match=f"shared by {ranks.size} ranks cannot be copied or pickled: write"
         ):
             copied(made)
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+def test_a_result_whose_velocity_was_looked_up_can_be_copied(copied):
+    mesh = Mesh.rectangle((0, 0), (1, 1), (4, 4), periodic=True, comm=MPI.COMM_SELF)
+    rho0 = mesh.density(lambda x: 1 + 0.1 * np.sin(2 * np.pi * x[0]))
+    result = fvot.ContinuityEquation(
+        mesh, lambda x, t: np.stack([1 + t + 0 * x[0], x[1] ** 2])
+    ).solve(rho0, [0.0, 0.1, 0.2])
+    points = np.array([[0.3, 0.8], [0.2, 0.6]])
+    v = result.velocity_at(points, 0.15)
+    assert (copied(result).velocity_at(points, 0.15) == v).all()

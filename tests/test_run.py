@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-from fvot.program import _check_petsc, _UsageError
+from fvot.program import _check_petsc_options, _UsageError
 
 pytestmark = pytest.mark.alone
 
@@ -176,9 +176,9 @@ def test_errors_end_all_ranks_and_are_printed_once(script, where):
 
 
 def test_negative_numbers_are_values():
-    _check_petsc(["-a", "-1", "-b", "-2e3", "-c"])
+    _check_petsc_options(["-a", "-1", "-b", "-2e3", "-c"])
     with pytest.raises(_UsageError, match="'1'"):
-        _check_petsc(["-a", "-1", "1"])
+        _check_petsc_options(["-a", "-1", "1"])
 
 
 WORDS = """

@@ -1,3 +1,3 @@
-"""What a user gave: numbers, functions, times, steps, paths, checked once; and objects that stay
-what they were made.
+"""Arguments of users, checked once: numbers, functions, times, steps, paths; and objects that do
+not change after they are made.
 """

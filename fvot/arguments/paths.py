@@ -1,12 +1,15 @@
-"""Paths that users give: ~ is the home folder, and a file that is to be read is there."""
+"""Paths that users give: ~ is the home folder, and a file that is to be read exists."""
+
+from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
 
 
-def expanded(path):
+def expand_home(path: Any) -> Path:
     """The `Path` with ~ and ~name as home folders; `InputError` where there is no such folder."""
     if not isinstance(path, (str, os.PathLike)):
         raise InputError(f"a path must be text or a pathlib.Path, not {path!r:.60}")
@@ -19,11 +22,11 @@ def expanded(path):
         ) from None
 
 
-def readable(path, what):
-    """The expanded `Path` of *what* ("mesh file"); `InputError` unless this user may read a file
-    there.
+def check_readable(path: Any, what: str) -> Path:
+    """The `Path` of *what* ("mesh file"), with home folders; `InputError` unless this user may read
+    a file there.
     """
-    path = expanded(path)
+    path = expand_home(path)
     try:
         if path.is_dir():
             raise InputError(f"{path} is a folder: give the path of the {what} in it")
@@ -34,7 +37,7 @@ def readable(path, what):
         allowed = False
     if not allowed:
         raise InputError(
-            f"the {what} {path} may not be read by this user: give yourself the "
-            "permission, or copy it"
+            f"the {what} {path} may not be read by this user: give yourself the permission, or "
+            "copy it"
         )
     return path

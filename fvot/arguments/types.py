@@ -1,4 +1,4 @@
-"""Names of types that signatures share: arrays, what a user may give for a function, and choices."""
+"""Names of types that signatures share: arrays, the functions that users may give, and choices."""
 
 from collections.abc import Callable
 from os import PathLike

@@ -1,63 +1,98 @@
 """A look ahead: what happens between two recorded times, T apart, before any step is taken.
 
-Coefficients that depend on time are seen at WATCHED times, in some places, the same ones on any
-number of ranks. No pulse of length T / 200 falls between these times, unless it is felt in less
-than about 1/50 of the domain and at no open boundary. Sums over blocks of cells and over parts of
-the boundary make a few signals of what is seen. Where all of these follow parabolas, it is calm,
-and a step may be as long as it likes.
+Coefficients that depend on time are sampled at WATCHED_TIMES times, in some places, the same ones
+on any number of ranks. No pulse of length T / 200 falls between these times, unless it acts on less
+than about 1/50 of the domain and on no open boundary. Sums over blocks of cells and over parts of
+the boundary make a few signals of the samples. Where all signals follow parabolas, the flow is
+calm, and a step may have any length.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-WATCHED = 251  # times: 1.25 of them in each 1/200 of the interval
-SCATTER = 0.1  # of the times, in spacings: else periods near one spacing would look slow
-# about so many, by chance: in 1/50 of the domain, there is none of them but once in 200 times
+from ..parallel import Ranks
+from .functions import Function
+from .types import Array, IntArray
+
+# Times of the samples between two recorded times: 1.25 of them in each 1/200 of the interval.
+WATCHED_TIMES = 251
+
+# Random displacement of these times, in spacings: without it periods near one spacing would look
+# slow.
+TIME_SCATTER = 0.1
+
+# About as many cells are watched, chosen at random. A region of 1/50 of the domain has none of them
+# only once in 200 times.
 WATCHED_CELLS = 256
-WATCHED_FACES = 64  # about so many of each open part of the boundary
-BLOCKS = 16  # of cells that follow one another in the file
-WAVES = 4  # signals of each block, and of each part of the boundary
-PARABOLA = (
-    1e-2  # largest departure of a signal from a parabola: of what it is there, and of its range
-)
-FAINT = 1e-6  # part of what is largest that counts as nothing
-JUMP_LOOKS = 9  # times at which a short piece is looked at anew,
-SHORTEST_LOOK = 2.0**-10  # and the part of a spacing below which it is not: a jump is found to that
+
+# About as many faces are watched on each open part of the boundary.
+WATCHED_FACES = 64
+
+# Blocks of cells that follow one another in the mesh's file.
+CELL_BLOCKS = 16
+
+# Signals of each block, and of each part of the boundary.
+WAVES_PER_BLOCK = 4
+
+# The largest departure of a signal from a parabola, relative to its size there and to its range.
+PARABOLA_TOLERANCE = 1e-2
+
+# The part of the largest value that counts as zero.
+FAINT_PART = 1e-6
+
+# Times at which a piece that is shorter than a spacing is sampled again.
+RESAMPLED_TIMES = 9
+
+# The shortest piece that is sampled again, in spacings: a jump is located to that accuracy.
+SHORTEST_PIECE = 2.0**-10
+
+# The distance of the samples from the ends of such a piece, where coefficients may jump.
+END_MARGIN = 1e-9
+
+# The golden ratio's multiplier of Fibonacci hashing (Knuth): it scatters the numbers of cells.
+HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Watch:
     """Signals between two times.
 
-    t (n,), signals (n, n_signals) : what is seen
+    t (n,), signals (n, n_signals) : the times and the samples
+    spacing : between two times, about
     """
 
-    def __init__(self, ranks, signals, begin, end):
+    def __init__(self, ranks: Ranks, signals: Callable[[Array], Array], begin: float, end: float):
         """signals(t) : this rank's part of the signals (n_signals, n) at times t (n,); without
         collective calls.
         """
-        self.spacing = (end - begin) / WATCHED * (1 + 1e-12)
-        scatter = np.random.default_rng(1).uniform(-SCATTER, SCATTER, WATCHED)
-        inside = begin + (end - begin) * (np.arange(WATCHED) + 0.5 + scatter) / WATCHED
-        self.t = np.concatenate([[begin], inside, [end]])
+        length = end - begin
+        scatter = np.random.default_rng(1).uniform(-TIME_SCATTER, TIME_SCATTER, WATCHED_TIMES)
+        places = (np.arange(WATCHED_TIMES) + 0.5 + scatter) / WATCHED_TIMES
+        self.spacing = length / WATCHED_TIMES * (1 + 1e-12)
+        self.t = np.concatenate([[begin], begin + length * places, [end]])
         self._ranks = ranks
-        self._look = signals
-        seen = self._seen(self.t)
-        self._some = seen.any(axis=1)
-        self.signals = seen[self._some].T
-        largest = np.abs(self.signals).max(axis=0)
-        change = np.ptp(self.signals, axis=0)
-        self._allowed = PARABOLA * change
-        self._faint = FAINT * largest
-        self._is_calm = self._follows_parabolas(slice(None))
+        self._signals_of_rank = signals
 
-    def _seen(self, t):
+        samples = self._sample(self.t)
+        self._is_present = samples.any(axis=1)
+        self.signals = samples[self._is_present].T
+
+        self._departure_limit = PARABOLA_TOLERANCE * np.ptp(self.signals, axis=0)
+        self._faint = FAINT_PART * np.abs(self.signals).max(axis=0)
+        self._is_calm = self._follow_parabolas(self.t, self.signals)
+
+    def _sample(self, t):
         """The signals (n_signals, n) at times t (n,) of all ranks. Collective."""
         with self._ranks.raising_together():
-            mine = self._look(t)
-        return self._ranks.sum(mine)
+            own = self._signals_of_rank(t)
+        return self._ranks.sum(own)
 
-    def ends(self, begin, end):
-        """The ends of pieces of an interval in each of which it is calm."""
+    def ends(self, begin: float, end: float) -> Iterator[float]:
+        """The ends of pieces of an interval that are calm."""
         ends = [end]
         while ends:
             if self.is_calm(begin, ends[-1]):
@@ -66,39 +101,38 @@ class Watch:
             else:
                 ends.append((begin + ends[-1]) / 2)
 
-    def is_calm(self, begin, end):
-        """Whether every signal follows a parabola from begin to end, and a little beyond; or there
-        is no room to tell.
+    def is_calm(self, begin: float, end: float) -> bool:
+        """Whether every signal follows a parabola from begin to end, and a little beyond; also
+        where the piece is too short to tell.
         """
         if self._is_calm or end - begin <= self.spacing:
             return True
         first, last = np.searchsorted(self.t, [begin, end])
-        return self._follows_parabolas(slice(max(first - 2, 0), last + 2))
+        piece = slice(max(first - 2, 0), last + 2)
+        return self._follow_parabolas(self.t[piece], self.signals[piece])
 
-    def is_smooth(self, begin, end):
+    def is_smooth(self, begin: float, end: float) -> bool:
         """Whether every signal follows a parabola inside a piece that is no longer than the
-        spacing, looked at anew.
+        spacing, at new samples. Collective.
 
-        Longer pieces are left to `is_calm`; the shortest ones have no room for more than the jump
-        itself. Collective.
+        Longer pieces are left to `is_calm`; the shortest ones may have a jump.
         """
         length = end - begin
-        if self._is_calm or not SHORTEST_LOOK * self.spacing < length <= self.spacing:
+        is_short = SHORTEST_PIECE * self.spacing < length <= self.spacing
+        if self._is_calm or not is_short:
             return True
-        inside = np.linspace(0, 1, JUMP_LOOKS)
-        inside[[0, -1]] = 1e-9, 1 - 1e-9  # coefficients may jump at the ends
-        t = begin + length * inside
-        return self._follows(t, self._seen(t)[self._some].T)
+        places = np.linspace(0, 1, RESAMPLED_TIMES)
+        places[0] = END_MARGIN
+        places[-1] = 1 - END_MARGIN
+        t = begin + length * places
+        return self._follow_parabolas(t, self._sample(t)[self._is_present].T)
 
-    def _follows_parabolas(self, some):
-        return self._follows(self.t[some], self.signals[some])
-
-    def _follows(self, t, seen):
-        """Whether values (n, n_signals) at times t (n,) lie on parabolas through the first, middle
+    def _follow_parabolas(self, t, samples):
+        """Whether samples (n, n_signals) at times t (n,) lie on parabolas through the first, middle
         and last of them.
         """
-        three = [0, len(t) // 2, -1]
-        a, b, c = t[three]
+        nodes = [0, len(t) // 2, -1]
+        a, b, c = t[nodes]
         basis = np.stack(
             [
                 (t - b) * (t - c) / ((a - b) * (a - c)),
@@ -107,38 +141,44 @@ class Watch:
             ],
             axis=1,
         )
-        departure = np.abs(seen - basis @ seen[three]).max(axis=0, initial=0.0)
-        allowed = np.minimum(PARABOLA * np.abs(seen).max(axis=0), self._allowed)
-        return bool((departure <= allowed + self._faint).all())
+        departure = np.abs(samples - basis @ samples[nodes]).max(axis=0, initial=0.0)
+        limit = PARABOLA_TOLERANCE * np.abs(samples).max(axis=0)
+        limit = np.minimum(limit, self._departure_limit)
+        return bool((departure <= limit + self._faint).all())
 
 
 class WatchedFaces:
-    """The faces that are watched, and what makes signals of the fluxes through them.
+    """The faces that are watched, and the matrices that make signals of the fluxes through them.
 
-    faces (n,) : of this rank; parts: which of them belong to each open part of the boundary
+    faces (n,) : of this rank
+    parts : which of them belong to each open part of the boundary
     waves (n_signals, n) : a signal of scalars is their sum, times a wave in space
     weights (n_signals, n) : a signal of fluxes U_s is that of U_s n_s in some direction: the same
-        on any number of ranks, wherever normals point
+        on any number of ranks, for any direction of the normals
     """
 
-    def __init__(self, mesh, number, count):
+    def __init__(self, mesh: Any, number: IntArray, count: int):
         """number (n_faces,), count : groups of faces, see `group_faces`."""
         n = mesh.n_inner
-        near = _chosen(mesh.cell_id, WATCHED_CELLS / mesh.n_cells_global)
-        chosen = number >= 0
-        chosen[:n] &= near[mesh.left[:n]] | near[mesh.right[:n]]
-        sizes = mesh.ranks.sum(np.bincount(number[n:] + 1, minlength=count + 1)[1:])
-        for part in range(BLOCKS, count):
-            faces = n + np.flatnonzero(number[n:] == part)
-            chosen[faces] = _chosen(
-                mesh.cell_id[mesh.left[faces]], WATCHED_FACES / max(sizes[part], 1)
-            )
-        self.faces = np.flatnonzero(chosen)
-        self.parts = [np.flatnonzero(number[self.faces] == part) for part in range(BLOCKS, count)]
-        self.waves, self.weights = _weights(mesh, self.faces, number[self.faces], count)
+        is_near = _choose_cells(mesh.cell_id, WATCHED_CELLS / mesh.n_cells_global)
+        is_watched = number >= 0
+        is_watched[:n] &= is_near[mesh.left[:n]] | is_near[mesh.right[:n]]
 
-    def densities(self, mesh, conditions, t):
-        """What the conditions give at the watched faces (n,) at time t; 0 where it does not change."""
+        sizes = mesh.ranks.sum(np.bincount(number[n:] + 1, minlength=count + 1)[1:])
+        for part in range(CELL_BLOCKS, count):
+            faces = n + np.flatnonzero(number[n:] == part)
+            cells = mesh.cell_id[mesh.left[faces]]
+            is_watched[faces] = _choose_cells(cells, WATCHED_FACES / max(sizes[part], 1))
+
+        self.faces = np.flatnonzero(is_watched)
+        groups = number[self.faces]
+        self.parts = [np.flatnonzero(groups == part) for part in range(CELL_BLOCKS, count)]
+        self.waves, self.weights = _build_waves(mesh, self.faces, groups, count)
+
+    def densities(self, mesh: Any, conditions: Sequence[tuple[str, Function]], t: float) -> Array:
+        """The densities of the conditions at the watched faces (n,) at time t; 0 where they do not
+        change.
+        """
         values = np.zeros(len(self.faces))
         for (_, density), part in zip(conditions, self.parts, strict=True):
             if density.depends_on_time:
@@ -146,41 +186,43 @@ class WatchedFaces:
         return values
 
 
-def group_faces(mesh, parts):
-    """The number (n_faces,) of the group of each face: of BLOCKS blocks of cells, then of the parts
-    (lists of faces).
+def group_faces(mesh: Any, parts: Sequence[IntArray]) -> IntArray:
+    """The number (n_faces,) of the group of each face: of CELL_BLOCKS blocks of cells, then of the
+    parts (lists of faces).
 
     It is -1 on the rest of the boundary, and where another rank counts the face.
     """
     n = mesh.n_inner
     number = np.full(mesh.n_faces, -1)
-    lower = np.minimum(mesh.cell_id[mesh.left[:n]], mesh.cell_id[mesh.right[:n]]).astype(np.int64)
-    number[:n] = np.where(mesh.face_owned[:n], lower * BLOCKS // mesh.n_cells_global, -1)
+    left = mesh.cell_id[mesh.left[:n]]
+    right = mesh.cell_id[mesh.right[:n]]
+    block = np.minimum(left, right).astype(np.int64) * CELL_BLOCKS // mesh.n_cells_global
+    number[:n] = np.where(mesh.face_owned[:n], block, -1)
     for i, faces in enumerate(parts):
-        number[faces] = BLOCKS + i
+        number[faces] = CELL_BLOCKS + i
     return number
 
 
-def _weights(mesh, faces, group, count):
-    """(waves, waves in directions) of `WatchedFaces`."""
+def _build_waves(mesh, faces, group, count):
+    """(waves, weights) of `WatchedFaces`."""
     random = np.random.default_rng(1)
-    direction, frequency, phase = (
-        random.uniform(-1, 1, (WAVES, k)) for k in (mesh.dim, mesh.dim, 1)
-    )
+    direction = random.uniform(-1, 1, (WAVES_PER_BLOCK, mesh.dim))
+    frequency = random.uniform(-1, 1, (WAVES_PER_BLOCK, mesh.dim))
+    phase = random.uniform(-1, 1, (WAVES_PER_BLOCK, 1))
+
     lower, upper = mesh.bounds
     place = (mesh.face_center[:, faces] - lower[:, None]) / (upper - lower)[:, None]
     waves = np.cos(2 * np.pi * (frequency @ place + phase))
-    rows = group * WAVES + np.arange(WAVES)[:, None]
+    weights = waves * (direction @ mesh.normal[:, faces])
+
+    rows = group * WAVES_PER_BLOCK + np.arange(WAVES_PER_BLOCK)[:, None]
     columns = np.broadcast_to(np.arange(len(faces)), rows.shape)
-    return [
-        sparse.csr_matrix(
-            (values.ravel(), (rows.ravel(), columns.ravel())), (count * WAVES, len(faces))
-        )
-        for values in (waves, waves * (direction @ mesh.normal[:, faces]))
-    ]
+    index = (rows.ravel(), columns.ravel())
+    shape = (count * WAVES_PER_BLOCK, len(faces))
+    return [sparse.csr_matrix((values.ravel(), index), shape) for values in (waves, weights)]
 
 
-def _chosen(cell, part):
-    """Which cells (by number) are among a *part* of all, taken as if by chance."""
-    scattered = (cell.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
+def _choose_cells(cell, part):
+    """Which cells (by number) are among a *part* of all, taken as if at random."""
+    scattered = (cell.astype(np.uint64) * HASH_FACTOR) >> np.uint64(32)
     return scattered < min(part, 1.0) * 2.0**32

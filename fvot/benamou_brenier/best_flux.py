@@ -167,7 +167,7 @@ class BestFlux:
         """
         mesh = self.problem.mesh
         weight = mobility / mesh.distance[: mesh.n_inner, None] ** 2
-        method = linalg.method("cg", mesh.dim, mesh.ranks.size)
+        method = linalg.find_method("cg", mesh.dim, mesh.ranks.size)
         method = replace(method, options=method.options | OPTIONS)
         system = linalg.System(
             mesh.ranks, self._matrix(weight * tau), method, prefix=PREFIX, rtol=self.rtol

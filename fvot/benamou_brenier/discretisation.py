@@ -185,7 +185,7 @@ class Discretisation:
 
         Raises `InputError` if a patch lies in two pieces.
         """
-        piece = face_flux.pieces(self.mesh)
+        piece = face_flux.find_pieces(self.mesh)
         number = np.empty(self.n_patches, piece.dtype)
         number[self.patch] = piece
         self.mesh.ranks.check(

@@ -156,7 +156,7 @@ class Geodesic(Writable):
         """The density (n_cells,) at time t between 0 and 1, linear between recorded ones. Raises
         `InputError` for other t.
         """
-        before, part = velocity_field.place(self.mesh.ranks, t, self.t)
+        before, part = velocity_field.find_interval(self.mesh.ranks, t, self.t)
         return (1 - part) * self.rho[before] + part * self.rho[before + 1]
 
     @cached_property

@@ -6,8 +6,8 @@ from copy import copy
 import numpy as np
 
 from ..arguments.frozen import frozen
-from ..arguments.functions import is_number, rounding_of
-from ..energies.local import Energy, described
+from ..arguments.functions import find_rounding, is_number
+from ..energies.local import Energy, describe_energy
 from ..errors import ConvergenceError, InputError
 from ..mesh import Mesh, quality
 from ..mesh.cell_values import check_density
@@ -89,7 +89,7 @@ class BenamouBrenier:
         )
         ranks.check_same(
             "the parameters of BenamouBrenier",
-            (n_steps, tol, max_iter, precision, described(terminal)),
+            (n_steps, tol, max_iter, precision, describe_energy(terminal)),
         )
         self.mesh = mesh
         self.n_steps = int(n_steps)
@@ -236,7 +236,7 @@ class BenamouBrenier:
         return dict(
             solver="BenamouBrenier",
             n_steps=self.n_steps,
-            energy=str(described(self.terminal)),
+            energy=str(describe_energy(self.terminal)),
             rho0=fingerprint(mesh, rho0),
             rho1=fingerprint(mesh, rho1),
             slope=fingerprint(mesh, slope + 0 * rho0),

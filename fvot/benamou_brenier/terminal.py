@@ -18,7 +18,7 @@ sigma_P m_P e e', and its projection is the prox
 
 import numpy as np
 
-from ..energies.local import check_own, separated
+from ..energies.local import check_own, separate_parts
 from ..errors import InputError
 
 STEPS = 200  # of Newton's method or bisection: enough for any density between 1e-300 and 1e300
@@ -40,7 +40,7 @@ class Terminal:
         self.x = problem.average(mesh.centroid.T).T
         self.measure = mesh.integrate(1.0)
         with mesh.ranks.raising_together():
-            self.V, self.curved, pairs = separated(energy, self.x)
+            self.V, self.curved, pairs = separate_parts(energy, self.x)
             check_own(energy, self.x, 1 / self.measure)
             if pairs:
                 raise InputError(

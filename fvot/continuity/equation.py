@@ -29,11 +29,11 @@ import numba
 import numpy as np
 
 from ..arguments.frozen import frozen
-from ..arguments.functions import floats, is_number
-from ..arguments.times import MOST_STEPS, check_step, check_times
+from ..arguments.functions import as_floats, is_number
+from ..arguments.times import MAX_STEPS, check_step, check_times
 from ..errors import ConvergenceError, InputError, warn
-from ..finite_volume.boundary import conditions, densities
-from ..finite_volume.fluxes import described, muscl, upwind
+from ..finite_volume.boundary import evaluate_densities, read_conditions
+from ..finite_volume.fluxes import describe_flux, muscl, upwind
 from ..finite_volume.stencil import Stencil, outflow_rate
 from ..finite_volume.velocity_field import cell_velocity
 from ..mesh import Mesh
@@ -105,7 +105,7 @@ class ContinuityEquation:
                     "cfl must be above 0 and at most 1 (the bound up to which steps are "
                     f"positive), not {cfl!r}"
                 )
-            self._conditions = conditions(boundary, mesh)
+            self._conditions = read_conditions(boundary, mesh)
             self._flow = flow(self._near.mesh, velocity, stream, face_flux)
             self._scheme = _scheme(self._near.mesh, self.flux)
             self.cfl = self._scheme.cfl if cfl is None else cfl
@@ -114,7 +114,7 @@ class ContinuityEquation:
             "what a ContinuityEquation is made of",
             dict(
                 flow=type(self._flow).__name__,
-                flux=described(self.flux),
+                flux=describe_flux(self.flux),
                 cfl=self.cfl,
                 boundary=parts,
             ),
@@ -124,16 +124,14 @@ class ContinuityEquation:
             self._walls[mesh.boundary[name]] = False
         self._prepared = None
         self._last = (None, None)
-        self._entering = densities(mesh, self._conditions, 0.0)
+        self._entering = evaluate_densities(mesh, self._conditions, 0.0)
         self._means = TimeMeans(mesh, self._flow, self._conditions, self._walls, self._scheme.rate)
         self._means.look(0.0)
         self._walls_are_said = False
         self._say_if_walls_are_crossed()
 
     def __repr__(self):
-        return (
-            f"<fvot.ContinuityEquation: {described(self.flux)}, {self.mesh.n_cells_global} cells>"
-        )
+        return f"<fvot.ContinuityEquation: {describe_flux(self.flux)}, {self.mesh.n_cells_global} cells>"
 
     # ---- running -----------------------------------------------------------------------------------------------------
 
@@ -184,7 +182,7 @@ class ContinuityEquation:
             raise InputError("adjoint needs a linear flux: make the equation with flux=fvot.upwind")
         t = check_times(self.mesh.ranks, t)
         with self.mesh.ranks.raising_together():
-            phi = np.array(floats(phi, "phi must be an array of numbers"))
+            phi = np.array(as_floats(phi, "phi must be an array of numbers"))
         self.mesh.ranks.check(
             phi.shape == (self.mesh.n_cells,) and np.isfinite(phi).all(),
             f"phi has shape {phi.shape}, or numbers that are not finite; "
@@ -388,17 +386,17 @@ class ContinuityEquation:
         look = self._means.look(begin)
         rate = look.rate
         speeds = np.abs(look.U) / self._near.mesh.area
-        if length / self.cfl * rate > MOST_STEPS and not self._flow.steady:
+        if length / self.cfl * rate > MAX_STEPS and not self._flow.steady:
             rates = [self._means.look(now).rate for now in np.linspace(begin, end, LOOKS + 1)[1:]]
             rate = min(rate, sum(rates) / LOOKS)
         count = length / self.cfl * rate
-        if count <= MOST_STEPS:
+        if count <= MAX_STEPS:
             return None
         speed = self.mesh.ranks.max(speeds.max(initial=0.0))
         return (
             f"the velocity, which is up to {speed:.3g} at t = {begin:.6g}, allows only steps of "
             f"{length / count:.2g}: "
-            f"about {count:.2g} of them from there to t = {end:.6g}, more than {MOST_STEPS:.0e}. "
+            f"about {count:.2g} of them from there to t = {end:.6g}, more than {MAX_STEPS:.0e}. "
             "Are its units "
             "those of the mesh and of t? Else give a nearer end, or a coarser mesh"
         )
@@ -487,7 +485,8 @@ class _Run:
         mesh = self.mesh
         t = self.t
         entering = [
-            mesh.area[mesh.n_inner :] * densities(mesh, equation._conditions, now) for now in t[:2]
+            mesh.area[mesh.n_inner :] * evaluate_densities(mesh, equation._conditions, now)
+            for now in t[:2]
         ]
         by_cell = [
             np.bincount(mesh.left[mesh.n_inner :], values, mesh.n_local)[: mesh.n_cells]

@@ -3,7 +3,7 @@
 What happens between two recorded times, T apart, is watched before steps are taken, and followed
 where it changes:
 
-1. *Watch*: signals of the flow at WATCHED times, from some faces (`watch`)
+1. *Watch*: signals of the flow at WATCHED_TIMES times, from some faces (`watch`)
 2. *Pieces*: a step is bisected until on each piece every signal follows a parabola, or the piece is
    as short as the spacing of the watch. Steps that are that short need no watch
 3. *Leaves*: a piece is bisected until the midpoint rule and Simpson's, now on all faces, agree to
@@ -20,8 +20,15 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from ..arguments.watch import BLOCKS, FAINT, WATCHED, Watch, WatchedFaces, group_faces
-from ..finite_volume.boundary import densities
+from ..arguments.watch import (
+    CELL_BLOCKS,
+    FAINT_PART,
+    WATCHED_TIMES,
+    Watch,
+    WatchedFaces,
+    group_faces,
+)
+from ..finite_volume.boundary import evaluate_densities
 
 # largest difference between the rules, relative; Simpson's is several times better than that
 TOL = 5e-4
@@ -71,7 +78,7 @@ class Means(NamedTuple):
 class TimeMeans:
     """The means of a flow, and of the densities that conditions give at the boundary.
 
-    conditions : as from `boundary.conditions`
+    conditions : as from `boundary.read_conditions`
     is_wall (n_faces,) : where nothing crosses
     rate(U) : the largest rate at which the fluxes U (n_faces,) empty one of this rank's cells
     crossing (2,) : the largest sums so far, at one time, of |U| on this rank's walls, and on all of
@@ -134,7 +141,7 @@ class TimeMeans:
     def _entering(self, U, t):
         inward = np.maximum(-U[self.mesh.n_inner :], 0.0)
         if self._given is None or self.densities_change:
-            self._given = densities(self.mesh, self.conditions, t)
+            self._given = evaluate_densities(self.mesh, self.conditions, t)
         return np.stack([inward * self._given, inward])
 
     @cached_property
@@ -220,7 +227,7 @@ class TimeMeans:
 
     @property
     def _spacing(self):
-        return (self._interval[1] - self._interval[0]) / WATCHED * (1 + 1e-12)
+        return (self._interval[1] - self._interval[0]) / WATCHED_TIMES * (1 + 1e-12)
 
     def _leaves(self, first, last):
         """The parts of a piece between two looks in which the rules agree, from the first to the
@@ -257,7 +264,7 @@ class TimeMeans:
         if self.densities_change:
             difference, size = groups.first_difference([look.entering[0] for look in piece])
             inward = groups.first_difference([look.entering[1] for look in piece])[1]
-            found.append((difference, TOL * size + FAINT * self._largest_density * inward))
+            found.append((difference, TOL * size + FAINT_PART * self._largest_density * inward))
         return piece.length * np.concatenate(found, axis=1)
 
     def _second_difference(self, left, right):
@@ -328,7 +335,7 @@ class _Groups:
     def __init__(self, mesh, parts):
         self.mesh = mesh
         self.number = group_faces(mesh, parts)
-        self.count = BLOCKS + len(parts)
+        self.count = CELL_BLOCKS + len(parts)
         faces = mesh.ranks.sum(np.bincount(self.number + 1, minlength=self.count + 1)[1:])
         self.volume = faces * mesh.ranks.sum(mesh.volume.sum()) / mesh.n_cells_global
 
@@ -354,7 +361,7 @@ class _Groups:
         return self.number[len(self.number) - len(looks[0]) :]
 
     def _first(self, looks):
-        return 0 if len(looks[0]) == len(self.number) else BLOCKS
+        return 0 if len(looks[0]) == len(self.number) else CELL_BLOCKS
 
 
 @numba.njit(cache=True, error_model="numpy")

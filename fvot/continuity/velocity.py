@@ -11,7 +11,7 @@ results.
 import numba
 import numpy as np
 
-from ..arguments.functions import floats, function
+from ..arguments.functions import as_floats, as_function
 from ..errors import InputError
 from ..finite_volume.velocity_field import cell_velocity
 from ..mesh.means import average_over_faces, circulate_around_faces
@@ -42,7 +42,7 @@ class Given:
 
     def __init__(self, mesh, velocity):
         self.mesh = mesh
-        self.f = function(velocity, "velocity", (mesh.dim,))
+        self.f = as_function(velocity, "velocity", (mesh.dim,))
         self.steady = not self.f.depends_on_time
 
     def at(self, t):
@@ -77,7 +77,7 @@ class Stream:
                 "stream= needs a mesh in 2D or 3D; in 1D a divergence-free velocity is constant"
             )
         self.mesh = mesh
-        self.f = function(stream, "stream", () if mesh.dim == 2 else (3,))
+        self.f = as_function(stream, "stream", () if mesh.dim == 2 else (3,))
         self.steady = not self.f.depends_on_time
 
     def at(self, t):
@@ -126,7 +126,7 @@ class Fluxes:
 
     def __init__(self, mesh, U):
         self.mesh = mesh
-        self.U = np.array(floats(U, "face_flux must be an array of numbers"))
+        self.U = np.array(as_floats(U, "face_flux must be an array of numbers"))
         if self.U.shape != (mesh.n_faces,):
             raise InputError(
                 f"face_flux has shape {self.U.shape}; it needs one number for each of this rank's "

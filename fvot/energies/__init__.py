@@ -1,5 +1,5 @@
-"""Free energies of densities: local ones, potentials and interactions, their sums, and what they
-are on a mesh.
+"""Free energies of densities: local ones, potentials and interactions, their sums, and their values
+on a mesh.
 """
 
 from .local import Energy, Entropy, Interaction, Potential, Power, Sum

@@ -2,55 +2,75 @@
 
 Cartesian meshes: W_KL is the mean of W over the cell at the offset of K from L, a table, and the
 sum is a convolution by fast Fourier transforms, padded with zeros along axes with walls; along
-periodic axes offsets are the shortest ones. Each rank does the whole transform, of n log n
+periodic axes offsets are the shortest ones. Each rank computes the whole transform, of n log n
 operations.
 
 Other meshes: W_KL = W(x_K - x_L), and for K = L the mean of W over the cube of the cell's volume: a
-dense matrix, whose rows are dealt to the ranks, of n^2 operations. W may be singular at 0 if it is
-integrable there: it is never taken at 0.
+dense matrix of n^2 operations, whose rows are distributed over the ranks. W may be singular at 0 if
+it is integrable there: it is never evaluated at 0.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from itertools import product
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import fft
 
+from ..arguments.functions import Function
+from ..arguments.types import Array
 from ..errors import InputError
 from ..mesh.quadrature import rule
 
-LARGEST = 20_000  # cells of a mesh that is not Cartesian: a matrix of 3.2 GB on all ranks together
-NEAR = (
-    2  # offsets, in cells, that are averaged with NEAR_POINTS along each axis; farther ones with 2
-)
+if TYPE_CHECKING:
+    from ..mesh import Mesh
+
+# Cells of a mesh that is not Cartesian at most: a matrix of 3.2 GB on all ranks together.
+MAX_DENSE_CELLS = 20_000
+
+# Offsets, in cells, up to which W is averaged with NEAR_POINTS Gauss points along each axis.
+NEAR_OFFSET = 2
 NEAR_POINTS = 12
-NEGLIGIBLE = 0.01  # of what boxes add to the mean of W at 0, where the smallest ones add less
+
+# Gauss points along each axis for all farther offsets.
+FAR_POINTS = 2
+
+# The part of the largest contribution to the mean of W at 0 that the smallest boxes may have.
+MAX_LAST_CONTRIBUTION = 0.01
+
+# Offsets at which the symmetry of W is checked, and the relative difference that is rounding.
+SYMMETRY_SAMPLES = 100
+SYMMETRY_TOLERANCE = 1e-10
 
 
-def convolution(mesh, W):
-    """The linear map rho (n_cells,) -> W * rho (n_cells,) of a `Function` W of offsets (dim, n).
+def build_convolution(mesh: Mesh, W: Function) -> Callable[[Array], Array]:
+    """The linear map rho (n_cells,) -> W * rho (n_cells,) of a function W of offsets (dim, n).
     Collective.
 
     Raises `InputError` where W is not symmetric, not finite, not integrable or not the same on all
     ranks, and for meshes that are too large.
     """
-    _check(mesh, W)
-    return _Fourier(mesh, W) if mesh.block is not None else _Dense(mesh, W)
+    _check_kernel(mesh, W)
+    return _Dense(mesh, W) if mesh.block is None else _Fourier(mesh, mesh.block, W)
 
 
-def _check(mesh, W):
-    z = np.diff(mesh.bounds, axis=0)[0][:, None] * np.random.default_rng(0).uniform(
-        -1, 1, (mesh.dim, 100)
-    )
+def _check_kernel(mesh, W):
+    edges = np.diff(mesh.bounds, axis=0)[0]
+    directions = np.random.default_rng(0).uniform(-1, 1, (mesh.dim, SYMMETRY_SAMPLES))
+    z = edges[:, None] * directions
     with mesh.ranks.raising_together():
         there = W(z, 0.0)
         back = W(-z, 0.0)
-        wrong = np.flatnonzero(np.abs(there - back) > 1e-10 * np.abs(there).max())
+        tolerance = SYMMETRY_TOLERANCE * np.abs(there).max()
+        wrong = np.flatnonzero(np.abs(there - back) > tolerance)
         if len(wrong):
             i = wrong[0]
             raise InputError(
                 f"an interaction must be symmetric, W(-z) = W(z): W is {there[i]:.6g} at z = "
-                f"{z[:, i]} and "
-                f"{back[i]:.6g} at -z; take (W(z) + W(-z)) / 2, which has the same energy"
+                f"{z[:, i]} and {back[i]:.6g} at -z; take (W(z) + W(-z)) / 2, which has the same "
+                "energy"
             )
     shared = mesh.ranks.broadcast(there)
     mesh.ranks.check(
@@ -59,20 +79,22 @@ def _check(mesh, W):
     )
 
 
+# ---- Cartesian meshes ----------------------------------------------------------------------------
+
+
 class _Fourier:
     """By a table of W over all offsets, in Fourier space."""
 
-    def __init__(self, mesh, W):
+    def __init__(self, mesh: Mesh, block: Any, W: Function):
+        axes = list(zip(block.grid, block.periodic, strict=True))
         self.mesh = mesh
-        block = mesh.block
         self.grid = block.grid
         self.size = [
-            n if wraps else fft.next_fast_len(2 * n - 1, real=True)
-            for n, wraps in zip(block.grid, block.periodic, strict=True)
+            n if is_periodic else fft.next_fast_len(2 * n - 1, real=True) for n, is_periodic in axes
         ]
         offsets = [
-            _offsets(n, size, wraps)
-            for n, size, wraps in zip(block.grid, self.size, block.periodic, strict=True)
+            _list_offsets(n, size, is_periodic)
+            for (n, is_periodic), size in zip(axes, self.size, strict=True)
         ]
         with mesh.ranks.raising_together():
             table = cell_means(W, offsets, block.spacing)
@@ -80,75 +102,85 @@ class _Fourier:
 
     def __call__(self, rho):
         whole = self.mesh.gather(rho).reshape(self.grid)
-        found = fft.irfftn(fft.rfftn(whole, self.size) * self._transformed, self.size)
-        return self.mesh.scatter(found[tuple(map(slice, self.grid))].ravel())
+        spectrum = fft.rfftn(whole, self.size) * self._transformed
+        padded = fft.irfftn(spectrum, self.size)
+        inside = tuple(map(slice, self.grid))
+        return self.mesh.scatter(padded[inside].ravel())
 
 
-def _offsets(n, size, wraps):
-    """The offsets, in cells, that stand at each place of a table along an axis; those that no two
-    cells have are 0.
+def _list_offsets(n, size, is_periodic):
+    """The offsets, in cells, at the places of a table along an axis; 0 at places that no pair of
+    cells has.
     """
     place = np.arange(size)
-    if wraps:
+    if is_periodic:
         return np.where(place > size // 2, place - size, place)
-    return np.where(place < n, place, np.where(place > size - n, place - size, 0))
+    backward = np.where(place > size - n, place - size, 0)
+    return np.where(place < n, place, backward)
 
 
-def cell_means(W, offsets, spacing):
+def cell_means(W: Function, offsets: Sequence[Array], spacing: Array) -> Array:
     """The means of W over boxes with edges *spacing* (dim,), centred at offset * spacing; offsets:
     numbers along each axis.
     """
     grid = np.stack(np.meshgrid(*offsets, indexing="ij")).reshape(len(offsets), -1)
     centre = grid * spacing[:, None]
-    near = (np.abs(grid) <= NEAR).all(axis=0)
-    means = _mean(W, centre, spacing, 2)
-    means[near] = _mean(W, centre[:, near], spacing, NEAR_POINTS)
-    means[(grid == 0).all(axis=0)] = mean_at_zero(W, spacing[:, None])[0]
+    is_near = (np.abs(grid) <= NEAR_OFFSET).all(axis=0)
+    is_zero = (grid == 0).all(axis=0)
+    means = _average(W, centre, spacing, FAR_POINTS)
+    means[is_near] = _average(W, centre[:, is_near], spacing, NEAR_POINTS)
+    means[is_zero] = mean_at_zero(W, spacing[:, None])[0]
     return means.reshape([len(n) for n in offsets])
 
 
-def _mean(W, centre, spacing, n):
+def _average(W, centre, spacing, n):
     """The means (k,) of W over boxes with edges *spacing*, centred at points (dim, k): n Gauss
     points, an even number, along each axis, so that none of them is a centre.
     """
     means = np.zeros(centre.shape[1])
-    for x, weight in _gauss(n, len(centre)):
+    for x, weight in _list_gauss_points(n, len(centre)):
         means += weight * W(centre + (x * spacing)[:, None], 0.0)
     return means
 
 
-def mean_at_zero(W, edges, n=6, halvings=48):
+# ---- the mean at a singularity -------------------------------------------------------------------
+
+
+def mean_at_zero(W: Function, edges: Array, n: int = 6, halvings: int = 48) -> Array:
     """The means (k,) of W over k boxes round 0 with the given edges (dim, k).
 
-    Each box is halved again and again, its volume *halvings* times in all; what lies between a box
+    Each box is halved again and again, its volume *halvings* times in all; the shell between a box
     and its half is cut in 4^dim - 2^dim boxes, with n Gauss points along each axis. Raises
-    `InputError` where the smallest boxes add much: W is not integrable.
+    `InputError` where the smallest boxes contribute much: W is not integrable.
     """
     dim = len(edges)
-    means = np.zeros(edges.shape[1])
     corners = [
-        np.array(c)
-        for c in product((-0.375, -0.125, 0.125, 0.375), repeat=dim)
-        if np.abs(c).max() > 0.25
+        np.array(corner)
+        for corner in product((-0.375, -0.125, 0.125, 0.375), repeat=dim)
+        if np.abs(corner).max() > 0.25
     ]
-    shells = 0.5 ** np.arange(halvings // dim)
-    offset = np.stack([corner + x / 4 for corner in corners for x, _ in _gauss(n, dim)], axis=1)
-    weight = np.tile([w for _, w in _gauss(n, dim)], len(corners)) / 4**dim
-    points = (offset[:, :, None] * shells).reshape(dim, -1)
-    weight = weight[:, None] * shells**dim
+    gauss = _list_gauss_points(n, dim)
+    scales = 0.5 ** np.arange(halvings // dim)
+
+    offset = np.stack([corner + x / 4 for corner in corners for x, _ in gauss], axis=1)
+    weight = np.tile([w for _, w in gauss], len(corners)) / 4**dim
+    points = (offset[:, :, None] * scales).reshape(dim, -1)
+    weight = weight[:, None] * scales**dim
+
+    means = np.zeros(edges.shape[1])
     for k in range(len(means)):
-        added = (W(points * edges[:, [k]], 0.0).reshape(weight.shape) * weight).sum(axis=0)
-        means[k] = added.sum()
-        if abs(added[-1]) > NEGLIGIBLE * np.abs(added).max():
+        values = W(points * edges[:, [k]], 0.0).reshape(weight.shape)
+        by_shell = (values * weight).sum(axis=0)
+        means[k] = by_shell.sum()
+        if abs(by_shell[-1]) > MAX_LAST_CONTRIBUTION * np.abs(by_shell).max():
             raise InputError(
                 "an interaction must be integrable: near 0 W grows at least nearly as fast as "
-                "|z|^-dim, in "
-                f"{dim}D"
+                f"|z|^-dim, in {dim}D"
             )
     return means / weight.sum()
 
 
-def _gauss(n, dim):
+def _list_gauss_points(n, dim):
     """Pairs (point (dim,), weight) of Gauss's rule on the cube with edges 1 round 0, n points along
     each axis.
     """
@@ -156,18 +188,19 @@ def _gauss(n, dim):
     return list(zip(points.T - 0.5, weights))
 
 
+# ---- other meshes --------------------------------------------------------------------------------
+
+
 class _Dense:
     """By a matrix: this rank's rows, all columns."""
 
-    def __init__(self, mesh, W):
+    def __init__(self, mesh: Mesh, W: Function):
         n = mesh.n_cells_global
-        if n > LARGEST:
+        if n > MAX_DENSE_CELLS:
             raise InputError(
                 "an interaction on a mesh that is not Cartesian takes a matrix of cells times "
-                f"cells: {n} are too "
-                f"many, at most {LARGEST} will do; use Mesh.interval, rectangle or box, which "
-                "take Fourier "
-                "transforms, or a coarser mesh"
+                f"cells: {n} cells are too many, {MAX_DENSE_CELLS} is the limit; use "
+                "Mesh.interval, rectangle or box, which take Fourier transforms, or a coarser mesh"
             )
         self.mesh = mesh
         points = mesh.gather(mesh.center)

@@ -2,14 +2,32 @@
 rho)_K rho_K / 2).
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
-from .convolution import convolution
-from .local import Interaction, check_own, parts_of, separated
+from ..arguments.types import Array
+from .convolution import build_convolution
+from .local import Energy, Interaction, check_own, separate_parts, split_sum
 
-FLOOR = 1e-14  # of the mean density, below which none falls in Newton's method
-SHRINK = 0.05  # what Newton's method leaves of a density at least
-STIFF = 100  # times the diffusivity of the mean density
+if TYPE_CHECKING:
+    from ..mesh.numbering import Numbering
+
+# The part of the mean density below which no density falls in Newton's method.
+NEWTON_FLOOR = 1e-14
+
+# The part of a density that one step of Newton's method leaves at least.
+MIN_NEWTON_FACTOR = 0.05
+
+# The diffusivity of an empty cell at the start of Newton's method, in units of that of the mean
+# density, at most.
+MAX_START_DIFFUSIVITY = 100
+
+# Densities between the floor and the mean among which the start is chosen.
+START_CANDIDATES = 57
 
 
 class FreeEnergy:
@@ -21,52 +39,57 @@ class FreeEnergy:
     singular : whether e' is infinite at 0, so that densities stay above 0
     """
 
-    def __init__(self, near, energy):
-        """near : the `Numbering` in which densities come."""
+    def __init__(self, near: Numbering, energy: Energy):
+        """near : the `Numbering` of the densities that come."""
         mesh = near.mesh
         self.near = near
         self.mesh = mesh
-        self._parts = parts_of(energy)
+        self._parts = split_sum(energy)
         with mesh.ranks.raising_together():
-            potential, local, pairs = separated(energy, near.users.center)
+            potential, local, pairs = separate_parts(energy, near.users.center)
             check_own(energy, mesh.center, 1.0)
         self._V = near.inward(potential)
         self._local = local
         self.diffuses = bool(local.parts)
-        self.convolve = _sum([(weight, convolution(mesh, pair.kernel)) for weight, pair in pairs])
-        empty = np.zeros((2, mesh.n_cells))
+        self.convolve = _add_maps(
+            [(weight, build_convolution(mesh, pair.kernel)) for weight, pair in pairs]
+        )
         self.measure = mesh.integrate(1.0)
-        self.singular = mesh.ranks.max(int(not np.isfinite(self.difference(*empty)[1]).all())) > 0
 
-    def parts(self, rho):
+        empty = np.zeros(mesh.n_cells)
+        _, slope = self.difference(empty, empty)
+        self.singular = mesh.ranks.max(int(not np.isfinite(slope).all())) > 0
+
+    def parts(self, rho: Array) -> dict[str, float]:
         """{name: value} of each kind of energy, "energy" for their sum."""
         mesh = self.near.users
         users_rho = self.near.outward(rho)
-        found = {}
+        values: dict[str, float] = {}
         for weight, part in self._parts:
             if isinstance(part, Interaction):
                 continue
             with mesh.ranks.raising_together():
-                value = part.value(users_rho, mesh.center)
-            value = weight * mesh.integrate(value)
-            found[part.name] = found.get(part.name, 0.0) + value
-        if self.convolve is not None:
-            found[Interaction.name] = self.mesh.integrate(self.convolve(rho) * rho) / 2
-        return {"energy": sum(found.values())} | (found if len(found) > 1 else {})
+                density = part.value(users_rho, mesh.center)
+            values[part.name] = values.get(part.name, 0.0) + weight * mesh.integrate(density)
 
-    def potential(self, rho):
+        if self.convolve is not None:
+            values[Interaction.name] = self.mesh.integrate(self.convolve(rho) * rho) / 2
+        total = {"energy": sum(values.values())}
+        return total | values if len(values) > 1 else total
+
+    def potential(self, rho: Array) -> Array:
         """V + W * rho (n_cells,)."""
         return self._V if self.convolve is None else self._V + self.convolve(rho)
 
-    def derivative(self, rho):
+    def derivative(self, rho: Array) -> Array:
         """e'(rho) (n_cells,), without potentials and interactions."""
-        return self._of("derivative", rho)
+        return self._evaluate("derivative", rho)
 
-    def curvature(self, rho):
+    def curvature(self, rho: Array) -> Array:
         """e''(rho) (n_cells,)."""
-        return self._of("curvature", rho)
+        return self._evaluate("curvature", rho)
 
-    def difference(self, rho, old):
+    def difference(self, rho: Array, old: Array) -> Any:
         """((e(rho) - e(old)) / (rho - old), its derivative in rho), (n_cells,) each."""
         if not self.diffuses:
             return np.zeros((2, len(rho)))
@@ -76,32 +99,31 @@ class FreeEnergy:
         ):
             return self._local.difference(rho, old, self.mesh.center)
 
-    def start(self, mean):
+    def start(self, mean: float) -> float:
         """The density from which Newton's method can begin in an empty cell, where e' is infinite
         at 0; else 0.
 
-        FLOOR of the mean, or more where rho e'', the diffusivity, would be STIFF times that of the
-        mean: in fast diffusion.
+        NEWTON_FLOOR of the mean, or more where the diffusivity rho e'' would exceed
+        MAX_START_DIFFUSIVITY times that of the mean: in fast diffusion.
         """
         if not self.singular:
             return 0.0
+        parts = np.append(np.geomspace(NEWTON_FLOOR, 1, START_CANDIDATES), 1.0)
+        rho = mean * parts
         x = self.mesh.center[:, :1]
-        rho = mean * np.append(np.geomspace(FLOOR, 1, 57), 1.0)
         with self.mesh.ranks.raising_together():
-            x = (
-                np.repeat(x, len(rho), axis=1)
-                if x.shape[1]
-                else np.zeros((self.mesh.dim, len(rho)))
-            )
-            diffusivity = rho * self._local.curvature(rho, x)
-        return self.mesh.ranks.max(rho[np.argmax(diffusivity <= STIFF * diffusivity[-1])])
+            has_cells = x.shape[1] > 0
+            places = np.repeat(x, len(rho), axis=1) if has_cells else np.zeros((len(x), len(rho)))
+            diffusivity = rho * self._local.curvature(rho, places)
+        is_moderate = diffusivity <= MAX_START_DIFFUSIVITY * diffusivity[-1]
+        return self.mesh.ranks.max(rho[np.argmax(is_moderate)])
 
-    def _of(self, method, rho):
+    def _evaluate(self, method, rho):
         with self.mesh.ranks.raising_together(), np.errstate(divide="ignore", over="ignore"):
             return np.zeros(len(rho)) + getattr(self._local, method)(rho, self.mesh.center)
 
 
-def _sum(maps):
+def _add_maps(maps: list[tuple[float, Callable[[Array], Array]]]):
     if not maps:
         return None
     return lambda rho: sum(weight * apply(rho) for weight, apply in maps)

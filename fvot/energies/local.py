@@ -1,62 +1,114 @@
 """Energies of a density: local ones, int e(rho(x), x) dx, by their value e, derivative and
 curvature in rho; interactions.
 
-They add with + and scale with *: ``Entropy() + 0.5 * Potential(lambda x: x[0]**2)``. An energy of
-your own is a class that inherits from `Energy` and has the three methods, of arrays rho (n,) >= 0
-and x (dim, n); e must be convex in rho. It may have a better `difference`, too.
+They add with + and scale with *: ``Entropy() + 0.5 * Potential(lambda x: x[0]**2)``. A user's own
+energy is a class that inherits from `Energy`.
 """
 
+from __future__ import annotations
+
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numba
 import numpy as np
 from scipy import special
 
 from ..arguments.frozen import frozen
-from ..arguments.functions import function, is_number, refuse_masked
+from ..arguments.functions import Function, as_function, is_number, refuse_masked
+from ..arguments.types import Array, Coefficient, PointFunction
 from ..errors import InputError
 
-GAUSS = np.polynomial.legendre.leggauss(10)
-NEAR = (
-    0.5  # relative difference of densities, up to which the mean of e' between them is integrated
-)
+# Gauss's rule for the mean of e' between two densities.
+GAUSS_POINTS, GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(10)
+
+# The relative difference of two densities up to which the mean of e' between them is integrated.
+NEAR_DENSITIES = 0.5
+
+# The largest whole power whose difference quotient is summed term by term.
+MAX_SUMMED_POWER = 16
 
 
 class Energy:
-    """What can be added and scaled; see the module for what else an energy has."""
+    """An energy int e(rho(x), x) dx: it can be added to others and scaled.
+
+    A user's own energy is a class that inherits from this one and has the methods `value`,
+    `derivative` and `curvature`. e must be convex in rho. It may have a better `difference`, too.
+
+    Examples
+    --------
+    >>> import fvot
+    >>> class Quadratic(fvot.Energy):
+    ...     def value(self, rho: Array, x: Array) -> Any:
+    ...         return rho**2
+    ...     def derivative(self, rho: Array, x: Array) -> Any:
+    ...         return 2 * rho
+    ...     def curvature(self, rho: Array, x: Array) -> Any:
+    ...         return 2 + 0 * rho
+    >>> energy = Quadratic() + 0.5 * fvot.Potential(lambda x: x[0] ** 2)
+    >>> mesh = fvot.Mesh.interval(-1, 1, 20)
+    >>> equation = fvot.JKO(mesh, energy)
+    """
 
     __array_ufunc__ = None  # an array times an energy is an error, not an array of energies
 
     @property
-    def name(self):
+    def name(self) -> str:
         """Its name in ledgers."""
         return type(self).__name__.lower()
 
-    def difference(self, rho, old, x):
-        """((e(rho) - e(old)) / (rho - old), its derivative in rho), (n,) each; e'(rho), e''(rho) /
-        2 where they are equal.
+    def value(self, rho: Array, x: Array) -> Any:
+        """e (n,) of densities rho (n,) >= 0 at points x (dim, n)."""
+        raise NotImplementedError(f"{type(self).__name__} has no method value(rho, x)")
 
-        The mean of e' between the two by ten Gauss points where they are near, so that nothing
-        cancels; else the quotient.
+    def derivative(self, rho: Array, x: Array) -> Any:
+        """de/drho (n,) of densities rho (n,) >= 0 at points x (dim, n)."""
+        raise NotImplementedError(f"{type(self).__name__} has no method derivative(rho, x)")
+
+    def curvature(self, rho: Array, x: Array) -> Any:
+        """d2e/drho2 (n,) of densities rho (n,) >= 0 at points x (dim, n)."""
+        raise NotImplementedError(f"{type(self).__name__} has no method curvature(rho, x)")
+
+    def difference(self, rho: Array, old: Array, x: Array) -> Any:
+        """The difference quotient of e, and its derivative in rho.
+
+        Parameters
+        ----------
+        rho, old
+            (n,) densities.
+        x
+            (dim, n) points.
+
+        Returns
+        -------
+        quotient, slope
+            (n,) each: (e(rho) - e(old)) / (rho - old) and its derivative in rho; e'(rho) and
+            e''(rho) / 2 where the densities are equal.
+
+        Notes
+        -----
+        Where the densities are near each other it is the mean of e' between them by ten Gauss
+        points, so that nothing cancels; else the quotient itself.
         """
-        distance = np.abs(rho - old)
-        near = distance <= NEAR * np.maximum(rho, old)
         mean = np.zeros(len(rho))
-        slope = np.zeros(len(rho))
-        for s, weight in zip((1 + GAUSS[0]) / 2, GAUSS[1] / 2, strict=True):
+        mean_slope = np.zeros(len(rho))
+        for s, weight in zip((1 + GAUSS_POINTS) / 2, GAUSS_WEIGHTS / 2, strict=True):
             between = old + s * (rho - old)
             mean += weight * self.derivative(between, x)
-            slope += weight * s * self.curvature(between, x)
+            mean_slope += weight * s * self.curvature(between, x)
+
         with np.errstate(divide="ignore", invalid="ignore"):
             quotient = (self.value(rho, x) - self.value(old, x)) / (rho - old)
-            its_slope = (self.derivative(rho, x) - quotient) / (rho - old)
-        return np.where(near, mean, quotient), np.where(near, slope, its_slope)
+            slope = (self.derivative(rho, x) - quotient) / (rho - old)
+
+        is_near = np.abs(rho - old) <= NEAR_DENSITIES * np.maximum(rho, old)
+        return np.where(is_near, mean, quotient), np.where(is_near, mean_slope, slope)
 
     def __add__(self, other):
-        return (
-            Sum(parts_of(self) + parts_of(other)) if isinstance(other, Energy) else NotImplemented
-        )
+        if not isinstance(other, Energy):
+            return NotImplemented
+        return Sum(split_sum(self) + split_sum(other))
 
     def __radd__(self, other):
         """0 + self: the built-in sum begins with 0."""
@@ -74,14 +126,13 @@ class Energy:
             return NotImplemented
         if not (math.isfinite(factor) and factor >= 0):
             raise InputError(f"an energy times {factor}: the factor must be a finite number >= 0")
-        return Sum(
-            tuple((float(factor) * weight, part) for weight, part in parts_of(self) if factor > 0)
-        )
+        parts = split_sum(self) if factor > 0 else ()
+        return Sum(tuple((float(factor) * weight, part) for weight, part in parts))
 
     __rmul__ = __mul__
 
 
-def parts_of(energy):
+def split_sum(energy: Energy) -> tuple[tuple[float, Energy], ...]:
     """The pairs (weight, energy) of an energy, none of which is a sum."""
     return energy.parts if isinstance(energy, Sum) else ((1.0, energy),)
 
@@ -91,26 +142,36 @@ def parts_of(energy):
 class Sum(Energy):
     """sum of weight * energy over the pairs (weight, energy) of *parts*."""
 
-    parts: tuple
+    parts: tuple[tuple[float, Energy], ...]
 
-    def value(self, rho, x):
+    def value(self, rho: Array, x: Array) -> Any:
         return sum(weight * part.value(rho, x) for weight, part in self.parts)
 
-    def derivative(self, rho, x):
+    def derivative(self, rho: Array, x: Array) -> Any:
         return sum(weight * part.derivative(rho, x) for weight, part in self.parts)
 
-    def curvature(self, rho, x):
+    def curvature(self, rho: Array, x: Array) -> Any:
         return sum(weight * part.curvature(rho, x) for weight, part in self.parts)
 
-    def difference(self, rho, old, x):
+    def difference(self, rho: Array, old: Array, x: Array) -> Any:
         return sum(weight * np.asarray(part.difference(rho, old, x)) for weight, part in self.parts)
 
 
 @frozen
 @dataclass(frozen=True)
 class Entropy(Energy):
-    """D int rho log rho dx: its gradient flow is diffusion (Jordan, Kinderlehrer, Otto 1998). D >
-    0.
+    """D int rho log rho dx: its gradient flow is diffusion (Jordan, Kinderlehrer, Otto 1998).
+
+    Parameters
+    ----------
+    D
+        The diffusivity, above 0.
+
+    Examples
+    --------
+    >>> import fvot
+    >>> fvot.Entropy(0.5)
+    Entropy(D=0.5)
     """
 
     D: float = 1.0
@@ -121,31 +182,41 @@ class Entropy(Energy):
             f"Entropy: D must be a finite number above 0, not {self.D!r}",
         )
 
-    def value(self, rho, x):
+    def value(self, rho: Array, x: Array) -> Any:
         return self.D * special.xlogy(rho, rho)
 
-    def derivative(self, rho, x):
+    def derivative(self, rho: Array, x: Array) -> Any:
         with np.errstate(divide="ignore"):
             return self.D * (np.log(rho) + 1)
 
-    def curvature(self, rho, x):
+    def curvature(self, rho: Array, x: Array) -> Any:
         with np.errstate(divide="ignore", over="ignore"):
             return self.D / rho
 
-    def difference(self, rho, old, x):
+    def difference(self, rho: Array, old: Array, x: Array) -> Any:
         """D (log old + (1 + z) log(1 + z) / z), its slope D (z - log(1 + z)) / (z^2 old), z = (rho
         - old) / old.
         """
-        found = np.empty((2, len(rho)))
-        _difference_of_entropies(rho, old, self.D, found)
-        return found
+        quotient_and_slope = np.empty((2, len(rho)))
+        _divide_entropies(rho, old, self.D, quotient_and_slope)
+        return quotient_and_slope
 
 
 @frozen
 @dataclass(frozen=True)
 class Power(Energy):
-    """int rho^m / (m - 1) dx, m > 0, m != 1: porous media for m > 1, fast diffusion for m < 1 (Otto
-    2001).
+    """int rho^m / (m - 1) dx: porous media for m > 1, fast diffusion for m < 1 (Otto 2001).
+
+    Parameters
+    ----------
+    m
+        The exponent, above 0 and not 1.
+
+    Examples
+    --------
+    >>> import fvot
+    >>> fvot.Power(2)
+    Power(m=2)
     """
 
     m: float
@@ -157,20 +228,20 @@ class Power(Energy):
             f"{self.m!r}",
         )
 
-    def value(self, rho, x):
+    def value(self, rho: Array, x: Array) -> Any:
         return rho**self.m / (self.m - 1)
 
-    def derivative(self, rho, x):
+    def derivative(self, rho: Array, x: Array) -> Any:
         with np.errstate(divide="ignore"):
             return self.m / (self.m - 1) * rho ** (self.m - 1)
 
-    def curvature(self, rho, x):
+    def curvature(self, rho: Array, x: Array) -> Any:
         with np.errstate(divide="ignore", over="ignore"):
             return self.m * rho ** (self.m - 2)
 
-    def difference(self, rho, old, x):
+    def difference(self, rho: Array, old: Array, x: Array) -> Any:
         """For whole m the sum of rho^(m - 1 - k) old^k / (m - 1) over k < m: no division."""
-        if self.m % 1 or self.m > 16:
+        if self.m % 1 or self.m > MAX_SUMMED_POWER:
             return super().difference(rho, old, x)
         m = int(self.m)
         mean = np.zeros(len(rho))
@@ -184,99 +255,160 @@ class Power(Energy):
 @frozen
 @dataclass(frozen=True)
 class Potential(Energy):
-    """int V rho dx for a function V(x) of points (dim, n), or a constant: mass drifts along -grad
-    V.
+    """int V rho dx: mass drifts along -grad V.
+
+    Parameters
+    ----------
+    V
+        A function V(x) of points (dim, n), or a constant.
+
+    Examples
+    --------
+    >>> import fvot
+    >>> energy = fvot.Entropy() + fvot.Potential(lambda x: x[0] ** 2)
     """
 
-    V: object
+    V: PointFunction | Coefficient
+    _V: Function = field(init=False, repr=False, compare=False)
     name = "potential_energy"
 
     def __post_init__(self):
-        object.__setattr__(self, "_V", function(self.V, "Potential: V", of=("x",)))
+        object.__setattr__(self, "_V", as_function(self.V, "Potential: V", of=("x",)))
 
-    def value(self, rho, x):
-        return self._V(x, 0.0) * rho
-
-    def derivative(self, rho, x):
+    def values(self, x: Array) -> Array:
+        """V (n,) at points x (dim, n)."""
         return self._V(x, 0.0)
 
-    def curvature(self, rho, x):
+    def value(self, rho: Array, x: Array) -> Any:
+        return self.values(x) * rho
+
+    def derivative(self, rho: Array, x: Array) -> Any:
+        return self.values(x)
+
+    def curvature(self, rho: Array, x: Array) -> Any:
         return np.zeros(len(rho))
 
 
 @frozen
 @dataclass(frozen=True)
 class Interaction(Energy):
-    """1/2 double int W(x - y) rho(x) rho(y) dx dy, W(z) = W(-z) of offsets z (dim, n): attraction
-    where W grows with |z|.
+    """1/2 double int W(x - y) rho(x) rho(y) dx dy: attraction where W grows with |z|.
 
-    W may be singular at 0 where it is integrable: it is never taken there. For `JKO` alone.
+    For `JKO` alone.
+
+    Parameters
+    ----------
+    W
+        A function W(z) = W(-z) of offsets z (dim, n). It may be singular at 0 if it is integrable:
+        it is never evaluated there.
+
+    Examples
+    --------
+    >>> import fvot
+    >>> energy = fvot.Entropy(0.1) + fvot.Interaction(lambda z: (z**2).sum(axis=0) / 2)
     """
 
-    W: object
+    W: PointFunction | Coefficient
+    kernel: Function = field(init=False, repr=False, compare=False)
     name = "interaction"
 
     def __post_init__(self):
-        object.__setattr__(self, "kernel", function(self.W, "Interaction: W", of=("z",)))
+        object.__setattr__(self, "kernel", as_function(self.W, "Interaction: W", of=("z",)))
 
 
-def described(energy):
-    """What tells energies apart on different ranks: kinds, weights and numbers; not functions."""
+# ---- energies as arguments -----------------------------------------------------------------------
+
+
+def describe_energy(energy: Any) -> Any:
+    """The kinds, weights and numbers of an energy, by which ranks compare it; without functions."""
     if not isinstance(energy, Energy):
         return type(energy).__name__
     return [
-        (
-            weight,
-            type(part).__name__,
-            [getattr(part, name) for name in ("D", "m") if hasattr(part, name)],
-        )
-        for weight, part in parts_of(energy)
+        (weight, type(part).__name__, [getattr(part, n) for n in ("D", "m") if hasattr(part, n)])
+        for weight, part in split_sum(energy)
     ]
 
 
-def check_own(energy, x, mean):
-    """`InputError` for energies of a user's own that are no convex functions of rho with the
-    derivatives that they say.
+def separate_parts(energy: Energy, x: Array) -> tuple[Array, Sum, list[tuple[float, Interaction]]]:
+    """(V, others, pairs): the potentials in an energy as values (n,) at points x (dim, n), the
+    `Sum` of all other local ones, and the interactions, as pairs (weight, energy).
 
-    x (dim, n) : points to look at; mean : a typical density
+    Raises `InputError` where V(x) is no finite number.
     """
-    own = [
-        part
-        for _, part in parts_of(energy)
-        if not isinstance(part, (Entropy, Power, Potential, Interaction))
-    ]
-    rho = mean * np.geomspace(1e-3, 1e3, 25)
-    points = x[:, np.linspace(0, x.shape[1] - 1, len(rho)).astype(int)] if x.shape[1] else None
-    for part in own if points is not None else []:
-        value, derivative, curvature = (
-            _called(part, name, rho, points) for name in ("value", "derivative", "curvature")
-        )
-        for of, its, slope in (
-            ("value", "derivative", derivative),
-            ("derivative", "curvature", curvature),
-        ):
-            up, down = (_called(part, of, rho * factor, points) for factor in (1 + 1e-4, 1 - 1e-4))
-            measured = (up - down) / (2e-4 * rho)
-            rounding = 1e-7 * (np.abs(up) + np.abs(down)) / rho
-            wrong = np.abs(measured - slope) > 1e-3 * (np.abs(slope) + np.abs(measured)) + rounding
-            if wrong.any():
-                i = int(wrong.argmax())
-                raise InputError(
-                    f"{part.name}.{its} is {slope[i]:.6g} at rho = {rho[i]:.3g}, but "
-                    f"{part.name}.{of} rises there "
-                    f"by {measured[i]:.6g} for each unit of rho"
-                )
-        if (curvature < -1e-9 * np.abs(derivative) / rho).any():
+    V = np.zeros(x.shape[1])
+    local = []
+    pairs = []
+    for weight, part in split_sum(energy):
+        if isinstance(part, Potential):
+            V = V + weight * part.values(x)
+        elif isinstance(part, Interaction):
+            pairs.append((weight, part))
+        else:
+            local.append((weight, part))
+    return V, Sum(tuple(local)), pairs
+
+
+# ---- a user's own energy -------------------------------------------------------------------------
+
+# Densities at which it is checked, relative to a typical one, and the relative step of the
+# differences that stand for derivatives.
+CHECKED_DENSITIES = np.geomspace(1e-3, 1e3, 25)
+DIFFERENCE_STEP = 1e-4
+
+# Relative errors of such a difference: of the quotient itself, and by the rounding of e.
+DERIVATIVE_TOLERANCE = 1e-3
+VALUE_ROUNDING = 1e-7
+
+# A curvature below 0 that is rounding, relative to derivative / density.
+CURVATURE_ROUNDING = 1e-9
+
+
+def check_own(energy: Energy, x: Array, mean: float) -> None:
+    """`InputError` for a user's own energy that is not convex in rho, or whose derivatives are
+    wrong.
+
+    x (dim, n) : points to look at
+    mean : a typical density
+    """
+    known = (Entropy, Power, Potential, Interaction)
+    own = [part for _, part in split_sum(energy) if not isinstance(part, known)]
+    n = x.shape[1]
+    if n == 0:
+        return
+    rho = mean * CHECKED_DENSITIES
+    points = x[:, np.linspace(0, n - 1, len(rho)).astype(int)]
+    for part in own:
+        derivative = _call(part, "derivative", rho, points)
+        curvature = _call(part, "curvature", rho, points)
+        _call(part, "value", rho, points)
+        _check_slope(part, "value", "derivative", derivative, rho, points)
+        _check_slope(part, "derivative", "curvature", curvature, rho, points)
+        if (curvature < -CURVATURE_ROUNDING * np.abs(derivative) / rho).any():
             i = int((curvature * rho).argmin())
             raise InputError(
                 f"{part.name}.curvature is {curvature[i]:.6g} at rho = {rho[i]:.3g}: an energy "
-                "must be convex in "
-                "rho"
+                "must be convex in rho"
             )
 
 
-def _called(part, name, rho, x):
-    """What a method of a user's own energy returns (n,), checked."""
+def _check_slope(part, method, slope_method, slope, rho, x):
+    """`InputError` unless the slope (n,) is the derivative of the method in rho."""
+    up = _call(part, method, rho * (1 + DIFFERENCE_STEP), x)
+    down = _call(part, method, rho * (1 - DIFFERENCE_STEP), x)
+    measured = (up - down) / (2 * DIFFERENCE_STEP * rho)
+    rounding = VALUE_ROUNDING * (np.abs(up) + np.abs(down)) / rho
+    tolerance = DERIVATIVE_TOLERANCE * (np.abs(slope) + np.abs(measured)) + rounding
+    wrong = np.abs(measured - slope) > tolerance
+    if wrong.any():
+        i = int(wrong.argmax())
+        raise InputError(
+            f"{part.name}.{slope_method} is {slope[i]:.6g} at rho = {rho[i]:.3g}, but "
+            f"{part.name}.{method} rises there by {measured[i]:.6g} for each unit of rho"
+        )
+
+
+def _call(part, name, rho, x):
+    """The values (n,) that a method of a user's own energy returns, checked."""
     given = rho.copy()
     try:
         values = getattr(part, name)(given, x)
@@ -291,39 +423,20 @@ def _called(part, name, rho, x):
     if values.shape != rho.shape or not np.isfinite(values).all():
         raise InputError(
             f"{part.name}.{name}(rho, x) must return finite numbers of shape {rho.shape} for rho "
-            "> 0, not "
-            f"{values!r:.60}"
+            f"> 0, not {values!r:.60}"
         )
     if (given != rho).any():
         raise InputError(f"{part.name}.{name} changes its argument rho: it must leave it as it is")
     return values
 
 
-def separated(energy, x):
-    """(V, others, pairs): the potentials in an energy as values (n,) at points x (dim, n), the
-    `Sum` of all other local ones, and the interactions, as pairs (weight, energy).
-
-    Raises `InputError` where V(x) is no finite number.
-    """
-    parts = parts_of(energy)
-    potentials = [(weight, part) for weight, part in parts if isinstance(part, Potential)]
-    pairs = [(weight, part) for weight, part in parts if isinstance(part, Interaction)]
-    others = tuple(pair for pair in parts if not isinstance(pair[1], (Potential, Interaction)))
-    return (
-        sum(
-            (weight * part.derivative(None, x) for weight, part in potentials), np.zeros(x.shape[1])
-        ),
-        Sum(others),
-        pairs,
-    )
-
-
 @numba.njit(cache=True, error_model="numpy")
-def _difference_of_entropies(rho, old, D, found):
+def _divide_entropies(rho, old, D, out):
     for i in range(len(rho)):
         z = (rho[i] - old[i]) / old[i]
         if not abs(z) < 1e200:  # old is 0, or nearly so
-            found[0, i], found[1, i] = D * math.log(rho[i]), D / rho[i]
+            out[0, i] = D * math.log(rho[i])
+            out[1, i] = D / rho[i]
             continue
         ratio = rho[i] / old[i]
         slope = 0.0
@@ -334,7 +447,8 @@ def _difference_of_entropies(rho, old, D, found):
                 slope = 1 / k - z * slope
         else:
             slope = (z - log) / z / z
-        found[0, i], found[1, i] = D * (math.log(old[i]) + mean), D * slope / old[i]
+        out[0, i] = D * (math.log(old[i]) + mean)
+        out[1, i] = D * slope / old[i]
 
 
 def _check(ok, message):

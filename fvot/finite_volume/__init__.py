@@ -1,3 +1,3 @@
-"""What the equations share: two-point fluxes, the boundary, rates of exchange between cells,
-gradients, implicit steps.
+"""The parts that the equations share: two-point fluxes, the boundary, rates of exchange between
+cells, gradients, implicit steps.
 """

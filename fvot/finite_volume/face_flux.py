@@ -1,9 +1,10 @@
-"""Face fluxes: potential flow, the conservative correction along a spanning tree, and the mean
-velocities of cells.
-"""
+"""Face fluxes: potential flow, and the conservative correction along a spanning tree."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Real
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
@@ -11,50 +12,93 @@ from scipy import sparse
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from .. import linalg
+from ..arguments.types import Array, IntArray
 from ..errors import InputError
-from .boundary import check_apart
+from .boundary import check_disjoint
+
+if TYPE_CHECKING:
+    from ..mesh import Mesh
 
 PREFIX = "fvot_potential_flow_"
 
+# Relative tolerance of the Laplace solve; the spanning tree removes the rest of the divergence.
+LAPLACE_TOLERANCE = 1e-12
 
-def potential_flow(mesh, rates):
+# How far the rates may be from adding up to 0, relative to the largest: they are rounded.
+RATE_BALANCE_TOLERANCE = 1e-10
+
+
+def potential_flow(mesh: Mesh, rates: Mapping[str, float]) -> Array:
     """Face fluxes U (n_faces,) of the flow v = -grad p, div v = 0, that enters and leaves through
     named boundaries.
 
-    rates : {name: volume per time that enters through it}, negative where it leaves; spread evenly
-        over the part's faces. They must add up to 0 (on each connected piece of the mesh).
-        Boundaries that are not named are walls
+    Collective.
 
-    A two-point Laplace solve, then what is left of the divergence is removed along a spanning tree:
-    the fluxes of each cell add up to 0 to round-off, whatever the tolerance of the solve. Raises
-    `InputError` for unknown names or rates that do not balance, `ConvergenceError` if the solve
-    fails.
+    Parameters
+    ----------
+    mesh
+        The `Mesh`.
+    rates
+        {name: volume per time that enters through it}, negative where it leaves; spread evenly over
+        the part's faces. They must add up to 0 on each connected piece of the mesh. Boundaries
+        without a name are walls.
+
+    Returns
+    -------
+    U
+        (n_faces,) fluxes from left to right, for ``ContinuityEquation(mesh, face_flux=U)``.
+
+    Raises
+    ------
+    InputError
+        For unknown names, or rates that do not add up to 0.
+    ConvergenceError
+        If the solve fails.
+
+    Notes
+    -----
+    A two-point Laplace solve. The divergence that is left is removed along a spanning tree, so that
+    the fluxes of each cell add up to 0 to round-off for any tolerance of the solve.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fvot
+    >>> mesh = fvot.Mesh.rectangle((0, 0), (2, 1), (8, 4))
+    >>> U = fvot.potential_flow(mesh, {"left": 1.0, "right": -1.0})
+    >>> bool(np.abs(mesh.divergence(U)).max() < 1e-12)
+    True
     """
-    U = _boundary_fluxes(mesh, rates)
+    U = _spread_rates(mesh, rates)
     source = -mesh.divergence(U) * mesh.volume
     _check_balance(mesh, source, rates)
     pressure = linalg.solve(
-        mesh.ranks, laplacian(mesh), source, prefix=PREFIX, rtol=1e-12, singular=True
+        mesh.ranks,
+        build_laplacian(mesh),
+        source,
+        prefix=PREFIX,
+        rtol=LAPLACE_TOLERANCE,
+        singular=True,
     )
     U -= mesh.area * mesh.gradient(pressure)
     return conserve(mesh, U, np.zeros(mesh.n_cells))
 
 
-def _boundary_fluxes(mesh, rates):
+def _spread_rates(mesh, rates):
+    """Fluxes (n_faces,) of the rates through the boundary, 0 inside."""
     if not isinstance(rates, Mapping):
         raise InputError(
             "rates must be a dict {name: volume per time that enters}, such as "
             f"{{'inlet': 1.0, 'outlet': -1.0}}, not {rates!r:.80}"
         )
-    check_apart(mesh, rates)
+    check_disjoint(mesh, rates)
     U = np.zeros(mesh.n_faces)
     for name, rate in rates.items():
         faces = mesh.boundary[name]
         if not isinstance(rate, Real) or not np.isfinite(rate):
             raise InputError(
                 f"the rate at boundary {name!r} must be a finite number (volume per time that "
-                "enters), "
-                f"not {rate!r}"
+                f"enters), not {rate!r}"
             )
         area = mesh.ranks.sum(mesh.area[faces].sum())
         U[faces] = -rate * mesh.area[faces] / area
@@ -62,62 +106,65 @@ def _boundary_fluxes(mesh, rates):
 
 
 def _check_balance(mesh, source, rates):
-    piece = pieces(mesh)
-    total = mesh.ranks.sum(
-        np.bincount(piece, source, int(mesh.ranks.max(piece.max(initial=0))) + 1)
-    )
+    piece = find_pieces(mesh)
+    n_pieces = int(mesh.ranks.max(piece.max(initial=0))) + 1
+    total = mesh.ranks.sum(np.bincount(piece, source, n_pieces))
     scale = max([abs(rate) for rate in rates.values()], default=0.0)
     worst = int(np.abs(total).argmax())
-    if abs(total[worst]) > 1e-10 * scale:
-        where = "" if len(total) == 1 else f" on one of the mesh's {len(total)} connected pieces"
+    if abs(total[worst]) > RATE_BALANCE_TOLERANCE * scale:
+        place = "" if n_pieces == 1 else f" on one of the mesh's {n_pieces} connected pieces"
         raise InputError(
-            f"the rates add up to {total[worst]:.6g}{where}: what enters must leave; give rates "
+            f"the rates add up to {total[worst]:.6g}{place}: what enters must leave; give rates "
             "that add up to 0"
         )
 
 
-def laplacian(mesh):
+def build_laplacian(mesh: Mesh) -> sparse.csr_matrix:
     """This rank's rows (CSR, columns numbered as PETSc does) of the matrix of sum_s |s| / d_s (u_K
     - u_L).
     """
     n = mesh.n_inner
     number = mesh.with_ghosts(mesh.first_row + np.arange(mesh.n_cells))
     t = mesh.area[:n] / mesh.distance[:n]
-    left, right = mesh.left[:n], mesh.right[:n]
+    left = mesh.left[:n]
+    right = mesh.right[:n]
     rows = np.concatenate([left, left, right, right])
     columns = number[np.concatenate([left, right, right, left])]
+    values = np.concatenate([t, -t, t, -t])
     own = rows < mesh.n_cells
-    return sparse.csr_matrix(
-        (np.concatenate([t, -t, t, -t])[own], (rows[own], columns[own])),
-        (mesh.n_cells, mesh.n_cells_global),
-    )
+    shape = (mesh.n_cells, mesh.n_cells_global)
+    return sparse.csr_matrix((values[own], (rows[own], columns[own])), shape)
 
 
-def conserve(mesh, U, divergence):
+# ---- conservation along spanning trees -----------------------------------------------------------
+
+
+def conserve(mesh: Mesh, U: Array, divergence: Array) -> Array:
     """Face fluxes near U (n_faces,) whose sum over the faces of each cell is *divergence*
-    (n_cells,), to round-off.
+    (n_cells,), to round-off. Collective.
 
-    What is missing in a cell is sent to its parent in a spanning tree, from the leaves to the root.
-    Boundary fluxes stay; the total of what is missing in a connected piece of the mesh must be 0
-    but for round-off, which the root keeps.
+    The defect of a cell is sent to its parent in a spanning tree, from the leaves to the root.
+    Boundary fluxes stay. The total defect of a connected piece of the mesh must be 0 but for
+    round-off, which the root keeps.
     """
-    forest, U = _Forest(mesh), U.copy()
+    forest = _Forest(mesh)
+    U = U.copy()
     forest.send_between_pieces(U, divergence - mesh.divergence(U) * mesh.volume)
     forest.send_within_pieces(U, divergence - mesh.divergence(U) * mesh.volume)
     return U
 
 
-def pieces(mesh):
+def find_pieces(mesh: Mesh) -> IntArray:
     """The connected piece of the whole mesh to which each cell belongs: (n_cells,), numbered from
-    0.
+    0. Collective.
     """
     forest = _Forest(mesh)
     return forest.component[forest.piece]
 
 
 class _Forest:
-    """Spanning trees of a mesh that is dealt to ranks: one for each connected piece of a rank, and
-    one of all the pieces.
+    """Spanning trees of a mesh that is distributed over ranks: one for each connected piece of a
+    rank, and one of all the pieces.
 
     piece (n_cells,) : global number of the piece of each cell
     order, parent, edge : cells with parents before children; the parent of each cell (-1: a root),
@@ -128,43 +175,46 @@ class _Forest:
         bridges are
     """
 
-    def __init__(self, mesh):
+    def __init__(self, mesh: Mesh):
         self.mesh = mesh
         n = mesh.n_inner
         n_cells = mesh.n_cells
-        inside = np.flatnonzero(np.maximum(mesh.left[:n], mesh.right[:n]) < n_cells)
-        left, right = mesh.left[inside], mesh.right[inside]
-        count, piece, self.order, self.parent = _spanning_trees(left, right, n_cells)
-        self.edge = _edges_to_parents(left, right, inside, self.parent)
+        farther = np.maximum(mesh.left[:n], mesh.right[:n])
+        inside = np.flatnonzero(farther < n_cells)
+        self.shared = np.flatnonzero(farther >= n_cells)
+
+        left = mesh.left[inside]
+        right = mesh.right[inside]
+        count, piece, self.order, self.parent = _find_spanning_trees(left, right, n_cells)
+        self.edge = _find_edges_to_parents(left, right, inside, self.parent)
+
         counts = mesh.ranks.all_gather(np.array([count]))
         self.n_pieces = int(counts.sum())
         self.piece = piece + int(counts[: mesh.ranks.rank].sum())
-        self.shared = np.flatnonzero(np.maximum(mesh.left[:n], mesh.right[:n]) >= n_cells)
-        self.bridges = self._bridges()
-        _, self.component, self.piece_order, self.piece_parent = _spanning_trees(
-            *self.bridges[:2], self.n_pieces
+        self.bridges = self._find_bridges()
+        left, right = self.bridges[:2]
+        _, self.component, self.piece_order, self.piece_parent = _find_spanning_trees(
+            left, right, self.n_pieces
         )
 
-    def _bridges(self):
+    def _find_bridges(self):
         mesh = self.mesh
-        number = self.mesh.with_ghosts(self.piece)
-        left, right = mesh.left[self.shared], mesh.right[self.shared]
-        mine = np.stack([number[left], number[right], mesh.cell_id[left], mesh.cell_id[right]])
-        everyone = mesh.ranks.all_gather(_first_of_pair(mine))
-        return _first_of_pair(everyone)
+        piece = mesh.with_ghosts(self.piece)
+        left = mesh.left[self.shared]
+        right = mesh.right[self.shared]
+        own = np.stack([piece[left], piece[right], mesh.cell_id[left], mesh.cell_id[right]])
+        of_all = mesh.ranks.all_gather(_select_bridges(own))
+        return _select_bridges(of_all)
 
-    def send_between_pieces(self, U, missing):
-        """Fluxes over the bridges that leave every piece with a total of 0."""
-        total = self.mesh.ranks.sum(np.bincount(self.piece, missing, self.n_pieces))
-        bridge = _edges_to_parents(
-            *self.bridges[:2], np.arange(self.bridges.shape[1]), self.piece_parent
-        )
-        ids = np.stack(
-            [
-                self.mesh.cell_id[self.mesh.left[self.shared]],
-                self.mesh.cell_id[self.mesh.right[self.shared]],
-            ]
-        )
+    def send_between_pieces(self, U: Array, defect: Array) -> None:
+        """Fluxes over the bridges after which the total defect of every piece is 0."""
+        mesh = self.mesh
+        total = mesh.ranks.sum(np.bincount(self.piece, defect, self.n_pieces))
+        numbers = np.arange(self.bridges.shape[1])
+        left, right = self.bridges[:2]
+        bridge = _find_edges_to_parents(left, right, numbers, self.piece_parent)
+        ids = mesh.cell_id[np.stack([mesh.left[self.shared], mesh.right[self.shared]])]
+
         for child in self.piece_order[::-1]:
             parent = self.piece_parent[child]
             if parent < 0:
@@ -174,12 +224,12 @@ class _Forest:
             U[here] += total[child] if left_piece == child else -total[child]
             total[parent] += total[child]
 
-    def send_within_pieces(self, U, missing):
+    def send_within_pieces(self, U: Array, defect: Array) -> None:
         """Fluxes from the leaves to the roots."""
-        _send_to_roots(self.order, self.parent, self.edge, self.mesh.left, missing, U)
+        _send_to_roots(self.order, self.parent, self.edge, self.mesh.left, defect, U)
 
 
-def _first_of_pair(bridges):
+def _select_bridges(bridges):
     """One bridge for each two pieces: the one with the smallest cell numbers."""
     bridges = bridges[:, np.lexsort(bridges[::-1])]
     pair = np.sort(bridges[:2], axis=0)
@@ -187,28 +237,34 @@ def _first_of_pair(bridges):
     return bridges[:, first]
 
 
-def _spanning_trees(left, right, n):
+def _find_spanning_trees(left, right, n):
     """(number of pieces, piece, order, parent) of the graph of n nodes with edges left-right,
     breadth first.
 
-    An extra node, joined to one node of each piece, makes one tree of them all.
+    An extra node, joined to one node of each piece, makes one tree of all pieces.
     """
-    ends = np.concatenate([left, right]), np.concatenate([right, left])
-    graph = sparse.csr_matrix((np.ones(len(ends[0])), ends), (n, n))
+    tails = np.concatenate([left, right])
+    heads = np.concatenate([right, left])
+    graph = sparse.csr_matrix((np.ones(len(tails)), (tails, heads)), (n, n))
     count, piece = connected_components(graph, directed=False)
+
     roots = np.unique(piece, return_index=True)[1]
-    rows, columns = np.concatenate([ends[0], np.full(count, n)]), np.concatenate([ends[1], roots])
+    rows = np.concatenate([tails, np.full(count, n)])
+    columns = np.concatenate([heads, roots])
     joined = sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), (n + 1, n + 1))
     order, parent = breadth_first_order(joined, n)
-    return count, piece, order[1:], np.where(parent[:n] == n, -1, parent[:n])
+    is_root = parent[:n] == n
+    return count, piece, order[1:], np.where(is_root, -1, parent[:n])
 
 
-def _edges_to_parents(left, right, edge, parent):
-    found = np.full(len(parent), -1)
-    down = parent[left] == right
-    up = parent[right] == left
-    found[left[down]], found[right[up]] = edge[down], edge[up]
-    return found
+def _find_edges_to_parents(left, right, edge, parent):
+    """The edge (n,) to the parent of each node; -1 for roots."""
+    upward = np.full(len(parent), -1)
+    left_is_child = parent[left] == right
+    right_is_child = parent[right] == left
+    upward[left[left_is_child]] = edge[left_is_child]
+    upward[right[right_is_child]] = edge[right_is_child]
+    return upward
 
 
 @numba.njit(cache=True)
@@ -218,6 +274,3 @@ def _send_to_roots(order, parent, edge, left, missing, U):
             face = edge[cell]
             U[face] += missing[cell] if left[face] == cell else -missing[cell]
             missing[parent[cell]] += missing[cell]
-
-
-# ---- velocities of cells -----------------------------------------------------------------------------------------------

@@ -1,69 +1,171 @@
 """Two-point fluxes F = a rho_left - b rho_right: functions (U, k) -> (a, b), U the integral of v.n
-over the face and k = D area / distance. A function of the user's own is as good. `muscl` stands
+over the face and k = D area / distance. A user's own function may take their place. `muscl` stands
 beside them: it needs more than two cells.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..arguments.frozen import frozen
+from ..arguments.types import Array
 from ..errors import InputError
 
+# x below which x / (e^x - 1) is taken from its series, whose error is x^4 / 720.
+SERIES_LIMIT = 1e-4
 
-def upwind(U, k):
-    """(k + U+, k + U-): what flows through a face comes from behind it; positive for every step up
-    to the CFL bound.
+
+def upwind(U: Array, k: Array) -> tuple[Array, Array]:
+    """(k + U+, k + U-): the flux takes the density of the cell from which it comes.
+
+    Positive for every step up to the CFL bound; first order.
+
+    Parameters
+    ----------
+    U
+        (n,) integrals of the velocity times the normal over the faces.
+    k
+        (n,) diffusion times area over distance.
+
+    Returns
+    -------
+    a, b
+        (n,) each: F = a rho_left - b rho_right.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fvot
+    >>> fvot.upwind(np.array([2.0, -1.0]), 0.0)
+    (array([2., 0.]), array([0., 1.]))
     """
     return k + np.maximum(U, 0), k + np.maximum(-U, 0)
 
 
-def central(U, k):
-    """(k + U/2, k - U/2): second order, positive only up to the cell Peclet number |U| / k = 2."""
+def central(U: Array, k: Array) -> tuple[Array, Array]:
+    """(k + U/2, k - U/2): second order, positive only up to the cell Peclet number |U| / k = 2.
+
+    Parameters
+    ----------
+    U
+        (n,) integrals of the velocity times the normal over the faces.
+    k
+        (n,) diffusion times area over distance.
+
+    Returns
+    -------
+    a, b
+        (n,) each: F = a rho_left - b rho_right.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fvot
+    >>> fvot.central(np.array([2.0]), np.array([1.0]))
+    (array([2.]), array([0.]))
+    """
     return k + U / 2, k - U / 2
 
 
-def scharfetter_gummel(U, k):
+def scharfetter_gummel(U: Array, k: Array) -> tuple[Array, Array]:
     """(k B(-U/k), k B(U/k)), B(x) = x / (e^x - 1): exact where the flux is constant between the two
     cells.
 
-    Zero on the Gibbs density whatever the drift; `upwind` as k -> 0, `central` as U -> 0. With
-    B(-x) = B(x) + x both coefficients are small + U+ and small + U-, small = k B(|U|/k), without
-    cancellation (Scharfetter, Gummel 1969).
+    Zero on the Gibbs density for any drift; `upwind` as k -> 0, `central` as U -> 0.
+
+    Parameters
+    ----------
+    U
+        (n,) integrals of the velocity times the normal over the faces.
+    k
+        (n,) diffusion times area over distance.
+
+    Returns
+    -------
+    a, b
+        (n,) each: F = a rho_left - b rho_right.
+
+    Notes
+    -----
+    With B(-x) = B(x) + x both coefficients are small + U+ and small + U-, small = k B(|U|/k),
+    without cancellation (Scharfetter, Gummel 1969).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fvot
+    >>> a, b = fvot.scharfetter_gummel(np.array([2.0]), np.array([1.0]))
+    >>> bool(np.isclose(a / b, np.exp(2.0)).all())  # detailed balance
+    True
     """
     speed = np.abs(U)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         x = speed / k
-        small = np.where(x < 1e-4, k * (1 - x / 2 + x * x / 12), speed / np.expm1(x))
+        series = k * (1 - x / 2 + x * x / 12)
+        small = np.where(x < SERIES_LIMIT, series, speed / np.expm1(x))
     small = np.where(speed + k > 0, small, 0.0)
     return small + np.maximum(U, 0), small + np.maximum(-U, 0)
 
 
-def square_root(U, k):
-    """(k e^(U/2k), k e^(-U/2k)): the square-root approximation of the rates, zero on the Gibbs
-    density, too.
+def square_root(U: Array, k: Array) -> tuple[Array, Array]:
+    """(k e^(U/2k), k e^(-U/2k)): the square-root approximation of the rates, which is zero on the
+    Gibbs density, too.
 
-    Symmetric in the two cells, but its rates grow like e^(|U|/2k): for flat potentials (Lie,
-    Fackeldey, Weber 2013).
+    It is symmetric in the two cells, but its rates grow like e^(|U|/2k): for flat potentials.
+
+    Parameters
+    ----------
+    U
+        (n,) integrals of the velocity times the normal over the faces.
+    k
+        (n,) diffusion times area over distance.
+
+    Returns
+    -------
+    a, b
+        (n,) each: F = a rho_left - b rho_right.
+
+    Notes
+    -----
+    Lie, Fackeldey, Weber (2013).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fvot
+    >>> a, b = fvot.square_root(np.array([2.0]), np.array([1.0]))
+    >>> bool(np.isclose(a * b, 1.0).all())
+    True
     """
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         half = np.where(U == 0, 0.0, U / (2 * k))
         return k * np.exp(half), k * np.exp(-half)
 
 
-def described(flux):
-    """What a flux is, in words that are the same on every rank."""
-    return repr(flux) if isinstance(flux, muscl) else getattr(flux, "__name__", type(flux).__name__)
-
-
 @frozen
 @dataclass(frozen=True)
 class muscl:
-    """Second-order limited face values on any cells, positive and bounded up to outflow CFL 1; see
-    `reconstruction`.
+    """Second-order limited face values on any cells, positive and bounded up to outflow CFL 1.
 
-    sharp : 0 to 1 blends in the superbee value, for discontinuities; 0.3 is a good start. Smooth
-        humps are squared.
+    Parameters
+    ----------
+    sharp
+        0 to 1 blends in the superbee value, for discontinuities; 0.3 is a good start. It flattens
+        smooth humps.
+
+    Raises
+    ------
+    InputError
+        If sharp does not lie between 0 and 1.
+
+    Examples
+    --------
+    >>> import fvot
+    >>> mesh = fvot.Mesh.rectangle((0, 0), (1, 1), (8, 8), periodic=True)
+    >>> equation = fvot.ContinuityEquation(mesh, (1.0, 0.0), flux=fvot.muscl(sharp=0.3))
     """
 
     sharp: float = 0.0
@@ -71,3 +173,10 @@ class muscl:
     def __post_init__(self):
         if not isinstance(self.sharp, (int, float)) or not 0 <= self.sharp <= 1:
             raise InputError(f"muscl(sharp={self.sharp!r}): sharp must lie between 0 and 1")
+
+
+def describe_flux(flux: Any) -> str:
+    """The flux in words that are the same on every rank."""
+    if isinstance(flux, muscl):
+        return repr(flux)
+    return getattr(flux, "__name__", type(flux).__name__)

@@ -1,144 +1,141 @@
 """One implicit step of a Fokker-Planck operator: rho -> Y with (|K| + s A) Y = |K| rho, made safe.
 
-A is the matrix of the two-point fluxes, (A rho)_K = sum over the faces of K of what flows out. Its
-off-diagonal entries are <= 0 and its columns add up to what crosses the boundary: |K| + s A is an
-M-matrix for every s > 0, its inverse is non-negative, conserves mass and is a contraction in L1 and
-in every convex entropy. A solver in floating point has none of this by itself, hence
+A is the matrix of the two-point fluxes, (A rho)_K = sum over the faces of K of the outward flux.
+Its off-diagonal entries are <= 0 and its columns add up to the outflow through the boundary. So
+|K| + s A is an M-matrix for every s > 0: its inverse is non-negative, conserves mass and is a
+contraction in L1 and in every convex entropy. A solver in floating point has none of this by
+itself, hence
 
-1. increments: (|K| + s A) d = -s (net outflow of rho, face by face), Y = rho + d. The Gibbs
-   density, whose fluxes are zero, stays fixed to round-off, however loose the solver and however
-   large s.
-2. every solution is judged by its true residual, computed face by face, by its mass, by its
-   negative part (which an M-matrix cannot make) and, where there is one, by its entropy. What fails
-   is refined by one more solve for the residual, then given to the next method, then
-   `ConvergenceError`. A residual r bounds the error: |Y - exact|_L1 <= sum |r_K|.
-3. three methods, ranked by `ranked`: LU once for many steps; BiCGStab with ILU(0), cells in the
-   order of the drift; GMRES with BoomerAMG on the columns scaled by the Gibbs density, (|K| + s A)
-   G y = rhs, d = G y, a symmetric matrix (where there is a potential), whose iterations grow
-   neither with the barriers nor with s.
+1. Increments: (|K| + s A) d = -s (net outflow of rho, face by face), Y = rho + d. The Gibbs
+   density, whose fluxes are zero, stays fixed to round-off for any tolerance of the solver and any
+   s.
+2. Every solution is checked: its true residual, computed face by face, its mass, its negative part
+   (which an M-matrix cannot make) and, where there is one, its entropy. A solution that fails is
+   refined by one more solve for the residual, then the next method is tried, then a
+   `ConvergenceError` is raised. A residual r bounds the error: |Y - exact|_L1 <= sum |r_K|.
+3. Three methods, ranked by `linalg.rank_methods`: LU, factorised once for many steps; BiCGStab with
+   ILU(0), cells in the order of the drift; GMRES with BoomerAMG on the columns scaled by the Gibbs
+   density G, (|K| + s A) G y = rhs, d = G y. That matrix is symmetric where there is a potential,
+   and its iterations grow neither with the barriers nor with s.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numba
 import numpy as np
 
 from .. import linalg
+from ..arguments.types import Array
 from ..errors import ConvergenceError
 from .rates import Rates
 
 PREFIX = "fvot_fokker_planck_"
-CLIP = 300.0  # exponents beyond which the column scaling is flat: e^-300 is far from underflow
-LARGEST_LU = {1: 10**7, 2: 2 * 10**6, 3: 40_000}  # cells, for memory's sake
-ROUGH = 1e-7  # tolerance of the solves that look for the scaling of the columns
-REFINEMENTS = 5  # solves, the first included
-REFINED = 1e-3  # tolerance of all but the first
+
+# The exponent beyond which the column scaling is cut off: e^-300 is far from underflow.
+MAX_EXPONENT = 300.0
+
+# Tolerance of the solves that look for the scaling of the columns. The scaling only has to be good
+# enough for a preconditioner.
+SCALE_TOLERANCE = 1e-7
+
+# Growth of the step from one of these solves to the next, and the stiffness of the first.
+SCALE_STEP_GROWTH = 30
+SCALE_FIRST_STIFFNESS = 10
+
+# Solves for one step at most, the first included.
+MAX_SOLVES = 5
+
+# Tolerance of all solves but the first: they start from a small residual.
+REFINEMENT_TOLERANCE = 1e-3
+
+# The smallest tolerance that the checks ask for, and the rounding of sums over cells, relative to
+# the sum of absolute values.
+RELATIVE_ROUNDING = 1e-15
 
 
-# ---- which method ------------------------------------------------------------------------------------------------------
+# ---- how the columns are scaled for multigrid ----------------------------------------------------
 
 
-def costs(n, dim, n_ranks, stiffness, steepness, gibbs=True):
-    """{method: (set-up, one solve)} as estimated, for n cells; microseconds per cell of all, of
-    which only ratios matter.
+class ColumnScaleCache:
+    """The last column scaling that was computed, which later rates on the same mesh may use.
 
-    stiffness : s max A_KK / |K|, the step in units of the time in which a cell is emptied
-    steepness : a typical cell Peclet number; above 1 the drift decides, and ILU(0) in its order is
-        nearly exact
-    gibbs : whether the columns' scaling is known, or has to be found
-
-    The numbers are fitted to measurements on squares and boxes (see
-    benchmarks/RESULTS_fokker_planck.md).
+    Whoever takes many steps keeps one and hands it to each `Resolvent`.
     """
-    side = n ** (1 / dim)
-    steep = 1 + steepness
-    iterations = (
-        3
-        if dim == 1
-        else 2
-        + min((3 if dim == 2 else 1.5) * np.sqrt(stiffness) / steep, 0.65 * side / np.sqrt(steep))
-    )
-    shared = n_ranks**-0.8
-    found = {
-        "ilu": (0.25 * shared, (0.04 + 0.026 * iterations) * shared),
-        "amg": (
-            ((1.2 if dim == 3 else 0.7) + (0 if gibbs else 9)) * shared,
-            (1.3 if dim == 3 else 0.7 + 0.5 * min(steepness, 1)) * shared,
-        ),
-    }
-    if n <= LARGEST_LU[dim]:
-        one, many = {
-            1: ((0.2, 0.015), (1.0, 0.1)),
-            2: (
-                (2.5 * (n / 65536) ** 0.6, 0.045 * (n / 65536) ** 0.12),
-                (6.8, 0.5 * (n / 65536) ** 0.7),
-            ),
-            3: ((10 * (n / 8000) ** 1.25, 0.11 * (n / 8000) ** 0.4), (20 * (n / 8000) ** 0.4, 0.7)),
-        }[dim]
-        found["lu"] = (
-            one if n_ranks == 1 else (many[0] + 4000 / n, many[1] + 1600 / n)
-        )  # PETSc's, or MUMPS, which waits
-    return found
+
+    def __init__(self) -> None:
+        self.scale: Array | None = None
+        self._rates: Rates | None = None
+
+    def find(self, rates: Rates) -> Array:
+        """The column scaling (n_cells,): the Gibbs density of the rates; else the cached scaling;
+        else a new one, which is then cached. Collective.
+        """
+        if rates.gibbs is not None:
+            return _gibbs_density(rates.mesh.ranks, rates.gibbs)
+        if self.scale is None:
+            self.scale = _compute_scale(rates)
+            self._rates = rates
+        return self.scale
+
+    def is_stale(self, rates: Rates) -> bool:
+        """Whether `find` returns a scaling that was computed for other rates."""
+        return rates.gibbs is None and self.scale is not None and self._rates is not rates
+
+    def clear(self) -> None:
+        """Forget the scaling: `find` computes a new one."""
+        self.scale = None
+        self._rates = None
 
 
-def ranked(costs, n_solves, ready=None):
-    """The names of the methods, the cheapest for n_solves solves first; one that is *ready* needs
-    no set-up.
+def column_scale(rates: Rates, cache: ColumnScaleCache | None = None) -> Array:
+    """(n_cells,): the Gibbs density, or an approximate stationary density, over its maximum and cut
+    off at e^-300. Collective.
     """
-    return sorted(
-        costs, key=lambda name: (0 if name == ready else costs[name][0]) + n_solves * costs[name][1]
-    )
+    cache = ColumnScaleCache() if cache is None else cache
+    return cache.find(rates)
 
 
-# ---- how the columns are scaled for multigrid --------------------------------------------------------------------------
+def _gibbs_density(ranks, minus_log):
+    lowest = ranks.min(minus_log.min(initial=np.inf))
+    return np.exp(-np.minimum(minus_log - lowest, MAX_EXPONENT))
 
 
-def column_scale(rates):
-    """(n_cells,): the Gibbs density, or the stationary one as far as it was found, over its maximum
-    and cut off at e^-300.
-    """
-    if rates.gibbs is not None:
-        return _density(rates.mesh.ranks, rates.gibbs)
-    if rates.pattern.found_scale is None:
-        rates.pattern.found_scale = rates, _found_scale(rates)
-    return rates.pattern.found_scale[1]
+def _compute_scale(rates):
+    """Implicit steps from the uniform density, 30 times longer each time, each scaled by the result
+    of the last one.
 
-
-def _density(ranks, phi):
-    return np.exp(-np.minimum(phi - ranks.min(phi.min(initial=np.inf)), CLIP))
-
-
-def _found_scale(rates):
-    """Implicit steps from the uniform density, 30 times longer each time, each scaled by what the
-    last has found.
-
-    Up to about the time in which diffusion crosses the mesh a thousand times: longer ones add noise
-    where the density is low.
+    The longest is about the time in which diffusion crosses the mesh a thousand times: longer ones
+    add noise where the density is low.
     """
     mesh = rates.mesh
-    inner = Rates(
-        rates.pattern,
-        np.where(rates.mesh.right >= 0, rates.a, 0),
-        np.where(rates.mesh.right >= 0, rates.b, 0),
-    )
+    is_inner = mesh.right >= 0
+    inner = Rates(rates.pattern, np.where(is_inner, rates.a, 0), np.where(is_inner, rates.b, 0))
     fastest = mesh.ranks.max(inner.leaving().max(initial=0.0))
     scale = np.ones(mesh.n_cells)
-    nothing = np.zeros(mesh.n_faces - mesh.n_inner)
     if fastest == 0:
         return scale
+
+    closed = np.zeros(mesh.n_faces - mesh.n_inner)
     crossing = 1e4 * mesh.n_cells_global ** (2 / mesh.dim)
+    n_longer = np.ceil(np.log(crossing / SCALE_FIRST_STIFFNESS) / np.log(SCALE_STEP_GROWTH))
+
     rho = scale
-    for stiffness in np.geomspace(
-        10, crossing, 1 + int(np.ceil(np.log(crossing / 10) / np.log(30)))
-    ):
+    for stiffness in np.geomspace(SCALE_FIRST_STIFFNESS, crossing, 1 + int(n_longer)):
         s = stiffness / fastest
-        way = LinearMethod(inner, s, "amg", ROUGH, PREFIX + "scale_", scale)
-        rho = rho + way.solve(-s * inner.outflow(rho, nothing)[0], ROUGH)
-        way.system.destroy()
-        most = mesh.ranks.max(np.abs(rho).max(initial=0.0))
-        rho = np.maximum(rho / most, np.exp(-CLIP))
+        method = LinearMethod(inner, s, "amg", SCALE_TOLERANCE, PREFIX + "scale_", scale)
+        rho = rho + method.solve(-s * inner.outflow(rho, closed)[0], SCALE_TOLERANCE)
+        method.system.destroy()
+
+        largest = mesh.ranks.max(np.abs(rho).max(initial=0.0))
+        rho = np.maximum(rho / largest, np.exp(-MAX_EXPONENT))
         scale = rho
     return scale
+
+
+# ---- the step ------------------------------------------------------------------------------------
 
 
 class Resolvent:
@@ -146,17 +143,28 @@ class Resolvent:
     module says.
 
     rtol : relative tolerance of the linear solves
+    scales : the cache of the column scaling, shared with other steps on the same mesh
     names : the methods that have not failed
+    iterations, solves : of the linear solver, so far
     """
 
-    def __init__(self, rates, s, *, rtol=1e-10, prefix=PREFIX):
+    def __init__(
+        self,
+        rates: Rates,
+        s: float,
+        *,
+        rtol: float = 1e-10,
+        prefix: str = PREFIX,
+        scales: ColumnScaleCache | None = None,
+    ):
+        mesh = rates.mesh
         self.rates = rates
         self.s = s
         self.rtol = rtol
         self.prefix = prefix
-        mesh = rates.mesh
+        self.scales = ColumnScaleCache() if scales is None else scales
         self.stiffness = s * mesh.ranks.max(rates.leaving().max(initial=0.0))
-        self.costs = costs(
+        self.costs = linalg.estimate_costs(
             mesh.n_cells_global,
             mesh.dim,
             mesh.ranks.size,
@@ -165,128 +173,144 @@ class Resolvent:
             rates.gibbs is not None,
         )
         self.names = list(self.costs)
-        self.iterations = self.solves = 0
-        self._way = None
+        self.iterations = 0
+        self.solves = 0
+        self._method: LinearMethod | None = None
 
-    def expect(self, n_solves):
-        """Be ready for that many solves, by the method that is the cheapest for them."""
-        ready = None if self._way is None else self._way.name
-        self.names = [name for name in ranked(self.costs, n_solves, ready) if name in self.names]
+    def expect(self, n_solves: float) -> Resolvent:
+        """Prepare for that many solves, by the method that is the cheapest for them."""
+        ready = None if self._method is None else self._method.name
+        by_cost = linalg.rank_methods(self.costs, n_solves, ready)
+        self.names = [name for name in by_cost if name in self.names]
         if ready is not None and self.names and self.names[0] != ready:
             self.destroy()
         return self
 
-    def __call__(self, start, entering, rest=0.0, fault=None):
+    def __call__(
+        self,
+        start: Array,
+        entering: Array,
+        rest: Array | float = 0.0,
+        fault: Callable[[Array], str | None] | None = None,
+    ) -> Array:
         """Y (n_cells,) with |K| (Y - start) + s (net outflow of Y) = rest: implicit Euler where the
-        rest is 0.
+        rest is 0. Collective.
 
-        entering (n_faces - n_inner,) : the boundary's densities
-        rest (n_cells,) : what else comes into the cells; Y may be negative then, else it is not
-        fault : a function of Y that says what is wrong with it, or None
+        entering (n_faces - n_inner,) : the densities at the boundary
+        rest (n_cells,) : a further source in the cells; with one, Y may be negative
+        fault : a further check: a function of Y that returns a message, or None if Y is good
 
         Raises `ConvergenceError` where no method passes the checks.
         """
         faults = []
         while self.names:
             try:
-                Y, wrong = self._attempt(start, entering, rest, fault)
+                Y, problem = self._attempt(start, entering, rest, fault)
             except ConvergenceError as error:
-                wrong = str(error)
-            if wrong is None:
+                problem = str(error)
+            if problem is None:
                 return Y
-            if self._has_borrowed():
-                self.rates.pattern.found_scale = None
+            if self.scale_is_stale():
+                self.scales.clear()
                 self.destroy()
                 continue
-            faults.append(f"{self.names[0]}: {wrong}")
+            faults.append(f"{self.names[0]}: {problem}")
             self.give_up()
+
         raise ConvergenceError(
             f"no linear solver could take an implicit step of {self.s:.3g}, {self.stiffness:.1e} "
-            "times the "
-            f"time in which a cell is emptied ({'; '.join(faults)}): take a smaller step, or "
-            "another solver "
-            f"by PETSc's options, such as -{self.prefix}pc_type"
+            f"times the time in which a cell is emptied ({'; '.join(faults)}): take a smaller "
+            f"step, or choose another solver by PETSc's options, such as -{self.prefix}pc_type"
         )
 
-    def _has_borrowed(self):
-        """Whether multigrid has failed with a scaling that other rates have found."""
-        found = self.rates.pattern.found_scale
-        return (
-            self.names[0] == "amg"
-            and self.rates.gibbs is None
-            and found is not None
-            and found[0] is not self.rates
-        )
+    def scale_is_stale(self) -> bool:
+        """Whether the method at work is multigrid with a scaling that was computed for other
+        rates.
+        """
+        return self.names[0] == "amg" and self.scales.is_stale(self.rates)
 
-    def give_up(self):
+    def give_up(self) -> None:
         """Go on with the next method."""
         self.names = self.names[1:]
         self.destroy()
 
-    def destroy(self):
-        if self._way is not None:
-            self._way.system.destroy()
-        self._way = None
+    def destroy(self) -> None:
+        """Give the memory of the linear system back. Collective."""
+        if self._method is not None:
+            self._method.system.destroy()
+        self._method = None
 
     def _attempt(self, start, entering, rest, judge):
-        """(Y, None), or (Y, what is wrong with it)."""
-        d, Y, positive = np.zeros_like(start), start, np.ndim(rest) == 0
-        residual, first = self._residual(d, Y, entering, rest)
-        if first.size == 0:
+        """(Y, None), or (Y, the message of a check that has failed)."""
+        d = np.zeros_like(start)
+        is_positive = np.ndim(rest) == 0
+        residual, before = self._residual(d, start, entering, rest)
+        if before.size == 0:
             return start.copy(), None
-        if self._way is None:
-            self._way = LinearMethod(self.rates, self.s, self.names[0], self.rtol, self.prefix)
-        for i in range(REFINEMENTS):
-            d += self._way.solve(
-                residual, self._way.rtol if i == 0 else max(self._way.rtol, REFINED)
+
+        if self._method is None:
+            self._method = LinearMethod(
+                self.rates, self.s, self.names[0], self.rtol, self.prefix, scales=self.scales
             )
+
+        for i in range(MAX_SOLVES):
+            rtol = self._method.rtol if i == 0 else max(self._method.rtol, REFINEMENT_TOLERANCE)
+            d += self._method.solve(residual, rtol)
             Y = start + d
             residual, now = self._residual(d, Y, entering, rest)
-            fault = self._fault(first, now, positive)
-            if positive:
+
+            fault = self._describe_fault(before, now, is_positive)
+            if is_positive:
                 np.maximum(Y, 0, out=Y)
             if fault is None and judge:
                 fault = judge(Y)
+
             self.solves += 1
-            if fault is None or self._way.failed or not np.isfinite(now.size):
+            if fault is None or self._method.has_failed or not np.isfinite(now.size):
                 break
-        self.iterations += self._way.iterations()
+
+        self.iterations += self._method.count_iterations()
         return Y, fault
 
     def _residual(self, d, Y, entering, rest):
-        """(residual (n_cells,), its `ResidualNorms`): of the fluxes of Y, not of d, as they are smaller
-        where Y is smoother than the start; and what one cell gives is what the other gets, so that
-        its sum tells the mass to round-off.
+        """(residual (n_cells,), its `ResidualNorms`).
+
+        It is that of the fluxes of Y, not of d: they are smaller where Y is smoother than the
+        start. One cell gives exactly what the other receives, so the sum of the residual is the
+        error of the mass to round-off.
         """
         mesh = self.rates.mesh
-        residual = np.empty(self.rates.mesh.n_cells)
+        residual = np.empty(mesh.n_cells)
         out, (terms, fluxes) = self.rates.outflow(Y, entering)
         rest = np.broadcast_to(rest, mesh.n_cells)
-        sums = _what_is_left(rest, mesh.volume, d, self.s, out, Y, residual)
-        return residual, ResidualNorms(
-            *mesh.ranks.sum(np.array([*sums, self.s * terms, self.s * fluxes]))
-        )
+        sums = _compute_residual(rest, mesh.volume, d, self.s, out, Y, residual)
+        own = np.array([*sums, self.s * terms, self.s * fluxes])
+        return residual, ResidualNorms(*mesh.ranks.sum(own))
 
-    def _fault(self, first, now, positive):
-        """What is wrong with a solution: compared with the tolerance, and with the rounding of what
-        is looked at.
+    def _describe_fault(self, before, now, is_positive):
+        """The message of a check that the solution fails, or None.
+
+        Sums are compared with the tolerance, and with the rounding of their terms.
         """
-        tolerance = 10 * max(self._way.rtol, 1e-15)
-        mass = max(first.mass, now.mass)
+        tolerance = 10 * max(self._method.rtol, RELATIVE_ROUNDING)
+        mass = max(before.mass, now.mass)
         if not np.isfinite(now.size):
             return "the solution is not finite"
-        if now.size > tolerance * first.size + 1e-15 * (mass + now.terms):
-            return f"relative residual {now.size / first.size:.1e}"
-        if abs(now.gained) > tolerance * mass + 1e-15 * now.fluxes:
+        if now.size > tolerance * before.size + RELATIVE_ROUNDING * (mass + now.terms):
+            return f"relative residual {now.size / before.size:.1e}"
+        if abs(now.gained) > tolerance * mass + RELATIVE_ROUNDING * now.fluxes:
             return f"mass changed by {now.gained / mass:.1e}"
-        if positive and now.negative > tolerance * mass:
+        if is_positive and now.negative > tolerance * mass:
             return f"negative mass {now.negative / mass:.1e}"
         return None
 
 
 class ResidualNorms(NamedTuple):
-    """Over all cells: |residual|, residual, -min(Y, 0), |Y|, and s times the sums of
-    `Rates.outflow`.
+    """Sums over all cells.
+
+    size, gained : of |residual| and of the residual
+    negative, mass : of |K| max(-Y, 0) and |K| |Y|
+    terms, fluxes : s times the sums of `Rates.outflow`
     """
 
     size: float
@@ -298,7 +322,7 @@ class ResidualNorms(NamedTuple):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _what_is_left(rest, volume, d, step, out, Y, residual):
+def _compute_residual(rest, volume, d, step, out, Y, residual):
     """residual = rest - |K| d - s out; the sums of |residual|, residual, |K| max(-Y, 0) and |K|
     |Y|.
     """
@@ -320,27 +344,39 @@ def _what_is_left(rest, volume, d, step, out, Y, residual):
 class LinearMethod:
     """One method at work on |K| + s A: cells in the order of the drift for ILU, columns scaled for
     AMG.
+
+    order, scale : of the cells, or None
+    rtol : the tolerance, which PETSc's options may have changed
     """
 
-    def __init__(self, rates, s, name, rtol, prefix, scale=None):
+    def __init__(
+        self,
+        rates: Rates,
+        s: float,
+        name: str,
+        rtol: float,
+        prefix: str,
+        scale: Array | None = None,
+        scales: ColumnScaleCache | None = None,
+    ):
         mesh = rates.mesh
         self.name = name
-        self.order = rates.by_drift() if name == "ilu" else None
+        self.order = rates.order_by_drift() if name == "ilu" else None
         self.scale = scale
         if name == "amg" and scale is None:
-            self.scale = column_scale(rates)
+            self.scale = column_scale(rates, scales)
         self.system = linalg.System(
             mesh.ranks,
             rates.pattern.matrix(rates, s, self.order, self.scale),
-            linalg.method(name, mesh.dim, mesh.ranks.size),
+            linalg.find_method(name, mesh.dim, mesh.ranks.size),
             prefix=prefix,
             rtol=rtol,
         )
         self.rtol = self.system.rtol
         self._counted = 0
 
-    def solve(self, rhs, rtol):
-        """d with (|K| + s A) d = rhs, all (n_cells,), up to the tolerance if it went well."""
+    def solve(self, rhs: Array, rtol: float) -> Array:
+        """d with (|K| + s A) d = rhs, all (n_cells,), to the tolerance unless `has_failed`."""
         if self.order is not None:
             d = np.empty_like(rhs)
             d[self.order] = self.system(rhs[self.order], rtol)
@@ -349,12 +385,12 @@ class LinearMethod:
         return y if self.scale is None else self.scale * y
 
     @property
-    def failed(self):
-        """Whether the last solve itself says that it has not converged."""
+    def has_failed(self) -> bool:
+        """Whether PETSc says that the last solve has not converged."""
         return self.system.reason < 0
 
-    def iterations(self):
-        """How many there were since the last call."""
+    def count_iterations(self) -> int:
+        """The iterations since the last call."""
         before = self._counted
         self._counted = self.system.iterations
         return self._counted - before

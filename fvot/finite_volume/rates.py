@@ -1,17 +1,26 @@
-"""Two-point fluxes as rates between cells: what flows, how fast cells are emptied, the matrix, the
+"""Two-point fluxes as rates between cells: the fluxes, how fast cells are emptied, the matrix, the
 Markov chain.
 
 F_s = a_s rho_left - b_s rho_right with a, b >= 0 moves mass from left to right at the rate a_s /
 |left| and back at b_s / |right|: finite volumes are a Markov chain, whose states are the cells.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import numba
 import numpy as np
 from scipy import sparse
 
+from ..arguments.types import Array, IntArray
 from .stencil import Stencil
+
+if TYPE_CHECKING:
+    from ..mesh import Mesh
+
+# The largest cell Peclet number that counts in means over the ranks.
+MAX_PECLET = 1e3
 
 
 class Rates:
@@ -21,32 +30,33 @@ class Rates:
     gibbs (n_cells,) : -log of the Gibbs density; None where there is none
     """
 
-    def __init__(self, pattern, a, b, gibbs=None):
+    def __init__(self, pattern: SparsityPattern, a: Array, b: Array, gibbs: Array | None = None):
         self.pattern = pattern
         self.mesh = pattern.mesh
         self.a = a
         self.b = b
         self.gibbs = gibbs
 
-    def flux(self, rho, entering):
+    def flux(self, rho: Array, entering: Array) -> Array:
         """F (n_faces,), from left to right, for rho (n_cells,) and the boundary's densities g
         (n_faces - n_inner,).
         """
-        mesh, F = self.mesh, np.empty(self.mesh.n_faces)
+        mesh = self.mesh
+        F = np.empty(mesh.n_faces)
         _flux(
             mesh.with_ghosts(rho), self.a, self.b, entering, mesh.left, mesh.right, mesh.n_inner, F
         )
         return F
 
-    def outflow(self, rho, entering):
+    def outflow(self, rho: Array, entering: Array) -> tuple[Array, tuple[float, float]]:
         """(net outflow of each cell (n_cells,), two sums over the faces).
 
-        The rounding of the outflows is relative to the first: |a rho_left| + |b rho_right|; that of
-        their total, in which inner fluxes cancel, to the second: |F|, and |a rho_left| + |b g| on
-        the boundary.
+        The rounding of the outflows is relative to the first sum, of |a rho_left| + |b rho_right|.
+        That of their total, in which inner fluxes cancel, is relative to the second, of |F|, and of
+        |a rho_left| + |b g| on the boundary.
         """
         mesh = self.mesh
-        out = np.zeros(self.mesh.n_local)
+        out = np.zeros(mesh.n_local)
         sizes = _outflow(
             mesh.with_ghosts(rho),
             self.a,
@@ -59,76 +69,85 @@ class Rates:
         )
         return out[: mesh.n_cells], sizes
 
-    def leaving(self):
+    def leaving(self) -> Array:
         """The rates (n_cells,) at which cells are emptied: A_KK / |K|."""
-        s = self.pattern.stencil
+        sides = self.pattern.stencil
         out = np.empty(self.mesh.n_cells)
-        _leaving(self.a, self.b, s.start, s.face, s.sign, out)
+        _leaving(self.a, self.b, sides.start, sides.face, sides.sign, out)
         return out / self.mesh.volume
 
-    def steepness(self):
-        """The median of |log(a/b)| over the inner faces: cell Peclet numbers."""
+    def steepness(self) -> float:
+        """The median cell Peclet number |log(a/b)| of the inner faces, averaged over the ranks."""
         n = self.mesh.n_inner
         with np.errstate(divide="ignore", invalid="ignore"):
             peclet = np.abs(np.log(self.a[:n] / self.b[:n]))
-        mine = np.median(peclet[~np.isnan(peclet)]) if (~np.isnan(peclet)).any() else 0.0
-        weight = self.mesh.ranks.sum(np.array([min(mine, 1e3) * n, n]))
-        return weight[0] / max(weight[1], 1)
+        known = peclet[~np.isnan(peclet)]
+        median = np.median(known) if len(known) else 0.0
+        total, count = self.mesh.ranks.sum(np.array([min(median, MAX_PECLET) * n, n]))
+        return total / max(count, 1)
 
-    def gathered(self):
-        """On rank 0 the `Chain` of all cells in the file's numbering, which masses |K| rho_K
-        follow; None elsewhere.
+    def gather_chain(self) -> Chain | None:
+        """On rank 0 the `Chain` that the masses |K| rho_K of all cells, in the file's numbering,
+        follow; None elsewhere. Collective.
         """
         mesh = self.mesh
-        n = self.mesh.n_inner
-        own = mesh.left[:n] < mesh.n_cells
-        ends = mesh.cell_id[mesh.left[:n][own]], mesh.cell_id[mesh.right[:n][own]]
-        faces = mesh.ranks.gather_to_root(np.stack([*ends, self.a[:n][own], self.b[:n][own]]))
+        n = mesh.n_inner
+        own = np.flatnonzero(mesh.left[:n] < mesh.n_cells)
+        left = mesh.cell_id[mesh.left[own]]
+        right = mesh.cell_id[mesh.right[own]]
+        faces = mesh.ranks.gather_to_root(np.stack([left, right, self.a[own], self.b[own]]))
+
         killed = np.bincount(mesh.left[n:], self.a[n:], mesh.n_cells)
         volume, killing = mesh.gather(np.stack([mesh.volume, killed / mesh.volume]))
         center = mesh.gather(mesh.center)
-        if not mesh.ranks.is_root:
+        if faces is None:
             return None
+
         left, right, a, b = np.concatenate(faces, axis=1)
-        left, right = left.astype(np.int64), right.astype(np.int64)
-        size = (mesh.n_cells_global,) * 2
-        rates = sparse.csr_matrix(
-            (
-                np.concatenate([a / volume[left], b / volume[right]]),
-                (np.concatenate([left, right]), np.concatenate([right, left])),
-            ),
-            size,
-        )
+        left = left.astype(np.int64)
+        right = right.astype(np.int64)
+        values = np.concatenate([a / volume[left], b / volume[right]])
+        index = (np.concatenate([left, right]), np.concatenate([right, left]))
+        rates = sparse.csr_matrix((values, index), (mesh.n_cells_global,) * 2)
         return Chain(rates, killing, center)
 
-    def by_drift(self):
-        """The cells (n_cells,) in the order of the drift: who gives before who gets, where there is
-        no circle.
+    def order_by_drift(self) -> IntArray:
+        """The cells (n_cells,) in the order of the drift: the giver before the receiver, where
+        there is no cycle.
         """
         return downstream_order(self.a, self.b, self.mesh.n_inner, self.pattern.stencil)
 
 
 class Chain(NamedTuple):
-    """A Markov chain: rates (n, n) from row to column, the rates (n,) at which it ends, and where
-    its states are (dim, n).
+    """A Markov chain.
+
+    rates (n, n) : from row to column
+    killing (n,) : the rates at which it ends
+    center (dim, n) : the places of its states
     """
 
     rates: sparse.csr_matrix
-    killing: np.ndarray
-    center: np.ndarray
+    killing: Array
+    center: Array
 
 
 class SparsityPattern:
-    """Where the entries of A stand in a matrix of CSR rows: made once for a mesh."""
+    """The places of the entries of A in a matrix of CSR rows: made once for a mesh."""
 
-    def __init__(self, mesh):
+    def __init__(self, mesh: Mesh):
         self.mesh = mesh
         self.stencil = Stencil(mesh)
-        self.found_scale = (
-            None  # (rates, the last `_found_scale`): other rates, a little later, may use it
-        )
 
-    def matrix(self, rates, s, order=None, scale=None, *, diagonal=None, transposed=False):
+    def matrix(
+        self,
+        rates: Rates,
+        s: float,
+        order: IntArray | None = None,
+        scale: Array | None = None,
+        *,
+        diagonal: Array | None = None,
+        transposed: bool = False,
+    ) -> sparse.csr_matrix:
         """|K| + s A as this rank's rows (CSR, global columns); cells in the given order, columns
         times scale (n_cells,).
 
@@ -136,27 +155,30 @@ class SparsityPattern:
             closed
         """
         mesh = self.mesh
-        t = self.stencil
-        n = self.mesh.n_cells
+        sides = self.stencil
+        n = mesh.n_cells
+        diagonal = mesh.volume if diagonal is None else diagonal
+        scale = np.ones(mesh.n_local) if scale is None else mesh.with_ghosts(scale)
+
         order = np.arange(n) if order is None else order
         position = np.empty(n, np.int64)
         position[order] = np.arange(n)
         number = mesh.with_ghosts(mesh.first_row + position)
-        scale = np.ones(mesh.n_local) if scale is None else mesh.with_ghosts(scale)
+
+        max_entries = len(sides.face) + n
         start = np.zeros(n + 1, np.int32)
-        column = np.empty(len(t.face) + n, np.int32)
-        value = np.empty(len(t.face) + n)
-        diagonal = mesh.volume if diagonal is None else diagonal
+        column = np.empty(max_entries, np.int32)
+        value = np.empty(max_entries)
         _fill(
             rates.a,
             rates.b,
             s,
             diagonal,
             mesh.n_inner,
-            t.start,
-            t.face,
-            t.sign,
-            t.neighbour,
+            sides.start,
+            sides.face,
+            sides.sign,
+            sides.neighbour,
             order,
             number,
             scale,
@@ -165,9 +187,9 @@ class SparsityPattern:
             column,
             value,
         )
-        return sparse.csr_matrix(
-            (value[: start[-1]], column[: start[-1]], start), (n, mesh.n_cells_global)
-        )
+        n_entries = start[-1]
+        shape = (n, mesh.n_cells_global)
+        return sparse.csr_matrix((value[:n_entries], column[:n_entries], start), shape)
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -264,15 +286,15 @@ def _fill(
         first[row + 1] = end
 
 
-def downstream_order(a, b, n_inner, sides):
-    """The cells (n_cells,) of a `Stencil`, those that give before those that get, for the fluxes a
-    and b (n_faces,).
+def downstream_order(a: Array, b: Array, n_inner: int, sides: Stencil) -> IntArray:
+    """The cells (n_cells,) of a `Stencil`, givers before receivers, for the fluxes a and b
+    (n_faces,).
     """
-    return _drift_order(a, b, n_inner, sides.start, sides.face, sides.sign, sides.neighbour)
+    return _sort_downstream(a, b, n_inner, sides.start, sides.face, sides.sign, sides.neighbour)
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _drift_order(a, b, n_inner, start, face, sign, neighbour):
+def _sort_downstream(a, b, n_inner, start, face, sign, neighbour):
     """Reversed postorder of a depth-first walk along the faces through which more leaves than
     enters.
     """

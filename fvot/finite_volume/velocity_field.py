@@ -1,16 +1,28 @@
 """Velocities of cells from fluxes through their faces, and a velocity between points and times."""
 
-from functools import lru_cache
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
 
 from ..arguments.functions import is_number
-from ..mesh.points import remove_periods
+from ..arguments.types import Array, ArrayLike, IntArray
+from ..parallel import Ranks
 from .stencil import Stencil, gradient_weights, gradients
 
+if TYPE_CHECKING:
+    from ..mesh import Mesh
 
-def cell_velocity(mesh, U):
+# Recorded times whose slopes are kept: the two around the time of the last call.
+KEPT_SLOPES = 2
+
+# How far a time may lie outside the recorded ones, relative to their range: rounding.
+TIME_ROUNDING = 1e-12
+
+
+def cell_velocity(mesh: Mesh, U: Array) -> Array:
     """Mean velocities (dim, n_cells) from face fluxes: |K| v_K = sum_s U_s (x_s - x_K), exact for
     constant velocities.
     """
@@ -26,48 +38,52 @@ class VelocityField:
     cell, and in time.
     """
 
-    def __init__(self, mesh, t, velocity):
+    def __init__(self, mesh: Mesh, t: Array, velocity: Any):
         self.mesh = mesh
         self.t = t
         self.velocity = velocity
         self._stencil = Stencil(mesh)
         self._weights = gradient_weights(self._stencil)
-        self._slopes = lru_cache(2)(
-            self._slopes
-        )  # those before and after the time of the last call
+        self._slopes: dict[int, Array] = {}
 
-    def __call__(self, points, t):
-        """v (dim, n) at points (dim, n), the same on every rank; `InputError` for points outside
-        the mesh, or other times.
+    def __call__(self, points: ArrayLike, t: float) -> Array:
+        """v (dim, n) at points (dim, n), the same on every rank. Collective.
+
+        Raises `InputError` for points outside the mesh, or times outside t.
         """
         self.mesh.ranks.check_same("t", t)
         return self.within(self.mesh.locate(points), np.asarray(points, float), t)
 
-    def within(self, cell, points, t):
-        """v (dim, n) at points, which are in this rank's cells (n,), -1 for those of other ranks."""
-        before, part = place(self.mesh.ranks, t, self.t)
-        mine = np.flatnonzero(cell >= 0)
+    def within(self, cell: IntArray, points: Array, t: float) -> Array:
+        """v (dim, n) at points in this rank's cells (n,), -1 for those of others. Collective."""
+        before, part = find_interval(self.mesh.ranks, t, self.t)
+        own = np.flatnonzero(cell >= 0)
+        k = cell[own]
+        offset = self.mesh.shortest(points[:, own] - self.mesh.centroid[:, k])
+
         v = np.zeros(points.shape)
-        k = cell[mine]
-        offset = remove_periods(self.mesh, points[:, mine] - self.mesh.centroid[:, k])
         for weight, i in ((1 - part, before), (part, before + 1)):
             if weight:
-                v[:, mine] += weight * (
-                    self.velocity[i][:, k]
-                    + np.einsum("ijk,jk->ik", self._slopes(i)[:, :, k], offset)
-                )
+                change = np.einsum("ijk,jk->ik", self._find_slopes(i)[:, :, k], offset)
+                v[:, own] += weight * (self.velocity[i][:, k] + change)
         return self.mesh.ranks.sum(v)
 
-    def _slopes(self, i):
-        """[i, j] = d v_i / d x_j (dim, dim, n_cells) at recorded time i."""
-        return gradients(self.mesh, self._stencil, self._weights, self.velocity[i])
+    def _find_slopes(self, i):
+        """[i, j] = d v_i / d x_j (dim, dim, n_cells) at recorded time i; the last two are kept."""
+        slopes = self._slopes.pop(i, None)
+        if slopes is None:
+            slopes = gradients(self.mesh, self._stencil, self._weights, self.velocity[i])
+        self._slopes[i] = slopes
+        if len(self._slopes) > KEPT_SLOPES:
+            del self._slopes[next(iter(self._slopes))]
+        return slopes
 
 
-def place(ranks, t, times):
+def find_interval(ranks: Ranks, t: float, times: Array) -> tuple[int, float]:
     """(number of the recorded time before t, part of the way to the next one); `InputError` for
-    times outside all.
+    times outside all of them.
     """
-    slack = 1e-12 * (times[-1] - times[0])
+    slack = TIME_ROUNDING * (times[-1] - times[0])
     ranks.check(
         is_number(t) and times[0] - slack <= t <= times[-1] + slack,
         f"t must be a time between {times[0]:g} and {times[-1]:g}, not {t!r}",

@@ -15,10 +15,10 @@ from functools import cached_property, partial
 import numpy as np
 
 from ..arguments.frozen import frozen
-from ..arguments.functions import floats, function
-from ..arguments.watch import BLOCKS, Watch, WatchedFaces, group_faces
+from ..arguments.functions import as_floats, as_function
+from ..arguments.watch import CELL_BLOCKS, Watch, WatchedFaces, group_faces
 from ..errors import InputError
-from ..finite_volume.boundary import conditions, densities, dirichlet
+from ..finite_volume.boundary import dirichlet, evaluate_densities, read_conditions
 from ..finite_volume.fluxes import muscl
 from ..finite_volume.rates import Rates, SparsityPattern
 from ..mesh.cell_values import describe_wanted_shape
@@ -50,11 +50,11 @@ class DriftDiffusion:
         self.mesh = mesh
         self.flux = flux
         with mesh.ranks.raising_together():
-            self._conditions = conditions(boundary, mesh)
+            self._conditions = read_conditions(boundary, mesh)
             self._kinds = {name: boundary[name] for name, _ in self._conditions}
             self._D = _field(near, diffusion, "diffusion")
             self._V = None if potential is None else _field(near, potential, "potential")
-            self._drift = None if drift is None else function(drift, "drift", (mesh.dim,))
+            self._drift = None if drift is None else as_function(drift, "drift", (mesh.dim,))
             if not callable(flux) or flux is muscl:
                 raise InputError(
                     "flux must be fvot.scharfetter_gummel, fvot.square_root, fvot.upwind, "
@@ -137,7 +137,7 @@ class DriftDiffusion:
 
     def entering(self, t=0.0):
         """The given density at each boundary face (n_faces - n_inner,)."""
-        return densities(self.mesh, self._conditions, t)
+        return evaluate_densities(self.mesh, self._conditions, t)
 
     def watch(self, begin, end):
         """The `Watch` of all that depends on time; None where nothing does. Collective."""
@@ -149,7 +149,7 @@ class DriftDiffusion:
     def _watched(self):
         """The faces that are watched. Collective at first."""
         parts = [self.mesh.boundary[name] for name, _ in self._conditions]
-        return WatchedFaces(self.mesh, group_faces(self.mesh, parts), BLOCKS + len(parts))
+        return WatchedFaces(self.mesh, group_faces(self.mesh, parts), CELL_BLOCKS + len(parts))
 
     def _signals(self, watched, t):
         """This rank's part of the signals (n_signals, n) at the times t (n,); no collective calls."""
@@ -310,12 +310,12 @@ def _field(near, given, what):
     if isinstance(given, cell_mean):
         if what != "potential":
             raise InputError(f"fvot.cell_mean is for the potential, not for the {what}")
-        return _Field(f=function(given.V, what), mean=True)
+        return _Field(f=as_function(given.V, what), mean=True)
     if callable(given):
-        return _Field(f=function(given, what))
+        return _Field(f=as_function(given, what))
     mesh = near.users
     values = np.array(
-        floats(
+        as_floats(
             given,
             f"{what} must be a finite number, a function of x or of (x, t), or this rank's finite "
             "cell "

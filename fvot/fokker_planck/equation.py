@@ -16,10 +16,10 @@ from .. import markov
 from ..arguments.frozen import frozen
 from ..arguments.functions import is_number
 from ..arguments.times import check_step, check_times
-from ..arguments.watch import WATCHED
+from ..arguments.watch import WATCHED_TIMES
 from ..errors import ConvergenceError, InputError, warn
-from ..finite_volume.face_flux import pieces
-from ..finite_volume.fluxes import described, scharfetter_gummel
+from ..finite_volume.face_flux import find_pieces
+from ..finite_volume.fluxes import describe_flux, scharfetter_gummel
 from ..finite_volume.implicit_step import Resolvent, column_scale
 from ..finite_volume.velocity_field import cell_velocity
 from ..mesh import Mesh, quality
@@ -114,7 +114,7 @@ class FokkerPlanck:
         names = sorted(map(str, boundary)) if isinstance(boundary, dict) else []
         mesh.ranks.check_same(
             "what a FokkerPlanck is made of",
-            dict(order=order, tol=tol, rtol=rtol, **kinds, parts=names, flux=described(flux)),
+            dict(order=order, tol=tol, rtol=rtol, **kinds, parts=names, flux=describe_flux(flux)),
         )
         with mesh.ranks.raising_together():
             if (
@@ -201,7 +201,7 @@ class FokkerPlanck:
         mesh = self.mesh
         if not self._operator.closed:
             return self._near.outward(self._driven())
-        count = int(mesh.ranks.max(pieces(mesh).max(initial=0))) + 1
+        count = int(mesh.ranks.max(find_pieces(mesh).max(initial=0))) + 1
         if count > 1:
             raise InputError(
                 f"the mesh has {count} pieces that do not touch: the mass in each of them stays "
@@ -263,7 +263,7 @@ class FokkerPlanck:
 
     def _on_root(self, work):
         """work(the whole chain) on rank 0, shared by all."""
-        chain = self._stepper.at(0.0)[0].gathered()
+        chain = self._stepper.at(0.0)[0].gather_chain()
         return self.mesh.ranks.broadcast(self.mesh.ranks.on_root(lambda: work(chain)))
 
     def _driven(self):
@@ -285,7 +285,7 @@ class FokkerPlanck:
         one_cell = (mesh.cell_id[: mesh.n_cells] == 0).astype(float)
         found = [
             self._after_long_steps(rho / mesh.integrate(rho))
-            for rho in (column_scale(rates), one_cell)
+            for rho in (column_scale(rates, self._stepper.column_scales), one_cell)
         ]
         difference = mesh.integrate(np.abs(found[1] - found[0]))
         if difference > 1e-6:
@@ -374,7 +374,7 @@ class _Run:
         """Warn, once for each pair of recorded times, of coefficients that change within steps of a
         given length.
         """
-        if count > WATCHED or self.stepper.autonomous:
+        if count > WATCHED_TIMES or self.stepper.autonomous:
             return  # so short steps miss nothing that is watched for
         watch = self.operator.watch(begin, begin + count * step)
         rough = [
@@ -479,7 +479,8 @@ class _Run:
         most = mesh.ranks.max(entering.max(initial=0.0)) * mesh.integrate(1.0)
         if most <= near.integrate(rho):  # the domain is as full as what enters may make it
             return 0.0
-        step = Resolvent(self.stepper.at(t[-1])[0], t[-1] - t[0], rtol=ROUGHLY)
+        rates, _ = self.stepper.at(t[-1])
+        step = Resolvent(rates, t[-1] - t[0], rtol=ROUGHLY, scales=self.stepper.column_scales)
         try:
             return near.integrate(step.expect(1)(rho, entering))
         except ConvergenceError:

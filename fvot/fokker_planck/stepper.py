@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from ..finite_volume.implicit_step import Resolvent
+from ..finite_volume.implicit_step import ColumnScaleCache, Resolvent
 from ..finite_volume.rates import downstream_order
 from ..mesh.face_exchange import find_face_exchange
 from .schemes import scheme
@@ -61,6 +61,7 @@ class Stepper:
         self.autonomous = operator.steady and operator.boundary_steady
         self._entropies = []
         self._resolvents = {}
+        self.column_scales = ColumnScaleCache()
         self._rates = (None, None)
         self._entering = (None, None)
         rates, _ = self.at(0.0)  # what will not do is refused at once
@@ -137,7 +138,9 @@ class Stepper:
             if time == t and abs(length - s) <= 1e-12 * s and resolvent.names:
                 return resolvent.expect(n_solves)
         self._keep(KEPT - 1 if self.operator.steady and self.mesh.n_cells_global <= LARGE else 0)
-        self._resolvents[t, s] = Resolvent(self.at(t)[0], s, rtol=self.rtol)
+        self._resolvents[t, s] = Resolvent(
+            self.at(t)[0], s, rtol=self.rtol, scales=self.column_scales
+        )
         return self._resolvents[t, s].expect(n_solves)
 
     def _keep(self, count):

@@ -11,9 +11,9 @@ from ..arguments.frozen import frozen
 from ..arguments.functions import is_number
 from ..arguments.times import check_step, check_times
 from ..energies.free_energy import FreeEnergy
-from ..energies.local import Energy, Interaction, described, parts_of
+from ..energies.local import Energy, Interaction, describe_energy, split_sum
 from ..errors import ConvergenceError, InputError
-from ..finite_volume.face_flux import pieces
+from ..finite_volume.face_flux import find_pieces
 from ..mesh import Mesh, Numbering, quality
 from ..mesh.cell_values import check_density
 from ..mesh.numbering import find_numbering
@@ -87,7 +87,7 @@ class JKO:
             is_number(tol) and 0 < tol < 1,
             f"tol must lie between 0 and 1 (the error in time, relative to the mass), not {tol!r}",
         )
-        ranks.check_same("what a JKO is made of", (order, tol, described(energy)))
+        ranks.check_same("what a JKO is made of", (order, tol, describe_energy(energy)))
         self.mesh = mesh
         self.energy = energy
         self.tol = float(tol)
@@ -116,7 +116,7 @@ class JKO:
         bound = "" if self.upper == math.inf else f", rho <= {self.upper:g}"
         parts = " + ".join(
             f"{weight:g} {kind}({', '.join(f'{x:g}' for x in numbers)})"
-            for weight, kind, numbers in described(self.energy)
+            for weight, kind, numbers in describe_energy(self.energy)
         )
         return f"<fvot.JKO: {parts}{bound}, order {self.order}, {self.mesh.n_cells_global} cells>"
 
@@ -135,7 +135,7 @@ class JKO:
             "with inner= steps are of order 1, and know no upper bound",
         )
         ranks.check(
-            not any(isinstance(part, Interaction) for _, part in parts_of(self.energy)),
+            not any(isinstance(part, Interaction) for _, part in split_sum(self.energy)),
             "with inner= the energy may have no Interaction, which is not convex in rho: leave "
             "inner out",
         )
@@ -182,7 +182,7 @@ class JKO:
             f"{what} reaches {most:.6g}, above its bound {upper:.6g}: scale it, or spread it out",
         )
         if upper < math.inf:
-            piece = pieces(mesh)
+            piece = find_pieces(mesh)
             count = int(mesh.ranks.max(piece.max(initial=0))) + 1
             mass, room = mesh.ranks.sum(
                 np.stack([np.bincount(piece, mesh.volume * u, count) for u in (rho, upper)])
@@ -387,7 +387,7 @@ class _Run:
             upper=equation.upper,
             tau=tau,
             tol=None if tau else equation.tol,
-            energy=str(described(equation.energy)),
+            energy=str(describe_energy(equation.energy)),
             inner=equation.inner and repr(equation.inner),
             rho0=fingerprint(mesh, rho0),
             slope=fingerprint(mesh, energy.derivative(rho) + energy.potential(rho)),

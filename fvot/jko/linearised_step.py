@@ -39,7 +39,7 @@ import numpy as np
 from scipy import sparse
 
 from .. import linalg
-from ..energies.free_energy import FLOOR, SHRINK
+from ..energies.free_energy import MIN_NEWTON_FACTOR, NEWTON_FLOOR
 from ..errors import ConvergenceError
 from ..finite_volume.rates import Rates, SparsityPattern
 from .newton_systems import Solver
@@ -148,7 +148,7 @@ class Linearised:
         mesh = self.mesh
         phi = self._last[0]
         mean = mass / self.free_energy.measure
-        floor = FLOOR * mean if self.free_energy.diffuses else 0.0
+        floor = NEWTON_FLOOR * mean if self.free_energy.diffuses else 0.0
         rho = np.maximum(old, max(floor, self.free_energy.start(mean)))
         best = math.inf, 0
         for iteration in range(ITERATIONS):
@@ -187,11 +187,11 @@ class Linearised:
         equations is missing.
 
         It falls with what is missing, as in interior-point methods: cells that empty, at a front,
-        then do so as fast as Newton's method converges. With SHRINK alone they would lose as much
-        in each iteration, and would be left with what was in them when the equations held within
-        `tol`. Where e' is infinite at 0 no cell empties.
+        then do so as fast as Newton's method converges. With MIN_NEWTON_FACTOR alone they would
+        lose as much in each iteration, and would be left with what was in them when the equations
+        held within `tol`. Where e' is infinite at 0 no cell empties.
         """
-        return SHRINK if self.free_energy.singular else min(SHRINK, missing)
+        return MIN_NEWTON_FACTOR if self.free_energy.singular else min(MIN_NEWTON_FACTOR, missing)
 
     def curvature(self, rho):
         """e'' (n_cells,), but not below CURVED of what e' changes by when the density changes by
@@ -279,7 +279,7 @@ class _Equations:
             Rates(pattern, self.through, self.through), tau, diagonal=np.zeros(mesh.n_cells)
         )
         rest = mesh.volume * D * self.F2 + tau * self._out(self.a, self.b, D * self.F2) - self.F1
-        dphi = step.solver(step.methods, lambda scale: linalg.squared_plus(mesh.ranks, B, L), rest)
+        dphi = step.solver(step.methods, lambda scale: linalg.add_square(mesh.ranks, B, L), rest)
         return D * (self._transposed(dphi) - self.F2), dphi
 
     def _reduced(self):

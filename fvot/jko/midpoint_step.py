@@ -26,7 +26,7 @@ fluxes of W * drho / 2, by its action only.
 import numba
 import numpy as np
 
-from ..energies.free_energy import SHRINK
+from ..energies.free_energy import MIN_NEWTON_FACTOR
 from ..errors import ConvergenceError
 from ..finite_volume.rates import Rates, SparsityPattern
 from .newton_systems import Solver, named_by_cost
@@ -88,7 +88,7 @@ class Midpoint:
         mass = self.mesh.integrate(old)
         if mass == 0:
             return Step(old, 0.0, 0)
-        keep = SHRINK if self.free_energy.singular else 0.0
+        keep = MIN_NEWTON_FACTOR if self.free_energy.singular else 0.0
         rho = np.maximum(old, self.free_energy.start(mass / self.free_energy.measure))
         self._solver.begin(tau)
         w = self._weights(old)

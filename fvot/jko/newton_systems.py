@@ -8,7 +8,6 @@ import numpy as np
 
 from .. import linalg
 from ..errors import ConvergenceError
-from ..finite_volume.implicit_step import costs, ranked
 
 PREFIX = "fvot_jko_"
 FORCING = 1e-4  # relative tolerance: tighter ones save no iteration of Newton's method
@@ -27,12 +26,13 @@ PATIENCE = 30  # iterations with one of an earlier matrix
 def named_by_cost(mesh, rates, s):
     """The methods for |K| + s A, of the `Rates` of two-point fluxes, the cheapest first."""
     stiffness = s * mesh.ranks.max(rates.leaving().max(initial=0.0))
-    return ranked(costs(mesh.n_cells_global, mesh.dim, mesh.ranks.size, stiffness, 0.0), 1)
+    costs = linalg.estimate_costs(mesh.n_cells_global, mesh.dim, mesh.ranks.size, stiffness, 0.0)
+    return linalg.rank_methods(costs, 1)
 
 
 class Solver:
-    """x = solver(names, matrix, b): the first of the methods `names` (`linalg.method`) that solves
-    matrix x = b.
+    """x = solver(names, matrix, b): the first of the methods `names` (`linalg.find_method`) that
+    solves matrix x = b.
 
     iterations : of all solves so far
     """
@@ -78,7 +78,7 @@ class Solver:
         scale : of the columns, for the method "amg"
         """
         for name in [name for name in names if name not in self._failed] or names:
-            method = linalg.method(name, self.mesh.dim, self.mesh.ranks.size)
+            method = linalg.find_method(name, self.mesh.dim, self.mesh.ranks.size)
             if method.ksp == "bcgs":
                 method = replace(method, options=method.options | WATCHFUL)
             if action is not None and method.ksp == "preonly":

@@ -149,7 +149,7 @@ def read_image(path: Any, dim: int) -> Array:
         raise InputError(
             f"{path}: an image is a density in the plane; the mesh has dimension {dim}"
         )
-    path = readable(path, "image file")
+    path = check_readable(path, "image file")
     try:
         with Image.open(path) as file:
             has_deep_channel = file.mode.startswith(("I", "F"))  # one channel of more than 8 bits

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 from scipy.special import roots_jacobi
 
-from ..arguments.functions import called, refuse_masked, refuse_sum
+from ..arguments.functions import call_function, refuse_masked, refuse_sum
 from ..errors import InputError
 from .cells import FACES, LINE, N_CORNERS, POLYGON, QUAD, TETRA, TRIANGLE
 
@@ -235,7 +235,7 @@ def _by_cell(cell, values, n_cells):
 def evaluate(f, points):
     """f at points (dim, q, n), as values (..., q, n)."""
     dim, q, n = points.shape
-    values = called(f, "the function", points.reshape(dim, q * n))
+    values = call_function(f, "the function", points.reshape(dim, q * n))
     refuse_masked(values, "the function must return numbers or booleans")
     values = np.asarray(values)
     if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool):

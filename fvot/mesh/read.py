@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arguments.paths import readable
+from ..arguments.paths import check_readable
 from ..errors import InputError, MeshError, warn
 from . import msh
 from .facets import join_faces
@@ -78,7 +78,7 @@ def read(path):
     Points that no cell has are left out. Raises `InputError` for a file that is missing, unknown,
     broken or has cells that cannot be used, `MeshError` for a surface in space.
     """
-    path = readable(path, "mesh file")
+    path = check_readable(path, "mesh file")
     contents = _load(path)
     dim = int(contents.dims[contents.kind].max(initial=0))
     if dim == 0:

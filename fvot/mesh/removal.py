@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments.functions import called, refuse_masked
+from ..arguments.functions import call_function, refuse_masked
 from ..errors import InputError
 from .assembly import MeshInput, build_mesh
 from .cell_values import describe_wanted_shape

@@ -14,7 +14,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from ..arguments.functions import refuse_masked
-from ..arguments.paths import expanded
+from ..arguments.paths import expand_home
 from ..errors import InputError
 
 ENTRY = re.compile(r'timestep="(.*?)" part="0" file="(.*?)"')
@@ -31,7 +31,7 @@ def path_of(ranks, path, suffix):
     )
     ranks.check(ok, f"this is written to a {suffix} file, not to {path!r:.80}")
     with ranks.raising_together():
-        return expanded(path)
+        return expand_home(path)
 
 
 class Series:

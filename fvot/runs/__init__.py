@@ -1,1 +1,1 @@
-"""Runs through time: the one loop, what is recorded, checkpoints, results."""
+"""Runs through time: the one loop, its records, checkpoints and results."""

@@ -1,29 +1,46 @@
 """The file of a checkpoint: its format, the lock, writing and reading on rank 0."""
 
+from __future__ import annotations
+
 import fcntl
 import hashlib
 import json
 import os
 import socket
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ..arguments.types import Array, IntArray
 from ..errors import InputError
 
-FORMAT = 2
-HEADER = 512  # bytes
-SAME = 1e-9  # relative difference up to which two numbers of a problem are the same
+# The number of the format: a file of another one is refused.
+FORMAT_NUMBER = 2
+
+# Bytes before the HDF5 file.
+HEADER_BYTES = 512
+
+# Bytes that are hashed at once.
+HASHED_BYTES = 1 << 20
+
+# The relative difference up to which two fingerprints of a problem are the same: they are rounded.
+FINGERPRINT_TOLERANCE = 1e-9
 
 
-def check_writable(path):
+# ---- the place and the lock ----------------------------------------------------------------------
+
+
+def check_writable(path: Path) -> None:
     """Make the folders of the path; `InputError` where no file can be written there."""
     folder = path.absolute().parent
     if path.is_dir():
         raise InputError(f"the checkpoint {path} is a folder: give the path of a file")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = _beside(path, f"try{os.getpid()}")
+        probe = _add_ending(path, f"try{os.getpid()}")
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
@@ -31,13 +48,13 @@ def check_writable(path):
 
 
 @contextmanager
-def locked(path):
-    """A block in which this process alone keeps a run in the file; `InputError` where another one
-    does.
+def lock_checkpoint(path: Path) -> Iterator[None]:
+    """A block in which no other process keeps a run in the file; `InputError` where another one
+    does already.
 
-    Where the file system knows no locks, the block goes on without.
+    Where the file system has no locks, the block runs without one.
     """
-    place = _beside(path, "lock")
+    place = _add_ending(path, "lock")
     try:
         file = _lock(path, place)
     except OSError:
@@ -67,8 +84,7 @@ def _lock(path, place):
                 file.seek(0)
                 raise InputError(
                     f"another run ({file.read(200) or 'just begun'}) is kept in the checkpoint "
-                    f"{path}: wait for "
-                    "its end, or give another path"
+                    f"{path}: wait for its end, or give another path"
                 ) from None
         except OSError:
             place.unlink(missing_ok=True)
@@ -85,64 +101,12 @@ def _is_at(place, file):
         return False
 
 
-def _beside(path, ending):
+def _add_ending(path, ending):
     return path.with_name(f"{path.name}.{ending}")
 
 
-def existing(path):
-    """The path of the checkpoint that is there; a run that is killed between two names leaves the
-    one before alone.
-    """
-    return next((p for p in (path, _beside(path, "before")) if p.exists()), None)
-
-
-class NewFile:
-    """A new checkpoint. It is made in memory: on a full disk HDF5 itself does not survive."""
-
-    def __init__(self, path, meta, order):
-        import h5py
-
-        self.path = path
-        self.order = order
-        self.file = h5py.File(
-            "checkpoint", "w", driver="core", backing_store=False, userblock_size=HEADER
-        )
-        self.file["meta"] = json.dumps(meta, default=_plain)
-
-    def begin(self, name, shape, dtype):
-        """An array, whose blocks follow."""
-        self.dataset = self.file.create_dataset(f"cells/{name}", shape, dtype)
-
-    def block(self, place, parts):
-        """A block of the array that has begun, from the parts of the ranks."""
-        joined = np.concatenate(parts, axis=-1)
-        whole = np.empty_like(joined)
-        whole[..., self.order] = joined
-        self.dataset[place] = whole
-
-    def placed(self):
-        """Put the file in its place; None, or what went wrong."""
-        self.file.flush()
-        rest = self.file.id.get_file_image()  # without the header
-        self.file.close()
-        new = _beside(self.path, f"new{os.getpid()}")
-        try:
-            with open(new, "wb") as file:
-                file.write(_header(hashlib.sha256(rest).hexdigest(), HEADER + len(rest)))
-                file.write(rest)
-                file.flush()
-                os.fsync(file.fileno())
-            if self.path.exists():
-                os.replace(self.path, _beside(self.path, "before"))
-            os.replace(new, self.path)
-        except OSError as error:
-            new.unlink(missing_ok=True)
-            return error.strerror
-        return None
-
-
-def settle(path):
-    """Make the names in the folder last, as far as the file system lets us."""
+def sync_folder(path: Path) -> None:
+    """Make the names in the folder durable, as far as the file system allows."""
     with suppress(OSError):
         folder = os.open(path.absolute().parent, os.O_RDONLY)
         try:
@@ -151,56 +115,96 @@ def settle(path):
             os.close(folder)
 
 
-def clear_away(path):
-    """What killed runs have left."""
+def remove_leftovers(path: Path) -> None:
+    """Remove the unfinished files of runs that were killed."""
     with suppress(OSError):
         for old in path.parent.glob(f"{path.name}.new*"):
             old.unlink(missing_ok=True)
 
 
-def _plain(x):
-    return x.tolist()
+def find_existing(path: Path) -> Path | None:
+    """The path of the newest checkpoint; a run that is killed between two renames leaves only the
+    one before.
+    """
+    candidates = (path, _add_ending(path, "before"))
+    return next((candidate for candidate in candidates if candidate.exists()), None)
 
 
-def _header(digest, size):
-    text = f"fvot checkpoint {FORMAT}\nsha256 {digest}\nbytes {size}\n"
-    return text.encode().ljust(HEADER, b"\0")
+# ---- writing -------------------------------------------------------------------------------------
 
 
-def _digest(path):
+class NewFile:
+    """A new checkpoint. It is made in memory: on a full disk HDF5 itself does not survive."""
+
+    def __init__(self, path: Path, meta: dict[str, Any], order: IntArray):
+        import h5py
+
+        self.path = path
+        self.order = order
+        self.file = h5py.File(
+            "checkpoint", "w", driver="core", backing_store=False, userblock_size=HEADER_BYTES
+        )
+        self.file["meta"] = json.dumps(meta, default=lambda x: x.tolist())
+
+    def begin(self, name: str, shape: tuple[int, ...], dtype: Any) -> None:
+        """Begin an array, whose blocks follow."""
+        self.dataset = self.file.create_dataset(f"cells/{name}", shape, dtype)
+
+    def write_block(self, place: Any, parts: Sequence[Array]) -> None:
+        """Write a block of the array that has begun, from the parts of the ranks."""
+        joined = np.concatenate(parts, axis=-1)
+        whole = np.empty_like(joined)
+        whole[..., self.order] = joined
+        self.dataset[place] = whole
+
+    def replace(self) -> str | None:
+        """Put the file in its place; None, or the system's message where that fails."""
+        self.file.flush()
+        content = self.file.id.get_file_image()  # without the header
+        self.file.close()
+
+        header = _make_header(hashlib.sha256(content).hexdigest(), HEADER_BYTES + len(content))
+        new = _add_ending(self.path, f"new{os.getpid()}")
+        try:
+            with open(new, "wb") as file:
+                file.write(header)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if self.path.exists():
+                os.replace(self.path, _add_ending(self.path, "before"))
+            os.replace(new, self.path)
+        except OSError as error:
+            new.unlink(missing_ok=True)
+            return error.strerror
+        return None
+
+
+def _make_header(digest, size):
+    text = f"fvot checkpoint {FORMAT_NUMBER}\nsha256 {digest}\nbytes {size}\n"
+    return text.encode().ljust(HEADER_BYTES, b"\0")
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+def _hash_content(path):
     digest = hashlib.sha256()
     with open(path, "rb") as file:
-        file.seek(HEADER)
-        while block := file.read(1 << 20):
+        file.seek(HEADER_BYTES)
+        for block in iter(lambda: file.read(HASHED_BYTES), b""):
             digest.update(block)
     return digest.hexdigest()
 
 
-def opened(path, problem, check=lambda path, values: None):
-    """The file, if it is whole and of this problem; `InputError` that says what it is not."""
-    try:
-        with open(path, "rb") as file:
-            header = file.read(HEADER)
-    except OSError as error:
-        raise InputError(f"the checkpoint {path} cannot be read: {error.strerror}") from None
-    words = header.rstrip(b"\0").split()
-    if words[:2] != [b"fvot", b"checkpoint"] or len(words) < 3:
-        raise InputError(
-            f"{path} is no checkpoint of fvot, or its beginning is damaged{_remedy(path)}"
-        )
-    if words[2] != str(FORMAT).encode():
-        theirs = words[2].decode(errors="replace")[:20]
-        raise InputError(
-            f"the checkpoint {path} is of another version of fvot (format {theirs}, this has "
-            f"{FORMAT}): go on "
-            "with that version, or delete the file to start anew"
-        )
-    if header != _header(_digest(path), path.stat().st_size):
-        raise InputError(
-            f"the checkpoint {path} is damaged: it is cut off, or bytes in it have "
-            f"changed{_remedy(path)}"
-        )
-    file = _Reader(path)
+def open_checkpoint(
+    path: Path,
+    problem: dict[str, Any],
+    check: Callable[[Path, Any], None] = lambda path, values: None,
+) -> CheckpointReader:
+    """The file, if it is whole and of this problem; else an `InputError` that says why not."""
+    _check_whole(path)
+    file = CheckpointReader(path)
     try:
         _check_fits(path, file.meta, problem, check)
     except InputError:
@@ -209,55 +213,87 @@ def opened(path, problem, check=lambda path, values: None):
     return file
 
 
-def _remedy(path):
-    before = _beside(path, "before")
-    return (
-        f"; copy {before} over it to go on from the one before"
-        if before.exists() and before != path
-        else ("; give another path, or delete it to start anew")
-    )
+def _check_whole(path):
+    try:
+        with open(path, "rb") as file:
+            header = file.read(HEADER_BYTES)
+    except OSError as error:
+        raise InputError(f"the checkpoint {path} cannot be read: {error.strerror}") from None
+    words = header.rstrip(b"\0").split()
+    if words[:2] != [b"fvot", b"checkpoint"] or len(words) < 3:
+        raise InputError(
+            f"{path} is no checkpoint of fvot, or its beginning is damaged{_find_remedy(path)}"
+        )
+    if words[2] != str(FORMAT_NUMBER).encode():
+        theirs = words[2].decode(errors="replace")[:20]
+        raise InputError(
+            f"the checkpoint {path} is of another version of fvot (format {theirs}, this has "
+            f"{FORMAT_NUMBER}): go on with that version, or delete the file to start anew"
+        )
+    if header != _make_header(_hash_content(path), path.stat().st_size):
+        raise InputError(
+            f"the checkpoint {path} is damaged: it is cut off, or bytes in it have changed"
+            f"{_find_remedy(path)}"
+        )
 
 
-class _Reader:
-    def __init__(self, path):
+def _find_remedy(path):
+    before = _add_ending(path, "before")
+    if before.exists() and before != path:
+        return f"; copy {before} over it to go on from the one before"
+    return "; give another path, or delete it to start anew"
+
+
+class CheckpointReader:
+    """An open checkpoint.
+
+    meta : the problem and the values
+    shapes : {name: shape} of the arrays (..., n_cells_global)
+    """
+
+    def __init__(self, path: Path):
         import h5py
 
         self.file = h5py.File(path, "r")
         self.meta = json.loads(self.file["meta"][()])
         self.shapes = {name: dataset.shape for name, dataset in self.file.get("cells", {}).items()}
 
-    def row(self, name, i):
+    def read_row(self, name: str, i: int) -> Array:
+        """Row number i of an array, counted over all of its leading axes."""
         dataset = self.file["cells"][name]
         return dataset[np.unravel_index(i, dataset.shape[:-1])]
 
-    def close(self):
+    def close(self) -> None:
         self.file.close()
 
 
-def _check_fits(path, found, wanted, check):
-    """Solver and mesh first, then what *check* says of the times, then the problem, which has been
-    sampled there.
+def _check_fits(path, meta, wanted, check):
+    """Solver and mesh first, then the times by *check*, then the problem, which has been sampled at
+    these times.
     """
-    _check_same(path, "problem", found, wanted, ["solver"])
-    _check_same(path, "mesh", found, wanted, wanted["mesh"].keys() | found["mesh"].keys())
-    check(path, found["values"])
-    _check_same(path, "problem", found, wanted, wanted["problem"].keys() | found["problem"].keys())
+    mesh_names = wanted["mesh"].keys() | meta["mesh"].keys()
+    problem_names = wanted["problem"].keys() | meta["problem"].keys()
+    _check_same(path, "problem", meta, wanted, ["solver"])
+    _check_same(path, "mesh", meta, wanted, mesh_names)
+    check(path, meta["values"])
+    _check_same(path, "problem", meta, wanted, problem_names)
 
 
-def _check_same(path, kind, found, wanted, names):
+def _check_same(path, kind, meta, wanted, names):
     for name in sorted(names):
-        ours, theirs = wanted[kind].get(name), found[kind].get(name)
-        if not _same(ours, theirs):
+        ours = wanted[kind].get(name)
+        theirs = meta[kind].get(name)
+        if not _agree(ours, theirs):
             how = "is not the same" if isinstance(ours, list) else f"is {theirs}, here {ours}"
             raise InputError(
                 f"the checkpoint {path} is of another {kind}: {name} {how}; give another path, or "
-                "delete it "
-                "to start anew"
+                "delete it to start anew"
             )
 
 
-def _same(ours, theirs):
-    """Whether two descriptions agree; of fingerprints [sum, size] the sums up to SAME of the size."""
+def _agree(ours, theirs):
+    """Whether two descriptions agree; fingerprints [sum, size] do up to rounding of the sums."""
     if isinstance(ours, list) and isinstance(theirs, list):
-        return abs(ours[0] - theirs[0]) <= SAME * max(ours[1], theirs[1])
+        size = max(ours[1], theirs[1])
+        return abs(ours[0] - theirs[0]) <= FINGERPRINT_TOLERANCE * size
     return ours == theirs

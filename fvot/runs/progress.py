@@ -1,34 +1,41 @@
 """`Progress`: a bar while a run goes on."""
 
+from __future__ import annotations
+
 from tqdm import tqdm
 
 from ..parallel import Ranks
+
+# Seconds between two updates of the bar at least.
+UPDATE_INTERVAL = 0.5
 
 
 class Progress:
     """A bar from *start* to *end* on rank 0, if *show* is true, or None and standard error is a
     terminal.
 
-    name : of what goes from start to end, a time or a number of iterations
+    name : of the quantity that goes from start to end, a time or a number of iterations
 
     with Progress(0.0, 1.0) as bar: bar.to(0.5)
     """
 
-    def __init__(self, start, end, show=None, name="t"):
-        hidden = not Ranks().is_root or (
-            None if show is None else not show
-        )  # None: tqdm asks the terminal
+    def __init__(self, start: float, end: float, show: bool | None = None, name: str = "t"):
+        disable: bool | None = None  # tqdm asks the terminal
+        if not Ranks().is_root:
+            disable = True
+        elif show is not None:
+            disable = not show
         self._bar = tqdm(
             total=end - start,
-            disable=hidden,
+            disable=disable,
             leave=False,
-            mininterval=0.5,
+            mininterval=UPDATE_INTERVAL,
             bar_format="{l_bar}{bar}| {elapsed} < {remaining}{postfix}",
         )
         self._start = start
         self._name = name
 
-    def to(self, t):
+    def to(self, t: float) -> None:
         """Move the bar to t."""
         if not self._bar.disable:
             self._bar.set_postfix_str(f"{self._name} = {t:.4g}", refresh=False)

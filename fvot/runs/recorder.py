@@ -1,40 +1,58 @@
-"""The recorded times of a run: what there is of each, and the checkpoint in which it is kept."""
+"""The recorded times of a run: the fields and numbers of each, and the run's checkpoint."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arguments.types import Array
 from ..errors import InputError
 from ..output.series import Writer, checked
-from .checkpoint import CheckpointManager
+from .checkpoint import Checkpoint, CheckpointManager
 from .progress import Progress
+from .run import Run
+
+if TYPE_CHECKING:
+    from ..mesh.numbering import Numbering
+    from ..output.series import Output
 
 
 class Recorder:
-    """A `Run` through the times t (n_times,), from its start or from where a checkpoint has come
-    to: ``with Recorder(...)``.
+    """A `Run` through the times t (n_times,), from its start or from its checkpoint: ``with
+    Recorder(...)``. Collective.
 
     saved : (cells, values) of the run's state in the checkpoint, None at the start
     records : [the ledger's numbers at each recorded time so far]
     """
 
     def __init__(
-        self, near, t, fields, checkpoint=None, problem=None, *, write=None, progress=None
+        self,
+        near: Numbering,
+        t: Array,
+        fields: Sequence[str],
+        checkpoint: Checkpoint | None = None,
+        problem: dict[str, Any] | None = None,
+        *,
+        write: Output | str | None = None,
+        progress: bool | None = None,
     ):
-        """near : the `Numbering` of all cell values that come; files and `series` have the user's.
-        fields : names of the run's fields; problem : what the run is, see `CheckpointManager`; write : an
-        `Output`, or its path.
+        """near : the `Numbering` of all cell values that come; files and `series` have the user's
+        fields : names of the run's fields
+        problem : the description of the run, see `CheckpointManager`
+        write : an `Output`, or its path
         """
         self.near = near
         self.t = t
         self.progress = progress
         self.write = checked(write, near.users.ranks, fields)
-        self.records = []
-        self.saved = None
-        self.fields = {
-            name: [] for name in fields if name != "velocity"
-        }  # velocities are made from the times
+        self.records: list[dict[str, float]] = []
+        self.saved: tuple[dict[str, Array], dict[str, Any]] | None = None
+        # Velocities follow from the times: they are not kept.
+        self.fields: dict[str, list[Array]] = {name: [] for name in fields if name != "velocity"}
         self.keeper = CheckpointManager(
             checkpoint, near.mesh, problem, partial(_check_times, self.t)
         )
@@ -43,18 +61,17 @@ class Recorder:
         with ExitStack() as stack:
             stack.enter_context(self.keeper)
             if self.keeper.saved is not None:
-                self._go_on(*self.keeper.saved)
+                self._restore(*self.keeper.saved)
 
             self.writer = None
             if self.write is not None:
                 self.writer = Writer(self.write, self.near.users, len(self.t), len(self.records))
 
-            complete = all(len(series) == len(self.records) for series in self.fields.values())
-            self.keeps_all = complete and (self.writer is None or self.writer.output.keep)
-            if not self.keeps_all:
-                self.fields = {
-                    name: series[:1] + series[1:][-1:] for name, series in self.fields.items()
-                }
+            is_complete = all(len(series) == len(self.records) for series in self.fields.values())
+            self.keeps_all = is_complete and (self.writer is None or self.writer.output.keep)
+            if not self.keeps_all:  # the first and the last one
+                for name, series in self.fields.items():
+                    self.fields[name] = series[:1] + series[1:][-1:]
 
             self._bar = stack.enter_context(Progress(self.t[0], self.t[-1], self.progress))
             self._until_the_end = stack.pop_all()
@@ -62,22 +79,26 @@ class Recorder:
 
     def __exit__(self, *failure):
         with self._until_the_end:
-            if self.writer is not None:
-                self.writer.close() if failure[0] is None else self.writer.give_up()
+            if self.writer is None:
+                return
+            if failure[0] is None:
+                self.writer.close()
+            else:
+                self.writer.give_up()
 
-    def _go_on(self, cells, values):
-        """Take what is recorded, and the run's state."""
+    def _restore(self, cells, values):
+        """Take the records and the run's state from the checkpoint."""
         self.records = values["records"]
         self.fields = {name: list(cells.pop(f"recorded {name}")) for name in self.fields}
         self.saved = cells, values["state"]
 
-    def intervals(self):
-        """(begin, end) between recorded times, those that are left."""
+    def intervals(self) -> Iterator[tuple[float, float]]:
+        """The remaining intervals (begin, end) between recorded times."""
         first = len(self.records) - 1
         return zip(self.t[first:-1], self.t[first + 1 :], strict=True)
 
-    def record(self, run):
-        """Take what there is of the run at the next one of the times."""
+    def record(self, run: Run) -> None:
+        """Record the run at the next one of the times."""
         i = len(self.records)
         values = self._take(run)
         if self.writer is not None and self.writer.is_due(i):
@@ -86,15 +107,15 @@ class Recorder:
                 fields["velocity"] = run.velocity(self.t[[i]])[0]
             self.writer.add(self.t[i], fields)
 
-    def stop(self, run):
-        """Take the last of a run that cannot go on: for its result, not for files."""
+    def stop(self, run: Run) -> None:
+        """Record the last state of a run that has failed: for its result, not for files."""
         self.t = self.t[: len(self.records)]
         if run.now > self.t[-1]:
             self.t = np.append(self.t, run.now)
             self._take(run)
 
     def _take(self, run):
-        """Note the ledger's numbers, and each field, {name: (n_cells,)}, which is returned."""
+        """Keep the ledger's numbers and the fields; return the fields, {name: (n_cells,)}."""
         self.records.append(run.account())
         values = {name: run.field(name) for name in self.fields}
         for name, series in self.fields.items():
@@ -103,45 +124,40 @@ class Recorder:
             series.append(values[name])
         return values
 
-    def after_step(self, now, run):
+    def after_step(self, now: float, run: Run) -> None:
         """Move the bar; write a checkpoint, if it is time."""
         self._bar.to(now)
         if self.keeper.is_due():
-            self.keeper.keep(*self._kept(run))
+            self.keeper.keep(*self._save(run))
 
-    def finish(self, run):
+    def finish(self, run: Run) -> None:
         """Write the last checkpoint."""
         if self.keeper.is_on:
-            self.keeper.write(*self._kept(run))
+            self.keeper.write(*self._save(run))
 
-    def _kept(self, run):
+    def _save(self, run):
         """(cells, values) of the run and its records."""
         cells, state = run.save()
         recorded = {f"recorded {name}": np.stack(series) for name, series in self.fields.items()}
-        return cells | recorded, dict(
-            state=state, records=self.records, t=self.t[: len(self.records) + 1]
-        )
+        reached = self.t[: len(self.records) + 1]
+        return cells | recorded, dict(state=state, records=self.records, t=reached)
 
     @property
-    def kept_t(self):
+    def kept_times(self) -> Array:
         """The times of `series`."""
         return self.t if self.keeps_all or len(self.t) == 1 else self.t[[0, -1]]
 
-    def series(self, name):
-        """Cell values (n_times, n_cells) at the recorded times, or the first and the last one, if
-        others need not be kept.
-
-        They are in the user's order.
+    def series(self, name: str) -> Array:
+        """Cell values (n_times, n_cells) at the recorded times, in the user's order; of the first
+        and the last one alone where the others are not kept.
         """
         return self.near.outward(np.stack(self.fields[name]))
 
 
-def ledger_of(records):
-    """{name: (n_times,)} from one dict per time, with the mass that is missing, or too much, after
-    all that crossed.
+def build_ledger(records: Sequence[dict[str, float]]) -> dict[str, Array]:
+    """{name: (n_times,)} from one dict per time, with the relative error of the mass balance.
 
-    mass_error = (mass - inflow + outflow - initial mass) / (initial mass + what came in until the
-    end)
+    mass_error = (mass - inflow + outflow - initial mass) / (initial mass + inflow until the end)
     """
     ledger = {name: np.array([record[name] for record in records]) for name in records[0]}
     mass = ledger["mass"]
@@ -152,14 +168,12 @@ def ledger_of(records):
 
 
 def _check_times(t, path, values):
-    """`InputError` unless the times begin as those of the checkpoint, which has these values."""
+    """`InputError` unless the times begin with those of the checkpoint, which has these values."""
     n = len(values["records"])
     theirs = np.array(values["t"])
     if len(t) < n or (t[: len(theirs)] != theirs[: len(t)]).any():
         raise InputError(
             f"the checkpoint {path} has been at times {theirs[:n]!s:.60}, on its way to "
-            f"{theirs[-1]:g}: t must "
-            f"begin so, and may go on longer; here it is {t!s:.60}. With another path, or without "
-            "that file, "
-            "the run starts anew"
+            f"{theirs[-1]:g}: t must begin so, and may go on longer; here it is {t!s:.60}. With "
+            "another path, or without that file, the run starts anew"
         )

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ..arguments.functions import floats, is_number, rounding_of
+from ..arguments.functions import as_floats, find_rounding, is_number
 from ..errors import InputError
 
 BALANCED = 1e-10  # relative difference of masses that counts as rounding
@@ -12,7 +12,7 @@ BALANCED = 1e-10  # relative difference of masses that counts as rounding
 
 def numbers(x, what):
     """x as an array of floats; `InputError` where it is none, or where some are not finite."""
-    array = floats(x, f"{what} must be arrays of finite numbers")
+    array = as_floats(x, f"{what} must be arrays of finite numbers")
     if not np.isfinite(array).all():
         raise InputError(f"{what} must be arrays of finite numbers, not {x!r:.60}")
     return array
@@ -49,7 +49,7 @@ def same_mass(first, second, *given):
     """The first of two masses; `InputError` where they differ by more than rounding, as the arrays
     that were given have it.
     """
-    if abs(first - second) > max(BALANCED, rounding_of(*given)) * max(first, second):
+    if abs(first - second) > max(BALANCED, find_rounding(*given)) * max(first, second):
         raise InputError(
             f"the masses differ: {first:.12g} and {second:.12g}; scale one of them, mass is "
             "neither made nor lost"

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from ..arguments.functions import floats, is_number, rounding_of
+from ..arguments.functions import as_floats, find_rounding, is_number
 from ..errors import ConvergenceError, InputError
 from .marginals import check_power, measure, points_of, same_mass
 
@@ -142,7 +142,7 @@ def costs(x, y, cost="sqeuclidean"):
                 "the points are so far apart that the costs are no finite numbers: scale them"
             )
         return C
-    C = floats(
+    C = as_floats(
         cost,
         "cost must be 'sqeuclidean', a power of the distance, or a matrix of finite numbers "
         f"({n}, {m})",
@@ -204,7 +204,7 @@ def monge(x, y, b=None, cost="sqeuclidean"):
     same_mass(1.0, b.sum(), given)
     parts = b * n
     wrong = np.flatnonzero(
-        np.abs(parts - np.round(parts)) > np.maximum(WHOLE * n, rounding_of(given) * parts)
+        np.abs(parts - np.round(parts)) > np.maximum(WHOLE * n, find_rounding(given) * parts)
     )
     if len(wrong):
         j = wrong[0]

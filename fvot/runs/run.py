@@ -1,0 +1,63 @@
+"""`Run`: what an equation gives to the loop over time (`march`) and to its records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from ..arguments.types import Array
+
+
+class Run(Protocol):
+    """What an evolution gives to `march`: its state, and how it goes on.
+
+    fields : names of the fields it has, "density" first; perhaps "velocity", "pressure"
+    now : the time it has come to
+    """
+
+    @property
+    def fields(self) -> tuple[str, ...]: ...
+
+    @property
+    def now(self) -> float: ...
+
+    def advance(self, begin: float, end: float) -> Iterator[float]:
+        """Take the steps from `now` to *end*, and yield the time after each.
+
+        begin : the recorded time before *end*; a run from a checkpoint may be past it
+
+        Raises `ConvergenceError`, where no step succeeds, with the state of the last good one.
+        """
+        ...
+
+    def field(self, name: str) -> Array:
+        """Cell values (n_cells,) of a field now, in the order of the equation's own mesh."""
+        ...
+
+    def velocity(self, t: Array) -> Array:
+        """(n_times, dim, n_cells) at the times t, in the user's order; asked of runs that have the
+        field.
+        """
+        ...
+
+    def account(self) -> dict[str, float]:
+        """The ledger's numbers now: mass, minimum, maximum, steps; inflow and outflow since the
+        start, where the boundary is open.
+        """
+        ...
+
+    def save(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """(cells, values) from which it goes on: arrays (..., n_cells) by name, and values that
+        JSON can hold.
+        """
+        ...
+
+    def restore(self, cells: dict[str, Array], values: dict[str, Any]) -> None:
+        """Return to the state that `save` gave; other arrays in *cells* are ignored."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """At the start: the description by which a checkpoint knows the problem, {name: text,
+        number, or `fingerprint`}.
+        """
+        ...
