@@ -1,7 +1,7 @@
 """Mesh files: Gmsh's (.msh), VTK's, and what meshio reads, as points, cells, faces with names, and
 regions.
 
-VTK and meshio read in a process of their own (`apart`), Gmsh's files are read here (`msh`). Cells
+VTK and meshio read in a process of their own (`reader_process`), Gmsh's files are read by `msh`. Cells
 are those of the highest dimension; groups of cells are regions, groups one dimension lower name
 faces.
 """
@@ -152,7 +152,7 @@ def _read_apart(path, suffix):
     """
     size = path.stat().st_size
     limits = [str(max(ROOM, PER_BYTE * size)), str(PATIENCE + size // PACE)]
-    script = str(Path(__file__).with_name("apart.py"))
+    script = str(Path(__file__).with_name("reader_process.py"))
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [

@@ -1,4 +1,4 @@
-"""What VTK and meshio read, in a process of its own: `python apart.py file suffix bytes seconds`
+"""What VTK and meshio read, in a process of its own: `python reader_process.py file suffix bytes seconds`
 writes a pickle.
 
 Libraries end the process on some damaged files, ask for any memory, go on for ever, print what is
