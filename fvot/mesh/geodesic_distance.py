@@ -111,7 +111,7 @@ def _all_rows(mesh, points, others, mine):
     return lengths
 
 
-# ---- round edges in space ----------------------------------------------------------------------------------------------
+# ---- round edges in space ------------------------------------------------------------------------
 
 
 def _turns(walls, size):
@@ -185,7 +185,7 @@ def _outside(mesh, walls, points, others, eps):
     return outside
 
 
-# ---- round corners in the plane ----------------------------------------------------------------------------------------
+# ---- round corners in the plane ------------------------------------------------------------------
 
 
 class _PlaneWalls:

@@ -100,7 +100,7 @@ def _largest(eigenvalues):
     return float(eigenvalues[np.abs(eigenvalues).argmax()])
 
 
-# ---- given patches -----------------------------------------------------------------------------------------------------
+# ---- given patches -------------------------------------------------------------------------------
 
 
 def _given_patches(rule, centroid, two_point):
@@ -125,7 +125,7 @@ def _patches_of_size(size, graph):
     return match(graph) if size == 2 else grow(graph, size)
 
 
-# ---- patches that suit a mesh ------------------------------------------------------------------------------------------
+# ---- patches that suit a mesh --------------------------------------------------------------------
 
 
 def _fine_patches(cells, two_point):

@@ -91,7 +91,7 @@ class TwoPoint:
         """The `adjacency` of the cells."""
         return adjacency(self.faces, self.n_cells)
 
-    # ---- how far from orthogonal -------------------------------------------------------------------------------------
+    # ---- how far from orthogonal -----------------------------------------------------------------
 
     @cached_property
     def tangent_rms(self):
@@ -125,7 +125,7 @@ class TwoPoint:
         """Whether linear potentials have their own fluxes, but for rounding."""
         return self.dim == 1 or self.largest_sine <= ROUNDING_SINE
 
-    # ---- patches -----------------------------------------------------------------------------------------------------
+    # ---- patches ---------------------------------------------------------------------------------
 
     def copies(self, patch):
         """The `Copies` of all inner faces for a patch of each cell (n_cells,)."""
@@ -168,7 +168,7 @@ class TwoPoint:
             faces.normal[:, walls],
         )
 
-    # ---- errors ------------------------------------------------------------------------------------------------------
+    # ---- errors ----------------------------------------------------------------------------------
 
     def energy_error(self, weight=None):
         """The eigenvalues (dim,) of T^-1 E - 1, smallest first; of several pieces of the mesh the

@@ -83,7 +83,7 @@ def _simplices(points, vertices):
     )
 
 
-# ---- the nearest point -------------------------------------------------------------------------------------------------
+# ---- the nearest point ---------------------------------------------------------------------------
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -162,7 +162,7 @@ def _nearest_on_simplex(x, corner, found):
             found[:] = here
 
 
-# ---- what is in the way ------------------------------------------------------------------------------------------------
+# ---- what is in the way --------------------------------------------------------------------------
 
 
 @numba.njit(cache=True, error_model="numpy")
