@@ -177,11 +177,11 @@ def read_vtk(path: str, suffix: str, set_limits: Callable[[], None]) -> dict[str
     if grid is None:
         raise ValueError("no cells are found in it")
 
-    points, *cells, tags = _get_arrays(grid)
+    points, kind, start, corners, tags = _get_arrays(grid)
     if "vtkGhostType" in tags:
-        is_ghost = tags.pop("vtkGhostType").astype(np.uint8) & GHOST_BITS
-        *cells, tags = _choose_cells(np.flatnonzero(is_ghost == 0), *cells, tags)
-    kind, start, corners = cells
+        ghost_bits = tags.pop("vtkGhostType").astype(np.uint8) & GHOST_BITS
+        kept = np.flatnonzero(ghost_bits == 0)
+        kind, start, corners, tags = _choose_cells(kept, kind, start, corners, tags)
     if n_pieces > 1 or suffix.startswith(".p") or suffix == ".vtkhdf" and _is_in_pieces(path):
         corners = _number_places(points)[corners]
     kind, start, corners, tags = _simplify_cells(kind, start, corners, tags)

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from ..errors import InputError
-from ..output.series import Writer, checked
+from ..output.series import Writer, check_output
 from .checkpoint import CheckpointManager
 from .progress import Progress
 
@@ -29,7 +29,7 @@ class Recorder:
         self.near = near
         self.t = t
         self.progress = progress
-        self.write = checked(write, near.users.ranks, fields)
+        self.write = check_output(write, near.users.ranks, fields)
         self.records = []
         self.saved = None
         self.fields = {
