@@ -14,7 +14,7 @@ import numpy as np
 from ..arguments.functions import floats, function
 from ..errors import InputError
 from ..finite_volume.velocity_field import cell_velocity
-from ..mesh.quadrature import circulation
+from ..mesh.quadrature import integrate_along_edges
 
 
 def flow(mesh, velocity, stream, face_flux):
@@ -98,7 +98,7 @@ class Stream:
         points = self.mesh.points
         ends = self.mesh.vertices[:, faces]
         if self.mesh.dim == 3:
-            return lambda t: circulation(points, ends, lambda x: self.f(x, t), 3)
+            return lambda t: integrate_along_edges(points, ends, lambda x: self.f(x, t), 3)
         corner, place = np.unique(ends, return_inverse=True)
         x = points[:, corner]
         (first, second) = place.reshape(ends.shape)

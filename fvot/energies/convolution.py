@@ -16,7 +16,7 @@ import numpy as np
 from scipy import fft
 
 from ..errors import InputError
-from ..mesh.quadrature import rule
+from ..mesh.quadrature import make_gauss_rule
 
 LARGEST = 20_000  # cells of a mesh that is not Cartesian: a matrix of 3.2 GB on all ranks together
 NEAR = (
@@ -152,7 +152,7 @@ def _gauss(n, dim):
     """Pairs (point (dim,), weight) of Gauss's rule on the cube with edges 1 round 0, n points along
     each axis.
     """
-    points, weights = rule(dim, 2 * n - 1, True)
+    points, weights = make_gauss_rule(dim, 2 * n - 1, True)
     return list(zip(points.T - 0.5, weights))
 
 

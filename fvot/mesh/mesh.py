@@ -29,7 +29,7 @@ from . import (
 )
 from .cells import TETRA, TRIANGLE, connect
 from .groups import Parts
-from .joining import check_conforming, joined, thin_walls
+from .joining import check_conforming, count_thin_walls, join_cells
 from .numbering import Numbering, renumbered
 from .patch_choice import choose_patches
 from .patch_test import TwoPoint
@@ -381,14 +381,14 @@ class Mesh:
         is a cell-mean potential.
         """
         with self.ranks.raising_together():
-            return quadrature.log_mean_exp(self._pieces, self.n_cells, f, degree)
+            return quadrature.compute_log_mean_exp(self._pieces, self.n_cells, f, degree)
 
     def face_average(self, f, degree=3):
         """Averages (..., n_faces) over the faces of f(x)."""
         with self.ranks.raising_together():
             return sum(
                 weight * np.asarray(called(f, "the function", x))
-                for x, weight in quadrature.face_points(self.points, self.vertices, degree)
+                for x, weight in quadrature.list_face_points(self.points, self.vertices, degree)
             )
 
     def circulation(self, f, degree=3):
@@ -396,7 +396,7 @@ class Mesh:
         from the normal's tip.
         """
         with self.ranks.raising_together():
-            return quadrature.circulation(self.points, self.vertices, f, degree)
+            return quadrature.integrate_along_edges(self.points, self.vertices, f, degree)
 
     def density(self, f):
         """Cell averages (n_cells,), scaled to mass 1, of what f is:
@@ -505,7 +505,7 @@ class Mesh:
         """
         if k == 1:
             return self.centroid, self.volume, np.arange(self.n_cells)
-        return quadrature.parts(self._pieces, k)
+        return quadrature.split_into_parts(self._pieces, k)
 
     def geodesic_distance(self, points, others=None):
         """Lengths (n, m) of the shortest ways inside the mesh from points (dim, n) to others (dim,
@@ -532,11 +532,11 @@ class Mesh:
         for some in points, others:
             self.locate(some)
         if self.is_convex:
-            return geodesic_distance.straight(self, points, others)
+            return geodesic_distance.measure_straight(self, points, others)
         ways = {
-            1: geodesic_distance.between_gaps,
-            2: geodesic_distance.round_corners,
-            3: geodesic_distance.over_edges,
+            1: geodesic_distance.measure_between_gaps,
+            2: geodesic_distance.measure_round_corners,
+            3: geodesic_distance.measure_over_edges,
         }
         lengths = ways[self.dim](self, points, others)
         if not np.isfinite(lengths).all():
@@ -559,7 +559,7 @@ class Mesh:
         outside = ~self.find(points)[1]
         found = np.array(points)
         if outside.any():
-            found[:, outside] = self.walls.nearest(found[:, outside])
+            found[:, outside] = self.walls.find_nearest(found[:, outside])
         return found
 
     def locate(self, points):
@@ -581,13 +581,15 @@ class Mesh:
         -1 for the others.
         """
         lower, upper = self.bounds
-        slack = point_location.FAR * (upper - lower).max()
+        slack = point_location.MAX_OUTSIDE * (upper - lower).max()
         if self.block is not None:
-            points = point_location.wrapped(points, lower, upper, self.block.periodic)
+            points = point_location.wrap(points, lower, upper, self.block.periodic)
             inside = ((points >= lower[:, None] - slack) & (points <= upper[:, None] + slack)).all(
                 axis=0
             )
-            return np.where(inside, point_location.in_block(points, self.block, lower), -1), inside
+            return np.where(
+                inside, point_location.find_in_block(points, self.block, lower), -1
+            ), inside
         cell, distance = self._tree.find(points, slack)
         least = self.ranks.min(distance)
         number = np.where(
@@ -873,17 +875,17 @@ class Mesh:
 
     @cached_property
     def _tree(self):
-        return point_location.tree(self._pieces, self.cell_id[: self.n_cells])
+        return point_location.build_tree(self._pieces, self.cell_id[: self.n_cells])
 
     @cached_property
     def walls(self):
         """The walls of the whole mesh as simplices, on every rank: `Walls`. Collective at first."""
-        return Walls.of(self)
+        return Walls.gather(self)
 
     @cached_property
     def _pieces(self):
         spacing = None if self.block is None else self.block.spacing
-        return quadrature.of_cells(
+        return quadrature.split_cells(
             self.points, self.kind, self.start, self.corners, self.centroid, spacing
         )
 
@@ -1020,7 +1022,7 @@ def _given_center(center, centroid):
 
 def _say_where_nothing_passes(made, face, n_cells):
     """Warn of walls without thickness, and of pieces that do not touch: few users mean them."""
-    count, gap = thin_walls(made)
+    count, gap = count_thin_walls(made)
     if count:
         warn(
             f"{count} faces of the boundary lie beside others that face them, at up to {gap:.1e} "
@@ -1041,7 +1043,7 @@ def _whole(points, blocks, facets=None, center=None, regions=None, *, rule, stri
     """Everything about a mesh in its file's numbering, cut into the parts of the ranks: (parts,
     meta).
     """
-    made = joined(connect(points, blocks), facets, merge)
+    made = join_cells(connect(points, blocks), facets, merge)
     if made.n_merged:
         opened = f"; faces called {', '.join(map(repr, made.opened))} are now inside the mesh, in mesh.interfaces"
         warn(
@@ -1057,15 +1059,17 @@ def _whole(points, blocks, facets=None, center=None, regions=None, *, rule, stri
         _say_where_nothing_passes(made, face, cells.n_cells)
     move = None
     if center is None:
-        center = power_centers.cell_points(cells, centroid)
-        move = partial(power_centers.find, cells, volume, centroid, face, center)
+        center = power_centers.find_cell_points(cells, centroid)
+        move = partial(power_centers.find_ordered_centers, cells, volume, centroid, face, center)
     else:
         center = _given_center(center, centroid)
-    report, center, left, right = quality.admissible(volume, centroid, center, face, strict, move)
+    report, center, left, right = quality.make_admissible(
+        volume, centroid, center, face, strict, move
+    )
     report = replace(report, n_merged=made.n_merged, n_hanging=made.n_hanging)
     two_point = TwoPoint(volume, center, face, left, right)
     choice = choose_patches(rule, cells, centroid, two_point)
-    report = quality.with_patch_test(report, two_point, choice)
+    report = quality.add_patch_test(report, two_point, choice)
     levels = patches.coarser_levels(choice.patch, two_point.graph)
     whole = partition.Whole(cells, volume, centroid, center, face, left, right, levels, regions)
     meta = dict(
