@@ -44,14 +44,17 @@ def measure_straight(mesh: Any, points: Array, others: Array) -> Array:
     """|x - y| (n, m), by the shortest way on a torus."""
     if mesh.block is None or not any(mesh.block.periodic):
         return cdist(points.T, others.T)
-    step = mesh.shortest((points[:, :, None] - others[:, None, :]).reshape(len(points), -1))
-    return np.sqrt((step**2).sum(axis=0)).reshape(points.shape[1], others.shape[1])
+    step = points[:, :, None] - others[:, None, :]
+    step = mesh.shortest(step.reshape(len(points), -1))
+    length = np.sqrt((step**2).sum(axis=0))
+    return length.reshape(points.shape[1], others.shape[1])
 
 
 def measure_between_gaps(mesh: Any, points: Array, others: Array) -> Array:
     """|x - y| (n, m) on a line in pieces, infinite where there is a gap between x and y."""
     ends = np.sort(mesh.walls.corner.ravel())
-    piece, other_piece = (np.searchsorted(ends[2::2], x[0], side="right") for x in (points, others))
+    piece = np.searchsorted(ends[2::2], points[0], side="right")
+    other_piece = np.searchsorted(ends[2::2], others[0], side="right")
     return np.where(piece[:, None] == other_piece, cdist(points.T, others.T), np.inf)
 
 
@@ -60,13 +63,13 @@ def measure_round_corners(mesh: Any, points: Array, others: Array) -> Array:
     Collective.
     """
     walls = _PlaneWalls(mesh)
-    corners, *sector = walls.find_corners()
+    corners, angle, width = walls.find_corners()
 
-    def measure_steps(x, y, may_see):
+    def measure_steps(x: Array, y: Array, may_see: BoolArray | bool) -> Array:
         return np.where(may_see & walls.see(x, y), cdist(x.T, y.T), np.inf)
 
-    def are_in_sectors(x):
-        return _are_in_sectors(corners, *sector, x, walls.eps)
+    def are_in_sectors(x: Array) -> BoolArray:
+        return _are_in_sectors(corners, angle, width, x, walls.eps)
 
     in_sectors = are_in_sectors(corners)
     between = measure_steps(corners, corners, in_sectors & in_sectors.T)
@@ -94,7 +97,7 @@ def measure_over_edges(mesh: Any, points: Array, others: Array) -> Array:
     rank = mesh.ranks.rank
     n_ranks = mesh.ranks.size
 
-    def measure_steps(x, y):
+    def measure_steps(x: Array, y: Array) -> Array:
         return np.where(walls.stand_between(x, y, eps), np.inf, cdist(x.T, y.T))
 
     own_turns = measure_steps(turns[:, rank::n_ranks], turns)
@@ -115,7 +118,8 @@ def _gather_rows(mesh, points, others, own_rows):
     counts = [len(range(rank, n, n_ranks)) for rank in range(n_ranks)]
     columns = mesh.ranks.all_gather(np.ascontiguousarray(own_rows.T))
     lengths = np.empty((n, m))
-    for rank, part in enumerate(np.split(columns, np.cumsum(counts)[:-1], axis=1)):
+    parts = np.split(columns, np.cumsum(counts)[:-1], axis=1)
+    for rank, part in enumerate(parts):
         lengths[rank::n_ranks] = part.T
     return lengths
 
@@ -132,10 +136,12 @@ def _list_turns(walls, size):
     spacing = max(length.sum() / EDGE_POINT_COUNT, 1e-300)
     count = np.maximum(np.ceil(length / spacing), 2).astype(int)
     edge = np.repeat(np.arange(len(count)), count)
-    part = (np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + 0.5) / count[edge]
+    number = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
+    part = (number + 0.5) / count[edge]
     middle = a[:, edge] + part * (b - a)[:, edge]
 
-    corners, corner = np.unique(np.concatenate([a, b], axis=1), axis=1, return_inverse=True)
+    ends = np.concatenate([a, b], axis=1)
+    corners, corner = np.unique(ends, axis=1, return_inverse=True)
     corner = corner.ravel()
     away = [np.bincount(corner, np.tile(row, 2), corners.shape[1]) for row in inwards]
     away = np.stack(away).astype(float)
@@ -150,7 +156,8 @@ def _find_reentrant_edges(walls, eps):
     """
     vertex, end = np.unique(walls.corner.reshape(-1, 3), axis=0, return_inverse=True)
     end = end.reshape(-1, 3)
-    pair = np.sort(np.concatenate([end[:, [i, (i + 1) % 3]] for i in range(3)]), axis=1)
+    edges = [end[:, [0, 1]], end[:, [1, 2]], end[:, [2, 0]]]
+    pair = np.sort(np.concatenate(edges), axis=1)
     opposite = end[:, [2, 0, 1]].T.ravel()
     wall = np.tile(np.arange(len(end)), 3)
     order = np.lexsort(pair.T)
@@ -190,9 +197,9 @@ def _find_outside(mesh, walls, points, others, eps):
     start = _find_points_on_walls(walls, points, eps)
     end = _find_points_on_walls(walls, others, eps)
     middle = (points[:, start, None] + others[:, None, end]) / 2
-    is_inside = mesh.find(middle.reshape(3, -1))[1].reshape(len(start), len(end))
+    _, is_inside = mesh.find(middle.reshape(3, -1))
     outside = np.zeros((n, m), bool)
-    outside[np.ix_(start, end)] = ~is_inside
+    outside[np.ix_(start, end)] = ~is_inside.reshape(len(start), len(end))
     return outside
 
 

@@ -101,13 +101,14 @@ def _correct_patches(weight, normal, patch, target, scale):
             break
         fixed |= out_of_bounds
         factor = np.where(fixed, np.clip(bent, MIN_WEIGHT_FACTOR, MAX_WEIGHT_FACTOR), 1.0)
-    damped = 1 + np.minimum(_compute_room(first, patch, len(target)), 1)[patch] * (first - 1)
+    part = np.minimum(_compute_room(first, patch, len(target)), 1)
+    damped = 1 + part[patch] * (first - 1)
 
-    def norm_of_defect(factor):
+    def measure_defect(factor: Array) -> Array:
         return np.linalg.norm(compute_defect(target, weight * factor, normal, patch), axis=1)
 
-    allowed = np.maximum(norm_of_defect(damped), ISOTROPY_ROUNDING * scale)
-    is_better_bent = norm_of_defect(bent) <= allowed
+    allowed = np.maximum(measure_defect(damped), ISOTROPY_ROUNDING * scale)
+    is_better_bent = measure_defect(bent) <= allowed
     return weight * np.where(is_better_bent[patch], bent, damped)
 
 
@@ -146,10 +147,12 @@ def compute_defect(target: Array, weight: Array, normal: Array, patch: IntArray)
 def _compute_squares(normal):
     """n n^T as vectors (dim (dim + 1) / 2, n)."""
     i, j = np.triu_indices(len(normal))
-    return normal[i] * normal[j] * np.where(i == j, 1, np.sqrt(2))[:, None]
+    factor = np.where(i == j, 1, np.sqrt(2))
+    return normal[i] * normal[j] * factor[:, None]
 
 
 def as_vectors(matrices: Array) -> Array:
     """Symmetric matrices (n, dim, dim) as vectors (n, dim (dim + 1) / 2) with the same norm."""
     i, j = np.triu_indices(matrices.shape[-1])
-    return matrices[:, i, j] * np.where(i == j, 1, np.sqrt(2))
+    factor = np.where(i == j, 1, np.sqrt(2))
+    return matrices[:, i, j] * factor

@@ -94,20 +94,16 @@ class _Border:
     vertices: IntArray  # (width, n_faces)
 
     @classmethod
-    def of(cls, mesh):
+    def of(cls, mesh: Joined) -> _Border:
         return cls(mesh.cells.points, columns(mesh.halves.vertices, mesh.halves.lonely))
 
-    @property
-    def n_faces(self):
-        return self.vertices.shape[1]
-
     @cached_property
-    def used(self):
+    def used(self) -> IntArray:
         """(n,) numbers of the points on the boundary."""
         return np.unique(self.vertices[self.vertices >= 0])
 
     @cached_property
-    def slack(self):
+    def slack(self) -> Array:
         """(n_points,) how far round-off may move a point of the boundary."""
         shortest = self._find_shortest_edges()
         place = columns(self.points, self.used)
@@ -138,7 +134,7 @@ class _Border:
         return shortest
 
     @cached_property
-    def last_place(self):
+    def last_place(self) -> float:
         """One in the last digit of the coordinates of a text file; 0 where they have more than
         `TEXT_DIGITS`.
         """
@@ -183,12 +179,17 @@ def _count_faces(halves, points):
     border = columns(halves.vertices, halves.lonely)
     points = np.asarray(points)
     width = max(len(border), len(points))
-    border = np.pad(border, ((0, width - len(border)), (0, 0)), constant_values=-1)
-    points = np.pad(points, ((0, width - len(points)), (0, 0)), constant_values=-1)
-    largest = max(border.max(initial=0), points.max(initial=0))
-    key = face_keys(np.concatenate([border, points], axis=1), int(largest) + 1)
+    border = _pad(border, width)
+    points = _pad(points, width)
+    both = np.concatenate([border, points], axis=1)
+    key = face_keys(both, int(both.max(initial=0)) + 1)
     n_border = border.shape[1]
     return int(np.isin(key[:n_border], key[n_border:]).sum())
+
+
+def _pad(points, width):
+    """Points (n_points, n) of faces in *width* rows; -1 fills up."""
+    return np.pad(points, ((0, width - len(points)), (0, 0)), constant_values=-1)
 
 
 def _number_places(border):
@@ -206,7 +207,8 @@ def _number_places(border):
     first, second = near.T
     distance = np.linalg.norm(columns(place, first) - columns(place, second), axis=0)
     near = near[distance <= np.minimum(slack[first], slack[second])]
-    graph = sparse.coo_matrix((np.ones(len(near)), tuple(near.T)), (place.shape[1],) * 2)
+    n_places = place.shape[1]
+    graph = sparse.coo_matrix((np.ones(len(near)), tuple(near.T)), (n_places, n_places))
     cluster = connected_components(graph, directed=False)[1][same]
 
     smallest = np.full(cluster.max(initial=-1) + 1, border.points.shape[1])
@@ -220,7 +222,7 @@ def _check_corners_differ(before, cells):
     """`MeshError` if a cell has a point twice that had two different ones."""
     owner = np.repeat(np.arange(cells.n_cells), np.diff(cells.start))
 
-    def count_repeats(corners):
+    def count_repeats(corners: IntArray) -> IntArray:
         order = np.lexsort((corners, owner))
         corner = corners[order]
         cell = owner[order]
@@ -389,7 +391,8 @@ def count_thin_walls(mesh: Joined) -> tuple[int, float]:
 
     normal = columns(vector / area, one)
     cosine = (normal * columns(vector / area, other)).sum(axis=0)
-    gap = np.abs((normal * (columns(center, other) - columns(center, one))).sum(axis=0))
+    step = columns(center, other) - columns(center, one)
+    gap = np.abs((normal * step).sum(axis=0))
     gap = gap / np.minimum(size[one], size[other])
     is_wall = (cosine < -FACING_COSINE) & (gap < THIN_WALL_GAP)
     sides = np.unique(np.concatenate([one[is_wall], other[is_wall]]))
@@ -446,8 +449,10 @@ def _find_touching_faces(mesh):
     radius = np.linalg.norm(corner - center[:, None], axis=0).max(axis=0)
     # Of two faces the larger one finds the smaller one.
     one, two = _find_near_pairs(center, 2 * radius)
-    height = np.abs((normal[:, one] * (center[:, two] - center[:, one])).sum(axis=0))
-    is_opposite = (normal[:, one] * normal[:, two]).sum(axis=0) < PLANE_TOLERANCE - 1
+    step = center[:, two] - center[:, one]
+    height = np.abs((normal[:, one] * step).sum(axis=0))
+    cosine = (normal[:, one] * normal[:, two]).sum(axis=0)
+    is_opposite = cosine < PLANE_TOLERANCE - 1
     is_level = height <= PLANE_TOLERANCE * (radius[one] + radius[two])
     kept = np.flatnonzero(is_opposite & is_level)
     one = one[kept]

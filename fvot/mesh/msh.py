@@ -143,7 +143,7 @@ def _split_sections(data):
 def _read_format(sections):
     """(version, a function that opens a section by its name as `_Text` or `_Bytes`)."""
 
-    def open_text(name):
+    def open_text(name: str) -> _Text:
         return _Text(name, _get_body(sections, name))
 
     if "MeshFormat" not in sections:
@@ -165,7 +165,7 @@ def _read_format(sections):
     order = BYTE_ORDERS[rest[:4]]
     kinds = {"i": order + "i4", "d": order + "f8", "n": f"{order}i{int(size)}"}
 
-    def open_bytes(name):
+    def open_bytes(name: str) -> _Bytes:
         return _Bytes(name, _get_body(sections, name), kinds)
 
     return version, open_bytes

@@ -133,7 +133,7 @@ class TwoPoint:
         """The `Copies` of all inner faces for a patch of each cell (n_cells,)."""
         n = self.faces.n_inner
         area = self.faces.area[:n]
-        owner = np.concatenate([patch[self.faces.left[:n]], patch[self.faces.right[:n]]])
+        owner = patch[np.concatenate([self.faces.left[:n], self.faces.right[:n]])]
         left_weight = area * self.left_distance[:n]
         right_weight = area * self.right_distance[:n]
         weight = np.concatenate([left_weight, right_weight])
@@ -177,9 +177,9 @@ class TwoPoint:
         n = self.faces.n_inner
         faces = self.faces
         weight = faces.area[:n] * self.distance if weight is None else weight
+        wall_vectors = faces.area[n:] * faces.normal[:, n:]
         entering = [
-            np.bincount(faces.left[n:], faces.area[n:] * faces.normal[i, n:], self.n_cells)
-            for i in range(self.dim)
+            np.bincount(faces.left[n:], component, self.n_cells) for component in wall_vectors
         ]
         stiffness, piece = self._build_stiffness(weight / self.distance**2)
         solver = pyamg.ruge_stuben_solver(stiffness, max_coarse=200)

@@ -87,10 +87,11 @@ def wrap(points: Array, lower: Array, upper: Array, periodic: Sequence[bool]) ->
 def find_in_block(points: Array, block: Any, lower: Array) -> IntArray:
     """Numbers in a Cartesian block of the cells that hold points (dim, n); -1 beyond the block."""
     first = np.array(block.first)[:, None]
+    shape = np.array(block.shape)[:, None]
     last = np.array(block.grid)[:, None] - 1
-    index = np.floor((points - lower[:, None]) / block.spacing[:, None]).astype(np.int64)
-    index = np.clip(index, 0, last) - first
-    is_inside = ((index >= 0) & (index < np.array(block.shape)[:, None])).all(axis=0)
+    place = (points - lower[:, None]) / block.spacing[:, None]
+    index = np.clip(np.floor(place).astype(np.int64), 0, last) - first
+    is_inside = ((index >= 0) & (index < shape)).all(axis=0)
     cell = np.full(points.shape[1], -1)
     cell[is_inside] = np.ravel_multi_index(tuple(index[:, is_inside]), block.shape)
     return cell
@@ -126,12 +127,14 @@ def find_curve_places(points: Array, lower: Array, upper: Array) -> IntArray:
 
 
 def nest_boxes(leaves: Array, empty: float, join: np.ufunc) -> Array:
-    """The lower, or the upper, corners of all boxes of the tree: (2 n, dim) with n a power of two."""
+    """The lower (or upper) corners of all boxes of the tree: (2 n, dim), n a power of two."""
     n = 1 << max(len(leaves) - 1, 0).bit_length()
     boxes = np.full((2 * n, leaves.shape[1]), empty)
     boxes[n : n + len(leaves)] = leaves
     while n > 1:
-        boxes[n // 2 : n] = join(boxes[n : 2 * n : 2], boxes[n + 1 : 2 * n : 2])
+        even = boxes[n : 2 * n : 2]
+        odd = boxes[n + 1 : 2 * n : 2]
+        boxes[n // 2 : n] = join(even, odd)
         n //= 2
     return boxes
 
@@ -146,7 +149,8 @@ def _describe_simplices(pieces):
     # away from each corner
     outward = np.concatenate([gradient.sum(axis=1, keepdims=True), -gradient], axis=1)
     normal = outward / np.linalg.norm(outward, axis=2, keepdims=True)
-    return (corners.min(axis=1), corners.max(axis=1)), (np.roll(corners, -1, axis=1), normal)
+    box = (corners.min(axis=1), corners.max(axis=1))
+    return box, (np.roll(corners, -1, axis=1), normal)
 
 
 @numba.njit(cache=True)

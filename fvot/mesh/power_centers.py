@@ -79,7 +79,8 @@ def find_ordered_centers(
     if not len(free):
         return None
     slope, unit = _compute_slope(cells, volume, faces)
-    slope = (sparse.diags(1 / size) @ slope @ sparse.diags(unit)).tocsc()[:, free].tocsr()
+    scaled_slope = sparse.diags(1 / size) @ slope @ sparse.diags(unit)
+    slope = scaled_slope.tocsc()[:, free].tocsr()
     row = np.flatnonzero(np.diff(slope.indptr))
     slope = slope[row]
     relative = relative[row]
@@ -168,7 +169,8 @@ def _compute_slope(cells, volume, faces):
         gradient = _compute_hat_gradients(cells.points, corners)
         number = np.full(cells.n_cells, -1)
         number[cell] = np.arange(len(cell))
-        for side, sign in ((faces.left, 0.5), (faces.right[: faces.n_inner], -0.5)):
+        right = faces.right[: faces.n_inner]
+        for side, sign in ((faces.left, 0.5), (right, -0.5)):
             face = np.flatnonzero(number[side] >= 0)
             simplex = number[side[face]]
             normal = faces.normal[:, face]
@@ -188,7 +190,8 @@ def _compute_hat_gradients(points, corners):
     edge = [columns(points, corner) - origin for corner in corners[1:]]
     if len(edge) == 2:
         (ax, ay), (bx, by) = edge
-        gradient = np.stack([np.stack([by, -ay]), np.stack([-bx, ax])]) / (ax * by - ay * bx)
+        rows = np.stack([np.stack([by, -ay]), np.stack([-bx, ax])])
+        gradient = rows / (ax * by - ay * bx)
     else:
         a, b, c = edge
         bc = np.cross(b, c, axis=0)
@@ -260,7 +263,8 @@ def power_centers(points: Array, corners: IntArray, weight: Array | None = None)
     bc = np.cross(b, c, axis=0)
     ca = np.cross(c, a, axis=0)
     ab = np.cross(a, b, axis=0)
-    return origin + (aa * bc + bb * ca + cc * ab) / (2 * np.einsum("in,in->n", a, bc))
+    twice = 2 * np.einsum("in,in->n", a, bc)
+    return origin + (aa * bc + bb * ca + cc * ab) / twice
 
 
 def find_cell_points(cells: Cells, centroid: Array) -> Array:

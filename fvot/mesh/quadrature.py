@@ -1,4 +1,4 @@
-"""Averages of functions over cells and faces: Gauss rules on affine pieces (simplices and boxes)."""
+"""Averages of functions over cells and faces, by Gauss rules on affine pieces."""
 
 from __future__ import annotations
 
@@ -120,13 +120,15 @@ def _cones(points, corner, cell, faces, centroid):
     """Tetrahedra (centroid, middle of a face, corner, next corner) of other cells; triangles need
     no middle.
     """
+    apex = centroid[:, cell]
     for face in faces:
         p = points[:, corner[list(face)]].transpose(1, 0, 2)
         if len(face) == 3:
-            yield cell, np.concatenate([centroid[None][:, :, cell], p])
+            yield cell, np.concatenate([apex[None], p])
             continue
+        middle = p.mean(axis=0)
         for i in range(4):
-            yield cell, np.stack([centroid[:, cell], p.mean(axis=0), p[i], p[(i + 1) % 4]])
+            yield cell, np.stack([apex, middle, p[i], p[(i + 1) % 4]])
 
 
 @lru_cache
@@ -157,20 +159,26 @@ def make_gauss_rule(dim: int, degree: int, cube: bool) -> tuple[Array, Array]:
 def _halve_unit_piece(dim, cube):
     """(corner, frame) of each half of the unit piece: xi = corner + frame @ xi'."""
     if cube:
-        return [(np.array(corner) / 2, np.eye(dim) / 2) for corner in product((0, 1), repeat=dim)]
+        corners = product((0, 1), repeat=dim)
+        return [(np.array(corner) / 2, np.eye(dim) / 2) for corner in corners]
 
-    unit = np.concatenate([np.zeros((dim, 1)), np.eye(dim)], axis=1)  # corners of the unit simplex
     n = dim + 1
-    middle = {(i, j): (unit[:, i] + unit[:, j]) / 2 for i in range(n) for j in range(n)}
+    corners = [np.zeros(dim), *np.eye(dim)]
+    middle = {(i, j): (corners[i] + corners[j]) / 2 for i in range(n) for j in range(n)}
     simplices = [[middle[i, j] for j in range(n)] for i in range(n)]
     if dim == 2:
         simplices.append([middle[0, 1], middle[1, 2], middle[0, 2]])
     if dim == 3:  # the inner octahedron, cut along one diagonal (Bey 1995)
         a = middle[0, 2]
         b = middle[1, 3]
-        ring = [middle[0, 1], middle[0, 3], middle[2, 3], middle[1, 2]]
-        simplices += [[a, b, ring[i], ring[(i + 1) % 4]] for i in range(4)]
-    return [(p[0], np.stack([q - p[0] for q in p[1:]], axis=1)) for p in simplices]
+        ring = [middle[0, 1], middle[0, 3], middle[2, 3], middle[1, 2], middle[0, 1]]
+        simplices += [[a, b, c, d] for c, d in zip(ring[:-1], ring[1:])]
+
+    halves = []
+    for corner, *others in simplices:
+        frame = np.stack([other - corner for other in others], axis=1)
+        halves.append((corner, frame))
+    return halves
 
 
 def split_into_parts(pieces: list[Pieces], min_count: int) -> tuple[Array, Array, IntArray]:
@@ -303,8 +311,9 @@ def _list_samples(dim, cube):
 
 
 def list_face_points(points: Array, vertices: IntArray, degree: int) -> list[tuple[Array, Array]]:
-    """Gauss points on faces and their weights: a list of (points (dim, n_faces), weight (n_faces,)),
-    weights summing to 1.
+    """Gauss points on faces: a list of (points (dim, n_faces), weight (n_faces,)).
+
+    The weights of each face sum to 1.
     """
     n_faces = vertices.shape[1]
     if len(vertices) == 1:
@@ -313,10 +322,12 @@ def list_face_points(points: Array, vertices: IntArray, degree: int) -> list[tup
         xi, weights = make_gauss_rule(1, degree, True)
         a = points[:, vertices[0]]
         b = points[:, vertices[1]]
-        return [(a + x * (b - a), np.full(n_faces, w)) for x, w in zip(xi[0], weights, strict=True)]
+        rule = zip(xi[0], weights, strict=True)
+        return [(a + x * (b - a), np.full(n_faces, w)) for x, w in rule]
 
     fan = _divide_faces(points, vertices)
-    area = [np.linalg.norm(np.cross(b - a, c - a, axis=0), axis=0) / 2 for a, b, c in fan]
+    vector = [np.cross(b - a, c - a, axis=0) for a, b, c in fan]
+    area = [np.linalg.norm(v, axis=0) / 2 for v in vector]
     total = sum(area)
     xi, weights = make_gauss_rule(2, degree, False)
     return [

@@ -127,7 +127,7 @@ def main(path: str, suffix: str, memory: str, seconds: str) -> None:
     os.dup2(2, 1)
     read = read_vtk if suffix in VTK_READERS else read_meshio
 
-    def set_limits():
+    def set_limits() -> None:
         limit(int(memory), int(seconds))
 
     contents: dict[str, Any] | str

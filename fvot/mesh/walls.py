@@ -1,5 +1,6 @@
-"""The walls of a mesh as simplices (ends, segments, triangles), all on every rank: the nearest point
-on them, and whether they stand between two points.
+"""The walls of a mesh as simplices (ends, segments, triangles), all on every rank.
+
+Which point of them is nearest, and do they stand between two points?
 
 The walls stand in the order of a space-filling curve, in boxes of 1, 2, 4, ... neighbours, like the
 pieces of cells in `point_location`.

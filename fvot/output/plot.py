@@ -487,7 +487,7 @@ class _Layout:
     top = 0.42
     gap = 0.22
 
-    def __init__(self, scene, n, dpi):
+    def __init__(self, scene: Scene, n: int, dpi: float) -> None:
         """Of n panels beside one another."""
         left, right, bottom, top = scene.extent
         aspect = (top - bottom) / (right - left)
@@ -514,17 +514,18 @@ class _Layout:
         room = PICTURE_INCHES - self.left - self.right - (self.n - 1) * self.gap
         return room / self.n
 
-    def add_axes(self, figure, x, y, width, height):
+    def add_axes(self, figure: Any, x: float, y: float, width: float, height: float) -> Any:
+        """Axes with a corner and a size in inches."""
         total_width, total_height = self.total
         return figure.add_axes(
             (x / total_width, y / total_height, width / total_width, height / total_height)
         )
 
-    def add_panel(self, figure, i):
+    def add_panel(self, figure: Any, i: int) -> Any:
         x = self.left + i * (self.panel_width + self.gap)
         return self.add_axes(figure, x, self.bottom, self.panel_width, self.panel_height)
 
-    def add_bar(self, figure):
+    def add_bar(self, figure: Any) -> Any:
         total_width, _ = self.total
         if self.has_bar_below:
             width = total_width - self.left - self.right
