@@ -9,7 +9,7 @@ from scipy.spatial import Voronoi, cKDTree
 
 from ..errors import InputError
 from .cells import check_extent
-from .power_centers import power_centers
+from .power_centers import compute_power_centers
 
 SIDES = {
     1: ("left", "right"),
@@ -189,7 +189,7 @@ def tetrahedra(lower, upper, n):
     weight = np.concatenate([np.zeros(n_corners + n_middle), *weights])
     swap = np.einsum("in,in->n", *_edges_and_cross(points, cells)) < 0
     cells[2:, swap] = cells[:1:-1, swap]
-    return points, [("tetra", cells.T)], power_centers(points, cells, weight)
+    return points, [("tetra", cells.T)], compute_power_centers(points, cells, weight)
 
 
 def _wall_weight(a, b, c):

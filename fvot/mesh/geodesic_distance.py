@@ -268,7 +268,7 @@ class _PlaneWalls:
     def see(self, x: Array, y: Array) -> BoolArray:
         """Whether points x (2, n) and y (2, m) see each other: (n, m) bool."""
         is_seen = np.zeros((x.shape[1], y.shape[1]), bool)
-        _see(x, y, self.vertex, self.end, self.eps, is_seen)
+        _fill_seen(x, y, self.vertex, self.end, self.eps, is_seen)
         return is_seen
 
 
@@ -338,7 +338,7 @@ def _add_least(a, b, least):
 
 
 @numba.njit(cache=True)
-def _see(x, y, vertex, end, eps, is_seen):
+def _fill_seen(x, y, vertex, end, eps, is_seen):
     """Fill whether points x (2, n) and y (2, m) see each other, (n, m)."""
     n_vertices = vertex.shape[1]
     side = np.empty(n_vertices)

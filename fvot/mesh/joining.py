@@ -94,7 +94,7 @@ class _Border:
     vertices: IntArray  # (width, n_faces)
 
     @classmethod
-    def of(cls, mesh: Joined) -> _Border:
+    def find(cls, mesh: Joined) -> _Border:
         return cls(mesh.cells.points, columns(mesh.halves.vertices, mesh.halves.lonely))
 
     @cached_property
@@ -150,7 +150,7 @@ class _Border:
 
 def _merge_points(mesh):
     """The same with one number for all points of the boundary in one place: the smallest."""
-    number = _number_places(_Border.of(mesh))
+    number = _number_places(_Border.find(mesh))
     n_merged = int((number != np.arange(len(number))).sum())
     if not n_merged:
         return mesh
@@ -233,7 +233,8 @@ def _check_corners_differ(before, cells):
     if len(bad):
         raise MeshError(
             f"cell {bad[0]} has corners in one place: merging points would give it the same point "
-            f"twice ({len(bad)} such cells); merge=False keeps all points apart, or mend this cell"
+            f"twice ({len(bad)} such cells); repair this cell, or keep all points apart with "
+            "merge=False"
         )
 
 
@@ -258,7 +259,7 @@ def _couple_edges(mesh, in_parts):
 
     in_parts : whether an edge may be coupled in some of its parts, and be a wall in the others
     """
-    border = _Border.of(mesh)
+    border = _Border.find(mesh)
     if not border.vertices.size:
         return mesh
     edge, point = _find_hanging_points(border)

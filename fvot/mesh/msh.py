@@ -493,7 +493,7 @@ def _read_entities(stream, version, groups, partitioned):
 
 
 def _skip_list(stream, kinds):
-    """Take a number of rows, and so many rows."""
+    """Skip rows that come after their number."""
     n = stream.take_columns("n", 1)[0][0]
     stream.take_columns(kinds, n)
 

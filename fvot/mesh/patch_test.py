@@ -46,7 +46,7 @@ from .quality import COINCIDENT, compute_sines, is_consistent
 ROUNDING_SINE = 1e-6
 
 # Groups of cells average what changes from cell to cell, and still show how the metric changes over
-# the mesh: so many groups, if they then have at least and at most so many cells.
+# the mesh: the number of groups, and the least and most cells of a group, which take precedence.
 GROUP_COUNT = 32
 GROUP_SIZES = (8, 16)
 

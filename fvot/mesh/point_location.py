@@ -61,7 +61,7 @@ class Tree:
         if n > MIN_SORTED_POINTS:  # near ones together
             place = find_curve_places(points, points.min(axis=1), points.max(axis=1))
             order = np.argsort(place, kind="stable")
-        _find(
+        _fill_cells(
             np.ascontiguousarray(points.T),
             order,
             slack,
@@ -154,7 +154,9 @@ def _describe_simplices(pieces):
 
 
 @numba.njit(cache=True)
-def _find(points, order, slack, lower, upper, cell, number, corner, normal, nearest, distance):
+def _fill_cells(
+    points, order, slack, lower, upper, cell, number, corner, normal, nearest, distance
+):
     """Fill the cell (n,) that each point is least outside of, and by how far (n,)."""
     n_leaves = len(lower) // 2
     dim = points.shape[1]

@@ -2,7 +2,7 @@
 them in order.
 
 Give every point p_i of the mesh a weight w_i. The power centre x of a simplex has the same power |x
-- p_i|^2 - w_i to all its corners (`power_centers`). Two neighbours share the equations of
+- p_i|^2 - w_i to all its corners (`compute_power_centers`). Two neighbours share the equations of
 their common face's corners, so that the line between their power centres is normal to this face,
 for any weights. What depends on the weights is the order of the two centres: circumcentres (w = 0)
 are in order, d_sigma = (x_L - x_K).n > 0, where the mesh is Delaunay, and some weights put the
@@ -109,7 +109,7 @@ def move_centers(cells: Cells, center: Array, weight: Array) -> Array:
     for kind in (TRIANGLE, TETRA):
         cell, corners = cells.of_kind(kind)
         if len(cell):
-            center[:, cell] = power_centers(cells.points, corners, weight)
+            center[:, cell] = compute_power_centers(cells.points, corners, weight)
     return center
 
 
@@ -239,7 +239,7 @@ def _search_weights(slope, distance, target):
     return w
 
 
-def power_centers(points: Array, corners: IntArray, weight: Array | None = None) -> Array:
+def compute_power_centers(points: Array, corners: IntArray, weight: Array | None = None) -> Array:
     """Points (dim, n) of equal power |x - p_i|^2 - w_i to the corners (dim + 1, n) of triangles or
     tetrahedra.
 
@@ -275,5 +275,5 @@ def find_cell_points(cells: Cells, centroid: Array) -> Array:
     for kind in (TRIANGLE, TETRA):
         cell, corners = cells.of_kind(kind)
         if len(cell):
-            center[:, cell] = power_centers(cells.points, corners)
+            center[:, cell] = compute_power_centers(cells.points, corners)
     return center

@@ -90,13 +90,13 @@ def split_cells(
     for k in np.unique(kind):
         cell = np.flatnonzero(kind == k)
         if k in (POLYGON, QUAD):
-            simplices = [_fan(points, start, corners, cell, centroid)]
+            simplices = [_fan_polygons(points, start, corners, cell, centroid)]
         else:
             corner = corners[start[cell] + np.arange(N_CORNERS[k])[:, None]]
             if k in (LINE, TRIANGLE, TETRA):
                 simplices = [(cell, points[:, corner].transpose(1, 0, 2))]
             else:
-                simplices = list(_cones(points, corner, cell, FACES[k], centroid))
+                simplices = list(_split_into_cones(points, corner, cell, FACES[k], centroid))
         for owner, vertices in simplices:
             origin, *others = vertices
             edges = np.stack([vertex - origin for vertex in others], axis=1)
@@ -104,7 +104,7 @@ def split_cells(
     return pieces
 
 
-def _fan(points, start, corners, cell, centroid):
+def _fan_polygons(points, start, corners, cell, centroid):
     """Triangles (centroid, corner, next corner) of polygons."""
     count = np.diff(start)[cell]
     owner = np.repeat(cell, count)
@@ -116,7 +116,7 @@ def _fan(points, start, corners, cell, centroid):
     return owner, np.stack([centroid[:, owner], corner, next_corner])
 
 
-def _cones(points, corner, cell, faces, centroid):
+def _split_into_cones(points, corner, cell, faces, centroid):
     """Tetrahedra (centroid, middle of a face, corner, next corner) of other cells; triangles need
     no middle.
     """

@@ -57,11 +57,11 @@ MESHIO_SUFFIXES = (
 )
 CELL_KINDS = (*list(CORNERS_OF_KIND)[1:], "polygon")
 
-# Memory that reading a file may take: at least so many bytes, or so many for each of its bytes.
+# Bytes of memory that reading a file may take: in any case, and for each of its bytes.
 MIN_READER_BYTES = 1 << 31
 READER_BYTES_PER_BYTE = 200
 
-# Seconds of work that reading a file may take, and one more for so many of its bytes.
+# Seconds of work that reading a file may take in any case, and bytes that give it one more.
 MIN_READER_SECONDS = 60
 BYTES_PER_READER_SECOND = 100_000
 

@@ -141,7 +141,7 @@ def main(path: str, suffix: str, memory: str, seconds: str) -> None:
 
 
 def limit(memory: int, seconds: int) -> None:
-    """Allow the process so many more bytes, and so many seconds of work."""
+    """Bound the further memory of the process (bytes) and its work."""
     try:
         with open("/proc/self/statm") as file:
             memory += int(file.read().split()[0]) * resource.getpagesize()

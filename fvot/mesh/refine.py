@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import InputError
 from .cartesian import CORNERS
 from .cells import HEXAHEDRON, LINE, NAME, QUAD, TETRA, TRIANGLE, WEDGE, face_keys
-from .power_centers import power_centers
+from .power_centers import compute_power_centers
 
 
 def _products(corners):
@@ -236,7 +236,7 @@ def kites(points, corners, facets):
     key, number = np.unique(edges[0].astype(np.int64) * n + edges[1], return_inverse=True)
     middle = (n + number.ravel()).reshape(3, -1)  # of the edges 01, 12, 20
     center = n + len(key) + np.arange(triangles.shape[1])
-    z = power_centers(points, triangles)
+    z = compute_power_centers(points, triangles)
     new = np.concatenate([points, points[:, np.stack(np.divmod(key, n))].mean(axis=1), z], axis=1)
     quads = np.stack(
         [np.stack([triangles[i], middle[i], center, middle[i - 1]]) for i in range(3)], axis=2

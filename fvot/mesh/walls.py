@@ -56,7 +56,7 @@ class Walls:
     def find_nearest(self, points: Array) -> Array:
         """The nearest point (dim, n) on the walls to each of points (dim, n)."""
         nearest = np.empty((points.shape[1], points.shape[0]))
-        _nearest(np.ascontiguousarray(points.T), self.lower, self.upper, self.corner, nearest)
+        _fill_nearest(np.ascontiguousarray(points.T), self.lower, self.upper, self.corner, nearest)
         return nearest.T
 
     def stand_between(self, x: Array, y: Array, eps: float) -> BoolArray:
@@ -64,7 +64,7 @@ class Walls:
         from both: (n, m) bool.
         """
         is_between = np.empty((x.shape[1], y.shape[1]), bool)
-        _between(
+        _fill_between(
             np.ascontiguousarray(x.T),
             np.ascontiguousarray(y.T),
             eps,
@@ -95,7 +95,7 @@ def _divide_faces(points, vertices):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _nearest(points, lower, upper, corner, nearest):
+def _fill_nearest(points, lower, upper, corner, nearest):
     """Fill the nearest point (n, dim) on the walls to each point (n, dim)."""
     n_leaves = len(lower) // 2
     dim = points.shape[1]
@@ -109,20 +109,20 @@ def _nearest(points, lower, upper, corner, nearest):
         while height > 0:
             height -= 1
             box = stack[height]
-            if _squared_distance_to_box(x, lower[box], upper[box]) >= least:
+            if _square_distance_to_box(x, lower[box], upper[box]) >= least:
                 continue
             if box < n_leaves:
                 # The nearer half is looked at first, hence stands on top.
                 below = 2 * box
-                left = _squared_distance_to_box(x, lower[below], upper[below])
-                right = _squared_distance_to_box(x, lower[below + 1], upper[below + 1])
+                left = _square_distance_to_box(x, lower[below], upper[below])
+                right = _square_distance_to_box(x, lower[below + 1], upper[below + 1])
                 if left < right:
                     below += 1
                 stack[height] = below
                 stack[height + 1] = 4 * box + 1 - below
                 height += 2
                 continue
-            _nearest_on_simplex(x, corner[box - n_leaves], candidate)
+            _fill_nearest_on_simplex(x, corner[box - n_leaves], candidate)
             square = 0.0
             for axis in range(dim):
                 square += (candidate[axis] - x[axis]) ** 2
@@ -132,7 +132,7 @@ def _nearest(points, lower, upper, corner, nearest):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _squared_distance_to_box(x, lower, upper):
+def _square_distance_to_box(x, lower, upper):
     total = 0.0
     for axis in range(len(x)):
         beyond = max(lower[axis] - x[axis], x[axis] - upper[axis], 0.0)
@@ -141,7 +141,7 @@ def _squared_distance_to_box(x, lower, upper):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _nearest_on_simplex(x, corner, nearest):
+def _fill_nearest_on_simplex(x, corner, nearest):
     """Fill the point (dim,) of a simplex that is nearest to x."""
     dim = len(x)
     if dim == 1:
@@ -178,7 +178,8 @@ def _nearest_on_simplex(x, corner, nearest):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _between(x, y, eps, lower, upper, corner, is_between):
+def _fill_between(x, y, eps, lower, upper, corner, is_between):
+    """Fill whether a wall stands between points x (n, 3) and y (m, 3), (n, m)."""
     stack = np.empty(128, np.int64)
     for i in range(len(x)):
         for j in range(len(y)):

@@ -169,7 +169,7 @@ def round_to_single(name: str, values: Array) -> Array:
 def make_series_error(problem: str, done: int) -> InputError:
     """The `InputError` for a series that lacks some of the *done* times of a run."""
     return InputError(
-        f"{problem}, but the run in the checkpoint has come past {done} times that belong there: "
+        f"{problem}, but the run in the checkpoint has passed {done} times that belong there: "
         "put the series back as it was, or go on without write= and call result.write at the end, "
         "which has all times (after keep=False the first and the last)"
     )

@@ -24,8 +24,8 @@ from .pvd import (
     make_series_error,
 )
 
-# Free space that the disk must have before a time is written, in times of what it takes, and
-# beyond that in bytes: an HDF5 file does not survive a full disk.
+# Free space that the disk must have before a time is written: this factor times the size of the
+# data, and some bytes. An HDF5 file does not survive a full disk.
 FREE_SPACE_FACTOR = 1.5
 FREE_SPACE_BYTES = 1 << 20
 
