@@ -247,6 +247,7 @@ class _PlaneWalls:
         first = np.searchsorted(self.end.ravel()[order], np.arange(n_vertices + 1))
         # the other end, for both ends of each wall
         other = self.vertex[:, self.end[::-1].ravel()]
+
         corners = []
         for v in range(n_vertices):
             sides = order[first[v] : first[v + 1]]
@@ -262,6 +263,7 @@ class _PlaneWalls:
                 if len(sides) > 2:
                     sectors = _list_sectors(way, normal)
                 corners += [(*self.vertex[:, v], *sector) for sector in sectors]
+
         x, y, angle, width = np.array(corners).reshape(-1, 4).T
         return np.stack([x, y]), angle, width
 
@@ -346,6 +348,7 @@ def _fill_seen(x, y, vertex, end, eps, is_seen):
     below = np.empty(n_vertices, np.bool_)
     above = np.empty(n_vertices, np.bool_)
     stops = np.empty(n_vertices + 2)
+
     for i in range(x.shape[1]):
         for j in range(y.shape[1]):
             is_seen[i, j] = _sees(
@@ -376,6 +379,7 @@ def _sees(px, py, qx, qy, vertex, end, eps, side, along, below, above, stops):
         return True
     ux = (qx - px) / length
     uy = (qy - py) / length
+
     for v in range(len(side)):
         dx = vertex[0, v] - px
         dy = vertex[1, v] - py
@@ -383,6 +387,7 @@ def _sees(px, py, qx, qy, vertex, end, eps, side, along, below, above, stops):
         along[v] = ux * dx + uy * dy
         below[v] = False
         above[v] = False
+
     for s in range(end.shape[1]):
         a = end[0, s]
         b = end[1, s]
@@ -396,6 +401,7 @@ def _sees(px, py, qx, qy, vertex, end, eps, side, along, below, above, stops):
             if abs(side[v]) <= eps:
                 below[v] |= side[other] < -eps
                 above[v] |= side[other] > eps
+
     n = 0
     for v in range(len(side)):
         if abs(side[v]) <= eps and eps < along[v] < length - eps:
@@ -403,6 +409,7 @@ def _sees(px, py, qx, qy, vertex, end, eps, side, along, below, above, stops):
                 return False
             stops[n] = along[v]
             n += 1
+
     stops[n] = 0.0
     stops[n + 1] = length
     ordered = np.sort(stops[: n + 2])
@@ -427,6 +434,7 @@ def _is_inside(x, y, vertex, end, eps):
         ay = vertex[1, end[0, s]]
         bx = vertex[0, end[1, s]]
         by = vertex[1, end[1, s]]
+
         length = np.hypot(bx - ax, by - ay)
         across = ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) / length
         along = ((bx - ax) * (x - ax) + (by - ay) * (y - ay)) / length

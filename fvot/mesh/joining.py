@@ -487,6 +487,7 @@ def _find_overlaps(corner, center, normal, radius, one, two):
     overlaps = np.zeros(len(one), bool)
     middle = center[:, two]
     samples = [middle, *[(middle + corner[:, i, two]) / 2 for i in range(width)]]
+
     for x in samples:
         is_inside = np.ones(len(one), bool)
         for i in range(width):

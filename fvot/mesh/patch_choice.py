@@ -205,6 +205,7 @@ def _find_asymmetry_jump(faces, n_cells):
     right = faces.right[:n]
     surface = np.bincount(faces.left, faces.area, n_cells)
     surface = surface + np.bincount(right, faces.area[:n], n_cells)
+
     square = np.zeros(n)
     for i in range(dim):
         for j in range(dim):

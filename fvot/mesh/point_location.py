@@ -180,6 +180,7 @@ def _fill_cells(
                 stack[height + 1] = 2 * box + 1
                 height += 2
                 continue
+
             piece = box - n_leaves
             outside = 0.0
             for face in range(corner.shape[1]):
@@ -189,6 +190,7 @@ def _fill_cells(
                 outside = max(outside, beyond)
             if outside > slack:
                 continue
+
             new = cell[piece]
             old = nearest[point]
             if outside < distance[point] or (

@@ -167,6 +167,7 @@ def _compute_slope(cells, volume, faces):
         if not len(cell):
             continue
         gradient = _compute_hat_gradients(cells.points, corners)
+
         number = np.full(cells.n_cells, -1)
         number[cell] = np.arange(len(cell))
         right = faces.right[: faces.n_inner]
@@ -178,6 +179,7 @@ def _compute_slope(cells, volume, faces):
             row = np.broadcast_to(face, entry.shape)
             place = (row.ravel(), corners[:, simplex].ravel())
             slope += sparse.coo_matrix((entry.ravel(), place), slope.shape).tocsr()
+
         for corner in corners:
             square += np.bincount(corner, volume[cell] ** (2 / cells.dim), n_points)
             count += np.bincount(corner, minlength=n_points)

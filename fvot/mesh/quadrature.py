@@ -145,6 +145,7 @@ def make_gauss_rule(dim: int, degree: int, cube: bool) -> tuple[Array, Array]:
         x, w = roots_jacobi(n, 0 if cube else dim - 1 - axis, 0)
         axis_points.append((x + 1) / 2)
         axis_weights.append(w / w.sum())
+
     points = np.array(list(product(*axis_points))).T.reshape(dim, -1)
     weights = np.array([np.prod(w) for w in product(*axis_weights)])
     if not cube:
@@ -194,7 +195,9 @@ def split_into_parts(pieces: list[Pieces], min_count: int) -> tuple[Array, Array
         n_halvings = int(np.ceil(np.log2(min_count / fewest) / group.dim - 1e-9))
         for _ in range(n_halvings):
             group = group.halve()
+
         reference, weights = make_gauss_rule(group.dim, 1, group.cube)
+
         centroids.append(np.einsum("dqn,q->dn", group.map_points(reference), weights))
         volumes.append(group.compute_volume())
         cells.append(group.cell)
@@ -223,6 +226,7 @@ def average(
                 mean = _find_fraction(f, part, INDICATOR_HALVINGS[part.dim])
             else:
                 mean = np.einsum("...qn,q->...n", values, weights)
+
             total = total + _sum_by_cell(part.cell, mean * size, n_cells)
             volume += np.bincount(part.cell, size, n_cells)
     return total / volume
@@ -265,12 +269,14 @@ def evaluate(f: PointFunction, points: Array) -> Array:
     x = points.reshape(dim, q * n)
     values = called(f, "the function", x)
     refuse_masked(values, "the function must return numbers or booleans")
+
     values = np.asarray(values)
     if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool):
         raise InputError(f"the function must return numbers or booleans, not {values!r:.60}")
     if values.ndim == 0:
         refuse_sum(values, f, x, "the function")
         values = np.broadcast_to(values, q * n)
+
     if values.shape[-1] != q * n:
         raise InputError(
             f"the function returned shape {values.shape} for x of shape {(dim, q * n)}: it needs "

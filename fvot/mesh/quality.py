@@ -170,6 +170,7 @@ class Quality:
     def __str__(self):
         weights = "corrected" if self.corrects_weights else "as they are"
         replaced = " in place of circumcentres" if self.n_moved else ""
+
         rows = {
             "cells": f"{self.n_cells}",
             "volume": _format_range(self.volume),

@@ -174,6 +174,7 @@ def _load_in_process(path, suffix):
     seconds = MIN_READER_SECONDS + size // BYTES_PER_READER_SECOND
     script = FilePath(__file__).with_name("reader_process.py")
     arguments = [json.dumps(sys.path), script, path, suffix, memory, seconds]
+
     process = subprocess.run(
         [sys.executable, "-S", "-c", READER_START, *map(str, arguments)],
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
@@ -181,6 +182,7 @@ def _load_in_process(path, suffix):
         capture_output=True,
         check=False,
     )
+
     if process.returncode == 0 and process.stdout:
         contents = pickle.loads(process.stdout)
         if isinstance(contents, dict):

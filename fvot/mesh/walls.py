@@ -122,6 +122,7 @@ def _fill_nearest(points, lower, upper, corner, nearest):
                 stack[height + 1] = 4 * box + 1 - below
                 height += 2
                 continue
+
             _fill_nearest_on_simplex(x, corner[box - n_leaves], candidate)
             square = 0.0
             for axis in range(dim):
@@ -162,6 +163,7 @@ def _fill_nearest_on_simplex(x, corner, nearest):
         if s >= 0 and t >= 0 and s + t <= 1:
             nearest[:] = corner[0] + s * e + t * f
             return
+
     least = np.inf
     for k in range(1 if dim == 2 else 3):
         a = corner[k]
@@ -196,6 +198,7 @@ def _is_crossed(p, q, eps, lower, upper, corner, stack):
     length = np.sqrt((d * d).sum())
     if length <= 2 * eps:
         return False
+
     stack[0] = 1
     height = 1
     while height > 0:
@@ -226,6 +229,7 @@ def _meets_box(p, d, lower, upper, eps):
             if low > 0 or high < 0:
                 return False
             continue
+
         s = low / d[axis]
         t = high / d[axis]
         first = max(first, min(s, t))
@@ -252,12 +256,14 @@ def _meets_triangle(p, d, length, corner, eps):
     # Over its whole length the segment moves eps away from the plane, or less.
     if abs(slope) <= eps * area:
         return False
+
     ax = corner[0, 0] - p[0]
     ay = corner[0, 1] - p[1]
     az = corner[0, 2] - p[2]
     place = (nx * ax + ny * ay + nz * az) / slope
     if not eps < place * length < length - eps:
         return False
+
     cx = ay * d[2] - az * d[1]
     cy = az * d[0] - ax * d[2]
     cz = ax * d[1] - ay * d[0]

@@ -240,6 +240,7 @@ class Picture:
             raise InputError(
                 f"width must be a whole number of pixels from 50 to 20000, not {self.width!r}"
             )
+
         if result.velocity is None and (self.arrows or self.field == "speed"):
             raise InputError(
                 "this result has no velocity to draw: use field='density' and arrows=False"
@@ -625,6 +626,7 @@ def can_draw() -> bool:
     windows: list[str | None] = ["vtkEGLRenderWindow", None]
     if name in os.environ or os.environ.get("DISPLAY"):
         windows = [os.environ.get(name)]
+
     for window in windows:
         setting = {name: window} if window else {}
         environment = {
@@ -632,6 +634,7 @@ def can_draw() -> bool:
             for key, value in os.environ.items()
             if not key.startswith(("OMPI_", "PMIX_", "PRTE_", "PMI_", name))
         }
+
         try:
             trial = subprocess.run(
                 [sys.executable, "-c", DRAWING_TRIAL],

@@ -80,6 +80,7 @@ class Series:
             "rank": np.full(mesh.n_cells, ranks.rank, np.int32),
             "cell": mesh.cell_id[: mesh.n_cells],
         }
+
         with ranks.raising_together(), explain_write_errors(self.path):
             rows = {
                 name: as_field_rows(name, values, mesh.n_cells) for name, values in fields.items()
@@ -262,6 +263,7 @@ def _format_pvtu(pieces, rows, point_type):
         f'NumberOfComponents="{1 if values.ndim == 1 else 3}"/>'
         for name, values in rows.items()
     ]
+
     points = f'<PDataArray type="{point_type}" Name="Points" NumberOfComponents="3"/>'
     lines = [
         f"<PPoints>{points}</PPoints>",

@@ -106,6 +106,7 @@ class HdfSeries:
         except OSError:
             problem = f"the series {self.path} is cut off, or cannot be read"
             raise make_series_error(problem, done) from None
+
         try:
             self._cut_series(h5py, self.file["VTKHDF"], done)
         except KeyError:
