@@ -248,7 +248,7 @@ class _Inside:
 
     def room(self, x):
         """How far points inside (dim, n) are from the walls (n,)."""
-        return np.sqrt(((self.walls.nearest(x) - x) ** 2).sum(axis=0))
+        return np.sqrt(((self.walls.find_nearest(x) - x) ** 2).sum(axis=0))
 
     def held(self, x, v, t):
         """v (dim, n) at the nearest points inside, without what leads farther away from them."""

@@ -84,7 +84,7 @@ def test_round_an_edge_in_space(monkeypatch):
     exact = np.hypot(plane, lower[2][:, None] - right[2])
     excess = []
     for n in 20, 200:
-        monkeypatch.setattr(geodesic_distance, "EDGE_POINTS", n)
+        monkeypatch.setattr(geodesic_distance, "EDGE_POINT_COUNT", n)
         found = mesh.geodesic_distance(lower, right)
         assert (found >= exact * (1 - 1e-14)).all()
         assert_allclose(found[~behind], exact[~behind], rtol=1e-14)

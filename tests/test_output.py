@@ -196,7 +196,7 @@ LOST = {  # what has become of the series, beside one that has fewer times; word
     "missing": (lambda path, shorter: path.unlink(), "there is no series"),
     "shorter": (
         lambda path, shorter: path.write_bytes(shorter.read_bytes()),
-        "has 2 times, but .* has come past 6",
+        "has 2 times, but .* has passed 6",
     ),
     "another file": (
         lambda path, shorter: path.write_bytes(b"no series"),

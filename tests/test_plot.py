@@ -161,7 +161,7 @@ def test_no_gl_is_said_on_every_rank(shared_folder, monkeypatch):
 
 
 def test_probe_outlives_a_crash(monkeypatch):
-    monkeypatch.setattr(plot, "PROBE", "import os; os.abort()")
+    monkeypatch.setattr(plot, "DRAWING_TRIAL", "import os; os.abort()")
     assert not plot.can_draw.__wrapped__()
 
 

@@ -300,7 +300,7 @@ def test_a_reader_that_dies_is_an_input_error(ranks, shared_folder, monkeypatch)
     path = shared_folder / "good.vtk"
     ranks.on_root(grid_file, path, [(TRIANGLE, [0, 1, 2])])
     monkeypatch.setattr(
-        "fvot.mesh.read.START", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+        "fvot.mesh.read.READER_START", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
     )
     with pytest.raises(InputError, match="status -11.*is the file complete"):
         Mesh.read(path)
@@ -310,7 +310,7 @@ def test_a_reader_that_goes_on_for_ever_is_ended(ranks, shared_folder, monkeypat
     path = shared_folder / "good.vtk"
     ranks.on_root(grid_file, path, [(TRIANGLE, [0, 1, 2])])
     forever = "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (1, 1))\nwhile True: pass"
-    monkeypatch.setattr("fvot.mesh.read.START", forever)
+    monkeypatch.setattr("fvot.mesh.read.READER_START", forever)
     with pytest.raises(InputError, match="status -"):
         Mesh.read(path)
 

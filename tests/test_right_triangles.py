@@ -108,7 +108,7 @@ def test_points_in_one_place_are_no_error(name):
     assert report.orthogonality_defect < 1e-6
     assert f"points in one place    at {report.n_coincident} faces" in str(report)
     h = mesh.volume.min() ** (1 / mesh.dim)
-    short = np.flatnonzero(mesh.distance[: mesh.n_inner] < 1.01 * quality.CLIPPED_RANGE[1] * h)
+    short = np.flatnonzero(mesh.distance[: mesh.n_inner] < 1.01 * quality.MIN_DISTANCE_RANGE[1] * h)
     assert mesh.ranks.sum(int(mesh.face_owned[short].sum())) == report.n_coincident
     assert_allclose(mesh.distance[short], h * max(min(h**2 / 4, 1e-3), 1e-6), rtol=1e-9)
     assert_allclose(mesh.left_distance[short], mesh.right_distance[short])

@@ -199,7 +199,7 @@ def test_patches_are_isotropic_after_the_correction(kind):
     assert (
         exact > 0.99 if kind == "ball" else exact == 1
     )  # some patches of the ball have too few faces
-    assert (problem.weight >= isotropic_weights.FLOOR * problem.plain_weight).all()
+    assert (problem.weight >= isotropic_weights.MIN_WEIGHT_FACTOR * problem.plain_weight).all()
 
 
 @pytest.mark.parametrize(
@@ -229,8 +229,8 @@ def test_impossible_isotropy_keeps_the_weights_positive():
     weight = np.array([1.0, 2, 3])
     patch = np.array([0, 0, 1])
     target = np.stack([np.eye(2), 3 * np.eye(2)])
-    corrected = isotropic_weights.isotropic_weights(weight, normal, patch, target)
-    assert (corrected >= isotropic_weights.FLOOR * weight).all()
+    corrected = isotropic_weights.correct_weights(weight, normal, patch, target)
+    assert (corrected >= isotropic_weights.MIN_WEIGHT_FACTOR * weight).all()
     assert corrected[2] == pytest.approx(3)  # e_y cannot be had, e_x is right already
 
 

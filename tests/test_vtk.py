@@ -9,7 +9,7 @@ import pytest
 from meshes import MESHES
 
 from fvot import InputError
-from fvot.output.pvd import Series, writing
+from fvot.output.pvd import Series, explain_write_errors
 from fvot.output.series import write_all
 from fvot.runs.result import Result
 
@@ -184,6 +184,6 @@ def test_what_is_not_written_is_said_also_without_a_file_name():
         pytest.raises(
             InputError, match=r"cannot write 'x.pvd' \(No space left on device\): choose a place"
         ),
-        writing("x.pvd"),
+        explain_write_errors("x.pvd"),
     ):
         raise OSError(28, "No space left on device")

@@ -67,7 +67,7 @@ class Discretisation:
         self.weight = self.plain_weight
         if mesh.corrects_weights if isotropic is None else isotropic:
             normal = mesh.normal[:, self.copy_face]
-            self.weight = isotropic_weights(
+            self.weight = correct_weights(
                 self.plain_weight, normal, self.copy_patch, self._target()
             )
         self._weigh_faces()
@@ -83,7 +83,7 @@ class Discretisation:
         side = mesh.area[face] * np.concatenate(
             [mesh.left_distance[left], mesh.right_distance[right]]
         )
-        self.copy_patch, self.copy_face, self.plain_weight, copy = copies(owner, face, side, n)
+        self.copy_patch, self.copy_face, self.plain_weight, copy = copy_faces(owner, face, side, n)
         self.n_copies = len(self.plain_weight)
         self.copy_start = np.searchsorted(self.copy_patch, np.arange(self.n_patches + 1))
         self._sides = left, right, copy[: len(left)], copy[len(left) :]
@@ -92,14 +92,16 @@ class Discretisation:
         mesh = self.mesh
         walls = slice(self.mesh.n_inner, None)
         weight = (mesh.area * mesh.left_distance)[walls]
-        return target(self.volume, self.patch[mesh.left[walls]], weight, mesh.normal[:, walls])
+        return compute_target(
+            self.volume, self.patch[mesh.left[walls]], weight, mesh.normal[:, walls]
+        )
 
     def isotropy_defect(self):
         """|sum_s omega n n^T / m_P - I| (Frobenius), the boundary faces included, of each patch:
         (n_patches,).
         """
-        lack = missing(
-            symmetric(self._target()),
+        lack = compute_defect(
+            as_vectors(self._target()),
             self.weight,
             self.mesh.normal[:, self.copy_face],
             self.copy_patch,

@@ -99,7 +99,7 @@ class Stream:
         points = self.mesh.points
         ends = self.mesh.vertices[:, faces]
         if self.mesh.dim == 3:
-            return lambda t: circulation(points, ends, lambda x: self.f(x, t), 3)
+            return lambda t: integrate_along_edges(points, ends, lambda x: self.f(x, t), 3)
         corner, place = np.unique(ends, return_inverse=True)
         x = points[:, corner]
         (first, second) = place.reshape(ends.shape)

@@ -22,7 +22,7 @@ from scipy import fft
 from ..arguments.functions import Function
 from ..arguments.types import Array
 from ..errors import InputError
-from ..mesh.quadrature import rule
+from ..mesh.quadrature import make_gauss_rule
 
 if TYPE_CHECKING:
     from ..mesh import Mesh
@@ -184,7 +184,7 @@ def _list_gauss_points(n, dim):
     """Pairs (point (dim,), weight) of Gauss's rule on the cube with edges 1 round 0, n points along
     each axis.
     """
-    points, weights = rule(dim, 2 * n - 1, True)
+    points, weights = make_gauss_rule(dim, 2 * n - 1, True)
     return list(zip(points.T - 0.5, weights))
 
 

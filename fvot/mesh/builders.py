@@ -12,7 +12,7 @@ from scipy.spatial import Voronoi, cKDTree
 from ..arguments.types import Array, IntArray
 from ..errors import InputError
 from .cells import check_extent
-from .power_centers import power_centers
+from .power_centers import compute_power_centers
 
 # The names of the lower and upper side of each axis.
 SIDES = {

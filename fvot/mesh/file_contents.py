@@ -1,12 +1,18 @@
-"""What a mesh file has in it, whatever its format: points in space, elements of all dimensions,
-groups of them.
+"""What a mesh file contains, whatever its format: points in space, elements of all dimensions, and
+groups of elements.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-CORNERS = {
+from ..arguments.types import Array, IntArray
+
+# The kinds of elements with straight sides, with their numbers of corners.
+CORNERS_OF_KIND = {
     "vertex": 1,
     "line": 2,
     "triangle": 3,
@@ -16,7 +22,7 @@ CORNERS = {
     "wedge": 6,
     "pyramid": 5,
 }
-DIMENSION = {
+DIMENSION_OF_KIND = {
     "vertex": 0,
     "line": 1,
     "triangle": 2,
@@ -34,73 +40,72 @@ class Contents:
     """Points and elements: element k is of the kind names[kind[k]], with the points
     corners[start[k]:start[k + 1]].
 
-    A name of digits after that of a kind, as in "triangle6", is one with further points on its
-    sides, corners first.
+    Digits after the name of a kind, as in "triangle6", mean an element with further points on its
+    sides; its corners come first.
     """
 
-    points: np.ndarray  # (3, n_points)
-    names: list  # of the kinds; those that no mesh can have are described instead
-    dims: np.ndarray  # (n_kinds,) their dimensions
-    kind: np.ndarray  # (n,)
-    start: np.ndarray  # (n + 1,)
-    corners: np.ndarray  # (start[-1],)
-    groups: dict  # {(dimension, name or number): elements}
+    points: Array  # (3, n_points)
+    names: list[str]  # of the kinds; a description where no mesh can have the kind
+    dims: IntArray  # (n_kinds,) their dimensions
+    kind: IntArray  # (n,)
+    start: IntArray  # (n + 1,)
+    corners: IntArray  # (start[-1],)
+    groups: dict[tuple[int, Any], IntArray]  # {(dimension, name or number): elements}
 
     @classmethod
-    def of(cls, points, blocks, groups):
-        """From points (3, n_points), blocks [(kind, dimension, (n, n_corners) or a list of rows)],
-        and groups.
-        """
+    def from_blocks(
+        cls,
+        points: Array,
+        blocks: list[tuple[str, int, IntArray]],
+        groups: dict[tuple[int, Any], IntArray],
+    ) -> Contents:
+        """From points (3, n_points), blocks [(kind, dimension, points (n, width))], and groups."""
         names = list(dict.fromkeys(name for name, _, _ in blocks))
-        dims = dict((name, dim) for name, dim, _ in blocks)
-        number = [names.index(name) for name, _, _ in blocks]
-        kind = np.repeat(number, [len(rows) for _, _, rows in blocks])
-        count = [
-            np.full(len(rows), rows.shape[1])
-            if isinstance(rows, np.ndarray)
-            else [len(row) for row in rows]
-            for _, _, rows in blocks
-        ]
-        corners = [
-            rows.ravel() if isinstance(rows, np.ndarray) else np.concatenate(rows)
-            for _, _, rows in blocks
-            if len(rows)
-        ]
-        start = np.concatenate([[0], np.cumsum(np.concatenate([*count, []]))]).astype(np.int64)
+        dims = {name: dim for name, dim, _ in blocks}
+        number = np.array([names.index(name) for name, _, _ in blocks], int)
+        length = np.array([len(rows) for _, _, rows in blocks], int)
+        width = np.array([rows.shape[1] for _, _, rows in blocks], int)
+
+        count = np.repeat(width, length)
+        start = np.concatenate([[0], np.cumsum(count)])
+        no_corners = np.empty(0, np.int64)
+        corners = np.concatenate([*(rows.ravel() for _, _, rows in blocks), no_corners])
         return cls(
             points,
             names,
             np.array([dims[name] for name in names], int),
-            kind.astype(np.int64),
-            start,
-            np.concatenate([*corners, np.empty(0, np.int64)]).astype(np.int64),
+            np.repeat(number, length).astype(np.int64),
+            start.astype(np.int64),
+            corners.astype(np.int64),
             groups,
         )
 
-    def numbers(self, dim):
-        """The elements of that dimension."""
+    def list_elements(self, dim: int) -> IntArray:
+        """The numbers of the elements of a dimension."""
         return np.flatnonzero(self.dims[self.kind] == dim)
 
-    def blocks(self, elements):
-        """[(kind, connectivity)] of elements, in their order: one block for each run of a kind;
-        corners only.
+    def list_blocks(self, elements: IntArray) -> list[tuple[str, Any]]:
+        """[(kind, connectivity)] of elements, in their order: one block for each run of a kind.
+
+        The connectivity has the corners alone: an array (n, n_corners), or a list of rows for
+        polygons.
         """
         if not len(elements):
             return []
         kind = self.kind[elements]
         ends = np.concatenate([[0], np.flatnonzero(np.diff(kind)) + 1, [len(kind)]])
         return [
-            (base(self.names[kind[a]]), self._rows(elements[a:b]))
-            for a, b in zip(ends[:-1], ends[1:])
+            (straighten(self.names[kind[first]]), self._rows(elements[first:last]))
+            for first, last in zip(ends[:-1], ends[1:])
         ]
 
     def _rows(self, elements):
-        name = base(self.names[self.kind[elements[0]]])
+        name = straighten(self.names[self.kind[elements[0]]])
         if name == "polygon":
             return [self.corners[self.start[k] : self.start[k + 1]] for k in elements]
-        return self.corners[self.start[elements][:, None] + np.arange(CORNERS[name])]
+        return self.corners[self.start[elements][:, None] + np.arange(CORNERS_OF_KIND[name])]
 
 
-def base(name):
+def straighten(name: str) -> str:
     """The kind with straight sides: "triangle" of "triangle6"."""
     return name.rstrip("0123456789")

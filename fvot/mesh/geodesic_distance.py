@@ -1,19 +1,22 @@
 """The shortest ways inside a domain: straight from corner to corner of its walls (Lozano-Perez,
 Wesley 1979).
 
-In the plane a shortest way turns at corners alone, those at which the domain is wider than a half
-plane. Two points see each other where the segment between them does not leave the domain: it
-crosses no wall, goes through no point at which a wall passes from one of its sides to the other,
-and its middle, or that of each part between corners on it, is inside. A vertex at which parts of
-the domain merely touch is a corner of each, and no way from one to another (but straight along the
-walls of both).
+In the plane a shortest way turns only at corners where the domain is wider than a half plane. Two
+points see each other where the segment between them does not leave the domain: it crosses no wall,
+goes through no point at which a wall passes from one of its sides to the other, and its middle, or
+that of each part between corners on it, is inside. A vertex at which parts of the domain merely
+touch is a corner of each, and no way from one to another (except straight along the walls of both).
 
 In space it turns at edges where the domain is wider than a half space, anywhere along them. Ways
-through chosen points of the edges are too long by the square of the points' spacing, as the length
-is stationary where a shortest way turns (Papadimitriou 1985). These points lie a hair inside the
-domain, so that walls beside them are not in the way. Cells that touch in an edge or a vertex alone
-may let a way through there.
+through chosen points of the edges are too long by the square of the points' spacing, because the
+length is stationary where a shortest way turns (Papadimitriou 1985). These points lie slightly
+inside the domain, so that walls beside them are not in the way. Cells that touch in an edge or a
+vertex alone may let a way through there.
 """
+
+from __future__ import annotations
+
+from typing import Any
 
 import numba
 import numpy as np
@@ -21,238 +24,216 @@ from scipy import sparse
 from scipy.sparse.csgraph import dijkstra, shortest_path
 from scipy.spatial.distance import cdist
 
-from ..arguments.types import Array
-from ..errors import InputError
-from .memory import AnyMesh
-from .points import find_cells, is_convex, locate_points, remove_periods
+from ..arguments.types import Array, BoolArray
 
-CLOSE = 1e-10  # relative to the size of the domain: as far may a point be from a line and be on it
-ANGLE = 1e-9  # in which directions are the same
-TURN = 2 * np.pi
-HAIR = 1e-7  # relative to the size of the domain
-EDGE_POINTS = 1000  # on all edges round which ways in space may lead, but for two on each edge
+# Relative to the size of the domain: how far a point may be from a line and still be on it.
+LINE_TOLERANCE = 1e-10
 
+# Angles up to which directions are the same.
+ANGLE_TOLERANCE = 1e-9
+FULL_TURN = 2 * np.pi
 
-# The most pairs of points whose distances are asked for at once: their matrix stands on every rank.
-MAX_PAIRS = 10**8
+# Relative to the size of the domain: how far inside the points on edges lie.
+INSIDE_STEP = 1e-7
 
-
-def find_lengths(mesh: AnyMesh, points: Array, others: Array) -> Array:
-    """Lengths (n, m) of the shortest ways from points (dim, n) to others (dim, m); collective.
-
-    `InputError` for points outside the mesh, for too many pairs, and where no way leads from one
-    point to another.
-    """
-    n = points.shape[1]
-    m = others.shape[1]
-    mesh.ranks.check(
-        n * m <= MAX_PAIRS,
-        f"{n} times {m} points are {n * m:.1e} pairs, at most {MAX_PAIRS:.0e} will do: take fewer "
-        "points",
-    )
-    locate_points(mesh, points)
-    locate_points(mesh, others)
-    if is_convex(mesh):
-        return straight(mesh, points, others)
-
-    ways = {1: between_gaps, 2: round_corners, 3: over_edges}
-    lengths = ways[mesh.dim](mesh, points, others)
-    unreachable = np.argwhere(~np.isfinite(lengths))
-    if len(unreachable):
-        i, j = unreachable[0]
-        raise InputError(
-            f"no way in the mesh leads from {points[:, i]} to {others[:, j]}: they lie in "
-            "separate pieces"
-        )
-    return lengths
+# Points on all edges round which ways in space may lead; each edge has at least two.
+EDGE_POINT_COUNT = 1000
 
 
-def straight(mesh, points, others):
+def measure_straight(mesh: Any, points: Array, others: Array) -> Array:
     """|x - y| (n, m), by the shortest way on a torus."""
     if mesh.block is None or not any(mesh.block.periodic):
         return cdist(points.T, others.T)
-    step = remove_periods(mesh, (points[:, :, None] - others[:, None, :]).reshape(len(points), -1))
-    return np.sqrt((step**2).sum(axis=0)).reshape(points.shape[1], others.shape[1])
+    step = points[:, :, None] - others[:, None, :]
+    step = mesh.shortest(step.reshape(len(points), -1))
+    length = np.sqrt((step**2).sum(axis=0))
+    return length.reshape(points.shape[1], others.shape[1])
 
 
-def between_gaps(mesh, points, others):
+def measure_between_gaps(mesh: Any, points: Array, others: Array) -> Array:
     """|x - y| (n, m) on a line in pieces, infinite where there is a gap between x and y."""
     ends = np.sort(mesh.walls.corner.ravel())
-    piece = [np.searchsorted(ends[2::2], x[0], side="right") for x in (points, others)]
-    return np.where(piece[0][:, None] == piece[1], cdist(points.T, others.T), np.inf)
+    piece = np.searchsorted(ends[2::2], points[0], side="right")
+    other_piece = np.searchsorted(ends[2::2], others[0], side="right")
+    return np.where(piece[:, None] == other_piece, cdist(points.T, others.T), np.inf)
 
 
-def round_corners(mesh, points, others):
+def measure_round_corners(mesh: Any, points: Array, others: Array) -> Array:
     """Lengths (n, m) of the shortest ways in a plane domain. Each rank finds some of the rows.
     Collective.
     """
     walls = _PlaneWalls(mesh)
-    corners, *sector = walls.corners()
+    corners, angle, width = walls.find_corners()
 
-    def steps(x, y, seen):
-        return np.where(seen & walls.see(x, y), cdist(x.T, y.T), np.inf)
+    def measure_steps(x: Array, y: Array, may_see: BoolArray | bool) -> Array:
+        return np.where(may_see & walls.see(x, y), cdist(x.T, y.T), np.inf)
 
-    def into(x):
-        return _in_sector(corners, *sector, x, walls.eps)
+    def are_in_sectors(x: Array) -> BoolArray:
+        return _are_in_sectors(corners, angle, width, x, walls.eps)
 
-    between = steps(corners, corners, into(corners) & into(corners).T)
+    in_sectors = are_in_sectors(corners)
+    between = measure_steps(corners, corners, in_sectors & in_sectors.T)
     if corners.size:  # a sparse graph: dense ones leave out edges shorter than 1e-8
-        between = shortest_path(
-            sparse.csr_matrix(np.where(np.isinf(between), 0, between)), directed=False
-        )
-    mine = points[:, mesh.ranks.rank :: mesh.ranks.size]
-    direct = steps(mine, others, True)
-    to = steps(mine, corners, into(mine).T)
-    on = steps(corners, others, into(others))
-    return _all_rows(
-        mesh, points, others, np.minimum(direct, _least_sums(_least_sums(to, between), on))
-    )
+        graph = sparse.csr_matrix(np.where(np.isinf(between), 0, between))
+        between = shortest_path(graph, directed=False)
+
+    own = points[:, mesh.ranks.rank :: mesh.ranks.size]
+    direct = measure_steps(own, others, True)
+    to_corners = measure_steps(own, corners, are_in_sectors(own).T)
+    from_corners = measure_steps(corners, others, are_in_sectors(others))
+    over_corners = _find_least_sums(_find_least_sums(to_corners, between), from_corners)
+    return _gather_rows(mesh, points, others, np.minimum(direct, over_corners))
 
 
-def over_edges(mesh, points, others):
+def measure_over_edges(mesh: Any, points: Array, others: Array) -> Array:
     """Lengths (n, m) of ways in a domain in space, hardly longer than the shortest. Each rank finds
     some rows. Collective.
     """
     walls = mesh.walls
     size = np.ptp(mesh.bounds, axis=0).max()
-    eps = CLOSE * size
-    turns = _turns(walls, size)
-    turns = turns[:, find_cells(mesh, turns)[1]]
+    eps = LINE_TOLERANCE * size
+    turns = _list_turns(walls, size)
+    turns = turns[:, mesh.find(turns)[1]]
     rank = mesh.ranks.rank
     n_ranks = mesh.ranks.size
 
-    def steps(x, y):
-        return np.where(walls.between(x, y, eps), np.inf, cdist(x.T, y.T))
+    def measure_steps(x: Array, y: Array) -> Array:
+        return np.where(walls.stand_between(x, y, eps), np.inf, cdist(x.T, y.T))
 
-    between = _all_rows(mesh, turns, turns, steps(turns[:, rank::n_ranks], turns))
-    mine = points[:, rank::n_ranks]
-    direct = np.where(
-        _outside(mesh, walls, points, others, eps)[rank::n_ranks], np.inf, steps(mine, others)
-    )
-    found = np.minimum(
-        direct, _least_sums(_from_sources(steps(mine, turns), between), steps(turns, others))
-    )
-    return _all_rows(mesh, points, others, found)
+    own_turns = measure_steps(turns[:, rank::n_ranks], turns)
+    between = _gather_rows(mesh, turns, turns, own_turns)
+    own = points[:, rank::n_ranks]
+    is_outside = _find_outside(mesh, walls, points, others, eps)[rank::n_ranks]
+    direct = np.where(is_outside, np.inf, measure_steps(own, others))
+    to_turns = _extend_over_turns(measure_steps(own, turns), between)
+    over_turns = _find_least_sums(to_turns, measure_steps(turns, others))
+    return _gather_rows(mesh, points, others, np.minimum(direct, over_turns))
 
 
-def _all_rows(mesh, points, others, mine):
+def _gather_rows(mesh, points, others, own_rows):
     """All rows (n, m) on every rank, of which this rank has every n_ranks-th."""
     n = points.shape[1]
     m = others.shape[1]
     n_ranks = mesh.ranks.size
     counts = [len(range(rank, n, n_ranks)) for rank in range(n_ranks)]
-    rows = np.split(
-        mesh.ranks.all_gather(np.ascontiguousarray(mine.T)), np.cumsum(counts)[:-1], axis=1
-    )
+    columns = mesh.ranks.all_gather(np.ascontiguousarray(own_rows.T))
     lengths = np.empty((n, m))
-    for rank, columns in enumerate(rows):
-        lengths[rank::n_ranks] = columns.T
+    parts = np.split(columns, np.cumsum(counts)[:-1], axis=1)
+    for rank, part in enumerate(parts):
+        lengths[rank::n_ranks] = part.T
     return lengths
 
 
-# ---- round edges in space ----------------------------------------------------------------------------------------------
+# ---- round edges in space ------------------------------------------------------------------------
 
 
-def _turns(walls, size):
+def _list_turns(walls, size):
     """Points (3, n) on the edges of the walls where the domain is wider than a half space, moved
-    inside by a hair.
+    slightly inside.
     """
-    a, b, inwards = _reentrant_edges(walls, CLOSE * size)
+    a, b, inwards = _find_reentrant_edges(walls, LINE_TOLERANCE * size)
     length = np.sqrt(((b - a) ** 2).sum(axis=0))
-    count = np.maximum(np.ceil(length / max(length.sum() / EDGE_POINTS, 1e-300)), 2).astype(int)
+    spacing = max(length.sum() / EDGE_POINT_COUNT, 1e-300)
+    count = np.maximum(np.ceil(length / spacing), 2).astype(int)
     edge = np.repeat(np.arange(len(count)), count)
-    part = (np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + 0.5) / count[edge]
+    number = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
+    part = (number + 0.5) / count[edge]
     middle = a[:, edge] + part * (b - a)[:, edge]
-    corners, at = np.unique(np.concatenate([a, b], axis=1), axis=1, return_inverse=True)
-    away = np.stack(
-        [np.bincount(at.ravel(), np.tile(row, 2), corners.shape[1]) for row in inwards]
-    ).astype(float)
+
+    ends = np.concatenate([a, b], axis=1)
+    corners, corner = np.unique(ends, axis=1, return_inverse=True)
+    corner = corner.ravel()
+    away = [np.bincount(corner, np.tile(row, 2), corners.shape[1]) for row in inwards]
+    away = np.stack(away).astype(float)
     away /= np.maximum(np.sqrt((away**2).sum(axis=0)), 1e-300)
-    return np.concatenate(
-        [middle + HAIR * size * inwards[:, edge], corners + HAIR * size * away], axis=1
-    )
+    step = INSIDE_STEP * size
+    return np.concatenate([middle + step * inwards[:, edge], corners + step * away], axis=1)
 
 
-def _reentrant_edges(walls, eps):
+def _find_reentrant_edges(walls, eps):
     """(a, b, inwards), each (3, n): the ends of edges at which one wall lies outside of the other,
     and a unit vector.
     """
-    vertex, at = np.unique(walls.corner.reshape(-1, 3), axis=0, return_inverse=True)
-    at = at.reshape(-1, 3)
-    pair = np.sort(np.concatenate([at[:, [i, (i + 1) % 3]] for i in range(3)]), axis=1)
-    opposite = at[:, [2, 0, 1]].T.ravel()
-    wall = np.tile(np.arange(len(at)), 3)
+    vertex, end = np.unique(walls.corner.reshape(-1, 3), axis=0, return_inverse=True)
+    end = end.reshape(-1, 3)
+    edges = [end[:, [0, 1]], end[:, [1, 2]], end[:, [2, 0]]]
+    pair = np.sort(np.concatenate(edges), axis=1)
+    opposite = end[:, [2, 0, 1]].T.ravel()
+    wall = np.tile(np.arange(len(end)), 3)
     order = np.lexsort(pair.T)
-    same = (pair[order][1:] == pair[order][:-1]).all(axis=1)  # neighbours in the list share an edge
-    one = order[:-1][same]
-    two = order[1:][same]
-    far = vertex[opposite[two]] - vertex[pair[two, 0]]
-    wide = np.einsum("ij,ij->i", walls.normal[wall[one]], far) > eps
-    one = one[wide]
-    two = two[wide]
+    # Neighbours in the list share an edge.
+    is_same = (pair[order][1:] == pair[order][:-1]).all(axis=1)
+    one = order[:-1][is_same]
+    two = order[1:][is_same]
+
+    step = vertex[opposite[two]] - vertex[pair[two, 0]]
+    is_wide = np.einsum("ij,ij->i", walls.normal[wall[one]], step) > eps
+    one = one[is_wide]
+    two = two[is_wide]
     inwards = -(walls.normal[wall[one]] + walls.normal[wall[two]])
     inwards /= np.maximum(np.linalg.norm(inwards, axis=1, keepdims=True), 1e-300)
     return vertex[pair[one, 0]].T, vertex[pair[one, 1]].T, inwards.T
 
 
-def _from_sources(to, between):
+def _extend_over_turns(to_turns, between):
     """Lengths (n, k) of shortest ways from n points that see turns (n, k) at these distances, over
     turns (k, k).
     """
-    n, k = to.shape
+    n, k = to_turns.shape
     if not n or not k:
-        return to
+        return to_turns
     graph = np.zeros((n + k, n + k))
-    graph[n:, n:], graph[:n, n:] = (
-        np.where(np.isinf(between), 0, between),
-        np.where(np.isinf(to), 0, to),
-    )
+    graph[n:, n:] = np.where(np.isinf(between), 0, between)
+    graph[:n, n:] = np.where(np.isinf(to_turns), 0, to_turns)
     return dijkstra(sparse.csr_matrix(graph), indices=np.arange(n))[:, n:]
 
 
-def _outside(mesh, walls, points, others, eps):
+def _find_outside(mesh, walls, points, others, eps):
     """Whether segments between points (3, n) and others (3, m), both on walls, run outside: (n, m)
     bool. Collective.
     """
-    on = [
-        np.flatnonzero(((walls.nearest(x) - x) ** 2).sum(axis=0) <= eps**2)
-        for x in (points, others)
-    ]
-    outside = np.zeros((points.shape[1], others.shape[1]), bool)
-    middle = (points[:, on[0], None] + others[:, None, on[1]]) / 2
-    outside[np.ix_(*on)] = ~find_cells(mesh, middle.reshape(3, -1))[1].reshape(
-        len(on[0]), len(on[1])
-    )
+    n = points.shape[1]
+    m = others.shape[1]
+    start = _find_points_on_walls(walls, points, eps)
+    end = _find_points_on_walls(walls, others, eps)
+    middle = (points[:, start, None] + others[:, None, end]) / 2
+    _, is_inside = mesh.find(middle.reshape(3, -1))
+    outside = np.zeros((n, m), bool)
+    outside[np.ix_(start, end)] = ~is_inside.reshape(len(start), len(end))
     return outside
 
 
-# ---- round corners in the plane ----------------------------------------------------------------------------------------
+def _find_points_on_walls(walls, points, eps):
+    square = ((walls.find_nearest(points) - points) ** 2).sum(axis=0)
+    return np.flatnonzero(square <= eps**2)
+
+
+# ---- round corners in the plane ------------------------------------------------------------------
 
 
 class _PlaneWalls:
     """The straight walls of a plane mesh, all on every rank.
 
-    vertex (2, n_vertices) : their ends; at (2, n) : the numbers of the ends of each wall; normal
-        (2, n), outwards
+    vertex (2, n_vertices) : their ends
+    end (2, n) : the numbers of the ends of each wall
+    normal (2, n) : outwards
     """
 
-    def __init__(self, mesh):
+    def __init__(self, mesh: Any) -> None:
         own = np.arange(mesh.n_inner, mesh.n_faces)
         ends = mesh.points[:, mesh.vertices[:, own]]  # (2, 2 ends, faces)
-        everyone = mesh.ranks.all_gather(
-            np.concatenate([ends[:, 0], ends[:, 1], mesh.normal[:, own]])
-        )
-        vertex, at = np.unique(
-            np.concatenate([everyone[:2], everyone[2:4]], axis=1), axis=1, return_inverse=True
-        )
-        self.eps = CLOSE * np.ptp(vertex, axis=1).max()
-        at, first = _joined(vertex, at.reshape(2, -1), self.eps)
-        used, at = np.unique(at, return_inverse=True)
+        rows = np.concatenate([ends[:, 0], ends[:, 1], mesh.normal[:, own]])
+        rows = mesh.ranks.all_gather(rows)
+        all_ends = np.concatenate([rows[:2], rows[2:4]], axis=1)
+        vertex, end = np.unique(all_ends, axis=1, return_inverse=True)
+        self.eps = LINE_TOLERANCE * np.ptp(vertex, axis=1).max()
+        end, face = _join_faces(vertex, end.reshape(2, -1), self.eps)
+        used, end = np.unique(end, return_inverse=True)
         self.vertex = vertex[:, used]
-        self.at = at.reshape(2, -1)
-        self.normal = everyone[4:, first]
+        self.end = end.reshape(2, -1)
+        self.normal = rows[4:, face]
 
-    def corners(self):
+    def find_corners(self) -> tuple[Array, Array, Array]:
         """(x (2, k), angle (k,), width (k,)): vertices where the domain is wider than a half plane,
         ends of walls without thickness, and those at which parts of the domain touch: one corner
         for each part.
@@ -260,117 +241,123 @@ class _PlaneWalls:
         From angle on, counter-clockwise, the domain is width wide there, 2 pi where it is in one
         part.
         """
-        n = self.at.shape[1]
-        m = self.vertex.shape[1]
-        order = np.argsort(self.at.ravel(), kind="stable")
-        first = np.searchsorted(self.at.ravel()[order], np.arange(m + 1))
-        far = self.vertex[:, self.at[::-1].ravel()]  # the other end, for both ends of each wall
-        found = []
-        for v in range(m):
+        n = self.end.shape[1]
+        n_vertices = self.vertex.shape[1]
+        order = np.argsort(self.end.ravel(), kind="stable")
+        first = np.searchsorted(self.end.ravel()[order], np.arange(n_vertices + 1))
+        # the other end, for both ends of each wall
+        other = self.vertex[:, self.end[::-1].ravel()]
+
+        corners = []
+        for v in range(n_vertices):
             sides = order[first[v] : first[v + 1]]
-            way = far[:, sides] - self.vertex[:, [v]]
+            way = other[:, sides] - self.vertex[:, [v]]
             normal = self.normal[:, sides % n]
             beyond = normal.T @ way  # [i, j]: how far wall j lies outside of wall i
-            folded = (way.T @ way) > 0
-            np.fill_diagonal(folded, False)
+            is_folded = (way.T @ way) > 0
+            np.fill_diagonal(is_folded, False)
             np.fill_diagonal(beyond, 0.0)
-            if (beyond > self.eps).any() or (folded & (np.abs(beyond) <= self.eps)).any():
-                parts = _sectors(way, normal) if len(sides) > 2 else [(0.0, TURN)]
-                found += [(*self.vertex[:, v], *part) for part in parts]
-        found = np.array(found).reshape(-1, 4).T
-        return found[:2], found[2], found[3]
+            is_thin = is_folded & (np.abs(beyond) <= self.eps)
+            if (beyond > self.eps).any() or is_thin.any():
+                sectors = [(0.0, FULL_TURN)]
+                if len(sides) > 2:
+                    sectors = _list_sectors(way, normal)
+                corners += [(*self.vertex[:, v], *sector) for sector in sectors]
 
-    def see(self, x, y):
+        x, y, angle, width = np.array(corners).reshape(-1, 4).T
+        return np.stack([x, y]), angle, width
+
+    def see(self, x: Array, y: Array) -> BoolArray:
         """Whether points x (2, n) and y (2, m) see each other: (n, m) bool."""
-        seen = np.zeros((x.shape[1], y.shape[1]), bool)
-        _see(x, y, self.vertex, self.at, self.eps, seen)
-        return seen
+        is_seen = np.zeros((x.shape[1], y.shape[1]), bool)
+        _fill_seen(x, y, self.vertex, self.end, self.eps, is_seen)
+        return is_seen
 
 
-def _sectors(way, normal):
+def _list_sectors(way, normal):
     """[(angle, width)] of the parts of the domain between walls (2, n) that leave a vertex, with
     these normals outwards.
     """
     angle = np.arctan2(way[1], way[0])
-    starts = (
-        normal[1] * way[0] - normal[0] * way[1] < 0
-    )  # the domain lies counter-clockwise of these
-    width = (angle[None, ~starts] - angle[starts, None]) % TURN
-    width = np.where(width < ANGLE, TURN, width).min(axis=1, initial=TURN)
-    return list(zip(angle[starts], width))
+    # The domain lies counter-clockwise of these.
+    begins = normal[1] * way[0] - normal[0] * way[1] < 0
+    width = (angle[None, ~begins] - angle[begins, None]) % FULL_TURN
+    width = np.where(width < ANGLE_TOLERANCE, FULL_TURN, width)
+    return list(zip(angle[begins], width.min(axis=1, initial=FULL_TURN)))
 
 
-def _in_sector(corners, angle, width, points, eps):
+def _are_in_sectors(corners, angle, width, points, eps):
     """Whether points (2, n) lie in the directions from corners (2, k) that their sectors hold: (k,
     n) bool.
     """
     dx, dy = points[:, None, :] - corners[:, :, None]
-    off = (np.arctan2(dy, dx) - angle[:, None]) % TURN
-    room = ANGLE + eps / np.maximum(np.hypot(dx, dy), eps)
-    return (off <= width[:, None] + room) | (off >= TURN - room)
+    turn = (np.arctan2(dy, dx) - angle[:, None]) % FULL_TURN
+    slack = ANGLE_TOLERANCE + eps / np.maximum(np.hypot(dx, dy), eps)
+    return (turn <= width[:, None] + slack) | (turn >= FULL_TURN - slack)
 
 
-def _joined(vertex, at, eps):
-    """(ends (2, k), number (k,) of a face of each) of walls of faces with ends at (2, n), joined
-    where they go straight on.
+def _join_faces(vertex, end, eps):
+    """(ends (2, k), number (k,) of a face of each) of walls of faces with ends (2, n), joined where
+    they go straight on.
     """
-    at = at.copy()
+    end = end.copy()
     faces = [[] for _ in range(vertex.shape[1])]
-    for face, ends in enumerate(at.T):
+    for face, ends in enumerate(end.T):
         for v in ends:
             faces[v].append(face)
-    gone = np.zeros(at.shape[1], bool)
+
+    is_joined = np.zeros(end.shape[1], bool)
     for v, pair in enumerate(faces):
-        if len(pair) != 2:
+        if len(pair) != 2 or pair[0] == pair[1]:
             continue
         one, two = pair
-        ends = [at[0, face] if at[1, face] == v else at[1, face] for face in pair]
-        first, second = (vertex[:, end] - vertex[:, v] for end in ends)
-        if (
-            one != two
-            and abs(first[0] * second[1] - first[1] * second[0])
-            <= eps * np.hypot(*(second - first))
-            and first @ second < 0
-        ):
-            at[:, one] = ends
-            gone[two] = True
+        ends = [end[0, face] if end[1, face] == v else end[1, face] for face in pair]
+        first, second = (vertex[:, other] - vertex[:, v] for other in ends)
+        cross = first[0] * second[1] - first[1] * second[0]
+        is_straight = abs(cross) <= eps * np.hypot(*(second - first))
+        if is_straight and first @ second < 0:
+            end[:, one] = ends
+            is_joined[two] = True
             faces[ends[1]] = [one if face == two else face for face in faces[ends[1]]]
-    return at[:, ~gone], np.flatnonzero(~gone)
+    return end[:, ~is_joined], np.flatnonzero(~is_joined)
 
 
-def _least_sums(a, b):
+def _find_least_sums(a, b):
     """min_k a_ik + b_kj (n, m)."""
-    found = np.full((a.shape[0], b.shape[1]), np.inf)
-    _add_least(np.ascontiguousarray(a), np.ascontiguousarray(b), found)
-    return found
+    least = np.full((a.shape[0], b.shape[1]), np.inf)
+    _add_least(np.ascontiguousarray(a), np.ascontiguousarray(b), least)
+    return least
 
 
 @numba.njit(cache=True)
-def _add_least(a, b, found):
+def _add_least(a, b, least):
     for i in range(a.shape[0]):
         for k in range(a.shape[1]):
             if a[i, k] < np.inf:
                 for j in range(b.shape[1]):
-                    if a[i, k] + b[k, j] < found[i, j]:
-                        found[i, j] = a[i, k] + b[k, j]
+                    if a[i, k] + b[k, j] < least[i, j]:
+                        least[i, j] = a[i, k] + b[k, j]
 
 
 @numba.njit(cache=True)
-def _see(x, y, vertex, at, eps, seen):
-    m = vertex.shape[1]
-    side = np.empty(m)
-    along = np.empty(m)
-    below, above = np.empty(m, np.bool_), np.empty(m, np.bool_)
-    stops = np.empty(m + 2)
+def _fill_seen(x, y, vertex, end, eps, is_seen):
+    """Fill whether points x (2, n) and y (2, m) see each other, (n, m)."""
+    n_vertices = vertex.shape[1]
+    side = np.empty(n_vertices)
+    along = np.empty(n_vertices)
+    below = np.empty(n_vertices, np.bool_)
+    above = np.empty(n_vertices, np.bool_)
+    stops = np.empty(n_vertices + 2)
+
     for i in range(x.shape[1]):
         for j in range(y.shape[1]):
-            seen[i, j] = _sees(
+            is_seen[i, j] = _sees(
                 x[0, i],
                 x[1, i],
                 y[0, j],
                 y[1, j],
                 vertex,
-                at,
+                end,
                 eps,
                 side,
                 along,
@@ -381,15 +368,18 @@ def _see(x, y, vertex, at, eps, seen):
 
 
 @numba.njit(cache=True)
-def _sees(px, py, qx, qy, vertex, at, eps, side, along, below, above, stops):
-    """side, along: of each vertex, how far from the line from p to q, and where on it, from 0 to
-    its length.
+def _sees(px, py, qx, qy, vertex, end, eps, side, along, below, above, stops):
+    """Whether points p and q see each other.
+
+    side, along : of each vertex, how far from the line from p to q, and where on it, from 0 to its
+        length
     """
     length = np.hypot(qx - px, qy - py)
     if length <= eps:
         return True
     ux = (qx - px) / length
     uy = (qy - py) / length
+
     for v in range(len(side)):
         dx = vertex[0, v] - px
         dy = vertex[1, v] - py
@@ -397,8 +387,10 @@ def _sees(px, py, qx, qy, vertex, at, eps, side, along, below, above, stops):
         along[v] = ux * dx + uy * dy
         below[v] = False
         above[v] = False
-    for s in range(at.shape[1]):
-        a, b = at[0, s], at[1, s]
+
+    for s in range(end.shape[1]):
+        a = end[0, s]
+        b = end[1, s]
         if abs(side[a]) > eps and abs(side[b]) > eps:
             if (side[a] > 0) != (side[b] > 0):
                 crossing = along[a] + (along[b] - along[a]) * side[a] / (side[a] - side[b])
@@ -409,6 +401,7 @@ def _sees(px, py, qx, qy, vertex, at, eps, side, along, below, above, stops):
             if abs(side[v]) <= eps:
                 below[v] |= side[other] < -eps
                 above[v] |= side[other] > eps
+
     n = 0
     for v in range(len(side)):
         if abs(side[v]) <= eps and eps < along[v] < length - eps:
@@ -416,32 +409,36 @@ def _sees(px, py, qx, qy, vertex, at, eps, side, along, below, above, stops):
                 return False
             stops[n] = along[v]
             n += 1
-    stops[n], stops[n + 1] = 0.0, length
+
+    stops[n] = 0.0
+    stops[n + 1] = length
     ordered = np.sort(stops[: n + 2])
     for k in range(n + 1):
         middle = (ordered[k] + ordered[k + 1]) / 2
-        if ordered[k + 1] - ordered[k] > eps and not _inside(
-            px + middle * ux, py + middle * uy, vertex, at, eps
+        if ordered[k + 1] - ordered[k] > eps and not _is_inside(
+            px + middle * ux, py + middle * uy, vertex, end, eps
         ):
             return False
     return True
 
 
 @numba.njit(cache=True)
-def _inside(x, y, vertex, at, eps):
-    """Whether a point is inside, or on a wall: walls to its right are counted, those without
-    thickness twice.
+def _is_inside(x, y, vertex, end, eps):
+    """Whether a point is inside, or on a wall.
+
+    Walls to its right are counted, those without thickness twice.
     """
     inside = False
-    for s in range(at.shape[1]):
-        ax = vertex[0, at[0, s]]
-        ay = vertex[1, at[0, s]]
-        bx = vertex[0, at[1, s]]
-        by = vertex[1, at[1, s]]
+    for s in range(end.shape[1]):
+        ax = vertex[0, end[0, s]]
+        ay = vertex[1, end[0, s]]
+        bx = vertex[0, end[1, s]]
+        by = vertex[1, end[1, s]]
+
         length = np.hypot(bx - ax, by - ay)
         across = ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) / length
-        on = ((bx - ax) * (x - ax) + (by - ay) * (y - ay)) / length
-        if abs(across) <= eps and -eps <= on <= length + eps:
+        along = ((bx - ax) * (x - ax) + (by - ay) * (y - ay)) / length
+        if abs(across) <= eps and -eps <= along <= length + eps:
             return True
         if (ay > y) != (by > y) and x < ax + (y - ay) * (bx - ax) / (by - ay):
             inside = not inside

@@ -1,31 +1,35 @@
-"""Which patches and which weights transport takes on a mesh, and what error of W2^2 to expect.
+"""Which patches and which weights transport takes on a mesh, and the error of W2^2 to expect.
 
 Large patches keep the density from oscillating; small ones resolve it. Corrected weights make
 patches isotropic, but may break the conservation of linear potentials (`patch_test`). Measured on
 15 families of meshes, with exact W2^2.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
+from ..arguments.types import Array, IntArray
 from ..errors import InputError
-from .builders import check_positive_integer
-from .cells import PYRAMID, TETRA, TRIANGLE, WEDGE
+from .builders import positive_integer
+from .cells import PYRAMID, TETRA, TRIANGLE, WEDGE, Cells
+from .patch_test import TwoPoint
 from .patches import grow, match
-from .quality import MAX_ERROR, isotropy
+from .quality import MAX_ERROR, compute_anisotropy
 
 # Expected error of W2^2 from anisotropic patches, in units of their mean square anisotropy. A
-# density on single cells gains more from it, as it may change from cell to cell: measured 0.2 to
-# 2.2, and 0.1 to 0.55 on patches of several cells.
+# density on single cells gains more from it, because it may change from cell to cell: measured 0.2
+# to 2.2, and 0.1 to 0.55 on patches of several cells.
 ANISOTROPY_ERROR_SINGLE = 1.0
 ANISOTROPY_ERROR_PATCHES = 0.75
 
 # An error of W2^2 that is not worth a patch test.
 NEGLIGIBLE_ERROR = 1e-4
 
-# Cells that are so nearly isotropic, and so like their neighbours, let the density not oscillate.
+# On cells so nearly isotropic, and so similar to their neighbours, the density does not oscillate.
 MAX_ANISOTROPY = 0.02
 MAX_ASYMMETRY_JUMP = 0.05
 
@@ -34,101 +38,104 @@ MAX_ASYMMETRY_JUMP = 0.05
 MAX_ACROSS_SINGLE = 25
 MAX_ACROSS_PAIRS = 70
 
-
-# Tetrahedra up to which patches of 8 have the smaller error: with 8 and 16 on 1300 of them it is 2
-# % and 7 %, on 3400 1 % and 3 %; on finer meshes it stops to fall at 1 % with 8.
+# Tetrahedra up to which patches of 8 have the smaller error: with 8 and 16 on 1300 of them it is
+# 2 % and 7 %, on 3400 1 % and 3 %; on finer meshes it stops falling at 1 % with 8.
 MAX_TETRAHEDRA_IN_EIGHTS = 20_000
 
 
 class PatchChoice(NamedTuple):
     """The patch of each cell, and how transport goes on them."""
 
-    patch: np.ndarray  # (n_cells,) numbered from 0 on
-    corrects_weights: (
-        bool  # whether the weights of faces are corrected so that patches are isotropic
-    )
+    patch: IntArray  # (n_cells,) numbered from 0 on
+    # whether the weights of faces are corrected so that patches are isotropic
+    corrects_weights: bool
     # eigenvalue of the patch test farthest from 0, of corrected weights where they were tried
     energy_error: float
-    transport_error: float  # expected relative error of W2^2 beyond that of the resolution
+    # expected relative error of W2^2 beyond that of the resolution
+    transport_error: float
 
 
-def choose_patches(rule, cells, centroid, two_point):
+def choose_patches(rule: Any, cells: Cells, centroid: Array, two_point: TwoPoint) -> PatchChoice:
     """The `PatchChoice` for a rule: "none" (each cell), a number of cells per patch, an array, a
     function of the centroids (dim, n_cells) that returns one, or "auto".
-
-    two_point : the mesh's `patch_test.TwoPoint`
     """
-    given = (
-        None
-        if isinstance(rule, str) and rule == "auto"
-        else _given_patches(rule, centroid, two_point)
-    )
+    user_patch = None
+    if not (isinstance(rule, str) and rule == "auto"):
+        user_patch = _make_user_patches(rule, centroid, two_point)
     if cells.dim == 1:
-        return PatchChoice(np.arange(cells.n_cells) if given is None else given, False, 0.0, 0.0)
+        patch = np.arange(cells.n_cells) if user_patch is None else user_patch
+        return PatchChoice(patch, False, 0.0, 0.0)
     if not two_point.is_orthogonal:
-        patch = _robust_patches(cells, two_point) if given is None else given
-        return _with_plain_weights(patch, two_point, _largest(two_point.energy_error()))
+        patch = _make_robust_patches(cells, two_point) if user_patch is None else user_patch
+        energy_error = _find_largest(two_point.compute_energy_error())
+        plain_error = _estimate_plain_error(patch, two_point)
+        return _keep_plain_weights(patch, two_point, energy_error, plain_error)
 
-    patch = _fine_patches(cells, two_point) if given is None else given
-    sides = two_point.copies(patch)
-    plain_error = _anisotropy_error(patch, sides, two_point)
+    patch = _make_fine_patches(cells, two_point) if user_patch is None else user_patch
+    plain_error = _estimate_plain_error(patch, two_point)
     if plain_error <= NEGLIGIBLE_ERROR:
         return PatchChoice(patch, False, 0.0, plain_error)
 
-    weight = np.bincount(sides.face, two_point.corrected(patch, sides), two_point.faces.n_inner)
-    energy_error = _largest(two_point.energy_error(weight))
+    sides = two_point.copy_faces(patch)
+    corrected = two_point.correct_weights(patch, sides)
+    weight = np.asarray(np.bincount(sides.face, corrected, two_point.faces.n_inner), float)
+    energy_error = _find_largest(two_point.compute_energy_error(weight))
     if abs(energy_error) <= min(MAX_ERROR, plain_error):
         return PatchChoice(patch, True, energy_error, abs(energy_error))
-    patch = _robust_patches(cells, two_point) if given is None else given
-    return _with_plain_weights(patch, two_point, energy_error)
+
+    if user_patch is None:
+        patch = _make_robust_patches(cells, two_point)
+        plain_error = _estimate_plain_error(patch, two_point)
+    return _keep_plain_weights(patch, two_point, energy_error, plain_error)
 
 
-def _with_plain_weights(patch, two_point, energy_error):
-    error = _anisotropy_error(patch, two_point.copies(patch), two_point)
+def _keep_plain_weights(patch, two_point, energy_error, plain_error):
+    error = plain_error
     if not two_point.is_exact:
         error = max(error, two_point.metric_error)
     return PatchChoice(patch, False, energy_error, error)
 
 
-def _anisotropy_error(patch, sides, two_point):
+def _estimate_plain_error(patch, two_point):
+    """The error of W2^2 that the anisotropy of patches with plain weights brings."""
     is_single = patch.max() + 1 == len(patch)
     factor = ANISOTROPY_ERROR_SINGLE if is_single else ANISOTROPY_ERROR_PATCHES
-    return factor * two_point.anisotropy(patch, sides) ** 2
+    return factor * two_point.compute_anisotropy(patch, two_point.copy_faces(patch)) ** 2
 
 
-def _largest(eigenvalues):
+def _find_largest(eigenvalues):
     return float(eigenvalues[np.abs(eigenvalues).argmax()])
 
 
-# ---- given patches -----------------------------------------------------------------------------------------------------
+# ---- patches from the user -----------------------------------------------------------------------
 
 
-def _given_patches(rule, centroid, two_point):
+def _make_user_patches(rule, centroid, two_point):
     if isinstance(rule, str) and rule == "none":
         return np.arange(two_point.n_cells)
-    if np.ndim(rule) == 0 and not isinstance(rule, str) and not callable(rule):
-        size = check_positive_integer(rule, "patches, the number of cells of each,")
-        return _patches_of_size(size, two_point.graph)
+    is_number = np.ndim(rule) == 0 and not isinstance(rule, str) and not callable(rule)
+    if is_number:
+        size = positive_integer(rule, "patches, the number of cells of each,")
+        return _make_patches_of_size(size, two_point.graph)
     patch = np.asarray(rule(centroid) if callable(rule) else rule)
     if patch.shape != (two_point.n_cells,) or not np.issubdtype(patch.dtype, np.integer):
         raise InputError(
             f"patches must be 'auto', 'none', a number, {two_point.n_cells} integers or a "
-            "function that returns "
-            f"them, not {rule!r:.60}"
+            f"function that returns them, not {rule!r:.60}"
         )
     return np.unique(patch, return_inverse=True)[1].ravel()
 
 
-def _patches_of_size(size, graph):
+def _make_patches_of_size(size, graph):
     if size == 1:
         return np.arange(graph.shape[0])
     return match(graph) if size == 2 else grow(graph, size)
 
 
-# ---- patches that suit a mesh ------------------------------------------------------------------------------------------
+# ---- patches that suit a mesh --------------------------------------------------------------------
 
 
-def _fine_patches(cells, two_point):
+def _make_fine_patches(cells, two_point):
     """Patches on an orthogonal mesh: pairs of triangles and wedges, 8 or 16 tetrahedra, single
     cells where they are regular.
 
@@ -136,40 +143,43 @@ def _fine_patches(cells, two_point):
     """
     kinds = set(np.unique(cells.kind).tolist())
     if kinds <= {TRIANGLE} or kinds <= {WEDGE}:
-        return _patches_of_size(2, two_point.graph)
+        return _make_patches_of_size(2, two_point.graph)
     if kinds <= {TETRA}:
-        return _patches_of_size(_tetrahedra_of_patch(cells), two_point.graph)
+        return _make_patches_of_size(_choose_tetrahedra_size(cells), two_point.graph)
     if _is_regular(two_point):
-        return _patches_of_size(1, two_point.graph)
+        return _make_patches_of_size(1, two_point.graph)
     if kinds & {TRIANGLE, TETRA, WEDGE, PYRAMID}:
-        return _robust_patches(cells, two_point)
+        return _make_robust_patches(cells, two_point)
+
     across = cells.n_cells ** (1 / cells.dim)
-    size = 1 if across <= MAX_ACROSS_SINGLE else 2 if across <= MAX_ACROSS_PAIRS else 2**cells.dim
-    return _patches_of_size(size, two_point.graph)
+    if across <= MAX_ACROSS_SINGLE:
+        size = 1
+    elif across <= MAX_ACROSS_PAIRS:
+        size = 2
+    else:
+        size = 2**cells.dim
+    return _make_patches_of_size(size, two_point.graph)
 
 
-def _robust_patches(cells, two_point):
+def _make_robust_patches(cells, two_point):
     """Patches where weights are not corrected: pairs of triangles and wedges, 8 or 16 tetrahedra
     and pyramids, others alone.
     """
     patch = np.full(cells.n_cells, -1)
     count = 0
-    for size, kinds in (
-        (2, (TRIANGLE,)),
-        (2, (WEDGE,)),
-        (_tetrahedra_of_patch(cells), (TETRA, PYRAMID)),
-    ):
+    tetrahedra_size = _choose_tetrahedra_size(cells)
+    for size, kinds in ((2, (TRIANGLE,)), (2, (WEDGE,)), (tetrahedra_size, (TETRA, PYRAMID))):
         members = np.flatnonzero(np.isin(cells.kind, kinds))
         if len(members):
             among = two_point.graph[members][:, members]
-            patch[members] = count + _patches_of_size(size, sparse.csr_matrix(among))
+            patch[members] = count + _make_patches_of_size(size, sparse.csr_matrix(among))
             count = patch.max() + 1
     alone = np.flatnonzero(patch < 0)
     patch[alone] = count + np.arange(len(alone))
     return patch
 
 
-def _tetrahedra_of_patch(cells):
+def _choose_tetrahedra_size(cells):
     return 8 if cells.n_cells <= MAX_TETRAHEDRA_IN_EIGHTS else 16
 
 
@@ -177,33 +187,32 @@ def _is_regular(two_point):
     """Whether all cells are nearly isotropic and their asymmetries change little from one to the
     next.
     """
-    faces = two_point.faces
-    anisotropy = isotropy(
-        two_point.volume, faces, two_point.left_distance, two_point.right_distance
+    anisotropy = compute_anisotropy(
+        two_point.volume, two_point.faces, two_point.left_distance, two_point.right_distance
     )
-    return (
-        anisotropy.max() < MAX_ANISOTROPY
-        and _asymmetry_jump(faces, two_point.n_cells) < MAX_ASYMMETRY_JUMP
-    )
+    if anisotropy.max() >= MAX_ANISOTROPY:
+        return False
+    return _find_asymmetry_jump(two_point.faces, two_point.n_cells) < MAX_ASYMMETRY_JUMP
 
 
-def _asymmetry_jump(faces, n_cells):
+def _find_asymmetry_jump(faces, n_cells):
     """The largest difference between neighbours of sum_s |s| n_i n_j n_k over the cell's surface, 0
     for parallelograms.
     """
     n = faces.n_inner
     dim = len(faces.normal)
-    left, right = faces.left[:n], faces.right[:n]
-    surface = np.bincount(faces.left, faces.area, n_cells) + np.bincount(
-        right, faces.area[:n], n_cells
-    )
+    left = faces.left[:n]
+    right = faces.right[:n]
+    surface = np.bincount(faces.left, faces.area, n_cells)
+    surface = surface + np.bincount(right, faces.area[:n], n_cells)
+
     square = np.zeros(n)
     for i in range(dim):
         for j in range(dim):
             for k in range(dim):
                 weight = faces.area * faces.normal[i] * faces.normal[j] * faces.normal[k]
-                total = np.bincount(faces.left, weight, n_cells) - np.bincount(
-                    right, weight[:n], n_cells
-                )
-                square += ((total / surface)[left] - (total / surface)[right]) ** 2
+                total = np.bincount(faces.left, weight, n_cells)
+                total = total - np.bincount(right, weight[:n], n_cells)
+                asymmetry = total / surface
+                square += (asymmetry[left] - asymmetry[right]) ** 2
     return np.sqrt(square.max(initial=0))

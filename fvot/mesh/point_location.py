@@ -4,17 +4,31 @@ that remain.
 The pieces are the simplices of `quadrature`, so that neither cells nor the domain need be convex.
 They stand in the order of a space-filling curve (Morton 1966), and boxes of the tree hold 1, 2, 4,
 ... neighbours in this order (Lauterbach et al. 2009): graded meshes make no difference. In
-Cartesian blocks the place of a point is its cell.
+Cartesian blocks the place of a point gives its cell.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
 
-BITS = {1: 52, 2: 26, 3: 17}  # of each coordinate along the curve
-MANY = 10_000  # points that are worth being sorted along the curve
-FAR = 1e-9  # a point that far outside, relative to the domain, is still in it
+from ..arguments.types import Array, IntArray
+
+if TYPE_CHECKING:
+    from .quadrature import Pieces
+
+# Bits of each coordinate along the curve, by dimension.
+CURVE_BITS = {1: 52, 2: 26, 3: 17}
+
+# Numbers of points from which sorting them along the curve pays.
+MIN_SORTED_POINTS = 10_000
+
+# Relative to the domain: a point so far outside is still in it.
+MAX_OUTSIDE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -23,120 +37,127 @@ class Tree:
     those of pieces.
     """
 
-    lower: np.ndarray  # (n_boxes, dim)
-    upper: np.ndarray  # (n_boxes, dim)
-    cell: np.ndarray  # (n_pieces,) the cell of each piece
-    number: np.ndarray  # (n_cells,) the cells' global numbers
-    corner: np.ndarray  # (n_pieces, n_faces, dim) a corner on each face of each piece
-    normal: np.ndarray  # (n_pieces, n_faces, dim) unit normals, outwards
+    lower: Array  # (n_boxes, dim)
+    upper: Array  # (n_boxes, dim)
+    cell: IntArray  # (n_pieces,) the cell of each piece
+    number: IntArray  # (n_cells,) the cells' global numbers
+    corner: Array  # (n_pieces, n_faces, dim) a corner on each face of each piece
+    normal: Array  # (n_pieces, n_faces, dim) unit normals, outwards
 
-    def find(self, points, slack):
-        """Of each point (dim, n), the cell that it is least outside of, and by how far: (cell,
+    def find(self, points: Array, slack: float) -> tuple[IntArray, Array]:
+        """For each point (dim, n), the cell that it is least outside of, and by how far: (cell,
         distance).
 
         Ties go to the smallest global number; the distance is infinite for points that are *slack*
-        outside of all.
+        outside of all cells.
         """
-        cell = np.full(points.shape[1], -1)
-        distance = np.full(points.shape[1], np.inf)
-        if len(self.cell) and points.size:
-            order = np.arange(points.shape[1])
-            if len(order) > MANY:  # near ones together
-                order = np.argsort(
-                    curve(points, points.min(axis=1), points.max(axis=1)), kind="stable"
-                )
-            _find(
-                np.ascontiguousarray(points.T),
-                order,
-                slack,
-                self.lower,
-                self.upper,
-                self.cell,
-                self.number,
-                self.corner,
-                self.normal,
-                cell,
-                distance,
-            )
+        n = points.shape[1]
+        cell = np.full(n, -1)
+        distance = np.full(n, np.inf)
+        if not len(self.cell) or not points.size:
+            return cell, distance
+
+        order = np.arange(n)
+        if n > MIN_SORTED_POINTS:  # near ones together
+            place = find_curve_places(points, points.min(axis=1), points.max(axis=1))
+            order = np.argsort(place, kind="stable")
+        _fill_cells(
+            np.ascontiguousarray(points.T),
+            order,
+            slack,
+            self.lower,
+            self.upper,
+            self.cell,
+            self.number,
+            self.corner,
+            self.normal,
+            cell,
+            distance,
+        )
         return cell, distance
 
 
-def wrapped(points, lower, upper, periodic):
+def wrap(points: Array, lower: Array, upper: Array, periodic: Sequence[bool]) -> Array:
     """Points (dim, n) brought between the corners of a box along its periodic axes."""
     period = np.where(periodic, upper - lower, np.inf)[:, None]
     lower = lower[:, None]
     return np.where(np.isinf(period), points, lower + (points - lower) % period)
 
 
-def in_block(points, block, lower):
+def find_in_block(points: Array, block: Any, lower: Array) -> IntArray:
     """Numbers in a Cartesian block of the cells that hold points (dim, n); -1 beyond the block."""
-    index = np.floor((points - lower[:, None]) / block.spacing[:, None]).astype(np.int64)
-    index = np.clip(index, 0, np.array(block.grid)[:, None] - 1) - np.array(block.first)[:, None]
-    inside = ((index >= 0) & (index < np.array(block.shape)[:, None])).all(axis=0)
+    first = np.array(block.first)[:, None]
+    shape = np.array(block.shape)[:, None]
+    last = np.array(block.grid)[:, None] - 1
+    place = (points - lower[:, None]) / block.spacing[:, None]
+    index = np.clip(np.floor(place).astype(np.int64), 0, last) - first
+    is_inside = ((index >= 0) & (index < shape)).all(axis=0)
     cell = np.full(points.shape[1], -1)
-    cell[inside] = np.ravel_multi_index(tuple(index[:, inside]), block.shape)
+    cell[is_inside] = np.ravel_multi_index(tuple(index[:, is_inside]), block.shape)
     return cell
 
 
-def tree(pieces, number):
-    """The `Tree` of the simplices (a list of `quadrature.Pieces`) of cells with these global
-    numbers (n_cells,).
-    """
+def build_tree(pieces: list[Pieces], number: IntArray) -> Tree:
+    """The `Tree` of the simplices of cells with these global numbers (n_cells,)."""
     cell = np.concatenate([group.cell for group in pieces])
-    boxes, faces = zip(*[_half_spaces(group) for group in pieces])
-    low, high = np.concatenate([box[0] for box in boxes]), np.concatenate([box[1] for box in boxes])
+    boxes, faces = zip(*[_describe_simplices(group) for group in pieces])
+    low, high = (np.concatenate(parts) for parts in zip(*boxes))
     corner, normal = (np.concatenate(parts) for parts in zip(*faces))
-    order = np.argsort(curve((low + high).T / 2, low.min(axis=0), high.max(axis=0)), kind="stable")
-    lower, upper = nested(low[order], np.inf, np.minimum), nested(high[order], -np.inf, np.maximum)
+    place = find_curve_places((low + high).T / 2, low.min(axis=0), high.max(axis=0))
+    order = np.argsort(place, kind="stable")
+    lower = nest_boxes(low[order], np.inf, np.minimum)
+    upper = nest_boxes(high[order], -np.inf, np.maximum)
     return Tree(lower, upper, cell[order], number, corner[order], normal[order])
 
 
-def curve(points, lower, upper):
+def find_curve_places(points: Array, lower: Array, upper: Array) -> IntArray:
     """Places (n,) of points (dim, n) on the Z-shaped curve: the bits of their coordinates,
     interleaved.
     """
     dim = len(points)
+    n_bits = CURVE_BITS[dim]
     extent = np.maximum(upper - lower, 1e-300)[:, None]
-    lattice = (np.clip((points - lower[:, None]) / extent, 0, 1) * (2 ** BITS[dim] - 1)).astype(
-        np.int64
-    )
+    part = np.clip((points - lower[:, None]) / extent, 0, 1)
+    lattice = (part * (2**n_bits - 1)).astype(np.int64)
     place = np.zeros(points.shape[1], np.int64)
-    for bit in range(BITS[dim]):
+    for bit in range(n_bits):
         for axis in range(dim):
             place |= ((lattice[axis] >> bit) & 1) << (bit * dim + axis)
     return place
 
 
-def nested(leaves, empty, join):
-    """All boxes of the tree, one half (lower or upper corners) of them: (2 n, dim) with n a power
-    of two.
-    """
+def nest_boxes(leaves: Array, empty: float, join: np.ufunc) -> Array:
+    """The lower (or upper) corners of all boxes of the tree: (2 n, dim), n a power of two."""
     n = 1 << max(len(leaves) - 1, 0).bit_length()
     boxes = np.full((2 * n, leaves.shape[1]), empty)
     boxes[n : n + len(leaves)] = leaves
     while n > 1:
-        boxes[n // 2 : n] = join(boxes[n : 2 * n : 2], boxes[n + 1 : 2 * n : 2])
+        even = boxes[n : 2 * n : 2]
+        odd = boxes[n + 1 : 2 * n : 2]
+        boxes[n // 2 : n] = join(even, odd)
         n //= 2
     return boxes
 
 
-def _half_spaces(pieces):
-    """Of simplices: ((lower, upper) of each, (a corner on each face, its outer normal)), the
-    simplex first.
+def _describe_simplices(pieces):
+    """((lower, upper) of each simplex, (a corner on each face, its outer normal)); the first axis
+    counts simplices.
     """
-    corners = np.concatenate(
-        [pieces.origin[:, None], pieces.origin[:, None] + pieces.edges], axis=1
-    ).transpose(2, 1, 0)
+    origin = pieces.origin[:, None]
+    corners = np.concatenate([origin, origin + pieces.edges], axis=1).transpose(2, 1, 0)
     gradient = np.linalg.inv(pieces.edges.transpose(2, 0, 1))  # (n, corner but the first, dim)
-    outward = np.concatenate(
-        [gradient.sum(axis=1, keepdims=True), -gradient], axis=1
-    )  # away from each corner
+    # away from each corner
+    outward = np.concatenate([gradient.sum(axis=1, keepdims=True), -gradient], axis=1)
     normal = outward / np.linalg.norm(outward, axis=2, keepdims=True)
-    return (corners.min(axis=1), corners.max(axis=1)), (np.roll(corners, -1, axis=1), normal)
+    box = (corners.min(axis=1), corners.max(axis=1))
+    return box, (np.roll(corners, -1, axis=1), normal)
 
 
 @numba.njit(cache=True)
-def _find(points, order, slack, lower, upper, cell, number, corner, normal, found, distance):
+def _fill_cells(
+    points, order, slack, lower, upper, cell, number, corner, normal, nearest, distance
+):
+    """Fill the cell (n,) that each point is least outside of, and by how far (n,)."""
     n_leaves = len(lower) // 2
     dim = points.shape[1]
     stack = np.empty(128, np.int64)
@@ -155,9 +176,11 @@ def _find(points, order, slack, lower, upper, cell, number, corner, normal, foun
             if not inside:
                 continue
             if box < n_leaves:
-                stack[height], stack[height + 1] = 2 * box, 2 * box + 1
+                stack[height] = 2 * box
+                stack[height + 1] = 2 * box + 1
                 height += 2
                 continue
+
             piece = box - n_leaves
             outside = 0.0
             for face in range(corner.shape[1]):
@@ -167,9 +190,11 @@ def _find(points, order, slack, lower, upper, cell, number, corner, normal, foun
                 outside = max(outside, beyond)
             if outside > slack:
                 continue
-            new, old = cell[piece], found[point]
+
+            new = cell[piece]
+            old = nearest[point]
             if outside < distance[point] or (
                 outside == distance[point] and number[new] < number[old]
             ):
-                found[point] = new
+                nearest[point] = new
                 distance[point] = outside

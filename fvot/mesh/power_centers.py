@@ -2,7 +2,7 @@
 them in order.
 
 Give every point p_i of the mesh a weight w_i. The power centre x of a simplex has the same power |x
-- p_i|^2 - w_i to all its corners (`faces.power_centers`). Two neighbours share the equations of
+- p_i|^2 - w_i to all its corners (`compute_power_centers`). Two neighbours share the equations of
 their common face's corners, so that the line between their power centres is normal to this face,
 for any weights. What depends on the weights is the order of the two centres: circumcentres (w = 0)
 are in order, d_sigma = (x_L - x_K).n > 0, where the mesh is Delaunay, and some weights put the
@@ -14,82 +14,94 @@ w_h|_K / 2, and
 
     d_sigma(w) = d_sigma(0) - (dw_h/dn|_L - dw_h/dn|_K) / 2
 
-is linear in w. `find` minimises
+is linear in w. `find_ordered_centers` minimises
 
     E(w) = sum_sigma max(0, goal_sigma - d_sigma(w) / h_sigma)^2 / |grad_w d_sigma / h_sigma|
 
 from w = 0, by Newton's method in bounds. E is convex, and 0 if and only if all distances reach
-their goals. The gradients are large beside flat cells, which would rule the sum without the
-denominator. Faces on the boundary count, too: there d_sigma is the distance from x_K to the face.
-Only points near faces of negative distance have weights.
+their goals. The gradients are large beside flat cells, which would dominate the sum without the
+denominator. Faces on the boundary count as well: there d_sigma is the distance from x_K to the
+face. Only points near faces of negative distance have weights.
 
-A few bad faces are cured by centres that move a part of a cell. Where the whole mesh is bad, as one
-of obtuse triangles that all point the same way, weights may do it by drifting centres, many cells
-away from their own: diffusion would then be that of another place. Such weights are not taken. What
-drifts is the mean of neighbouring points: one by one they may be anywhere, as circumcentres are on
-both sides of their cells.
+Centres that move by a part of a cell put a few bad faces in order. Where the whole mesh is bad,
+like one of obtuse triangles that all point the same way, weights may do it by centres that drift,
+many cells away from their own: diffusion would then be that of another place. Such weights are not
+taken. Drift means the mean of neighbouring points: single points may be anywhere, as circumcentres
+lie on both sides of their cells.
 """
+
+from __future__ import annotations
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import lsqr, norm
 
-from .cells import TETRA, TRIANGLE, columns
-from .quality import COINCIDENT, OUT_OF_ORDER, face_sizes
+from ..arguments.types import Array, IntArray
+from .cells import TETRA, TRIANGLE, Cells, columns
+from .faces import Faces
+from .quality import COINCIDENT, OUT_OF_ORDER, compute_face_sizes
 
-GOALS = (
-    0.06,
-    0.005,
-    # of d_sigma / h_sigma where it is negative, tried one after the other; others may shrink to
-    # that,
-)
-LEAST_GOAL = 0.002  # have to grow to this, or stay 0
-RINGS = 12  # of cells around faces of negative distance, whose points have weights
-# how much farther, in barycentric coordinates, neighbouring points may be from their cells in the
-# mean;
-DRIFT = 0.15
-# by 0.7, absorbing rates are 3 % off on 16 x 16 squares
-NEWTON_STEPS = (
-    30  # bounds of the search, with LEAST_PROGRESS the part of E by which a whole step lessens it
-)
-LEAST_PROGRESS = 0.02
-LSQR_STEPS = 60
+# Goals of d_sigma / h_sigma where it is negative, tried one after the other; positive ones may
+# shrink to the goal.
+DISTANCE_GOALS = (0.06, 0.005)
+
+# Positive distances below this have to grow to it; distances of 0 stay.
+MIN_DISTANCE_GOAL = 0.002
+
+# Rings of cells around faces of negative distance whose points have weights.
+WEIGHTED_RINGS = 12
+
+# How much farther, in barycentric coordinates, neighbouring points may be from their cells in the
+# mean. With 0.7, absorbing rates are 3 % off on 16 x 16 squares.
+MAX_DRIFT = 0.15
+
+# Bounds of the search, and the part of E by which a whole step must lessen it.
+MAX_SEARCH_STEPS = 30
+MIN_PROGRESS = 0.02
+
+# Bounds of the least-squares solver in each step.
+MAX_LSQR_STEPS = 60
 LSQR_TOLERANCE = 1e-4
 
 
-def find(cells, volume, centroid, faces, center, distance):
+def find_ordered_centers(
+    cells: Cells, volume: Array, centroid: Array, faces: Faces, center: Array, distance: Array
+) -> Array | None:
     """Cell points (dim, n_cells) in order, power centres of the simplices; None if there are none.
 
     center (dim, n_cells) : circumcentres of the simplices, and the points of all other cells, which
         stay
     distance (n_faces,) : d_sigma of these points
     """
-    size = face_sizes(volume, faces)
+    size = compute_face_sizes(volume, faces)
     relative = distance / size
-    free = _free_points(cells, faces, relative < -OUT_OF_ORDER)
+    free = _find_free_points(cells, faces, relative < -OUT_OF_ORDER)
     if not len(free):
         return None
-    slope, unit = _slope(cells, volume, faces)
-    slope = (sparse.diags(1 / size) @ slope @ sparse.diags(unit)).tocsc()[:, free].tocsr()
+    slope, unit = _compute_slope(cells, volume, faces)
+    scaled_slope = sparse.diags(1 / size) @ slope @ sparse.diags(unit)
+    slope = scaled_slope.tocsc()[:, free].tocsr()
     row = np.flatnonzero(np.diff(slope.indptr))
     slope = slope[row]
     relative = relative[row]
-    most = _offset(cells, volume, center - centroid) + DRIFT
-    for goal in GOALS:
-        weight = np.zeros(cells.points.shape[1])
-        target = np.where(relative < -COINCIDENT, goal, np.clip(relative, LEAST_GOAL, goal))
+
+    max_offset = _measure_offset(cells, volume, center - centroid) + MAX_DRIFT
+    for goal in DISTANCE_GOALS:
+        target = np.clip(relative, MIN_DISTANCE_GOAL, goal)
+        target = np.where(relative < -COINCIDENT, goal, target)
         target[np.abs(relative) <= COINCIDENT] = 0
-        found = _search(slope, relative, target)
-        if (relative + slope @ found).min() < -OUT_OF_ORDER:
+        scaled = _search_weights(slope, relative, target)
+        if (relative + slope @ scaled).min() < -OUT_OF_ORDER:
             continue
-        weight[free] = unit[free] * found
-        points = moved(cells, center, weight)
-        if _offset(cells, volume, points - centroid) <= most:
+        weight = np.zeros(cells.points.shape[1])
+        weight[free] = unit[free] * scaled
+        points = move_centers(cells, center, weight)
+        if _measure_offset(cells, volume, points - centroid) <= max_offset:
             return points
     return None
 
 
-def moved(cells, center, weight):
+def move_centers(cells: Cells, center: Array, weight: Array) -> Array:
     """The cell points (dim, n_cells), with power centres for the given weights (n_points,) in all
     simplices.
     """
@@ -97,11 +109,11 @@ def moved(cells, center, weight):
     for kind in (TRIANGLE, TETRA):
         cell, corners = cells.of_kind(kind)
         if len(cell):
-            center[:, cell] = power_centers(cells.points, corners, weight)
+            center[:, cell] = compute_power_centers(cells.points, corners, weight)
     return center
 
 
-def _offset(cells, volume, step):
+def _measure_offset(cells, volume, step):
     """How far the points of the cells around a corner lie together beside their cells: the mean of
     barycentric coordinates.
 
@@ -110,42 +122,43 @@ def _offset(cells, volume, step):
     owner = np.repeat(np.arange(cells.n_cells), np.diff(cells.start))
     n_points = cells.points.shape[1]
     around = np.maximum(np.bincount(cells.corners, volume[owner], n_points), 1e-300)
-    mean = (
-        np.stack([np.bincount(cells.corners, (volume * s)[owner], n_points) for s in step]) / around
-    )
-    far = np.zeros(cells.n_cells)
+    total = [np.bincount(cells.corners, (volume * s)[owner], n_points) for s in step]
+    mean = np.stack(total) / around
+
+    offset = np.zeros(cells.n_cells)
     for kind in (TRIANGLE, TETRA):
         cell, corners = cells.of_kind(kind)
         if len(cell):
-            gradient = _hat_gradients(cells.points, corners)
-            far[cell] = np.abs(np.einsum("dcn,dcn->cn", gradient, mean[:, corners])).max(axis=0)
-    return (far * volume).sum() / volume.sum()
+            gradient = _compute_hat_gradients(cells.points, corners)
+            shift = np.einsum("dcn,dcn->cn", gradient, mean[:, corners])
+            offset[cell] = np.abs(shift).max(axis=0)
+    return (offset * volume).sum() / volume.sum()
 
 
-def _free_points(cells, faces, bad):
-    """Points near bad faces that belong to simplices only, so that centres beside others stay above
-    the same point of their face.
+def _find_free_points(cells, faces, bad):
+    """Points near bad faces that belong to simplices only: centres beside other cells must stay
+    above the same point of their face.
     """
     owner = np.repeat(np.arange(cells.n_cells), np.diff(cells.start))
-    near = np.zeros(cells.n_cells, bool)
-    near[faces.left[bad]] = True
-    near[faces.right[bad & (faces.right >= 0)]] = True
-    free = np.zeros(cells.points.shape[1], bool)
-    for _ in range(RINGS):
-        free[cells.corners[near[owner]]] = True
-        near = np.logical_or.reduceat(free[cells.corners], cells.start[:-1])
-    simplex = (cells.kind == TRIANGLE) | (cells.kind == TETRA)
-    free[cells.corners[~simplex[owner]]] = False
-    return np.flatnonzero(free)
+    is_near = np.zeros(cells.n_cells, bool)
+    is_near[faces.left[bad]] = True
+    is_near[faces.right[bad & (faces.right >= 0)]] = True
+
+    is_free = np.zeros(cells.points.shape[1], bool)
+    for _ in range(WEIGHTED_RINGS):
+        is_free[cells.corners[is_near[owner]]] = True
+        is_near = np.logical_or.reduceat(is_free[cells.corners], cells.start[:-1])
+    is_simplex = (cells.kind == TRIANGLE) | (cells.kind == TETRA)
+    is_free[cells.corners[~is_simplex[owner]]] = False
+    return np.flatnonzero(is_free)
 
 
-def _slope(cells, volume, faces):
+def _compute_slope(cells, volume, faces):
     """d d_sigma / d w_i, sparse (n_faces, n_points), and a unit (n_points,) for each weight: the
     local h^2.
     """
     n_faces = len(faces.area)
     n_points = cells.points.shape[1]
-    inner = faces.n_inner
     slope = sparse.csr_matrix((n_faces, n_points))
     square = np.zeros(n_points)
     count = np.zeros(n_points)
@@ -153,51 +166,56 @@ def _slope(cells, volume, faces):
         cell, corners = cells.of_kind(kind)
         if not len(cell):
             continue
-        gradient = _hat_gradients(cells.points, corners)
-        place = np.full(cells.n_cells, -1)
-        place[cell] = np.arange(len(cell))
-        for side, sign in ((faces.left, 0.5), (faces.right[:inner], -0.5)):
-            face = np.flatnonzero(place[side] >= 0)
-            at = place[side[face]]
-            entry = sign * np.einsum("dcf,df->cf", gradient[:, :, at], faces.normal[:, face])
+        gradient = _compute_hat_gradients(cells.points, corners)
+
+        number = np.full(cells.n_cells, -1)
+        number[cell] = np.arange(len(cell))
+        right = faces.right[: faces.n_inner]
+        for side, sign in ((faces.left, 0.5), (right, -0.5)):
+            face = np.flatnonzero(number[side] >= 0)
+            simplex = number[side[face]]
+            normal = faces.normal[:, face]
+            entry = sign * np.einsum("dcf,df->cf", gradient[:, :, simplex], normal)
             row = np.broadcast_to(face, entry.shape)
-            slope += sparse.coo_matrix(
-                (entry.ravel(), (row.ravel(), corners[:, at].ravel())), slope.shape
-            ).tocsr()
+            place = (row.ravel(), corners[:, simplex].ravel())
+            slope += sparse.coo_matrix((entry.ravel(), place), slope.shape).tocsr()
+
         for corner in corners:
             square += np.bincount(corner, volume[cell] ** (2 / cells.dim), n_points)
             count += np.bincount(corner, minlength=n_points)
     return slope, square / np.maximum(count, 1)
 
 
-def _hat_gradients(points, corners):
+def _compute_hat_gradients(points, corners):
     """Gradients (dim, dim + 1, n) of the barycentric coordinates of simplices."""
     origin = columns(points, corners[0])
     edge = [columns(points, corner) - origin for corner in corners[1:]]
     if len(edge) == 2:
         (ax, ay), (bx, by) = edge
-        gradient = np.stack([np.stack([by, -ay]), np.stack([-bx, ax])]) / (ax * by - ay * bx)
+        rows = np.stack([np.stack([by, -ay]), np.stack([-bx, ax])])
+        gradient = rows / (ax * by - ay * bx)
     else:
         a, b, c = edge
-        cross = np.stack(
-            [np.cross(b, c, axis=0), np.cross(c, a, axis=0), np.cross(a, b, axis=0)], axis=1
-        )
+        bc = np.cross(b, c, axis=0)
+        ca = np.cross(c, a, axis=0)
+        ab = np.cross(a, b, axis=0)
+        cross = np.stack([bc, ca, ab], axis=1)
         gradient = cross / np.einsum("dn,dn->n", a, cross[:, 0])
     return np.concatenate([-gradient.sum(axis=1, keepdims=True), gradient], axis=1)
 
 
-def _search(slope, distance, target):
+def _search_weights(slope, distance, target):
     """Weights that minimise sum max(0, target - distance - slope w)^2 / |slope|, row by row:
-    Newton's method, in bounds.
+    Newton's method, within bounds.
 
-    Each step solves the least-squares problem of the rows that lack something, by some iterations
+    Each step solves the least-squares problem of the rows below their targets, by some iterations
     of LSQR.
     """
     length = np.sqrt(np.maximum(norm(slope, axis=1), 1e-300))
     slope = (sparse.diags(1 / length) @ slope).tocsr()
     lack = (target - distance) / length
     w = np.zeros(slope.shape[1])
-    for _ in range(NEWTON_STEPS):
+    for _ in range(MAX_SEARCH_STEPS):
         active = np.flatnonzero(lack > 0)
         energy = (lack[active] ** 2).sum()
         if not len(active):
@@ -207,22 +225,23 @@ def _search(slope, distance, target):
             lack[active],
             atol=LSQR_TOLERANCE,
             btol=LSQR_TOLERANCE,
-            iter_lim=LSQR_STEPS,
+            iter_lim=MAX_LSQR_STEPS,
         )[0]
+
         change = slope @ step
         for part in 0.5 ** np.arange(8):
-            lack_there = lack - part * change
-            energy_there = (np.maximum(lack_there, 0) ** 2).sum()
-            if energy_there < (1 - LEAST_PROGRESS * part) * energy:
+            new_lack = lack - part * change
+            new_energy = (np.maximum(new_lack, 0) ** 2).sum()
+            if new_energy < (1 - MIN_PROGRESS * part) * energy:
                 break
         else:
             break
         w += part * step
-        lack = lack_there
+        lack = new_lack
     return w
 
 
-def power_centers(points, corners, weight=None):
+def compute_power_centers(points: Array, corners: IntArray, weight: Array | None = None) -> Array:
     """Points (dim, n) of equal power |x - p_i|^2 - w_i to the corners (dim + 1, n) of triangles or
     tetrahedra.
 
@@ -233,28 +252,24 @@ def power_centers(points, corners, weight=None):
     edges = [columns(points, corner) - origin for corner in corners[1:]]
     squares = [np.einsum("in,in->n", edge, edge) for edge in edges]
     if weight is not None:
-        squares = [
-            square - weight[corner] + weight[corners[0]]
-            for square, corner in zip(squares, corners[1:])
-        ]
+        first = weight[corners[0]]
+        squares = [square - weight[corner] + first for square, corner in zip(squares, corners[1:])]
     if len(points) == 2:
         (ax, ay), (bx, by) = edges
+        aa, bb = squares
         twice = 2 * (ax * by - ay * bx)
-        return (
-            origin
-            + np.stack([by * squares[0] - ay * squares[1], ax * squares[1] - bx * squares[0]])
-            / twice
-        )
+        return origin + np.stack([by * aa - ay * bb, ax * bb - bx * aa]) / twice
+
     a, b, c = edges
+    aa, bb, cc = squares
     bc = np.cross(b, c, axis=0)
     ca = np.cross(c, a, axis=0)
     ab = np.cross(a, b, axis=0)
-    return origin + (squares[0] * bc + squares[1] * ca + squares[2] * ab) / (
-        2 * np.einsum("in,in->n", a, bc)
-    )
+    twice = 2 * np.einsum("in,in->n", a, bc)
+    return origin + (aa * bc + bb * ca + cc * ab) / twice
 
 
-def cell_points(cells, centroid):
+def find_cell_points(cells: Cells, centroid: Array) -> Array:
     """The points that make the two-point flux consistent: circumcentres of simplices, centroids of
     all other cells.
     """
@@ -262,5 +277,5 @@ def cell_points(cells, centroid):
     for kind in (TRIANGLE, TETRA):
         cell, corners = cells.of_kind(kind)
         if len(cell):
-            center[:, cell] = power_centers(cells.points, corners)
+            center[:, cell] = compute_power_centers(cells.points, corners)
     return center

@@ -1,18 +1,26 @@
-"""Averages of functions over cells and faces: Gauss rules on affine pieces (simplices and boxes)."""
+"""Averages of functions over cells and faces, by Gauss rules on affine pieces."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
+from typing import Any
 
 import numpy as np
 from scipy.special import roots_jacobi
 
-from ..arguments.functions import call_function, refuse_masked, refuse_sum
+from ..arguments.functions import called, refuse_masked, refuse_sum
+from ..arguments.types import Array, IntArray, PointFunction
 from ..errors import InputError
 from .cells import FACES, LINE, N_CORNERS, POLYGON, QUAD, TETRA, TRIANGLE
 
-CHUNK = 200_000  # points given to a user's function at a time
-FINEST = {1: 20, 2: 7, 3: 4}  # halvings of the pieces that an indicator's edge cuts
+# Points given to a user's function at a time.
+POINTS_PER_CALL = 200_000
+
+# Halvings of the pieces that an indicator's edge cuts, by dimension.
+INDICATOR_HALVINGS = {1: 20, 2: 7, 3: 4}
 
 
 @dataclass(frozen=True)
@@ -21,119 +29,125 @@ class Pieces:
     of a cell.
     """
 
-    cell: np.ndarray  # (n,)
-    origin: np.ndarray  # (dim, n)
-    edges: np.ndarray  # (dim, dim edges, n)
+    cell: IntArray  # (n,)
+    origin: Array  # (dim, n)
+    edges: Array  # (dim, dim edges, n)
     cube: bool
 
-    def take(self, index):
+    @property
+    def dim(self) -> int:
+        """Dimension of space."""
+        return len(self.origin)
+
+    def take(self, index: Any) -> Pieces:
+        """Some of the pieces."""
         return Pieces(self.cell[index], self.origin[:, index], self.edges[:, :, index], self.cube)
 
-    def volume(self):
+    def take_in_turn(self, n: int) -> Iterable[Pieces]:
+        """All pieces, at most n at a time."""
+        for first in range(0, len(self.cell), n):
+            yield self.take(slice(first, first + n))
+
+    def compute_volume(self) -> Array:
         """Volume of each piece."""
         matrix = self.edges.transpose(2, 0, 1)
         size = np.abs(np.linalg.det(matrix))
-        return size if self.cube else size / np.prod(range(1, len(self.origin) + 1))
+        return size if self.cube else size / np.prod(range(1, self.dim + 1))
 
-    def points(self, reference):
+    def map_points(self, reference: Array) -> Array:
         """Images (dim, n_reference, n) of reference points (dim, n_reference)."""
         return self.origin[:, None] + np.einsum("den,eq->dqn", self.edges, reference)
 
-    def children(self):
+    def halve(self) -> Pieces:
         """The 2^dim halves of every piece."""
-        made = [
-            (self.points(corner[:, None])[:, 0], np.einsum("den,ef->dfn", self.edges, frame))
-            for corner, frame in _children(len(self.origin), self.cube)
-        ]
+        halves = _halve_unit_piece(self.dim, self.cube)
+        origin = [self.map_points(corner[:, None])[:, 0] for corner, _ in halves]
+        edges = [np.einsum("den,ef->dfn", self.edges, frame) for _, frame in halves]
         return Pieces(
-            np.tile(self.cell, len(made)),
-            np.concatenate([o for o, _ in made], axis=1),
-            np.concatenate([e for _, e in made], axis=2),
+            np.tile(self.cell, len(halves)),
+            np.concatenate(origin, axis=1),
+            np.concatenate(edges, axis=2),
             self.cube,
         )
 
 
-def of_cells(points, kind, start, corners, centroid, spacing=None):
-    """The pieces of all cells: one box each (*spacing* given), simplices as they are, else fans
-    from the centroid.
+def split_cells(
+    points: Array,
+    kind: IntArray,
+    start: IntArray,
+    corners: IntArray,
+    centroid: Array,
+    spacing: Array | None = None,
+) -> list[Pieces]:
+    """The pieces of all cells: one box each (*spacing* given), simplices as they are, other cells
+    as fans from the centroid.
     """
-    dim = len(points)
     if spacing is not None:
         edges = np.repeat(np.diag(spacing)[:, :, None], len(kind), axis=2)
         return [Pieces(np.arange(len(kind)), points[:, corners[start[:-1]]], edges, True)]
+
     pieces = []
     for k in np.unique(kind):
         cell = np.flatnonzero(kind == k)
-        if k in (LINE, TRIANGLE, TETRA):
-            simplices = [
-                (
-                    cell,
-                    points[:, corners[start[cell] + np.arange(N_CORNERS[k])[:, None]]].transpose(
-                        1, 0, 2
-                    ),
-                )
-            ]
-        elif k in (POLYGON, QUAD):
-            simplices = [_fan(points, start, corners, cell, centroid)]
+        if k in (POLYGON, QUAD):
+            simplices = [_fan_polygons(points, start, corners, cell, centroid)]
         else:
-            simplices = list(
-                _cones(
-                    points,
-                    corners[start[cell] + np.arange(N_CORNERS[k])[:, None]],
-                    cell,
-                    FACES[k],
-                    centroid,
-                )
-            )
-        for owner, p in simplices:
-            pieces.append(Pieces(owner, p[0], np.stack([q - p[0] for q in p[1:]], axis=1), False))
-    assert dim == len(pieces[0].origin)
+            corner = corners[start[cell] + np.arange(N_CORNERS[k])[:, None]]
+            if k in (LINE, TRIANGLE, TETRA):
+                simplices = [(cell, points[:, corner].transpose(1, 0, 2))]
+            else:
+                simplices = list(_split_into_cones(points, corner, cell, FACES[k], centroid))
+        for owner, vertices in simplices:
+            origin, *others = vertices
+            edges = np.stack([vertex - origin for vertex in others], axis=1)
+            pieces.append(Pieces(owner, origin, edges, False))
     return pieces
 
 
-def _fan(points, start, corners, cell, centroid):
+def _fan_polygons(points, start, corners, cell, centroid):
     """Triangles (centroid, corner, next corner) of polygons."""
     count = np.diff(start)[cell]
     owner = np.repeat(cell, count)
     first = np.repeat(start[cell], count)
     step = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
-    following = np.where(step + 1 < np.repeat(count, count), step + 1, 0)
-    return owner, np.stack(
-        [
-            centroid[:, owner],
-            points[:, corners[first + step]],
-            points[:, corners[first + following]],
-        ]
-    )
+    next_step = np.where(step + 1 < np.repeat(count, count), step + 1, 0)
+    corner = points[:, corners[first + step]]
+    next_corner = points[:, corners[first + next_step]]
+    return owner, np.stack([centroid[:, owner], corner, next_corner])
 
 
-def _cones(points, corner, cell, faces, centroid):
+def _split_into_cones(points, corner, cell, faces, centroid):
     """Tetrahedra (centroid, middle of a face, corner, next corner) of other cells; triangles need
     no middle.
     """
+    apex = centroid[:, cell]
     for face in faces:
         p = points[:, corner[list(face)]].transpose(1, 0, 2)
         if len(face) == 3:
-            yield cell, np.concatenate([centroid[None][:, :, cell], p])
+            yield cell, np.concatenate([apex[None], p])
             continue
+        middle = p.mean(axis=0)
         for i in range(4):
-            yield cell, np.stack([centroid[:, cell], p.mean(axis=0), p[i], p[(i + 1) % 4]])
+            yield cell, np.stack([apex, middle, p[i], p[(i + 1) % 4]])
 
 
 @lru_cache
-def rule(dim, degree, cube):
+def make_gauss_rule(dim: int, degree: int, cube: bool) -> tuple[Array, Array]:
     """Gauss points (dim, n) and weights (n,), summing to 1, exact for polynomials of the given
-    degree; all weights positive.
+    degree; all weights are positive.
 
     Simplices: the conical product of Gauss-Jacobi rules (Stroud 1971).
     """
     n = degree // 2 + 1
-    axes = []
+    axis_points = []
+    axis_weights = []
     for axis in range(dim):
         x, w = roots_jacobi(n, 0 if cube else dim - 1 - axis, 0)
-        axes.append(((x + 1) / 2, w / w.sum()))
-    points = np.array(list(product(*[x for x, _ in axes]))).T.reshape(dim, -1)
-    weights = np.array([np.prod(w) for w in product(*[w for _, w in axes])])
+        axis_points.append((x + 1) / 2)
+        axis_weights.append(w / w.sum())
+
+    points = np.array(list(product(*axis_points))).T.reshape(dim, -1)
+    weights = np.array([np.prod(w) for w in product(*axis_weights)])
     if not cube:
         rest = np.ones_like(points[0])
         for axis in range(dim):
@@ -143,173 +157,185 @@ def rule(dim, degree, cube):
 
 
 @lru_cache
-def _children(dim, cube):
+def _halve_unit_piece(dim, cube):
     """(corner, frame) of each half of the unit piece: xi = corner + frame @ xi'."""
     if cube:
-        return [(np.array(corner) / 2, np.eye(dim) / 2) for corner in product((0, 1), repeat=dim)]
-    unit = np.concatenate([np.zeros((dim, 1)), np.eye(dim)], axis=1)  # corners of the unit simplex
-    middle = {(i, j): (unit[:, i] + unit[:, j]) / 2 for i in range(dim + 1) for j in range(dim + 1)}
-    simplices = [[middle[i, j] for j in range(dim + 1)] for i in range(dim + 1)]
+        corners = product((0, 1), repeat=dim)
+        return [(np.array(corner) / 2, np.eye(dim) / 2) for corner in corners]
+
+    n = dim + 1
+    corners = [np.zeros(dim), *np.eye(dim)]
+    middle = {(i, j): (corners[i] + corners[j]) / 2 for i in range(n) for j in range(n)}
+    simplices = [[middle[i, j] for j in range(n)] for i in range(n)]
     if dim == 2:
         simplices.append([middle[0, 1], middle[1, 2], middle[0, 2]])
     if dim == 3:  # the inner octahedron, cut along one diagonal (Bey 1995)
-        a, b = middle[0, 2], middle[1, 3]
-        ring = [middle[0, 1], middle[0, 3], middle[2, 3], middle[1, 2]]
-        simplices += [[a, b, ring[i], ring[(i + 1) % 4]] for i in range(4)]
-    return [(p[0], np.stack([q - p[0] for q in p[1:]], axis=1)) for p in simplices]
+        a = middle[0, 2]
+        b = middle[1, 3]
+        ring = [middle[0, 1], middle[0, 3], middle[2, 3], middle[1, 2], middle[0, 1]]
+        simplices += [[a, b, c, d] for c, d in zip(ring[:-1], ring[1:])]
+
+    halves = []
+    for corner, *others in simplices:
+        frame = np.stack([other - corner for other in others], axis=1)
+        halves.append((corner, frame))
+    return halves
 
 
-def parts(pieces, at_least):
-    """(centroids (dim, n), volumes (n,), cells (n,)) of the pieces, halved until each cell has so
-    many, *at_least*.
+def split_into_parts(pieces: list[Pieces], min_count: int) -> tuple[Array, Array, IntArray]:
+    """(centroids (dim, n), volumes (n,), cells (n,)) of the pieces, halved until each cell has at
+    least *min_count* of them.
     """
-    found = []
+    centroids = []
+    volumes = []
+    cells = []
     for group in pieces:
         count = np.bincount(group.cell)
-        fewest = count[count > 0].min(initial=at_least)
-        dim = len(group.origin)
-        for _ in range(max(0, int(np.ceil(np.log2(at_least / fewest) / dim - 1e-9)))):
-            group = group.children()
-        reference, weights = rule(dim, 1, group.cube)
-        found.append(
-            (np.einsum("dqn,q->dn", group.points(reference), weights), group.volume(), group.cell)
-        )
-    return tuple(np.concatenate(arrays, axis=-1) for arrays in zip(*found, strict=True))
+        fewest = count[count > 0].min(initial=min_count)
+        n_halvings = int(np.ceil(np.log2(min_count / fewest) / group.dim - 1e-9))
+        for _ in range(n_halvings):
+            group = group.halve()
+
+        reference, weights = make_gauss_rule(group.dim, 1, group.cube)
+
+        centroids.append(np.einsum("dqn,q->dn", group.map_points(reference), weights))
+        volumes.append(group.compute_volume())
+        cells.append(group.cell)
+    return np.concatenate(centroids, axis=1), np.concatenate(volumes), np.concatenate(cells)
 
 
-def average(pieces, n_cells, f, degree, halvings=0):
-    """Averages (..., n_cells) of f over the cells, whose pieces are halved along each edge that
-    many times.
+def average(
+    pieces: list[Pieces], n_cells: int, f: PointFunction, degree: int, halvings: int = 0
+) -> Array:
+    """Averages (..., n_cells) of f over the cells, whose pieces are halved *halvings* times along
+    each edge.
 
     An f with boolean values is averaged by halving the pieces that its edge cuts.
     """
-    total = 0.0
+    total: Any = 0.0
     volume = np.zeros(n_cells)
     for group in pieces:
-        reference, weights = rule(len(group.origin), degree, group.cube)
-        step = max(1, CHUNK // (len(weights) * 2 ** (len(group.origin) * halvings)))
-        for a in range(0, len(group.cell), step):
-            part = group.take(slice(a, a + step))
+        reference, weights = make_gauss_rule(group.dim, degree, group.cube)
+        n_points = len(weights) * 2 ** (group.dim * halvings)
+        for part in group.take_in_turn(max(1, POINTS_PER_CALL // n_points)):
             for _ in range(halvings):
-                part = part.children()
-            size = part.volume()
-            values = evaluate(f, part.points(reference))
-            mean = (
-                _fraction(f, part, FINEST[len(part.origin)])
-                if values.dtype == bool
-                else np.einsum("...qn,q->...n", values, weights)
-            )
-            total = total + _by_cell(part.cell, mean * size, n_cells)
+                part = part.halve()
+            size = part.compute_volume()
+            values = evaluate(f, part.map_points(reference))
+            if values.dtype == bool:
+                mean = _find_fraction(f, part, INDICATOR_HALVINGS[part.dim])
+            else:
+                mean = np.einsum("...qn,q->...n", values, weights)
+
+            total = total + _sum_by_cell(part.cell, mean * size, n_cells)
             volume += np.bincount(part.cell, size, n_cells)
     return total / volume
 
 
-def log_mean_exp(pieces, n_cells, f, degree):
-    """log (n_cells,) of the averages of e^f over the cells, from the differences of f in each cell:
-    nothing overflows.
+def compute_log_mean_exp(
+    pieces: list[Pieces], n_cells: int, f: PointFunction, degree: int
+) -> Array:
+    """log (n_cells,) of the averages of e^f over the cells.
+
+    Computed from the differences of f in each cell, so that nothing overflows.
     """
     samples = []
     for group in pieces:
-        reference, weights = rule(len(group.origin), degree, group.cube)
-        step = max(1, CHUNK // len(weights))
-        for a in range(0, len(group.cell), step):
-            part = group.take(slice(a, a + step))
-            samples.append((part.cell, part.volume(), evaluate(f, part.points(reference)), weights))
+        reference, weights = make_gauss_rule(group.dim, degree, group.cube)
+        for part in group.take_in_turn(max(1, POINTS_PER_CALL // len(weights))):
+            values = evaluate(f, part.map_points(reference))
+            samples.append((part.cell, part.compute_volume(), values, weights))
+
     top = np.full(n_cells, -np.inf)
-    total = np.zeros(n_cells)
-    volume = np.zeros(n_cells)
     for cell, _, values, _ in samples:
         np.maximum.at(top, cell, values.max(axis=0))
+    total = np.zeros(n_cells)
+    volume = np.zeros(n_cells)
     for cell, size, values, weights in samples:
         total += np.bincount(cell, size * (weights @ np.exp(values - top[cell])), n_cells)
         volume += np.bincount(cell, size, n_cells)
     return top + np.log(total / volume)
 
 
-def _by_cell(cell, values, n_cells):
+def _sum_by_cell(cell, values, n_cells):
     if values.ndim == 1:
         return np.bincount(cell, values, n_cells)
-    return np.stack([_by_cell(cell, row, n_cells) for row in values])
+    return np.stack([_sum_by_cell(cell, row, n_cells) for row in values])
 
 
-def evaluate(f, points):
+def evaluate(f: PointFunction, points: Array) -> Array:
     """f at points (dim, q, n), as values (..., q, n)."""
     dim, q, n = points.shape
-    values = call_function(f, "the function", points.reshape(dim, q * n))
+    x = points.reshape(dim, q * n)
+    values = called(f, "the function", x)
     refuse_masked(values, "the function must return numbers or booleans")
+
     values = np.asarray(values)
     if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool):
         raise InputError(f"the function must return numbers or booleans, not {values!r:.60}")
     if values.ndim == 0:
-        refuse_sum(values, f, points.reshape(dim, q * n), "the function")
+        refuse_sum(values, f, x, "the function")
         values = np.broadcast_to(values, q * n)
+
     if values.shape[-1] != q * n:
         raise InputError(
             f"the function returned shape {values.shape} for x of shape {(dim, q * n)}: it needs "
-            "a value for each "
-            "point, which its last axis counts"
+            "a value for each point, which its last axis counts"
         )
     return values.reshape(values.shape[:-1] + (q, n))
 
 
-def _fraction(f, pieces, depth):
-    """The part of each piece on which f is true: pieces that look all alike are taken at their
-    word.
+def _find_fraction(f, pieces, depth):
+    """The part of each piece on which f is true.
+
+    Only pieces with both values among their samples are halved.
     """
-    sample = _sample(len(pieces.origin), pieces.cube)
-    values = evaluate(f, pieces.points(sample))
+    sample = _list_samples(pieces.dim, pieces.cube)
+    values = evaluate(f, pieces.map_points(sample))
     fraction = values.mean(axis=0)
     cut = np.flatnonzero((fraction > 0) & (fraction < 1))
     if depth == 0 or not len(cut):
         return fraction
-    children = pieces.take(cut).children()
-    step = max(1, CHUNK // sample.shape[1])
-    parts = [
-        _fraction(f, children.take(slice(a, a + step)), depth - 1)
-        for a in range(0, len(children.cell), step)
-    ]
+
+    halves = pieces.take(cut).halve()
+    n_at_once = max(1, POINTS_PER_CALL // sample.shape[1])
+    parts = [_find_fraction(f, part, depth - 1) for part in halves.take_in_turn(n_at_once)]
     fraction[cut] = np.concatenate(parts).reshape(-1, len(cut)).mean(axis=0)
     return fraction
 
 
 @lru_cache
-def _sample(dim, cube):
-    """Corners (a hair inside) and Gauss points: where an indicator is looked at."""
-    inside, _ = rule(dim, 4, cube)
-    corners = (
-        np.array(list(product((0.0, 1.0), repeat=dim))).T
-        if cube
-        else np.concatenate([np.zeros((dim, 1)), np.eye(dim)], axis=1)
-    )
+def _list_samples(dim, cube):
+    """Points at which an indicator is evaluated: corners (slightly inside) and Gauss points."""
+    inside, _ = make_gauss_rule(dim, 4, cube)
+    if cube:
+        corners = np.array(list(product((0.0, 1.0), repeat=dim))).T
+    else:
+        corners = np.concatenate([np.zeros((dim, 1)), np.eye(dim)], axis=1)
     middle = inside.mean(axis=1, keepdims=True)
     return np.concatenate([corners + 1e-9 * (middle - corners), inside], axis=1)
 
 
-def face_points(points, vertices, degree):
-    """Gauss points on faces and their weights: lists of (points (dim, n_faces), weight (n_faces,)),
-    weights summing to 1.
+def list_face_points(points: Array, vertices: IntArray, degree: int) -> list[tuple[Array, Array]]:
+    """Gauss points on faces: a list of (points (dim, n_faces), weight (n_faces,)).
+
+    The weights of each face sum to 1.
     """
+    n_faces = vertices.shape[1]
     if len(vertices) == 1:
-        return [(points[:, vertices[0]], np.ones(vertices.shape[1]))]
+        return [(points[:, vertices[0]], np.ones(n_faces))]
     if len(vertices) == 2:
-        xi, weights = rule(1, degree, True)
-        a, b = points[:, vertices[0]], points[:, vertices[1]]
-        return [
-            (a + x * (b - a), np.full(a.shape[1], w)) for x, w in zip(xi[0], weights, strict=True)
-        ]
-    p = points[:, vertices].transpose(1, 0, 2)
-    three = np.ones(vertices.shape[1], bool) if len(vertices) == 3 else vertices[3] < 0
-    if len(vertices) == 4:  # a triangle among quadrilaterals: its fourth point is its third
-        p[3] = np.where(three, p[2], p[3])
-    middle = p.mean(axis=0) if len(vertices) == 4 else p[0]
-    fan = (
-        [(p[0], p[1], p[2])]
-        if len(vertices) == 3
-        else [(middle, p[i], p[(i + 1) % 4]) for i in range(4)]
-    )
-    area = [np.linalg.norm(np.cross(b - a, c - a, axis=0), axis=0) / 2 for a, b, c in fan]
+        xi, weights = make_gauss_rule(1, degree, True)
+        a = points[:, vertices[0]]
+        b = points[:, vertices[1]]
+        rule = zip(xi[0], weights, strict=True)
+        return [(a + x * (b - a), np.full(n_faces, w)) for x, w in rule]
+
+    fan = _divide_faces(points, vertices)
+    vector = [np.cross(b - a, c - a, axis=0) for a, b, c in fan]
+    area = [np.linalg.norm(v, axis=0) / 2 for v in vector]
     total = sum(area)
-    xi, weights = rule(2, degree, False)
+    xi, weights = make_gauss_rule(2, degree, False)
     return [
         (a + x * (b - a) + y * (c - a), w * s / total)
         for (a, b, c), s in zip(fan, area, strict=True)
@@ -317,16 +343,30 @@ def face_points(points, vertices, degree):
     ]
 
 
-def circulation(points, vertices, f, degree):
+def _divide_faces(points, vertices):
+    """Triangles of faces with three corners, or four around the middle of faces with four."""
+    p = points[:, vertices].transpose(1, 0, 2)
+    if len(vertices) == 3:
+        return [(p[0], p[1], p[2])]
+    # a triangle among quadrilaterals: its fourth point is its third
+    p[3] = np.where(vertices[3] < 0, p[2], p[3])
+    middle = p.mean(axis=0)
+    return [(middle, p[i], p[(i + 1) % 4]) for i in range(4)]
+
+
+def integrate_along_edges(
+    points: Array, vertices: IntArray, f: Callable[[Array], Array], degree: int
+) -> Array:
     """Integrals (n_faces,) of the vector field f along the edges of the faces, in the order of
     their points.
     """
-    xi, weights = rule(1, degree, True)
+    xi, weights = make_gauss_rule(1, degree, True)
     count = (vertices >= 0).sum(axis=0)
     total = np.zeros(vertices.shape[1])
     for i in range(len(vertices)):
         edge = np.flatnonzero(count > i)
-        a, b = points[:, vertices[i, edge]], points[:, vertices[(i + 1) % count[edge], edge]]
+        a = points[:, vertices[i, edge]]
+        b = points[:, vertices[(i + 1) % count[edge], edge]]
         for x, w in zip(xi[0], weights, strict=True):
             total[edge] += w * np.einsum("in,in->n", f(a + x * (b - a)), b - a)
     return total

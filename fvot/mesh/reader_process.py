@@ -1,10 +1,12 @@
-"""What VTK and meshio read, in a process of its own: `python apart.py file suffix bytes seconds`
-writes a pickle.
+"""Read a file with VTK or meshio in a process of its own:
+`python reader_process.py file suffix bytes seconds` writes a pickle.
 
-Libraries end the process on some damaged files, ask for any memory, go on for ever, print what is
-wrong in place of raising it, or keep state that the user's own program shares. None of that is seen
-outside. Nothing of fvot is imported.
+On some damaged files the libraries end the process, ask for any amount of memory, never end, or
+print an error instead of raising it; they also keep state that the user's own program shares. None
+of this is seen outside. Nothing of fvot is imported.
 """
+
+from __future__ import annotations
 
 import importlib
 import os
@@ -12,10 +14,13 @@ import pickle
 import re
 import resource
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-VTK_READERS = {  # by suffix: the module and the class
+# By suffix: the module and the class.
+VTK_READERS = {
     ".vtk": ("vtkIOLegacy", "vtkDataSetReader"),
     ".vtkhdf": ("vtkIOHDF", "vtkHDFReader"),
     ".vtu": ("vtkIOXML", "vtkXMLUnstructuredGridReader"),
@@ -29,7 +34,8 @@ VTK_READERS = {  # by suffix: the module and the class
     ".vti": ("vtkIOXML", "vtkXMLImageDataReader"),
     ".pvti": ("vtkIOXML", "vtkXMLPImageDataReader"),
 }
-VTK_KINDS = {  # VTK's number of a cell type: (name, dimension)
+# VTK's number of a cell type: (name, dimension).
+VTK_KINDS = {
     1: ("vertex", 0),
     3: ("line", 1),
     5: ("triangle", 2),
@@ -56,7 +62,8 @@ VTK_KINDS = {  # VTK's number of a cell type: (name, dimension)
     27: ("pyramid13", 3),
     37: ("pyramid19", 3),
 }
-OF_ANY_ORDER = {
+# The cell types of any order. Lagrange's are listed, Bezier's have numbers larger by 7.
+LAGRANGE_KINDS = {
     68: ("line", 1),
     69: ("triangle", 2),
     70: ("quad", 2),
@@ -64,11 +71,15 @@ OF_ANY_ORDER = {
     72: ("hexahedron", 3),
     73: ("wedge", 3),
     74: ("pyramid", 3),
-}  # Lagrange's; Bezier's are 7 more
-OF_ANY_ORDER |= {number + 7: kind for number, kind in OF_ANY_ORDER.items()}
-POLY_LINE, LINE, TRIANGLE, STRIP, PIXEL, QUAD, VOXEL, HEXAHEDRON = 4, 3, 5, 6, 8, 9, 11, 12
-NOT_THERE = 1 | 8 | 32  # ghost cells of other pieces, refined ones, hidden ones
-GROUPS = (
+}
+BEZIER_KINDS = {number + 7: kind for number, kind in LAGRANGE_KINDS.items()}
+KINDS_OF_ANY_ORDER = LAGRANGE_KINDS | BEZIER_KINDS
+
+# Bits of vtkGhostType: ghost cells of other pieces, refined cells, hidden cells.
+GHOST_BITS = 1 | 8 | 32
+
+# Names that programs give to the array of cells with the numbers of groups.
+GROUP_ARRAYS = (
     "gmsh:physical",
     "medit:ref",
     "nastran:ref",
@@ -80,8 +91,8 @@ GROUPS = (
     "MaterialIds",
     "material",
     "region",
-)  # arrays of cells with the numbers of groups
-MESHIO_DIMENSION = {
+)
+MESHIO_DIMENSIONS = {
     "vertex": 0,
     "line": 1,
     "triangle": 2,
@@ -94,84 +105,111 @@ MESHIO_DIMENSION = {
 }
 
 
-def main(path, suffix, memory, seconds):
-    """Write what is in a file, or an error as text, to standard output; what libraries print goes
-    elsewhere.
+class VtkType:
+    """VTK's numbers of the cell types that are cut up or turned."""
+
+    LINE = 3
+    POLY_LINE = 4
+    TRIANGLE = 5
+    STRIP = 6
+    PIXEL = 8
+    QUAD = 9
+    VOXEL = 11
+    HEXAHEDRON = 12
+
+
+def main(path: str, suffix: str, memory: str, seconds: str) -> None:
+    """Write the contents of a file, or an error as text, to standard output.
+
+    What libraries print goes elsewhere.
     """
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     read = read_vtk if suffix in VTK_READERS else read_meshio
+
+    def set_limits() -> None:
+        limit(int(memory), int(seconds))
+
+    contents: dict[str, Any] | str
     try:
-        found = read(path, suffix, lambda: limit(int(memory), int(seconds)))
+        contents = read(path, suffix, set_limits)
     except MemoryError:
-        found = f"it asks for far more memory than a file of {os.path.getsize(path)} bytes needs"
+        contents = f"it asks for far more memory than a file of {os.path.getsize(path)} bytes needs"
     except (Exception, SystemExit) as error:
-        found = f"{type(error).__name__}: {error}".strip(": ")
-    pickle.dump(found, out, protocol=5)
+        contents = f"{type(error).__name__}: {error}".strip(": ")
+    pickle.dump(contents, out, protocol=5)
 
 
-def limit(memory, seconds):
-    """Let the process have so many bytes more, and seconds of work."""
+def limit(memory: int, seconds: int) -> None:
+    """Bound the further memory of the process (bytes) and its work."""
     try:
         with open("/proc/self/statm") as file:
             memory += int(file.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    except (OSError, ValueError):  # no Linux, or less is allowed already
+    except (OSError, ValueError):  # no Linux, or the limit is lower already
         pass
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-# ---- VTK -------------------------------------------------------------------------------------------------------------
+# ---- VTK -----------------------------------------------------------------------------------------
 
 
-def read_vtk(path, suffix, bound):
-    """The arrays of `Contents` of a file of VTK's; *bound* is called when VTK is there."""
+def read_vtk(path: str, suffix: str, set_limits: Callable[[], None]) -> dict[str, Any]:
+    """The arrays of `Contents` of one of VTK's files.
+
+    *set_limits* is called when VTK is loaded.
+    """
     from vtkmodules import vtkCommonCore
 
     module, name = VTK_READERS[suffix]
     reader = getattr(importlib.import_module(f"vtkmodules.{module}"), name)()
-    bound()
-    said = vtkCommonCore.vtkStringOutputWindow()
-    vtkCommonCore.vtkOutputWindow.SetInstance(said)
+    set_limits()
+    messages = vtkCommonCore.vtkStringOutputWindow()
+    vtkCommonCore.vtkOutputWindow.SetInstance(messages)
     if suffix == ".vtk":
-        _give_closed(reader, path)
+        _pass_with_end(reader, path)
     else:
         reader.SetFileName(path)
     reader.Update()
-    grid, n_pieces = _grid(reader.GetOutputDataObject(0))
-    _check_said(said.GetOutput())
+    grid, n_pieces = _merge_pieces(reader.GetOutputDataObject(0))
+    _check_messages(messages.GetOutput())
     if grid is None:
         raise ValueError("no cells are found in it")
-    points, kind, start, corners, tags = _arrays(grid)
+
+    points, kind, start, corners, tags = _get_arrays(grid)
     if "vtkGhostType" in tags:
-        there = np.flatnonzero(tags.pop("vtkGhostType").astype(np.uint8) & NOT_THERE == 0)
-        kind, start, corners, tags = _chosen(there, kind, start, corners, tags)
+        ghost_bits = tags.pop("vtkGhostType").astype(np.uint8) & GHOST_BITS
+        kept = np.flatnonzero(ghost_bits == 0)
+        kind, start, corners, tags = _choose_cells(kept, kind, start, corners, tags)
     if n_pieces > 1 or suffix.startswith(".p") or suffix == ".vtkhdf" and _is_in_pieces(path):
-        corners = _joined(points)[corners]
-    kind, start, corners, tags = _simple_cells(kind, start, corners, tags)
+        corners = _number_places(points)[corners]
+    kind, start, corners, tags = _simplify_cells(kind, start, corners, tags)
+
     numbers, kind = np.unique(kind, return_inverse=True)
     kind = kind.ravel()
-    described = [
-        _described(int(number), np.diff(start)[kind == i]) for i, number in enumerate(numbers)
-    ]
-    dims = np.array([dim for _, dim in described])
+    names = []
+    dims = []
+    for i, number in enumerate(numbers):
+        name, dim = _describe(int(number), np.diff(start)[kind == i])
+        names.append(name)
+        dims.append(dim)
     return dict(
         points=points,
-        names=[name for name, _ in described],
-        dims=dims,
+        names=names,
+        dims=np.array(dims),
         kind=kind,
         start=start,
         corners=corners,
-        groups=_groups(dims[kind], tags),
+        groups=_find_groups(np.array(dims)[kind], tags),
     )
 
 
-def _give_closed(reader, path):
-    """Give a reader of VTK's old format the file with something behind it.
+def _pass_with_end(reader, path):
+    """Give the file to a reader of VTK's old format, with a line behind it.
 
-    Where the numbers of a text end too early, it goes on with what was in the memory, and without a
-    word; not where something else follows.
+    Where the numbers of a text end too early, the reader goes on with what was in the memory, and
+    says nothing; it does not if something else follows.
     """
     with open(path, "rb") as file:
         data = file.read()
@@ -182,20 +220,21 @@ def _give_closed(reader, path):
     reader.SetBinaryInputString(data, len(data))
 
 
-def _check_said(text):
-    """`ValueError` with the first error among what VTK has said."""
+def _check_messages(text):
+    """`ValueError` with the first error among VTK's messages."""
     if isinstance(text, bytes):  # where it quotes bytes of the file
         text = text.decode(errors="replace")
     for part in re.split(r"(?=ERROR:|Warning:)", text):
-        message = part.rpartition("): ")[2] if part.startswith("ERROR") else part
+        is_error = part.startswith("ERROR")
+        message = part.rpartition("): ")[2] if is_error else part
         message = re.sub(r"\s+", " ", message).strip()
-        if part.startswith("ERROR") or "rror" in message:
+        if is_error or "rror" in message:
             raise ValueError(message[:200])
 
 
-def _grid(data):
-    """(what a reader has made, as one grid of any cells, or None; the number of its pieces)."""
-    leaves = [leaf for leaf in _leaves(data) if leaf.GetNumberOfCells()]
+def _merge_pieces(data):
+    """(the output of a reader as one grid of any cells, or None; the number of its pieces)."""
+    leaves = [leaf for leaf in _list_data_sets(data) if leaf.GetNumberOfCells()]
     if len(leaves) == 1 and leaves[0].IsA("vtkUnstructuredGrid"):
         return leaves[0], 1
     from vtkmodules.vtkFiltersCore import vtkAppendFilter
@@ -207,120 +246,124 @@ def _grid(data):
     return append.GetOutput() if leaves else None, len(leaves)
 
 
-def _arrays(grid):
+def _list_data_sets(data):
+    """The data sets in the output of a reader."""
+    if data is None:
+        return []
+    if not data.IsA("vtkCompositeDataSet"):
+        return [data]
+
+    iterator = data.NewIterator()
+    iterator.InitTraversal()
+    leaves = []
+    while not iterator.IsDoneWithTraversal():
+        leaves.append(iterator.GetCurrentDataObject())
+        iterator.GoToNextItem()
+    return leaves
+
+
+def _get_arrays(grid):
     """(points (3, n_points), cell types, start, corners, {name: numbers of cells}) of an
     unstructured grid.
     """
     from vtkmodules.util.numpy_support import vtk_to_numpy
 
     points = vtk_to_numpy(grid.GetPoints().GetData()).astype(float).T
-    kind = vtk_to_numpy(
-        grid.GetCellTypesArray() if hasattr(grid, "GetCellTypesArray") else grid.GetCellTypes()
-    )
+    has_types = hasattr(grid, "GetCellTypesArray")
+    kind = vtk_to_numpy(grid.GetCellTypesArray() if has_types else grid.GetCellTypes())
     start = vtk_to_numpy(grid.GetCells().GetOffsetsArray()).astype(np.int64)
     corners = vtk_to_numpy(grid.GetCells().GetConnectivityArray()).astype(np.int64)
-    if (
-        len(start) != len(kind) + 1
-        or start[0] != 0
-        or (np.diff(start) < 0).any()
-        or start[-1] != len(corners)
-    ):
-        raise ValueError("the sizes of its arrays of cells do not fit")
-    if len(corners) and not 0 <= corners.min() <= corners.max() < points.shape[1]:
-        worst = corners.min() if corners.min() < 0 else corners.max()
-        raise ValueError(f"a cell names point {worst}, but there are {points.shape[1]} points")
+    _check_sizes(points, kind, start, corners)
+
     tags = {}
     for i in range(grid.GetCellData().GetNumberOfArrays()):
         array = grid.GetCellData().GetArray(i)  # None for strings
-        if (
-            array is not None
-            and array.GetNumberOfComponents() == 1
-            and array.GetNumberOfTuples() == len(kind)
-        ):
+        if array is None or array.GetNumberOfComponents() != 1:
+            continue
+        if array.GetNumberOfTuples() == len(kind):
             tags[array.GetName()] = vtk_to_numpy(array)
     return points, kind, start, corners, tags
 
 
-def _leaves(data):
-    """The data sets of what a reader has made."""
-    if data is None:
-        return []
-    if not data.IsA("vtkCompositeDataSet"):
-        return [data]
-    iterator = data.NewIterator()
-    iterator.InitTraversal()
-    found = []
-    while not iterator.IsDoneWithTraversal():
-        found.append(iterator.GetCurrentDataObject())
-        iterator.GoToNextItem()
-    return found
+def _check_sizes(points, kind, start, corners):
+    is_csr = len(start) == len(kind) + 1 and start[0] == 0 and (np.diff(start) >= 0).all()
+    if not is_csr or start[-1] != len(corners):
+        raise ValueError("the sizes of its arrays of cells do not fit")
+    if len(corners) and not 0 <= corners.min() <= corners.max() < points.shape[1]:
+        worst = corners.min() if corners.min() < 0 else corners.max()
+        raise ValueError(f"a cell names point {worst}, but there are {points.shape[1]} points")
 
 
-def _chosen(cells, kind, start, corners, tags):
+def _choose_cells(cells, kind, start, corners, tags):
+    """(kind, start, corners, tags) of some of the cells."""
     count = np.diff(start)[cells]
-    fresh = np.concatenate([[0], np.cumsum(count)])
-    place = np.arange(fresh[-1]) + np.repeat(start[cells] - fresh[:-1], count)
-    return kind[cells], fresh, corners[place], {name: tag[cells] for name, tag in tags.items()}
+    new_start = np.concatenate([[0], np.cumsum(count)])
+    place = np.arange(new_start[-1]) + np.repeat(start[cells] - new_start[:-1], count)
+    new_tags = {name: tag[cells] for name, tag in tags.items()}
+    return kind[cells], new_start, corners[place], new_tags
 
 
-def _joined(points):
-    """The number of each point: pieces each have those between them, and what is at the same place
-    is one.
+def _number_places(points):
+    """(n_points,) the number of the first point in the same place.
+
+    Each piece has its own copies of the points between pieces.
     """
     _, first, number = np.unique(points, axis=1, return_index=True, return_inverse=True)
     return first[number.ravel()]
 
 
 def _is_in_pieces(path):
-    """Whether a .vtkhdf file has more than one piece, as each rank writes one: its reader does not
-    tell.
-    """
+    """Whether a .vtkhdf file has several pieces, one of each rank; VTK's reader does not tell."""
     import h5py
 
     with h5py.File(path) as file:
         return len(file["VTKHDF"].get("NumberOfPoints", ())) > 1
 
 
-def _simple_cells(kind, start, corners, tags):
+def _simplify_cells(kind, start, corners, tags):
     """Poly-lines as lines, strips as triangles, pixels as quadrilaterals, voxels as hexahedra."""
+    kind, corners = _turn_pixels(kind, start, corners)
+    count = np.diff(start)
+    is_poly_line = kind == VtkType.POLY_LINE
+    is_strip = kind == VtkType.STRIP
+    kind = np.select([is_poly_line, is_strip], [VtkType.LINE, VtkType.TRIANGLE], kind)
+    # points that a part of such a cell shares with the part before it
+    n_shared = np.select([is_poly_line, is_strip], [1, 2], 0)
+    n_parts = np.where(n_shared > 0, np.maximum(count - n_shared, 0), 1)
+    if (n_parts == 1).all():
+        return kind, start, corners, tags
+
+    cell = np.repeat(np.arange(len(kind)), n_parts)
+    part = np.arange(len(cell)) - np.repeat(np.cumsum(n_parts) - n_parts, n_parts)
+    size = np.where(n_shared > 0, n_shared + 1, count)[cell]
+    new_start = np.concatenate([[0], np.cumsum(size)])
+    place = np.arange(new_start[-1]) + np.repeat(start[cell] + part - new_start[:-1], size)
+    corners = corners[place]
+    # Every other triangle of a strip has the opposite sense.
+    odd = new_start[:-1][is_strip[cell] & (part % 2 == 1)]
+    corners[odd], corners[odd + 1] = corners[odd + 1], corners[odd]
+    return kind[cell], new_start, corners, {name: tag[cell] for name, tag in tags.items()}
+
+
+def _turn_pixels(kind, start, corners):
+    """(kind, corners) with the last two points of pixels, and of both ends of voxels, exchanged."""
     kind = kind.copy()
     corners = corners.copy()
-    count = np.diff(start)
-    first = start[:-1]
-    turned = np.concatenate(
-        [first[kind == PIXEL] + 2, first[kind == VOXEL] + 2, first[kind == VOXEL] + 6]
-    )
+    pixel = start[:-1][kind == VtkType.PIXEL]
+    voxel = start[:-1][kind == VtkType.VOXEL]
+    turned = np.concatenate([pixel + 2, voxel + 2, voxel + 6])
     corners[turned], corners[turned + 1] = corners[turned + 1], corners[turned]
-    kind[kind == PIXEL] = QUAD
-    kind[kind == VOXEL] = HEXAHEDRON
-    # points that a part of such a cell shares with the one before it
-    shared = np.select([kind == POLY_LINE, kind == STRIP], [1, 2], 0)
-    parts = np.where(shared > 0, np.maximum(count - shared, 0), 1)
-    if (parts == 1).all():
-        return (
-            np.select([kind == POLY_LINE, kind == STRIP], [LINE, TRIANGLE], kind),
-            start,
-            corners,
-            tags,
-        )
-    cell = np.repeat(np.arange(len(kind)), parts)
-    nth = np.arange(len(cell)) - np.repeat(np.cumsum(parts) - parts, parts)
-    size = np.where(shared > 0, shared + 1, count)[cell]
-    fresh = np.concatenate([[0], np.cumsum(size)])
-    place = np.arange(fresh[-1]) + np.repeat(start[cell] + nth - fresh[:-1], size)
-    corners = corners[place]
-    odd = fresh[:-1][(kind[cell] == STRIP) & (nth % 2 == 1)]  # every other triangle turns back
-    corners[odd], corners[odd + 1] = corners[odd + 1], corners[odd]
-    kind = np.select([kind == POLY_LINE, kind == STRIP], [LINE, TRIANGLE], kind)[cell]
-    return kind, fresh, corners, {name: tag[cell] for name, tag in tags.items()}
+    kind[kind == VtkType.PIXEL] = VtkType.QUAD
+    kind[kind == VtkType.VOXEL] = VtkType.HEXAHEDRON
+    return kind, corners
 
 
-def _described(number, counts):
-    """(name, dimension) of a cell type; of one that no mesh can have, what VTK calls it."""
+def _describe(number, counts):
+    """(name, dimension) of a cell type; VTK's name of it where no mesh can have the type."""
     if number in VTK_KINDS:
         return VTK_KINDS[number]
-    if number in OF_ANY_ORDER:
-        name, dim = OF_ANY_ORDER[number]
+    if number in KINDS_OF_ANY_ORDER:
+        name, dim = KINDS_OF_ANY_ORDER[number]
         return f"{name}{counts[0]}", dim
     from vtkmodules.vtkCommonDataModel import vtkGenericCell
 
@@ -330,62 +373,55 @@ def _described(number, counts):
     return f"{cell.GetClassName()} (VTK's type {number})", cell.GetCellDimension()
 
 
-def _groups(dims, tags):
-    """{(dimension, number): cells} by the first array of whole numbers that is called as programs
-    call such arrays.
-    """
-    names = [name for name in GROUPS if name in tags and tags[name].dtype.kind in "iu"]
+def _find_groups(dims, tags):
+    """{(dimension, number): cells} by the first array of integers that `GROUP_ARRAYS` names."""
+    names = [name for name in GROUP_ARRAYS if name in tags and tags[name].dtype.kind in "iu"]
     groups = {}
-    for dim in np.unique(dims) if names else ():
+    if not names:
+        return groups
+    for dim in np.unique(dims):
         tag = np.where(dims == dim, np.abs(tags[names[0]].astype(np.int64)), 0)
-        groups |= {
-            (int(dim), int(number)): np.flatnonzero(tag == number)
-            for number in np.unique(tag[tag > 0])
-        }
+        for number in np.unique(tag[tag > 0]):
+            groups[int(dim), int(number)] = np.flatnonzero(tag == number)
     return groups
 
 
-# ---- meshio ----------------------------------------------------------------------------------------------------------
+# ---- meshio --------------------------------------------------------------------------------------
 
 
-def read_meshio(path, suffix, bound):
-    """The arrays of `Contents` of a file that meshio reads; *bound* is called when meshio is there."""
+def read_meshio(path: str, suffix: str, set_limits: Callable[[], None]) -> dict[str, Any]:
+    """The arrays of `Contents` of a file that meshio reads.
+
+    *set_limits* is called when meshio is loaded.
+    """
     import meshio
 
-    bound()
+    set_limits()
     file = meshio.read(path, file_format=meshio.extension_to_filetypes[suffix][0])
     blocks = [block for block in file.cells if len(block.data)]
     if not blocks:
         raise ValueError("no cells are found in it")
     points = np.asarray(file.points, float)
     points = np.pad(points, ((0, 0), (0, 3 - points.shape[1]))).T
-    dims = np.array([MESHIO_DIMENSION.get(block.type.rstrip("0123456789"), 3) for block in blocks])
-    length = [len(block.data) for block in blocks]
+
+    kinds = [block.type.rstrip("0123456789") for block in blocks]
+    dims = np.array([MESHIO_DIMENSIONS.get(kind, 3) for kind in kinds])
+    kind = np.repeat(np.arange(len(blocks)), [len(block.data) for block in blocks])
     count = np.concatenate([[len(row) for row in block.data] for block in blocks])
-    corners = np.concatenate([np.ravel(row) for block in blocks for row in _rows(block)])
-    kind = np.repeat(np.arange(len(blocks)), length)
-    tags = {
-        name: np.concatenate([np.ravel(part) for part in parts])
-        for name, parts in file.cell_data.items()
-    }
-    tags = {name: tag for name, tag in tags.items() if len(tag) == len(kind)}
-    groups = _groups(dims[kind], tags)
-    first = np.cumsum([0, *map(len, (block.data for block in file.cells))])
-    named = {}
-    for name, parts in file.cell_sets.items():
-        some = [i for i, part in enumerate(parts) if part is not None and len(part)]
-        named[name] = [first[i] + np.asarray(parts[i], np.int64) for i in some]
-    for number, names in getattr(file, "cell_tags", {}).items():  # of MED: groups of each number
-        for name in names:
-            named.setdefault(name, []).append(
-                np.flatnonzero(tags.get("cell_tags", kind * 0) == number)
-            )
-    for name, parts in named.items():
+    corners = np.concatenate([np.ravel(row) for block in blocks for row in _list_rows(block)])
+
+    tags = {}
+    for name, parts in file.cell_data.items():
+        tag = np.concatenate([np.ravel(part) for part in parts])
+        if len(tag) == len(kind):
+            tags[name] = tag
+    groups = _find_groups(dims[kind], tags)
+    for name, parts in _list_sets(file, tags, len(kind)).items():
         cells = np.concatenate([np.empty(0, np.int64), *parts])
-        groups |= {
-            (int(dim), name): cells[dims[kind[cells]] == dim]
-            for dim in np.unique(dims[kind[cells]])
-        }
+        dim_of_cell = dims[kind[cells]]
+        for dim in np.unique(dim_of_cell):
+            groups[int(dim), name] = cells[dim_of_cell == dim]
+
     start = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
     return dict(
         points=points,
@@ -398,7 +434,26 @@ def read_meshio(path, suffix, bound):
     )
 
 
-def _rows(block):
+def _list_sets(file, tags, n_cells):
+    """{name: [cells]} of the sets that meshio calls by names."""
+    first = np.cumsum([0, *[len(block.data) for block in file.cells]])
+    sets = {}
+    for name, parts in file.cell_sets.items():
+        sets[name] = [
+            first[i] + np.asarray(part, np.int64)
+            for i, part in enumerate(parts)
+            if part is not None and len(part)
+        ]
+
+    # MED has the names of the groups that cells with each number belong to.
+    number_of_cell = tags.get("cell_tags", np.zeros(n_cells, np.int64))
+    for number, names in getattr(file, "cell_tags", {}).items():
+        for name in names:
+            sets.setdefault(name, []).append(np.flatnonzero(number_of_cell == number))
+    return sets
+
+
+def _list_rows(block):
     """Its connectivity: all of it as one row, or the rows of polygons."""
     return block.data if block.type.startswith("polygon") else [block.data]
 

@@ -16,7 +16,7 @@ from ..arguments.types import Array, IntArray
 from ..errors import InputError
 from .cartesian import BOX_CORNERS
 from .cells import HEXAHEDRON, LINE, NAME, QUAD, TETRA, TRIANGLE, WEDGE, face_keys
-from .power_centers import power_centers
+from .power_centers import compute_power_centers
 
 # The cut of a cell: of each child, for each of its corners, the corners of the cell whose mean it
 # is.

@@ -1,15 +1,20 @@
-"""The walls of a mesh as simplices (ends, segments, triangles), all on every rank; what is near,
-and what is in the way.
+"""The walls of a mesh as simplices (ends, segments, triangles), all on every rank.
 
-The walls stand in the order of a space-filling curve, in boxes of 1, 2, 4, ... neighbours, as
-pieces of cells in `locate`.
+Which point of them is nearest, and do they stand between two points?
+
+The walls stand in the order of a space-filling curve, in boxes of 1, 2, 4, ... neighbours, like the
+pieces of cells in `point_location`.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
 
+from ..arguments.types import Array, BoolArray
 from . import point_location
 
 
@@ -19,55 +24,59 @@ class Walls:
     walls.
     """
 
-    corner: np.ndarray  # (n, dim corners, dim)
-    normal: np.ndarray  # (n, dim), outwards
-    lower: np.ndarray  # (n_boxes, dim)
-    upper: np.ndarray  # (n_boxes, dim)
+    corner: Array  # (n, dim corners, dim)
+    normal: Array  # (n, dim), outwards
+    lower: Array  # (n_boxes, dim)
+    upper: Array  # (n_boxes, dim)
 
     @classmethod
-    def of(cls, mesh):
-        """All walls of a mesh; rectangles are cut in four triangles. Collective."""
+    def gather(cls, mesh: Any) -> Walls:
+        """All walls of a mesh; rectangles are cut into four triangles. Collective."""
+        dim = mesh.dim
         own = np.arange(mesh.n_inner, mesh.n_faces)
-        corner, face = _simplices(mesh.points, mesh.vertices[:, own])
-        flat = np.concatenate([corner.reshape(mesh.dim**2, -1), mesh.normal[:, own[face]]])
-        flat = mesh.ranks.all_gather(np.ascontiguousarray(flat))
-        flat = flat[:, np.lexsort(flat)]  # the same order on any number of ranks
-        corner = flat[: -mesh.dim].reshape(mesh.dim, mesh.dim, -1)
-        low, high = corner.min(axis=0), corner.max(axis=0)
-        order = np.argsort(
-            point_location.curve((low + high) / 2, low.min(axis=1), high.max(axis=1)), kind="stable"
+        corner, face = _divide_faces(mesh.points, mesh.vertices[:, own])
+        rows = np.concatenate([corner.reshape(dim**2, -1), mesh.normal[:, own[face]]])
+        rows = mesh.ranks.all_gather(np.ascontiguousarray(rows))
+        rows = rows[:, np.lexsort(rows)]  # the same order on any number of ranks
+
+        corner = rows[:-dim].reshape(dim, dim, -1)
+        low = corner.min(axis=0)
+        high = corner.max(axis=0)
+        place = point_location.find_curve_places(
+            (low + high) / 2, low.min(axis=1), high.max(axis=1)
         )
+        order = np.argsort(place, kind="stable")
         return cls(
             np.ascontiguousarray(corner[:, :, order].transpose(2, 0, 1)),
-            np.ascontiguousarray(flat[-mesh.dim :, order].T),
-            point_location.nested(low[:, order].T, np.inf, np.minimum),
-            point_location.nested(high[:, order].T, -np.inf, np.maximum),
+            np.ascontiguousarray(rows[-dim:, order].T),
+            point_location.nest_boxes(low[:, order].T, np.inf, np.minimum),
+            point_location.nest_boxes(high[:, order].T, -np.inf, np.maximum),
         )
 
-    def nearest(self, points):
+    def find_nearest(self, points: Array) -> Array:
         """The nearest point (dim, n) on the walls to each of points (dim, n)."""
-        found = np.empty((points.shape[1], points.shape[0]))
-        _nearest(np.ascontiguousarray(points.T), self.lower, self.upper, self.corner, found)
-        return found.T
+        nearest = np.empty((points.shape[1], points.shape[0]))
+        _fill_nearest(np.ascontiguousarray(points.T), self.lower, self.upper, self.corner, nearest)
+        return nearest.T
 
-    def between(self, x, y, eps):
+    def stand_between(self, x: Array, y: Array, eps: float) -> BoolArray:
         """Whether a wall stands between points x (3, n) and y (3, m) in space, further than eps
         from both: (n, m) bool.
         """
-        found = np.empty((x.shape[1], y.shape[1]), bool)
-        _between(
+        is_between = np.empty((x.shape[1], y.shape[1]), bool)
+        _fill_between(
             np.ascontiguousarray(x.T),
             np.ascontiguousarray(y.T),
             eps,
             self.lower,
             self.upper,
             self.corner,
-            found,
+            is_between,
         )
-        return found
+        return is_between
 
 
-def _simplices(points, vertices):
+def _divide_faces(points, vertices):
     """(corners (dim corners, dim, n), face (n,)) of the simplices of faces with these vertices
     (width, n_faces).
     """
@@ -75,19 +84,19 @@ def _simplices(points, vertices):
     face = np.arange(vertices.shape[1])
     if len(vertices) < 4:
         return corner, face
-    four = vertices[3] >= 0
-    p = corner[:, :, four]
+    has_four = vertices[3] >= 0
+    p = corner[:, :, has_four]
     fan = [np.stack([p.mean(axis=0), p[i], p[(i + 1) % 4]]) for i in range(4)]
-    return np.concatenate([corner[:3, :, ~four], *fan], axis=2), np.concatenate(
-        [face[~four], *[face[four]] * 4]
-    )
+    simplices = np.concatenate([corner[:3, :, ~has_four], *fan], axis=2)
+    return simplices, np.concatenate([face[~has_four], *[face[has_four]] * 4])
 
 
-# ---- the nearest point -------------------------------------------------------------------------------------------------
+# ---- the nearest point ---------------------------------------------------------------------------
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _nearest(points, lower, upper, corner, found):
+def _fill_nearest(points, lower, upper, corner, nearest):
+    """Fill the nearest point (n, dim) on the walls to each point (n, dim)."""
     n_leaves = len(lower) // 2
     dim = points.shape[1]
     stack = np.empty(128, np.int64)
@@ -100,28 +109,31 @@ def _nearest(points, lower, upper, corner, found):
         while height > 0:
             height -= 1
             box = stack[height]
-            if _squared_distance_to_box(x, lower[box], upper[box]) >= least:
+            if _square_distance_to_box(x, lower[box], upper[box]) >= least:
                 continue
             if box < n_leaves:
-                first = 2 * box  # the nearer half is looked at first
-                if _squared_distance_to_box(
-                    x, lower[first], upper[first]
-                ) < _squared_distance_to_box(x, lower[first + 1], upper[first + 1]):
-                    first += 1
-                stack[height], stack[height + 1] = first, 4 * box + 1 - first
+                # The nearer half is looked at first, hence stands on top.
+                below = 2 * box
+                left = _square_distance_to_box(x, lower[below], upper[below])
+                right = _square_distance_to_box(x, lower[below + 1], upper[below + 1])
+                if left < right:
+                    below += 1
+                stack[height] = below
+                stack[height + 1] = 4 * box + 1 - below
                 height += 2
                 continue
-            _nearest_on_simplex(x, corner[box - n_leaves], candidate)
-            far = 0.0
+
+            _fill_nearest_on_simplex(x, corner[box - n_leaves], candidate)
+            square = 0.0
             for axis in range(dim):
-                far += (candidate[axis] - x[axis]) ** 2
-            if far < least:
-                least = far
-                found[i] = candidate
+                square += (candidate[axis] - x[axis]) ** 2
+            if square < least:
+                least = square
+                nearest[i] = candidate
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _squared_distance_to_box(x, lower, upper):
+def _square_distance_to_box(x, lower, upper):
     total = 0.0
     for axis in range(len(x)):
         beyond = max(lower[axis] - x[axis], x[axis] - upper[axis], 0.0)
@@ -130,10 +142,11 @@ def _squared_distance_to_box(x, lower, upper):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _nearest_on_simplex(x, corner, found):
+def _fill_nearest_on_simplex(x, corner, nearest):
+    """Fill the point (dim,) of a simplex that is nearest to x."""
     dim = len(x)
     if dim == 1:
-        found[0] = corner[0, 0]
+        nearest[0] = corner[0, 0]
         return
     if dim == 3:
         e = corner[1] - corner[0]
@@ -148,33 +161,35 @@ def _nearest_on_simplex(x, corner, found):
         s = (de * ff - df * ef) / whole
         t = (df * ee - de * ef) / whole
         if s >= 0 and t >= 0 and s + t <= 1:
-            found[:] = corner[0] + s * e + t * f
+            nearest[:] = corner[0] + s * e + t * f
             return
+
     least = np.inf
     for k in range(1 if dim == 2 else 3):
         a = corner[k]
         e = corner[(k + 1) % dim] - a
         s = min(max(((x - a) * e).sum() / (e * e).sum(), 0.0), 1.0)
-        here = a + s * e
-        far = ((x - here) ** 2).sum()
-        if far < least:
-            least = far
-            found[:] = here
+        candidate = a + s * e
+        square = ((x - candidate) ** 2).sum()
+        if square < least:
+            least = square
+            nearest[:] = candidate
 
 
-# ---- what is in the way ------------------------------------------------------------------------------------------------
+# ---- walls between two points --------------------------------------------------------------------
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _between(x, y, eps, lower, upper, corner, found):
+def _fill_between(x, y, eps, lower, upper, corner, is_between):
+    """Fill whether a wall stands between points x (n, 3) and y (m, 3), (n, m)."""
     stack = np.empty(128, np.int64)
     for i in range(len(x)):
         for j in range(len(y)):
-            found[i, j] = _crossed(x[i], y[j], eps, lower, upper, corner, stack)
+            is_between[i, j] = _is_crossed(x[i], y[j], eps, lower, upper, corner, stack)
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _crossed(p, q, eps, lower, upper, corner, stack):
+def _is_crossed(p, q, eps, lower, upper, corner, stack):
     """Whether the segment from p to q meets a triangle, its edge included, further than eps from
     its ends.
     """
@@ -183,6 +198,7 @@ def _crossed(p, q, eps, lower, upper, corner, stack):
     length = np.sqrt((d * d).sum())
     if length <= 2 * eps:
         return False
+
     stack[0] = 1
     height = 1
     while height > 0:
@@ -191,7 +207,8 @@ def _crossed(p, q, eps, lower, upper, corner, stack):
         if not _meets_box(p, d, lower[box], upper[box], eps):
             continue
         if box < n_leaves:
-            stack[height], stack[height + 1] = 2 * box, 2 * box + 1
+            stack[height] = 2 * box
+            stack[height + 1] = 2 * box + 1
             height += 2
         elif _meets_triangle(p, d, length, corner[box - n_leaves], eps):
             return True
@@ -200,18 +217,23 @@ def _crossed(p, q, eps, lower, upper, corner, stack):
 
 @numba.njit(cache=True, error_model="numpy")
 def _meets_box(p, d, lower, upper, eps):
-    first, last = 0.0, 1.0
+    """Whether the segment from p to p + d meets a box, widened by eps."""
+    first = 0.0
+    last = 1.0
     for axis in range(3):
-        low, high = lower[axis] - eps - p[axis], upper[axis] + eps - p[axis]
+        low = lower[axis] - eps - p[axis]
+        high = upper[axis] + eps - p[axis]
         if low > high:  # an empty box
             return False
         if d[axis] == 0:
             if low > 0 or high < 0:
                 return False
             continue
+
         s = low / d[axis]
         t = high / d[axis]
-        first, last = max(first, min(s, t)), min(last, max(s, t))
+        first = max(first, min(s, t))
+        last = min(last, max(s, t))
         if first > last:
             return False
     return True
@@ -231,22 +253,22 @@ def _meets_triangle(p, d, length, corner, eps):
     nz = ex * fy - ey * fx
     area = np.sqrt(nx * nx + ny * ny + nz * nz)
     slope = nx * d[0] + ny * d[1] + nz * d[2]
-    if (
-        abs(slope) <= eps * area
-    ):  # over its whole length the segment moves eps away from the plane, or less
+    # Over its whole length the segment moves eps away from the plane, or less.
+    if abs(slope) <= eps * area:
         return False
+
     ax = corner[0, 0] - p[0]
     ay = corner[0, 1] - p[1]
     az = corner[0, 2] - p[2]
     place = (nx * ax + ny * ay + nz * az) / slope
     if not eps < place * length < length - eps:
         return False
+
     cx = ay * d[2] - az * d[1]
     cy = az * d[0] - ax * d[2]
     cz = ax * d[1] - ay * d[0]
     s = (cx * fx + cy * fy + cz * fz) / slope
     t = -(cx * ex + cy * ey + cz * ez) / slope
-    room = (
-        eps * (np.sqrt(ex * ex + ey * ey + ez * ez) + np.sqrt(fx * fx + fy * fy + fz * fz)) / area
-    )
+    length_of_sides = np.sqrt(ex * ex + ey * ey + ez * ez) + np.sqrt(fx * fx + fy * fy + fz * fz)
+    room = eps * length_of_sides / area
     return s >= -room and t >= -room and s + t <= 1 + room

@@ -1,185 +1,197 @@
 """Files for ParaView: a .pvd with the times, a .pvtu for each time, a .vtu for each time and rank.
 
-Data are inline, base64 and zlib: the appended form is not read by the ParaView of some Linux
-distributions. VTK is imported when something is written, not before: it takes its time.
+Data are inline, base64 and zlib: the ParaView of some Linux distributions does not read the
+appended form. VTK is imported only when something is written, because importing it takes long.
 """
+
+from __future__ import annotations
 
 import html
 import os
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
 from ..arguments.functions import refuse_masked
-from ..arguments.paths import expand_home
+from ..arguments.paths import expanded
+from ..arguments.types import Array, IntArray, Path
 from ..errors import InputError
 
-ENTRY = re.compile(r'timestep="(.*?)" part="0" file="(.*?)"')
-LARGEST_BEND = 1e-2  # of a cell, by which rounding may move its points: a picture shows no less
-TYPES = {"f8": "Float64", "f4": "Float32", "i8": "Int64", "i4": "Int32", "u1": "UInt8"}
+if TYPE_CHECKING:
+    from ..parallel import Ranks
+
+ENTRY_PATTERN = re.compile(r'timestep="(.*?)" part="0" file="(.*?)"')
+
+# Of a cell, by which rounding may move its points: a picture does not show less.
+MAX_POINT_MOVE = 1e-2
+
+# numpy's types of numbers, and VTK's names of them.
+VTK_TYPES = {"f8": "Float64", "f4": "Float32", "i8": "Int64", "i4": "Int32", "u1": "UInt8"}
 
 
-def path_of(ranks, path, suffix):
+def check_path(ranks: Ranks, path: Path, suffix: str) -> FilePath:
     """The `Path` of a file to be written; `InputError` on every rank unless it has that suffix."""
-    ok = (
-        isinstance(path, (str, os.PathLike))
-        and "\0" not in str(path)
-        and Path(path).suffix == suffix
+    is_path = isinstance(path, (str, os.PathLike)) and "\0" not in str(path)
+    ranks.check(
+        is_path and FilePath(path).suffix == suffix,
+        f"this is written to a {suffix} file, not to {path!r:.80}",
     )
-    ranks.check(ok, f"this is written to a {suffix} file, not to {path!r:.80}")
     with ranks.raising_together():
         return expand_home(path)
 
 
 class Series:
-    """A series under way: ``Series("out/x.pvd", mesh)``, then ``.add(t, {"density": rho})`` for
+    """A series being written: ``Series("out/x.pvd", mesh)``, then ``.add(t, {"density": rho})`` for
     each time. Collective.
 
     The pieces go to a folder beside the .pvd (``out/x/x_0000_0.vtu`` has time 0 of rank 0). The
-    .pvd names a time only when all of its pieces are there: whatever ends the program, the series
-    opens up to the last finished time. A series of the same name that is there already is removed,
-    but for the first times that are *done*.
+    .pvd names a time only when all of its pieces are there: however the program ends, the series
+    opens up to the last finished time. An earlier series of the same name is removed, except for
+    its first *done* times.
 
-    single : points in single precision; the precision of a field is that of its array
+    single : points in single precision; a field keeps the precision of its array
     """
 
-    def __init__(self, path, mesh, done=0, single=False):
-        self.path = path_of(mesh.ranks, path, ".pvd")
+    def __init__(self, path: Path, mesh: Any, done: int = 0, single: bool = False) -> None:
+        self.path = check_path(mesh.ranks, path, ".pvd")
         self.mesh = mesh
         self.folder = self.path.with_suffix("")
-        points = points_of(mesh, single)
+        points = get_points(mesh, single)
         self.entries = mesh.ranks.broadcast(mesh.ranks.on_root(self._begin, done))
         with mesh.ranks.raising_together():
-            self.own = grid(points, mesh.kind, mesh.start, mesh.corners)
-            self.real = TYPES[points.dtype.str[1:]]
+            self.grid = build_grid(points, mesh.kind, mesh.start, mesh.corners)
+            self.point_type = VTK_TYPES[points.dtype.str[1:]]
 
-    def add(self, time, fields):
-        """Write cell fields {name: (n_cells,) or (dim, n_cells)} at *time*; arrays of vectors get
-        three components.
+    def add(self, time: float, fields: dict[str, Array]) -> None:
+        """Write cell fields {name: (n_cells,) or (dim, n_cells)} at *time*.
+
+        Vectors are written with three components.
         """
-        ranks = self.mesh.ranks
         mesh = self.mesh
+        ranks = mesh.ranks
         stem = f"{self.folder.name}_{len(self.entries):04d}"
         fields = {
             **fields,
             "rank": np.full(mesh.n_cells, ranks.rank, np.int32),
             "cell": mesh.cell_id[: mesh.n_cells],
         }
-        with ranks.raising_together(), writing(self.path):
-            rows = {name: field_row(name, values, mesh.n_cells) for name, values in fields.items()}
-            _write(self.folder / f"{stem}_{ranks.rank}.vtu", _vtu(self.own, rows))
+
+        with ranks.raising_together(), explain_write_errors(self.path):
+            rows = {
+                name: as_field_rows(name, values, mesh.n_cells) for name, values in fields.items()
+            }
+            _write(self.folder / f"{stem}_{ranks.rank}.vtu", _format_vtu(self.grid, rows))
         self.entries.append((float(time), f"{self.folder.name}/{stem}.pvtu"))
-        ranks.on_root(self._finish, stem, rows)
+        ranks.on_root(self._finish_time, stem, rows)
 
-    def close(self):
-        """Nothing more will come."""
+    def close(self) -> None:
+        """End the series: there is nothing to do."""
 
-    def give_up(self):
-        """Nothing to let go of: each time has its own files."""
+    def give_up(self) -> None:
+        """Leave the series after a failure: there is nothing to do, each time has its own files."""
 
     def _begin(self, done):
-        """Clear away what is there; the entries that stay."""
-        kept = self._entries(done) if done else []
-        with writing(self.path):
+        """Remove the earlier series; return its entries that stay."""
+        entries = self._read_entries(done) if done else []
+        with explain_write_errors(self.path):
             if not done:
                 self.path.unlink(missing_ok=True)
             self.folder.mkdir(parents=True, exist_ok=True)
-            ours = re.compile(re.escape(self.folder.name) + r"_(\d{4,})(_\d+\.vtu|\.pvtu)")
-            for old in self.folder.iterdir():
-                name = ours.fullmatch(old.name)
-                if name and int(name[1]) >= done:
-                    old.unlink()
-        return kept
+            pattern = re.compile(re.escape(self.folder.name) + r"_(\d{4,})(_\d+\.vtu|\.pvtu)")
+            for file in self.folder.iterdir():
+                match = pattern.fullmatch(file.name)
+                if match and int(match[1]) >= done:
+                    file.unlink()
+        return entries
 
-    def _entries(self, done):
-        """(time, file) of the first times in the .pvd that is there."""
+    def _read_entries(self, done):
+        """(time, file) of the first times in the earlier .pvd."""
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
-            raise lost(f"there is no series {self.path}", done) from None
+            raise make_series_error(f"there is no series {self.path}", done) from None
         except (OSError, ValueError):
-            raise lost(f"the series {self.path} cannot be read", done) from None
-        found = [(float(time), html.unescape(file)) for time, file in ENTRY.findall(text)]
-        there = [(self.path.parent / file).exists() for _, file in found[:done]]
-        if not all(there):
-            raise lost(
-                f"the series {self.path} has lost the file {found[there.index(False)][1]}", done
-            )
-        if len(found) < done:
-            raise lost(f"the series {self.path} has {len(found)} times", done)
-        return found[:done]
+            raise make_series_error(f"the series {self.path} cannot be read", done) from None
 
-    def _finish(self, stem, rows):
-        """All pieces of a time are there: name them in its .pvtu, and that in the .pvd."""
-        with writing(self.path):
+        entries = [(float(time), html.unescape(file)) for time, file in ENTRY_PATTERN.findall(text)]
+        for _, file in entries[:done]:
+            if not (self.path.parent / file).exists():
+                raise make_series_error(f"the series {self.path} has lost the file {file}", done)
+        if len(entries) < done:
+            raise make_series_error(f"the series {self.path} has {len(entries)} times", done)
+        return entries[:done]
+
+    def _finish_time(self, stem, rows):
+        """When all pieces of a time are there: name them in its .pvtu, and that one in the .pvd."""
+        with explain_write_errors(self.path):
             pieces = [f"{stem}_{rank}.vtu" for rank in range(self.mesh.ranks.size)]
-            _write(self.folder / f"{stem}.pvtu", _pvtu(pieces, rows, self.real))
-            _replace(self.path, _pvd(self.entries))
+            _write(self.folder / f"{stem}.pvtu", _format_pvtu(pieces, rows, self.point_type))
+            _replace(self.path, _format_pvd(self.entries))
 
 
-def points_of(mesh, single):
+def get_points(mesh: Any, single: bool) -> Array:
     """This rank's points (dim, n) as they are written. Collective.
 
-    Raises `InputError` where single precision would move them by more than LARGEST_BEND.
+    Raises `InputError` where single precision would move them by more than MAX_POINT_MOVE.
     """
     if not single:
         return mesh.points
     points = mesh.points.astype(np.float32)
-    moved = np.abs(points - mesh.points).max(axis=0)[mesh.corners]
-    of_cell = np.maximum.reduceat(moved, mesh.start[:-1]) if mesh.n_cells else np.zeros(0)
-    worst = mesh.ranks.max((of_cell / mesh.volume ** (1 / mesh.dim)).max(initial=0.0))
+    move = np.abs(points - mesh.points).max(axis=0)[mesh.corners]
+    move_of_cell = np.maximum.reduceat(move, mesh.start[:-1]) if mesh.n_cells else np.zeros(0)
+    worst = mesh.ranks.max((move_of_cell / mesh.volume ** (1 / mesh.dim)).max(initial=0.0))
     mesh.ranks.check(
-        worst <= LARGEST_BEND,
+        worst <= MAX_POINT_MOVE,
         f"in single precision points of this mesh move by {worst:.1e} of the size of "
-        f"their cell, more than {LARGEST_BEND:g}: it is far from the origin; take "
+        f"their cell, more than {MAX_POINT_MOVE:g}: it is far from the origin; take "
         "single=False, or coordinates that begin nearby",
     )
     return points
 
 
-def rounded(name, values):
-    """Numbers in single precision; `InputError` where there are none so large."""
+def round_to_single(name: str, values: Array) -> Array:
+    """Numbers in single precision; `InputError` where they are too large for it."""
     with np.errstate(over="ignore"):
         single = values.astype(np.float32)
-    lost = np.isfinite(values) & ~np.isfinite(single)
-    if lost.any():
+    is_too_large = np.isfinite(values) & ~np.isfinite(single)
+    if is_too_large.any():
         raise InputError(
             f"single precision ends at {np.finfo(np.float32).max:.1e}, and the {name} "
-            f"goes up to {np.abs(values[lost]).max():.1e}: take single=False"
+            f"goes up to {np.abs(values[is_too_large]).max():.1e}: take single=False"
         )
     return single
 
 
-def lost(what, done):
-    """The `InputError` of a series that should have *done* times of a run, and has not."""
+def make_series_error(problem: str, done: int) -> InputError:
+    """The `InputError` for a series that lacks some of the *done* times of a run."""
     return InputError(
-        f"{what}, but the run in the checkpoint has come past {done} times that belong there: put "
-        "the series "
-        "back as it was, or go on without write= and call result.write at the end, which has all "
-        "times (after "
-        "keep=False the first and the last)"
+        f"{problem}, but the run in the checkpoint has passed {done} times that belong there: "
+        "put the series back as it was, or go on without write= and call result.write at the end, "
+        "which has all times (after keep=False the first and the last)"
     )
 
 
 @contextmanager
-def writing(path):
-    """A block that writes to *path*: what the system refuses is an `InputError` that says what to
-    do.
-    """
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of a block that writes to *path* into an `InputError` with a remedy."""
     try:
         yield
     except OSError as error:
-        why = f"{error.strerror}: {error.filename}" if error.filename else error.strerror or error
+        reason = error.strerror or error
+        if error.filename:
+            reason = f"{error.strerror}: {error.filename}"
         raise InputError(
-            f"cannot write {str(path)!r} ({why}): choose a place where you may write, and that has "
-            "room"
+            f"cannot write {str(path)!r} ({reason}): choose a place where you may write, and that "
+            "has room"
         ) from error
 
 
-def grid(points, kind, start, corners):
+def build_grid(points: Array, kind: IntArray, start: IntArray, corners: IntArray) -> Any:
     """A vtkUnstructuredGrid of points (dim, n), VTK cell types (n_cells,) and the cells' points in
     CSR form.
     """
@@ -187,57 +199,55 @@ def grid(points, kind, start, corners):
     from vtkmodules.vtkCommonCore import vtkPoints
     from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkUnstructuredGrid
 
-    place = vtkPoints()
+    vtk_points = vtkPoints()
+    vtk_points.SetData(numpy_to_vtk(as_vtk_vectors(points), deep=True))
     cells = vtkCellArray()
-    whole = vtkUnstructuredGrid()
-    place.SetData(numpy_to_vtk(three(points), deep=True))
     cells.SetData(
         numpy_to_vtkIdTypeArray(start.astype(np.int64), deep=True),
         numpy_to_vtkIdTypeArray(corners.astype(np.int64), deep=True),
     )
-    whole.SetPoints(place)
-    whole.SetCells(numpy_to_vtk(kind.astype(np.uint8), deep=True), cells)
-    return whole
+    grid = vtkUnstructuredGrid()
+    grid.SetPoints(vtk_points)
+    grid.SetCells(numpy_to_vtk(kind.astype(np.uint8), deep=True), cells)
+    return grid
 
 
-def three(vectors):
-    """Vectors (dim, n) as VTK has them: (n, 3)."""
-    real = np.result_type(vectors, np.float32)  # double, but for what is single
+def as_vtk_vectors(vectors: Array) -> Array:
+    """Vectors (dim, n) in VTK's form, (n, 3)."""
+    # single precision stays, everything else becomes double
+    real = np.result_type(vectors, np.float32)
     rows = np.zeros((vectors.shape[1], 3), real)
     rows[:, : len(vectors)] = vectors.T
     return rows
 
 
-def field_row(name, values, n_cells):
-    """A field as VTK has it: (n_cells,) or (n_cells, 3)."""
+def as_field_rows(name: str, values: Any, n_cells: int) -> Array:
+    """A field in VTK's form: (n_cells,) or (n_cells, 3)."""
     refuse_masked(values, f"field {name!r} must be numbers")
     values = np.asarray(values)
-    if (
-        values.ndim not in (1, 2)
-        or values.shape[-1] != n_cells
-        or values.ndim == 2
-        and len(values) > 3
-    ):
+    is_scalar = values.shape == (n_cells,)
+    is_vector = values.ndim == 2 and len(values) <= 3 and values.shape[1] == n_cells
+    if not is_scalar and not is_vector:
         raise InputError(
             f"field {name!r} has shape {values.shape}: it needs one value for each of this rank's "
-            "cells, "
-            f"({n_cells},), or one vector, (dim, {n_cells})"
+            f"cells, ({n_cells},), or one vector, (dim, {n_cells})"
         )
-    if values.dtype.str[1:] not in TYPES:
+    if values.dtype.str[1:] not in VTK_TYPES:
         values = values.astype(float)
-    return values if values.ndim == 1 else three(values)
+    return values if is_scalar else as_vtk_vectors(values)
 
 
-def _vtu(own, rows):
+def _format_vtu(grid, rows):
     from vtkmodules.util.numpy_support import numpy_to_vtk
     from vtkmodules.vtkIOXML import vtkXMLUnstructuredGridWriter
 
     for name, values in rows.items():
         array = numpy_to_vtk(np.ascontiguousarray(values), deep=True)
         array.SetName(name)
-        own.GetCellData().AddArray(array)  # takes the place of the array of that name
+        grid.GetCellData().AddArray(array)  # takes the place of the array of that name
+
     writer = vtkXMLUnstructuredGridWriter()
-    writer.SetInputData(own)
+    writer.SetInputData(grid)
     writer.SetDataModeToBinary()
     writer.SetCompressorTypeToZLib()
     writer.SetCompressionLevel(1)
@@ -247,37 +257,32 @@ def _vtu(own, rows):
     return writer.GetOutputString()
 
 
-def _pvtu(pieces, rows, real):
+def _format_pvtu(pieces, rows, point_type):
     arrays = [
-        f"<PDataArray type={quoteattr(TYPES[values.dtype.str[1:]])} Name={quoteattr(name)} "
+        f"<PDataArray type={quoteattr(VTK_TYPES[values.dtype.str[1:]])} Name={quoteattr(name)} "
         f'NumberOfComponents="{1 if values.ndim == 1 else 3}"/>'
         for name, values in rows.items()
     ]
-    return _document(
-        "PUnstructuredGrid",
-        'GhostLevel="0"',
-        [
-            f'<PPoints><PDataArray type="{real}" Name="Points" NumberOfComponents="3"/></PPoints>',
-            "<PCellData>",
-            *arrays,
-            "</PCellData>",
-            *[f"<Piece Source={quoteattr(piece)}/>" for piece in pieces],
-        ],
-    )
+
+    points = f'<PDataArray type="{point_type}" Name="Points" NumberOfComponents="3"/>'
+    lines = [
+        f"<PPoints>{points}</PPoints>",
+        "<PCellData>",
+        *arrays,
+        "</PCellData>",
+        *[f"<Piece Source={quoteattr(piece)}/>" for piece in pieces],
+    ]
+    return _format_document("PUnstructuredGrid", 'GhostLevel="0"', lines)
 
 
-def _pvd(entries):
-    return _document(
-        "Collection",
-        "",
-        [
-            f'<DataSet timestep="{time!r}" part="0" file={quoteattr(file)}/>'
-            for time, file in entries
-        ],
-    )
+def _format_pvd(entries):
+    lines = [
+        f'<DataSet timestep="{time!r}" part="0" file={quoteattr(file)}/>' for time, file in entries
+    ]
+    return _format_document("Collection", "", lines)
 
 
-def _document(kind, attributes, lines):
+def _format_document(kind, attributes, lines):
     return "\n".join(
         [
             '<?xml version="1.0" encoding="utf-8"?>',
@@ -292,7 +297,7 @@ def _document(kind, attributes, lines):
 
 
 def _replace(path, text):
-    """Put *text* at *path* in one stroke: a reader finds the old file or the new one, never half of
+    """Put *text* at *path* in one step: a reader finds the old file or the new one, never half of
     it.
     """
     temporary = path.with_name(path.name + ".tmp")
@@ -301,8 +306,9 @@ def _replace(path, text):
 
 
 def _write(path, text, lasting=False):
-    """Put *text* at *path*, to outlast a power failure if *lasting*; where it fails, as on a full
-    disk, nothing is left.
+    """Put *text* at *path*; remove the file if that fails, as on a full disk.
+
+    lasting : the file outlasts a power failure
     """
     try:
         with open(path, "w", encoding="utf-8") as file:

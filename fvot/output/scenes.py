@@ -1,33 +1,45 @@
-"""What stands in a picture of a mesh: the cells as coloured faces that VTK draws, and what
+"""The contents of a picture of a mesh: the cells as coloured faces that VTK draws, and what
 Matplotlib adds to their image.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from ..arguments.types import Array, IntArray
 from . import pvd
 
-FINEST_EDGES = 1500  # cells up to which their edges are drawn
-SHARPER = 2  # pixels drawn for one that is kept, along each axis
-CREASE = 40  # degrees between two faces from which a line is drawn between them
-SEEN_FROM = np.array([0.55, -0.7, 0.45])  # from the domain to the eye, in 3D
+# Cells up to which their edges are drawn.
+MAX_CELLS_WITH_EDGES = 1500
+
+# Pixels that are drawn for one that is kept, along each axis.
+PIXELS_PER_PIXEL = 2
+
+# Degrees between two faces from which a line is drawn between them.
+CREASE_ANGLE = 40
+
+# From the domain to the eye, in 3D.
+EYE_DIRECTION = np.array([0.55, -0.7, 0.45])
 
 
 @dataclass(frozen=True)
-class Whole:
+class GatheredCells:
     """All cells, in the order of the ranks."""
 
-    points: np.ndarray  # (dim, n_points)
-    kind: np.ndarray
-    start: np.ndarray
-    corners: np.ndarray
-    walls: np.ndarray  # (width, n) points of boundary faces
-    centroid: np.ndarray
+    points: Array  # (dim, n_points)
+    kind: IntArray  # (n_cells,)
+    start: IntArray  # (n_cells + 1,)
+    corners: IntArray
+    walls: IntArray  # (width, n) points of boundary faces
+    centroid: Array  # (dim, n_cells)
 
     @classmethod
-    def joined(cls, parts):
-        """The parts of the ranks in one; points that two ranks have stay double."""
+    def join(cls, parts: Sequence[tuple[Any, ...]]) -> GatheredCells:
+        """The parts of all ranks in one; a point that two ranks have stays double."""
         points, kind, length, corners, walls, centroid = zip(*parts)
         shift = np.cumsum([0, *[p.shape[1] for p in points]])
         return cls(
@@ -41,20 +53,29 @@ class Whole:
 
 
 class Scene:
-    """Coloured faces seen in parallel projection: `extent` (left, right, bottom, top) in the units
-    of the points.
+    """Coloured faces in parallel projection.
+
+    extent : (left, right, bottom, top) in the units of the points
     """
 
-    def __init__(self, surface, cell, extent, eye, focus, up):
+    def __init__(
+        self,
+        surface: Any,
+        cell: Any,
+        extent: tuple[float, float, float, float],
+        eye: Array,
+        focus: Array,
+        up: Any,
+    ) -> None:
         self.surface = surface
         self.cell = cell
         self.extent = extent
         self.eye = eye
         self.focus = focus
         self.up = up
-        self.plotter = None
+        self.plotter: Any = None
 
-    def image(self, rgb, size):
+    def draw_cells(self, rgb: IntArray, size: tuple[int, int]) -> IntArray:
         """The cells in their colours rgb (n_cells, 3) as an array (height, width, 3) of the given
         (width, height).
         """
@@ -63,110 +84,118 @@ class Scene:
         self.surface.cell_data["rgb"] = rgb[self.cell]
         self.plotter.render()
         fine = self.plotter.screenshot(None, return_img=True)
-        return (
-            fine.reshape(size[1], SHARPER, size[0], SHARPER, 3)
-            .mean(axis=(1, 3))
-            .round()
-            .astype(np.uint8)
-        )
+        width, height = size
+        fine = fine.reshape(height, PIXELS_PER_PIXEL, width, PIXELS_PER_PIXEL, 3)
+        return fine.mean(axis=(1, 3)).round().astype(np.uint8)
 
     def _begin(self, rgb, size):
         import pyvista
 
+        width, height = size
+        window = [PIXELS_PER_PIXEL * width, PIXELS_PER_PIXEL * height]
         self.surface.cell_data["rgb"] = rgb[self.cell]
-        self.plotter = pyvista.Plotter(off_screen=True, window_size=[SHARPER * n for n in size])
+        self.plotter = pyvista.Plotter(off_screen=True, window_size=window)
         self.plotter.set_background("white")
         self.plotter.add_mesh(self.surface, scalars="rgb", rgb=True, lighting=False)
         self.decorate(self.plotter)
+
         camera = self.plotter.camera
         camera.position = self.focus + self.eye
         camera.focal_point = self.focus
         camera.up = self.up
         camera.parallel_projection = True
-        camera.parallel_scale = (self.extent[1] - self.extent[0]) / 2 * size[1] / size[0]
+        camera.parallel_scale = (self.extent[1] - self.extent[0]) / 2 * height / width
         self.plotter.reset_camera_clipping_range()
 
-    def close(self):
-        """Give back what VTK holds."""
+    def close(self) -> None:
+        """Release what VTK holds."""
         if self.plotter is not None:
             self.plotter.close()
 
-    def decorate(self, plotter):
+    def decorate(self, plotter: Any) -> None:
         """Add lines in VTK."""
 
-    def dress(self, axes, velocity, dots, first):
-        """Add to the image of the cells what Matplotlib draws; *first*: the leftmost of the panels."""
+    def dress(self, axes: Any, velocity: Array | None, dots: Array | None, is_first: bool) -> None:
+        """Add what Matplotlib draws to the image of the cells; *is_first*: the leftmost panel."""
 
 
 class Plane(Scene):
-    """A mesh in the plane."""
+    """A mesh in the plane; *seam*: draw the edge of the box, through which a periodic mesh goes."""
 
-    def __init__(self, whole, seam):
+    def __init__(self, cells: GatheredCells, seam: bool) -> None:
         import pyvista
 
-        lower, upper = whole.points.min(axis=1), whole.points.max(axis=1)
-        room = 0.015 * (upper - lower).max()
-        extent = (lower[0] - room, upper[0] + room, lower[1] - room, upper[1] + room)
-        grid = pvd.grid(whole.points, whole.kind, whole.start, whole.corners)
+        lower = cells.points.min(axis=1)
+        upper = cells.points.max(axis=1)
+        size = (upper - lower).max()
+        margin = 0.015 * size
+        extent = (lower[0] - margin, upper[0] + margin, lower[1] - margin, upper[1] + margin)
+        grid = pvd.build_grid(cells.points, cells.kind, cells.start, cells.corners)
         surface = pyvista.PolyData()
         surface.SetPoints(grid.GetPoints())
         surface.SetPolys(grid.GetCells())
         focus = np.array([*(lower + upper) / 2, 0])
-        distance = (upper - lower).max()
-        super().__init__(surface, slice(None), extent, np.array([0, 0, distance]), focus, (0, 1, 0))
-        self.walls = whole.points[:, whole.walls].T  # (n, 2, dim)
-        self.box = (lower, upper) if seam else None
-        self.edges = len(whole.kind) <= FINEST_EDGES
-        self.centroid = whole.centroid
+        super().__init__(surface, slice(None), extent, np.array([0, 0, size]), focus, (0, 1, 0))
 
-    def decorate(self, plotter):
-        if self.edges:
-            once = self.surface.clean()  # what two ranks have would be drawn twice
+        self.walls = cells.points[:, cells.walls].T  # (n, 2, dim)
+        self.box = (lower, upper) if seam else None
+        self.has_edges = len(cells.kind) <= MAX_CELLS_WITH_EDGES
+        self.centroid = cells.centroid
+
+    def decorate(self, plotter: Any) -> None:
+        if self.has_edges:
+            once = self.surface.clean()  # edges that two ranks have would be drawn twice
             plotter.add_mesh(
                 once.extract_all_edges(),
                 color="black",
                 opacity=0.12,
-                line_width=SHARPER,
+                line_width=PIXELS_PER_PIXEL,
                 lighting=False,
             )
 
-    def dress(self, axes, velocity, dots, first):
+    def dress(self, axes: Any, velocity: Array | None, dots: Array | None, is_first: bool) -> None:
         from matplotlib.collections import LineCollection
         from matplotlib.patches import Rectangle
 
         if self.box is not None:
             lower, upper = self.box
-            dashes = dict(linestyle=(0, (4, 4)), color="0.5", linewidth=0.8)
-            axes.add_patch(Rectangle(lower, *(upper - lower), fill=False, **dashes))
-        axes.add_collection(
-            LineCollection(self.walls, colors="black", linewidths=1.1, capstyle="round"),
-            autolim=False,
-        )
+            rectangle = Rectangle(
+                lower,
+                *(upper - lower),
+                fill=False,
+                linestyle=(0, (4, 4)),
+                color="0.5",
+                linewidth=0.8,
+            )
+            axes.add_patch(rectangle)
+        walls = LineCollection([*self.walls], colors="black", linewidths=1.1, capstyle="round")
+        axes.add_collection(walls, autolim=False)
         if velocity is not None:
-            self._arrows(axes, velocity)
+            self._add_arrows(axes, velocity)
         if dots is not None:
             axes.scatter(*dots, s=7, c="black", edgecolors="white", linewidths=0.3)
         axes.spines[:].set_visible(False)
-        axes.tick_params(color="0.4", labelcolor="0.2", labelsize=10, labelleft=first)
+        axes.tick_params(color="0.4", labelcolor="0.2", labelsize=10, labelleft=is_first)
 
-    def _arrows(self, axes, velocity):
+    def _add_arrows(self, axes, velocity):
+        """One arrow in each square of a lattice, at the cell nearest to its middle."""
         left, right, bottom, top = self.extent
+        corner = np.array([[left], [bottom]])
         side = max(right - left, top - bottom) / 28
-        across = np.floor((self.centroid - [[left], [bottom]]) / side)
-        middle = np.array([[left], [bottom]]) + (across + 0.5) * side
-        key = across[0] * 1000 + across[1]
+        square = np.floor((self.centroid - corner) / side)
+        middle = corner + (square + 0.5) * side
+        key = square[0] * 1000 + square[1]
         order = np.lexsort((((self.centroid - middle) ** 2).sum(axis=0), key))
-        chosen = order[
-            np.unique(key[order], return_index=True)[1]
-        ]  # in each square the cell nearest to its middle
-        length = np.linalg.norm(velocity[:, chosen], axis=0).max()
-        if length > 0:
+        nearest = order[np.unique(key[order], return_index=True)[1]]
+
+        longest = np.linalg.norm(velocity[:, nearest], axis=0).max()
+        if longest > 0:
             axes.quiver(
-                *self.centroid[:, chosen],
-                *velocity[:, chosen],
+                *self.centroid[:, nearest],
+                *velocity[:, nearest],
                 angles="xy",
                 scale_units="xy",
-                scale=length / (1.3 * side),
+                scale=longest / (1.3 * side),
                 width=0.0028,
                 pivot="mid",
                 color="white",
@@ -180,92 +209,83 @@ class Solid(Scene):
     of its edges.
     """
 
-    def __init__(self, whole, center, ink):
-        size = np.ptp(whole.points, axis=1).max()
-        grid = _cleaned(pvd.grid(whole.points, whole.kind, whole.start, whole.corners))
-        # a cut along faces of cells could show either side of them: it goes a little beyond
-        surface, self.edges = _opened(grid, center - 1e-5 * size * np.sign(SEEN_FROM))
-        eye = SEEN_FROM / np.linalg.norm(SEEN_FROM)
+    def __init__(self, cells: GatheredCells, center: Array, ink: str) -> None:
+        size = np.ptp(cells.points, axis=1).max()
+        grid = pvd.build_grid(cells.points, cells.kind, cells.start, cells.corners)
+        # A cut along faces of cells could show either side of them: cut a little beyond.
+        cut = center - 1e-5 * size * np.sign(EYE_DIRECTION)
+        surface, self.edges = _open_octant(_clean(grid), cut)
+        eye = EYE_DIRECTION / np.linalg.norm(EYE_DIRECTION)
         right = np.cross([0, 0, 1], eye) / np.linalg.norm(eye[:2])
         up = np.cross(eye, right)
         self.screen = np.stack([right, up])
         self.ink = ink
-        self.box = np.stack([whole.points.min(axis=1), whole.points.max(axis=1)])
-        seen = self.screen @ np.concatenate(
-            [whole.points, *[np.stack(edge).T for edge in self._scale_edges()]], axis=1
-        )
-        room = 0.01 * np.ptp(seen, axis=1).max()
-        extent = (
-            seen[0].min() - room,
-            seen[0].max() + room,
-            seen[1].min() - room,
-            seen[1].max() + room,
-        )
-        focus = (
-            right * (extent[0] + extent[1]) / 2
-            + up * (extent[2] + extent[3]) / 2
-            + eye * (eye @ center)
-        )
+        self.box = np.stack([cells.points.min(axis=1), cells.points.max(axis=1)])
+
+        scale_ends = [ends.T for ends in self._find_scale_edges()]
+        shown = self.screen @ np.concatenate([cells.points, *scale_ends], axis=1)
+        margin = 0.01 * np.ptp(shown, axis=1).max()
+        low = shown.min(axis=1) - margin
+        high = shown.max(axis=1) + margin
+        extent = (low[0], high[0], low[1], high[1])
+        focus = right * (low[0] + high[0]) / 2 + up * (low[1] + high[1]) / 2 + eye * (eye @ center)
         super().__init__(surface, surface.cell_data["cell"], extent, 4 * size * eye, focus, up)
 
-    def decorate(self, plotter):
+    def decorate(self, plotter: Any) -> None:
         import pyvista
         from vtkmodules.vtkFiltersHybrid import vtkPolyDataSilhouette
 
-        rim = vtkPolyDataSilhouette()
-        rim.SetDirectionToSpecifiedVector()
-        rim.SetVector(*-self.eye)
-        rim.SetEnableFeatureAngle(0)
-        for lines, color in (
-            (pyvista.wrap(_filtered(rim, self.surface)), "black"),
-            (self.edges, self.ink),
-        ):
+        silhouette = vtkPolyDataSilhouette()
+        silhouette.SetDirectionToSpecifiedVector()
+        silhouette.SetVector(*-self.eye)
+        silhouette.SetEnableFeatureAngle(0)
+        rim = pyvista.wrap(_run_filter(silhouette, self.surface))
+        for lines, color in ((rim, "black"), (self.edges, self.ink)):
             if lines.n_cells:
-                lines.points = (
-                    np.asarray(lines.points, float) + 5e-4 * self.eye
-                )  # else faces hide half of each
-                plotter.add_mesh(lines, color=color, line_width=1.3 * SHARPER, lighting=False)
+                # towards the eye: otherwise faces hide half of each line
+                lines.points = np.asarray(lines.points, float) + 5e-4 * self.eye
+                width = 1.3 * PIXELS_PER_PIXEL
+                plotter.add_mesh(lines, color=color, line_width=width, lighting=False)
 
-    def _scale_edges(self):
+    def _find_scale_edges(self) -> Iterator[Array]:
         """The ends of the three edges of the bounding box that carry scales."""
-        near = np.where(SEEN_FROM > 0, 1, 0)  # per axis, the end of the box towards the eye
-        for axis, corner in enumerate(
-            ((0, near[1], 0), (near[0], 0, 0), (1 - near[0], near[1], 0))
-        ):
+        near = np.where(EYE_DIRECTION > 0, 1, 0)  # per axis, the end of the box towards the eye
+        corners = ((0, near[1], 0), (near[0], 0, 0), (1 - near[0], near[1], 0))
+        for axis, corner in enumerate(corners):
             ends = np.repeat(np.choose(corner, self.box)[None], 2, axis=0)
             ends[:, axis] = self.box[:, axis]
             yield ends
 
-    def dress(self, axes, velocity, dots, first):
+    def dress(self, axes: Any, velocity: Array | None, dots: Array | None, is_first: bool) -> None:
         """Scales along three edges of the bounding box."""
         axes.set_axis_off()
-        if not first:
+        if not is_first:
             return
-        for axis, ends in enumerate(self._scale_edges()):
-            self._scale(axes, axis, ends)
+        for axis, ends in enumerate(self._find_scale_edges()):
+            self._add_scale(axes, axis, ends)
 
-    def _scale(self, axes, axis, ends):
+    def _add_scale(self, axes, axis, ends):
         from matplotlib.ticker import MaxNLocator
 
         low, high = self.box[:, axis]
         longest = np.ptp(self.box, axis=0).max()
-        ticks = MaxNLocator(
-            max(1, round(4 * (high - low) / longest)), steps=[1, 2, 5, 10]
-        ).tick_values(low, high)
+        n_ticks = max(1, round(4 * (high - low) / longest))
+        ticks = MaxNLocator(n_ticks, steps=[1, 2, 5, 10]).tick_values(low, high)
         ticks = ticks[(ticks > low - 1e-9 * longest) & (ticks < high + 1e-9 * longest)]
+
         a, b = ends @ self.screen.T
         outward = np.array([(b - a)[1], (a - b)[0]]) / np.linalg.norm(b - a)
         outward *= np.sign(outward @ ((a + b) / 2 - self.screen @ self.box.mean(axis=0)))
+        axes.plot(*np.stack([a, b]).T, color="0.6", linewidth=0.6, zorder=0)
         labels = [
             *[(tick, f"{tick:.4g}", 12, 9) for tick in ticks],
             ((low + high) / 2, "xyz"[axis], 30, 11),
         ]
-        axes.plot(*np.stack([a, b]).T, color="0.6", linewidth=0.6, zorder=0)
-        for place, label, far, size in labels:
+        for value, label, offset, size in labels:
             axes.annotate(
                 label,
-                a + (place - low) / (high - low) * (b - a),
-                far * outward,
+                a + (value - low) / (high - low) * (b - a),
+                offset * outward,
                 textcoords="offset points",
                 ha="center",
                 va="center",
@@ -275,37 +295,37 @@ class Solid(Scene):
             )
 
 
-def _cleaned(grid):
-    """The grid with its cells numbered, and with the points merged that two ranks have."""
+def _clean(grid):
+    """The grid with numbered cells, and without second copies of points that two ranks have."""
     from vtkmodules.util.numpy_support import numpy_to_vtk
     from vtkmodules.vtkFiltersCore import vtkStaticCleanUnstructuredGrid
 
     number = numpy_to_vtk(np.arange(grid.GetNumberOfCells()), deep=True)
     number.SetName("cell")
     grid.GetCellData().AddArray(number)
-    return _filtered(vtkStaticCleanUnstructuredGrid(), grid)
+    return _run_filter(vtkStaticCleanUnstructuredGrid(), grid)
 
 
-def _opened(grid, center):
-    """The surface without the octant towards the eye, with the cuts that this lays open, and the
-    edges of both.
+def _open_octant(grid, center):
+    """(the surface without the octant towards the eye, with the cuts that bound it; the edges of
+    both).
     """
     from vtkmodules.vtkFiltersGeometry import vtkGeometryFilter
 
-    outer = _filtered(vtkGeometryFilter(), grid)
+    outer = _run_filter(vtkGeometryFilter(), grid)
     cuts = [_cut(grid, axis, center) for axis in range(3)]
-    edges = _edges(outer, creases=True)
-    return (
-        _joined([*_without_octant(outer, center), *cuts]),
-        _joined([*_without_octant(edges, center), *[_edges(cut, creases=False) for cut in cuts]]),
-    )
+    creases = _find_edges(outer, creases=True)
+    rims = [_find_edges(cut, creases=False) for cut in cuts]
+    surface = _join([*_remove_octant(outer, center), *cuts])
+    return surface, _join([*_remove_octant(creases, center), *rims])
 
 
-def _without_octant(surface, center):
+def _remove_octant(surface, center):
+    """The pieces of a surface outside the octant towards the eye."""
     pieces = []
     for axis in range(3):
-        pieces.append(_clipped(surface, axis, center, toward=False))
-        surface = _clipped(surface, axis, center, toward=True)
+        pieces.append(_clip(surface, axis, center, toward=False))
+        surface = _clip(surface, axis, center, toward=True)
     return pieces
 
 
@@ -314,28 +334,28 @@ def _cut(grid, axis, center):
     from vtkmodules.vtkFiltersCore import vtkCleanPolyData, vtkCutter
 
     cutter = vtkCutter()
-    cutter.SetCutFunction(_plane(axis, center))
+    cutter.SetCutFunction(_make_plane(axis, center))
     cutter.GenerateTrianglesOff()
-    cut = _filtered(cutter, grid)
+    cut = _run_filter(cutter, grid)
     for other in {0, 1, 2} - {axis}:
-        cut = _clipped(cut, other, center, toward=True)
-    return _filtered(vtkCleanPolyData(), cut)
+        cut = _clip(cut, other, center, toward=True)
+    return _run_filter(vtkCleanPolyData(), cut)
 
 
-def _edges(surface, creases):
+def _find_edges(surface, creases):
     """The rim of a surface, or its creases, as lines."""
     from vtkmodules.vtkFiltersCore import vtkFeatureEdges
 
     edges = vtkFeatureEdges()
     edges.SetBoundaryEdges(not creases)
     edges.SetFeatureEdges(creases)
-    edges.SetFeatureAngle(CREASE)
+    edges.SetFeatureAngle(CREASE_ANGLE)
     edges.NonManifoldEdgesOff()
     edges.ColoringOff()
-    return _filtered(edges, surface)
+    return _run_filter(edges, surface)
 
 
-def _joined(pieces):
+def _join(pieces):
     import pyvista
     from vtkmodules.vtkFiltersCore import vtkAppendPolyData
 
@@ -346,28 +366,26 @@ def _joined(pieces):
     return pyvista.wrap(append.GetOutput())
 
 
-def _plane(axis, center):
+def _make_plane(axis, center):
     from vtkmodules.vtkCommonDataModel import vtkPlane
 
     plane = vtkPlane()
     plane.SetOrigin(*center)
-    plane.SetNormal(*np.eye(3)[axis] * np.sign(SEEN_FROM[axis]))
+    plane.SetNormal(*np.eye(3)[axis] * np.sign(EYE_DIRECTION[axis]))
     return plane
 
 
-def _clipped(surface, axis, center, toward):
-    """The part of a surface on the side of the centre towards the eye, or away from it, along one
-    axis.
-    """
+def _clip(surface, axis, center, toward):
+    """The part of a surface on one side of a plane through the centre: towards the eye, or away."""
     from vtkmodules.vtkFiltersCore import vtkClipPolyData
 
     clip = vtkClipPolyData()
-    clip.SetClipFunction(_plane(axis, center))
+    clip.SetClipFunction(_make_plane(axis, center))
     clip.SetInsideOut(not toward)
-    return _filtered(clip, surface)
+    return _run_filter(clip, surface)
 
 
-def _filtered(algorithm, data):
+def _run_filter(algorithm, data):
     algorithm.SetInputData(data)
     algorithm.Update()
     return algorithm.GetOutput()
