@@ -60,8 +60,8 @@ def test_automatic_patches_of_tetrahedra():
         (Mesh.tetrahedra((0, 0, 0), TOP, 4), 12, 20),
         (Mesh.read(FILES / "ball.msh"), 6, 10),
     ):
-        problem = Discretisation(mesh, 1)
-        assert least <= mesh.n_cells_global / mesh.ranks.sum(problem.n_patches) <= most
+        disc = Discretisation(mesh, 1)
+        assert least <= mesh.n_cells_global / mesh.ranks.sum(disc.n_patches) <= most
         assert 0 < mesh.quality().transport_error < 0.02 and not mesh.corrects_weights
 
 

@@ -67,10 +67,10 @@ def _at_nodes(rho, nodes):
 class BestFlux:
     """The fluxes of least cost that go with a density, for one `Discretisation`."""
 
-    def __init__(self, problem, rtol):
-        mesh = problem.mesh
-        n = problem.mesh.n_inner
-        self.problem = problem
+    def __init__(self, disc, rtol):
+        mesh = disc.mesh
+        n = disc.mesh.n_inner
+        self.disc = disc
         self.rtol = rtol
         self._number = mesh.with_ghosts(mesh.first_row + np.arange(mesh.n_cells))
         left, right = mesh.left[:n], mesh.right[:n]
@@ -89,39 +89,39 @@ class BestFlux:
         """CSR pattern of the Laplacian with PETSc's columns, and the map from face weights to its
         entries.
         """
-        n_global = self.problem.mesh.n_cells_global
-        own = np.arange(self.problem.mesh.n_cells)
+        n_global = self.disc.mesh.n_cells_global
+        own = np.arange(self.disc.mesh.n_cells)
         row, column = (
             np.append(row, own),
             np.append(column, self._number[own]),
         )  # a cell without faces has a row, too
         key, entry = np.unique(row.astype(np.int64) * n_global + column, return_inverse=True)
         row, self._column = np.divmod(key, n_global)
-        self._start = np.searchsorted(row, np.arange(self.problem.mesh.n_cells + 1))
+        self._start = np.searchsorted(row, np.arange(self.disc.mesh.n_cells + 1))
         sign = np.repeat([1.0, -1.0], len(faces))
         self._entries = sparse.csr_matrix(
-            (sign, (entry[: len(sign)], np.tile(faces, 2))), (len(key), self.problem.mesh.n_inner)
+            (sign, (entry[: len(sign)], np.tile(faces, 2))), (len(key), self.disc.mesh.n_inner)
         )
         self._grounded = (self._column == self._number[row]) & self._first_cells()[row]
 
     def _first_cells(self):
         """(n_cells,) whether this is the first cell of a connected piece of the mesh."""
-        problem = self.problem
-        ranks = self.problem.mesh.ranks
-        number = self._number[: self.problem.mesh.n_cells]
-        first = np.full(problem.n_components, np.iinfo(np.int64).max)
-        np.minimum.at(first, problem.spread(problem.component), number)
-        return number == ranks.min(first)[problem.spread(problem.component)]
+        disc = self.disc
+        ranks = self.disc.mesh.ranks
+        number = self._number[: self.disc.mesh.n_cells]
+        first = np.full(disc.n_components, np.iinfo(np.int64).max)
+        np.minimum.at(first, disc.spread(disc.component), number)
+        return number == ranks.min(first)[disc.spread(disc.component)]
 
     @cached_property
     def _trees(self):
-        return MobilityTrees(self.problem.mesh)
+        return MobilityTrees(self.disc.mesh)
 
     def bound(self, rho, background, rho0, rho1, eps):
         """The `Upper` bound of (1 - eps) rho + eps background, (n_patches, N) both."""
-        problem = self.problem
-        mesh = self.problem.mesh
-        tau = node_weights(self.problem.n_steps)
+        disc = self.disc
+        mesh = self.disc.mesh
+        tau = node_weights(self.disc.n_steps)
         rho = (1 - eps) * rho + eps * background
         flux = np.empty((mesh.n_inner, len(tau)))
         cost = 0.0
@@ -129,7 +129,7 @@ class BestFlux:
         at_once = int(max(1, AT_ONCE // mesh.ranks.max(mesh.n_cells)))
         for first in range(0, len(tau), at_once):
             part = slice(first, min(first + at_once, len(tau)))
-            mobility = problem.mobility(_at_nodes(rho, part))
+            mobility = disc.mobility(_at_nodes(rho, part))
             loss = self._loss(rho, rho0, rho1, part)
             flux[:, part] = F = self._trees.conserve(
                 self._solve(mobility, loss, tau[part]), mobility, loss / tau[part], self._divergence
@@ -153,19 +153,19 @@ class BestFlux:
         at both ends.
         """
         after = min(nodes.stop, rho.shape[1])
-        path = self.problem.spread(rho[:, max(nodes.start - 1, 0) : after])
+        path = self.disc.spread(rho[:, max(nodes.start - 1, 0) : after])
         parts = (
             [rho0[:, None]] * (nodes.start == 0)
             + [path]
             + [rho1[:, None]] * (nodes.stop > rho.shape[1])
         )
-        return -self.problem.mesh.volume[:, None] * np.diff(np.concatenate(parts, axis=1))
+        return -self.disc.mesh.volume[:, None] * np.diff(np.concatenate(parts, axis=1))
 
     def _solve(self, mobility, loss, tau):
         """Fluxes (n_inner, k) that lose about *loss* (n_cells, k) in each cell in the times tau
         (k,), by Laplace equations.
         """
-        mesh = self.problem.mesh
+        mesh = self.disc.mesh
         weight = mobility / mesh.distance[: mesh.n_inner, None] ** 2
         method = linalg.method("cg", mesh.dim, mesh.ranks.size)
         method = replace(method, options=method.options | OPTIONS)
@@ -175,7 +175,7 @@ class BestFlux:
         psi = system(np.ascontiguousarray(loss).ravel()).reshape(loss.shape)
         system.destroy()
         psi[~np.isfinite(psi)] = 0.0  # a solve that fails makes the bound larger, not wrong
-        return -weight * self.problem.gradient(psi) * mesh.distance[: mesh.n_inner, None]
+        return -weight * self.disc.gradient(psi) * mesh.distance[: mesh.n_inner, None]
 
     def _matrix(self, weight):
         """Laplacians with face weights (n_inner, k) as one matrix; row and column k K + i belong to
@@ -199,7 +199,7 @@ class BestFlux:
         index[place] = self._column[:, None] * k + block
         start = np.append((self._start[:-1, None] * k + block * count[:, None]).ravel(), place.size)
         return sparse.csr_matrix(
-            (data, index, start), (len(count) * k, self.problem.mesh.n_cells_global * k)
+            (data, index, start), (len(count) * k, self.disc.mesh.n_cells_global * k)
         )
 
 

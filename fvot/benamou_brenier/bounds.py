@@ -36,36 +36,34 @@ class Lower(NamedTuple):
     phi: np.ndarray
 
 
-def lower_bound(problem, phi, rho0, rho1, terminal=None):
+def lower_bound(disc, phi, rho0, rho1, terminal=None):
     """The `Lower` bound that phi (n_cells, N + 1) gives for the densities rho0, rho1 (n_cells,), or
     rho0 and a `Terminal`.
     """
     phi = np.asarray(phi, float)
-    worst = np.full((problem.n_components, problem.n_steps), -np.inf)
-    np.maximum.at(worst, problem.component, problem.violation(phi))
-    shift = np.cumsum(np.pad(problem.tau * problem.mesh.ranks.max(worst), ((0, 0), (1, 0))), axis=1)
-    phi = phi - problem.spread(shift[problem.component])
+    worst = np.full((disc.n_components, disc.n_steps), -np.inf)
+    np.maximum.at(worst, disc.component, disc.violation(phi))
+    shift = np.cumsum(np.pad(disc.tau * disc.mesh.ranks.max(worst), ((0, 0), (1, 0))), axis=1)
+    phi = phi - disc.spread(shift[disc.component])
     if terminal is not None:
-        return _with_terminal(problem, phi, rho0, terminal)
-    work = phi[:, [0, -1]] * problem.source(rho0, rho1)[:, [0, -1]]
-    cost, terms = problem.mesh.ranks.sum(np.array([work.sum(), np.abs(work).sum()]))
+        return _with_terminal(disc, phi, rho0, terminal)
+    work = phi[:, [0, -1]] * disc.source(rho0, rho1)[:, [0, -1]]
+    cost, terms = disc.mesh.ranks.sum(np.array([work.sum(), np.abs(work).sum()]))
     cost = 2 * (cost - ROUND_OFF * terms)
     return Lower(cost, phi) if cost > 0 else Lower(0.0, np.zeros_like(phi))  # 0 is feasible, too
 
 
-def _with_terminal(problem, phi, rho0, terminal):
+def _with_terminal(disc, phi, rho0, terminal):
     """2 (-int rho0 phi^0 - E*(-phi^N)), where phi may be shifted by a constant."""
-    mass = problem.masses(problem.average(rho0)[:, None])[:, 0]
-    c, conjugate = terminal.best_shift(problem.average(phi[:, -1]), mass)
-    phi = phi + problem.spread(c[problem.component])[:, None]
-    work = problem.mesh.volume * rho0 * phi[:, 0]
-    work, terms = problem.mesh.ranks.sum(np.array([work.sum(), np.abs(work).sum()]))
+    mass = disc.masses(disc.average(rho0)[:, None])[:, 0]
+    c, conjugate = terminal.best_shift(disc.average(phi[:, -1]), mass)
+    phi = phi + disc.spread(c[disc.component])[:, None]
+    work = disc.mesh.volume * rho0 * phi[:, 0]
+    work, terms = disc.mesh.ranks.sum(np.array([work.sum(), np.abs(work).sum()]))
     return Lower(2 * (-work - conjugate - ROUND_OFF * (terms + abs(conjugate))), phi)
 
 
-def upper_bound(
-    problem, rho, rho0, rho1, *, epsilons=EPSILONS, first=None, enough=-np.inf, rtol=1e-6
-):
+def upper_bound(disc, rho, rho0, rho1, *, epsilons=EPSILONS, first=None, enough=-np.inf, rtol=1e-6):
     """The best `Upper` bound that rho (n_patches, N) >= 0 gives for the densities rho0, rho1
     (n_cells,).
 
@@ -75,9 +73,9 @@ def upper_bound(
 
     Raises `ConvergenceError` if PETSc refuses a solve.
     """
-    fluxes = BestFlux(problem, rtol)
-    background = _background(problem, rho0, rho1)
-    rho = with_mass(problem, rho, background)
+    fluxes = BestFlux(disc, rtol)
+    background = _background(disc, rho0, rho1)
+    rho = with_mass(disc, rho, background)
     first = USUAL if first is None else first
     middle = epsilons.index(first) if first in epsilons else len(epsilons) // 2
     best = fluxes.bound(rho, background, rho0, rho1, epsilons[middle])
@@ -95,26 +93,26 @@ def upper_bound(
     return best
 
 
-def _background(problem, rho0, rho1):
+def _background(disc, rho0, rho1):
     """rho_b (n_patches, N)."""
-    t = (np.arange(problem.n_steps) + 0.5) / problem.n_steps
-    ends = problem.average(np.stack([rho0, rho1], axis=1))
-    mass = problem.masses(ends)[:, :1]
-    volume = problem.masses(np.ones((problem.n_patches, 1)))
-    mean = (mass / volume)[problem.component]
+    t = (np.arange(disc.n_steps) + 0.5) / disc.n_steps
+    ends = disc.average(np.stack([rho0, rho1], axis=1))
+    mass = disc.masses(ends)[:, :1]
+    volume = disc.masses(np.ones((disc.n_patches, 1)))
+    mean = (mass / volume)[disc.component]
     return (1 - t) ** 2 * ends[:, :1] + t**2 * ends[:, 1:] + 2 * t * (1 - t) * mean
 
 
-def with_mass(problem, rho, background):
+def with_mass(disc, rho, background):
     """rho (n_patches, N) with the mass of the background in each slab and piece; the background
     itself where it has none.
     """
     rho = np.maximum(np.asarray(rho, float), 0.0)
-    wanted = problem.masses(background)
-    mass = problem.masses(rho)
+    wanted = disc.masses(background)
+    mass = disc.masses(rho)
     found = mass > 1e-100 * wanted
     factor = np.where(found, wanted, 0) / np.where(found, mass, 1)
-    return rho * factor[problem.component] + background * ~found[problem.component]
+    return rho * factor[disc.component] + background * ~found[disc.component]
 
 
 # ---- conservation along spanning trees ---------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ class Geodesic(Writable):
     _scale: float
 
     @classmethod
-    def of(cls, near, problem, rho0, lower, upper, iterations, unit=1.0):
+    def of(cls, near, disc, rho0, lower, upper, iterations, unit=1.0):
         """The path from rho0 (n_cells,) that both bounds belong to, which come in the order of the
         `Numbering` *near*.
 
@@ -67,13 +67,13 @@ class Geodesic(Writable):
 
         What ranks find out together is found here, so that one of them alone may look at it.
         """
-        mesh, N = problem.mesh, problem.n_steps
+        mesh, N = disc.mesh, disc.n_steps
         rho = np.empty((N + 2, mesh.n_cells))
-        rho[0], rho[1:-1], rho[-1] = rho0, problem.spread(upper.rho).T, upper.rho1
+        rho[0], rho[1:-1], rho[-1] = rho0, disc.spread(upper.rho).T, upper.rho1
         flux = np.zeros((N + 1, mesh.n_faces))
         flux[:, : mesh.n_inner] = upper.flux.T
         t = np.concatenate([[0], (np.arange(N) + 0.5) / N, [1]])
-        mobility = _mobility(problem, rho)
+        mobility = _mobility(disc, rho)
         phi = np.ascontiguousarray(near.outward(lower.phi.T))
         velocity = near.outward(_velocity(mesh, flux, mobility))
         residual = _residual(mesh, rho, flux)
@@ -210,11 +210,11 @@ def _residual(mesh, rho, flux):
     return mesh.ranks.max(np.abs(change).max(initial=0.0)) / mesh.integrate(rho[0])
 
 
-def _mobility(problem, rho):
+def _mobility(disc, rho):
     """M_s (N + 1, n_inner) at the nodes; infinite where there is no mass, so that nothing moves
     there.
     """
-    M = problem.mobility(node_mean(problem.average(rho[1:-1].T))).T
+    M = disc.mobility(node_mean(disc.average(rho[1:-1].T))).T
     return np.where(M > 0, M, np.inf)
 
 

@@ -1,4 +1,4 @@
-"""Coarser problems, and how phi and rho get from one to the next finer one.
+"""Coarser discretisations, and how phi and rho are carried from one to the next finer one.
 
 Cartesian meshes have half as many cells along each axis, tensor-product interpolation and exact
 averages; all others have agglomerates of 2^dim cells, for which the same `Discretisation` serves,
@@ -24,44 +24,42 @@ SLOWEST_COARSENING = (
 
 @dataclass(frozen=True)
 class Level:
-    """A problem, and how values get there from the next coarser level, and back (None: there is
-    none).
+    """A `Discretisation`, and the maps between it and the next coarser level (None: it is the
+    coarsest).
 
     prolong, restrict : linear interpolation of cell values, and their averages over the coarser
         cells
     """
 
-    problem: Discretisation
+    disc: Discretisation
     prolong: DistributedMatrix | None
     restrict: DistributedMatrix | None
 
     def finer_phi(self, phi):
         """phi (n_cells, N + 1) from that of the coarser level."""
-        return self.prolong @ (phi @ _between_nodes(phi.shape[1] - 1, self.problem.n_steps))
+        return self.prolong @ (phi @ _between_nodes(phi.shape[1] - 1, self.disc.n_steps))
 
     def finer_rho(self, rho):
         """rho (n_patches, N) >= 0 from the cell values (n_coarse, N) of the coarser level."""
         return np.maximum(
-            self.problem.average(
-                self.prolong @ (rho @ _between_slabs(rho.shape[1], self.problem.n_steps))
+            self.disc.average(
+                self.prolong @ (rho @ _between_slabs(rho.shape[1], self.disc.n_steps))
             ),
             0,
         )
 
 
-def levels(problem):
-    """The `Level` of a problem and all coarser ones, the finest first."""
+def levels(disc):
+    """The `Level` of a `Discretisation` and of all coarser ones, the finest first."""
     found = []
     while True:
-        made = coarsened(problem.mesh)
+        made = coarsened(disc.mesh)
         if made is None:
-            return [*found, Level(problem, None, None)]
+            return [*found, Level(disc, None, None)]
         coarse, prolong, restrict = made
-        found.append(Level(problem, prolong, restrict))
-        n_steps = problem.n_steps
-        problem = Discretisation(
-            coarse, -(-n_steps // 2) if n_steps >= 2 * FEWEST_STEPS else n_steps
-        )
+        found.append(Level(disc, prolong, restrict))
+        n_steps = disc.n_steps
+        disc = Discretisation(coarse, -(-n_steps // 2) if n_steps >= 2 * FEWEST_STEPS else n_steps)
 
 
 def coarsened(mesh):

@@ -115,7 +115,7 @@ class NestedIteration:
             self.used += n_iterations
             self.best = found if self.best is None else found.with_better_bounds(self.best)
             self.ends[0][:, 1] = self.best.upper.rho1
-            square = max(moving(self.levels[0].problem, self.best.upper), LEAST * start.square)
+            square = max(moving(self.levels[0].disc, self.best.upper), LEAST * start.square)
             start = Start(self.best.phi, self.best.rho, square, self.best.upper.eps)
             n_iterations = max(
                 iterations_to(self.tol, n_iterations / 2, self.best.gap), FEWEST
@@ -126,7 +126,7 @@ class NestedIteration:
         """(cells, values) for a checkpoint; after the last iteration, what is reached, which a run
         from there has at once.
         """
-        problem = self.levels[0].problem
+        disc = self.levels[0].disc
         if self._ramp is None:
             phi = self.best.phi
             rho = self.best.rho
@@ -136,25 +136,25 @@ class NestedIteration:
                 used=self.used,
                 done=0,
                 r=None,
-                square=moving(problem, self.best.upper),
+                square=moving(disc, self.best.upper),
                 eps=self.best.upper.eps,
             )
         else:
             iteration, values = self._ramp
             phi, rho, end = iteration.path()
             values = dict(values, done=iteration.done, r=float(iteration.r))
-        rho1 = self.ends[0][:, 1] if end is None else problem.spread(end)
-        return dict(phi=phi.T, rho=problem.spread(rho.astype(float)).T, rho1=rho1), values
+        rho1 = self.ends[0][:, 1] if end is None else disc.spread(end)
+        return dict(phi=phi.T, rho=disc.spread(rho.astype(float)).T, rho1=rho1), values
 
     def _restore(self, cells, values):
         """(`Start`, iterations of its ramp) of what was saved."""
-        problem = self.levels[0].problem
+        disc = self.levels[0].disc
         self.used = values["used"]
         if self.free:
             self.ends[0][:, 1] = cells["rho1"]
         start = Start(
             np.ascontiguousarray(cells["phi"].T),
-            problem.average(np.ascontiguousarray(cells["rho"].T)),
+            disc.average(np.ascontiguousarray(cells["rho"].T)),
             values["square"],
             values["eps"],
             values["done"],
@@ -182,8 +182,8 @@ class NestedIteration:
 
     def _first_square(self):
         """A first idea of W2^2."""
-        mesh = self.levels[0].problem.mesh
-        size = np.ptp(self.levels[0].problem.mesh.bounds, axis=0)
+        mesh = self.levels[0].disc.mesh
+        size = np.ptp(self.levels[0].disc.mesh.bounds, axis=0)
         return max(
             gelbrich(mesh, *self.ends[0].T),
             LEAST * mesh.integrate(self.ends[0][:, 0]) * (size**2).sum(),
@@ -207,40 +207,38 @@ class NestedIteration:
             pass
         found = self._reached(depth, iteration, start, enough=0.0 if depth == 1 else 1.0)
         self.ends[depth][:, 1] = found.upper.rho1
-        square = max(moving(self.levels[depth].problem, found.upper), LEAST * start.square)
+        square = max(moving(self.levels[depth].disc, found.upper), LEAST * start.square)
         return found, Start(
             None if found.gap > HOPELESS else found.phi, found.rho, square, found.upper.eps
         )
 
     def _finer(self, depth, start, found):
         """The `Start` of a level as that of the next finer one."""
-        problem = self.levels[depth].problem
+        disc = self.levels[depth].disc
         finer = self.levels[depth - 1]
         phi = None if start.phi is None else finer.finer_phi(start.phi)
         start = start._replace(
-            phi=phi, rho=finer.finer_rho(problem.spread(start.rho)), eps=np.clip(start.eps, *FIRST)
+            phi=phi, rho=finer.finer_rho(disc.spread(start.rho)), eps=np.clip(start.eps, *FIRST)
         )
         if self.free:
             self.ends[depth - 1][:, 1:] = np.maximum(finer.prolong @ found.upper.rho1[:, None], 0)
         elif self._distance(depth) < BLIND * self._distance(
             depth - 1
         ):  # the coarser level cannot tell how far
-            best = upper_bound(
-                finer.problem, start.rho, *np.ascontiguousarray(self.ends[depth - 1].T)
-            )
+            best = upper_bound(finer.disc, start.rho, *np.ascontiguousarray(self.ends[depth - 1].T))
             return Start(None, start.rho, best.cost, best.eps)
         return start
 
     def _distance(self, depth):
         """int |rho1 - rho0|."""
-        return self.levels[depth].problem.mesh.integrate(np.abs(np.diff(self.ends[depth])[:, 0]))
+        return self.levels[depth].disc.mesh.integrate(np.abs(np.diff(self.ends[depth])[:, 0]))
 
     def _enough(self, n_iterations, gap):
         """Iterations that should bring the gap to tol, where n_iterations have brought it to *gap*.
 
         Below GUESS they obey no law where densities vanish, unless the gap falls much faster.
         """
-        easy = penalty.vanish_nowhere(self.levels[0].problem.mesh, *self._ends(0))
+        easy = penalty.vanish_nowhere(self.levels[0].disc.mesh, *self._ends(0))
         expected = iterations_to(self.tol, n_iterations, gap, RATE[easy])
         return FEWEST if expected < FEWEST / 2 else max(expected, FEWEST if easy else GUESS)
 
@@ -248,34 +246,30 @@ class NestedIteration:
 
     def _iteration(self, depth, start, n_iterations, again=False):
         """The `Iteration` on a level; again : whether it starts from another one there."""
-        problem = self.levels[depth].problem
+        disc = self.levels[depth].disc
         (rho0, rho1) = self._ends(depth)
         sigma = (
-            None
-            if self._is_uniform(depth, again)
-            else penalty.local(problem, start.rho, rho0, rho1)
+            None if self._is_uniform(depth, again) else penalty.local(disc, start.rho, rho0, rho1)
         )
         return Iteration(
-            problem, rho0, rho1, self.terminals[depth], start, sigma, n_iterations, self.dtype
+            disc, rho0, rho1, self.terminals[depth], start, sigma, n_iterations, self.dtype
         )
 
     def _reached(self, depth, iteration, start, enough):
         """What is `Reached` on a level; enough : the gap at which the search for the best upper
         bound ends.
         """
-        problem = self.levels[depth].problem
+        disc = self.levels[depth].disc
         terminal = self.terminals[depth]
         (rho0, rho1) = self._ends(depth)
         phi, rho, end = iteration.path()
-        rho1 = rho1 if terminal is None else problem.spread(end)
-        lower = lower_bound(problem, phi, rho0, rho1, terminal)
+        rho1 = rho1 if terminal is None else disc.spread(end)
+        lower = lower_bound(disc, phi, rho0, rho1, terminal)
         found = Reached(phi, rho, lower, self._upper(depth, rho, rho1, start.eps, lower, enough))
-        if found.gap <= (
-            self.tol if depth < 2 and self._is_near(problem, found.upper) else HOPELESS
-        ):
+        if found.gap <= (self.tol if depth < 2 and self._is_near(disc, found.upper) else HOPELESS):
             return found
         straight = self._upper(
-            depth, _straight(problem, rho0, rho1), rho1, min(EPSILONS), lower, enough
+            depth, _straight(disc, rho0, rho1), rho1, min(EPSILONS), lower, enough
         )
         return (
             found
@@ -290,7 +284,7 @@ class NestedIteration:
         """Whether a uniform penalty will do: on coarser levels, and where steps are cheap with it,
         at first.
         """
-        mesh = self.levels[depth].problem.mesh
+        mesh = self.levels[depth].disc.mesh
         ends = self._ends(depth)
         return (
             depth > 0
@@ -304,38 +298,36 @@ class NestedIteration:
         """The best `Upper` bound, or one with which the gap is *enough*; with a `Terminal` rho1 may
         have any mass.
         """
-        problem = self.levels[depth].problem
+        disc = self.levels[depth].disc
         terminal = self.terminals[depth]
         rho0 = self._ends(depth)[0]
         energy = 0.0
         terms = 0.0
         if terminal is not None:
-            end = with_mass(
-                problem, problem.average(rho1)[:, None], problem.average(rho0)[:, None]
-            )[:, 0]
-            rho1, energy, terms = problem.spread(end), *terminal.value(end)
+            end = with_mass(disc, disc.average(rho1)[:, None], disc.average(rho0)[:, None])[:, 0]
+            rho1, energy, terms = disc.spread(end), *terminal.value(end)
         target = (lower.cost - 2 * energy) / (1 - enough) if enough < 1 else np.inf
-        found = upper_bound(problem, rho, rho0, rho1, first=first, enough=target)
+        found = upper_bound(disc, rho, rho0, rho1, first=first, enough=target)
         return found._replace(cost=found.cost + 2 * energy, energy=energy, terms=terms)
 
     @staticmethod
-    def _is_near(problem, upper):
+    def _is_near(disc, upper):
         """Whether mass moves by a small part of its width."""
-        rho0, rho1 = problem.spread(upper.rho[:, 0]), upper.rho1
-        width = penalty.width(problem.mesh, rho0, rho1)
-        return upper.action < (NEAR * width) ** 2 * problem.mesh.integrate(rho0)
+        rho0, rho1 = disc.spread(upper.rho[:, 0]), upper.rho1
+        width = penalty.width(disc.mesh, rho0, rho1)
+        return upper.action < (NEAR * width) ** 2 * disc.mesh.integrate(rho0)
 
 
-def _straight(problem, rho0, rho1):
+def _straight(disc, rho0, rho1):
     """The path (1 - t) rho0 + t rho1 (n_patches, N), which is nearly the best one where rho0 and
     rho1 hardly differ.
     """
-    t = (np.arange(problem.n_steps) + 0.5) / problem.n_steps
-    ends = problem.average(np.stack([rho0, rho1], axis=1))
+    t = (np.arange(disc.n_steps) + 0.5) / disc.n_steps
+    ends = disc.average(np.stack([rho0, rho1], axis=1))
     return (1 - t) * ends[:, :1] + t * ends[:, 1:]
 
 
-def moving(problem, upper):
+def moving(disc, upper):
     """Mass times half the square of the speed below which half of the energy is spent, but at least
     the cost.
 
@@ -344,17 +336,17 @@ def moving(problem, upper):
     """
     if upper.terms:
         return upper.action
-    mesh = problem.mesh
-    n = problem.mesh.n_inner
+    mesh = disc.mesh
+    n = disc.mesh.n_inner
     tau, d, M = (
-        node_weights(problem.n_steps),
+        node_weights(disc.n_steps),
         mesh.distance[:n, None],
-        problem.mobility(node_mean(upper.rho)),
+        disc.mobility(node_mean(upper.rho)),
     )
     with np.errstate(all="ignore"):
         energy = tau * d**2 * upper.flux**2 / M
         square = (d * upper.flux / M) ** 2
-    mass = problem.masses(upper.rho[:, :1]).sum()
+    mass = disc.masses(upper.rho[:, :1]).sum()
     place = np.clip(
         np.nan_to_num(4 * np.log2(np.maximum(square * mass / max(upper.action, 1e-300), 1e-30))),
         0,

@@ -74,14 +74,14 @@ def first(mesh, rho0, rho1):
     return max(START * concentration(mesh, rho0, rho1), mesh.integrate(rho0) / mesh.integrate(1.0))
 
 
-def local(problem, rho, rho0, rho1):
+def local(disc, rho, rho0, rho1):
     """sigma (n_patches,) from a first idea of the path, rho (n_patches, N), and the densities at
     its ends (n_cells,).
     """
-    mesh = problem.mesh
-    n = problem.mesh.n_inner
+    mesh = disc.mesh
+    n = disc.mesh.n_inner
     left, right = mesh.left[:n], mesh.right[:n]
-    most = np.maximum(problem.spread(rho.max(axis=1)), np.maximum(rho0, rho1))
+    most = np.maximum(disc.spread(rho.max(axis=1)), np.maximum(rho0, rho1))
     count = (
         1 + np.bincount(left, minlength=mesh.n_local) + np.bincount(right, minlength=mesh.n_local)
     )
@@ -93,4 +93,4 @@ def local(problem, rho, rho0, rho1):
             + np.bincount(right, local[left], mesh.n_local)
         )
         most = (total / count)[: mesh.n_cells]
-    return np.maximum(problem.average(most) / concentration(mesh, rho0, rho1), FLOOR)
+    return np.maximum(disc.average(most) / concentration(mesh, rho0, rho1), FLOOR)

@@ -19,22 +19,22 @@ class CosinePoisson:
     sigma : (n_patches,) the local penalty, which must be 1; end : theta_e^2
     """
 
-    def __init__(self, problem, theta, dtype=np.float64, sigma=None, end=0.0):
+    def __init__(self, disc, theta, dtype=np.float64, sigma=None, end=0.0):
         assert sigma is None or (sigma == 1).all()
-        block = problem.mesh.block
-        dim = problem.mesh.dim
+        block = disc.mesh.block
+        dim = disc.mesh.dim
         self.shape = tuple(block.grid)
         axes = range(dim)
         self.walls = [a for a in axes if not block.periodic[a]]
         self.periods = [a for a in axes if block.periodic[a]]
-        V, symbol = time_modes(problem.n_steps, theta, end)
+        V, symbol = time_modes(disc.n_steps, theta, end)
         for a in axes:
             turn = np.arange(self.shape[a]) / self.shape[a] * (1 if block.periodic[a] else 0.5)
             wave = (2 * np.sin(np.pi * turn) / block.spacing[a]) ** 2
             if self.periods and a == self.periods[-1]:
                 wave = wave[: self.shape[a] // 2 + 1]  # the other half is the conjugate
             symbol = symbol + wave.reshape([-1 if b == a else 1 for b in range(dim + 1)])
-        symbol *= problem.mesh.volume[0]
+        symbol *= disc.mesh.volume[0]
         symbol[(0,) * (dim + 1)] = symbol[(0,) * (dim + 1)] or np.inf
         self.V = V.astype(dtype)
         self.inverse = (1 / symbol).astype(dtype)

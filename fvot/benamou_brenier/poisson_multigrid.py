@@ -40,16 +40,16 @@ class MultigridPoisson:
     steps : one is enough, but where hardly anything moves
     """
 
-    def __init__(self, problem, theta, dtype=np.float64, sigma=None, end=0.0, steps=1):
-        self.ranks = problem.mesh.ranks
+    def __init__(self, disc, theta, dtype=np.float64, sigma=None, end=0.0, steps=1):
+        self.ranks = disc.mesh.ranks
         self.steps = steps
-        V, shift = time_modes(problem.n_steps, theta, end)
+        V, shift = time_modes(disc.n_steps, theta, end)
         self.V = V.astype(dtype)
         self.pencil = Pencil(
-            problem, np.ones(problem.n_patches) if sigma is None else sigma, shift, dtype
+            disc, np.ones(disc.n_patches) if sigma is None else sigma, shift, dtype
         )
-        self.cycle = Cycle(problem, self.pencil)
-        self.phi, self.residual, self.image = np.zeros((3, problem.mesh.n_cells, len(V)), dtype)
+        self.cycle = Cycle(disc, self.pencil)
+        self.phi, self.residual, self.image = np.zeros((3, disc.mesh.n_cells, len(V)), dtype)
         self.largest = np.zeros(len(V))
         self.settled = False
 
@@ -90,14 +90,14 @@ class Pencil:
         with C = u u^T on each patch
     """
 
-    def __init__(self, problem, sigma, shift, dtype):
-        mesh = problem.mesh
-        sigma_of_cell = sigma[problem.patch]
-        self.stiffness = problem.laplacian(problem.mobility(sigma[:, None])[:, 0])
+    def __init__(self, disc, sigma, shift, dtype):
+        mesh = disc.mesh
+        sigma_of_cell = sigma[disc.patch]
+        self.stiffness = disc.laplacian(disc.mobility(sigma[:, None])[:, 0])
         self.mass = sigma_of_cell * mesh.volume
-        self.share = mesh.volume * np.sqrt(sigma_of_cell / problem.volume[problem.patch])
+        self.share = mesh.volume * np.sqrt(sigma_of_cell / disc.volume[disc.patch])
         self.shift = shift.astype(dtype)
-        K, C = self.stiffness.tocoo(), _squares(self.share, problem.patch).tocoo()
+        K, C = self.stiffness.tocoo(), _squares(self.share, disc.patch).tocoo()
         row, column = np.concatenate([K.row, C.row]), np.concatenate([K.col, C.col])
         # in the order of the file's numbers: sums must not depend on how the mesh is dealt
         key, place = np.unique(
@@ -155,12 +155,12 @@ class Cycle:
     Arrays are made once, and used again: z is overwritten by the next cycle.
     """
 
-    def __init__(self, problem, pencil):
-        self.ranks = problem.mesh.ranks
+    def __init__(self, disc, pencil):
+        self.ranks = disc.mesh.ranks
         self.pencil = pencil
         self.shift = pencil.shift
         dtype = self.shift.dtype
-        part, matrix, mass = _dealt_hierarchy(problem.mesh, pencil)
+        part, matrix, mass = _dealt_hierarchy(disc.mesh, pencil)
         self.grids = _grids(self.ranks, part, dtype)
         self.own = part["own"]
         self.order = self.ranks.all_gather(self.own)
@@ -169,8 +169,8 @@ class Cycle:
         diagonal = pencil.stiffness.diagonal()
         diagonal = _floored(diagonal, self.ranks.max(diagonal.max(initial=0.0)))
         self.patches = (
-            problem.cells,
-            problem.cell_start,
+            disc.cells,
+            disc.cell_start,
             diagonal.astype(dtype),
             pencil.share.astype(dtype),
             self.shift,

@@ -37,32 +37,32 @@ class State:
         sigma l
     """
 
-    def __init__(self, problem, theta, dtype=np.float64, sigma=None):
-        n_steps = problem.n_steps
-        self.problem = problem
+    def __init__(self, disc, theta, dtype=np.float64, sigma=None):
+        n_steps = disc.n_steps
+        self.disc = disc
         self.theta = float(theta)
         self.dtype = np.dtype(dtype)
-        self.z_a, self.l = (np.zeros((problem.n_patches, n_steps), dtype) for _ in range(2))
-        self.z_b = np.zeros((problem.n_copies, 2, n_steps), dtype)
-        mesh = problem.mesh
-        face = problem.copy_face
-        volume = problem.volume[problem.copy_patch]
-        self.sigma = np.ones(problem.n_patches) if sigma is None else sigma
+        self.z_a, self.l = (np.zeros((disc.n_patches, n_steps), dtype) for _ in range(2))
+        self.z_b = np.zeros((disc.n_copies, 2, n_steps), dtype)
+        mesh = disc.mesh
+        face = disc.copy_face
+        volume = disc.volume[disc.copy_patch]
+        self.sigma = np.ones(disc.n_patches) if sigma is None else sigma
         self._space = (
-            problem.cells,
-            problem.cell_start,
-            problem.copy_start,
+            disc.cells,
+            disc.cell_start,
+            disc.copy_start,
             mesh.left[face].astype(np.int64),
             mesh.right[face].astype(np.int64),
         )
         slope = 1 / mesh.distance[face]
-        push = problem.tau / 2 * self.sigma[problem.copy_patch] * problem.weight * slope
-        share = mesh.volume / problem.volume[problem.patch]
+        push = disc.tau / 2 * self.sigma[disc.copy_patch] * disc.weight * slope
+        share = mesh.volume / disc.volume[disc.patch]
         self._exact = (
-            self.sigma[problem.patch] * mesh.volume,
-            share / problem.tau,
+            self.sigma[disc.patch] * mesh.volume,
+            share / disc.tau,
             slope,
-            problem.weight / (2 * volume),
+            disc.weight / (2 * volume),
             push,
         )
         self.to(dtype)
@@ -83,9 +83,9 @@ class State:
         """z = P(Lambda phi) + l (1 / theta^2, q_b) with l = rho / (r sigma), of phi (n_cells, N +
         1) and rho (n_patches, N).
         """
-        a, b = self.problem.apply(phi)
-        shift = multiplier(a, self.problem.square(b), self.theta)
-        copy = self.problem.copy_patch
+        a, b = self.disc.apply(phi)
+        shift = multiplier(a, self.disc.square(b), self.theta)
+        copy = self.disc.copy_patch
         l = rho / (r * self.sigma[:, None])
         self.l[:] = l
         self.z_a[:] = a + (l - shift) / self.theta**2
@@ -94,7 +94,7 @@ class State:
     def right_hand_side(self):
         """Lambda* (2 q - z) (n_cells, N + 1) of the state as it is."""
         return self.sweep(
-            np.zeros((self.problem.mesh.n_cells, self.problem.n_steps + 1), self.dtype), alpha=0.0
+            np.zeros((self.disc.mesh.n_cells, self.disc.n_steps + 1), self.dtype), alpha=0.0
         )
 
     def sweep(self, phi, alpha=1.8, kappa=1.0):
@@ -103,7 +103,7 @@ class State:
 
         alpha : over-relaxation; kappa : by what the penalty r grows
         """
-        phi = self.problem.with_ghosts(phi)
+        phi = self.disc.with_ghosts(phi)
         real = self.dtype.type
         out = np.zeros_like(phi)
         _sweep(
@@ -119,7 +119,7 @@ class State:
             self.l,
             out,
         )
-        return self.problem.to_owners(out)
+        return self.disc.to_owners(out)
 
 
 def multiplier(z_a, square, theta):

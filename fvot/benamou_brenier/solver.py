@@ -97,11 +97,11 @@ class BenamouBrenier:
         self.terminal = terminal
         quality.warn_of(mesh.quality().transport_problem, mesh)
         self._near = mesh.near
-        problem = Discretisation(self._near.mesh, self.n_steps)
-        self._n_patches = ranks.sum(problem.n_patches)
-        self._defect = ranks.max(problem.isotropy_defect().max(initial=0.0))
-        self._levels = levels(problem)
-        self._terminals = [terminal and Terminal(level.problem, terminal) for level in self._levels]
+        disc = Discretisation(self._near.mesh, self.n_steps)
+        self._n_patches = ranks.sum(disc.n_patches)
+        self._defect = ranks.max(disc.isotropy_defect().max(initial=0.0))
+        self._levels = levels(disc)
+        self._terminals = [terminal and Terminal(level.disc, terminal) for level in self._levels]
 
     def with_terminal(self, energy):
         """The same solver with a terminal energy; meshes and levels are shared."""
@@ -109,7 +109,7 @@ class BenamouBrenier:
             isinstance(energy, Energy), f"a terminal energy is wanted, not {energy!r:.60}"
         )
         other = copy(self)
-        terminals = [Terminal(level.problem, energy) for level in self._levels]
+        terminals = [Terminal(level.disc, energy) for level in self._levels]
         vars(other).update(terminal=energy, _terminals=terminals)
         return other
 
@@ -185,7 +185,7 @@ class BenamouBrenier:
         used = cascade.used
         self._check_order(found)
         path = Geodesic.of(
-            self._near, self._levels[0].problem, rho0 / unit, found.lower, found.upper, used, unit
+            self._near, self._levels[0].disc, rho0 / unit, found.lower, found.upper, used, unit
         )
         if not found.gap <= self.tol:
             raise ConvergenceError(
@@ -225,9 +225,9 @@ class BenamouBrenier:
         slope = (
             0.0
             if terminal is None
-            else terminal.problem.spread(
+            else terminal.disc.spread(
                 terminal.derivative(
-                    terminal.problem.average(rho0 + mesh.integrate(rho0) / mesh.integrate(1.0))
+                    terminal.disc.average(rho0 + mesh.integrate(rho0) / mesh.integrate(1.0))
                 )
             )
         )
@@ -242,7 +242,7 @@ class BenamouBrenier:
 
     def _check_energy(self, rho0):
         terminal = self._terminals[0]
-        patches = terminal.problem.average(rho0)
+        patches = terminal.disc.average(rho0)
         with np.errstate(over="ignore", invalid="ignore"):
             numbers = terminal.of_cells(rho0), terminal.stiffness(patches)
         if not np.isfinite(numbers).all():
@@ -275,14 +275,14 @@ class BenamouBrenier:
         """The densities in the order of `near`; rho1 scaled to the mass of rho0, from which it
         differs by round-off, in each piece.
         """
-        problem = self._levels[0].problem
+        disc = self._levels[0].disc
         ranks = self.mesh.ranks
         for rho, name in (rho0, "rho0"), (rho1, "rho1"):
             self.mesh.check_density(rho, name)
         same = ranks.max(max(SAME, rounding_of(rho0, rho1)))
         rho0, rho1 = (self._near.inward(np.asarray(rho, float)) for rho in (rho0, rho1))
-        ends = problem.average(np.stack([rho0, rho1], axis=1))
-        mass = problem.masses(ends)
+        ends = disc.average(np.stack([rho0, rho1], axis=1))
+        mass = disc.masses(ends)
         total = mass.sum(axis=0)
         ranks.check(
             (total > 0).all(),
@@ -314,7 +314,7 @@ class BenamouBrenier:
             "must have the same mass in each piece",
         )
         factor = mass[:, 0] / np.where(mass[:, 1] > 0, mass[:, 1], 1)
-        return rho0, rho1 * problem.spread(factor[problem.component])
+        return rho0, rho1 * disc.spread(factor[disc.component])
 
 
 def _is_count(n):

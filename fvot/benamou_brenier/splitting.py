@@ -47,9 +47,9 @@ class Iteration:
     done : how many there have been
     """
 
-    def __init__(self, problem, rho0, rho1, terminal, start, sigma, n_iterations, dtype):
-        mesh = problem.mesh
-        self.problem = problem
+    def __init__(self, disc, rho0, rho1, terminal, start, sigma, n_iterations, dtype):
+        mesh = disc.mesh
+        self.disc = disc
         self.n_iterations = n_iterations
         self.dtype = dtype
         self.sigma = sigma
@@ -58,19 +58,17 @@ class Iteration:
         self.r = start.r or penalty.first(mesh, rho0, rho1)
         self.theta = penalty.theta(mesh, rho0, rho1, start.square)
 
-        self.state = State(problem, self.theta, dtype, sigma)
+        self.state = State(disc, self.theta, dtype, sigma)
         if start.phi is not None:
             self.state.start(start.phi, start.rho, self.r)
 
-        self.source = problem.source(rho0, rho1)[:, [0, -1]]
+        self.source = disc.source(rho0, rho1)[:, [0, -1]]
         self.end = None
         self.metric = 0.0
         if terminal is not None:
             self.source[:, 1] = 0
-            self.metric = terminal.metric(problem.average(rho1), self.theta)
-            self.end = EndState(
-                terminal, problem.average(rho1), self.metric, self.state.sigma, self.r
-            )
+            self.metric = terminal.metric(disc.average(rho1), self.theta)
+            self.end = EndState(terminal, disc.average(rho1), self.metric, self.state.sigma, self.r)
 
         self.steps = partial(penalty.steps, mesh, rho0, rho1, start.square)
         cosines = sigma is None and has_cosines(mesh)
@@ -117,13 +115,13 @@ class Iteration:
 
     def _poisson(self, dtype):
         """The linear half."""
-        problem = self.problem
+        disc = self.disc
         theta = self.theta
         sigma = self.sigma
         metric = self.metric
         if self.cosines:
-            return CosinePoisson(problem, theta, dtype, sigma, metric)
-        return MultigridPoisson(problem, theta, dtype, sigma, metric, steps=self.steps())
+            return CosinePoisson(disc, theta, dtype, sigma, metric)
+        return MultigridPoisson(disc, theta, dtype, sigma, metric, steps=self.steps())
 
     def path(self):
         """(phi (n_cells, N + 1), rho (n_patches, N), density at the end (n_patches,), None without

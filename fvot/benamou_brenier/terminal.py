@@ -33,11 +33,11 @@ END_METRIC = (
 class Terminal:
     """The energy on the patches of a `Discretisation`; densities are (n_patches,). Collective."""
 
-    def __init__(self, problem, energy):
-        self.problem = problem
+    def __init__(self, disc, energy):
+        self.disc = disc
         self.energy = energy
-        mesh = problem.mesh
-        self.x = problem.average(mesh.centroid.T).T
+        mesh = disc.mesh
+        self.x = disc.average(mesh.centroid.T).T
         self.measure = mesh.integrate(1.0)
         with mesh.ranks.raising_together():
             self.V, self.curved, pairs = separated(energy, self.x)
@@ -51,27 +51,27 @@ class Terminal:
     @property
     def is_flat(self):
         """Whether the energy is the same for all densities of the same mass."""
-        ranks = self.problem.mesh.ranks
+        ranks = self.disc.mesh.ranks
         return not self.curved.parts and ranks.max(self.V.max(initial=-np.inf)) == ranks.min(
             self.V.min(initial=np.inf)
         )
 
     def of_cells(self, rho):
         """E(rho) of a density (n_cells,)."""
-        return self.value(self.problem.average(rho))[0]
+        return self.value(self.disc.average(rho))[0]
 
     def value(self, rho):
         """E(rho), and the size of the terms that it adds up."""
-        with self.problem.mesh.ranks.raising_together():
+        with self.disc.mesh.ranks.raising_together():
             potential = self.V * rho
             others = self._of("value", rho)
             slope = rho * self._of("derivative", np.maximum(rho, TINY))
         terms = np.stack([potential + others, np.abs(potential) + np.abs(others) + np.abs(slope)])
-        return self.problem.mesh.ranks.sum((self.problem.volume * terms).sum(axis=1))
+        return self.disc.mesh.ranks.sum((self.disc.volume * terms).sum(axis=1))
 
     def derivative(self, rho):
         """e'(rho) (n_patches,)."""
-        with self.problem.mesh.ranks.raising_together():
+        with self.disc.mesh.ranks.raising_together():
             return self.V + self._of("derivative", rho)
 
     def _of(self, method, rho):
@@ -81,13 +81,13 @@ class Terminal:
         """int rho^2 e''(rho) / int rho, what e' changes by when rho changes by its own size, where
         mass is.
         """
-        ranks = self.problem.mesh.ranks
-        mass = self.problem.masses(rho[:, None]).sum()
+        ranks = self.disc.mesh.ranks
+        mass = self.disc.masses(rho[:, None]).sum()
         with ranks.raising_together():
             curvature = (
                 rho * rho * self._of("curvature", np.maximum(rho, FLOOR * mass / self.measure))
             )
-        return ranks.sum((self.problem.volume * curvature).sum()) / mass
+        return ranks.sum((self.disc.volume * curvature).sum()) / mass
 
     def metric(self, rho, theta):
         """theta_e^2, from a first idea of the density at the end and the theta of the iteration."""
@@ -104,7 +104,7 @@ class Terminal:
         rho = np.ones(len(p)) if guess is None else np.clip(guess, TINY, HUGE)
         low, high = np.full((2, len(p)), [[TINY], [HUGE]])
         last = np.full(len(p), np.inf)
-        with self.problem.mesh.ranks.raising_together(), np.errstate(all="ignore"):
+        with self.disc.mesh.ranks.raising_together(), np.errstate(all="ignore"):
             none = self._of("derivative", low) >= p
             all_ = k * HUGE + self._of("derivative", high) < p
             for _ in range(STEPS):
@@ -129,8 +129,8 @@ class Terminal:
         phi (n_patches,), mass (n_components,); c (n_components,). Any c gives a bound; the best one
         is found by Newton's method for the logarithm of the mass, and bisection.
         """
-        problem = self.problem
-        ranks = self.problem.mesh.ranks
+        disc = self.disc
+        ranks = self.disc.mesh.ranks
         rho = None
         c = np.zeros(len(mass))
         low, high = np.full((2, len(mass)), [[-np.inf], [np.inf]])
@@ -140,11 +140,11 @@ class Terminal:
             + TINY
         )
         for _ in range(STEPS):
-            found, rho = self._mass(-phi - c[problem.component], rho)
+            found, rho = self._mass(-phi - c[disc.component], rho)
             low, high = np.where(found > mass, c, low), np.where(found > mass, high, c)
             with ranks.raising_together(), np.errstate(all="ignore"):
                 inverse = np.where(rho > 0, 1 / self._of("curvature", np.clip(rho, TINY, HUGE)), 0)
-            slope = problem.masses(inverse[:, None])[:, 0]
+            slope = disc.masses(inverse[:, None])[:, 0]
             with np.errstate(all="ignore"):
                 new = np.where(np.isfinite(slope), c + np.log(found / mass) * found / slope, np.nan)
             middle = np.where(
@@ -157,28 +157,28 @@ class Terminal:
             c = np.where((new > low) & (new < high) | done, new, middle)
             if (done | (high - low <= CLOSE * np.abs(c))).all():
                 break
-        found = self._mass(-phi - c[problem.component], rho)[0]
+        found = self._mass(-phi - c[disc.component], rho)[0]
         c = np.where(
             found < 2 * mass, c, high
         )  # where e is linear, only one side of the jump has finite E*
-        return c, self.conjugate(-phi - c[problem.component])
+        return c, self.conjugate(-phi - c[disc.component])
 
     def _mass(self, p, guess):
         """(mass (n_components,), rho (n_patches,)) of rho = (e')^-1(p)."""
         rho = self.density(p, guess=guess)
-        return self.problem.masses(np.minimum(rho, HUGE)[:, None])[:, 0], rho
+        return self.disc.masses(np.minimum(rho, HUGE)[:, None])[:, 0], rho
 
     def conjugate(self, p):
         """E*(p), for p (n_patches,)."""
         rho = self.density(p)
-        with self.problem.mesh.ranks.raising_together(), np.errstate(all="ignore"):
+        with self.disc.mesh.ranks.raising_together(), np.errstate(all="ignore"):
             own = np.where(
                 rho > 0,
                 (p - self.V) * rho - self._of("value", rho),
                 -self._of("value", np.zeros(len(p))),
             )
         own[np.isinf(rho)] = np.inf
-        return self.problem.mesh.ranks.sum((self.problem.volume * own).sum())
+        return self.disc.mesh.ranks.sum((self.disc.volume * own).sum())
 
 
 class EndState:
@@ -193,9 +193,7 @@ class EndState:
         self.scale = metric * sigma
         self.r = r
         floor = (
-            FLOOR
-            * terminal.problem.masses(rho1[:, None]).sum()
-            / terminal.problem.mesh.integrate(1.0)
+            FLOOR * terminal.disc.masses(rho1[:, None]).sum() / terminal.disc.mesh.integrate(1.0)
         )
         self.rho1 = np.maximum(rho1, floor)
         self.z = -terminal.derivative(self.rho1) - self._k * self.rho1
@@ -208,15 +206,15 @@ class EndState:
         """Move the state with phi (n_cells,) at the last node; sigma m theta_e^2 (2 q - z)
         (n_cells,) of the new one.
         """
-        problem = self.terminal.problem
-        self.z += alpha * (problem.average(phi) - self.z - self._k * self.rho1)
+        disc = self.terminal.disc
+        self.z += alpha * (disc.average(phi) - self.z - self._k * self.rho1)
         self.rho1 = self.terminal.density(-self.z, self._k, self.rho1)
         q = self.z + self._k * self.rho1
         self.r *= kappa
         self.z = q - self._k * self.rho1
-        return problem.mesh.volume * problem.spread(self.scale * (2 * q - self.z))
+        return disc.mesh.volume * disc.spread(self.scale * (2 * q - self.z))
 
     def right_hand_side(self):
         """The same of the state as it is."""
         z = self.z + 2 * self._k * self.rho1
-        return self.terminal.problem.mesh.volume * self.terminal.problem.spread(self.scale * z)
+        return self.terminal.disc.mesh.volume * self.terminal.disc.spread(self.scale * z)
