@@ -17,7 +17,8 @@ from fvot import Mesh
 from fvot.benamou_brenier import best_flux, time_basis
 from fvot.benamou_brenier.bounds import lower_bound, upper_bound
 from fvot.benamou_brenier.discretisation import Discretisation
-from fvot.benamou_brenier.levels import levels
+from fvot.benamou_brenier.ends import Ends
+from fvot.benamou_brenier.levels import build_levels
 from fvot.benamou_brenier.poisson_cosine import CosinePoisson
 from fvot.benamou_brenier.poisson_multigrid import MultigridPoisson, Pencil
 from fvot.benamou_brenier.projection import State, multiplier
@@ -367,7 +368,8 @@ def test_bounds_are_in_order(name, seed, size, power):
     rho0, rho1 = densities(disc, seed)
     phi = size * noise(mesh, disc.n_steps + 1, seed=seed + 1)
     rho = disc.average(np.maximum(noise(mesh, disc.n_steps, seed=seed + 2), 0) ** power)
-    lower, upper = lower_bound(disc, phi, rho0, rho1), upper_bound(disc, rho, rho0, rho1)
+    ends = Ends(disc.mesh, rho0, rho1)
+    lower, upper = lower_bound(disc, phi, ends), upper_bound(disc, rho, ends)
     assert lower.cost <= upper.cost
     assert upper.residual < 1e-14
     assert mesh.ranks.max(disc.violation(lower.phi).max()) <= 1e-12 * (
@@ -380,9 +382,9 @@ def test_the_lower_bound_shifts_every_slab_by_what_it_needs(name):
     disc = part(name)
     rho0, rho1 = densities(disc, 4)
     phi = noise(disc.mesh, disc.n_steps + 1, seed=2)
-    expected = lower_bound(disc, phi, rho0, rho1)
+    expected = lower_bound(disc, phi, Ends(disc.mesh, rho0, rho1))
     for shift in (np.array([0, 5, 7, 9]), np.array([3, -90, -95, -200])):
-        shifted = lower_bound(disc, phi + shift, rho0, rho1)
+        shifted = lower_bound(disc, phi + shift, Ends(disc.mesh, rho0, rho1))
         assert shifted.cost == pytest.approx(expected.cost, rel=1e-11)
         assert_allclose(
             shifted.phi - shifted.phi[:, :1], expected.phi - expected.phi[:, :1], atol=1e-9
@@ -400,7 +402,7 @@ def test_the_flux_obeys_the_continuity_equation(name, ranks):
     n = disc.mesh.n_inner
     rho0, rho1 = densities(disc, 5)
     rho = disc.average(noise(mesh, disc.n_steps, seed=6) ** 2)
-    upper = upper_bound(disc, rho, rho0, rho1, rtol=1e-2)
+    upper = upper_bound(disc, rho, Ends(disc.mesh, rho0, rho1), rtol=1e-2)
     path = np.concatenate([rho0[:, None], disc.spread(upper.rho), rho1[:, None]], axis=1)
     for node, tau in enumerate(node_weights(disc.n_steps)):
         flux = np.append(upper.flux[:, node], np.zeros(mesh.n_faces - n))
@@ -424,7 +426,7 @@ def test_the_flux_is_the_best_one(name):
     rho0, rho1 = densities(disc, 8)
     rho = disc.average(noise(disc.mesh, disc.n_steps, seed=9) ** 2)
     rough, usual, sharp = (
-        upper_bound(disc, rho, rho0, rho1, rtol=rtol, epsilons=(1e-2,)).cost
+        upper_bound(disc, rho, Ends(disc.mesh, rho0, rho1), rtol=rtol, epsilons=(1e-2,)).cost
         for rtol in (1e-1, 1e-5, 1e-12)
     )
     assert sharp <= usual * (1 + 1e-12)
@@ -443,8 +445,8 @@ def test_bounds_do_not_depend_on_ranks(name, ranks):
         rho = each.average(noise(each.mesh, 3, seed=2) ** 2)
         found.append(
             (
-                lower_bound(each, phi, rho0, rho1).cost,
-                upper_bound(each, rho, rho0, rho1, rtol=1e-10).cost,
+                lower_bound(each, phi, Ends(each.mesh, rho0, rho1)).cost,
+                upper_bound(each, rho, Ends(each.mesh, rho0, rho1), rtol=1e-10).cost,
             )
         )
     assert found[0] == pytest.approx(found[1], rel=1e-9)
@@ -486,7 +488,7 @@ def test_bounds_enclose_the_optimum_found_otherwise():
     x = disc.mesh.center[0]
     rho0, rho1 = (disc.mesh.density(rho) for rho in (0.2 + (x < 0.8), 0.1 + x**2))
     cost, rho = best_on_a_line(disc, rho0, rho1)
-    upper = upper_bound(disc, rho, rho0, rho1, epsilons=(1e-9,))
+    upper = upper_bound(disc, rho, Ends(disc.mesh, rho0, rho1), epsilons=(1e-9,))
     assert upper.cost == pytest.approx(cost, rel=1e-7)
     lower, upper = iterated(disc, rho0, rho1, 800)
     assert lower.cost <= cost * (1 + 1e-7)
@@ -504,14 +506,15 @@ def iterated(disc, rho0, rho1, n_iterations, r=1.0, dtype=np.float64):
     matrix = np.array([disc.adjoint(*disc.apply(phi), theta).ravel() for phi in unit])
     inverse = np.linalg.pinv(matrix, 1e-12, True)
     state = State(disc, theta, dtype)
-    source = disc.source(rho0, rho1)
+    ends = Ends(disc.mesh, rho0, rho1)
+    source = disc.source(ends)
     kappa = 100 ** (1 / n_iterations)
     rhs = state.right_hand_side()
     for _ in range(n_iterations):
         phi = (inverse @ (rhs + source / r).ravel()).reshape(n, N + 1)
         rhs = state.sweep(phi.astype(dtype), 1.8, kappa)
         r = r * kappa
-    return lower_bound(disc, phi, rho0, rho1), upper_bound(disc, r * state.l, rho0, rho1)
+    return lower_bound(disc, phi, ends), upper_bound(disc, r * state.l, ends)
 
 
 @pytest.mark.parametrize(
@@ -578,7 +581,8 @@ def test_the_smallest_meshes(make, n_steps):
     rho0, rho1 = np.full(n, 1.0), 1 + np.linspace(-0.5, 0.5, n) * (n > 1)
     phi = np.random.default_rng(0).standard_normal((n, n_steps + 1))
     rho = np.zeros((n, n_steps))
-    lower, upper = lower_bound(disc, phi, rho0, rho1), upper_bound(disc, rho, rho0, rho1)
+    ends = Ends(disc.mesh, rho0, rho1)
+    lower, upper = lower_bound(disc, phi, ends), upper_bound(disc, rho, ends)
     assert lower.cost <= upper.cost < 1
     assert (upper.cost > 0) == (n > 1)
     assert upper.residual < 1e-15
@@ -590,14 +594,15 @@ def test_a_density_of_any_mass_will_do(name):
     disc = part(name)
     rho0, rho1 = densities(disc, 4)
     rho = disc.average(noise(disc.mesh, disc.n_steps, seed=2) ** 2)
-    expected = upper_bound(disc, rho, rho0, rho1)
-    assert upper_bound(disc, rho * [1e-30, 1, 1e30], rho0, rho1).cost == pytest.approx(
+    ends = Ends(disc.mesh, rho0, rho1)
+    expected = upper_bound(disc, rho, ends)
+    assert upper_bound(disc, rho * [1e-30, 1, 1e30], ends).cost == pytest.approx(
         expected.cost, rel=1e-9
     )
-    single = upper_bound(disc, rho.astype(np.float32), rho0, rho1)
+    single = upper_bound(disc, rho.astype(np.float32), ends)
     assert single.cost == pytest.approx(expected.cost, rel=1e-4)
     assert single.residual < 1e-14
-    empty = upper_bound(disc, rho * [0, 1, -1], rho0, rho1)
+    empty = upper_bound(disc, rho * [0, 1, -1], ends)
     assert empty.residual < 1e-14
     assert np.isfinite(empty.cost)
 
@@ -609,7 +614,7 @@ def test_a_tree_sends_everything_to_its_root(n, seed):
     left, right = left[left < right], right[left < right]
     mobility = rng.random(len(left))
     missing = rng.standard_normal(n)
-    flux = best_flux._along_trees(left, right, mobility[None], missing[None].copy())[0]
+    flux = best_flux._solve_on_trees(left, right, mobility[None], missing[None].copy())[0]
     residual = missing - np.bincount(left, flux, n) + np.bincount(right, flux, n)
     count, piece = connected_components(
         scipy.sparse.coo_matrix((np.ones(len(left)), (left, right)), (n, n))
@@ -644,7 +649,7 @@ def test_a_pencil_is_the_space_operator(mesh, disc):
     phi = noise(mesh, N + 1)
     expected = disc.space_operator(phi, shift)
     found = np.empty_like(phi)
-    Pencil(disc, np.ones(disc.n_patches), shift, np.float64).times(phi, found)
+    Pencil(disc, np.ones(disc.n_patches), shift, np.float64).multiply(phi, found)
     assert_allclose(found, expected, rtol=0, atol=1e-14 * mesh.ranks.max(np.abs(expected).max()))
 
 
@@ -691,7 +696,7 @@ def test_a_multigrid_step_does_much_for_every_mode(name, factor):
     image = np.empty_like(solve.phi)
     energy = []
     for _ in range(5):
-        solve.pencil.times(solve.phi, image)
+        solve.pencil.multiply(solve.phi, image)
         energy.append(mesh.ranks.sum((solve.phi * image).sum(axis=0)))
         solve.pencil.residual(solve.phi, zero, solve.residual)
         solve.improve(1)
@@ -705,7 +710,7 @@ def test_coarser_levels(kind, mesh, twin):
     """They keep mass, interpolate linear functions, are isotropic, and are the same on any number
     of ranks.
     """
-    mine, alone = (levels(Discretisation(m, 9)) for m in (mesh, twin))
+    mine, alone = (build_levels(Discretisation(m, 9)) for m in (mesh, twin))
     assert [level.disc.n_steps for level in mine] == [9, 5, 5, 5, 5, 5, 5][: len(mine)]
     for fine, coarse, other, beyond in zip(mine, mine[1:], alone, alone[1:]):
         a, b = fine.disc.mesh, coarse.disc.mesh
@@ -733,7 +738,7 @@ def test_coarser_levels(kind, mesh, twin):
 
 def test_restriction_and_prolongation_of_paths(mesh):
     """Constants in space and time stay; densities stay positive."""
-    fine = levels(Discretisation(mesh, 8))
+    fine = build_levels(Discretisation(mesh, 8))
     if len(fine) == 1:
         return
     fine, coarse = fine[:2]
