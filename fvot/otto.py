@@ -35,14 +35,14 @@ from .mesh import Mesh, Numbering, quality
 PREFIX = "fvot_otto_"
 
 # Relative tolerance of an iterative solve.
-SOLVER_TOLERANCE = 1e-12
+TANGENT_SOLVER_TOLERANCE = 1e-12
 
 # Residual of the equations in L1, at most: relative to the right-hand side,
-RESIDUAL_TOLERANCE = 1e-9
+TANGENT_TOLERANCE = 1e-9
 
 # and relative to the sum of their terms, which are large at faces between cell points that nearly
 # coincide.
-RESIDUAL_ROUNDING = 1e-15
+TANGENT_ROUNDING = 1e-15
 
 # Sum of drho in a component, relative to the L1 norm of drho, that counts as rounding.
 BALANCE_TOLERANCE = 1e-10
@@ -103,7 +103,7 @@ def _find_tangent_potential(mesh, rho, drho):
     _check_values(mesh, drho, "drho")
     component, count = _find_components(mesh, t > 0)
 
-    def sum_over_components(*contents):
+    def sum_over_components(*contents: Array) -> Array:
         return mesh.ranks.sum(
             np.stack([np.bincount(component, mesh.volume * u, count) for u in contents])
         )
@@ -493,7 +493,9 @@ def _solve(mesh, matrix, b):
     can_factorise = mesh.n_cells_global <= LARGEST_LU[mesh.dim]
     for name in ("lu", "cg") if can_factorise else ("cg",):
         method = linalg.method(name, mesh.dim, mesh.ranks.size)
-        system = linalg.System(mesh.ranks, matrix, method, prefix=PREFIX, rtol=SOLVER_TOLERANCE)
+        system = linalg.System(
+            mesh.ranks, matrix, method, prefix=PREFIX, rtol=TANGENT_SOLVER_TOLERANCE
+        )
         x = np.zeros(mesh.n_cells)
         for _ in range(2):
             residual = b - _multiply(mesh, matrix, x)
@@ -502,7 +504,7 @@ def _solve(mesh, matrix, b):
         missed = mesh.ranks.sum(np.abs(b - _multiply(mesh, matrix, x)).sum())
         terms = mesh.ranks.sum(_multiply(mesh, abs(matrix), np.abs(x)).sum())
         system.destroy()
-        if missed <= RESIDUAL_TOLERANCE * size + RESIDUAL_ROUNDING * terms:
+        if missed <= TANGENT_TOLERANCE * size + TANGENT_ROUNDING * terms:
             return x
 
     raise ConvergenceError(

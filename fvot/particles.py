@@ -10,13 +10,14 @@ line a particle continues behind its mirror image, in the mirrored drift.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from .arguments.functions import check_finite, floats, function, is_number, refuse_masked
+from .arguments.functions import Function, check_finite, floats, function, is_number, refuse_masked
 from .arguments.times import check_step, check_times
 from .arguments.types import Array, ArrayLike, Coefficient, PointFunction, TimeFunction
 from .arguments.watch import WATCHED, Watch
@@ -106,7 +107,7 @@ def push_forward(
     domain = _build_domain(walls, start)
     tolerance = _choose_tolerance(rtol, domain)
 
-    def rate(now, flat):
+    def rate(now: float, flat: Array) -> Array:
         return domain.constrain(flat.reshape(start.shape), v, now).ravel()
 
     signals = _build_signals(v, domain, start.shape)
@@ -173,7 +174,7 @@ def density_along_flow(
     else:
         div = function(divergence, "divergence")
 
-    def rate(now, flat):
+    def rate(now: float, flat: Array) -> Array:
         x = flat[:-n].reshape(dim, n)
         return np.concatenate([domain.constrain(x, v, now).ravel(), div(domain.inside(x), now)])
 
@@ -320,7 +321,7 @@ def _find_missed_events(ranks, x0, functions, t, counts):
 
     points = x0[:, :: math.ceil(x0.shape[1] / WATCHED_POINTS)]
 
-    def sample(now):
+    def sample(now: Array) -> Array:
         # Coefficients may jump at both ends: look inside.
         now = np.clip(now, *np.nextafter([now[0], now[-1]], [now[-1], now[0]]))
         return np.concatenate(
@@ -383,18 +384,18 @@ class _MeshWalls:
 
     rtol = 1e-3
 
-    def __init__(self, mesh, x0):
+    def __init__(self, mesh: Any, x0: Array):
         if mesh.dim != len(x0):
             raise InputError(f"walls is a mesh in {mesh.dim}D, but x0 are points in {len(x0)}D")
         mesh.locate(x0)  # raises where some are outside
         self.inside = mesh.nearest
         self.walls = mesh.walls
 
-    def find_room(self, x):
+    def find_room(self, x: Array) -> Array:
         """The distance (n,) of points inside (dim, n) from the walls."""
         return np.sqrt(((self.walls.nearest(x) - x) ** 2).sum(axis=0))
 
-    def constrain(self, x, v, t):
+    def constrain(self, x: Array, v: Function, t: float) -> Array:
         """v (dim, n) at the nearest points inside, without the component that leads outwards."""
         inside = self.inside(x)
         outward = _normalise(x - inside)
@@ -413,7 +414,7 @@ class _Box:
 
     rtol = 1e-8
 
-    def __init__(self, walls, x0):
+    def __init__(self, walls: Any, x0: Array):
         self.walls = walls
         if walls is None:
             return
@@ -436,18 +437,18 @@ class _Box:
         self.lower = lower
         self.upper = upper
 
-    def inside(self, x):
+    def inside(self, x: Array) -> Array:
         """x (dim, n), with points beyond walls moved onto them."""
         return x if self.walls is None else np.clip(x, self.lower, self.upper)
 
-    def find_room(self, x):
+    def find_room(self, x: Array) -> Array:
         """The distance (n,) of points inside (dim, n) from the walls."""
         if self.walls is None:
             return np.full(x.shape[1], np.inf)
 
         return np.minimum(x - self.lower, self.upper - x).min(axis=0)
 
-    def constrain(self, x, v, t):
+    def constrain(self, x: Array, v: Function, t: float) -> Array:
         """v (dim, n) at x and t, without components that lead out of the box."""
         if self.walls is None:
             return v(x, t)
@@ -456,7 +457,7 @@ class _Box:
         leaves = (x >= self.upper) & (velocity > 0) | (x <= self.lower) & (velocity < 0)
         return np.where(leaves, 0.0, velocity)
 
-    def reflect(self, x):
+    def reflect(self, x: Array) -> tuple[Array, Any]:
         """(x between the walls, the sign of each velocity there), for x (dim, n) on the unfolded
         line.
         """
@@ -531,7 +532,7 @@ class _Differences:
     # Offset, in steps, of the second points where steps are tried.
     TRIAL_OFFSET = 0.37
 
-    def __init__(self, v, domain, x0, t):
+    def __init__(self, v: Function, domain: _MeshWalls | _Box, x0: Array, t: float):
         self.v = v
         self.domain = domain
         size = max(np.ptp(x0, axis=1).max(), np.abs(x0).max(), 1e-300)
@@ -603,7 +604,7 @@ def _build_signals(v, domain, shape):
 
     some = slice(None, None, math.ceil(shape[1] / WATCHED_POINTS))
 
-    def sample(state, t):
+    def sample(state: Array, t: Array) -> Array:
         x = domain.inside(state[: math.prod(shape)].reshape(shape))
         return np.stack([v(x[:, some], now).ravel() for now in t], axis=1)
 
@@ -613,7 +614,7 @@ def _build_signals(v, domain, shape):
 class _CountedRate:
     """A rate of change whose calls are counted; raises `ConvergenceError` after too many."""
 
-    def __init__(self, rate, begin, end):
+    def __init__(self, rate: Callable[[float, Array], Array], begin: float, end: float):
         self.rate = rate
         self.end = end
         self.calls = 0
@@ -642,7 +643,7 @@ def _integrate(rate, start, t, rtol, signals):
     counted = _CountedRate(rate, t[0], t[-1])
     atol = rtol * max(np.abs(start).max(), 1e-12) / 100
 
-    def advance(state, times):
+    def advance(state: Array, times: Array) -> Array:
         span = (times[0], times[-1])
         solution = solve_ivp(
             counted, span, state, method=method, t_eval=times, rtol=rtol, atol=atol

@@ -34,7 +34,7 @@ from .time_basis import node_weights
 PREFIX = "fvot_benamou_brenier_certificate_"
 
 # Round-off of a sum, relative to the sum of its terms.
-ROUND_OFF = 1e-15
+BOUND_ROUND_OFF = 1e-15
 
 # Relative gap that is asked for where nothing but round-off is left.
 SMALLEST_GAP = 1e-8
@@ -81,7 +81,7 @@ class Upper(NamedTuple):
     @property
     def scale(self) -> float:
         """The scale of relative gaps: the action, or more where the energy's round-off is."""
-        return max(self.action, ROUND_OFF * self.terms / SMALLEST_GAP)
+        return max(self.action, BOUND_ROUND_OFF * self.terms / SMALLEST_GAP)
 
 
 def _average_at_nodes(rho, nodes):

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments.types import Array
-from .best_flux import ROUND_OFF, BestFlux, Upper
+from .best_flux import BOUND_ROUND_OFF, BestFlux, Upper
 from .discretisation import Discretisation
 from .ends import Ends
 from .terminal import Terminal
@@ -66,7 +66,7 @@ def lower_bound(
 
     work = phi[:, [0, -1]] * disc.source(ends)[:, [0, -1]]
     cost, terms = disc.mesh.ranks.sum(np.array([work.sum(), np.abs(work).sum()]))
-    cost = 2 * (cost - ROUND_OFF * terms)
+    cost = 2 * (cost - BOUND_ROUND_OFF * terms)
     if cost > 0:
         return Lower(cost, phi)
 
@@ -81,7 +81,7 @@ def _find_terminal_bound(disc, phi, rho0, terminal):
 
     work = disc.mesh.volume * rho0 * phi[:, 0]
     work, terms = disc.mesh.ranks.sum(np.array([work.sum(), np.abs(work).sum()]))
-    rounding = ROUND_OFF * (terms + abs(conjugate))
+    rounding = BOUND_ROUND_OFF * (terms + abs(conjugate))
     return Lower(2 * (-work - conjugate - rounding), phi)
 
 

@@ -374,7 +374,7 @@ def _count_largest_piece(A):
 
 
 def _build_grids(ranks, part, dtype):
-    def unpack(name, columns):
+    def unpack(name: str, columns: tuple) -> DistributedMatrix:
         return DistributedMatrix.rows(ranks, unpack_matrix(part, name).astype(dtype), *columns)
 
     grids = []

@@ -34,7 +34,7 @@ from .discretisation import Discretisation
 
 # Newton steps, at most: more than any state needs, as 1 + l grows by half each time far below the
 # root.
-MAX_NEWTON_STEPS = 60
+MAX_MULTIPLIER_STEPS = 60
 
 # The last relative step of Newton's method, by bytes of a number; the error is its square.
 LAST_STEP = {4: 3e-4, 8: 1e-8}
@@ -157,7 +157,7 @@ def _newton(z_a, square, inverse, close, l):
     one = l.dtype.type(1)
     half = l.dtype.type(0.5)
     zero = one - one
-    for _ in range(MAX_NEWTON_STEPS):
+    for _ in range(MAX_MULTIPLIER_STEPS):
         far = 0
         for j in range(len(l)):
             x = one / (one + l[j])

@@ -311,10 +311,12 @@ class BenamouBrenier:
         """
         mass = self._near.mesh.integrate(rho0)
         if self.terminal is None:
-            low, high = SMALLEST_MASS, LARGEST_MASS
+            low = SMALLEST_MASS
+            high = LARGEST_MASS
             remedy = "the densities, such as to mass 1: W2^2 is proportional to it"
         else:
-            low, high = 1 / LARGEST_SQUARABLE_MASS, LARGEST_SQUARABLE_MASS
+            low = 1 / LARGEST_SQUARABLE_MASS
+            high = LARGEST_SQUARABLE_MASS
             remedy = "the density, such as to mass 1, and write the energy for it"
         if not low <= mass <= high:
             raise InputError(

@@ -31,8 +31,8 @@ MAX_ROOT_STEPS = 200
 ROOT_TOLERANCE = 1e-12
 
 # Range of densities in which roots are sought.
-SMALLEST_DENSITY = 1e-300
-LARGEST_DENSITY = 1e300
+SMALLEST_TERMINAL_DENSITY = 1e-300
+LARGEST_TERMINAL_DENSITY = 1e300
 
 # Smallest density to start from, over the mean one: e' may be infinite at 0.
 SMALLEST_START_RATIO = 1e-10
@@ -79,7 +79,7 @@ class Terminal:
         with self.disc.mesh.ranks.raising_together():
             potential = self.V * rho
             others = self._evaluate("value", rho)
-            slope = rho * self._evaluate("derivative", np.maximum(rho, SMALLEST_DENSITY))
+            slope = rho * self._evaluate("derivative", np.maximum(rho, SMALLEST_TERMINAL_DENSITY))
 
         sizes = np.abs(potential) + np.abs(others) + np.abs(slope)
         terms = np.stack([potential + others, sizes])
@@ -120,14 +120,14 @@ class Terminal:
         if guess is None:
             rho = np.ones(len(p))
         else:
-            rho = np.clip(guess, SMALLEST_DENSITY, LARGEST_DENSITY)
-        low = np.full(len(p), SMALLEST_DENSITY)
-        high = np.full(len(p), LARGEST_DENSITY)
+            rho = np.clip(guess, SMALLEST_TERMINAL_DENSITY, LARGEST_TERMINAL_DENSITY)
+        low = np.full(len(p), SMALLEST_TERMINAL_DENSITY)
+        high = np.full(len(p), LARGEST_TERMINAL_DENSITY)
         last_move = np.full(len(p), np.inf)
 
         with self.disc.mesh.ranks.raising_together(), np.errstate(all="ignore"):
             is_zero = self._evaluate("derivative", low) >= p
-            is_infinite = k * LARGEST_DENSITY + self._evaluate("derivative", high) < p
+            is_infinite = k * LARGEST_TERMINAL_DENSITY + self._evaluate("derivative", high) < p
             for _ in range(MAX_ROOT_STEPS):
                 error = k * rho + self._evaluate("derivative", rho) - p
                 slope = k + self._evaluate("curvature", rho)
@@ -187,19 +187,19 @@ class Terminal:
         ranks = self.disc.mesh.ranks
         size_of_phi = ranks.max(np.abs(phi).max(initial=0.0))
         size_of_V = ranks.max(np.abs(self.V).max(initial=0.0))
-        return size_of_phi + size_of_V + SMALLEST_DENSITY
+        return size_of_phi + size_of_V + SMALLEST_TERMINAL_DENSITY
 
     def _find_mass_slope(self, rho):
         """The derivative (n_components,) of the mass of (e')^-1(p) with respect to p."""
         with self.disc.mesh.ranks.raising_together(), np.errstate(all="ignore"):
-            clipped = np.clip(rho, SMALLEST_DENSITY, LARGEST_DENSITY)
+            clipped = np.clip(rho, SMALLEST_TERMINAL_DENSITY, LARGEST_TERMINAL_DENSITY)
             inverse = np.where(rho > 0, 1 / self._evaluate("curvature", clipped), 0)
         return self.disc.masses(inverse[:, None])[:, 0]
 
     def _mass(self, p, guess):
         """(mass (n_components,), rho (n_patches,)) of rho = (e')^-1(p)."""
         rho = self.density(p, guess=guess)
-        return self.disc.masses(np.minimum(rho, LARGEST_DENSITY)[:, None])[:, 0], rho
+        return self.disc.masses(np.minimum(rho, LARGEST_TERMINAL_DENSITY)[:, None])[:, 0], rho
 
     def conjugate(self, p: Array) -> float:
         """E*(p), for p (n_patches,)."""

@@ -209,7 +209,7 @@ class _Spectrum:
     matrices that are far from normal become harmless.
     """
 
-    def __init__(self, rates, killing, center):
+    def __init__(self, rates: sparse.csr_matrix, killing: Array, center: Array):
         self.n = rates.shape[0]
         self.rates = rates
         self.killing = killing
@@ -228,7 +228,7 @@ class _Spectrum:
             coupling = sparse.diags(1 / root) @ scaled.T @ sparse.diags(root)
         self.matrix = (sparse.diags(total * self.scale) - coupling).tocsc()
 
-    def find_nearest(self, count):
+    def find_nearest(self, count: int) -> tuple[Array, Array]:
         """(values (m,), vectors (n, m)) of the eigenvalues nearest to 0, sorted by size.
 
         m = count or n.
@@ -242,7 +242,7 @@ class _Spectrum:
         order = np.argsort(np.abs(values), kind="stable")
         return values[order] / self.scale, vectors[:, order]
 
-    def find_basis(self, values, vectors, cut):
+    def find_basis(self, values: Array, vectors: Array, cut: int) -> Array:
         """Vectors (n, cut) that span the eigenvectors of the first *cut* values.
 
         The eigenvectors themselves may be nearly parallel.

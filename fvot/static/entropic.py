@@ -284,7 +284,7 @@ class _DualPoint(NamedTuple):
     value: float
 
     @property
-    def missed(self):
+    def missed(self) -> float:
         """The error of the masses of P."""
         return np.abs(self.gradient).sum()
 
@@ -294,7 +294,7 @@ def _iterate_newton(k, a, b, g, tol):
     log_a = np.log(a)
     log_b = np.log(b)
 
-    def evaluate(g):
+    def evaluate(g: Array) -> _DualPoint:
         f, P = _fit_rows(k, g, log_a)
         return _DualPoint(g, f, P, b - P.sum(axis=0), a @ f + b @ g)
 

@@ -1,5 +1,7 @@
 """Transport on a line: quantile functions, and the increasing map between two measures."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -148,7 +150,7 @@ class _Quantile:
     masses: Array
 
     @cached_property
-    def sums(self):
+    def sums(self) -> Array:
         """0 and the cumulative sums of the masses, each with its round-off: (2, n + 1).
 
         By Knuth's two-sum.
@@ -159,25 +161,25 @@ class _Quantile:
         return _normalise_pair(total, np.concatenate([[0.0], np.cumsum(lost)]))
 
     @property
-    def mass(self):
+    def mass(self) -> float:
         return self.sums[0, -1]
 
     @cached_property
-    def s(self):
+    def s(self) -> Array:
         """The fractions (n + 1,) of the mass between the parts, from 0 to 1."""
         s = np.concatenate([[0.0], np.cumsum(self.masses) / self.mass])
         s[-1] = 1.0
         return s
 
-    def mirror(self):
+    def mirror(self) -> _Quantile:
         """The same measure on the line that runs the other way."""
         return _Quantile(-self.end[::-1], -self.start[::-1], self.masses[::-1])
 
-    def values(self):
+    def values(self) -> Array:
         """Both ends of all parts (2 n,)."""
         return np.concatenate([self.start, self.end])
 
-    def evaluate(self, s):
+    def evaluate(self, s: Array) -> tuple[Array, Array]:
         """F^-1 at s (k,), as its limits (from above, from below)."""
         last = len(self.start) - 1
         after = np.searchsorted(self.s, s + FRACTION_ROUNDING, side="right") - 1
@@ -191,7 +193,7 @@ class _Quantile:
         part = (s - self.s[i]) / (self.s[i + 1] - self.s[i])
         return self.start[i] + np.clip(part, 0, 1) * (self.end[i] - self.start[i])
 
-    def find_fractions(self, x):
+    def find_fractions(self, x: Array) -> tuple[Array, Array]:
         """(F(x-), F(x)) at points x (k,): the mass fractions before x, and up to it."""
         if (self.start == self.end).all():
             before = self.s[np.searchsorted(self.start, x, side="left")]

@@ -14,7 +14,7 @@ from ..errors import ConvergenceError, InputError
 from .marginals import as_measure, as_points, check_power, find_common_mass
 
 # Entries of a cost matrix, at most: 800 MB.
-MAX_PAIRS = 10**8
+MAX_COST_ENTRIES = 10**8
 
 # Relative amount by which a plan may cost more than its potentials prove.
 COST_SLACK = 1e-9
@@ -280,9 +280,9 @@ def _compute_powers(x, y, cost):
 
 
 def _check_pairs(n, m):
-    if n * m > MAX_PAIRS:
+    if n * m > MAX_COST_ENTRIES:
         raise InputError(
-            f"{n} times {m} points are {n * m:.1e} pairs, at most {MAX_PAIRS:.0e} will do: take a "
+            f"{n} times {m} points are {n * m:.1e} pairs, at most {MAX_COST_ENTRIES:.0e} will do: take a "
             "coarser mesh"
         )
 
