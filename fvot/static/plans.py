@@ -282,8 +282,8 @@ def _compute_powers(x, y, cost):
 def _check_pairs(n, m):
     if n * m > MAX_COST_ENTRIES:
         raise InputError(
-            f"{n} times {m} points are {n * m:.1e} pairs, at most {MAX_COST_ENTRIES:.0e} will do: take a "
-            "coarser mesh"
+            f"{n} times {m} points are {n * m:.1e} pairs, at most {MAX_COST_ENTRIES:.0e} will do: "
+            "take a coarser mesh"
         )
 
 
