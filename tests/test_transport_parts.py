@@ -703,6 +703,31 @@ def test_a_multigrid_step_does_much_for_every_mode(name, factor):
     assert ((energy[-1] / energy[1]) ** (1 / 6)).max() < factor
 
 
+# ---- the densities at both ends ----------------------------------------------------------------
+
+
+def test_ends_of_constant_and_half_empty_densities():
+    mesh = Mesh.rectangle(0, (2, 1), (16, 8))
+    full = np.ones(mesh.n_cells)
+    half = 2.0 * (mesh.center[0] < 1)
+    ends = Ends(mesh, full, full)
+    assert ends.mass == pytest.approx(2) and ends.mean == pytest.approx(1)
+    assert ends.concentration == pytest.approx(1) and ends.width == pytest.approx(2**0.5)
+    assert not ends.vanishes and ends.is_spread and ends.distance == 0
+
+    moved = ends.with_rho1(half)
+    assert ends.with_rho1(full) is ends and ends.rho1 is full
+    assert moved.concentration == pytest.approx(1.5) and moved.vanishes
+    assert moved.distance == pytest.approx(2)
+    assert_array_equal(moved.columns, np.stack([full, half], axis=1))
+
+
+def test_a_peak_is_not_spread():
+    mesh = Mesh.rectangle(0, 1, (16, 16))
+    peak = mesh.density(lambda x: 1.0 * (np.abs(x - 0.5).max(axis=0) < 0.06))
+    assert not Ends(mesh, peak, peak).is_spread and Ends(mesh, peak, peak).vanishes
+
+
 # ---- coarser levels ----------------------------------------------------------------------------------------------------
 
 

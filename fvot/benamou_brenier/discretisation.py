@@ -283,6 +283,7 @@ class Discretisation:
         right = mesh.right[:n]
         rows = np.concatenate([left, left, right, right])
         columns = np.concatenate([left, right, right, left])
+
         values = np.concatenate([t, -t, t, -t])
         own = rows < mesh.n_cells
         return sparse.csr_matrix(

@@ -226,6 +226,7 @@ class NestedIteration:
         self.used = values["used"]
         if self.is_free:
             self.ends[0] = self.ends[0].with_rho1(cells["rho1"])
+
         start = Start(
             np.ascontiguousarray(cells["phi"].T),
             disc.average(np.ascontiguousarray(cells["rho"].T)),
@@ -247,6 +248,7 @@ class NestedIteration:
             run = self._run_coarsest_level if depth == coarsest else self._run_level
             reached, start = run(depth, start)
             start = self._interpolate(depth, start, reached)
+
             factor = 1.0 if self._has_uniform_penalty(0) else LOCAL_PENALTY_FACTOR
             n_iterations = self._choose_iterations(factor * COARSE_ITERATIONS, reached.gap)
         return start, n_iterations

@@ -125,6 +125,7 @@ class State:
         phi = self.disc.with_ghosts(phi)
         real = self.dtype.type
         out = np.zeros_like(phi)
+
         _sweep(
             phi,
             *self._space,

@@ -338,6 +338,7 @@ class BenamouBrenier:
             disc = terminal.disc
             sample = disc.average(rho0 + mesh.integrate(rho0) / mesh.integrate(1.0))
             slope = disc.spread(terminal.derivative(sample))
+
         return dict(
             solver="BenamouBrenier",
             n_steps=self.n_steps,
@@ -354,6 +355,7 @@ class BenamouBrenier:
         with np.errstate(over="ignore", invalid="ignore"):
             value = terminal.of_cells(rho0)
             curvature = terminal.stiffness(patches)
+
         if not np.isfinite([value, curvature]).all():
             raise InputError(
                 f"the terminal energy of rho0 is {value:.6g}, with curvature {curvature:.6g}: both "
@@ -456,6 +458,7 @@ def _check_order(reached):
             f"the bounds {low:.6g} and {high:.6g} are no finite numbers: densities or the energy "
             "exceed the range of floating point"
         )
+
     if low > high + BOUND_ROUNDING * (reached.upper.action + abs(reached.upper.energy)):
         raise InputError(
             f"the lower bound {low:.6g} is above the cost {high:.6g}: the terminal energy is not "

@@ -49,6 +49,7 @@ class Graph(NamedTuple):
         values = np.concatenate([pairs.data, np.zeros(rates.nnz)])
         outward = sparse.csr_matrix((values, (rows, columns)), rates.shape)
         inward = outward.T.tocsr()  # of the same pattern
+
         return cls(
             outward.indptr.astype(np.int64),
             outward.indices.astype(np.int64),

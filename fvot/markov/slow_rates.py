@@ -439,6 +439,7 @@ def _factorise(q, killing):
     D = np.zeros(m)
     rest = list(range(m))
     order = []
+
     for place in range(m):
         total = q[np.ix_(rest, rest)].sum(axis=1) + killing[rest]
         k = rest.pop(int(np.argmax(total)))

@@ -115,6 +115,7 @@ def scale_symmetric_kernel(K: Array, a: Array, tol: float) -> Array | None:
             image = K @ alpha
             if np.abs(alpha * image - a).sum() <= tol:
                 return log_alpha
+
             residual = log_a - log_alpha - np.log(image)
             step = STEP_LENGTH * residual + MOMENTUM * (log_alpha - before)
             before = log_alpha
