@@ -152,21 +152,22 @@ class NestedIteration:
 
         saved : what `save` returned
         """
-        start, n_iterations = (
-            self._solve_coarse_levels() if saved is None else self._restore(*saved)
-        )
+        if saved is None:
+            start, n_iterations = self._solve_coarse_levels()
+        else:
+            start, n_iterations = self._restore(*saved)
+
         while self.best is None or self.best.gap > self.tol and self.used < self.max_iter:
             remaining = self.max_iter - self.used
             if n_iterations + FEWEST_ITERATIONS > remaining:  # the next ramp would be too short
                 n_iterations = remaining
 
-            iteration = self._build_iteration(
-                0, start, max(n_iterations, start.done), is_restart=self.used > 0
+            length = max(n_iterations, start.done)
+            iteration = self._build_iteration(0, start, length, is_restart=self.used > 0)
+            values = dict(
+                n_iterations=n_iterations, used=self.used, square=start.square, eps=start.eps
             )
-            self._ramp = Ramp(
-                iteration,
-                dict(n_iterations=n_iterations, used=self.used, square=start.square, eps=start.eps),
-            )
+            self._ramp = Ramp(iteration, values)
             for k in iteration.run():
                 yield self.used + k
 
