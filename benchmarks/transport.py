@@ -323,12 +323,12 @@ def watched():
     watch = Watch()
     hooks = [
         (State, "sweep", "sweep", lambda state, phi, *_: len(phi)),
-        (nested_iteration, "lower_bound", "lower bound", lambda problem, *_: problem.mesh.n_cells),
-        (nested_iteration, "upper_bound", "upper bound", lambda problem, *_: problem.mesh.n_cells),
+        (nested_iteration, "lower_bound", "lower bound", lambda disc, *_: disc.mesh.n_cells),
+        (nested_iteration, "upper_bound", "upper bound", lambda disc, *_: disc.mesh.n_cells),
     ]
     for poisson in CosinePoisson, MultigridPoisson:
         hooks += [
-            (poisson, "__init__", "Poisson set-up", lambda _, problem, *__: problem.mesh.n_cells),
+            (poisson, "__init__", "Poisson set-up", lambda _, disc, *__: disc.mesh.n_cells),
             (poisson, "__call__", "Poisson solve", lambda _, f: len(f)),
         ]
     with ExitStack() as stack:

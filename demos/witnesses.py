@@ -261,7 +261,9 @@ def in_the_plane(n):
         near,
         min(0.05, far),
     )
-    middle = static.wasserstein(*static.displacement(plan, 0.5), *mesh.to_points(path.at(0.5)))
+    middle = static.wasserstein(
+        *static.displacement_interpolation(plan, 0.5), *mesh.to_points(path.at(0.5))
+    )
     yield (
         "rho(1/2) is the displacement interpolation: W2 over W2",
         "McCann 1997",

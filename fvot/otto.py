@@ -1,18 +1,18 @@
-"""Otto's geometry of densities: tangent vectors are potentials, with the metric <phi, psi> = int
-rho grad phi . grad psi.
+"""Otto's geometry of densities: tangent vectors are potentials.
 
-A change drho of a density is the tangent vector of the potential psi with -div(rho grad psi) =
-drho; on a mesh
+The metric is <phi, psi> = int rho grad phi . grad psi. A change drho of a density is the tangent
+vector of the potential psi with -div(rho grad psi) = drho; on a mesh
 
-    sum over the faces of K of t_s rho_s (psi_K - psi_other) = |K| drho_K,   t_s = |s| / d_s, rho_s
-    = (rho_left + rho_right) / 2
+    sum over the faces of K of t_s rho_s (psi_K - psi_other) = |K| drho_K,
+    t_s = |s| / d_s,   rho_s = (rho_left + rho_right) / 2
 
 Where rho_s = 0 nothing can move: each connected component of the rest has its own psi, up to a
 constant. (Otto 2001)
 
-On meshes that are not orthogonal these sums are not consistent; a warning says how far they may be
-off.
+On meshes that are not orthogonal these sums are not consistent; a warning estimates the error.
 """
+
+from __future__ import annotations
 
 import math
 
@@ -21,105 +21,226 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from . import linalg
-from .arguments.functions import as_floats, is_number, refuse_masked
+from .arguments.functions import floats, is_number, refuse_masked
+from .arguments.renamed import renamed
+from .arguments.types import Array, ArrayLike
 from .energies.free_energy import FreeEnergy
 from .energies.local import Energy, describe_energy
 from .errors import ConvergenceError, InputError
 from .finite_volume.rates import Rates, SparsityPattern
 from .finite_volume.stencil import Stencil, gradient_weights, gradients
-from .mesh import Numbering, quality
-from .mesh.cell_values import check_density, describe_wanted_shape
-from .mesh.means import divide_cells
+from .mesh import Mesh, Numbering, quality
 
 PREFIX = "fvot_otto_"
-RTOL, MISSED = 1e-12, 1e-9  # tolerance of an iteration; what the equations may miss, in L1,
-ROUND_OFF = (
-    1e-15  # and of the sum of their terms: faces between points in one place have large ones
-)
-BALANCED = 1e-10  # of all that changes: the least sum in a component that is no rounding
-FEWEST, MOST, TOTAL = (
-    16,
-    1024,
-    1e6,
-)  # points that carry the mass of each cell along a geodesic, and of all cells
+
+# Relative tolerance of an iterative solve.
+TANGENT_SOLVER_TOLERANCE = 1e-12
+
+# Residual of the equations in L1, at most: relative to the right-hand side,
+TANGENT_TOLERANCE = 1e-9
+
+# and relative to the sum of their terms, which are large at faces between cell points that nearly
+# coincide.
+TANGENT_ROUNDING = 1e-15
+
+# Sum of drho in a component, relative to the L1 norm of drho, that counts as rounding.
+BALANCE_TOLERANCE = 1e-10
+
+# Parts of the mass of each cell along a geodesic: at least and at most so many,
+FEWEST_CELL_PARTS = 16
+MOST_CELL_PARTS = 1024
+
+# and about so many of all cells.
+TOTAL_PARTS = 1e6
 
 
-def tangent_potential(mesh, rho, drho):
-    """psi (n_cells,) with -div(rho grad psi) = drho: of all velocities that change rho by drho,
-    (n_cells,), grad psi has the least energy.
+def tangent_potential(mesh: Mesh, rho: Array, drho: Array) -> Array:
+    """The potential psi with -div(rho grad psi) = drho.
 
-    Its mean in each component of the support, weighed by rho, is 0; it is 0 where nothing can move.
-    PETSc's options have the prefix fvot_otto_. Raises `InputError` where drho does not add up to 0
-    in a component: mass would have to cross the vacuum.
+    Of all velocities that change rho by drho, grad psi has the least kinetic energy. Collective.
+
+    Parameters
+    ----------
+    mesh : Mesh
+    rho : array (n_cells,)
+        The density.
+    drho : array (n_cells,)
+        Its change per time.
+
+    Returns
+    -------
+    array (n_cells,)
+        psi. Its mean in each component of the support, weighted by rho, is 0; psi is 0 where
+        nothing can move.
+
+    Raises
+    ------
+    InputError
+        Where drho does not add up to 0 in a component: mass would have to cross the vacuum.
+    ConvergenceError
+        Where the linear system is not solved.
+
+    Notes
+    -----
+    PETSc's options have the prefix fvot_otto_.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fvot import Mesh, otto
+    >>> mesh = Mesh.interval(0, 1, 4)
+    >>> psi = otto.tangent_potential(mesh, np.ones(4), np.array([-1.0, 0, 0, 1.0]))
+    >>> np.diff(psi).round(6).tolist()
+    [0.0625, 0.0625, 0.0625]
     """
-    quality.warn_of(mesh.quality.metric_problem, mesh)
-    return _tangent_potential(mesh, rho, drho)
+    quality.warn_of(mesh.quality().metric_problem, mesh)
+    return _find_tangent_potential(mesh, rho, drho)
 
 
-def _tangent_potential(mesh, rho, drho):
-    t = _weights(mesh, rho)
+def _find_tangent_potential(mesh, rho, drho):
+    t = _weigh_faces(mesh, rho)
     _check_values(mesh, drho, "drho")
-    component, count = _components(mesh, t > 0)
+    component, count = _find_components(mesh, t > 0)
 
-    def totals(*contents):
+    def sum_over_components(*contents: Array) -> Array:
         return mesh.ranks.sum(
             np.stack([np.bincount(component, mesh.volume * u, count) for u in contents])
         )
 
-    changed, size, mass = totals(drho, np.abs(drho), rho)
+    changed, size, mass = sum_over_components(drho, np.abs(drho), rho)
     worst = np.abs(changed).argmax()
-    if abs(changed[worst]) > BALANCED * size.sum():
+    if abs(changed[worst]) > BALANCE_TOLERANCE * size.sum():
         raise InputError(
             f"drho adds up to {changed[worst]:.3g} in a connected part of the mesh, of mass "
-            f"{mass[worst]:.3g}, "
-            "which none can enter or leave: it must add up to 0 there, as mass is moved, not made"
+            f"{mass[worst]:.3g}, which none can enter or leave: it must add up to 0 there, as mass "
+            "is moved, not made"
         )
-    share = np.divide(changed, mass, out=np.zeros(count), where=mass > 0)  # rounding
-    psi = _solved(
-        mesh, _pinned(mesh, t, component, count), mesh.volume * (drho - share[component] * rho)
-    )
-    mean = np.divide(totals(rho * psi)[0], mass, out=np.zeros(count), where=mass > 0)
-    return np.where(mass[component] > 0, psi - mean[component], 0.0)
+
+    has_mass = mass > 0
+    rounding = np.divide(changed, mass, out=np.zeros(count), where=has_mass)
+    matrix = _pin_components(mesh, t, component, count)
+    psi = _solve(mesh, matrix, mesh.volume * (drho - rounding[component] * rho))
+
+    moment = sum_over_components(rho * psi)[0]
+    mean = np.divide(moment, mass, out=np.zeros(count), where=has_mass)
+    return np.where(has_mass[component], psi - mean[component], 0.0)
 
 
-def metric(mesh, rho, phi, psi):
-    """<phi, psi>_rho = int rho grad phi . grad psi: the sum over the faces of t_s rho_s (phi_left -
-    phi_right) (psi_left - psi_right).
+def metric(mesh: Mesh, rho: Array, phi: Array, psi: Array) -> float:
+    """<phi, psi>_rho = int rho grad phi . grad psi.
+
+    On the mesh, the sum over the faces of t_s rho_s (phi_left - phi_right) (psi_left - psi_right).
+    Collective.
+
+    Parameters
+    ----------
+    mesh : Mesh
+    rho : array (n_cells,)
+        The density.
+    phi, psi : arrays (n_cells,)
+        The potentials of two tangent vectors.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    InputError
+        For values that are not finite numbers of the cells.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fvot import Mesh, otto
+    >>> mesh = Mesh.interval(0, 1, 4)
+    >>> x = mesh.center[0]
+    >>> round(otto.metric(mesh, np.ones(4), x, 2 * x), 12)
+    1.5
     """
-    quality.warn_of(mesh.quality.metric_problem, mesh)
-    return _metric(mesh, rho, phi, psi)
+    quality.warn_of(mesh.quality().metric_problem, mesh)
+    return _compute_metric(mesh, rho, phi, psi)
 
 
-def _metric(mesh, rho, phi, psi):
+def _compute_metric(mesh, rho, phi, psi):
     n = mesh.n_inner
-    t = _weights(mesh, rho)
-    for u, what in (phi, "phi"), (psi, "psi"):
-        _check_values(mesh, u, what)
+    t = _weigh_faces(mesh, rho)
+    for u, name in (phi, "phi"), (psi, "psi"):
+        _check_values(mesh, u, name)
+
     local = mesh.with_ghosts(np.stack([phi, psi]))
     jump = local[:, mesh.left[:n]] - local[:, mesh.right[:n]]
     return mesh.ranks.sum((t * jump[0] * jump[1])[mesh.face_owned[:n]].sum())
 
 
-def norm(mesh, rho, phi):
-    """|phi|_rho = <phi, phi>_rho^(1/2): the speed of the path whose velocity is grad phi."""
-    quality.warn_of(mesh.quality.metric_problem, mesh)
-    return math.sqrt(_metric(mesh, rho, phi, phi))
+def norm(mesh: Mesh, rho: Array, phi: Array) -> float:
+    """|phi|_rho = <phi, phi>_rho^(1/2): the speed of the path whose velocity is grad phi.
+
+    Parameters
+    ----------
+    mesh, rho, phi
+        As in `metric`.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    InputError
+        As `metric` does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fvot import Mesh, otto
+    >>> mesh = Mesh.interval(0, 1, 4)
+    >>> round(otto.norm(mesh, np.full(4, 3.0), 2 * mesh.center[0]), 12)
+    3.0
+    """
+    quality.warn_of(mesh.quality().metric_problem, mesh)
+    return math.sqrt(_compute_metric(mesh, rho, phi, phi))
 
 
-def wasserstein_gradient(mesh, rho, energy):
-    """The potential E'(rho) (n_cells,) of the Wasserstein gradient grad E'(rho).
+def wasserstein_gradient(mesh: Mesh, rho: Array, energy: Energy) -> Array:
+    """The potential E'(rho) of the Wasserstein gradient grad E'(rho).
 
     Along the flow d rho/dt = div(rho grad E'(rho)) the energy falls as dE/dt = -norm(E'(rho))^2.
+    Collective.
 
-    energy : as for `JKO`. Raises `InputError` where E' is infinite: for entropies rho must be above
-        0.
+    Parameters
+    ----------
+    mesh : Mesh
+    rho : array (n_cells,)
+        The density.
+    energy : Energy
+        As for `JKO`.
+
+    Returns
+    -------
+    array (n_cells,)
+        E'(rho).
+
+    Raises
+    ------
+    InputError
+        Where E' is infinite: for entropies rho must be above 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fvot import Mesh, Power, otto
+    >>> mesh = Mesh.interval(0, 1, 4)
+    >>> otto.wasserstein_gradient(mesh, np.ones(4), Power(2)).tolist()
+    [2.0, 2.0, 2.0, 2.0]
     """
     mesh.ranks.check(
         isinstance(energy, Energy),
         f"energy must be one, such as fvot.Entropy(), not {energy!r:.60}",
     )
     mesh.ranks.check_same("the energy", described(energy))
-    check_density(mesh, rho, "rho")
+    mesh.check_density(rho, "rho")
+
     free = FreeEnergy(Numbering(mesh, mesh), energy)
     slope = free.derivative(rho) + free.potential(rho)
     with mesh.ranks.raising_together():
@@ -127,48 +248,119 @@ def wasserstein_gradient(mesh, rho, energy):
         if len(bad):
             raise InputError(
                 f"E'(rho) is {slope[bad[0]]} at {mesh.center[:, bad[0]]}, where rho = "
-                f"{rho[bad[0]]:.3g}: it must "
-                "be finite; add a little mass there"
+                f"{rho[bad[0]]:.3g}: it must be finite; add a little mass there"
             )
+
     return slope
 
 
-def exponential_map(mesh, rho, phi, t):
-    """(id + t grad phi) # rho (n_cells,): the geodesic from rho with the velocity grad phi, as long
-    as no paths cross.
+def exponential_map(mesh: Mesh, rho: Array, phi: Array, t: float) -> Array:
+    """(id + t grad phi) # rho: the geodesic from rho with the initial velocity grad phi.
 
-    The mass of each cell moves in k^dim small parts, along the gradient of phi, linear in cells; k
-    is 32 in the plane (less beyond 1000 cells). The mass is exact; counting parts gives a noise of
-    some 1/k of the density, and ways shorter than half a part may not be seen. On periodic meshes
-    parts go round. Raises `InputError` where mass would leave the mesh by more than the size of a
-    cell, which is what gradients at walls may be wrong by.
+    It is a geodesic as long as no paths cross. Collective.
+
+    Parameters
+    ----------
+    mesh : Mesh
+    rho : array (n_cells,)
+        The density at time 0.
+    phi : array (n_cells,)
+        The potential of the velocity.
+    t : float
+        The time.
+
+    Returns
+    -------
+    array (n_cells,)
+        The density at time t.
+
+    Raises
+    ------
+    InputError
+        Where mass would leave the mesh by more than the size of a cell, which is the possible error
+        of gradients at walls.
+
+    Notes
+    -----
+    The mass of each cell moves in k^dim small parts, along the gradient of phi, which is linear in
+    cells; k is 32 in the plane (less beyond 1000 cells). Mass is conserved to round-off. Counting
+    parts gives the density a noise of about 1/k, and displacements below half the spacing of the
+    parts may not be resolved. On periodic meshes parts cross the period.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fvot import Mesh, otto
+    >>> mesh = Mesh.interval(0, 1, 4)
+    >>> rho = np.array([4.0, 0, 0, 0])
+    >>> otto.exponential_map(mesh, rho, mesh.center[0], 0.5).round(6).tolist()
+    [0.0, 0.0, 4.0, 0.0]
     """
     check_density(mesh, rho, "rho")
     _check_values(mesh, phi, "phi")
     mesh.ranks.check(is_number(t) and math.isfinite(t), f"t must be a finite number, not {t!r}")
     mesh.ranks.check_same("t", t)
+
     stencil = Stencil(mesh)
     weights = gradient_weights(stencil)
     v = gradients(mesh, stencil, weights, phi[None])[0]
     slope = gradients(mesh, stencil, weights, v)
-    x, weight, cell = divide_cells(mesh, int(np.clip(TOTAL / mesh.n_cells_global, FEWEST, MOST)))
+
+    n_parts = np.clip(TOTAL_PARTS / mesh.n_cells_global, FEWEST_CELL_PARTS, MOST_CELL_PARTS)
+    x, share, cell = mesh.parts(int(n_parts))
     offset = x - mesh.centroid[:, cell]
     moved = x + t * (v[:, cell] + np.einsum("ijk,jk->ik", slope[:, :, cell], offset))
-    some = np.asarray(rho)[cell] > 0
-    size = mesh.volume[cell] ** (1 / mesh.dim)
-    moved, weight, size = (
-        mesh.ranks.all_gather(u[..., some]) for u in (moved, weight * np.asarray(rho)[cell], size)
-    )
-    return mesh.deposit(_brought_back(mesh, moved, size), weight)
+
+    mass = share * np.asarray(rho)[cell]
+    room = mesh.volume[cell] ** (1 / mesh.dim)
+    has_mass = np.asarray(rho)[cell] > 0
+    moved, mass, room = (mesh.ranks.all_gather(u[..., has_mass]) for u in (moved, mass, room))
+    return mesh.deposit(_bring_back(mesh, moved, room), mass)
 
 
-def length(mesh, t, rho):
-    """The length of a path of densities (n_times, n_cells) at increasing times t: the sum of tau
-    norm(psi).
+def length(mesh: Mesh, t: ArrayLike, rho: ArrayLike) -> float:
+    """The length of a path of densities: the sum of tau norm(psi) over its steps.
 
-    psi is the tangent potential of (rho_(n+1) - rho_n) / tau at the mean of both. At least W2 of
-    the ends, but for the mesh; W2 along a geodesic.
+    psi is the tangent potential of (rho_(n+1) - rho_n) / tau at the mean of both densities. But for
+    errors of the mesh, the length is at least W2 of the ends, and W2 along a geodesic. Collective.
+
+    Parameters
+    ----------
+    mesh : Mesh
+    t : array (n_times,)
+        Increasing times.
+    rho : array (n_times, n_cells)
+        The densities at these times.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    InputError
+        For times that do not increase, and densities that do not go with them.
+
+    Examples
+    --------
+    >>> from fvot import Mesh, otto
+    >>> mesh = Mesh.interval(0, 1, 2)
+    >>> round(otto.length(mesh, [0, 1], [[1.5, 0.5], [0.5, 1.5]]), 12)
+    0.353553390593
     """
+    times, densities = _check_path(mesh, t, rho)
+    quality.warn_of(mesh.quality().metric_problem, mesh)
+
+    total = 0.0
+    for tau, before, after in zip(np.diff(times), densities, densities[1:]):
+        middle = (before + after) / 2
+        psi = _find_tangent_potential(mesh, middle, (after - before) / tau)
+        total += tau * math.sqrt(_compute_metric(mesh, middle, psi, psi))
+    return total
+
+
+def _check_path(mesh, t, rho):
+    """Times (n_times,) and densities (n_times, n_cells) as arrays; `InputError` for others."""
     with mesh.ranks.raising_together():
         try:
             t = np.array(t, float)
@@ -177,58 +369,83 @@ def length(mesh, t, rho):
             raise InputError(
                 "length needs arrays of numbers: times (n_times,), densities (n_times, n_cells)"
             ) from None
-        if (
-            not (t.ndim == 1 and len(t) > 1 and np.isfinite(t).all() and (np.diff(t) > 0).all())
-            or rho.ndim != 2
-            or len(rho) != len(t)
-        ):
+
+        increases = t.ndim == 1 and len(t) > 1 and np.isfinite(t).all() and (np.diff(t) > 0).all()
+        if not increases or rho.ndim != 2 or len(rho) != len(t):
             raise InputError(
                 f"length needs increasing times, as many as there are densities: {t!r:.60} and "
-                "rho of shape "
-                f"{rho.shape}"
+                f"rho of shape {rho.shape}"
             )
     mesh.ranks.check_same_array("t", t)
-    quality.warn_of(mesh.quality.metric_problem, mesh)
-    total = 0.0
-    for tau, before, after in zip(np.diff(t), rho, rho[1:]):
-        middle = (before + after) / 2
-        psi = _tangent_potential(mesh, middle, (after - before) / tau)
-        total += tau * math.sqrt(_metric(mesh, middle, psi, psi))
-    return total
+    return t, rho
 
 
-def j_q(v, q):
-    """|v|^(q - 2) v of vectors v (dim, n), 0 for v = 0; q > 1: the duality map from L^q to L^p, 1/p
-    + 1/q = 1, by which tangent vectors of W_p are j_q of gradients (Ambrosio, Gigli, Savare 2008,
-    8.3).
+def duality_map(v: ArrayLike, q: float) -> Array:
+    """|v|^(q - 2) v, the duality map from L^q to L^p, 1/p + 1/q = 1.
+
+    Tangent vectors of W_p are duality maps of gradients (Ambrosio, Gigli, Savare 2008, 8.3).
+
+    Parameters
+    ----------
+    v : array (dim, n)
+        Vectors.
+    q : float
+        The exponent, above 1.
+
+    Returns
+    -------
+    array (dim, n)
+        0 where v = 0.
+
+    Raises
+    ------
+    InputError
+        For q that is no number above 1, and v that are no numbers.
+
+    Examples
+    --------
+    >>> from fvot import otto
+    >>> otto.duality_map([[3.0, 0.0], [4.0, 0.0]], 3).tolist()
+    [[15.0, 0.0], [20.0, 0.0]]
     """
     if not is_number(q) or not 1 < q < math.inf:
         raise InputError(f"q must be a number above 1, not {q!r}")
-    v = as_floats(v, "v must be vectors (dim, n) of numbers")
-    size = np.sqrt(np.atleast_1d(v**2).sum(axis=0)) if q != 2 else 1.0
-    return np.where(size == 0, 0.0, np.where(size == 0, 1.0, size) ** (q - 2) * v)
+
+    vectors = floats(v, "v must be vectors (dim, n) of numbers")
+    size = np.sqrt(np.atleast_1d(vectors**2).sum(axis=0)) if q != 2 else 1.0
+    is_zero = size == 0
+    return np.where(is_zero, 0.0, np.where(is_zero, 1.0, size) ** (q - 2) * vectors)
 
 
-# ---- parts ---------------------------------------------------------------------------------------
+# Its name before release 0.2.
+j_q = renamed(duality_map, "fvot.otto.j_q", "fvot.otto.duality_map")
 
 
-def _brought_back(mesh, points, room):
-    """points (dim, n), those outside the mesh by less than *room* (n,) at the nearest point inside."""
+# ---- parts -------------------------------------------------------------------------------------
+
+
+def _bring_back(mesh, points, room):
+    """points (dim, n), those outside the mesh moved to the nearest point inside.
+
+    room (n,) : how far outside a point may be
+    """
     inside = mesh.nearest(points)
-    beyond = np.sqrt(((points - inside) ** 2).sum(axis=0)) - room
-    if beyond.max(initial=0.0) > 0:
-        worst = int(beyond.argmax())
+    excess = np.sqrt(((points - inside) ** 2).sum(axis=0)) - room
+    if excess.max(initial=0.0) > 0:
+        worst = int(excess.argmax())
         raise InputError(
-            f"mass would leave the mesh: {np.mean(beyond > 0):.1%} of its parts end outside, one "
-            "at "
-            f"{points[:, worst]}, {beyond[worst] + room[worst]:.3g} from it; take a smaller t, or "
-            "a phi whose "
-            "gradient does not point through walls"
+            f"mass would leave the mesh: {np.mean(excess > 0):.1%} of its parts end outside, one "
+            f"at {points[:, worst]}, {excess[worst] + room[worst]:.3g} from it; take a smaller t, "
+            "or a phi whose gradient does not point through walls"
         )
+
     return inside
 
 
-def _weights(mesh, rho):
+# ---- the equations -----------------------------------------------------------------------------
+
+
+def _weigh_faces(mesh, rho):
     """t_s rho_s (n_inner,)."""
     check_density(mesh, rho, "rho")
     n = mesh.n_inner
@@ -236,96 +453,110 @@ def _weights(mesh, rho):
     return mesh.area[:n] / mesh.distance[:n] * (local[mesh.left[:n]] + local[mesh.right[:n]]) / 2
 
 
-def _pinned(mesh, t, component, count):
-    """The rows of this rank (CSR) of the equations, with something more on the diagonal of one cell
-    of each component, with the largest weights: as the right side adds up to 0 there, this makes
-    psi = 0 in that cell, and nothing else.
+def _pin_components(mesh, t, component, count):
+    """The rows of this rank (CSR) of the equations, made regular.
+
+    In each component, the diagonal of the cell with the largest weights is enlarged. As the
+    right-hand side adds up to 0 in the component, this only sets psi = 0 in that cell.
     """
     through = np.zeros(mesh.n_faces)
     through[: mesh.n_inner] = t
     pattern = SparsityPattern(mesh)
     rates = Rates(pattern, through, through)
-    own = rates.leaving() * mesh.volume
+    weight = rates.leaving() * mesh.volume
+
     largest = np.zeros(count)
-    first = np.full(count, mesh.n_cells_global)
-    np.maximum.at(largest, component, own)
+    np.maximum.at(largest, component, weight)
     largest = mesh.ranks.max(largest)
-    chosen = own == largest[component]
-    np.minimum.at(first, component[chosen], mesh.cell_id[: mesh.n_cells][chosen])
-    pinned = chosen & (mesh.ranks.min(first)[component] == mesh.cell_id[: mesh.n_cells])
-    return pattern.matrix(
-        rates, 1.0, diagonal=np.where(pinned, np.where(own > 0, own, largest.max() or 1.0), 0.0)
-    )
+    is_largest = weight == largest[component]
+
+    cell_id = mesh.cell_id[: mesh.n_cells]
+    first = np.full(count, mesh.n_cells_global)
+    np.minimum.at(first, component[is_largest], cell_id[is_largest])
+    is_pinned = is_largest & (mesh.ranks.min(first)[component] == cell_id)
+
+    diagonal = np.where(weight > 0, weight, largest.max() or 1.0)
+    return pattern.matrix(rates, 1.0, diagonal=np.where(is_pinned, diagonal, 0.0))
 
 
-def _solved(mesh, matrix, b):
-    """x (n_cells,) with matrix x = b: factorised where it can be, as densities span decades, and
-    refined once.
+def _solve(mesh, matrix, b):
+    """x (n_cells,) with matrix x = b, with one step of iterative refinement.
+
+    The matrix is factorised where it is small enough, as densities span decades.
     """
     size = mesh.ranks.sum(np.abs(b).sum())
     missed = np.inf
     if size == 0:
         return np.zeros(mesh.n_cells)
-    for name in ("lu", "cg") if mesh.n_cells_global <= linalg.LU_CELL_LIMIT[mesh.dim] else ("cg",):
-        method = linalg.find_method(name, mesh.dim, mesh.ranks.size)
-        system = linalg.System(mesh.ranks, matrix, method, prefix=PREFIX, rtol=RTOL)
+
+    can_factorise = mesh.n_cells_global <= LARGEST_LU[mesh.dim]
+    for name in ("lu", "cg") if can_factorise else ("cg",):
+        method = linalg.method(name, mesh.dim, mesh.ranks.size)
+        system = linalg.System(
+            mesh.ranks, matrix, method, prefix=PREFIX, rtol=TANGENT_SOLVER_TOLERANCE
+        )
         x = np.zeros(mesh.n_cells)
         for _ in range(2):
-            residual = b - _product(mesh, matrix, x)
+            residual = b - _multiply(mesh, matrix, x)
             x = x + system(residual)
-        missed = mesh.ranks.sum(np.abs(b - _product(mesh, matrix, x)).sum())
-        terms = mesh.ranks.sum(_product(mesh, abs(matrix), np.abs(x)).sum())
+
+        missed = mesh.ranks.sum(np.abs(b - _multiply(mesh, matrix, x)).sum())
+        terms = mesh.ranks.sum(_multiply(mesh, abs(matrix), np.abs(x)).sum())
         system.destroy()
-        if missed <= MISSED * size + ROUND_OFF * terms:
+        if missed <= TANGENT_TOLERANCE * size + TANGENT_ROUNDING * terms:
             return x
+
     raise ConvergenceError(
         f"the tangent potential misses its equations by {missed / size:.1e}: densities that span "
-        "fewer "
-        f"decades, or another solver by PETSc's options, such as -{PREFIX}pc_type, may help"
+        f"fewer decades, or another solver by PETSc's options, such as -{PREFIX}pc_type, may help"
     )
 
 
-def _product(mesh, matrix, x):
+def _multiply(mesh, matrix, x):
     """matrix x (n_cells,), of rows whose columns are numbered rank by rank."""
     return matrix @ mesh.ranks.all_gather(x)
 
 
-def _components(mesh, joined):
-    """(component (n_cells,), how many) of the cells that inner faces join, (n_inner,) bool;
-    numbered from 0 over all ranks.
+def _find_components(mesh, joined):
+    """(component (n_cells,), their number) of the cells that the inner faces *joined* connect.
+
+    joined : (n_inner,) bool. Components are numbered from 0 over all ranks
     """
     ends = mesh.left[: mesh.n_inner][joined], mesh.right[: mesh.n_inner][joined]
     graph = sparse.csr_matrix((np.ones(len(ends[0])), ends), (mesh.n_local, mesh.n_local))
     count, piece = connected_components(graph, directed=False)
+
+    # The smallest cell number in each piece of this rank spreads from rank to rank.
     label = mesh.cell_id.copy()
-    while True:  # the smallest number in each piece of this rank, and so on from rank to rank
-        least = np.full(count, mesh.n_cells_global)
-        np.minimum.at(least, piece, label)
-        new = mesh.with_ghosts(least[piece][: mesh.n_cells])
-        new = np.minimum(new, least[piece])
+    while True:
+        smallest = np.full(count, mesh.n_cells_global)
+        np.minimum.at(smallest, piece, label)
+        new = mesh.with_ghosts(smallest[piece][: mesh.n_cells])
+        new = np.minimum(new, smallest[piece])
         if not mesh.ranks.max(int((new != label).any())):
             break
         label = new
-    names = np.unique(mesh.ranks.all_gather(np.unique(label[: mesh.n_cells])))
-    return np.searchsorted(names, label[: mesh.n_cells]), len(names)
+
+    labels = np.unique(mesh.ranks.all_gather(np.unique(label[: mesh.n_cells])))
+    return np.searchsorted(labels, label[: mesh.n_cells]), len(labels)
 
 
-def _check_values(mesh, u, what):
+def _check_values(mesh, u, name):
     with mesh.ranks.raising_together():
-        refuse_masked(u, f"{what} must be numbers")
+        refuse_masked(u, f"{name} must be numbers")
         try:
             u = np.asarray(u)
         except ValueError:
             u = np.array(None)
         if u.shape != (mesh.n_cells,) or u.dtype.kind not in "biuf":
             raise InputError(
-                f"{what} must be numbers, not {u.dtype} of shape {u.shape}; "
-                f"{describe_wanted_shape(mesh, u.shape)}"
+                f"{name} must be numbers, not {u.dtype} of shape {u.shape}; "
+                f"{mesh.wanted_shape(u.shape)}"
             )
+
         bad = np.flatnonzero(~np.isfinite(u))
         if len(bad):
             raise InputError(
-                f"{what} is {u[bad[0]]} in cell {mesh.cell_id[bad[0]]} (at "
-                f"{mesh.center[:, bad[0]]}): it must be "
-                f"finite ({len(bad)} cells are not)"
+                f"{name} is {u[bad[0]]} in cell {mesh.cell_id[bad[0]]} (at "
+                f"{mesh.center[:, bad[0]]}): it must be finite ({len(bad)} cells are not)"
             )

@@ -1,155 +1,288 @@
-"""Particles that move: along a flow, or as Langevin's equation says. Independent witnesses for the
-solvers on meshes.
+"""Particles that move with a flow, or by Langevin's equation.
 
-Positions are (dim, n), paths (n_times, dim, n). Walls are a pair of corners (lower, upper), for
-flows also those of a mesh. A flow stops there; noise is reflected: on the unfolded line a particle
-goes on behind its mirror image, in the mirrored drift.
+They are independent witnesses for the solvers on meshes.
+
+Positions are (dim, n), paths (n_times, dim, n). Walls are a pair of corners (lower, upper); for
+flows they may also be those of a mesh. A flow stops at walls; noise is reflected: on the unfolded
+line a particle continues behind its mirror image, in the mirrored drift.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from .arguments.functions import as_floats, as_function, check_finite, is_number, refuse_masked
+from .arguments.functions import Function, check_finite, floats, function, is_number, refuse_masked
 from .arguments.times import check_step, check_times
-from .arguments.watch import WATCHED_TIMES, Watch
+from .arguments.types import Array, ArrayLike, Coefficient, PointFunction, TimeFunction
+from .arguments.watch import WATCHED, Watch
 from .errors import ConvergenceError, InputError, warn
 from .parallel import Ranks
 
-BLOCK = 4096  # particles that share a stream of random numbers, and a rank
-MOST = 100_000  # calls of a velocity along the flow
-HALVINGS = 30  # at most, of the step of differences, at the start
-ROUGH = 1e-4  # the tolerance from which on an integrator of low order does less work
-SEEN = 64  # points, at most about twice as many, whose velocities are watched
-# of Langevin's equation, where no tau is given; also between two times where much happens there
-STEPS = 1000
-NUDGE = 1e-2  # first step of differences of velocities, relative to the size of the positions
+# Particles that share a stream of random numbers, and a rank.
+PARTICLES_PER_STREAM = 4096
+
+# Calls of a velocity along the flow, at most.
+MAX_VELOCITY_CALLS = 100_000
+
+# Halvings of the step of differences at the start, at most.
+MAX_DIFFERENCE_HALVINGS = 30
+
+# The tolerance from which on an integrator of low order does less work.
+LOW_ORDER_TOLERANCE = 1e-4
+
+# Points whose velocities are watched: so many, at most about twice as many.
+WATCHED_POINTS = 64
+
+# Steps of Langevin's equation, where no tau is given; also between two times where coefficients
+# change fast there.
+LANGEVIN_STEPS = 1000
+
+# First step of differences of velocities, relative to the size of the positions.
+FIRST_DIFFERENCE_STEP = 1e-2
+
+# Relative difference of two difference quotients, with one step twice the other, that counts as
+# none; and the smallest derivative that matters, relative to speed over step.
+DIFFERENCE_TOLERANCE = 1e-8
+SMALLEST_DERIVATIVE = 1e-3
 
 
-def push_forward(x0, velocity, t, *, walls=None, rtol=None):
-    """Where the flow dx/dt = v(x, t) carries points x0 (dim, n): positions (n_times, dim, n) at the
-    times t.
+def push_forward(
+    x0: ArrayLike,
+    velocity: PointFunction | TimeFunction | Array,
+    t: float | ArrayLike,
+    *,
+    walls: Any = None,
+    rtol: float | None = None,
+) -> Array:
+    """The positions to which the flow dx/dt = v(x, t) carries points x0.
 
-    velocity : v(x) or v(x, t) with values (dim, n), such as the velocity_at of what a solver
-        returned
-    t : a final time, or increasing times, the first of which is the start
-    walls : (lower, upper), corners (dim,) of a box which nothing leaves, or a `Mesh`, as
-        velocity_at needs; along walls things slide
-    rtol : tolerance of the integrator, SciPy's DOP853, or RK23 from 1e-4 on: velocities of meshes
-        jump from cell to cell. None: 1e-8, and 1e-3 inside a mesh
+    Parameters
+    ----------
+    x0 : array (dim, n)
+        The points at the start.
+    velocity : function
+        v(x) or v(x, t) with values (dim, n), such as the velocity_at of a solver's result.
+    t : float or array (n_times,)
+        A final time, or increasing times, the first of which is the start.
+    walls : pair of arrays (dim,) or Mesh, optional
+        (lower, upper), the corners of a box which nothing leaves, or a `Mesh`, as velocity_at
+        needs. Particles slide along walls.
+    rtol : float, optional
+        Tolerance of the integrator. None: 1e-8, and 1e-3 inside a mesh.
 
-    Pulses and periods of v(x, t) that last at least 1/200 of the time between two of the times are
-    not passed over.
+    Returns
+    -------
+    array (n_times, dim, n)
 
-    Every rank does the same, so that v may be collective. Raises `InputError`, and
-    `ConvergenceError` where the integrator fails.
+    Raises
+    ------
+    InputError
+        For input that cannot be used.
+    ConvergenceError
+        Where the integrator fails.
+
+    Notes
+    -----
+    The integrator is SciPy's DOP853, or RK23 for rtol from 1e-4 on: velocities of meshes jump from
+    cell to cell. Pulses and periods of v(x, t) are resolved if they last at least 1/200 of the time
+    between two of the times t. Every rank does the same, so that v may be collective.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fvot import particles
+    >>> path = particles.push_forward([[1.0], [0.0]], lambda x: np.stack([-x[1], x[0]]), np.pi)
+    >>> path[-1].round(6).ravel().tolist()
+    [-1.0, 0.0]
     """
-    x0 = _same_start(x0)
-    t = check_times(Ranks(), t)
-    v = as_function(velocity, "velocity", (len(x0),))
-    domain = _domain(walls, x0)
-    rtol = _tolerance(rtol, domain)
+    start = _check_same_start(x0)
+    times = check_times(Ranks(), t)
+    v = function(velocity, "velocity", (len(start),))
+    domain = _build_domain(walls, start)
+    tolerance = _choose_tolerance(rtol, domain)
 
-    def rate(now, flat):
-        return domain.held(flat.reshape(x0.shape), v, now).ravel()
+    def rate(now: float, flat: Array) -> Array:
+        return domain.constrain(flat.reshape(start.shape), v, now).ravel()
 
-    seen = _seen(v, domain, x0.shape)
-    return np.stack(
-        [domain.inside(x.reshape(x0.shape)) for x in _integrated(rate, x0.ravel(), t, rtol, seen)]
-    )
+    signals = _build_signals(v, domain, start.shape)
+    states = _integrate(rate, start.ravel(), times, tolerance, signals)
+    return np.stack([domain.inside(x.reshape(start.shape)) for x in states])
 
 
-def density_along_flow(x0, rho0, velocity, t, *, divergence=None, walls=None, rtol=None):
-    """(x, rho): positions (n_times, dim, n) of points carried from x0, and the density there
-    (n_times, n).
+def density_along_flow(
+    x0: ArrayLike,
+    rho0: float | ArrayLike | PointFunction,
+    velocity: PointFunction | TimeFunction | Array,
+    t: float | ArrayLike,
+    *,
+    divergence: PointFunction | TimeFunction | float | None = None,
+    walls: Any = None,
+    rtol: float | None = None,
+) -> tuple[Array, Array]:
+    """The positions of points carried from x0, and the density there.
 
     rho(t, x(t)) = rho0(x0) / det J, J the Jacobian of the flow, by d log det J/dt = div v along the
-    way (Liouville; in machine learning a normalising flow, Chen et al. 2018).
+    path (Liouville; in machine learning a normalising flow, Chen et al. 2018).
 
-    rho0 : a function of x, or values (n,)
-    divergence : div v as a function like v; None: by differences of v of order 4, whose steps at x0
-        fit
-    velocity, t, walls, rtol : as in `push_forward`
+    Parameters
+    ----------
+    x0 : array (dim, n)
+        The points at the start.
+    rho0 : function, number or array (n,)
+        The density at the start: a function of x, or values at x0.
+    velocity, t, walls, rtol
+        As in `push_forward`.
+    divergence : function, optional
+        div v, a function like v. None: by differences of v of order 4, with steps that are chosen
+        at x0.
+
+    Returns
+    -------
+    x : array (n_times, dim, n)
+    rho : array (n_times, n)
+
+    Raises
+    ------
+    InputError
+        For input that cannot be used.
+    ConvergenceError
+        Where the integrator fails.
+
+    Examples
+    --------
+    >>> from fvot import particles
+    >>> x, rho = particles.density_along_flow([[1.0]], 3.0, lambda x: x, 1.0)
+    >>> x[-1].round(4).tolist(), rho[-1].round(4).tolist()
+    ([[2.7183]], [1.1036])
     """
-    x0 = _same_start(x0)
-    t = check_times(Ranks(), t)
-    dim, n = x0.shape
-    v = as_function(velocity, "velocity", (dim,))
-    domain = _domain(walls, x0)
-    rtol = _tolerance(rtol, domain)
-    start = _densities(rho0, x0)
-    div = (
-        _Differences(v, domain, x0, t[0])
-        if divergence is None
-        else as_function(divergence, "divergence")
-    )
+    start = _check_same_start(x0)
+    times = check_times(Ranks(), t)
+    dim, n = start.shape
+    v = function(velocity, "velocity", (dim,))
+    domain = _build_domain(walls, start)
+    tolerance = _choose_tolerance(rtol, domain)
+    densities = _check_densities(rho0, start)
+    div: Any
+    if divergence is None:
+        div = _Differences(v, domain, start, times[0])
+    else:
+        div = function(divergence, "divergence")
 
-    def rate(now, flat):
+    def rate(now: float, flat: Array) -> Array:
         x = flat[:-n].reshape(dim, n)
-        return np.concatenate([domain.held(x, v, now).ravel(), div(domain.inside(x), now)])
+        return np.concatenate([domain.constrain(x, v, now).ravel(), div(domain.inside(x), now)])
 
-    states = _integrated(
-        rate, np.concatenate([x0.ravel(), np.zeros(n)]), t, rtol, _seen(v, domain, x0.shape)
-    )
+    signals = _build_signals(v, domain, start.shape)
+    flat_start = np.concatenate([start.ravel(), np.zeros(n)])
+    states = _integrate(rate, flat_start, times, tolerance, signals)
     x = np.stack([domain.inside(state[:-n].reshape(dim, n)) for state in states])
-    return x, start * np.exp(-np.stack([state[-n:] for state in states]))
+    return x, densities * np.exp(-np.stack([state[-n:] for state in states]))
 
 
-def langevin(x0, drift, diffusion, t, seed, *, tau=None, order=1, walls=None, comm=None):
-    """Ito's noise: paths (n_times, dim, n) of dX = b dt + sqrt(2 D) dW from x0 (dim, n), the same
-    on any number of ranks.
+def langevin(
+    x0: ArrayLike,
+    drift: PointFunction | TimeFunction | ArrayLike,
+    diffusion: Coefficient,
+    t: float | ArrayLike,
+    seed: int,
+    *,
+    tau: float | None = None,
+    order: int = 1,
+    walls: Any = None,
+    comm: Any = None,
+) -> Array:
+    """Paths of dX = b dt + sqrt(2 D) dW from x0, in Ito's sense.
 
-    Their density is that of d rho/dt = div(grad(D rho) - rho b): of `FokkerPlanck`, whose noise is
-    kinetic, with the same diffusion and drift = b - grad D, which is b for a constant D.
+    Their density solves d rho/dt = div(grad(D rho) - rho b). That is the equation of
+    `FokkerPlanck`, whose noise is kinetic, with the same diffusion and drift = b - grad D, which is
+    b for a constant D.
 
-    drift : b(x) or b(x, t) with values (dim, n); a constant (dim,)
-    diffusion : D >= 0, a number or a function of x or (x, t)
-    seed : a whole number; the same one gives the same paths
-    tau : largest step; None: a thousandth of the whole time, and of the time between two of the
-        times t where b or D, seen at x0, changes faster than steps follow. Such steps do not pass
-        over what lasts at least 1/200 of that time, but find where it begins and ends to no more
-        than a step: name the times of pulses and jumps in t. A tau that is too long for what is
-        seen is a warning
-    order : of the means of functions of X in tau. 1: Euler-Maruyama; 2: Heun's steps (Platen's
-        scheme), for a constant D
-    walls : (lower, upper), corners (dim,) of a box whose walls reflect
-    comm : MPI communicator; each rank moves blocks of particles, so that b and D must not be
-        collective
+    Parameters
+    ----------
+    x0 : array (dim, n)
+        The points at the start.
+    drift : function or array (dim,)
+        b(x) or b(x, t) with values (dim, n), or a constant.
+    diffusion : function or float
+        D >= 0, a number or a function of x or (x, t).
+    t : float or array (n_times,)
+        A final time, or increasing times, the first of which is the start.
+    seed : int
+        The same seed gives the same paths, on any number of ranks.
+    tau : float, optional
+        The largest step. None: a thousandth of the whole time, and of the time between two of the
+        times t where b or D, sampled at x0, changes faster than steps follow.
+    order : 1 or 2
+        The order in tau of means of functions of X. 1: Euler-Maruyama; 2: Heun's steps (Platen's
+        scheme), for a constant D.
+    walls : pair of arrays (dim,), optional
+        (lower, upper), the corners of a box whose walls reflect.
+    comm : MPI communicator, optional
+        Each rank moves blocks of particles, so that b and D must not be collective.
 
-    Returns all paths on every rank. Raises `InputError`. (Kloeden, Platen 1992)
+    Returns
+    -------
+    array (n_times, dim, n)
+        All paths, on every rank.
+
+    Raises
+    ------
+    InputError
+        For input that cannot be used.
+
+    Notes
+    -----
+    Chosen steps resolve events that last at least 1/200 of the time between two of the times t, but
+    their beginning and end only to the length of a step: include the times of pulses and jumps in
+    t. A tau that is too long for the sampled coefficients is a warning. (Kloeden, Platen 1992)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fvot import particles
+    >>> paths = particles.langevin(np.zeros((1, 1000)), lambda x: -x, 0.5, 5.0, seed=1)
+    >>> paths.shape
+    (2, 1, 1000)
+    >>> 0.4 < paths[-1].var() < 0.6
+    True
     """
     ranks = Ranks(comm)
     with ranks.raising_together():
-        x0 = _start(x0)
-        b, D = as_function(drift, "drift", (len(x0),)), as_function(diffusion, "diffusion")
+        start = _check_start(x0)
+        b = function(drift, "drift", (len(start),))
+        D = function(diffusion, "diffusion")
         _check_langevin(order, D, seed)
-        box = _Box(walls, x0)
-    t = check_times(ranks, t)
-    check_step(ranks, tau, t)
+        box = _Box(walls, start)
+    times = check_times(ranks, t)
+    check_step(ranks, tau, times)
+    constant_drift = repr(b.f) if not callable(b.f) else ""
+    constant_diffusion = repr(D.f) if not callable(D.f) else ""
     ranks.check_same(
         "seed, order and what drift and diffusion are",
-        (
-            seed,
-            order,
-            repr(b.f) if not callable(b.f) else "",
-            repr(D.f) if not callable(D.f) else "",
-            walls,
-        ),
+        (seed, order, constant_drift, constant_diffusion, walls),
     )
-    ranks.check_same_array("x0", x0)
-    counts = _counts(ranks, x0, b, D, t, tau)
-    blocks = [slice(i, i + BLOCK) for i in range(0, x0.shape[1], BLOCK)]
+    ranks.check_same_array("x0", start)
+
+    counts = _count_steps(ranks, start, b, D, times, tau)
+    n = start.shape[1]
+    blocks = [slice(i, i + PARTICLES_PER_STREAM) for i in range(0, n, PARTICLES_PER_STREAM)]
     streams = np.random.SeedSequence(seed).spawn(len(blocks))
-    mine = range(ranks.rank, len(blocks), ranks.size)
-    paths = np.zeros((len(t), *x0.shape))
+    paths = np.zeros((len(times), *start.shape))
     with ranks.raising_together():
-        for k in mine:
-            paths[..., blocks[k]] = _walk(
-                x0[:, blocks[k]], b, D, t, np.random.default_rng(streams[k]), counts, order, box
-            )
+        for k in range(ranks.rank, len(blocks), ranks.size):
+            random = np.random.default_rng(streams[k])
+            block = start[:, blocks[k]]
+            paths[..., blocks[k]] = _walk(block, b, D, times, random, counts, order, box)
     return ranks.sum(paths) if ranks.size > 1 else paths
+
+
+# ---- noise ---------------------------------------------------------------------------------------
 
 
 def _check_langevin(order, D, seed):
@@ -163,41 +296,48 @@ def _check_langevin(order, D, seed):
         raise InputError(f"seed must be a whole number of at least 0, not {seed!r}")
 
 
-def _counts(ranks, x0, b, D, t, tau):
+def _count_steps(ranks, x0, b, D, t, tau):
     """The numbers of steps between each two of the times t (n,), at most tau long. Collective."""
-    longest = (t[-1] - t[0]) / STEPS if tau is None else tau
+    longest = (t[-1] - t[0]) / LANGEVIN_STEPS if tau is None else tau
     counts = [math.ceil(length / longest * (1 - 1e-12)) for length in np.diff(t)]
-    some = x0[:, :: math.ceil(x0.shape[1] / SEEN)]
-    functions = [f for f in (b, D) if f.depends_on_time]
-
-    def seen(now):
-        now = np.clip(
-            now, *np.nextafter([now[0], now[-1]], [now[-1], now[0]])
-        )  # things may jump at both ends
-        return np.concatenate(
-            [np.stack([f(some, at).ravel() for at in now], axis=1) for f in functions]
-        )
-
-    missed = []
-    for i, count in enumerate(counts):
-        if count > WATCHED_TIMES or not functions:
-            continue  # so short steps miss nothing that is watched for
-        watch = Watch(ranks, seen, t[i], t[i + 1])
-        h = (t[i + 1] - t[i]) / count
-        if not all(watch.is_calm(t[i] + k * h, t[i] + (k + 1) * h) for k in range(count)):
-            missed.append(i)
+    missed = _find_missed_events(ranks, x0, [f for f in (b, D) if f.depends_on_time], t, counts)
     if tau is None:
-        return [STEPS if i in missed else count for i, count in enumerate(counts)]
+        return [LANGEVIN_STEPS if i in missed else count for i, count in enumerate(counts)]
+
     if missed and ranks.is_root:
         i = missed[0]
         warn(
             f"drift or diffusion changes within steps of {(t[i + 1] - t[i]) / counts[i]:.3g} "
-            f"between t = {t[i]:.6g} and "
-            f"{t[i + 1]:.6g}, which may pass over it: leave out tau, give a smaller one, or name "
-            "the times of pulses and "
-            "jumps in t"
+            f"between t = {t[i]:.6g} and {t[i + 1]:.6g}, which may pass over it: leave out tau, "
+            "give a smaller one, or name the times of pulses and jumps in t"
         )
     return counts
+
+
+def _find_missed_events(ranks, x0, functions, t, counts):
+    """The intervals of t in which a step may pass over a change of the functions. Collective."""
+    if not functions:
+        return []
+
+    points = x0[:, :: math.ceil(x0.shape[1] / WATCHED_POINTS)]
+
+    def sample(now: Array) -> Array:
+        # Coefficients may jump at both ends: look inside.
+        now = np.clip(now, *np.nextafter([now[0], now[-1]], [now[-1], now[0]]))
+        return np.concatenate(
+            [np.stack([f(points, at).ravel() for at in now], axis=1) for f in functions]
+        )
+
+    missed = []
+    for i, count in enumerate(counts):
+        if count > WATCHED:
+            continue  # so short steps miss nothing that the watch would see
+
+        watch = Watch(ranks, sample, t[i], t[i + 1])
+        h = (t[i + 1] - t[i]) / count
+        if not all(watch.is_calm(t[i] + k * h, t[i] + (k + 1) * h) for k in range(count)):
+            missed.append(i)
+    return missed
 
 
 def _walk(x, b, D, t, random, counts, order, box):
@@ -205,28 +345,33 @@ def _walk(x, b, D, t, random, counts, order, box):
     path = [x]
     for begin, end, count in zip(t[:-1], t[1:], counts, strict=True):
         h = (end - begin) / count
-        first, last = np.nextafter([begin, end], [end, begin])  # things may jump at both
+        # Coefficients may jump at both ends: look inside.
+        earliest, latest = np.nextafter([begin, end], [end, begin])
         for now in (begin + h * k for k in range(count)):
-            at = max(now, first)
-            then = min(now + h, last)
-            spread = D(x, at)
-            if (spread < 0).any():
-                raise InputError(f"diffusion must be at least 0, but is {spread.min():.6g}")
-            noise = np.sqrt(2 * spread * h) * random.standard_normal(x.shape)
-            here = b(x, at)
+            at = max(now, earliest)
+            then = min(now + h, latest)
+            variance = D(x, at)
+            if (variance < 0).any():
+                raise InputError(f"diffusion must be at least 0, but is {variance.min():.6g}")
+
+            noise = np.sqrt(2 * variance * h) * random.standard_normal(x.shape)
+            velocity = b(x, at)
             if order == 2:
-                ahead, sign = box.folded(x + h * here + noise)
-                here = (here + sign * b(ahead, then)) / 2
-            x = box.folded(x + h * here + noise)[0]
+                predicted, sign = box.reflect(x + h * velocity + noise)
+                velocity = (velocity + sign * b(predicted, then)) / 2
+            x = box.reflect(x + h * velocity + noise)[0]
         path.append(x)
     return np.stack(path)
 
 
-def _domain(walls, x0):
-    return _Inside(walls, x0) if hasattr(walls, "nearest") else _Box(walls, x0)
+# ---- walls ---------------------------------------------------------------------------------------
 
 
-def _tolerance(rtol, domain):
+def _build_domain(walls, x0):
+    return _MeshWalls(walls, x0) if hasattr(walls, "nearest") else _Box(walls, x0)
+
+
+def _choose_tolerance(rtol, domain):
     if rtol is None:
         return domain.rtol
     if not is_number(rtol) or not 1e-14 < rtol < 1:
@@ -234,31 +379,31 @@ def _tolerance(rtol, domain):
     return rtol
 
 
-class _Inside:
+class _MeshWalls:
     """The walls of a mesh."""
 
     rtol = 1e-3
 
-    def __init__(self, mesh, x0):
+    def __init__(self, mesh: Any, x0: Array):
         if mesh.dim != len(x0):
             raise InputError(f"walls is a mesh in {mesh.dim}D, but x0 are points in {len(x0)}D")
         mesh.locate(x0)  # raises where some are outside
         self.inside = mesh.nearest
         self.walls = mesh.walls
 
-    def room(self, x):
-        """How far points inside (dim, n) are from the walls (n,)."""
-        return np.sqrt(((self.walls.find_nearest(x) - x) ** 2).sum(axis=0))
+    def find_room(self, x: Array) -> Array:
+        """The distance (n,) of points inside (dim, n) from the walls."""
+        return np.sqrt(((self.walls.nearest(x) - x) ** 2).sum(axis=0))
 
-    def held(self, x, v, t):
-        """v (dim, n) at the nearest points inside, without what leads farther away from them."""
+    def constrain(self, x: Array, v: Function, t: float) -> Array:
+        """v (dim, n) at the nearest points inside, without the component that leads outwards."""
         inside = self.inside(x)
-        n = _directions(x - inside)
-        found = v(inside, t)
-        return found - np.maximum((found * n).sum(axis=0), 0) * n
+        outward = _normalise(x - inside)
+        velocity = v(inside, t)
+        return velocity - np.maximum((velocity * outward).sum(axis=0), 0) * outward
 
 
-def _directions(step):
+def _normalise(step):
     """Unit vectors (dim, n); 0 for steps of length 0."""
     size = np.sqrt((step**2).sum(axis=0))
     return step / np.where(size > 0, size, 1.0)
@@ -269,239 +414,279 @@ class _Box:
 
     rtol = 1e-8
 
-    def __init__(self, walls, x0):
+    def __init__(self, walls: Any, x0: Array):
         self.walls = walls
         if walls is None:
             return
+
+        dim = len(x0)
         try:
             lower, upper = (
-                np.broadcast_to(np.asarray(corner, float), (len(x0),))[:, None] for corner in walls
+                np.broadcast_to(np.asarray(corner, float), (dim,))[:, None] for corner in walls
             )
         except (TypeError, ValueError):
             raise InputError(
-                f"walls must be two corners (lower, upper) of a box in {len(x0)}D, not "
-                f"{walls!r:.60}"
+                f"walls must be two corners (lower, upper) of a box in {dim}D, not {walls!r:.60}"
             ) from None
         if not (lower < upper).all() or not ((x0 >= lower) & (x0 <= upper)).all():
             raise InputError(
                 "walls must be the lower and the upper corner of a box around x0, not "
                 f"{walls!r:.60}"
             )
-        self.lower, self.upper = lower, upper
 
-    def inside(self, x):
-        """x (dim, n), those beyond walls moved there."""
+        self.lower = lower
+        self.upper = upper
+
+    def inside(self, x: Array) -> Array:
+        """x (dim, n), with points beyond walls moved onto them."""
         return x if self.walls is None else np.clip(x, self.lower, self.upper)
 
-    def room(self, x):
-        """How far points inside (dim, n) are from the walls (n,)."""
-        return (
-            np.full(x.shape[1], np.inf)
-            if self.walls is None
-            else np.minimum(x - self.lower, self.upper - x).min(axis=0)
-        )
+    def find_room(self, x: Array) -> Array:
+        """The distance (n,) of points inside (dim, n) from the walls."""
+        if self.walls is None:
+            return np.full(x.shape[1], np.inf)
 
-    def held(self, x, v, t):
-        """v (dim, n) at x and t, without what leads out of the box."""
+        return np.minimum(x - self.lower, self.upper - x).min(axis=0)
+
+    def constrain(self, x: Array, v: Function, t: float) -> Array:
+        """v (dim, n) at x and t, without components that lead out of the box."""
         if self.walls is None:
             return v(x, t)
-        found = v(self.inside(x), t)
-        return np.where(
-            (x >= self.upper) & (found > 0) | (x <= self.lower) & (found < 0), 0.0, found
-        )
 
-    def folded(self, x):
-        """x (dim, n) on the unfolded line -> (x between the walls, the sign of each velocity
-        there).
+        velocity = v(self.inside(x), t)
+        leaves = (x >= self.upper) & (velocity > 0) | (x <= self.lower) & (velocity < 0)
+        return np.where(leaves, 0.0, velocity)
+
+    def reflect(self, x: Array) -> tuple[Array, Any]:
+        """(x between the walls, the sign of each velocity there), for x (dim, n) on the unfolded
+        line.
         """
         if self.walls is None:
             return x, 1.0
         if ((x >= self.lower) & (x <= self.upper)).all():
             return x, 1.0
+
+        # One reflection is exact; only where it is not enough, fold by the period.
+        below = x < self.lower
+        above = x > self.upper
+        once = np.where(above, 2 * self.upper - x, x)
+        once = np.where(below, 2 * self.lower - x, once)
+
         width = self.upper - self.lower
         period = np.where(np.isinf(width), 1.0, width)
-        place = (x - self.lower) % (2 * period) if np.isfinite(width).all() else np.zeros(x.shape)
-        once = np.where(
-            x < self.lower, 2 * self.lower - x, np.where(x > self.upper, 2 * self.upper - x, x)
-        )
-        more = self.lower + np.where(place > period, 2 * period - place, place)
-        still = (once < self.lower) | (once > self.upper)
-        turned = np.where(still, place > period, once != x)
-        return np.where(still, more, once), np.where(turned, -1.0, 1.0)
+        if np.isfinite(width).all():
+            place = (x - self.lower) % (2 * period)
+        else:
+            place = np.zeros(x.shape)
+        is_mirrored = place > period
+        folded = self.lower + np.where(is_mirrored, 2 * period - place, place)
+
+        is_still_outside = (once < self.lower) | (once > self.upper)
+        is_turned = np.where(is_still_outside, is_mirrored, once != x)
+        return np.where(is_still_outside, folded, once), np.where(is_turned, -1.0, 1.0)
 
 
-def _densities(rho0, x0):
-    """rho0 (n,) at x0."""
+# ---- the density along a flow --------------------------------------------------------------------
+
+
+def _check_densities(rho0, x0):
+    """rho0 (n,) at x0; `InputError` unless it is finite and at least 0."""
     refuse_masked(rho0, "rho0 must be numbers")
     try:
-        values = (
-            as_function(rho0, "rho0", of=("x",))(x0, 0.0)
-            if callable(rho0)
-            else np.asarray(rho0, float)
-        )
-        found = values + np.zeros(x0.shape[1])
+        if callable(rho0):
+            values = function(rho0, "rho0", of=("x",))(x0, 0.0)
+        else:
+            values = np.asarray(rho0, float)
+        densities = values + np.zeros(x0.shape[1])
     except (TypeError, ValueError):
-        found = np.array([np.nan])
-    if found.shape != x0.shape[1:] or not (np.isfinite(found) & (found >= 0)).all():
+        densities = np.array([np.nan])
+    if densities.shape != x0.shape[1:] or not (np.isfinite(densities) & (densities >= 0)).all():
         raise InputError(
             f"rho0 must be a function, a number or {x0.shape[1]} numbers of at least 0, not "
             f"{rho0!r:.60}"
         )
-    return found
+
+    return densities
 
 
 class _Differences:
-    """div v by differences of order 4: central ones, and one-sided ones where these would reach
-    behind walls.
+    """div v by differences of order 4.
+
+    They are central, and one-sided where these would reach behind walls.
 
     h (n,) : their steps; the longest ones for which half of them gives the same at the start
     """
 
+    # Pairs of (step, weight): central, ahead, back.
     KINDS = (
         ((1, 2 / 3), (-1, -2 / 3), (2, -1 / 12), (-2, 1 / 12), (0, 0.0)),
         ((0, -25 / 12), (1, 4.0), (2, -3.0), (3, 4 / 3), (4, -1 / 4)),
         ((0, 25 / 12), (-1, -4.0), (-2, 3.0), (-3, -4 / 3), (-4, 1 / 4)),
-    )  # central, ahead, back
+    )
+    CENTRAL, AHEAD, BACK = range(3)
     STEPS, WEIGHTS = np.array(KINDS).transpose(2, 1, 0)  # (5, kinds)
 
-    def __init__(self, v, domain, x0, t):
+    # Reach of a stencil in units of its step, with a little to spare.
+    REACH = 4.01
+
+    # Offset, in steps, of the second points where steps are tried.
+    TRIAL_OFFSET = 0.37
+
+    def __init__(self, v: Function, domain: _MeshWalls | _Box, x0: Array, t: float):
         self.v = v
         self.domain = domain
-        self.h = np.full(
-            x0.shape[1], NUDGE * max(np.ptp(x0, axis=1).max(), np.abs(x0).max(), 1e-300)
-        )
+        size = max(np.ptp(x0, axis=1).max(), np.abs(x0).max(), 1e-300)
+        self.h = np.full(x0.shape[1], FIRST_DIFFERENCE_STEP * size)
         smallest = 1e-7 * self.h + 1e-9 * np.abs(x0).max(axis=0)
-        for _ in range(HALVINGS):
-            rough = (self.h > smallest) & (
-                self._miss(x0, t) | self._miss(domain.inside(x0 + 0.37 * self.h), t)
-            )
-            if not rough.any():
+        for _ in range(MAX_DIFFERENCE_HALVINGS):
+            beside = domain.inside(x0 + self.TRIAL_OFFSET * self.h)
+            is_rough = (self.h > smallest) & (self._is_rough(x0, t) | self._is_rough(beside, t))
+            if not is_rough.any():
                 break
-            self.h = np.where(rough, self.h / 2, self.h)
+            self.h = np.where(is_rough, self.h / 2, self.h)
 
-    def _miss(self, x, t):
-        """Whether half the steps (n,) give something else at x (dim, n)."""
+    def _is_rough(self, x, t):
+        """Whether half the steps (n,) give another divergence at x (dim, n)."""
         whole = self(x, t)
         h = self.h
-        size = np.abs(self.v(x, t)).max(axis=0)
+        speed = np.abs(self.v(x, t)).max(axis=0)
         self.h = h / 2
         half = self(x, t)
         self.h = h
-        return np.abs(whole - half) > 1e-8 * np.maximum(np.abs(half), 1e-3 * size / h)
+        scale = np.maximum(np.abs(half), SMALLEST_DERIVATIVE * speed / h)
+        return np.abs(whole - half) > DIFFERENCE_TOLERANCE * scale
 
     def __call__(self, x, t):
         dim = len(x)
-        near = np.flatnonzero(self.domain.room(x) <= 4.01 * self.h)
-        kind = np.zeros(x.shape, int)
-        if len(near):  # a wall may be within reach of a stencil
-            kind[:, near] = self._kinds(x[:, near], self.h[near])
-        points = _along_axes(x, self.STEPS[:, kind] * self.h)
-        if len(near):
-            points[..., near] = self._inside(points[..., near])
+        near_walls = np.flatnonzero(self.domain.find_room(x) <= self.REACH * self.h)
+        kind = np.full(x.shape, self.CENTRAL)
+        if len(near_walls):
+            kind[:, near_walls] = self._choose_kinds(x[:, near_walls], self.h[near_walls])
+
+        points = _step_along_axes(x, self.STEPS[:, kind] * self.h)
+        if len(near_walls):
+            points[..., near_walls] = self._move_inside(points[..., near_walls])
+
         weight = self.WEIGHTS[:, kind]
-        asked = weight != 0
+        is_used = weight != 0
         values = np.zeros((dim, *weight.shape))
-        values[:, asked] = self.v(points[:, asked], t)
+        values[:, is_used] = self.v(points[:, is_used], t)
         return np.einsum("ikin,kin->n", values, weight) / self.h
 
-    def _kinds(self, x, h):
-        """Which of KINDS stay inside at x (dim, k), along each axis: (dim, k)."""
-        points = _along_axes(x, np.multiply.outer([2, -2, 4], np.ones(x.shape)) * h)
-        ahead, back, far = (np.abs(self._inside(points) - points) <= 1e-9 * h).all(axis=0)
-        return np.where(ahead & back, 0, np.where(far, 1, 2))
+    def _choose_kinds(self, x, h):
+        """The KINDS that stay inside at x (dim, k), along each axis: (dim, k)."""
+        points = _step_along_axes(x, np.multiply.outer([2, -2, 4], np.ones(x.shape)) * h)
+        moved = np.abs(self._move_inside(points) - points)
+        two_ahead, two_back, four_ahead = (moved <= 1e-9 * h).all(axis=0)
+        one_sided = np.where(four_ahead, self.AHEAD, self.BACK)
+        return np.where(two_ahead & two_back, self.CENTRAL, one_sided)
 
-    def _inside(self, points):
+    def _move_inside(self, points):
         return self.domain.inside(points.reshape(len(points), -1)).reshape(points.shape)
 
 
-def _along_axes(x, step):
+def _step_along_axes(x, step):
     """Points (dim, m, axes, n): x (dim, n) moved by step (m, axes, n) along each of the axes."""
     return x[:, None, None] + np.eye(len(x))[:, None, :, None] * step
 
 
-def _seen(v, domain, shape):
-    """What tells when a velocity changes: (state, t) -> v there, of some of the points; None for a
-    steady velocity.
+# ---- the integrator ------------------------------------------------------------------------------
 
-    None within the walls of a mesh, too, whose velocities are linear between recorded times.
+
+def _build_signals(v, domain, shape):
+    """Signals of the changes of a velocity: (state, t) -> v there, at some of the points.
+
+    None for a steady velocity, and within the walls of a mesh, whose velocities are linear between
+    recorded times.
     """
-    if not v.depends_on_time or isinstance(domain, _Inside):
+    if not v.depends_on_time or isinstance(domain, _MeshWalls):
         return None
-    some = slice(None, None, math.ceil(shape[1] / SEEN))
 
-    def seen(state, t):
+    some = slice(None, None, math.ceil(shape[1] / WATCHED_POINTS))
+
+    def sample(state: Array, t: Array) -> Array:
         x = domain.inside(state[: math.prod(shape)].reshape(shape))
         return np.stack([v(x[:, some], now).ravel() for now in t], axis=1)
 
-    return seen
+    return sample
 
 
-def _integrated(rate, start, t, rtol, seen):
+class _CountedRate:
+    """A rate of change whose calls are counted; raises `ConvergenceError` after too many."""
+
+    def __init__(self, rate: Callable[[float, Array], Array], begin: float, end: float):
+        self.rate = rate
+        self.end = end
+        self.calls = 0
+        self.now = begin
+
+    def __call__(self, now, state):
+        self.calls += 1
+        self.now = now
+        if self.calls > MAX_VELOCITY_CALLS:
+            raise ConvergenceError(
+                f"the integrator has called the velocity {MAX_VELOCITY_CALLS} times and is at t = "
+                f"{now:.6g}, on its way to {self.end:.6g}: does the velocity jump, or is it stiff? "
+                "A larger rtol may help"
+            )
+        return self.rate(now, state)
+
+
+def _integrate(rate, start, t, rtol, signals):
     """The states at the times t.
 
-    seen(state, t) : signals of the velocity at many times, as `_seen` makes them: where they are
-        not calm, the integrator begins anew on every calm piece between two times, lest its steps
-        pass over a pulse
+    signals(state, t) : those of the velocity at many times, see `_build_signals`. Where they are
+        not calm, the integrator restarts on every calm piece between two times, so that its steps
+        do not pass over a pulse
     """
-    method = "RK23" if rtol >= ROUGH else "DOP853"
-    calls = 0
-    now = t[0]
+    method = "RK23" if rtol >= LOW_ORDER_TOLERANCE else "DOP853"
+    counted = _CountedRate(rate, t[0], t[-1])
+    atol = rtol * max(np.abs(start).max(), 1e-12) / 100
 
-    def counted(at, state):
-        nonlocal calls, now
-        calls = calls + 1
-        now = at
-        if calls > MOST:
-            raise ConvergenceError(
-                f"the integrator has called the velocity {MOST} times and is at t = {at:.6g}, on "
-                "its way to "
-                f"{t[-1]:.6g}: does the velocity jump, or is it stiff? A larger rtol may help"
-            )
-        return rate(at, state)
-
-    def moved(state, times):
-        size = max(np.abs(start).max(), 1e-12)
-        found = solve_ivp(
-            counted,
-            (times[0], times[-1]),
-            state,
-            method=method,
-            t_eval=times,
-            rtol=rtol,
-            atol=rtol * size / 100,
+    def advance(state: Array, times: Array) -> Array:
+        span = (times[0], times[-1])
+        solution = solve_ivp(
+            counted, span, state, method=method, t_eval=times, rtol=rtol, atol=atol
         )
-        if not found.success:
-            raise ConvergenceError(f"the integrator stops at t = {now:.6g}: {found.message}")
-        return found.y.T
+        if not solution.success:
+            raise ConvergenceError(
+                f"the integrator stops at t = {counted.now:.6g}: {solution.message}"
+            )
+        return solution.y.T
 
-    if seen is None:
-        return moved(start, t)
+    if signals is None:
+        return advance(start, t)
+
     states = [start]
     for begin, end in zip(t[:-1], t[1:], strict=True):
         state = states[-1]
-        for until in Watch(Ranks(), partial(seen, state), begin, end).ends(begin, end):
-            state = moved(state, np.array([begin, until]))[-1]
+        watch = Watch(Ranks(), partial(signals, state), begin, end)
+        for until in watch.ends(begin, end):
+            state = advance(state, np.array([begin, until]))[-1]
             begin = until
         states.append(state)
     return np.stack(states)
 
 
-def _same_start(x0):
-    """x0 (dim, n), the same on every rank."""
+# ---- the start -----------------------------------------------------------------------------------
+
+
+def _check_same_start(x0):
+    """x0 (dim, n), checked, and the same on every rank."""
     ranks = Ranks()
     with ranks.raising_together():
-        x0 = _start(x0)
+        x0 = _check_start(x0)
     ranks.check_same_array("x0", x0)
     return x0
 
 
-def _start(x0):
-    x0 = np.array(
-        np.atleast_2d(as_floats(x0, "x0 must be points (dim, n), numbers"))
-    )  # a velocity may change its own copy
+def _check_start(x0):
+    """A copy of x0 (dim, n), checked; a velocity may change what it is given."""
+    x0 = np.array(np.atleast_2d(floats(x0, "x0 must be points (dim, n), numbers")))
     if x0.ndim != 2 or not x0.shape[1] or len(x0) > 3:
         raise InputError(
             f"x0 must be points (dim, n), dim 1 to 3, n at least 1, not of shape {x0.shape}"
         )
+
     check_finite(x0, "x0: point")
     return x0

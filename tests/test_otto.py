@@ -5,7 +5,7 @@ and the solvers.
 import numpy as np
 import pytest
 from meshes import MESHES
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 import fvot
 from fvot import JKO, BenamouBrenier, Entropy, InputError, Interaction, Mesh, Potential, Power, otto
@@ -163,11 +163,11 @@ def test_geodesics_have_the_length_w2():
 def test_duality_maps():
     v = np.random.default_rng(0).normal(size=(2, 9))
     v[:, 0] = 0
-    assert_allclose(otto.j_q(v, 2), v)
+    assert_allclose(otto.duality_map(v, 2), v)
     for q in 1.5, 3.0:
         p = q / (q - 1)
-        assert_allclose(otto.j_q(otto.j_q(v, q), p), v, atol=1e-14)
-        assert_allclose((v * otto.j_q(v, q)).sum(axis=0), np.hypot(*v) ** q)
+        assert_allclose(otto.duality_map(otto.duality_map(v, q), p), v, atol=1e-14)
+        assert_allclose((v * otto.duality_map(v, q)).sum(axis=0), np.hypot(*v) ** q)
 
 
 def test_bad_input():
@@ -181,7 +181,7 @@ def test_bad_input():
         (lambda: otto.wasserstein_gradient(mesh, 0 * rho, fvot.Entropy()), "finite"),
         (lambda: otto.exponential_map(mesh, rho, rho, None), "t must"),
         (lambda: otto.length(mesh, [0, 0], np.stack([rho, rho])), "increasing"),
-        (lambda: otto.j_q(np.ones((2, 1)), 1), "q must"),
+        (lambda: otto.duality_map(np.ones((2, 1)), 1), "q must"),
     ]:
         with pytest.raises(InputError, match=words):
             call()
@@ -197,12 +197,12 @@ def test_what_is_no_input(ranks):
         (lambda: otto.length(mesh, "a" if one else [0, 1], [rho, rho]), "numbers"),
         (lambda: otto.length(mesh, [0, 1], None if one else [rho, rho]), "as many"),
         (lambda: otto.length(mesh, [0, np.inf], [rho, rho]), "increasing"),
-        (lambda: otto.j_q("a", 2), "numbers"),
+        (lambda: otto.duality_map("a", 2), "numbers"),
     ]:
         with pytest.raises(InputError, match=words):
             call()
-    assert np.isnan(otto.j_q(np.array([[np.nan]]), 3)).all()
-    assert otto.j_q(np.array([[1e-200]]), 2) == 1e-200
+    assert np.isnan(otto.duality_map(np.array([[np.nan]]), 3)).all()
+    assert otto.duality_map(np.array([[1e-200]]), 2) == 1e-200
 
 
 @pytest.mark.parametrize("kind", ["triangles", "voronoi"])
@@ -223,3 +223,10 @@ def test_the_exponential_map_along_walls(kind):
     )
     assert mesh.integrate(later) == pytest.approx(1, rel=1e-13)
     assert later[np.abs(mesh.center[0] - 0.5) < 0.3].mean() == pytest.approx(1 / 0.9, rel=0.02)
+
+
+def test_the_old_name_of_the_duality_map_warns_and_gives_the_same():
+    v = np.random.default_rng(0).normal(size=(2, 5))
+    with pytest.warns(DeprecationWarning, match="fvot.otto.duality_map") as caught:
+        assert_array_equal(otto.j_q(v, 3), otto.duality_map(v, 3))
+    assert len(caught) == 1 and caught[0].filename == __file__

@@ -136,7 +136,7 @@ def test_walls_that_are_far_away():
 def test_what_never_ends_is_given_up(monkeypatch):
     with pytest.raises(ConvergenceError, match=r"stops at t = (1|0.99)"):
         particles.push_forward([[1.0]], lambda x: x**2, 2.0)
-    monkeypatch.setattr(particles, "MOST", 2000)
+    monkeypatch.setattr(particles, "MAX_VELOCITY_CALLS", 2000)
     with pytest.raises(ConvergenceError, match="jump"):
         particles.push_forward([[0.2, 0.9]], lambda x: -np.sign(x - 0.5), 1.0)
 
@@ -158,7 +158,7 @@ def test_the_weak_order_of_langevin(order):
 
 
 def test_the_same_paths_on_any_number_of_ranks(ranks):
-    x0 = np.random.default_rng(2).uniform(0, 1, (2, 3 * particles.BLOCK // 2))
+    x0 = np.random.default_rng(2).uniform(0, 1, (2, 3 * particles.PARTICLES_PER_STREAM // 2))
     paths = [
         particles.langevin(
             x0, [1.0, 0.0], 0.1, [0, 0.05, 0.1], seed=5, tau=0.01, walls=(0, 1), comm=comm

@@ -52,7 +52,7 @@ def test_images_have_the_plans_of_pot(epsilon):
     x = pixels()
     a = digit(0, 1e-3)
     b = digit(1, 1e-3)
-    C = static.costs(x, x)
+    C = static.cost_matrix(x, x)
     P = ot.sinkhorn(a, b, C, epsilon, stopThr=1e-12, numItermax=20_000)
     plan = static.sinkhorn(x, a, x, b, epsilon, tol=1e-12, debias=False)
     assert_allclose(plan.matrix, P, rtol=1e-6, atol=1e-14)
@@ -68,7 +68,7 @@ def test_the_divergence_takes_away_what_the_entropy_adds(epsilon, cost, power):
     x = pixels()
     a = digit(2, 0.0)
     b = digit(3, 0.0)
-    C = static.costs(x, x, power)
+    C = static.cost_matrix(x, x, power)
     plan = static.sinkhorn(x, a, x, b, epsilon, cost)
     expected = least(a, b, C, epsilon) - (least(a, a, C, epsilon) + least(b, b, C, epsilon)) / 2
     assert plan.divergence == pytest.approx(expected, rel=1e-7)
@@ -112,9 +112,9 @@ def test_relaxed_sweeps_grow_as_the_root_of_plain_ones(epsilon):
     """
     for seed in range(0, 8, 2):
         a, b = digit(seed, 1e-3), digit(seed + 1, 1e-3)
-        K = np.exp(-static.costs(pixels(), pixels()) / epsilon)
+        K = np.exp(-static.cost_matrix(pixels(), pixels()) / epsilon)
         most = int(8 * plain_sweeps(K, a, b, 1e-9) ** 0.5)
-        alpha, beta, done = scaling.scaled(K, a, b, b, 1e-9, most)
+        alpha, beta, done = scaling.scale_to_marginals(K, a, b, b, 1e-9, most)
         P = alpha[:, None] * K * beta
         assert done
         assert np.abs(P.sum(axis=1) - a).sum() <= 1e-14 and np.abs(P.sum(axis=0) - b).sum() <= 1e-9
@@ -123,13 +123,13 @@ def test_relaxed_sweeps_grow_as_the_root_of_plain_ones(epsilon):
 @pytest.mark.parametrize("power", [0.5, 1, 2])
 @pytest.mark.parametrize("epsilon", [1e3, 1.0, 1e-2, 1e-4])
 def test_symmetric_problems_take_the_same_few_steps_for_every_epsilon(epsilon, power, monkeypatch):
-    monkeypatch.setattr(scaling, "SYMMETRIC_STEPS", 20)
+    monkeypatch.setattr(scaling, "MAX_SYMMETRIC_STEPS", 20)
     random = np.random.default_rng(5)
     x = random.normal(size=(2, 300))
     a = random.random(300) ** 6
     a /= a.sum()
-    K = np.exp(-static.costs(x, x, power) / epsilon)
-    alpha = np.exp(scaling.scaled_to_itself(K, a, 1e-9))
+    K = np.exp(-static.cost_matrix(x, x, power) / epsilon)
+    alpha = np.exp(scaling.scale_symmetric_kernel(K, a, 1e-9))
     assert np.abs(alpha * (K @ alpha) - a).sum() <= 1e-9
 
 
@@ -142,7 +142,11 @@ def test_powers_whose_kernels_have_negative_eigenvalues(power):
     b = random.random(60)
     a, b = a / a.sum(), b / b.sum()
     plan = static.sinkhorn(x, a, y, b, 0.01, power)
-    C, own, other = static.costs(x, y, power), static.costs(x, x, power), static.costs(y, y, power)
+    C, own, other = (
+        static.cost_matrix(x, y, power),
+        static.cost_matrix(x, x, power),
+        static.cost_matrix(y, y, power),
+    )
     expected = least(a, b, C, 0.01) - (least(a, a, own, 0.01) + least(b, b, other, 0.01)) / 2
     assert plan.divergence == pytest.approx(expected, rel=1e-7)
 
@@ -170,7 +174,7 @@ def test_many_decades(kind, epsilon):
     plan = static.sinkhorn(x, a, y, b, epsilon, tol=1e-8, debias=False)
     rows, columns = plan.matrix.sum(axis=1), plan.matrix.sum(axis=0)
     assert np.abs(rows - a).sum() + np.abs(columns - b).sum() <= 1.1e-8
-    exponent = (plan.u[:, None] + plan.v - static.costs(x, y)) / epsilon
+    exponent = (plan.u[:, None] + plan.v - static.cost_matrix(x, y)) / epsilon
     some = plan.matrix > 1e-100
     expected = np.outer(a, b) * np.exp(exponent)
     assert_allclose(plan.matrix[some], expected[some], rtol=1e-8 + 1e-14 * 5e4 / epsilon)

@@ -1,11 +1,12 @@
 """Static transport between points, against closed forms, and plans that must hold."""
 
+import warnings
 from fractions import Fraction
 
 import numpy as np
 import ot
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from fvot import ConvergenceError, InputError, static
 from fvot.static import entropic
@@ -138,7 +139,7 @@ def test_the_book_shelf():
     shift = np.arange(n)
     jump = np.array([4, 0, 1, 2, 3])
     for p, equal in (1, True), (2, False):
-        C = static.costs(x[None], y[None], p)
+        C = static.cost_matrix(x[None], y[None], p)
         by_shift = C[shift, shift].mean()
         by_jump = C[shift, jump].mean()
         assert bool(by_shift == by_jump) is equal
@@ -183,7 +184,7 @@ def test_entropic_plans_are_what_they_say(epsilon, dense, monkeypatch):
     """P = a b e^((u + v - c) / epsilon), of the right masses, is the optimal one; its cost is above
     the least one by at most epsilon KL(P0 | a b), P0 the plan without an entropy.
     """
-    monkeypatch.setattr(entropic, "DENSE", dense)
+    monkeypatch.setattr(entropic, "CHOLESKY_COLUMN_LIMIT", dense)
     (x, a) = cloud(40, 2, 5)
     (y, b) = cloud(23, 2, 6)
     a[3] = b[7] = 0.0
@@ -195,7 +196,7 @@ def test_entropic_plans_are_what_they_say(epsilon, dense, monkeypatch):
         and np.abs(plan.matrix.sum(axis=0) - b).sum() <= 3.1e-10
     )
     some = np.ix_(a > 0, b > 0)
-    density = np.exp((plan.u[:, None] + plan.v - static.costs(x, y)) / epsilon)
+    density = np.exp((plan.u[:, None] + plan.v - static.cost_matrix(x, y)) / epsilon)
     assert_allclose(
         plan.matrix[some],
         (np.outer(a, b) / 3 * density)[some],
@@ -217,14 +218,14 @@ def test_entropic_plans_agree_with_sweeps():
     plan = static.sinkhorn(x, a, y, b, 0.5, tol=1e-12)
     assert_allclose(
         plan.matrix,
-        ot.bregman.sinkhorn_log(a, b, static.costs(x, y), 0.5, stopThr=1e-13),
+        ot.bregman.sinkhorn_log(a, b, static.cost_matrix(x, y), 0.5, stopThr=1e-13),
         rtol=1e-9,
     )
 
 
 def test_monotone_beats_crossed():
     x, y = np.array([0.0, 1.0]), np.array([2.0, 5.0])
-    C = static.costs(x[None], y[None], 2)
+    C = static.cost_matrix(x[None], y[None], 2)
     assert C[0, 0] + C[1, 1] < C[0, 1] + C[1, 0]
     assert (static.monge(x, y) == [0, 1]).all()
 
@@ -239,7 +240,7 @@ def test_plans_are_optimal(dim, cost):
     (y, b) = cloud(33, dim, 8)
     a[3] = b[5] = 0.0
     a, b = 2 * a / a.sum(), 2 * b / b.sum()
-    C = static.costs(x, y, 3) if cost == "matrix" else static.costs(x, y, cost)
+    C = static.cost_matrix(x, y, 3) if cost == "matrix" else static.cost_matrix(x, y, cost)
     plan = static.kantorovich(x, a, y, b, C if cost == "matrix" else cost)
     assert_allclose(plan.matrix.sum(axis=1), a, atol=1e-14)
     assert_allclose(plan.matrix.sum(axis=0), b, atol=1e-14)
@@ -280,7 +281,9 @@ def test_displacement_is_a_geodesic():
     (y, b) = cloud(30, 2, 12)
     plan = static.kantorovich(x, a, y, b)
     for s, t in (0, 1), (0.2, 0.5), (0.9, 0.1):
-        between = static.wasserstein(*static.displacement(plan, s), *static.displacement(plan, t))
+        between = static.wasserstein(
+            *static.displacement_interpolation(plan, s), *static.displacement_interpolation(plan, t)
+        )
         assert between == pytest.approx(abs(s - t) * plan.cost**0.5, rel=1e-9)
 
 
@@ -312,7 +315,7 @@ def test_bad_input():
         (lambda: static.wasserstein_1d(x, a, x, a), "shapes"),
         (lambda: static.wasserstein_1d([0, 0, 1], [1, 1], [0], [1]), "increase"),
         (lambda: static.sinkhorn(x, a, x, a, 0), "epsilon"),
-        (lambda: static.displacement(static.kantorovich(x, a, x, a), 2), "t must"),
+        (lambda: static.displacement_interpolation(static.kantorovich(x, a, x, a), 2), "t must"),
     ]:
         with pytest.raises(InputError, match=words):
             call()
@@ -362,8 +365,8 @@ def test_more_bad_input():
     for call, words in [
         (lambda: static.kantorovich(np.zeros((2, 2)), a, np.zeros((3, 2)), a), "2D, y in 3D"),
         (lambda: static.kantorovich(np.zeros((2, 2)), a, x, a, np.ones((2, 2))), "2D, y in 1D"),
-        (lambda: static.displacement(3, 0.5), "Plan"),
-        (lambda: static.displacement(0.5, plan), "Plan"),
+        (lambda: static.displacement_interpolation(3, 0.5), "Plan"),
+        (lambda: static.displacement_interpolation(0.5, plan), "Plan"),
         (lambda: static.sinkhorn(x, a, x, a, 0.1, tol=0), "tol"),
         (lambda: static.sinkhorn(x, a, x, a, 0.1, tol="a"), "tol"),
         (lambda: static.monotone_map(x, a, x, a, [np.nan]), "at"),
@@ -439,3 +442,25 @@ def test_masses_that_differ_in_single_precision():
         static.wasserstein_1d(
             np.arange(8), np.full(8, 1 / 8), np.arange(8), np.full(8, 1 / 8) * (1 + 1e-7)
         )
+
+
+def test_old_names_warn_with_the_place_of_the_call_and_give_the_same():
+    x, y = np.random.default_rng(0).random((2, 2, 5))
+    with pytest.warns(DeprecationWarning, match="fvot.static.cost_matrix") as caught:
+        assert_array_equal(static.costs(x, y, 3), static.cost_matrix(x, y, cost=3))
+    assert len(caught) == 1 and caught[0].filename == __file__
+    plan = static.kantorovich(x, np.ones(5), y, np.ones(5))
+    with pytest.warns(DeprecationWarning, match="fvot.static.displacement_interpolation"):
+        old = static.displacement(plan, 0.25)
+    for mine, theirs in zip(old, static.displacement_interpolation(plan, 0.25)):
+        assert_array_equal(mine, theirs)
+
+
+def test_old_names_warn_once_for_each_place():
+    x = np.zeros((1, 1))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            static.costs(x, x)
+        static.costs(x, x)
+    assert len(caught) == 2

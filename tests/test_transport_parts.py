@@ -17,7 +17,8 @@ from fvot import Mesh
 from fvot.benamou_brenier import best_flux, time_basis
 from fvot.benamou_brenier.bounds import lower_bound, upper_bound
 from fvot.benamou_brenier.discretisation import Discretisation
-from fvot.benamou_brenier.levels import levels
+from fvot.benamou_brenier.ends import Ends
+from fvot.benamou_brenier.levels import build_levels
 from fvot.benamou_brenier.poisson_cosine import CosinePoisson
 from fvot.benamou_brenier.poisson_multigrid import MultigridPoisson, Pencil
 from fvot.benamou_brenier.projection import State, multiplier
@@ -42,84 +43,82 @@ def gathered(mesh, u):
 
 
 @pytest.fixture(scope="module")
-def problem(mesh):
+def disc(mesh):
     return Discretisation(mesh, N)
 
 
 # ---- operators -----------------------------------------------------------------------------------
 
 
-def test_the_adjoint_is_the_adjoint(mesh, problem):
+def test_the_adjoint_is_the_adjoint(mesh, disc):
     rng = np.random.default_rng(mesh.ranks.rank)
     phi = rng.standard_normal((mesh.n_cells, N + 1))
     theta = 1.3
     a, b = (
-        rng.standard_normal((problem.n_patches, N)),
-        rng.standard_normal((problem.n_copies, 2, N)),
+        rng.standard_normal((disc.n_patches, N)),
+        rng.standard_normal((disc.n_copies, 2, N)),
     )
-    a_phi, b_phi = problem.apply(phi)
+    a_phi, b_phi = disc.apply(phi)
     parts = [
-        problem.tau * theta**2 * (problem.volume[:, None] * a * a_phi),
-        problem.tau / 2 * problem.weight[:, None, None] * b * b_phi,
+        disc.tau * theta**2 * (disc.volume[:, None] * a * a_phi),
+        disc.tau / 2 * disc.weight[:, None, None] * b * b_phi,
     ]
     here, there = (
         mesh.ranks.sum(x)
-        for x in (parts[0].sum() + parts[1].sum(), (phi * problem.adjoint(a, b, theta)).sum())
+        for x in (parts[0].sum() + parts[1].sum(), (phi * disc.adjoint(a, b, theta)).sum())
     )
     assert here == pytest.approx(
         there, abs=1e-14 * mesh.ranks.sum(np.abs(parts[0]).sum() + np.abs(parts[1]).sum())
     )
 
 
-def test_lambda_is_what_its_definition_says(kind, mesh, problem):
+def test_lambda_is_what_its_definition_says(kind, mesh, disc):
     phi = noise(mesh, N + 1)
-    a, b = problem.apply(phi)
-    for patch in range(0, problem.n_patches, 7):
-        mine = np.flatnonzero(mesh.patch == mesh.patch[problem.patch == patch][0])
+    a, b = disc.apply(phi)
+    for patch in range(0, disc.n_patches, 7):
+        mine = np.flatnonzero(mesh.patch == mesh.patch[disc.patch == patch][0])
         mean = (mesh.volume[mine, None] * phi[mine]).sum(axis=0) / mesh.volume[mine].sum()
         assert_allclose(a[patch], np.diff(mean) * N, rtol=1e-13, atol=1e-13)
     local = mesh.with_ghosts(phi.T).T
-    for copy in range(0, problem.n_copies, 5):
-        f = problem.copy_face[copy]
+    for copy in range(0, disc.n_copies, 5):
+        f = disc.copy_face[copy]
         slope = (local[mesh.right[f]] - local[mesh.left[f]]) / mesh.distance[f]
         assert_array_equal(b[copy], [slope[:-1], slope[1:]])
         inside = [
-            cell < mesh.n_cells and problem.patch[cell] == problem.copy_patch[copy]
+            cell < mesh.n_cells and disc.patch[cell] == disc.copy_patch[copy]
             for cell in (mesh.left[f], mesh.right[f])
         ]
         weight = mesh.area[f] * (
             inside[0] * mesh.left_distance[f] + inside[1] * mesh.right_distance[f]
         )
-        assert problem.plain_weight[copy] == pytest.approx(weight, rel=1e-14)
+        assert disc.plain_weight[copy] == pytest.approx(weight, rel=1e-14)
     total = mesh.ranks.sum(
         (mesh.area * mesh.distance)[: mesh.n_inner][mesh.face_owned[: mesh.n_inner]].sum()
     )
-    assert mesh.ranks.sum(problem.plain_weight.sum()) == pytest.approx(
+    assert mesh.ranks.sum(disc.plain_weight.sum()) == pytest.approx(
         total, rel=1e-13
     )  # no side is missing
 
 
-def test_normal_equations(mesh, problem):
+def test_normal_equations(mesh, disc):
     """Lambda* Lambda = theta^2 K_t x Q^T M_P Q + M_t x K_x."""
     phi = noise(mesh, N + 1)
     theta = 0.7
-    space = problem.space_operator(phi, np.zeros(N + 1)) * node_weights(N)
-    time = problem.space_operator(phi @ time_basis.time_stiffness(N), np.ones(N + 1))
-    time -= problem.space_operator(phi @ time_basis.time_stiffness(N), np.zeros(N + 1))
+    space = disc.space_operator(phi, np.zeros(N + 1)) * node_weights(N)
+    time = disc.space_operator(phi @ time_basis.time_stiffness(N), np.ones(N + 1))
+    time -= disc.space_operator(phi @ time_basis.time_stiffness(N), np.zeros(N + 1))
     expected = space + theta**2 * time
     scale = mesh.ranks.max(np.abs(expected).max())
-    assert_allclose(
-        problem.adjoint(*problem.apply(phi), theta), expected, rtol=0, atol=1e-14 * scale
-    )
+    assert_allclose(disc.adjoint(*disc.apply(phi), theta), expected, rtol=0, atol=1e-14 * scale)
 
 
-def test_on_any_number_of_ranks(mesh, twin, problem):
+def test_on_any_number_of_ranks(mesh, twin, disc):
     alone = Discretisation(twin, N)
     phi = noise(mesh, N + 1)
     other = noise(twin, N + 1)
     pairs = [
-        (problem.adjoint(*problem.apply(phi)), alone.adjoint(*alone.apply(other))),
-        (problem.spread(problem.violation(phi)), alone.spread(alone.violation(other))),
+        (disc.adjoint(*disc.apply(phi)), alone.adjoint(*alone.apply(other))),
+        (disc.spread(disc.violation(phi)), alone.spread(alone.violation(other))),
     ]
     for mine, whole in pairs:
         assert_allclose(
@@ -127,53 +126,53 @@ def test_on_any_number_of_ranks(mesh, twin, problem):
         )
 
 
-def test_energy_is_the_same_on_faces_and_on_copies(mesh, problem):
+def test_energy_is_the_same_on_faces_and_on_copies(mesh, disc):
     """sum_n tau_n sum_s M_s |d_s phi|^2 = sum_j tau sum_P m_P rho_P |b|^2."""
     phi = noise(mesh, N + 1)
-    rho = problem.average(noise(mesh, N, seed=1) ** 2)
+    rho = disc.average(noise(mesh, N, seed=1) ** 2)
     n = mesh.n_inner
-    on_faces = problem.mobility(node_mean(rho)) * problem.gradient(phi) ** 2 * node_weights(N)
-    on_copies = problem.tau * problem.volume[:, None] * rho * problem.square(problem.apply(phi)[1])
+    on_faces = disc.mobility(node_mean(rho)) * disc.gradient(phi) ** 2 * node_weights(N)
+    on_copies = disc.tau * disc.volume[:, None] * rho * disc.square(disc.apply(phi)[1])
     assert mesh.ranks.sum(on_faces[mesh.face_owned[:n]].sum()) == pytest.approx(
         mesh.ranks.sum(on_copies.sum()), rel=1e-13
     )
 
 
-def test_average_and_spread_are_transposed(mesh, problem):
+def test_average_and_spread_are_transposed(mesh, disc):
     u = noise(mesh, 2)
-    rho = problem.average(noise(mesh, 2, seed=1))
-    left = mesh.ranks.sum((problem.volume[:, None] * problem.average(u) * rho).sum())
+    rho = disc.average(noise(mesh, 2, seed=1))
+    left = mesh.ranks.sum((disc.volume[:, None] * disc.average(u) * rho).sum())
     assert left == pytest.approx(
-        mesh.ranks.sum((mesh.volume[:, None] * u * problem.spread(rho)).sum()), abs=1e-12
+        mesh.ranks.sum((mesh.volume[:, None] * u * disc.spread(rho)).sum()), abs=1e-12
     )
     assert_allclose(
-        problem.masses(rho).sum(axis=0),
-        mesh.integrate(problem.spread(rho).T),
+        disc.masses(rho).sum(axis=0),
+        mesh.integrate(disc.spread(rho).T),
         atol=1e-13 * mesh.integrate(1.0),
     )
 
 
-def test_constants_and_linear_functions(kind, mesh, problem):
-    a, b = problem.apply(np.ones((mesh.n_cells, N + 1)))
+def test_constants_and_linear_functions(kind, mesh, disc):
+    a, b = disc.apply(np.ones((mesh.n_cells, N + 1)))
     assert_array_equal(a, 0)
     assert_array_equal(b, 0)
     if kind in ("circle", "torus", "channel", "periodic box"):
         return
     slope = np.array([0.8, -0.5, 0.3])[: mesh.dim]
     phi = 2 * np.linspace(0, 1, N + 1) + (slope @ mesh.center)[:, None]
-    a, b = problem.apply(phi)
+    a, b = disc.apply(phi)
     assert_allclose(a, 2, rtol=1e-12)
     if mesh.quality.orthogonality_defect > 1e-10:
         return
     assert_allclose(
         b,
-        np.broadcast_to((slope @ mesh.normal[:, problem.copy_face])[:, None, None], b.shape),
+        np.broadcast_to((slope @ mesh.normal[:, disc.copy_face])[:, None, None], b.shape),
         atol=1e-11,
     )
-    touches = np.zeros(problem.n_patches, bool)
-    touches[problem.patch[mesh.left[mesh.n_inner :]]] = True
-    good = ~touches & (problem.isotropy_defect() < 1e-12)
-    assert_allclose(problem.square(b)[good], slope @ slope, rtol=1e-10)
+    touches = np.zeros(disc.n_patches, bool)
+    touches[disc.patch[mesh.left[mesh.n_inner :]]] = True
+    good = ~touches & (disc.isotropy_defect() < 1e-12)
+    assert_allclose(disc.square(b)[good], slope @ slope, rtol=1e-10)
 
 
 # Patches of several cells, which have enough faces to be isotropic.
@@ -182,20 +181,18 @@ GROUPED = {"voronoi": 4, "honeycomb": 8, "ball": 16, "quads": 4}
 
 def test_patches_are_isotropic_after_the_correction(kind):
     mesh = MESHES[kind](**({"patches": GROUPED[kind]} if kind in GROUPED else {}))
-    problem = Discretisation(mesh, N, isotropic=True)
+    disc = Discretisation(mesh, N, isotropic=True)
     inner = mesh.n_inner
-    whole = np.zeros((problem.n_patches, mesh.dim, mesh.dim))
-    n = mesh.normal[:, problem.copy_face]
-    w = problem.weight
-    np.add.at(whole, problem.copy_patch, (w * n[:, None] * n[None]).transpose(2, 0, 1))
+    whole = np.zeros((disc.n_patches, mesh.dim, mesh.dim))
+    n = mesh.normal[:, disc.copy_face]
+    w = disc.weight
+    np.add.at(whole, disc.copy_patch, (w * n[:, None] * n[None]).transpose(2, 0, 1))
     n = mesh.normal[:, inner:]
     w = (mesh.area * mesh.left_distance)[inner:]
-    np.add.at(
-        whole, problem.patch[mesh.left[inner:]], (w * n[:, None] * n[None]).transpose(2, 0, 1)
-    )
-    defect = np.linalg.norm(whole / problem.volume[:, None, None] - np.eye(mesh.dim), axis=(1, 2))
-    assert_allclose(problem.isotropy_defect(), defect, atol=1e-13)
-    exact = mesh.ranks.sum(int((defect < 1e-12).sum())) / mesh.ranks.sum(problem.n_patches)
+    np.add.at(whole, disc.patch[mesh.left[inner:]], (w * n[:, None] * n[None]).transpose(2, 0, 1))
+    defect = np.linalg.norm(whole / disc.volume[:, None, None] - np.eye(mesh.dim), axis=(1, 2))
+    assert_allclose(disc.isotropy_defect(), defect, atol=1e-13)
+    exact = mesh.ranks.sum(int((defect < 1e-12).sum())) / mesh.ranks.sum(disc.n_patches)
     assert (
         exact > 0.99 if kind == "ball" else exact == 1
     )  # some patches of the ball have too few faces
@@ -283,40 +280,40 @@ def test_the_projection_is_the_nearest_point(z, other, theta):
     assert product <= 1e-11 * (theta**2 * scale + 1) * (scale + abs(p_a) + p_b @ p_b)
 
 
-def swept(problem, state, phi, theta, alpha, kappa):
+def swept(disc, state, phi, theta, alpha, kappa):
     """One sweep by the formulas, on the arrays of a state: (z_a, z_b, l, right-hand side)."""
-    a, b = problem.apply(phi)
-    copy = problem.copy_patch
+    a, b = disc.apply(phi)
+    copy = disc.copy_patch
     z_a = state.z_a + alpha * (a - state.z_a + state.l / theta**2)
     z_b = state.z_b + alpha * (b - state.z_b / (1 + state.l)[copy, None])
-    l = multiplier(z_a, problem.square(z_b), theta)
+    l = multiplier(z_a, disc.square(z_b), theta)
     q_a = z_a - l / theta**2
     q_b = z_b / (1 + l)[copy, None]
     l = l / kappa
     z_a = q_a + l / theta**2
     z_b = q_b * (1 + l)[copy, None]
-    return z_a, z_b, l, problem.adjoint(2 * q_a - z_a, 2 * q_b - z_b, theta)
+    return z_a, z_b, l, disc.adjoint(2 * q_a - z_a, 2 * q_b - z_b, theta)
 
 
-def test_the_sweep_is_its_formulas(mesh, problem):
+def test_the_sweep_is_its_formulas(mesh, disc):
     theta = 1.4
     phi = noise(mesh, 4, N + 1, seed=2)
-    state = State(problem, theta)
-    state.start(phi[:, 0], problem.average(noise(mesh, N, seed=3) ** 2), 2.0)
+    state = State(disc, theta)
+    state.start(phi[:, 0], disc.average(noise(mesh, N, seed=3) ** 2), 2.0)
     for step, (alpha, kappa) in enumerate([(1.0, 1.0), (1.8, 1.1), (1.8, 1.3)], 1):
-        expected = swept(problem, state, phi[:, step], theta, alpha, kappa)
+        expected = swept(disc, state, phi[:, step], theta, alpha, kappa)
         rhs = state.sweep(phi[:, step], alpha, kappa)
         for mine, other in zip((state.z_a, state.z_b, state.l, rhs), expected):
             assert_allclose(mine, other, rtol=0, atol=1e-14 * max(1, np.abs(other).max(initial=0)))
         assert_allclose(state.right_hand_side(), rhs, rtol=0, atol=1e-13 * np.abs(rhs).max())
 
 
-def test_single_precision_does_the_same(mesh, problem):
+def test_single_precision_does_the_same(mesh, disc):
     phi = noise(mesh, 3, N + 1)
-    rho = problem.average(noise(mesh, N, seed=3) ** 2)
+    rho = disc.average(noise(mesh, N, seed=3) ** 2)
     states = []
     for dtype in (np.float64, np.float32):
-        state = State(problem, 1.2, dtype)
+        state = State(disc, 1.2, dtype)
         state.start(phi[:, 0], rho, 3.0)
         rhs = [state.sweep(phi[:, k].astype(dtype), 1.8, 1.2) for k in (1, 2)][-1]
         assert {state.z_a.dtype, state.z_b.dtype, state.l.dtype, rhs.dtype} == {np.dtype(dtype)}
@@ -325,16 +322,16 @@ def test_single_precision_does_the_same(mesh, problem):
         assert_allclose(single, double, rtol=0, atol=1e-5 * np.abs(double).max(initial=0))
 
 
-def test_a_start_keeps_density_and_slope(mesh, problem):
+def test_a_start_keeps_density_and_slope(mesh, disc):
     phi = noise(mesh, N + 1)
-    rho = problem.average(noise(mesh, N, seed=3) ** 2)
-    phi -= np.linspace(0, 1, N + 1) * mesh.ranks.max(problem.violation(phi).max())
-    state = State(problem, 0.9)
+    rho = disc.average(noise(mesh, N, seed=3) ** 2)
+    phi -= np.linspace(0, 1, N + 1) * mesh.ranks.max(disc.violation(phi).max())
+    state = State(disc, 0.9)
     state.start(phi, rho, 5.0)
-    a, b = problem.apply(phi)  # feasible: the projection leaves it alone
+    a, b = disc.apply(phi)  # feasible: the projection leaves it alone
     assert_allclose(state.z_a - rho / 5 / 0.9**2, a, atol=1e-13 * np.abs(a).max(initial=1))
     assert_allclose(
-        state.z_b / (1 + rho / 5)[problem.copy_patch, None],
+        state.z_b / (1 + rho / 5)[disc.copy_patch, None],
         b,
         atol=1e-13 * np.abs(b).max(initial=1),
     )
@@ -347,16 +344,16 @@ PARTS = {}
 
 
 def part(name, n_steps=3):
-    """The problem on that mesh, made once."""
+    """The discretisation on that mesh, made once."""
     if (name, n_steps) not in PARTS:
         PARTS[name, n_steps] = Discretisation(MESHES[name](), n_steps)
     return PARTS[name, n_steps]
 
 
-def densities(problem, seed, power=2):
+def densities(disc, seed, power=2):
     """Two densities (n_cells,) of equal mass, zero in many cells."""
-    rho = np.maximum(noise(problem.mesh, 2, seed=seed), 0) ** power
-    return (rho / problem.mesh.integrate(rho.T)).T
+    rho = np.maximum(noise(disc.mesh, 2, seed=seed), 0) ** power
+    return (rho / disc.mesh.integrate(rho.T)).T
 
 
 @pytest.mark.parametrize("name", SOME)
@@ -367,32 +364,33 @@ def densities(problem, seed, power=2):
 )
 @settings(max_examples=6)
 def test_bounds_are_in_order(name, seed, size, power):
-    problem = part(name)
-    mesh = problem.mesh
-    rho0, rho1 = densities(problem, seed)
-    phi = size * noise(mesh, problem.n_steps + 1, seed=seed + 1)
-    rho = problem.average(np.maximum(noise(mesh, problem.n_steps, seed=seed + 2), 0) ** power)
-    lower, upper = lower_bound(problem, phi, rho0, rho1), upper_bound(problem, rho, rho0, rho1)
+    disc = part(name)
+    mesh = disc.mesh
+    rho0, rho1 = densities(disc, seed)
+    phi = size * noise(mesh, disc.n_steps + 1, seed=seed + 1)
+    rho = disc.average(np.maximum(noise(mesh, disc.n_steps, seed=seed + 2), 0) ** power)
+    ends = Ends(disc.mesh, rho0, rho1)
+    lower, upper = lower_bound(disc, phi, ends), upper_bound(disc, rho, ends)
     assert lower.cost <= upper.cost
     assert upper.residual < 1e-14
-    assert mesh.ranks.max(problem.violation(lower.phi).max()) <= 1e-12 * (
+    assert mesh.ranks.max(disc.violation(lower.phi).max()) <= 1e-12 * (
         1 + size**2 / mesh.ranks.min(mesh.distance.min()) ** 2
     )
 
 
 @pytest.mark.parametrize("name", SOME)
 def test_the_lower_bound_shifts_every_slab_by_what_it_needs(name):
-    problem = part(name)
-    rho0, rho1 = densities(problem, 4)
-    phi = noise(problem.mesh, problem.n_steps + 1, seed=2)
-    expected = lower_bound(problem, phi, rho0, rho1)
+    disc = part(name)
+    rho0, rho1 = densities(disc, 4)
+    phi = noise(disc.mesh, disc.n_steps + 1, seed=2)
+    expected = lower_bound(disc, phi, Ends(disc.mesh, rho0, rho1))
     for shift in (np.array([0, 5, 7, 9]), np.array([3, -90, -95, -200])):
-        shifted = lower_bound(problem, phi + shift, rho0, rho1)
+        shifted = lower_bound(disc, phi + shift, Ends(disc.mesh, rho0, rho1))
         assert shifted.cost == pytest.approx(expected.cost, rel=1e-11)
         assert_allclose(
             shifted.phi - shifted.phi[:, :1], expected.phi - expected.phi[:, :1], atol=1e-9
         )
-    worst = problem.mesh.ranks.max(problem.violation(expected.phi).max(axis=0))
+    worst = disc.mesh.ranks.max(disc.violation(expected.phi).max(axis=0))
     assert_allclose(
         worst, 0, atol=1e-11 * (1 + np.abs(expected.phi).max())
     )  # no slab has room left
@@ -400,14 +398,14 @@ def test_the_lower_bound_shifts_every_slab_by_what_it_needs(name):
 
 @pytest.mark.parametrize("name", SOME)
 def test_the_flux_obeys_the_continuity_equation(name, ranks):
-    problem = part(name)
-    mesh = problem.mesh
-    n = problem.mesh.n_inner
-    rho0, rho1 = densities(problem, 5)
-    rho = problem.average(noise(mesh, problem.n_steps, seed=6) ** 2)
-    upper = upper_bound(problem, rho, rho0, rho1, rtol=1e-2)
-    path = np.concatenate([rho0[:, None], problem.spread(upper.rho), rho1[:, None]], axis=1)
-    for node, tau in enumerate(node_weights(problem.n_steps)):
+    disc = part(name)
+    mesh = disc.mesh
+    n = disc.mesh.n_inner
+    rho0, rho1 = densities(disc, 5)
+    rho = disc.average(noise(mesh, disc.n_steps, seed=6) ** 2)
+    upper = upper_bound(disc, rho, Ends(disc.mesh, rho0, rho1), rtol=1e-2)
+    path = np.concatenate([rho0[:, None], disc.spread(upper.rho), rho1[:, None]], axis=1)
+    for node, tau in enumerate(node_weights(disc.n_steps)):
         flux = np.append(upper.flux[:, node], np.zeros(mesh.n_faces - n))
         change = np.diff(path)[:, node] + tau * mesh.divergence(flux)
         assert ranks.max(np.abs(mesh.volume * change).max()) < 1e-14
@@ -415,8 +413,8 @@ def test_the_flux_obeys_the_continuity_equation(name, ranks):
         find_face_exchange(problem.mesh)(upper.flux.T.copy()).T, upper.flux
     )  # the same from both sides
     assert (upper.rho >= 0).all()
-    M = problem.mobility(node_mean(upper.rho))
-    energy = (mesh.distance[:n, None] ** 2 * upper.flux**2 / M * node_weights(problem.n_steps))[
+    M = disc.mobility(node_mean(upper.rho))
+    energy = (mesh.distance[:n, None] ** 2 * upper.flux**2 / M * node_weights(disc.n_steps))[
         mesh.face_owned[:n]
     ]
     assert upper.cost == pytest.approx(ranks.sum(energy.sum()), rel=1e-12)
@@ -425,11 +423,11 @@ def test_the_flux_obeys_the_continuity_equation(name, ranks):
 @pytest.mark.parametrize("name", ["rectangle", "voronoi", "box"])
 def test_the_flux_is_the_best_one(name):
     """No solve does better than a sharp one, and a rough one is not much dearer."""
-    problem = part(name)
-    rho0, rho1 = densities(problem, 8)
-    rho = problem.average(noise(problem.mesh, problem.n_steps, seed=9) ** 2)
+    disc = part(name)
+    rho0, rho1 = densities(disc, 8)
+    rho = disc.average(noise(disc.mesh, disc.n_steps, seed=9) ** 2)
     rough, usual, sharp = (
-        upper_bound(problem, rho, rho0, rho1, rtol=rtol, epsilons=(1e-2,)).cost
+        upper_bound(disc, rho, Ends(disc.mesh, rho0, rho1), rtol=rtol, epsilons=(1e-2,)).cost
         for rtol in (1e-1, 1e-5, 1e-12)
     )
     assert sharp <= usual * (1 + 1e-12)
@@ -439,27 +437,27 @@ def test_the_flux_is_the_best_one(name):
 
 @pytest.mark.parametrize("name", SOME)
 def test_bounds_do_not_depend_on_ranks(name, ranks):
-    problem = part(name)
-    alone = Discretisation(MESHES[name](comm=ranks.comm.Split(ranks.rank)), problem.n_steps)
+    disc = part(name)
+    alone = Discretisation(MESHES[name](comm=ranks.comm.Split(ranks.rank)), disc.n_steps)
     found = []
-    for each in problem, alone:
+    for each in disc, alone:
         rho0, rho1 = densities(each, 3)
         phi = noise(each.mesh, 4, seed=1)
         rho = each.average(noise(each.mesh, 3, seed=2) ** 2)
         found.append(
             (
-                lower_bound(each, phi, rho0, rho1).cost,
-                upper_bound(each, rho, rho0, rho1, rtol=1e-10).cost,
+                lower_bound(each, phi, Ends(each.mesh, rho0, rho1)).cost,
+                upper_bound(each, rho, Ends(each.mesh, rho0, rho1), rtol=1e-10).cost,
             )
         )
     assert found[0] == pytest.approx(found[1], rel=1e-9)
 
 
-def best_on_a_line(problem, rho0, rho1):
+def best_on_a_line(disc, rho0, rho1):
     """min over rho of the primal, by scipy: in one dimension rho alone fixes the flux. One rank
     only.
     """
-    mesh, N, n = problem.mesh, problem.n_steps, problem.mesh.n_cells
+    mesh, N, n = disc.mesh, disc.n_steps, disc.mesh.n_cells
     tau = node_weights(N)
 
     def cost(x):
@@ -487,36 +485,37 @@ def best_on_a_line(problem, rho0, rho1):
 
 
 def test_bounds_enclose_the_optimum_found_otherwise():
-    problem = Discretisation(Mesh.interval(0, 2, 8, comm=MPI.COMM_SELF), 4)
-    x = problem.mesh.center[0]
-    rho0, rho1 = (problem.mesh.density(rho) for rho in (0.2 + (x < 0.8), 0.1 + x**2))
-    cost, rho = best_on_a_line(problem, rho0, rho1)
-    upper = upper_bound(problem, rho, rho0, rho1, epsilons=(1e-9,))
+    disc = Discretisation(Mesh.interval(0, 2, 8, comm=MPI.COMM_SELF), 4)
+    x = disc.mesh.center[0]
+    rho0, rho1 = (disc.mesh.density(rho) for rho in (0.2 + (x < 0.8), 0.1 + x**2))
+    cost, rho = best_on_a_line(disc, rho0, rho1)
+    upper = upper_bound(disc, rho, Ends(disc.mesh, rho0, rho1), epsilons=(1e-9,))
     assert upper.cost == pytest.approx(cost, rel=1e-7)
-    lower, upper = iterated(problem, rho0, rho1, 800)
+    lower, upper = iterated(disc, rho0, rho1, 800)
     assert lower.cost <= cost * (1 + 1e-7)
     assert cost <= upper.cost * (1 + 1e-7)
     assert upper.cost - lower.cost < 1e-6 * cost
 
 
-def iterated(problem, rho0, rho1, n_iterations, r=1.0, dtype=np.float64):
+def iterated(disc, rho0, rho1, n_iterations, r=1.0, dtype=np.float64):
     """Both bounds after that many iterations, with a dense matrix for the equation of phi. One rank
     only.
     """
-    N, n = problem.n_steps, problem.mesh.n_cells
+    N, n = disc.n_steps, disc.mesh.n_cells
     theta = 1.0
     unit = np.eye(n * (N + 1)).reshape(-1, n, N + 1)
-    matrix = np.array([problem.adjoint(*problem.apply(phi), theta).ravel() for phi in unit])
+    matrix = np.array([disc.adjoint(*disc.apply(phi), theta).ravel() for phi in unit])
     inverse = np.linalg.pinv(matrix, 1e-12, True)
-    state = State(problem, theta, dtype)
-    source = problem.source(rho0, rho1)
+    state = State(disc, theta, dtype)
+    ends = Ends(disc.mesh, rho0, rho1)
+    source = disc.source(ends)
     kappa = 100 ** (1 / n_iterations)
     rhs = state.right_hand_side()
     for _ in range(n_iterations):
         phi = (inverse @ (rhs + source / r).ravel()).reshape(n, N + 1)
         rhs = state.sweep(phi.astype(dtype), 1.8, kappa)
         r = r * kappa
-    return lower_bound(problem, phi, rho0, rho1), upper_bound(problem, r * state.l, rho0, rho1)
+    return lower_bound(disc, phi, ends), upper_bound(disc, r * state.l, ends)
 
 
 @pytest.mark.parametrize(
@@ -534,13 +533,12 @@ def test_bounds_meet(make):
     """The iteration closes the gap between two bounds that know nothing of each other: both, and
     the sweep, are right.
     """
-    problem = Discretisation(make(), 4)
-    x = problem.mesh.center
+    disc = Discretisation(make(), 4)
+    x = disc.mesh.center
     rho0, rho1 = (
-        problem.mesh.density(rho)
-        for rho in (1 + 0.5 * np.cos(3 * x[0]), 1 + 0.5 * np.sin(3 * x[-1]))
+        disc.mesh.density(rho) for rho in (1 + 0.5 * np.cos(3 * x[0]), 1 + 0.5 * np.sin(3 * x[-1]))
     )
-    lower, upper = iterated(problem, rho0, rho1, 300)
+    lower, upper = iterated(disc, rho0, rho1, 300)
     assert lower.cost <= upper.cost
     assert upper.cost - lower.cost < 1e-4 * upper.cost
 
@@ -553,13 +551,13 @@ def test_pieces_of_the_mesh_move_on_their_own():
     mesh = Mesh.from_cells(
         points, [("line", np.stack([cells, cells + 1], axis=1))], comm=MPI.COMM_SELF
     )
-    problem = Discretisation(mesh, 4)
-    assert problem.n_components == 2
+    disc = Discretisation(mesh, 4)
+    assert disc.n_components == 2
     x = mesh.center[0]
     west = x < 2
     rho0 = np.where(west, 1 + 0.3 * np.cos(np.pi * x), 2.0)
     rho1 = np.where(west, 1 - 0.3 * np.cos(np.pi * x), 2.0)
-    lower, upper = iterated(problem, rho0, rho1, 300)
+    lower, upper = iterated(disc, rho0, rho1, 300)
     alone = Discretisation(Mesh.interval(0, 1, 8, comm=MPI.COMM_SELF), 4)
     lower_alone, upper_alone = iterated(alone, rho0[west], rho1[west], 300)
     assert lower.cost == pytest.approx(lower_alone.cost, rel=1e-3)
@@ -579,12 +577,13 @@ def test_pieces_of_the_mesh_move_on_their_own():
 )
 @pytest.mark.parametrize("n_steps", [1, 2])
 def test_the_smallest_meshes(make, n_steps):
-    problem = Discretisation(make(comm=MPI.COMM_SELF), n_steps)
-    n = problem.mesh.n_cells
+    disc = Discretisation(make(comm=MPI.COMM_SELF), n_steps)
+    n = disc.mesh.n_cells
     rho0, rho1 = np.full(n, 1.0), 1 + np.linspace(-0.5, 0.5, n) * (n > 1)
     phi = np.random.default_rng(0).standard_normal((n, n_steps + 1))
     rho = np.zeros((n, n_steps))
-    lower, upper = lower_bound(problem, phi, rho0, rho1), upper_bound(problem, rho, rho0, rho1)
+    ends = Ends(disc.mesh, rho0, rho1)
+    lower, upper = lower_bound(disc, phi, ends), upper_bound(disc, rho, ends)
     assert lower.cost <= upper.cost < 1
     assert (upper.cost > 0) == (n > 1)
     assert upper.residual < 1e-15
@@ -593,17 +592,18 @@ def test_the_smallest_meshes(make, n_steps):
 @pytest.mark.parametrize("name", SOME)
 def test_a_density_of_any_mass_will_do(name):
     """Slabs without mass, with too much of it, or in single precision."""
-    problem = part(name)
-    rho0, rho1 = densities(problem, 4)
-    rho = problem.average(noise(problem.mesh, problem.n_steps, seed=2) ** 2)
-    expected = upper_bound(problem, rho, rho0, rho1)
-    assert upper_bound(problem, rho * [1e-30, 1, 1e30], rho0, rho1).cost == pytest.approx(
+    disc = part(name)
+    rho0, rho1 = densities(disc, 4)
+    rho = disc.average(noise(disc.mesh, disc.n_steps, seed=2) ** 2)
+    ends = Ends(disc.mesh, rho0, rho1)
+    expected = upper_bound(disc, rho, ends)
+    assert upper_bound(disc, rho * [1e-30, 1, 1e30], ends).cost == pytest.approx(
         expected.cost, rel=1e-9
     )
-    single = upper_bound(problem, rho.astype(np.float32), rho0, rho1)
+    single = upper_bound(disc, rho.astype(np.float32), ends)
     assert single.cost == pytest.approx(expected.cost, rel=1e-4)
     assert single.residual < 1e-14
-    empty = upper_bound(problem, rho * [0, 1, -1], rho0, rho1)
+    empty = upper_bound(disc, rho * [0, 1, -1], ends)
     assert empty.residual < 1e-14
     assert np.isfinite(empty.cost)
 
@@ -615,7 +615,7 @@ def test_a_tree_sends_everything_to_its_root(n, seed):
     left, right = left[left < right], right[left < right]
     mobility = rng.random(len(left))
     missing = rng.standard_normal(n)
-    flux = best_flux._along_trees(left, right, mobility[None], missing[None].copy())[0]
+    flux = best_flux._solve_on_trees(left, right, mobility[None], missing[None].copy())[0]
     residual = missing - np.bincount(left, flux, n) + np.bincount(right, flux, n)
     count, piece = connected_components(
         scipy.sparse.coo_matrix((np.ones(len(left)), (left, right)), (n, n))
@@ -637,37 +637,37 @@ def test_a_tree_sends_everything_to_its_root(n, seed):
 )
 def test_cosine_solves(name):
     mesh = MESHES[name](comm=MPI.COMM_SELF)
-    problem = Discretisation(mesh, N)
+    disc = Discretisation(mesh, N)
     theta = 1.3
     f = noise(mesh, N + 1)
     f -= f.mean()
-    phi = CosinePoisson(problem, theta)(f)
-    assert_allclose(problem.adjoint(*problem.apply(phi), theta), f, atol=1e-12 * np.abs(f).max())
+    phi = CosinePoisson(disc, theta)(f)
+    assert_allclose(disc.adjoint(*disc.apply(phi), theta), f, atol=1e-12 * np.abs(f).max())
 
 
-def test_a_pencil_is_the_space_operator(mesh, problem):
+def test_a_pencil_is_the_space_operator(mesh, disc):
     shift = np.linspace(0, 3, N + 1) ** 2
     phi = noise(mesh, N + 1)
-    expected = problem.space_operator(phi, shift)
+    expected = disc.space_operator(phi, shift)
     found = np.empty_like(phi)
-    Pencil(problem, np.ones(problem.n_patches), shift, np.float64).times(phi, found)
+    Pencil(disc, np.ones(disc.n_patches), shift, np.float64).multiply(phi, found)
     assert_allclose(found, expected, rtol=0, atol=1e-14 * mesh.ranks.max(np.abs(expected).max()))
 
 
-def test_multigrid_solves(mesh, problem):
+def test_multigrid_solves(mesh, disc):
     """After enough steps phi is right but for a constant in each piece, and one step from there on
     keeps it right.
     """
     theta = 1.3
     phi = noise(mesh, N + 1)
     phi -= mesh.integrate(phi.T).mean() / mesh.integrate(1.0)
-    solve = MultigridPoisson(problem, theta)
+    solve = MultigridPoisson(disc, theta)
     for k in range(10):
-        f = problem.adjoint(*problem.apply((1 + 0.1 * k) * phi), theta)
+        f = disc.adjoint(*disc.apply((1 + 0.1 * k) * phi), theta)
         found = solve(f)
     for _ in range(30):
         found = solve(f)
-    image = problem.adjoint(*problem.apply(found), theta)
+    image = disc.adjoint(*disc.apply(found), theta)
     assert_allclose(image, f, rtol=0, atol=1e-9 * mesh.ranks.max(np.abs(f).max()))
 
 
@@ -697,7 +697,7 @@ def test_a_multigrid_step_does_much_for_every_mode(name, factor):
     image = np.empty_like(solve.phi)
     energy = []
     for _ in range(5):
-        solve.pencil.times(solve.phi, image)
+        solve.pencil.multiply(solve.phi, image)
         energy.append(mesh.ranks.sum((solve.phi * image).sum(axis=0)))
         solve.pencil.residual(solve.phi, zero, solve.residual)
         solve.improve(1)
@@ -711,10 +711,10 @@ def test_coarser_levels(kind, mesh, twin):
     """They keep mass, interpolate linear functions, are isotropic, and are the same on any number
     of ranks.
     """
-    mine, alone = (levels(Discretisation(m, 9)) for m in (mesh, twin))
-    assert [level.problem.n_steps for level in mine] == [9, 5, 5, 5, 5, 5, 5][: len(mine)]
+    mine, alone = (build_levels(Discretisation(m, 9)) for m in (mesh, twin))
+    assert [level.disc.n_steps for level in mine] == [9, 5, 5, 5, 5, 5, 5][: len(mine)]
     for fine, coarse, other, beyond in zip(mine, mine[1:], alone, alone[1:]):
-        a, b = fine.problem.mesh, coarse.problem.mesh
+        a, b = fine.disc.mesh, coarse.disc.mesh
         assert b.n_cells_global < 0.7 * a.n_cells_global
         u = noise(a, 2)
         assert_allclose(
@@ -723,27 +723,27 @@ def test_coarser_levels(kind, mesh, twin):
         assert_allclose(fine.prolong @ np.ones((b.n_cells, 1)), 1, atol=1e-13)
         assert_allclose(
             gathered(a, fine.prolong @ noise(b, 2)),
-            gathered(other.problem.mesh, other.prolong @ noise(beyond.problem.mesh, 2)),
+            gathered(other.disc.mesh, other.prolong @ noise(beyond.disc.mesh, 2)),
             atol=1e-10,
         )
         assert b.ranks.sum(
-            float((coarse.problem.isotropy_defect() * coarse.problem.volume).sum())
+            float((coarse.disc.isotropy_defect() * coarse.disc.volume).sum())
         ) < 0.15 * b.integrate(1.0)
         if a.block is None and b.n_cells_global > 4 * a.dim:
             wrong = np.abs(fine.prolong @ b.center.T - a.centroid.T).max(axis=1) > 1e-12
             assert (
                 a.ranks.sum(int(wrong.sum())) < 0.02 * a.n_cells_global
             )  # agglomerates with one neighbour
-    assert mine[-1].problem.mesh.n_cells_global < 16**mesh.dim
+    assert mine[-1].disc.mesh.n_cells_global < 16**mesh.dim
 
 
 def test_restriction_and_prolongation_of_paths(mesh):
     """Constants in space and time stay; densities stay positive."""
-    fine = levels(Discretisation(mesh, 8))
+    fine = build_levels(Discretisation(mesh, 8))
     if len(fine) == 1:
         return
     fine, coarse = fine[:2]
-    b = coarse.problem
+    b = coarse.disc
     phi = np.broadcast_to(np.linspace(0, 1, b.n_steps + 1), (b.mesh.n_cells, b.n_steps + 1))
     assert_allclose(
         fine.finer_phi(phi), np.broadcast_to(np.linspace(0, 1, 9), (mesh.n_cells, 9)), atol=1e-13

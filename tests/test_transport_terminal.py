@@ -153,7 +153,7 @@ def test_energy_falls():
         rho0 = mesh.density(lambda x: 1 + (x[0] > 0.5))
         path = solved(BenamouBrenier(mesh, 4, tol=1e-2, max_iter=300, terminal=0.1 * energy), rho0)
         terminal = Terminal(Discretisation(mesh, 4), 0.1 * energy)
-        assert path.cost <= 2 * terminal.value(terminal.problem.average(rho0))[0] + 1e-2 * (
+        assert path.cost <= 2 * terminal.value(terminal.disc.average(rho0))[0] + 1e-2 * (
             path.cost - 2 * path.energy
         )
 
@@ -169,10 +169,10 @@ def test_nothing_moves_at_equilibrium():
 @pytest.mark.parametrize("energy", ENERGIES.values(), ids=ENERGIES)
 def test_density_of_a_slope(energy):
     """k rho + e'(rho) = p is solved for any density between none and much."""
-    problem = Discretisation(Mesh.interval(-1, 1, 12), 2)
-    terminal = Terminal(problem, energy)
+    disc = Discretisation(Mesh.interval(-1, 1, 12), 2)
+    terminal = Terminal(disc, energy)
     for scale in 1e-8, 1.0, 1e8:
-        rho = scale * (1.1 + np.sin(np.arange(problem.n_patches)))
+        rho = scale * (1.1 + np.sin(np.arange(disc.n_patches)))
         for k in (1e-3, 1.0, 1e3) if energy is ENERGIES["potential"] else (0.0, 1e-3, 1.0, 1e3):
             p = k * rho + terminal.derivative(rho)
             found = terminal.density(p, k)
@@ -184,14 +184,13 @@ def test_the_conjugate_is_above_every_line(energy):
     """E(rho) + E*(p) >= <p, rho> (Fenchel, Young), with equality at p = e'(rho); and the best shift
     is best.
     """
-    problem = Discretisation(Mesh.interval(-1, 1, 12), 2)
+    disc = Discretisation(Mesh.interval(-1, 1, 12), 2)
     rng = np.random.default_rng(0)
-    terminal = Terminal(problem, energy)
-    volume = problem.volume
-    ranks = problem.mesh.ranks
+    terminal = Terminal(disc, energy)
+    volume = disc.volume
+    ranks = disc.mesh.ranks
     rho, other = (
-        0.5 + ranks.broadcast(rng.random(12))[problem.mesh.cell_id[: problem.n_patches]]
-        for _ in range(2)
+        0.5 + ranks.broadcast(rng.random(12))[disc.mesh.cell_id[: disc.n_patches]] for _ in range(2)
     )
     p = terminal.derivative(rho)
     if energy is not ENERGIES["potential"]:
@@ -201,7 +200,7 @@ def test_the_conjugate_is_above_every_line(energy):
         assert terminal.value(other)[0] + terminal.conjugate(p) >= ranks.sum(
             (volume * p * other).sum()
         )
-    mass = problem.masses(rho[:, None])[:, 0]
+    mass = disc.masses(rho[:, None])[:, 0]
     c, conjugate = terminal.best_shift(-other, mass)
     for shift in -0.1, -1e-3, 1e-3, 0.1:
         near = terminal.conjugate(other - c[0] - shift)

@@ -7,86 +7,115 @@ each slab,
 
 Upper: rho is given the right mass in each slab and mixed with a background rho_b > 0,
 
-    rho <- (1 - eps) rho + eps rho_b,   rho_b(t) = (1 - t)^2 rho0 + t^2 rho1 + 2 t (1 - t) M /
-    |Omega|
+    rho <- (1 - eps) rho + eps rho_b
+    rho_b(t) = (1 - t)^2 rho0 + t^2 rho1 + 2 t (1 - t) M / |Omega|
 
-For each node the best flux of that rho is -M_s / d_s^2 (psi_L - psi_K), with psi from a Laplace
-equation. What a truncated solve leaves of the continuity equation goes along a spanning tree of
-largest mobility, where it costs least; so every tolerance gives a bound W2^2 <= 2 sum_n tau_n sum_s
-d_s^2 Phi_s^2 / (2 M_s), and its error is quadratic in that of rho.
+The cost of the best flux for that rho (see `best_flux`) is the bound; several eps are tried. Its
+error is quadratic in the error of rho.
 
 Both bounds hold for each connected piece of the mesh, in which rho0 and rho1 must have the same
 mass.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from .best_flux import ROUND_OFF, BestFlux
+from ..arguments.types import Array
+from .best_flux import BOUND_ROUND_OFF, BestFlux, Upper
+from .discretisation import Discretisation
+from .ends import Ends
+from .terminal import Terminal
 
+# The shares eps of the background that are tried.
 EPSILONS = 1e-16, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3
-USUAL = 1e-4
+
+# The first of them, where nothing better is known.
+FIRST_EPSILON = 1e-4
+
+# Mass in a slab, relative to the right one, below which rho is replaced by the background.
+SMALLEST_MASS_FRACTION = 1e-100
 
 
 class Lower(NamedTuple):
-    """cost <= W2^2, and the phi (n_cells, N + 1), feasible to round-off, that shows it."""
+    """cost <= W2^2, and the phi (n_cells, N + 1), feasible to round-off, that proves it."""
 
     cost: float
-    phi: np.ndarray
+    phi: Array
 
 
-def lower_bound(problem, phi, rho0, rho1, terminal=None):
-    """The `Lower` bound that phi (n_cells, N + 1) gives for the densities rho0, rho1 (n_cells,), or
-    rho0 and a `Terminal`.
+def lower_bound(
+    disc: Discretisation, phi: Array, ends: Ends, terminal: Terminal | None = None
+) -> Lower:
+    """The `Lower` bound that phi (n_cells, N + 1) gives.
+
+    With a `Terminal`, rho1 of the ends does not matter.
     """
     phi = np.asarray(phi, float)
-    worst = np.full((problem.n_components, problem.n_steps), -np.inf)
-    np.maximum.at(worst, problem.component, problem.violation(phi))
-    shift = np.cumsum(np.pad(problem.tau * problem.mesh.ranks.max(worst), ((0, 0), (1, 0))), axis=1)
-    phi = phi - problem.spread(shift[problem.component])
+    largest = np.full((disc.n_components, disc.n_steps), -np.inf)
+    np.maximum.at(largest, disc.component, disc.violation(phi))
+
+    steps = np.pad(disc.tau * disc.mesh.ranks.max(largest), ((0, 0), (1, 0)))
+    shift = np.cumsum(steps, axis=1)
+    phi = phi - disc.spread(shift[disc.component])
     if terminal is not None:
-        return _with_terminal(problem, phi, rho0, terminal)
-    work = phi[:, [0, -1]] * problem.source(rho0, rho1)[:, [0, -1]]
-    cost, terms = problem.mesh.ranks.sum(np.array([work.sum(), np.abs(work).sum()]))
-    cost = 2 * (cost - ROUND_OFF * terms)
-    return Lower(cost, phi) if cost > 0 else Lower(0.0, np.zeros_like(phi))  # 0 is feasible, too
+        return _find_terminal_bound(disc, phi, ends.rho0, terminal)
+
+    work = phi[:, [0, -1]] * disc.source(ends)[:, [0, -1]]
+    cost, terms = disc.mesh.ranks.sum(np.array([work.sum(), np.abs(work).sum()]))
+    cost = 2 * (cost - BOUND_ROUND_OFF * terms)
+    if cost > 0:
+        return Lower(cost, phi)
+
+    return Lower(0.0, np.zeros_like(phi))  # phi = 0 is feasible, too
 
 
-def _with_terminal(problem, phi, rho0, terminal):
+def _find_terminal_bound(disc, phi, rho0, terminal):
     """2 (-int rho0 phi^0 - E*(-phi^N)), where phi may be shifted by a constant."""
-    mass = problem.masses(problem.average(rho0)[:, None])[:, 0]
-    c, conjugate = terminal.best_shift(problem.average(phi[:, -1]), mass)
-    phi = phi + problem.spread(c[problem.component])[:, None]
-    work = problem.mesh.volume * rho0 * phi[:, 0]
-    work, terms = problem.mesh.ranks.sum(np.array([work.sum(), np.abs(work).sum()]))
-    return Lower(2 * (-work - conjugate - ROUND_OFF * (terms + abs(conjugate))), phi)
+    mass = disc.masses(disc.average(rho0)[:, None])[:, 0]
+    c, conjugate = terminal.best_shift(disc.average(phi[:, -1]), mass)
+    phi = phi + disc.spread(c[disc.component])[:, None]
+
+    work = disc.mesh.volume * rho0 * phi[:, 0]
+    work, terms = disc.mesh.ranks.sum(np.array([work.sum(), np.abs(work).sum()]))
+    rounding = BOUND_ROUND_OFF * (terms + abs(conjugate))
+    return Lower(2 * (-work - conjugate - rounding), phi)
 
 
 def upper_bound(
-    problem, rho, rho0, rho1, *, epsilons=EPSILONS, first=None, enough=-np.inf, rtol=1e-6
-):
-    """The best `Upper` bound that rho (n_patches, N) >= 0 gives for the densities rho0, rho1
-    (n_cells,).
+    disc: Discretisation,
+    rho: Array,
+    ends: Ends,
+    *,
+    epsilons: Sequence[float] = EPSILONS,
+    first: float | None = None,
+    enough: float = -np.inf,
+    rtol: float = 1e-6,
+) -> Upper:
+    """The best `Upper` bound that rho (n_patches, N) >= 0 gives.
 
-    epsilons : increasing; tried from *first* on (None: USUAL), downwards and then upwards, as long
-        as the bound gets better and is not *enough*
+    epsilons : increasing; tried from *first* on (None: FIRST_EPSILON), downwards and then upwards,
+        as long as the bound improves and is above *enough*
     rtol : relative tolerance of the linear solves; every one gives a bound
 
     Raises `ConvergenceError` if PETSc refuses a solve.
     """
-    fluxes = BestFlux(problem, rtol)
-    background = _background(problem, rho0, rho1)
-    rho = with_mass(problem, rho, background)
-    first = USUAL if first is None else first
+    fluxes = BestFlux(disc, rtol)
+    background = _build_background(disc, ends)
+    rho = with_mass(disc, rho, background)
+    first = FIRST_EPSILON if first is None else first
     middle = epsilons.index(first) if first in epsilons else len(epsilons) // 2
-    best = fluxes.bound(rho, background, rho0, rho1, epsilons[middle])
+
+    best = fluxes.bound(rho, background, ends, epsilons[middle])
     for direction in epsilons[:middle][::-1], epsilons[middle + 1 :]:
         before = best
         for eps in direction:
             if best.cost <= enough:
                 return best
-            other = fluxes.bound(rho, background, rho0, rho1, eps)
+            other = fluxes.bound(rho, background, ends, eps)
             if not other.cost < best.cost:
                 break
             best = other
@@ -95,26 +124,24 @@ def upper_bound(
     return best
 
 
-def _background(problem, rho0, rho1):
+def _build_background(disc, ends):
     """rho_b (n_patches, N)."""
-    t = (np.arange(problem.n_steps) + 0.5) / problem.n_steps
-    ends = problem.average(np.stack([rho0, rho1], axis=1))
-    mass = problem.masses(ends)[:, :1]
-    volume = problem.masses(np.ones((problem.n_patches, 1)))
-    mean = (mass / volume)[problem.component]
-    return (1 - t) ** 2 * ends[:, :1] + t**2 * ends[:, 1:] + 2 * t * (1 - t) * mean
+    t = (np.arange(disc.n_steps) + 0.5) / disc.n_steps
+    patches = disc.average(ends.columns)
+    mass = disc.masses(patches)[:, :1]
+    volume = disc.masses(np.ones((disc.n_patches, 1)))
+    mean = (mass / volume)[disc.component]
+    return (1 - t) ** 2 * patches[:, :1] + t**2 * patches[:, 1:] + 2 * t * (1 - t) * mean
 
 
-def with_mass(problem, rho, background):
-    """rho (n_patches, N) with the mass of the background in each slab and piece; the background
-    itself where it has none.
+def with_mass(disc: Discretisation, rho: Array, background: Array) -> Array:
+    """rho (n_patches, N) with the mass of the background in each slab and piece of the mesh.
+
+    It is the background itself where rho has no mass.
     """
     rho = np.maximum(np.asarray(rho, float), 0.0)
-    wanted = problem.masses(background)
-    mass = problem.masses(rho)
-    found = mass > 1e-100 * wanted
-    factor = np.where(found, wanted, 0) / np.where(found, mass, 1)
-    return rho * factor[problem.component] + background * ~found[problem.component]
-
-
-# ---- conservation along spanning trees ---------------------------------------------------------------------------------
+    target = disc.masses(background)
+    mass = disc.masses(rho)
+    has_mass = mass > SMALLEST_MASS_FRACTION * target
+    factor = np.where(has_mass, target, 0) / np.where(has_mass, mass, 1)
+    return rho * factor[disc.component] + background * ~has_mass[disc.component]

@@ -6,18 +6,27 @@ tau, tau/2 at both ends. Space: cells K, inner faces s = K|L with distance d_s; 
 cells of volume m_P. A patch and a face s of its cells make a *copy*, with the weight omega_{P,s} =
 sum of |s| d_Ks over the sides of s inside P.
 
-Dual:   max L(phi) = sum_K |K| (rho1_K phi_K^N - rho0_K phi_K^0)   subject to, for all P and j,
-        v = a + |b|^2 / 2 <= 0,   a = (Q phi^{j+1} - Q phi^j)_P / tau,   (Q phi)_P = sum_{K in P}
-        |K| phi_K / m_P, |b|^2 = sum_s omega_{P,s} / (2 m_P) (|d_s phi^j|^2 + |d_s phi^{j+1}|^2),
-        d_s phi = (phi_L - phi_K) / d_s
-Primal: min sum_n tau_n sum_s d_s^2 Phi_s^2 / (2 M_s),   M_s = sum_P omega_{P,s} (rho_P^{n-1} +
-rho_P^n) / 2 (one-sided at
-        the ends), subject to |K| (rho^n - rho^{n-1})_K + tau_n sum_s +-Phi_s = 0, with rho0, rho1
-        in place of rho^{-1}, rho^N
+Dual: maximise
+
+    L(phi) = sum_K |K| (rho1_K phi_K^N - rho0_K phi_K^0)
+
+subject to v = a + |b|^2 / 2 <= 0 for all P and j, where
+
+    a       = (Q phi^{j+1} - Q phi^j)_P / tau,      (Q phi)_P = sum_{K in P} |K| phi_K / m_P
+    |b|^2   = sum_s omega_{P,s} / (2 m_P) (|d_s phi^j|^2 + |d_s phi^{j+1}|^2)
+    d_s phi = (phi_L - phi_K) / d_s
+
+Primal: minimise
+
+    sum_n tau_n sum_s d_s^2 Phi_s^2 / (2 M_s)
+    M_s = sum_P omega_{P,s} (rho_P^{n-1} + rho_P^n) / 2
+
+(M_s one-sided at the ends) subject to |K| (rho^n - rho^{n-1})_K + tau_n sum_s +-Phi_s = 0, with
+rho0, rho1 in place of rho^{-1}, rho^N.
 
 Phi_s is the mass that flows through s per time; W2^2 is twice either value. The map Lambda phi =
-(a, b), with one b for each copy, slab j and end e (node j + e), has copies on the rank of the patch
-alone; only phi needs ghosts.
+(a, b), with one b for each copy, slab j and end e (node j + e), keeps its copies on the rank of the
+patch alone; only phi needs ghosts.
 
 Convergence needs sum_s omega_{P,s} n n^T = m_P I (the boundary faces included) for every patch:
 where it does not hold, as on Voronoi cells, the limit cost is too small (Gladbach, Kopfer, Maas
@@ -25,20 +34,19 @@ where it does not hold, as on Voronoi cells, the limit cost is too small (Gladba
 (`mesh.patch_test`).
 """
 
+from __future__ import annotations
+
 from functools import cached_property
 
 import numpy as np
 from scipy import sparse
 
+from ..arguments.types import Array, IntArray
 from ..finite_volume import face_flux
-from ..mesh.face_exchange import find_face_exchange
+from ..mesh import Mesh
 from ..mesh.isotropic_weights import copies, isotropic_weights, missing, symmetric, target
 from ..parallel import Exchange
-
-# ---- time --------------------------------------------------------------------------------------------------------------
-
-
-# ---- space and time ----------------------------------------------------------------------------------------------------
+from .ends import Ends
 
 
 class Discretisation:
@@ -54,7 +62,7 @@ class Discretisation:
         inside a patch has its one copy on the left
     """
 
-    def __init__(self, mesh, n_steps, *, isotropic=None):
+    def __init__(self, mesh: Mesh, n_steps: int, *, isotropic: bool | None = None):
         self.mesh = mesh
         self.n_steps = n_steps
         self.tau = 1 / n_steps
@@ -64,8 +72,11 @@ class Discretisation:
         self.cells = np.lexsort((mesh.cell_id[: mesh.n_cells], self.patch))
         self.cell_start = np.searchsorted(self.patch[self.cells], np.arange(self.n_patches + 1))
         self._find_copies()
+
         self.weight = self.plain_weight
-        if mesh.corrects_weights if isotropic is None else isotropic:
+        if isotropic is None:
+            isotropic = mesh.corrects_weights
+        if isotropic:
             normal = mesh.normal[:, self.copy_face]
             self.weight = correct_weights(
                 self.plain_weight, normal, self.copy_patch, self._target()
@@ -80,10 +91,10 @@ class Discretisation:
         right = np.flatnonzero(mesh.right[:n] < mesh.n_cells)
         face = np.concatenate([left, right])
         owner = self.patch[np.concatenate([mesh.left[left], mesh.right[right]])]
-        side = mesh.area[face] * np.concatenate(
-            [mesh.left_distance[left], mesh.right_distance[right]]
-        )
-        self.copy_patch, self.copy_face, self.plain_weight, copy = copy_faces(owner, face, side, n)
+        distance = np.concatenate([mesh.left_distance[left], mesh.right_distance[right]])
+        side = mesh.area[face] * distance
+
+        self.copy_patch, self.copy_face, self.plain_weight, copy = copies(owner, face, side, n)
         self.n_copies = len(self.plain_weight)
         self.copy_start = np.searchsorted(self.copy_patch, np.arange(self.n_patches + 1))
         self._sides = left, right, copy[: len(left)], copy[len(left) :]
@@ -96,17 +107,11 @@ class Discretisation:
             self.volume, self.patch[mesh.left[walls]], weight, mesh.normal[:, walls]
         )
 
-    def isotropy_defect(self):
-        """|sum_s omega n n^T / m_P - I| (Frobenius), the boundary faces included, of each patch:
-        (n_patches,).
-        """
-        lack = compute_defect(
-            as_vectors(self._target()),
-            self.weight,
-            self.mesh.normal[:, self.copy_face],
-            self.copy_patch,
-        )
-        return np.linalg.norm(lack, axis=1) / self.volume
+    def isotropy_defect(self) -> Array:
+        """|sum_s omega n n^T / m_P - I| (Frobenius) of each patch, the boundary faces included."""
+        normal = self.mesh.normal[:, self.copy_face]
+        defect = missing(symmetric(self._target()), self.weight, normal, self.copy_patch)
+        return np.linalg.norm(defect, axis=1) / self.volume
 
     def _weigh_faces(self):
         n = self.mesh.n_inner
@@ -117,39 +122,37 @@ class Discretisation:
         self.right_weight = np.zeros(n)
         self.left_weight[left] = self.weight[left_copy]
         self.right_weight[right] = np.where(inside[right] == right_copy, 0, self.weight[right_copy])
+
         mine = self.left_weight + self.right_weight
-        theirs = find_face_exchange(self.mesh)(mine, into=np.zeros(n))
-        far_left = self.mesh.left[:n] >= self.mesh.n_cells
-        far_right = self.mesh.right[:n] >= self.mesh.n_cells
-        self.left_weight[far_left], self.right_weight[far_right] = (
-            theirs[far_left],
-            theirs[far_right],
-        )
+        theirs = self.mesh.face_exchange(mine, into=np.zeros(n))
+        is_left_ghost = self.mesh.left[:n] >= self.mesh.n_cells
+        is_right_ghost = self.mesh.right[:n] >= self.mesh.n_cells
+        self.left_weight[is_left_ghost] = theirs[is_left_ghost]
+        self.right_weight[is_right_ghost] = theirs[is_right_ghost]
 
     def _prepare_adjoint(self):
         mesh = self.mesh
         n_copies = self.n_copies
         slope = self.weight / mesh.distance[self.copy_face]
-        ends = np.concatenate([mesh.right[self.copy_face], mesh.left[self.copy_face]])
+        rows = np.concatenate([mesh.right[self.copy_face], mesh.left[self.copy_face]])
+        columns = np.tile(np.arange(n_copies), 2)
         self._scatter = sparse.csr_matrix(
-            (np.concatenate([slope, -slope]), (ends, np.tile(np.arange(n_copies), 2))),
-            (mesh.n_local, n_copies),
+            (np.concatenate([slope, -slope]), (rows, columns)), (mesh.n_local, n_copies)
         )
+
+        # Values of ghosts travel back to their owners.
         sent = mesh.exchange.send
         stop = np.cumsum([0] + [len(index) for index in sent.values()])
         owners = np.concatenate([*sent.values(), np.empty(0, np.intp)]).astype(np.intp)
-        self._back = Exchange(
-            mesh.ranks,
-            mesh.exchange.receive,
-            {q: np.arange(a, b) for q, a, b in zip(sent, stop, stop[1:], strict=False)},
-        )
+        places = {q: np.arange(a, b) for q, a, b in zip(sent, stop, stop[1:], strict=False)}
+        self._back = Exchange(mesh.ranks, mesh.exchange.receive, places)
         self._arrive = sparse.csr_matrix(
             (np.ones(len(owners)), (owners, np.arange(len(owners)))), (mesh.n_cells, len(owners))
         )
 
-    # ---- between cells, patches and ghosts ---------------------------------------------------------------------------
+    # ---- between cells, patches and ghosts -------------------------------------------------------
 
-    def with_ghosts(self, u):
+    def with_ghosts(self, u: Array) -> Array:
         """Own values (n_cells, k) followed by those of the ghosts: (n_local, k); not a copy where
         there are no ghosts.
         """
@@ -160,7 +163,7 @@ class Discretisation:
         self.mesh.exchange(local.T)
         return local
 
-    def to_owners(self, local):
+    def to_owners(self, local: Array) -> Array:
         """Values (n_local, k) with those of ghosts added to their owners': (n_cells, k). The
         transpose of `with_ghosts`.
         """
@@ -171,17 +174,17 @@ class Discretisation:
         self._back(local.T, into=arrived.T)
         return own + (self._arrive @ arrived).astype(local.dtype)
 
-    def average(self, u):
+    def average(self, u: Array) -> Array:
         """Q u: the means over patches (n_patches, ...) of cell values (n_cells, ...)."""
         weighted = (self.mesh.volume * u.T).T[self.cells]
         return (np.add.reduceat(weighted, self.cell_start[:-1], axis=0).T / self.volume).T
 
-    def spread(self, u):
+    def spread(self, u: Array) -> Array:
         """Patch values (n_patches, ...) as cell values (n_cells, ...)."""
         return u[self.patch]
 
     @cached_property
-    def component(self):
+    def component(self) -> IntArray:
         """The connected piece of the whole mesh to which each patch belongs: (n_patches,), numbered
         from 0.
 
@@ -197,16 +200,16 @@ class Discretisation:
         return number
 
     @cached_property
-    def n_components(self):
+    def n_components(self) -> int:
         """Number of connected pieces of the mesh."""
         return int(self.mesh.ranks.max(self.component.max(initial=-1))) + 1
 
-    def masses(self, rho):
+    def masses(self, rho: Array) -> Array:
         """The mass (n_components, k) in every piece of the mesh, of patch values (n_patches, k)."""
         order, start = self._by_component
-        weighted = np.ascontiguousarray(
-            (self.volume * rho.T)[:, order]
-        )  # summed pairwise: round-off stays small
+
+        # Contiguous rows are summed pairwise, so that round-off stays small.
+        weighted = np.ascontiguousarray((self.volume * rho.T)[:, order])
         mine = np.stack([weighted[:, a:b].sum(axis=1) for a, b in zip(start, start[1:])])
         return self.mesh.ranks.sum(mine)
 
@@ -215,23 +218,23 @@ class Discretisation:
         order = np.argsort(self.component, kind="stable")
         return order, np.searchsorted(self.component[order], np.arange(self.n_components + 1))
 
-    # ---- the operators -----------------------------------------------------------------------------------------------
+    # ---- the operators ---------------------------------------------------------------------------
 
-    def gradient(self, phi):
+    def gradient(self, phi: Array) -> Array:
         """d_s phi (n_inner, k) of cell values (n_cells, k)."""
         mesh = self.mesh
         n = self.mesh.n_inner
         local = self.with_ghosts(phi)
         return (local[mesh.right[:n]] - local[mesh.left[:n]]) / mesh.distance[:n, None]
 
-    def apply(self, phi):
+    def apply(self, phi: Array) -> tuple[Array, Array]:
         """Lambda phi: a (n_patches, N) and b (n_copies, 2, N) of phi (n_cells, N + 1)."""
         slope = self.gradient(phi)[self.copy_face]
-        return np.diff(self.average(phi)) / self.tau, np.stack(
-            [slope[:, :-1], slope[:, 1:]], axis=1
-        )
+        a = np.diff(self.average(phi)) / self.tau
+        b = np.stack([slope[:, :-1], slope[:, 1:]], axis=1)
+        return a, b
 
-    def adjoint(self, a, b, theta=1.0):
+    def adjoint(self, a: Array, b: Array, theta: float = 1.0) -> Array:
         """Lambda* (a, b) (n_cells, N + 1): sum phi Lambda*(a, b) = <Lambda phi, (a, b)>,
 
         where <.,.> has the weights tau m_P theta^2 for a and tau omega_{P,s} / 2 for b.
@@ -243,24 +246,25 @@ class Discretisation:
         jump = self.spread(jump[:, :-1] - jump[:, 1:])
         return self.to_owners(self._scatter @ nodes) + theta**2 * self.mesh.volume[:, None] * jump
 
-    def square(self, b):
+    def square(self, b: Array) -> Array:
         """|b|^2 (n_patches, N) of b (n_copies, 2, N)."""
         total = np.zeros((self.n_patches, self.n_steps))
         np.add.at(total, self.copy_patch, self.weight[:, None] * (b**2).sum(axis=1))
         return total / (2 * self.volume[:, None])
 
-    def violation(self, phi):
+    def violation(self, phi: Array) -> Array:
         """v = a + |b|^2 / 2 (n_patches, N) of phi (n_cells, N + 1)."""
         a, b = self.apply(phi)
         return a + self.square(b) / 2
 
-    def source(self, rho0, rho1):
+    def source(self, ends: Ends) -> Array:
         """L' (n_cells, N + 1), the data's part of the right-hand side: L(phi) = sum phi L'."""
         source = np.zeros((self.mesh.n_cells, self.n_steps + 1))
-        source[:, 0], source[:, -1] = -self.mesh.volume * rho0, self.mesh.volume * rho1
+        source[:, 0] = -self.mesh.volume * ends.rho0
+        source[:, -1] = self.mesh.volume * ends.rho1
         return source
 
-    def mobility(self, rho):
+    def mobility(self, rho: Array) -> Array:
         """M_s (n_inner, k) of patch values (n_patches, k)."""
         mesh = self.mesh
         n = self.mesh.n_inner
@@ -270,7 +274,7 @@ class Discretisation:
             + self.right_weight[:, None] * local[mesh.right[:n]]
         )
 
-    def laplacian(self, weight):
+    def laplacian(self, weight: Array) -> sparse.csr_matrix:
         """Rows of this rank (CSR, n_cells x n_local) of the matrix of sum_s weight_s / d_s^2 (u_K -
         u_L).
         """
@@ -279,25 +283,23 @@ class Discretisation:
         t = weight / mesh.distance[:n] ** 2
         left = mesh.left[:n]
         right = mesh.right[:n]
-        rows, columns = (
-            np.concatenate([left, left, right, right]),
-            np.concatenate([left, right, right, left]),
-        )
+        rows = np.concatenate([left, left, right, right])
+        columns = np.concatenate([left, right, right, left])
+
+        values = np.concatenate([t, -t, t, -t])
         own = rows < mesh.n_cells
         return sparse.csr_matrix(
-            (np.concatenate([t, -t, t, -t])[own], (rows[own], columns[own])),
-            (mesh.n_cells, mesh.n_local),
+            (values[own], (rows[own], columns[own])), (mesh.n_cells, mesh.n_local)
         )
 
     @cached_property
-    def stiffness(self):
+    def stiffness(self) -> sparse.csr_matrix:
         """K_x: `laplacian` of the weights sum_P omega_{P,s}; the two-point matrix |s| / d_s where
         nothing is corrected.
         """
         return self.laplacian(self.left_weight + self.right_weight)
 
-    def space_operator(self, phi, shift):
+    def space_operator(self, phi: Array, shift: Array) -> Array:
         """K_x phi + shift Q^T M_P Q phi for phi (n_cells, k), shift (k,)."""
-        return self.stiffness @ self.with_ghosts(phi) + shift * self.mesh.volume[
-            :, None
-        ] * self.spread(self.average(phi))
+        mean = self.spread(self.average(phi))
+        return self.stiffness @ self.with_ghosts(phi) + shift * self.mesh.volume[:, None] * mean

@@ -1,12 +1,18 @@
-"""Sparse matrices dealt to ranks, for arrays of many columns: time nodes or modes, contiguous, one
-halo for all of them.
+"""Distributed sparse matrices for arrays with many contiguous columns: time nodes or modes.
+
+One halo exchange serves all columns.
 """
+
+from __future__ import annotations
+
+from typing import Any
 
 import numba
 import numpy as np
 from scipy import sparse
 
-from ..parallel import Exchange
+from ..arguments.types import Array, IntArray
+from ..parallel import Exchange, Ranks
 
 
 class DistributedMatrix:
@@ -17,46 +23,49 @@ class DistributedMatrix:
     exchange : fills the ghosts; None where there are none
     """
 
-    def __init__(self, matrix, n_own, exchange):
+    def __init__(self, matrix: sparse.csr_matrix, n_own: int, exchange: Exchange | None):
         self.start = matrix.indptr.astype(np.int32)
         self.index = matrix.indices.astype(np.int32)
         self.value = matrix.data
         self.n_local = matrix.shape[1]
         self.n_own = n_own
-        self.exchange = exchange
+        self.exchange: Any = exchange
 
     @classmethod
-    def rows(cls, ranks, matrix, own, owner):
-        """From this rank's rows with global columns (CSR); *own*: the global numbers of its
-        columns, owner: ranks of all.
+    def rows(
+        cls, ranks: Ranks, matrix: sparse.csr_matrix, own: IntArray, owner: IntArray
+    ) -> DistributedMatrix:
+        """The matrix from this rank's rows (CSR) with global columns.
 
-        Entries stay in the order in which they are: sums are the same for any number of ranks.
+        own : the global numbers of this rank's columns
+        owner : the rank of each column
+
+        Entries keep their order, so that sums are the same for any number of ranks.
         """
         place = np.full(len(owner), -1, np.int64)
         place[own] = np.arange(len(own))
         ghosts = np.unique(matrix.indices[place[matrix.indices] < 0])
         place[ghosts] = len(own) + np.arange(len(ghosts))
-        local = sparse.csr_matrix(
-            (matrix.data, place[matrix.indices], matrix.indptr),
-            (matrix.shape[0], len(own) + len(ghosts)),
-        )
+        shape = (matrix.shape[0], len(own) + len(ghosts))
+        local = sparse.csr_matrix((matrix.data, place[matrix.indices], matrix.indptr), shape)
         exchange = Exchange.ghosts(ranks, own, ghosts, owner[ghosts]) if ranks.size > 1 else None
         return cls(local, len(own), exchange)
 
-    def with_ghosts(self, u):
+    def with_ghosts(self, u: Array) -> Array:
         """u (n_own, k) and the ghosts' values: (n_local, k)."""
         if self.n_local == self.n_own and not (self.exchange and self.exchange.send):
             return u
+
         local = np.empty((self.n_local, u.shape[1]), u.dtype)
         local[: self.n_own] = u
         self.exchange(local.T)
         return local
 
-    def __matmul__(self, u):
+    def __matmul__(self, u: Array) -> Array:
         out = np.zeros((len(self.start) - 1, u.shape[1]), u.dtype)
         return self.add(u, out)
 
-    def add(self, u, out):
+    def add(self, u: Array, out: Array) -> Array:
         """out += matrix @ u; *out* itself."""
         _add(self.start, self.index, self.value, self.with_ghosts(u), out)
         return out
@@ -73,8 +82,8 @@ def _add(start, index, value, u, out):
                 out[i, j] += v * u[row, j]
 
 
-def packed(name, matrix):
-    """The arrays of a sparse matrix, for a dict that is dealt to a rank."""
+def pack_matrix(name: str, matrix: sparse.spmatrix) -> dict[str, Array]:
+    """The arrays of a sparse matrix, for a dict that is sent to a rank."""
     matrix = matrix.tocsr()
     return {
         f"{name} start": matrix.indptr,
@@ -84,9 +93,7 @@ def packed(name, matrix):
     }
 
 
-def unpacked(part, name):
-    """The matrix (CSR) that `packed` has put into a dict."""
-    start, index, value, shape = (
-        part[f"{name} {what}"] for what in ("start", "index", "value", "shape")
-    )
-    return sparse.csr_matrix((value, index, start), tuple(shape))
+def unpack_matrix(part: dict[str, Array], name: str) -> sparse.csr_matrix:
+    """The matrix (CSR) that `pack_matrix` has put into a dict."""
+    arrays = (part[f"{name} value"], part[f"{name} index"], part[f"{name} start"])
+    return sparse.csr_matrix(arrays, tuple(part[f"{name} shape"]))

@@ -1,187 +1,209 @@
-"""Coarser problems, and how phi and rho get from one to the next finer one.
+"""Coarser discretisations, and how phi and rho are carried from one to the next finer one.
 
-Cartesian meshes have half as many cells along each axis, tensor-product interpolation and exact
-averages; all others have agglomerates of 2^dim cells, for which the same `Discretisation` serves,
-and interpolate linearly with least-squares gradients. Steps in time are halved as well. Everything
-is the same for any number of ranks.
+Cartesian meshes have half as many cells along each axis, with tensor-product interpolation and
+exact averages. All other meshes have agglomerates of 2^dim cells, on which the same
+`Discretisation` works, with linear interpolation by least-squares gradients. Steps in time are
+halved as well. The levels do not depend on the number of ranks.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from ..mesh import coarsening
-from ..mesh.assembly import coarsen_cartesian
+from ..arguments.types import Array
+from ..mesh import Mesh, coarsening
 from .discretisation import Discretisation
-from .distributed_matrix import DistributedMatrix, packed, unpacked
+from .distributed_matrix import DistributedMatrix, pack_matrix, unpack_matrix
 
-FEWEST_CELLS = 8  # along an axis of the coarsest level, about
-FEWEST_STEPS = 4
-SLOWEST_COARSENING = (
-    0.95  # a level with more of its cells left is no coarser: the mesh consists of as many pieces
-)
+# Cells along an axis of the coarsest level, about.
+FEWEST_AXIS_CELLS = 8
+
+# Steps in time of the coarsest level.
+FEWEST_TIME_STEPS = 4
+
+# A level that keeps a larger part of the cells is not coarse enough to be of use: the mesh consists
+# of as many pieces.
+LARGEST_COARSENING_RATIO = 0.95
 
 
 @dataclass(frozen=True)
 class Level:
-    """A problem, and how values get there from the next coarser level, and back (None: there is
-    none).
+    """A `Discretisation`, and the maps between it and the next coarser level.
 
-    prolong, restrict : linear interpolation of cell values, and their averages over the coarser
-        cells
+    prolong, restrict : `DistributedMatrix`: linear interpolation of cell values, and their averages
+        over the coarser cells; None on the coarsest level
     """
 
-    problem: Discretisation
-    prolong: DistributedMatrix | None
-    restrict: DistributedMatrix | None
+    disc: Discretisation
+    prolong: Any
+    restrict: Any
 
-    def finer_phi(self, phi):
-        """Phi (n_cells, N + 1) from that of the coarser level."""
-        return self.prolong @ (phi @ _between_nodes(phi.shape[1] - 1, self.problem.n_steps))
+    def finer_phi(self, phi: Array) -> Array:
+        """phi (n_cells, N + 1) from that of the coarser level."""
+        nodes = _interpolate_nodes(phi.shape[1] - 1, self.disc.n_steps)
+        return self.prolong @ (phi @ nodes)
 
-    def finer_rho(self, rho):
-        """Rho (n_patches, N) >= 0 from the cell values (n_coarse, N) of the coarser level."""
-        return np.maximum(
-            self.problem.average(
-                self.prolong @ (rho @ _between_slabs(rho.shape[1], self.problem.n_steps))
-            ),
-            0,
-        )
+    def finer_rho(self, rho: Array) -> Array:
+        """rho (n_patches, N) >= 0 from the cell values (n_coarse, N) of the coarser level."""
+        slabs = _interpolate_slabs(rho.shape[1], self.disc.n_steps)
+        return np.maximum(self.disc.average(self.prolong @ (rho @ slabs)), 0)
+
+    def finer_density(self, rho: Array) -> Array:
+        """A density (n_cells,) >= 0 from that of the coarser level."""
+        return np.maximum(self.prolong @ rho[:, None], 0)[:, 0]
+
+    def coarser_densities(self, rho: Array) -> Array:
+        """Two densities (2, n_coarse) on the coarser level from the columns of rho (n_cells, 2)."""
+        return np.ascontiguousarray((self.restrict @ rho).T)
 
 
-def levels(problem):
-    """The `Level` of a problem and all coarser ones, the finest first."""
-    found = []
+def build_levels(disc: Discretisation) -> list[Level]:
+    """The `Level` of a `Discretisation` and of all coarser ones, the finest first."""
+    levels: list[Level] = []
     while True:
-        made = coarsened(problem.mesh)
-        if made is None:
-            return [*found, Level(problem, None, None)]
-        coarse, prolong, restrict = made
-        found.append(Level(problem, prolong, restrict))
-        n_steps = problem.n_steps
-        problem = Discretisation(
-            coarse, -(-n_steps // 2) if n_steps >= 2 * FEWEST_STEPS else n_steps
-        )
+        coarsening_maps = coarsen_mesh(disc.mesh)
+        if coarsening_maps is None:
+            return [*levels, Level(disc, None, None)]
+
+        coarse, prolong, restrict = coarsening_maps
+        levels.append(Level(disc, prolong, restrict))
+        n_steps = disc.n_steps
+        if n_steps >= 2 * FEWEST_TIME_STEPS:
+            n_steps = -(-n_steps // 2)
+        disc = Discretisation(coarse, n_steps)
 
 
-def coarsened(mesh):
-    """(coarser mesh, prolongation, restriction of cell averages), or None where the mesh is coarse
-    enough.
-    """
+def coarsen_mesh(mesh: Mesh) -> tuple[Mesh, DistributedMatrix, DistributedMatrix] | None:
+    """(coarser mesh, prolongation, restriction of cell averages); None if it is coarse enough."""
     if mesh.block is not None:
-        return _halved(mesh)
-    size = 2**mesh.dim * (1 + mesh.has_simplices)  # fewer simplices make no round agglomerates
-    if mesh.n_cells_global < max((2 * FEWEST_CELLS) ** mesh.dim, 2 * size * mesh.ranks.size):
+        return _halve(mesh)
+
+    # Agglomerates of fewer simplices would not be round.
+    size = 2**mesh.dim * (1 + mesh.has_simplices)
+    fewest_cells = max((2 * FEWEST_AXIS_CELLS) ** mesh.dim, 2 * size * mesh.ranks.size)
+    if mesh.n_cells_global < fewest_cells:
         return None
-    return _agglomerated(mesh, size)
+
+    return _agglomerate(mesh, size)
 
 
-# ---- Cartesian meshes --------------------------------------------------------------------------------------------------
+# ---- Cartesian meshes ----------------------------------------------------------------------------
 
 
-def _halved(mesh):
+def _halve(mesh):
     block = mesh.block
-    grid = [n if n < 2 * FEWEST_CELLS else -(-n // 2) for n in block.grid]
+    grid = [n if n < 2 * FEWEST_AXIS_CELLS else -(-n // 2) for n in block.grid]
     if tuple(grid) == tuple(block.grid) or np.prod(grid) < mesh.ranks.size:
         return None
-    coarse = coarsen_cartesian(mesh, tuple(grid))
-    here = zip(block.first, block.shape, block.grid, grid, block.periodic)
-    P = _tensor(
-        [_interpolation(n, m, wraps)[first : first + size] for first, size, n, m, wraps in here]
+
+    coarse = mesh.coarsened(tuple(grid))
+    fine_axes = zip(block.first, block.shape, block.grid, grid, block.periodic)
+    prolong = _multiply_tensors(
+        _build_interpolation(n, m, periodic)[first : first + size]
+        for first, size, n, m, periodic in fine_axes
     )
-    there = zip(coarse.block.first, coarse.block.shape, block.grid, grid)
-    R = _tensor([_overlaps(n, m)[first : first + size] for first, size, n, m in there])
-    return coarse, _dealt(coarse, P), _dealt(mesh, R)
+    coarse_axes = zip(coarse.block.first, coarse.block.shape, block.grid, grid)
+    restrict = _multiply_tensors(
+        _build_averages(n, m)[first : first + size] for first, size, n, m in coarse_axes
+    )
+    return coarse, _distribute(coarse, prolong), _distribute(mesh, restrict)
 
 
-def _interpolation(n, m, periodic):
-    """(n, m): linear between the centres of m equal cells, constant beyond the last ones, at the
-    centres of n cells.
+def _build_interpolation(n, m, periodic):
+    """(n, m): values at the centres of n equal cells from those at the centres of m.
+
+    They are linear between the centres, and constant beyond the last ones.
     """
     x = (np.arange(n) + 0.5) * m / n - 0.5
     low = np.floor(x).astype(int)
     part = x - low
     ends = np.stack([low, low + 1])
     ends = ends % m if periodic else np.clip(ends, 0, m - 1)
-    return sparse.csr_matrix(
-        (np.concatenate([1 - part, part]), (np.tile(np.arange(n), 2), ends.ravel())), (n, m)
-    )
+    values = np.concatenate([1 - part, part])
+    rows = np.tile(np.arange(n), 2)
+    return sparse.csr_matrix((values, (rows, ends.ravel())), (n, m))
 
 
-def _overlaps(n, m):
+def _build_averages(n, m):
     """(m, n): averages over m equal cells of values in n equal cells."""
     ends = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)
     part = np.diff(ends) / n
     return sparse.csr_matrix((part, (ends[:-1] // n, ends[:-1] // m)), (m, n))
 
 
-def _tensor(factors):
-    product = factors[0]
-    for factor in factors[1:]:
+def _multiply_tensors(factors):
+    product, *others = factors
+    for factor in others:
         product = sparse.kron(product, factor, format="csr")
     return product.tocsr()
 
 
-def _dealt(mesh, rows):
-    """The rows of this rank, with columns that are the cells of a mesh."""
+def _distribute(mesh, rows):
+    """The `DistributedMatrix` of the rows of this rank, whose columns are the cells of a mesh."""
     own = mesh.cell_id[: mesh.n_cells]
+    rank = np.full(len(own), mesh.ranks.rank, np.int32)
     owner = np.empty(mesh.n_cells_global, np.int32)
-    owner[mesh.ranks.all_gather(own)] = mesh.ranks.all_gather(
-        np.full(len(own), mesh.ranks.rank, np.int32)
-    )
+    owner[mesh.ranks.all_gather(own)] = mesh.ranks.all_gather(rank)
     return DistributedMatrix.rows(mesh.ranks, rows, own, owner)
 
 
-# ---- agglomerates ------------------------------------------------------------------------------------------------------
+# ---- agglomerates --------------------------------------------------------------------------------
 
 
-def _agglomerated(mesh, size):
-    whole = coarsening.gather_geometry(mesh)
-    part = mesh.ranks.send_parts(mesh.ranks.on_root(lambda: _parts(*whole, size)))
-    arrays = {name: array for name, array in part.items() if name[:2] not in ("P ", "R ")}
-    coarse = coarsening.build_agglomerate_mesh(mesh, arrays)
-    if coarse.n_cells_global > SLOWEST_COARSENING * mesh.n_cells_global:
+def _agglomerate(mesh, size):
+    whole = coarsening.whole(mesh)
+    part = mesh.ranks.send_parts(mesh.ranks.on_root(lambda: _build_parts(*whole, size)))
+    mesh_part = {name: array for name, array in part.items() if name[:2] not in ("P ", "R ")}
+    coarse = mesh.of_agglomerates(mesh_part)
+    if coarse.n_cells_global > LARGEST_COARSENING_RATIO * mesh.n_cells_global:
         return None
-    return coarse, _dealt(coarse, unpacked(part, "P")), _dealt(mesh, unpacked(part, "R"))
+
+    prolong = _distribute(coarse, unpack_matrix(part, "P"))
+    restrict = _distribute(mesh, unpack_matrix(part, "R"))
+    return coarse, prolong, restrict
 
 
-def _parts(fine, own, size):
-    """For each rank the arrays of the coarser mesh, and its rows of prolongation and restriction.
-    On rank 0.
-    """
+def _build_parts(fine, own, size):
+    """For each rank the arrays of the coarser mesh, and its rows of both maps. On rank 0."""
     n_ranks = len(own)
     fine_owner = np.empty(len(fine.volume), np.int64)
     for rank, cells in enumerate(own):
         fine_owner[cells] = rank
-    member, coarse = coarsening.agglomerate_cells(fine, size)
-    owner = coarsening.assign_owners(member, fine_owner, coarse, n_ranks)
-    P = coarsening.build_interpolation(member, fine, coarse)
-    R = sparse.csr_matrix(
-        (fine.volume / coarse.volume[member], (member, np.arange(len(member)))), P.shape[::-1]
-    )
-    return [
-        coarsening.build_part(coarse, owner, rank)
-        | packed("P", P[cells])
-        | packed("R", R[owner == rank])
-        for rank, cells in enumerate(own)
-    ]
+
+    member, coarse = coarsening.coarser(fine, size)
+    owner = coarsening.owners(member, fine_owner, coarse, n_ranks)
+    P = coarsening.linear(member, fine, coarse)
+    share = fine.volume / coarse.volume[member]
+    R = sparse.csr_matrix((share, (member, np.arange(len(member)))), P.shape[::-1])
+
+    parts = []
+    for rank, cells in enumerate(own):
+        part = coarsening.part(coarse, owner, rank)
+        part |= pack_matrix("P", P[cells])
+        part |= pack_matrix("R", R[owner == rank])
+        parts.append(part)
+    return parts
 
 
-# ---- time --------------------------------------------------------------------------------------------------------------
+# ---- time ----------------------------------------------------------------------------------------
 
 
-def _between_nodes(n, m):
+def _interpolate_nodes(n, m):
     """(n + 1, m + 1): linear interpolation from the nodes of n steps to those of m."""
-    return _linear(np.linspace(0, 1, n + 1), np.linspace(0, 1, m + 1))
+    return _interpolate(np.linspace(0, 1, n + 1), np.linspace(0, 1, m + 1))
 
 
-def _between_slabs(n, m):
-    """(n, m): linear interpolation from the middles of n slabs to those of m; constant beyond the
-    outer ones.
+def _interpolate_slabs(n, m):
+    """(n, m): linear interpolation from the middles of n slabs to those of m.
+
+    It is constant beyond the outer ones.
     """
-    return _linear((np.arange(n) + 0.5) / n, (np.arange(m) + 0.5) / m)
+    return _interpolate((np.arange(n) + 0.5) / n, (np.arange(m) + 0.5) / m)
 
 
-def _linear(x, y):
+def _interpolate(x, y):
     return np.stack([np.interp(y, x, unit) for unit in np.eye(len(x))])

@@ -1,34 +1,37 @@
 """What means and covariances tell of two densities before anything is solved."""
 
+from __future__ import annotations
+
 import numpy as np
 
+from .ends import Ends
 
-def gelbrich(mesh, rho0, rho1):
-    """W2^2 of Gaussians with the same masses, means and covariances: a lower bound of W2^2, but on
-    a torus (Gelbrich 1990).
+
+def compute_gelbrich_bound(ends: Ends) -> float:
+    """W2^2 of Gaussians with the masses, means and covariances of both ends.
+
+    It is a lower bound of W2^2, except on a torus (Gelbrich 1990).
     """
-    mass = mesh.integrate(rho0)
-    (mean0, root0, _) = _moments(mesh, rho0)
-    (mean1, _, cov1) = _moments(mesh, rho1)
-    mixed = _root(root0 @ cov1 @ root0)
-    return mass * (((mean1 - mean0) ** 2).sum() + np.trace(root0 @ root0 + cov1 - 2 * mixed))
+    mean0, root0, _ = _compute_moments(ends.mesh, ends.rho0)
+    mean1, _, cov1 = _compute_moments(ends.mesh, ends.rho1)
+    mixed = _compute_root(root0 @ cov1 @ root0)
+
+    shift = ((mean1 - mean0) ** 2).sum()
+    spread = np.trace(root0 @ root0 + cov1 - 2 * mixed)
+    return ends.mass * (shift + spread)
 
 
-def _moments(mesh, rho):
-    """Mean (dim,), covariance's square root and covariance (dim, dim)."""
+def _compute_moments(mesh, rho):
+    """Mean (dim,), square root of the covariance, and covariance (dim, dim)."""
     mass = mesh.integrate(rho)
     x = mesh.centroid
     mean = mesh.integrate(rho * x) / mass
-    cov = (
-        np.stack(
-            [mesh.integrate(rho * (x[i] - mean[i]) * (x - mean[:, None])) for i in range(mesh.dim)]
-        )
-        / mass
-    )
-    return mean, _root(cov), cov
+    rows = [mesh.integrate(rho * (x[i] - mean[i]) * (x - mean[:, None])) for i in range(mesh.dim)]
+    cov = np.stack(rows) / mass
+    return mean, _compute_root(cov), cov
 
 
-def _root(matrix):
-    """The square root of a symmetric matrix that is not negative."""
+def _compute_root(matrix):
+    """The square root of a positive semidefinite matrix."""
     value, vectors = np.linalg.eigh(matrix)
     return vectors * np.sqrt(np.maximum(value, 0)) @ vectors.T

@@ -1,56 +1,92 @@
-"""From the coarsest level to the finest: how many iterations on each, and which bounds they reach.
+"""From the coarsest level to the finest: the number of iterations and the bounds on each level.
 
-Each level begins where the coarser one has ended. The last coarse one tells from its gap how many
-iterations the mesh itself should take: gaps fall about as iterations^-RATE in one ramp of the
-penalty. Where that was too few, there is another ramp.
+Each level starts from the result of the coarser one. The gap on the last coarse level predicts how
+many iterations the mesh itself needs: in one ramp of the penalty, gaps fall about like
+iterations^-RATE. Where these were too few, there is another ramp.
 """
 
+from __future__ import annotations
+
 import math
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
+from ..arguments.types import Array
 from . import penalty
 from .best_flux import Upper
 from .bounds import EPSILONS, Lower, lower_bound, upper_bound, with_mass
-from .moments import gelbrich
+from .discretisation import Discretisation
+from .ends import Ends
+from .levels import Level
+from .moments import compute_gelbrich_bound
 from .splitting import Iteration, Start, has_cosines
+from .terminal import Terminal
 from .time_basis import node_mean, node_weights
 
-COARSE = 100  # iterations on each coarser level
-# iterations where there is no coarser level to tell, and the fewest of densities that vanish
-GUESS = 140
-FEWEST = 60  # of those that vanish nowhere, and of another ramp
-GUESSES = 6  # times that the coarsest level is solved, at most, until it knows how large W2 is
-LEAST = 1e-3  # part of an idea of W2^2 below which the next one does not fall at once
-# gap from which a coarser level's phi is forgotten, and the straight path is tried as well,
-HOPELESS = 0.3
-NEAR = 0.2  # or W2 in units of the width below which it is tried where the gap is above tol
-BLIND = 0.5  # part of int |rho1 - rho0| that a coarser level must see to be believed
-RATE = 1.7, 4.0  # of densities that vanish, and of others
-SPARE = 1.3  # and so many times more iterations than that are taken
-LOCAL = 0.6  # with the local penalty, which coarser levels do not have, so many will do
-FIRST = 1e-5, 1e-4  # eps of the first upper bound on a finer level, at least and at most
+# Iterations on each coarser level.
+COARSE_ITERATIONS = 100
+
+# Iterations where no coarser level predicts them, and the fewest of densities that vanish.
+DEFAULT_ITERATIONS = 140
+
+# The fewest iterations of densities that vanish nowhere, and of another ramp.
+FEWEST_ITERATIONS = 60
+
+# Times that the coarsest level is solved, at most, until the estimate of W2^2 is consistent.
+MAX_COARSEST_SOLVES = 6
+
+# Part of an estimate of W2^2 below which the next estimate does not fall at once.
+SMALLEST_SQUARE_RATIO = 1e-3
+
+# Gap from which a coarser level's phi is dropped, and the straight path is tried as well.
+HOPELESS_GAP = 0.3
+
+# W2 in units of the width below which the straight path is tried where the gap is above tol.
+SHORT_MOVE_WIDTHS = 0.2
+
+# Part of int |rho1 - rho0| that a coarser level must resolve for its path to be used.
+RESOLVED_PART = 0.5
+
+# RATE for densities that vanish somewhere, and for others.
+VANISHING_RATE = 1.7
+POSITIVE_RATE = 4.0
+
+# Safety factor of predicted numbers of iterations.
+ITERATION_SAFETY = 1.3
+
+# Iterations with the local penalty, which coarser levels do not have, relative to a uniform one.
+LOCAL_PENALTY_FACTOR = 0.6
+
+# Range of eps of the first upper bound on a finer level.
+LOWEST_FIRST_EPSILON = 1e-5
+HIGHEST_FIRST_EPSILON = 1e-4
+
+# Smallest kinetic energy that is divided by, and smallest square of a speed over its mean.
+SMALLEST_ACTION = 1e-300
+SMALLEST_SPEED_RATIO = 1e-30
+
+# Bins of the histogram of kinetic energy over squares of speeds, four for a factor of 2.
+N_SPEED_BINS = 80
 
 
 class Reached(NamedTuple):
-    """phi (n_cells, N + 1), rho (n_patches, N) at the end of an iteration, and bounds of W2^2 (+ 2
-    E).
-    """
+    """phi (n_cells, N + 1), rho (n_patches, N) after an iteration, and bounds of W2^2 (+ 2 E)."""
 
-    phi: np.ndarray
-    rho: np.ndarray
+    phi: Array
+    rho: Array
     lower: Lower
     upper: Upper
 
     @property
-    def gap(self):
+    def gap(self) -> float:
         """(cost - lower bound) / W2^2 of the path."""
-        return (
-            (self.upper.cost - self.lower.cost) / self.upper.scale if self.upper.scale > 0 else 0.0
-        )
+        difference = self.upper.cost - self.lower.cost
+        return difference / self.upper.scale if self.upper.scale > 0 else 0.0
 
-    def with_better_bounds(self, other):
+    def with_better_bounds(self, other: Reached) -> Reached:
         """The same, with the bounds of *other* where they are better."""
         return self._replace(
             lower=max(self.lower, other.lower, key=lambda bound: bound.cost),
@@ -58,103 +94,143 @@ class Reached(NamedTuple):
         )
 
 
-def iterations_to(gap, n_iterations, before, rate=RATE[0]):
-    """Iterations that should bring the gap to *gap*, where n_iterations have brought it to
-    *before*.
-    """
-    before = min(max(before, 0.0), 1.0) if math.isfinite(before) else 1.0
-    return math.ceil(SPARE * n_iterations * (before / gap) ** (1 / rate))
+class Ramp(NamedTuple):
+    """The `Iteration` that runs on the mesh itself, and the values of its start for checkpoints."""
+
+    iteration: Iteration
+    values: dict[str, Any]
+
+
+def predict_iterations(
+    gap: float, n_iterations: float, last_gap: float, rate: float = VANISHING_RATE
+) -> int:
+    """Iterations that should bring the gap to *gap*, where n_iterations brought it to last_gap."""
+    last_gap = min(max(last_gap, 0.0), 1.0) if math.isfinite(last_gap) else 1.0
+    return math.ceil(ITERATION_SAFETY * n_iterations * (last_gap / gap) ** (1 / rate))
 
 
 class NestedIteration:
-    """One problem on all levels, the finest first.
+    """The iteration for one pair of densities on all levels, the finest first.
 
-    levels : `multilevel.Level`; terminals : a `Terminal` for each, or None; ends : (n_cells, 2)
-        rho0 and rho1 on each, where rho1 is no more than the latest idea of it if there is a
-        `Terminal`
-    best : `Reached` on the mesh itself, with the best bounds seen
-    used : iterations there
+    levels : the `Level` s
+    terminals : a `Terminal` for each level, or None
+    ends : the `Ends` on each level, where rho1 is the latest estimate if there is a `Terminal`
+    best : `Reached` on the mesh itself, with the best bounds so far
+    used : the iterations there
     """
 
-    def __init__(self, levels, terminals, rho0, rho1, *, tol, max_iter, dtype):
+    def __init__(
+        self,
+        levels: list[Level],
+        terminals: list[Terminal | None],
+        rho0: Array,
+        rho1: Array,
+        *,
+        tol: float,
+        max_iter: int,
+        dtype: DTypeLike,
+    ):
         self.levels = levels
         self.terminals = terminals
         self.tol = tol
         self.max_iter = max_iter
         self.dtype = dtype
-        self.free = terminals[0] is not None
-        self.best = None
+        self.is_free = terminals[0] is not None
+        self.best: Reached | None = None
         self.used = 0
-        self._ramp = None
-        self.ends = [np.stack([rho0, rho1], axis=1)]
-        for level in levels[:-1]:
-            self.ends.append(level.restrict @ self.ends[-1])
+        self._ramp: Ramp | None = None
 
-    def run(self, saved=None):
-        """Iterate until the gap is below tol, or max_iter is used up; yields the iterations on the
-        mesh itself after each.
+        self.ends = [Ends(levels[0].disc.mesh, rho0, rho1)]
+        for level, coarser in zip(levels, levels[1:]):
+            rho0, rho1 = level.coarser_densities(self.ends[-1].columns)
+            self.ends.append(Ends(coarser.disc.mesh, rho0, rho1))
 
-        saved : what `save` gave
+    def run(self, saved: tuple[dict, dict] | None = None) -> Iterator[int]:
+        """Iterate until the gap is below tol, or max_iter is used up.
+
+        Yields the iterations on the mesh itself after each.
+
+        saved : what `save` returned
         """
-        start, n_iterations = self._coarse() if saved is None else self._restore(*saved)
+        if saved is None:
+            start, n_iterations = self._solve_coarse_levels()
+        else:
+            start, n_iterations = self._restore(*saved)
+
         while self.best is None or self.best.gap > self.tol and self.used < self.max_iter:
-            left = self.max_iter - self.used
-            if n_iterations + FEWEST > left:  # no ramp too short to be of use
-                n_iterations = left
-            iteration = self._iteration(
-                0, start, max(n_iterations, start.done), again=self.used > 0
+            remaining = self.max_iter - self.used
+            if n_iterations + FEWEST_ITERATIONS > remaining:  # the next ramp would be too short
+                n_iterations = remaining
+
+            length = max(n_iterations, start.done)
+            iteration = self._build_iteration(0, start, length, is_restart=self.used > 0)
+            values = dict(
+                n_iterations=n_iterations, used=self.used, square=start.square, eps=start.eps
             )
-            self._ramp = (
-                iteration,
-                dict(n_iterations=n_iterations, used=self.used, square=start.square, eps=start.eps),
-            )
+            self._ramp = Ramp(iteration, values)
             for k in iteration.run():
                 yield self.used + k
 
-            found = self._reached(0, iteration, start, enough=self.tol)
-            self.used += n_iterations
-            self.best = found if self.best is None else found.with_better_bounds(self.best)
-            self.ends[0][:, 1] = self.best.upper.rho1
-            square = max(moving(self.levels[0].problem, self.best.upper), LEAST * start.square)
-            start = Start(self.best.phi, self.best.rho, square, self.best.upper.eps)
-            n_iterations = max(
-                iterations_to(self.tol, n_iterations / 2, self.best.gap), FEWEST
-            )  # from here on, half will do
+            best = self._finish_ramp(iteration, start, n_iterations)
+            square = self._estimate_square(0, best.upper, start.square)
+            start = Start(best.phi, best.rho, square, best.upper.eps)
+
+            # A ramp from here on needs half as many.
+            expected = predict_iterations(self.tol, n_iterations / 2, best.gap)
+            n_iterations = max(expected, FEWEST_ITERATIONS)
         self._ramp = None
 
-    def save(self):
-        """(cells, values) for a checkpoint; after the last iteration, what is reached, which a run
-        from there has at once.
+    def _finish_ramp(self, iteration, start, n_iterations):
+        """`best` after a ramp on the mesh itself: what it has reached, with the best bounds."""
+        reached = self._find_bounds(0, iteration, start, enough=self.tol)
+        self.used += n_iterations
+        if self.best is not None:
+            reached = reached.with_better_bounds(self.best)
+        self.best = reached
+        self.ends[0] = self.ends[0].with_rho1(reached.upper.rho1)
+        return reached
+
+    # ---- checkpoints -----------------------------------------------------------------------------
+
+    def save(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """(cells, values) for a checkpoint.
+
+        After the last iteration these describe the result, which a restored run reaches at once.
         """
-        problem = self.levels[0].problem
-        if self._ramp is None:
-            phi = self.best.phi
-            rho = self.best.rho
-            end = None
-            values = dict(
-                n_iterations=0,
-                used=self.used,
-                done=0,
-                r=None,
-                square=moving(problem, self.best.upper),
-                eps=self.best.upper.eps,
-            )
-        else:
-            iteration, values = self._ramp
-            phi, rho, end = iteration.path()
-            values = dict(values, done=iteration.done, r=float(iteration.r))
-        rho1 = self.ends[0][:, 1] if end is None else problem.spread(end)
-        return dict(phi=phi.T, rho=problem.spread(rho.astype(float)).T, rho1=rho1), values
+        return self._save_result(self.best) if self._ramp is None else self._save_ramp(self._ramp)
+
+    def _save_result(self, best):
+        values = dict(
+            n_iterations=0,
+            used=self.used,
+            done=0,
+            r=None,
+            square=compute_moving_square(self.levels[0].disc, best.upper),
+            eps=best.upper.eps,
+        )
+        return self._list_cells(best.phi, best.rho, self.ends[0].rho1), values
+
+    def _save_ramp(self, ramp):
+        phi, rho, rho1 = ramp.iteration.path()
+        rho1 = self.ends[0].rho1 if rho1 is None else self.levels[0].disc.spread(rho1)
+        values = dict(ramp.values, done=ramp.iteration.done, r=float(ramp.iteration.r))
+        return self._list_cells(phi, rho, rho1), values
+
+    def _list_cells(self, phi, rho, rho1):
+        """The arrays of a checkpoint, whose last axis is that of the cells."""
+        rho = self.levels[0].disc.spread(rho.astype(float))
+        return dict(phi=phi.T, rho=rho.T, rho1=rho1)
 
     def _restore(self, cells, values):
         """(`Start`, iterations of its ramp) of what was saved."""
-        problem = self.levels[0].problem
+        disc = self.levels[0].disc
         self.used = values["used"]
-        if self.free:
-            self.ends[0][:, 1] = cells["rho1"]
+        if self.is_free:
+            self.ends[0] = self.ends[0].with_rho1(cells["rho1"])
+
         start = Start(
             np.ascontiguousarray(cells["phi"].T),
-            problem.average(np.ascontiguousarray(cells["rho"].T)),
+            disc.average(np.ascontiguousarray(cells["rho"].T)),
             values["square"],
             values["eps"],
             values["done"],
@@ -162,206 +238,194 @@ class NestedIteration:
         )
         return start, values["n_iterations"]
 
-    # ---- coarser levels ----------------------------------------------------------------------------------------------
+    # ---- coarser levels --------------------------------------------------------------------------
 
-    def _coarse(self):
+    def _solve_coarse_levels(self):
         """(`Start` on the mesh itself, iterations that it should take), from all coarser levels."""
-        start = Start(None, None, self._first_square(), None)
-        n_iterations = GUESS
-        for depth in reversed(range(1, len(self.levels))):
-            found, start = (
-                self._settled(depth, start)
-                if depth == len(self.levels) - 1
-                else self._next(depth, start)
-            )
-            start = self._finer(depth, start, found)
-            n_iterations = self._enough(
-                COARSE if self._is_uniform(0) else LOCAL * COARSE, found.gap
-            )
+        start = Start(None, None, self._guess_square(), None)
+        n_iterations = DEFAULT_ITERATIONS
+        coarsest = len(self.levels) - 1
+        for depth in range(coarsest, 0, -1):
+            run = self._run_coarsest_level if depth == coarsest else self._run_level
+            reached, start = run(depth, start)
+            start = self._interpolate(depth, start, reached)
+
+            factor = 1.0 if self._has_uniform_penalty(0) else LOCAL_PENALTY_FACTOR
+            n_iterations = self._choose_iterations(factor * COARSE_ITERATIONS, reached.gap)
         return start, n_iterations
 
-    def _first_square(self):
-        """A first idea of W2^2."""
-        mesh = self.levels[0].problem.mesh
-        size = np.ptp(self.levels[0].problem.mesh.bounds, axis=0)
-        return max(
-            gelbrich(mesh, *self.ends[0].T),
-            LEAST * mesh.integrate(self.ends[0][:, 0]) * (size**2).sum(),
-        )
+    def _guess_square(self):
+        """A first estimate of W2^2."""
+        ends = self.ends[0]
+        size = np.ptp(ends.mesh.bounds, axis=0)
+        smallest = SMALLEST_SQUARE_RATIO * ends.mass * (size**2).sum()
+        return max(compute_gelbrich_bound(ends), smallest)
 
-    def _settled(self, depth, start):
-        """(`Reached`, `Start` from there) on the coarsest level, again and again until W2 is about
-        what it was taken to be.
-        """
-        for _ in range(GUESSES):
+    def _run_coarsest_level(self, depth, start):
+        """(`Reached`, `Start` from there), repeated until W2^2 is about what it was taken to be."""
+        for _ in range(MAX_COARSEST_SOLVES):
             before = start.square
-            found, start = self._next(depth, start)
+            reached, start = self._run_level(depth, start)
             if before / 2 < start.square < 2 * before:
                 break
-        return found, start
+        return reached, start
 
-    def _next(self, depth, start):
+    def _run_level(self, depth, start):
         """(`Reached`, `Start` from there) on a coarser level."""
-        iteration = self._iteration(depth, start, COARSE)
+        iteration = self._build_iteration(depth, start, COARSE_ITERATIONS)
         for _ in iteration.run():
             pass
-        found = self._reached(depth, iteration, start, enough=0.0 if depth == 1 else 1.0)
-        self.ends[depth][:, 1] = found.upper.rho1
-        square = max(moving(self.levels[depth].problem, found.upper), LEAST * start.square)
-        return found, Start(
-            None if found.gap > HOPELESS else found.phi, found.rho, square, found.upper.eps
-        )
 
-    def _finer(self, depth, start, found):
-        """The `Start` of a level as that of the next finer one."""
-        problem = self.levels[depth].problem
+        reached = self._find_bounds(depth, iteration, start, enough=0.0 if depth == 1 else 1.0)
+        self.ends[depth] = self.ends[depth].with_rho1(reached.upper.rho1)
+        square = self._estimate_square(depth, reached.upper, start.square)
+        phi = None if reached.gap > HOPELESS_GAP else reached.phi
+        return reached, Start(phi, reached.rho, square, reached.upper.eps)
+
+    def _estimate_square(self, depth, upper, last_square):
+        """The next estimate of mass times the square of the speed of the mass that moves."""
+        square = compute_moving_square(self.levels[depth].disc, upper)
+        return max(square, SMALLEST_SQUARE_RATIO * last_square)
+
+    def _interpolate(self, depth, start, reached):
+        """The `Start` on the next finer level."""
+        disc = self.levels[depth].disc
         finer = self.levels[depth - 1]
         phi = None if start.phi is None else finer.finer_phi(start.phi)
-        start = start._replace(
-            phi=phi, rho=finer.finer_rho(problem.spread(start.rho)), eps=np.clip(start.eps, *FIRST)
-        )
-        if self.free:
-            self.ends[depth - 1][:, 1:] = np.maximum(finer.prolong @ found.upper.rho1[:, None], 0)
-        elif self._distance(depth) < BLIND * self._distance(
-            depth - 1
-        ):  # the coarser level cannot tell how far
-            best = upper_bound(
-                finer.problem, start.rho, *np.ascontiguousarray(self.ends[depth - 1].T)
-            )
-            return Start(None, start.rho, best.cost, best.eps)
-        return start
+        rho = finer.finer_rho(disc.spread(start.rho))
+        eps = np.clip(start.eps, LOWEST_FIRST_EPSILON, HIGHEST_FIRST_EPSILON)
 
-    def _distance(self, depth):
-        """int |rho1 - rho0|."""
-        return self.levels[depth].problem.mesh.integrate(np.abs(np.diff(self.ends[depth])[:, 0]))
+        if self.is_free:
+            rho1 = finer.finer_density(reached.upper.rho1)
+            self.ends[depth - 1] = self.ends[depth - 1].with_rho1(rho1)
+        elif self.ends[depth].distance < RESOLVED_PART * self.ends[depth - 1].distance:
+            # The coarser level does not resolve the move.
+            best = upper_bound(finer.disc, rho, self.ends[depth - 1])
+            return Start(None, rho, best.cost, best.eps)
 
-    def _enough(self, n_iterations, gap):
-        """Iterations that should bring the gap to tol, where n_iterations have brought it to *gap*.
+        return start._replace(phi=phi, rho=rho, eps=eps)
 
-        Below GUESS they obey no law where densities vanish, unless the gap falls much faster.
+    def _choose_iterations(self, n_iterations, gap):
+        """Iterations that should bring the gap to tol, where n_iterations brought it to *gap*.
+
+        Where densities vanish, gaps obey no law below DEFAULT_ITERATIONS, unless they fall much
+        faster.
         """
-        easy = penalty.vanish_nowhere(self.levels[0].problem.mesh, *self._ends(0))
-        expected = iterations_to(self.tol, n_iterations, gap, RATE[easy])
-        return FEWEST if expected < FEWEST / 2 else max(expected, FEWEST if easy else GUESS)
+        vanishes = self.ends[0].vanishes
+        rate = VANISHING_RATE if vanishes else POSITIVE_RATE
+        expected = predict_iterations(self.tol, n_iterations, gap, rate)
+        if expected < FEWEST_ITERATIONS / 2:
+            return FEWEST_ITERATIONS
 
-    # ---- one level ---------------------------------------------------------------------------------------------------
+        return max(expected, DEFAULT_ITERATIONS if vanishes else FEWEST_ITERATIONS)
 
-    def _iteration(self, depth, start, n_iterations, again=False):
-        """The `Iteration` on a level; again : whether it starts from another one there."""
-        problem = self.levels[depth].problem
-        (rho0, rho1) = self._ends(depth)
-        sigma = (
-            None
-            if self._is_uniform(depth, again)
-            else penalty.local(problem, start.rho, rho0, rho1)
-        )
-        return Iteration(
-            problem, rho0, rho1, self.terminals[depth], start, sigma, n_iterations, self.dtype
-        )
+    # ---- one level -------------------------------------------------------------------------------
 
-    def _reached(self, depth, iteration, start, enough):
-        """What is `Reached` on a level; enough : the gap at which the search for the best upper
-        bound ends.
+    def _build_iteration(self, depth, start, n_iterations, is_restart=False):
+        """The `Iteration` on a level; is_restart : whether it starts from another one there."""
+        disc = self.levels[depth].disc
+        ends = self.ends[depth]
+        sigma = None
+        if not self._has_uniform_penalty(depth, is_restart):
+            sigma = penalty.compute_sigma(disc, start.rho, ends)
+        return Iteration(disc, ends, self.terminals[depth], start, sigma, n_iterations, self.dtype)
+
+    def _has_uniform_penalty(self, depth, is_restart=False):
+        """Whether a uniform penalty is good enough.
+
+        It is on coarser levels, and first of all where it makes steps cheap.
         """
-        problem = self.levels[depth].problem
+        if depth > 0 or len(self.levels) == 1 and not is_restart:
+            return True
+
+        ends = self.ends[depth]
+        return not ends.vanishes or has_cosines(ends.mesh) and not is_restart and ends.is_spread
+
+    def _find_bounds(self, depth, iteration, start, enough):
+        """What is `Reached` on a level.
+
+        enough : the gap at which the search for the best upper bound ends
+        """
+        disc = self.levels[depth].disc
         terminal = self.terminals[depth]
-        (rho0, rho1) = self._ends(depth)
-        phi, rho, end = iteration.path()
-        rho1 = rho1 if terminal is None else problem.spread(end)
-        lower = lower_bound(problem, phi, rho0, rho1, terminal)
-        found = Reached(phi, rho, lower, self._upper(depth, rho, rho1, start.eps, lower, enough))
-        if found.gap <= (
-            self.tol if depth < 2 and self._is_near(problem, found.upper) else HOPELESS
-        ):
-            return found
-        straight = self._upper(
-            depth, _straight(problem, rho0, rho1), rho1, min(EPSILONS), lower, enough
-        )
-        return (
-            found
-            if found.upper.cost <= straight.cost
-            else found._replace(rho=straight.rho, upper=straight)
-        )
+        ends = self.ends[depth]
+        phi, rho, rho1 = iteration.path()
+        if terminal is not None:
+            ends = ends.with_rho1(disc.spread(rho1))
 
-    def _ends(self, depth):
-        return np.ascontiguousarray(self.ends[depth].T)
+        lower = lower_bound(disc, phi, ends, terminal)
+        upper = self._find_upper_bound(depth, rho, ends, start.eps, lower, enough)
+        reached = Reached(phi, rho, lower, upper)
+        is_short = depth < 2 and _is_short_move(disc, upper)
+        if reached.gap <= (self.tol if is_short else HOPELESS_GAP):
+            return reached
 
-    def _is_uniform(self, depth, again=False):
-        """Whether a uniform penalty will do: on coarser levels, and where steps are cheap with it,
-        at first.
+        straight = self._find_upper_bound(
+            depth, _build_straight_path(disc, ends), ends, min(EPSILONS), lower, enough
+        )
+        if upper.cost <= straight.cost:
+            return reached
+
+        return reached._replace(rho=straight.rho, upper=straight)
+
+    def _find_upper_bound(self, depth, rho, ends, first, lower, enough):
+        """The best `Upper` bound, or one with which the gap is *enough*.
+
+        With a `Terminal`, rho1 of the ends may have any mass.
         """
-        mesh = self.levels[depth].problem.mesh
-        ends = self._ends(depth)
-        return (
-            depth > 0
-            or len(self.levels) == 1
-            and not again
-            or penalty.vanish_nowhere(mesh, *ends)
-            or (has_cosines(mesh) and not again and penalty.are_spread(mesh, *ends))
-        )
-
-    def _upper(self, depth, rho, rho1, first, lower, enough):
-        """The best `Upper` bound, or one with which the gap is *enough*; with a `Terminal` rho1 may
-        have any mass.
-        """
-        problem = self.levels[depth].problem
+        disc = self.levels[depth].disc
         terminal = self.terminals[depth]
-        rho0 = self._ends(depth)[0]
         energy = 0.0
         terms = 0.0
         if terminal is not None:
-            end = with_mass(
-                problem, problem.average(rho1)[:, None], problem.average(rho0)[:, None]
-            )[:, 0]
-            rho1, energy, terms = problem.spread(end), *terminal.value(end)
+            rho1 = disc.average(ends.rho1)[:, None]
+            rho1 = with_mass(disc, rho1, disc.average(ends.rho0)[:, None])[:, 0]
+            ends = ends.with_rho1(disc.spread(rho1))
+            energy, terms = terminal.value(rho1)
+
         target = (lower.cost - 2 * energy) / (1 - enough) if enough < 1 else np.inf
-        found = upper_bound(problem, rho, rho0, rho1, first=first, enough=target)
-        return found._replace(cost=found.cost + 2 * energy, energy=energy, terms=terms)
-
-    @staticmethod
-    def _is_near(problem, upper):
-        """Whether mass moves by a small part of its width."""
-        rho0, rho1 = problem.spread(upper.rho[:, 0]), upper.rho1
-        width = penalty.width(problem.mesh, rho0, rho1)
-        return upper.action < (NEAR * width) ** 2 * problem.mesh.integrate(rho0)
+        upper = upper_bound(disc, rho, ends, first=first, enough=target)
+        return upper._replace(cost=upper.cost + 2 * energy, energy=energy, terms=terms)
 
 
-def _straight(problem, rho0, rho1):
-    """The path (1 - t) rho0 + t rho1 (n_patches, N), which is nearly the best one where rho0 and
-    rho1 hardly differ.
-    """
-    t = (np.arange(problem.n_steps) + 0.5) / problem.n_steps
-    ends = problem.average(np.stack([rho0, rho1], axis=1))
-    return (1 - t) * ends[:, :1] + t * ends[:, 1:]
+def _is_short_move(disc, upper):
+    """Whether mass moves by a small part of its width."""
+    ends = Ends(disc.mesh, disc.spread(upper.rho[:, 0]), upper.rho1)
+    return upper.action < (SHORT_MOVE_WIDTHS * ends.width) ** 2 * ends.mass
 
 
-def moving(problem, upper):
-    """Mass times half the square of the speed below which half of the energy is spent, but at least
-    the cost.
+def _build_straight_path(disc, ends):
+    """The path (1 - t) rho0 + t rho1 (n_patches, N), nearly optimal where both hardly differ."""
+    t = (np.arange(disc.n_steps) + 0.5) / disc.n_steps
+    patches = disc.average(ends.columns)
+    return patches[:, :1] * (1 - t) + patches[:, 1:] * t
 
-    The cost is mass times the mean square of the speed; where most of the mass stays, what moves is
-    much faster than that.
+
+def compute_moving_square(disc: Discretisation, upper: Upper) -> float:
+    """Mass times half the square of the median speed, but at least the cost.
+
+    Half of the kinetic energy belongs to speeds below the median one. The cost is mass times the
+    mean square of the speed; where most of the mass stays, the rest is much faster than that.
     """
     if upper.terms:
         return upper.action
-    mesh = problem.mesh
-    n = problem.mesh.n_inner
-    tau, d, M = (
-        node_weights(problem.n_steps),
-        mesh.distance[:n, None],
-        problem.mobility(node_mean(upper.rho)),
-    )
+
+    mesh = disc.mesh
+    n = mesh.n_inner
+    tau = node_weights(disc.n_steps)
+    d = mesh.distance[:n, None]
+    M = disc.mobility(node_mean(upper.rho))
     with np.errstate(all="ignore"):
         energy = tau * d**2 * upper.flux**2 / M
         square = (d * upper.flux / M) ** 2
-    mass = problem.masses(upper.rho[:, :1]).sum()
-    place = np.clip(
-        np.nan_to_num(4 * np.log2(np.maximum(square * mass / max(upper.action, 1e-300), 1e-30))),
-        0,
-        79,
-    ).astype(int)
+
+    # A histogram of the energy over the logarithm of the square of the speed.
+    mass = disc.masses(upper.rho[:, :1]).sum()
+    ratio = np.maximum(square * mass / max(upper.action, SMALLEST_ACTION), SMALLEST_SPEED_RATIO)
+    place = np.clip(np.nan_to_num(4 * np.log2(ratio)), 0, N_SPEED_BINS - 1).astype(int)
     own = mesh.face_owned[:n]
-    total = np.cumsum(
-        mesh.ranks.sum(np.bincount(place[own].ravel(), np.nan_to_num(energy[own]).ravel(), 80))
-    )
-    return upper.action * max(1.0, 2 ** (np.searchsorted(total, total[-1] / 2) / 4) / 2)
+    histogram = np.bincount(place[own].ravel(), np.nan_to_num(energy[own]).ravel(), N_SPEED_BINS)
+
+    total = np.cumsum(mesh.ranks.sum(histogram))
+    median = np.searchsorted(total, total[-1] / 2)
+    return upper.action * max(1.0, 2 ** (median / 4) / 2)

@@ -1,96 +1,92 @@
 """The parameters of the iteration: theta, and the penalty r sigma_P.
 
 theta, the weight of changes in time against those in space, is about the time in which mass moves
-by what it must move, or by its own width, if that is less.
+as far as it must, or by its own width, if that is less.
 
-r sigma_P is a density: large where mass is dense, so that thin tails are found as soon as peaks.
+r sigma_P is a density: large where mass is dense, so that thin tails converge as fast as peaks.
 
 r alone must suit the peaks, and a tail that is thinner than r by orders of magnitude then takes as
-many times longer. With sigma_P near the density itself (its largest value in time, as the coarser
-level knows it), gaps of Gaussians and round corners are two to ten times smaller after as many
-iterations. On coarser levels, which do not know it yet, sigma is 1.
+many times longer. With sigma_P near the density itself (its largest value in time, known from the
+coarser level), gaps of Gaussians and round corners are two to ten times smaller after as many
+iterations. On coarser levels, where the density is not yet known, sigma is 1.
 """
+
+from __future__ import annotations
 
 import numpy as np
 
-METRIC = 1.3  # theta in units of sqrt(mass) / W2,
-WIDTH = 2.0  # and the most that it may be, in units of 1 / width,
-CLOSE = 100  # unless the width is so many times W2 that nothing seems to move
-STIFF = 8  # the width in units of W2 from which multigrid takes two steps in each iteration
-FAR = 0.3  # W2 in units of the width from which small gaps are not asked for
-START = 0.1  # r at the beginning, in units of the concentration
-FLOOR = 0.03  # smallest sigma
-PASSES = 5  # means over neighbours: mass may be some cells from where the coarser level has it
-THIN = 1e-2  # smallest density over the mean from which a uniform penalty is better
-DENSE = 18.0  # concentration over the mean up to which it is nearly as good
+from ..arguments.types import Array
+from .discretisation import Discretisation
+from .ends import Ends
+
+# theta in units of sqrt(mass) / W2,
+THETA_SCALE = 1.3
+
+# and the most that it may be, in units of 1 / width,
+MAX_THETA_SCALE = 2.0
+
+# unless the width is more than this many times W2, so that hardly anything moves.
+SHORT_MOVE_RATIO = 100
+
+# The width in units of W2 from which multigrid takes two steps in each iteration.
+TWO_STEP_RATIO = 8
+
+# W2 in units of the width above which small gaps are not expected.
+FAR_MOVE_RATIO = 0.3
+
+# r at the beginning, in units of the concentration.
+INITIAL_PENALTY = 0.1
+
+# Smallest sigma.
+SMALLEST_SIGMA = 0.03
+
+# Averages over neighbours that smooth sigma: mass may be some cells away from its place on the
+# coarser level.
+SMOOTHING_PASSES = 5
 
 
-def theta(mesh, rho0, rho1, square):
-    """theta, for a first idea *square* of W2^2."""
-    slowness = np.sqrt(mesh.integrate(rho0) / square)
-    side = width(mesh, rho0, rho1)
-    return METRIC * slowness if side * slowness > CLOSE else min(METRIC * slowness, WIDTH / side)
+def choose_theta(ends: Ends, square: float) -> float:
+    """theta, for an estimate *square* of W2^2."""
+    slowness = np.sqrt(ends.mass / square)
+    if ends.width * slowness > SHORT_MOVE_RATIO:
+        return THETA_SCALE * slowness
+
+    return min(THETA_SCALE * slowness, MAX_THETA_SCALE / ends.width)
 
 
-def concentration(mesh, rho0, rho1):
-    """int rho^2 / int rho, the density that a particle sees on average: the mean of both densities."""
-    return sum(mesh.integrate(rho**2) / mesh.integrate(rho) for rho in (rho0, rho1)) / 2
+def choose_multigrid_steps(ends: Ends, square: float) -> int:
+    """The steps of multigrid in each iteration."""
+    return 1 if ends.width * np.sqrt(ends.mass / square) < TWO_STEP_RATIO else 2
 
 
-def width(mesh, rho0, rho1):
-    """The side of a cube that would have all mass, as dense as a particle sees it on average."""
-    return (mesh.integrate(rho0) / concentration(mesh, rho0, rho1)) ** (1 / mesh.dim)
+def moves_far(ends: Ends, square: float) -> bool:
+    """Whether mass moves far, and densities vanish somewhere.
 
-
-def steps(mesh, rho0, rho1, square):
-    """Steps of multigrid in each iteration."""
-    return 1 if width(mesh, rho0, rho1) * np.sqrt(mesh.integrate(rho0) / square) < STIFF else 2
-
-
-def far(mesh, rho0, rho1, square):
-    """Whether densities vanish somewhere, and mass moves far: single precision will do for long."""
-    return square > (FAR * width(mesh, rho0, rho1)) ** 2 * mesh.integrate(
-        rho0
-    ) and not vanish_nowhere(mesh, rho0, rho1)
-
-
-def vanish_nowhere(mesh, rho0, rho1):
-    """Whether both densities are well above 0 in all cells: the iteration then converges fast, and
-    has no use for sigma.
+    Most iterations may then be in single precision.
     """
-    least = mesh.ranks.min(min(rho0.min(initial=np.inf), rho1.min(initial=np.inf)))
-    return least > THIN * mesh.integrate(rho0) / mesh.integrate(1.0)
+    return square > (FAR_MOVE_RATIO * ends.width) ** 2 * ends.mass and ends.vanishes
 
 
-def are_spread(mesh, rho0, rho1):
-    """Whether the densities are so little concentrated that a uniform penalty is worth a try, where
-    it makes steps cheap.
-    """
-    return concentration(mesh, rho0, rho1) < DENSE * mesh.integrate(rho0) / mesh.integrate(1.0)
-
-
-def first(mesh, rho0, rho1):
+def choose_initial_penalty(ends: Ends) -> float:
     """r at the beginning of a ramp; not less than the mean density."""
-    return max(START * concentration(mesh, rho0, rho1), mesh.integrate(rho0) / mesh.integrate(1.0))
+    return max(INITIAL_PENALTY * ends.concentration, ends.mean)
 
 
-def local(problem, rho, rho0, rho1):
-    """sigma (n_patches,) from a first idea of the path, rho (n_patches, N), and the densities at
-    its ends (n_cells,).
-    """
-    mesh = problem.mesh
-    n = problem.mesh.n_inner
+def compute_sigma(disc: Discretisation, rho: Array, ends: Ends) -> Array:
+    """sigma (n_patches,) from an estimate of the path, rho (n_patches, N)."""
+    mesh = disc.mesh
+    n = mesh.n_inner
     left, right = mesh.left[:n], mesh.right[:n]
-    most = np.maximum(problem.spread(rho.max(axis=1)), np.maximum(rho0, rho1))
-    count = (
-        1 + np.bincount(left, minlength=mesh.n_local) + np.bincount(right, minlength=mesh.n_local)
-    )
-    for _ in range(PASSES):
-        local = mesh.with_ghosts(most)
-        total = (
-            local
-            + np.bincount(left, local[right], mesh.n_local)
-            + np.bincount(right, local[left], mesh.n_local)
-        )
-        most = (total / count)[: mesh.n_cells]
-    return np.maximum(problem.average(most) / concentration(mesh, rho0, rho1), FLOOR)
+    largest = np.maximum(disc.spread(rho.max(axis=1)), np.maximum(ends.rho0, ends.rho1))
+
+    n_left = np.bincount(left, minlength=mesh.n_local)
+    n_right = np.bincount(right, minlength=mesh.n_local)
+    count = 1 + n_left + n_right
+    for _ in range(SMOOTHING_PASSES):
+        local = mesh.with_ghosts(largest)
+        from_right = np.bincount(left, local[right], mesh.n_local)
+        from_left = np.bincount(right, local[left], mesh.n_local)
+        total = local + from_right + from_left
+        largest = (total / count)[: mesh.n_cells]
+
+    return np.maximum(disc.average(largest) / ends.concentration, SMALLEST_SIGMA)

@@ -1,150 +1,185 @@
 """The linear half of the iteration on any mesh: one multigrid hierarchy for all modes of time.
 
-Each mode k has the equation (K + s_k C) phi_k = f_k, s_k as in `poisson`; with the local penalty
-sigma, K is K_x with the weights sum_P sigma_P omega_{P,s}, and C = Q^T diag(sigma_P m_P) Q. All of
-them take the same Ruge-Stueben hierarchy of K in a V-cycle with one damped sweep before and after.
-On the cells the sweep inverts diag K + s_k C, patch by patch (C = u u^T on each: Sherman,
-Morrison); on coarser grids C is lumped, and the sweep is Jacobi's. That preconditions conjugate
-gradients, which start from the last phi: one step is enough in each iteration (Ruge, Stueben 1987).
+Each mode k has the equation (K + s_k C) phi_k = f_k, s_k as in `poisson_cosine`; with the local
+penalty sigma, K is K_x with the weights sum_P sigma_P omega_{P,s}, and C = Q^T diag(sigma_P m_P) Q.
+All of them use the same Ruge-Stueben hierarchy of K in a V-cycle with one damped sweep before and
+after. On the cells the sweep inverts diag K + s_k C, patch by patch (C = u u^T on each: Sherman,
+Morrison); on coarser grids C is lumped, and the sweep is Jacobi's. The cycle preconditions
+conjugate gradients, which start from the last phi: one step is enough in each iteration (Ruge,
+Stueben 1987).
 
-Coarsening looks at the whole K, in the file's numbering, on rank 0, and rows are summed in that
-order: so everything is the same for any number of ranks.
+The hierarchy is built from the whole K, in the file's numbering, on rank 0, and rows are summed in
+that order. Results therefore do not depend on the number of ranks.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import pyamg
+from numpy.typing import DTypeLike
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from .distributed_matrix import DistributedMatrix, packed, unpacked
+from ..arguments.types import Array
+from .discretisation import Discretisation
+from .distributed_matrix import DistributedMatrix, pack_matrix, unpack_matrix
 from .time_basis import time_modes
 
-COARSEST = 200  # unknowns, for each piece of the mesh, of the level that is solved directly
-# relative eigenvalue, or entry of the diagonal, of what is constant on pieces of the mesh
-NULL = 1e-10
-SETTLE = 12  # steps for the first right-hand side, which starts from nothing
-SOLVED = {
-    4: 1e-12,
-    8: 1e-24,
-}  # by bytes of a number: square of the residual, relative to the largest one so far
+# Unknowns, for each piece of the mesh, of the level that is solved directly.
+MAX_DIRECT_UNKNOWNS = 200
+
+# Relative size of an eigenvalue, or of an entry of the diagonal, that stands for a constant on a
+# piece of the mesh.
+NULL_EIGENVALUE = 1e-10
+
+# Steps for the first right-hand side, which starts from 0.
+FIRST_STEPS = 12
+
+# Square of the residual, relative to the largest one so far, that is round-off; by bytes of a
+# number.
+SQUARE_ROUNDING = {4: 1e-12, 8: 1e-24}
 
 
 class MultigridPoisson:
-    """phi = solve(f): steps of conjugate gradients for each f, from the last phi on; SETTLE steps
-    for the first f.
+    """phi = solve(f): steps of conjugate gradients for each f, from the last phi on.
 
-    sigma : (n_patches,) the local penalty, None for 1; end : theta_e^2; dtype : of all arrays
-    steps : one is enough, but where hardly anything moves
+    sigma : (n_patches,) the local penalty, None for 1
+    end : theta_e^2
+    dtype : of all arrays
+    steps : for all right-hand sides but the first; one is enough, except where hardly anything
+        moves
     """
 
-    def __init__(self, problem, theta, dtype=np.float64, sigma=None, end=0.0, steps=1):
-        self.ranks = problem.mesh.ranks
+    def __init__(
+        self,
+        disc: Discretisation,
+        theta: float,
+        dtype: DTypeLike = np.float64,
+        sigma: Array | None = None,
+        end: float = 0.0,
+        steps: int = 1,
+    ):
+        self.ranks = disc.mesh.ranks
         self.steps = steps
-        V, shift = time_modes(problem.n_steps, theta, end)
+        V, shift = time_modes(disc.n_steps, theta, end)
         self.V = V.astype(dtype)
-        self.pencil = Pencil(
-            problem, np.ones(problem.n_patches) if sigma is None else sigma, shift, dtype
-        )
-        self.cycle = Cycle(problem, self.pencil)
-        self.phi, self.residual, self.image = np.zeros((3, problem.mesh.n_cells, len(V)), dtype)
+        if sigma is None:
+            sigma = np.ones(disc.n_patches)
+        self.pencil = Pencil(disc, sigma, shift, dtype)
+        self.cycle = Cycle(disc, self.pencil)
+        self.phi, self.residual, self.image = np.zeros((3, disc.mesh.n_cells, len(V)), dtype)
         self.largest = np.zeros(len(V))
-        self.settled = False
+        self.has_started = False
 
-    def __call__(self, f):
+    def __call__(self, f: Array) -> Array:
         """phi (n_cells, N + 1) for the right-hand side f (n_cells, N + 1)."""
         self.pencil.residual(self.phi, f @ self.V, self.residual)
-        self.improve(self.steps if self.settled else SETTLE)
-        self.settled = True
+        self.improve(self.steps if self.has_started else FIRST_STEPS)
+        self.has_started = True
         return self.phi @ self.V.T
 
-    def improve(self, steps):
-        """Conjugate gradients for all modes at once, from `phi` and its `residual` on, which move
-        along.
-        """
-        direction = before = None
+    def improve(self, steps: int) -> None:
+        """Move `phi` and its `residual` by conjugate gradients, for all modes at once."""
+        direction = None
+        last_square = None
         for _ in range(steps):
             z = self.cycle(self.residual)
-            now = self.ranks.sum(_products(z, self.residual))
-            self.largest = np.maximum(self.largest, now)
-            now = np.where(
-                now > SOLVED[z.dtype.itemsize] * self.largest, now, 0.0
-            )  # the others' residuals are round-off
-            direction = z if before is None else z + _ratio(now, before).astype(z.dtype) * direction
-            self.pencil.times(direction, self.image)
-            length = _ratio(now, self.ranks.sum(_products(direction, self.image)))
-            _move(length.astype(z.dtype), direction, self.image, self.phi, self.residual)
-            before = now
+            square = self.ranks.sum(_multiply_columns(z, self.residual))
+            self.largest = np.maximum(self.largest, square)
+
+            # Smaller residuals are round-off.
+            is_left = square > SQUARE_ROUNDING[z.dtype.itemsize] * self.largest
+            square = np.where(is_left, square, 0.0)
+            if direction is None:
+                direction = z
+            else:
+                direction = z + _divide(square, last_square).astype(z.dtype) * direction
+            self.pencil.multiply(direction, self.image)
+            curvature = self.ranks.sum(_multiply_columns(direction, self.image))
+            length = _divide(square, curvature).astype(z.dtype)
+            _move(length, direction, self.image, self.phi, self.residual)
+            last_square = square
 
 
-def _ratio(a, b):
+def _divide(a, b):
+    """a / b, 0 where one of them is not positive."""
     return np.where(a > 0, a / np.where(b > 0, b, np.inf), 0.0)
 
 
 class Pencil:
     """K + s_k C, applied to the columns k of an array (n_cells, N + 1).
 
-    stiffness, mass : K (CSR, n_cells x n_local) and the lumped C (n_cells,); share (n_cells,) : u
-        with C = u u^T on each patch
+    stiffness, mass : K (CSR, n_cells x n_local) and the lumped C (n_cells,)
+    share (n_cells,) : u with C = u u^T on each patch
     """
 
-    def __init__(self, problem, sigma, shift, dtype):
-        mesh = problem.mesh
-        sigma_of_cell = sigma[problem.patch]
-        self.stiffness = problem.laplacian(problem.mobility(sigma[:, None])[:, 0])
+    def __init__(self, disc: Discretisation, sigma: Array, shift: Array, dtype: DTypeLike):
+        mesh = disc.mesh
+        sigma_of_cell = sigma[disc.patch]
+        self.stiffness = disc.laplacian(disc.mobility(sigma[:, None])[:, 0])
         self.mass = sigma_of_cell * mesh.volume
-        self.share = mesh.volume * np.sqrt(sigma_of_cell / problem.volume[problem.patch])
+        self.share = mesh.volume * np.sqrt(sigma_of_cell / disc.volume[disc.patch])
         self.shift = shift.astype(dtype)
-        K, C = self.stiffness.tocoo(), _squares(self.share, problem.patch).tocoo()
-        row, column = np.concatenate([K.row, C.row]), np.concatenate([K.col, C.col])
-        # in the order of the file's numbers: sums must not depend on how the mesh is dealt
+        self._find_pattern(mesh, _square_on_patches(self.share, disc.patch).tocoo(), dtype)
+
+    def _find_pattern(self, mesh, C, dtype):
+        """One CSR pattern with the entries of both K and C.
+
+        Entries of a row are in the order of the file's numbers: sums must not depend on the
+        distribution of the mesh.
+        """
+        K = self.stiffness.tocoo()
+        row = np.concatenate([K.row, C.row])
+        column = np.concatenate([K.col, C.col])
         key, place = np.unique(
             np.stack([row, mesh.cell_id[column], column]), axis=1, return_inverse=True
         )
-        of_K, of_C = np.split(place.ravel(), [K.nnz])
+        place_of_K, place_of_C = np.split(place.ravel(), [K.nnz])
+        n = key.shape[1]
         values = [
-            np.bincount(of, part.data, key.shape[1]).astype(dtype)
-            for of, part in ((of_K, K), (of_C, C))
+            np.bincount(place_of_K, K.data, n).astype(dtype),
+            np.bincount(place_of_C, C.data, n).astype(dtype),
         ]
-        pattern = sparse.csr_matrix(
-            (values[0], key[2], np.searchsorted(key[0], np.arange(mesh.n_cells + 1))), K.shape
-        )
-        self._matrix = DistributedMatrix(pattern, mesh.n_cells, mesh.exchange)
-        self._entries = self._matrix.start, self._matrix.index, *values, self.shift
 
-    def times(self, u, out):
-        """out = (K + s_k C) u."""
+        start = np.searchsorted(key[0], np.arange(mesh.n_cells + 1))
+        pattern = sparse.csr_matrix((values[0], key[2], start), K.shape)
+        self._matrix = DistributedMatrix(pattern, mesh.n_cells, mesh.exchange)
+        self._entries: Any = self._matrix.start, self._matrix.index, *values, self.shift
+
+    def multiply(self, u: Array, out: Array) -> None:
+        """Set out = (K + s_k C) u."""
         out[:] = 0
         _add_pencil(1, *self._entries, self._matrix.with_ghosts(u), out)
 
-    def residual(self, u, f, out):
-        """out = f - (K + s_k C) u."""
+    def residual(self, u: Array, f: Array, out: Array) -> None:
+        """Set out = f - (K + s_k C) u."""
         out[:] = f
         _add_pencil(-1, *self._entries, self._matrix.with_ghosts(u), out)
 
 
-def _squares(share, patch):
-    """u u^T on each patch, for u (n_cells,)."""
-    U = sparse.csr_matrix(
-        (share, (patch, np.arange(len(share)))), (int(patch.max(initial=-1)) + 1, len(share))
-    )
+def _square_on_patches(share, patch):
+    """u u^T on each patch, for u = share (n_cells,)."""
+    shape = (int(patch.max(initial=-1)) + 1, len(share))
+    U = sparse.csr_matrix((share, (patch, np.arange(len(share)))), shape)
     return U.T @ U
 
 
-# ---- the preconditioner ------------------------------------------------------------------------------------------------
+# ---- the preconditioner --------------------------------------------------------------------------
 
 
 class Grid(NamedTuple):
-    """One grid of the hierarchy, this rank's part, and how values get to the next coarser grid and
-    back.
+    """One grid of the hierarchy, this rank's part, with the maps to and from the coarser grid.
+
+    damping : 4/3 over a bound of the largest eigenvalue of diag^-1 matrix
     """
 
     matrix: DistributedMatrix
-    diagonal: np.ndarray
-    mass: np.ndarray
-    damping: float  # 4/3 over a bound of the largest eigenvalue of diag^-1 matrix
+    diagonal: Array
+    mass: Array
+    damping: float
     prolong: DistributedMatrix
     restrict: DistributedMatrix
 
@@ -152,33 +187,35 @@ class Grid(NamedTuple):
 class Cycle:
     """One V-cycle from zero: z (n_cells, N + 1) for a residual (n_cells, N + 1) of all modes.
 
-    Arrays are made once, and used again: z is overwritten by the next cycle.
+    Arrays are reused: the next cycle overwrites z.
     """
 
-    def __init__(self, problem, pencil):
-        self.ranks = problem.mesh.ranks
+    def __init__(self, disc: Discretisation, pencil: Pencil):
+        self.ranks = disc.mesh.ranks
         self.pencil = pencil
         self.shift = pencil.shift
         dtype = self.shift.dtype
-        part, matrix, mass = _dealt_hierarchy(problem.mesh, pencil)
-        self.grids = _grids(self.ranks, part, dtype)
+        part, matrix, mass = _distribute_hierarchy(disc.mesh, pencil)
+        self.grids = _build_grids(self.ranks, part, dtype)
         self.own = part["own"]
         self.order = self.ranks.all_gather(self.own)
-        self.W, self.inverse = _modes(matrix, mass, self.shift)
+        self.W, self.inverse = _find_modes(matrix, mass, self.shift)
         self.work = [np.empty((2, len(grid.mass), len(self.shift)), dtype) for grid in self.grids]
+
         diagonal = pencil.stiffness.diagonal()
-        diagonal = _floored(diagonal, self.ranks.max(diagonal.max(initial=0.0)))
-        self.patches = (
-            problem.cells,
-            problem.cell_start,
+        diagonal = _make_positive(diagonal, self.ranks.max(diagonal.max(initial=0.0)))
+        self.patches: Any = (
+            disc.cells,
+            disc.cell_start,
             diagonal.astype(dtype),
             pencil.share.astype(dtype),
             self.shift,
         )
 
-    def __call__(self, f):
+    def __call__(self, f: Array) -> Array:
         if not self.grids:
-            return self._direct(f)
+            return self._solve_directly(f)
+
         grid = self.grids[0]
         (z, r) = self.work[0]
         z[:] = 0
@@ -191,10 +228,12 @@ class Cycle:
 
     def _cycle(self, level, f):
         if level == len(self.grids):
-            return self._direct(f)
+            return self._solve_directly(f)
+
         grid = self.grids[level]
         (z, r) = self.work[level]
-        A, lumped = grid.matrix, (grid.mass, self.shift)
+        A = grid.matrix
+        lumped = (grid.mass, self.shift)
         z[:] = 0
         _jacobi(grid.diagonal, *lumped, grid.damping, f, z)
         _residual(A.start, A.index, A.value, *lumped, A.with_ghosts(z), f, r)
@@ -203,59 +242,64 @@ class Cycle:
         _jacobi(grid.diagonal, *lumped, grid.damping, r, z)
         return z
 
-    def _direct(self, f):
-        """The coarsest equations, solved whole on every rank: the same sums on any number of them."""
+    def _solve_directly(self, f):
+        """Solve the coarsest equations as a whole on every rank: the sums are the same on all."""
         whole = np.empty((self.W.shape[0], f.shape[1]), f.dtype)
         whole[self.order] = self.ranks.all_gather(f.T).T
         return (self.W @ (self.inverse * (self.W.T @ whole)))[self.own]
 
 
-def _floored(diagonal, largest):
-    """A positive diagonal: that of cells without neighbours, or of coarse unknowns that stand for a
-    whole piece, is 0.
+def _make_positive(diagonal, largest):
+    """A positive diagonal.
+
+    It is 0 for cells without neighbours, and for coarse unknowns that stand for a whole piece.
     """
-    return np.maximum(diagonal, NULL * largest if largest > 0 else 1.0)
+    return np.maximum(diagonal, NULL_EIGENVALUE * largest if largest > 0 else 1.0)
 
 
-def _modes(A, mass, shift):
-    """(W, 1 / (mu + s_k)) with A W = M W diag(mu), W^T M W = I: one basis makes the equations of
-    all modes diagonal.
+def _find_modes(A, mass, shift):
+    """(W, 1 / (mu + s_k)) with A W = M W diag(mu), W^T M W = I.
 
-    Pieces of the mesh have no entries of A in common: W is sparse where there are several.
+    One basis diagonalises the equations of all modes. Pieces of the mesh have no entries of A in
+    common: W is sparse where there are several.
     """
     root = np.sqrt(mass)
     A = (sparse.diags(1 / root) @ A @ sparse.diags(1 / root)).tocsr()
     n_pieces, piece = connected_components(A, directed=False)
     order = np.argsort(piece, kind="stable")
     ends = np.searchsorted(piece[order], np.arange(n_pieces + 1))
+
     mu = np.empty(len(mass))
     blocks = []
     A = A[order][:, order]
     for a, b in zip(ends[:-1], ends[1:]):
         mu[a:b], block = np.linalg.eigh(A[a:b, a:b].toarray())
         blocks.append(block)
+
     total = np.maximum(mu, 0)[:, None] + shift
-    null = total <= NULL * mu.max()
-    inverse = np.where(null, 0, 1 / np.where(null, 1, total)).astype(shift.dtype)
+    is_null = total <= NULL_EIGENVALUE * mu.max()
+    inverse = np.where(is_null, 0, 1 / np.where(is_null, 1, total)).astype(shift.dtype)
     if n_pieces == 1:
         return (blocks[0] / root[:, None]).astype(shift.dtype), inverse
+
     W = sparse.block_diag(blocks, format="csr")[np.argsort(order)]
     return (sparse.diags(1 / root) @ W).tocsr().astype(shift.dtype), inverse
 
 
-def _dealt_hierarchy(mesh, pencil):
-    """This rank's part of all grids, made on rank 0, and the coarsest matrix and its masses, whole."""
-    whole = _gathered(mesh, pencil)
-    parts, coarsest = mesh.ranks.on_root(lambda: _hierarchy(*whole, mesh.ranks.size)) or (
-        None,
-        None,
-    )
-    return mesh.ranks.send_parts(parts), *mesh.ranks.broadcast(coarsest)
+def _distribute_hierarchy(mesh, pencil):
+    """This rank's part of all grids, built on rank 0; the coarsest matrix and its masses, whole."""
+    whole = _gather(mesh, pencil)
+    hierarchy = mesh.ranks.on_root(lambda: _build_hierarchy(*whole, mesh.ranks.size))
+    parts, coarsest = hierarchy or (None, None)
+    part = mesh.ranks.send_parts(parts)
+    matrix, mass = mesh.ranks.broadcast(coarsest)
+    return part, matrix, mass
 
 
-def _gathered(mesh, pencil):
-    """On rank 0, K and the lumped C in the file's numbering, and the cells of each rank; None
-    elsewhere.
+def _gather(mesh, pencil):
+    """On rank 0, K and the lumped C in the file's numbering, and the cells of each rank.
+
+    None on the other ranks.
     """
     matrix = pencil.stiffness.tocoo()
     own = mesh.cell_id[: mesh.n_cells]
@@ -264,78 +308,89 @@ def _gathered(mesh, pencil):
     )
     if parts is None:
         return None
-    cells, mine, row, column, value = (np.concatenate(part) for part in zip(*parts))
+
+    cells, masses, row, column, value = (np.concatenate(part) for part in zip(*parts))
     mass = np.empty(len(cells))
-    mass[cells] = mine
-    return (
-        sparse.csr_matrix((value, (row, column)), (len(cells), len(cells))),
-        mass,
-        [part[0] for part in parts],
-    )
+    mass[cells] = masses
+    K = sparse.csr_matrix((value, (row, column)), (len(cells), len(cells)))
+    return K, mass, [part[0] for part in parts]
 
 
-def _hierarchy(A, mass, own, n_ranks):
-    """(a dict of arrays for each rank, (coarsest matrix, masses)); own[rank] : that rank's cells."""
+def _build_hierarchy(A, mass, own, n_ranks):
+    """(a dict of arrays for each rank, (coarsest matrix, masses)).
+
+    own[rank] : that rank's cells
+    """
     owner = np.empty(len(mass), np.int32)
     for rank, cells in enumerate(own):
         owner[cells] = rank
-    most = min(COARSEST, len(mass) // 2)
-    made = pyamg.ruge_stuben_solver(A, max_coarse=most, coarse_solver=None).levels
-    fine_enough = [level for level, grid in enumerate(made) if _largest_piece(grid.A) <= most]
-    made = made[: fine_enough[0] + 1] if fine_enough else made
-    parts = [{"n_grids": np.array([len(made) - 1])} for _ in range(n_ranks)]
-    for level, grid in enumerate(made[:-1]):
-        A, P, diagonal = (
-            grid.A.tocsr(),
-            grid.P.tocsr(),
-            _floored(grid.A.diagonal(), grid.A.diagonal().max()),
-        )
-        R, damping = P.T.tocsr(), 4 / 3 / (np.ravel(abs(A).sum(axis=1)) / diagonal).max()
-        coarse_owner = owner[grid.splitting]  # a coarse unknown lives where its cell lives
+
+    levels = _coarsen(A, min(MAX_DIRECT_UNKNOWNS, len(mass) // 2))
+    parts = [{"n_grids": np.array([len(levels) - 1])} for _ in range(n_ranks)]
+    for level, grid in enumerate(levels[:-1]):
+        A = grid.A.tocsr()
+        P = grid.P.tocsr()
+        R = P.T.tocsr()
+        diagonal = _make_positive(grid.A.diagonal(), grid.A.diagonal().max())
+        damping = 4 / 3 / (np.ravel(abs(A).sum(axis=1)) / diagonal).max()
+
+        # A coarse unknown lives on the rank of its cell.
+        coarse_owner = owner[grid.splitting]
         coarse = [np.flatnonzero(coarse_owner == rank) for rank in range(n_ranks)]
-        for part, mine, theirs in zip(parts, own, coarse):
-            part |= (
-                packed(f"A{level}", A[mine])
-                | packed(f"P{level}", P[mine])
-                | packed(f"R{level}", R[theirs])
-            )
-            part |= {
-                f"own{level}": mine,
-                f"owner{level}": owner,
-                f"mass{level}": mass[mine],
-                f"diagonal{level}": diagonal[mine],
-                f"damping{level}": np.array([damping]),
-            }
-        # weights may be negative, masses not
+        for part, rows, coarse_rows in zip(parts, own, coarse):
+            part |= pack_matrix(f"A{level}", A[rows])
+            part |= pack_matrix(f"P{level}", P[rows])
+            part |= pack_matrix(f"R{level}", R[coarse_rows])
+            part[f"own{level}"] = rows
+            part[f"owner{level}"] = owner
+            part[f"mass{level}"] = mass[rows]
+            part[f"diagonal{level}"] = diagonal[rows]
+            part[f"damping{level}"] = np.array([damping])
+
         owner = coarse_owner
         own = coarse
-        mass = abs(R) @ mass
-    for part, mine in zip(parts, own):
-        part |= {f"own{len(made) - 1}": mine, f"owner{len(made) - 1}": owner, "own": mine}
-    return parts, (made[-1].A.tocsr(), mass)
+        mass = abs(R) @ mass  # weights may be negative, masses not
+
+    last = len(levels) - 1
+    for part, rows in zip(parts, own):
+        part[f"own{last}"] = rows
+        part[f"owner{last}"] = owner
+        part["own"] = rows
+    return parts, (levels[-1].A.tocsr(), mass)
 
 
-def _largest_piece(A):
-    """The most unknowns that are connected by entries of A."""
+def _coarsen(A, max_unknowns):
+    """pyamg's levels of A, up to the first one whose pieces have at most max_unknowns."""
+    levels = pyamg.ruge_stuben_solver(A, max_coarse=max_unknowns, coarse_solver=None).levels
+    for level, grid in enumerate(levels):
+        if _count_largest_piece(grid.A) <= max_unknowns:
+            return levels[: level + 1]
+    return levels
+
+
+def _count_largest_piece(A):
+    """The number of unknowns of the largest piece that is connected by entries of A."""
     return np.bincount(connected_components(A, directed=False)[1]).max()
 
 
-def _grids(ranks, part, dtype):
+def _build_grids(ranks, part, dtype):
+    def unpack(name: str, columns: tuple) -> DistributedMatrix:
+        return DistributedMatrix.rows(ranks, unpack_matrix(part, name).astype(dtype), *columns)
+
     grids = []
     for level in range(int(part["n_grids"][0])):
         fine, coarse = ((part[f"own{k}"], part[f"owner{k}"]) for k in (level, level + 1))
-        A, P, R = (
-            DistributedMatrix.rows(ranks, unpacked(part, f"{name}{level}").astype(dtype), *columns)
-            for name, columns in (("A", fine), ("P", coarse), ("R", fine))
-        )
-        diagonal, mass, damping = (
-            part[f"{name}{level}"].astype(dtype) for name in ("diagonal", "mass", "damping")
-        )
-        grids.append(Grid(A, diagonal, mass, damping[0], P, R))
+        matrix = unpack(f"A{level}", fine)
+        prolong = unpack(f"P{level}", coarse)
+        restrict = unpack(f"R{level}", fine)
+        diagonal = part[f"diagonal{level}"].astype(dtype)
+        mass = part[f"mass{level}"].astype(dtype)
+        damping = part[f"damping{level}"].astype(dtype)[0]
+        grids.append(Grid(matrix, diagonal, mass, damping, prolong, restrict))
     return grids
 
 
-# ---- loops over cells and modes ----------------------------------------------------------------------------------------
+# ---- loops over cells and modes ------------------------------------------------------------------
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -397,7 +452,7 @@ def _jacobi(diagonal, mass, shift, damping, r, z):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _products(u, v):
+def _multiply_columns(u, v):
     """u.v of each column, (k,), in double precision."""
     out = np.zeros(u.shape[1])
     for i in range(len(u)):

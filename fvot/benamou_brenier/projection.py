@@ -21,11 +21,23 @@ r l q_b. One sweep does
 everything is done for all slabs of a patch at once, by vector instructions.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import numba
 import numpy as np
+from numpy.typing import DTypeLike
 
-NEWTON = 60  # more than any state needs: far below the root, 1 + l grows by half each time
-CLOSE = {4: 3e-4, 8: 1e-8}  # by bytes of a number: the last relative step; the error is its square
+from ..arguments.types import Array
+from .discretisation import Discretisation
+
+# Newton steps, at most: more than any state needs, as 1 + l grows by half each time far below the
+# root.
+MAX_MULTIPLIER_STEPS = 60
+
+# The last relative step of Newton's method, by bytes of a number; the error is its square.
+LAST_STEP = {4: 3e-4, 8: 1e-8}
 
 
 class State:
@@ -33,79 +45,87 @@ class State:
     theta; they start at 0.
 
     dtype : float64 or float32, of the state, of phi and of the right-hand sides
-    sigma : (n_patches,) local factor of the penalty, None for 1: the metric has it, and rho = r
-        sigma l
+    sigma : (n_patches,) local factor of the penalty in the metric, None for 1; rho = r sigma l
     """
 
-    def __init__(self, problem, theta, dtype=np.float64, sigma=None):
-        n_steps = problem.n_steps
-        self.problem = problem
+    def __init__(
+        self,
+        disc: Discretisation,
+        theta: float,
+        dtype: DTypeLike = np.float64,
+        sigma: Array | None = None,
+    ):
+        n_steps = disc.n_steps
+        self.disc = disc
         self.theta = float(theta)
-        self.dtype = np.dtype(dtype)
-        self.z_a, self.l = (np.zeros((problem.n_patches, n_steps), dtype) for _ in range(2))
-        self.z_b = np.zeros((problem.n_copies, 2, n_steps), dtype)
-        mesh = problem.mesh
-        face = problem.copy_face
-        volume = problem.volume[problem.copy_patch]
-        self.sigma = np.ones(problem.n_patches) if sigma is None else sigma
-        self._space = (
-            problem.cells,
-            problem.cell_start,
-            problem.copy_start,
+        self.dtype: Any = np.dtype(dtype)
+        self.z_a = np.zeros((disc.n_patches, n_steps), dtype)
+        self.l = np.zeros((disc.n_patches, n_steps), dtype)
+        self.z_b = np.zeros((disc.n_copies, 2, n_steps), dtype)
+
+        mesh = disc.mesh
+        face = disc.copy_face
+        volume = disc.volume[disc.copy_patch]
+        self.sigma = np.ones(disc.n_patches) if sigma is None else sigma
+
+        self._space: Any = (
+            disc.cells,
+            disc.cell_start,
+            disc.copy_start,
             mesh.left[face].astype(np.int64),
             mesh.right[face].astype(np.int64),
         )
+
         slope = 1 / mesh.distance[face]
-        push = problem.tau / 2 * self.sigma[problem.copy_patch] * problem.weight * slope
-        share = mesh.volume / problem.volume[problem.patch]
+        push = disc.tau / 2 * self.sigma[disc.copy_patch] * disc.weight * slope
+        share = mesh.volume / disc.volume[disc.patch]
         self._exact = (
-            self.sigma[problem.patch] * mesh.volume,
-            share / problem.tau,
+            self.sigma[disc.patch] * mesh.volume,
+            share / disc.tau,
             slope,
-            problem.weight / (2 * volume),
+            disc.weight / (2 * volume),
             push,
         )
-        self.to(dtype)
+        self.change_precision(dtype)
 
-    def to(self, dtype):
-        """Go on with numbers of another precision."""
+    def change_precision(self, dtype: DTypeLike) -> None:
+        """Continue with numbers of another precision."""
         self.dtype = np.dtype(dtype)
-        self.z_a, self.l, self.z_b = (
-            array.astype(dtype, copy=False) for array in (self.z_a, self.l, self.z_b)
-        )
+        self.z_a = self.z_a.astype(dtype, copy=False)
+        self.l = self.l.astype(dtype, copy=False)
+        self.z_b = self.z_b.astype(dtype, copy=False)
         self._coefficients = tuple(array.astype(dtype) for array in self._exact)
-        self._inverse, self._close = (
-            self.dtype.type(self.theta**-2),
-            self.dtype.type(CLOSE[self.dtype.itemsize]),
-        )
+        self._inverse = self.dtype.type(self.theta**-2)
+        self._last_step = self.dtype.type(LAST_STEP[self.dtype.itemsize])
 
-    def start(self, phi, rho, r):
-        """z = P(Lambda phi) + l (1 / theta^2, q_b) with l = rho / (r sigma), of phi (n_cells, N +
-        1) and rho (n_patches, N).
+    def start(self, phi: Array, rho: Array, r: float) -> None:
+        """Set z = P(Lambda phi) + l (1 / theta^2, q_b) with l = rho / (r sigma).
+
+        phi (n_cells, N + 1), rho (n_patches, N)
         """
-        a, b = self.problem.apply(phi)
-        shift = multiplier(a, self.problem.square(b), self.theta)
-        copy = self.problem.copy_patch
+        a, b = self.disc.apply(phi)
+        shift = multiplier(a, self.disc.square(b), self.theta)
+        copy = self.disc.copy_patch
         l = rho / (r * self.sigma[:, None])
         self.l[:] = l
         self.z_a[:] = a + (l - shift) / self.theta**2
         self.z_b[:] = b * ((1 + l) / (1 + shift))[copy, None]
 
-    def right_hand_side(self):
+    def right_hand_side(self) -> Array:
         """Lambda* (2 q - z) (n_cells, N + 1) of the state as it is."""
-        return self.sweep(
-            np.zeros((self.problem.mesh.n_cells, self.problem.n_steps + 1), self.dtype), alpha=0.0
-        )
+        phi = np.zeros((self.disc.mesh.n_cells, self.disc.n_steps + 1), self.dtype)
+        return self.sweep(phi, alpha=0.0)
 
-    def sweep(self, phi, alpha=1.8, kappa=1.0):
-        """Move the state with phi (n_cells, N + 1); Lambda* (2 q - z) (n_cells, N + 1) of the new
-        one.
+    def sweep(self, phi: Array, alpha: float = 1.8, kappa: float = 1.0) -> Array:
+        """Move the state with phi (n_cells, N + 1); return the new Lambda* (2 q - z).
 
-        alpha : over-relaxation; kappa : by what the penalty r grows
+        alpha : over-relaxation
+        kappa : factor by which the penalty r grows
         """
-        phi = self.problem.with_ghosts(phi)
+        phi = self.disc.with_ghosts(phi)
         real = self.dtype.type
         out = np.zeros_like(phi)
+
         _sweep(
             phi,
             *self._space,
@@ -113,24 +133,23 @@ class State:
             self._inverse,
             real(alpha),
             real(1 / kappa),
-            self._close,
+            self._last_step,
             self.z_a,
             self.z_b,
             self.l,
             out,
         )
-        return self.problem.to_owners(out)
+        return self.disc.to_owners(out)
 
 
-def multiplier(z_a, square, theta):
-    """l >= 0 of each point: 0 where z_a + square / 2 <= 0, else z_a - l / theta^2 + square / (2 (1
-    + l)^2) = 0.
+def multiplier(z_a: Array, square: Array, theta: float) -> Array:
+    """l >= 0 of each point: 0 where z_a + square / 2 <= 0, else the root of g (see above).
 
     z_a, square : arrays of one shape; square = |z_b|^2 >= 0
     """
     z_a = np.asarray(z_a, float)
     l = np.maximum(theta**2 * z_a, 0.0)
-    _newton(z_a.ravel(), np.ravel(square).astype(float), theta**-2, CLOSE[8], l.reshape(-1))
+    _newton(z_a.ravel(), np.ravel(square).astype(float), theta**-2, LAST_STEP[8], l.reshape(-1))
     return l
 
 
@@ -139,7 +158,7 @@ def _newton(z_a, square, inverse, close, l):
     one = l.dtype.type(1)
     half = l.dtype.type(0.5)
     zero = one - one
-    for _ in range(NEWTON):
+    for _ in range(MAX_MULTIPLIER_STEPS):
         far = 0
         for j in range(len(l)):
             x = one / (one + l[j])

@@ -1,38 +1,51 @@
 """The iteration on one level: both halves in turn, while the penalty grows.
 
-First phi from (Lambda* Lambda) phi = Lambda* (2 q - z) + L' / r, see `poisson` and `multigrid`;
-then z += alpha (Lambda phi - q) and q = P(z), see `projection`, and `terminal` for the copy of
-phi^N.
+First phi from (Lambda* Lambda) phi = Lambda* (2 q - z) + L' / r, see `poisson_cosine` and
+`poisson_multigrid`; then z += alpha (Lambda phi - q) and q = P(z), see `projection`, and `terminal`
+for the copy of phi^N.
 """
 
-from functools import partial
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
+from ..arguments.types import Array
+from ..mesh import Mesh
 from . import penalty
+from .discretisation import Discretisation
+from .ends import Ends
 from .poisson_cosine import CosinePoisson
 from .poisson_multigrid import MultigridPoisson
 from .projection import State
-from .terminal import EndState
+from .terminal import EndState, Terminal
 
-# part of the iterations in single precision, where cosine transforms are at work on one rank
-ROUGH = 0.75
-RAMP = 100  # the penalty r at the end over that at the beginning
-RELAXATION = 1.8  # alpha
+# Part of the iterations that is in single precision, with cosine transforms on one rank.
+SINGLE_PRECISION_PART = 0.75
+
+# The penalty r at the end over that at the beginning.
+PENALTY_GROWTH = 100
+
+# Over-relaxation alpha.
+RELAXATION = 1.8
 
 
 class Start(NamedTuple):
-    """Where an iteration begins: phi, rho (None: from nothing), the mass times the square of the
-    speed with which what moves does so (W2^2, if all of it moves), and the best eps of an upper
-    bound so far.
+    """Where an iteration begins.
 
-    done, r : iterations that a ramp has behind it, and its penalty then, where it goes on from a
+    phi, rho : both None: from 0
+    square : the mass times the square of the speed of the mass that moves (W2^2, if all of it
+        moves)
+    eps : the best eps of an upper bound so far
+    done, r : the iterations of a ramp behind it and the penalty then, where a run continues from a
         checkpoint
     """
 
-    phi: np.ndarray | None
-    rho: np.ndarray | None
+    phi: Array | None
+    rho: Array | None
     square: float
     eps: float | None
     done: int = 0
@@ -42,68 +55,72 @@ class Start(NamedTuple):
 class Iteration:
     """n_iterations on one level, from a `Start` on, while the penalty r grows.
 
-    rho1 : the density at the end; with a `Terminal`, a first idea of it
     sigma : (n_patches,) the local penalty, None for 1
-    done : how many there have been
+    done : the number of iterations so far
     """
 
-    def __init__(self, problem, rho0, rho1, terminal, start, sigma, n_iterations, dtype):
-        mesh = problem.mesh
-        self.problem = problem
+    def __init__(
+        self,
+        disc: Discretisation,
+        ends: Ends,
+        terminal: Terminal | None,
+        start: Start,
+        sigma: Array | None,
+        n_iterations: int,
+        dtype: DTypeLike,
+    ):
+        self.disc = disc
         self.n_iterations = n_iterations
         self.dtype = dtype
         self.sigma = sigma
-        self.phi = start.phi
+        self.phi: Any = start.phi
         self.done = start.done
-        self.r = start.r or penalty.first(mesh, rho0, rho1)
-        self.theta = penalty.theta(mesh, rho0, rho1, start.square)
+        self.r = start.r or penalty.choose_initial_penalty(ends)
+        self.theta = penalty.choose_theta(ends, start.square)
 
-        self.state = State(problem, self.theta, dtype, sigma)
-        if start.phi is not None:
+        self.state = State(disc, self.theta, dtype, sigma)
+        if start.phi is not None and start.rho is not None:
             self.state.start(start.phi, start.rho, self.r)
 
-        self.source = problem.source(rho0, rho1)[:, [0, -1]]
+        self.source = disc.source(ends)[:, [0, -1]]
         self.end = None
         self.metric = 0.0
         if terminal is not None:
+            rho1 = disc.average(ends.rho1)
             self.source[:, 1] = 0
-            self.metric = terminal.metric(problem.average(rho1), self.theta)
-            self.end = EndState(
-                terminal, problem.average(rho1), self.metric, self.state.sigma, self.r
-            )
+            self.metric = terminal.metric(rho1, self.theta)
+            self.end = EndState(terminal, rho1, self.metric, self.state.sigma, self.r)
 
-        self.steps = partial(penalty.steps, mesh, rho0, rho1, start.square)
-        cosines = sigma is None and has_cosines(mesh)
-        far = (
-            cosines
-            and terminal is None
-            and not start.done
-            and penalty.far(mesh, rho0, rho1, start.square)
-        )
-        self.cosines = cosines
-        self.n_rough = int(ROUGH * n_iterations) if far else 0
+        self.has_cosines = sigma is None and has_cosines(disc.mesh)
+        may_be_single = self.has_cosines and terminal is None and not start.done
+        is_single = may_be_single and penalty.moves_far(ends, start.square)
+        self.n_single = int(SINGLE_PRECISION_PART * n_iterations) if is_single else 0
+        self._ends = ends
+        self._square = start.square
 
-    def run(self):
+    def run(self) -> Iterator[int]:
         """Iterate; yields the number of iterations after each."""
-        if self.done >= self.n_iterations:  # a run that was at its end, asked again
+        if self.done >= self.n_iterations:  # a finished run, continued from its checkpoint
             return
+
         state = self.state
         end = self.end
-        if self.n_rough:
-            state.to(np.float32)
-        poisson = self._poisson(state.dtype)
+        if self.n_single:
+            state.change_precision(np.float32)
+        poisson = self._build_poisson(state.dtype)
         rhs = state.right_hand_side()
         if end is not None:
             rhs[:, -1] += end.right_hand_side()
-        growth = RAMP ** (1 / max(self.n_iterations - 1, 1))
+        growth = PENALTY_GROWTH ** (1 / max(self.n_iterations - 1, 1))
 
         for k in range(self.done, self.n_iterations):
-            if (
-                k == self.n_rough > 0
-            ):  # what comes now forgets the round-off so far; several ranks would not agree to 1e-8
-                state.to(self.dtype)
+            # The iterations to come forget the round-off so far. (Several ranks would not agree to
+            # 1e-8.)
+            if k == self.n_single > 0:
+                state.change_precision(self.dtype)
                 rhs = rhs.astype(self.dtype)
-                poisson = self._poisson(self.dtype)
+                poisson = self._build_poisson(self.dtype)
+
             rhs[:, [0, -1]] += self.source / self.r
             self.phi = poisson(rhs)
 
@@ -115,26 +132,27 @@ class Iteration:
             self.done = k + 1
             yield self.done
 
-    def _poisson(self, dtype):
-        """The linear half."""
-        problem = self.problem
-        theta = self.theta
-        sigma = self.sigma
-        metric = self.metric
-        if self.cosines:
-            return CosinePoisson(problem, theta, dtype, sigma, metric)
-        return MultigridPoisson(problem, theta, dtype, sigma, metric, steps=self.steps())
+    def _build_poisson(self, dtype):
+        """The solver of the linear half."""
+        if self.has_cosines:
+            return CosinePoisson(self.disc, self.theta, dtype, self.sigma, self.metric)
 
-    def path(self):
-        """(phi (n_cells, N + 1), rho (n_patches, N), density at the end (n_patches,), None without
-        a `Terminal`) so far.
+        steps = penalty.choose_multigrid_steps(self._ends, self._square)
+        return MultigridPoisson(self.disc, self.theta, dtype, self.sigma, self.metric, steps=steps)
+
+    def path(self) -> tuple[Array, Array, Array | None]:
+        """(phi (n_cells, N + 1), rho (n_patches, N), density at the end (n_patches,)) so far.
+
+        The density at the end is None without a `Terminal`.
         """
         rho = self.r * self.state.sigma[:, None] * self.state.l
-        return self.phi.astype(float), rho, None if self.end is None else self.end.rho1
+        rho1 = None if self.end is None else self.end.rho1
+        return self.phi.astype(float), rho, rho1
 
 
-def has_cosines(mesh):
-    """Whether cosine transforms solve the linear half: on Cartesian meshes of one rank, with a
-    uniform penalty.
+def has_cosines(mesh: Mesh) -> bool:
+    """Whether cosine transforms can solve the linear half: on Cartesian meshes of one rank.
+
+    They need a uniform penalty, too.
     """
     return mesh.block is not None and mesh.ranks.size == 1

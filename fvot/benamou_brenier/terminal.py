@@ -1,5 +1,4 @@
-"""An energy of the density at the end: min W2^2(rho0, rho1) / 2 + E(rho1) over all rho1 of the mass
-of rho0.
+"""A terminal energy: min W2^2(rho0, rho1) / 2 + E(rho1) over all rho1 of the mass of rho0.
 
 E(rho1) = sum_P m_P e(rho1_P, x_P), e convex in rho1 >= 0, on patches. The dual problem is
 
@@ -16,28 +15,40 @@ sigma_P m_P e e', and its projection is the prox
 (Jordan, Kinderlehrer, Otto 1998 for the step; Benamou, Carlier, Laborde 2016 for the iteration.)
 """
 
+from __future__ import annotations
+
 import numpy as np
 
-from ..energies.local import check_own, separate_parts
+from ..arguments.types import Array
+from ..energies.local import Energy, check_own, separated
 from ..errors import InputError
+from .discretisation import Discretisation
 
-STEPS = 200  # of Newton's method or bisection: enough for any density between 1e-300 and 1e300
-CLOSE = 1e-12  # the last relative step
-TINY, HUGE = 1e-300, 1e300
-FLOOR = 1e-10  # smallest density to start from, over the mean: e' may be infinite at 0
-END_METRIC = (
-    1.0  # theta_e^2 in units of the inverse of what e' changes by when rho1 changes by its own size
-)
+# Steps of Newton's method or bisection, at most: enough for any density between 1e-300 and 1e300.
+MAX_ROOT_STEPS = 200
+
+# The last relative step.
+ROOT_TOLERANCE = 1e-12
+
+# Range of densities in which roots are sought.
+SMALLEST_TERMINAL_DENSITY = 1e-300
+LARGEST_TERMINAL_DENSITY = 1e300
+
+# Smallest density to start from, over the mean one: e' may be infinite at 0.
+SMALLEST_START_RATIO = 1e-10
+
+# theta_e^2 in units of 1 / (the change of e' when rho1 changes by its own size).
+END_METRIC_SCALE = 1.0
 
 
 class Terminal:
     """The energy on the patches of a `Discretisation`; densities are (n_patches,). Collective."""
 
-    def __init__(self, problem, energy):
-        self.problem = problem
+    def __init__(self, disc: Discretisation, energy: Energy):
+        self.disc = disc
         self.energy = energy
-        mesh = problem.mesh
-        self.x = problem.average(mesh.centroid.T).T
+        mesh = disc.mesh
+        self.x = disc.average(mesh.centroid.T).T
         self.measure = mesh.integrate(1.0)
         with mesh.ranks.raising_together():
             self.V, self.curved, pairs = separate_parts(energy, self.x)
@@ -49,154 +60,174 @@ class Terminal:
                 )
 
     @property
-    def is_flat(self):
+    def is_flat(self) -> bool:
         """Whether the energy is the same for all densities of the same mass."""
-        ranks = self.problem.mesh.ranks
-        return not self.curved.parts and ranks.max(self.V.max(initial=-np.inf)) == ranks.min(
-            self.V.min(initial=np.inf)
-        )
+        if self.curved.parts:
+            return False
 
-    def of_cells(self, rho):
+        ranks = self.disc.mesh.ranks
+        highest = ranks.max(self.V.max(initial=-np.inf))
+        lowest = ranks.min(self.V.min(initial=np.inf))
+        return highest == lowest
+
+    def of_cells(self, rho: Array) -> float:
         """E(rho) of a density (n_cells,)."""
-        return self.value(self.problem.average(rho))[0]
+        return self.value(self.disc.average(rho))[0]
 
-    def value(self, rho):
-        """E(rho), and the size of the terms that it adds up."""
-        with self.problem.mesh.ranks.raising_together():
+    def value(self, rho: Array) -> tuple[float, float]:
+        """E(rho), and the sum of the absolute values of its terms."""
+        with self.disc.mesh.ranks.raising_together():
             potential = self.V * rho
-            others = self._of("value", rho)
-            slope = rho * self._of("derivative", np.maximum(rho, TINY))
-        terms = np.stack([potential + others, np.abs(potential) + np.abs(others) + np.abs(slope)])
-        return self.problem.mesh.ranks.sum((self.problem.volume * terms).sum(axis=1))
+            others = self._evaluate("value", rho)
+            slope = rho * self._evaluate("derivative", np.maximum(rho, SMALLEST_TERMINAL_DENSITY))
 
-    def derivative(self, rho):
+        sizes = np.abs(potential) + np.abs(others) + np.abs(slope)
+        terms = np.stack([potential + others, sizes])
+        return self.disc.mesh.ranks.sum((self.disc.volume * terms).sum(axis=1))
+
+    def derivative(self, rho: Array) -> Array:
         """e'(rho) (n_patches,)."""
-        with self.problem.mesh.ranks.raising_together():
-            return self.V + self._of("derivative", rho)
+        with self.disc.mesh.ranks.raising_together():
+            return self.V + self._evaluate("derivative", rho)
 
-    def _of(self, method, rho):
+    def _evaluate(self, method, rho):
         return np.zeros(len(rho)) + getattr(self.curved, method)(rho, self.x)
 
-    def stiffness(self, rho):
-        """int rho^2 e''(rho) / int rho, what e' changes by when rho changes by its own size, where
-        mass is.
+    def stiffness(self, rho: Array) -> float:
+        """int rho^2 e''(rho) / int rho.
+
+        The mean change of e' when rho changes by its own size, weighted by the mass.
         """
-        ranks = self.problem.mesh.ranks
-        mass = self.problem.masses(rho[:, None]).sum()
+        ranks = self.disc.mesh.ranks
+        mass = self.disc.masses(rho[:, None]).sum()
+        floored = np.maximum(rho, SMALLEST_START_RATIO * mass / self.measure)
         with ranks.raising_together():
-            curvature = (
-                rho * rho * self._of("curvature", np.maximum(rho, FLOOR * mass / self.measure))
-            )
-        return ranks.sum((self.problem.volume * curvature).sum()) / mass
+            curvature = rho * rho * self._evaluate("curvature", floored)
+        return ranks.sum((self.disc.volume * curvature).sum()) / mass
 
-    def metric(self, rho, theta):
-        """theta_e^2, from a first idea of the density at the end and the theta of the iteration."""
-        return 1 / (self.stiffness(rho) / END_METRIC + theta**-2)
+    def metric(self, rho: Array, theta: float) -> float:
+        """theta_e^2, from an estimate of the density at the end and the theta of the iteration."""
+        return 1 / (self.stiffness(rho) / END_METRIC_SCALE + theta**-2)
 
-    def density(self, p, k=0.0, guess=None):
-        """rho >= 0 with k rho + e'(rho) = p, k >= 0; 0 where e'(0) >= p, infinite where e' stays
-        below p and k is 0.
+    def density(self, p: Array, k: float | Array = 0.0, guess: Array | None = None) -> Array:
+        """rho >= 0 with k rho + e'(rho) = p, k >= 0.
 
-        Newton's method, in rho or in log rho, whichever stays between the known bounds; bisection
-        where it is slow.
+        rho is 0 where e'(0) >= p, and infinite where k is 0 and e' stays below p. Newton's method,
+        in rho or in log rho, whichever stays within the bounds so far; bisection where it is slow.
         """
-        p, k = p - self.V, k + np.zeros(len(p))
-        rho = np.ones(len(p)) if guess is None else np.clip(guess, TINY, HUGE)
-        low, high = np.full((2, len(p)), [[TINY], [HUGE]])
-        last = np.full(len(p), np.inf)
-        with self.problem.mesh.ranks.raising_together(), np.errstate(all="ignore"):
-            none = self._of("derivative", low) >= p
-            all_ = k * HUGE + self._of("derivative", high) < p
-            for _ in range(STEPS):
-                error = k * rho + self._of("derivative", rho) - p
-                slope = k + self._of("curvature", rho)
-                low, high = np.where(error < 0, rho, low), np.where(error < 0, high, rho)
+        p = p - self.V
+        k = k + np.zeros(len(p))
+        if guess is None:
+            rho = np.ones(len(p))
+        else:
+            rho = np.clip(guess, SMALLEST_TERMINAL_DENSITY, LARGEST_TERMINAL_DENSITY)
+        low = np.full(len(p), SMALLEST_TERMINAL_DENSITY)
+        high = np.full(len(p), LARGEST_TERMINAL_DENSITY)
+        last_move = np.full(len(p), np.inf)
+
+        with self.disc.mesh.ranks.raising_together(), np.errstate(all="ignore"):
+            is_zero = self._evaluate("derivative", low) >= p
+            is_infinite = k * LARGEST_TERMINAL_DENSITY + self._evaluate("derivative", high) < p
+            for _ in range(MAX_ROOT_STEPS):
+                error = k * rho + self._evaluate("derivative", rho) - p
+                slope = k + self._evaluate("curvature", rho)
+                low = np.where(error < 0, rho, low)
+                high = np.where(error < 0, high, rho)
+
                 step = error / slope
                 new = np.where(step < rho, rho - step, rho * np.exp(-step / rho))
-                done = np.abs(new - rho) <= CLOSE * rho
-                moved = np.abs(np.log(new / rho))
-                good = (new > low) & (new < high) & (moved < last / 2) | done
-                rho = np.where(good, new, np.sqrt(low) * np.sqrt(high))
-                last = np.where(good, moved, np.inf)
-                if (done | none | all_).all():
+                is_done = np.abs(new - rho) <= ROOT_TOLERANCE * rho
+                move = np.abs(np.log(new / rho))
+                is_good = (new > low) & (new < high) & (move < last_move / 2) | is_done
+                rho = np.where(is_good, new, np.sqrt(low) * np.sqrt(high))
+                last_move = np.where(is_good, move, np.inf)
+                if (is_done | is_zero | is_infinite).all():
                     break
-        return np.where(none, 0, np.where(all_, np.inf, rho))
+        return np.where(is_zero, 0, np.where(is_infinite, np.inf, rho))
 
-    def best_shift(self, phi, mass):
-        """(c, E*(-phi - c)) that make -sum c mass - E*(-phi - c) largest: then (e')^-1(-phi - c)
-        has the *mass*.
+    def best_shift(self, phi: Array, mass: Array) -> tuple[Array, float]:
+        """(c, E*(-phi - c)) for the c that maximises -sum c mass - E*(-phi - c).
 
-        phi (n_patches,), mass (n_components,); c (n_components,). Any c gives a bound; the best one
-        is found by Newton's method for the logarithm of the mass, and bisection.
+        phi (n_patches,), mass and c (n_components,). At the maximum (e')^-1(-phi - c) has that
+        mass. Any c gives a bound; the best one is found by Newton's method for the logarithm of the
+        mass, and by bisection.
         """
-        problem = self.problem
-        ranks = self.problem.mesh.ranks
+        disc = self.disc
         rho = None
         c = np.zeros(len(mass))
-        low, high = np.full((2, len(mass)), [[-np.inf], [np.inf]])
-        spread = (
-            ranks.max(np.abs(phi).max(initial=0.0))
-            + ranks.max(np.abs(self.V).max(initial=0.0))
-            + TINY
-        )
-        for _ in range(STEPS):
-            found, rho = self._mass(-phi - c[problem.component], rho)
-            low, high = np.where(found > mass, c, low), np.where(found > mass, high, c)
-            with ranks.raising_together(), np.errstate(all="ignore"):
-                inverse = np.where(rho > 0, 1 / self._of("curvature", np.clip(rho, TINY, HUGE)), 0)
-            slope = problem.masses(inverse[:, None])[:, 0]
+        low = np.full(len(mass), -np.inf)
+        high = np.full(len(mass), np.inf)
+        spread = self._find_range(phi)
+
+        for _ in range(MAX_ROOT_STEPS):
+            current, rho = self._mass(-phi - c[disc.component], rho)
+            low = np.where(current > mass, c, low)
+            high = np.where(current > mass, high, c)
+
+            slope = self._find_mass_slope(rho)
             with np.errstate(all="ignore"):
-                new = np.where(np.isfinite(slope), c + np.log(found / mass) * found / slope, np.nan)
-            middle = np.where(
-                np.isinf(low),
-                high - spread,
-                np.where(np.isinf(high), low + spread, (low + high) / 2),
-            )
-            done = np.abs(new - c) <= CLOSE * np.abs(c)
+                new = c + np.log(current / mass) * current / slope
+                new = np.where(np.isfinite(slope), new, np.nan)
+
+            middle = np.where(np.isinf(high), low + spread, (low + high) / 2)
+            middle = np.where(np.isinf(low), high - spread, middle)
+            is_done = np.abs(new - c) <= ROOT_TOLERANCE * np.abs(c)
             spread = 2 * spread
-            c = np.where((new > low) & (new < high) | done, new, middle)
-            if (done | (high - low <= CLOSE * np.abs(c))).all():
+            c = np.where((new > low) & (new < high) | is_done, new, middle)
+            if (is_done | (high - low <= ROOT_TOLERANCE * np.abs(c))).all():
                 break
-        found = self._mass(-phi - c[problem.component], rho)[0]
-        c = np.where(
-            found < 2 * mass, c, high
-        )  # where e is linear, only one side of the jump has finite E*
-        return c, self.conjugate(-phi - c[problem.component])
+
+        # Where e is linear, E* is finite on one side of the jump only.
+        current = self._mass(-phi - c[disc.component], rho)[0]
+        c = np.where(current < 2 * mass, c, high)
+        return c, self.conjugate(-phi - c[disc.component])
+
+    def _find_range(self, phi):
+        """A first length of steps of c: the size of phi and V."""
+        ranks = self.disc.mesh.ranks
+        size_of_phi = ranks.max(np.abs(phi).max(initial=0.0))
+        size_of_V = ranks.max(np.abs(self.V).max(initial=0.0))
+        return size_of_phi + size_of_V + SMALLEST_TERMINAL_DENSITY
+
+    def _find_mass_slope(self, rho):
+        """The derivative (n_components,) of the mass of (e')^-1(p) with respect to p."""
+        with self.disc.mesh.ranks.raising_together(), np.errstate(all="ignore"):
+            clipped = np.clip(rho, SMALLEST_TERMINAL_DENSITY, LARGEST_TERMINAL_DENSITY)
+            inverse = np.where(rho > 0, 1 / self._evaluate("curvature", clipped), 0)
+        return self.disc.masses(inverse[:, None])[:, 0]
 
     def _mass(self, p, guess):
         """(mass (n_components,), rho (n_patches,)) of rho = (e')^-1(p)."""
         rho = self.density(p, guess=guess)
-        return self.problem.masses(np.minimum(rho, HUGE)[:, None])[:, 0], rho
+        return self.disc.masses(np.minimum(rho, LARGEST_TERMINAL_DENSITY)[:, None])[:, 0], rho
 
-    def conjugate(self, p):
+    def conjugate(self, p: Array) -> float:
         """E*(p), for p (n_patches,)."""
         rho = self.density(p)
-        with self.problem.mesh.ranks.raising_together(), np.errstate(all="ignore"):
-            own = np.where(
-                rho > 0,
-                (p - self.V) * rho - self._of("value", rho),
-                -self._of("value", np.zeros(len(p))),
-            )
-        own[np.isinf(rho)] = np.inf
-        return self.problem.mesh.ranks.sum((self.problem.volume * own).sum())
+        with self.disc.mesh.ranks.raising_together(), np.errstate(all="ignore"):
+            at_rho = (p - self.V) * rho - self._evaluate("value", rho)
+            at_zero = -self._evaluate("value", np.zeros(len(p)))
+            values = np.where(rho > 0, at_rho, at_zero)
+        values[np.isinf(rho)] = np.inf
+        return self.disc.mesh.ranks.sum((self.disc.volume * values).sum())
 
 
 class EndState:
-    """The iteration's copy of phi^N: z (n_patches,) and the density rho1 (n_patches,) = r sigma_P l
-    at the end.
+    """The iteration's copy of phi^N: z (n_patches,) and the density at the end, rho1 (n_patches,).
 
-    metric : theta_e^2; sigma : (n_patches,) the local penalty; r : the penalty at the beginning
+    rho1 = r sigma_P l.
+
+    metric : theta_e^2
+    sigma : (n_patches,) the local penalty
+    r : the penalty at the beginning
     """
 
-    def __init__(self, terminal, rho1, metric, sigma, r):
+    def __init__(self, terminal: Terminal, rho1: Array, metric: float, sigma: Array, r: float):
         self.terminal = terminal
         self.scale = metric * sigma
         self.r = r
-        floor = (
-            FLOOR
-            * terminal.problem.masses(rho1[:, None]).sum()
-            / terminal.problem.mesh.integrate(1.0)
-        )
+        mass = terminal.disc.masses(rho1[:, None]).sum()
+        floor = SMALLEST_START_RATIO * mass / terminal.disc.mesh.integrate(1.0)
         self.rho1 = np.maximum(rho1, floor)
         self.z = -terminal.derivative(self.rho1) - self._k * self.rho1
 
@@ -204,19 +235,21 @@ class EndState:
     def _k(self):
         return 1 / (self.r * self.scale)
 
-    def sweep(self, phi, alpha=1.8, kappa=1.0):
-        """Move the state with phi (n_cells,) at the last node; sigma m theta_e^2 (2 q - z)
-        (n_cells,) of the new one.
+    def sweep(self, phi: Array, alpha: float = 1.8, kappa: float = 1.0) -> Array:
+        """Move the state with phi (n_cells,) at the last node.
+
+        Returns sigma m theta_e^2 (2 q - z) (n_cells,) of the new state.
         """
-        problem = self.terminal.problem
-        self.z += alpha * (problem.average(phi) - self.z - self._k * self.rho1)
+        disc = self.terminal.disc
+        self.z += alpha * (disc.average(phi) - self.z - self._k * self.rho1)
         self.rho1 = self.terminal.density(-self.z, self._k, self.rho1)
         q = self.z + self._k * self.rho1
         self.r *= kappa
         self.z = q - self._k * self.rho1
-        return problem.mesh.volume * problem.spread(self.scale * (2 * q - self.z))
+        return disc.mesh.volume * disc.spread(self.scale * (2 * q - self.z))
 
-    def right_hand_side(self):
-        """The same of the state as it is."""
+    def right_hand_side(self) -> Array:
+        """sigma m theta_e^2 (2 q - z) (n_cells,) of the state as it is."""
+        disc = self.terminal.disc
         z = self.z + 2 * self._k * self.rho1
-        return self.terminal.problem.mesh.volume * self.terminal.problem.spread(self.scale * z)
+        return disc.mesh.volume * disc.spread(self.scale * z)

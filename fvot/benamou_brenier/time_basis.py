@@ -1,49 +1,55 @@
-"""Piecewise linear functions of time: weights of nodes, stiffness, and the modes that make it
-diagonal.
-"""
+"""Piecewise linear functions of time: node weights, stiffness and its eigenvectors."""
 
 import numpy as np
 from scipy import linalg
 
+from ..arguments.types import Array
 
-def node_weights(n_steps):
+
+def node_weights(n_steps: int) -> Array:
     """tau_n (n_steps + 1,): the trapezoidal rule of [0, 1]."""
     weights = np.full(n_steps + 1, 1 / n_steps)
     weights[[0, -1]] /= 2
     return weights
 
 
-def time_stiffness(n_steps):
+def time_stiffness(n_steps: int) -> Array:
     """K_t (n_steps + 1, n_steps + 1) with phi K_t phi = sum_j (phi^{j+1} - phi^j)^2 / tau."""
     K = 2 * np.eye(n_steps + 1) - np.eye(n_steps + 1, k=1) - np.eye(n_steps + 1, k=-1)
     K[0, 0] = K[-1, -1] = 1
     return K * n_steps
 
 
-def time_basis(n_steps):
-    """(V, eigenvalue) with K_t V = M_t V diag(eigenvalue), V^T M_t V = I: cosines; M_t =
-    diag(tau_n).
+def time_basis(n_steps: int) -> tuple[Array, Array]:
+    """(V, eigenvalue) with K_t V = M_t V diag(eigenvalue), V^T M_t V = I, M_t = diag(tau_n).
+
+    V are cosines.
     """
     n, k = np.ogrid[: n_steps + 1, : n_steps + 1]
-    V = np.cos(np.pi * k * n / n_steps) * np.where((k == 0) | (k == n_steps), 1, np.sqrt(2))
-    return V, 4 * n_steps**2 * np.sin(np.pi * k[0] / (2 * n_steps)) ** 2
+    scale = np.where((k == 0) | (k == n_steps), 1, np.sqrt(2))
+    V = np.cos(np.pi * k * n / n_steps) * scale
+    eigenvalue = 4 * n_steps**2 * np.sin(np.pi * k[0] / (2 * n_steps)) ** 2
+    return V, eigenvalue
 
 
-def time_modes(n_steps, theta, end=0.0):
-    """(V, s) with (theta^2 K_t + end e_N e_N^T) V = M_t V diag(s), V^T M_t V = I; e_N: the last
-    node.
+def time_modes(n_steps: int, theta: float, end: float = 0.0) -> tuple[Array, Array]:
+    """(V, s) with (theta^2 K_t + end e_N e_N^T) V = M_t V diag(s), V^T M_t V = I.
+
+    e_N is the unit vector of the last node.
     """
     if not end:
         V, eigenvalue = time_basis(n_steps)
         return V, theta**2 * eigenvalue
+
     K = theta**2 * time_stiffness(n_steps)
     K[-1, -1] += end
     s, V = linalg.eigh(K, np.diag(node_weights(n_steps)))
     return V, s
 
 
-def node_mean(u):
-    """Values (..., N) of the slabs at the nodes (..., N + 1): means of both neighbours, one-sided
-    at the ends.
+def node_mean(u: Array) -> Array:
+    """Values (..., N) of the slabs at the nodes (..., N + 1): means of both neighbours.
+
+    They are one-sided at the ends.
     """
     return np.concatenate([u[..., :1], (u[..., :-1] + u[..., 1:]) / 2, u[..., -1:]], axis=-1)

@@ -1,12 +1,14 @@
 """Nested dissection: which states are eliminated together, and in what order (George 1973).
 
-A separator, states without which a graph falls into two halves, is eliminated after both halves,
-and these are dissected in the same way. The separators are the nodes of a binary tree, its leaves
-the pieces that are small. Each node has a front (Duff, Reid 1983): its own states and the later
-ones among their neighbours, be it by states that are gone. So a front hears only of the fronts
-below it. On plane meshes of n states, whose separators are lines, all fronts together have O(n log
-n) rates and cost O(n^3/2); in space O(n^4/3) and O(n^2).
+A separator is a set of states without which a graph falls into two halves. It is eliminated after
+both halves, and these are dissected in the same way. The separators are the nodes of a binary tree,
+its leaves the pieces that are small. Each node has a front (Duff, Reid 1983): its own states and
+their later neighbours, also those through eliminated states. So a front only gets rates from the
+fronts below it. On plane meshes of n states, whose separators are lines, all fronts together have
+O(n log n) rates and cost O(n^3/2); in space O(n^4/3) and O(n^2).
 """
+
+from __future__ import annotations
 
 from typing import NamedTuple
 
@@ -14,30 +16,40 @@ import numba
 import numpy as np
 from scipy import sparse
 
-LEAF = 48  # states that are not dissected further
-DENSE = 1000  # a graph up to here that cannot be cut well is one dense front
+from ..arguments.types import Array, IntArray
+
+# States that are not dissected further.
+LEAF_STATES = 48
+
+# A graph up to this size that cannot be cut well is one dense front.
+MAX_DENSE_STATES = 1000
+
+# A cut is good if its larger half has at most this part of the states.
+LARGEST_HALF = 0.9
 
 
 class Graph(NamedTuple):
-    """Rates by pairs: state i has the neighbours neighbour[start[i]:start[i + 1]], with *outward*
-    the rates to them and *inward* those from them.
+    """Rates by pairs: state i has the neighbours neighbour[start[i]:start[i + 1]].
+
+    outward, inward : the rates to them and from them
     """
 
-    start: np.ndarray
-    neighbour: np.ndarray
-    outward: np.ndarray
-    inward: np.ndarray
-    killing: np.ndarray
+    start: IntArray
+    neighbour: IntArray
+    outward: Array
+    inward: Array
+    killing: Array
 
     @classmethod
-    def of(cls, rates, killing):
+    def from_rates(cls, rates: sparse.csr_matrix, killing: Array) -> Graph:
         """All pairs with a rate one way or the other."""
         pairs = rates.tocoo()
-        ends = np.concatenate([pairs.row, pairs.col]), np.concatenate([pairs.col, pairs.row])
-        outward = sparse.csr_matrix(
-            (np.concatenate([pairs.data, np.zeros(rates.nnz)]), ends), rates.shape
-        )
+        rows = np.concatenate([pairs.row, pairs.col])
+        columns = np.concatenate([pairs.col, pairs.row])
+        values = np.concatenate([pairs.data, np.zeros(rates.nnz)])
+        outward = sparse.csr_matrix((values, (rows, columns)), rates.shape)
         inward = outward.T.tocsr()  # of the same pattern
+
         return cls(
             outward.indptr.astype(np.int64),
             outward.indices.astype(np.int64),
@@ -47,14 +59,19 @@ class Graph(NamedTuple):
         )
 
 
-def dissect(graph, center, kept, late):
-    """(own, last, parent, place): node i, of which 0 is the root, has the states own[i] and hands
-    on to node parent[i] < i.
+def dissect(
+    graph: Graph, center: Array, kept: IntArray, late: IntArray
+) -> tuple[list[IntArray], IntArray, IntArray, IntArray]:
+    """(own, last, parent, place) of the nodes, of which 0 is the root.
 
-    The order is that of *place* (n,), in node i below last[i]: the *late* states are the last of
-    the root; the *kept* ones (place n) are in no node. The separator is the side of the cut that
-    has fewer states. Cut at the median of the longest axis of *center* (dim, n) or, if dim = 0, of
-    the distance from a state at the rim.
+    own[i] : the states of node i
+    last[i] : the end of their places
+    parent[i] : the node < i that gets the remaining rates
+    place (n,) : the order of elimination. The *late* states are the last of the root; the *kept*
+        ones (place n) are in no node
+
+    A cut is at the median of the longest axis of *center* (dim, n) or, if dim = 0, of the distance
+    from a state at the rim. The separator is the side of the cut that has fewer states.
     """
     n = len(graph.killing)
     place = np.full(n, n)
@@ -67,10 +84,13 @@ def dissect(graph, center, kept, late):
 
 
 @numba.njit(cache=True)
-def states_of_front(graph, own, last, place, below, number):
-    """The states of a front, and how many of them it may eliminate: its own and, from *below*,
-    those that had to wait. These come first. *number* (n,), -1 everywhere, becomes their number in
-    the front.
+def list_front_states(
+    graph: Graph, own: IntArray, last: int, place: IntArray, below: IntArray, number: IntArray
+) -> tuple[IntArray, int]:
+    """The states of a front, and how many of them it may eliminate.
+
+    These come first: its own and, from *below*, those that had to wait. *number* (n,), -1
+    everywhere, becomes their number in the front.
     """
     most = len(own) + len(below)
     for k in own:
@@ -103,8 +123,9 @@ def states_of_front(graph, own, last, place, below, number):
 
 @numba.njit(cache=True)
 def _dissect(graph, center, order):
-    """(first, last, parent): node i is order[first[i]:last[i]]. *order* is sorted: [half | other
-    half | separator], and so on in each half.
+    """(first, last, parent): node i is order[first[i]:last[i]].
+
+    *order* is sorted: [half | other half | separator], and so on in each half.
     """
     n = len(graph.killing)
     size = len(order)
@@ -121,13 +142,18 @@ def _dissect(graph, center, order):
         last[count] = high
         parent[count] = above
         states = order[low:high].copy()
-        if len(states) > LEAF:
-            key = _levels(graph, states, level) if len(center) == 0 else _longest(center, states)
+        if len(states) > LEAF_STATES:
+            if len(center) == 0:
+                key = _find_levels(graph, states, level)
+            else:
+                key = _find_longest_axis(center, states)
             part = _cut(graph, states, key, side)
             left = states[part == 0]
             right = states[part == 1]
             cut = states[part == 2]
-            if len(states) > DENSE or max(len(left), len(right)) < 0.9 * len(states):
+            if len(states) > MAX_DENSE_STATES or max(len(left), len(right)) < LARGEST_HALF * len(
+                states
+            ):
                 middle = low + len(left)
                 top = low + len(left) + len(right)
                 order[low:middle], order[middle:top], order[top:high] = left, right, cut
@@ -141,7 +167,8 @@ def _dissect(graph, center, order):
 
 
 @numba.njit(cache=True)
-def _longest(center, states):
+def _find_longest_axis(center, states):
+    """The coordinates (n,) of the states along the axis on which they spread most."""
     longest = -1.0
     key = np.zeros(len(states))
     for axis in range(len(center)):
@@ -153,8 +180,8 @@ def _longest(center, states):
 
 
 @numba.njit(cache=True)
-def _levels(graph, states, level):
-    """Distance of each of the states, among them, from one at the rim; pieces one after the other."""
+def _find_levels(graph, states, level):
+    """Distances (n,) of the states in their graph from one at the rim, piece after piece."""
     queue = np.empty(len(states), np.int64)
     begin = states[0]
     for _ in range(2):  # from any state to one at the rim, and from there
@@ -187,7 +214,10 @@ def _levels(graph, states, level):
 
 @numba.njit(cache=True)
 def _cut(graph, states, key, side):
-    """0: left, 1: right, 2: separator. *side* (n,) is -1 everywhere, before and after."""
+    """The parts (n,) of the states: 0 left, 1 right, 2 separator.
+
+    *side* (n,) is -1 everywhere, before and after.
+    """
     n = len(states)
     middle = np.partition(key, n // 2)[n // 2]
     left = key < middle

@@ -1,6 +1,6 @@
-"""Elimination without subtraction, in dense fronts; and what follows by back substitution.
+"""Elimination without subtraction, in dense fronts, and the solutions by back substitution.
 
-What is left of a chain when it is watched only outside a state k is again a chain:
+A chain that is watched only outside a state k is again a chain:
 
     s_k = killing_k + sum_j q_kj,   q_ij += q_ik q_kj / s_k,   killing_i += q_ik killing_k / s_k
     (j, i not eliminated)
@@ -9,95 +9,128 @@ Nothing is ever subtracted and no diagonal is stored, so every rate keeps its re
 however small it is beside the others (Grassmann, Taksar, Heyman 1985; O'Cinneide 1993). Solutions
 follow, again without subtraction:
 
-    weights         p_k = sum_i p_i q_ik / s_k          over the states i that are eliminated after
-    k committors      h_k = sum_j h_j q_kj / s_k
+    weights         p_k = sum_i p_i q_ik / s_k      over the states i that are eliminated after k
+    committors      h_k = sum_j h_j q_kj / s_k
 
 States are eliminated many at a time in dense fronts (Duff, Reid 1983), in the order of
-`dissection`. All that can spoil the digits is underflow. Rows are scaled to a largest rate of 1/2
-to 1. A state that can hardly be left but for states that are gone (the bottom of a well) waits for
-a later front; where all around it lies far above, for the last. Weights have exponents of their
+`dissection`. Only underflow can spoil the digits. Rows are scaled to a largest rate of 1/2 to 1. A
+state that is left almost only for states that are already eliminated (the bottom of a well) waits
+for a later front; where all around it lies far above, for the last. Weights have exponents of their
 own.
 """
+
+from __future__ import annotations
 
 from typing import NamedTuple
 
 import numba
 import numpy as np
+from scipy import sparse
 
+from ..arguments.types import Array, IntArray
 from ..errors import ConvergenceError
-from .checks import closed_classes
-from .dissection import Graph, dissect, states_of_front
+from .checks import find_closed_classes
+from .dissection import Graph, dissect, list_front_states
 
-PANEL = 32  # states that are eliminated before the rest of a front hears of it
-NORMAL = 2.3e-308  # smaller numbers are slow and have few digits: they are zero
-# a state that is left more slowly than this, beside its own rates, waits for a later front
-WAIT = 1e-10
-LOST = NORMAL / WAIT  # so this is what underflow may take from a rate
-LEAST = 1e14 * LOST  # a state that is left more slowly than this may have lost digits
-BIG = 512  # weights are f 2^(BIG block), 1 <= f < 2^BIG
-NONE = np.empty(0, np.int64)
+# States that are eliminated before the rest of a front is updated.
+PANEL_STATES = 32
+
+# Smaller numbers are slow and have few digits: they are set to zero.
+SMALLEST_NORMAL = 2.3e-308
+
+# A state that is left more slowly than this, in units of its own rates, waits for a later front.
+WAITING_RATE = 1e-10
+
+# The most that underflow may take from a rate.
+UNDERFLOW_LOSS = SMALLEST_NORMAL / WAITING_RATE
+
+# A state that is left more slowly than this may have lost digits.
+SMALLEST_SURE_RATE = 1e14 * UNDERFLOW_LOSS
+
+# Weights are f 2^(BLOCK_EXPONENT block), 1 <= f < 2^BLOCK_EXPONENT.
+BLOCK_EXPONENT = 512
+
+# Difference of the weights, relative, that underflow may make.
+WEIGHT_TOLERANCE = 1e-12
+
+# Exponents of 2 below which weights are 0.
+SMALLEST_WEIGHT_EXPONENT = -1080
+
+NO_STATES = np.empty(0, np.int64)
 
 
 class Front(NamedTuple):
-    """What back substitution needs of a front: its n states, the m eliminated ones first, s_k, q_kj
-    / s_k, q_ik / s_k.
+    """The factors of a front for back substitution.
+
+    states (n,) : its states, the m eliminated ones first
+    pivot (m,) : s_k
+    rows (m, n) : q_kj / s_k; None if no states are kept
+    columns (m, n) : q_ik / s_k
     """
 
-    states: np.ndarray  # (n,)
-    pivot: np.ndarray  # (m,)
-    rows: np.ndarray  # (m, n); None if no states are kept
-    columns: np.ndarray  # (m, n)
+    states: IntArray
+    pivot: Array
+    rows: Array | None
+    columns: Array
 
 
 class Elimination:
-    """All states but the *kept* ones eliminated; without kept ones, all but one.
+    """The elimination of all states but the *kept* ones; without kept ones, of all but one.
 
-    left (m,) : the states that are left
-    rates (m, m), killing (m,) : theirs, those of the chain that is watched only there
+    left (m,) : the states that remain
+    rates (m, m), killing (m,) : those of the chain that is watched only there
     sure (m,) : whether each of them is left fast enough to have all its digits in spite of
         underflow
     """
 
-    def __init__(self, rates, killing, center, kept=NONE):
+    def __init__(
+        self,
+        rates: sparse.csr_matrix,
+        killing: Array,
+        center: Array,
+        kept: IntArray = NO_STATES,
+    ):
         largest = np.maximum(killing, rates.max(axis=1).toarray().ravel())
         self._exponent = np.frexp(largest)[1].astype(np.int64)
         scaled = rates.copy()
         scaled.data = np.ldexp(rates.data, -np.repeat(self._exponent, np.diff(rates.indptr)))
-        self._graph = Graph.of(scaled, np.ldexp(killing, -self._exponent))
+        self._graph = Graph.from_rates(scaled, np.ldexp(killing, -self._exponent))
         self._kept = kept
         self._center = center
-        self._lasting = (
-            np.ones(len(killing), bool) if len(kept) else closed_classes(rates, killing)[0]
-        )
-        late = NONE
-        lost = self._eliminate(NONE)
+        if len(kept):
+            self._lasting = np.ones(len(killing), bool)
+        else:
+            self._lasting = find_closed_classes(rates, killing)[0]
+
+        late = NO_STATES
+        lost = self._eliminate(NO_STATES)
         while len(lost):
             if np.isin(lost, late).any():
-                raise underflow()
+                raise build_underflow_error()
             late = np.concatenate([late, lost])
             lost = self._eliminate(late)
 
-    def weights(self):
+    def weights(self) -> Array:
         """The stationary distribution p (n,) of a chain without killing, if no states are kept."""
-        p = self._weights(0.0)
-        if (np.abs(self._weights(LOST) - p) > 1e-12 * p + LEAST).any():
-            raise underflow()
+        p = self._compute_weights(0.0)
+        change = np.abs(self._compute_weights(UNDERFLOW_LOSS) - p)
+        if (change > WEIGHT_TOLERANCE * p + SMALLEST_SURE_RATE).any():
+            raise build_underflow_error()
+
         return p
 
-    def committors(self):
-        """h (m, n), h[i, x] the probability to come from x to left[i] before the others of *left*
-        and before the end.
-        """
-        return self._substitute(self._unit(), [front.rows for front in self._fronts])
+    def committors(self) -> Array:
+        """h (m, n), the probability to come from x to left[i] before the others and the end."""
+        return self._substitute(self._build_unit_columns(), [front.rows for front in self._fronts])
 
-    def occupation(self):
-        """psi (m, n), psi[i, x] the time spent in x per time in left[i], until the chain is in one
-        of *left* again.
-        """
-        psi = self._substitute(self._unit(), [front.columns for front in self._fronts])
+    def occupation(self) -> Array:
+        """psi (m, n), the time spent in x per time in left[i], before a return to one of *left*."""
+        psi = self._substitute(
+            self._build_unit_columns(), [front.columns for front in self._fronts]
+        )
         return np.ldexp(psi, self._exponent[self.left][:, None] - self._exponent)
 
-    def solve(self, f):
+    def solve(self, f: Array) -> Array:
         """u >= 0 (m, n) with -Q u = f, where u = 0 in the kept states; f >= 0 (m, n)."""
         u = np.ascontiguousarray(np.ldexp(f, -self._exponent).T)
         for front in reversed(self._fronts):
@@ -106,11 +139,13 @@ class Elimination:
         return self._substitute(u, [front.rows for front in self._fronts])
 
     def _eliminate(self, late):
-        """Eliminate all, the *late* states in the last front. Returns the states whose rates
-        underflow has taken.
+        """Eliminate all states, the *late* ones in the last front.
+
+        Returns the states whose rates are lost in underflow.
         """
         n = len(self._exponent)
         kept = self._kept
+        n_kept = len(kept)
         own, last, parent, place = dissect(self._graph, self._center, kept, late)
         number = np.full(n, -1)
         waiting = {}
@@ -122,84 +157,85 @@ class Elimination:
             )
             pivot = _eliminate(rates, states, n_own)
             if node == 0 and not lost:
-                pivot = np.concatenate(
-                    [
-                        pivot,
-                        _eliminate_largest(
-                            rates, states, len(pivot), n_own, self._lasting, len(kept)
-                        ),
-                    ]
-                )
-                if len(pivot) < n_own - (len(kept) == 0):
-                    raise underflow()
+                pivot = self._finish_root(rates, states, pivot, n_own)
+
             m = len(pivot)
             if m < n_own:
-                lost.extend(_lost(rates, states, m, n_own, self._lasting, len(kept)))
-            self._fronts.append(
-                Front(
-                    states,
-                    pivot,
-                    rates[:m, :-1].copy() if len(kept) else None,
-                    np.ascontiguousarray((rates[:, :m] / pivot).T),
-                )
-            )
+                lost.extend(_list_lost(rates, states, m, n_own, self._lasting, n_kept))
+            rows = rates[:m, :-1].copy() if n_kept else None
+            columns = np.ascontiguousarray((rates[:, :m] / pivot).T)
+            self._fronts.append(Front(states, pivot, rows, columns))
             waiting.setdefault(parent[node], []).append((states[m:], rates[m:, m:]))
         self._fronts.reverse()
+
         rest, self.left, _ = self._assemble(kept, n, place, waiting[-1], number)
         np.fill_diagonal(rest, 0.0)
-        self.sure = rest.sum(axis=1) >= LEAST
+        self.sure = rest.sum(axis=1) >= SMALLEST_SURE_RATE
         self.rates = np.ldexp(rest[:, :-1], self._exponent[self.left][:, None])
         self.killing = np.ldexp(rest[:, -1], self._exponent[self.left])
         return np.unique(np.array(lost, np.int64))
 
+    def _finish_root(self, rates, states, pivot, n_own):
+        """Eliminate the states of the root that waited; all s_k."""
+        n_kept = len(self._kept)
+        late = _eliminate_largest(rates, states, len(pivot), n_own, self._lasting, n_kept)
+        pivot = np.concatenate([pivot, late])
+        n_remaining = 0 if n_kept else 1
+        if len(pivot) < n_own - n_remaining:
+            raise build_underflow_error()
+
+        return pivot
+
     def _assemble(self, own, last, place, below, number):
-        """(rates (n, n + 1), states, n_own) of a front: the own rates, and what the fronts *below*
-        hand on. The last column is the killing; the first n_own states may be eliminated. *number*
-        is -1 everywhere, before and after.
+        """(rates (n, n + 1), states, n_own) of a front: its own rates and those from *below*.
+
+        The last column is the killing; the first n_own states may be eliminated. *number* is -1
+        everywhere, before and after.
         """
-        handed = np.concatenate([states for states, _ in below]) if below else NONE
-        states, n_own = states_of_front(self._graph, own, last, place, handed, number)
+        passed_on = np.concatenate([states for states, _ in below]) if below else NO_STATES
+        states, n_own = list_front_states(self._graph, own, last, place, passed_on, number)
         rates = np.zeros((len(states), len(states) + 1))
         _fill(rates, self._graph, own, last, place, number)
-        for theirs, rest in below:
-            _extend_add(rates, rest, number[theirs])
+        for front_states, rest in below:
+            _extend_add(rates, rest, number[front_states])
         number[states] = -1
         return rates, states, n_own
 
-    def _unit(self):
+    def _build_unit_columns(self):
         u = np.zeros((len(self._exponent), len(self.left)))
         u[self.left, np.arange(len(self.left))] = 1.0
         return u
 
     def _substitute(self, u, factors):
-        """u_k += sum of factor_kj u_j, last eliminated first. u (n, m) is overwritten; returned is
-        (m, n).
+        """u_k += sum of factor_kj u_j, last eliminated first; returns (m, n).
+
+        u (n, m) is overwritten.
         """
         for front, factor in zip(self._fronts, factors):
             _substitute(u, front.states, factor)
         return np.ascontiguousarray(u.T)
 
-    def _weights(self, lost):
-        """p, if *lost* is added to all rates to lasting states: what underflow may have taken."""
+    def _compute_weights(self, loss):
+        """p, with *loss* added to all rates to lasting states: the most that underflow took."""
         weight = np.zeros(len(self._exponent))
         block = np.zeros(len(self._exponent), np.int64)
         weight[self.left] = 1.0
         for states, pivot, _, columns in self._fronts:
-            _substitute_wide(
-                weight, block, states, columns, lost * self._lasting[states[: len(pivot)]] / pivot
-            )
+            more = loss * self._lasting[states[: len(pivot)]] / pivot
+            _substitute_wide(weight, block, states, columns, more)
+
         fraction, exponent = np.frexp(weight)
-        exponent = exponent + BIG * block - self._exponent
-        p = np.ldexp(fraction, np.maximum(exponent - exponent[fraction > 0].max(), -1080))
+        exponent = exponent + BLOCK_EXPONENT * block - self._exponent
+        exponent = exponent - exponent[fraction > 0].max()
+        p = np.ldexp(fraction, np.maximum(exponent, SMALLEST_WEIGHT_EXPONENT))
         return p / p.sum()
 
 
-def underflow():
-    """The error to raise."""
+def build_underflow_error() -> ConvergenceError:
+    """The error for rates that underflow."""
     return ConvergenceError(
         "the rates between the wells of the chain underflow: barriers of more than about 600 kT "
-        "are beyond "
-        "double precision. Take each well as a chain of its own"
+        "are beyond double precision. Take each well as a chain of its own"
     )
 
 
@@ -229,23 +265,24 @@ def _extend_add(front, rest, number):
 
 @numba.njit(cache=True, error_model="numpy")
 def _eliminate(front, states, n_own):
-    """Eliminate the first n_own states but those that are left more slowly than WAIT. The s_k of
-    the eliminated ones.
+    """Eliminate the first n_own states; the s_k of the eliminated ones.
+
+    States that are left more slowly than WAITING_RATE wait.
 
     front (n, n + 1), the last column is the killing. Afterwards row k holds q_kj / s_k, column k
-    the q_ik. States that wait go behind the eliminated ones. A panel of states brings its own rows
-    and columns up to date at once, the rest when it is done.
+    the q_ik. States that wait stand behind the eliminated ones. A panel of states updates its own
+    rows and columns at once, the others when it is finished.
     """
     n = len(front)
     k = 0
     pivot = np.empty(n_own)
     while k < n_own:
         begin = k
-        end = min(k + PANEL, n_own)
+        end = min(k + PANEL_STATES, n_own)
         waits = False
         while k < end:
-            s = _leaves(front, k, k + 1)
-            if s < WAIT:
+            s = _sum_rates(front, k, k + 1)
+            if s < WAITING_RATE:
                 waits = True
                 break
             pivot[k] = s
@@ -282,27 +319,28 @@ def _update(front, begin, done, end):
                 C, D = front[k + min(2, m - 1), end:], front[k + m - 1, end:]
                 for j in range(len(row)):
                     q = row[j] + ((a * A[j] + b * B[j]) + (c * C[j] + d * D[j]))
-                    row[j] = q if q > NORMAL else 0.0
+                    row[j] = q if q > SMALLEST_NORMAL else 0.0
             k += m
 
 
 @numba.njit(cache=True, error_model="numpy")
 def _eliminate_largest(front, states, k, n_own, lasting, n_kept):
-    """Go on with those that waited, from the kth on: the one that is left fastest first, to s_k =
-    LEAST. Their s_k.
+    """Eliminate those that waited, from the kth on, the one that is left fastest first; their s_k.
+
+    It ends where s_k falls below SMALLEST_SURE_RATE.
     """
     n = len(front)
     begin = k
     pivot = np.empty(n_own - k)
-    while k < n_own and len(_lost(front, states, k, n_own, lasting, n_kept)) == 0:
+    while k < n_own and len(_list_lost(front, states, k, n_own, lasting, n_kept)) == 0:
         best = k
         s = -1.0
         for i in range(k, n_own):
-            leaves = _leaves(front, i, k)
-            if leaves > s:
+            rate = _sum_rates(front, i, k)
+            if rate > s:
                 best = i
-                s = leaves
-        if s < LEAST:
+                s = rate
+        if s < SMALLEST_SURE_RATE:
             break
         _swap(front, states, k, best)
         pivot[k - begin] = s
@@ -317,24 +355,26 @@ def _eliminate_largest(front, states, k, n_own, lasting, n_kept):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _lost(front, states, k, n_own, lasting, n_kept):
-    """The states that wait (the kth to n_own) and go nowhere, but for underflow. In states that are
-    not *lasting* nothing stays, and the last lasting one may go nowhere if no states are kept.
+def _list_lost(front, states, k, n_own, lasting, n_kept):
+    """The states that wait (the kth to n_own) and are not left at all, because of underflow.
+
+    States that are not *lasting* have no weight, and the last lasting one need not be left if no
+    states are kept.
     """
     others = n_kept
     for i in range(k, len(states)):
         others += lasting[states[i]]
-    found = [
+    lost = [
         states[i]
         for i in range(k, n_own)
-        if lasting[states[i]] and others > 1 and _leaves(front, i, k) < LEAST
+        if lasting[states[i]] and others > 1 and _sum_rates(front, i, k) < SMALLEST_SURE_RATE
     ]
-    return np.array(found, np.int64)
+    return np.array(lost, np.int64)
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _leaves(front, k, n):
-    """s_k, without what stays among the states before n."""
+def _sum_rates(front, k, n):
+    """s_k, without the rates to states before n."""
     s = 0.0
     for j in range(n, front.shape[1]):
         if j != k:
@@ -365,8 +405,8 @@ def _substitute(u, states, factor):
 
 @numba.njit(cache=True, error_model="numpy")
 def _normal(value, block):
-    """value 2^(BIG block) with 1 <= value < 2^BIG."""
-    big = 2.0**BIG
+    """value 2^(BLOCK_EXPONENT block) with 1 <= value < 2^BLOCK_EXPONENT."""
+    big = 2.0**BLOCK_EXPONENT
     while value >= big:
         value = value / big
         block = block + 1
@@ -378,10 +418,11 @@ def _normal(value, block):
 
 @numba.njit(cache=True, error_model="numpy")
 def _substitute_wide(weight, block, states, factor, more):
-    """The same, all factors of state k larger by more[k], for one u that may span any number of
-    decades: weight 2^(BIG block), 1 <= weight < 2^BIG or 0.
+    """As `_substitute`, for one u over any number of decades, with factors larger by more[k].
+
+    u = weight 2^(BLOCK_EXPONENT block), 1 <= weight < 2^BLOCK_EXPONENT or 0.
     """
-    big = 2.0**BIG
+    big = 2.0**BLOCK_EXPONENT
     for k in range(len(factor) - 1, -1, -1):
         total = 0.0
         at = 0

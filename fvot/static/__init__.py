@@ -1,22 +1,41 @@
-"""Static optimal transport between discrete measures: points (dim, n) with weights (n,), on a line
-also densities on intervals.
+"""Static optimal transport between discrete measures.
 
-An independent witness for `BenamouBrenier`: the linear programs are POT's (Flamary et al. 2021),
-assignments SciPy's; plans with an entropy are found by Sinkhorn's iteration, over-relaxed, and by
-Newton's method. `Mesh.to_points` (or `Result.to_points`) and `Mesh.deposit` are the bridge from a
-mesh to points and back. Every rank computes the same thing, in double precision; the masses of two
-measures are the same if they differ by 1e-10 of themselves, or by 1e-6 where they come in single
-precision, and those of the first one count.
+A measure is given by points (dim, n) with masses (n,); on a line, also by densities on intervals.
+
+The functions are independent witnesses for `BenamouBrenier`. Linear programs are solved by POT
+(Flamary et al. 2021) and assignments by SciPy. Entropic plans are found by over-relaxed Sinkhorn
+iteration and by Newton's method. `Mesh.to_points` (or `Result.to_points`) turns a density on a mesh
+into points, and `Mesh.deposit` does the reverse.
+
+Every rank computes the same thing, in double precision. Two masses count as equal if they differ by
+a relative 1e-10, or by 1e-6 where the data come in single precision; the mass of the first measure
+is then used.
 """
 
+from ..arguments.renamed import renamed
 from .entropic import sinkhorn
 from .line import monotone_map, wasserstein_1d
-from .plans import Plan, costs, displacement, kantorovich, monge, wasserstein
+from .plans import (
+    Plan,
+    cost_matrix,
+    displacement_interpolation,
+    kantorovich,
+    monge,
+    wasserstein,
+)
+
+# The names of these two before release 0.2.
+costs = renamed(cost_matrix, "fvot.static.costs", "fvot.static.cost_matrix")
+displacement = renamed(
+    displacement_interpolation,
+    "fvot.static.displacement",
+    "fvot.static.displacement_interpolation",
+)
 
 __all__ = [
     "Plan",
-    "costs",
-    "displacement",
+    "cost_matrix",
+    "displacement_interpolation",
     "kantorovich",
     "monge",
     "monotone_map",

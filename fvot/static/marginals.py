@@ -1,63 +1,75 @@
-"""What measures, masses and powers may be."""
+"""Checks of measures, masses and powers."""
 
 import math
+from typing import Any
 
 import numpy as np
 
-from ..arguments.functions import as_floats, find_rounding, is_number
+from ..arguments.functions import floats, is_number, rounding_of
+from ..arguments.types import Array, ArrayLike
 from ..errors import InputError
 
-BALANCED = 1e-10  # relative difference of masses that counts as rounding
+# Relative difference of two masses that counts as rounding.
+MASS_ROUNDING = 1e-10
 
 
-def numbers(x, what):
-    """x as an array of floats; `InputError` where it is none, or where some are not finite."""
-    array = as_floats(x, f"{what} must be arrays of finite numbers")
+def as_finite_array(x: ArrayLike, name: str) -> Array:
+    """x as an array of floats; raises `InputError` unless all of them are finite."""
+    array = floats(x, f"{name} must be arrays of finite numbers")
     if not np.isfinite(array).all():
-        raise InputError(f"{what} must be arrays of finite numbers, not {x!r:.60}")
+        raise InputError(f"{name} must be arrays of finite numbers, not {x!r:.60}")
+
     return array
 
 
-def points_of(x, what):
-    """(dim, n) from that, or from (n,) on a line."""
-    x = np.atleast_2d(numbers(x, what))
+def as_points(x: ArrayLike, name: str) -> Array:
+    """Points (dim, n) of x (dim, n), or of x (n,) on a line."""
+    x = np.atleast_2d(as_finite_array(x, name))
     if x.size == 0:
-        raise InputError(f"{what}: there are no points, but an array of shape {x.shape}")
+        raise InputError(f"{name}: there are no points, but an array of shape {x.shape}")
+
     if x.ndim != 2 or x.shape[0] > 3:
+        may_be_transposed = x.ndim == 2 and x.shape[1] <= 3
         raise InputError(
-            f"{what} must be points (dim, n), dim 1 to 3, or (n,) on a line, not of shape {x.shape}"
-            + ("; is this the transpose?" if x.ndim == 2 and x.shape[1] <= 3 else "")
+            f"{name} must be points (dim, n), dim 1 to 3, or (n,) on a line, not of shape {x.shape}"
+            + ("; is this the transpose?" if may_be_transposed else "")
         )
+
     return x
 
 
-def measure(x, a, what):
-    """Points (dim, n) and masses (n,), checked."""
-    x = points_of(x, what)
-    a = numbers(a, what)
+def as_measure(x: ArrayLike, a: ArrayLike, name: str) -> tuple[Array, Array]:
+    """Points (dim, n) and masses (n,) >= 0, checked."""
+    x = as_points(x, name)
+    a = as_finite_array(a, name)
     if a.shape != (x.shape[1],):
-        raise InputError(f"{what}: {x.shape[1]} points need as many masses, not shape {a.shape}")
+        raise InputError(f"{name}: {x.shape[1]} points need as many masses, not shape {a.shape}")
+
     if (a < 0).any() or not a.any():
         raise InputError(
-            f"{what}: the masses must be at least 0, and not all 0, but the smallest is "
+            f"{name}: the masses must be at least 0, and not all 0, but the smallest is "
             f"{a.min():.6g}"
         )
+
     return x, a
 
 
-def same_mass(first, second, *given):
-    """The first of two masses; `InputError` where they differ by more than rounding, as the arrays
-    that were given have it.
+def find_common_mass(first: float, second: float, *given: ArrayLike) -> float:
+    """The first of two masses; raises `InputError` where they differ by more than rounding.
+
+    given : the arrays that the user gave, whose precision decides what counts as rounding
     """
-    if abs(first - second) > max(BALANCED, find_rounding(*given)) * max(first, second):
+    rounding = max(MASS_ROUNDING, rounding_of(*given))
+    if abs(first - second) > rounding * max(first, second):
         raise InputError(
             f"the masses differ: {first:.12g} and {second:.12g}; scale one of them, mass is "
             "neither made nor lost"
         )
+
     return first
 
 
-def check_power(p):
-    """`InputError` unless W_p is a metric for this p."""
+def check_power(p: Any) -> None:
+    """Raise `InputError` unless W_p is a metric for this p."""
     if not is_number(p) or not 1 <= p < math.inf:
         raise InputError(f"p must be a finite number of at least 1, not {p!r}")

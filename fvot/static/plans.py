@@ -8,122 +8,237 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from ..arguments.functions import as_floats, find_rounding, is_number
+from ..arguments.functions import floats, is_number, rounding_of
+from ..arguments.types import Array, ArrayLike, IntArray
 from ..errors import ConvergenceError, InputError
-from .marginals import check_power, measure, points_of, same_mass
+from .marginals import as_measure, as_points, check_power, find_common_mass
 
-LARGEST = 10**8  # entries of a matrix of costs: 800 MB
-SLACK = 1e-9  # by which a plan may cost more than the potentials say, relative
-ROUNDING = 1e-15  # by which it may, relative to all that is added up
-REFINED = (
-    8  # times at most that the simplex is asked, each time for the costs less the potentials so far
-)
-FAR = 10.0  # of these, those so many times larger than slackness was missed by are no matter
-PIVOTS = 10**8  # of the network simplex, at most
-WHOLE = 1e-9  # by which a multiple of a mass may be missed
+# Entries of a cost matrix, at most: 800 MB.
+MAX_COST_ENTRIES = 10**8
+
+# Relative amount by which a plan may cost more than its potentials prove.
+COST_SLACK = 1e-9
+
+# Round-off of a sum of costs, relative to the sum of its terms.
+COST_ROUNDING = 1e-15
+
+# Calls of the simplex, at most, each for the costs less the potentials found so far.
+MAX_SIMPLEX_CALLS = 8
+
+# From the second call on, reduced costs are cut off at this multiple of the last violation of
+# complementary slackness: larger ones do not matter.
+REDUCED_COST_CUTOFF = 10.0
+
+# Pivots of the network simplex, at most.
+MAX_PIVOTS = 10**8
+
+# Error of a mass, in units of 1/n, that still counts as a multiple of 1/n.
+MULTIPLE_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """How much goes where.
+    """A transport plan between point masses: how much goes from each point to each other one.
 
-    x (dim, n), y (dim, m) : the points
-    matrix (n, m) : masses that go from x_i to y_j
-    cost : sum_ij c_ij matrix_ij
-    u (n,), v (m,) : potentials, u_i + v_j <= c_ij, with equality where mass goes: cost = sum u a +
-        sum v b
-    epsilon : of the entropy, 0 where there is none
-    divergence : Sinkhorn's, nan where epsilon is 0, or where it was not asked for
+    Parameters
+    ----------
+    x, y : arrays (dim, n) and (dim, m)
+        The points.
+    matrix : array (n, m)
+        The masses that go from x_i to y_j.
+    cost : float
+        sum_ij c_ij matrix_ij.
+    u, v : arrays (n,) and (m,)
+        Potentials: u_i + v_j <= c_ij, with equality where mass goes, so that cost = sum u a +
+        sum v b.
+    epsilon : float
+        The entropic regularisation, 0 where there is none.
+    divergence : float
+        The Sinkhorn divergence; nan where epsilon is 0, or where it was not asked for.
+
+    Examples
+    --------
+    >>> from fvot import static
+    >>> plan = static.kantorovich([0.0, 1.0], [0.5, 0.5], [2.0], [1.0])
+    >>> plan.cost
+    2.5
+    >>> plan.matrix.tolist()
+    [[0.5], [0.5]]
     """
 
-    x: np.ndarray
-    y: np.ndarray
-    matrix: np.ndarray
+    x: Array
+    y: Array
+    matrix: Array
     cost: float
-    u: np.ndarray
-    v: np.ndarray
+    u: Array
+    v: Array
     epsilon: float = 0.0
     divergence: float = math.nan
 
-    def transport_map(self):
-        """Where the mass of each x_i goes on the mean (dim, n); nan where there is none."""
+    def transport_map(self) -> Array:
+        """The mean place to which the mass of each x_i goes (the barycentric projection).
+
+        Returns
+        -------
+        array (dim, n)
+            nan where x_i has no mass.
+
+        Examples
+        --------
+        >>> from fvot import static
+        >>> static.kantorovich([0.0], [1.0], [1.0, 2.0], [0.5, 0.5]).transport_map().tolist()
+        [[1.5]]
+        """
         a = self.matrix.sum(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(a > 0, self.y @ self.matrix.T / a, np.nan)
 
 
-def kantorovich(x, a, y, b, cost="sqeuclidean"):
-    """The optimal `Plan` of masses a (n,) at points x (dim, n) to masses b (m,) at y (dim, m): min
-    sum c_ij P_ij, exact.
+def kantorovich(
+    x: ArrayLike,
+    a: ArrayLike,
+    y: ArrayLike,
+    b: ArrayLike,
+    cost: str | float | ArrayLike = "sqeuclidean",
+) -> Plan:
+    """The optimal `Plan` between two measures: min sum c_ij P_ij, exact.
 
-    cost : "sqeuclidean", |x - y|^2; a number p > 0, |x - y|^p; or the matrix c (n, m), such as of
-        `Mesh.geodesic_distance`
-    x, y : (n,) on a line
+    Parameters
+    ----------
+    x, y : arrays (dim, n) and (dim, m)
+        The points; (n,) and (m,) on a line.
+    a, b : arrays (n,) and (m,)
+        Their masses, equal in total.
+    cost : "sqeuclidean", number or array (n, m)
+        |x - y|^2; a power p > 0 for |x - y|^p; or the matrix c, such as that of
+        `Mesh.geodesic_distance`.
 
-    Optimality is checked by the potentials: the plan costs at most 1e-9 of its cost more than the
-    best one. Where costs span many decades the simplex is asked again, for the costs less the
-    potentials so far. Raises `InputError` for masses that differ, and for more than 10^8 pairs;
-    `ConvergenceError` where the program (POT's network simplex) is not solved. (Kantorovich 1942)
+    Returns
+    -------
+    Plan
+        The plan with its potentials, which certify it.
+
+    Raises
+    ------
+    InputError
+        Where the masses differ, or for more than 10^8 pairs of points.
+    ConvergenceError
+        Where the network simplex fails.
+
+    Notes
+    -----
+    The potentials prove that the plan costs at most a relative 1e-9 more than the best one. Where
+    costs span many decades, POT's network simplex is called again for the costs less the potentials
+    found so far. (Kantorovich 1942)
+
+    Examples
+    --------
+    >>> from fvot import static
+    >>> plan = static.kantorovich([0.0, 1.0], [0.5, 0.5], [2.0, 3.0], [0.5, 0.5])
+    >>> plan.cost
+    4.0
     """
-    given = (a, b)
-    (x, a) = measure(x, a, "x, a")
-    (y, b) = measure(y, b, "y, b")
-    mass, C = same_mass(a.sum(), b.sum(), *given), costs(x, y, cost)
-    rows, columns = np.flatnonzero(a), np.flatnonzero(b)
+    given_masses = (a, b)
+    (x, a) = as_measure(x, a, "x, a")
+    (y, b) = as_measure(y, b, "y, b")
+    mass = find_common_mass(a.sum(), b.sum(), *given_masses)
+    C = cost_matrix(x, y, cost)
+
+    rows = np.flatnonzero(a)
+    columns = np.flatnonzero(b)
     c = np.ascontiguousarray(C[np.ix_(rows, columns)])
-    v = np.zeros(len(columns))
-    missed = np.inf
+    P, v = _find_plan(a[rows], b[columns], c)
+
     matrix = np.zeros(C.shape)
-    for _ in range(REFINED):
+    matrix[np.ix_(rows, columns)] = mass * P
+
+    # Points without mass have a potential, too.
+    u = (C[:, columns] - v).min(axis=1)
+    v = (C - u[:, None]).min(axis=0)
+    return Plan(x, y, matrix, float((matrix * C).sum()), u, v)
+
+
+def _find_plan(a, b, c):
+    """(P (n, m), v (m,)): an optimal plan of total mass 1 and its potential, for masses > 0."""
+    v = np.zeros(len(b))
+    violation = np.inf
+    for _ in range(MAX_SIMPLEX_CALLS):
+        # The same plan is optimal for what the potentials leave of the costs.
         u = (c - v).min(axis=1)
-        left = (
-            c - u[:, None] - v
-        )  # the same plan is optimal for what the potentials leave of the costs
-        P, more = _simplex(a[rows], b[columns], left, missed)
-        v = v + more
+        P, correction = _call_simplex(a, b, c - u[:, None] - v, violation)
+        v = v + correction
+
         u = (c - v).min(axis=1)
         slack = (c - u[:, None] - v)[P > 0]
         cost = (P * np.abs(c)).sum()
-        missed = slack.max()
-        lost = P[P > 0] @ slack
-        if lost <= SLACK * cost:
-            break
-    if lost > SLACK * cost + ROUNDING * (P * (np.abs(c) + np.abs(u)[:, None] + np.abs(v))).sum():
+        violation = slack.max()
+        excess = P[P > 0] @ slack
+        if excess <= COST_SLACK * cost:
+            return P, v
+
+    terms = (P * (np.abs(c) + np.abs(u)[:, None] + np.abs(v))).sum()
+    if excess > COST_SLACK * cost + COST_ROUNDING * terms:
         raise ConvergenceError(
-            f"the plan may cost {lost:.1e} more than the best one, of its {cost:.1e}: with costs "
-            "of up to "
-            f"{c.max():.1e} floating point does not tell; leave out what is far away"
+            f"the plan may cost {excess:.1e} more than the best one, of its {cost:.1e}: with costs "
+            f"of up to {c.max():.1e} floating point does not tell; leave out what is far away"
         )
-    matrix[np.ix_(rows, columns)] = mass * P
-    whole = np.full(len(C[0]), np.inf)
-    whole[columns] = v
-    u = (C[:, columns] - v).min(axis=1)  # points without mass have a potential, too
-    return Plan(x, y, matrix, float((matrix * C).sum()), u, (C - u[:, None]).min(axis=0))
+
+    return P, v
 
 
-def _simplex(a, b, c, most):
-    """(the plan (n, m) of masses of 1 in all, potential (m,)) for costs c (n, m) >= 0, those above
-    FAR *most* made smaller.
+def _call_simplex(a, b, c, violation):
+    """(P (n, m), v (m,)): plan of total mass 1 and potential for reduced costs c (n, m) >= 0.
+
+    Costs above REDUCED_COST_CUTOFF times the *violation* are cut off there. The simplex wants sums
+    that are exactly the same, and costs and masses near 1.
     """
     import ot
 
-    c = np.minimum(c, FAR * most)
-    size = max(
-        c.max(), np.finfo(float).tiny
-    )  # the simplex wants exactly the same sums, and costs and masses near 1
+    c = np.minimum(c, REDUCED_COST_CUTOFF * violation)
+    scale = max(c.max(), np.finfo(float).tiny)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         P, log = ot.emd(
-            a / a.sum(), b / b.sum(), np.ascontiguousarray(c / size), numItermax=PIVOTS, log=True
+            a / a.sum(),
+            b / b.sum(),
+            np.ascontiguousarray(c / scale),
+            numItermax=MAX_PIVOTS,
+            log=True,
         )
+
     if log["warning"] is not None:
         raise ConvergenceError(f"the network simplex has not found the plan: {log['warning']}")
-    return P, size * log["v"]
+
+    return P, scale * log["v"]
 
 
-def costs(x, y, cost="sqeuclidean"):
-    """c (n, m) between points x (dim, n) and y (dim, m): see `kantorovich`."""
-    x, y = points_of(x, "x"), points_of(y, "y")
+def cost_matrix(x: ArrayLike, y: ArrayLike, cost: str | float | ArrayLike = "sqeuclidean") -> Array:
+    """The costs c_ij of going from x_i to y_j.
+
+    Parameters
+    ----------
+    x, y : arrays (dim, n) and (dim, m)
+        The points; (n,) and (m,) on a line.
+    cost : "sqeuclidean", number or array (n, m)
+        As in `kantorovich`.
+
+    Returns
+    -------
+    array (n, m)
+
+    Raises
+    ------
+    InputError
+        For more than 10^8 pairs, and for costs that are not finite.
+
+    Examples
+    --------
+    >>> from fvot import static
+    >>> static.cost_matrix([0.0, 1.0], [3.0]).tolist()
+    [[9.0], [4.0]]
+    """
+    x = as_points(x, "x")
+    y = as_points(y, "y")
     n = x.shape[1]
     m = y.shape[1]
     _check_pairs(n, m)
@@ -132,100 +247,186 @@ def costs(x, y, cost="sqeuclidean"):
             f"x are points in {len(x)}D, y in {len(y)}D: both must have the same number of "
             "coordinates"
         )
-    if isinstance(cost, str) and cost == "sqeuclidean" or is_number(cost):
-        if is_number(cost) and not 0 < cost < math.inf:
-            raise InputError(f"cost must be a power above 0 of the distance, not {cost!r}")
-        with np.errstate(over="ignore"):
-            C = cdist(x.T, y.T, "sqeuclidean") if isinstance(cost, str) else cdist(x.T, y.T) ** cost
-        if not np.isfinite(C).all():
-            raise InputError(
-                "the points are so far apart that the costs are no finite numbers: scale them"
-            )
-        return C
-    C = as_floats(
-        cost,
-        "cost must be 'sqeuclidean', a power of the distance, or a matrix of finite numbers "
-        f"({n}, {m})",
+
+    is_square = isinstance(cost, str) and cost == "sqeuclidean"
+    if is_square or is_number(cost):
+        return _compute_powers(x, y, cost)
+
+    wanted = (
+        f"cost must be 'sqeuclidean', a power of the distance, or a matrix of finite numbers "
+        f"({n}, {m})"
     )
+    C = floats(cost, wanted)
     if C.shape != (n, m) or not np.isfinite(C).all():
+        shape = f" of shape {C.shape}" if C.ndim else ""
+        raise InputError(f"{wanted}, not {cost!r:.60}{shape}")
+
+    return C
+
+
+def _compute_powers(x, y, cost):
+    """|x_i - y_j|^2 for a word, |x_i - y_j|^cost for a number: (n, m)."""
+    if is_number(cost) and not 0 < cost < math.inf:
+        raise InputError(f"cost must be a power above 0 of the distance, not {cost!r}")
+
+    with np.errstate(over="ignore"):
+        C = cdist(x.T, y.T, "sqeuclidean") if isinstance(cost, str) else cdist(x.T, y.T) ** cost
+    if not np.isfinite(C).all():
         raise InputError(
-            "cost must be 'sqeuclidean', a power of the distance, or a matrix of finite numbers "
-            f"({n}, {m}), not "
-            f"{cost!r:.60}" + (f" of shape {C.shape}" if C.ndim else "")
+            "the points are so far apart that the costs are no finite numbers: scale them"
         )
+
     return C
 
 
 def _check_pairs(n, m):
-    if n * m > LARGEST:
+    if n * m > MAX_COST_ENTRIES:
         raise InputError(
-            f"{n} times {m} points are {n * m:.1e} pairs, at most {LARGEST:.0e} will do: take a "
-            "coarser mesh"
+            f"{n} times {m} points are {n * m:.1e} pairs, at most {MAX_COST_ENTRIES:.0e} will do: "
+            "take a coarser mesh"
         )
 
 
-def wasserstein(x, a, y, b, p=2):
-    """W_p, p >= 1, a metric: (min sum |x_i - y_j|^p P_ij)^(1/p), by `kantorovich`."""
+def wasserstein(x: ArrayLike, a: ArrayLike, y: ArrayLike, b: ArrayLike, p: float = 2) -> float:
+    """The Wasserstein distance W_p = (min sum |x_i - y_j|^p P_ij)^(1/p), p >= 1.
+
+    Parameters
+    ----------
+    x, a, y, b : arrays
+        Points and masses, as in `kantorovich`.
+    p : float
+        The power of the distance.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    InputError
+        As `kantorovich` does, and for p below 1.
+    ConvergenceError
+        Where the power p of small distances is lost in the round-off of the large ones.
+
+    Examples
+    --------
+    >>> from fvot import static
+    >>> static.wasserstein([0.0, 1.0], [0.5, 0.5], [2.0, 3.0], [0.5, 0.5])
+    2.0
+    """
     check_power(p)
-    distance = costs(x, y, 1)
+    distance = cost_matrix(x, y, 1)
     size = distance.max() or 1.0
-    scaled = (distance / size) ** p
-    plan = kantorovich(x, a, y, b, scaled)
-    doubt = (
-        ROUNDING
-        * (plan.matrix * (scaled + np.abs(plan.u)[:, None] + np.abs(plan.v))).sum()
-        / plan.matrix.sum()
-    )
+    powers = (distance / size) ** p
+    plan = kantorovich(x, a, y, b, powers)
+
     mass = plan.matrix.sum()
-    found = (max(plan.cost, 0.0) / mass) ** (1 / p)
-    if ((distance > 0) & (plan.matrix > 0)).any() and (found**p + doubt) ** (1 / p) - found > SLACK:
+    terms = (plan.matrix * (powers + np.abs(plan.u)[:, None] + np.abs(plan.v))).sum()
+    doubt = COST_ROUNDING * terms / mass
+    scaled_distance = (max(plan.cost, 0.0) / mass) ** (1 / p)
+    moves = ((distance > 0) & (plan.matrix > 0)).any()
+    if moves and (scaled_distance**p + doubt) ** (1 / p) - scaled_distance > COST_SLACK:
         raise ConvergenceError(
             f"distances of up to {size:.3g} to the power of {p:g} leave nothing of the small "
-            "ones: take a "
-            "smaller p; on a line wasserstein_1d does it"
+            "ones: take a smaller p; on a line wasserstein_1d does it"
         )
-    return size * mass ** (1 / p) * found
+
+    return float(size * mass ** (1 / p) * scaled_distance)
 
 
-def monge(x, y, b=None, cost="sqeuclidean"):
-    """The map T (n,) from n equal masses 1/n at x (dim, n) to y (dim, m), as numbers of points: min
-    sum c_(i, T_i) / n.
+def monge(
+    x: ArrayLike,
+    y: ArrayLike,
+    b: ArrayLike | None = None,
+    cost: str | float | ArrayLike = "sqeuclidean",
+) -> IntArray:
+    """The optimal map T from n equal masses 1/n at x to y: min sum c_(i, T_i) / n.
 
-    b (m,) : the masses at y, multiples of 1/n, 1 in all; None: 1/m each
+    Parameters
+    ----------
+    x, y : arrays (dim, n) and (dim, m)
+        The points; (n,) and (m,) on a line.
+    b : array (m,), optional
+        The masses at y: multiples of 1/n, 1 in total. None: 1/m each.
+    cost : "sqeuclidean", number or array (n, m)
+        As in `kantorovich`.
 
-    Raises `InputError` where no map exists, because masses would have to be split (Monge 1781; the
-    assignment is SciPy's).
+    Returns
+    -------
+    array of integers (n,)
+        x_i goes to y[:, T_i].
+
+    Raises
+    ------
+    InputError
+        Where no map exists because masses would have to be split.
+
+    Notes
+    -----
+    The assignment problem is solved by SciPy. (Monge 1781)
+
+    Examples
+    --------
+    >>> from fvot import static
+    >>> static.monge([0.0, 1.0], [2.1, 1.1]).tolist()
+    [1, 0]
     """
-    x, y = points_of(x, "x"), points_of(y, "y")
+    x = as_points(x, "x")
+    y = as_points(y, "y")
     n = x.shape[1]
     m = y.shape[1]
-    given = np.full(m, 1 / m) if b is None else b
-    _, b = measure(y, given, "y, b")
-    same_mass(1.0, b.sum(), given)
+    given_masses = np.full(m, 1 / m) if b is None else b
+    _, b = as_measure(y, given_masses, "y, b")
+    find_common_mass(1.0, b.sum(), given_masses)
+
     parts = b * n
-    wrong = np.flatnonzero(
-        np.abs(parts - np.round(parts)) > np.maximum(WHOLE * n, find_rounding(given) * parts)
-    )
-    if len(wrong):
-        j = wrong[0]
+    rounding = np.maximum(MULTIPLE_ROUNDING * n, rounding_of(given_masses) * parts)
+    split = np.flatnonzero(np.abs(parts - np.round(parts)) > rounding)
+    if len(split):
+        j = split[0]
         raise InputError(
             f"no map carries {n} masses of 1/{n} to y: the mass {b[j]:.6g} at y_{j} is no "
-            f"multiple of 1/{n}, and "
-            "a map does not split masses; kantorovich gives a plan that does"
+            f"multiple of 1/{n}, and a map does not split masses; kantorovich gives a plan that "
+            "does"
         )
+
     _check_pairs(n, n)
     targets = np.repeat(np.arange(m), np.round(parts).astype(int))
-    row, column = linear_sum_assignment(costs(x, y, cost)[:, targets])
+    row, column = linear_sum_assignment(cost_matrix(x, y, cost)[:, targets])
     T = np.empty(n, int)
     T[row] = targets[column]
     return T
 
 
-def displacement(plan, t):
-    """The measure at time t of 0 to 1 on the way of a `Plan`: (points (dim, k), masses (k,)), P_ij
-    at (1 - t) x_i + t y_j.
+def displacement_interpolation(plan: Plan, t: float) -> tuple[Array, Array]:
+    """The measure at time t along a `Plan`: the masses P_ij at (1 - t) x_i + t y_j.
 
     For the cost |x - y|^2 this is the geodesic of W2 (McCann 1997).
+
+    Parameters
+    ----------
+    plan : Plan
+        What `kantorovich` or `sinkhorn` returned.
+    t : float
+        A time between 0 and 1.
+
+    Returns
+    -------
+    points : array (dim, k)
+    masses : array (k,)
+
+    Raises
+    ------
+    InputError
+        For anything that is no plan, and for t outside [0, 1].
+
+    Examples
+    --------
+    >>> from fvot import static
+    >>> plan = static.kantorovich([0.0], [1.0], [2.0], [1.0])
+    >>> points, masses = static.displacement_interpolation(plan, 0.25)
+    >>> points.tolist(), masses.tolist()
+    ([[0.5]], [1.0])
     """
     if not isinstance(plan, Plan):
         raise InputError(
@@ -233,5 +434,7 @@ def displacement(plan, t):
         )
     if not is_number(t) or not 0 <= t <= 1:
         raise InputError(f"t must be a time between 0 and 1, not {t!r:.60}")
+
     i, j = np.nonzero(plan.matrix)
-    return (1 - t) * plan.x[:, i] + t * plan.y[:, j], plan.matrix[i, j]
+    points = (1 - t) * plan.x[:, i] + t * plan.y[:, j]
+    return points, plan.matrix[i, j]

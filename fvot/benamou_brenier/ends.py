@@ -1,0 +1,84 @@
+"""`Ends`: the densities at both ends of a path, and the numbers derived from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from ..arguments.types import Array
+from ..mesh import Mesh
+
+# Smallest density, over the mean one, from which a density counts as positive everywhere.
+POSITIVE_FRACTION = 1e-2
+
+# Concentration, over the mean density, up to which densities count as spread out.
+SPREAD_CONCENTRATION = 18.0
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """The densities rho0 and rho1 (n_cells,) of a transport problem. Collective.
+
+    Where the end is free, rho1 is the latest estimate of it.
+    """
+
+    mesh: Mesh
+    rho0: Array
+    rho1: Array
+
+    def with_rho1(self, rho1: Array) -> Ends:
+        """The same start with another end."""
+        if rho1 is self.rho1:
+            return self  # with all that is already computed
+
+        return replace(self, rho1=rho1)
+
+    @cached_property
+    def columns(self) -> Array:
+        """Both densities as the columns of an array (n_cells, 2)."""
+        return np.stack([self.rho0, self.rho1], axis=1)
+
+    @cached_property
+    def mass(self) -> float:
+        """The mass of rho0."""
+        return self.mesh.integrate(self.rho0)
+
+    @cached_property
+    def mean(self) -> float:
+        """The mean of rho0 over the mesh."""
+        return self.mass / self.mesh.integrate(1.0)
+
+    @cached_property
+    def concentration(self) -> float:
+        """int rho^2 / int rho, the density that a particle sees on average: mean of both ends."""
+        integrate = self.mesh.integrate
+        return sum(integrate(rho**2) / integrate(rho) for rho in (self.rho0, self.rho1)) / 2
+
+    @cached_property
+    def width(self) -> float:
+        """The side of a cube that holds all mass at the density `concentration`."""
+        return (self.mass / self.concentration) ** (1 / self.mesh.dim)
+
+    @cached_property
+    def distance(self) -> float:
+        """int |rho1 - rho0|."""
+        return self.mesh.integrate(np.abs(self.rho1 - self.rho0))
+
+    @cached_property
+    def vanishes(self) -> bool:
+        """Whether one of the densities is close to 0 somewhere.
+
+        If not, the iteration converges fast with a uniform penalty.
+        """
+        mine = min(self.rho0.min(initial=np.inf), self.rho1.min(initial=np.inf))
+        return not self.mesh.ranks.min(mine) > POSITIVE_FRACTION * self.mean
+
+    @cached_property
+    def is_spread(self) -> bool:
+        """Whether the densities are so little concentrated that a uniform penalty is worth a try.
+
+        It makes steps cheap on Cartesian meshes.
+        """
+        return self.concentration < SPREAD_CONCENTRATION * self.mean
