@@ -16,7 +16,7 @@ from machine import ranks, timed
 from processes import PEER_PYTHON, peak, peer, peers_of
 
 import fvot
-from fvot.continuity.equation import _Run
+from fvot.continuity.run import ContinuityRun
 from fvot.continuity.time_means import Step
 
 FIELD = {
@@ -188,7 +188,7 @@ def pieces(report, mesh, repetitions):
     new = np.empty(mesh.n_cells)
     U = equation.face_flux()
     found = equation._flow.at(0.0)
-    run = _Run(equation, rho, np.array([0.0, 1.0]), None)
+    run = ContinuityRun(equation, rho, np.array([0.0, 1.0]), None)
     velocity = equation._flow.velocity(found, U)
 
     def leave():

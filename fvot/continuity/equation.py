@@ -25,7 +25,6 @@ moves, and what goes forth and back within a step counts in full.
 
 import math
 
-import numba
 import numpy as np
 
 from ..arguments.frozen import frozen
@@ -33,15 +32,14 @@ from ..arguments.functions import floats, is_number
 from ..arguments.times import MOST_STEPS, check_step, check_times
 from ..errors import ConvergenceError, InputError, warn
 from ..finite_volume.boundary import conditions, densities
-from ..finite_volume.fluxes import described, muscl, upwind
-from ..finite_volume.stencil import Stencil, outflow_rate
-from ..finite_volume.velocity_field import cell_velocity
+from ..finite_volume.fluxes import described, muscl
 from ..mesh import Mesh
-from ..runs.checkpoint import fingerprint
 from ..runs.march import march
 from .muscl import LimitedFaces
 from .muscl_cartesian import Sweeps
+from .run import ContinuityRun
 from .time_means import Step, TimeMeans
+from .two_point import TwoPoint
 from .velocity import flow
 
 # part of the time between two recorded times below which a bound of steps is too short to go on,
@@ -156,7 +154,7 @@ class ContinuityEquation:
         t = check_times(self.mesh.ranks, t)
         self._check(rho0, tau, t)
         self._scheme.start(rho0)
-        run = _Run(self, rho0, t, tau)
+        run = ContinuityRun(self, rho0, t, tau)
         return march(run, self._near, t, checkpoint=checkpoint, write=write, progress=progress)
 
     def step(self, rho, tau, t=0.0):
@@ -178,7 +176,7 @@ class ContinuityEquation:
         is the same at both ends to round-off where nothing enters. For two-point fluxes: the
         transpose of `muscl` would depend on rho.
         """
-        if not isinstance(self._scheme, _TwoPoint):
+        if not isinstance(self._scheme, TwoPoint):
             raise InputError("adjoint needs a linear flux: make the equation with flux=fvot.upwind")
         t = check_times(self.mesh.ranks, t)
         with self.mesh.ranks.raising_together():
@@ -402,111 +400,6 @@ class ContinuityEquation:
         )
 
 
-class _Run:
-    """A `solve` under way, see `march.Run`.
-
-    rho : (n_cells,) now, in the order of `near`
-    steps, done : their number, and how many of them since the last recorded time
-    crossed : (2, n_boundary) what has left, and entered, through each boundary face, since the
-        start or the checkpoint
-    before : (2,) the same of all faces up to that checkpoint
-    """
-
-    fields = "density", "velocity"
-
-    def __init__(self, equation, rho0, t, tau):
-        mesh = equation.mesh
-        self.equation = equation
-        self.mesh = mesh
-        self.t = t
-        self.tau = tau
-        self.rho = equation._near.inward(np.array(rho0, float))
-        self.now = t[0]
-        self.steps = self.done = 0
-        self.crossed = np.zeros((2, mesh.n_faces - mesh.n_inner))
-        self.before = np.zeros(2)
-
-    def advance(self, begin, end):
-        """Take the steps to *end*, and yield the time after each."""
-        equation = self.equation
-        for step in equation._steps(begin, end, self.tau, self.done, max(self.now, begin)):
-            self.rho, left, entered = equation._advance(self.rho, step, self.steps)
-            self.crossed += left, entered
-            self.now = step.until
-            self.steps += 1
-            self.done += 1
-            yield self.now
-
-        self.done = 0
-        equation._say_if_walls_are_crossed()
-
-    def field(self, name):
-        """The density; the velocity is asked for by its times."""
-        return {"density": self.rho}[name]
-
-    def velocity(self, t):
-        """(n_times, dim, n_cells) at the times t."""
-        return self.equation._velocity_of_cells(t)
-
-    def account(self):
-        """The ledger's numbers."""
-        ranks = self.mesh.ranks
-        outflow, inflow = self._crossed()
-        return dict(
-            mass=self.equation._near.mesh.integrate(self.rho),
-            inflow=inflow,
-            outflow=outflow,
-            minimum=ranks.min(self.rho.min(initial=np.inf)),
-            maximum=ranks.max(self.rho.max(initial=-np.inf)),
-            steps=self.steps,
-        )
-
-    def _crossed(self):
-        """(what has left, what has entered) since the start."""
-        return self.before + self.mesh.ranks.sum(self.crossed.sum(axis=1))
-
-    def save(self):
-        """(cells, values) for a checkpoint."""
-        return dict(rho=self.rho), dict(
-            now=self.now, steps=self.steps, done=self.done, crossed=self._crossed()
-        )
-
-    def restore(self, cells, values):
-        """Be what was saved."""
-        self.rho = cells["rho"]
-        self.before = np.array(values["crossed"])
-        self.now = values["now"]
-        self.steps = values["steps"]
-        self.done = values["done"]
-
-    def describe(self):
-        """What a checkpoint knows of the problem."""
-        equation = self.equation
-        mesh = self.mesh
-        t = self.t
-        entering = [
-            mesh.area[mesh.n_inner :] * densities(mesh, equation._conditions, now) for now in t[:2]
-        ]
-        by_cell = [
-            np.bincount(mesh.left[mesh.n_inner :], values, mesh.n_local)[: mesh.n_cells]
-            for values in entering
-        ]
-        velocity = [
-            cell_velocity(mesh, equation.face_flux(now)) for now in (t[0], (t[0] + t[1]) / 2)
-        ]
-        flux = getattr(equation.flux, "__name__", None) or repr(equation.flux)
-        return dict(
-            solver="ContinuityEquation",
-            flux=flux,
-            cfl=equation.cfl,
-            tau=self.tau,
-            boundary=str([name for name, _ in equation._conditions]),
-            rho0=fingerprint(equation._near.mesh, self.rho),
-            velocity=fingerprint(mesh, np.stack(velocity)),
-            entering=fingerprint(mesh, np.stack(by_cell)),
-        )
-
-
 def _out_of_reach(now, end, step, cfl):
     count = f"{(end - now) / step:.0e}" if step > 0 else "without number"
     rate = f"{cfl / step:.2g}" if step > 0 else "infinity"
@@ -534,135 +427,4 @@ def _scheme(mesh, flux):
         raise InputError(
             f"flux must be fvot.muscl(), fvot.upwind, or a function (U, k) -> (a, b), not {flux!r}"
         )
-    return _TwoPoint(mesh, flux)
-
-
-class _TwoPoint:
-    """F = a rho_left - b rho_right with a, b >= 0; k = 0.
-
-    convex : whether the rate is a convex function of U, which nobody knows of a flux of one's own
-    """
-
-    cfl = 0.95
-
-    def __init__(self, mesh, flux):
-        self.mesh = mesh
-        self.flux = flux
-        self.convex = flux is upwind
-        self.stencil = s = Stencil(mesh)
-        self.kept = np.empty(mesh.n_cells)
-        self.first = np.zeros_like(s.start)
-        self.giver = np.empty_like(s.neighbour)
-        self.gain = np.empty_like(s.sign)
-        self._coefficients(np.array([1.0, -1.0]))  # a flux that will not do is refused at once
-
-    def rate(self, U):
-        s = self.stencil
-        return outflow_rate(*self._coefficients(U), self.mesh.volume, s.start, s.face, s.sign)
-
-    def _coefficients(self, U):
-        a, b = self.flux(U, np.zeros_like(U))
-        least = min(a.min(initial=0), b.min(initial=0))
-        if least < 0:
-            raise InputError(
-                f"flux {getattr(self.flux, '__name__', self.flux)!r} has a negative coefficient "
-                f"({least:.3g}): "
-                "explicit steps with it are never positive; use fvot.upwind or fvot.muscl()"
-            )
-        return a, b
-
-    def start(self, rho):
-        """Nothing to know of the data."""
-
-    def prepare(self, U, tau, velocity):
-        mesh = self.mesh
-        s = self.stencil
-        self.tau, (self.a, self.b) = tau, self._coefficients(U)
-        _two_point_weights(
-            self.a,
-            self.b,
-            tau,
-            mesh.volume,
-            mesh.n_inner,
-            s.start,
-            s.face,
-            s.sign,
-            s.neighbour,
-            self.kept,
-            self.first,
-            self.giver,
-            self.gain,
-        )
-
-    def step(self, rho, entering, count):
-        mesh = self.mesh
-        n = self.mesh.n_inner
-        new = np.empty(self.mesh.n_cells)
-        _two_point(mesh.with_ghosts(rho), self.kept, self.first, self.giver, self.gain, new)
-        inward = self.tau * self.b[n:] * entering
-        np.add.at(new, mesh.left[n:], inward / mesh.volume[mesh.left[n:]])
-        return new, self.tau * self.a[n:] * rho[mesh.left[n:]] - inward
-
-    def transposed(self, phi):
-        """The transpose of `step` with respect to sum |K| rho phi; *phi* (n_cells,)."""
-        mesh = self.mesh
-        s = self.stencil
-        new = np.empty(self.mesh.n_cells)
-        _two_point_transposed(
-            mesh.with_ghosts(phi),
-            self.kept,
-            self.a,
-            self.b,
-            self.tau,
-            mesh.volume,
-            mesh.n_inner,
-            s.start,
-            s.face,
-            s.sign,
-            s.neighbour,
-            new,
-        )
-        return new
-
-
-@numba.njit(cache=True, error_model="numpy")
-def _two_point_weights(
-    a, b, tau, volume, n_inner, start, face, sign, neighbour, kept, first, giver, gain
-):
-    """Each cell keeps a part *kept* of its density and gets *gain* times that of each *giver*, from
-    first[cell] on.
-    """
-    entry = numba.uintp(0)
-    for cell in range(len(kept)):
-        out = 0.0
-        for s in range(numba.uintp(start[cell]), numba.uintp(start[cell + 1])):
-            f = face[s]
-            leaves = (1 + sign[s]) / 2
-            enters = (1 - sign[s]) / 2
-            out += leaves * a[f] + enters * b[f]
-            rate = leaves * b[f] + enters * a[f]
-            giver[entry] = neighbour[s]
-            gain[entry] = tau * rate / volume[cell]
-            entry += numba.uintp((f < n_inner) & (rate > 0))
-        first[cell + 1] = entry
-        kept[cell] = max(1 - tau * out / volume[cell], 0.0)
-
-
-@numba.njit(cache=True, error_model="numpy")
-def _two_point(rho, kept, first, giver, gain, new):
-    for cell in range(len(new)):
-        gained = 0.0
-        for e in range(first[cell], first[cell + 1]):
-            gained += gain[e] * rho[giver[e]]
-        new[cell] = kept[cell] * rho[cell] + gained
-
-
-@numba.njit(cache=True, error_model="numpy")
-def _two_point_transposed(phi, kept, a, b, tau, volume, n_inner, start, face, sign, neighbour, new):
-    for cell in range(len(new)):
-        given = 0.0
-        for s in range(numba.uintp(start[cell]), numba.uintp(start[cell + 1])):
-            f = face[s]
-            rate = ((1 + sign[s]) * a[f] + (1 - sign[s]) * b[f]) / 2
-            given += (rate if f < n_inner else 0.0) * phi[neighbour[s]]
-        new[cell] = kept[cell] * phi[cell] + tau * given / volume[cell]
+    return TwoPoint(mesh, flux)
