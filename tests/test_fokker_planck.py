@@ -691,7 +691,9 @@ def test_large_meshes_find_the_same_stationary_density_without_elimination(make,
     mesh = make(16)
     solver = FokkerPlanck(mesh, diffusion=0.25, potential=double_well, drift=turning)
     exact = solver.stationary()
-    monkeypatch.setattr("fvot.fokker_planck.DIRECT", dict.fromkeys((1, 2, 3), 0))
+    monkeypatch.setattr(
+        "fvot.fokker_planck.stationary.ELIMINATION_CELL_LIMIT", dict.fromkeys((1, 2, 3), 0)
+    )
     assert_allclose(solver.stationary(), exact, rtol=1e-6, atol=1e-12 * mesh.ranks.max(exact.max()))
 
 
@@ -708,7 +710,9 @@ def test_wells_that_are_hardly_ever_left_are_not_guessed(monkeypatch):
     rho = solver.stationary()
     out, (size, _) = solver._stepper.at(0.0)[0].outflow(rho, solver._stepper.at(0.0)[1])
     assert mesh.ranks.sum(np.abs(out).sum()) <= 1e-13 * mesh.ranks.sum(size)
-    monkeypatch.setattr("fvot.fokker_planck.DIRECT", dict.fromkeys((1, 2, 3), 0))
+    monkeypatch.setattr(
+        "fvot.fokker_planck.stationary.ELIMINATION_CELL_LIMIT", dict.fromkeys((1, 2, 3), 0)
+    )
     with pytest.raises(ConvergenceError, match="hardly ever left"):
         solver.stationary()
 

@@ -1,8 +1,8 @@
-"""Resolvent schemes: rho(t + tau) = sum_k c_k r^k rho(t), r = (1 + g tau A)^-1, of order 1, 2 and
-3; one matrix for all stages.
+"""Resolvent schemes of order 1, 2 and 3: rho(t + tau) = sum_k c_k r^k rho(t).
 
-r is non-negative, conserves mass and decreases every convex entropy, so that sums with c_k >= 0 do,
-too. Order 2 and 3 need a negative c_k: where their sum turns negative, its fluxes are limited
+Here r = (1 + g tau A)^-1: all stages share one matrix. r is non-negative, conserves mass and
+decreases every convex entropy, and so do sums with c_k >= 0. Order 2 and 3 need a negative c_k:
+where their sum becomes negative, its fluxes are limited
 towards the *partner*, the mixture of the same powers with c_k >= 0 and the same mean time tau (no
 linear scheme of order above 1 is positive for every step: Bolley, Crouzeix 1978).
 
@@ -18,31 +18,33 @@ from math import comb, factorial, floor
 
 import numpy as np
 
+from ..arguments.types import Array
+
 
 @dataclass(frozen=True)
 class Scheme:
-    """Order p with p stages.
+    """A scheme of order p with p stages.
 
     g : length of a stage, in steps
     c, b (p,) : weights of r, r^2, ... in the solution and of their fluxes
     partner, partner_b (n,) : the same of the positive partner
     stages (p, p), times (p,) : the SDIRK scheme with the same map, for coefficients that vary in
         time
-    error : weights of r, r^2, ..., r^(p+2) in an estimate of what one step misses
+    error : weights of r, r^2, ..., r^(p+2) in an estimate of the error of one step
     """
 
     g: float
-    c: np.ndarray
-    b: np.ndarray
-    partner: np.ndarray
-    partner_b: np.ndarray
-    stages: np.ndarray
-    times: np.ndarray
-    error: np.ndarray
+    c: Array
+    b: Array
+    partner: Array
+    partner_b: Array
+    stages: Array
+    times: Array
+    error: Array
 
 
 @lru_cache
-def scheme(order):
+def scheme(order: int) -> Scheme:
     """The `Scheme` of order 1, 2 or 3."""
     g = {1: 1.0, 2: 1 - np.sqrt(0.5), 3: _third_order_stage()}[order]
     c = np.linalg.solve(_powers(g, order, order), _exponential(order))
@@ -51,12 +53,12 @@ def scheme(order):
     return Scheme(
         g,
         c,
-        _of_fluxes(g, c),
+        _flux_weights(g, c),
         partner,
-        _of_fluxes(g, partner),
+        _flux_weights(g, partner),
         stages,
         stages.sum(axis=1),
-        _error(g, c, order),
+        _error_weights(g, c, order),
     )
 
 
@@ -88,11 +90,13 @@ def _positive_partner(g):
     return c
 
 
-def _of_fluxes(g, c):
+def _flux_weights(g, c):
+    """b of c, see the module."""
     return g * np.cumsum(c[::-1])[::-1]
 
 
 def _stages(g, order):
+    """The matrix (order, order) of the SDIRK scheme with the same map."""
     if order == 1:
         return np.array([[1.0]])
     if order == 2:
@@ -106,9 +110,10 @@ def _stages(g, order):
     )
 
 
-def _error(g, c, order):
-    """C / g^(p+1) times the difference of order p + 1 of r, r^2, ...: C z^(p+1) r^(p+2), right for
-    small and for large z.
+def _error_weights(g, c, order):
+    """C / g^(p+1) times the difference of order p + 1 of r, r^2, ...
+
+    That is C z^(p+1) r^(p+2), which is right for small and for large z.
     """
     n = order + 1
     constant = (_powers(g, n + 1, order) @ c - _exponential(n + 1))[n]
