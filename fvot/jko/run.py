@@ -1,19 +1,37 @@
-"""A gradient flow's `solve` under way."""
+"""A `solve` of a gradient flow under way."""
+
+from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ..arguments.types import Array, ArrayLike
 from ..energies.free_energy import FreeEnergy
-from ..energies.local import described
+from ..energies.local import Energy, described
 from ..errors import ConvergenceError
+from ..mesh import Numbering
 from ..runs.checkpoint import fingerprint
+from .step import Step, StepMethod
+from .variational_step import Proper
 
-FAILURES = 100  # of Newton's method between two recorded times, before the run gives up
-FIRST = 1e-3  # length of the first step, of the whole run, where steps are chosen
-GROWTH = 2.0  # of a step by the next one
-KEPT = (
+# Failures of Newton's method between two recorded times, before the run gives up.
+MAX_NEWTON_FAILURES = 100
+
+# The first step that is tried where steps are chosen, as a part of the whole run.
+FIRST_STEP_FRACTION = 1e-3
+
+# The largest ratio of a step to the one before it.
+MAX_STEP_GROWTH = 2.0
+
+# The part of the longest allowed step that is tried: a margin, as the work of a refused step is
+# lost.
+STEP_SAFETY = 0.85
+
+# The numbers of a run that a checkpoint keeps.
+SAVED_NUMBERS = (
     "now",
     "mass0",
     "steps",
@@ -22,146 +40,186 @@ KEPT = (
     "dissipation",
     "error",
     "wish",
-)  # numbers of a run
+)
 
 
-class _Slope(NamedTuple):
-    """The mean derivative (n_cells,) over one of the last steps, and the length of that."""
+class GradientFlow(Protocol):
+    """What a run knows of its equation, a `JKO`."""
 
-    value: np.ndarray
+    energy: Energy
+    tol: float
+    upper: float
+    order: int
+    inner: Any
+
+
+class Slope(NamedTuple):
+    """The mean derivative (n_cells,) over one of the last steps, and the length of that step."""
+
+    value: Array
     tau: float
 
 
 class JKORun:
-    """A `solve` under way, see `march.Run`: rho (n_cells,) at the time now; what has happened since
-    the start.
+    """A `solve` under way, see `march.Run`. Arrays have the cells in the order of the `Numbering`.
 
-    Cells are those of `mesh`, in the steps' order.
+    rho (n_cells,) : the density at the time *now*
+    steps, newton, dissipated, error : sums since the start
+    dissipation : the mean rate over the last step
+    wish : the length that the next step should have
+    slopes : of the last one or two steps, the newest first
     """
 
-    def __init__(self, equation, rho0, t, tau):
-        self.mesh = equation._near.mesh
-        self.equation = equation
+    def __init__(
+        self,
+        flow: GradientFlow,
+        take_step: StepMethod,
+        near: Numbering,
+        rho0: ArrayLike,
+        t: Array,
+        tau: float | None,
+        free_energy: FreeEnergy | None = None,
+    ):
+        """free_energy : of the flow on the mesh, if it is there already."""
+        self.flow = flow
+        self.take_step = take_step
+        self.near = near
+        self.free_energy = free_energy
+        mesh: Any = near.mesh
+        self.mesh = mesh
         self.tau = tau
-        self.now = t[0]
         self.span = (t[0], t[-1])
-        self.rho = equation._near.inward(np.array(rho0, float))
-        self.fields = ("density",) if equation.upper == math.inf else ("density", "pressure")
-        equation._step.restart()
-        self.mass0 = self.mesh.integrate(self.rho)
-        self.pressure = np.zeros(len(self.rho))
-        self.steps = self.newton = 0
-        self.dissipated = self.dissipation = self.error = 0.0
-        self.wish = (t[-1] - t[0]) * FIRST
-        self.slopes = []
+        self.fields = ("density",) if flow.upper == math.inf else ("density", "pressure")
+        take_step.restart()
 
-    def advance(self, begin, end):
-        """Take equal steps of at most tau to *end*, or, if that is None, steps that keep the error
-        small.
+        self.now = t[0]
+        self.rho = near.inward(np.array(rho0, float))
+        self.pressure: Array | None = np.zeros(len(self.rho))
+        self.mass0: float = self.mesh.integrate(self.rho)
+        self.steps = 0
+        self.newton = 0
+        self.dissipated = 0.0
+        self.dissipation = 0.0
+        self.error = 0.0
+        self.wish = (t[-1] - t[0]) * FIRST_STEP_FRACTION
+        self.slopes: list[Slope] = []
 
-        Where one fails, shorter ones are taken, which grow again. Yields the time after each.
+    # ---- steps ----------------------------------------------------------------------------------
+
+    def advance(self, begin: float, end: float) -> Iterator[float]:
+        """Take equal steps of at most tau to *end*; without tau, steps that keep the error small.
+
+        Where Newton's method fails in one, shorter ones are taken, which grow again. Yields the
+        time after each.
         """
         tau = self.tau
         if tau is not None:
             tau = (end - begin) / math.ceil((end - begin) / tau * (1 - 1e-12))
             self.wish = tau if self.now == begin else self.wish
+
         failure = None
         failures = 0
         while self.now < end:
-            left = end - self.now
-            step = self.wish
-            if left < 2 * step:  # no very short one at the end
-                step = left if left <= step * (1 + 1e-9) else left / 2
-            if self.now + step == self.now or failures > FAILURES:
-                remedy = (
-                    [f"give a larger tol than {self.equation.tol:.3g}, or steps with tau="]
-                    if tau is None
-                    else []
-                )
-                raise ConvergenceError(
-                    f"steps get too short at t = {self.now:.6g}: "
-                    + "; ".join([*([str(failure)] if failure else []), *remedy])
-                )
+            step = self._choose_step(end)
+            if self.now + step == self.now or failures > MAX_NEWTON_FAILURES:
+                raise self._build_error(failure)
+
             try:
-                made = self.equation._step(self.rho, step)
+                made = self.take_step(self.rho, step)
             except ConvergenceError as error:
-                if self.equation.inner is not None:
+                if self.flow.inner is not None:
                     raise
                 self.wish = step / 4
                 failure = error
                 failures = failures + 1
                 continue
-            wanted = step * GROWTH if tau is not None else self._judged(made, step)
-            if wanted is None:
+
+            following = step * MAX_STEP_GROWTH if tau is not None else self._judge(made, step)
+            if following is None:
                 continue
-            self._accept(made, step, end if step == left else self.now + step)
-            self.wish = min(wanted, tau or np.inf)
+            self._accept(made, step, end if step == end - self.now else self.now + step)
+            self.wish = min(following, tau or np.inf)
             yield self.now
 
-    def _judged(self, made, step):
-        """The length that the next step may have; None where this one was too long, for which a
-        shorter one is wished.
+    def _choose_step(self, end):
+        """The wished step, or less: *end* is hit, without a very short step at last."""
+        left = end - self.now
+        step = self.wish
+        if left >= 2 * step:
+            return step
+        return left if left <= step * (1 + 1e-9) else left / 2
+
+    def _build_error(self, failure):
+        reasons = [] if failure is None else [str(failure)]
+        if self.tau is None:
+            reasons.append(f"give a larger tol than {self.flow.tol:.3g}, or steps with tau=")
+        return ConvergenceError(f"steps get too short at t = {self.now:.6g}: {'; '.join(reasons)}")
+
+    def _judge(self, made, step):
+        """The length that the next step may have; None where this one has too large an error.
+
+        A shorter one is then wished.
         """
-        order = self.equation.order
-        known = len(self.slopes) >= self.equation.order
-        if known:
-            error = self._error(made, step)
-            allowed = self._allowed(step)
+        order = self.flow.order
+        is_known = len(self.slopes) >= order
+        if is_known:
+            error = self._estimate_error(made, step)
+            allowed = self._allow(step)
         else:
             error = self.mesh.integrate(np.abs(made.rho - self.rho))
-            allowed = self.equation.tol ** (1 / order) * self.mass0
-        factor = 0.85 * (allowed / error) ** (1 / order) if error > 0 else math.inf
+            allowed = self.flow.tol ** (1 / order) * self.mass0
+
+        factor = STEP_SAFETY * (allowed / error) ** (1 / order) if error > 0 else math.inf
         shortest = self._shortest(step)
         if error > allowed and step > shortest * (1 + 1e-9):
             self.wish = max(step * max(factor, 0.1), shortest)
             return None
-        self.error += error if known else 0.0
-        return max(step * min(factor, GROWTH), shortest)
+
+        self.error += error if is_known else 0.0
+        return max(step * min(factor, MAX_STEP_GROWTH), shortest)
 
     def _shortest(self, step):
-        """The length below which no step is cut for its error: where cells fill up, derivatives
-        jump, however short it is.
-        """
-        return (
-            self.equation.tol * (self.now - self.span[0] + step)
-            if self.equation.order == 1
-            else 0.0
-        )
+        """The length below which no step is cut for its error.
 
-    def _error(self, made, step):
-        """What the step misses, in L1: from how far it is from the polynomial through the last
-        steps' mean derivatives.
+        Where cells fill up, derivatives jump, however short the step is.
+        """
+        if self.flow.order == 2:
+            return 0.0
+        return self.flow.tol * (self.now - self.span[0] + step)
+
+    def _estimate_error(self, made, step):
+        """The error of the step in L1, from the polynomial through the last mean derivatives.
 
         The derivative at the middle of the step, extrapolated from those at the middles of the last
         ones, misses a known multiple of the next derivative; the step itself misses another one,
         tau^2 / 2 or tau^3 / 12.
         """
-        equation = self.equation
-        mesh = self.mesh
         slope = (made.rho - self.rho) / step
         last = self.slopes
-        if equation.order == 1:
+        if self.flow.order == 1:
             predicted = last[0].value
             share = step / (2 * step + last[0].tau)
         else:
-            first, second = (step + last[0].tau) / 2, (last[0].tau + last[1].tau) / 2
-            predicted = last[0].value + first / second * (last[0].value - last[1].value)
-            share = step**2 / 6 / (step**2 / 6 + first * (first + second))
-        return share * step * mesh.integrate(np.abs(slope - predicted))
+            ahead = (step + last[0].tau) / 2
+            behind = (last[0].tau + last[1].tau) / 2
+            predicted = last[0].value + ahead / behind * (last[0].value - last[1].value)
+            share = step**2 / 6 / (step**2 / 6 + ahead * (ahead + behind))
+        return share * step * self.mesh.integrate(np.abs(slope - predicted))
 
-    def _allowed(self, step):
-        """What a step may add to the error: its share of what is left, by time, or by the logarithm
-        of the time passed.
+    def _allow(self, step):
+        """The error that a step may add: its share of what the tolerance leaves.
+
+        By time, or by the logarithm of the time that has passed: the larger one.
         """
         passed = self.now - self.span[0]
         left = self.span[1] - self.now
-        spare = max(
-            self.equation.tol * self.mass0 - self.error, 0.1 * self.equation.tol * self.mass0
-        )
+        tol = self.flow.tol
+        spare = max(tol * self.mass0 - self.error, 0.1 * tol * self.mass0)
         return spare * max(step / left, step / (passed + step) / 16)
 
-    def _accept(self, made, step, now):
-        self.slopes = [_Slope((made.rho - self.rho) / step, step), *self.slopes[:1]]
+    def _accept(self, made: Step, step, now):
+        slope = Slope((made.rho - self.rho) / step, step)
+        self.slopes = [slope, *self.slopes[:1]]
         self.rho = made.rho
         self.now = now
         self.steps = self.steps + 1
@@ -170,77 +228,77 @@ class JKORun:
         self.dissipated = self.dissipated + made.dissipated
         self.dissipation = made.dissipated / step
 
-    def describe(self):
+    # ---- for checkpoints ------------------------------------------------------------------------
+
+    def describe(self) -> dict[str, Any]:
         """What a checkpoint knows of the problem."""
-        equation = self.equation
+        flow = self.flow
         mesh = self.mesh
-        rho0 = self.rho
-        tau = self.tau
-        energy = (
-            equation._energy
-            if equation.inner is None
-            else FreeEnergy(equation._near, equation.energy)
-        )
-        rho = rho0 + mesh.integrate(rho0) / mesh.integrate(np.ones(mesh.n_cells))
+        free_energy = self.free_energy or FreeEnergy(self.near, flow.energy)
+        mean = mesh.integrate(self.rho) / mesh.integrate(np.ones(mesh.n_cells))
+        rho = self.rho + mean  # above 0, where derivatives may be infinite
+        slope = free_energy.derivative(rho) + free_energy.potential(rho)
         return dict(
             solver="JKO",
-            order=equation.order,
-            upper=equation.upper,
-            tau=tau,
-            tol=None if tau else equation.tol,
-            energy=str(described(equation.energy)),
-            inner=equation.inner and repr(equation.inner),
-            rho0=fingerprint(mesh, rho0),
-            slope=fingerprint(mesh, energy.derivative(rho) + energy.potential(rho)),
+            order=flow.order,
+            upper=flow.upper,
+            tau=self.tau,
+            tol=None if self.tau else flow.tol,
+            energy=str(described(flow.energy)),
+            inner=flow.inner and repr(flow.inner),
+            rho0=fingerprint(mesh, self.rho),
+            slope=fingerprint(mesh, slope),
         )
 
-    def save(self):
+    def save(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """(cells, values) for a checkpoint."""
-        cells = dict(
-            rho=self.rho,
-            slopes=np.reshape([slope.value for slope in self.slopes], (-1, len(self.rho))),
-        )
-        cells |= {} if self.pressure is None else dict(pressure=self.pressure)
-        values = {name: getattr(self, name) for name in KEPT}
-        memory = self.equation._step.memory
-        return cells | memory.pop("cells", {}), dict(
-            run=values, lengths=[slope.tau for slope in self.slopes], memory=memory
-        )
+        slopes = np.reshape([slope.value for slope in self.slopes], (-1, len(self.rho)))
+        cells = dict(rho=self.rho, slopes=slopes)
+        if self.pressure is not None:
+            cells["pressure"] = self.pressure
 
-    def restore(self, cells, values):
-        """Be what was saved."""
+        memory = self.take_step.save()
+        cells.update(memory.pop("cells", {}))
+        values = dict(
+            run={name: getattr(self, name) for name in SAVED_NUMBERS},
+            lengths=[slope.tau for slope in self.slopes],
+            memory=memory,
+        )
+        return cells, values
+
+    def restore(self, cells: dict[str, Array], values: dict[str, Any]) -> None:
+        """Take over what `save` gave."""
         vars(self).update(values["run"])
         self.rho = cells.pop("rho")
-        self.pressure = cells.pop("pressure", None)
+        self.pressure = cells.pop("pressure") if "pressure" in cells else None
         self.slopes = [
-            _Slope(value, tau)
+            Slope(value, tau)
             for value, tau in zip(cells.pop("slopes"), values["lengths"], strict=True)
         ]
-        self.equation._step.memory = values["memory"] | dict(cells=cells)
+        self.take_step.restore(values["memory"] | dict(cells=cells))
 
-    def field(self, name):
+    # ---- for records ----------------------------------------------------------------------------
+
+    def field(self, name: str) -> Array:
         """The density, or the pressure."""
         return {"density": self.rho, "pressure": self.pressure}[name]
 
-    def account(self):
+    def account(self) -> dict[str, float]:
         """The ledger's numbers; with the estimated error if tau is None."""
-        equation = self.equation
-        mesh = self.mesh
         ranks = self.mesh.ranks
-        return dict(
-            mass=mesh.integrate(self.rho),
+        numbers = dict(
+            mass=self.mesh.integrate(self.rho),
             minimum=ranks.min(self.rho.min(initial=np.inf)),
             maximum=ranks.max(self.rho.max(initial=-np.inf)),
-            **equation._step.parts(self.rho),
+            **self.take_step.parts(self.rho),
             dissipated=self.dissipated,
             dissipation=self.dissipation,
             steps=self.steps,
             newton=self.newton,
-            iterations=equation._step.iterations,
-            **(
-                {}
-                if self.tau is not None
-                else {"time_error": self.error / max(self.mass0, np.finfo(float).tiny)}
-            ),
-            **({} if equation.inner is None else {"gap": equation._step.gap}),
+            iterations=self.take_step.iterations,
         )
+        if self.tau is None:
+            numbers["time_error"] = self.error / max(self.mass0, float(np.finfo(float).tiny))
+        if isinstance(self.take_step, Proper):
+            numbers["gap"] = self.take_step.gap
+        return numbers
