@@ -27,7 +27,8 @@ from fvot.finite_volume import implicit_step
 from fvot.finite_volume.implicit_step import Resolvent, column_scale
 from fvot.finite_volume.rates import Rates, SparsityPattern
 from fvot.fokker_planck.coefficients import DriftDiffusion
-from fvot.fokker_planck.schemes import scheme
+from fvot.fokker_planck.run import FokkerPlanckRun
+from fvot.fokker_planck.schemes import find_scheme
 from fvot.fokker_planck.stepper import Stepper
 
 MESHES = {
@@ -170,11 +171,11 @@ def watched():
         (SparsityPattern, "matrix", "matrix"),
         (Rates, "by_drift", "order"),
         (linalg.System, "__init__", "matrix to PETSc"),
-        (Stepper, "_discrete_gibbs", "Gibbs density"),
+        (Stepper, "_find_discrete_gibbs", "Gibbs density"),
         (Resolvent, "__init__", "choice"),
-        (Stepper, "growth", "free energy"),
+        (Stepper, "compute_energy_growth", "free energy"),
         (Resolvent, "_residual", "residuals"),
-        (fvot.FokkerPlanck, "_record", "ledger"),
+        (FokkerPlanckRun, "account", "ledger"),
     ]
     with ExitStack() as stack:
         for owner, name, what in assembly:
@@ -695,7 +696,7 @@ def million(quick):
     start = mesh.average(lambda x: np.exp(-2 * ((x - 0.3) ** 2).sum(axis=0)))
     rows = []
     for method in ("", "amg") if ranks.size == 1 else ("",):
-        tau = 1e3 / fastest / scheme(2).g
+        tau = 1e3 / fastest / find_scheme(2).g
         with ExitStack() as stack:
             if method:
                 stack.enter_context(forced(method))

@@ -153,7 +153,7 @@ def test_the_gibbs_density_is_a_fixed_point(make, order):
     """
     D, mesh = 0.01, make(32)
     solver = FokkerPlanck(mesh, diffusion=D, potential=double_well, order=order)
-    rates, _ = solver._stepper.at(0.0)
+    rates, _ = solver._stepper.find_coefficients(0.0)
     rho = gibbs(mesh, double_well, D)
     seen = rho > 1e-12 * mesh.ranks.max(rho.max())
     assert 2 <= mesh.ranks.sum(np.count_nonzero(seen))
@@ -708,7 +708,9 @@ def test_wells_that_are_hardly_ever_left_are_not_guessed(monkeypatch):
 
     solver = FokkerPlanck(mesh, diffusion=0.04, drift=drift)
     rho = solver.stationary()
-    out, (size, _) = solver._stepper.at(0.0)[0].outflow(rho, solver._stepper.at(0.0)[1])
+    out, (size, _) = solver._stepper.find_coefficients(0.0)[0].outflow(
+        rho, solver._stepper.find_coefficients(0.0)[1]
+    )
     assert mesh.ranks.sum(np.abs(out).sum()) <= 1e-13 * mesh.ranks.sum(size)
     monkeypatch.setattr(
         "fvot.fokker_planck.stationary.ELIMINATION_CELL_LIMIT", dict.fromkeys((1, 2, 3), 0)

@@ -1,58 +1,72 @@
 """The explicit step with a two-point flux: F = a rho_left - b rho_right on every face."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import numba
 import numpy as np
 
+from ..arguments.types import Array, TwoPointFlux
 from ..errors import InputError
 from ..finite_volume.fluxes import upwind
 from ..finite_volume.stencil import Stencil, outflow_rate
 
 
 class TwoPoint:
-    """F = a rho_left - b rho_right with a, b >= 0; k = 0.
+    """F = a rho_left - b rho_right with a, b >= 0, for k = 0; see `scheme.ExplicitScheme`.
 
-    convex : whether the rate is a convex function of U, which nobody knows of a flux of one's own
+    convex : whether the rate is a convex function of U; of the user's own flux nothing is known
     """
 
     cfl = 0.95
 
-    def __init__(self, mesh, flux):
+    def __init__(self, mesh: Any, flux: TwoPointFlux):
         self.mesh = mesh
         self.flux = flux
         self.convex = flux is upwind
-        self.stencil = s = Stencil(mesh)
+        self.stencil = Stencil(mesh)
         self.kept = np.empty(mesh.n_cells)
-        self.first = np.zeros_like(s.start)
-        self.giver = np.empty_like(s.neighbour)
-        self.gain = np.empty_like(s.sign)
-        self._coefficients(np.array([1.0, -1.0]))  # a flux that will not do is refused at once
+        self.first = np.zeros_like(self.stencil.start)
+        self.giver = np.empty_like(self.stencil.neighbour)
+        self.gain = np.empty_like(self.stencil.sign)
+        self._compute_coefficients(np.array([1.0, -1.0]))  # refuses negative coefficients at once
 
-    def rate(self, U):
+    def rate(self, U: Array) -> float:
+        """The largest rate at which the fluxes U (n_faces,) empty one of this rank's cells."""
+        a, b = self._compute_coefficients(U)
         s = self.stencil
-        return outflow_rate(*self._coefficients(U), self.mesh.volume, s.start, s.face, s.sign)
+        return outflow_rate(a, b, self.mesh.volume, s.start, s.face, s.sign)
 
-    def _coefficients(self, U):
+    def _compute_coefficients(self, U):
+        """(a, b) for the fluxes U, checked."""
         a, b = self.flux(U, np.zeros_like(U))
         least = min(a.min(initial=0), b.min(initial=0))
         if least < 0:
             raise InputError(
                 f"flux {getattr(self.flux, '__name__', self.flux)!r} has a negative coefficient "
-                f"({least:.3g}): "
-                "explicit steps with it are never positive; use fvot.upwind or fvot.muscl()"
+                f"({least:.3g}): explicit steps with it are never positive; use fvot.upwind or "
+                "fvot.muscl()"
             )
         return a, b
 
-    def start(self, rho):
-        """Nothing to know of the data."""
+    def start(self, rho: Array) -> None:
+        """Do nothing: the scheme does not depend on the density."""
 
-    def prepare(self, U, tau, velocity):
+    def prepare(self, U: Array, tau: float, velocity: Callable[[], Array]) -> None:
+        """Find the weights of the step tau with the fluxes U (n_faces,)."""
+        self.tau = tau
+        self.a, self.b = self._compute_coefficients(U)
+        self._compute_weights()
+
+    def _compute_weights(self):
         mesh = self.mesh
         s = self.stencil
-        self.tau, (self.a, self.b) = tau, self._coefficients(U)
-        _two_point_weights(
+        _compute_weights(
             self.a,
             self.b,
-            tau,
+            self.tau,
             mesh.volume,
             mesh.n_inner,
             s.start,
@@ -65,22 +79,32 @@ class TwoPoint:
             self.gain,
         )
 
-    def step(self, rho, entering, count):
+    def step(self, rho: Array, entering: Array, count: int) -> tuple[Array, Array]:
+        """The new rho (n_cells,), and what left through each boundary face (n_faces - n_inner,)."""
         mesh = self.mesh
-        n = self.mesh.n_inner
-        new = np.empty(self.mesh.n_cells)
-        _two_point(mesh.with_ghosts(rho), self.kept, self.first, self.giver, self.gain, new)
-        inward = self.tau * self.b[n:] * entering
-        np.add.at(new, mesh.left[n:], inward / mesh.volume[mesh.left[n:]])
-        return new, self.tau * self.a[n:] * rho[mesh.left[n:]] - inward
+        n = mesh.n_inner
+        cell = mesh.left[n:]
+        new = np.empty(mesh.n_cells)
+        self._apply_weights(mesh.with_ghosts(rho), new)
 
-    def transposed(self, phi):
-        """The transpose of `step` with respect to sum |K| rho phi; *phi* (n_cells,)."""
+        inward = self.tau * self.b[n:] * entering
+        np.add.at(new, cell, inward / mesh.volume[cell])
+        return new, self.tau * self.a[n:] * rho[cell] - inward
+
+    def _apply_weights(self, rho, new):
+        _apply_weights(rho, self.kept, self.first, self.giver, self.gain, new)
+
+    def apply_transpose(self, phi: Array) -> Array:
+        """The transpose of `step` with respect to sum |K| rho phi, applied to phi (n_cells,)."""
+        new = np.empty(self.mesh.n_cells)
+        self._apply_transpose(self.mesh.with_ghosts(phi), new)
+        return new
+
+    def _apply_transpose(self, phi, new):
         mesh = self.mesh
         s = self.stencil
-        new = np.empty(self.mesh.n_cells)
-        _two_point_transposed(
-            mesh.with_ghosts(phi),
+        _apply_transpose(
+            phi,
             self.kept,
             self.a,
             self.b,
@@ -93,15 +117,15 @@ class TwoPoint:
             s.neighbour,
             new,
         )
-        return new
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _two_point_weights(
+def _compute_weights(
     a, b, tau, volume, n_inner, start, face, sign, neighbour, kept, first, giver, gain
 ):
-    """Each cell keeps a part *kept* of its density and gets *gain* times that of each *giver*, from
-    first[cell] on.
+    """Each cell keeps a part *kept* of its density, and gets *gain* times that of each *giver*.
+
+    The givers of a cell stand from first[cell] on.
     """
     entry = numba.uintp(0)
     for cell in range(len(kept)):
@@ -120,7 +144,7 @@ def _two_point_weights(
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _two_point(rho, kept, first, giver, gain, new):
+def _apply_weights(rho, kept, first, giver, gain, new):
     for cell in range(len(new)):
         gained = 0.0
         for e in range(first[cell], first[cell + 1]):
@@ -129,7 +153,7 @@ def _two_point(rho, kept, first, giver, gain, new):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _two_point_transposed(phi, kept, a, b, tau, volume, n_inner, start, face, sign, neighbour, new):
+def _apply_transpose(phi, kept, a, b, tau, volume, n_inner, start, face, sign, neighbour, new):
     for cell in range(len(new)):
         given = 0.0
         for s in range(numba.uintp(start[cell]), numba.uintp(start[cell + 1])):

@@ -137,9 +137,9 @@ class DriftDiffusion:
         """V / D (n_cells,), if e^(-V/D) makes all inner fluxes zero, but for the discretisation;
         else None.
         """
-        return self._minus_log_gibbs(self.diffusion(t), self.potential(t))
+        return self._compute_minus_log_gibbs(self.diffusion(t), self.potential(t))
 
-    def _minus_log_gibbs(self, D, V):
+    def _compute_minus_log_gibbs(self, D, V):
         if self._drift is not None or not (self._D.constant or V is None):
             return None
         return np.zeros(self.mesh.n_cells) if V is None else V / D
@@ -158,17 +158,19 @@ class DriftDiffusion:
 
         a = np.zeros(mesh.n_faces)
         b = np.zeros(mesh.n_faces)
-        a[:n], b[:n] = self._coefficients(U[:n], mesh.area[:n] / self._resistance(D))
+        a[:n], b[:n] = self._compute_coefficients(
+            U[:n], mesh.area[:n] / self._compute_resistance(D)
+        )
         for name, condition in self._kinds.items():
             faces = mesh.boundary[name]
             if isinstance(condition, dirichlet):
                 here = D if np.ndim(D) == 0 else np.asarray(D)[mesh.left[faces]]
-                k = here * mesh.area[faces] / self._boundary_distance(name)
-                a[faces], b[faces] = self._coefficients(U[faces], k)
+                k = here * mesh.area[faces] / self._find_boundary_distance(name)
+                a[faces], b[faces] = self._compute_coefficients(U[faces], k)
             else:
                 a[faces] = np.maximum(U[faces], 0)
                 b[faces] = np.maximum(-U[faces], 0)
-        return Rates(self.pattern, a, b, self._minus_log_gibbs(D, V))
+        return Rates(self.pattern, a, b, self._compute_minus_log_gibbs(D, V))
 
     def _compute_velocity(self, V, t):
         """U (n_faces,), see the module."""
@@ -192,7 +194,7 @@ class DriftDiffusion:
         """The `Watch` of all that depends on time; None where nothing does. Collective."""
         if self.steady and self.boundary_steady:
             return None
-        return Watch(self.mesh.ranks, partial(self._signals, self._watched), begin, end)
+        return Watch(self.mesh.ranks, partial(self._compute_signals, self._watched), begin, end)
 
     @cached_property
     def _watched(self):
@@ -200,11 +202,12 @@ class DriftDiffusion:
         parts = [self.mesh.boundary[name] for name, _ in self._conditions]
         return WatchedFaces(self.mesh, group_faces(self.mesh, parts), BLOCKS + len(parts))
 
-    def _signals(self, watched, t):
+    def _compute_signals(self, watched, t):
         """This rank's part of the signals (n_signals, n) at the times t (n,). Not collective."""
         signals = []
         x = self.mesh.face_center[:, watched.faces]
         normal = self.mesh.normal[:, watched.faces]
+
         for field in self._D, self._V:
             if field is not None and field.depends_on_time:
                 values = np.stack([field.f(x, now) for now in t])
@@ -219,7 +222,7 @@ class DriftDiffusion:
 
     # ---- parts of the rates ---------------------------------------------------------------------
 
-    def _resistance(self, D):
+    def _compute_resistance(self, D):
         """d_s / D_s of the inner faces: the sum of distance / D on both sides."""
         mesh = self.mesh
         n = self.mesh.n_inner
@@ -231,7 +234,7 @@ class DriftDiffusion:
             + mesh.right_distance[:n] / local[mesh.right[:n]]
         )
 
-    def _boundary_distance(self, name):
+    def _find_boundary_distance(self, name):
         """The distances of the cell points to the boundary faces of that name.
 
         `InputError` if a point lies on its face.
@@ -248,7 +251,7 @@ class DriftDiffusion:
         )
         return distance
 
-    def _coefficients(self, U, k):
+    def _compute_coefficients(self, U, k):
         """(a, b) of the flux, checked."""
         name = getattr(self.flux, "__name__", repr(self.flux))
         with self.mesh.ranks.raising_together():
@@ -258,11 +261,13 @@ class DriftDiffusion:
                 raise InputError(
                     f"flux {name} must be a function (U, k) -> (a, b) of arrays: {error}"
                 ) from error
+
             if np.shape(a) != U.shape or np.shape(b) != U.shape:
                 raise InputError(
                     f"flux {name} returned shapes {np.shape(a)} and {np.shape(b)}; both must be "
                     f"{U.shape}"
                 )
+
             bad = np.flatnonzero(~(np.minimum(a, b) >= 0) | ~np.isfinite(a + b))
             if len(bad):
                 i = bad[0]
@@ -313,6 +318,7 @@ class DriftDiffusion:
         f = self._V.f
         if mesh.block is None or f is None or not np.any(mesh.block.periodic):
             return
+
         lower, upper = mesh.bounds
         with mesh.ranks.raising_together():
             here = f(mesh.center, 0.0)
@@ -341,14 +347,14 @@ class _Field:
     mean: bool = False
 
     @property
-    def constant(self):
+    def constant(self) -> bool:
         return self.value is not None and np.ndim(self.value) == 0
 
     @property
-    def depends_on_time(self):
+    def depends_on_time(self) -> bool:
         return self.f is not None and self.f.depends_on_time
 
-    def in_cells(self, near, t):
+    def in_cells(self, near: Any, t: float) -> Array:
         """The values (n_cells,) at the cell points, in the order of a `Numbering`.
 
         A function gets the points in the user's order.
@@ -385,6 +391,7 @@ def _check_values(mesh, coefficient, what):
             f"{what} must be a finite number, a function of x or of (x, t), or cell values, not "
             f"of shape {values.shape}; {mesh.wanted_shape(values.shape)}"
         )
+
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad) and values.shape:
         raise InputError(

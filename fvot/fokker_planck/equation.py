@@ -345,7 +345,7 @@ class FokkerPlanck:
         True
         """
         self.mesh.check_density(rho, "rho")
-        rates, entering = self._stepper.at(t)
+        rates, entering = self._stepper.find_coefficients(t)
         flux = rates.flux(self._near.inward(np.asarray(rho, float)), entering)
         return cell_velocity(self.mesh, flux)
 

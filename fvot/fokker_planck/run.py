@@ -14,7 +14,7 @@ from .step_control import RunState, StepControl
 from .stepper import Stepper
 
 # The first step that an adaptive run tries is this part of the whole run; halvings correct it.
-FIRST_STEP_FRACTION = 1 / 100
+TRIAL_STEP_FRACTION = 1 / 100
 
 
 class FokkerPlanckRun:
@@ -48,7 +48,7 @@ class FokkerPlanckRun:
         rho = near.inward(np.array(rho0, float))
         users: Any = near.users
         mass = users.integrate(np.asarray(rho0, float))
-        self.state = RunState(rho, mass, (t[-1] - t[0]) * FIRST_STEP_FRACTION)
+        self.state = RunState(rho, mass, (t[-1] - t[0]) * TRIAL_STEP_FRACTION)
         stepper.restart()
         if tau is None:
             self.state.scale = max(self.state.scale, self.control.predict_mass(rho))
@@ -89,7 +89,7 @@ class FokkerPlanckRun:
 
         coefficients = []
         for now in self.t[:2]:
-            rates, entering = self.stepper.at(now)
+            rates, entering = self.stepper.find_coefficients(now)
             inflow = np.bincount(mesh.left[n:], rates.b[n:] * entering, mesh.n_local)
             outflow, _ = rates.outflow(rho, entering)
             coefficients += [rates.leaving(), outflow / mesh.volume, inflow[: mesh.n_cells]]
@@ -145,7 +145,7 @@ class FokkerPlanckRun:
         D = self.operator.diffusion(t)
         V = self.operator.potential(t)
         V = np.zeros(mesh.n_cells) if V is None else V
-        rates, entering = self.stepper.at(t)
+        rates, entering = self.stepper.find_coefficients(t)
 
         with np.errstate(divide="ignore", invalid="ignore"):
             log = np.log(rho)

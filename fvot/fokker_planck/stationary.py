@@ -68,7 +68,7 @@ def find_relaxation_rates(stepper: Stepper, k: int) -> Array:
     )
     ranks.check_same("k", int(k))
 
-    def compute_rates(chain):
+    def compute_rates(chain: Any) -> Array:
         return markov.relaxation_rates(chain.rates, k, killing=chain.killing, center=chain.center)
 
     return _run_on_root(stepper, compute_rates)
@@ -84,7 +84,7 @@ def _check_steady(stepper, what):
 def _run_on_root(stepper: Stepper, work: Callable[[Any], Any]) -> Any:
     """work(the whole chain) on rank 0; all ranks get its value."""
     ranks = stepper.mesh.ranks
-    rates, _ = stepper.at(0.0)
+    rates, _ = stepper.find_coefficients(0.0)
     chain = rates.gathered()
     return ranks.broadcast(ranks.on_root(lambda: work(chain)))
 
@@ -92,7 +92,7 @@ def _run_on_root(stepper: Stepper, work: Callable[[Any], Any]) -> Any:
 def _find_driven_density(stepper):
     """The stationary density between open boundaries."""
     mesh = stepper.mesh
-    _, entering = stepper.at(0.0)
+    _, entering = stepper.find_coefficients(0.0)
     if mesh.ranks.max(entering.max(initial=0.0)) == 0:
         raise InputError(
             "nothing enters through the boundary, so that everything leaves: the stationary "
@@ -107,7 +107,7 @@ def _find_density_by_long_steps(stepper):
     Wells that are hardly ever left keep the mass of the start.
     """
     mesh = stepper.mesh
-    rates, _ = stepper.at(0.0)
+    rates, _ = stepper.find_coefficients(0.0)
     in_one_cell = (mesh.cell_id[: mesh.n_cells] == 0).astype(float)
     starts = column_scale(rates), in_one_cell
 
@@ -129,11 +129,11 @@ def _take_long_steps(stepper, rho):
     The longest ones are 10^MAX_STEP_POWER times the time in which the fastest cell is emptied.
     """
     mesh = stepper.mesh
-    rates, entering = stepper.at(0.0)
+    rates, entering = stepper.find_coefficients(0.0)
     fastest = mesh.ranks.max(rates.leaving().max(initial=0.0))
 
     for power in [3, 6, *[MAX_STEP_POWER] * 12]:
-        resolvent = stepper.resolvent(0.0, 10.0**power / fastest, 6)
+        resolvent = stepper.find_resolvent(0.0, 10.0**power / fastest, 6)
         new = resolvent(rho, entering)
         if stepper.closed:
             new = new / mesh.integrate(new)

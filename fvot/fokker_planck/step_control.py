@@ -20,7 +20,7 @@ from .stepper import Advanced, Stepper
 STEPS_BETWEEN_LOOKS = 4
 
 # Bisections of an interval between two recorded times before an adaptive run gives up.
-MAX_BISECTIONS = 40
+MAX_INTERVAL_BISECTIONS = 40
 
 # Relative tolerance of the step that predicts how much mass a run will have: only its size counts.
 PREDICTION_TOLERANCE = 1e-3
@@ -76,7 +76,7 @@ class RunState:
             state.outflow = 0.0
         return state
 
-    def after(self, made: Advanced, step: float, order: int) -> RunState:
+    def build_next(self, made: Advanced, step: float, order: int) -> RunState:
         """The state one step later."""
         new = RunState(made.rho, made.mass, step)
         new.inflow = self.inflow + np.maximum(-made.crossed, 0).sum()
@@ -139,7 +139,7 @@ class StepControl:
             estimate = i == count - 1 and is_due
             now = begin + i * step
             made = self.stepper.advance(state.rho, state.mass, now, step, n_solves, estimate, end)
-            state = state.after(made, step, self.order)
+            state = state.build_next(made, step, self.order)
             yield state, begin + (i + 1) * step
 
     def _warn_of_missed_changes(self, begin, step, count):
@@ -185,7 +185,7 @@ class StepControl:
                 self._refine(state, made.error, allowed, length, now)
                 continue
 
-            state = state.after(made, step, self.order)
+            state = state.build_next(made, step, self.order)
             if made.error * 2**self.order < 0.9 * allowed and state.done % 2 == 0 and level > 0:
                 state.level = level - 1
                 state.done = state.done // 2
@@ -211,10 +211,11 @@ class StepControl:
         halvings = max(1, math.ceil(math.log2(ratio) / self.order))
         state.level = state.level + halvings
         state.done = state.done * 2**halvings
-        if state.level > MAX_BISECTIONS:
+        if state.level > MAX_INTERVAL_BISECTIONS:
+            shortest = length / 2**MAX_INTERVAL_BISECTIONS
             raise ConvergenceError(
-                f"the error in time asks for steps below {length / 2**MAX_BISECTIONS:.3g} at "
-                f"t = {now:.6g}: give a larger tol than {self.tol:.3g}, or steps with tau="
+                f"the error in time asks for steps below {shortest:.3g} at t = {now:.6g}: give a "
+                f"larger tol than {self.tol:.3g}, or steps with tau="
             )
 
     def _halve_until_calm(self, state, watch, begin, length):
@@ -275,7 +276,7 @@ class StepControl:
         if largest <= mesh.integrate(rho):  # the domain is as full as the inflow can make it
             return 0.0
 
-        rates, _ = self.stepper.at(t[-1])
+        rates, _ = self.stepper.find_coefficients(t[-1])
         resolvent = Resolvent(rates, whole, rtol=PREDICTION_TOLERANCE)
         try:
             return mesh.integrate(resolvent.expect(1)(rho, entering))

@@ -24,7 +24,7 @@ from ..arguments.types import Array
 from ..finite_volume.implicit_step import Resolvent
 from ..finite_volume.rates import Rates, downstream_order
 from .coefficients import DriftDiffusion
-from .schemes import scheme
+from .schemes import find_scheme
 
 # Negative mass, relative to the mass of the density, up to which no step is limited: round-off.
 NEGATIVE_MASS_ROUNDING = 1e-16
@@ -77,7 +77,7 @@ class Stepper:
         self.order = order
         self.rtol = rtol
         self.mesh = operator.mesh
-        self.scheme = scheme(order)
+        self.scheme = find_scheme(order)
         self.autonomous = operator.steady and operator.boundary_steady
 
         self._entropies: list = []
@@ -85,9 +85,9 @@ class Stepper:
         self._rates: tuple = (None, None)
         self._entering: tuple = (None, None)
 
-        rates, _ = self.at(0.0)  # refuses coefficients of the wrong kind at once
+        rates, _ = self.find_coefficients(0.0)  # refuses coefficients of the wrong kind at once
         self.closed = operator.has_walls_only or self._has_closed_boundary(rates)
-        self.gibbs = self._discrete_gibbs()
+        self.gibbs = self._find_discrete_gibbs()
         self.restart()
 
     def _has_closed_boundary(self, rates):
@@ -159,7 +159,7 @@ class Stepper:
 
     # ---- coefficients and matrices at a time ----------------------------------------------------
 
-    def at(self, t: float) -> tuple[Rates, Array]:
+    def find_coefficients(self, t: float) -> tuple[Rates, Array]:
         """(rates, the boundary's densities) at time t; the last ones are kept."""
         operator = self.operator
         rates_time = 0.0 if operator.steady else t
@@ -170,7 +170,7 @@ class Stepper:
             self._entering = (entering_time, operator.entering(entering_time))
         return self._rates[1], self._entering[1]
 
-    def resolvent(self, t: float, s: float, n_solves: int) -> Resolvent:
+    def find_resolvent(self, t: float, s: float, n_solves: int) -> Resolvent:
         """The `Resolvent` of a step s at time t."""
         t = 0.0 if self.operator.steady else t
         for (time, length), resolvent in self._resolvents.items():
@@ -179,7 +179,7 @@ class Stepper:
 
         may_keep = self.operator.steady and self.mesh.n_cells_global <= KEPT_MATRICES_CELL_LIMIT
         self._destroy_resolvents(MAX_KEPT_MATRICES - 1 if may_keep else 0)
-        rates, _ = self.at(t)
+        rates, _ = self.find_coefficients(t)
         self._resolvents[t, s] = Resolvent(rates, s, rtol=self.rtol)
         return self._resolvents[t, s].expect(n_solves)
 
@@ -197,14 +197,14 @@ class Stepper:
         """
         return self.operator.gibbs(t) if self.closed else None
 
-    def _discrete_gibbs(self):
+    def _find_discrete_gibbs(self):
         phi = self.find_gibbs(0.0) if self.operator.steady else None
         if phi is None:
             return None
 
         mesh = self.mesh
         n = self.mesh.n_inner
-        rates, _ = self.at(0.0)
+        rates, _ = self.find_coefficients(0.0)
         local = mesh.with_ghosts(phi)
         difference = local[mesh.right[:n]] - local[mesh.left[:n]]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -216,24 +216,24 @@ class Stepper:
         phi = phi - mesh.ranks.min(phi.min(initial=np.inf))
         return phi + math.log(mesh.integrate(np.exp(-phi)))
 
-    def growth(self, rho: Array, new: Array, mass: float) -> float:
+    def compute_energy_growth(self, rho: Array, new: Array, mass: float) -> float:
         """The growth of the free energy over D, sum |K| rho log(rho / pi), from rho to new.
 
         0 where it is within rounding, and where there is no Gibbs density pi.
         """
         if self.gibbs is None or mass == 0:
             return 0.0
-        entropy_before, size_before = self._relative_entropy(rho)
-        entropy_after, size_after = self._relative_entropy(new)
+        entropy_before, size_before = self._find_relative_entropy(rho)
+        entropy_after, size_after = self._find_relative_entropy(new)
         rounding = ENERGY_ROUNDING * max(size_before + size_after, mass)
         return max(entropy_after - entropy_before - rounding, 0.0)
 
-    def _relative_entropy(self, rho):
+    def _find_relative_entropy(self, rho):
         """(sum |K| rho log(rho / pi), the sum of the terms' sizes); the last ones are kept."""
         for known, sums in self._entropies:
             if known is rho:
                 return sums
-        on_this_rank = np.array(_relative_entropy(self.mesh.volume, rho, self.gibbs))
+        on_this_rank = np.array(_sum_relative_entropy(self.mesh.volume, rho, self.gibbs))
         sums = tuple(self.mesh.ranks.sum(on_this_rank))
         self._entropies = [*self._entropies[-1:], (rho, sums)]
         return sums
@@ -242,7 +242,17 @@ class Stepper:
 class _Step:
     """One step, made of the ladder Y_k = r^k rho of implicit Euler steps of length g tau."""
 
-    def __init__(self, stepper, rho, mass, now, tau, n_solves, until, inside):
+    def __init__(
+        self,
+        stepper: Stepper,
+        rho: Array,
+        mass: float,
+        now: float,
+        tau: float,
+        n_solves: int,
+        until: float,
+        inside: bool,
+    ):
         self.stepper = stepper
         self.mesh = stepper.mesh
         self.scheme = stepper.scheme
@@ -260,11 +270,11 @@ class _Step:
     def Y(self, k: int) -> Array:
         """r^k rho."""
         while len(self.ladder) <= k:
-            t = self._rung_time(len(self.ladder))
+            t = self._find_rung_time(len(self.ladder))
             self.ladder.append(self._take_euler_step(self.ladder[-1], t))
         return self.ladder[k]
 
-    def _rung_time(self, k):
+    def _find_rung_time(self, k):
         """The time at which the coefficients of the k-th rung are taken."""
         t = self.now + k * self.scheme.g * self.tau
         return min(t, self.latest) if k == 1 or self.inside else t
@@ -272,10 +282,10 @@ class _Step:
     def _take_euler_step(self, rho, t):
         scaled = rho
 
-        def find_fault(Y):
+        def find_fault(Y: Array) -> str | None:
             nonlocal scaled
             scaled = self._scale_if_closed(Y)
-            growth = self.stepper.growth(rho, scaled, self.mass)
+            growth = self.stepper.compute_energy_growth(rho, scaled, self.mass)
             return f"the free energy has grown by {growth:.1e}" if growth else None
 
         self._solve(t, rho, fault=find_fault)
@@ -284,8 +294,8 @@ class _Step:
     def _solve(self, t, start, **options):
         """The `Resolvent` at time t, applied to the start; its work is counted."""
         counts = self.stepper.counts
-        resolvent = self.stepper.resolvent(t, self.scheme.g * self.tau, self.n_solves)
-        _, entering = self.stepper.at(t)
+        resolvent = self.stepper.find_resolvent(t, self.scheme.g * self.tau, self.n_solves)
+        _, entering = self.stepper.find_coefficients(t)
         solves = resolvent.solves
         iterations = resolvent.iterations
         try:
@@ -326,12 +336,12 @@ class _Step:
         return self._limit(self._sum_fluxes(fluxes))
 
     def _energy_grows(self, rho):
-        return self.stepper.growth(self.rho, rho, self.mass) > 0
+        return self.stepper.compute_energy_growth(self.rho, rho, self.mass) > 0
 
     def _sum_powers(self):
         """sum_k c_k Y_k, and its fluxes as [(weight, (rates, entering), density)]."""
         c = self.scheme.c
-        coefficients = self.stepper.at(self.now)
+        coefficients = self.stepper.find_coefficients(self.now)
         if len(c) == 1:
             high = self.Y(1)
         else:
@@ -353,7 +363,7 @@ class _Step:
                 )
                 rest = self.mesh.volume * (self.rho - Y) - self.tau * known
                 Y = self._solve(t, Y, rest=rest)
-            rates, entering = self.stepper.at(t)
+            rates, entering = self.stepper.find_coefficients(t)
             outflow, _ = rates.outflow(Y, entering)
             outflows.append(outflow)
             fluxes.append((scheme.stages[-1, i], (rates, entering), Y))
@@ -398,7 +408,7 @@ class _Step:
         scheme = self.scheme
         low = sum(weight * self.Y(k + 1) for k, weight in enumerate(scheme.partner) if weight)
         fluxes = [
-            (weight, self.stepper.at(self._rung_time(k + 1)), self.Y(k + 1))
+            (weight, self.stepper.find_coefficients(self._find_rung_time(k + 1)), self.Y(k + 1))
             for k, weight in enumerate(scheme.partner_b)
         ]
         return self._scale_if_closed(low), self._sum_fluxes(fluxes)
@@ -417,7 +427,9 @@ class _Step:
         order = downstream_order(np.maximum(f, 0), np.maximum(-f, 0), mesh.n_inner, sides)
         for sweep in range(MAX_LIMITER_SWEEPS + 1):
             with_income = sweep < MAX_LIMITER_SWEEPS
-            lacked = _limit(f, content, order, sides.start, sides.face, sides.sign, with_income)
+            lacked = _limit_leaving_fluxes(
+                f, content, order, sides.start, sides.face, sides.sign, with_income
+            )
             _take_from_givers(f, mesh)
             if sweep > 0 and mesh.ranks.sum(lacked) <= NEGATIVE_MASS_ROUNDING * self.mass:
                 break
@@ -425,7 +437,7 @@ class _Step:
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _relative_entropy(volume, rho, gibbs):
+def _sum_relative_entropy(volume, rho, gibbs):
     total = 0.0
     lost = 0.0
     size = 0.0
@@ -442,7 +454,7 @@ def _relative_entropy(volume, rho, gibbs):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _limit(f, content, order, start, face, sign, with_income):
+def _limit_leaving_fluxes(f, content, order, start, face, sign, with_income):
     """Scale down what leaves each cell, in the given order, to what it holds.
 
     with_income : whether what comes in counts. Returns what the cells lacked.

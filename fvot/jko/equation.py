@@ -105,25 +105,12 @@ class JKO:
             raise InputError(
                 f"JKO needs a mesh, such as fvot.Mesh.rectangle(0, 1, (64, 64)), not {mesh!r:.60}"
             )
-        ranks = mesh.ranks
-        ranks.check(
-            isinstance(energy, Energy),
-            f"JKO needs an energy, such as fvot.Entropy() + fvot.Potential(V), not {energy!r:.60}",
-        )
-        ranks.check(
-            order in (None, 1, 2) and not isinstance(order, bool),
-            f"order must be 1, 2 or None, not {order!r}",
-        )
-        ranks.check(
-            is_number(tol) and 0 < tol < 1,
-            f"tol must lie between 0 and 1 (the error in time, relative to the mass), not {tol!r}",
-        )
-        ranks.check_same("what a JKO is made of", (order, tol, described(energy)))
+        _check_energy_order_and_tol(mesh.ranks, energy, order, tol)
 
         self.mesh = mesh
         self.energy = energy
         self.tol = float(tol)
-        self.upper = _check_bounds(ranks, bounds)
+        self.upper = _check_bounds(mesh.ranks, bounds)
         self.inner = inner
 
         self._free_energy: FreeEnergy | None = None
@@ -140,7 +127,7 @@ class JKO:
         self._free_energy = free_energy
         is_bounded = self.upper < math.inf
         self.order = order or (2 if free_energy.diffuses and not is_bounded else 1)
-        ranks.check(
+        mesh.ranks.check(
             self.order == 1 or not is_bounded,
             "an upper bound needs order=1 (or None): steps of order 2 know none",
         )
@@ -321,6 +308,22 @@ class JKO:
             f"{what} fills the mesh, or a piece of it, up to its bound {self.upper:.6g}: nothing "
             "can move there",
         )
+
+
+def _check_energy_order_and_tol(ranks: Any, energy, order, tol):
+    ranks.check(
+        isinstance(energy, Energy),
+        f"JKO needs an energy, such as fvot.Entropy() + fvot.Potential(V), not {energy!r:.60}",
+    )
+    ranks.check(
+        order in (None, 1, 2) and not isinstance(order, bool),
+        f"order must be 1, 2 or None, not {order!r}",
+    )
+    ranks.check(
+        is_number(tol) and 0 < tol < 1,
+        f"tol must lie between 0 and 1 (the error in time, relative to the mass), not {tol!r}",
+    )
+    ranks.check_same("what a JKO is made of", (order, tol, described(energy)))
 
 
 def _check_bounds(ranks: Any, bounds):

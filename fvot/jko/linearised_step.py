@@ -47,7 +47,7 @@ from ..arguments.types import Array, BoolArray
 from ..energies.free_energy import FLOOR, SHRINK, FreeEnergy
 from ..errors import ConvergenceError
 from ..finite_volume.rates import Rates, SparsityPattern
-from .newton_systems import Solver
+from .newton_systems import RESIDUAL_ROUNDING, Solver
 from .step import Step
 from .streams import Streams
 
@@ -55,7 +55,7 @@ from .streams import Streams
 MIN_CURVATURE = 1e-10
 
 # Iterations of Newton's method, before the step is refused.
-MAX_NEWTON_ITERATIONS = 40
+MAX_LINEARISED_ITERATIONS = 40
 
 # Iterations of Newton's method without a smaller residual, before the step is refused.
 MAX_STALLED_ITERATIONS = 12
@@ -69,9 +69,6 @@ SECOND_LU_CELL_LIMIT = {1: 10**7, 2: 10**5, 3: FIRST_LU_CELL_LIMIT}
 # Cells up to which the matrix of the reduced system is factorised, on one rank only: on several,
 # MUMPS waits too long in each of many solves.
 REDUCED_LU_CELL_LIMIT = 20_000
-
-# Rounding of the fluxes, relative: the residual may keep so much of them.
-ROUND_OFF = 1e-15
 
 # The part of the upper bound by which a cell that counts as full may be below it.
 FULL_CELL_TOLERANCE = 1e-6
@@ -159,7 +156,7 @@ class Linearised:
         smallest = math.inf
         smallest_iteration = 0
 
-        for iteration in range(MAX_NEWTON_ITERATIONS):
+        for iteration in range(MAX_LINEARISED_ITERATIONS):
             full = (p > 0) | (rho > self.upper)
             violation = np.stack([np.maximum(rho - self.upper, 0), rho * np.maximum(-p, 0)])
             bounded = np.where(full, self.upper, rho)
@@ -180,7 +177,7 @@ class Linearised:
                 return Step(rho, tau * equations.action, iteration, equations.p)
 
             drho, dphi, dp = equations.compute_newton_step()
-            least = np.maximum(self._kept_fraction(residual.max()) * rho, floor)
+            least = np.maximum(self._choose_kept_fraction(residual.max()) * rho, floor)
             rho = np.maximum(equations.rho + drho, least)
             phi = phi + dphi
             p = equations.p + dp
@@ -190,7 +187,7 @@ class Linearised:
             f"the mass and {residual[1]:.1e} of the energy after {iteration + 1} iterations"
         )
 
-    def _kept_fraction(self, residual):
+    def _choose_kept_fraction(self, residual):
         """The fraction of a density that an iteration leaves at least, for a relative residual.
 
         It falls with the residual, as in interior-point methods: cells that empty, at a front, then
@@ -200,7 +197,7 @@ class Linearised:
         """
         return SHRINK if self.free_energy.singular else min(SHRINK, residual)
 
-    def curvature(self, rho: Array) -> Array:
+    def compute_curvature(self, rho: Array) -> Array:
         """e'' (n_cells,), not below MIN_CURVATURE times the change of e' when the density changes
         by its mean.
         """
@@ -269,7 +266,7 @@ class _Equations:
         self.through = np.zeros(mesh.n_faces)
         out = np.zeros(mesh.n_local)
         gained = np.zeros(mesh.n_local)
-        action, terms = _upwind(
+        action, terms = _compute_upwind_fluxes(
             *mesh.with_ghosts(np.stack([rho, phi])),
             self.step.transmissibility,
             mesh.left,
@@ -297,7 +294,7 @@ class _Equations:
             np.array([*map(np.sum, terms_by_cell), action, terms])
         )
         self.scale = np.maximum([mass, size], np.finfo(float).tiny)
-        rounding = np.array([ROUND_OFF * tau * terms, 0])
+        rounding = np.array([RESIDUAL_ROUNDING * tau * terms, 0])
         self.residual = np.maximum(residual - rounding, 0) / self.scale
 
     def compute_density(self) -> Array:
@@ -314,7 +311,7 @@ class _Equations:
             drho, dphi = self._solve_coupled()
         else:
             drho, dphi = self._solve_reduced()
-        dp = (self._transposed(dphi) - self.F2) / self.mesh.volume
+        dp = (self._apply_transpose(dphi) - self.F2) / self.mesh.volume
         return drho, dphi, np.where(self.full, dp, 0.0)
 
     # ---- where something diffuses ---------------------------------------------------------------
@@ -325,16 +322,16 @@ class _Equations:
         mesh = self.mesh
         pattern = self.step.pattern
         tau = self.tau
-        D = np.where(self.full, 0.0, 1 / (mesh.volume * step.curvature(self.rho)))
+        D = np.where(self.full, 0.0, 1 / (mesh.volume * step.compute_curvature(self.rho)))
         B = pattern.matrix(Rates(pattern, self.a, self.b), tau, transposed=True)
         B.data *= np.repeat(np.sqrt(D), np.diff(B.indptr))
         symmetric = Rates(pattern, self.through, self.through)
         L = pattern.matrix(symmetric, tau, diagonal=np.zeros(mesh.n_cells))
 
-        outflow = self._outflow(self.a, self.b, D * self.F2)
+        outflow = self._compute_outflow(self.a, self.b, D * self.F2)
         rhs = mesh.volume * D * self.F2 + tau * outflow - self.F1
         dphi = step.solver(step.methods, lambda scale: linalg.squared_plus(mesh.ranks, B, L), rhs)
-        return D * (self._transposed(dphi) - self.F2), dphi
+        return D * (self._apply_transpose(dphi) - self.F2), dphi
 
     # ---- where nothing diffuses -----------------------------------------------------------------
 
@@ -367,7 +364,7 @@ class _Equations:
     def _apply_adjoint(self, y):
         """E^T y: what the free cells have is carried along the streams into the full ones."""
         carried = self._streams.solve_along(y, ~self.full, np.zeros(self.mesh.n_cells))
-        outflow = self._outflow(self.a, self.b, carried)
+        outflow = self._compute_outflow(self.a, self.b, carried)
         return np.where(self.full, y - self.tau * outflow, 0.0)
 
     def _apply_remainder(self, v):
@@ -393,7 +390,7 @@ class _Equations:
 
     def _apply_laplacian(self, y):
         """tau L y."""
-        return self.tau * self._outflow(self._weights, self._weights, y)
+        return self.tau * self._compute_outflow(self._weights, self._weights, y)
 
     @cached_property
     def _weights(self):
@@ -407,12 +404,12 @@ class _Equations:
 
     # ---- products with A ------------------------------------------------------------------------
 
-    def _outflow(self, a, b, y):
+    def _compute_outflow(self, a, b, y):
         """What fluxes a y_left - b y_right take out of each cell (n_cells,)."""
         outflow, _ = Rates(self.step.pattern, a, b).outflow(y, self.step.no_inflow)
         return outflow
 
-    def _transposed(self, x):
+    def _apply_transpose(self, x):
         """A^T x."""
         mesh = self.mesh
         n = self.mesh.n_inner
@@ -428,7 +425,7 @@ class _Equations:
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _upwind(rho, phi, t, left, right, owned, a, b, through, out, gained):
+def _compute_upwind_fluxes(rho, phi, t, left, right, owned, a, b, through, out, gained):
     """Through the inner faces: a, b, the parts of t (phi_left - phi_right), through = t rho_giving;
     and out, gained, their sums over cells.
 

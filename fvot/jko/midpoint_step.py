@@ -36,7 +36,7 @@ from ..arguments.types import Array
 from ..energies.free_energy import SHRINK, FreeEnergy
 from ..errors import ConvergenceError
 from ..finite_volume.rates import Rates, SparsityPattern
-from .newton_systems import Solver, rank_by_cost
+from .newton_systems import RESIDUAL_ROUNDING, Solver, rank_by_cost
 from .step import Step
 
 # The largest mobility of a face, in densities of its giving cell: R <= 2 rho_giving.
@@ -46,10 +46,7 @@ MOBILITY_LIMIT = 2.0
 UPWIND_PECLET = 8
 
 # Iterations of Newton's method, before the step is refused.
-MAX_NEWTON_ITERATIONS = 25
-
-# Rounding of the fluxes, relative: the residual may keep so much of them.
-ROUND_OFF = 1e-15
+MAX_MIDPOINT_ITERATIONS = 25
 
 
 class Midpoint:
@@ -104,11 +101,11 @@ class Midpoint:
         self._solver.begin(tau)
         w = self._compute_weights(old)
 
-        for iteration in range(MAX_NEWTON_ITERATIONS):
+        for iteration in range(MAX_MIDPOINT_ITERATIONS):
             fluxes = _Fluxes(self, rho, old, tau, w)
             if not np.isfinite(fluxes.size):
                 break
-            if fluxes.size <= self.tol * mass + ROUND_OFF * fluxes.terms:
+            if fluxes.size <= self.tol * mass + RESIDUAL_ROUNDING * fluxes.terms:
                 scaled = rho * (mass / mesh.integrate(rho))
                 return Step(scaled, tau * fluxes.dissipation, iteration)
 
@@ -151,12 +148,18 @@ class _Fluxes:
     scale (n_cells,) : of the columns; None where the energy has no infinite derivative
     """
 
-    def __init__(self, step, rho, old, tau, w):
-        energy = step.free_energy
+    def __init__(self, step: Midpoint, rho: Array, old: Array, tau: float, w: Array):
         self.mesh = step.mesh
         self.step = step
         self.tau = tau
+        self._evaluate(rho, old, w)
+
+    def _evaluate(self, rho, old, w):
+        """Find the fluxes, their derivatives, and sums over them."""
         mesh = self.mesh
+        step = self.step
+        energy = step.free_energy
+        tau = self.tau
 
         mu, slope = energy.difference(rho, old)
         mu = mu + energy.potential((rho + old) / 2)
@@ -167,7 +170,7 @@ class _Fluxes:
         self._b = np.zeros(mesh.n_faces)
         self._through = np.zeros(mesh.n_faces)
         out = np.zeros(mesh.n_local)
-        sums = _fluxes(
+        sums = _compute_fluxes(
             *local,
             step.transmissibility,
             mesh.left,
@@ -192,7 +195,7 @@ class _Fluxes:
         pattern = self.step.pattern
         rates = Rates(pattern, self._a, self._b)
 
-        def build_matrix(scale):
+        def build_matrix(scale: Array | None) -> Any:
             return pattern.matrix(rates, self.tau, scale=scale)
 
         return rank_by_cost(self.mesh, rates, self.tau), build_matrix
@@ -205,7 +208,7 @@ class _Fluxes:
 
         fluxes = Rates(self.step.pattern, self._through, self._through)
 
-        def act(change):
+        def act(change: Array) -> Array:
             outflow, _ = fluxes.outflow(convolve(change) / 2, self.step.no_inflow)
             return self.tau * outflow
 
@@ -213,7 +216,7 @@ class _Fluxes:
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _fluxes(rho, old, mu, slope, t, left, right, owned, limit, w, a, b, through, out):
+def _compute_fluxes(rho, old, mu, slope, t, left, right, owned, limit, w, a, b, through, out):
     """Through the inner faces: through = t R, a, b; and out, their sums over cells.
 
     t (n_inner,) : |s| / d_s; limit : MOBILITY_LIMIT. Returns (dissipation, terms), see `_Fluxes`

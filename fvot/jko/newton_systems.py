@@ -22,6 +22,9 @@ PREFIX = "fvot_jko_"
 # Relative tolerance of the linear solves: tighter ones save no iteration of Newton's method.
 NEWTON_FORCING = 1e-4
 
+# Rounding of the fluxes, relative: the residual of Newton's method may keep so much of them.
+RESIDUAL_ROUNDING = 1e-15
+
 # Options by which BiCGStab watches the true residual: where densities span decades, the
 # preconditioned one is misleading.
 TRUE_RESIDUAL_OPTIONS = {"ksp_pc_side": "right"}

@@ -170,7 +170,7 @@ class JKORun:
             allowed = self.flow.tol ** (1 / order) * self.mass0
 
         factor = STEP_SAFETY * (allowed / error) ** (1 / order) if error > 0 else math.inf
-        shortest = self._shortest(step)
+        shortest = self._find_shortest(step)
         if error > allowed and step > shortest * (1 + 1e-9):
             self.wish = max(step * max(factor, 0.1), shortest)
             return None
@@ -178,7 +178,7 @@ class JKORun:
         self.error += error if is_known else 0.0
         return max(step * min(factor, MAX_STEP_GROWTH), shortest)
 
-    def _shortest(self, step):
+    def _find_shortest(self, step):
         """The length below which no step is cut for its error.
 
         Where cells fill up, derivatives jump, however short the step is.
