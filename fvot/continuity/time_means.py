@@ -254,9 +254,9 @@ class TimeMeans:
             flux = self.flow.flux_function(watched.faces)
             signals.append(watched.weights @ np.stack([flux(now) for now in t]).T)
         if self.densities_change:
-            given = np.stack([watched.densities(self.mesh, self.conditions, now) for now in t])
-            self._largest_density = given.max(initial=0.0)
-            signals.append(watched.waves @ given.T)
+            entering = np.stack([watched.densities(self.mesh, self.conditions, now) for now in t])
+            self._largest_density = entering.max(initial=0.0)
+            signals.append(watched.waves @ entering.T)
         return np.concatenate(signals)
 
     @property

@@ -155,9 +155,9 @@ def _apply_weights(rho, kept, first, giver, gain, new):
 @numba.njit(cache=True, error_model="numpy")
 def _apply_transpose(phi, kept, a, b, tau, volume, n_inner, start, face, sign, neighbour, new):
     for cell in range(len(new)):
-        given = 0.0
+        incoming = 0.0
         for s in range(numba.uintp(start[cell]), numba.uintp(start[cell + 1])):
             f = face[s]
             rate = ((1 + sign[s]) * a[f] + (1 - sign[s]) * b[f]) / 2
-            given += (rate if f < n_inner else 0.0) * phi[neighbour[s]]
-        new[cell] = kept[cell] * phi[cell] + tau * given / volume[cell]
+            incoming += (rate if f < n_inner else 0.0) * phi[neighbour[s]]
+        new[cell] = kept[cell] * phi[cell] + tau * incoming / volume[cell]

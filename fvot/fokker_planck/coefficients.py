@@ -216,8 +216,8 @@ class DriftDiffusion:
             across = np.stack([(self._drift(x, now) * normal).sum(axis=0) for now in t])
             signals.append(watched.weights @ across.T)
         if not self.boundary_steady:
-            given = np.stack([watched.densities(self.mesh, self._conditions, now) for now in t])
-            signals.append(watched.waves @ given.T)
+            entering = np.stack([watched.densities(self.mesh, self._conditions, now) for now in t])
+            signals.append(watched.waves @ entering.T)
         return np.concatenate(signals)
 
     # ---- parts of the rates ---------------------------------------------------------------------

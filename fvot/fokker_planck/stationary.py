@@ -24,7 +24,7 @@ from .stepper import Stepper
 ELIMINATION_CELL_LIMIT = {1: 10**6, 2: 10**6, 3: 100_000}
 
 # The longest steps towards a stationary state, as powers of 10, in units of the time in which the
-# fastest cell is emptied. Longer steps come closer to the limit of what linear solves resolve.
+# fastest cell is emptied. Longer steps settle in fewer solves, but each of these is harder.
 MAX_STEP_POWER = 10
 
 

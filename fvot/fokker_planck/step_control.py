@@ -15,8 +15,8 @@ from ..errors import ConvergenceError, warn
 from ..finite_volume.implicit_step import Resolvent
 from .stepper import Advanced, Stepper
 
-# Equal steps of which at least one is taken before the error is looked at again, which costs
-# solves of its own.
+# Equal steps since the last look at the error below which a recorded time brings no new one: a look
+# costs solves of its own.
 STEPS_BETWEEN_LOOKS = 4
 
 # Bisections of an interval between two recorded times before an adaptive run gives up.

@@ -461,19 +461,19 @@ def _limit_leaving_fluxes(f, content, order, start, face, sign, with_income):
     """
     lacked = 0.0
     for cell in order:
-        goes = 0.0
-        comes = 0.0
+        outgoing = 0.0
+        incoming = 0.0
         for s in range(start[cell], start[cell + 1]):
             outward = sign[s] * f[face[s]]
-            goes += max(outward, 0.0)
-            comes -= min(outward, 0.0)
-        held = content[cell] + (comes if with_income else 0.0)
-        if goes <= held:
+            outgoing += max(outward, 0.0)
+            incoming -= min(outward, 0.0)
+        available = content[cell] + (incoming if with_income else 0.0)
+        if outgoing <= available:
             continue
-        lacked += goes - held
+        lacked += outgoing - available
         for s in range(start[cell], start[cell + 1]):
             if sign[s] * f[face[s]] > 0:
-                f[face[s]] *= held / goes * (1 - 1e-15)
+                f[face[s]] *= available / outgoing * (1 - 1e-15)
     return lacked
 
 

@@ -14,16 +14,18 @@ the optimum obeys
     p >= 0,  rho <= upper,  p (upper - rho) = 0    (Maury, Roudneff-Chupin, Santambrogio 2010)
 
 F1 = A(phi) rho - |K| old, where A is an M-matrix (`streams`): rho >= 0 for every phi, and phi is
-defined in the vacuum, too. Then E(old) - E(rho) >= tau / 2 sum_s t_s rho_giving (phi_left -
-phi_right)^2.
+also defined in the vacuum. Then
+
+    E(old) - E(rho) >= tau / 2 sum_s t_s rho_giving (phi_left - phi_right)^2
 
 Newton's method has a set of *full* cells, where rho = upper and p is unknown; elsewhere p = 0 and
 rho is unknown. The next set consists of the cells with p > 0 or rho > upper: a primal-dual active
 set (Hintermueller, Ito, Kunisch 2002). As dF2/dphi = -A^T, with D = 1 / (|K| e''), D = 0 in full
 cells, and L the Laplacian with weights t_s rho_giving,
 
-    (A D A^T + tau L) dphi = -F1 + A D F2,     drho = D (A^T dphi - F2),     |K| dp = A^T dphi - F2
-    in full cells.
+    (A D A^T + tau L) dphi = -F1 + A D F2
+    drho = D (A^T dphi - F2)
+    |K| dp = A^T dphi - F2 in full cells
 
 Where nothing diffuses, D is infinite in the other cells: F2 = 0 determines dphi there from dphi = v
 in the full ones, by a sweep against the streams, dphi = E v + w. There remains a symmetric positive
@@ -73,8 +75,8 @@ REDUCED_LU_CELL_LIMIT = 20_000
 # The part of the upper bound by which a cell that counts as full may be below it.
 FULL_CELL_TOLERANCE = 1e-6
 
-# The least density in the Laplacian of the pressure, as a part of the upper bound: the Laplacian
-# would be singular without one.
+# The least density in the Laplacian of the pressure, as a part of the upper bound: no weight is 0
+# where full cells end.
 MIN_PRESSURE_DENSITY = 1e-8
 
 
