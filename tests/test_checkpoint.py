@@ -268,7 +268,12 @@ def test_one_run_for_a_file(kept, ranks):
     equation = fvot.FokkerPlanck(mesh, diffusion=0.1)
     for _ in range(2):
         run = FokkerPlanckRun(
-            equation, mesh.density(lambda x: x[0] < 0.4), np.array([0, 0.1]), 0.05
+            equation._stepper,
+            mesh.near,
+            mesh.density(lambda x: x[0] < 0.4),
+            np.array([0, 0.1]),
+            tau=0.05,
+            tol=equation.tol,
         )
         with (
             pytest.raises(ZeroDivisionError),
