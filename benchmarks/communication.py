@@ -121,7 +121,7 @@ def wave(x):
 def continuity(mesh):
     equation = fvot.ContinuityEquation(mesh, stream=lambda x: np.sin(x[0]) * np.sin(x[1]))
     rho = wave(mesh.center)
-    tau = equation._bound(0.0)
+    tau = equation._stepper.longest_step(0.0)
     return lambda n: equation.solve(rho, n * tau, tau=1.0001 * tau, progress=False).ledger["steps"][
         -1
     ]

@@ -16,7 +16,7 @@ from machine import ranks, timed
 from processes import PEER_PYTHON, peak, peer, peers_of
 
 import fvot
-from fvot.continuity.equation import _Run
+from fvot.continuity.run import ContinuityRun
 from fvot.continuity.time_means import Step
 
 FIELD = {
@@ -87,13 +87,15 @@ class Steps:
         self.equation = equation(mesh, flux)
         self.rho = rho
         self.count = 0
-        self.scheme, self.tau = self.equation._scheme, self.equation._bound(0.0)
+        self.stepper = self.equation._stepper
+        self.scheme = self.stepper.scheme
+        self.tau = self.stepper.longest_step(0.0)
         self.step = Step(0.0, self.tau, self.tau)
         self.scheme.start(rho)
 
     def __call__(self):
         for _ in range(BATCH):
-            self.rho, *_ = self.equation._advance(self.rho, self.step, self.count)
+            self.rho, *_ = self.stepper.advance(self.rho, self.step, self.count)
             self.count += 1
 
 
@@ -187,9 +189,12 @@ def pieces(report, mesh, repetitions):
     local = mesh.with_ghosts(rho)
     new = np.empty(mesh.n_cells)
     U = equation.face_flux()
-    found = equation._flow.at(0.0)
-    run = _Run(equation, rho, np.array([0.0, 1.0]), None)
-    velocity = equation._flow.velocity(found, U)
+    flow = equation._stepper.flow
+    sample = flow.sample(0.0)
+    run = ContinuityRun(
+        equation._stepper, mesh.near, rho, np.array([0.0, 1.0]), None, equation.flux
+    )
+    velocity = flow.velocity(sample, U)
 
     def leave():
         scheme.leave(
@@ -218,7 +223,7 @@ def pieces(report, mesh, repetitions):
     once = {
         "ledger": run.account,
         "face fluxes from the stream function": equation.face_flux,
-        "velocities at the faces": lambda: equation._flow.velocity(found, U),
+        "velocities at the faces": lambda: flow.velocity(sample, U),
         "largest rate of outflow": lambda: scheme.rate(U),
         "coefficients": lambda: scheme.prepare(U, steps.tau, lambda: velocity),
     }
@@ -275,7 +280,7 @@ def changing(report, meshes, repetitions):
 def _per_step(mesh, flux, stream, repetitions):
     problem = equation(mesh, flux, stream)
     rho = waves(mesh)
-    until = 40 * problem._bound(0.0)
+    until = 40 * problem._stepper.longest_step(0.0)
     steps = problem.solve(rho, until).ledger["steps"][-1]
     return timed(lambda: problem.solve(rho, until), min(repetitions, 3))[0].min() / steps
 

@@ -26,7 +26,8 @@ from fvot import linalg
 from fvot.finite_volume.implicit_step import ColumnScaleCache, Resolvent
 from fvot.finite_volume.rates import Rates, SparsityPattern
 from fvot.fokker_planck.coefficients import DriftDiffusion
-from fvot.fokker_planck.schemes import scheme
+from fvot.fokker_planck.run import FokkerPlanckRun
+from fvot.fokker_planck.schemes import find_scheme
 from fvot.fokker_planck.stepper import Stepper
 from fvot.mesh.numbering import find_numbering
 
@@ -170,11 +171,11 @@ def watched():
         (SparsityPattern, "matrix", "matrix"),
         (Rates, "order_by_drift", "order"),
         (linalg.System, "__init__", "matrix to PETSc"),
-        (Stepper, "_discrete_gibbs", "Gibbs density"),
+        (Stepper, "_find_discrete_gibbs", "Gibbs density"),
         (Resolvent, "__init__", "choice"),
-        (Stepper, "growth", "free energy"),
+        (Stepper, "compute_energy_growth", "free energy"),
         (Resolvent, "_residual", "residuals"),
-        (fvot.FokkerPlanck, "_record", "ledger"),
+        (FokkerPlanckRun, "account", "ledger"),
     ]
     with ExitStack() as stack:
         for owner, name, what in assembly:
@@ -696,7 +697,7 @@ def million(quick):
     start = mesh.average(lambda x: np.exp(-2 * ((x - 0.3) ** 2).sum(axis=0)))
     rows = []
     for method in ("", "amg") if ranks.size == 1 else ("",):
-        tau = 1e3 / fastest / scheme(2).g
+        tau = 1e3 / fastest / find_scheme(2).g
         with ExitStack() as stack:
             if method:
                 stack.enter_context(forced(method))

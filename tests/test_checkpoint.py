@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fvot
 from fvot import Checkpoint, InputError, Mesh, parallel
-from fvot.fokker_planck.equation import _Run
+from fvot.fokker_planck.run import FokkerPlanckRun
 from fvot.runs import checkpoint, checkpoint_file
 
 pytestmark = pytest.mark.ranks
@@ -267,7 +267,14 @@ def test_one_run_for_a_file(kept, ranks):
     mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
     equation = fvot.FokkerPlanck(mesh, diffusion=0.1)
     for _ in range(2):
-        run = _Run(equation, mesh.density(lambda x: x[0] < 0.4), np.array([0, 0.1]), 0.05)
+        run = FokkerPlanckRun(
+            equation._stepper,
+            mesh.near,
+            mesh.density(lambda x: x[0] < 0.4),
+            np.array([0, 0.1]),
+            tau=0.05,
+            tol=equation.tol,
+        )
         with (
             pytest.raises(ZeroDivisionError),
             checkpoint.CheckpointManager(Checkpoint(kept), mesh, run.describe()),

@@ -156,7 +156,7 @@ def test_the_gibbs_density_is_a_fixed_point(make, order):
     """
     D, mesh = 0.01, make(32)
     solver = FokkerPlanck(mesh, diffusion=D, potential=double_well, order=order)
-    rates, _ = solver._stepper.at(0.0)
+    rates, _ = solver._stepper.find_coefficients(0.0)
     rho = gibbs(mesh, double_well, D)
     seen = rho > 1e-12 * mesh.ranks.max(rho.max())
     assert 2 <= mesh.ranks.sum(np.count_nonzero(seen))
@@ -694,7 +694,9 @@ def test_large_meshes_find_the_same_stationary_density_without_elimination(make,
     mesh = make(16)
     solver = FokkerPlanck(mesh, diffusion=0.25, potential=double_well, drift=turning)
     exact = solver.stationary()
-    monkeypatch.setattr("fvot.fokker_planck.DIRECT", dict.fromkeys((1, 2, 3), 0))
+    monkeypatch.setattr(
+        "fvot.fokker_planck.stationary.ELIMINATION_CELL_LIMIT", dict.fromkeys((1, 2, 3), 0)
+    )
     assert_allclose(solver.stationary(), exact, rtol=1e-6, atol=1e-12 * mesh.ranks.max(exact.max()))
 
 
@@ -709,9 +711,13 @@ def test_wells_that_are_hardly_ever_left_are_not_guessed(monkeypatch):
 
     solver = FokkerPlanck(mesh, diffusion=0.04, drift=drift)
     rho = solver.stationary()
-    out, (size, _) = solver._stepper.at(0.0)[0].outflow(rho, solver._stepper.at(0.0)[1])
+    out, (size, _) = solver._stepper.find_coefficients(0.0)[0].outflow(
+        rho, solver._stepper.find_coefficients(0.0)[1]
+    )
     assert mesh.ranks.sum(np.abs(out).sum()) <= 1e-13 * mesh.ranks.sum(size)
-    monkeypatch.setattr("fvot.fokker_planck.DIRECT", dict.fromkeys((1, 2, 3), 0))
+    monkeypatch.setattr(
+        "fvot.fokker_planck.stationary.ELIMINATION_CELL_LIMIT", dict.fromkeys((1, 2, 3), 0)
+    )
     with pytest.raises(ConvergenceError, match="hardly ever left"):
         solver.stationary()
 

@@ -50,7 +50,7 @@ def explicit(n_steps):
     equation = fvot.ContinuityEquation(
         mesh, stream=lambda x: np.sin(np.pi * x[0]) * np.sin(np.pi * x[1])
     )
-    tau = 0.5 * equation._bound(0.0)
+    tau = 0.5 * equation._stepper.longest_step(0.0)
     return equation.solve(
         mesh.density(lambda x: x[0] < 0.4), tau * np.linspace(0, n_steps, 5), tau=(1 + 1e-9) * tau
     )

@@ -5,7 +5,7 @@ of the error.
 import numpy as np
 import pytest
 
-from fvot.fokker_planck.schemes import scheme
+from fvot.fokker_planck.schemes import find_scheme
 
 ORDERS = [1, 2, 3]
 
@@ -21,7 +21,7 @@ def multiplier(s, c, z):
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_order(order):
-    s = scheme(order)
+    s = find_scheme(order)
     z = np.array([0.2, 0.1, 0.05, 0.025])
     error = np.abs(multiplier(s, s.c, z) - np.exp(-z))
     assert np.log2(error[:-1] / error[1:]) == pytest.approx(order + 1, abs=0.25)
@@ -29,7 +29,7 @@ def test_order(order):
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_stable_and_damping(order):
-    s = scheme(order)
+    s = find_scheme(order)
     z = np.geomspace(1e-6, 1e12, 500)
     assert np.abs(multiplier(s, s.c, z)).max() <= 1
     assert np.abs(multiplier(s, s.c, 1e9)) < 1e-8
@@ -37,7 +37,7 @@ def test_stable_and_damping(order):
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_partner_is_a_mixture_with_the_right_mean_time(order):
-    s = scheme(order)
+    s = find_scheme(order)
     assert (s.partner >= 0).all() and s.partner.sum() == pytest.approx(1, abs=1e-15)
     assert s.g * s.partner @ np.arange(1, len(s.partner) + 1) == pytest.approx(1, abs=1e-14)
     assert s.c.sum() == pytest.approx(1, abs=1e-13)
@@ -46,7 +46,7 @@ def test_the_partner_is_a_mixture_with_the_right_mean_time(order):
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_flux_form_is_the_same_map(order):
     """1 - z sum b_k r^k = sum c_k r^k, for the scheme and for its partner."""
-    s = scheme(order)
+    s = find_scheme(order)
     z = np.geomspace(1e-3, 1e3, 50)
     for c, b in (s.c, s.b), (s.partner, s.partner_b):
         assert 1 - z * multiplier(s, b, z) == pytest.approx(multiplier(s, c, z), abs=1e-12)
@@ -57,7 +57,7 @@ def test_the_stages_are_the_same_map(order):
     """The stability function 1 - z b.(1 + z A)^-1 1 of the SDIRK scheme, whose last stage is its
     solution.
     """
-    s = scheme(order)
+    s = find_scheme(order)
     for z in 0.1, 1.0, 30.0:
         stages = np.linalg.solve(np.eye(order) + z * s.stages, np.ones(order))
         assert stages[-1] == pytest.approx(multiplier(s, s.c, z), abs=1e-13)
@@ -67,7 +67,7 @@ def test_the_stages_are_the_same_map(order):
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_estimate_is_the_error(order):
     """For small z; for large z, where all is damped, it is of the size of the error."""
-    s = scheme(order)
+    s = find_scheme(order)
     for z, tolerance in (1e-2, 0.1), (1e-1, 0.4):
         error = multiplier(s, s.c, z) - np.exp(-z)
         assert np.abs(s.error @ powers(s, z, order + 2)[:, 0]) == pytest.approx(

@@ -330,7 +330,7 @@ def test_a_steady_velocity_costs_nothing_more(name, flux):
     result = equation.solve(rho0, [0, 0.3, 1])
     for_results = len(asked) - at_start
     same = ContinuityEquation(mesh, velocity(mesh, 0.3), flux=flux, boundary=opened(mesh), cfl=0.6)
-    rate = mesh.ranks.max(same._scheme.rate(same.face_flux()))
+    rate = mesh.ranks.max(same._stepper.scheme.rate(same.face_flux()))
     steps = np.ceil(np.array([0.3, 0.7]) * rate / 0.6 * (1 - 1e-12))
     assert_array_equal(result.ledger["steps"], [0, steps[0], steps.sum()])
     asked.clear()
@@ -365,17 +365,17 @@ def test_a_run_goes_on_to_the_same_numbers(shared_folder):
     )
     whole = equation.solve(blob(mesh), [0, 0.3, 1])
     kept = Checkpoint(shared_folder / "run.h5")
-    advance = equation._advance
+    advance = equation._stepper.advance
 
     def stopped(rho, step, count):
         if count == 12:
             raise ZeroDivisionError
         return advance(rho, step, count)
 
-    equation._advance = stopped
+    equation._stepper.advance = stopped
     with pytest.raises(ZeroDivisionError):
         equation.solve(blob(mesh), [0, 0.3, 1], checkpoint=Checkpoint(kept.path, every=0))
-    equation._advance = advance
+    equation._stepper.advance = advance
     again = equation.solve(blob(mesh), [0, 0.3, 1], checkpoint=kept)
     assert_array_equal(again.rho, whole.rho)
     for name in "steps", "inflow", "outflow":

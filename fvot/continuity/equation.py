@@ -1,95 +1,118 @@
-"""The continuity equation d rho/dt + div(rho v) = 0: mass to round-off, positive for every step.
+"""The continuity equation d rho/dt + div(rho v) = 0.
 
-What crosses a face is one number, taken from one cell and given to the other:
+Mass is conserved to round-off, and densities are positive after every step. What crosses a face is
+one number, taken from one cell and given to the other:
 
-    |K| rho_K(t + tau) = |K| rho_K(t) - tau sum_s U_s rho_s,   U_s the integral of v.n over the
-    face, its mean over the step
+    |K| rho_K(t + tau) = |K| rho_K(t) - tau sum_s U_s rho_s
 
-so that the mass changes by what crosses the boundary and by nothing else. The face value rho_s is
-that of the upwind cell (`upwind`), or a limited second-order one (`muscl`, see `reconstruction`; on
-Cartesian meshes third-order, see `sweeps`). Both are positive while no cell gives more than it has:
+where U_s is the integral of v.n over the face, its mean over the step. Hence the mass changes only
+through the boundary. The face value rho_s is that of the upwind cell (`upwind`), or a limited
+second-order one (`muscl`, see `continuity.muscl`; on Cartesian meshes of third order, see
+`continuity.muscl_cartesian`). Both are positive while no cell gives more than it has:
 tau rate(U) <= 1, rate(U) = max_K sum_s U_s+ / |K|; `cfl` is the fraction of this bound that a step
 takes.
 
-Where the velocity changes with time, rate is convex and of degree 1 in U (positive parts, sums and
-maxima of what is linear in U; on Cartesian meshes, too), so that by Jensen's inequality
+Where the velocity changes with time: rate is convex and of degree 1 in U (it is made of positive
+parts, sums and maxima of linear functions of U, also on Cartesian meshes), so that by Jensen's
+inequality
 
-    tau rate(mean of U) <= tau (mean of rate(U)) = int rate(U(t)) dt <= tau (largest rate(U(t)) in
-    the step):
+    tau rate(mean of U) <= tau (mean of rate(U)) = int rate(U(t)) dt
+                        <= tau (largest rate(U(t)) in the step)
 
-a step whose int rate dt is at most 1 is positive. It keeps the bounds of the data where div v = 0,
-since means of divergence-free fluxes are divergence-free. Both hold for means by quadrature with
-positive weights, too (`time_means`). Hence a short burst shortens a step by no more than what it
-moves, and what goes forth and back within a step counts in full.
+Hence a step whose int rate dt is at most 1 is positive. It keeps the bounds of the data where
+div v = 0, since means of divergence-free fluxes are divergence-free. Both also hold for means by
+quadrature with positive weights (`time_means`). A short burst shortens a step by no more than what
+it moves, and what goes forth and back within a step counts in full.
 """
 
-import math
+from __future__ import annotations
 
-import numba
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 
 from ..arguments.frozen import frozen
-from ..arguments.functions import as_floats, is_number
-from ..arguments.times import MAX_STEPS, check_step, check_times
-from ..errors import ConvergenceError, InputError, warn
-from ..finite_volume.boundary import evaluate_densities, read_conditions
-from ..finite_volume.fluxes import describe_flux, muscl, upwind
-from ..finite_volume.stencil import Stencil, outflow_rate
-from ..finite_volume.velocity_field import cell_velocity
+from ..arguments.functions import floats, is_number
+from ..arguments.times import check_step, check_times
+from ..arguments.types import Array, ArrayLike, Coefficient, Path, TwoPointFlux
+from ..errors import InputError
+from ..finite_volume.boundary import conditions
+from ..finite_volume.fluxes import described, muscl
 from ..mesh import Mesh
-from ..mesh.cell_values import check_density, describe_wanted_shape
-from ..mesh.numbering import find_numbering
-from ..runs.checkpoint import fingerprint
+from ..output.series import Output
+from ..runs.checkpoint import Checkpoint
 from ..runs.march import march
-from .muscl import LimitedFaces
-from .muscl_cartesian import Sweeps
-from .time_means import Step, TimeMeans
-from .velocity import flow
-
-# part of the time between two recorded times below which a bound of steps is too short to go on,
-TOO_SHORT = 1e-8
-SHRUNK = 1e-3  # if it has fallen to such a part of what it was at the first of the two
-LOOKS = 64  # at the velocity between two times, where it begins so fast that steps may be too many
-# of the velocity during a step that was chosen by what it is at the beginning: no need to shorten
-# it
-GROWTH = 1.05
+from ..runs.result import Result
+from .run import ContinuityRun
+from .scheme import build_scheme
+from .stepper import Stepper
+from .velocity import build_velocity_source
 
 
 @frozen
 class ContinuityEquation:
     """d rho/dt + div(rho v) = 0 on a mesh, v given in exactly one of three ways.
 
-    mesh : a `Mesh`
-    velocity : v(x) or v(x, t), returning (dim, n) for x (dim, n); or a constant vector
-    stream : psi(x) or psi(x, t), v = (d psi/dy, -d psi/dx) in 2D; in 3D a vector potential A with v
-        = curl A. The face fluxes are then divergence-free to round-off
-    face_flux : (n_faces,) volume per time through each face of this rank, from left to right
-    flux : `muscl()`, `upwind`, or a two-point flux (U, k) -> (a, b) of your own with a, b >= 0
-    boundary : {name: fvot.inflow(density) or fvot.outflow}; what isn't named is a wall, where the
-        flux is 0. A velocity that crosses a wall is said once, with its amount, in a warning
-    cfl : the fraction of the flux's own positivity bound that a step takes, above 0 and at most 1;
-        None for 0.95, and 0.7 for `muscl` on triangles and tetrahedra, where larger steps are
-        positive, too, but less accurate on smooth data
+    Parameters
+    ----------
+    mesh : Mesh
+        The mesh.
+    velocity : function or vector, optional
+        v(x) or v(x, t), returning (dim, n) for x (dim, n); or a constant vector.
+    stream : function, optional
+        psi(x) or psi(x, t), v = (d psi/dy, -d psi/dx) in 2D; in 3D a vector potential A with
+        v = curl A. The face fluxes are then divergence-free to round-off.
+    face_flux : (n_faces,) array, optional
+        Volume per time through each face of this rank, from left to right.
+    flux : `muscl` or two-point flux, optional
+        `muscl()`, `upwind`, or your own two-point flux (U, k) -> (a, b) with a, b >= 0. None:
+        `muscl()`.
+    boundary : dict, optional
+        {name: fvot.inflow(density) or fvot.outflow}. Every part of the boundary without an entry is
+        a wall, where the flux is 0. A velocity that crosses a wall is reported once, with its
+        amount, in a warning.
+    cfl : float, optional
+        The fraction of the flux's own positivity bound that a step takes, above 0 and at most 1.
+        None: 0.95, and 0.7 for `muscl` on triangles and tetrahedra, where larger steps are also
+        positive, but less accurate on smooth data.
 
-    Steps take means over time of velocities, and of densities that enter, to 1e-3 or better. What
-    they do between two recorded times is watched: pulses, gaps and periods that last at least 1/200
-    of the time between the two are seen wherever they begin, if they are felt in more than a few
-    hundredths of the domain, or at an open part of its boundary; for shorter ones name more times
-    in t.
+    Raises
+    ------
+    InputError
+        For input of the wrong shape, kind or range.
 
-    Raises `InputError` for input of the wrong shape, kind or range.
+    Notes
+    -----
+    Steps take means over time of velocities, and of densities that enter, to 1e-3 or better. The
+    velocity between two recorded times is watched: pulses, gaps and periods that last at least
+    1/200 of the time between the two are seen wherever they begin, if they are felt in more than a
+    few hundredths of the domain, or at an open part of its boundary. For shorter ones name more
+    times in t.
+
+    Examples
+    --------
+    >>> import fvot
+    >>> mesh = fvot.Mesh.rectangle((0, 0), (1, 1), (8, 8))
+    >>> equation = fvot.ContinuityEquation(
+    ...     mesh, velocity=(1.0, 0.0), boundary={"left": fvot.inflow(0.0), "right": fvot.outflow}
+    ... )
+    >>> result = equation.solve(mesh.density(lambda x: x[0] < 0.5), [0, 0.25])
+    >>> bool(abs(result.ledger["mass_error"]).max() < 1e-14)
+    True
     """
 
     def __init__(
         self,
-        mesh,
-        velocity=None,
+        mesh: Mesh,
+        velocity: Coefficient | None = None,
         *,
-        stream=None,
-        face_flux=None,
-        flux=None,
-        boundary=None,
-        cfl=None,
+        stream: Coefficient | None = None,
+        face_flux: ArrayLike | None = None,
+        flux: muscl | type[muscl] | TwoPointFlux | None = None,
+        boundary: Mapping[Any, Any] | None = None,
+        cfl: float | None = None,
     ):
         if not isinstance(mesh, Mesh):
             raise InputError(
@@ -97,573 +120,233 @@ class ContinuityEquation:
                 f"not {mesh!r:.60}"
             )
         self.mesh = mesh
-        self._near = find_numbering(mesh)
         self.flux = muscl() if flux is None or flux is muscl else flux
+        self._near = mesh.near
         with mesh.ranks.raising_together():
             if cfl is not None and not (is_number(cfl) and 0 < cfl <= 1):
                 raise InputError(
                     "cfl must be above 0 and at most 1 (the bound up to which steps are "
                     f"positive), not {cfl!r}"
                 )
-            self._conditions = read_conditions(boundary, mesh)
-            self._flow = flow(self._near.mesh, velocity, stream, face_flux)
-            self._scheme = _scheme(self._near.mesh, self.flux)
-            self.cfl = self._scheme.cfl if cfl is None else cfl
-        parts = [(name, type(condition).__name__) for name, condition in self._conditions]
+            open_parts = conditions(boundary, mesh)
+            flow = build_velocity_source(self._near.mesh, velocity, stream, face_flux)
+            scheme = build_scheme(self._near.mesh, self.flux)
+        self.cfl = scheme.cfl if cfl is None else cfl
+
+        kinds = [(name, type(condition).__name__) for name, condition in open_parts]
         mesh.ranks.check_same(
             "what a ContinuityEquation is made of",
             dict(
-                flow=type(self._flow).__name__,
-                flux=describe_flux(self.flux),
+                flow=type(flow).__name__,
+                flux=described(self.flux),
                 cfl=self.cfl,
-                boundary=parts,
+                boundary=kinds,
             ),
         )
-        self._walls = np.arange(mesh.n_faces) >= mesh.n_inner
-        for name, _ in self._conditions:
-            self._walls[mesh.boundary[name]] = False
-        self._prepared = None
-        self._last = (None, None)
-        self._entering = evaluate_densities(mesh, self._conditions, 0.0)
-        self._means = TimeMeans(mesh, self._flow, self._conditions, self._walls, self._scheme.rate)
-        self._means.look(0.0)
-        self._walls_are_said = False
-        self._say_if_walls_are_crossed()
 
-    def __repr__(self):
-        return f"<fvot.ContinuityEquation: {describe_flux(self.flux)}, {self.mesh.n_cells_global} cells>"
+        is_wall = np.arange(mesh.n_faces) >= mesh.n_inner
+        for name, _ in open_parts:
+            is_wall[mesh.boundary[name]] = False
+        self._stepper = Stepper(self._near, flow, scheme, open_parts, is_wall, self.cfl)
+        self._stepper.warn_of_crossed_walls()
 
-    # ---- running -----------------------------------------------------------------------------------------------------
-
-    def solve(self, rho0, t, *, tau=None, checkpoint=None, write=None, progress=None):
-        """Carry rho0 (n_cells,) through the times t: a final time, or increasing times, the first
-        of which is the start.
-
-        tau : largest step; None for the largest that `cfl` allows. Steps are equal between two
-            times, and hit them
-        checkpoint : a `Checkpoint`, a file in which the run is kept, and from which it goes on to
-            the same numbers
-        write : a path, or an `Output`: a series for ParaView that is written on the way
-        progress : show a bar; None where rank 0 writes to a terminal
-
-        Returns a `Result` whose ledger has, per time: mass, inflow and outflow (since the start),
-        mass_error (mass - inflow + outflow - initial mass, relative), minimum, maximum, steps.
-
-        Raises `InputError`, and `ConvergenceError` where the velocity grows until steps are too
-        short to reach the next time; its `result` has the recorded times, and the last one that was
-        reached.
-        """
-        t = check_times(self.mesh.ranks, t)
-        self._check(rho0, tau, t)
-        self._scheme.start(rho0)
-        run = _Run(self, rho0, t, tau)
-        return march(run, self._near, t, checkpoint=checkpoint, write=write, progress=progress)
-
-    def step(self, rho, tau, t=0.0):
-        """rho (n_cells,) at t + tau from rho at t, in equal substeps where tau is above the bound."""
-        self._check(rho, tau, ())
-        self._check_count([t, t + tau])
-        rho = self._near.inward(np.array(rho, float))
-        self._scheme.start(rho)
-        for count, step in enumerate(self._steps(t, t + tau, None)):
-            rho, *_ = self._advance(rho, step, count)
-        self._say_if_walls_are_crossed()
-        return self._near.outward(rho)
-
-    def adjoint(self, phi, t):
-        """phi (n_cells,) at the first of the times t, from phi at the last: d phi/dt + v.grad phi =
-        0, backwards.
-
-        The transpose of the steps that `solve` takes for the same t, so that the sum of |K| rho phi
-        is the same at both ends to round-off where nothing enters. For two-point fluxes: the
-        transpose of `muscl` would depend on rho.
-        """
-        if not isinstance(self._scheme, _TwoPoint):
-            raise InputError("adjoint needs a linear flux: make the equation with flux=fvot.upwind")
-        t = check_times(self.mesh.ranks, t)
-        with self.mesh.ranks.raising_together():
-            phi = np.array(as_floats(phi, "phi must be an array of numbers"))
-        self.mesh.ranks.check(
-            phi.shape == (self.mesh.n_cells,) and np.isfinite(phi).all(),
-            f"phi has shape {phi.shape}, or numbers that are not finite; "
-            f"{describe_wanted_shape(self.mesh, phi.shape)}",
+    def __repr__(self) -> str:
+        return (
+            f"<fvot.ContinuityEquation: {described(self.flux)}, {self.mesh.n_cells_global} cells>"
         )
-        self._check_count(t)
+
+    # ---- evolution ------------------------------------------------------------------------------
+
+    def solve(
+        self,
+        rho0: ArrayLike,
+        t: ArrayLike,
+        *,
+        tau: float | None = None,
+        checkpoint: Checkpoint | None = None,
+        write: Path | Output | None = None,
+        progress: bool | None = None,
+    ) -> Result:
+        """Carry rho0 through the times t.
+
+        Parameters
+        ----------
+        rho0 : (n_cells,) array
+            The density at the start.
+        t : float or increasing sequence
+            A final time, or times, the first of which is the start.
+        tau : float, optional
+            Largest step; None for the largest that `cfl` allows. Steps are equal between two times,
+            and hit them.
+        checkpoint : Checkpoint, optional
+            A file in which the run is kept, and from which it goes on to the same numbers.
+        write : path or Output, optional
+            A series for ParaView that is written during the run.
+        progress : bool, optional
+            Whether to show a bar. None: if rank 0 writes to a terminal.
+
+        Returns
+        -------
+        Result
+            Its ledger has, per time: mass, inflow and outflow (since the start), mass_error (mass -
+            inflow + outflow - initial mass, relative), minimum, maximum, steps.
+
+        Raises
+        ------
+        InputError
+            For input of the wrong shape, kind or range.
+        ConvergenceError
+            Where the velocity grows until steps are too short to reach the next time. Its `result`
+            has the recorded times, and the last one that was reached.
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.rectangle((0, 0), (1, 1), (8, 8))
+        >>> equation = fvot.ContinuityEquation(
+        ...     mesh, stream=lambda x: x[0] * (1 - x[0]) * x[1] * (1 - x[1])
+        ... )
+        >>> result = equation.solve(mesh.density(lambda x: x[0] < 0.5), [0, 0.5, 1])
+        >>> result.rho.shape
+        (3, 64)
+        """
+        times = check_times(self.mesh.ranks, t)
+        self._check(rho0, tau, times)
+        run = ContinuityRun(self._stepper, self._near, rho0, times, tau, self.flux)
+        return march(run, self._near, times, checkpoint=checkpoint, write=write, progress=progress)
+
+    def step(self, rho: ArrayLike, tau: float, t: float = 0.0) -> Array:
+        """The density at t + tau from the density at t.
+
+        In equal substeps where tau is above the positivity bound.
+
+        Parameters
+        ----------
+        rho : (n_cells,) array
+            The density at time t.
+        tau : float
+            The length of the step.
+        t : float
+            The time at the start of the step.
+
+        Returns
+        -------
+        (n_cells,) array
+            The density at t + tau.
+
+        Raises
+        ------
+        InputError
+            For input of the wrong shape, kind or range.
+        ConvergenceError
+            Where the velocity grows until t + tau is out of reach.
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.rectangle((0, 0), (1, 1), (8, 8))
+        >>> equation = fvot.ContinuityEquation(
+        ...     mesh, stream=lambda x: x[0] * (1 - x[0]) * x[1] * (1 - x[1])
+        ... )
+        >>> rho = equation.step(mesh.density(lambda x: x[0] < 0.5), 0.1)
+        >>> bool(abs(mesh.integrate(rho) - 1) < 1e-14)
+        True
+        """
+        self._check(rho, tau, ())
+        self._stepper.check_step_count([t, t + tau])
+
+        now = self._near.inward(np.array(rho, float))
+        self._stepper.scheme.start(now)
+        for count, step in enumerate(self._stepper.choose_steps(t, t + tau)):
+            now, _, _ = self._stepper.advance(now, step, count)
+        self._stepper.warn_of_crossed_walls()
+        return self._near.outward(now)
+
+    def adjoint(self, phi: ArrayLike, t: ArrayLike) -> Array:
+        """Carry phi backwards through the times t: d phi/dt + v.grad phi = 0.
+
+        The transpose of the steps that `solve` takes for the same t. Hence the sum of |K| rho phi
+        is the same at both ends to round-off where nothing enters.
+
+        Parameters
+        ----------
+        phi : (n_cells,) array
+            The values at the last time.
+        t : float or increasing sequence
+            A final time, or times, the first of which is the start.
+
+        Returns
+        -------
+        (n_cells,) array
+            The values at the first time.
+
+        Raises
+        ------
+        InputError
+            For `muscl`, whose transpose would depend on rho: take a two-point flux. For input of
+            the wrong shape, kind or range.
+        ConvergenceError
+            Where the velocity grows until the next time is out of reach.
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.rectangle((0, 0), (1, 1), (8, 8))
+        >>> equation = fvot.ContinuityEquation(
+        ...     mesh, stream=lambda x: x[0] * (1 - x[0]) * x[1] * (1 - x[1]), flux=fvot.upwind
+        ... )
+        >>> rho0 = mesh.density(lambda x: x[0] < 0.5)
+        >>> rho1 = equation.solve(rho0, [0, 1]).rho[-1]
+        >>> phi0 = equation.adjoint(mesh.center[0], [0, 1])
+        >>> bool(abs(mesh.integrate(rho1 * mesh.center[0] - rho0 * phi0)) < 1e-13)
+        True
+        """
+        self._stepper.find_linear_scheme()
+        times = check_times(self.mesh.ranks, t)
+        with self.mesh.ranks.raising_together():
+            values = np.array(floats(phi, "phi must be an array of numbers"))
+        self.mesh.ranks.check(
+            values.shape == (self.mesh.n_cells,) and np.isfinite(values).all(),
+            f"phi has shape {values.shape}, or numbers that are not finite; "
+            f"{self.mesh.wanted_shape(values.shape)}",
+        )
+        self._stepper.check_step_count(times)
+
         steps = [
             step
-            for begin, end in zip(t[:-1], t[1:], strict=True)
-            for step in self._steps(begin, end, None)
+            for begin, end in pairwise(times)
+            for step in self._stepper.choose_steps(begin, end)
         ]
-        phi = self._near.inward(phi)
+        values = self._near.inward(values)
         for step in reversed(steps):
-            self._prepare(step)
-            phi = self._scheme.transposed(self._kept(step) * phi)
-        return self._near.outward(phi)
+            values = self._stepper.apply_adjoint(values, step)
+        return self._near.outward(values)
 
-    # ---- velocity to face fluxes -------------------------------------------------------------------------------------
+    def face_flux(self, t: float = 0.0) -> Array:
+        """The integral of v.n over each face, 0 on walls.
 
-    def face_flux(self, t=0.0):
-        """U (n_faces,) at time t: the integral of v.n over each face, 0 on walls."""
-        return np.where(self._walls, 0.0, self._flow.flux(self._flow.at(t)))
+        Parameters
+        ----------
+        t : float
+            The time.
 
-    def _say_if_walls_are_crossed(self):
-        """A warning, once, if a velocity has been seen that does."""
-        if self._walls_are_said:
-            return
-        across, through = self.mesh.ranks.sum(self._means.crossing)
-        self._walls_are_said = across > 1e-9 * through
-        if self._walls_are_said and self.mesh.ranks.is_root:
-            given = {str(name) for name, _ in self._conditions}
-            names = [str(name) for name in self.mesh.boundary if str(name) not in given]
-            warn(
-                f"the velocity crosses the walls ({', '.join(names)}) by {across:.3g} volume per "
-                "time; it is stopped there. "
-                "Name these parts in boundary= (fvot.outflow, fvot.inflow(density)) to let it "
-                "through"
-            )
+        Returns
+        -------
+        (n_faces,) array
+            Volume per time through each face of this rank, from left to right.
 
-    def _velocity_of_cells(self, t):
-        """Means (n_times, dim, n_cells) of v; of face fluxes |K| v_K = sum_s U_s (x_s - x_K), exact
-        for constants.
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(0, 1, 4)
+        >>> boundary = {"left": fvot.inflow(1.0), "right": fvot.outflow}
+        >>> equation = fvot.ContinuityEquation(mesh, velocity=(2.0,), boundary=boundary)
+        >>> abs(equation.face_flux()).tolist()
+        [2.0, 2.0, 2.0, 2.0, 2.0]
         """
-        if self._flow.steady:
-            velocity = self._near.outward(self._flow.cell_velocity(t[0]))
-            return np.broadcast_to(velocity, (len(t), self.mesh.dim, self.mesh.n_cells))
-        return self._near.outward(np.stack([self._flow.cell_velocity(now) for now in t]))
+        return self._stepper.face_flux(t)
 
-    # ---- steps -------------------------------------------------------------------------------------------------------
-
-    def _steps(self, begin, end, tau, done=0, now=None):
-        """Each `Step` from begin to end: as few equal ones as the bound and *tau* allow; but those
-        *done*, up to *now*.
-
-        Raises `ConvergenceError` where the velocity has grown so far that the end is out of reach.
-        """
-        self._means.between(begin, end)
-        if not self._flow.steady:
-            yield from self._steps_as_the_velocity_changes(
-                begin, end, tau, begin if now is None else now
-            )
-            return
-        count = _count(end - begin, self._bound(begin), tau)
-        step = (end - begin) / count
-        for i in range(done, count):
-            yield Step(begin + i * step, begin + i * step + step, step)
-
-    def _steps_as_the_velocity_changes(self, begin, end, tau, now):
-        problem = self._too_many(begin, end)
-        if problem is not None:
-            raise ConvergenceError(problem)
-        too_short = min(TOO_SHORT * (end - begin), SHRUNK * self._bound(begin))
-        most = min(1.0, GROWTH * self.cfl)
-        aim = min(self.cfl, 1 / GROWTH)
-        while now < end:
-            bound = self._bound(now)
-            count = _count(end - now, bound, tau)
-            until = end if count == 1 else now + (end - now) / count
-            step = self._march(now, until, most, aim)
-            if step.until < until:
-                bound = step.tau
-            if now + step.tau == now or bound < too_short:
-                raise _out_of_reach(now, end, step.tau, self.cfl)
-            yield step
-            now = step.until
-
-    def _march(self, now, until, most, aim):
-        """The longest `Step` to *until* or before it that is positive."""
-        step, means = self._means.march(now, until, most, aim)
-        while (
-            not self._scheme.convex
-            and step.tau * self.mesh.ranks.max(self._scheme.rate(means.U)) > most
-        ):
-            step, means = self._means.march(now, now + step.tau / 2, most, aim)
-        self._last = step, means
-        return step
-
-    def _bound(self, t):
-        """The step that `cfl` allows with the velocity at time t."""
-        rate = self._means.look(t).rate
-        return self.cfl / rate if rate > 0 else math.inf
-
-    def _prepare(self, step):
-        """Give the scheme the means over the step."""
-        key = step.tau if self._flow.steady else step
-        if key != self._prepared:
-            means = self._means_over(step)
-            self._scheme.prepare(
-                means.U, step.tau, lambda: self._flow.velocity(means.flow, means.U)
-            )
-            self._prepared = key
-
-    def _means_over(self, step):
-        """The `Means` over a step; those of the last one are kept."""
-        if self._flow.steady:
-            return self._means.steady
-        if step != self._last[0]:
-            self._last = step, self._means.again(step)
-        return self._last[1]
-
-    def _advance(self, rho, step, count):
-        """(rho, what left through each boundary face, what entered there) after the step."""
-        self._prepare(step)
-        if self._means.changes and self._conditions:
-            self._entering = self._mean_density(step)
-        rho, crossed = self._scheme.step(rho, self._entering, count)
-        out = np.maximum(crossed, 0)
-        came = np.maximum(-crossed, 0)
-        if self._flow.steady or not self._conditions:
-            return rho, out, came
-        return self._breathed(rho, step, out, came)
-
-    def _mean_density(self, step):
-        """The density (n_boundary,) of all that enters during a step."""
-        means = (
-            self._means.march(step.now, step.until)[1]
-            if self._flow.steady
-            else self._means_over(step)
-        )
-        brought, inward = means.entering
-        return np.divide(brought, inward, out=np.zeros_like(brought), where=inward > 0)
-
-    def _breathed(self, rho, step, out, came):
-        """The same, after the exchange through faces where the flow turns: as much leaves as enters
-        in its place.
-        """
-        back = self._exchanged(step)
-        cell = self._near.mesh.left[self.mesh.n_inner :]
-        if not back.any():
-            return rho, out, came
-        left = back * rho[cell]
-        entered = back * self._entering
-        change = np.bincount(cell, entered - left, self.mesh.n_cells) / self._near.mesh.volume
-        return np.maximum(rho + change, 0.0), out + left, came + entered
-
-    def _kept(self, step):
-        """The part (n_cells,) of each cell that `_breathed` does not exchange; 1 where the flow is
-        steady.
-        """
-        if self._flow.steady or not self._conditions:
-            return 1.0
-        cell = self._near.mesh.left[self.mesh.n_inner :]
-        return (
-            1 - np.bincount(cell, self._exchanged(step), self.mesh.n_cells) / self._near.mesh.volume
-        )
-
-    def _exchanged(self, step):
-        """The volume (n_boundary,) that goes both ways during a step: what enters, beyond what the
-        mean flux lets in.
-
-        It is part of what the rate counts, so that no cell gives more than it has.
-        """
-        means = self._means_over(step)
-        inward = means.entering[1]
-        back = inward - np.maximum(-means.U[self.mesh.n_inner :], 0.0)
-        return step.tau * np.where(back > 1e-12 * inward, back, 0.0)
-
-    # ---- input ----------------------------------------------------------------------------------------------------
-
-    def _check(self, rho0, tau, t):
-        check_density(self.mesh, rho0, "rho0")
-        check_step(self.mesh.ranks, tau, t)
-        self._check_count(t)
-
-    def _check_count(self, t):
-        """`InputError` where the times t (n,) are out of reach: all of them for a steady flow, else
-        the second one.
-        """
-        ends = t[1:] if self._flow.steady else t[1:2]
-        for begin, end in zip(t, ends):
-            problem = self._too_many(begin, end)
-            self.mesh.ranks.check(problem is None, problem)
-
-    def _too_many(self, begin, end):
-        """What to say where the velocity allows only so short steps that there would be too many of
-        them; else None.
-
-        What begins fast may soon be slow: a changing velocity is looked at all along. Collective.
-        """
-        length = float(end - begin)
-        look = self._means.look(begin)
-        rate = look.rate
-        speeds = np.abs(look.U) / self._near.mesh.area
-        if length / self.cfl * rate > MAX_STEPS and not self._flow.steady:
-            rates = [self._means.look(now).rate for now in np.linspace(begin, end, LOOKS + 1)[1:]]
-            rate = min(rate, sum(rates) / LOOKS)
-        count = length / self.cfl * rate
-        if count <= MAX_STEPS:
-            return None
-        speed = self.mesh.ranks.max(speeds.max(initial=0.0))
-        return (
-            f"the velocity, which is up to {speed:.3g} at t = {begin:.6g}, allows only steps of "
-            f"{length / count:.2g}: "
-            f"about {count:.2g} of them from there to t = {end:.6g}, more than {MAX_STEPS:.0e}. "
-            "Are its units "
-            "those of the mesh and of t? Else give a nearer end, or a coarser mesh"
-        )
-
-
-class _Run:
-    """A `solve` under way, see `march.Run`.
-
-    rho : (n_cells,) now, in the order of `near`
-    steps, done : their number, and how many of them since the last recorded time
-    crossed : (2, n_boundary) what has left, and entered, through each boundary face, since the
-        start or the checkpoint
-    before : (2,) the same of all faces up to that checkpoint
-    """
-
-    fields = "density", "velocity"
-
-    def __init__(self, equation, rho0, t, tau):
-        mesh = equation.mesh
-        self.equation = equation
-        self.mesh = mesh
-        self.t = t
-        self.tau = tau
-        self.rho = equation._near.inward(np.array(rho0, float))
-        self.now = t[0]
-        self.steps = self.done = 0
-        self.crossed = np.zeros((2, mesh.n_faces - mesh.n_inner))
-        self.before = np.zeros(2)
-
-    def advance(self, begin, end):
-        """Take the steps to *end*, and yield the time after each."""
-        equation = self.equation
-        for step in equation._steps(begin, end, self.tau, self.done, max(self.now, begin)):
-            self.rho, left, entered = equation._advance(self.rho, step, self.steps)
-            self.crossed += left, entered
-            self.now = step.until
-            self.steps += 1
-            self.done += 1
-            yield self.now
-
-        self.done = 0
-        equation._say_if_walls_are_crossed()
-
-    def field(self, name):
-        """The density; the velocity is asked for by its times."""
-        return {"density": self.rho}[name]
-
-    def velocity(self, t):
-        """(n_times, dim, n_cells) at the times t."""
-        return self.equation._velocity_of_cells(t)
-
-    def account(self):
-        """The ledger's numbers."""
-        ranks = self.mesh.ranks
-        outflow, inflow = self._crossed()
-        return dict(
-            mass=self.equation._near.mesh.integrate(self.rho),
-            inflow=inflow,
-            outflow=outflow,
-            minimum=ranks.min(self.rho.min(initial=np.inf)),
-            maximum=ranks.max(self.rho.max(initial=-np.inf)),
-            steps=self.steps,
-        )
-
-    def _crossed(self):
-        """(what has left, what has entered) since the start."""
-        return self.before + self.mesh.ranks.sum(self.crossed.sum(axis=1))
-
-    def save(self):
-        """(cells, values) for a checkpoint."""
-        return dict(rho=self.rho), dict(
-            now=self.now, steps=self.steps, done=self.done, crossed=self._crossed()
-        )
-
-    def restore(self, cells, values):
-        """Be what was saved."""
-        self.rho = cells["rho"]
-        self.before = np.array(values["crossed"])
-        self.now = values["now"]
-        self.steps = values["steps"]
-        self.done = values["done"]
-
-    def describe(self):
-        """What a checkpoint knows of the problem."""
-        equation = self.equation
-        mesh = self.mesh
-        t = self.t
-        entering = [
-            mesh.area[mesh.n_inner :] * evaluate_densities(mesh, equation._conditions, now)
-            for now in t[:2]
-        ]
-        by_cell = [
-            np.bincount(mesh.left[mesh.n_inner :], values, mesh.n_local)[: mesh.n_cells]
-            for values in entering
-        ]
-        velocity = [
-            cell_velocity(mesh, equation.face_flux(now)) for now in (t[0], (t[0] + t[1]) / 2)
-        ]
-        flux = getattr(equation.flux, "__name__", None) or repr(equation.flux)
-        return dict(
-            solver="ContinuityEquation",
-            flux=flux,
-            cfl=equation.cfl,
-            tau=self.tau,
-            boundary=str([name for name, _ in equation._conditions]),
-            rho0=fingerprint(equation._near.mesh, self.rho),
-            velocity=fingerprint(mesh, np.stack(velocity)),
-            entering=fingerprint(mesh, np.stack(by_cell)),
-        )
-
-
-def _out_of_reach(now, end, step, cfl):
-    count = f"{(end - now) / step:.0e}" if step > 0 else "without number"
-    rate = f"{cfl / step:.2g}" if step > 0 else "infinity"
-    return ConvergenceError(
-        f"the velocity allows only steps of {step:.2g} at t = {now}, {count} of them to t = "
-        f"{end:.6g}: "
-        f"the largest rate at which a cell is emptied has grown to {rate}. If the velocity blows "
-        "up "
-        "there, end before; if it is a pulse, name its beginning and its end in t"
-    )
-
-
-def _count(length, bound, tau):
-    """The smallest number of equal steps, none longer than the bound and *tau*."""
-    return max(1, math.ceil(length / min(bound, math.inf if tau is None else tau) * (1 - 1e-12)))
-
-
-# ---- schemes: rate (the largest 1/tau that keeps positivity), start, prepare and step ----------------------------------
-
-
-def _scheme(mesh, flux):
-    if isinstance(flux, muscl):
-        return LimitedFaces(mesh, flux.sharp) if mesh.block is None else Sweeps(mesh, flux.sharp)
-    if not callable(flux):
-        raise InputError(
-            f"flux must be fvot.muscl(), fvot.upwind, or a function (U, k) -> (a, b), not {flux!r}"
-        )
-    return _TwoPoint(mesh, flux)
-
-
-class _TwoPoint:
-    """F = a rho_left - b rho_right with a, b >= 0; k = 0.
-
-    convex : whether the rate is a convex function of U, which nobody knows of a flux of one's own
-    """
-
-    cfl = 0.95
-
-    def __init__(self, mesh, flux):
-        self.mesh = mesh
-        self.flux = flux
-        self.convex = flux is upwind
-        self.stencil = s = Stencil(mesh)
-        self.kept = np.empty(mesh.n_cells)
-        self.first = np.zeros_like(s.start)
-        self.giver = np.empty_like(s.neighbour)
-        self.gain = np.empty_like(s.sign)
-        self._coefficients(np.array([1.0, -1.0]))  # a flux that will not do is refused at once
-
-    def rate(self, U):
-        s = self.stencil
-        return outflow_rate(*self._coefficients(U), self.mesh.volume, s.start, s.face, s.sign)
-
-    def _coefficients(self, U):
-        a, b = self.flux(U, np.zeros_like(U))
-        least = min(a.min(initial=0), b.min(initial=0))
-        if least < 0:
-            raise InputError(
-                f"flux {getattr(self.flux, '__name__', self.flux)!r} has a negative coefficient "
-                f"({least:.3g}): "
-                "explicit steps with it are never positive; use fvot.upwind or fvot.muscl()"
-            )
-        return a, b
-
-    def start(self, rho):
-        """Nothing to know of the data."""
-
-    def prepare(self, U, tau, velocity):
-        mesh = self.mesh
-        s = self.stencil
-        self.tau, (self.a, self.b) = tau, self._coefficients(U)
-        _two_point_weights(
-            self.a,
-            self.b,
-            tau,
-            mesh.volume,
-            mesh.n_inner,
-            s.start,
-            s.face,
-            s.sign,
-            s.neighbour,
-            self.kept,
-            self.first,
-            self.giver,
-            self.gain,
-        )
-
-    def step(self, rho, entering, count):
-        mesh = self.mesh
-        n = self.mesh.n_inner
-        new = np.empty(self.mesh.n_cells)
-        _two_point(mesh.with_ghosts(rho), self.kept, self.first, self.giver, self.gain, new)
-        inward = self.tau * self.b[n:] * entering
-        np.add.at(new, mesh.left[n:], inward / mesh.volume[mesh.left[n:]])
-        return new, self.tau * self.a[n:] * rho[mesh.left[n:]] - inward
-
-    def transposed(self, phi):
-        """The transpose of `step` with respect to sum |K| rho phi; *phi* (n_cells,)."""
-        mesh = self.mesh
-        s = self.stencil
-        new = np.empty(self.mesh.n_cells)
-        _two_point_transposed(
-            mesh.with_ghosts(phi),
-            self.kept,
-            self.a,
-            self.b,
-            self.tau,
-            mesh.volume,
-            mesh.n_inner,
-            s.start,
-            s.face,
-            s.sign,
-            s.neighbour,
-            new,
-        )
-        return new
-
-
-@numba.njit(cache=True, error_model="numpy")
-def _two_point_weights(
-    a, b, tau, volume, n_inner, start, face, sign, neighbour, kept, first, giver, gain
-):
-    """Each cell keeps a part *kept* of its density and gets *gain* times that of each *giver*, from
-    first[cell] on.
-    """
-    entry = numba.uintp(0)
-    for cell in range(len(kept)):
-        out = 0.0
-        for s in range(numba.uintp(start[cell]), numba.uintp(start[cell + 1])):
-            f = face[s]
-            leaves = (1 + sign[s]) / 2
-            enters = (1 - sign[s]) / 2
-            out += leaves * a[f] + enters * b[f]
-            rate = leaves * b[f] + enters * a[f]
-            giver[entry] = neighbour[s]
-            gain[entry] = tau * rate / volume[cell]
-            entry += numba.uintp((f < n_inner) & (rate > 0))
-        first[cell + 1] = entry
-        kept[cell] = max(1 - tau * out / volume[cell], 0.0)
-
-
-@numba.njit(cache=True, error_model="numpy")
-def _two_point(rho, kept, first, giver, gain, new):
-    for cell in range(len(new)):
-        gained = 0.0
-        for e in range(first[cell], first[cell + 1]):
-            gained += gain[e] * rho[giver[e]]
-        new[cell] = kept[cell] * rho[cell] + gained
-
-
-@numba.njit(cache=True, error_model="numpy")
-def _two_point_transposed(phi, kept, a, b, tau, volume, n_inner, start, face, sign, neighbour, new):
-    for cell in range(len(new)):
-        given = 0.0
-        for s in range(numba.uintp(start[cell]), numba.uintp(start[cell + 1])):
-            f = face[s]
-            rate = ((1 + sign[s]) * a[f] + (1 - sign[s]) * b[f]) / 2
-            given += (rate if f < n_inner else 0.0) * phi[neighbour[s]]
-        new[cell] = kept[cell] * phi[cell] + tau * given / volume[cell]
+    def _check(self, rho0, tau, times):
+        self.mesh.check_density(rho0, "rho0")
+        check_step(self.mesh.ranks, tau, times)
+        self._stepper.check_step_count(times)

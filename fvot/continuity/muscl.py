@@ -17,72 +17,87 @@ Then rho_K(t + tau) = (1 - Lambda) rho* + what comes in: a combination with non-
 non-negative values, positive for Lambda <= 1 on any cell shape. If div u = 0 it is a convex one: a
 local maximum principle.
 
-The bound on rho* also is what makes the scheme stable on triangles: with wider bounds, round-off
-grows within a hundred steps to what the bounds allow. But where Lambda is near 1, the factor 1 / (1
-- Lambda) makes it cut smooth slopes: on uniform triangles the order falls from 2 to 1 between
-Lambda = 0.7 and 0.95. Hence `cfl`.
+The bound on rho* also makes the scheme stable on triangles: with wider bounds, round-off grows
+within a hundred steps to what the bounds allow. But where Lambda is near 1, the factor
+1 / (1 - Lambda) makes it cut smooth slopes: on uniform triangles the order falls from 2 to 1
+between Lambda = 0.7 and 0.95. Hence `cfl`.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numba
 import numpy as np
 
+from ..arguments.types import Array, IntArray
 from ..finite_volume.stencil import Stencil, gradient_weights, outflow_rate
 
-TINY = 1e-290  # smaller densities are zero: denormal numbers are slow
-# range of neighbours, relative to the largest density, below which a cell needs no gradient
-FLAT = 1e-14
-SIMPLICES, OTHERS = 0.7, 0.95  # parts of the bound that steps take by default
+# Densities below it are set to zero: denormal numbers are slow.
+SMALLEST_DENSITY = 1e-290
+
+# Range of the neighbours' densities, relative to the largest density, below which a cell needs no
+# gradient: round-off.
+FLAT_RANGE = 1e-14
+
+# The fraction of the positivity bound that steps take by default on triangles and tetrahedra, where
+# larger ones cut smooth slopes, see above.
+SIMPLEX_CFL = 0.7
+
+# The same on all other cells.
+DEFAULT_CFL = 0.95
 
 
 class LimitedFaces:
-    """The `muscl` step on a mesh: `prepare` for face fluxes and a step size, then `step` as often
-    as they hold.
-    """
+    """The `muscl` step on any mesh, see `scheme.ExplicitScheme`."""
 
     convex = True  # the rate is a convex function of U
 
-    def __init__(self, mesh, sharp):
+    def __init__(self, mesh: Any, sharp: float):
         self.mesh = mesh
         self.sharp = float(sharp)
         self.stencil = Stencil(mesh)
         self.weight = gradient_weights(self.stencil)
         self.opposite, self.exchange, self.outer = self.stencil.opposite(mesh)
+
         n_faces = np.diff(self.stencil.start)
         self.square_start = np.concatenate([[0], np.cumsum(n_faces.astype(np.int64) ** 2)])
-        alike = int(n_faces[0]) if (n_faces == n_faces[0]).all() else 0
-        self.cfl = SIMPLICES if mesh.ranks.min(int(alike == mesh.dim + 1)) else OTHERS
-        self.coefficients = _coefficients(alike, mesh.dim)
-        self.leave = _leave(alike, sharp > 0)
-        self.enter = _enter(alike)
-        n = len(self.stencil.face)
-        inner = mesh.n_inner
-        self.boundary_side = np.empty(mesh.n_faces - inner, np.intp)
-        self.boundary_side[self.stencil.face[self.stencil.face >= inner] - inner] = np.flatnonzero(
-            self.stencil.face >= inner
-        )
-        self.moved = np.zeros(self.outer + mesh.n_faces - inner)
-        self.amount = np.empty(n)
-        self.half = np.empty(n, np.float32)
+        common = int(n_faces[0]) if (n_faces == n_faces[0]).all() else 0
+        has_simplices_only = mesh.ranks.min(int(common == mesh.dim + 1))
+        self.cfl = SIMPLEX_CFL if has_simplices_only else DEFAULT_CFL
+        self.coefficients = _build_coefficients(common, mesh.dim)
+        self.leave = _build_leave(common, sharp > 0)
+        self.enter = _build_enter(common)
+
+        face = self.stencil.face
+        is_boundary = face >= mesh.n_inner
+        n_boundary = mesh.n_faces - mesh.n_inner
+        self.boundary_side = np.empty(n_boundary, np.intp)
+        self.boundary_side[face[is_boundary] - mesh.n_inner] = np.flatnonzero(is_boundary)
+
+        self.moved = np.zeros(self.outer + n_boundary)
+        self.amount = np.empty(len(face))
+        self.half = np.empty(len(face), np.float32)
         self.matrix = np.empty(self.square_start[-1], np.float32)
 
-    def rate(self, U):
+    def rate(self, U: Array) -> float:
         """The largest rate at which a cell of this rank is emptied: steps with tau rate <= 1 are
         positive.
         """
         s = self.stencil
         return outflow_rate(U, -U, self.mesh.volume, s.start, s.face, s.sign)
 
-    def start(self, rho):
-        """Take the largest density of rho (n_cells,), beside which others are flat."""
+    def start(self, rho: Array) -> None:
+        """Take the largest density of rho (n_cells,), relative to which others are flat."""
         self.most = float(self.mesh.ranks.max(rho.max(initial=0.0)))
 
-    def prepare(self, U, tau, velocity):
-        """Coefficients for fluxes U (n_faces,), the step tau, and velocity() (dim, n_faces) at the
-        faces.
+    def prepare(self, U: Array, tau: float, velocity: Callable[[], Array]) -> None:
+        """Coefficients for the fluxes U (n_faces,), the step tau, and velocity() (dim, n_faces).
 
-        Geometry in single precision (it only steers the limiter), the volumes that move in double.
+        The geometry is in single precision, as it only steers the limiter; the volumes that move
+        are in double precision.
         """
         s = self.stencil
         self.coefficients(
@@ -102,12 +117,11 @@ class LimitedFaces:
         )
         self.entering = np.maximum(-tau * U[self.mesh.n_inner :], 0.0)
 
-    def step(self, rho, entering, count):
-        """One step: the new rho (n_cells,) and what left through each boundary face (n_faces -
-        n_inner,).
+    def step(self, rho: Array, entering: Array, count: int) -> tuple[Array, Array]:
+        """The new rho (n_cells,), and what left through each boundary face (n_faces - n_inner,).
 
-        *entering* (n_faces - n_inner,): density of what enters there; *count*, the number of the
-        step, plays no role.
+        entering (n_faces - n_inner,) : the density of what enters there
+        count : the number of the step, which plays no role
         """
         mesh = self.mesh
         s = self.stencil
@@ -133,10 +147,11 @@ class LimitedFaces:
 
 
 @lru_cache
-def _coefficients(n_faces, dim):
-    """The kernel that prepares: the volume that leaves through each side, (1 - nu)/2, and steps 1
-    and 2 as one small matrix for each cell, a_s = sum over its sides j of matrix[s, j] (rho_j -
-    rho_K).
+def _build_coefficients(n_faces, dim):
+    """The kernel that prepares a step.
+
+    It finds the volume that leaves through each side, (1 - nu)/2, and steps 1 and 2 as one small
+    matrix for each cell, a_s = sum over its sides j of matrix[s, j] (rho_j - rho_K).
 
     Constants of the compilation: the number of faces of every cell (0: they differ), and the
     dimension.
@@ -144,20 +159,20 @@ def _coefficients(n_faces, dim):
 
     @numba.njit(cache=True, error_model="numpy")
     def coefficients(
-        U,
-        tau,
-        velocity,
-        start,
-        face,
-        sign,
-        offset,
-        span,
-        weight,
-        square_start,
-        amount,
-        half,
-        matrix,
-    ):
+        U: Array,
+        tau: float,
+        velocity: Array,
+        start: IntArray,
+        face: IntArray,
+        sign: Array,
+        offset: Array,
+        span: Array,
+        weight: Array,
+        square_start: IntArray,
+        amount: Array,
+        half: Array,
+        matrix: Array,
+    ) -> None:
         reach = np.empty(dim)
         for cell in range(len(start) - 1):
             first = numba.uintp(start[cell])
@@ -190,9 +205,8 @@ def _coefficients(n_faces, dim):
 
 
 @lru_cache
-def _leave(n_faces, sharpened):
-    """The kernel of the scheme: what is left in each cell, and the mass *moved* through each of its
-    sides.
+def _build_leave(n_faces, sharpened):
+    """The kernel of the scheme: what remains in each cell, and the mass *moved* through its sides.
 
     Constants of the compilation: the number of faces of every cell (0: they differ), and whether to
     sharpen.
@@ -200,8 +214,19 @@ def _leave(n_faces, sharpened):
 
     @numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
     def leave(
-        rho, volume, start, neighbour, square_start, matrix, half, amount, sharp, most, moved, new
-    ):
+        rho: Array,
+        volume: Array,
+        start: IntArray,
+        neighbour: IntArray,
+        square_start: IntArray,
+        matrix: Array,
+        half: Array,
+        amount: Array,
+        sharp: float,
+        most: float,
+        moved: Array,
+        new: Array,
+    ) -> None:
         most_faces = n_faces if n_faces else (start[1:] - start[:-1]).max()
         difference = np.empty(most_faces)
         correction = np.empty(most_faces)
@@ -215,10 +240,13 @@ def _leave(n_faces, sharpened):
             for i in range(n):
                 d = rho[neighbour[first + numba.uintp(i)]] - value
                 difference[i] = d
-                low, high = min(low, d), max(high, d)
-            flat = high - low <= FLAT * most
+                low = min(low, d)
+                high = max(high, d)
+            flat = high - low <= FLAT_RANGE * most
             low = max(low, -value)  # m >= 0
-            total = excess = 0.0  # |K| Lambda and |K| S
+
+            total = 0.0  # |K| Lambda
+            excess = 0.0  # |K| S
             if not flat:
                 for i in range(n):
                     s = first + numba.uintp(i)
@@ -232,9 +260,11 @@ def _leave(n_faces, sharpened):
                     correction[i] = a
                     total += amount[s]
                     excess += amount[s] * a
+
             rest = max(volume[cell] - total, 0.0)
             bound = rest * (-low if excess > 0 else high)
             scale = bound / abs(excess) if abs(excess) > bound else 1.0  # phi
+
             out = 0.0
             for i in range(n):
                 s = first + numba.uintp(i)
@@ -242,17 +272,17 @@ def _leave(n_faces, sharpened):
                 moved[s] = mass
                 out += mass
             left = max(value - out / volume[cell], 0.0)  # only removes round-off
-            new[cell] = left if left > TINY else 0.0
+            new[cell] = left if left > SMALLEST_DENSITY else 0.0
 
     return leave
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
 def _sharpen(a, h, beta):
-    """Blend of a with the superbee value where that is steeper; r = (3 a/h - 1)/2 says how steep
-    the other side is (Roe 1986).
+    """Blend of a with the superbee value where that is steeper (Roe 1986).
 
-    Selections instead of branches, which no processor could predict.
+    r = (3 a/h - 1)/2 is the slope of the other side relative to this one. There are selections
+    instead of branches, which no processor could predict.
     """
     size = abs(a)
     step = abs(h)
@@ -263,13 +293,20 @@ def _sharpen(a, h, beta):
 
 
 @lru_cache
-def _enter(n_faces):
-    """The kernel that adds what comes in: after what left, so that no value falls below zero by
-    round-off.
+def _build_enter(n_faces):
+    """The kernel that adds what comes in.
+
+    It comes after what leaves, so that no value falls below zero by round-off.
     """
 
     @numba.njit(cache=True, error_model="numpy")
-    def enter(volume, start, opposite, moved, new):
+    def enter(
+        volume: Array,
+        start: IntArray,
+        opposite: IntArray,
+        moved: Array,
+        new: Array,
+    ) -> None:
         for cell in range(len(new)):
             first = numba.uintp(n_faces * cell if n_faces else start[cell])
             gained = 0.0

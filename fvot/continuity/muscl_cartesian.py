@@ -5,7 +5,7 @@ the same volume fluxes, and q = rho / J is what is reconstructed: constants surv
 any divergence-free velocity. In a sweep, a face gets its value from its upwind cell c, the next one
 upwind u and the downwind one d:
 
-    A = |c - u|, B = |d - c|, nu = tau |U| / (J |K|), all differences of one sign (else a = 0)
+    A = |c - u|, B = |d - c|, nu = tau |U| / (J |K|), both differences of one sign (else a = 0)
     a = (1 - nu)/6 [(2 - nu) B + (1 + nu) A],  a <= B,  nu a <= (1 - Lambda) A,  q_face = c +- a
 
 the third-order value of Leonard (1979) within his ULTIMATE bounds (1991), Lambda the part of J that
@@ -13,47 +13,60 @@ leaves the cell in this sweep: what remains is at least (1 - Lambda) u >= 0, so 
 while Lambda <= 1 in every sweep.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
 
+from ..arguments.types import Array, IntArray
 from ..parallel import LayerExchange
+from .muscl import SMALLEST_DENSITY
 
-WIDTH = 2  # layers beyond a block that face values need
-TINY = 1e-290
+# Layers of cells beyond a block that face values need.
+GHOST_LAYERS = 2
 
 
 class Sweeps:
-    """Sweeps over this rank's block of a Cartesian mesh."""
+    """Sweeps over this rank's block of a Cartesian mesh, see `scheme.ExplicitScheme`."""
 
     cfl = 0.95
     convex = True  # the rate is a convex function of U
 
-    def __init__(self, mesh, sharp):
+    def __init__(self, mesh: Any, sharp: float):
         self.mesh = mesh
         self.block = mesh.block
         self.sharp = sharp
-        b = mesh.block
         self.axes = range(mesh.dim)
+
+        block = mesh.block
         self.exchange = [
-            LayerExchange(mesh.ranks, b.below[a], b.above[a], a, WIDTH, b.thinnest[a])
-            for a in self.axes
+            LayerExchange(
+                mesh.ranks,
+                block.below[axis],
+                block.above[axis],
+                axis,
+                GHOST_LAYERS,
+                block.thinnest[axis],
+            )
+            for axis in self.axes
         ]
-        self.sign = [mesh.normal[axis, b.faces[axis]] for axis in self.axes]
-        self.walls = [list(_walls(b, axis, mesh.n_inner)) for axis in self.axes]
+        self.sign = [mesh.normal[axis, block.faces[axis]] for axis in self.axes]
+        self.walls = [list(_find_walls(block, axis, mesh.n_inner)) for axis in self.axes]
 
-    def rate(self, U):
-        """The largest rate of outflow from a cell's companion volume in any sweep: tau rate <= 1
-        keeps every sweep positive.
+    def rate(self, U: Array) -> float:
+        """The largest rate of outflow from a cell's companion volume in any sweep.
 
-        Before the sweep along an axis J is 1 - tau (divergence of the axes before): so these
-        divergences count too.
+        tau rate <= 1 keeps every sweep positive. Before the sweep along an axis J is
+        1 - tau (divergence of the axes before): these divergences count, too.
         """
         worst = 0.0
-        parts = [_sides(self._fluxes(U, axis), axis) for axis in self.axes]
+        parts = [_split_sides(self._find_fluxes(U, axis), axis) for axis in self.axes]
         out = [np.maximum(high, 0) - np.minimum(low, 0) for low, high in parts]
-        for order in (self._order(0), self._order(1)):
+        for order in (self._find_order(0), self._find_order(1)):
             emptied = 0.0
             for axis in order:
                 low, high = parts[axis]
@@ -62,106 +75,125 @@ class Sweeps:
         with np.errstate(over="ignore"):  # of a velocity that `ContinuityEquation` refuses
             return worst / self.mesh.volume[0]
 
-    def _order(self, count):
+    def _find_order(self, count):
+        """The axes in the order of their sweeps, in the step of that number."""
         return self.axes if count % 2 == 0 else self.axes[::-1]
 
-    def _fluxes(self, U, axis):
+    def _find_fluxes(self, U, axis):
         """U (n_faces,) as a lattice of faces, positive in the direction of the axis."""
         return U[self.block.faces[axis]] * self.sign[axis]
 
-    def start(self, rho):
-        """Nothing to know of the data."""
+    def start(self, rho: Array) -> None:
+        """Do nothing: the scheme does not depend on the density."""
 
-    def prepare(self, U, tau, velocity):
-        """Take the fluxes U (n_faces,) and the step tau; velocity() is of no use here."""
+    def prepare(self, U: Array, tau: float, velocity: Callable[[], Array]) -> None:
+        """Take the fluxes U (n_faces,) and the step tau; velocity() is not needed."""
         U = tau * U / self.mesh.volume[0]
-        self.courant = [self._fluxes(U, axis) for axis in self.axes]
-        self.sweeps = [
-            None,
-            None,
-        ]  # made when their turn comes: under a changing velocity one of them is not needed
+        self.courant = [self._find_fluxes(U, axis) for axis in self.axes]
+        # Of even and of odd steps. Built when needed: a changing velocity needs only one of them.
+        self.sweeps: list[dict[int, _Sweep] | None] = [None, None]
 
-    def _sweeps(self, count):
-        """All that a step needs to know of the velocity: a `_Sweep` for each axis."""
-        J, sweeps = np.ones(self.block.shape), {}
-        for axis in self._order(count):
-            low, high = _sides(self.courant[axis], axis)
+    def _find_sweeps(self, count):
+        """The `_Sweep` along each axis, for the step of that number; the last ones are kept."""
+        parity = count % 2
+        if self.sweeps[parity] is None:
+            self.sweeps[parity] = self._build_sweeps(count)
+        return self.sweeps[parity]
+
+    def _build_sweeps(self, count):
+        J = np.ones(self.block.shape)
+        sweeps = {}
+        for axis in self._find_order(count):
+            low, high = _split_sides(self.courant[axis], axis)
             rest = J - (np.maximum(high, 0) - np.minimum(low, 0))
-            sweeps[axis] = _Sweep.of(
-                self.courant[axis], self._padded(J, axis), self._padded(rest, axis), axis
-            )
+            padded_J = self._pad(J, axis)
+            padded_rest = self._pad(rest, axis)
+            sweeps[axis] = _Sweep.build(self.courant[axis], padded_J, padded_rest, axis)
             J = J - high + low
         return sweeps
 
-    def step(self, rho, entering, count):
-        """One step: the new rho (n_cells,) and what left through each boundary face (n_faces -
-        n_inner,).
+    def step(self, rho: Array, entering: Array, count: int) -> tuple[Array, Array]:
+        """The new rho (n_cells,), and what left through each boundary face (n_faces - n_inner,).
 
-        *entering* (n_faces - n_inner,): density of what enters there; *count*, the number of the
-        step, says which axis comes first.
+        entering (n_faces - n_inner,) : the density of what enters there
+        count : the number of the step, which says which axis comes first
         """
         mesh = self.mesh
-        sweeps = self.sweeps[count % 2] = self.sweeps[count % 2] or self._sweeps(count)
+        sweeps = self._find_sweeps(count)
         rho = rho.reshape(self.block.shape)
         crossed = np.zeros(mesh.n_faces - mesh.n_inner)
-        for axis in self._order(count):
-            sweep = sweeps[axis]
-            old = self._padded(rho, axis)
-            moved = np.empty(sweep.courant.shape)
-            rho = np.empty(self.block.shape)
-            _face_fluxes(
-                *[
-                    _lines(u, axis)
-                    for u in (old, sweep.J, sweep.courant, sweep.nu, sweep.room, moved)
-                ],
-                self.sharp,
-            )
-            for wall in self.walls[axis]:
-                wall.let_in(sweep.courant, entering, moved)
-                crossed[wall.faces] = wall.outward * moved[wall.layer].ravel() * mesh.volume[0]
-            _update(*[_lines(u, axis) for u in (old, moved, rho)])
+        for axis in self._find_order(count):
+            rho = self._sweep(rho, sweeps[axis], axis, entering, crossed)
         return rho.ravel(), crossed
 
-    def _padded(self, u, axis):
-        """u with two layers more on both sides of an axis; beyond a wall the outermost cell is
-        repeated: upwind there.
+    def _sweep(self, rho, sweep, axis, entering, crossed):
+        """rho after the sweep along an axis; what left through its walls goes to *crossed*."""
+        old = self._pad(rho, axis)
+        moved = np.empty(sweep.courant.shape)
+        lattices = (old, sweep.J, sweep.courant, sweep.nu, sweep.room, moved)
+        _compute_face_fluxes(*[_view_lines(u, axis) for u in lattices], self.sharp)
+
+        for wall in self.walls[axis]:
+            wall.let_in(sweep.courant, entering, moved)
+            outflow = wall.outward * moved[wall.layer].ravel()
+            crossed[wall.faces] = outflow * self.mesh.volume[0]
+
+        new = np.empty(self.block.shape)
+        _update(*[_view_lines(u, axis) for u in (old, moved, new)])
+        return new
+
+    def _pad(self, u, axis):
+        """u with two layers more on both sides of an axis.
+
+        Beyond a wall the outermost cell is repeated, which makes face values upwind there.
         """
         n = u.shape[axis]
+        end = GHOST_LAYERS + n
         cut = (slice(None),) * axis
-        padded = np.empty(u.shape[:axis] + (n + 2 * WIDTH,) + u.shape[axis + 1 :])
-        padded[(*cut, slice(WIDTH, WIDTH + n))] = u
-        padded[(*cut, slice(0, WIDTH))] = u[(*cut, slice(0, 1))]
-        padded[(*cut, slice(WIDTH + n, None))] = u[(*cut, slice(n - 1, None))]
+        padded = np.empty(u.shape[:axis] + (n + 2 * GHOST_LAYERS,) + u.shape[axis + 1 :])
+        padded[(*cut, slice(GHOST_LAYERS, end))] = u
+        padded[(*cut, slice(0, GHOST_LAYERS))] = u[(*cut, slice(0, 1))]
+        padded[(*cut, slice(end, None))] = u[(*cut, slice(n - 1, None))]
         return self.exchange[axis](padded)
 
 
-def _sides(faces, axis):
+def _split_sides(faces, axis):
     """A lattice of faces as seen by its cells: on the lower and on the upper side of each."""
     cut = (slice(None),) * axis
     return faces[(*cut, slice(None, -1))], faces[(*cut, slice(1, None))]
 
 
-def _lines(u, axis):
-    """A view (before, along and after) of a lattice: steps along the axis are steps of `after` in
-    the last index.
+def _view_lines(u, axis):
+    """A view (before, along and after) of a lattice.
+
+    Steps along the axis are steps of `after` in the last index.
     """
     return u.reshape(int(np.prod(u.shape[:axis])), -1)
 
 
 @dataclass(frozen=True)
 class _Sweep:
-    """The velocity as a sweep along one axis sees it: lattices of faces, but for J."""
+    """The velocity as a sweep along one axis sees it: lattices of faces, except for J.
 
-    courant: np.ndarray  # tau U / |K|, positive in the direction of the axis
-    J: np.ndarray  # companion volume of the cells before the sweep, padded
-    nu: np.ndarray  # |courant| / J of the upwind cell
-    room: np.ndarray  # what stays of J there
+    courant : tau U / |K|, positive in the direction of the axis
+    J : companion volume of the cells before the sweep, padded
+    nu : |courant| / J of the upwind cell
+    room : the part of J that stays there
+    """
+
+    courant: Array
+    J: Array
+    nu: Array
+    room: Array
 
     @classmethod
-    def of(cls, courant, J, rest, axis):
+    def build(cls, courant: Array, J: Array, rest: Array, axis: int) -> _Sweep:
+        """The sweep for padded lattices of cells: J, and what stays of it."""
         cut = (slice(None),) * axis
-        below, above = (*cut, slice(WIDTH - 1, -WIDTH)), (*cut, slice(WIDTH, 1 - WIDTH))
-        upwind_J, upwind_rest = (np.where(courant > 0, u[below], u[above]) for u in (J, rest))
+        below = (*cut, slice(GHOST_LAYERS - 1, -GHOST_LAYERS))
+        above = (*cut, slice(GHOST_LAYERS, 1 - GHOST_LAYERS))
+        upwind_J = np.where(courant > 0, J[below], J[above])
+        upwind_rest = np.where(courant > 0, rest[below], rest[above])
         return cls(
             np.ascontiguousarray(courant),
             J,
@@ -172,20 +204,26 @@ class _Sweep:
 
 @dataclass(frozen=True)
 class _Wall:
-    """A side of the block on the boundary of the domain."""
+    """A side of the block on the boundary of the domain.
 
-    outward: float  # +1 on the upper side, -1 on the lower
-    layer: tuple  # of a lattice of faces
-    faces: np.ndarray  # numbers of its faces among the boundary faces
+    outward : +1 on the upper side, -1 on the lower
+    layer : its index in a lattice of faces
+    faces : the numbers of its faces among the boundary faces
+    """
 
-    def let_in(self, courant, entering, moved):
-        """Where the flow enters, it brings the given density."""
+    outward: float
+    layer: tuple
+    faces: IntArray
+
+    def let_in(self, courant: Array, entering: Array, moved: Array) -> None:
+        """Where the flow enters, let it bring the density *entering* (n_boundary,)."""
         speed = courant[self.layer]
-        given = speed * entering[self.faces].reshape(speed.shape)
-        moved[self.layer] = np.where(self.outward * speed < 0, given, moved[self.layer])
+        inflow = speed * entering[self.faces].reshape(speed.shape)
+        moved[self.layer] = np.where(self.outward * speed < 0, inflow, moved[self.layer])
 
 
-def _walls(block, axis, n_inner):
+def _find_walls(block, axis, n_inner) -> Iterator[_Wall]:
+    """The sides of the block across an axis on the boundary."""
     for outward, neighbour, end in ((-1.0, block.below[axis], 0), (1.0, block.above[axis], -1)):
         if neighbour is None:
             layer = (slice(None),) * axis + (end,)
@@ -193,10 +231,12 @@ def _walls(block, axis, n_inner):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _face_fluxes(rho, J, courant, nu, room, moved, sharp):
-    """rho / |K| *moved* through each face. Arrays (before, along and after); rho and J have WIDTH
-    cells more on both sides: face f lies between their cells f + 1 and f + 2. Selections instead of
-    branches, so that the compiler uses vectors.
+def _compute_face_fluxes(rho, J, courant, nu, room, moved, sharp):
+    """rho / |K| *moved* through each face.
+
+    Arrays are (before, along and after); rho and J have GHOST_LAYERS cells more on both sides: face
+    f lies between their cells f + 1 and f + 2. There are selections instead of branches, so that
+    the compiler uses vectors.
     """
     n = courant.shape[1]
     after = (rho.shape[1] - n) // 3
@@ -218,11 +258,13 @@ def _face_fluxes(rho, J, courant, nu, room, moved, sharp):
             u = v0 if ahead else v3
             c = v1 if ahead else v2
             d = v2 if ahead else v1
-            A, B, amount = c - u, d - c, abs(speed)
+            A = c - u
+            B = d - c
+            amount = abs(speed)
             size_A = abs(A)
             size_B = abs(B)
             a = (1 - v) / 6 * ((2 - v) * size_B + (1 + v) * size_A)
-            if sharp > 0:  # the superbee value where that is steeper, as in `reconstruction`
+            if sharp > 0:  # the superbee value where that is steeper, as in `muscl`
                 h = (1 - v) / 2 * size_B
                 steep = 1.5 * a - 0.5 * h
                 a += sharp * max(max(min(2 * steep, h), min(steep, 2 * h)) - a, 0.0)
@@ -234,16 +276,18 @@ def _face_fluxes(rho, J, courant, nu, room, moved, sharp):
 
 @numba.njit(cache=True, error_model="numpy")
 def _update(old, moved, new):
-    """The new rho: what leaves first, then what enters, so that no value falls below zero by
-    round-off.
+    """The new rho.
+
+    What leaves comes first, then what enters, so that no value falls below zero by round-off.
     """
     n = new.shape[1]
     n_faces = moved.shape[1]
     after = n_faces - n
     for i in range(len(new)):
-        low, high = moved[i, :n], moved[i, after:]
+        low = moved[i, :n]
+        high = moved[i, after:]
         kept = old[i, 2 * after : 2 * after + n]
         for k in range(n):
             left = max(high[k], 0.0) - min(low[k], 0.0)
             value = max(kept[k] - left, 0.0) + (max(low[k], 0.0) - min(high[k], 0.0))
-            new[i, k] = value if value > TINY else 0.0  # denormal numbers are slow
+            new[i, k] = value if value > SMALLEST_DENSITY else 0.0  # denormal numbers are slow

@@ -1,49 +1,58 @@
-"""Means over steps of what changes in time: the face fluxes U, and the densities g of what enters.
+"""Means over steps of what changes in time: the face fluxes U, and the densities g that enter.
 
-What happens between two recorded times, T apart, is watched before steps are taken, and followed
-where it changes:
+The flow between two recorded times is watched before steps are taken, and followed where it
+changes:
 
-1. *Watch*: signals of the flow at WATCHED_TIMES times, from some faces (`watch`)
+1. *Watch*: signals of the flow at WATCHED times, from some faces (`arguments.watch`)
 2. *Pieces*: a step is bisected until on each piece every signal follows a parabola, or the piece is
-   as short as the spacing of the watch. Steps that are that short need no watch
+   as short as the spacing of the watch. Shorter steps need no watch
 3. *Leaves*: a piece is bisected until the midpoint rule and Simpson's, now on all faces, agree to
-   TOL in every block and on every part of the boundary. Simpson's rule, whose weights are positive,
-   gives the means. At a jump leaves are 2^-10 of the watch's spacing long
+   RULE_TOLERANCE in every block and on every part of the boundary. Simpson's rule, whose weights
+   are positive, gives the means. At a jump leaves are 2^-10 of the watch's spacing long
 
-The integral of the rate at which cells are emptied goes along, and says where a step must end. Sums
-and maxima over all ranks decide everything: each rank takes the same steps.
+The integral of the rate at which cells are emptied is found at the same time, and says where a step
+must end. Sums and maxima over all ranks decide everything: each rank takes the same steps.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 
-from ..arguments.watch import (
-    CELL_BLOCKS,
-    FAINT_PART,
-    WATCHED_TIMES,
-    Watch,
-    WatchedFaces,
-    group_faces,
-)
-from ..finite_volume.boundary import evaluate_densities
+from ..arguments.types import Array, BoolArray, IntArray
+from ..arguments.watch import BLOCKS, FAINT, WATCHED, Watch, WatchedFaces, group_faces
+from ..finite_volume.boundary import densities
+from .velocity import VelocitySource
 
-# largest difference between the rules, relative; Simpson's is several times better than that
-TOL = 5e-4
-REST = 1e-9  # parts of a cell's volume, moved in a piece, that count as nothing
-LEVELS = 10  # bisections of the watch's spacing: a jump is found to 1e-3 of it
-BUSY_LOOKS = 48  # at one piece; then it jumps in many places, and is sampled
-BUSY_LEVELS = 4  # by so many bisections
-NEARLY_FULL = 0.9  # part of what a step may move, with which it may end where a leaf ends
+# The largest difference between the rules, relative. Simpson's rule is several times better.
+RULE_TOLERANCE = 5e-4
+
+# The part of a cell's volume that may move in a piece without counting.
+NEGLIGIBLE_VOLUME = 1e-9
+
+# Bisections of the watch's spacing: a jump is found to 1e-3 of it.
+MAX_LEAF_BISECTIONS = 10
+
+# Looks at one piece after which it is taken to jump in many places, and is only sampled.
+MAX_LOOKS = 48
+
+# Bisections of the watch's spacing by which such a piece is sampled.
+SAMPLING_BISECTIONS = 4
+
+# The part of what a step may move with which it may end where a leaf ends: to fill it further costs
+# looks of its own.
+NEARLY_FULL = 0.9
 
 
 class Look(NamedTuple):
-    """What is seen at a time t.
+    """The flow at a time t.
 
     rate : the largest one at which the fluxes empty a cell
-    flow : what is linear in the velocity, see `velocities`; None where it is steady
+    sample : of the `VelocitySource`; None where it is steady
     entering (2, n_boundary) : |U| g where the flow enters, and |U|; None where nothing depends on
         time
     U (n_faces,) : the fluxes, 0 on walls
@@ -51,14 +60,15 @@ class Look(NamedTuple):
 
     t: float
     rate: float
-    flow: np.ndarray | None
-    entering: np.ndarray | None
-    U: np.ndarray
+    sample: Array | None
+    entering: Array | None
+    U: Array
 
 
 class Step(NamedTuple):
-    """A step of the length tau, and the (first, middle, last) times of the leaves from which its
-    means come.
+    """A step of length tau from *now* to *until*.
+
+    leaves : the (first, middle, last) times of the leaves from which its means come
     """
 
     now: float
@@ -68,11 +78,11 @@ class Step(NamedTuple):
 
 
 class Means(NamedTuple):
-    """Means over a step: U (n_faces,), `flow` and `entering` as in `Look`."""
+    """Means over a step: U (n_faces,), `sample` and `entering` as in `Look`."""
 
-    U: np.ndarray
-    flow: np.ndarray | None
-    entering: np.ndarray | None
+    U: Array
+    sample: Any
+    entering: Any
 
 
 class TimeMeans:
@@ -81,99 +91,113 @@ class TimeMeans:
     conditions : as from `boundary.read_conditions`
     is_wall (n_faces,) : where nothing crosses
     rate(U) : the largest rate at which the fluxes U (n_faces,) empty one of this rank's cells
+    has_changes : whether the flow or a density depends on time
     crossing (2,) : the largest sums so far, at one time, of |U| on this rank's walls, and on all of
         its faces
     """
 
-    def __init__(self, mesh, flow, conditions, is_wall, rate):
+    def __init__(
+        self,
+        mesh: Any,
+        flow: VelocitySource,
+        conditions: list,
+        is_wall: BoolArray,
+        rate: Callable[[Array], float],
+    ):
         self.mesh = mesh
         self.flow = flow
         self.conditions = conditions
         self.is_wall = is_wall
         self.rate = rate
         self.densities_change = any(density.depends_on_time for _, density in conditions)
-        self.changes = self.densities_change or not flow.steady
+        self.has_changes = self.densities_change or not flow.steady
+        self.groups = _Groups(mesh, [mesh.boundary[name] for name, _ in conditions])
+
         self.crossing = np.zeros(2)
         self._largest_density = 0.0
-        self.groups = _Groups(mesh, [mesh.boundary[name] for name, _ in conditions])
         self._interval = (0.0, 0.0)
-        self._watch = None
-        self._kept = None
-        self._given = None
-        self._steady = None
-        self._steady = self._look(0.0) if flow.steady else None
+        self._watch: Watch | None = None
+        self._last_look: Look | None = None
+        self._densities: Array | None = None
+        self._steady_look: Look | None = None
+        self._steady_look = self._look(0.0) if flow.steady else None
 
     @property
-    def steady(self):
+    def steady_means(self) -> Means:
         """The `Means` of a steady flow, over any step."""
-        return Means(self._steady.U, self._steady.flow, None)
+        look = self._steady_look
+        if look is None:
+            raise ValueError("the flow is not steady: its means are those over a step")
+        return Means(look.U, look.sample, None)
 
-    # ---- looking -----------------------------------------------------------------------------------------------------
+    # ---- looking --------------------------------------------------------------------------------
 
-    def between(self, begin, end):
-        """Steps will lie between these times."""
+    def set_interval(self, begin: float, end: float) -> None:
+        """Say that steps will lie between these times."""
         if self._interval != (begin, end):
             self._interval = (begin, end)
             self._watch = None
 
-    def look(self, t):
+    def look(self, t: float) -> Look:
         """The `Look` at time t; the last one is kept. Collective."""
-        if self._kept is None or self._kept.t != t:
-            self._kept = self._look(t)
-        return self._kept
+        if self._last_look is None or self._last_look.t != t:
+            self._last_look = self._look(t)
+        return self._last_look
 
     def _look(self, t):
-        if self._steady is not None:
-            flow, U, rate = None, self._steady.U, self._steady.rate
+        if self._steady_look is not None:
+            sample = None
+            U = self._steady_look.U
+            rate = self._steady_look.rate
         else:
-            flow = self.flow.at(t)
-            U = self._stopped(self.flow.flux(flow))
+            sample = self.flow.sample(t)
+            U = self._stop_at_walls(self.flow.flux(sample))
             rate = self.mesh.ranks.max(self.rate(U))
-        return Look(t, rate, flow, self._entering(U, t) if self.changes else None, U)
+        entering = self._compute_entering(U, t) if self.has_changes else None
+        return Look(t, rate, sample, entering, U)
 
-    def _stopped(self, U):
+    def _stop_at_walls(self, U):
         """U, and 0 on walls; what crosses these is noted."""
         size = np.abs(U)
         with np.errstate(over="ignore"):  # of a velocity that `ContinuityEquation` refuses
             self.crossing = np.maximum(self.crossing, [size[self.is_wall].sum(), size.sum()])
         return np.where(self.is_wall, 0.0, U)
 
-    def _entering(self, U, t):
+    def _compute_entering(self, U, t):
         inward = np.maximum(-U[self.mesh.n_inner :], 0.0)
-        if self._given is None or self.densities_change:
-            self._given = evaluate_densities(self.mesh, self.conditions, t)
-        return np.stack([inward * self._given, inward])
+        if self._densities is None or self.densities_change:
+            self._densities = densities(self.mesh, self.conditions, t)
+        return np.stack([inward * self._densities, inward])
 
-    @cached_property
-    def watched(self):
-        """The faces that are watched. Collective at first."""
-        return WatchedFaces(self.mesh, self.groups.number, self.groups.count)
+    # ---- steps and their means ------------------------------------------------------------------
 
-    # ---- steps and their means -----------------------------------------------------------------------------------------
+    def find_step(
+        self, now: float, until: float, limit: float = np.inf, aim: float = np.inf
+    ) -> tuple[Step, Means]:
+        """(`Step`, `Means`) from *now* to *until*, or to an earlier end. Collective.
 
-    def march(self, now, until, most=np.inf, aim=np.inf):
-        """(`Step`, `Means`) from *now* to *until*, or to where the integral of the rate is about
-        *aim* if it would be above *most*. Collective.
+        Where the integral of the rate would be above *limit*, it ends where that is about *aim*.
         """
         total = _Integral(now)
         first = self.look(now)
-        for end in self._ends(now, until):
-            for leaf in self._leaves(first, self.look(end)):
-                if total.rate + leaf.integral("rate") > most:
-                    self._fill(total, leaf, most, aim)
-                    return self._made(total)
+        for end in self._find_ends(now, until):
+            for leaf in self._find_leaves(first, self.look(end)):
+                if total.rate + leaf.integral("rate") > limit:
+                    self._fill(total, leaf, limit, aim)
+                    return self._divide(total)
                 total.add(leaf)
             first = leaf.last
-        return self._made(total)
+        return self._divide(total)
 
-    def again(self, step):
-        """The `Means` over a step that was made before, the same to the last digit. Collective."""
+    def repeat(self, step: Step) -> Means:
+        """The `Means` over a step that was found before, the same to the last digit. Collective."""
         total = _Integral(step.now)
         for leaf in step.leaves:
             total.add(_Piece(*map(self.look, leaf)))
-        return self._made(total)[1]
+        _, means = self._divide(total)
+        return means
 
-    def _fill(self, total, leaf, most, aim):
+    def _fill(self, total, leaf, limit, aim):
         """Add as much of the leaf as *aim* leaves room for."""
         while total.rate < NEARLY_FULL * aim:
             first = leaf.first
@@ -181,102 +205,119 @@ class TimeMeans:
             cut = first.t + part * leaf.length
             if not first.t < cut < leaf.last.t:
                 return
-            for leaf in self._leaves(first, self.look(cut)):
-                if total.rate + leaf.integral("rate") > most:
+            for leaf in self._find_leaves(first, self.look(cut)):
+                if total.rate + leaf.integral("rate") > limit:
                     break
                 total.add(leaf)
             else:
                 return
 
-    def _made(self, total):
+    def _divide(self, total):
         """(`Step`, `Means`) of an `_Integral`."""
         tau = total.until - total.now
         step = Step(total.now, total.until, tau, tuple(total.leaves))
         if not total.leaves:
             return step, None
-        self._kept = total.last
-        entering = None if total.entering is None else total.entering / tau
-        if total.flow is None:
-            return step, Means(self._steady.U, None, entering)
-        flow = total.flow / tau
-        return step, Means(np.where(self.is_wall, 0.0, self.flow.flux(flow)), flow, entering)
 
-    def _ends(self, now, until):
+        self._last_look = total.last
+        entering = None if total.entering is None else total.entering / tau
+        if total.sample is None:
+            return step, Means(self._steady_look.U, None, entering)
+        sample = total.sample / tau
+        U = np.where(self.is_wall, 0.0, self.flow.flux(sample))
+        return step, Means(U, sample, entering)
+
+    # ---- the watch ------------------------------------------------------------------------------
+
+    def _find_ends(self, now, until):
         """The ends of pieces on each of which the signals are parabolas."""
         if self._watch is None and (self.densities_change or until - now > self._spacing):
-            self._watch = self._look_ahead()
+            self._watch = self._build_watch()
         return [until] if self._watch is None else self._watch.ends(now, until)
 
-    def _look_ahead(self):
+    def _build_watch(self):
         """The `Watch` of the interval. Collective."""
-        watch = Watch(self.mesh.ranks, partial(self._signals, self.watched), *self._interval)
+        signals = partial(self._compute_signals, self._watched)
+        watch = Watch(self.mesh.ranks, signals, *self._interval)
         self._largest_density = self.mesh.ranks.max(self._largest_density)
         return watch
 
-    def _signals(self, watched, t):
-        """This rank's part of the signals (n_signals, n) at the times t (n,); no collective calls."""
-        seen = []
-        if self._steady is None:
-            flux = self.flow.through(watched.faces)
-            seen.append(watched.weights @ np.stack([flux(now) for now in t]).T)
+    @cached_property
+    def _watched(self):
+        """The faces that are watched. The first call is collective."""
+        return WatchedFaces(self.mesh, self.groups.number, self.groups.count)
+
+    def _compute_signals(self, watched, t):
+        """This rank's part of the signals (n_signals, n) at the times t (n,). Not collective."""
+        signals = []
+        if self._steady_look is None:
+            flux = self.flow.flux_function(watched.faces)
+            signals.append(watched.weights @ np.stack([flux(now) for now in t]).T)
         if self.densities_change:
-            given = np.stack([watched.densities(self.mesh, self.conditions, now) for now in t])
-            self._largest_density = given.max(initial=0.0)
-            seen.append(watched.waves @ given.T)
-        return np.concatenate(seen)
+            entering = np.stack([watched.densities(self.mesh, self.conditions, now) for now in t])
+            self._largest_density = entering.max(initial=0.0)
+            signals.append(watched.waves @ entering.T)
+        return np.concatenate(signals)
 
     @property
     def _spacing(self):
-        return (self._interval[1] - self._interval[0]) / WATCHED_TIMES * (1 + 1e-12)
+        begin, end = self._interval
+        return (end - begin) / WATCHED * (1 + 1e-12)
 
-    def _leaves(self, first, last):
-        """The parts of a piece between two looks in which the rules agree, from the first to the
-        last.
-        """
-        rest = [self._piece(first, last)]
+    # ---- leaves ---------------------------------------------------------------------------------
+
+    def _find_leaves(self, first, last):
+        """The parts of a piece between two looks in which the rules agree, in their order."""
+        pieces = [self._build_piece(first, last)]
         allowed = None
         looks = 1
-        while rest:
-            piece = rest.pop()
-            difference, size = self._first_difference(piece)
+        while pieces:
+            piece = pieces.pop()
+            difference, size = self._compare_rules(piece)
             allowed = size if allowed is None else allowed
-            shortest = self._spacing * 0.5 ** (LEVELS if looks < BUSY_LOOKS else BUSY_LEVELS)
+            bisections = MAX_LEAF_BISECTIONS if looks < MAX_LOOKS else SAMPLING_BISECTIONS
+            shortest = self._spacing * 0.5**bisections
             if piece.length <= shortest or (difference <= allowed).all():
                 yield piece
                 continue
-            halves = self._piece(piece.first, piece.middle), self._piece(piece.middle, piece.last)
-            looks += 2
-            if (self._second_difference(*halves) <= allowed).all():
-                yield from halves
-            else:
-                rest += halves[::-1]
 
-    def _piece(self, first, last):
+            left = self._build_piece(piece.first, piece.middle)
+            right = self._build_piece(piece.middle, piece.last)
+            looks += 2
+            if (self._compare_with_halves(left, right) <= allowed).all():
+                yield left
+                yield right
+            else:
+                pieces += [right, left]
+
+    def _build_piece(self, first, last):
         return _Piece(first, self.look((first.t + last.t) / 2), last)
 
-    def _first_difference(self, piece):
+    def _compare_rules(self, piece):
         """(difference between midpoint rule and Simpson's, what it may be) in each group."""
         groups = self.groups
-        found = []
-        if self._steady is None:
-            difference, size = groups.first_difference([look.U for look in piece])
-            found.append((difference, TOL * size + REST * groups.volume / piece.length))
+        pairs = []
+        if self._steady_look is None:
+            difference, size = groups.compare_rules([look.U for look in piece])
+            negligible = NEGLIGIBLE_VOLUME * groups.volume / piece.length
+            pairs.append((difference, RULE_TOLERANCE * size + negligible))
         if self.densities_change:
-            difference, size = groups.first_difference([look.entering[0] for look in piece])
-            inward = groups.first_difference([look.entering[1] for look in piece])[1]
-            found.append((difference, TOL * size + FAINT_PART * self._largest_density * inward))
-        return piece.length * np.concatenate(found, axis=1)
+            difference, size = groups.compare_rules([look.entering[0] for look in piece])
+            _, inward = groups.compare_rules([look.entering[1] for look in piece])
+            faint = FAINT * self._largest_density * inward
+            pairs.append((difference, RULE_TOLERANCE * size + faint))
+        return piece.length * np.concatenate(pairs, axis=1)
 
-    def _second_difference(self, left, right):
+    def _compare_with_halves(self, left, right):
         """Difference between Simpson's rule on a piece and on its halves in each group."""
         groups = self.groups
         looks = (*left, *right[1:])
-        found = []
-        if self._steady is None:
-            found.append(groups.second_difference([look.U for look in looks]))
+        differences = []
+        if self._steady_look is None:
+            differences.append(groups.compare_with_halves([look.U for look in looks]))
         if self.densities_change:
-            found.append(groups.second_difference([look.entering[0] for look in looks]))
-        return (left.length + right.length) * np.concatenate(found)
+            differences.append(groups.compare_with_halves([look.entering[0] for look in looks]))
+        return (left.length + right.length) * np.concatenate(differences)
 
 
 class _Piece(NamedTuple):
@@ -287,41 +328,43 @@ class _Piece(NamedTuple):
     last: Look
 
     @property
-    def length(self):
+    def length(self) -> float:
         return self.last.t - self.first.t
 
-    def integral(self, name):
-        """By Simpson's rule; None of what is None."""
+    def integral(self, name: str) -> Any:
+        """By Simpson's rule; None where the looks have None."""
         first, middle, last = (getattr(look, name) for look in self)
         return None if first is None else self.length / 6 * (first + 4 * middle + last)
 
 
 class _Integral:
-    """The integrals of rate, flow and entering over leaves, one after the other, from *now* to
-    *until*.
-    """
+    """The integrals of rate, sample and entering over adjoining leaves, from *now* to *until*."""
 
-    def __init__(self, now):
-        self.now = self.until = now
+    def __init__(self, now: float):
+        self.now = now
+        self.until = now
         self.rate = 0.0
-        self.flow = None
-        self.entering = None
-        self.last = None
-        self.leaves = []
+        self.sample: Any = None
+        self.entering: Any = None
+        self.last: Look | None = None
+        self.leaves: list[tuple[float, ...]] = []
 
-    def add(self, leaf):
-        for name in "rate", "flow", "entering":
-            known = getattr(self, name)
-            more = leaf.integral(name)
-            setattr(
-                self, name, more if known is None else known + more if more is not None else None
-            )
+    def add(self, leaf: _Piece) -> None:
+        """Add the integrals over a leaf."""
+        self.rate = self.rate + leaf.integral("rate")
+        self.sample = _add(self.sample, leaf.integral("sample"))
+        self.entering = _add(self.entering, leaf.integral("entering"))
         self.last = leaf.last
         self.until = leaf.last.t
         self.leaves.append(tuple(look.t for look in leaf))
 
 
-# ---- groups of faces -----------------------------------------------------------------------------------------------------
+def _add(total, more):
+    """total + more, None being nothing so far."""
+    return more if total is None else total + more
+
+
+# ---- groups of faces ----------------------------------------------------------------------------
 
 
 class _Groups:
@@ -332,50 +375,54 @@ class _Groups:
     volume (n_groups,) : the mean volume of a cell, times the number of faces in the group
     """
 
-    def __init__(self, mesh, parts):
+    def __init__(self, mesh: Any, parts: list[IntArray]):
         self.mesh = mesh
         self.number = group_faces(mesh, parts)
         self.count = CELL_BLOCKS + len(parts)
         faces = mesh.ranks.sum(np.bincount(self.number + 1, minlength=self.count + 1)[1:])
         self.volume = faces * mesh.ranks.sum(mesh.volume.sum()) / mesh.n_cells_global
 
-    def first_difference(self, looks):
-        """(2, n_groups or n_parts): sums of the difference of midpoint rule and Simpson's, and of
-        sizes by the latter.
+    def compare_rules(self, looks: Sequence[Array]) -> Array:
+        """(2, n_groups or n_parts): sums of the difference between midpoint rule and Simpson's, and
+        of sizes by the latter.
 
         looks : three times values on all faces, or on those of the boundary
         """
-        found = np.zeros((2, self.count))
-        _first_difference(*looks, self._numbers(looks), found)
-        return self.mesh.ranks.sum(found[:, self._first(looks) :])
+        sums = np.zeros((2, self.count))
+        first, middle, last = looks
+        _add_rule_differences(first, middle, last, self._find_numbers(looks), sums)
+        return self.mesh.ranks.sum(sums[:, self._find_first_group(looks) :])
 
-    def second_difference(self, looks):
-        """The same (n_groups,) or (n_parts,) of the difference of Simpson's rules; five times
-        values.
+    def compare_with_halves(self, looks: Sequence[Array]) -> Array:
+        """(n_groups or n_parts,): the same of the difference between Simpson's rule and that on
+        halves.
+
+        looks : five times values
         """
-        found = np.zeros(self.count)
-        _second_difference(*looks, self._numbers(looks), found)
-        return self.mesh.ranks.sum(found[self._first(looks) :])
+        sums = np.zeros(self.count)
+        a, b, c, d, e = looks
+        _add_half_differences(a, b, c, d, e, self._find_numbers(looks), sums)
+        return self.mesh.ranks.sum(sums[self._find_first_group(looks) :])
 
-    def _numbers(self, looks):
+    def _find_numbers(self, looks):
         return self.number[len(self.number) - len(looks[0]) :]
 
-    def _first(self, looks):
-        return 0 if len(looks[0]) == len(self.number) else CELL_BLOCKS
+    def _find_first_group(self, looks):
+        return 0 if len(looks[0]) == len(self.number) else BLOCKS
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _first_difference(a, b, c, number, found):
+def _add_rule_differences(a, b, c, number, sums):
     for f in range(len(number)):
         group = number[f]
         if group >= 0:
-            found[0, group] += abs(a[f] - 2 * b[f] + c[f]) / 6
-            found[1, group] += (abs(a[f]) + 4 * abs(b[f]) + abs(c[f])) / 6
+            sums[0, group] += abs(a[f] - 2 * b[f] + c[f]) / 6
+            sums[1, group] += (abs(a[f]) + 4 * abs(b[f]) + abs(c[f])) / 6
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _second_difference(a, b, c, d, e, number, found):
+def _add_half_differences(a, b, c, d, e, number, sums):
     for f in range(len(number)):
         group = number[f]
         if group >= 0:
-            found[group] += abs(a[f] - 4 * b[f] + 6 * c[f] - 4 * d[f] + e[f]) / 12
+            sums[group] += abs(a[f] - 4 * b[f] + 6 * c[f] - 4 * d[f] + e[f]) / 12

@@ -1,124 +1,266 @@
-"""`JKO`: Wasserstein gradient flows d rho/dt = div(rho grad E'(rho)), whose energy falls in every
-step, however long.
+"""`JKO`: Wasserstein gradient flows d rho/dt = div(rho grad E'(rho)).
+
+The energy falls in every step, however long it is.
 """
 
+from __future__ import annotations
+
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 
 from ..arguments.frozen import frozen
 from ..arguments.functions import is_number
 from ..arguments.times import check_step, check_times
+from ..arguments.types import Array, ArrayLike, Path
 from ..energies.free_energy import FreeEnergy
-from ..energies.local import Energy, Interaction, describe_energy, split_sum
-from ..errors import ConvergenceError, InputError
-from ..finite_volume.face_flux import find_pieces
+from ..energies.local import Energy, Interaction, described, parts_of
+from ..errors import InputError
+from ..finite_volume.face_flux import pieces
 from ..mesh import Mesh, Numbering, quality
-from ..mesh.cell_values import check_density
-from ..mesh.numbering import find_numbering
-from ..runs.checkpoint import fingerprint
+from ..output.series import Output
+from ..runs.checkpoint import Checkpoint
 from ..runs.march import march
+from ..runs.result import Result
 from .linearised_step import Linearised
 from .midpoint_step import Midpoint
-from .variational_step import Proper
+from .run import JKORun
+from .step import StepMethod
+from .variational_step import Proper, TransportSolver
 
-ROUNDING = 1e-9  # by which a density may be above its bound at the start
-FAILURES = 100  # of Newton's method between two recorded times, before the run gives up
-FIRST = 1e-3  # length of the first step, of the whole run, where steps are chosen
-GROWTH = 2.0  # of a step by the next one
-KEPT = (
-    "now",
-    "mass0",
-    "steps",
-    "newton",
-    "dissipated",
-    "dissipation",
-    "error",
-    "wish",
-)  # numbers of a run
+# The part of its upper bound by which a density may be above it at the start: the rounding of a
+# density that is computed to lie at the bound.
+BOUND_TOLERANCE = 1e-9
 
 
 @frozen
 class JKO:
-    """The gradient flow d rho/dt = div(rho grad E'(rho)) of an energy in the Wasserstein metric, on
-    a mesh with closed walls.
+    """The gradient flow d rho/dt = div(rho grad E'(rho)) of an energy in the Wasserstein metric.
 
-    mesh : any `Mesh`; periodic ones are the torus. Where it is not orthogonal a warning says how
-        far fluxes may be off
-    energy : a sum of multiples of `Entropy` (diffusion), `Power` (porous media, fast diffusion),
+    Every step conserves mass to round-off and keeps the density >= 0, for every tau. Walls are
+    closed; periodic meshes are the torus.
+
+    Parameters
+    ----------
+    mesh : Mesh
+        Any mesh. Where it is not orthogonal a warning says how large the error of fluxes may be.
+    energy : Energy
+        A sum of multiples of `Entropy` (diffusion), `Power` (porous media, fast diffusion),
         `Potential` (drift), `Interaction` (attraction, repulsion), and energies of your own (see
-        `fvot.energies.Energy`)
-    bounds : (0, upper): rho <= upper everywhere, by a pressure p >= 0 where that is reached (Maury,
-        Roudneff-Chupin, Santambrogio 2010); (0, None): no upper bound
-    order : of the steps. 2: discrete-gradient midpoint steps, by whose fluxes the energy falls
-        exactly; where nothing diffuses they are upwind, of first order in space. 1: one-step JKO
-        with a linearised metric (Cances, Gallouet, Todeschi 2020). None: 2 if something diffuses
-        and there is no upper bound, else 1. Steps of order 2 that are much longer than what they
-        follow swing round their end
-    inner : a `BenamouBrenier` of the same mesh, without a terminal energy: each step is the proper
-        one, which minimises W2^2(rho, rho_n) / (2 tau) + E(rho), with a certified gap; slow, a
-        reference. Give a tau; no bounds, no interactions
-    tol : largest error in time of a whole run with tau=None, in L1 relative to the mass (an
-        estimate, not a bound). There are several times 1/tol steps of order 1, which are not cut
-        below tol times the time that has passed: cells that fill up bend every density, however
-        short the step
+        `fvot.Energy`).
+    order : {1, 2}, optional
+        Order of the steps. 2: discrete-gradient midpoint steps, by whose fluxes the energy falls
+        exactly; where nothing diffuses they are upwind, of first order in space. Steps of order 2
+        may oscillate around the steady state if they are long. 1: one-step JKO with a linearised
+        metric, which converges monotonically to the steady state for any step size. None: 2 if
+        something diffuses and there is no upper bound, else 1.
+    bounds : (0, upper)
+        rho <= upper everywhere, by a pressure p >= 0 where the bound is reached. (0, None): no
+        upper bound.
+    inner : BenamouBrenier, optional
+        A transport solver of the same mesh, without a terminal energy. Each step is then the exact
+        one, which minimises W2^2(rho, rho_n) / (2 tau) + E(rho), with a certified gap. It is slow,
+        a reference; it needs a tau, no bounds and no interactions.
+    tol : float
+        Largest error in time of a whole run with tau=None, in L1 relative to the mass. It is an
+        estimate, not a bound.
 
-    Every step keeps the mass to round-off and the density >= 0, for every tau. PETSc's options
-    reach the linear solves by the prefix fvot_jko_. Raises `InputError` for input of the wrong kind
-    or range.
+    Raises
+    ------
+    InputError
+        For input of the wrong kind or range.
+
+    Notes
+    -----
+    Order 1 is the scheme of Cances, Gallouet, Todeschi (2020), with the pressure of Maury,
+    Roudneff-Chupin, Santambrogio (2010) for an upper bound. With tau=None a run takes several times
+    1/tol steps of order 1, which are not cut below tol times the time that has passed: cells that
+    fill up make every density change its slope, however short the step is.
+
+    PETSc's options reach the linear solves by the prefix ``fvot_jko_``.
+
+    Examples
+    --------
+    >>> import fvot
+    >>> mesh = fvot.Mesh.rectangle((0, 0), (1, 1), (8, 8))
+    >>> flow = fvot.JKO(mesh, fvot.Entropy() + fvot.Potential(lambda x: x[0]))
+    >>> result = flow.solve(mesh.density(lambda x: 1 + x[0]), [0, 0.1], tau=0.05)
+    >>> bool(result.ledger["energy"][1] < result.ledger["energy"][0])
+    True
     """
 
-    def __init__(self, mesh, energy, *, order=None, bounds=(0, None), inner=None, tol=1e-3):
+    def __init__(
+        self,
+        mesh: Mesh,
+        energy: Energy,
+        *,
+        order: Literal[1, 2] | None = None,
+        bounds: Sequence[float | None] = (0, None),
+        inner: TransportSolver | None = None,
+        tol: float = 1e-3,
+    ):
         if not isinstance(mesh, Mesh):
             raise InputError(
                 f"JKO needs a mesh, such as fvot.Mesh.rectangle(0, 1, (64, 64)), not {mesh!r:.60}"
             )
-        ranks = mesh.ranks
-        ranks.check(
-            isinstance(energy, Energy),
-            f"JKO needs an energy, such as fvot.Entropy() + fvot.Potential(V), not {energy!r:.60}",
-        )
-        ranks.check(
-            order in (None, 1, 2) and not isinstance(order, bool),
-            f"order must be 1, 2 or None, not {order!r}",
-        )
-        ranks.check(
-            is_number(tol) and 0 < tol < 1,
-            f"tol must lie between 0 and 1 (the error in time, relative to the mass), not {tol!r}",
-        )
-        ranks.check_same("what a JKO is made of", (order, tol, describe_energy(energy)))
+        _check_energy_order_and_tol(mesh.ranks, energy, order, tol)
+
         self.mesh = mesh
         self.energy = energy
         self.tol = float(tol)
-        self.upper = _upper(ranks, bounds)
+        self.upper = _check_bounds(mesh.ranks, bounds)
         self.inner = inner
+
+        self._free_energy: FreeEnergy | None = None
         if inner is not None:
             self._check_inner(order)
             self._near = Numbering(mesh, mesh)
             self.order = 1
-            self._step = Proper(inner, energy)
+            self._step: StepMethod = Proper(inner, energy)
             return
-        quality.warn_of(mesh.quality.diffusion_problem, mesh)
-        self._near = find_numbering(mesh)
-        self._energy = FreeEnergy(self._near, energy)
-        bounded = self.upper < math.inf
-        self.order = order or (2 if self._energy.diffuses and not bounded else 1)
-        ranks.check(
-            self.order == 1 or not bounded,
+
+        quality.warn_of(mesh.quality().diffusion_problem, mesh)
+        self._near = mesh.near
+        free_energy = FreeEnergy(self._near, energy)
+        self._free_energy = free_energy
+        is_bounded = self.upper < math.inf
+        self.order = order or (2 if free_energy.diffuses and not is_bounded else 1)
+        mesh.ranks.check(
+            self.order == 1 or not is_bounded,
             "an upper bound needs order=1 (or None): steps of order 2 know none",
         )
-        self._step = (
-            Midpoint(self._energy) if self.order == 2 else Linearised(self._energy, self.upper)
-        )
+        if self.order == 2:
+            self._step = Midpoint(free_energy)
+        else:
+            self._step = Linearised(free_energy, self.upper)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         bound = "" if self.upper == math.inf else f", rho <= {self.upper:g}"
         parts = " + ".join(
             f"{weight:g} {kind}({', '.join(f'{x:g}' for x in numbers)})"
             for weight, kind, numbers in describe_energy(self.energy)
         )
         return f"<fvot.JKO: {parts}{bound}, order {self.order}, {self.mesh.n_cells_global} cells>"
+
+    # ---- evolution ------------------------------------------------------------------------------
+
+    def solve(
+        self,
+        rho0: ArrayLike,
+        t: ArrayLike,
+        *,
+        tau: float | None = None,
+        checkpoint: Checkpoint | None = None,
+        write: Path | Output | None = None,
+        progress: bool | None = None,
+    ) -> Result:
+        """Carry rho0 through the times t.
+
+        Parameters
+        ----------
+        rho0 : (n_cells,) array
+            The density at the start.
+        t : float or increasing sequence
+            A final time, or times, the first of which is the start.
+        tau : float, optional
+            Largest step; steps are equal between two times, and hit them. None: steps such that the
+            errors in time add up to about `tol`. Either way a step is cut where Newton's method
+            needs too many iterations.
+        checkpoint : Checkpoint, optional
+            A file in which the run is kept, and from which it goes on, to the same numbers up to
+            the solver's tolerance.
+        write : path or Output, optional
+            A series for ParaView that is written during the run.
+        progress : bool, optional
+            Whether to show a bar. None: if rank 0 writes to a terminal.
+
+        Returns
+        -------
+        Result
+            Its ledger has, per time: mass, mass_error, minimum, maximum; energy and, if it is a
+            sum, its parts; dissipated (since the start: with order 2, energy + dissipated is
+            constant; with order 1 the sum of the steps' W2^2 / (2 tau), about half of the energy
+            lost), dissipation (its mean rate in the last step); steps, newton (iterations),
+            iterations (of linear solvers); with tau=None time_error, the estimate. With inner: gap,
+            the largest certified one so far. With an upper bound the result also has a pressure.
+
+        Raises
+        ------
+        InputError
+            For input of the wrong shape, kind or range.
+        ConvergenceError
+            Where steps get too short. Its `result` has the recorded times, and the last one that
+            was reached.
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.rectangle((0, 0), (1, 1), (8, 8))
+        >>> flow = fvot.JKO(mesh, fvot.Entropy(), bounds=(0, 3))
+        >>> result = flow.solve(mesh.density(lambda x: x[0] < 0.5), [0, 0.1, 0.2], tau=0.05)
+        >>> result.rho.shape, result.pressure.shape
+        ((3, 64), (3, 64))
+        """
+        mesh = self.mesh
+        times = check_times(mesh.ranks, t)
+        self._check_density(rho0, "rho0")
+        check_step(mesh.ranks, tau, times)
+        mesh.ranks.check(
+            self.inner is None or tau is not None, "with inner= give the length of steps, tau"
+        )
+        run = self._start(rho0, times, tau)
+        return march(run, self._near, times, checkpoint=checkpoint, write=write, progress=progress)
+
+    def step(self, rho: ArrayLike, tau: float) -> Array:
+        """The density after a time tau.
+
+        In one step, or in several where Newton's method needs too many iterations.
+
+        Parameters
+        ----------
+        rho : (n_cells,) array
+            A density.
+        tau : float
+            The length of the step.
+
+        Returns
+        -------
+        (n_cells,) array
+            The density after it.
+
+        Raises
+        ------
+        InputError
+            For input of the wrong shape, kind or range.
+        ConvergenceError
+            Where steps get too short.
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.rectangle((0, 0), (1, 1), (8, 8))
+        >>> flow = fvot.JKO(mesh, fvot.Entropy())
+        >>> rho = flow.step(mesh.density(lambda x: x[0] < 0.5), 0.1)
+        >>> bool(abs(mesh.integrate(rho) - 1) < 1e-14)
+        True
+        """
+        self._check_density(rho, "rho")
+        self.mesh.ranks.check(
+            tau is not None, "tau must be a step above 0, not None: `step` takes one step"
+        )
+        check_step(self.mesh.ranks, tau)
+
+        run = self._start(rho, np.array([0.0, tau]), tau)
+        for _ in run.advance(0.0, tau):
+            pass
+        return self._near.outward(run.rho)
+
+    def _start(self, rho0, times, tau):
+        return JKORun(self, self._step, self._near, rho0, times, tau, self._free_energy)
+
+    # ---- checks ---------------------------------------------------------------------------------
 
     def _check_inner(self, order):
         ranks = self.mesh.ranks
@@ -140,306 +282,60 @@ class JKO:
             "inner out",
         )
 
-    def solve(self, rho0, t, *, tau=None, checkpoint=None, write=None, progress=None):
-        """Carry rho0 (n_cells,) through the times t: a final time, or increasing times, the first
-        of which is the start.
-
-        tau : largest step; steps are equal between two times, and hit them. None: steps such that
-            the errors in time add up to about `tol`. Either way a step is cut where Newton's method
-            needs too many iterations
-        checkpoint : a `Checkpoint`, a file in which the run is kept, and from which it goes on, to
-            the same numbers up to the solver's tolerance
-        write : a path, or an `Output`: a series for ParaView that is written on the way
-        progress : show a bar; None where rank 0 writes to a terminal
-
-        Returns a `Result` whose ledger has, per time: mass, mass_error, minimum, maximum; energy
-        and, if it is a sum, its parts; dissipated (since the start: with order 2, energy +
-        dissipated is constant; with order 1 the sum of the steps' W2^2 / (2 tau), about half of
-        what is lost), dissipation (its mean rate in the last step); steps, newton (iterations),
-        iterations (of linear solvers); with tau=None time_error, the estimate. With inner: gap, the
-        largest certified one so far. With an upper bound the result has a pressure, too.
-
-        Raises `InputError`, and `ConvergenceError` where steps get too short; its `result` has the
-        recorded times, and the last one that was reached.
-        """
-        mesh = self.mesh
-        t = check_times(mesh.ranks, t)
-        self._check_density(rho0, "rho0")
-        check_step(mesh.ranks, tau, t)
-        mesh.ranks.check(
-            self.inner is None or tau is not None, "with inner= give the length of steps, tau"
-        )
-        run = _Run(self, rho0, t, tau)
-        return march(run, self._near, t, checkpoint=checkpoint, write=write, progress=progress)
-
     def _check_density(self, rho, what):
         mesh = self.mesh
         upper = self.upper
-        check_density(mesh, rho, what)
-        most = mesh.ranks.max(np.max(rho, initial=0.0))
+        mesh.check_density(rho, what)
+        largest = mesh.ranks.max(np.max(rho, initial=0.0))
         mesh.ranks.check(
-            most <= upper * (1 + ROUNDING),
-            f"{what} reaches {most:.6g}, above its bound {upper:.6g}: scale it, or spread it out",
+            largest <= upper * (1 + BOUND_TOLERANCE),
+            f"{what} reaches {largest:.6g}, above its bound {upper:.6g}: scale it, or spread it "
+            "out",
         )
         if upper < math.inf:
-            piece = find_pieces(mesh)
-            count = int(mesh.ranks.max(piece.max(initial=0))) + 1
-            mass, room = mesh.ranks.sum(
-                np.stack([np.bincount(piece, mesh.volume * u, count) for u in (rho, upper)])
-            )
-            mesh.ranks.check(
-                (mass < room * (1 - ROUNDING)).all(),
-                f"{what} fills the mesh, or a piece of it, up to its bound "
-                f"{upper:.6g}: nothing can move there",
-            )
+            self._check_room(rho, what)
 
-    def step(self, rho, tau):
-        """rho (n_cells,) after a time tau, in one step, or in several where Newton's method needs
-        too many iterations.
-        """
-        self._check_density(rho, "rho")
-        self.mesh.ranks.check(
-            tau is not None, "tau must be a step above 0, not None: `step` takes one step"
+    def _check_room(self, rho, what):
+        """`InputError` where the density fills the mesh, or a piece of it, up to its bound."""
+        mesh = self.mesh
+        piece = pieces(mesh)
+        count = int(mesh.ranks.max(piece.max(initial=0))) + 1
+        mass, room = mesh.ranks.sum(
+            np.stack([np.bincount(piece, mesh.volume * u, count) for u in (rho, self.upper)])
         )
-        check_step(self.mesh.ranks, tau)
-        run = _Run(self, rho, np.array([0.0, tau]), tau)
-        for _ in run.advance(0.0, tau):
-            pass
-        return self._near.outward(run.rho)
+        mesh.ranks.check(
+            (mass < room * (1 - BOUND_TOLERANCE)).all(),
+            f"{what} fills the mesh, or a piece of it, up to its bound {self.upper:.6g}: nothing "
+            "can move there",
+        )
 
 
-def _upper(ranks, bounds):
-    """The upper one of two bounds, of which the lower one is 0; inf for None."""
-    ok = (
-        isinstance(bounds, (tuple, list))
-        and len(bounds) == 2
-        and is_number(bounds[0])
-        and bounds[0] == 0
-        and (bounds[1] is None or is_number(bounds[1]) and bounds[1] > 0)
+def _check_energy_order_and_tol(ranks: Any, energy, order, tol):
+    ranks.check(
+        isinstance(energy, Energy),
+        f"JKO needs an energy, such as fvot.Entropy() + fvot.Potential(V), not {energy!r:.60}",
     )
     ranks.check(
-        ok, f"bounds must be (0, upper) with a number upper > 0, or (0, None), not {bounds!r:.60}"
+        order in (None, 1, 2) and not isinstance(order, bool),
+        f"order must be 1, 2 or None, not {order!r}",
+    )
+    ranks.check(
+        is_number(tol) and 0 < tol < 1,
+        f"tol must lie between 0 and 1 (the error in time, relative to the mass), not {tol!r}",
+    )
+    ranks.check_same("what a JKO is made of", (order, tol, described(energy)))
+
+
+def _check_bounds(ranks: Any, bounds):
+    """The upper one of two bounds, of which the lower one is 0; inf for None."""
+    is_pair = isinstance(bounds, (tuple, list)) and len(bounds) == 2
+    ranks.check(
+        is_pair
+        and is_number(bounds[0])
+        and bounds[0] == 0
+        and (bounds[1] is None or (is_number(bounds[1]) and bounds[1] > 0)),
+        f"bounds must be (0, upper) with a number upper > 0, or (0, None), not {bounds!r:.60}",
     )
     ranks.check_same("bounds", bounds)
-    return math.inf if bounds[1] is None else float(bounds[1])
-
-
-class _Slope(NamedTuple):
-    """The mean derivative (n_cells,) over one of the last steps, and the length of that."""
-
-    value: np.ndarray
-    tau: float
-
-
-class _Run:
-    """A `solve` under way, see `march.Run`: rho (n_cells,) at the time now; what has happened since
-    the start.
-
-    Cells are those of `mesh`, in the steps' order.
-    """
-
-    def __init__(self, equation, rho0, t, tau):
-        self.mesh = equation._near.mesh
-        self.equation = equation
-        self.tau = tau
-        self.now = t[0]
-        self.span = (t[0], t[-1])
-        self.rho = equation._near.inward(np.array(rho0, float))
-        self.fields = ("density",) if equation.upper == math.inf else ("density", "pressure")
-        equation._step.restart()
-        self.mass0 = self.mesh.integrate(self.rho)
-        self.pressure = np.zeros(len(self.rho))
-        self.steps = self.newton = 0
-        self.dissipated = self.dissipation = self.error = 0.0
-        self.wish = (t[-1] - t[0]) * FIRST
-        self.slopes = []
-
-    def advance(self, begin, end):
-        """Take equal steps of at most tau to *end*, or, if that is None, steps that keep the error
-        small.
-
-        Where one fails, shorter ones are taken, which grow again. Yields the time after each.
-        """
-        tau = self.tau
-        if tau is not None:
-            tau = (end - begin) / math.ceil((end - begin) / tau * (1 - 1e-12))
-            self.wish = tau if self.now == begin else self.wish
-        failure = None
-        failures = 0
-        while self.now < end:
-            left = end - self.now
-            step = self.wish
-            if left < 2 * step:  # no very short one at the end
-                step = left if left <= step * (1 + 1e-9) else left / 2
-            if self.now + step == self.now or failures > FAILURES:
-                remedy = (
-                    [f"give a larger tol than {self.equation.tol:.3g}, or steps with tau="]
-                    if tau is None
-                    else []
-                )
-                raise ConvergenceError(
-                    f"steps get too short at t = {self.now:.6g}: "
-                    + "; ".join([*([str(failure)] if failure else []), *remedy])
-                )
-            try:
-                made = self.equation._step(self.rho, step)
-            except ConvergenceError as error:
-                if self.equation.inner is not None:
-                    raise
-                self.wish = step / 4
-                failure = error
-                failures = failures + 1
-                continue
-            wanted = step * GROWTH if tau is not None else self._judged(made, step)
-            if wanted is None:
-                continue
-            self._accept(made, step, end if step == left else self.now + step)
-            self.wish = min(wanted, tau or np.inf)
-            yield self.now
-
-    def _judged(self, made, step):
-        """The length that the next step may have; None where this one was too long, for which a
-        shorter one is wished.
-        """
-        order = self.equation.order
-        known = len(self.slopes) >= self.equation.order
-        if known:
-            error = self._error(made, step)
-            allowed = self._allowed(step)
-        else:
-            error = self.mesh.integrate(np.abs(made.rho - self.rho))
-            allowed = self.equation.tol ** (1 / order) * self.mass0
-        factor = 0.85 * (allowed / error) ** (1 / order) if error > 0 else math.inf
-        shortest = self._shortest(step)
-        if error > allowed and step > shortest * (1 + 1e-9):
-            self.wish = max(step * max(factor, 0.1), shortest)
-            return None
-        self.error += error if known else 0.0
-        return max(step * min(factor, GROWTH), shortest)
-
-    def _shortest(self, step):
-        """The length below which no step is cut for its error: where cells fill up, derivatives
-        jump, however short it is.
-        """
-        return (
-            self.equation.tol * (self.now - self.span[0] + step)
-            if self.equation.order == 1
-            else 0.0
-        )
-
-    def _error(self, made, step):
-        """What the step misses, in L1: from how far it is from the polynomial through the last
-        steps' mean derivatives.
-
-        The derivative at the middle of the step, extrapolated from those at the middles of the last
-        ones, misses a known multiple of the next derivative; the step itself misses another one,
-        tau^2 / 2 or tau^3 / 12.
-        """
-        equation = self.equation
-        mesh = self.mesh
-        slope = (made.rho - self.rho) / step
-        last = self.slopes
-        if equation.order == 1:
-            predicted = last[0].value
-            share = step / (2 * step + last[0].tau)
-        else:
-            first, second = (step + last[0].tau) / 2, (last[0].tau + last[1].tau) / 2
-            predicted = last[0].value + first / second * (last[0].value - last[1].value)
-            share = step**2 / 6 / (step**2 / 6 + first * (first + second))
-        return share * step * mesh.integrate(np.abs(slope - predicted))
-
-    def _allowed(self, step):
-        """What a step may add to the error: its share of what is left, by time, or by the logarithm
-        of the time passed.
-        """
-        passed = self.now - self.span[0]
-        left = self.span[1] - self.now
-        spare = max(
-            self.equation.tol * self.mass0 - self.error, 0.1 * self.equation.tol * self.mass0
-        )
-        return spare * max(step / left, step / (passed + step) / 16)
-
-    def _accept(self, made, step, now):
-        self.slopes = [_Slope((made.rho - self.rho) / step, step), *self.slopes[:1]]
-        self.rho = made.rho
-        self.now = now
-        self.steps = self.steps + 1
-        self.newton = self.newton + made.newton
-        self.pressure = made.pressure
-        self.dissipated = self.dissipated + made.dissipated
-        self.dissipation = made.dissipated / step
-
-    def describe(self):
-        """What a checkpoint knows of the problem."""
-        equation = self.equation
-        mesh = self.mesh
-        rho0 = self.rho
-        tau = self.tau
-        energy = (
-            equation._energy
-            if equation.inner is None
-            else FreeEnergy(equation._near, equation.energy)
-        )
-        rho = rho0 + mesh.integrate(rho0) / mesh.integrate(np.ones(mesh.n_cells))
-        return dict(
-            solver="JKO",
-            order=equation.order,
-            upper=equation.upper,
-            tau=tau,
-            tol=None if tau else equation.tol,
-            energy=str(describe_energy(equation.energy)),
-            inner=equation.inner and repr(equation.inner),
-            rho0=fingerprint(mesh, rho0),
-            slope=fingerprint(mesh, energy.derivative(rho) + energy.potential(rho)),
-        )
-
-    def save(self):
-        """(cells, values) for a checkpoint."""
-        cells = dict(
-            rho=self.rho,
-            slopes=np.reshape([slope.value for slope in self.slopes], (-1, len(self.rho))),
-        )
-        cells |= {} if self.pressure is None else dict(pressure=self.pressure)
-        values = {name: getattr(self, name) for name in KEPT}
-        memory = self.equation._step.memory
-        return cells | memory.pop("cells", {}), dict(
-            run=values, lengths=[slope.tau for slope in self.slopes], memory=memory
-        )
-
-    def restore(self, cells, values):
-        """Be what was saved."""
-        vars(self).update(values["run"])
-        self.rho = cells.pop("rho")
-        self.pressure = cells.pop("pressure", None)
-        self.slopes = [
-            _Slope(value, tau)
-            for value, tau in zip(cells.pop("slopes"), values["lengths"], strict=True)
-        ]
-        self.equation._step.memory = values["memory"] | dict(cells=cells)
-
-    def field(self, name):
-        """The density, or the pressure."""
-        return {"density": self.rho, "pressure": self.pressure}[name]
-
-    def account(self):
-        """The ledger's numbers; with the estimated error if tau is None."""
-        equation = self.equation
-        mesh = self.mesh
-        ranks = self.mesh.ranks
-        return dict(
-            mass=mesh.integrate(self.rho),
-            minimum=ranks.min(self.rho.min(initial=np.inf)),
-            maximum=ranks.max(self.rho.max(initial=-np.inf)),
-            **equation._step.parts(self.rho),
-            dissipated=self.dissipated,
-            dissipation=self.dissipation,
-            steps=self.steps,
-            newton=self.newton,
-            iterations=equation._step.iterations,
-            **(
-                {}
-                if self.tau is not None
-                else {"time_error": self.error / max(self.mass0, np.finfo(float).tiny)}
-            ),
-            **({} if equation.inner is None else {"gap": equation._step.gap}),
-        )
+    upper = bounds[1]
+    return math.inf if upper is None else float(upper)

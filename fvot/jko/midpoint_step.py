@@ -1,17 +1,18 @@
-"""The discrete-gradient midpoint step: second order in time, and the energy falls by what the
-fluxes dissipate, exactly.
+"""The discrete-gradient midpoint step: second order in time, with exact dissipation of energy.
 
-    |K| (rho_K - old_K) + tau sum over the faces of K of F_s = 0,    F_s = |s| / d_s R_s (mu_left -
-    mu_right) mu_K = (e(rho_K) - e(old_K)) / (rho_K - old_K) + V_K + (W * (rho + old) / 2)_K
+    |K| (rho_K - old_K) + tau sum over the faces of K of F_s = 0
+    F_s = |s| / d_s R_s (mu_left - mu_right)
+    mu_K = (e(rho_K) - e(old_K)) / (rho_K - old_K) + V_K + (W * (rho + old) / 2)_K
 
 Multiply by mu_K and add up: E(rho) - E(old) = -tau sum_s |s| / d_s R_s (mu_left - mu_right)^2 for
 every mobility R >= 0 and symmetric W (Gonzalez 1996 for the discrete gradient; Bailo, Carrillo, Hu
-2018 for W). Hence R is free to be accurate where diffusion is strong, upwind where it is weak, and
-bounded by what the giving cell will hold:
+2018 for W). The energy falls by exactly what the fluxes dissipate. Hence R is free to be accurate
+where diffusion is strong, upwind where it is weak, and bounded by what the giving cell will hold:
 
-    R_s = min(w_s (rho_left + rho_right + old_left + old_right) / 4 + (1 - w_s) rho_giving,  LIMIT
-    rho_giving) w_s = 1 / (1 + P_s^4),    P_s = |mu_left - mu_right| / (8 rho e''(rho)) at the old
-    density, rho e'' the mean of both cells
+    R_s = min(w_s (rho_left + rho_right + old_left + old_right) / 4 + (1 - w_s) rho_giving,
+              MOBILITY_LIMIT rho_giving)
+    w_s = 1 / (1 + P_s^4)
+    P_s = |mu_left - mu_right| / (8 rho e''(rho)) at the old density, rho e'' the mean of both cells
 
 P_s is small where mu is smooth on the mesh (for the entropy it is the cell Peclet number of the
 velocity, over 8), and infinite where nothing diffuses: there the scheme is upwind, of first order,
@@ -23,103 +24,118 @@ fluxes with a_s = dF_s / drho_left, b_s = -dF_s / drho_right (`rates`); an inter
 fluxes of W * drho / 2, by its action only.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numba
 import numpy as np
 
-from ..energies.free_energy import MIN_NEWTON_FACTOR
+from ..arguments.types import Array
+from ..energies.free_energy import SHRINK, FreeEnergy
 from ..errors import ConvergenceError
 from ..finite_volume.rates import Rates, SparsityPattern
-from .newton_systems import Solver, named_by_cost
+from .newton_systems import RESIDUAL_ROUNDING, Solver, rank_by_cost
 from .step import Step
 
-LIMIT = 2.0
-PECLET = 8  # over which the weight of the mean falls
-ITERATIONS = 25
-ROUND_OFF = 1e-15  # of the fluxes, in what the equations miss
+# The largest mobility of a face, in densities of its giving cell: R <= 2 rho_giving.
+MOBILITY_LIMIT = 2.0
+
+# The cell Peclet number about which the mobility changes from the mean to upwind.
+UPWIND_PECLET = 8
+
+# Iterations of Newton's method, before the step is refused.
+MAX_MIDPOINT_ITERATIONS = 25
 
 
 class Midpoint:
     """rho after a step from old, (n_cells,) each, for a `FreeEnergy`. Collective.
 
-    tol : what the equations may miss, in L1, relative to the mass
+    tol : largest residual of the equations, in L1, relative to the mass
     """
 
     order = 2
 
-    def __init__(self, free_energy, tol=1e-12):
+    def __init__(self, free_energy: FreeEnergy, tol: float = 1e-12):
         self.free_energy = free_energy
-        self.mesh = free_energy.mesh
+        self.mesh: Any = free_energy.mesh
         self.tol = tol
-        self._pattern, self._solver, n = (
-            SparsityPattern(self.mesh),
-            Solver(self.mesh),
-            self.mesh.n_inner,
-        )
-        self._t, self._closed = (
-            self.mesh.area[:n] / self.mesh.distance[:n],
-            np.zeros(self.mesh.n_faces - n),
-        )
+
+        n = self.mesh.n_inner
+        self.pattern = SparsityPattern(self.mesh)
+        self.transmissibility = self.mesh.area[:n] / self.mesh.distance[:n]
+        self.no_inflow = np.zeros(self.mesh.n_faces - n)
+        self._solver = Solver(self.mesh)
 
     @property
-    def iterations(self):
+    def iterations(self) -> int:
         """Of all linear solves so far."""
         return self._solver.iterations
 
-    def parts(self, rho):
+    def parts(self, rho: Array) -> dict[str, float]:
         """{name: value} of the energy and its parts."""
         return self.free_energy.parts(rho)
 
-    def restart(self):
-        """Forget what went before."""
+    def restart(self) -> None:
+        """Forget earlier steps."""
         self._solver.restart()
 
-    @property
-    def memory(self):
+    def save(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return self._solver.memory
+        return self._solver.save()
 
-    @memory.setter
-    def memory(self, kept):
-        self._solver.memory = kept
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Take over what `save` gave."""
+        self._solver.restore(kept)
 
-    def __call__(self, old, tau):
+    def __call__(self, old: Array, tau: float) -> Step:
         """The `Step` of length tau. Raises `ConvergenceError`."""
         mesh = self.mesh
         mass = self.mesh.integrate(old)
         if mass == 0:
             return Step(old, 0.0, 0)
-        keep = MIN_NEWTON_FACTOR if self.free_energy.singular else 0.0
+
+        kept_fraction = SHRINK if self.free_energy.singular else 0.0
         rho = np.maximum(old, self.free_energy.start(mass / self.free_energy.measure))
         self._solver.begin(tau)
-        w = self._weights(old)
-        for iteration in range(ITERATIONS):
+        w = self._compute_weights(old)
+
+        for iteration in range(MAX_MIDPOINT_ITERATIONS):
             fluxes = _Fluxes(self, rho, old, tau, w)
             if not np.isfinite(fluxes.size):
                 break
-            if fluxes.size <= self.tol * mass + ROUND_OFF * fluxes.terms:
-                return Step(rho * (mass / mesh.integrate(rho)), tau * fluxes.dissipation, iteration)
+            if fluxes.size <= self.tol * mass + RESIDUAL_ROUNDING * fluxes.terms:
+                scaled = rho * (mass / mesh.integrate(rho))
+                return Step(scaled, tau * fluxes.dissipation, iteration)
+
+            methods, matrix = fluxes.linearise()
             change = self._solver(
-                *fluxes.linearised(), -fluxes.residual, action=fluxes.action(), scale=fluxes.scale
+                methods,
+                matrix,
+                -fluxes.residual,
+                action=fluxes.find_action(),
+                scale=fluxes.scale,
             )
-            rho = np.maximum(rho + change, keep * rho)
+            rho = np.maximum(rho + change, kept_fraction * rho)
+
         raise ConvergenceError(
             f"the step of {tau:.3g}: Newton's method is left with a residual of "
-            f"{fluxes.size / mass:.1e} of "
-            f"the mass after {iteration + 1} iterations"
+            f"{fluxes.size / mass:.1e} of the mass after {iteration + 1} iterations"
         )
 
-    def _weights(self, old):
+    def _compute_weights(self, old):
         """w (n_inner,), see the module."""
         mesh = self.mesh
         n = self.mesh.n_inner
         energy = self.free_energy
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             mu = energy.derivative(old) + energy.potential(old)
-            left, right = (
-                mesh.with_ghosts(np.stack([mu, old * energy.curvature(old)]))[:, side[:n]]
-                for side in (mesh.left, mesh.right)
-            )
-            w = 1 / (1 + (np.abs(left[0] - right[0]) / (PECLET / 2 * (left[1] + right[1]))) ** 4)
+            mu, diffusivity = mesh.with_ghosts(np.stack([mu, old * energy.curvature(old)]))
+            left = mesh.left[:n]
+            right = mesh.right[:n]
+            sums = UPWIND_PECLET / 2 * (diffusivity[left] + diffusivity[right])
+            w = 1 / (1 + (np.abs(mu[left] - mu[right]) / sums) ** 4)
         return np.where(np.isfinite(w), w, 0.0)
 
 
@@ -127,29 +143,40 @@ class _Fluxes:
     """The fluxes between two densities, and how they change with the new one.
 
     residual (n_cells,), size : of the equations, and its sum of absolute values
-    dissipation : sum of F_s (mu_left - mu_right); terms : what the rounding of the residual is
-        relative to
+    dissipation : sum of F_s (mu_left - mu_right)
+    terms : the size of the terms in the residual, to which its rounding is relative
+    scale (n_cells,) : of the columns; None where the energy has no infinite derivative
     """
 
-    def __init__(self, step, rho, old, tau, w):
-        energy = step.free_energy
+    def __init__(self, step: Midpoint, rho: Array, old: Array, tau: float, w: Array):
         self.mesh = step.mesh
         self.step = step
         self.tau = tau
+        self._evaluate(rho, old, w)
+
+    def _evaluate(self, rho, old, w):
+        """Find the fluxes, their derivatives, and sums over them."""
         mesh = self.mesh
+        step = self.step
+        energy = step.free_energy
+        tau = self.tau
+
         mu, slope = energy.difference(rho, old)
         mu = mu + energy.potential((rho + old) / 2)
-        local = mesh.with_ghosts(np.stack([rho, old, mu, slope]))
         self.scale = 1 / slope if energy.singular else None
-        self._a, self._b, self._through = np.zeros((3, mesh.n_faces))
+
+        local = mesh.with_ghosts(np.stack([rho, old, mu, slope]))
+        self._a = np.zeros(mesh.n_faces)
+        self._b = np.zeros(mesh.n_faces)
+        self._through = np.zeros(mesh.n_faces)
         out = np.zeros(mesh.n_local)
-        sums = _fluxes(
+        sums = _compute_fluxes(
             *local,
-            step._t,
+            step.transmissibility,
             mesh.left,
             mesh.right,
             mesh.face_owned,
-            LIMIT,
+            MOBILITY_LIMIT,
             w,
             self._a,
             self._b,
@@ -157,32 +184,43 @@ class _Fluxes:
             out,
         )
         self.residual = mesh.volume * (rho - old) + tau * out[: mesh.n_cells]
+
         self.size, self.dissipation, terms = mesh.ranks.sum(
             np.array([np.abs(self.residual).sum(), *sums])
         )
         self.terms = tau * terms
 
-    def linearised(self):
-        """(names of methods, the cheapest first; the matrix as a function of the columns' scale)."""
-        pattern = self.step._pattern
-        tau = self.tau
-        rates = Rates(self.step._pattern, self._a, self._b)
-        return named_by_cost(self.mesh, rates, tau), lambda scale: pattern.matrix(
-            rates, tau, scale=scale
-        )
+    def linearise(self) -> tuple[Sequence[str], Callable[[Array | None], Any]]:
+        """(names of methods, the cheapest first; the matrix as a function of a column scale)."""
+        pattern = self.step.pattern
+        rates = Rates(pattern, self._a, self._b)
 
-    def action(self):
-        """What an interaction adds to the matrix, as a map; None where there is none."""
+        def build_matrix(scale: Array | None) -> Any:
+            return pattern.matrix(rates, self.tau, scale=scale)
+
+        return rank_by_cost(self.mesh, rates, self.tau), build_matrix
+
+    def find_action(self) -> Callable[[Array], Array] | None:
+        """The map that an interaction adds to the matrix; None where there is none."""
         convolve = self.step.free_energy.convolve
         if convolve is None:
             return None
-        fluxes = Rates(self.step._pattern, self._through, self._through)
-        return lambda change: self.tau * fluxes.outflow(convolve(change) / 2, self.step._closed)[0]
+
+        fluxes = Rates(self.step.pattern, self._through, self._through)
+
+        def act(change: Array) -> Array:
+            outflow, _ = fluxes.outflow(convolve(change) / 2, self.step.no_inflow)
+            return self.tau * outflow
+
+        return act
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _fluxes(rho, old, mu, slope, t, left, right, owned, limit, w, a, b, through, out):
-    """Through the inner faces: through = t R, a, b; and out, their sums over cells. limit: LIMIT."""
+def _compute_fluxes(rho, old, mu, slope, t, left, right, owned, limit, w, a, b, through, out):
+    """Through the inner faces: through = t R, a, b; and out, their sums over cells.
+
+    t (n_inner,) : |s| / d_s; limit : MOBILITY_LIMIT. Returns (dissipation, terms), see `_Fluxes`
+    """
     dissipation = 0.0
     terms = 0.0
     for f in range(len(t)):

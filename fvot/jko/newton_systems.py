@@ -1,29 +1,45 @@
-"""The linear systems of Newton's method, one after the other: by the first method that does it,
-preconditioned as before.
+"""The linear systems of Newton's method: each by the first method that solves it.
+
+Preconditioners are kept from one iteration to the next while they serve.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from .. import linalg
+from ..arguments.types import Array
 from ..errors import ConvergenceError
+from ..finite_volume.implicit_step import costs, ranked
+from ..finite_volume.rates import Rates
 
 PREFIX = "fvot_jko_"
-FORCING = 1e-4  # relative tolerance: tighter ones save no iteration of Newton's method
-WATCHFUL = {
-    "ksp_pc_side": "right"
-}  # by the true residual: densities that span decades mislead a preconditioned one
-MANY = 12  # iterations, beyond which a preconditioner is made anew
-LASTING = (
-    "icc",
-    "ilu",
-    "amg",
-)  # methods whose preconditioners serve for later matrices of the same step
-PATIENCE = 30  # iterations with one of an earlier matrix
+
+# Relative tolerance of the linear solves: tighter ones save no iteration of Newton's method.
+NEWTON_FORCING = 1e-4
+
+# Rounding of the fluxes, relative: the residual of Newton's method may keep so much of them.
+RESIDUAL_ROUNDING = 1e-15
+
+# Options by which BiCGStab watches the true residual: where densities span decades, the
+# preconditioned one is misleading.
+TRUE_RESIDUAL_OPTIONS = {"ksp_pc_side": "right"}
+
+# Iterations above which a preconditioner is made anew.
+MAX_CHEAP_ITERATIONS = 12
+
+# Methods whose preconditioners serve for later matrices of the same step.
+REUSABLE_METHODS = ("icc", "ilu", "amg")
+
+# Iterations with the preconditioner of an earlier matrix, before a new one is made.
+MAX_REUSED_ITERATIONS = 30
 
 
-def named_by_cost(mesh, rates, s):
+def rank_by_cost(mesh: Any, rates: Rates, s: float) -> Sequence[str]:
     """The methods for |K| + s A, of the `Rates` of two-point fluxes, the cheapest first."""
     stiffness = s * mesh.ranks.max(rates.leaving().max(initial=0.0))
     costs = linalg.estimate_costs(mesh.n_cells_global, mesh.dim, mesh.ranks.size, stiffness, 0.0)
@@ -37,39 +53,47 @@ class Solver:
     iterations : of all solves so far
     """
 
-    def __init__(self, mesh):
+    def __init__(self, mesh: Any):
         self.mesh = mesh
         self._tau = 0.0
-        self._system = None
-        self._name = None
+        self._system: Any = None
+        self._name: str | None = None
         self._ready = False
-        self._scale = None
+        self._scale: Array | None = None
         self.restart()
 
-    def restart(self):
-        """Forget what went before."""
+    def restart(self) -> None:
+        """Forget which methods have failed, and count from 0."""
         self.iterations = 0
-        self._failed = {}
+        self._failed: dict[str, float] = {}
 
-    @property
-    def memory(self):
+    def save(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         return dict(iterations=self.iterations, failed=self._failed)
 
-    @memory.setter
-    def memory(self, kept):
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Take over what `save` gave."""
         self.iterations = kept["iterations"]
         self._failed = kept.get("failed", {})
 
-    def begin(self, tau):
-        """A new step, for which preconditioners are made anew. A method that has failed is tried
-        again in shorter ones only.
+    def begin(self, tau: float) -> None:
+        """Begin a step of length tau, for which preconditioners are made anew.
+
+        A method that has failed is tried again in shorter steps only.
         """
         self._tau = tau
         self._ready = False
         self._failed = {name: failed for name, failed in self._failed.items() if failed <= tau}
 
-    def __call__(self, names, matrix, b, *, action=None, scale=None):
+    def __call__(
+        self,
+        names: Sequence[str],
+        matrix: Callable[[Array | None], Any],
+        b: Array,
+        *,
+        action: Callable[[Array], Array] | None = None,
+        scale: Array | None = None,
+    ) -> Array:
         """x (n_cells,) for b (n_cells,). Raises `ConvergenceError` where no method succeeds.
 
         matrix : a function of a scale (n_cells,) or None that makes this rank's rows, their columns
@@ -78,31 +102,36 @@ class Solver:
         scale : of the columns, for the method "amg"
         """
         for name in [name for name in names if name not in self._failed] or names:
-            method = linalg.find_method(name, self.mesh.dim, self.mesh.ranks.size)
-            if method.ksp == "bcgs":
-                method = replace(method, options=method.options | WATCHFUL)
-            if action is not None and method.ksp == "preonly":
-                method = replace(method, ksp="gmres")
-            for keep in (
-                [True, False] if self._ready and name == self._name and name in LASTING else [False]
-            ):
-                if not keep:  # else the preconditioner is one for that scale
+            method = self._choose_method(name, has_action=action is not None)
+            is_reusable = self._ready and name == self._name and name in REUSABLE_METHODS
+            for keep in [True, False] if is_reusable else [False]:
+                if not keep:  # a kept preconditioner belongs to the kept scale
                     self._scale = scale if name == "amg" else None
-                x = self._attempt(
-                    name, method, matrix(self._scale), b, self._of_scaled(action), keep
-                )
+                scaled_action = self._scale_action(action)
+                x = self._attempt(name, method, matrix(self._scale), b, scaled_action, keep)
                 if x is not None:
                     return x if self._scale is None else self._scale * x
             self._failed[name] = self._tau
+
         raise ConvergenceError(
             "no linear solver could take the step; try a smaller one, or another solver by "
-            "PETSc's options, "
-            f"such as -{PREFIX}pc_type"
+            f"PETSc's options, such as -{PREFIX}pc_type"
         )
 
-    def _of_scaled(self, action):
+    def _choose_method(self, name, has_action):
+        method = linalg.method(name, self.mesh.dim, self.mesh.ranks.size)
+        if method.ksp == "bcgs":
+            method = replace(method, options=method.options | TRUE_RESIDUAL_OPTIONS)
+        if has_action and method.ksp == "preonly":
+            method = replace(method, ksp="gmres")
+        return method
+
+    def _scale_action(self, action):
+        """The action on x, of which the solver knows x / scale."""
         scale = self._scale
-        return action if action is None or scale is None else lambda x: action(scale * x)
+        if action is None or scale is None:
+            return action
+        return lambda x: action(scale * x)
 
     def _attempt(self, name, method, matrix, b, action, keep):
         """x, or None where the method does not reach the tolerance."""
@@ -111,18 +140,21 @@ class Solver:
             self._system.destroy()
             self._system = None
         self._name = name
+
         try:
             if self._system is None:
                 self._system = linalg.System(
-                    ranks, matrix, method, prefix=PREFIX, rtol=FORCING, action=action
+                    ranks, matrix, method, prefix=PREFIX, rtol=NEWTON_FORCING, action=action
                 )
             else:
                 self._system.renew(matrix, action, keep_preconditioner=keep)
-            before = self._system.iterations
-            x = self._system(b, max_it=PATIENCE if keep else method.max_it)
+            iterations = self._system.iterations
+            x = self._system(b, max_it=MAX_REUSED_ITERATIONS if keep else method.max_it)
         except ConvergenceError:
             return None
-        used = self._system.iterations - before
+
+        used = self._system.iterations - iterations
         self.iterations = self.iterations + used
-        self._ready = used <= MANY
-        return x if self._system.reason > 0 and ranks.min(float(np.isfinite(x).all())) else None
+        self._ready = used <= MAX_CHEAP_ITERATIONS
+        is_solved = self._system.reason > 0 and ranks.min(float(np.isfinite(x).all()))
+        return x if is_solved else None

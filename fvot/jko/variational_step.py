@@ -1,11 +1,37 @@
-"""The JKO step itself, min over rho of W2^2(rho, old) / (2 tau) + E(rho), by a transport solver
-that is passed in, certified.
+"""The JKO step itself, min over rho of W2^2(rho, old) / (2 tau) + E(rho), with a certified gap.
 
-That is 1 / tau times min W2^2 / 2 + tau E: a path with a free end. E(old) - E(rho) >= W2^2(rho,
-old) / (2 tau) but for the gap (Jordan, Kinderlehrer, Otto 1998).
+It is 1 / tau times min W2^2 / 2 + tau E: a path with a free end, for a transport solver that is
+passed in. E(old) - E(rho) >= W2^2(rho, old) / (2 tau) up to the gap (Jordan, Kinderlehrer, Otto
+1998).
 """
 
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from ..arguments.types import Array
+from ..energies.local import Energy
 from .step import Step
+
+
+class TransportSolver(Protocol):
+    """What finds a path of densities with a free end, such as a `BenamouBrenier`.
+
+    mesh : its `Mesh`
+    terminal : the energy of the free end, None where the end is fixed
+    """
+
+    mesh: Any
+    terminal: Energy | None
+
+    def with_terminal(self, energy: Energy) -> TransportSolver:
+        """The same solver with that energy at the free end."""
+
+    def terminal_energy(self, rho: Array) -> float:
+        """The energy of rho (n_cells,), as the solver sees it."""
+
+    def solve(self, rho0: Array, *, progress: bool | None = None) -> Any:
+        """The path from rho0: its rho, cost, energy, gap and iterations."""
 
 
 class Proper:
@@ -17,33 +43,34 @@ class Proper:
 
     order = 1
 
-    def __init__(self, transport, energy):
+    def __init__(self, transport: TransportSolver, energy: Energy):
         self.transport = transport
         self.energy = energy
         self._energy = transport.with_terminal(energy)
         self.restart()
 
-    def restart(self):
-        """Forget what went before."""
+    def restart(self) -> None:
+        """Forget earlier steps."""
         self.iterations = 0
         self.gap = 0.0
 
-    @property
-    def memory(self):
+    def save(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         return dict(iterations=self.iterations, gap=self.gap)
 
-    @memory.setter
-    def memory(self, kept):
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Take over what `save` gave."""
         self.iterations = kept["iterations"]
         self.gap = kept["gap"]
 
-    def __call__(self, old, tau):
+    def __call__(self, old: Array, tau: float) -> Step:
         """The `Step` of length tau. Raises `ConvergenceError`."""
         path = self.transport.with_terminal(tau * self.energy).solve(old, progress=False)
-        self.iterations, self.gap = self.iterations + path.iterations, max(self.gap, path.gap)
-        return Step(path.rho[-1], (path.cost - 2 * path.energy) / (2 * tau), path.iterations)
+        self.iterations = self.iterations + path.iterations
+        self.gap = max(self.gap, path.gap)
+        dissipated = (path.cost - 2 * path.energy) / (2 * tau)
+        return Step(path.rho[-1], dissipated, path.iterations)
 
-    def parts(self, rho):
+    def parts(self, rho: Array) -> dict[str, float]:
         """{"energy": E(rho)}, as the transport solver sees it."""
         return {"energy": self._energy.terminal_energy(rho)}

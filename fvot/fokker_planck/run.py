@@ -1,0 +1,166 @@
+"""A `solve` of a Fokker-Planck equation under way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..arguments.types import Array, ArrayLike
+from ..mesh import Numbering
+from ..runs.checkpoint import fingerprint
+from .step_control import RunState, StepControl
+from .stepper import Stepper
+
+# The first step that an adaptive run tries is this part of the whole run; halvings correct it.
+TRIAL_STEP_FRACTION = 1 / 100
+
+
+class FokkerPlanckRun:
+    """A `solve` under way, see `march.Run`.
+
+    near : the `Numbering` of the stepper's mesh
+    t (n_times,) : the recorded times
+    tau : the largest step; None for steps whose errors in time add up to at most tol
+    """
+
+    fields = ("density",)
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        near: Numbering,
+        rho0: ArrayLike,
+        t: Array,
+        tau: float | None,
+        tol: float,
+    ):
+        self.mesh: Any = near.mesh
+        self.stepper = stepper
+        self.operator = stepper.operator
+        self.control = StepControl(stepper, t, tol)
+        self.t = t
+        self.tau = tau
+        self.tol = tol
+        self.now = t[0]
+
+        rho = near.inward(np.array(rho0, float))
+        users: Any = near.users
+        mass = users.integrate(np.asarray(rho0, float))
+        self.state = RunState(rho, mass, (t[-1] - t[0]) * TRIAL_STEP_FRACTION)
+        stepper.restart()
+        if tau is None:
+            self.state.scale = max(self.state.scale, self.control.predict_mass(rho))
+
+    def advance(self, begin: float, end: float) -> Iterator[float]:
+        """Take the steps to *end*, and yield the time after each."""
+        if self.tau is None:
+            steps = self.control.take_adaptive_steps(self.state, begin, end)
+        else:
+            steps = self.control.take_equal_steps(self.state, begin, end, self.tau)
+        for self.state, self.now in steps:
+            yield self.now
+
+        self.state.done = 0
+        self.now = end  # to the last bit
+
+    # ---- for checkpoints ------------------------------------------------------------------------
+
+    def save(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """(cells, values) for a checkpoint."""
+        state = self.state
+        inflow, outflow = self._sum_crossed()
+        values = vars(state) | dict(inflow=inflow, outflow=outflow)
+        del values["rho"]
+        return dict(rho=state.rho), dict(state=values, now=self.now, counts=self.stepper.counts)
+
+    def restore(self, cells: dict[str, Array], values: dict[str, Any]) -> None:
+        """Take over what `save` gave."""
+        self.state = RunState.restore(cells["rho"], values["state"], self.mesh.ranks.is_root)
+        self.now = values["now"]
+        self.stepper.counts = values["counts"]
+
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint knows of the problem."""
+        mesh = self.mesh
+        n = mesh.n_inner
+        rho = self.state.rho
+
+        coefficients = []
+        for now in self.t[:2]:
+            rates, entering = self.stepper.find_coefficients(now)
+            inflow = np.bincount(mesh.left[n:], rates.b[n:] * entering, mesh.n_local)
+            outflow, _ = rates.outflow(rho, entering)
+            coefficients += [rates.leaving(), outflow / mesh.volume, inflow[: mesh.n_cells]]
+
+        return dict(
+            solver="FokkerPlanck",
+            order=self.stepper.order,
+            tau=self.tau,
+            tol=None if self.tau else self.tol,
+            rho0=fingerprint(mesh, rho),
+            coefficients=fingerprint(mesh, np.stack(coefficients)),
+        )
+
+    # ---- for records ----------------------------------------------------------------------------
+
+    def field(self, name: str) -> Array:
+        """The density."""
+        return {"density": self.state.rho}[name]
+
+    def account(self) -> dict[str, float]:
+        """The ledger's numbers."""
+        ranks = self.mesh.ranks
+        state = self.state
+        inflow, outflow = self._sum_crossed()
+        tiny = float(np.finfo(float).tiny)
+        numbers = dict(
+            mass=self.mesh.integrate(state.rho),
+            inflow=inflow,
+            outflow=outflow,
+            minimum=ranks.min(state.rho.min(initial=np.inf)),
+            maximum=ranks.max(state.rho.max(initial=-np.inf)),
+            steps=state.steps,
+            **self.stepper.counts,
+            time_error=state.error / max(state.scale, tiny),
+        )
+        return numbers | self._compute_energies()
+
+    def _sum_crossed(self):
+        """(inflow, outflow) of all ranks since the start."""
+        return self.mesh.ranks.sum(np.array([self.state.inflow, self.state.outflow]))
+
+    def _compute_energies(self):
+        """energy, its parts and its dissipation; {} where there is no energy.
+
+        The dissipation is sum_s F_s (xi_left - xi_right), xi = D log rho + V.
+        """
+        t = self.now
+        mesh = self.mesh
+        rho = self.state.rho
+        if self.stepper.find_gibbs(t) is None:
+            return {}
+
+        D = self.operator.diffusion(t)
+        V = self.operator.potential(t)
+        V = np.zeros(mesh.n_cells) if V is None else V
+        rates, entering = self.stepper.find_coefficients(t)
+
+        with np.errstate(divide="ignore", invalid="ignore"):
+            log = np.log(rho)
+            entropy_density = D * np.where(rho > 0, rho * log, 0.0)
+            entropy, potential = mesh.integrate(np.stack([entropy_density, V * rho]))
+
+            n = mesh.n_inner
+            xi = mesh.with_ghosts(D * log + V)
+            difference = xi[mesh.left[:n]] - xi[mesh.right[:n]]
+            dissipated = rates.flux(rho, entering)[:n] * difference
+            dissipated = dissipated[mesh.face_owned[:n]]
+
+        return dict(
+            energy=entropy + potential,
+            entropy=entropy,
+            potential_energy=potential,
+            dissipation=mesh.ranks.sum(np.nansum(dissipated)),
+        )

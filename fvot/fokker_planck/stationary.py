@@ -1,0 +1,148 @@
+"""The stationary density of a Fokker-Planck equation, and how fast densities relax to it.
+
+The semi-discrete equation is a Markov chain between cells, so that both are those of the chain
+(`markov`): exact to round-off, by elimination without subtraction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import markov
+from ..arguments.types import Array
+from ..errors import ConvergenceError, InputError
+from ..finite_volume.face_flux import pieces
+from ..finite_volume.implicit_step import column_scale
+from ..mesh import Numbering
+from .stepper import Stepper
+
+# Cells up to which stationary densities are found by elimination, by the dimension of the mesh.
+# Elimination runs on one rank, and its fill-in grows with the dimension.
+ELIMINATION_CELL_LIMIT = {1: 10**6, 2: 10**6, 3: 100_000}
+
+# The longest steps towards a stationary state, as powers of 10, in units of the time in which the
+# fastest cell is emptied. Longer steps settle in fewer solves, but each of these is harder.
+MAX_STEP_POWER = 10
+
+
+def find_stationary(stepper: Stepper, near: Numbering) -> Array:
+    """The stationary density (n_cells,) in the user's order, see `FokkerPlanck.stationary`."""
+    _check_steady(stepper, "a stationary density")
+    mesh: Any = near.users
+    if not stepper.closed:
+        return near.outward(_find_driven_density(stepper))
+
+    count = int(mesh.ranks.max(pieces(mesh).max(initial=0))) + 1
+    if count > 1:
+        raise InputError(
+            f"the mesh has {count} pieces that do not touch: the mass in each of them is constant, "
+            "and the stationary density is not unique; take one piece at a time"
+        )
+
+    if stepper.gibbs is not None:
+        return near.outward(np.exp(-stepper.gibbs))
+    if mesh.n_cells_global > ELIMINATION_CELL_LIMIT[mesh.dim]:
+        return near.outward(_find_density_by_long_steps(stepper))
+
+    mass = _run_on_root(stepper, lambda chain: markov.stationary(chain.rates, chain.center))
+    return mesh.scatter(mass) / mesh.volume
+
+
+def find_relaxation_rates(stepper: Stepper, k: int) -> Array:
+    """The k slowest rates (k,), see `FokkerPlanck.relaxation_rates`."""
+    _check_steady(stepper, "relaxation rates")
+    ranks = stepper.mesh.ranks
+    n_rates = stepper.mesh.n_cells_global - int(stepper.closed)
+    ranks.check(
+        n_rates > 0,
+        "the mesh has one cell, which nothing leaves: its density is constant, and there is no "
+        "rate; take a finer mesh",
+    )
+    is_integer = isinstance(k, (int, np.integer)) and not isinstance(k, bool)
+    ranks.check(
+        is_integer and 0 < k <= n_rates,
+        f"k must be a number of rates from 1 to {n_rates}, not {k!r}",
+    )
+    ranks.check_same("k", int(k))
+
+    def compute_rates(chain: Any) -> Array:
+        return markov.relaxation_rates(chain.rates, k, killing=chain.killing, center=chain.center)
+
+    return _run_on_root(stepper, compute_rates)
+
+
+def _check_steady(stepper, what):
+    stepper.mesh.ranks.check(
+        stepper.autonomous,
+        f"{what} exists only where potential, drift, diffusion and boundary do not depend on time",
+    )
+
+
+def _run_on_root(stepper: Stepper, work: Callable[[Any], Any]) -> Any:
+    """work(the whole chain) on rank 0; all ranks get its value."""
+    ranks = stepper.mesh.ranks
+    rates, _ = stepper.find_coefficients(0.0)
+    chain = rates.gathered()
+    return ranks.broadcast(ranks.on_root(lambda: work(chain)))
+
+
+def _find_driven_density(stepper):
+    """The stationary density between open boundaries."""
+    mesh = stepper.mesh
+    _, entering = stepper.find_coefficients(0.0)
+    if mesh.ranks.max(entering.max(initial=0.0)) == 0:
+        raise InputError(
+            "nothing enters through the boundary, so that everything leaves: the stationary "
+            "density is 0; relaxation_rates(1) tells how fast the mesh empties"
+        )
+    return _take_long_steps(stepper, np.zeros(mesh.n_cells))
+
+
+def _find_density_by_long_steps(stepper):
+    """The stationary density of a large mesh, from two starts, which must agree.
+
+    Wells that are hardly ever left keep the mass of the start.
+    """
+    mesh = stepper.mesh
+    rates, _ = stepper.find_coefficients(0.0)
+    in_one_cell = (mesh.cell_id[: mesh.n_cells] == 0).astype(float)
+    starts = column_scale(rates), in_one_cell
+
+    ends = [_take_long_steps(stepper, rho / mesh.integrate(rho)) for rho in starts]
+    difference = mesh.integrate(np.abs(ends[1] - ends[0]))
+    if difference > 1e-6:
+        limit = ELIMINATION_CELL_LIMIT[mesh.dim]
+        raise ConvergenceError(
+            f"from two starts the density settles down to two states, {difference:.1e} apart: "
+            "there are wells that are hardly ever left; "
+            f"up to {limit} cells their weights are found by elimination: take a coarser mesh"
+        )
+    return ends[0]
+
+
+def _take_long_steps(stepper, rho):
+    """The density after ever longer implicit steps from rho, until one changes nothing.
+
+    The longest ones are 10^MAX_STEP_POWER times the time in which the fastest cell is emptied.
+    """
+    mesh = stepper.mesh
+    rates, entering = stepper.find_coefficients(0.0)
+    fastest = mesh.ranks.max(rates.leaving().max(initial=0.0))
+
+    for power in [3, 6, *[MAX_STEP_POWER] * 12]:
+        resolvent = stepper.find_resolvent(0.0, 10.0**power / fastest, 6)
+        new = resolvent(rho, entering)
+        if stepper.closed:
+            new = new / mesh.integrate(new)
+        change = mesh.integrate(np.abs(new - rho))
+        rho = new
+        if power == MAX_STEP_POWER and change <= 1e-11 * mesh.integrate(new):
+            return rho
+
+    raise ConvergenceError(
+        f"after steps of {10.0**MAX_STEP_POWER / fastest:.3g} the density still changes by "
+        f"{change:.1e} in each: its wells are hardly ever left"
+    )

@@ -1,0 +1,286 @@
+"""How long the steps of a Fokker-Planck run are: equal ones, or as the error in time allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..arguments.types import Array
+from ..arguments.watch import WATCHED, Watch
+from ..errors import ConvergenceError, warn
+from ..finite_volume.implicit_step import Resolvent
+from .stepper import Advanced, Stepper
+
+# Equal steps since the last look at the error below which a recorded time brings no new one: a look
+# costs solves of its own.
+STEPS_BETWEEN_LOOKS = 4
+
+# Bisections of an interval between two recorded times before an adaptive run gives up.
+MAX_INTERVAL_BISECTIONS = 40
+
+# Relative tolerance of the step that predicts how much mass a run will have: only its size counts.
+PREDICTION_TOLERANCE = 1e-3
+
+# Simpson's rule between two times: (place, weight). Its ends lie just inside, as coefficients may
+# jump at the times themselves.
+SIMPSON_RULE = ((1e-9, 1 / 6), (0.5, 2 / 3), (1 - 1e-9, 1 / 6))
+
+
+class RunState:
+    """The density of a run and its mass, what came and went, and the error in time as an L1 norm.
+
+    A step misses tau^(p+1) times a derivative of rho of order p + 1, and this derivative moves as
+    rho itself does. Hence the sum of what earlier steps have missed is, now, the present derivative
+    times the sum of their tau^(p+1): one look tells the error of the run. It fades as the
+    derivative does, at a rate that is averaged over the last steps.
+
+    rho (n_cells,), mass : the density, in the order of the run's mesh, and its mass
+    inflow, outflow : this rank's part of what came and went since the start
+    step : the length of the last step
+    scale : the largest mass so far, or to come
+    error, derivative, fading : as above
+    powers, since : the sum of tau^(p+1), and the number of steps, since the last look at the error
+    level, done : how often the interval between two recorded times is halved into steps, and the
+        steps taken in it
+    """
+
+    def __init__(self, rho: Array, mass: float, step: float):
+        self.rho = rho
+        self.mass = mass
+        self.inflow = 0.0
+        self.outflow = 0.0
+        self.steps = 0
+        self.step = step
+        self.scale = mass
+
+        self.error = 0.0
+        self.derivative = 0.0
+        self.fading = 0.0
+        self.powers = 0.0
+        self.since = 0
+
+        self.level = 0
+        self.done = 0
+
+    @classmethod
+    def restore(cls, rho: Array, values: dict[str, Any], is_root: bool) -> RunState:
+        """The state that a checkpoint holds; what came and went counts on rank 0."""
+        state = cls(rho, 0.0, 0.0)
+        vars(state).update(values)
+        if not is_root:
+            state.inflow = 0.0
+            state.outflow = 0.0
+        return state
+
+    def build_next(self, made: Advanced, step: float, order: int) -> RunState:
+        """The state one step later."""
+        new = RunState(made.rho, made.mass, step)
+        new.inflow = self.inflow + np.maximum(-made.crossed, 0).sum()
+        new.outflow = self.outflow + np.maximum(made.crossed, 0).sum()
+        new.steps = self.steps + 1
+        new.scale = max(self.scale, new.mass)
+        new.level = self.level
+        new.done = self.done + 1
+
+        power = step ** (order + 1)
+        new.powers = self.powers + power
+        new.since = self.since + 1
+        new.error = self.error
+        new.derivative = self.derivative
+        new.fading = self.fading
+        if made.error is not None:
+            new._look_at(made.error / power, step)
+        return new
+
+    def _look_at(self, derivative, step):
+        """Take the present derivative, as seen in the last step."""
+        kept = min(1.0, derivative / self.derivative) if self.derivative > 0 else 1.0
+        self.error = kept * self.error + derivative * self.powers
+        self.fading = (self.fading - math.log(max(kept, 1e-3)) / step) / 2
+        self.derivative = derivative
+        self.powers = 0.0
+        self.since = 0
+
+
+class StepControl:
+    """Chooses the steps that a `Stepper` takes through the times t.
+
+    tol : largest error in time of the whole run, relative to the mass
+    """
+
+    def __init__(self, stepper: Stepper, t: Array, tol: float):
+        self.stepper = stepper
+        self.operator = stepper.operator
+        self.mesh = stepper.mesh
+        self.order = stepper.order
+        self.t = t
+        self.tol = tol
+
+    # ---- equal steps ----------------------------------------------------------------------------
+
+    def take_equal_steps(
+        self, state: RunState, begin: float, end: float, tau: float
+    ) -> Iterator[tuple[RunState, float]]:
+        """Steps of at most tau from begin to end; yields the state and the time after each.
+
+        The last one is looked at for its error, unless there were only a few since the last look.
+        """
+        count = math.ceil((end - begin) / tau * (1 - 1e-12))
+        step = (end - begin) / count
+        n_solves = count * self.order
+        self._warn_of_missed_changes(begin, step, count)
+
+        for i in range(state.done, count):
+            is_due = state.since >= STEPS_BETWEEN_LOOKS or end == self.t[-1]
+            estimate = i == count - 1 and is_due
+            now = begin + i * step
+            made = self.stepper.advance(state.rho, state.mass, now, step, n_solves, estimate, end)
+            state = state.build_next(made, step, self.order)
+            yield state, begin + (i + 1) * step
+
+    def _warn_of_missed_changes(self, begin, step, count):
+        """Warn, once for each pair of recorded times, of coefficients that change within steps."""
+        if count > WATCHED or self.stepper.autonomous:
+            return  # steps that are shorter than the spacing of the watch miss nothing it sees
+
+        watch = self.operator.watch(begin, begin + count * step)
+        rough = [
+            i for i in range(count) if not watch.is_calm(begin + i * step, begin + (i + 1) * step)
+        ]
+        if rough and self.mesh.ranks.is_root:
+            warn(
+                f"something that depends on time changes within {len(rough)} of the {count} steps "
+                f"from t = {begin:.6g} on, which look at it at {self.order} times each: leave out "
+                "tau, give a smaller one, or name the times of pulses and jumps in t"
+            )
+
+    # ---- adaptive steps -------------------------------------------------------------------------
+
+    def take_adaptive_steps(
+        self, state: RunState, begin: float, end: float
+    ) -> Iterator[tuple[RunState, float]]:
+        """Steps that keep the error in time below tol; yields the state and the time after each.
+
+        They are (end - begin) / 2^level long and aligned, so that few matrices are needed.
+        """
+        length = end - begin
+        watch = self.operator.watch(begin, end)
+        if state.done == 0:
+            state.level = max(0, math.ceil(math.log2(length / state.step) - 1e-9))
+
+        while state.done < 2**state.level:
+            self._halve_until_calm(state, watch, begin, length)
+            level = state.level
+            done = state.done
+            step = length / 2**level
+            now = begin + done * length / 2**level
+            left = self.t[-1] - begin - done * step
+
+            made, allowed = self._try_step(state, watch, now, step, left, end)
+            if made.error > allowed:
+                self._refine(state, made.error, allowed, length, now)
+                continue
+
+            state = state.build_next(made, step, self.order)
+            if made.error * 2**self.order < 0.9 * allowed and state.done % 2 == 0 and level > 0:
+                state.level = level - 1
+                state.done = state.done // 2
+            yield state, begin + (done + 1) * step
+
+    def _try_step(self, state, watch, now, step, left, end):
+        """(the step as `Advanced`, the error that it may have)."""
+        n_solves = (self.order + 2) * min(2**state.level - state.done, 16)
+        advance = partial(
+            self.stepper.advance, state.rho, state.mass, now, step, n_solves, estimate=True
+        )
+        made = advance(until=end)
+        state.scale = max(state.scale, made.mass)
+        allowed = self._allow(state, step, now - self.t[0], left)
+        if made.error > allowed and self._may_jump(watch, now + step, step, end):
+            # The estimate looks beyond the step: what comes after a jump there does not count.
+            made = advance(until=now + step, inside=True)
+        return made, allowed
+
+    def _refine(self, state, error, allowed, length, now):
+        """Halve the steps, as often as their error asks for."""
+        ratio = error / max(allowed, 1e-9 * error)
+        halvings = max(1, math.ceil(math.log2(ratio) / self.order))
+        state.level = state.level + halvings
+        state.done = state.done * 2**halvings
+        if state.level > MAX_INTERVAL_BISECTIONS:
+            shortest = length / 2**MAX_INTERVAL_BISECTIONS
+            raise ConvergenceError(
+                f"the error in time asks for steps below {shortest:.3g} at t = {now:.6g}: give a "
+                f"larger tol than {self.tol:.3g}, or steps with tau="
+            )
+
+    def _halve_until_calm(self, state, watch, begin, length):
+        """Halve the step until the watched coefficients are calm in it.
+
+        Otherwise a pulse might lie between its stages.
+        """
+        while watch is not None:
+            step = length / 2**state.level
+            first = begin + state.done * step
+            last = begin + (state.done + 1) * step
+            if watch.is_calm(first, last) and watch.is_smooth(first, last):
+                return
+            state.level = state.level + 1
+            state.done = 2 * state.done
+
+    def _may_jump(self, watch: Watch, t, step, end):
+        """Whether coefficients may jump at the time t, or in the step after it.
+
+        At a recorded time they always may.
+        """
+        if self.stepper.autonomous:
+            return False
+        if t + step > end * (1 - 1e-12):
+            return True
+        first = t - step / 2
+        last = t + step
+        return not (watch.is_calm(first, last) and watch.is_smooth(first, last))
+
+    def _allow(self, state, step, passed, left):
+        """The error in time that a step may add: a share of what the tolerance leaves.
+
+        That is the largest of three: its share of the time that is left; its share of the logarithm
+        of the time that has passed, since most runs begin with something fast; and the part of the
+        error that fades during the step.
+        """
+        faded = 1 - math.exp(-state.fading * step) if state.steps else 0.5
+        whole = self.tol * state.scale
+        spare = max(whole - (1 - faded) * state.error, 0.01 * self.tol * state.scale)
+        return spare * max(step / left, step / (passed + step) / 16, faded)
+
+    def predict_mass(self, rho: Array) -> float:
+        """About the mass at the end of the run, where more may enter; else 0.
+
+        It is the mass after one implicit step over the whole run from rho. Of a domain that is
+        empty at first nothing else is known against which an error is small. The density that
+        enters is a mean over time: a short pulse must not count as if it lasted for the whole run.
+        """
+        mesh = self.mesh
+        t = self.t
+        whole = t[-1] - t[0]
+        entering = sum(
+            weight * length / whole * self.operator.entering(begin + place * length)
+            for begin, length in zip(t, np.diff(t))
+            for place, weight in SIMPSON_RULE
+        )
+        largest = mesh.ranks.max(entering.max(initial=0.0)) * mesh.integrate(1.0)
+        if largest <= mesh.integrate(rho):  # the domain is as full as the inflow can make it
+            return 0.0
+
+        rates, _ = self.stepper.find_coefficients(t[-1])
+        resolvent = Resolvent(rates, whole, rtol=PREDICTION_TOLERANCE)
+        try:
+            return mesh.integrate(resolvent.expect(1)(rho, entering))
+        except ConvergenceError:
+            return 0.0
+        finally:
+            resolvent.destroy()
