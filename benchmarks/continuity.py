@@ -18,6 +18,7 @@ from processes import PEER_PYTHON, peak, peer, peers_of
 import fvot
 from fvot.continuity.run import ContinuityRun
 from fvot.continuity.time_means import Step
+from fvot.mesh.numbering import find_numbering
 
 FIELD = {
     "squares": lambda n: fvot.Mesh.rectangle((0, 0), (1, 1), (n, n)),
@@ -192,7 +193,7 @@ def pieces(report, mesh, repetitions):
     flow = equation._stepper.flow
     sample = flow.sample(0.0)
     run = ContinuityRun(
-        equation._stepper, mesh.near, rho, np.array([0.0, 1.0]), None, equation.flux
+        equation._stepper, find_numbering(mesh), rho, np.array([0.0, 1.0]), None, equation.flux
     )
     velocity = flow.velocity(sample, U)
 

@@ -22,7 +22,7 @@ def missing(package: str, error: ImportError) -> ImportError:
     )
 
 
-def warn(message: str) -> None:
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the line of the user's own call: the nearest frame outside of this package."""
     level = 2  # the frame that calls this function
     frame = sys._getframe(1)

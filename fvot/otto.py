@@ -21,7 +21,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from . import linalg
-from .arguments.functions import floats, is_number, refuse_masked
+from .arguments.functions import as_floats, is_number, refuse_masked
 from .arguments.renamed import renamed
 from .arguments.types import Array, ArrayLike
 from .energies.free_energy import FreeEnergy
@@ -30,6 +30,8 @@ from .errors import ConvergenceError, InputError
 from .finite_volume.rates import Rates, SparsityPattern
 from .finite_volume.stencil import Stencil, gradient_weights, gradients
 from .mesh import Mesh, Numbering, quality
+from .mesh.cell_values import check_density, describe_wanted_shape
+from .mesh.means import divide_cells
 
 PREFIX = "fvot_otto_"
 
@@ -93,7 +95,7 @@ def tangent_potential(mesh: Mesh, rho: Array, drho: Array) -> Array:
     >>> np.diff(psi).round(6).tolist()
     [0.0625, 0.0625, 0.0625]
     """
-    quality.warn_of(mesh.quality().metric_problem, mesh)
+    quality.warn_of(mesh.quality.metric_problem, mesh)
     return _find_tangent_potential(mesh, rho, drho)
 
 
@@ -158,7 +160,7 @@ def metric(mesh: Mesh, rho: Array, phi: Array, psi: Array) -> float:
     >>> round(otto.metric(mesh, np.ones(4), x, 2 * x), 12)
     1.5
     """
-    quality.warn_of(mesh.quality().metric_problem, mesh)
+    quality.warn_of(mesh.quality.metric_problem, mesh)
     return _compute_metric(mesh, rho, phi, psi)
 
 
@@ -198,7 +200,7 @@ def norm(mesh: Mesh, rho: Array, phi: Array) -> float:
     >>> round(otto.norm(mesh, np.full(4, 3.0), 2 * mesh.center[0]), 12)
     3.0
     """
-    quality.warn_of(mesh.quality().metric_problem, mesh)
+    quality.warn_of(mesh.quality.metric_problem, mesh)
     return math.sqrt(_compute_metric(mesh, rho, phi, phi))
 
 
@@ -238,8 +240,8 @@ def wasserstein_gradient(mesh: Mesh, rho: Array, energy: Energy) -> Array:
         isinstance(energy, Energy),
         f"energy must be one, such as fvot.Entropy(), not {energy!r:.60}",
     )
-    mesh.ranks.check_same("the energy", described(energy))
-    mesh.check_density(rho, "rho")
+    mesh.ranks.check_same("the energy", describe_energy(energy))
+    check_density(mesh, rho, "rho")
 
     free = FreeEnergy(Numbering(mesh, mesh), energy)
     slope = free.derivative(rho) + free.potential(rho)
@@ -307,7 +309,7 @@ def exponential_map(mesh: Mesh, rho: Array, phi: Array, t: float) -> Array:
     slope = gradients(mesh, stencil, weights, v)
 
     n_parts = np.clip(TOTAL_PARTS / mesh.n_cells_global, FEWEST_CELL_PARTS, MOST_CELL_PARTS)
-    x, share, cell = mesh.parts(int(n_parts))
+    x, share, cell = divide_cells(mesh, int(n_parts))
     offset = x - mesh.centroid[:, cell]
     moved = x + t * (v[:, cell] + np.einsum("ijk,jk->ik", slope[:, :, cell], offset))
 
@@ -349,7 +351,7 @@ def length(mesh: Mesh, t: ArrayLike, rho: ArrayLike) -> float:
     0.353553390593
     """
     times, densities = _check_path(mesh, t, rho)
-    quality.warn_of(mesh.quality().metric_problem, mesh)
+    quality.warn_of(mesh.quality.metric_problem, mesh)
 
     total = 0.0
     for tau, before, after in zip(np.diff(times), densities, densities[1:]):
@@ -411,7 +413,7 @@ def duality_map(v: ArrayLike, q: float) -> Array:
     if not is_number(q) or not 1 < q < math.inf:
         raise InputError(f"q must be a number above 1, not {q!r}")
 
-    vectors = floats(v, "v must be vectors (dim, n) of numbers")
+    vectors = as_floats(v, "v must be vectors (dim, n) of numbers")
     size = np.sqrt(np.atleast_1d(vectors**2).sum(axis=0)) if q != 2 else 1.0
     is_zero = size == 0
     return np.where(is_zero, 0.0, np.where(is_zero, 1.0, size) ** (q - 2) * vectors)
@@ -489,9 +491,9 @@ def _solve(mesh, matrix, b):
     if size == 0:
         return np.zeros(mesh.n_cells)
 
-    can_factorise = mesh.n_cells_global <= LARGEST_LU[mesh.dim]
+    can_factorise = mesh.n_cells_global <= linalg.LU_CELL_LIMIT[mesh.dim]
     for name in ("lu", "cg") if can_factorise else ("cg",):
-        method = linalg.method(name, mesh.dim, mesh.ranks.size)
+        method = linalg.find_method(name, mesh.dim, mesh.ranks.size)
         system = linalg.System(
             mesh.ranks, matrix, method, prefix=PREFIX, rtol=TANGENT_SOLVER_TOLERANCE
         )
@@ -551,7 +553,7 @@ def _check_values(mesh, u, name):
         if u.shape != (mesh.n_cells,) or u.dtype.kind not in "biuf":
             raise InputError(
                 f"{name} must be numbers, not {u.dtype} of shape {u.shape}; "
-                f"{mesh.wanted_shape(u.shape)}"
+                f"{describe_wanted_shape(mesh, u.shape)}"
             )
 
         bad = np.flatnonzero(~np.isfinite(u))

@@ -17,10 +17,17 @@ from typing import Any
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from .arguments.functions import Function, check_finite, floats, function, is_number, refuse_masked
+from .arguments.functions import (
+    Function,
+    as_floats,
+    as_function,
+    check_finite,
+    is_number,
+    refuse_masked,
+)
 from .arguments.times import check_step, check_times
 from .arguments.types import Array, ArrayLike, Coefficient, PointFunction, TimeFunction
-from .arguments.watch import WATCHED, Watch
+from .arguments.watch import WATCHED_TIMES, Watch
 from .errors import ConvergenceError, InputError, warn
 from .parallel import Ranks
 
@@ -103,7 +110,7 @@ def push_forward(
     """
     start = _check_same_start(x0)
     times = check_times(Ranks(), t)
-    v = function(velocity, "velocity", (len(start),))
+    v = as_function(velocity, "velocity", (len(start),))
     domain = _build_domain(walls, start)
     tolerance = _choose_tolerance(rtol, domain)
 
@@ -164,7 +171,7 @@ def density_along_flow(
     start = _check_same_start(x0)
     times = check_times(Ranks(), t)
     dim, n = start.shape
-    v = function(velocity, "velocity", (dim,))
+    v = as_function(velocity, "velocity", (dim,))
     domain = _build_domain(walls, start)
     tolerance = _choose_tolerance(rtol, domain)
     densities = _check_densities(rho0, start)
@@ -172,7 +179,7 @@ def density_along_flow(
     if divergence is None:
         div = _Differences(v, domain, start, times[0])
     else:
-        div = function(divergence, "divergence")
+        div = as_function(divergence, "divergence")
 
     def rate(now: float, flat: Array) -> Array:
         x = flat[:-n].reshape(dim, n)
@@ -255,8 +262,8 @@ def langevin(
     ranks = Ranks(comm)
     with ranks.raising_together():
         start = _check_start(x0)
-        b = function(drift, "drift", (len(start),))
-        D = function(diffusion, "diffusion")
+        b = as_function(drift, "drift", (len(start),))
+        D = as_function(diffusion, "diffusion")
         _check_langevin(order, D, seed)
         box = _Box(walls, start)
     times = check_times(ranks, t)
@@ -330,7 +337,7 @@ def _find_missed_events(ranks, x0, functions, t, counts):
 
     missed = []
     for i, count in enumerate(counts):
-        if count > WATCHED:
+        if count > WATCHED_TIMES:
             continue  # so short steps miss nothing that the watch would see
 
         watch = Watch(ranks, sample, t[i], t[i + 1])
@@ -494,7 +501,7 @@ def _check_densities(rho0, x0):
     refuse_masked(rho0, "rho0 must be numbers")
     try:
         if callable(rho0):
-            values = function(rho0, "rho0", of=("x",))(x0, 0.0)
+            values = as_function(rho0, "rho0", of=("x",))(x0, 0.0)
         else:
             values = np.asarray(rho0, float)
         densities = values + np.zeros(x0.shape[1])
@@ -682,7 +689,7 @@ def _check_same_start(x0):
 
 def _check_start(x0):
     """A copy of x0 (dim, n), checked; a velocity may change what it is given."""
-    x0 = np.array(np.atleast_2d(floats(x0, "x0 must be points (dim, n), numbers")))
+    x0 = np.array(np.atleast_2d(as_floats(x0, "x0 must be points (dim, n), numbers")))
     if x0.ndim != 2 or not x0.shape[1] or len(x0) > 3:
         raise InputError(
             f"x0 must be points (dim, n), dim 1 to 3, n at least 1, not of shape {x0.shape}"

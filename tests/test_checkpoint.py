@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import fvot
 from fvot import Checkpoint, InputError, Mesh, parallel
 from fvot.fokker_planck.run import FokkerPlanckRun
+from fvot.mesh.numbering import find_numbering
 from fvot.runs import checkpoint, checkpoint_file
 
 pytestmark = pytest.mark.ranks
@@ -269,7 +270,7 @@ def test_one_run_for_a_file(kept, ranks):
     for _ in range(2):
         run = FokkerPlanckRun(
             equation._stepper,
-            mesh.near,
+            find_numbering(mesh),
             mesh.density(lambda x: x[0] < 0.4),
             np.array([0, 0.1]),
             tau=0.05,

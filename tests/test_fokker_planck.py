@@ -9,7 +9,6 @@ from scipy.linalg import expm
 
 import fvot
 from fvot import ConvergenceError, FokkerPlanck, InputError, Mesh, linalg
-from fvot.finite_volume import implicit_step
 from fvot.mesh.means import average_over_faces
 
 pytestmark = pytest.mark.ranks

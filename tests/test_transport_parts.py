@@ -196,7 +196,7 @@ def test_patches_are_isotropic_after_the_correction(kind):
     assert (
         exact > 0.99 if kind == "ball" else exact == 1
     )  # some patches of the ball have too few faces
-    assert (problem.weight >= isotropic_weights.MIN_WEIGHT_FACTOR * problem.plain_weight).all()
+    assert (disc.weight >= isotropic_weights.MIN_WEIGHT_FACTOR * disc.plain_weight).all()
 
 
 @pytest.mark.parametrize(
@@ -410,7 +410,7 @@ def test_the_flux_obeys_the_continuity_equation(name, ranks):
         change = np.diff(path)[:, node] + tau * mesh.divergence(flux)
         assert ranks.max(np.abs(mesh.volume * change).max()) < 1e-14
     assert_array_equal(
-        find_face_exchange(problem.mesh)(upper.flux.T.copy()).T, upper.flux
+        find_face_exchange(disc.mesh)(upper.flux.T.copy()).T, upper.flux
     )  # the same from both sides
     assert (upper.rho >= 0).all()
     M = disc.mobility(node_mean(upper.rho))

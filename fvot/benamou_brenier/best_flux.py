@@ -206,7 +206,7 @@ class BestFlux:
         mesh = self.disc.mesh
         distance = mesh.distance[: mesh.n_inner, None]
         weight = mobility / distance**2
-        method = linalg.method("cg", mesh.dim, mesh.ranks.size)
+        method = linalg.find_method("cg", mesh.dim, mesh.ranks.size)
         method = replace(method, options=method.options | SOLVER_OPTIONS)
         system = linalg.System(
             mesh.ranks, self._matrix(weight * tau), method, prefix=PREFIX, rtol=self.rtol

@@ -44,7 +44,14 @@ from scipy import sparse
 from ..arguments.types import Array, IntArray
 from ..finite_volume import face_flux
 from ..mesh import Mesh
-from ..mesh.isotropic_weights import copies, isotropic_weights, missing, symmetric, target
+from ..mesh.face_exchange import find_face_exchange
+from ..mesh.isotropic_weights import (
+    as_vectors,
+    compute_defect,
+    compute_target,
+    copy_faces,
+    correct_weights,
+)
 from ..parallel import Exchange
 from .ends import Ends
 
@@ -94,7 +101,7 @@ class Discretisation:
         distance = np.concatenate([mesh.left_distance[left], mesh.right_distance[right]])
         side = mesh.area[face] * distance
 
-        self.copy_patch, self.copy_face, self.plain_weight, copy = copies(owner, face, side, n)
+        self.copy_patch, self.copy_face, self.plain_weight, copy = copy_faces(owner, face, side, n)
         self.n_copies = len(self.plain_weight)
         self.copy_start = np.searchsorted(self.copy_patch, np.arange(self.n_patches + 1))
         self._sides = left, right, copy[: len(left)], copy[len(left) :]
@@ -110,7 +117,7 @@ class Discretisation:
     def isotropy_defect(self) -> Array:
         """|sum_s omega n n^T / m_P - I| (Frobenius) of each patch, the boundary faces included."""
         normal = self.mesh.normal[:, self.copy_face]
-        defect = missing(symmetric(self._target()), self.weight, normal, self.copy_patch)
+        defect = compute_defect(as_vectors(self._target()), self.weight, normal, self.copy_patch)
         return np.linalg.norm(defect, axis=1) / self.volume
 
     def _weigh_faces(self):
@@ -124,7 +131,7 @@ class Discretisation:
         self.right_weight[right] = np.where(inside[right] == right_copy, 0, self.weight[right_copy])
 
         mine = self.left_weight + self.right_weight
-        theirs = self.mesh.face_exchange(mine, into=np.zeros(n))
+        theirs = find_face_exchange(self.mesh)(mine, into=np.zeros(n))
         is_left_ghost = self.mesh.left[:n] >= self.mesh.n_cells
         is_right_ghost = self.mesh.right[:n] >= self.mesh.n_cells
         self.left_weight[is_left_ghost] = theirs[is_left_ghost]

@@ -12,6 +12,7 @@ from ..arguments.frozen import frozen
 from ..arguments.types import Array, ArrayLike
 from ..finite_volume import velocity_field
 from ..mesh import Mesh, Numbering
+from ..mesh.points import find_cells, is_convex
 from ..runs.result import Writable
 from .best_flux import Upper
 from .bounds import Lower
@@ -205,7 +206,7 @@ class Geodesic(Writable):
         """
         mesh = self.mesh
         points = mesh.gather(mesh.centroid)
-        n_parts = 1 if mesh.is_convex else STEPS_AROUND_CORNERS
+        n_parts = 1 if is_convex(mesh) else STEPS_AROUND_CORNERS
         for t, tau in zip(self.node_t, np.diff(self.node_t) / n_parts):
             for k in range(n_parts):
                 middle = self._move(points, points, t + k * tau, tau / 2)
@@ -214,9 +215,9 @@ class Geodesic(Writable):
 
     def _move(self, points, places, t, tau):
         """points + tau v(places, t), by shorter steps where a wall is in the way."""
-        step = tau * self._field.within(self.mesh.find(places)[0], places, t)
+        step = tau * self._field.within(find_cells(self.mesh, places)[0], places, t)
         for _ in range(MAX_STEP_HALVINGS):
-            is_outside = ~self.mesh.find(points + step)[1]
+            is_outside = ~find_cells(self.mesh, points + step)[1]
             if not is_outside.any():
                 return points + step
             step[:, is_outside] /= 2

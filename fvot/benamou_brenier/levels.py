@@ -16,6 +16,7 @@ from scipy import sparse
 
 from ..arguments.types import Array
 from ..mesh import Mesh, coarsening
+from ..mesh.assembly import coarsen_cartesian
 from .discretisation import Discretisation
 from .distributed_matrix import DistributedMatrix, pack_matrix, unpack_matrix
 
@@ -100,7 +101,7 @@ def _halve(mesh):
     if tuple(grid) == tuple(block.grid) or np.prod(grid) < mesh.ranks.size:
         return None
 
-    coarse = mesh.coarsened(tuple(grid))
+    coarse = coarsen_cartesian(mesh, tuple(grid))
     fine_axes = zip(block.first, block.shape, block.grid, grid, block.periodic)
     prolong = _multiply_tensors(
         _build_interpolation(n, m, periodic)[first : first + size]
@@ -155,10 +156,10 @@ def _distribute(mesh, rows):
 
 
 def _agglomerate(mesh, size):
-    whole = coarsening.whole(mesh)
+    whole = coarsening.gather_geometry(mesh)
     part = mesh.ranks.send_parts(mesh.ranks.on_root(lambda: _build_parts(*whole, size)))
     mesh_part = {name: array for name, array in part.items() if name[:2] not in ("P ", "R ")}
-    coarse = mesh.of_agglomerates(mesh_part)
+    coarse = coarsening.build_agglomerate_mesh(mesh, mesh_part)
     if coarse.n_cells_global > LARGEST_COARSENING_RATIO * mesh.n_cells_global:
         return None
 
@@ -174,15 +175,15 @@ def _build_parts(fine, own, size):
     for rank, cells in enumerate(own):
         fine_owner[cells] = rank
 
-    member, coarse = coarsening.coarser(fine, size)
-    owner = coarsening.owners(member, fine_owner, coarse, n_ranks)
-    P = coarsening.linear(member, fine, coarse)
+    member, coarse = coarsening.agglomerate_cells(fine, size)
+    owner = coarsening.assign_owners(member, fine_owner, coarse, n_ranks)
+    P = coarsening.build_interpolation(member, fine, coarse)
     share = fine.volume / coarse.volume[member]
     R = sparse.csr_matrix((share, (member, np.arange(len(member)))), P.shape[::-1])
 
     parts = []
     for rank, cells in enumerate(own):
-        part = coarsening.part(coarse, owner, rank)
+        part = coarsening.build_part(coarse, owner, rank)
         part |= pack_matrix("P", P[cells])
         part |= pack_matrix("R", R[owner == rank])
         parts.append(part)

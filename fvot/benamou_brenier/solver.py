@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from ..arguments.frozen import frozen
-from ..arguments.functions import is_number, rounding_of
+from ..arguments.functions import find_rounding, is_number
 from ..arguments.types import Array, Precision
-from ..energies.local import Energy, described
+from ..energies.local import Energy, describe_energy
 from ..errors import ConvergenceError, InputError
 from ..mesh import Mesh, quality
+from ..mesh.cell_values import check_density
+from ..mesh.numbering import find_numbering
 from ..runs.checkpoint import Checkpoint, CheckpointManager, fingerprint
 from ..runs.progress import Progress
 from .discretisation import Discretisation
@@ -110,8 +112,8 @@ class BenamouBrenier:
         self.precision = precision
         self.terminal = terminal
 
-        quality.warn_of(mesh.quality().transport_problem, mesh)
-        self._near = mesh.near
+        quality.warn_of(mesh.quality.transport_problem, mesh)
+        self._near = find_numbering(mesh)
         disc = Discretisation(self._near.mesh, self.n_steps)
         self._n_patches = mesh.ranks.sum(disc.n_patches)
         self._defect = mesh.ranks.max(disc.isotropy_defect().max(initial=0.0))
@@ -370,9 +372,9 @@ class BenamouBrenier:
         disc = self._levels[0].disc
         ranks = self.mesh.ranks
         for rho, name in (rho0, "rho0"), (rho1, "rho1"):
-            self.mesh.check_density(rho, name)
+            check_density(self.mesh, rho, name)
 
-        rounding = ranks.max(max(MASS_ROUNDING_DOUBLE, rounding_of(rho0, rho1)))
+        rounding = ranks.max(max(MASS_ROUNDING_DOUBLE, find_rounding(rho0, rho1)))
         rho0, rho1 = (self._near.inward(np.asarray(rho, float)) for rho in (rho0, rho1))
         mass = disc.masses(disc.average(np.stack([rho0, rho1], axis=1)))
         self._check_masses(mass, rounding)
@@ -439,7 +441,7 @@ def _check_parameters(mesh, n_steps, tol, max_iter, precision, terminal):
     )
     ranks.check_same(
         "the parameters of BenamouBrenier",
-        (n_steps, tol, max_iter, precision, described(terminal)),
+        (n_steps, tol, max_iter, precision, describe_energy(terminal)),
     )
 
 

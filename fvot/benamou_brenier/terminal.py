@@ -20,7 +20,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..arguments.types import Array
-from ..energies.local import Energy, check_own, separated
+from ..energies.local import Energy, check_own, separate_parts
 from ..errors import InputError
 from .discretisation import Discretisation
 

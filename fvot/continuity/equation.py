@@ -34,13 +34,15 @@ from typing import Any
 import numpy as np
 
 from ..arguments.frozen import frozen
-from ..arguments.functions import floats, is_number
+from ..arguments.functions import as_floats, is_number
 from ..arguments.times import check_step, check_times
 from ..arguments.types import Array, ArrayLike, Coefficient, Path, TwoPointFlux
 from ..errors import InputError
-from ..finite_volume.boundary import conditions
-from ..finite_volume.fluxes import described, muscl
+from ..finite_volume.boundary import read_conditions
+from ..finite_volume.fluxes import describe_flux, muscl
 from ..mesh import Mesh
+from ..mesh.cell_values import check_density, describe_wanted_shape
+from ..mesh.numbering import find_numbering
 from ..output.series import Output
 from ..runs.checkpoint import Checkpoint
 from ..runs.march import march
@@ -121,14 +123,14 @@ class ContinuityEquation:
             )
         self.mesh = mesh
         self.flux = muscl() if flux is None or flux is muscl else flux
-        self._near = mesh.near
+        self._near = find_numbering(mesh)
         with mesh.ranks.raising_together():
             if cfl is not None and not (is_number(cfl) and 0 < cfl <= 1):
                 raise InputError(
                     "cfl must be above 0 and at most 1 (the bound up to which steps are "
                     f"positive), not {cfl!r}"
                 )
-            open_parts = conditions(boundary, mesh)
+            open_parts = read_conditions(boundary, mesh)
             flow = build_velocity_source(self._near.mesh, velocity, stream, face_flux)
             scheme = build_scheme(self._near.mesh, self.flux)
         self.cfl = scheme.cfl if cfl is None else cfl
@@ -138,7 +140,7 @@ class ContinuityEquation:
             "what a ContinuityEquation is made of",
             dict(
                 flow=type(flow).__name__,
-                flux=described(self.flux),
+                flux=describe_flux(self.flux),
                 cfl=self.cfl,
                 boundary=kinds,
             ),
@@ -151,9 +153,7 @@ class ContinuityEquation:
         self._stepper.warn_of_crossed_walls()
 
     def __repr__(self) -> str:
-        return (
-            f"<fvot.ContinuityEquation: {described(self.flux)}, {self.mesh.n_cells_global} cells>"
-        )
+        return f"<fvot.ContinuityEquation: {describe_flux(self.flux)}, {self.mesh.n_cells_global} cells>"
 
     # ---- evolution ------------------------------------------------------------------------------
 
@@ -304,11 +304,11 @@ class ContinuityEquation:
         self._stepper.find_linear_scheme()
         times = check_times(self.mesh.ranks, t)
         with self.mesh.ranks.raising_together():
-            values = np.array(floats(phi, "phi must be an array of numbers"))
+            values = np.array(as_floats(phi, "phi must be an array of numbers"))
         self.mesh.ranks.check(
             values.shape == (self.mesh.n_cells,) and np.isfinite(values).all(),
             f"phi has shape {values.shape}, or numbers that are not finite; "
-            f"{self.mesh.wanted_shape(values.shape)}",
+            f"{describe_wanted_shape(self.mesh, values.shape)}",
         )
         self._stepper.check_step_count(times)
 
@@ -347,6 +347,6 @@ class ContinuityEquation:
         return self._stepper.face_flux(t)
 
     def _check(self, rho0, tau, times):
-        self.mesh.check_density(rho0, "rho0")
+        check_density(self.mesh, rho0, "rho0")
         check_step(self.mesh.ranks, tau, times)
         self._stepper.check_step_count(times)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments.types import Array, ArrayLike
-from ..finite_volume.boundary import densities
+from ..finite_volume.boundary import evaluate_densities
 from ..finite_volume.velocity_field import cell_velocity
 from ..mesh import Numbering
 from ..runs.checkpoint import fingerprint
@@ -132,5 +132,5 @@ class ContinuityRun:
         """The densities that enter at time t, times areas, summed over each cell (n_cells,)."""
         mesh = self.users
         n = mesh.n_inner
-        entering = mesh.area[n:] * densities(mesh, self.stepper.conditions, t)
+        entering = mesh.area[n:] * evaluate_densities(mesh, self.stepper.conditions, t)
         return np.bincount(mesh.left[n:], entering, mesh.n_local)[: mesh.n_cells]

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments.times import MOST_STEPS
+from ..arguments.times import MAX_STEPS
 from ..arguments.types import Array, BoolArray
 from ..errors import ConvergenceError, InputError, warn
-from ..finite_volume.boundary import densities
+from ..finite_volume.boundary import evaluate_densities
 from ..mesh import Numbering
 from .scheme import ExplicitScheme
 from .time_means import Look, Means, Step, TimeMeans
@@ -67,7 +67,7 @@ class Stepper:
         self.is_wall = is_wall
         self.cfl = cfl
 
-        self._entering = densities(near.users, conditions, 0.0)
+        self._entering = evaluate_densities(near.users, conditions, 0.0)
         self._means = TimeMeans(near.users, flow, conditions, is_wall, scheme.rate)
         self._means.look(0.0)
         self._prepared: Any = None
@@ -189,17 +189,17 @@ class Stepper:
         length = float(end - begin)
         look = self._means.look(begin)
         rate = look.rate
-        if length / self.cfl * rate > MOST_STEPS and not self.flow.steady:
+        if length / self.cfl * rate > MAX_STEPS and not self.flow.steady:
             rate = min(rate, self._find_mean_rate(begin, end))
         count = length / self.cfl * rate
-        if count <= MOST_STEPS:
+        if count <= MAX_STEPS:
             return None
 
         speed = self._find_largest_speed(look)
         return (
             f"the velocity, which is up to {speed:.3g} at t = {begin:.6g}, allows only steps of "
             f"{length / count:.2g}: about {count:.2g} of them from there to t = {end:.6g}, more "
-            f"than {MOST_STEPS:.0e}. Are its units those of the mesh and of t? Otherwise give an "
+            f"than {MAX_STEPS:.0e}. Are its units those of the mesh and of t? Otherwise give an "
             "earlier end, or a coarser mesh"
         )
 

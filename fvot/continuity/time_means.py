@@ -3,7 +3,7 @@
 The flow between two recorded times is watched before steps are taken, and followed where it
 changes:
 
-1. *Watch*: signals of the flow at WATCHED times, from some faces (`arguments.watch`)
+1. *Watch*: signals of the flow at WATCHED_TIMES times, from some faces (`arguments.watch`)
 2. *Pieces*: a step is bisected until on each piece every signal follows a parabola, or the piece is
    as short as the spacing of the watch. Shorter steps need no watch
 3. *Leaves*: a piece is bisected until the midpoint rule and Simpson's, now on all faces, agree to
@@ -24,8 +24,15 @@ import numba
 import numpy as np
 
 from ..arguments.types import Array, BoolArray, IntArray
-from ..arguments.watch import BLOCKS, FAINT, WATCHED, Watch, WatchedFaces, group_faces
-from ..finite_volume.boundary import densities
+from ..arguments.watch import (
+    CELL_BLOCKS,
+    FAINT_PART,
+    WATCHED_TIMES,
+    Watch,
+    WatchedFaces,
+    group_faces,
+)
+from ..finite_volume.boundary import evaluate_densities
 from .velocity import VelocitySource
 
 # The largest difference between the rules, relative. Simpson's rule is several times better.
@@ -166,7 +173,7 @@ class TimeMeans:
     def _compute_entering(self, U, t):
         inward = np.maximum(-U[self.mesh.n_inner :], 0.0)
         if self._densities is None or self.densities_change:
-            self._densities = densities(self.mesh, self.conditions, t)
+            self._densities = evaluate_densities(self.mesh, self.conditions, t)
         return np.stack([inward * self._densities, inward])
 
     # ---- steps and their means ------------------------------------------------------------------
@@ -262,7 +269,7 @@ class TimeMeans:
     @property
     def _spacing(self):
         begin, end = self._interval
-        return (end - begin) / WATCHED * (1 + 1e-12)
+        return (end - begin) / WATCHED_TIMES * (1 + 1e-12)
 
     # ---- leaves ---------------------------------------------------------------------------------
 
@@ -304,7 +311,7 @@ class TimeMeans:
         if self.densities_change:
             difference, size = groups.compare_rules([look.entering[0] for look in piece])
             _, inward = groups.compare_rules([look.entering[1] for look in piece])
-            faint = FAINT * self._largest_density * inward
+            faint = FAINT_PART * self._largest_density * inward
             pairs.append((difference, RULE_TOLERANCE * size + faint))
         return piece.length * np.concatenate(pairs, axis=1)
 
@@ -408,7 +415,7 @@ class _Groups:
         return self.number[len(self.number) - len(looks[0]) :]
 
     def _find_first_group(self, looks):
-        return 0 if len(looks[0]) == len(self.number) else BLOCKS
+        return 0 if len(looks[0]) == len(self.number) else CELL_BLOCKS
 
 
 @numba.njit(cache=True, error_model="numpy")

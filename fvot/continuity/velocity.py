@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import numba
 import numpy as np
 
-from ..arguments.functions import floats, function
+from ..arguments.functions import as_floats, as_function
 from ..arguments.types import Array, ArrayLike, Coefficient, IntArray
 from ..errors import InputError
 from ..finite_volume.velocity_field import cell_velocity
 from ..mesh.means import average_over_faces, circulate_around_faces
-from ..mesh.quadrature import circulation
+from ..mesh.quadrature import integrate_along_edges
 
 
 class VelocitySource(Protocol):
@@ -118,7 +118,7 @@ class StreamFunction:
         """U (n_faces,) itself."""
         mesh = self.mesh
         if mesh.dim == 3:
-            return mesh.circulation(lambda x: self.f(x, t))
+            return circulate_around_faces(mesh, lambda x: self.f(x, t))
         with mesh.ranks.raising_together():
             psi = self.f(mesh.points, t)
         return psi[mesh.vertices[1]] - psi[mesh.vertices[0]]
@@ -136,7 +136,7 @@ class StreamFunction:
         points = self.mesh.points
         ends = self.mesh.vertices[:, faces]
         if self.mesh.dim == 3:
-            return lambda t: circulation(points, ends, lambda x: self.f(x, t), 3)
+            return lambda t: integrate_along_edges(points, ends, lambda x: self.f(x, t), 3)
 
         corner, place = np.unique(ends, return_inverse=True)
         x = points[:, corner]
@@ -155,7 +155,7 @@ class StreamFunction:
         """
         mesh = self.mesh
         n = self.mesh.normal
-        A = mesh.face_average(lambda x: self.f(x, t))
+        A = average_over_faces(mesh, lambda x: self.f(x, t))
         cross = np.stack([n[1] * A, -n[0] * A]) if mesh.dim == 2 else np.cross(n, A, axis=0)
         return np.stack([mesh.divergence(mesh.area * component) for component in cross])
 

@@ -11,6 +11,7 @@ import numba
 import numpy as np
 
 from ..arguments.types import Array, IntArray
+from ..mesh.face_exchange import find_face_exchange
 from ..parallel import Exchange
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..arguments.functions import is_number
 from ..arguments.types import Array, ArrayLike, IntArray
+from ..mesh.points import remove_periods
 from ..parallel import Ranks
 from .stencil import Stencil, gradient_weights, gradients
 
@@ -59,7 +60,7 @@ class VelocityField:
         before, part = find_interval(self.mesh.ranks, t, self.t)
         own = np.flatnonzero(cell >= 0)
         k = cell[own]
-        offset = self.mesh.shortest(points[:, own] - self.mesh.centroid[:, k])
+        offset = remove_periods(self.mesh, points[:, own] - self.mesh.centroid[:, k])
 
         v = np.zeros(points.shape)
         for weight, i in ((1 - part, before), (part, before + 1)):

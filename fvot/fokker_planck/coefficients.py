@@ -18,14 +18,16 @@ from typing import Any
 import numpy as np
 
 from ..arguments.frozen import frozen
-from ..arguments.functions import floats, function
+from ..arguments.functions import as_floats, as_function
 from ..arguments.types import Array, Coefficient, PointFunction, TimeFunction, TwoPointFlux
-from ..arguments.watch import BLOCKS, Watch, WatchedFaces, group_faces
+from ..arguments.watch import CELL_BLOCKS, Watch, WatchedFaces, group_faces
 from ..errors import InputError
 from ..finite_volume.boundary import dirichlet, evaluate_densities, read_conditions
 from ..finite_volume.fluxes import muscl
 from ..finite_volume.rates import Rates, SparsityPattern
 from ..mesh import Numbering
+from ..mesh.cell_values import describe_wanted_shape
+from ..mesh.means import average_over_faces, log_mean_exp_over_cells
 
 # A potential that changes by more over one period of a periodic mesh, relative to its range, jumps.
 PERIOD_TOLERANCE = 1e-8
@@ -85,11 +87,11 @@ class DriftDiffusion:
         self.flux = flux
 
         with mesh.ranks.raising_together():
-            self._conditions = conditions(boundary, mesh)
+            self._conditions = read_conditions(boundary, mesh)
             self._kinds = {name: (boundary or {})[name] for name, _ in self._conditions}
             self._D = _build_field(near, diffusion, "diffusion")
             self._V = None if potential is None else _build_field(near, potential, "potential")
-            self._drift = None if drift is None else function(drift, "drift", (mesh.dim,))
+            self._drift = None if drift is None else as_function(drift, "drift", (mesh.dim,))
             if not callable(flux) or flux is muscl:
                 raise InputError(
                     "flux must be fvot.scharfetter_gummel, fvot.square_root, fvot.upwind, "
@@ -129,7 +131,7 @@ class DriftDiffusion:
         if self._V.mean:
             D = self.diffusion(t)
             V = self._V.f
-            return -D * self.mesh.log_mean_exp(lambda x: -V(x, t) / D)
+            return -D * log_mean_exp_over_cells(self.mesh, lambda x: -V(x, t) / D)
         with self.mesh.ranks.raising_together():
             return self._V.in_cells(self.near, t)
 
@@ -369,9 +371,9 @@ def _build_field(near, coefficient, what):
     if isinstance(coefficient, cell_mean):
         if what != "potential":
             raise InputError(f"fvot.cell_mean is for the potential, not for the {what}")
-        return _Field(f=function(coefficient.V, what), mean=True)
+        return _Field(f=as_function(coefficient.V, what), mean=True)
     if callable(coefficient):
-        return _Field(f=function(coefficient, what))
+        return _Field(f=as_function(coefficient, what))
 
     values = _check_values(near.users, coefficient, what)
     return _Field(value=near.inward(values)) if values.shape else _Field(value=float(values))
@@ -380,7 +382,7 @@ def _build_field(near, coefficient, what):
 def _check_values(mesh, coefficient, what):
     """The coefficient as an array of shape () or (n_cells,) of finite numbers."""
     values = np.array(
-        floats(
+        as_floats(
             coefficient,
             f"{what} must be a finite number, a function of x or of (x, t), or this rank's finite "
             f"cell values ({mesh.n_cells},)",
@@ -389,7 +391,7 @@ def _check_values(mesh, coefficient, what):
     if values.shape not in ((), (mesh.n_cells,)):
         raise InputError(
             f"{what} must be a finite number, a function of x or of (x, t), or cell values, not "
-            f"of shape {values.shape}; {mesh.wanted_shape(values.shape)}"
+            f"of shape {values.shape}; {describe_wanted_shape(mesh, values.shape)}"
         )
 
     bad = np.flatnonzero(~np.isfinite(values))

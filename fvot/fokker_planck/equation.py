@@ -22,9 +22,11 @@ from ..arguments.functions import is_number
 from ..arguments.times import check_step, check_times
 from ..arguments.types import Array, ArrayLike, Coefficient, Path, TwoPointFlux
 from ..errors import InputError
-from ..finite_volume.fluxes import described, scharfetter_gummel
+from ..finite_volume.fluxes import describe_flux, scharfetter_gummel
 from ..finite_volume.velocity_field import cell_velocity
 from ..mesh import Mesh, quality
+from ..mesh.cell_values import check_density
+from ..mesh.numbering import find_numbering
 from ..output.series import Output
 from ..runs.checkpoint import Checkpoint
 from ..runs.march import march
@@ -122,13 +124,13 @@ class FokkerPlanck:
 
         _check_same_on_all_ranks(
             mesh,
-            dict(order=order, tol=tol, rtol=rtol, flux=described(flux)),
+            dict(order=order, tol=tol, rtol=rtol, flux=describe_flux(flux)),
             dict(diffusion=diffusion, potential=potential, drift=drift, boundary=boundary),
         )
         with mesh.ranks.raising_together():
             _check_order_and_tolerances(order, tol, rtol)
 
-        self._near = mesh.near
+        self._near = find_numbering(mesh)
         self._operator = DriftDiffusion(self._near, diffusion, potential, drift, flux, boundary)
         self._stepper = Stepper(self._operator, order, rtol)
         quality.warn_of(mesh.quality.diffusion_problem, mesh)
@@ -196,7 +198,7 @@ class FokkerPlanck:
         """
         mesh = self.mesh
         times = check_times(mesh.ranks, t)
-        mesh.check_density(rho0, "rho0")
+        check_density(mesh, rho0, "rho0")
         check_step(mesh.ranks, tau, times)
         run = FokkerPlanckRun(self._stepper, self._near, rho0, times, tau, self.tol)
         return march(run, self._near, times, checkpoint=checkpoint, write=write, progress=progress)
@@ -235,7 +237,7 @@ class FokkerPlanck:
         True
         """
         ranks = self.mesh.ranks
-        self.mesh.check_density(rho, "rho")
+        check_density(self.mesh, rho, "rho")
         ranks.check(is_number(t) and math.isfinite(t), f"t must be a time, not {t!r}")
         ranks.check(tau is not None, "tau must be a step above 0, not None: `step` takes one step")
         check_step(ranks, tau)
@@ -344,7 +346,7 @@ class FokkerPlanck:
         >>> bool(abs(equation.current(equation.stationary())).max() < 1e-14)
         True
         """
-        self.mesh.check_density(rho, "rho")
+        check_density(self.mesh, rho, "rho")
         rates, entering = self._stepper.find_coefficients(t)
         flux = rates.flux(self._near.inward(np.asarray(rho, float)), entering)
         return cell_velocity(self.mesh, flux)

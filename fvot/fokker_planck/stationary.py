@@ -14,7 +14,7 @@ import numpy as np
 from .. import markov
 from ..arguments.types import Array
 from ..errors import ConvergenceError, InputError
-from ..finite_volume.face_flux import pieces
+from ..finite_volume.face_flux import find_pieces
 from ..finite_volume.implicit_step import column_scale
 from ..mesh import Numbering
 from .stepper import Stepper
@@ -35,7 +35,7 @@ def find_stationary(stepper: Stepper, near: Numbering) -> Array:
     if not stepper.closed:
         return near.outward(_find_driven_density(stepper))
 
-    count = int(mesh.ranks.max(pieces(mesh).max(initial=0))) + 1
+    count = int(mesh.ranks.max(find_pieces(mesh).max(initial=0))) + 1
     if count > 1:
         raise InputError(
             f"the mesh has {count} pieces that do not touch: the mass in each of them is constant, "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments.types import Array
-from ..arguments.watch import WATCHED, Watch
+from ..arguments.watch import WATCHED_TIMES, Watch
 from ..errors import ConvergenceError, warn
 from ..finite_volume.implicit_step import Resolvent
 from .stepper import Advanced, Stepper
@@ -144,7 +144,7 @@ class StepControl:
 
     def _warn_of_missed_changes(self, begin, step, count):
         """Warn, once for each pair of recorded times, of coefficients that change within steps."""
-        if count > WATCHED or self.stepper.autonomous:
+        if count > WATCHED_TIMES or self.stepper.autonomous:
             return  # steps that are shorter than the spacing of the watch miss nothing it sees
 
         watch = self.operator.watch(begin, begin + count * step)

@@ -23,6 +23,7 @@ import numpy as np
 from ..arguments.types import Array
 from ..finite_volume.implicit_step import Resolvent
 from ..finite_volume.rates import Rates, downstream_order
+from ..mesh.face_exchange import find_face_exchange
 from .coefficients import DriftDiffusion
 from .schemes import find_scheme
 

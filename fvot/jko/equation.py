@@ -16,10 +16,12 @@ from ..arguments.functions import is_number
 from ..arguments.times import check_step, check_times
 from ..arguments.types import Array, ArrayLike, Path
 from ..energies.free_energy import FreeEnergy
-from ..energies.local import Energy, Interaction, described, parts_of
+from ..energies.local import Energy, Interaction, describe_energy, split_sum
 from ..errors import InputError
-from ..finite_volume.face_flux import pieces
+from ..finite_volume.face_flux import find_pieces
 from ..mesh import Mesh, Numbering, quality
+from ..mesh.cell_values import check_density
+from ..mesh.numbering import find_numbering
 from ..output.series import Output
 from ..runs.checkpoint import Checkpoint
 from ..runs.march import march
@@ -121,8 +123,8 @@ class JKO:
             self._step: StepMethod = Proper(inner, energy)
             return
 
-        quality.warn_of(mesh.quality().diffusion_problem, mesh)
-        self._near = mesh.near
+        quality.warn_of(mesh.quality.diffusion_problem, mesh)
+        self._near = find_numbering(mesh)
         free_energy = FreeEnergy(self._near, energy)
         self._free_energy = free_energy
         is_bounded = self.upper < math.inf
@@ -285,7 +287,7 @@ class JKO:
     def _check_density(self, rho, what):
         mesh = self.mesh
         upper = self.upper
-        mesh.check_density(rho, what)
+        check_density(mesh, rho, what)
         largest = mesh.ranks.max(np.max(rho, initial=0.0))
         mesh.ranks.check(
             largest <= upper * (1 + BOUND_TOLERANCE),
@@ -298,7 +300,7 @@ class JKO:
     def _check_room(self, rho, what):
         """`InputError` where the density fills the mesh, or a piece of it, up to its bound."""
         mesh = self.mesh
-        piece = pieces(mesh)
+        piece = find_pieces(mesh)
         count = int(mesh.ranks.max(piece.max(initial=0))) + 1
         mass, room = mesh.ranks.sum(
             np.stack([np.bincount(piece, mesh.volume * u, count) for u in (rho, self.upper)])
@@ -323,7 +325,7 @@ def _check_energy_order_and_tol(ranks: Any, energy, order, tol):
         is_number(tol) and 0 < tol < 1,
         f"tol must lie between 0 and 1 (the error in time, relative to the mass), not {tol!r}",
     )
-    ranks.check_same("what a JKO is made of", (order, tol, described(energy)))
+    ranks.check_same("what a JKO is made of", (order, tol, describe_energy(energy)))
 
 
 def _check_bounds(ranks: Any, bounds):

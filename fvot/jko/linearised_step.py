@@ -46,7 +46,7 @@ from scipy import sparse
 
 from .. import linalg
 from ..arguments.types import Array, BoolArray
-from ..energies.free_energy import FLOOR, SHRINK, FreeEnergy
+from ..energies.free_energy import MIN_NEWTON_FACTOR, NEWTON_FLOOR, FreeEnergy
 from ..errors import ConvergenceError
 from ..finite_volume.rates import Rates, SparsityPattern
 from .newton_systems import RESIDUAL_ROUNDING, Solver
@@ -193,11 +193,11 @@ class Linearised:
         """The fraction of a density that an iteration leaves at least, for a relative residual.
 
         It falls with the residual, as in interior-point methods: cells that empty, at a front, then
-        do so as fast as Newton's method converges. With SHRINK alone they would lose the same
+        do so as fast as Newton's method converges. With MIN_NEWTON_FACTOR alone they would lose the same
         fraction in each iteration, and would keep what was in them when the equations held within
         `tol`. Where e' is infinite at 0 no cell empties.
         """
-        return SHRINK if self.free_energy.singular else min(SHRINK, residual)
+        return MIN_NEWTON_FACTOR if self.free_energy.singular else min(MIN_NEWTON_FACTOR, residual)
 
     def compute_curvature(self, rho: Array) -> Array:
         """e'' (n_cells,), not below MIN_CURVATURE times the change of e' when the density changes
@@ -332,7 +332,7 @@ class _Equations:
 
         outflow = self._compute_outflow(self.a, self.b, D * self.F2)
         rhs = mesh.volume * D * self.F2 + tau * outflow - self.F1
-        dphi = step.solver(step.methods, lambda scale: linalg.squared_plus(mesh.ranks, B, L), rhs)
+        dphi = step.solver(step.methods, lambda scale: linalg.add_square(mesh.ranks, B, L), rhs)
         return D * (self._apply_transpose(dphi) - self.F2), dphi
 
     # ---- where nothing diffuses -----------------------------------------------------------------

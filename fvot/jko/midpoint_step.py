@@ -33,7 +33,7 @@ import numba
 import numpy as np
 
 from ..arguments.types import Array
-from ..energies.free_energy import SHRINK, FreeEnergy
+from ..energies.free_energy import MIN_NEWTON_FACTOR, FreeEnergy
 from ..errors import ConvergenceError
 from ..finite_volume.rates import Rates, SparsityPattern
 from .newton_systems import RESIDUAL_ROUNDING, Solver, rank_by_cost
@@ -96,7 +96,7 @@ class Midpoint:
         if mass == 0:
             return Step(old, 0.0, 0)
 
-        kept_fraction = SHRINK if self.free_energy.singular else 0.0
+        kept_fraction = MIN_NEWTON_FACTOR if self.free_energy.singular else 0.0
         rho = np.maximum(old, self.free_energy.start(mass / self.free_energy.measure))
         self._solver.begin(tau)
         w = self._compute_weights(old)

@@ -14,7 +14,6 @@ import numpy as np
 from .. import linalg
 from ..arguments.types import Array
 from ..errors import ConvergenceError
-from ..finite_volume.implicit_step import costs, ranked
 from ..finite_volume.rates import Rates
 
 PREFIX = "fvot_jko_"
@@ -119,7 +118,7 @@ class Solver:
         )
 
     def _choose_method(self, name, has_action):
-        method = linalg.method(name, self.mesh.dim, self.mesh.ranks.size)
+        method = linalg.find_method(name, self.mesh.dim, self.mesh.ranks.size)
         if method.ksp == "bcgs":
             method = replace(method, options=method.options | TRUE_RESIDUAL_OPTIONS)
         if has_action and method.ksp == "preonly":

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..arguments.types import Array, ArrayLike
 from ..energies.free_energy import FreeEnergy
-from ..energies.local import Energy, described
+from ..energies.local import Energy, describe_energy
 from ..errors import ConvergenceError
 from ..mesh import Numbering
 from ..runs.checkpoint import fingerprint
@@ -244,7 +244,7 @@ class JKORun:
             upper=flow.upper,
             tau=self.tau,
             tol=None if self.tau else flow.tol,
-            energy=str(described(flow.energy)),
+            energy=str(describe_energy(flow.energy)),
             inner=flow.inner and repr(flow.inner),
             rho0=fingerprint(mesh, self.rho),
             slope=fingerprint(mesh, slope),

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from .. import parallel
-from ..arguments.functions import floats
+from ..arguments.functions import as_floats
 from ..arguments.types import Array, ArrayLike
 from ..errors import InputError, warn
 from . import builders, cartesian, faces, gathering, partition, patches, power_centers, quality
 from . import refine as cuts
 from .cells import connect
-from .joining import check_conforming, joined, thin_walls
+from .joining import check_conforming, count_thin_walls, join_cells
 from .memory import AnyMesh
 from .patch_choice import choose_patches
 from .patch_test import TwoPoint
@@ -179,7 +179,7 @@ def check_box_shape(shape: Any, dim: int) -> tuple:
 
 def check_mesh_points(points: Any) -> Array:
     """Points (dim, n) of a mesh as an array."""
-    array = floats(points, "points must be an array of numbers")
+    array = as_floats(points, "points must be an array of numbers")
     if array.ndim != 2 or not 1 <= len(array) <= 3:
         raise InputError(
             f"points must have shape (dim, n) with dim 1, 2 or 3, not {array.shape}; space comes "
@@ -228,7 +228,7 @@ def _check_region(name, cells, n_cells):
 
 
 def _check_center(center, centroid):
-    center = floats(center, "center must be an array of numbers")
+    center = as_floats(center, "center must be an array of numbers")
     if center.shape != centroid.shape or not np.isfinite(center).all():
         raise InputError(
             f"center must be finite numbers of shape {centroid.shape}, one point for each cell, "
@@ -244,7 +244,7 @@ def _assemble(mesh_input, rule, strict, merge, n_ranks):
     """The whole mesh in its file's numbering, cut into the parts of the ranks: (parts, what all
     ranks know).
     """
-    joint = joined(connect(mesh_input.points, mesh_input.blocks), mesh_input.facets, merge)
+    joint = join_cells(connect(mesh_input.points, mesh_input.blocks), mesh_input.facets, merge)
     _warn_of_merged_points(joint)
     cells = joint.cells
     regions = _check_regions(mesh_input.regions, cells.n_cells)
@@ -255,16 +255,18 @@ def _assemble(mesh_input, rule, strict, merge, n_ranks):
 
     move = None
     if mesh_input.center is None:
-        center = power_centers.cell_points(cells, centroid)
-        move = partial(power_centers.find, cells, volume, centroid, face, center)
+        center = power_centers.find_cell_points(cells, centroid)
+        move = partial(power_centers.find_ordered_centers, cells, volume, centroid, face, center)
     else:
         center = _check_center(mesh_input.center, centroid)
-    report, center, left, right = quality.admissible(volume, centroid, center, face, strict, move)
+    report, center, left, right = quality.make_admissible(
+        volume, centroid, center, face, strict, move
+    )
 
     two_point = TwoPoint(volume, center, face, left, right)
     choice = choose_patches(rule, cells, centroid, two_point)
     report = replace(report, n_merged=joint.n_merged, n_hanging=joint.n_hanging)
-    report = quality.with_patch_test(report, two_point, choice)
+    report = quality.add_patch_test(report, two_point, choice)
 
     levels = patches.build_levels(choice.patch, two_point.graph)
     whole = partition.Whole(cells, volume, centroid, center, face, left, right, levels, regions)
@@ -292,7 +294,7 @@ def _warn_of_merged_points(joint):
 
 def _warn_of_walls_and_gaps(joint, face):
     """Warn of walls without thickness, and of pieces that do not touch: few users mean them."""
-    count, gap = thin_walls(joint)
+    count, gap = count_thin_walls(joint)
     if count:
         warn(
             f"{count} faces of the boundary lie beside others that face them, at up to {gap:.1e} "

@@ -185,7 +185,7 @@ def build_tetrahedra(lower: Any, upper: Any, n: Any) -> tuple[Array, list, Array
     corners = np.concatenate(cells, axis=1)
     is_mirrored = np.einsum("in,in->n", *_edge_and_normal(points, corners)) < 0
     corners[2:, is_mirrored] = corners[:1:-1, is_mirrored]
-    center = power_centers(points, corners, np.concatenate(weights))
+    center = compute_power_centers(points, corners, np.concatenate(weights))
     return points, [("tetra", corners.T)], center
 
 

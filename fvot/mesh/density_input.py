@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ..arguments.functions import floats
-from ..arguments.paths import readable
+from ..arguments.functions import as_floats
+from ..arguments.paths import check_readable
 from ..arguments.types import Array
 from ..errors import InputError
 from .cartesian import Block
@@ -82,7 +82,7 @@ def _check_input(f):
         return f
     if callable(f):
         return f
-    return floats(f, "the density must be an array of numbers")
+    return as_floats(f, "the density must be an array of numbers")
 
 
 def _find_possible(f, shape, dim, n_cells):

@@ -25,6 +25,9 @@ from scipy.sparse.csgraph import dijkstra, shortest_path
 from scipy.spatial.distance import cdist
 
 from ..arguments.types import Array, BoolArray
+from ..errors import InputError
+from .memory import AnyMesh
+from .points import find_cells, is_convex, locate_points, remove_periods
 
 # Relative to the size of the domain: how far a point may be from a line and still be on it.
 LINE_TOLERANCE = 1e-10
@@ -40,12 +43,46 @@ INSIDE_STEP = 1e-7
 EDGE_POINT_COUNT = 1000
 
 
+# The most pairs of points whose distances are asked for at once: their matrix stands on every rank.
+MAX_PAIRS = 10**8
+
+
+def find_lengths(mesh: AnyMesh, points: Array, others: Array) -> Array:
+    """Lengths (n, m) of the shortest ways from points (dim, n) to others (dim, m); collective.
+
+    `InputError` for points outside the mesh, for too many pairs, and where no way leads from one
+    point to another.
+    """
+    n = points.shape[1]
+    m = others.shape[1]
+    mesh.ranks.check(
+        n * m <= MAX_PAIRS,
+        f"{n} times {m} points are {n * m:.1e} pairs, at most {MAX_PAIRS:.0e} will do: take fewer "
+        "points",
+    )
+    locate_points(mesh, points)
+    locate_points(mesh, others)
+    if is_convex(mesh):
+        return measure_straight(mesh, points, others)
+
+    ways = {1: measure_between_gaps, 2: measure_round_corners, 3: measure_over_edges}
+    lengths = ways[mesh.dim](mesh, points, others)
+    unreachable = np.argwhere(~np.isfinite(lengths))
+    if len(unreachable):
+        i, j = unreachable[0]
+        raise InputError(
+            f"no way in the mesh leads from {points[:, i]} to {others[:, j]}: they lie in "
+            "separate pieces"
+        )
+    return lengths
+
+
 def measure_straight(mesh: Any, points: Array, others: Array) -> Array:
     """|x - y| (n, m), by the shortest way on a torus."""
     if mesh.block is None or not any(mesh.block.periodic):
         return cdist(points.T, others.T)
     step = points[:, :, None] - others[:, None, :]
-    step = mesh.shortest(step.reshape(len(points), -1))
+    step = remove_periods(mesh, step.reshape(len(points), -1))
     length = np.sqrt((step**2).sum(axis=0))
     return length.reshape(points.shape[1], others.shape[1])
 
@@ -93,7 +130,7 @@ def measure_over_edges(mesh: Any, points: Array, others: Array) -> Array:
     size = np.ptp(mesh.bounds, axis=0).max()
     eps = LINE_TOLERANCE * size
     turns = _list_turns(walls, size)
-    turns = turns[:, mesh.find(turns)[1]]
+    turns = turns[:, find_cells(mesh, turns)[1]]
     rank = mesh.ranks.rank
     n_ranks = mesh.ranks.size
 
@@ -197,7 +234,7 @@ def _find_outside(mesh, walls, points, others, eps):
     start = _find_points_on_walls(walls, points, eps)
     end = _find_points_on_walls(walls, others, eps)
     middle = (points[:, start, None] + others[:, None, end]) / 2
-    _, is_inside = mesh.find(middle.reshape(3, -1))
+    _, is_inside = find_cells(mesh, middle.reshape(3, -1))
     outside = np.zeros((n, m), bool)
     outside[np.ix_(start, end)] = ~is_inside.reshape(len(start), len(end))
     return outside

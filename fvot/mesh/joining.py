@@ -385,7 +385,7 @@ def count_thin_walls(mesh: Joined) -> tuple[int, float]:
     lonely = mesh.halves.lonely
     if mesh.cells.dim == 1 or not len(lonely):
         return 0, 0.0
-    vector, center = face_vectors(mesh.cells.points, columns(mesh.halves.vertices, lonely))
+    vector, center = measure_faces(mesh.cells.points, columns(mesh.halves.vertices, lonely))
     area = np.linalg.norm(vector, axis=0)
     size = area ** (1 / (mesh.cells.dim - 1))
     one, other = _find_near_pairs(center, FACING_REACH * size)
@@ -436,7 +436,7 @@ def _find_touching_faces(mesh):
     """
     lonely = mesh.halves.lonely
     vertices = columns(mesh.halves.vertices, lonely)
-    vector, center = face_vectors(mesh.cells.points, vertices)
+    vector, center = measure_faces(mesh.cells.points, vertices)
     normal = vector / np.linalg.norm(vector, axis=0)
     candidate = _find_opposite_planes(normal, center)
     if not len(candidate):

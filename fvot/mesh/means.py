@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..arguments.functions import called
+from ..arguments.functions import call_function
 from ..arguments.types import Array, IntArray, PointFunction
 from . import quadrature
 from .memory import AnyMesh, kept_with_mesh
@@ -12,7 +12,7 @@ from .memory import AnyMesh, kept_with_mesh
 def find_pieces(mesh: AnyMesh) -> list[quadrature.Pieces]:
     """The simplices and boxes that this rank's cells consist of."""
     spacing = None if mesh.block is None else mesh.block.spacing
-    return quadrature.of_cells(
+    return quadrature.split_cells(
         mesh.points, mesh.kind, mesh.start, mesh.corners, mesh.centroid, spacing
     )
 
@@ -23,7 +23,7 @@ def divide_cells(mesh: AnyMesh, k: int) -> tuple[Array, Array, IntArray]:
     """
     if k == 1:
         return mesh.centroid, mesh.volume, np.arange(mesh.n_cells)
-    return quadrature.parts(find_pieces(mesh), k)
+    return quadrature.split_into_parts(find_pieces(mesh), k)
 
 
 def average_over_cells(mesh: AnyMesh, f: PointFunction, degree: int, halvings: int = 0) -> Array:
@@ -41,15 +41,15 @@ def log_mean_exp_over_cells(mesh: AnyMesh, f: PointFunction, degree: int = 8) ->
     -D log_mean_exp_over_cells(mesh, -V/D) is a cell-mean potential.
     """
     with mesh.ranks.raising_together():
-        return quadrature.log_mean_exp(find_pieces(mesh), mesh.n_cells, f, degree)
+        return quadrature.compute_log_mean_exp(find_pieces(mesh), mesh.n_cells, f, degree)
 
 
 def average_over_faces(mesh: AnyMesh, f: PointFunction, degree: int = 3) -> Array:
     """Averages (..., n_faces) of f(x); collective."""
     with mesh.ranks.raising_together():
         return sum(
-            weight * np.asarray(called(f, "the function", x))
-            for x, weight in quadrature.face_points(mesh.points, mesh.vertices, degree)
+            weight * np.asarray(call_function(f, "the function", x))
+            for x, weight in quadrature.list_face_points(mesh.points, mesh.vertices, degree)
         )
 
 
@@ -59,4 +59,4 @@ def circulate_around_faces(mesh: AnyMesh, f: PointFunction, degree: int = 3) -> 
     They run counter-clockwise as seen from the tip of the face's normal.
     """
     with mesh.ranks.raising_together():
-        return quadrature.circulation(mesh.points, mesh.vertices, f, degree)
+        return quadrature.integrate_along_edges(mesh.points, mesh.vertices, f, degree)

@@ -632,7 +632,7 @@ class Mesh:
     @cached_property
     def walls(self) -> Walls:
         """The walls of the whole mesh as simplices, on every rank. Collective at the first use."""
-        return Walls.of(self)
+        return Walls.gather(self)
 
     def integrate(self, u: ArrayLike) -> Any:
         """The integral sum_K |K| u_K of cell values u (..., n_cells): a number or array (...)."""

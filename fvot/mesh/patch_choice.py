@@ -14,7 +14,7 @@ from scipy import sparse
 
 from ..arguments.types import Array, IntArray
 from ..errors import InputError
-from .builders import positive_integer
+from .builders import check_positive_integer
 from .cells import PYRAMID, TETRA, TRIANGLE, WEDGE, Cells
 from .patch_test import TwoPoint
 from .patches import grow, match
@@ -115,7 +115,7 @@ def _make_user_patches(rule, centroid, two_point):
         return np.arange(two_point.n_cells)
     is_number = np.ndim(rule) == 0 and not isinstance(rule, str) and not callable(rule)
     if is_number:
-        size = positive_integer(rule, "patches, the number of cells of each,")
+        size = check_positive_integer(rule, "patches, the number of cells of each,")
         return _make_patches_of_size(size, two_point.graph)
     patch = np.asarray(rule(centroid) if callable(rule) else rule)
     if patch.shape != (two_point.n_cells,) or not np.issubdtype(patch.dtype, np.integer):

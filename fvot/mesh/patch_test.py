@@ -39,7 +39,7 @@ from ..arguments.types import Array, IntArray
 from .cells import columns
 from .faces import Faces
 from .isotropic_weights import Copies, compute_target, copy_faces, correct_weights
-from .patches import adjacency, pieces
+from .patches import adjacency, number_components
 from .quality import COINCIDENT, compute_sines, is_consistent
 
 # Sines up to this are rounding: cell points are solutions of linear systems.

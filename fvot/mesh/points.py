@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import ConvexHull
 
-from ..arguments.functions import check_finite, floats
+from ..arguments.functions import as_floats, check_finite
 from ..arguments.types import Array, BoolArray, IntArray
 from ..errors import InputError
 from . import means, point_location
@@ -31,7 +31,7 @@ def check_masses(points: Any, weights: Any, dim: int) -> tuple[Array, Array]:
     """Points (dim, n) and weights (n,), 1 / n each if None, as arrays of finite numbers;
     `InputError` for others.
     """
-    points = floats(points, "points must be an array of numbers")
+    points = as_floats(points, "points must be an array of numbers")
     if points.ndim != 2 or len(points) != dim or not points.shape[1]:
         raise InputError(
             f"points must have shape ({dim}, n) with n from 1 on, not {points.shape}; space comes "
@@ -42,7 +42,7 @@ def check_masses(points: Any, weights: Any, dim: int) -> tuple[Array, Array]:
     n = points.shape[1]
     if weights is None:
         return points, np.full(n, 1 / n)
-    weights = floats(weights, "weights must be an array of numbers")
+    weights = as_floats(weights, "weights must be an array of numbers")
     if weights.shape != (n,):
         raise InputError(
             f"weights must be one number for each of {n} points, ({n},), not {weights.shape}"
@@ -76,13 +76,13 @@ def find_cells(mesh: AnyMesh, points: Array) -> tuple[IntArray, BoolArray]:
     inside (n,) : whether the point is inside the mesh
     """
     lower, upper = mesh.bounds
-    slack = point_location.FAR * (upper - lower).max()
+    slack = point_location.MAX_OUTSIDE * (upper - lower).max()
     if mesh.block is not None:
-        points = point_location.wrapped(points, lower, upper, mesh.block.periodic)
+        points = point_location.wrap(points, lower, upper, mesh.block.periodic)
         above_lower = points >= lower[:, None] - slack
         below_upper = points <= upper[:, None] + slack
         inside = (above_lower & below_upper).all(axis=0)
-        return np.where(inside, point_location.in_block(points, mesh.block, lower), -1), inside
+        return np.where(inside, point_location.find_in_block(points, mesh.block, lower), -1), inside
 
     cell, distance = _find_tree(mesh).find(points, slack)
     least = mesh.ranks.min(distance)
@@ -96,7 +96,7 @@ def find_cells(mesh: AnyMesh, points: Array) -> tuple[IntArray, BoolArray]:
 
 @kept_with_mesh
 def _find_tree(mesh):
-    return point_location.tree(means.find_pieces(mesh), mesh.cell_id[: mesh.n_cells])
+    return point_location.build_tree(means.find_pieces(mesh), mesh.cell_id[: mesh.n_cells])
 
 
 def find_nearest(mesh: AnyMesh, points: Array) -> Array:
@@ -104,7 +104,7 @@ def find_nearest(mesh: AnyMesh, points: Array) -> Array:
     outside = ~find_cells(mesh, points)[1]
     nearest = np.array(points)
     if outside.any():
-        nearest[:, outside] = mesh.walls.nearest(points[:, outside])
+        nearest[:, outside] = mesh.walls.find_nearest(points[:, outside])
     return nearest
 
 

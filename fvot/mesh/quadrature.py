@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.special import roots_jacobi
 
-from ..arguments.functions import called, refuse_masked, refuse_sum
+from ..arguments.functions import call_function, refuse_masked, refuse_sum
 from ..arguments.types import Array, IntArray, PointFunction
 from ..errors import InputError
 from .cells import FACES, LINE, N_CORNERS, POLYGON, QUAD, TETRA, TRIANGLE
@@ -267,7 +267,7 @@ def evaluate(f: PointFunction, points: Array) -> Array:
     """f at points (dim, q, n), as values (..., q, n)."""
     dim, q, n = points.shape
     x = points.reshape(dim, q * n)
-    values = called(f, "the function", x)
+    values = call_function(f, "the function", x)
     refuse_masked(values, "the function must return numbers or booleans")
 
     values = np.asarray(values)

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments.paths import readable
+from ..arguments.paths import check_readable
 from ..arguments.types import Array, IntArray, Path
 from ..errors import InputError, MeshError, warn
 from . import msh
-from .facets import side_by_side
+from .facets import join_faces
 from .file_contents import CORNERS_OF_KIND, Contents, straighten
 
 VTK_SUFFIXES = (
@@ -206,7 +206,7 @@ def _collect_facets(contents, dim, number):
     for (d, name), members in contents.groups.items():
         if d == dim - 1:
             blocks = contents.list_blocks(members)
-            facets[name] = side_by_side([_renumber_faces(rows, number) for _, rows in blocks])
+            facets[name] = join_faces([_renumber_faces(rows, number) for _, rows in blocks])
     return facets
 
 

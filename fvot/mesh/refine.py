@@ -253,7 +253,7 @@ def cut_kites(
     low, high = np.sort(ends, axis=0)
     edge, number = np.unique(low.astype(np.int64) * n + high, return_inverse=True)
     edge_middle = points[:, np.stack(np.divmod(edge, n))].mean(axis=1)
-    circumcentre = power_centers(points, triangles)
+    circumcentre = compute_power_centers(points, triangles)
     all_points = np.concatenate([points, edge_middle, circumcentre], axis=1)
 
     # Kites 3 k, 3 k + 1, 3 k + 2 are those of triangle k.

@@ -53,7 +53,7 @@ def _find_removed(mesh, f):
     Raises `InputError` for an f that is none of these; collective.
     """
     with mesh.ranks.raising_together():
-        mask = called(f, "f", mesh.center) if callable(f) else f
+        mask = call_function(f, "f", mesh.center) if callable(f) else f
         refuse_masked(mask, "f must say of each cell whether it is left out")
         mask = np.asarray(mask)
         has_numbers = mask.dtype.kind in "iu"

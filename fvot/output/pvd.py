@@ -18,7 +18,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from ..arguments.functions import refuse_masked
-from ..arguments.paths import expanded
+from ..arguments.paths import expand_home
 from ..arguments.types import Array, IntArray, Path
 from ..errors import InputError
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..arguments.types import Array, Path
 from ..errors import InputError
-from ..mesh.gathering import gathered
+from ..mesh.gathering import gather_mesh
 from .pvd import (
     as_field_rows,
     as_vtk_vectors,

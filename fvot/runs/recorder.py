@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arguments.types import Array
 from ..errors import InputError
-from ..output.series import Writer, checked
+from ..output.series import Writer, check_output
 from .checkpoint import Checkpoint, CheckpointManager
 from .progress import Progress
 from .run import Run
@@ -48,7 +48,7 @@ class Recorder:
         self.near = near
         self.t = t
         self.progress = progress
-        self.write = checked(write, near.users.ranks, fields)
+        self.write = check_output(write, near.users.ranks, fields)
         self.records: list[dict[str, float]] = []
         self.saved: tuple[dict[str, Array], dict[str, Any]] | None = None
         # Velocities follow from the times: they are not kept.

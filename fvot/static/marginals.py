@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments.functions import floats, is_number, rounding_of
+from ..arguments.functions import as_floats, find_rounding, is_number
 from ..arguments.types import Array, ArrayLike
 from ..errors import InputError
 
@@ -15,7 +15,7 @@ MASS_ROUNDING = 1e-10
 
 def as_finite_array(x: ArrayLike, name: str) -> Array:
     """x as an array of floats; raises `InputError` unless all of them are finite."""
-    array = floats(x, f"{name} must be arrays of finite numbers")
+    array = as_floats(x, f"{name} must be arrays of finite numbers")
     if not np.isfinite(array).all():
         raise InputError(f"{name} must be arrays of finite numbers, not {x!r:.60}")
 
@@ -59,7 +59,7 @@ def find_common_mass(first: float, second: float, *given: ArrayLike) -> float:
 
     given : the arrays that the user gave, whose precision decides what counts as rounding
     """
-    rounding = max(MASS_ROUNDING, rounding_of(*given))
+    rounding = max(MASS_ROUNDING, find_rounding(*given))
     if abs(first - second) > rounding * max(first, second):
         raise InputError(
             f"the masses differ: {first:.12g} and {second:.12g}; scale one of them, mass is "

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from ..arguments.functions import floats, is_number, rounding_of
+from ..arguments.functions import as_floats, find_rounding, is_number
 from ..arguments.types import Array, ArrayLike, IntArray
 from ..errors import ConvergenceError, InputError
 from .marginals import as_measure, as_points, check_power, find_common_mass
@@ -256,7 +256,7 @@ def cost_matrix(x: ArrayLike, y: ArrayLike, cost: str | float | ArrayLike = "sqe
         f"cost must be 'sqeuclidean', a power of the distance, or a matrix of finite numbers "
         f"({n}, {m})"
     )
-    C = floats(cost, wanted)
+    C = as_floats(cost, wanted)
     if C.shape != (n, m) or not np.isfinite(C).all():
         shape = f" of shape {C.shape}" if C.ndim else ""
         raise InputError(f"{wanted}, not {cost!r:.60}{shape}")
@@ -380,7 +380,7 @@ def monge(
     find_common_mass(1.0, b.sum(), given_masses)
 
     parts = b * n
-    rounding = np.maximum(MULTIPLE_ROUNDING * n, rounding_of(given_masses) * parts)
+    rounding = np.maximum(MULTIPLE_ROUNDING * n, find_rounding(given_masses) * parts)
     split = np.flatnonzero(np.abs(parts - np.round(parts)) > rounding)
     if len(split):
         j = split[0]
