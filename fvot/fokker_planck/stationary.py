@@ -85,7 +85,7 @@ def _run_on_root(stepper: Stepper, work: Callable[[Any], Any]) -> Any:
     """work(the whole chain) on rank 0; all ranks get its value."""
     ranks = stepper.mesh.ranks
     rates, _ = stepper.find_coefficients(0.0)
-    chain = rates.gathered()
+    chain = rates.gather_chain()
     return ranks.broadcast(ranks.on_root(lambda: work(chain)))
 
 
