@@ -873,7 +873,7 @@ def constants(report, quick):
         if max(factors[-len(USES) :]) > TOLERATED:
             compared.append((dim, n, n_ranks, what, f"{stiffness:g}", *chosen))
     report.say(
-        "## What the choice of the solver assumes: us per cell, measured / as `estimate_costs` has it\n"
+        "## What the choice of the solver assumes: us per cell, measured / by `estimate_costs`\n"
     )
     report.table(
         (

@@ -24,7 +24,7 @@ def choose_folder() -> None:
     """Give numba a folder of this user if it has no place for some source of this package."""
     folders = {source.parent for source in Path(__file__).parent.rglob("*.py")}
     if not all(_has_place(folder) for folder in folders):
-        numba.config.CACHE_DIR = _make_temporary_folder()  # type: ignore[attr-defined]
+        numba.config.CACHE_DIR = _make_temporary_folder()
 
 
 def _has_place(folder):

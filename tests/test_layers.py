@@ -50,7 +50,7 @@ def test_underscores_stay_in_their_room(path):
 
 @pytest.mark.parametrize("name", [name for name in ORDER if (rooms.PACKAGE / name).is_dir()])
 def test_no_circle_inside_a_room(name):
-    """The files of a room can be put in an order in which each imports only from those before it."""
+    """The files of a room have an order in which each imports only from those before it."""
     files = {
         path.stem: path for path in FILES if rooms.room(path) == name and path.stem != "__init__"
     }

@@ -113,7 +113,7 @@ class Geodesic(Writable):
         return np.stack([velocity_field.cell_velocity(self.mesh, F) for F in self.flux])
 
     @cached_property
-    def velocity(self) -> Array:
+    def velocity(self) -> Array:  # type: ignore[override]
         """v (N + 2, dim, n_cells) at the times t; meaningless where there is hardly any mass."""
         v = self._node_velocity
         return np.concatenate([v[:1], (v[:-1] + v[1:]) / 2, v[-1:]])

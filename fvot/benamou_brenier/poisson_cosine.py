@@ -36,6 +36,7 @@ class CosinePoisson:
     ):
         assert sigma is None or (sigma == 1).all()
         block = disc.mesh.block
+        assert block is not None  # Cartesian meshes have one
         dim = disc.mesh.dim
         self.shape = tuple(block.grid)
         self.walls = [axis for axis in range(dim) if not block.periodic[axis]]

@@ -153,7 +153,8 @@ class ContinuityEquation:
         self._stepper.warn_of_crossed_walls()
 
     def __repr__(self) -> str:
-        return f"<fvot.ContinuityEquation: {describe_flux(self.flux)}, {self.mesh.n_cells_global} cells>"
+        cells = f"{self.mesh.n_cells_global} cells"
+        return f"<fvot.ContinuityEquation: {describe_flux(self.flux)}, {cells}>"
 
     # ---- evolution ------------------------------------------------------------------------------
 

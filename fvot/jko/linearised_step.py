@@ -193,9 +193,9 @@ class Linearised:
         """The fraction of a density that an iteration leaves at least, for a relative residual.
 
         It falls with the residual, as in interior-point methods: cells that empty, at a front, then
-        do so as fast as Newton's method converges. With MIN_NEWTON_FACTOR alone they would lose the same
-        fraction in each iteration, and would keep what was in them when the equations held within
-        `tol`. Where e' is infinite at 0 no cell empties.
+        do so as fast as Newton's method converges. With MIN_NEWTON_FACTOR alone they would lose the
+        same fraction in each iteration, and would keep what was in them when the equations held
+        within `tol`. Where e' is infinite at 0 no cell empties.
         """
         return MIN_NEWTON_FACTOR if self.free_energy.singular else min(MIN_NEWTON_FACTOR, residual)
 

@@ -281,7 +281,9 @@ class JKORun:
 
     def field(self, name: str) -> Array:
         """The density, or the pressure."""
-        return {"density": self.rho, "pressure": self.pressure}[name]
+        values = {"density": self.rho, "pressure": self.pressure}[name]
+        assert values is not None  # asked only with an upper bound, where there is a pressure
+        return values
 
     def account(self) -> dict[str, float]:
         """The ledger's numbers; with the estimated error if tau is None."""

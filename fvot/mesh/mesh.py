@@ -6,6 +6,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import parallel
 from ..arguments.frozen import frozen
@@ -128,6 +129,9 @@ class Mesh:
     normal: Array
     left_distance: Array
     right_distance: Array
+    left_offset: Array
+    right_offset: Array
+    face_center: Array
     points: Array
     cell_id: IntArray
     ghost_owner: IntArray
@@ -664,7 +668,7 @@ class Mesh:
         )
         return values[..., self.cell_id[: self.n_cells]]
 
-    def with_ghosts(self, u: Array) -> Array:
+    def with_ghosts(self, u: NDArray[Any]) -> NDArray[Any]:
         """Own values (..., n_cells) followed by those of the ghosts, fetched from their ranks:
         (..., n_local).
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -355,7 +355,7 @@ def _divide_faces(points, vertices):
 
 
 def integrate_along_edges(
-    points: Array, vertices: IntArray, f: Callable[[Array], Array], degree: int
+    points: Array, vertices: IntArray, f: PointFunction, degree: int
 ) -> Array:
     """Integrals (n_faces,) of the vector field f along the edges of the faces, in the order of
     their points.
@@ -368,5 +368,6 @@ def integrate_along_edges(
         a = points[:, vertices[i, edge]]
         b = points[:, vertices[(i + 1) % count[edge], edge]]
         for x, w in zip(xi[0], weights, strict=True):
-            total[edge] += w * np.einsum("in,in->n", f(a + x * (b - a)), b - a)
+            values = np.asarray(f(a + x * (b - a)))
+            total[edge] += w * np.einsum("in,in->n", values, b - a)
     return total

@@ -8,14 +8,14 @@ also of a run that fails.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from ..arguments.types import Array
+from ..arguments.types import Array, Path
 from ..errors import ConvergenceError
 from .checkpoint import Checkpoint
 from .recorder import Recorder, build_ledger
 from .result import Result
-from .run import Run
+from .run import Run, RunWithVelocity
 
 if TYPE_CHECKING:
     from ..mesh.numbering import Numbering
@@ -28,7 +28,7 @@ def march(
     t: Array,
     *,
     checkpoint: Checkpoint | None = None,
-    write: Output | str | None = None,
+    write: Output | Path | None = None,
     progress: bool | None = None,
 ) -> Result:
     """Carry a `Run` through the times t (n_times,), and return its `Result`. Collective.
@@ -69,6 +69,6 @@ def _make_result(run, near, recorder):
         t=t,
         rho=recorder.series("density"),
         ledger=build_ledger(recorder.records),
-        velocity=run.velocity(t) if "velocity" in run.fields else None,
+        velocity=cast(RunWithVelocity, run).velocity(t) if "velocity" in run.fields else None,
         pressure=recorder.series("pressure") if "pressure" in run.fields else None,
     )

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..arguments.types import Array
+from ..arguments.types import Array, Path
 from ..errors import InputError
 from ..output.series import Writer, check_output
 from .checkpoint import Checkpoint, CheckpointManager
 from .progress import Progress
-from .run import Run
+from .run import Run, RunWithVelocity
 
 if TYPE_CHECKING:
     from ..mesh.numbering import Numbering
@@ -37,7 +37,7 @@ class Recorder:
         checkpoint: Checkpoint | None = None,
         problem: dict[str, Any] | None = None,
         *,
-        write: Output | str | None = None,
+        write: Output | Path | None = None,
         progress: bool | None = None,
     ):
         """near : the `Numbering` of all cell values that come; files and `series` have the user's
@@ -104,7 +104,7 @@ class Recorder:
         if self.writer is not None and self.writer.is_due(i):
             fields = {name: self.near.outward(u) for name, u in values.items()}
             if self.writer.has("velocity") and "velocity" in run.fields:
-                fields["velocity"] = run.velocity(self.t[[i]])[0]
+                fields["velocity"] = cast(RunWithVelocity, run).velocity(self.t[[i]])[0]
             self.writer.add(self.t[i], fields)
 
     def stop(self, run: Run) -> None:

@@ -34,12 +34,6 @@ class Run(Protocol):
         """Cell values (n_cells,) of a field now, in the order of the equation's own mesh."""
         ...
 
-    def velocity(self, t: Array) -> Array:
-        """(n_times, dim, n_cells) at the times t, in the user's order; asked of runs that have the
-        field.
-        """
-        ...
-
     def account(self) -> dict[str, float]:
         """The ledger's numbers now: mass, minimum, maximum, steps; inflow and outflow since the
         start, where the boundary is open.
@@ -60,4 +54,12 @@ class Run(Protocol):
         """At the start: the description by which a checkpoint knows the problem, {name: text,
         number, or `fingerprint`}.
         """
+        ...
+
+
+class RunWithVelocity(Run, Protocol):
+    """A run that has "velocity" among its fields."""
+
+    def velocity(self, t: Array) -> Array:
+        """(n_times, dim, n_cells) at the times t, in the user's order."""
         ...
