@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("mpirun_here")]
 TESTS = Path(__file__).parent
 MARKED = sorted(
     path
-    for path in TESTS.glob("test_*.py")
+    for path in TESTS.rglob("test_*.py")
     if "\npytestmark = pytest.mark.ranks\n" in path.read_text()
 )
 LIMIT = 700  # seconds for a launch
@@ -61,7 +61,11 @@ def start(n_ranks, *arguments, limit):
 
 @pytest.mark.parametrize(
     "n_ranks, files",
-    [(2, MARKED), (3, MARKED), (4, [TESTS / "test_mesh.py", TESTS / "test_continuity.py"])],
+    [
+        (2, MARKED),
+        (3, MARKED),
+        (4, [TESTS / "mesh/test_mesh.py", TESTS / "continuity/test_continuity.py"]),
+    ],
 )
 def test_the_same_on_several_ranks(n_ranks, files, request):
     """Programs for users, whose solvers all have tests of their own, run on 2 ranks; on 3, with

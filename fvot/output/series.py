@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arguments.frozen import frozen
-from ..arguments.types import Array
+from ..arguments.types import Array, Path
 from .pvd import Series, round_to_single
 from .vtkhdf import HdfSeries
 
@@ -119,9 +119,7 @@ def write_all(
     writer.close()
 
 
-def check_output(
-    output: Output | str | FilePath | None, ranks: Ranks, run_fields: Collection[str]
-) -> Any:
+def check_output(output: Output | Path | None, ranks: Ranks, run_fields: Collection[str]) -> Any:
     """The `Output`, which may be given by its path, of a run that has these fields. Collective.
 
     None stays None.

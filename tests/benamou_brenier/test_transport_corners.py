@@ -11,7 +11,7 @@ from fvot import BenamouBrenier, Mesh
 
 pytestmark = pytest.mark.ranks
 
-MESHES = Path(__file__).parent.parent / "meshes"
+MESHES = Path(__file__).parents[2] / "meshes"
 # file: start, target, the corner that all ways between them touch (two corners for the slit's tip
 # and the door)
 ROUND = {

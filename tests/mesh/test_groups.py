@@ -16,7 +16,7 @@ from fvot import InputError, Mesh
 
 pytestmark = pytest.mark.ranks
 
-SCRIPT = Path(__file__).parent.parent / "meshes" / "make_examples.py"
+SCRIPT = Path(__file__).parents[2] / "meshes" / "make_examples.py"
 N = 8
 LENGTHS = {"boundary": 1, 13: 2, "inlet": 1, "outlet": 1, "overlap": 2, "sand": 1}
 AREAS = {"sand": 1, 2: 1, "all": 2}

@@ -18,7 +18,7 @@ from numpy.testing import assert_allclose
 
 pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("mpirun_here")]
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 LIMIT = 120  # seconds for a run
 SAME = {"continuity": 1e-14, "fokker_planck": 1e-8, "jko": 1e-8, "transport": 4e-3}
 

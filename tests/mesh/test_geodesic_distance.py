@@ -13,7 +13,7 @@ from fvot.mesh import geodesic_distance
 
 pytestmark = pytest.mark.ranks
 
-FOLDER = Path(__file__).parent.parent / "meshes"
+FOLDER = Path(__file__).parents[2] / "meshes"
 
 
 def lengths_round(x, corner):

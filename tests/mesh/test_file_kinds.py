@@ -13,7 +13,7 @@ from fvot import InputError, Mesh
 
 pytestmark = pytest.mark.ranks
 
-SCRIPT = Path(__file__).parent.parent / "meshes" / "make_examples.py"
+SCRIPT = Path(__file__).parents[2] / "meshes" / "make_examples.py"
 
 
 def script():
