@@ -33,7 +33,17 @@ from .mesh import Mesh, Numbering, quality
 from .mesh.cell_values import check_density, describe_wanted_shape
 from .mesh.means import divide_cells
 
-PREFIX = "fvot_otto_"
+__all__ = [
+    "duality_map",
+    "exponential_map",
+    "length",
+    "metric",
+    "norm",
+    "tangent_potential",
+    "wasserstein_gradient",
+]
+
+METRIC_PREFIX = "fvot_otto_"
 
 # Relative tolerance of an iterative solve.
 TANGENT_SOLVER_TOLERANCE = 1e-12
@@ -495,7 +505,7 @@ def _solve(mesh, matrix, b):
     for name in ("lu", "cg") if can_factorise else ("cg",):
         method = linalg.find_method(name, mesh.dim, mesh.ranks.size)
         system = linalg.System(
-            mesh.ranks, matrix, method, prefix=PREFIX, rtol=TANGENT_SOLVER_TOLERANCE
+            mesh.ranks, matrix, method, prefix=METRIC_PREFIX, rtol=TANGENT_SOLVER_TOLERANCE
         )
         x = np.zeros(mesh.n_cells)
         for _ in range(2):
@@ -510,7 +520,7 @@ def _solve(mesh, matrix, b):
 
     raise ConvergenceError(
         f"the tangent potential misses its equations by {missed / size:.1e}: densities that span "
-        f"fewer decades, or another solver by PETSc's options, such as -{PREFIX}pc_type, may help"
+        f"fewer decades, or another solver by PETSc's options, such as -{METRIC_PREFIX}pc_type, may help"
     )
 
 

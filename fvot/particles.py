@@ -31,6 +31,12 @@ from .arguments.watch import WATCHED_TIMES, Watch
 from .errors import ConvergenceError, InputError, warn
 from .parallel import Ranks
 
+__all__ = [
+    "density_along_flow",
+    "langevin",
+    "push_forward",
+]
+
 # Particles that share a stream of random numbers, and a rank.
 PARTICLES_PER_STREAM = 4096
 

@@ -31,7 +31,7 @@ from .discretisation import Discretisation
 from .ends import Ends
 from .time_basis import node_weights
 
-PREFIX = "fvot_benamou_brenier_certificate_"
+BEST_FLUX_PREFIX = "fvot_benamou_brenier_certificate_"
 
 # Round-off of a sum, relative to the sum of its terms.
 BOUND_ROUND_OFF = 1e-15
@@ -209,7 +209,7 @@ class BestFlux:
         method = linalg.find_method("cg", mesh.dim, mesh.ranks.size)
         method = replace(method, options=method.options | SOLVER_OPTIONS)
         system = linalg.System(
-            mesh.ranks, self._matrix(weight * tau), method, prefix=PREFIX, rtol=self.rtol
+            mesh.ranks, self._matrix(weight * tau), method, prefix=BEST_FLUX_PREFIX, rtol=self.rtol
         )
         psi = system(np.ascontiguousarray(loss).ravel()).reshape(loss.shape)
         system.destroy()

@@ -40,11 +40,11 @@ class Energy:
     --------
     >>> import fvot
     >>> class Quadratic(fvot.Energy):
-    ...     def value(self, rho: Array, x: Array) -> Any:
+    ...     def value(self, rho, x):
     ...         return rho**2
-    ...     def derivative(self, rho: Array, x: Array) -> Any:
+    ...     def derivative(self, rho, x):
     ...         return 2 * rho
-    ...     def curvature(self, rho: Array, x: Array) -> Any:
+    ...     def curvature(self, rho, x):
     ...         return 2 + 0 * rho
     >>> energy = Quadratic() + 0.5 * fvot.Potential(lambda x: x[0] ** 2)
     >>> mesh = fvot.Mesh.interval(-1, 1, 20)

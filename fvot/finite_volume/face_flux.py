@@ -19,7 +19,7 @@ from .boundary import check_disjoint
 if TYPE_CHECKING:
     from ..mesh import Mesh
 
-PREFIX = "fvot_potential_flow_"
+POTENTIAL_FLOW_PREFIX = "fvot_potential_flow_"
 
 # Relative tolerance of the Laplace solve; the spanning tree removes the rest of the divergence.
 LAPLACE_TOLERANCE = 1e-12
@@ -76,7 +76,7 @@ def potential_flow(mesh: Mesh, rates: Mapping[str, float]) -> Array:
         mesh.ranks,
         build_laplacian(mesh),
         source,
-        prefix=PREFIX,
+        prefix=POTENTIAL_FLOW_PREFIX,
         rtol=LAPLACE_TOLERANCE,
         singular=True,
     )

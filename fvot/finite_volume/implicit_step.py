@@ -32,7 +32,7 @@ from ..arguments.types import Array
 from ..errors import ConvergenceError
 from .rates import Rates
 
-PREFIX = "fvot_fokker_planck_"
+IMPLICIT_STEP_PREFIX = "fvot_fokker_planck_"
 
 # The exponent beyond which the column scaling is cut off: e^-300 is far from underflow.
 MAX_EXPONENT = 300.0
@@ -125,7 +125,9 @@ def _compute_scale(rates):
     rho = scale
     for stiffness in np.geomspace(SCALE_FIRST_STIFFNESS, crossing, 1 + int(n_longer)):
         s = stiffness / fastest
-        method = LinearMethod(inner, s, "amg", SCALE_TOLERANCE, PREFIX + "scale_", scale)
+        method = LinearMethod(
+            inner, s, "amg", SCALE_TOLERANCE, IMPLICIT_STEP_PREFIX + "scale_", scale
+        )
         rho = rho + method.solve(-s * inner.outflow(rho, closed)[0], SCALE_TOLERANCE)
         method.system.destroy()
 
@@ -154,7 +156,7 @@ class Resolvent:
         s: float,
         *,
         rtol: float = 1e-10,
-        prefix: str = PREFIX,
+        prefix: str = IMPLICIT_STEP_PREFIX,
         scales: ColumnScaleCache | None = None,
     ):
         mesh = rates.mesh

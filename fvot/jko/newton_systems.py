@@ -16,7 +16,7 @@ from ..arguments.types import Array
 from ..errors import ConvergenceError
 from ..finite_volume.rates import Rates
 
-PREFIX = "fvot_jko_"
+NEWTON_SYSTEM_PREFIX = "fvot_jko_"
 
 # Relative tolerance of the linear solves: tighter ones save no iteration of Newton's method.
 NEWTON_FORCING = 1e-4
@@ -114,7 +114,7 @@ class Solver:
 
         raise ConvergenceError(
             "no linear solver could take the step; try a smaller one, or another solver by "
-            f"PETSc's options, such as -{PREFIX}pc_type"
+            f"PETSc's options, such as -{NEWTON_SYSTEM_PREFIX}pc_type"
         )
 
     def _choose_method(self, name, has_action):
@@ -143,7 +143,12 @@ class Solver:
         try:
             if self._system is None:
                 self._system = linalg.System(
-                    ranks, matrix, method, prefix=PREFIX, rtol=NEWTON_FORCING, action=action
+                    ranks,
+                    matrix,
+                    method,
+                    prefix=NEWTON_SYSTEM_PREFIX,
+                    rtol=NEWTON_FORCING,
+                    action=action,
                 )
             else:
                 self._system.renew(matrix, action, keep_preconditioner=keep)

@@ -66,7 +66,7 @@ MIN_READER_SECONDS = 60
 BYTES_PER_READER_SECOND = 100_000
 
 # Of the size of a mesh, off a plane or line: coordinates in single precision have errors of 1e-7.
-PLANE_TOLERANCE = 1e-6
+MAX_PLANE_HEIGHT = 1e-6
 
 # The reader's process finds the same modules as this one.
 READER_START = (
@@ -236,14 +236,14 @@ def _flatten(points, dim, path):
         return points[:dim]
     extent = np.ptp(points, axis=1)
     size = extent.max()
-    thin = np.flatnonzero(extent <= PLANE_TOLERANCE * size)
+    thin = np.flatnonzero(extent <= MAX_PLANE_HEIGHT * size)
     if len(thin) >= 3 - dim:
         return np.delete(points, thin[dim - 3 :], axis=0)
 
     center = points.mean(axis=1, keepdims=True)
     axes = np.linalg.svd(points - center, full_matrices=False)[0]
     distance = np.abs(axes[:, dim:].T @ (points - center)).max()
-    if distance > PLANE_TOLERANCE * size:
+    if distance > MAX_PLANE_HEIGHT * size:
         raise _make_flatness_error(distance, size, dim, path)
 
     frame = _choose_frame(axes, dim)

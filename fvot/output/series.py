@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ class Output:
     True
     """
 
-    path: str | FilePath
+    path: str | PathLike[str]
     every: int = 1
     fields: tuple[str, ...] | None = None
     single: bool = False
