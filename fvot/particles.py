@@ -406,7 +406,7 @@ class _MeshWalls:
 
     def find_room(self, x: Array) -> Array:
         """The distance (n,) of points inside (dim, n) from the walls."""
-        return np.sqrt(((self.walls.nearest(x) - x) ** 2).sum(axis=0))
+        return np.sqrt(((self.walls.find_nearest(x) - x) ** 2).sum(axis=0))
 
     def constrain(self, x: Array, v: Function, t: float) -> Array:
         """v (dim, n) at the nearest points inside, without the component that leads outwards."""
