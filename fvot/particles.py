@@ -432,7 +432,7 @@ class _MeshWalls:
 
     def find_room(self, x: Array) -> Array:
         """The distance (n,) of points inside (dim, n) from the walls."""
-        to_wall = self.walls.nearest(x) - x
+        to_wall = self.walls.find_nearest(x) - x
         return np.sqrt((to_wall**2).sum(axis=0))
 
     def constrain(self, x: Array, v: Function, t: float) -> Array:
