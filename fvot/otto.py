@@ -181,8 +181,12 @@ def _compute_metric(mesh, rho, phi, psi):
         _check_values(mesh, u, name)
 
     local = mesh.with_ghosts(np.stack([phi, psi]))
-    jump = local[:, mesh.left[:n]] - local[:, mesh.right[:n]]
-    return mesh.ranks.sum((t * jump[0] * jump[1])[mesh.face_owned[:n]].sum())
+    left = local[:, mesh.left[:n]]
+    right = local[:, mesh.right[:n]]
+    jump_of_phi, jump_of_psi = left - right
+    products = t * jump_of_phi * jump_of_psi
+    own_products = products[mesh.face_owned[:n]]
+    return mesh.ranks.sum(own_products.sum())
 
 
 def norm(mesh: Mesh, rho: Array, phi: Array) -> float:
@@ -321,13 +325,19 @@ def exponential_map(mesh: Mesh, rho: Array, phi: Array, t: float) -> Array:
     n_parts = np.clip(TOTAL_PARTS / mesh.n_cells_global, FEWEST_CELL_PARTS, MOST_CELL_PARTS)
     x, share, cell = divide_cells(mesh, int(n_parts))
     offset = x - mesh.centroid[:, cell]
-    moved = x + t * (v[:, cell] + np.einsum("ijk,jk->ik", slope[:, :, cell], offset))
+    change = np.einsum("ijk,jk->ik", slope[:, :, cell], offset)
+    velocity = v[:, cell] + change
+    moved = x + t * velocity
 
-    mass = share * np.asarray(rho)[cell]
+    density = np.asarray(rho)[cell]
+    mass = share * density
     room = mesh.volume[cell] ** (1 / mesh.dim)
-    has_mass = np.asarray(rho)[cell] > 0
-    moved, mass, room = (mesh.ranks.all_gather(u[..., has_mass]) for u in (moved, mass, room))
-    return mesh.deposit(_bring_back(mesh, moved, room), mass)
+    has_mass = density > 0
+    moved = mesh.ranks.all_gather(moved[..., has_mass])
+    mass = mesh.ranks.all_gather(mass[..., has_mass])
+    room = mesh.ranks.all_gather(room[..., has_mass])
+    points = _bring_back(mesh, moved, room)
+    return mesh.deposit(points, mass)
 
 
 def length(mesh: Mesh, t: ArrayLike, rho: ArrayLike) -> float:
@@ -424,9 +434,14 @@ def duality_map(v: ArrayLike, q: float) -> Array:
         raise InputError(f"q must be a number above 1, not {q!r}")
 
     vectors = as_floats(v, "v must be vectors (dim, n) of numbers")
-    size = np.sqrt(np.atleast_1d(vectors**2).sum(axis=0)) if q != 2 else 1.0
+    size = 1.0
+    if q != 2:
+        squares = np.atleast_1d(vectors**2)
+        size = np.sqrt(squares.sum(axis=0))
+
     is_zero = size == 0
-    return np.where(is_zero, 0.0, np.where(is_zero, 1.0, size) ** (q - 2) * vectors)
+    factor = np.where(is_zero, 1.0, size) ** (q - 2)
+    return np.where(is_zero, 0.0, factor * vectors)
 
 
 # Its name before release 0.2.
@@ -462,7 +477,9 @@ def _weigh_faces(mesh, rho):
     check_density(mesh, rho, "rho")
     n = mesh.n_inner
     local = mesh.with_ghosts(rho)
-    return mesh.area[:n] / mesh.distance[:n] * (local[mesh.left[:n]] + local[mesh.right[:n]]) / 2
+    left = local[mesh.left[:n]]
+    right = local[mesh.right[:n]]
+    return mesh.area[:n] / mesh.distance[:n] * (left + right) / 2
 
 
 def _pin_components(mesh, t, component, count):
@@ -534,8 +551,12 @@ def _find_components(mesh, joined):
 
     joined : (n_inner,) bool. Components are numbered from 0 over all ranks
     """
-    ends = mesh.left[: mesh.n_inner][joined], mesh.right[: mesh.n_inner][joined]
-    graph = sparse.csr_matrix((np.ones(len(ends[0])), ends), (mesh.n_local, mesh.n_local))
+    n = mesh.n_inner
+    left = mesh.left[:n][joined]
+    right = mesh.right[:n][joined]
+    ones = np.ones(len(left))
+    shape = (mesh.n_local, mesh.n_local)
+    graph = sparse.csr_matrix((ones, (left, right)), shape)
     count, piece = connected_components(graph, directed=False)
 
     # The smallest cell number in each piece of this rank spreads from rank to rank.

@@ -125,7 +125,11 @@ def push_forward(
 
     signals = _build_signals(v, domain, start.shape)
     states = _integrate(rate, start.ravel(), times, tolerance, signals)
-    return np.stack([domain.inside(x.reshape(start.shape)) for x in states])
+    positions = []
+    for state in states:
+        x = state.reshape(start.shape)
+        positions.append(domain.inside(x))
+    return np.stack(positions)
 
 
 def density_along_flow(
@@ -189,13 +193,23 @@ def density_along_flow(
 
     def rate(now: float, flat: Array) -> Array:
         x = flat[:-n].reshape(dim, n)
-        return np.concatenate([domain.constrain(x, v, now).ravel(), div(domain.inside(x), now)])
+        moves = domain.constrain(x, v, now)
+        spreads = div(domain.inside(x), now)
+        return np.concatenate([moves.ravel(), spreads])
 
     signals = _build_signals(v, domain, start.shape)
     flat_start = np.concatenate([start.ravel(), np.zeros(n)])
     states = _integrate(rate, flat_start, times, tolerance, signals)
-    x = np.stack([domain.inside(state[:-n].reshape(dim, n)) for state in states])
-    return x, densities * np.exp(-np.stack([state[-n:] for state in states]))
+    positions = []
+    logs = []
+    for state in states:
+        x = state[:-n].reshape(dim, n)
+        positions.append(domain.inside(x))
+        logs.append(state[-n:])
+
+    log_determinant = np.stack(logs)
+    rho = densities * np.exp(-log_determinant)
+    return np.stack(positions), rho
 
 
 def langevin(
@@ -290,8 +304,9 @@ def langevin(
     with ranks.raising_together():
         for k in range(ranks.rank, len(blocks), ranks.size):
             random = np.random.default_rng(streams[k])
-            block = start[:, blocks[k]]
-            paths[..., blocks[k]] = _walk(block, b, D, times, random, counts, order, box)
+            columns = blocks[k]
+            block = start[:, columns]
+            paths[..., columns] = _walk(block, b, D, times, random, counts, order, box)
     return ranks.sum(paths) if ranks.size > 1 else paths
 
 
@@ -312,8 +327,13 @@ def _check_langevin(order, D, seed):
 def _count_steps(ranks, x0, b, D, t, tau):
     """The numbers of steps between each two of the times t (n,), at most tau long. Collective."""
     longest = (t[-1] - t[0]) / LANGEVIN_STEPS if tau is None else tau
-    counts = [math.ceil(length / longest * (1 - 1e-12)) for length in np.diff(t)]
-    missed = _find_missed_events(ranks, x0, [f for f in (b, D) if f.depends_on_time], t, counts)
+    counts = []
+    for length in np.diff(t):
+        steps = length / longest * (1 - 1e-12)
+        counts.append(math.ceil(steps))
+
+    changing = [f for f in (b, D) if f.depends_on_time]
+    missed = _find_missed_events(ranks, x0, changing, t, counts)
     if tau is None:
         return [LANGEVIN_STEPS if i in missed else count for i, count in enumerate(counts)]
 
@@ -332,23 +352,33 @@ def _find_missed_events(ranks, x0, functions, t, counts):
     if not functions:
         return []
 
-    points = x0[:, :: math.ceil(x0.shape[1] / WATCHED_POINTS)]
+    stride = math.ceil(x0.shape[1] / WATCHED_POINTS)
+    points = x0[:, ::stride]
 
     def sample(now: Array) -> Array:
         # Coefficients may jump at both ends: look inside.
-        now = np.clip(now, *np.nextafter([now[0], now[-1]], [now[-1], now[0]]))
-        return np.concatenate(
-            [np.stack([f(points, at).ravel() for at in now], axis=1) for f in functions]
-        )
+        begin = now[0]
+        end = now[-1]
+        earliest = np.nextafter(begin, end)
+        latest = np.nextafter(end, begin)
+        now = np.clip(now, earliest, latest)
+        signals = []
+        for f in functions:
+            samples = [f(points, at).ravel() for at in now]
+            signals.append(np.stack(samples, axis=1))
+        return np.concatenate(signals)
 
     missed = []
     for i, count in enumerate(counts):
         if count > WATCHED_TIMES:
             continue  # so short steps miss nothing that the watch would see
 
-        watch = Watch(ranks, sample, t[i], t[i + 1])
-        h = (t[i + 1] - t[i]) / count
-        if not all(watch.is_calm(t[i] + k * h, t[i] + (k + 1) * h) for k in range(count)):
+        begin = t[i]
+        end = t[i + 1]
+        watch = Watch(ranks, sample, begin, end)
+        h = (end - begin) / count
+        calm = [watch.is_calm(begin + k * h, begin + (k + 1) * h) for k in range(count)]
+        if not all(calm):
             missed.append(i)
     return missed
 
@@ -367,12 +397,14 @@ def _walk(x, b, D, t, random, counts, order, box):
             if (variance < 0).any():
                 raise InputError(f"diffusion must be at least 0, but is {variance.min():.6g}")
 
-            noise = np.sqrt(2 * variance * h) * random.standard_normal(x.shape)
+            scale = np.sqrt(2 * variance * h)
+            noise = scale * random.standard_normal(x.shape)
             velocity = b(x, at)
             if order == 2:
                 predicted, sign = box.reflect(x + h * velocity + noise)
-                velocity = (velocity + sign * b(predicted, then)) / 2
-            x = box.reflect(x + h * velocity + noise)[0]
+                velocity_there = b(predicted, then)
+                velocity = (velocity + sign * velocity_there) / 2
+            x, _ = box.reflect(x + h * velocity + noise)
         path.append(x)
     return np.stack(path)
 
@@ -406,14 +438,17 @@ class _MeshWalls:
 
     def find_room(self, x: Array) -> Array:
         """The distance (n,) of points inside (dim, n) from the walls."""
-        return np.sqrt(((self.walls.find_nearest(x) - x) ** 2).sum(axis=0))
+        to_wall = self.walls.find_nearest(x) - x
+        return np.sqrt((to_wall**2).sum(axis=0))
 
     def constrain(self, x: Array, v: Function, t: float) -> Array:
         """v (dim, n) at the nearest points inside, without the component that leads outwards."""
         inside = self.inside(x)
         outward = _normalise(x - inside)
         velocity = v(inside, t)
-        return velocity - np.maximum((velocity * outward).sum(axis=0), 0) * outward
+        speed_outward = (velocity * outward).sum(axis=0)
+        lost = np.maximum(speed_outward, 0)
+        return velocity - lost * outward
 
 
 def _normalise(step):
@@ -459,7 +494,9 @@ class _Box:
         if self.walls is None:
             return np.full(x.shape[1], np.inf)
 
-        return np.minimum(x - self.lower, self.upper - x).min(axis=0)
+        to_lower = x - self.lower
+        to_upper = self.upper - x
+        return np.minimum(to_lower, to_upper).min(axis=0)
 
     def constrain(self, x: Array, v: Function, t: float) -> Array:
         """v (dim, n) at x and t, without components that lead out of the box."""
@@ -467,8 +504,9 @@ class _Box:
             return v(x, t)
 
         velocity = v(self.inside(x), t)
-        leaves = (x >= self.upper) & (velocity > 0) | (x <= self.lower) & (velocity < 0)
-        return np.where(leaves, 0.0, velocity)
+        leaves_above = (x >= self.upper) & (velocity > 0)
+        leaves_below = (x <= self.lower) & (velocity < 0)
+        return np.where(leaves_above | leaves_below, 0.0, velocity)
 
     def reflect(self, x: Array) -> tuple[Array, Any]:
         """(x between the walls, the sign of each velocity there), for x (dim, n) on the unfolded
@@ -496,7 +534,9 @@ class _Box:
 
         is_still_outside = (once < self.lower) | (once > self.upper)
         is_turned = np.where(is_still_outside, is_mirrored, once != x)
-        return np.where(is_still_outside, folded, once), np.where(is_turned, -1.0, 1.0)
+        place_inside = np.where(is_still_outside, folded, once)
+        sign = np.where(is_turned, -1.0, 1.0)
+        return place_inside, sign
 
 
 # ---- the density along a flow --------------------------------------------------------------------
@@ -507,13 +547,15 @@ def _check_densities(rho0, x0):
     refuse_masked(rho0, "rho0 must be numbers")
     try:
         if callable(rho0):
-            values = as_function(rho0, "rho0", of=("x",))(x0, 0.0)
+            f = as_function(rho0, "rho0", of=("x",))
+            values = f(x0, 0.0)
         else:
             values = np.asarray(rho0, float)
         densities = values + np.zeros(x0.shape[1])
     except (TypeError, ValueError):
         densities = np.array([np.nan])
-    if densities.shape != x0.shape[1:] or not (np.isfinite(densities) & (densities >= 0)).all():
+    is_density = np.isfinite(densities) & (densities >= 0)
+    if densities.shape != x0.shape[1:] or not is_density.all():
         raise InputError(
             f"rho0 must be a function, a number or {x0.shape[1]} numbers of at least 0, not "
             f"{rho0!r:.60}"
@@ -548,12 +590,18 @@ class _Differences:
     def __init__(self, v: Function, domain: _MeshWalls | _Box, x0: Array, t: float):
         self.v = v
         self.domain = domain
-        size = max(np.ptp(x0, axis=1).max(), np.abs(x0).max(), 1e-300)
-        self.h = np.full(x0.shape[1], FIRST_DIFFERENCE_STEP * size)
+        extent = np.ptp(x0, axis=1).max()
+        farthest = np.abs(x0).max()
+        size = max(extent, farthest, 1e-300)
+        n_points = x0.shape[1]
+        self.h = np.full(n_points, FIRST_DIFFERENCE_STEP * size)
         smallest = 1e-7 * self.h + 1e-9 * np.abs(x0).max(axis=0)
         for _ in range(MAX_DIFFERENCE_HALVINGS):
             beside = domain.inside(x0 + self.TRIAL_OFFSET * self.h)
-            is_rough = (self.h > smallest) & (self._is_rough(x0, t) | self._is_rough(beside, t))
+            is_long = self.h > smallest
+            is_rough_here = self._is_rough(x0, t)
+            is_rough_beside = self._is_rough(beside, t)
+            is_rough = is_long & (is_rough_here | is_rough_beside)
             if not is_rough.any():
                 break
             self.h = np.where(is_rough, self.h / 2, self.h)
@@ -571,14 +619,19 @@ class _Differences:
 
     def __call__(self, x, t):
         dim = len(x)
-        near_walls = np.flatnonzero(self.domain.find_room(x) <= self.REACH * self.h)
+        room = self.domain.find_room(x)
+        near_walls = np.flatnonzero(room <= self.REACH * self.h)
         kind = np.full(x.shape, self.CENTRAL)
         if len(near_walls):
-            kind[:, near_walls] = self._choose_kinds(x[:, near_walls], self.h[near_walls])
+            x_near = x[:, near_walls]
+            h_near = self.h[near_walls]
+            kind[:, near_walls] = self._choose_kinds(x_near, h_near)
 
-        points = _step_along_axes(x, self.STEPS[:, kind] * self.h)
+        steps = self.STEPS[:, kind] * self.h
+        points = _step_along_axes(x, steps)
         if len(near_walls):
-            points[..., near_walls] = self._move_inside(points[..., near_walls])
+            points_near = points[..., near_walls]
+            points[..., near_walls] = self._move_inside(points_near)
 
         weight = self.WEIGHTS[:, kind]
         is_used = weight != 0
@@ -588,19 +641,24 @@ class _Differences:
 
     def _choose_kinds(self, x, h):
         """The KINDS that stay inside at x (dim, k), along each axis: (dim, k)."""
-        points = _step_along_axes(x, np.multiply.outer([2, -2, 4], np.ones(x.shape)) * h)
+        reaches = np.multiply.outer([2, -2, 4], np.ones(x.shape))
+        points = _step_along_axes(x, reaches * h)
         moved = np.abs(self._move_inside(points) - points)
-        two_ahead, two_back, four_ahead = (moved <= 1e-9 * h).all(axis=0)
+        stays = (moved <= 1e-9 * h).all(axis=0)
+        two_ahead, two_back, four_ahead = stays
         one_sided = np.where(four_ahead, self.AHEAD, self.BACK)
         return np.where(two_ahead & two_back, self.CENTRAL, one_sided)
 
     def _move_inside(self, points):
-        return self.domain.inside(points.reshape(len(points), -1)).reshape(points.shape)
+        flat = points.reshape(len(points), -1)
+        inside = self.domain.inside(flat)
+        return inside.reshape(points.shape)
 
 
 def _step_along_axes(x, step):
     """Points (dim, m, axes, n): x (dim, n) moved by step (m, axes, n) along each of the axes."""
-    return x[:, None, None] + np.eye(len(x))[:, None, :, None] * step
+    axes = np.eye(len(x))
+    return x[:, None, None] + axes[:, None, :, None] * step
 
 
 # ---- the integrator ------------------------------------------------------------------------------
@@ -615,11 +673,14 @@ def _build_signals(v, domain, shape):
     if not v.depends_on_time or isinstance(domain, _MeshWalls):
         return None
 
-    some = slice(None, None, math.ceil(shape[1] / WATCHED_POINTS))
+    size = math.prod(shape)
+    stride = math.ceil(shape[1] / WATCHED_POINTS)
 
     def sample(state: Array, t: Array) -> Array:
-        x = domain.inside(state[: math.prod(shape)].reshape(shape))
-        return np.stack([v(x[:, some], now).ravel() for now in t], axis=1)
+        x = state[:size].reshape(shape)
+        points = domain.inside(x)[:, ::stride]
+        samples = [v(points, now).ravel() for now in t]
+        return np.stack(samples, axis=1)
 
     return sample
 
@@ -654,7 +715,8 @@ def _integrate(rate, start, t, rtol, signals):
     """
     method = "RK23" if rtol >= LOW_ORDER_TOLERANCE else "DOP853"
     counted = _CountedRate(rate, t[0], t[-1])
-    atol = rtol * max(np.abs(start).max(), 1e-12) / 100
+    size = max(np.abs(start).max(), 1e-12)
+    atol = rtol * size / 100
 
     def advance(state: Array, times: Array) -> Array:
         span = (times[0], times[-1])
@@ -695,7 +757,8 @@ def _check_same_start(x0):
 
 def _check_start(x0):
     """A copy of x0 (dim, n), checked; a velocity may change what it is given."""
-    x0 = np.array(np.atleast_2d(as_floats(x0, "x0 must be points (dim, n), numbers")))
+    given = as_floats(x0, "x0 must be points (dim, n), numbers")
+    x0 = np.array(np.atleast_2d(given))
     if x0.ndim != 2 or not x0.shape[1] or len(x0) > 3:
         raise InputError(
             f"x0 must be points (dim, n), dim 1 to 3, n at least 1, not of shape {x0.shape}"

@@ -70,10 +70,12 @@ class Watch:
         collective calls.
         """
         length = end - begin
-        scatter = np.random.default_rng(1).uniform(-TIME_SCATTER, TIME_SCATTER, WATCHED_TIMES)
+        random = np.random.default_rng(1)
+        scatter = random.uniform(-TIME_SCATTER, TIME_SCATTER, WATCHED_TIMES)
         places = (np.arange(WATCHED_TIMES) + 0.5 + scatter) / WATCHED_TIMES
         self.spacing = length / WATCHED_TIMES * (1 + 1e-12)
-        self.t = np.concatenate([[begin], begin + length * places, [end]])
+        inner_times = begin + length * places
+        self.t = np.concatenate([[begin], inner_times, [end]])
         self._ranks = ranks
         self._signals_of_rank = signals
 
@@ -81,8 +83,10 @@ class Watch:
         self._is_present = samples.any(axis=1)
         self.signals = samples[self._is_present].T
 
-        self._departure_limit = PARABOLA_TOLERANCE * np.ptp(self.signals, axis=0)
-        self._faint = FAINT_PART * np.abs(self.signals).max(axis=0)
+        signal_range = np.ptp(self.signals, axis=0)
+        signal_size = np.abs(self.signals).max(axis=0)
+        self._departure_limit = PARABOLA_TOLERANCE * signal_range
+        self._faint = FAINT_PART * signal_size
         self._is_calm = self._follow_parabolas(self.t, self.signals)
 
     def _sample(self, t):
@@ -95,11 +99,13 @@ class Watch:
         """The ends of pieces of an interval that are calm."""
         ends = [end]
         while ends:
-            if self.is_calm(begin, ends[-1]):
+            nearest = ends[-1]
+            if self.is_calm(begin, nearest):
                 begin = ends.pop()
                 yield begin
             else:
-                ends.append((begin + ends[-1]) / 2)
+                middle = (begin + nearest) / 2
+                ends.append(middle)
 
     def is_calm(self, begin: float, end: float) -> bool:
         """Whether every signal follows a parabola from begin to end, and a little beyond; also
@@ -125,7 +131,9 @@ class Watch:
         places[0] = END_MARGIN
         places[-1] = 1 - END_MARGIN
         t = begin + length * places
-        return self._follow_parabolas(t, self._sample(t)[self._is_present].T)
+        samples = self._sample(t)
+        present = samples[self._is_present]
+        return self._follow_parabolas(t, present.T)
 
     def _follow_parabolas(self, t, samples):
         """Whether samples (n, n_signals) at times t (n,) lie on parabolas through the first, middle
@@ -141,8 +149,10 @@ class Watch:
             ],
             axis=1,
         )
-        departure = np.abs(samples - basis @ samples[nodes]).max(axis=0, initial=0.0)
-        limit = PARABOLA_TOLERANCE * np.abs(samples).max(axis=0)
+        parabola = basis @ samples[nodes]
+        departure = np.abs(samples - parabola).max(axis=0, initial=0.0)
+        size = np.abs(samples).max(axis=0)
+        limit = PARABOLA_TOLERANCE * size
         limit = np.minimum(limit, self._departure_limit)
         return bool((departure <= limit + self._faint).all())
 
@@ -160,19 +170,27 @@ class WatchedFaces:
     def __init__(self, mesh: Any, number: IntArray, count: int):
         """number (n_faces,), count : groups of faces, see `group_faces`."""
         n = mesh.n_inner
-        is_near = _choose_cells(mesh.cell_id, WATCHED_CELLS / mesh.n_cells_global)
+        watched_share = WATCHED_CELLS / mesh.n_cells_global
+        is_near = _choose_cells(mesh.cell_id, watched_share)
         is_watched = number >= 0
-        is_watched[:n] &= is_near[mesh.left[:n]] | is_near[mesh.right[:n]]
+        is_left_near = is_near[mesh.left[:n]]
+        is_right_near = is_near[mesh.right[:n]]
+        is_watched[:n] &= is_left_near | is_right_near
 
-        sizes = mesh.ranks.sum(np.bincount(number[n:] + 1, minlength=count + 1)[1:])
+        outer_number = number[n:]
+        own_sizes = np.bincount(outer_number + 1, minlength=count + 1)
+        sizes = mesh.ranks.sum(own_sizes[1:])
         for part in range(CELL_BLOCKS, count):
-            faces = n + np.flatnonzero(number[n:] == part)
+            faces = n + np.flatnonzero(outer_number == part)
             cells = mesh.cell_id[mesh.left[faces]]
-            is_watched[faces] = _choose_cells(cells, WATCHED_FACES / max(sizes[part], 1))
+            share = WATCHED_FACES / max(sizes[part], 1)
+            is_watched[faces] = _choose_cells(cells, share)
 
         self.faces = np.flatnonzero(is_watched)
         groups = number[self.faces]
-        self.parts = [np.flatnonzero(groups == part) for part in range(CELL_BLOCKS, count)]
+        self.parts = []
+        for part in range(CELL_BLOCKS, count):
+            self.parts.append(np.flatnonzero(groups == part))
         self.waves, self.weights = _build_waves(mesh, self.faces, groups, count)
 
     def densities(self, mesh: Any, conditions: Sequence[tuple[str, Function]], t: float) -> Array:
@@ -182,7 +200,9 @@ class WatchedFaces:
         values = np.zeros(len(self.faces))
         for (_, density), part in zip(conditions, self.parts, strict=True):
             if density.depends_on_time:
-                values[part] = density(mesh.face_center[:, self.faces[part]], t)
+                faces = self.faces[part]
+                points = mesh.face_center[:, faces]
+                values[part] = density(points, t)
         return values
 
 
@@ -196,7 +216,8 @@ def group_faces(mesh: Any, parts: Sequence[IntArray]) -> IntArray:
     number = np.full(mesh.n_faces, -1)
     left = mesh.cell_id[mesh.left[:n]]
     right = mesh.cell_id[mesh.right[:n]]
-    block = np.minimum(left, right).astype(np.int64) * CELL_BLOCKS // mesh.n_cells_global
+    cell = np.minimum(left, right).astype(np.int64)
+    block = cell * CELL_BLOCKS // mesh.n_cells_global
     number[:n] = np.where(mesh.face_owned[:n], block, -1)
     for i, faces in enumerate(parts):
         number[faces] = CELL_BLOCKS + i
@@ -206,23 +227,33 @@ def group_faces(mesh: Any, parts: Sequence[IntArray]) -> IntArray:
 def _build_waves(mesh, faces, group, count):
     """(waves, weights) of `WatchedFaces`."""
     random = np.random.default_rng(1)
-    direction = random.uniform(-1, 1, (WAVES_PER_BLOCK, mesh.dim))
-    frequency = random.uniform(-1, 1, (WAVES_PER_BLOCK, mesh.dim))
+    shape = (WAVES_PER_BLOCK, mesh.dim)
+    direction = random.uniform(-1, 1, shape)
+    frequency = random.uniform(-1, 1, shape)
     phase = random.uniform(-1, 1, (WAVES_PER_BLOCK, 1))
 
     lower, upper = mesh.bounds
-    place = (mesh.face_center[:, faces] - lower[:, None]) / (upper - lower)[:, None]
+    center = mesh.face_center[:, faces]
+    size = upper - lower
+    place = (center - lower[:, None]) / size[:, None]
     waves = np.cos(2 * np.pi * (frequency @ place + phase))
-    weights = waves * (direction @ mesh.normal[:, faces])
+    normal = mesh.normal[:, faces]
+    weights = waves * (direction @ normal)
 
-    rows = group * WAVES_PER_BLOCK + np.arange(WAVES_PER_BLOCK)[:, None]
-    columns = np.broadcast_to(np.arange(len(faces)), rows.shape)
+    n_faces = len(faces)
+    wave_number = np.arange(WAVES_PER_BLOCK)
+    rows = group * WAVES_PER_BLOCK + wave_number[:, None]
+    columns = np.broadcast_to(np.arange(n_faces), rows.shape)
     index = (rows.ravel(), columns.ravel())
-    shape = (count * WAVES_PER_BLOCK, len(faces))
-    return [sparse.csr_matrix((values.ravel(), index), shape) for values in (waves, weights)]
+    shape = (count * WAVES_PER_BLOCK, n_faces)
+    wave_matrix = sparse.csr_matrix((waves.ravel(), index), shape)
+    weight_matrix = sparse.csr_matrix((weights.ravel(), index), shape)
+    return wave_matrix, weight_matrix
 
 
 def _choose_cells(cell, part):
     """Which cells (by number) are among a *part* of all, taken as if at random."""
-    scattered = (cell.astype(np.uint64) * HASH_FACTOR) >> np.uint64(32)
-    return scattered < min(part, 1.0) * 2.0**32
+    product = cell.astype(np.uint64) * HASH_FACTOR
+    scattered = product >> np.uint64(32)
+    threshold = min(part, 1.0) * 2.0**32
+    return scattered < threshold

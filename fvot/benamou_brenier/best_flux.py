@@ -87,8 +87,11 @@ class Upper(NamedTuple):
 def _average_at_nodes(rho, nodes):
     """Means (n_patches, k) at some nodes of the densities (n_patches, N) of the two slabs there."""
     n = np.arange(nodes.start, nodes.stop)
-    before = rho[:, np.maximum(n - 1, 0)]
-    after = rho[:, np.minimum(n, rho.shape[1] - 1)]
+    last_slab = rho.shape[1] - 1
+    slab_before = np.maximum(n - 1, 0)
+    slab_after = np.minimum(n, last_slab)
+    before = rho[:, slab_before]
+    after = rho[:, slab_after]
     return (before + after) / 2
 
 
@@ -100,20 +103,27 @@ class BestFlux:
         n = disc.mesh.n_inner
         self.disc = disc
         self.rtol = rtol
-        self._number = mesh.with_ghosts(mesh.first_row + np.arange(mesh.n_cells))
-        left, right = mesh.left[:n], mesh.right[:n]
+        own_number = mesh.first_row + np.arange(mesh.n_cells)
+        self._number = mesh.with_ghosts(own_number)
+        left = mesh.left[:n]
+        right = mesh.right[:n]
 
         # The own sides of faces: left ones first.
         is_left_own = left < mesh.n_cells
         is_right_own = right < mesh.n_cells
-        faces = np.concatenate([np.flatnonzero(is_left_own), np.flatnonzero(is_right_own)])
-        sign = np.repeat([1.0, -1.0], [is_left_own.sum(), is_right_own.sum()])
-        cells = np.where(sign > 0, left[faces], right[faces])
-        neighbours = np.where(sign > 0, right[faces], left[faces])
+        left_faces = np.flatnonzero(is_left_own)
+        right_faces = np.flatnonzero(is_right_own)
+        faces = np.concatenate([left_faces, right_faces])
+        sign = np.repeat([1.0, -1.0], [len(left_faces), len(right_faces)])
+        is_left = sign > 0
+        cells = np.where(is_left, left[faces], right[faces])
+        neighbours = np.where(is_left, right[faces], left[faces])
         self._divergence = sparse.csr_matrix((sign, (cells, faces)), (mesh.n_cells, n))
 
         rows = np.concatenate([cells, cells])
-        columns = np.concatenate([self._number[cells], self._number[neighbours]])
+        own_columns = self._number[cells]
+        other_columns = self._number[neighbours]
+        columns = np.concatenate([own_columns, other_columns])
         self._find_pattern(rows, columns, faces)
 
     def _find_pattern(self, row, column, faces):
@@ -125,25 +135,31 @@ class BestFlux:
         own = np.arange(mesh.n_cells)
         row = np.append(row, own)
         column = np.append(column, self._number[own])
-        key, entry = np.unique(
-            row.astype(np.int64) * mesh.n_cells_global + column, return_inverse=True
-        )
+        keys = row.astype(np.int64) * mesh.n_cells_global + column
+        key, entry = np.unique(keys, return_inverse=True)
         row, self._column = np.divmod(key, mesh.n_cells_global)
-        self._start = np.searchsorted(row, np.arange(mesh.n_cells + 1))
+        row_ends = np.arange(mesh.n_cells + 1)
+        self._start = np.searchsorted(row, row_ends)
 
         sign = np.repeat([1.0, -1.0], len(faces))
-        places = (entry[: len(sign)], np.tile(faces, 2))
+        face_entry = entry[: len(sign)]
+        places = (face_entry, np.tile(faces, 2))
         self._entries = sparse.csr_matrix((sign, places), (len(key), mesh.n_inner))
-        self._grounded = (self._column == self._number[row]) & self._find_first_cells()[row]
+
+        is_diagonal = self._column == self._number[row]
+        is_first = self._find_first_cells()
+        self._grounded = is_diagonal & is_first[row]
 
     def _find_first_cells(self):
         """(n_cells,) whether this is the first cell of a connected piece of the mesh."""
         disc = self.disc
         number = self._number[: disc.mesh.n_cells]
         component = disc.spread(disc.component)
-        first = np.full(disc.n_components, np.iinfo(np.int64).max)
+        largest_number = np.iinfo(np.int64).max
+        first = np.full(disc.n_components, largest_number)
         np.minimum.at(first, component, number)
-        return number == disc.mesh.ranks.min(first)[component]
+        first = disc.mesh.ranks.min(first)
+        return number == first[component]
 
     @cached_property
     def _trees(self):
@@ -157,32 +173,42 @@ class BestFlux:
         tau = node_weights(disc.n_steps)
         rho = (1 - eps) * rho + eps * background
 
-        flux = np.empty((n, len(tau)))
+        n_nodes = len(tau)
+        flux = np.empty((n, n_nodes))
         cost = 0.0
         residual = 0.0
-        nodes_at_once = int(max(1, MAX_UNKNOWNS // mesh.ranks.max(mesh.n_cells)))
-        for first in range(0, len(tau), nodes_at_once):
-            part = slice(first, min(first + nodes_at_once, len(tau)))
-            mobility = disc.mobility(_average_at_nodes(rho, part))
+        most_cells = mesh.ranks.max(mesh.n_cells)
+        nodes_at_once = int(max(1, MAX_UNKNOWNS // most_cells))
+        for first in range(0, n_nodes, nodes_at_once):
+            stop = min(first + nodes_at_once, n_nodes)
+            part = slice(first, stop)
+            rho_at_nodes = _average_at_nodes(rho, part)
+            mobility = disc.mobility(rho_at_nodes)
             loss = self._find_loss(rho, ends, part)
-            F = self._solve(mobility, loss, tau[part])
-            F = self._trees.conserve(F, mobility, loss / tau[part], self._divergence)
+            tau_part = tau[part]
+            F = self._solve(mobility, loss, tau_part)
+            F = self._trees.conserve(F, mobility, loss / tau_part, self._divergence)
             flux[:, part] = F
 
-            error = self._divergence @ F * tau[part] - loss
-            residual = max(residual, np.abs(error).max(initial=0))
+            error = self._divergence @ F * tau_part - loss
+            largest_error = np.abs(error).max(initial=0)
+            residual = max(residual, largest_error)
 
             # A piece of the mesh may have no mass at all.
             with np.errstate(divide="ignore", invalid="ignore"):
-                costs = mesh.distance[:n, None] ** 2 * F**2 / mobility * tau[part]
+                costs = mesh.distance[:n, None] ** 2 * F**2 / mobility * tau_part
                 costs = np.where(F == 0, 0.0, costs)
-            cost += costs[mesh.face_owned[:n]].sum()
 
+            own_costs = costs[mesh.face_owned[:n]]
+            cost += own_costs.sum()
+
+        total_cost = mesh.ranks.sum(cost)
+        relative_residual = mesh.ranks.max(residual) / ends.mass
         return Upper(
-            mesh.ranks.sum(cost),
+            total_cost,
             rho,
             flux,
-            mesh.ranks.max(residual) / ends.mass,
+            relative_residual,
             eps,
             ends.rho1,
         )
@@ -193,13 +219,17 @@ class BestFlux:
         rho0 and rho1 stand before the first and after the last slab.
         """
         n_slabs = rho.shape[1]
-        slabs = rho[:, max(nodes.start - 1, 0) : min(nodes.stop, n_slabs)]
+        first_slab = max(nodes.start - 1, 0)
+        end_slab = min(nodes.stop, n_slabs)
+        slabs = rho[:, first_slab:end_slab]
         parts = [self.disc.spread(slabs)]
         if nodes.start == 0:
             parts.insert(0, ends.rho0[:, None])
         if nodes.stop > n_slabs:
             parts.append(ends.rho1[:, None])
-        return -self.disc.mesh.volume[:, None] * np.diff(np.concatenate(parts, axis=1))
+        densities = np.concatenate(parts, axis=1)
+        change = np.diff(densities)
+        return -self.disc.mesh.volume[:, None] * change
 
     def _solve(self, mobility, loss, tau):
         """Fluxes (n_inner, k) with about the losses *loss* (n_cells, k) in the times tau (k,)."""
@@ -207,11 +237,13 @@ class BestFlux:
         distance = mesh.distance[: mesh.n_inner, None]
         weight = mobility / distance**2
         method = linalg.find_method("cg", mesh.dim, mesh.ranks.size)
-        method = replace(method, options=method.options | SOLVER_OPTIONS)
-        system = linalg.System(
-            mesh.ranks, self._matrix(weight * tau), method, prefix=BEST_FLUX_PREFIX, rtol=self.rtol
-        )
-        psi = system(np.ascontiguousarray(loss).ravel()).reshape(loss.shape)
+        options = method.options | SOLVER_OPTIONS
+        method = replace(method, options=options)
+        matrix = self._matrix(weight * tau)
+        system = linalg.System(mesh.ranks, matrix, method, prefix=BEST_FLUX_PREFIX, rtol=self.rtol)
+        side = np.ascontiguousarray(loss)
+        psi = system(side.ravel())
+        psi = psi.reshape(loss.shape)
         system.destroy()
 
         psi[~np.isfinite(psi)] = 0.0  # a solve that fails makes the bound larger, not wrong
@@ -226,8 +258,10 @@ class BestFlux:
         k = weight.shape[1]
         count = np.diff(self._start)
         block = np.arange(k)
-        row = np.repeat(np.arange(len(count)), count)
-        first_place = self._start[row] * k + np.arange(len(row)) - self._start[row]
+        n_rows = len(count)
+        row = np.repeat(np.arange(n_rows), count)
+        row_start = self._start[row]
+        first_place = row_start * k + np.arange(len(row)) - row_start
         place = first_place[:, None] + block * count[row, None]
 
         value = self._entries @ weight
@@ -238,9 +272,10 @@ class BestFlux:
         data[place] = value
         index = np.empty(place.size, np.int64)
         index[place] = self._column[:, None] * k + block
-        row_starts = (self._start[:-1, None] * k + block * count[:, None]).ravel()
-        start = np.append(row_starts, place.size)
-        shape = (len(count) * k, self.disc.mesh.n_cells_global * k)
+        row_starts = self._start[:-1, None] * k + block * count[:, None]
+        start = np.append(row_starts.ravel(), place.size)
+        n_columns = self.disc.mesh.n_cells_global
+        shape = (n_rows * k, n_columns * k)
         return sparse.csr_matrix((data, index, start), shape)
 
 
@@ -255,28 +290,37 @@ class MobilityTrees:
         self.mesh = mesh
         n = mesh.n_inner
         n_cells = mesh.n_cells
-        left, right = mesh.left[:n], mesh.right[:n]
+        left = mesh.left[:n]
+        right = mesh.right[:n]
         own = np.maximum(left, right) < n_cells
         self.inside = np.flatnonzero(own)
         self.ends = left[own], right[own]
 
-        graph = sparse.csr_matrix((np.ones(len(self.inside)), self.ends), (n_cells, n_cells))
+        ones = np.ones(len(self.inside))
+        graph = sparse.csr_matrix((ones, self.ends), (n_cells, n_cells))
         count, piece = connected_components(graph, directed=False)
         counts = mesh.ranks.all_gather(np.array([count]))
         self.n_pieces = int(counts.sum())
-        self.piece = piece + int(counts[: mesh.ranks.rank].sum())
+        before = counts[: mesh.ranks.rank]
+        self.piece = piece + int(before.sum())
 
         number = mesh.with_ghosts(self.piece)
-        between = np.flatnonzero(~own & (number[left] != number[right]))
-        ends = np.stack([number[left[between]], number[right[between]]])
-        pair = (np.sort(ends, axis=0) * np.array([[self.n_pieces], [1]])).sum(axis=0)
-        self.pairs = np.unique(mesh.ranks.all_gather(pair))
+        left_piece = number[left]
+        right_piece = number[right]
+        joins_two = left_piece != right_piece
+        between = np.flatnonzero(~own & joins_two)
+        ends = np.stack([left_piece[between], right_piece[between]])
+        factors = np.array([[self.n_pieces], [1]])
+        pair = (np.sort(ends, axis=0) * factors).sum(axis=0)
+        all_pairs = mesh.ranks.all_gather(pair)
+        self.pairs = np.unique(all_pairs)
         self.between = between
         self.pair = np.searchsorted(self.pairs, pair)
         self.sign = np.where(ends[0] < ends[1], 1.0, -1.0)
 
         left_id = mesh.cell_id[left[between]].astype(np.int64)
-        self.key = left_id * mesh.n_cells_global + mesh.cell_id[right[between]]
+        right_id = mesh.cell_id[right[between]]
+        self.key = left_id * mesh.n_cells_global + right_id
 
     def conserve(
         self, flux: Array, mobility: Array, loss: Array, divergence: sparse.csr_matrix
@@ -288,11 +332,14 @@ class MobilityTrees:
         """
         flux = flux.copy()
         if len(self.pairs):
-            self._correct_between_pieces(flux, mobility, loss - divergence @ flux)
+            missing = loss - divergence @ flux
+            self._correct_between_pieces(flux, mobility, missing)
 
-        missing = np.ascontiguousarray((loss - divergence @ flux).T)
-        inner_mobility = np.ascontiguousarray(mobility[self.inside].T)
-        correction = _solve_on_trees(*self.ends, inner_mobility, missing)
+        missing = loss - divergence @ flux
+        missing_of_node = np.ascontiguousarray(missing.T)
+        inner_mobility = mobility[self.inside]
+        mobility_of_node = np.ascontiguousarray(inner_mobility.T)
+        correction = _solve_on_trees(*self.ends, mobility_of_node, missing_of_node)
         flux[self.inside] += correction.T
         return flux
 
@@ -303,22 +350,27 @@ class MobilityTrees:
         total = np.zeros((self.n_pieces, k))
         np.add.at(total, self.piece, missing)
 
+        mobility_between = mobility[self.between]
         widest = np.zeros((n_pairs, k))
-        np.maximum.at(widest, self.pair, mobility[self.between])
+        np.maximum.at(widest, self.pair, mobility_between)
         widest = ranks.max(widest)
 
         # One face for each pair of pieces, the same on both sides.
-        first = np.full((n_pairs, k), np.iinfo(np.int64).max)
-        is_widest = mobility[self.between] == widest[self.pair]
-        key = np.where(is_widest, self.key[:, None], first[0, 0])
+        largest_key = np.iinfo(np.int64).max
+        first = np.full((n_pairs, k), largest_key)
+        is_widest = mobility_between == widest[self.pair]
+        key = np.where(is_widest, self.key[:, None], largest_key)
         np.minimum.at(first, self.pair, key)
-        is_chosen = ranks.min(first)[self.pair] == self.key[:, None]
+        first = ranks.min(first)
+        is_chosen = first[self.pair] == self.key[:, None]
 
+        total = ranks.sum(total)
         ends = np.divmod(self.pairs, self.n_pieces)
-        through = _solve_on_trees(
-            *ends, np.ascontiguousarray(widest.T), np.ascontiguousarray(ranks.sum(total).T)
-        ).T
-        flux[self.between] += is_chosen * self.sign[:, None] * through[self.pair]
+        widest_of_node = np.ascontiguousarray(widest.T)
+        total_of_node = np.ascontiguousarray(total.T)
+        through = _solve_on_trees(*ends, widest_of_node, total_of_node)
+        through_of_face = through.T[self.pair]
+        flux[self.between] += is_chosen * self.sign[:, None] * through_of_face
 
 
 def _solve_on_trees(left, right, mobility, missing):

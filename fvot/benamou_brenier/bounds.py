@@ -58,14 +58,18 @@ def lower_bound(
     largest = np.full((disc.n_components, disc.n_steps), -np.inf)
     np.maximum.at(largest, disc.component, disc.violation(phi))
 
-    steps = np.pad(disc.tau * disc.mesh.ranks.max(largest), ((0, 0), (1, 0)))
+    largest = disc.mesh.ranks.max(largest)
+    steps = np.pad(disc.tau * largest, ((0, 0), (1, 0)))
     shift = np.cumsum(steps, axis=1)
     phi = phi - disc.spread(shift[disc.component])
     if terminal is not None:
         return _find_terminal_bound(disc, phi, ends.rho0, terminal)
 
-    work = phi[:, [0, -1]] * disc.source(ends)[:, [0, -1]]
-    cost, terms = disc.mesh.ranks.sum(np.array([work.sum(), np.abs(work).sum()]))
+    both_ends = [0, -1]
+    source = disc.source(ends)[:, both_ends]
+    work = phi[:, both_ends] * source
+    own_sums = np.array([work.sum(), np.abs(work).sum()])
+    cost, terms = disc.mesh.ranks.sum(own_sums)
     cost = 2 * (cost - BOUND_ROUND_OFF * terms)
     if cost > 0:
         return Lower(cost, phi)
@@ -75,14 +79,19 @@ def lower_bound(
 
 def _find_terminal_bound(disc, phi, rho0, terminal):
     """2 (-int rho0 phi^0 - E*(-phi^N)), where phi may be shifted by a constant."""
-    mass = disc.masses(disc.average(rho0)[:, None])[:, 0]
-    c, conjugate = terminal.best_shift(disc.average(phi[:, -1]), mass)
-    phi = phi + disc.spread(c[disc.component])[:, None]
+    mean_rho0 = disc.average(rho0)
+    mass = disc.masses(mean_rho0[:, None])[:, 0]
+    last_phi = disc.average(phi[:, -1])
+    c, conjugate = terminal.best_shift(last_phi, mass)
+    shift = disc.spread(c[disc.component])
+    phi = phi + shift[:, None]
 
     work = disc.mesh.volume * rho0 * phi[:, 0]
-    work, terms = disc.mesh.ranks.sum(np.array([work.sum(), np.abs(work).sum()]))
+    own_sums = np.array([work.sum(), np.abs(work).sum()])
+    work, terms = disc.mesh.ranks.sum(own_sums)
     rounding = BOUND_ROUND_OFF * (terms + abs(conjugate))
-    return Lower(2 * (-work - conjugate - rounding), phi)
+    cost = 2 * (-work - conjugate - rounding)
+    return Lower(cost, phi)
 
 
 def upper_bound(
@@ -131,7 +140,9 @@ def _build_background(disc, ends):
     mass = disc.masses(patches)[:, :1]
     volume = disc.masses(np.ones((disc.n_patches, 1)))
     mean = (mass / volume)[disc.component]
-    return (1 - t) ** 2 * patches[:, :1] + t**2 * patches[:, 1:] + 2 * t * (1 - t) * mean
+    first = patches[:, :1]
+    last = patches[:, 1:]
+    return (1 - t) ** 2 * first + t**2 * last + 2 * t * (1 - t) * mean
 
 
 def with_mass(disc: Discretisation, rho: Array, background: Array) -> Array:

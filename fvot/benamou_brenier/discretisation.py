@@ -73,11 +73,15 @@ class Discretisation:
         self.mesh = mesh
         self.n_steps = n_steps
         self.tau = 1 / n_steps
-        self.patch = np.unique(mesh.patch, return_inverse=True)[1].ravel()
+        _, patch = np.unique(mesh.patch, return_inverse=True)
+        self.patch = patch.ravel()
         self.n_patches = int(self.patch.max(initial=-1)) + 1
         self.volume = np.bincount(self.patch, mesh.volume, self.n_patches)
-        self.cells = np.lexsort((mesh.cell_id[: mesh.n_cells], self.patch))
-        self.cell_start = np.searchsorted(self.patch[self.cells], np.arange(self.n_patches + 1))
+
+        own_id = mesh.cell_id[: mesh.n_cells]
+        self.cells = np.lexsort((own_id, self.patch))
+        sorted_patch = self.patch[self.cells]
+        self.cell_start = np.searchsorted(sorted_patch, np.arange(self.n_patches + 1))
         self._find_copies()
 
         self.weight = self.plain_weight
@@ -85,9 +89,8 @@ class Discretisation:
             isotropic = mesh.corrects_weights
         if isotropic:
             normal = mesh.normal[:, self.copy_face]
-            self.weight = correct_weights(
-                self.plain_weight, normal, self.copy_patch, self._target()
-            )
+            target = self._target()
+            self.weight = correct_weights(self.plain_weight, normal, self.copy_patch, target)
         self._weigh_faces()
         self._prepare_adjoint()
 
@@ -97,28 +100,38 @@ class Discretisation:
         left = np.flatnonzero(mesh.left[:n] < mesh.n_cells)
         right = np.flatnonzero(mesh.right[:n] < mesh.n_cells)
         face = np.concatenate([left, right])
-        owner = self.patch[np.concatenate([mesh.left[left], mesh.right[right]])]
-        distance = np.concatenate([mesh.left_distance[left], mesh.right_distance[right]])
+        cell = np.concatenate([mesh.left[left], mesh.right[right]])
+        owner = self.patch[cell]
+        left_distance = mesh.left_distance[left]
+        right_distance = mesh.right_distance[right]
+        distance = np.concatenate([left_distance, right_distance])
         side = mesh.area[face] * distance
 
         self.copy_patch, self.copy_face, self.plain_weight, copy = copy_faces(owner, face, side, n)
         self.n_copies = len(self.plain_weight)
         self.copy_start = np.searchsorted(self.copy_patch, np.arange(self.n_patches + 1))
-        self._sides = left, right, copy[: len(left)], copy[len(left) :]
+
+        n_left = len(left)
+        left_copy = copy[:n_left]
+        right_copy = copy[n_left:]
+        self._sides = left, right, left_copy, right_copy
 
     def _target(self):
         mesh = self.mesh
         walls = slice(self.mesh.n_inner, None)
         weight = (mesh.area * mesh.left_distance)[walls]
-        return compute_target(
-            self.volume, self.patch[mesh.left[walls]], weight, mesh.normal[:, walls]
-        )
+        wall_cell = mesh.left[walls]
+        wall_patch = self.patch[wall_cell]
+        normal = mesh.normal[:, walls]
+        return compute_target(self.volume, wall_patch, weight, normal)
 
     def isotropy_defect(self) -> Array:
         """|sum_s omega n n^T / m_P - I| (Frobenius) of each patch, the boundary faces included."""
         normal = self.mesh.normal[:, self.copy_face]
-        defect = compute_defect(as_vectors(self._target()), self.weight, normal, self.copy_patch)
-        return np.linalg.norm(defect, axis=1) / self.volume
+        target = as_vectors(self._target())
+        defect = compute_defect(target, self.weight, normal, self.copy_patch)
+        size = np.linalg.norm(defect, axis=1)
+        return size / self.volume
 
     def _weigh_faces(self):
         n = self.mesh.n_inner
@@ -128,10 +141,12 @@ class Discretisation:
         self.left_weight = np.zeros(n)
         self.right_weight = np.zeros(n)
         self.left_weight[left] = self.weight[left_copy]
-        self.right_weight[right] = np.where(inside[right] == right_copy, 0, self.weight[right_copy])
+        is_inside = inside[right] == right_copy
+        self.right_weight[right] = np.where(is_inside, 0, self.weight[right_copy])
 
         mine = self.left_weight + self.right_weight
-        theirs = find_face_exchange(self.mesh)(mine, into=np.zeros(n))
+        exchange = find_face_exchange(self.mesh)
+        theirs = exchange(mine, into=np.zeros(n))
         is_left_ghost = self.mesh.left[:n] >= self.mesh.n_cells
         is_right_ghost = self.mesh.right[:n] >= self.mesh.n_cells
         self.left_weight[is_left_ghost] = theirs[is_left_ghost]
@@ -141,21 +156,30 @@ class Discretisation:
         mesh = self.mesh
         n_copies = self.n_copies
         slope = self.weight / mesh.distance[self.copy_face]
-        rows = np.concatenate([mesh.right[self.copy_face], mesh.left[self.copy_face]])
+        left = mesh.left[self.copy_face]
+        right = mesh.right[self.copy_face]
+        rows = np.concatenate([right, left])
         columns = np.tile(np.arange(n_copies), 2)
-        self._scatter = sparse.csr_matrix(
-            (np.concatenate([slope, -slope]), (rows, columns)), (mesh.n_local, n_copies)
-        )
+        values = np.concatenate([slope, -slope])
+        shape = (mesh.n_local, n_copies)
+        self._scatter = sparse.csr_matrix((values, (rows, columns)), shape)
 
         # Values of ghosts travel back to their owners.
         sent = mesh.exchange.send
-        stop = np.cumsum([0] + [len(index) for index in sent.values()])
-        owners = np.concatenate([*sent.values(), np.empty(0, np.intp)]).astype(np.intp)
-        places = {q: np.arange(a, b) for q, a, b in zip(sent, stop, stop[1:], strict=False)}
+        owners = np.concatenate([*sent.values(), np.empty(0, np.intp)])
+        owners = owners.astype(np.intp)
+        n_arriving = len(owners)
+        places = {}
+        begin = 0
+        for rank, index in sent.items():
+            end = begin + len(index)
+            places[rank] = np.arange(begin, end)
+            begin = end
+
         self._back = Exchange(mesh.ranks, mesh.exchange.receive, places)
-        self._arrive = sparse.csr_matrix(
-            (np.ones(len(owners)), (owners, np.arange(len(owners)))), (mesh.n_cells, len(owners))
-        )
+        ones = np.ones(n_arriving)
+        entries = (owners, np.arange(n_arriving))
+        self._arrive = sparse.csr_matrix((ones, entries), (mesh.n_cells, n_arriving))
 
     # ---- between cells, patches and ghosts -------------------------------------------------------
 
@@ -177,14 +201,19 @@ class Discretisation:
         own = local[: self.mesh.n_cells]
         if not self._arrive.nnz and not self._back.send:
             return own
-        arrived = np.empty((self._arrive.shape[1], local.shape[1]), local.dtype)
+        n_arriving = self._arrive.shape[1]
+        n_columns = local.shape[1]
+        arrived = np.empty((n_arriving, n_columns), local.dtype)
         self._back(local.T, into=arrived.T)
-        return own + (self._arrive @ arrived).astype(local.dtype)
+        added = self._arrive @ arrived
+        return own + added.astype(local.dtype)
 
     def average(self, u: Array) -> Array:
         """Q u: the means over patches (n_patches, ...) of cell values (n_cells, ...)."""
         weighted = (self.mesh.volume * u.T).T[self.cells]
-        return (np.add.reduceat(weighted, self.cell_start[:-1], axis=0).T / self.volume).T
+        first_cell = self.cell_start[:-1]
+        sums = np.add.reduceat(weighted, first_cell, axis=0)
+        return (sums.T / self.volume).T
 
     def spread(self, u: Array) -> Array:
         """Patch values (n_patches, ...) as cell values (n_cells, ...)."""
@@ -209,21 +238,31 @@ class Discretisation:
     @cached_property
     def n_components(self) -> int:
         """Number of connected pieces of the mesh."""
-        return int(self.mesh.ranks.max(self.component.max(initial=-1))) + 1
+        own_last = self.component.max(initial=-1)
+        last = self.mesh.ranks.max(own_last)
+        return int(last) + 1
 
     def masses(self, rho: Array) -> Array:
         """The mass (n_components, k) in every piece of the mesh, of patch values (n_patches, k)."""
         order, start = self._by_component
 
         # Contiguous rows are summed pairwise, so that round-off stays small.
-        weighted = np.ascontiguousarray((self.volume * rho.T)[:, order])
-        mine = np.stack([weighted[:, a:b].sum(axis=1) for a, b in zip(start, start[1:])])
+        weighted = (self.volume * rho.T)[:, order]
+        weighted = np.ascontiguousarray(weighted)
+        sums = []
+        for begin, end in zip(start, start[1:]):
+            piece = weighted[:, begin:end]
+            sums.append(piece.sum(axis=1))
+
+        mine = np.stack(sums)
         return self.mesh.ranks.sum(mine)
 
     @cached_property
     def _by_component(self):
         order = np.argsort(self.component, kind="stable")
-        return order, np.searchsorted(self.component[order], np.arange(self.n_components + 1))
+        sorted_component = self.component[order]
+        start = np.searchsorted(sorted_component, np.arange(self.n_components + 1))
+        return order, start
 
     # ---- the operators ---------------------------------------------------------------------------
 
@@ -232,13 +271,18 @@ class Discretisation:
         mesh = self.mesh
         n = self.mesh.n_inner
         local = self.with_ghosts(phi)
-        return (local[mesh.right[:n]] - local[mesh.left[:n]]) / mesh.distance[:n, None]
+        left = local[mesh.left[:n]]
+        right = local[mesh.right[:n]]
+        return (right - left) / mesh.distance[:n, None]
 
     def apply(self, phi: Array) -> tuple[Array, Array]:
         """Lambda phi: a (n_patches, N) and b (n_copies, 2, N) of phi (n_cells, N + 1)."""
         slope = self.gradient(phi)[self.copy_face]
-        a = np.diff(self.average(phi)) / self.tau
-        b = np.stack([slope[:, :-1], slope[:, 1:]], axis=1)
+        mean = self.average(phi)
+        a = np.diff(mean) / self.tau
+        at_begin = slope[:, :-1]
+        at_end = slope[:, 1:]
+        b = np.stack([at_begin, at_end], axis=1)
         return a, b
 
     def adjoint(self, a: Array, b: Array, theta: float = 1.0) -> Array:
@@ -251,12 +295,15 @@ class Discretisation:
         nodes[:, 1:] += self.tau / 2 * b[:, 1]
         jump = np.pad(a, ((0, 0), (1, 1)))
         jump = self.spread(jump[:, :-1] - jump[:, 1:])
-        return self.to_owners(self._scatter @ nodes) + theta**2 * self.mesh.volume[:, None] * jump
+        in_space = self.to_owners(self._scatter @ nodes)
+        in_time = theta**2 * self.mesh.volume[:, None] * jump
+        return in_space + in_time
 
     def square(self, b: Array) -> Array:
         """|b|^2 (n_patches, N) of b (n_copies, 2, N)."""
         total = np.zeros((self.n_patches, self.n_steps))
-        np.add.at(total, self.copy_patch, self.weight[:, None] * (b**2).sum(axis=1))
+        square_of_copy = (b**2).sum(axis=1)
+        np.add.at(total, self.copy_patch, self.weight[:, None] * square_of_copy)
         return total / (2 * self.volume[:, None])
 
     def violation(self, phi: Array) -> Array:
@@ -276,10 +323,9 @@ class Discretisation:
         mesh = self.mesh
         n = self.mesh.n_inner
         local = self.with_ghosts(self.spread(rho))
-        return (
-            self.left_weight[:, None] * local[mesh.left[:n]]
-            + self.right_weight[:, None] * local[mesh.right[:n]]
-        )
+        left = local[mesh.left[:n]]
+        right = local[mesh.right[:n]]
+        return self.left_weight[:, None] * left + self.right_weight[:, None] * right
 
     def laplacian(self, weight: Array) -> sparse.csr_matrix:
         """Rows of this rank (CSR, n_cells x n_local) of the matrix of sum_s weight_s / d_s^2 (u_K -
@@ -295,9 +341,9 @@ class Discretisation:
 
         values = np.concatenate([t, -t, t, -t])
         own = rows < mesh.n_cells
-        return sparse.csr_matrix(
-            (values[own], (rows[own], columns[own])), (mesh.n_cells, mesh.n_local)
-        )
+        places = (rows[own], columns[own])
+        shape = (mesh.n_cells, mesh.n_local)
+        return sparse.csr_matrix((values[own], places), shape)
 
     @cached_property
     def stiffness(self) -> sparse.csr_matrix:
@@ -309,4 +355,6 @@ class Discretisation:
     def space_operator(self, phi: Array, shift: Array) -> Array:
         """K_x phi + shift Q^T M_P Q phi for phi (n_cells, k), shift (k,)."""
         mean = self.spread(self.average(phi))
-        return self.stiffness @ self.with_ghosts(phi) + shift * self.mesh.volume[:, None] * mean
+        in_space = self.stiffness @ self.with_ghosts(phi)
+        in_time = shift * self.mesh.volume[:, None] * mean
+        return in_space + in_time

@@ -116,7 +116,8 @@ class Geodesic(Writable):
     def velocity(self) -> Array:  # type: ignore[override]
         """v (N + 2, dim, n_cells) at the times t; meaningless where there is hardly any mass."""
         v = self._node_velocity
-        return np.concatenate([v[:1], (v[:-1] + v[1:]) / 2, v[-1:]])
+        middle = (v[:-1] + v[1:]) / 2
+        return np.concatenate([v[:1], middle, v[-1:]])
 
     def at(self, t: float) -> Array:
         """The density at time t, linear between the recorded ones.
@@ -304,7 +305,8 @@ def build_geodesic_at_rest(near: Numbering, N: int, rho: Array, energy: float = 
 
 def _list_times(N):
     """The times (N + 2,) of the density."""
-    return np.concatenate([[0], (np.arange(N) + 0.5) / N, [1]])
+    middles = (np.arange(N) + 0.5) / N
+    return np.concatenate([[0], middles, [1]])
 
 
 # ---- of paths rho (N + 2, n_cells) with flux (N + 1, n_faces) ------------------------------------
@@ -317,12 +319,16 @@ def _compute_residual(mesh, rho, flux):
         mesh.volume * (after - before + weight * mesh.divergence(F))
         for before, after, weight, F in zip(rho, rho[1:], weights, flux)
     ]
-    return mesh.ranks.max(np.abs(errors).max(initial=0.0)) / mesh.integrate(rho[0])
+    own_largest = np.abs(errors).max(initial=0.0)
+    largest = mesh.ranks.max(own_largest)
+    return largest / mesh.integrate(rho[0])
 
 
 def _compute_mobility(disc, rho):
     """M_s (N + 1, n_inner) at the nodes; infinite without mass, so that nothing moves there."""
-    M = disc.mobility(node_mean(disc.average(rho[1:-1].T))).T
+    rho_of_slabs = disc.average(rho[1:-1].T)
+    rho_of_nodes = node_mean(rho_of_slabs)
+    M = disc.mobility(rho_of_nodes).T
     return np.where(M > 0, M, np.inf)
 
 
@@ -330,7 +336,9 @@ def _compute_speed(mesh, flux, mobility):
     """(int |m|^2 / rho dx)^(1/2) at the nodes (N + 1,)."""
     n = mesh.n_inner
     energy = mesh.distance[:n] ** 2 * flux[:, :n] ** 2 / mobility
-    return np.sqrt(mesh.ranks.sum(energy[:, mesh.face_owned[:n]].sum(axis=1)))
+    own_energy = energy[:, mesh.face_owned[:n]]
+    own_sums = own_energy.sum(axis=1)
+    return np.sqrt(mesh.ranks.sum(own_sums))
 
 
 def _compute_velocity(mesh, flux, mobility):

@@ -51,15 +51,19 @@ class Level:
     def finer_rho(self, rho: Array) -> Array:
         """rho (n_patches, N) >= 0 from the cell values (n_coarse, N) of the coarser level."""
         slabs = _interpolate_slabs(rho.shape[1], self.disc.n_steps)
-        return np.maximum(self.disc.average(self.prolong @ (rho @ slabs)), 0)
+        finer_cells = self.prolong @ (rho @ slabs)
+        mean = self.disc.average(finer_cells)
+        return np.maximum(mean, 0)
 
     def finer_density(self, rho: Array) -> Array:
         """A density (n_cells,) >= 0 from that of the coarser level."""
-        return np.maximum(self.prolong @ rho[:, None], 0)[:, 0]
+        finer = self.prolong @ rho[:, None]
+        return np.maximum(finer, 0)[:, 0]
 
     def coarser_densities(self, rho: Array) -> Array:
         """Two densities (2, n_coarse) on the coarser level from the columns of rho (n_cells, 2)."""
-        return np.ascontiguousarray((self.restrict @ rho).T)
+        coarser = self.restrict @ rho
+        return np.ascontiguousarray(coarser.T)
 
 
 def build_levels(disc: Discretisation) -> list[Level]:
@@ -85,7 +89,9 @@ def coarsen_mesh(mesh: Mesh) -> tuple[Mesh, DistributedMatrix, DistributedMatrix
 
     # Agglomerates of fewer simplices would not be round.
     size = 2**mesh.dim * (1 + mesh.has_simplices)
-    fewest_cells = max((2 * FEWEST_AXIS_CELLS) ** mesh.dim, 2 * size * mesh.ranks.size)
+    fewest_for_axes = (2 * FEWEST_AXIS_CELLS) ** mesh.dim
+    fewest_for_ranks = 2 * size * mesh.ranks.size
+    fewest_cells = max(fewest_for_axes, fewest_for_ranks)
     if mesh.n_cells_global < fewest_cells:
         return None
 
@@ -97,20 +103,27 @@ def coarsen_mesh(mesh: Mesh) -> tuple[Mesh, DistributedMatrix, DistributedMatrix
 
 def _halve(mesh):
     block = mesh.block
-    grid = [n if n < 2 * FEWEST_AXIS_CELLS else -(-n // 2) for n in block.grid]
+    grid = []
+    for n in block.grid:
+        is_coarse = n < 2 * FEWEST_AXIS_CELLS
+        grid.append(n if is_coarse else -(-n // 2))
     if tuple(grid) == tuple(block.grid) or np.prod(grid) < mesh.ranks.size:
         return None
 
     coarse = coarsen_cartesian(mesh, tuple(grid))
+    factors = []
     fine_axes = zip(block.first, block.shape, block.grid, grid, block.periodic)
-    prolong = _multiply_tensors(
-        _build_interpolation(n, m, periodic)[first : first + size]
-        for first, size, n, m, periodic in fine_axes
-    )
+    for first, size, n, m, periodic in fine_axes:
+        interpolation = _build_interpolation(n, m, periodic)
+        factors.append(interpolation[first : first + size])
+    prolong = _multiply_tensors(factors)
+
+    factors = []
     coarse_axes = zip(coarse.block.first, coarse.block.shape, block.grid, grid)
-    restrict = _multiply_tensors(
-        _build_averages(n, m)[first : first + size] for first, size, n, m in coarse_axes
-    )
+    for first, size, n, m in coarse_axes:
+        averages = _build_averages(n, m)
+        factors.append(averages[first : first + size])
+    restrict = _multiply_tensors(factors)
     return coarse, _distribute(coarse, prolong), _distribute(mesh, restrict)
 
 
@@ -123,17 +136,26 @@ def _build_interpolation(n, m, periodic):
     low = np.floor(x).astype(int)
     part = x - low
     ends = np.stack([low, low + 1])
-    ends = ends % m if periodic else np.clip(ends, 0, m - 1)
+    if periodic:
+        ends = ends % m
+    else:
+        ends = np.clip(ends, 0, m - 1)
+
     values = np.concatenate([1 - part, part])
     rows = np.tile(np.arange(n), 2)
-    return sparse.csr_matrix((values, (rows, ends.ravel())), (n, m))
+    places = (rows, ends.ravel())
+    return sparse.csr_matrix((values, places), (n, m))
 
 
 def _build_averages(n, m):
     """(m, n): averages over m equal cells of values in n equal cells."""
-    ends = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)
+    fine_ends = np.arange(n + 1) * m
+    coarse_ends = np.arange(m + 1) * n
+    ends = np.union1d(fine_ends, coarse_ends)
     part = np.diff(ends) / n
-    return sparse.csr_matrix((part, (ends[:-1] // n, ends[:-1] // m)), (m, n))
+    begins = ends[:-1]
+    places = (begins // n, begins // m)
+    return sparse.csr_matrix((part, places), (m, n))
 
 
 def _multiply_tensors(factors):
@@ -148,7 +170,8 @@ def _distribute(mesh, rows):
     own = mesh.cell_id[: mesh.n_cells]
     rank = np.full(len(own), mesh.ranks.rank, np.int32)
     owner = np.empty(mesh.n_cells_global, np.int32)
-    owner[mesh.ranks.all_gather(own)] = mesh.ranks.all_gather(rank)
+    cells = mesh.ranks.all_gather(own)
+    owner[cells] = mesh.ranks.all_gather(rank)
     return DistributedMatrix.rows(mesh.ranks, rows, own, owner)
 
 
@@ -157,8 +180,14 @@ def _distribute(mesh, rows):
 
 def _agglomerate(mesh, size):
     whole = coarsening.gather_geometry(mesh)
-    part = mesh.ranks.send_parts(mesh.ranks.on_root(lambda: _build_parts(*whole, size)))
-    mesh_part = {name: array for name, array in part.items() if name[:2] not in ("P ", "R ")}
+    parts = mesh.ranks.on_root(lambda: _build_parts(*whole, size))
+    part = mesh.ranks.send_parts(parts)
+    mesh_part = {}
+    for name, array in part.items():
+        is_map = name[:2] in ("P ", "R ")
+        if not is_map:
+            mesh_part[name] = array
+
     coarse = coarsening.build_agglomerate_mesh(mesh, mesh_part)
     if coarse.n_cells_global > LARGEST_COARSENING_RATIO * mesh.n_cells_global:
         return None
@@ -179,7 +208,8 @@ def _build_parts(fine, own, size):
     owner = coarsening.assign_owners(member, fine_owner, coarse, n_ranks)
     P = coarsening.build_interpolation(member, fine, coarse)
     share = fine.volume / coarse.volume[member]
-    R = sparse.csr_matrix((share, (member, np.arange(len(member)))), P.shape[::-1])
+    fine_cells = np.arange(len(member))
+    R = sparse.csr_matrix((share, (member, fine_cells)), P.shape[::-1])
 
     parts = []
     for rank, cells in enumerate(own):
@@ -195,7 +225,9 @@ def _build_parts(fine, own, size):
 
 def _interpolate_nodes(n, m):
     """(n + 1, m + 1): linear interpolation from the nodes of n steps to those of m."""
-    return _interpolate(np.linspace(0, 1, n + 1), np.linspace(0, 1, m + 1))
+    given_nodes = np.linspace(0, 1, n + 1)
+    wanted_nodes = np.linspace(0, 1, m + 1)
+    return _interpolate(given_nodes, wanted_nodes)
 
 
 def _interpolate_slabs(n, m):
@@ -203,8 +235,13 @@ def _interpolate_slabs(n, m):
 
     It is constant beyond the outer ones.
     """
-    return _interpolate((np.arange(n) + 0.5) / n, (np.arange(m) + 0.5) / m)
+    given_middles = (np.arange(n) + 0.5) / n
+    wanted_middles = (np.arange(m) + 0.5) / m
+    return _interpolate(given_middles, wanted_middles)
 
 
 def _interpolate(x, y):
-    return np.stack([np.interp(y, x, unit) for unit in np.eye(len(x))])
+    rows = []
+    for unit in np.eye(len(x)):
+        rows.append(np.interp(y, x, unit))
+    return np.stack(rows)

@@ -26,7 +26,12 @@ def _compute_moments(mesh, rho):
     mass = mesh.integrate(rho)
     x = mesh.centroid
     mean = mesh.integrate(rho * x) / mass
-    rows = [mesh.integrate(rho * (x[i] - mean[i]) * (x - mean[:, None])) for i in range(mesh.dim)]
+    offset = x - mean[:, None]
+    rows = []
+    for component in offset:
+        row = mesh.integrate(rho * component * offset)
+        rows.append(row)
+
     cov = np.stack(rows) / mass
     return mean, _compute_root(cov), cov
 

@@ -77,7 +77,9 @@ def compute_sigma(disc: Discretisation, rho: Array, ends: Ends) -> Array:
     mesh = disc.mesh
     n = mesh.n_inner
     left, right = mesh.left[:n], mesh.right[:n]
-    largest = np.maximum(disc.spread(rho.max(axis=1)), np.maximum(ends.rho0, ends.rho1))
+    largest_inside = disc.spread(rho.max(axis=1))
+    largest_at_ends = np.maximum(ends.rho0, ends.rho1)
+    largest = np.maximum(largest_inside, largest_at_ends)
 
     n_left = np.bincount(left, minlength=mesh.n_local)
     n_right = np.bincount(right, minlength=mesh.n_local)

@@ -70,14 +70,20 @@ class MultigridPoisson:
             sigma = np.ones(disc.n_patches)
         self.pencil = Pencil(disc, sigma, shift, dtype)
         self.cycle = Cycle(disc, self.pencil)
-        self.phi, self.residual, self.image = np.zeros((3, disc.mesh.n_cells, len(V)), dtype)
-        self.largest = np.zeros(len(V))
+        n_modes = len(V)
+        shape = (disc.mesh.n_cells, n_modes)
+        self.phi = np.zeros(shape, dtype)
+        self.residual = np.zeros(shape, dtype)
+        self.image = np.zeros(shape, dtype)
+        self.largest = np.zeros(n_modes)
         self.has_started = False
 
     def __call__(self, f: Array) -> Array:
         """phi (n_cells, N + 1) for the right-hand side f (n_cells, N + 1)."""
-        self.pencil.residual(self.phi, f @ self.V, self.residual)
-        self.improve(self.steps if self.has_started else FIRST_STEPS)
+        right_hand_sides = f @ self.V
+        self.pencil.residual(self.phi, right_hand_sides, self.residual)
+        steps = self.steps if self.has_started else FIRST_STEPS
+        self.improve(steps)
         self.has_started = True
         return self.phi @ self.V.T
 
@@ -87,18 +93,23 @@ class MultigridPoisson:
         last_square = None
         for _ in range(steps):
             z = self.cycle(self.residual)
-            square = self.ranks.sum(_multiply_columns(z, self.residual))
+            own_square = _multiply_columns(z, self.residual)
+            square = self.ranks.sum(own_square)
             self.largest = np.maximum(self.largest, square)
 
             # Smaller residuals are round-off.
-            is_left = square > SQUARE_ROUNDING[z.dtype.itemsize] * self.largest
+            rounding = SQUARE_ROUNDING[z.dtype.itemsize]
+            is_left = square > rounding * self.largest
             square = np.where(is_left, square, 0.0)
             if direction is None:
                 direction = z
             else:
-                direction = z + _divide(square, last_square).astype(z.dtype) * direction
+                growth = _divide(square, last_square)
+                direction = z + growth.astype(z.dtype) * direction
+
             self.pencil.multiply(direction, self.image)
-            curvature = self.ranks.sum(_multiply_columns(direction, self.image))
+            own_curvature = _multiply_columns(direction, self.image)
+            curvature = self.ranks.sum(own_curvature)
             length = _divide(square, curvature).astype(z.dtype)
             _move(length, direction, self.image, self.phi, self.residual)
             last_square = square
@@ -106,7 +117,8 @@ class MultigridPoisson:
 
 def _divide(a, b):
     """a / b, 0 where one of them is not positive."""
-    return np.where(a > 0, a / np.where(b > 0, b, np.inf), 0.0)
+    divisor = np.where(b > 0, b, np.inf)
+    return np.where(a > 0, a / divisor, 0.0)
 
 
 class Pencil:
@@ -119,11 +131,15 @@ class Pencil:
     def __init__(self, disc: Discretisation, sigma: Array, shift: Array, dtype: DTypeLike):
         mesh = disc.mesh
         sigma_of_cell = sigma[disc.patch]
-        self.stiffness = disc.laplacian(disc.mobility(sigma[:, None])[:, 0])
+        weight = disc.mobility(sigma[:, None])[:, 0]
+        self.stiffness = disc.laplacian(weight)
         self.mass = sigma_of_cell * mesh.volume
-        self.share = mesh.volume * np.sqrt(sigma_of_cell / disc.volume[disc.patch])
+        volume_of_patch = disc.volume[disc.patch]
+        self.share = mesh.volume * np.sqrt(sigma_of_cell / volume_of_patch)
         self.shift = shift.astype(dtype)
-        self._find_pattern(mesh, _square_on_patches(self.share, disc.patch).tocoo(), dtype)
+
+        C = _square_on_patches(self.share, disc.patch)
+        self._find_pattern(mesh, C.tocoo(), dtype)
 
     def _find_pattern(self, mesh, C, dtype):
         """One CSR pattern with the entries of both K and C.
@@ -134,36 +150,43 @@ class Pencil:
         K = self.stiffness.tocoo()
         row = np.concatenate([K.row, C.row])
         column = np.concatenate([K.col, C.col])
-        key, place = np.unique(
-            np.stack([row, mesh.cell_id[column], column]), axis=1, return_inverse=True
-        )
-        place_of_K, place_of_C = np.split(place.ravel(), [K.nnz])
+        column_id = mesh.cell_id[column]
+        keys = np.stack([row, column_id, column])
+        key, place = np.unique(keys, axis=1, return_inverse=True)
+        place = place.ravel()
+        place_of_K = place[: K.nnz]
+        place_of_C = place[K.nnz :]
         n = key.shape[1]
-        values = [
-            np.bincount(place_of_K, K.data, n).astype(dtype),
-            np.bincount(place_of_C, C.data, n).astype(dtype),
-        ]
+        value_of_K = np.bincount(place_of_K, K.data, n)
+        value_of_C = np.bincount(place_of_C, C.data, n)
+        values = [value_of_K.astype(dtype), value_of_C.astype(dtype)]
 
-        start = np.searchsorted(key[0], np.arange(mesh.n_cells + 1))
-        pattern = sparse.csr_matrix((values[0], key[2], start), K.shape)
+        unique_row, _, unique_column = key
+        row_ends = np.arange(mesh.n_cells + 1)
+        start = np.searchsorted(unique_row, row_ends)
+        pattern = sparse.csr_matrix((values[0], unique_column, start), K.shape)
         self._matrix = DistributedMatrix(pattern, mesh.n_cells, mesh.exchange)
         self._entries: Any = self._matrix.start, self._matrix.index, *values, self.shift
 
     def multiply(self, u: Array, out: Array) -> None:
         """Set out = (K + s_k C) u."""
         out[:] = 0
-        _add_pencil(1, *self._entries, self._matrix.with_ghosts(u), out)
+        local = self._matrix.with_ghosts(u)
+        _add_pencil(1, *self._entries, local, out)
 
     def residual(self, u: Array, f: Array, out: Array) -> None:
         """Set out = f - (K + s_k C) u."""
         out[:] = f
-        _add_pencil(-1, *self._entries, self._matrix.with_ghosts(u), out)
+        local = self._matrix.with_ghosts(u)
+        _add_pencil(-1, *self._entries, local, out)
 
 
 def _square_on_patches(share, patch):
     """u u^T on each patch, for u = share (n_cells,)."""
-    shape = (int(patch.max(initial=-1)) + 1, len(share))
-    U = sparse.csr_matrix((share, (patch, np.arange(len(share)))), shape)
+    n_patches = int(patch.max(initial=-1)) + 1
+    n_cells = len(share)
+    places = (patch, np.arange(n_cells))
+    U = sparse.csr_matrix((share, places), (n_patches, n_cells))
     return U.T @ U
 
 
@@ -200,10 +223,12 @@ class Cycle:
         self.own = part["own"]
         self.order = self.ranks.all_gather(self.own)
         self.W, self.inverse = _find_modes(matrix, mass, self.shift)
-        self.work = [np.empty((2, len(grid.mass), len(self.shift)), dtype) for grid in self.grids]
+        n_modes = len(self.shift)
+        self.work = [np.empty((2, len(grid.mass), n_modes), dtype) for grid in self.grids]
 
         diagonal = pencil.stiffness.diagonal()
-        diagonal = _make_positive(diagonal, self.ranks.max(diagonal.max(initial=0.0)))
+        largest = self.ranks.max(diagonal.max(initial=0.0))
+        diagonal = _make_positive(diagonal, largest)
         self.patches: Any = (
             disc.cells,
             disc.cell_start,
@@ -221,7 +246,8 @@ class Cycle:
         z[:] = 0
         _patch_sweep(*self.patches, grid.damping, f, z)
         self.pencil.residual(z, f, r)
-        grid.prolong.add(self._cycle(1, grid.restrict @ r), z)
+        correction = self._cycle(1, grid.restrict @ r)
+        grid.prolong.add(correction, z)
         self.pencil.residual(z, f, r)
         _patch_sweep(*self.patches, grid.damping, r, z)
         return z
@@ -236,17 +262,26 @@ class Cycle:
         lumped = (grid.mass, self.shift)
         z[:] = 0
         _jacobi(grid.diagonal, *lumped, grid.damping, f, z)
-        _residual(A.start, A.index, A.value, *lumped, A.with_ghosts(z), f, r)
-        grid.prolong.add(self._cycle(level + 1, grid.restrict @ r), z)
-        _residual(A.start, A.index, A.value, *lumped, A.with_ghosts(z), f, r)
+        local = A.with_ghosts(z)
+        _residual(A.start, A.index, A.value, *lumped, local, f, r)
+        correction = self._cycle(level + 1, grid.restrict @ r)
+        grid.prolong.add(correction, z)
+        local = A.with_ghosts(z)
+        _residual(A.start, A.index, A.value, *lumped, local, f, r)
         _jacobi(grid.diagonal, *lumped, grid.damping, r, z)
         return z
 
     def _solve_directly(self, f):
         """Solve the coarsest equations as a whole on every rank: the sums are the same on all."""
-        whole = np.empty((self.W.shape[0], f.shape[1]), f.dtype)
-        whole[self.order] = self.ranks.all_gather(f.T).T
-        return (self.W @ (self.inverse * (self.W.T @ whole)))[self.own]
+        n_unknowns = self.W.shape[0]
+        n_modes = f.shape[1]
+        whole = np.empty((n_unknowns, n_modes), f.dtype)
+        gathered = self.ranks.all_gather(f.T)
+        whole[self.order] = gathered.T
+
+        in_modes = self.W.T @ whole
+        solution = self.W @ (self.inverse * in_modes)
+        return solution[self.own]
 
 
 def _make_positive(diagonal, largest):
@@ -254,7 +289,8 @@ def _make_positive(diagonal, largest):
 
     It is 0 for cells without neighbours, and for coarse unknowns that stand for a whole piece.
     """
-    return np.maximum(diagonal, NULL_EIGENVALUE * largest if largest > 0 else 1.0)
+    smallest = NULL_EIGENVALUE * largest if largest > 0 else 1.0
+    return np.maximum(diagonal, smallest)
 
 
 def _find_modes(A, mass, shift):
@@ -264,26 +300,34 @@ def _find_modes(A, mass, shift):
     common: W is sparse where there are several.
     """
     root = np.sqrt(mass)
-    A = (sparse.diags(1 / root) @ A @ sparse.diags(1 / root)).tocsr()
+    scaling = sparse.diags(1 / root)
+    A = (scaling @ A @ scaling).tocsr()
     n_pieces, piece = connected_components(A, directed=False)
     order = np.argsort(piece, kind="stable")
-    ends = np.searchsorted(piece[order], np.arange(n_pieces + 1))
+    sorted_piece = piece[order]
+    ends = np.searchsorted(sorted_piece, np.arange(n_pieces + 1))
 
     mu = np.empty(len(mass))
     blocks = []
     A = A[order][:, order]
     for a, b in zip(ends[:-1], ends[1:]):
-        mu[a:b], block = np.linalg.eigh(A[a:b, a:b].toarray())
+        dense = A[a:b, a:b].toarray()
+        mu[a:b], block = np.linalg.eigh(dense)
         blocks.append(block)
 
     total = np.maximum(mu, 0)[:, None] + shift
     is_null = total <= NULL_EIGENVALUE * mu.max()
-    inverse = np.where(is_null, 0, 1 / np.where(is_null, 1, total)).astype(shift.dtype)
+    divisor = np.where(is_null, 1, total)
+    inverse = np.where(is_null, 0, 1 / divisor)
+    inverse = inverse.astype(shift.dtype)
     if n_pieces == 1:
-        return (blocks[0] / root[:, None]).astype(shift.dtype), inverse
+        W = blocks[0] / root[:, None]
+        return W.astype(shift.dtype), inverse
 
-    W = sparse.block_diag(blocks, format="csr")[np.argsort(order)]
-    return (sparse.diags(1 / root) @ W).tocsr().astype(shift.dtype), inverse
+    place = np.argsort(order)
+    scaled_W = sparse.block_diag(blocks, format="csr")[place]
+    W = (scaling @ scaled_W).tocsr()
+    return W.astype(shift.dtype), inverse
 
 
 def _distribute_hierarchy(mesh, pencil):
@@ -303,17 +347,20 @@ def _gather(mesh, pencil):
     """
     matrix = pencil.stiffness.tocoo()
     own = mesh.cell_id[: mesh.n_cells]
-    parts = mesh.ranks.gather_to_root(
-        (own, pencil.mass, own[matrix.row], mesh.cell_id[matrix.col], matrix.data)
-    )
+    row_id = own[matrix.row]
+    column_id = mesh.cell_id[matrix.col]
+    mine = (own, pencil.mass, row_id, column_id, matrix.data)
+    parts = mesh.ranks.gather_to_root(mine)
     if parts is None:
         return None
 
     cells, masses, row, column, value = (np.concatenate(part) for part in zip(*parts))
-    mass = np.empty(len(cells))
+    n_cells = len(cells)
+    mass = np.empty(n_cells)
     mass[cells] = masses
-    K = sparse.csr_matrix((value, (row, column)), (len(cells), len(cells)))
-    return K, mass, [part[0] for part in parts]
+    K = sparse.csr_matrix((value, (row, column)), (n_cells, n_cells))
+    cells_of_ranks = [part[0] for part in parts]
+    return K, mass, cells_of_ranks
 
 
 def _build_hierarchy(A, mass, own, n_ranks):
@@ -325,14 +372,19 @@ def _build_hierarchy(A, mass, own, n_ranks):
     for rank, cells in enumerate(own):
         owner[cells] = rank
 
-    levels = _coarsen(A, min(MAX_DIRECT_UNKNOWNS, len(mass) // 2))
-    parts = [{"n_grids": np.array([len(levels) - 1])} for _ in range(n_ranks)]
+    max_unknowns = min(MAX_DIRECT_UNKNOWNS, len(mass) // 2)
+    levels = _coarsen(A, max_unknowns)
+    last = len(levels) - 1
+    parts = [{"n_grids": np.array([last])} for _ in range(n_ranks)]
     for level, grid in enumerate(levels[:-1]):
         A = grid.A.tocsr()
         P = grid.P.tocsr()
         R = P.T.tocsr()
-        diagonal = _make_positive(grid.A.diagonal(), grid.A.diagonal().max())
-        damping = 4 / 3 / (np.ravel(abs(A).sum(axis=1)) / diagonal).max()
+        diagonal = grid.A.diagonal()
+        diagonal = _make_positive(diagonal, diagonal.max())
+        row_sums = np.ravel(abs(A).sum(axis=1))
+        largest_eigenvalue = (row_sums / diagonal).max()
+        damping = 4 / 3 / largest_eigenvalue
 
         # A coarse unknown lives on the rank of its cell.
         coarse_owner = owner[grid.splitting]
@@ -351,12 +403,13 @@ def _build_hierarchy(A, mass, own, n_ranks):
         own = coarse
         mass = abs(R) @ mass  # weights may be negative, masses not
 
-    last = len(levels) - 1
     for part, rows in zip(parts, own):
         part[f"own{last}"] = rows
         part[f"owner{last}"] = owner
         part["own"] = rows
-    return parts, (levels[-1].A.tocsr(), mass)
+
+    coarsest = levels[-1].A.tocsr()
+    return parts, (coarsest, mass)
 
 
 def _coarsen(A, max_unknowns):
@@ -370,16 +423,21 @@ def _coarsen(A, max_unknowns):
 
 def _count_largest_piece(A):
     """The number of unknowns of the largest piece that is connected by entries of A."""
-    return np.bincount(connected_components(A, directed=False)[1]).max()
+    _, piece = connected_components(A, directed=False)
+    sizes = np.bincount(piece)
+    return sizes.max()
 
 
 def _build_grids(ranks, part, dtype):
     def unpack(name: str, columns: tuple) -> DistributedMatrix:
-        return DistributedMatrix.rows(ranks, unpack_matrix(part, name).astype(dtype), *columns)
+        rows = unpack_matrix(part, name).astype(dtype)
+        return DistributedMatrix.rows(ranks, rows, *columns)
 
     grids = []
-    for level in range(int(part["n_grids"][0])):
-        fine, coarse = ((part[f"own{k}"], part[f"owner{k}"]) for k in (level, level + 1))
+    n_grids = int(part["n_grids"][0])
+    for level in range(n_grids):
+        fine = (part[f"own{level}"], part[f"owner{level}"])
+        coarse = (part[f"own{level + 1}"], part[f"owner{level + 1}"])
         matrix = unpack(f"A{level}", fine)
         prolong = unpack(f"P{level}", coarse)
         restrict = unpack(f"R{level}", fine)

@@ -109,11 +109,14 @@ class State:
         l = rho / (r * self.sigma[:, None])
         self.l[:] = l
         self.z_a[:] = a + (l - shift) / self.theta**2
-        self.z_b[:] = b * ((1 + l) / (1 + shift))[copy, None]
+        factor = (1 + l) / (1 + shift)
+        self.z_b[:] = b * factor[copy, None]
 
     def right_hand_side(self) -> Array:
         """Lambda* (2 q - z) (n_cells, N + 1) of the state as it is."""
-        phi = np.zeros((self.disc.mesh.n_cells, self.disc.n_steps + 1), self.dtype)
+        n_cells = self.disc.mesh.n_cells
+        n_nodes = self.disc.n_steps + 1
+        phi = np.zeros((n_cells, n_nodes), self.dtype)
         return self.sweep(phi, alpha=0.0)
 
     def sweep(self, phi: Array, alpha: float = 1.8, kappa: float = 1.0) -> Array:
@@ -149,7 +152,9 @@ def multiplier(z_a: Array, square: Array, theta: float) -> Array:
     """
     z_a = np.asarray(z_a, float)
     l = np.maximum(theta**2 * z_a, 0.0)
-    _newton(z_a.ravel(), np.ravel(square).astype(float), theta**-2, LAST_STEP[8], l.reshape(-1))
+    squares = np.ravel(square).astype(float)
+    last_step = LAST_STEP[8]
+    _newton(z_a.ravel(), squares, theta**-2, last_step, l.reshape(-1))
     return l
 
 

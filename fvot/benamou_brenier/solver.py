@@ -240,7 +240,10 @@ class BenamouBrenier:
         """
         rho0, rho1 = self._prepare(rho0, rho1)
         is_free = self.terminal is not None
-        difference, largest = self.mesh.ranks.max(np.array([np.abs(rho1 - rho0).max(), rho0.max()]))
+        own_difference = np.abs(rho1 - rho0).max()
+        own_largest = rho0.max()
+        sizes = np.array([own_difference, own_largest])
+        difference, largest = self.mesh.ranks.max(sizes)
         if not is_free and difference <= 4 * np.finfo(float).eps * largest:
             return build_geodesic_at_rest(self._near, self.n_steps, rho0)
 
@@ -375,11 +378,14 @@ class BenamouBrenier:
             check_density(self.mesh, rho, name)
 
         rounding = ranks.max(max(MASS_ROUNDING_DOUBLE, find_rounding(rho0, rho1)))
-        rho0, rho1 = (self._near.inward(np.asarray(rho, float)) for rho in (rho0, rho1))
-        mass = disc.masses(disc.average(np.stack([rho0, rho1], axis=1)))
+        rho0 = self._near.inward(np.asarray(rho0, float))
+        rho1 = self._near.inward(np.asarray(rho1, float))
+        columns = np.stack([rho0, rho1], axis=1)
+        mass = disc.masses(disc.average(columns))
         self._check_masses(mass, rounding)
 
-        factor = mass[:, 0] / np.where(mass[:, 1] > 0, mass[:, 1], 1)
+        mass0, mass1 = mass.T
+        factor = mass0 / np.where(mass1 > 0, mass1, 1)
         return rho0, rho1 * disc.spread(factor[disc.component])
 
     def _check_masses(self, mass, rounding):
@@ -407,8 +413,9 @@ class BenamouBrenier:
             "with a terminal energy each must have some; leave it out of the mesh",
         )
 
-        worst = int(np.abs(mass[:, 1] - mass[:, 0]).argmax())
-        piece_differs = np.abs(mass[worst, 1] - mass[worst, 0]) > rounding * total[0]
+        differences = np.abs(mass[:, 1] - mass[:, 0])
+        worst = int(differences.argmax())
+        piece_differs = differences[worst] > rounding * total[0]
         ranks.check(
             not piece_differs,
             f"the mesh has {len(mass)} pieces that do not touch, and one of them has mass "

@@ -66,32 +66,42 @@ class Terminal:
             return False
 
         ranks = self.disc.mesh.ranks
-        highest = ranks.max(self.V.max(initial=-np.inf))
-        lowest = ranks.min(self.V.min(initial=np.inf))
+        own_highest = self.V.max(initial=-np.inf)
+        own_lowest = self.V.min(initial=np.inf)
+        highest = ranks.max(own_highest)
+        lowest = ranks.min(own_lowest)
         return highest == lowest
 
     def of_cells(self, rho: Array) -> float:
         """E(rho) of a density (n_cells,)."""
-        return self.value(self.disc.average(rho))[0]
+        mean = self.disc.average(rho)
+        energy, _ = self.value(mean)
+        return energy
 
     def value(self, rho: Array) -> tuple[float, float]:
         """E(rho), and the sum of the absolute values of its terms."""
         with self.disc.mesh.ranks.raising_together():
             potential = self.V * rho
             others = self._evaluate("value", rho)
-            slope = rho * self._evaluate("derivative", np.maximum(rho, SMALLEST_TERMINAL_DENSITY))
+            floored = np.maximum(rho, SMALLEST_TERMINAL_DENSITY)
+            slope = rho * self._evaluate("derivative", floored)
 
+        values = potential + others
         sizes = np.abs(potential) + np.abs(others) + np.abs(slope)
-        terms = np.stack([potential + others, sizes])
-        return self.disc.mesh.ranks.sum((self.disc.volume * terms).sum(axis=1))
+        terms = np.stack([values, sizes])
+        own_sums = (self.disc.volume * terms).sum(axis=1)
+        return self.disc.mesh.ranks.sum(own_sums)
 
     def derivative(self, rho: Array) -> Array:
         """e'(rho) (n_patches,)."""
         with self.disc.mesh.ranks.raising_together():
-            return self.V + self._evaluate("derivative", rho)
+            curved = self._evaluate("derivative", rho)
+            return self.V + curved
 
     def _evaluate(self, method, rho):
-        return np.zeros(len(rho)) + getattr(self.curved, method)(rho, self.x)
+        evaluate = getattr(self.curved, method)
+        values = evaluate(rho, self.x)
+        return np.zeros(len(rho)) + values
 
     def stiffness(self, rho: Array) -> float:
         """int rho^2 e''(rho) / int rho.
@@ -100,14 +110,17 @@ class Terminal:
         """
         ranks = self.disc.mesh.ranks
         mass = self.disc.masses(rho[:, None]).sum()
-        floored = np.maximum(rho, SMALLEST_START_RATIO * mass / self.measure)
+        floor = SMALLEST_START_RATIO * mass / self.measure
+        floored = np.maximum(rho, floor)
         with ranks.raising_together():
             curvature = rho * rho * self._evaluate("curvature", floored)
-        return ranks.sum((self.disc.volume * curvature).sum()) / mass
+        own_sum = (self.disc.volume * curvature).sum()
+        return ranks.sum(own_sum) / mass
 
     def metric(self, rho: Array, theta: float) -> float:
         """theta_e^2, from an estimate of the density at the end and the theta of the iteration."""
-        return 1 / (self.stiffness(rho) / END_METRIC_SCALE + theta**-2)
+        stiffness = self.stiffness(rho) / END_METRIC_SCALE
+        return 1 / (stiffness + theta**-2)
 
     def density(self, p: Array, k: float | Array = 0.0, guess: Array | None = None) -> Array:
         """rho >= 0 with k rho + e'(rho) = p, k >= 0.
@@ -121,29 +134,43 @@ class Terminal:
             rho = np.ones(len(p))
         else:
             rho = np.clip(guess, SMALLEST_TERMINAL_DENSITY, LARGEST_TERMINAL_DENSITY)
-        low = np.full(len(p), SMALLEST_TERMINAL_DENSITY)
-        high = np.full(len(p), LARGEST_TERMINAL_DENSITY)
-        last_move = np.full(len(p), np.inf)
+        n_patches = len(p)
+        low = np.full(n_patches, SMALLEST_TERMINAL_DENSITY)
+        high = np.full(n_patches, LARGEST_TERMINAL_DENSITY)
+        last_move = np.full(n_patches, np.inf)
 
         with self.disc.mesh.ranks.raising_together(), np.errstate(all="ignore"):
-            is_zero = self._evaluate("derivative", low) >= p
-            is_infinite = k * LARGEST_TERMINAL_DENSITY + self._evaluate("derivative", high) < p
+            at_low = self._evaluate("derivative", low)
+            at_high = self._evaluate("derivative", high)
+            is_zero = at_low >= p
+            is_infinite = k * LARGEST_TERMINAL_DENSITY + at_high < p
             for _ in range(MAX_ROOT_STEPS):
-                error = k * rho + self._evaluate("derivative", rho) - p
-                slope = k + self._evaluate("curvature", rho)
-                low = np.where(error < 0, rho, low)
-                high = np.where(error < 0, high, rho)
+                derivative = self._evaluate("derivative", rho)
+                curvature = self._evaluate("curvature", rho)
+                error = k * rho + derivative - p
+                slope = k + curvature
+                is_below = error < 0
+                low = np.where(is_below, rho, low)
+                high = np.where(is_below, high, rho)
 
                 step = error / slope
-                new = np.where(step < rho, rho - step, rho * np.exp(-step / rho))
+                linear = rho - step
+                logarithmic = rho * np.exp(-step / rho)
+                new = np.where(step < rho, linear, logarithmic)
                 is_done = np.abs(new - rho) <= ROOT_TOLERANCE * rho
                 move = np.abs(np.log(new / rho))
-                is_good = (new > low) & (new < high) & (move < last_move / 2) | is_done
-                rho = np.where(is_good, new, np.sqrt(low) * np.sqrt(high))
+
+                is_inside = (new > low) & (new < high)
+                is_faster = move < last_move / 2
+                is_good = is_inside & is_faster | is_done
+                middle = np.sqrt(low) * np.sqrt(high)
+                rho = np.where(is_good, new, middle)
                 last_move = np.where(is_good, move, np.inf)
                 if (is_done | is_zero | is_infinite).all():
                     break
-        return np.where(is_zero, 0, np.where(is_infinite, np.inf, rho))
+
+        bounded = np.where(is_infinite, np.inf, rho)
+        return np.where(is_zero, 0, bounded)
 
     def best_shift(self, phi: Array, mass: Array) -> tuple[Array, float]:
         """(c, E*(-phi - c)) for the c that maximises -sum c mass - E*(-phi - c).
@@ -153,63 +180,84 @@ class Terminal:
         mass, and by bisection.
         """
         disc = self.disc
+        n_components = len(mass)
         rho = None
-        c = np.zeros(len(mass))
-        low = np.full(len(mass), -np.inf)
-        high = np.full(len(mass), np.inf)
+        c = np.zeros(n_components)
+        low = np.full(n_components, -np.inf)
+        high = np.full(n_components, np.inf)
         spread = self._find_range(phi)
 
         for _ in range(MAX_ROOT_STEPS):
-            current, rho = self._mass(-phi - c[disc.component], rho)
-            low = np.where(current > mass, c, low)
-            high = np.where(current > mass, high, c)
+            p = -phi - c[disc.component]
+            current, rho = self._mass(p, rho)
+            is_heavy = current > mass
+            low = np.where(is_heavy, c, low)
+            high = np.where(is_heavy, high, c)
 
             slope = self._find_mass_slope(rho)
             with np.errstate(all="ignore"):
-                new = c + np.log(current / mass) * current / slope
+                excess = np.log(current / mass)
+                new = c + excess * current / slope
                 new = np.where(np.isfinite(slope), new, np.nan)
 
             middle = np.where(np.isinf(high), low + spread, (low + high) / 2)
             middle = np.where(np.isinf(low), high - spread, middle)
+            is_inside = (new > low) & (new < high)
             is_done = np.abs(new - c) <= ROOT_TOLERANCE * np.abs(c)
             spread = 2 * spread
-            c = np.where((new > low) & (new < high) | is_done, new, middle)
-            if (is_done | (high - low <= ROOT_TOLERANCE * np.abs(c))).all():
+            c = np.where(is_inside | is_done, new, middle)
+
+            is_narrow = high - low <= ROOT_TOLERANCE * np.abs(c)
+            if (is_done | is_narrow).all():
                 break
 
         # Where e is linear, E* is finite on one side of the jump only.
-        current = self._mass(-phi - c[disc.component], rho)[0]
-        c = np.where(current < 2 * mass, c, high)
-        return c, self.conjugate(-phi - c[disc.component])
+        p = -phi - c[disc.component]
+        current, _ = self._mass(p, rho)
+        is_near = current < 2 * mass
+        c = np.where(is_near, c, high)
+        p = -phi - c[disc.component]
+        return c, self.conjugate(p)
 
     def _find_range(self, phi):
         """A first length of steps of c: the size of phi and V."""
         ranks = self.disc.mesh.ranks
-        size_of_phi = ranks.max(np.abs(phi).max(initial=0.0))
-        size_of_V = ranks.max(np.abs(self.V).max(initial=0.0))
+        own_size_of_phi = np.abs(phi).max(initial=0.0)
+        own_size_of_V = np.abs(self.V).max(initial=0.0)
+        size_of_phi = ranks.max(own_size_of_phi)
+        size_of_V = ranks.max(own_size_of_V)
         return size_of_phi + size_of_V + SMALLEST_TERMINAL_DENSITY
 
     def _find_mass_slope(self, rho):
         """The derivative (n_components,) of the mass of (e')^-1(p) with respect to p."""
         with self.disc.mesh.ranks.raising_together(), np.errstate(all="ignore"):
             clipped = np.clip(rho, SMALLEST_TERMINAL_DENSITY, LARGEST_TERMINAL_DENSITY)
-            inverse = np.where(rho > 0, 1 / self._evaluate("curvature", clipped), 0)
-        return self.disc.masses(inverse[:, None])[:, 0]
+            curvature = self._evaluate("curvature", clipped)
+            inverse = np.where(rho > 0, 1 / curvature, 0)
+
+        masses = self.disc.masses(inverse[:, None])
+        return masses[:, 0]
 
     def _mass(self, p, guess):
         """(mass (n_components,), rho (n_patches,)) of rho = (e')^-1(p)."""
         rho = self.density(p, guess=guess)
-        return self.disc.masses(np.minimum(rho, LARGEST_TERMINAL_DENSITY)[:, None])[:, 0], rho
+        bounded = np.minimum(rho, LARGEST_TERMINAL_DENSITY)
+        masses = self.disc.masses(bounded[:, None])
+        return masses[:, 0], rho
 
     def conjugate(self, p: Array) -> float:
         """E*(p), for p (n_patches,)."""
         rho = self.density(p)
         with self.disc.mesh.ranks.raising_together(), np.errstate(all="ignore"):
-            at_rho = (p - self.V) * rho - self._evaluate("value", rho)
-            at_zero = -self._evaluate("value", np.zeros(len(p)))
+            energy = self._evaluate("value", rho)
+            at_rho = (p - self.V) * rho - energy
+            zeros = np.zeros(len(p))
+            at_zero = -self._evaluate("value", zeros)
             values = np.where(rho > 0, at_rho, at_zero)
+
         values[np.isinf(rho)] = np.inf
-        return self.disc.mesh.ranks.sum((self.disc.volume * values).sum())
+        own_sum = (self.disc.volume * values).sum()
+        return self.disc.mesh.ranks.sum(own_sum)
 
 
 class EndState:
@@ -227,7 +275,8 @@ class EndState:
         self.scale = metric * sigma
         self.r = r
         mass = terminal.disc.masses(rho1[:, None]).sum()
-        floor = SMALLEST_START_RATIO * mass / terminal.disc.mesh.integrate(1.0)
+        measure = terminal.disc.mesh.integrate(1.0)
+        floor = SMALLEST_START_RATIO * mass / measure
         self.rho1 = np.maximum(rho1, floor)
         self.z = -terminal.derivative(self.rho1) - self._k * self.rho1
 
@@ -241,15 +290,18 @@ class EndState:
         Returns sigma m theta_e^2 (2 q - z) (n_cells,) of the new state.
         """
         disc = self.terminal.disc
-        self.z += alpha * (disc.average(phi) - self.z - self._k * self.rho1)
+        mean = disc.average(phi)
+        self.z += alpha * (mean - self.z - self._k * self.rho1)
         self.rho1 = self.terminal.density(-self.z, self._k, self.rho1)
         q = self.z + self._k * self.rho1
         self.r *= kappa
         self.z = q - self._k * self.rho1
-        return disc.mesh.volume * disc.spread(self.scale * (2 * q - self.z))
+        side = self.scale * (2 * q - self.z)
+        return disc.mesh.volume * disc.spread(side)
 
     def right_hand_side(self) -> Array:
         """sigma m theta_e^2 (2 q - z) (n_cells,) of the state as it is."""
         disc = self.terminal.disc
         z = self.z + 2 * self._k * self.rho1
-        return disc.mesh.volume * disc.spread(self.scale * z)
+        side = self.scale * z
+        return disc.mesh.volume * disc.spread(side)

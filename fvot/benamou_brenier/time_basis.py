@@ -15,7 +15,11 @@ def node_weights(n_steps: int) -> Array:
 
 def time_stiffness(n_steps: int) -> Array:
     """K_t (n_steps + 1, n_steps + 1) with phi K_t phi = sum_j (phi^{j+1} - phi^j)^2 / tau."""
-    K = 2 * np.eye(n_steps + 1) - np.eye(n_steps + 1, k=1) - np.eye(n_steps + 1, k=-1)
+    n_nodes = n_steps + 1
+    diagonal = 2 * np.eye(n_nodes)
+    above = np.eye(n_nodes, k=1)
+    below = np.eye(n_nodes, k=-1)
+    K = diagonal - above - below
     K[0, 0] = K[-1, -1] = 1
     return K * n_steps
 
@@ -26,9 +30,13 @@ def time_basis(n_steps: int) -> tuple[Array, Array]:
     V are cosines.
     """
     n, k = np.ogrid[: n_steps + 1, : n_steps + 1]
-    scale = np.where((k == 0) | (k == n_steps), 1, np.sqrt(2))
-    V = np.cos(np.pi * k * n / n_steps) * scale
-    eigenvalue = 4 * n_steps**2 * np.sin(np.pi * k[0] / (2 * n_steps)) ** 2
+    is_end = (k == 0) | (k == n_steps)
+    scale = np.where(is_end, 1, np.sqrt(2))
+    cosine = np.cos(np.pi * k * n / n_steps)
+    V = cosine * scale
+
+    half_angle = np.pi * k[0] / (2 * n_steps)
+    eigenvalue = 4 * n_steps**2 * np.sin(half_angle) ** 2
     return V, eigenvalue
 
 
@@ -43,7 +51,8 @@ def time_modes(n_steps: int, theta: float, end: float = 0.0) -> tuple[Array, Arr
 
     K = theta**2 * time_stiffness(n_steps)
     K[-1, -1] += end
-    s, V = linalg.eigh(K, np.diag(node_weights(n_steps)))
+    M = np.diag(node_weights(n_steps))
+    s, V = linalg.eigh(K, M)
     return V, s
 
 
@@ -52,4 +61,9 @@ def node_mean(u: Array) -> Array:
 
     They are one-sided at the ends.
     """
-    return np.concatenate([u[..., :1], (u[..., :-1] + u[..., 1:]) / 2, u[..., -1:]], axis=-1)
+    first = u[..., :1]
+    last = u[..., -1:]
+    before = u[..., :-1]
+    after = u[..., 1:]
+    inner = (before + after) / 2
+    return np.concatenate([first, inner, last], axis=-1)

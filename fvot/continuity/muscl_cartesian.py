@@ -64,13 +64,20 @@ class Sweeps:
         1 - tau (divergence of the axes before): these divergences count, too.
         """
         worst = 0.0
-        parts = [_split_sides(self._find_fluxes(U, axis), axis) for axis in self.axes]
-        out = [np.maximum(high, 0) - np.minimum(low, 0) for low, high in parts]
+        parts = []
+        out = []
+        for axis in self.axes:
+            fluxes = self._find_fluxes(U, axis)
+            low, high = _split_sides(fluxes, axis)
+            parts.append((low, high))
+            out.append(np.maximum(high, 0) - np.minimum(low, 0))
+
         for order in (self._find_order(0), self._find_order(1)):
             emptied = 0.0
             for axis in order:
                 low, high = parts[axis]
-                worst = max(worst, float((out[axis] + emptied).max()))
+                outflow = out[axis] + emptied
+                worst = max(worst, float(outflow.max()))
                 emptied = emptied + (high - low)
         with np.errstate(over="ignore"):  # of a velocity that `ContinuityEquation` refuses
             return worst / self.mesh.volume[0]
@@ -104,11 +111,13 @@ class Sweeps:
         J = np.ones(self.block.shape)
         sweeps = {}
         for axis in self._find_order(count):
-            low, high = _split_sides(self.courant[axis], axis)
-            rest = J - (np.maximum(high, 0) - np.minimum(low, 0))
+            courant = self.courant[axis]
+            low, high = _split_sides(courant, axis)
+            outflow = np.maximum(high, 0) - np.minimum(low, 0)
+            rest = J - outflow
             padded_J = self._pad(J, axis)
             padded_rest = self._pad(rest, axis)
-            sweeps[axis] = _Sweep.build(self.courant[axis], padded_J, padded_rest, axis)
+            sweeps[axis] = _Sweep.build(courant, padded_J, padded_rest, axis)
             J = J - high + low
         return sweeps
 
@@ -131,7 +140,8 @@ class Sweeps:
         old = self._pad(rho, axis)
         moved = np.empty(sweep.courant.shape)
         lattices = (old, sweep.J, sweep.courant, sweep.nu, sweep.room, moved)
-        _compute_face_fluxes(*[_view_lines(u, axis) for u in lattices], self.sharp)
+        lines = [_view_lines(u, axis) for u in lattices]
+        _compute_face_fluxes(*lines, self.sharp)
 
         for wall in self.walls[axis]:
             wall.let_in(sweep.courant, entering, moved)
@@ -139,7 +149,8 @@ class Sweeps:
             crossed[wall.faces] = outflow * self.mesh.volume[0]
 
         new = np.empty(self.block.shape)
-        _update(*[_view_lines(u, axis) for u in (old, moved, new)])
+        lines = [_view_lines(u, axis) for u in (old, moved, new)]
+        _update(*lines)
         return new
 
     def _pad(self, u, axis):
@@ -149,18 +160,25 @@ class Sweeps:
         """
         n = u.shape[axis]
         end = GHOST_LAYERS + n
-        cut = (slice(None),) * axis
-        padded = np.empty(u.shape[:axis] + (n + 2 * GHOST_LAYERS,) + u.shape[axis + 1 :])
-        padded[(*cut, slice(GHOST_LAYERS, end))] = u
-        padded[(*cut, slice(0, GHOST_LAYERS))] = u[(*cut, slice(0, 1))]
-        padded[(*cut, slice(end, None))] = u[(*cut, slice(n - 1, None))]
+        shape = list(u.shape)
+        shape[axis] = n + 2 * GHOST_LAYERS
+        padded = np.empty(shape)
+
+        # Views whose first index is the one along the axis.
+        along = np.moveaxis(padded, axis, 0)
+        given = np.moveaxis(u, axis, 0)
+        along[GHOST_LAYERS:end] = given
+        along[:GHOST_LAYERS] = given[:1]
+        along[end:] = given[n - 1 :]
         return self.exchange[axis](padded)
 
 
 def _split_sides(faces, axis):
     """A lattice of faces as seen by its cells: on the lower and on the upper side of each."""
     cut = (slice(None),) * axis
-    return faces[(*cut, slice(None, -1))], faces[(*cut, slice(1, None))]
+    lower = (*cut, slice(None, -1))
+    upper = (*cut, slice(1, None))
+    return faces[lower], faces[upper]
 
 
 def _view_lines(u, axis):
@@ -168,7 +186,9 @@ def _view_lines(u, axis):
 
     Steps along the axis are steps of `after` in the last index.
     """
-    return u.reshape(int(np.prod(u.shape[:axis])), -1)
+    shape_before = u.shape[:axis]
+    n_before = int(np.prod(shape_before))
+    return u.reshape(n_before, -1)
 
 
 @dataclass(frozen=True)
@@ -194,12 +214,9 @@ class _Sweep:
         above = (*cut, slice(GHOST_LAYERS, 1 - GHOST_LAYERS))
         upwind_J = np.where(courant > 0, J[below], J[above])
         upwind_rest = np.where(courant > 0, rest[below], rest[above])
-        return cls(
-            np.ascontiguousarray(courant),
-            J,
-            np.abs(courant) / upwind_J,
-            np.maximum(upwind_rest, 0.0),
-        )
+        nu = np.abs(courant) / upwind_J
+        room = np.maximum(upwind_rest, 0.0)
+        return cls(np.ascontiguousarray(courant), J, nu, room)
 
 
 @dataclass(frozen=True)
@@ -218,16 +235,22 @@ class _Wall:
     def let_in(self, courant: Array, entering: Array, moved: Array) -> None:
         """Where the flow enters, let it bring the density *entering* (n_boundary,)."""
         speed = courant[self.layer]
-        inflow = speed * entering[self.faces].reshape(speed.shape)
-        moved[self.layer] = np.where(self.outward * speed < 0, inflow, moved[self.layer])
+        density = entering[self.faces].reshape(speed.shape)
+        inflow = speed * density
+        enters = self.outward * speed < 0
+        moved[self.layer] = np.where(enters, inflow, moved[self.layer])
 
 
 def _find_walls(block, axis, n_inner) -> Iterator[_Wall]:
     """The sides of the block across an axis on the boundary."""
-    for outward, neighbour, end in ((-1.0, block.below[axis], 0), (1.0, block.above[axis], -1)):
+    lower_side = (-1.0, block.below[axis], 0)
+    upper_side = (1.0, block.above[axis], -1)
+    cut = (slice(None),) * axis
+    for outward, neighbour, end in (lower_side, upper_side):
         if neighbour is None:
-            layer = (slice(None),) * axis + (end,)
-            yield _Wall(outward, layer, block.faces[axis][layer].ravel() - n_inner)
+            layer = (*cut, end)
+            faces = block.faces[axis][layer]
+            yield _Wall(outward, layer, faces.ravel() - n_inner)
 
 
 @numba.njit(cache=True, error_model="numpy")

@@ -167,7 +167,9 @@ class TimeMeans:
         """U, and 0 on walls; what crosses these is noted."""
         size = np.abs(U)
         with np.errstate(over="ignore"):  # of a velocity that `ContinuityEquation` refuses
-            self.crossing = np.maximum(self.crossing, [size[self.is_wall].sum(), size.sum()])
+            through_walls = size[self.is_wall].sum()
+            through_all = size.sum()
+            self.crossing = np.maximum(self.crossing, [through_walls, through_all])
         return np.where(self.is_wall, 0.0, U)
 
     def _compute_entering(self, U, t):
@@ -259,9 +261,14 @@ class TimeMeans:
         signals = []
         if self._steady_look is None:
             flux = self.flow.flux_function(watched.faces)
-            signals.append(watched.weights @ np.stack([flux(now) for now in t]).T)
+            fluxes = np.stack([flux(now) for now in t])
+            signals.append(watched.weights @ fluxes.T)
         if self.densities_change:
-            entering = np.stack([watched.densities(self.mesh, self.conditions, now) for now in t])
+            densities = []
+            for now in t:
+                densities.append(watched.densities(self.mesh, self.conditions, now))
+
+            entering = np.stack(densities)
             self._largest_density = entering.max(initial=0.0)
             signals.append(watched.waves @ entering.T)
         return np.concatenate(signals)
@@ -386,8 +393,10 @@ class _Groups:
         self.mesh = mesh
         self.number = group_faces(mesh, parts)
         self.count = CELL_BLOCKS + len(parts)
-        faces = mesh.ranks.sum(np.bincount(self.number + 1, minlength=self.count + 1)[1:])
-        self.volume = faces * mesh.ranks.sum(mesh.volume.sum()) / mesh.n_cells_global
+        own_faces = np.bincount(self.number + 1, minlength=self.count + 1)
+        faces = mesh.ranks.sum(own_faces[1:])
+        total_volume = mesh.ranks.sum(mesh.volume.sum())
+        self.volume = faces * total_volume / mesh.n_cells_global
 
     def compare_rules(self, looks: Sequence[Array]) -> Array:
         """(2, n_groups or n_parts): sums of the difference between midpoint rule and Simpson's, and

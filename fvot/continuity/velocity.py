@@ -156,7 +156,11 @@ class StreamFunction:
         mesh = self.mesh
         n = self.mesh.normal
         A = average_over_faces(mesh, lambda x: self.f(x, t))
-        cross = np.stack([n[1] * A, -n[0] * A]) if mesh.dim == 2 else np.cross(n, A, axis=0)
+        if mesh.dim == 2:
+            cross = np.stack([n[1] * A, -n[0] * A])
+        else:
+            cross = np.cross(n, A, axis=0)
+
         return np.stack([mesh.divergence(mesh.area * component) for component in cross])
 
 

@@ -202,25 +202,31 @@ class _Forest:
         piece = mesh.with_ghosts(self.piece)
         left = mesh.left[self.shared]
         right = mesh.right[self.shared]
-        own = np.stack([piece[left], piece[right], mesh.cell_id[left], mesh.cell_id[right]])
+        left_id = mesh.cell_id[left]
+        right_id = mesh.cell_id[right]
+        own = np.stack([piece[left], piece[right], left_id, right_id])
         of_all = mesh.ranks.all_gather(_select_bridges(own))
         return _select_bridges(of_all)
 
     def send_between_pieces(self, U: Array, defect: Array) -> None:
         """Fluxes over the bridges after which the total defect of every piece is 0."""
         mesh = self.mesh
-        total = mesh.ranks.sum(np.bincount(self.piece, defect, self.n_pieces))
+        own_total = np.bincount(self.piece, defect, self.n_pieces)
+        total = mesh.ranks.sum(own_total)
         numbers = np.arange(self.bridges.shape[1])
         left, right = self.bridges[:2]
         bridge = _find_edges_to_parents(left, right, numbers, self.piece_parent)
-        ids = mesh.cell_id[np.stack([mesh.left[self.shared], mesh.right[self.shared]])]
+        left_cell = mesh.left[self.shared]
+        right_cell = mesh.right[self.shared]
+        ids = mesh.cell_id[np.stack([left_cell, right_cell])]
 
         for child in self.piece_order[::-1]:
             parent = self.piece_parent[child]
             if parent < 0:
                 continue
             left_piece, _, *cells = self.bridges[:, bridge[child]]
-            here = self.shared[(ids == np.array(cells)[:, None]).all(axis=0)]
+            is_same = ids == np.array(cells)[:, None]
+            here = self.shared[is_same.all(axis=0)]
             U[here] += total[child] if left_piece == child else -total[child]
             total[parent] += total[child]
 
@@ -245,16 +251,20 @@ def _find_spanning_trees(left, right, n):
     """
     tails = np.concatenate([left, right])
     heads = np.concatenate([right, left])
-    graph = sparse.csr_matrix((np.ones(len(tails)), (tails, heads)), (n, n))
+    ones = np.ones(len(tails))
+    graph = sparse.csr_matrix((ones, (tails, heads)), (n, n))
     count, piece = connected_components(graph, directed=False)
 
-    roots = np.unique(piece, return_index=True)[1]
-    rows = np.concatenate([tails, np.full(count, n)])
+    _, roots = np.unique(piece, return_index=True)
+    extra = np.full(count, n)
+    rows = np.concatenate([tails, extra])
     columns = np.concatenate([heads, roots])
-    joined = sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), (n + 1, n + 1))
+    ones = np.ones(len(rows))
+    joined = sparse.csr_matrix((ones, (rows, columns)), (n + 1, n + 1))
     order, parent = breadth_first_order(joined, n)
-    is_root = parent[:n] == n
-    return count, piece, order[1:], np.where(is_root, -1, parent[:n])
+    parent = parent[:n]
+    is_root = parent == n
+    return count, piece, order[1:], np.where(is_root, -1, parent)
 
 
 def _find_edges_to_parents(left, right, edge, parent):

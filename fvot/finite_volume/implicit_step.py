@@ -112,7 +112,9 @@ def _compute_scale(rates):
     """
     mesh = rates.mesh
     is_inner = mesh.right >= 0
-    inner = Rates(rates.pattern, np.where(is_inner, rates.a, 0), np.where(is_inner, rates.b, 0))
+    inner_a = np.where(is_inner, rates.a, 0)
+    inner_b = np.where(is_inner, rates.b, 0)
+    inner = Rates(rates.pattern, inner_a, inner_b)
     fastest = mesh.ranks.max(inner.leaving().max(initial=0.0))
     scale = np.ones(mesh.n_cells)
     if fastest == 0:

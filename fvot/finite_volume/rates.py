@@ -83,7 +83,9 @@ class Rates:
             peclet = np.abs(np.log(self.a[:n] / self.b[:n]))
         known = peclet[~np.isnan(peclet)]
         median = np.median(known) if len(known) else 0.0
-        total, count = self.mesh.ranks.sum(np.array([min(median, MAX_PECLET) * n, n]))
+        bounded = min(median, MAX_PECLET)
+        own_sums = np.array([bounded * n, n])
+        total, count = self.mesh.ranks.sum(own_sums)
         return total / max(count, 1)
 
     def gather_chain(self) -> Chain | None:
@@ -95,10 +97,12 @@ class Rates:
         own = np.flatnonzero(mesh.left[:n] < mesh.n_cells)
         left = mesh.cell_id[mesh.left[own]]
         right = mesh.cell_id[mesh.right[own]]
-        faces = mesh.ranks.gather_to_root(np.stack([left, right, self.a[own], self.b[own]]))
+        own_faces = np.stack([left, right, self.a[own], self.b[own]])
+        faces = mesh.ranks.gather_to_root(own_faces)
 
         killed = np.bincount(mesh.left[n:], self.a[n:], mesh.n_cells)
-        volume, killing = mesh.gather(np.stack([mesh.volume, killed / mesh.volume]))
+        own_cells = np.stack([mesh.volume, killed / mesh.volume])
+        volume, killing = mesh.gather(own_cells)
         center = mesh.gather(mesh.center)
         if faces is None:
             return None
@@ -107,8 +111,10 @@ class Rates:
         left = left.astype(np.int64)
         right = right.astype(np.int64)
         values = np.concatenate([a / volume[left], b / volume[right]])
-        index = (np.concatenate([left, right]), np.concatenate([right, left]))
-        rates = sparse.csr_matrix((values, index), (mesh.n_cells_global,) * 2)
+        rows = np.concatenate([left, right])
+        columns = np.concatenate([right, left])
+        shape = (mesh.n_cells_global, mesh.n_cells_global)
+        rates = sparse.csr_matrix((values, (rows, columns)), shape)
         return Chain(rates, killing, center)
 
     def order_by_drift(self) -> IntArray:

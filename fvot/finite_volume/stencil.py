@@ -39,35 +39,39 @@ class Stencil:
         self._mesh = mesh
 
         left = np.flatnonzero(mesh.left < mesh.n_cells)
-        right = np.flatnonzero((mesh.right >= 0) & (mesh.right < mesh.n_cells))
-        cell = np.concatenate([mesh.left[left], mesh.right[right]])
+        is_right_own = (mesh.right >= 0) & (mesh.right < mesh.n_cells)
+        right = np.flatnonzero(is_right_own)
+        left_cell = mesh.left[left]
+        right_cell = mesh.right[right]
+        cell = np.concatenate([left_cell, right_cell])
         face = np.concatenate([left, right])
         order = np.argsort(cell, kind="stable")
         self.cell = cell[order]
         self.face = face[order]
-        self.start = np.searchsorted(self.cell, np.arange(mesh.n_cells + 1)).astype(np.int32)
+        start = np.searchsorted(self.cell, np.arange(mesh.n_cells + 1))
+        self.start = start.astype(np.int32)
 
         leaves = order < len(left)
         self.sign = np.where(leaves, 1.0, -1.0)
-        behind = np.where(leaves, mesh.right[self.face], mesh.left[self.face])
-        self.neighbour = np.where(behind < 0, self.cell, behind).astype(np.uint32)
+        left_of_face = mesh.left[self.face]
+        right_of_face = mesh.right[self.face]
+        behind = np.where(leaves, right_of_face, left_of_face)
+        neighbour = np.where(behind < 0, self.cell, behind)
+        self.neighbour = neighbour.astype(np.uint32)
 
     @cached_property
     def offset(self) -> Array:
-        return np.where(
-            self.sign > 0,
-            self._mesh.left_offset[:, self.face],
-            self._mesh.right_offset[:, self.face],
-        )
+        from_left = self._mesh.left_offset[:, self.face]
+        from_right = self._mesh.right_offset[:, self.face]
+        return np.where(self.sign > 0, from_left, from_right)
 
     @cached_property
     def span(self) -> Array:
-        beyond = np.where(
-            self.sign > 0,
-            self._mesh.right_offset[:, self.face],
-            self._mesh.left_offset[:, self.face],
-        )
-        return np.where(self.face < self.n_inner, self.offset - beyond, 0.0)
+        from_left = self._mesh.left_offset[:, self.face]
+        from_right = self._mesh.right_offset[:, self.face]
+        beyond = np.where(self.sign > 0, from_right, from_left)
+        is_inner = self.face < self.n_inner
+        return np.where(is_inner, self.offset - beyond, 0.0)
 
     def cell_sum(self, values: Array) -> Array:
         """Sums (n_cells,) over the sides of each cell of values (n,)."""
@@ -85,26 +89,37 @@ class Stencil:
         is_left = self.sign > 0
         left_side = np.full(mesh.n_faces, -1)
         right_side = np.full(mesh.n_faces, -1)
-        left_side[self.face[is_left]] = np.flatnonzero(is_left)
-        right_side[self.face[~is_left]] = np.flatnonzero(~is_left)
+        left_faces = self.face[is_left]
+        right_faces = self.face[~is_left]
+        left_side[left_faces] = np.flatnonzero(is_left)
+        right_side[right_faces] = np.flatnonzero(~is_left)
 
-        shared = np.flatnonzero((left_side[:inner] < 0) | (right_side[:inner] < 0))
-        own = np.maximum(left_side[shared], right_side[shared])
-        ghost = n + np.arange(len(shared))
-        left_side[shared] = np.where(left_side[shared] < 0, ghost, left_side[shared])
-        right_side[shared] = np.where(right_side[shared] < 0, ghost, right_side[shared])
-        outer = n + len(shared)
+        is_left_missing = left_side[:inner] < 0
+        is_right_missing = right_side[:inner] < 0
+        shared = np.flatnonzero(is_left_missing | is_right_missing)
+        n_shared = len(shared)
+        shared_left = left_side[shared]
+        shared_right = right_side[shared]
+        own = np.maximum(shared_left, shared_right)
+        ghost = n + np.arange(n_shared)
+        left_side[shared] = np.where(shared_left < 0, ghost, shared_left)
+        right_side[shared] = np.where(shared_right < 0, ghost, shared_right)
+        outer = n + n_shared
         right_side[inner:] = outer + np.arange(mesh.n_faces - inner)
 
         place = np.full(mesh.n_faces, -1)
-        place[shared] = np.arange(len(shared))
-        lists = find_face_exchange(mesh).send
-        exchange = Exchange(
-            mesh.ranks,
-            {q: own[place[faces]] for q, faces in lists.items()},
-            {q: ghost[place[faces]] for q, faces in lists.items()},
-        )
-        opposite = np.where(is_left, right_side[self.face], left_side[self.face])
+        place[shared] = np.arange(n_shared)
+        sent = {}
+        received = {}
+        for rank, faces in find_face_exchange(mesh).send.items():
+            places = place[faces]
+            sent[rank] = own[places]
+            received[rank] = ghost[places]
+
+        exchange = Exchange(mesh.ranks, sent, received)
+        side_on_left = left_side[self.face]
+        side_on_right = right_side[self.face]
+        opposite = np.where(is_left, side_on_right, side_on_left)
         return opposite.astype(np.uint32), exchange, outer
 
 
@@ -118,7 +133,9 @@ def outflow_rate(
         out = 0.0
         for s in range(numba.uintp(start[cell]), numba.uintp(start[cell + 1])):
             # a, or b where the normal enters the cell
-            out += max((1 + sign[s]) * a[face[s]] + (1 - sign[s]) * b[face[s]], 0.0) / 2
+            f = face[s]
+            leaving = (1 + sign[s]) * a[f] + (1 - sign[s]) * b[f]
+            out += max(leaving, 0.0) / 2
         most = max(most, out / volume[cell])
     return most
 
@@ -132,13 +149,19 @@ def gradient_weights(stencil: Stencil) -> Array:
     span = stencil.span
     dim = len(span)
     square = np.einsum("in,in->n", span, span)
-    weight = np.divide(1.0, square, out=np.zeros_like(square), where=square > 0)
-    axes = range(dim)
-    normal = np.stack([[stencil.cell_sum(weight * span[i] * span[j]) for j in axes] for i in axes])
+    zeros = np.zeros_like(square)
+    weight = np.divide(1.0, square, out=zeros, where=square > 0)
+    normal = np.empty((dim, dim, stencil.n_cells))
+    for i in range(dim):
+        for j in range(dim):
+            products = weight * span[i] * span[j]
+            normal[i, j] = stencil.cell_sum(products)
 
     trace = np.maximum(np.trace(normal), 1e-300)  # a cell without neighbours has none
-    shifted = normal + LEAST_SQUARES_SHIFT * trace * np.eye(dim)[:, :, None]
-    inverse = np.linalg.inv(shifted.transpose(2, 0, 1))
+    unit = np.eye(dim)[:, :, None]
+    shifted = normal + LEAST_SQUARES_SHIFT * trace * unit
+    matrices = shifted.transpose(2, 0, 1)
+    inverse = np.linalg.inv(matrices)
     return np.einsum("nij,jn->in", inverse[stencil.cell], weight * span)
 
 
@@ -147,5 +170,7 @@ def gradients(mesh: Mesh, stencil: Stencil, weights: Array, fields: Array) -> Ar
     `gradient_weights`. Collective.
     """
     local = mesh.with_ghosts(fields)
-    jump = local[:, stencil.neighbour] - local[:, stencil.cell]
+    here = local[:, stencil.cell]
+    there = local[:, stencil.neighbour]
+    jump = there - here
     return np.stack([[stencil.cell_sum(w * d) for w in weights] for d in jump])

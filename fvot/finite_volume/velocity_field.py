@@ -60,12 +60,14 @@ class VelocityField:
         before, part = find_interval(self.mesh.ranks, t, self.t)
         own = np.flatnonzero(cell >= 0)
         k = cell[own]
-        offset = remove_periods(self.mesh, points[:, own] - self.mesh.centroid[:, k])
+        from_centroid = points[:, own] - self.mesh.centroid[:, k]
+        offset = remove_periods(self.mesh, from_centroid)
 
         v = np.zeros(points.shape)
         for weight, i in ((1 - part, before), (part, before + 1)):
             if weight:
-                change = np.einsum("ijk,jk->ik", self._find_slopes(i)[:, :, k], offset)
+                slopes = self._find_slopes(i)[:, :, k]
+                change = np.einsum("ijk,jk->ik", slopes, offset)
                 v[:, own] += weight * (self.velocity[i][:, k] + change)
         return self.mesh.ranks.sum(v)
 
@@ -90,8 +92,11 @@ def find_interval(ranks: Ranks, t: float, times: Array) -> tuple[int, float]:
         f"t must be a time between {times[0]:g} and {times[-1]:g}, not {t!r}",
     )
     t = min(max(t, times[0]), times[-1])
-    before = min(int(np.searchsorted(times, t, side="right")) - 1, len(times) - 2)
-    return before, (t - times[before]) / (times[before + 1] - times[before])
+    n_passed = int(np.searchsorted(times, t, side="right"))
+    before = min(n_passed - 1, len(times) - 2)
+    begin = times[before]
+    end = times[before + 1]
+    return before, (t - begin) / (end - begin)
 
 
 @numba.njit(cache=True, error_model="numpy")

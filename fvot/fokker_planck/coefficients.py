@@ -215,10 +215,19 @@ class DriftDiffusion:
                 values = np.stack([field.f(x, now) for now in t])
                 signals.append(watched.waves @ values.T)
         if self._drift is not None and self._drift.depends_on_time:
-            across = np.stack([(self._drift(x, now) * normal).sum(axis=0) for now in t])
+            speeds = []
+            for now in t:
+                drift = self._drift(x, now)
+                speeds.append((drift * normal).sum(axis=0))
+
+            across = np.stack(speeds)
             signals.append(watched.weights @ across.T)
         if not self.boundary_steady:
-            entering = np.stack([watched.densities(self.mesh, self._conditions, now) for now in t])
+            densities = []
+            for now in t:
+                densities.append(watched.densities(self.mesh, self._conditions, now))
+
+            entering = np.stack(densities)
             signals.append(watched.waves @ entering.T)
         return np.concatenate(signals)
 

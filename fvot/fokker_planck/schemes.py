@@ -64,7 +64,9 @@ def find_scheme(order: int) -> Scheme:
 
 def _find_third_order_stage():
     """The root of g^3 - 3 g^2 + 3 g / 2 - 1/6 for which the scheme is L-stable."""
-    return float(np.sort(np.roots([1, -3, 1.5, -1 / 6]).real)[1])
+    roots = np.roots([1, -3, 1.5, -1 / 6])
+    _, middle, _ = np.sort(roots.real)
+    return float(middle)
 
 
 def _expand_powers(g, n, stages):
@@ -116,5 +118,8 @@ def _build_error_weights(g, c, order):
     That is C z^(p+1) r^(p+2), which is right for small and for large z.
     """
     n = order + 1
-    constant = (_expand_powers(g, n + 1, order) @ c - _expand_exponential(n + 1))[n]
-    return abs(constant) / g**n * np.array([(-1) ** j * comb(n, j) for j in range(n + 1)])
+    made = _expand_powers(g, n + 1, order) @ c
+    exact = _expand_exponential(n + 1)
+    constant = (made - exact)[n]
+    binomials = [(-1) ** j * comb(n, j) for j in range(n + 1)]
+    return abs(constant) / g**n * np.array(binomials)

@@ -148,9 +148,12 @@ class StepControl:
             return  # steps that are shorter than the spacing of the watch miss nothing it sees
 
         watch = self.operator.watch(begin, begin + count * step)
-        rough = [
-            i for i in range(count) if not watch.is_calm(begin + i * step, begin + (i + 1) * step)
-        ]
+        rough = []
+        for i in range(count):
+            step_begin = begin + i * step
+            step_end = begin + (i + 1) * step
+            if not watch.is_calm(step_begin, step_end):
+                rough.append(i)
         if rough and self.mesh.ranks.is_root:
             warn(
                 f"something that depends on time changes within {len(rough)} of the {count} steps "

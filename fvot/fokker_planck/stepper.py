@@ -408,10 +408,12 @@ class _Step:
         """(the positive partner, its fluxes (n_faces,))."""
         scheme = self.scheme
         low = sum(weight * self.Y(k + 1) for k, weight in enumerate(scheme.partner) if weight)
-        fluxes = [
-            (weight, self.stepper.find_coefficients(self._find_rung_time(k + 1)), self.Y(k + 1))
-            for k, weight in enumerate(scheme.partner_b)
-        ]
+        fluxes = []
+        for k, weight in enumerate(scheme.partner_b):
+            time = self._find_rung_time(k + 1)
+            coefficients = self.stepper.find_coefficients(time)
+            fluxes.append((weight, coefficients, self.Y(k + 1)))
+
         return self._scale_if_closed(low), self._sum_fluxes(fluxes)
 
     def _limit_fluxes(self, low, f):
@@ -425,7 +427,9 @@ class _Step:
         sides = self.stepper.operator.pattern.stencil
         content = mesh.volume * low
         f = f.copy()
-        order = downstream_order(np.maximum(f, 0), np.maximum(-f, 0), mesh.n_inner, sides)
+        forward = np.maximum(f, 0)
+        backward = np.maximum(-f, 0)
+        order = downstream_order(forward, backward, mesh.n_inner, sides)
         for sweep in range(MAX_LIMITER_SWEEPS + 1):
             with_income = sweep < MAX_LIMITER_SWEEPS
             lacked = _limit_leaving_fluxes(
@@ -484,5 +488,7 @@ def _take_from_givers(f, mesh):
     """
     n = mesh.n_inner
     theirs = find_face_exchange(mesh)(f, f.copy())
-    giver = np.where(f[:n] > 0, mesh.left[:n], mesh.right[:n])
-    f[:n] = np.where(giver >= mesh.n_cells, theirs[:n], f[:n])
+    inner = f[:n]
+    giver = np.where(inner > 0, mesh.left[:n], mesh.right[:n])
+    is_ghost = giver >= mesh.n_cells
+    f[:n] = np.where(is_ghost, theirs[:n], inner)

@@ -160,7 +160,9 @@ class Linearised:
 
         for iteration in range(MAX_LINEARISED_ITERATIONS):
             full = (p > 0) | (rho > self.upper)
-            violation = np.stack([np.maximum(rho - self.upper, 0), rho * np.maximum(-p, 0)])
+            excess = np.maximum(rho - self.upper, 0)
+            pull = rho * np.maximum(-p, 0)
+            violation = np.stack([excess, pull])
             bounded = np.where(full, self.upper, rho)
             pressure = np.where(full, p, 0)
             equations = _Equations(self, bounded, phi, pressure, full, floor, old, tau)
@@ -324,7 +326,8 @@ class _Equations:
         mesh = self.mesh
         pattern = self.step.pattern
         tau = self.tau
-        D = np.where(self.full, 0.0, 1 / (mesh.volume * step.compute_curvature(self.rho)))
+        curvature = step.compute_curvature(self.rho)
+        D = np.where(self.full, 0.0, 1 / (mesh.volume * curvature))
         B = pattern.matrix(Rates(pattern, self.a, self.b), tau, transposed=True)
         B.data *= np.repeat(np.sqrt(D), np.diff(B.indptr))
         symmetric = Rates(pattern, self.through, self.through)

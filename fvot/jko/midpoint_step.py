@@ -131,11 +131,13 @@ class Midpoint:
         energy = self.free_energy
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             mu = energy.derivative(old) + energy.potential(old)
-            mu, diffusivity = mesh.with_ghosts(np.stack([mu, old * energy.curvature(old)]))
+            own = np.stack([mu, old * energy.curvature(old)])
+            mu, diffusivity = mesh.with_ghosts(own)
             left = mesh.left[:n]
             right = mesh.right[:n]
             sums = UPWIND_PECLET / 2 * (diffusivity[left] + diffusivity[right])
-            w = 1 / (1 + (np.abs(mu[left] - mu[right]) / sums) ** 4)
+            jump = np.abs(mu[left] - mu[right])
+            w = 1 / (1 + (jump / sums) ** 4)
         return np.where(np.isfinite(w), w, 0.0)
 
 

@@ -202,7 +202,8 @@ class JKORun:
         else:
             ahead = (step + last[0].tau) / 2
             behind = (last[0].tau + last[1].tau) / 2
-            predicted = last[0].value + ahead / behind * (last[0].value - last[1].value)
+            change = last[0].value - last[1].value
+            predicted = last[0].value + ahead / behind * change
             share = step**2 / 6 / (step**2 / 6 + ahead * (ahead + behind))
         return share * step * self.mesh.integrate(np.abs(slope - predicted))
 

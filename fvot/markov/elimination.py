@@ -90,11 +90,16 @@ class Elimination:
         center: Array,
         kept: IntArray = NO_STATES,
     ):
-        largest = np.maximum(killing, rates.max(axis=1).toarray().ravel())
-        self._exponent = np.frexp(largest)[1].astype(np.int64)
+        largest_rate = rates.max(axis=1).toarray()
+        largest = np.maximum(killing, largest_rate.ravel())
+        _, exponent = np.frexp(largest)
+        self._exponent = exponent.astype(np.int64)
+        row_lengths = np.diff(rates.indptr)
+        exponent_of_entry = np.repeat(self._exponent, row_lengths)
         scaled = rates.copy()
-        scaled.data = np.ldexp(rates.data, -np.repeat(self._exponent, np.diff(rates.indptr)))
-        self._graph = Graph.from_rates(scaled, np.ldexp(killing, -self._exponent))
+        scaled.data = np.ldexp(rates.data, -exponent_of_entry)
+        scaled_killing = np.ldexp(killing, -self._exponent)
+        self._graph = Graph.from_rates(scaled, scaled_killing)
         self._kept = kept
         self._center = center
         if len(kept):
@@ -165,14 +170,17 @@ class Elimination:
             rows = rates[:m, :-1].copy() if n_kept else None
             columns = np.ascontiguousarray((rates[:, :m] / pivot).T)
             self._fronts.append(Front(states, pivot, rows, columns))
-            waiting.setdefault(parent[node], []).append((states[m:], rates[m:, m:]))
+            left_states = states[m:]
+            left_rates = rates[m:, m:]
+            waiting.setdefault(parent[node], []).append((left_states, left_rates))
         self._fronts.reverse()
 
         rest, self.left, _ = self._assemble(kept, n, place, waiting[-1], number)
         np.fill_diagonal(rest, 0.0)
         self.sure = rest.sum(axis=1) >= SMALLEST_SURE_RATE
-        self.rates = np.ldexp(rest[:, :-1], self._exponent[self.left][:, None])
-        self.killing = np.ldexp(rest[:, -1], self._exponent[self.left])
+        exponent = self._exponent[self.left]
+        self.rates = np.ldexp(rest[:, :-1], exponent[:, None])
+        self.killing = np.ldexp(rest[:, -1], exponent)
         return np.unique(np.array(lost, np.int64))
 
     def _finish_root(self, rates, states, pivot, n_own):

@@ -132,7 +132,8 @@ def relaxation_rates(
     rates, killing, center = check_chain(rates, killing, center)
     n = rates.shape[0]
     n_zero = int(not killing.any())
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= n - n_zero:
+    is_integer = isinstance(k, (int, np.integer)) and not isinstance(k, bool)
+    if not is_integer or not 1 <= k <= n - n_zero:
         raise InputError(
             f"k, the number of relaxation rates, must be an integer from 1 to {n - n_zero} "
             f"for a {'closed' if n_zero else 'killed'} chain of {n} states, not {k!r}"
@@ -319,7 +320,8 @@ def _is_reversible(rates):
         return False
 
     step = both.copy()
-    step.data = np.log(both.data) - np.log(both.T.tocsr().data)  # log p_j - log p_i
+    backward = both.T.tocsr()
+    step.data = np.log(both.data) - np.log(backward.data)  # log p_j - log p_i
     log_p = _sum_to_root(step, order[1:], np.maximum(parent, 0))
 
     step = step.tocoo()
@@ -365,7 +367,9 @@ def _compute_slow_values(elimination):
         h = elimination.solve(h)
         moments.append(psi @ h.T)
         power = largest ** (len(moments) - 1)
-        size = power * np.max(moments[-1].sum(axis=1) / np.diag(moments[0]))
+        last_sums = moments[-1].sum(axis=1)
+        first_diagonal = np.diag(moments[0])
+        size = power * np.max(last_sums / first_diagonal)
     if size > SERIES_FAILURE:
         raise ConvergenceError(
             "the wells of the chain are too shallow to tell its slow rates from the others"
@@ -405,7 +409,8 @@ def _find_graded_eigenvalues(rates, killing, mass):
     D = D[:m]
 
     ratio = np.tril(D[:, None] / D)
-    block = np.cumsum(np.append(0, D[1:] < D[:-1] / 4))[:m]
+    begins_block = D[1:] < D[:-1] / 4
+    block = np.cumsum(np.append(0, begins_block))[:m]
     is_below = block[:, None] > block
     for _ in range(MAX_LR_STEPS):
         if np.abs(K[is_below]).max(initial=0.0) < 1e-18:
@@ -447,12 +452,16 @@ def _factorise(q, killing):
         D[place] = s
         order.append(k)
         if s > 0:
-            X[rest, k] = -q[rest, k] / s
-            Y[k, rest] = -q[k, rest] / s
-            killing[rest] += q[rest, k] * (killing[k] / s)
-            q[np.ix_(rest, rest)] += np.outer(q[rest, k], q[k, rest] / s)
+            to_k = q[rest, k]
+            from_k = q[k, rest]
+            X[rest, k] = -to_k / s
+            Y[k, rest] = -from_k / s
+            killing[rest] += to_k * (killing[k] / s)
+            q[np.ix_(rest, rest)] += np.outer(to_k, from_k / s)
             q[rest, rest] = 0.0
-    return X[np.ix_(order, order)], D, Y[np.ix_(order, order)], order
+
+    ordered = np.ix_(order, order)
+    return X[ordered], D, Y[ordered], order
 
 
 def _factorise_lu(K):
@@ -460,8 +469,10 @@ def _factorise_lu(K):
     L = np.eye(len(K), dtype=K.dtype)
     U = K.copy()
     for k in range(len(K)):
-        L[k + 1 :, k] = U[k + 1 :, k] / U[k, k]
-        U[k + 1 :, k:] -= np.outer(L[k + 1 :, k], U[k, k:])
+        factors = U[k + 1 :, k] / U[k, k]
+        pivot_row = U[k, k:]
+        L[k + 1 :, k] = factors
+        U[k + 1 :, k:] -= np.outer(factors, pivot_row)
     return L, np.triu(U)
 
 

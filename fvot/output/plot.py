@@ -286,14 +286,26 @@ class Picture:
         to the surface.
         """
         mesh = self.result.mesh
-        mean = np.mean([np.abs(self._get_own(i)) for i in self.times], axis=0)
+        sizes = [np.abs(self._get_own(i)) for i in self.times]
+        mean = np.mean(sizes, axis=0)
         weight = mesh.volume * mean
         moments = np.concatenate([weight[None], weight * mesh.centroid])
         total, *moment = mesh.ranks.sum(moments.sum(axis=1))
-        lower = -np.array([mesh.ranks.max(-x.min(initial=np.inf)) for x in mesh.points])
-        upper = np.array([mesh.ranks.max(x.max(initial=-np.inf)) for x in mesh.points])
+
+        lower_ends = []
+        upper_ends = []
+        for x in mesh.points:
+            own_lower = x.min(initial=np.inf)
+            own_upper = x.max(initial=-np.inf)
+            lower_ends.append(mesh.ranks.min(own_lower))
+            upper_ends.append(mesh.ranks.max(own_upper))
+
+        lower = np.array(lower_ends)
+        upper = np.array(upper_ends)
         center = np.array(moment) / total if total else (lower + upper) / 2
-        return np.clip(center, 0.75 * lower + 0.25 * upper, 0.25 * lower + 0.75 * upper)
+        smallest = 0.75 * lower + 0.25 * upper
+        largest = 0.25 * lower + 0.75 * upper
+        return np.clip(center, smallest, largest)
 
     def _build_scene(self, parts, center):
         cells = GatheredCells.join(parts)
@@ -477,7 +489,11 @@ class Curve:
 
         margin = 0.05 * (colors.high - colors.low)
         floor = colors.low - margin if colors.low else 0.0
-        axes.set(xlabel="x", ylabel=name, xlim=(x[0], x[-1]), ylim=(floor, colors.high + margin))
+        ceiling = colors.high + margin
+        axes.set_xlabel("x")
+        axes.set_ylabel(name)
+        axes.set_xlim(x[0], x[-1])
+        axes.set_ylim(floor, ceiling)
         axes.spines[["top", "right"]].set_visible(False)
         return figure
 

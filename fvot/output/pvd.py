@@ -142,9 +142,15 @@ def get_points(mesh: Any, single: bool) -> Array:
     if not single:
         return mesh.points
     points = mesh.points.astype(np.float32)
-    move = np.abs(points - mesh.points).max(axis=0)[mesh.corners]
-    move_of_cell = np.maximum.reduceat(move, mesh.start[:-1]) if mesh.n_cells else np.zeros(0)
-    worst = mesh.ranks.max((move_of_cell / mesh.volume ** (1 / mesh.dim)).max(initial=0.0))
+    move_of_point = np.abs(points - mesh.points).max(axis=0)
+    move_of_corner = move_of_point[mesh.corners]
+    move_of_cell = np.zeros(0)
+    if mesh.n_cells:
+        move_of_cell = np.maximum.reduceat(move_of_corner, mesh.start[:-1])
+
+    size_of_cell = mesh.volume ** (1 / mesh.dim)
+    relative_move = move_of_cell / size_of_cell
+    worst = mesh.ranks.max(relative_move.max(initial=0.0))
     mesh.ranks.check(
         worst <= MAX_POINT_MOVE,
         f"in single precision points of this mesh move by {worst:.1e} of the size of "

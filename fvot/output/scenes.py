@@ -104,7 +104,8 @@ class Scene:
         camera.focal_point = self.focus
         camera.up = self.up
         camera.parallel_projection = True
-        camera.parallel_scale = (self.extent[1] - self.extent[0]) / 2 * height / width
+        left, right = self.extent[:2]
+        camera.parallel_scale = (right - left) / 2 * height / width
         self.plotter.reset_camera_clipping_range()
 
     def close(self) -> None:
@@ -129,13 +130,17 @@ class Plane(Scene):
         upper = cells.points.max(axis=1)
         size = (upper - lower).max()
         margin = 0.015 * size
-        extent = (lower[0] - margin, upper[0] + margin, lower[1] - margin, upper[1] + margin)
+        left, bottom = lower - margin
+        right, top = upper + margin
+        extent = (left, right, bottom, top)
         grid = pvd.build_grid(cells.points, cells.kind, cells.start, cells.corners)
         surface = pyvista.PolyData()
         surface.SetPoints(grid.GetPoints())
         surface.SetPolys(grid.GetCells())
-        focus = np.array([*(lower + upper) / 2, 0])
-        super().__init__(surface, slice(None), extent, np.array([0, 0, size]), focus, (0, 1, 0))
+        middle = (lower + upper) / 2
+        focus = np.array([*middle, 0])
+        eye = np.array([0, 0, size])
+        super().__init__(surface, slice(None), extent, eye, focus, (0, 1, 0))
 
         self.walls = cells.points[:, cells.walls].T  # (n, 2, dim)
         self.box = (lower, upper) if seam else None
@@ -185,8 +190,10 @@ class Plane(Scene):
         square = np.floor((self.centroid - corner) / side)
         middle = corner + (square + 0.5) * side
         key = square[0] * 1000 + square[1]
-        order = np.lexsort((((self.centroid - middle) ** 2).sum(axis=0), key))
-        nearest = order[np.unique(key[order], return_index=True)[1]]
+        square_distance = ((self.centroid - middle) ** 2).sum(axis=0)
+        order = np.lexsort((square_distance, key))
+        _, first_of_square = np.unique(key[order], return_index=True)
+        nearest = order[first_of_square]
 
         longest = np.linalg.norm(velocity[:, nearest], axis=0).max()
         if longest > 0:
@@ -214,22 +221,32 @@ class Solid(Scene):
         grid = pvd.build_grid(cells.points, cells.kind, cells.start, cells.corners)
         # A cut along faces of cells could show either side of them: cut a little beyond.
         cut = center - 1e-5 * size * np.sign(EYE_DIRECTION)
-        surface, self.edges = _open_octant(_clean(grid), cut)
+        clean_grid = _clean(grid)
+        surface, self.edges = _open_octant(clean_grid, cut)
+
         eye = EYE_DIRECTION / np.linalg.norm(EYE_DIRECTION)
-        right = np.cross([0, 0, 1], eye) / np.linalg.norm(eye[:2])
+        horizontal = np.cross([0, 0, 1], eye)
+        right = horizontal / np.linalg.norm(eye[:2])
         up = np.cross(eye, right)
         self.screen = np.stack([right, up])
         self.ink = ink
-        self.box = np.stack([cells.points.min(axis=1), cells.points.max(axis=1)])
+        lower = cells.points.min(axis=1)
+        upper = cells.points.max(axis=1)
+        self.box = np.stack([lower, upper])
 
         scale_ends = [ends.T for ends in self._find_scale_edges()]
-        shown = self.screen @ np.concatenate([cells.points, *scale_ends], axis=1)
+        all_points = np.concatenate([cells.points, *scale_ends], axis=1)
+        shown = self.screen @ all_points
         margin = 0.01 * np.ptp(shown, axis=1).max()
         low = shown.min(axis=1) - margin
         high = shown.max(axis=1) + margin
         extent = (low[0], high[0], low[1], high[1])
-        focus = right * (low[0] + high[0]) / 2 + up * (low[1] + high[1]) / 2 + eye * (eye @ center)
-        super().__init__(surface, surface.cell_data["cell"], extent, 4 * size * eye, focus, up)
+        across = right * (low[0] + high[0]) / 2
+        upward = up * (low[1] + high[1]) / 2
+        towards_eye = eye * (eye @ center)
+        focus = across + upward + towards_eye
+        cell = surface.cell_data["cell"]
+        super().__init__(surface, cell, extent, 4 * size * eye, focus, up)
 
     def decorate(self, plotter: Any) -> None:
         import pyvista
@@ -250,9 +267,15 @@ class Solid(Scene):
     def _find_scale_edges(self) -> Iterator[Array]:
         """The ends of the three edges of the bounding box that carry scales."""
         near = np.where(EYE_DIRECTION > 0, 1, 0)  # per axis, the end of the box towards the eye
-        corners = ((0, near[1], 0), (near[0], 0, 0), (1 - near[0], near[1], 0))
+        near_x, near_y, _ = near
+        corners = (
+            (0, near_y, 0),
+            (near_x, 0, 0),
+            (1 - near_x, near_y, 0),
+        )
         for axis, corner in enumerate(corners):
-            ends = np.repeat(np.choose(corner, self.box)[None], 2, axis=0)
+            point = np.choose(corner, self.box)
+            ends = np.repeat(point[None], 2, axis=0)
             ends[:, axis] = self.box[:, axis]
             yield ends
 
@@ -270,21 +293,29 @@ class Solid(Scene):
         low, high = self.box[:, axis]
         longest = np.ptp(self.box, axis=0).max()
         n_ticks = max(1, round(4 * (high - low) / longest))
-        ticks = MaxNLocator(n_ticks, steps=[1, 2, 5, 10]).tick_values(low, high)
-        ticks = ticks[(ticks > low - 1e-9 * longest) & (ticks < high + 1e-9 * longest)]
+        locator = MaxNLocator(n_ticks, steps=[1, 2, 5, 10])
+        ticks = locator.tick_values(low, high)
+        rounding = 1e-9 * longest
+        is_shown = (ticks > low - rounding) & (ticks < high + rounding)
+        ticks = ticks[is_shown]
 
         a, b = ends @ self.screen.T
-        outward = np.array([(b - a)[1], (a - b)[0]]) / np.linalg.norm(b - a)
-        outward *= np.sign(outward @ ((a + b) / 2 - self.screen @ self.box.mean(axis=0)))
-        axes.plot(*np.stack([a, b]).T, color="0.6", linewidth=0.6, zorder=0)
+        step = b - a
+        outward = np.array([step[1], -step[0]]) / np.linalg.norm(step)
+        middle_of_box = self.screen @ self.box.mean(axis=0)
+        from_middle = (a + b) / 2 - middle_of_box
+        outward *= np.sign(outward @ from_middle)
+        line = np.stack([a, b]).T
+        axes.plot(*line, color="0.6", linewidth=0.6, zorder=0)
         labels = [
             *[(tick, f"{tick:.4g}", 12, 9) for tick in ticks],
             ((low + high) / 2, "xyz"[axis], 30, 11),
         ]
         for value, label, offset, size in labels:
+            part = (value - low) / (high - low)
             axes.annotate(
                 label,
-                a + (value - low) / (high - low) * (b - a),
+                a + part * step,
                 offset * outward,
                 textcoords="offset points",
                 ha="center",

@@ -189,8 +189,10 @@ def _find_plan(C, a, b, epsilon, tol):
     b = b[columns]
 
     v = None
-    exponent_room = max(UNDERFLOW_EXPONENT + math.log(min(a.min(), b.min())), 1.0)
-    first = max(c.max(), -c.min()) / exponent_room
+    smallest_mass = min(a.min(), b.min())
+    exponent_room = max(UNDERFLOW_EXPONENT + math.log(smallest_mass), 1.0)
+    largest_cost = max(c.max(), -c.min())
+    first = largest_cost / exponent_room
     for stage_epsilon in _list_epsilons(first, epsilon):
         stage_tol = tol if stage_epsilon == epsilon else max(tol, STAGE_TOLERANCE)
         P, u, v, missed = _solve_stage(c, a, b, v, stage_epsilon, stage_tol)
@@ -296,7 +298,9 @@ def _iterate_newton(k, a, b, g, tol):
 
     def evaluate(g: Array) -> _DualPoint:
         f, P = _fit_rows(k, g, log_a)
-        return _DualPoint(g, f, P, b - P.sum(axis=0), a @ f + b @ g)
+        gradient = b - P.sum(axis=0)
+        value = a @ f + b @ g
+        return _DualPoint(g, f, P, gradient, value)
 
     point = evaluate(g)
     for _ in range(MAX_NEWTON_STEPS):

@@ -57,18 +57,20 @@ def wasserstein_1d(x: ArrayLike, a: ArrayLike, y: ArrayLike, b: ArrayLike, p: fl
     first = _find_quantile(x, a, "x, a")
     second = _find_quantile(y, b, "y, b")
     mass = find_common_mass(first.mass, second.mass, a, b)
-    second = replace(second, masses=second.masses * (mass / second.mass))
+    masses = second.masses * (mass / second.mass)
+    second = replace(second, masses=masses)
 
-    halves = (
-        _compare_first_halves(first, second),
-        _compare_first_halves(first.mirror(), second.mirror()),
-    )
-    mass, d0, d1 = np.concatenate(halves, axis=1)
-    size = max(np.abs(d0).max(), np.abs(d1).max())
+    first_half = _compare_first_halves(first, second)
+    second_half = _compare_first_halves(first.mirror(), second.mirror())
+    mass, d0, d1 = np.concatenate([first_half, second_half], axis=1)
+    largest_d0 = np.abs(d0).max()
+    largest_d1 = np.abs(d1).max()
+    size = max(largest_d0, largest_d1)
     if not size > 0:
         return 0.0
 
-    mean = mass @ _compute_mean_power(d0 / size, d1 / size, p)
+    mean_powers = _compute_mean_power(d0 / size, d1 / size, p)
+    mean = mass @ mean_powers
     return float(size * mean ** (1 / p))
 
 
@@ -112,7 +114,9 @@ def monotone_map(
     low, high = first.find_fractions(points)
     (start, _) = second.evaluate(low)
     (_, end) = second.evaluate(high)
-    split = np.flatnonzero(end - start > SPLIT_TOLERANCE * np.ptp(second.values()))
+    length = np.ptp(second.values())
+    jump = end - start
+    split = np.flatnonzero(jump > SPLIT_TOLERANCE * length)
     if len(split):
         i = split[0]
         raise InputError(
@@ -157,8 +161,13 @@ class _Quantile:
         """
         total = np.concatenate([[0.0], np.cumsum(self.masses)])
         added = np.diff(total)
-        lost = (total[:-1] - (total[1:] - added)) + (self.masses - added)
-        return _normalise_pair(total, np.concatenate([[0.0], np.cumsum(lost)]))
+        before = total[:-1]
+        after = total[1:]
+        lost_of_sum = before - (after - added)
+        lost_of_mass = self.masses - added
+        lost = lost_of_sum + lost_of_mass
+        total_lost = np.concatenate([[0.0], np.cumsum(lost)])
+        return _normalise_pair(total, total_lost)
 
     @property
     def mass(self) -> float:
@@ -167,13 +176,17 @@ class _Quantile:
     @cached_property
     def s(self) -> Array:
         """The fractions (n + 1,) of the mass between the parts, from 0 to 1."""
-        s = np.concatenate([[0.0], np.cumsum(self.masses) / self.mass])
+        fractions = np.cumsum(self.masses) / self.mass
+        s = np.concatenate([[0.0], fractions])
         s[-1] = 1.0
         return s
 
     def mirror(self) -> _Quantile:
         """The same measure on the line that runs the other way."""
-        return _Quantile(-self.end[::-1], -self.start[::-1], self.masses[::-1])
+        start = -self.end[::-1]
+        end = -self.start[::-1]
+        masses = self.masses[::-1]
+        return _Quantile(start, end, masses)
 
     def values(self) -> Array:
         """Both ends of all parts (2 n,)."""
@@ -184,25 +197,31 @@ class _Quantile:
         last = len(self.start) - 1
         after = np.searchsorted(self.s, s + FRACTION_ROUNDING, side="right") - 1
         before = np.searchsorted(self.s, s - FRACTION_ROUNDING, side="left") - 1
-        return (
-            self._interpolate(np.clip(after, 0, last), s),
-            self._interpolate(np.clip(before, 0, last), s),
-        )
+        after = np.clip(after, 0, last)
+        before = np.clip(before, 0, last)
+        from_above = self._interpolate(after, s)
+        from_below = self._interpolate(before, s)
+        return from_above, from_below
 
     def _interpolate(self, i, s):
-        part = (s - self.s[i]) / (self.s[i + 1] - self.s[i])
-        return self.start[i] + np.clip(part, 0, 1) * (self.end[i] - self.start[i])
+        begin = self.s[i]
+        width = self.s[i + 1] - begin
+        part = np.clip((s - begin) / width, 0, 1)
+        length = self.end[i] - self.start[i]
+        return self.start[i] + part * length
 
     def find_fractions(self, x: Array) -> tuple[Array, Array]:
         """(F(x-), F(x)) at points x (k,): the mass fractions before x, and up to it."""
         if (self.start == self.end).all():
-            before = self.s[np.searchsorted(self.start, x, side="left")]
-            up_to = self.s[np.searchsorted(self.start, x, side="right")]
-            return before, up_to
+            n_before = np.searchsorted(self.start, x, side="left")
+            n_up_to = np.searchsorted(self.start, x, side="right")
+            return self.s[n_before], self.s[n_up_to]
 
-        places = np.stack([self.start, self.end]).T.ravel()
-        fractions = np.stack([self.s[:-1], self.s[1:]]).T.ravel()
-        F = np.interp(x, places, fractions)
+        places = np.stack([self.start, self.end])
+        begins = self.s[:-1]
+        ends = self.s[1:]
+        fractions = np.stack([begins, ends])
+        F = np.interp(x, places.T.ravel(), fractions.T.ravel())
         return F, F
 
 
@@ -210,7 +229,8 @@ def _find_quantile(x, a, name):
     """The `_Quantile` of points and masses, or of edges and densities; checked."""
     x = as_finite_array(x, name)
     a = as_finite_array(a, name)
-    if x.ndim != 1 or a.ndim != 1 or len(x) - len(a) not in (0, 1) or not len(a):
+    are_lists = x.ndim == 1 and a.ndim == 1
+    if not are_lists or len(x) - len(a) not in (0, 1) or not len(a):
         raise InputError(
             f"{name}: points (n,) and masses (n,), or edges (n + 1,) and densities (n,), are "
             f"wanted, not shapes {x.shape} and {a.shape}"
@@ -223,11 +243,13 @@ def _find_quantile(x, a, name):
         start = end = x[order]
         masses = a[order]
     else:
-        if (np.diff(x) <= 0).any():
+        lengths = np.diff(x)
+        if (lengths <= 0).any():
             raise InputError(f"{name}: edges of intervals must increase")
+
         start = x[:-1]
         end = x[1:]
-        masses = a * np.diff(x)
+        masses = a * lengths
 
     has_mass = masses > 0
     if not has_mass.any():
@@ -246,10 +268,15 @@ def _compare_first_halves(first, second):
     one of the mirrored measures.
     """
     half = first.sums[:, -1:] / 2
-    sums = [np.where(_is_above(q.sums, half), half, q.sums) for q in (first, second)]
+    sums = []
+    for q in (first, second):
+        is_beyond = _is_above(q.sums, half)
+        sums.append(np.where(is_beyond, half, q.sums))
+
     both = np.concatenate(sums, axis=1)
     order = np.lexsort(both[::-1])
-    owner = np.repeat([0, 1], [sums[0].shape[1], sums[1].shape[1]])[order]
+    counts = [s.shape[1] for s in sums]
+    owner = np.repeat([0, 1], counts)[order]
     both = both[:, order]
 
     mass = np.diff(both).sum(axis=0)
@@ -259,24 +286,36 @@ def _compare_first_halves(first, second):
     values = []
     for k, q in enumerate((first, second)):
         # The part of q in which each part of both lies.
-        i = np.minimum(np.cumsum(owner == k) - 1, len(q.start) - 1)[:-1][has_mass]
+        last = len(q.start) - 1
+        passed = np.cumsum(owner == k)
+        place = np.minimum(passed - 1, last)
+        i = place[:-1][has_mass]
+        begin_of_part = sums[k][:, i]
+        length = q.end[i] - q.start[i]
         for s in begins, ends:
-            share = np.clip((s - sums[k][:, i]).sum(axis=0) / q.masses[i], 0, 1)
-            values.append(q.start[i] + share * (q.end[i] - q.start[i]))
+            mass_before = (s - begin_of_part).sum(axis=0)
+            share = np.clip(mass_before / q.masses[i], 0, 1)
+            values.append(q.start[i] + share * length)
 
     first_begin, first_end, second_begin, second_end = values
-    return np.stack([mass[has_mass], first_begin - second_begin, first_end - second_end])
+    d0 = first_begin - second_begin
+    d1 = first_end - second_end
+    return np.stack([mass[has_mass], d0, d1])
 
 
 def _normalise_pair(large, small):
     """large + small as a rounded sum and its round-off: (2, n)."""
     total = large + small
-    return np.stack([total, small - (total - large)])
+    round_off = small - (total - large)
+    return np.stack([total, round_off])
 
 
 def _is_above(a, b):
     """Whether a > b, for pairs of a rounded sum and its round-off."""
-    return (a[0] > b[0]) | (a[0] == b[0]) & (a[1] > b[1])
+    sum_a, rest_a = a
+    sum_b, rest_b = b
+    is_tie = sum_a == sum_b
+    return (sum_a > sum_b) | is_tie & (rest_a > rest_b)
 
 
 def _compute_mean_power(d0, d1, p):
@@ -289,11 +328,16 @@ def _compute_mean_power(d0, d1, p):
     large = np.maximum(np.abs(d0), np.abs(d1))
     sign = np.where(d0 * d1 < 0, 1.0, -1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        exact = (large ** (p + 1) + sign * small ** (p + 1)) / ((p + 1) * (large + sign * small))
+        difference = large ** (p + 1) + sign * small ** (p + 1)
+        length = large + sign * small
+        exact = difference / ((p + 1) * length)
+    exact = np.where(large > 0, exact, 0.0)
 
-    smooth = sum(
-        weight / 2 * np.abs(d0 + (1 + z) / 2 * (d1 - d0)) ** p
-        for z, weight in zip(GAUSS_POINTS, GAUSS_WEIGHTS, strict=True)
-    )
-    is_smooth = (d0 * d1 >= 0) & (small > large / 4)
-    return np.where(is_smooth, smooth, np.where(large > 0, exact, 0.0))
+    smooth = 0
+    for z, weight in zip(GAUSS_POINTS, GAUSS_WEIGHTS, strict=True):
+        d = d0 + (1 + z) / 2 * (d1 - d0)
+        smooth = smooth + weight / 2 * np.abs(d) ** p
+
+    has_one_sign = d0 * d1 >= 0
+    is_smooth = has_one_sign & (small > large / 4)
+    return np.where(is_smooth, smooth, exact)

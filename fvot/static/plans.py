@@ -151,11 +151,14 @@ def kantorovich(
 
     matrix = np.zeros(C.shape)
     matrix[np.ix_(rows, columns)] = mass * P
+    total_cost = (matrix * C).sum()
 
     # Points without mass have a potential, too.
-    u = (C[:, columns] - v).min(axis=1)
-    v = (C - u[:, None]).min(axis=0)
-    return Plan(x, y, matrix, float((matrix * C).sum()), u, v)
+    reduced = C[:, columns] - v
+    u = reduced.min(axis=1)
+    reduced = C - u[:, None]
+    v = reduced.min(axis=0)
+    return Plan(x, y, matrix, float(total_cost), u, v)
 
 
 def _find_plan(a, b, c):
@@ -165,18 +168,22 @@ def _find_plan(a, b, c):
     for _ in range(MAX_SIMPLEX_CALLS):
         # The same plan is optimal for what the potentials leave of the costs.
         u = (c - v).min(axis=1)
-        P, correction = _call_simplex(a, b, c - u[:, None] - v, violation)
+        reduced = c - u[:, None] - v
+        P, correction = _call_simplex(a, b, reduced, violation)
         v = v + correction
 
         u = (c - v).min(axis=1)
-        slack = (c - u[:, None] - v)[P > 0]
+        reduced = c - u[:, None] - v
+        is_used = P > 0
+        slack = reduced[is_used]
         cost = (P * np.abs(c)).sum()
         violation = slack.max()
-        excess = P[P > 0] @ slack
+        excess = P[is_used] @ slack
         if excess <= COST_SLACK * cost:
             return P, v
 
-    terms = (P * (np.abs(c) + np.abs(u)[:, None] + np.abs(v))).sum()
+    sizes = np.abs(c) + np.abs(u)[:, None] + np.abs(v)
+    terms = (P * sizes).sum()
     if excess > COST_SLACK * cost + COST_ROUNDING * terms:
         raise ConvergenceError(
             f"the plan may cost {excess:.1e} more than the best one, of its {cost:.1e}: with costs "
@@ -270,7 +277,11 @@ def _compute_powers(x, y, cost):
         raise InputError(f"cost must be a power above 0 of the distance, not {cost!r}")
 
     with np.errstate(over="ignore"):
-        C = cdist(x.T, y.T, "sqeuclidean") if isinstance(cost, str) else cdist(x.T, y.T) ** cost
+        if isinstance(cost, str):
+            C = cdist(x.T, y.T, "sqeuclidean")
+        else:
+            distance = cdist(x.T, y.T)
+            C = distance**cost
     if not np.isfinite(C).all():
         raise InputError(
             "the points are so far apart that the costs are no finite numbers: scale them"
@@ -321,11 +332,16 @@ def wasserstein(x: ArrayLike, a: ArrayLike, y: ArrayLike, b: ArrayLike, p: float
     plan = kantorovich(x, a, y, b, powers)
 
     mass = plan.matrix.sum()
-    terms = (plan.matrix * (powers + np.abs(plan.u)[:, None] + np.abs(plan.v))).sum()
+    size_of_u = np.abs(plan.u)
+    size_of_v = np.abs(plan.v)
+    sizes = powers + size_of_u[:, None] + size_of_v
+    terms = (plan.matrix * sizes).sum()
     doubt = COST_ROUNDING * terms / mass
-    scaled_distance = (max(plan.cost, 0.0) / mass) ** (1 / p)
+    mean_power = max(plan.cost, 0.0) / mass
+    scaled_distance = mean_power ** (1 / p)
     moves = ((distance > 0) & (plan.matrix > 0)).any()
-    if moves and (scaled_distance**p + doubt) ** (1 / p) - scaled_distance > COST_SLACK:
+    largest_distance = (scaled_distance**p + doubt) ** (1 / p)
+    if moves and largest_distance - scaled_distance > COST_SLACK:
         raise ConvergenceError(
             f"distances of up to {size:.3g} to the power of {p:g} leave nothing of the small "
             "ones: take a smaller p; on a line wasserstein_1d does it"
@@ -381,7 +397,9 @@ def monge(
 
     parts = b * n
     rounding = np.maximum(MULTIPLE_ROUNDING * n, find_rounding(given_masses) * parts)
-    split = np.flatnonzero(np.abs(parts - np.round(parts)) > rounding)
+    whole_parts = np.round(parts)
+    departure = np.abs(parts - whole_parts)
+    split = np.flatnonzero(departure > rounding)
     if len(split):
         j = split[0]
         raise InputError(
@@ -391,8 +409,10 @@ def monge(
         )
 
     _check_pairs(n, n)
-    targets = np.repeat(np.arange(m), np.round(parts).astype(int))
-    row, column = linear_sum_assignment(cost_matrix(x, y, cost)[:, targets])
+    counts = whole_parts.astype(int)
+    targets = np.repeat(np.arange(m), counts)
+    C = cost_matrix(x, y, cost)
+    row, column = linear_sum_assignment(C[:, targets])
     T = np.empty(n, int)
     T[row] = targets[column]
     return T
