@@ -92,17 +92,26 @@ def build_triangles(lower: Any, upper: Any, n: Any) -> tuple[Array, list]:
 
     n_rows = max(1, round(n * height / width))
     even = np.arange(n + 1) / n
-    odd = np.concatenate([[0], (np.arange(n) + 0.5) / n, [1]])
+    shifted = (np.arange(n) + 0.5) / n
+    odd = np.concatenate([[0], shifted, [1]])
     lines = [even if j % 2 == 0 else odd for j in range(n_rows + 1)]
-    start = np.concatenate([[0], np.cumsum([len(line) for line in lines])])
+    count = [len(line) for line in lines]
+    start = np.concatenate([[0], np.cumsum(count)])
+
     x = np.concatenate(lines)
-    y = np.repeat(np.arange(n_rows + 1) / n_rows, np.diff(start))
+    line_height = np.arange(n_rows + 1) / n_rows
+    y = np.repeat(line_height, count)
     points = lower[:, None] + np.stack([x * width, y * height])
     points[0, x == 1] = upper[0]
     points[1, y == 1] = upper[1]
 
-    cells = [_connect_row(n, start[j], start[j + 1], j % 2 == 0) for j in range(n_rows)]
-    return points, [("triangle", np.concatenate(cells, axis=1).T)]
+    rows = []
+    for j in range(n_rows):
+        is_even = j % 2 == 0
+        row = _connect_row(n, start[j], start[j + 1], is_even)
+        rows.append(row)
+    triangles = np.concatenate(rows, axis=1)
+    return points, [("triangle", triangles.T)]
 
 
 def _connect_row(n, below, above, is_even):
@@ -114,10 +123,15 @@ def _connect_row(n, below, above, is_even):
     """
     few, many = (below, above) if is_even else (above, below)
     i = np.arange(n + 1)
-    based_on_few = np.stack([few + i[:-1], few + i[1:], many + i[:-1] + 1])
+    base = i[:-1]
+    based_on_few = np.stack([few + base, few + base + 1, many + base + 1])
     based_on_many = np.stack([many + i + 1, many + i, few + i])
-    order = np.argsort(np.concatenate([2 * i[:-1] + 1, 2 * i]))
-    row = np.concatenate([based_on_few, based_on_many], axis=1)[:, order]
+    row = np.concatenate([based_on_few, based_on_many], axis=1)
+
+    # From left to right, triangles on either line take turns.
+    place = np.concatenate([2 * base + 1, 2 * i])
+    order = np.argsort(place)
+    row = row[:, order]
     return row if is_even else row[[1, 0, 2]]
 
 
@@ -128,8 +142,11 @@ def _divide_in_cubes(lower, upper, n):
     """(lower corner, shape, spacing) of n nearly cubic bricks along x."""
     lower, upper = check_box(lower, upper, 3)
     n = check_positive_integer(n, "n, the number of cubes along x,")
-    shape = np.maximum(1, np.rint((upper - lower) * n / (upper[0] - lower[0])).astype(int))
-    return lower, shape, (upper - lower) / shape
+    extent = upper - lower
+    n_cubes = np.rint(extent * n / extent[0]).astype(int)
+    shape = np.maximum(1, n_cubes)
+    spacing = extent / shape
+    return lower, shape, spacing
 
 
 def build_cube_rule(lower: Any, upper: Any, n: Any) -> Callable[[Array], IntArray]:
@@ -144,8 +161,11 @@ def build_cube_rule(lower: Any, upper: Any, n: Any) -> Callable[[Array], IntArra
 
 
 def _find_cubes(x, lower, shape, spacing):
-    place = np.floor((x - lower[:, None]) / spacing[:, None] + 1e-6).astype(int)
-    return np.ravel_multi_index(np.minimum(place, shape[:, None] - 1), shape)
+    distance = (x - lower[:, None]) / spacing[:, None]
+    place = np.floor(distance + 1e-6).astype(int)
+    last = shape[:, None] - 1
+    cube = np.minimum(place, last)
+    return np.ravel_multi_index(cube, shape)
 
 
 def build_tetrahedra(lower: Any, upper: Any, n: Any) -> tuple[Array, list, Array]:
@@ -169,29 +189,36 @@ def build_tetrahedra(lower: Any, upper: Any, n: Any) -> tuple[Array, list, Array
 
     # Points in units of the spacing: corners and middles of cubes, then middles of wall faces.
     lattice = [corner, middle]
-    weights = [np.zeros(n_corners + middle.shape[1])]
-    cells = []
     n_points = n_corners + middle.shape[1]
+    weights = [np.zeros(n_points)]
+    cells = []
     for axis in range(3):
         wall_points, tetrahedra = _build_around_faces(axis, shape, n_corners, n_points)
-        n_points += wall_points.shape[1]
+        n_wall_points = wall_points.shape[1]
+        n_points += n_wall_points
         others = [a for a in range(3) if a != axis]
         weight = -_compute_wall_weight(spacing[axis], *spacing[others])
         lattice.append(wall_points)
-        weights.append(np.full(wall_points.shape[1], weight))
+        weights.append(np.full(n_wall_points, weight))
         cells += tetrahedra
 
-    points = lower[:, None] + np.concatenate(lattice, axis=1) * spacing[:, None]
+    places = np.concatenate(lattice, axis=1)
+    points = lower[:, None] + places * spacing[:, None]
     corners = np.concatenate(cells, axis=1)
-    is_mirrored = np.einsum("in,in->n", *_edge_and_normal(points, corners)) < 0
+    edge, normal = _edge_and_normal(points, corners)
+    is_mirrored = np.einsum("in,in->n", edge, normal) < 0
     corners[2:, is_mirrored] = corners[:1:-1, is_mirrored]
-    center = compute_power_centers(points, corners, np.concatenate(weights))
+
+    point_weights = np.concatenate(weights)
+    center = compute_power_centers(points, corners, point_weights)
     return points, [("tetra", corners.T)], center
 
 
 def _list_lattice(shape):
     """All places (3, n) of a lattice, in C order."""
-    return np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij")).reshape(3, -1)
+    ranges = [np.arange(n) for n in shape]
+    places = np.meshgrid(*ranges, indexing="ij")
+    return np.stack(places).reshape(3, -1)
 
 
 def _build_around_faces(axis, shape, n_corners, n_points):
@@ -217,8 +244,12 @@ def _build_around_faces(axis, shape, n_corners, n_points):
     below[is_lower_wall] = wall_point[is_lower_wall[wall]]
     above[is_upper_wall] = wall_point[is_upper_wall[wall]]
 
-    tetrahedra = [np.stack([below, above, loop[k], loop[(k + 1) % 4]]) for k in range(4)]
-    return face[:, wall] + 0.5 * (first + second), tetrahedra
+    tetrahedra = []
+    for k in range(4):
+        following = loop[(k + 1) % 4]
+        tetrahedra.append(np.stack([below, above, loop[k], following]))
+    wall_middle = face[:, wall] + 0.5 * (first + second)
+    return wall_middle, tetrahedra
 
 
 def _compute_wall_weight(a, b, c):
@@ -234,7 +265,8 @@ def _compute_wall_weight(a, b, c):
 
 def _edge_and_normal(points, cells):
     """The edge from the first to the second corner, and the cross product of the other two."""
-    a, b, c = (points[:, corner] - points[:, cells[0]] for corner in cells[1:])
+    origin = points[:, cells[0]]
+    a, b, c = (points[:, corner] - origin for corner in cells[1:])
     return a, np.cross(b, c, axis=0)
 
 
@@ -248,12 +280,14 @@ def build_voronoi(lower: Any, upper: Any, n_cells: Any, seed: Any) -> tuple[Arra
     """
     lower, upper = check_box(lower, upper, 2)
     n_cells = check_positive_integer(n_cells, "n_cells")
-    size = np.sqrt(np.prod(upper - lower) / n_cells)
+    extent = upper - lower
+    size = np.sqrt(np.prod(extent) / n_cells)
 
     # Cells of size 1 from the origin on have the least round-off.
     origin = np.zeros(2)
-    top = (upper - lower) / size
-    generator = _scatter_points(origin, top, n_cells, np.random.default_rng(seed))
+    top = extent / size
+    rng = np.random.default_rng(seed)
+    generator = _scatter_points(origin, top, n_cells, rng)
     for _ in range(VORONOI_SWEEPS):
         corners, start, vertices = _clip_voronoi(generator, origin, top)
         generator = _compute_centroids(vertices, start, corners)
@@ -262,8 +296,10 @@ def build_voronoi(lower: Any, upper: Any, n_cells: Any, seed: Any) -> tuple[Arra
     points, corners = _merge_close(vertices, corners, MERGING_DISTANCE)
     cells = [_drop_repeats(corners[a:b]) for a, b in zip(start[:-1], start[1:], strict=True)]
     scaled = lower[:, None] + size * points
-    points = np.where(points == top[:, None], upper[:, None], scaled)
-    return points, [("polygon", cells)], lower[:, None] + size * generator
+    is_at_top = points == top[:, None]
+    points = np.where(is_at_top, upper[:, None], scaled)
+    cell_points = lower[:, None] + size * generator
+    return points, [("polygon", cells)], cell_points
 
 
 def _scatter_points(lower, upper, n, rng):
@@ -285,24 +321,30 @@ def _clip_voronoi(generator, lower, upper):
     counter-clockwise.
     """
     n = generator.shape[1]
-    reach = 6 * np.sqrt(np.prod(upper - lower) / n)
+    area = np.prod(upper - lower)
+    reach = 6 * np.sqrt(area / n)
     images = [generator]
     for axis in range(2):
         for end in (lower[axis], upper[axis]):
-            image = generator[:, np.abs(generator[axis] - end) < reach].copy()
+            is_near = np.abs(generator[axis] - end) < reach
+            image = generator[:, is_near].copy()
             image[axis] = 2 * end - image[axis]
             images.append(image)
-    diagram = Voronoi(np.concatenate(images, axis=1).T)
+    all_generators = np.concatenate(images, axis=1)
+    diagram = Voronoi(all_generators.T)
 
     regions = [diagram.regions[r] for r in diagram.point_region[:n]]
     count = [len(region) for region in regions]
     start = np.concatenate([[0], np.cumsum(count)])
     corners = np.concatenate(regions)
-    step = diagram.vertices.T[:, corners] - np.repeat(generator, count, axis=1)
+    cell = np.repeat(np.arange(n), count)
+
+    vertices = diagram.vertices.T
+    step = vertices[:, corners] - generator[:, cell]
     angle = np.arctan2(step[1], step[0])
-    order = np.lexsort((angle, np.repeat(np.arange(n), count)))
-    vertices = np.clip(diagram.vertices.T, lower[:, None], upper[:, None])
-    return corners[order], start, vertices
+    order = np.lexsort((angle, cell))
+    inside = np.clip(vertices, lower[:, None], upper[:, None])
+    return corners[order], start, inside
 
 
 def _compute_centroids(points, start, corners):
@@ -314,8 +356,9 @@ def _compute_centroids(points, start, corners):
     a = points[:, corners] - origin
     b = points[:, corners[following]] - origin
     cross = a[0] * b[1] - a[1] * b[0]
-    moment = np.add.reduceat(cross * (a + b), start[:-1], axis=1)
-    return first + moment / (3 * np.add.reduceat(cross, start[:-1]))
+    moment = np.add.reduceat(cross * (a + b), begin, axis=1)
+    twice_area = np.add.reduceat(cross, begin)
+    return first + moment / (3 * twice_area)
 
 
 def _merge_close(vertices, corners, distance):
@@ -325,11 +368,13 @@ def _merge_close(vertices, corners, distance):
     used, corners = np.unique(corners, return_inverse=True)
     points = vertices[:, used]
     target = np.arange(len(used))
-    for i, j in cKDTree(points.T).query_pairs(distance):
+    close_pairs = cKDTree(points.T).query_pairs(distance)
+    for i, j in close_pairs:
         target[max(i, j)] = min(target[i], target[j])
     used, target = np.unique(target, return_inverse=True)
     return points[:, used], target[corners.ravel()]
 
 
 def _drop_repeats(corners):
-    return corners[corners != np.roll(corners, 1)]
+    preceding = np.roll(corners, 1)
+    return corners[corners != preceding]

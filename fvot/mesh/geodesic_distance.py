@@ -141,7 +141,8 @@ def measure_over_edges(mesh: Any, points: Array, others: Array) -> Array:
     size = np.ptp(mesh.bounds, axis=0).max()
     eps = LINE_TOLERANCE * size
     turns = _list_turns(walls, size)
-    turns = turns[:, find_cells(mesh, turns)[1]]
+    _, is_inside = find_cells(mesh, turns)
+    turns = turns[:, is_inside]
     rank = mesh.ranks.rank
     n_ranks = mesh.ranks.size
 
