@@ -57,14 +57,24 @@ def _cut_wedge(triangles):
 
 def _cut_tetrahedron():
     """The `CutTable` of a tetrahedron for each diagonal of its octahedron."""
-    unit = np.concatenate([np.zeros((1, 3)), np.eye(3)])
-    outer = [[tuple(sorted({i, j})) for j in range(4)] for i in range(4)]
+    origin = np.zeros((1, 3))
+    unit = np.concatenate([origin, np.eye(3)])
+    outer = []
+    for i in range(4):
+        child = [tuple(sorted({i, j})) for j in range(4)]
+        outer.append(child)
+
     cuts = []
     for a, b, *ring in DIAGONALS:
-        inner = [[a, b, ring[i], ring[(i + 1) % 4]] for i in range(4)]
+        inner = []
+        for i in range(4):
+            following = ring[(i + 1) % 4]
+            inner.append([a, b, ring[i], following])
+
         for child in inner:
             p = np.array([unit[list(corner)].mean(axis=0) for corner in child])
-            if np.linalg.det(p[1:] - p[0]) < 0:
+            edges = p[1:] - p[0]
+            if np.linalg.det(edges) < 0:
                 child[2:] = child[:1:-1]
         cuts.append(outer + inner)
     return cuts
@@ -98,7 +108,11 @@ CUTS: dict[int, list[CutTable]] = {
 
 def split_regions(regions: dict[Any, IntArray], n: int) -> dict[Any, IntArray]:
     """The regions of a mesh whose cells have been cut in n each."""
-    return {name: (cells[:, None] * n + np.arange(n)).ravel() for name, cells in regions.items()}
+    finer = {}
+    for name, cells in regions.items():
+        children = cells[:, None] * n + np.arange(n)
+        finer[name] = children.ravel()
+    return finer
 
 
 @dataclass(frozen=True)
@@ -118,7 +132,9 @@ class Cut:
         corners = np.empty((n_children * n_corners, n_cells), np.int64)
         for (place, cell, _), number in zip(self.sets, numbers):
             corners[place, cell] = number
-        return corners.reshape(self.shape).transpose(1, 2, 0).reshape(n_corners, -1)
+        by_child = corners.reshape(self.shape)
+        cell_by_cell = by_child.transpose(1, 2, 0)
+        return cell_by_cell.reshape(n_corners, -1)
 
 
 def split_cells(
@@ -138,25 +154,31 @@ def split_cells(
         )
 
     # Cells of one kind that follow each other are a block.
-    ends = np.concatenate([[0], np.flatnonzero(np.diff(kind)) + 1, [len(kind)]])
-    cells = [
-        _cut(points, kind[a], corners[start[a] : start[b]].reshape(b - a, -1).T)
-        for a, b in zip(ends[:-1], ends[1:])
-    ]
-    sides = [
-        (name, _cut(points, *side))
-        for name, vertices in facets.items()
-        for side in _split_by_width(vertices)
-    ]
-    points, children = _number_points(points, cells + [cut for _, cut in sides])
+    changes = np.flatnonzero(np.diff(kind)) + 1
+    ends = np.concatenate([[0], changes, [len(kind)]])
+    cells = []
+    for a, b in zip(ends[:-1], ends[1:]):
+        rows = corners[start[a] : start[b]].reshape(b - a, -1)
+        cells.append(_cut(points, kind[a], rows.T))
+
+    sides = []
+    for name, vertices in facets.items():
+        for side_kind, side_corners in _split_by_width(vertices):
+            sides.append((name, _cut(points, side_kind, side_corners)))
+
+    cuts = cells + [cut for _, cut in sides]
+    points, children = _number_points(points, cuts)
+    children_of_sides = children[len(cells) :]
     blocks = [(NAME[cut.kind], rows.T) for cut, rows in zip(cells, children)]
 
-    finer: dict = {}
+    parts: dict = {}
     width = max((len(vertices) for vertices in facets.values()), default=0)
-    for (name, _), rows in zip(sides, children[len(cells) :]):
-        padded = np.pad(rows, ((0, width - len(rows)), (0, 0)), constant_values=-1)
-        finer.setdefault(name, []).append(padded)
-    return points, blocks, {name: np.concatenate(parts, axis=1) for name, parts in finer.items()}
+    for (name, _), rows in zip(sides, children_of_sides):
+        n_missing = width - len(rows)
+        padded = np.pad(rows, ((0, n_missing), (0, 0)), constant_values=-1)
+        parts.setdefault(name, []).append(padded)
+    finer = {name: np.concatenate(rows, axis=1) for name, rows in parts.items()}
+    return points, blocks, finer
 
 
 def _split_by_width(vertices):
@@ -179,20 +201,26 @@ def _cut(points, kind, corners):
     for i, table in enumerate(tables):
         members = [corner for child in table for corner in child]
         cell = np.flatnonzero(choice == i)
-        for size in sorted({len(member) for member in members}):
+        own_corners = corners[:, cell]
+        sizes = {len(member) for member in members}
+        for size in sorted(sizes):
             place = np.array([j for j, member in enumerate(members) if len(member) == size])
             rows = np.array([members[j] for j in place]).T
-            sets.append((place[:, None], cell, corners[:, cell][rows]))
-    shape = len(tables[0]), len(tables[0][0]), corners.shape[1]
+            sets.append((place[:, None], cell, own_corners[rows]))
+
+    n_children = len(tables[0])
+    n_corners = len(tables[0][0])
+    shape = n_children, n_corners, corners.shape[1]
     return Cut(kind, shape, sets)
 
 
 def _find_shortest_diagonal(p):
     """For tetrahedra p (3, 4, n): which of `DIAGONALS` is the shortest (n,)."""
-    length = [
-        np.linalg.norm(p[:, list(a)].mean(axis=1) - p[:, list(b)].mean(axis=1), axis=0)
-        for a, b, *_ in DIAGONALS
-    ]
+    length = []
+    for a, b, *_ in DIAGONALS:
+        begin = p[:, list(a)].mean(axis=1)
+        end = p[:, list(b)].mean(axis=1)
+        length.append(np.linalg.norm(begin - end, axis=0))
     return np.argmin(length, axis=0)
 
 
@@ -284,6 +312,10 @@ def _halve_edges(vertices, edge, n):
     on.
     """
     a, b = vertices[:2]
-    key = np.minimum(a, b).astype(np.int64) * n + np.maximum(a, b)
+    low = np.minimum(a, b).astype(np.int64)
+    high = np.maximum(a, b)
+    key = low * n + high
     middle = n + np.searchsorted(edge, key)
-    return np.stack([np.concatenate([a, middle]), np.concatenate([middle, b])])
+    begin = np.concatenate([a, middle])
+    end = np.concatenate([middle, b])
+    return np.stack([begin, end])
