@@ -40,7 +40,8 @@ def check_box(lower: Any, upper: Any, dim: int) -> tuple[Array, Array]:
         raise InputError(
             f"a box in dimension {dim} has corners of {dim} numbers, not {lower!r} and {upper!r}"
         ) from None
-    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+    is_finite = np.isfinite(low).all() and np.isfinite(high).all()
+    if not is_finite or not (low < high).all():
         raise InputError(
             f"the lower corner {low.tolist()} must be below the upper corner {high.tolist()} "
             "on each axis"
@@ -66,7 +67,8 @@ def find_sides(
     for side, name in enumerate(SIDES[len(points)]):
         axis = side // 2
         end = upper[axis] if side % 2 else lower[axis]
-        is_on_side = (np.abs(points[axis, vertices] - end) < tolerance).all(axis=0)
+        distance = np.abs(points[axis, vertices] - end)
+        is_on_side = (distance < tolerance).all(axis=0)
         facets[name] = vertices[:, is_on_side]
     return facets
 
@@ -178,7 +180,9 @@ def build_tetrahedra(lower: Any, upper: Any, n: Any) -> tuple[Array, list, Array
     not, and x_K x_L stays normal to every face (Sommerville 1923; Aurenhammer 1987).
     """
     lower, shape, spacing = _divide_in_cubes(lower, upper, n)
-    if 2 * spacing.max() ** 2 >= (spacing**2).sum() * (1 - 1e-9):
+    longest = spacing.max()
+    square_sum = (spacing**2).sum()
+    if 2 * longest**2 >= square_sum * (1 - 1e-9):
         raise InputError(
             f"n = {n} makes bricks of {spacing[0]:.3g} x {spacing[1]:.3g} x {spacing[2]:.3g}, too "
             "long for tetrahedra: choose n so that they are nearly cubes"
@@ -225,7 +229,10 @@ def _build_around_faces(axis, shape, n_corners, n_points):
     """(places (3, n_walls) of the middles of wall faces, four arrays (4, n) of tetrahedra) of all
     faces of the cubes across an axis; the middles get the numbers from n_points on.
     """
-    first, second = (np.eye(3, dtype=int)[a][:, None] for a in range(3) if a != axis)
+    unit = np.eye(3, dtype=int)
+    others = [a for a in range(3) if a != axis]
+    first = unit[others[0]][:, None]
+    second = unit[others[1]][:, None]
     face_shape = shape.copy()
     face_shape[axis] += 1
     face = _list_lattice(face_shape)
@@ -237,8 +244,10 @@ def _build_around_faces(axis, shape, n_corners, n_points):
     cube_below[axis] -= 1
     is_lower_wall = face[axis] == 0
     is_upper_wall = face[axis] == shape[axis]
-    below = n_corners + np.ravel_multi_index(np.where(is_lower_wall, face, cube_below), shape)
-    above = n_corners + np.ravel_multi_index(np.where(is_upper_wall, cube_below, face), shape)
+    place_below = np.where(is_lower_wall, face, cube_below)
+    place_above = np.where(is_upper_wall, cube_below, face)
+    below = n_corners + np.ravel_multi_index(place_below, shape)
+    above = n_corners + np.ravel_multi_index(place_above, shape)
     wall = np.flatnonzero(is_lower_wall | is_upper_wall)
     wall_point = n_points + np.arange(len(wall))
     below[is_lower_wall] = wall_point[is_lower_wall[wall]]
@@ -307,9 +316,11 @@ def _scatter_points(lower, upper, n, rng):
     n.
     """
     width, height = upper - lower
-    n_columns = max(1, int(np.ceil(np.sqrt(n * width / height))))
+    n_across = np.sqrt(n * width / height)
+    n_columns = max(1, int(np.ceil(n_across)))
     n_rows = int(np.ceil(n / n_columns))
-    i, j = np.divmod(rng.permutation(n_columns * n_rows)[:n], n_rows)
+    places = rng.permutation(n_columns * n_rows)
+    i, j = np.divmod(places[:n], n_rows)
     jitter = rng.random((2, n))
     x = (i + jitter[0]) / n_columns * width
     y = (j + jitter[1]) / n_rows * height
@@ -350,8 +361,9 @@ def _clip_voronoi(generator, lower, upper):
 def _compute_centroids(points, start, corners):
     """The centroids (2, n) of polygons."""
     following = np.arange(1, len(corners) + 1)
-    following[start[1:] - 1] = start[:-1]
-    first = points[:, corners[start[:-1]]]
+    begin = start[:-1]
+    following[start[1:] - 1] = begin
+    first = points[:, corners[begin]]
     origin = np.repeat(first, np.diff(start), axis=1)
     a = points[:, corners] - origin
     b = points[:, corners[following]] - origin

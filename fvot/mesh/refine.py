@@ -35,7 +35,8 @@ def _cut_box(corners):
         child = []
         for corner in corners:
             sets = [ends[a + b] for a, b in zip(first, corner)]
-            child.append(tuple(number[c] for c in product(*sets)))
+            members = product(*sets)
+            child.append(tuple(number[c] for c in members))
         children.append(child)
     return children
 
@@ -185,8 +186,13 @@ def _split_by_width(vertices):
     """Boundary faces as cells one dimension lower: (kind, corners (n_corners, n))."""
     if len(vertices) < 3:
         return [(LINE if len(vertices) == 2 else None, vertices)]
-    is_triangle = np.ones(vertices.shape[1], bool) if len(vertices) == 3 else vertices[3] < 0
-    sides = [(TRIANGLE, vertices[:3, is_triangle]), (QUAD, vertices[:, ~is_triangle])]
+    if len(vertices) == 3:
+        is_triangle = np.ones(vertices.shape[1], bool)
+    else:
+        is_triangle = vertices[3] < 0
+    triangles = vertices[:3, is_triangle]
+    quads = vertices[:, ~is_triangle]
+    sides = [(TRIANGLE, triangles), (QUAD, quads)]
     return [(kind, rows) for kind, rows in sides if rows.shape[1]]
 
 
@@ -233,27 +239,31 @@ def _number_points(points, cuts):
     count = n_points
     numbers = [[None] * len(cut.sets) for cut in cuts]
     for size in (1, 2, 4, 8):
-        places = [
-            (i, j, sets)
-            for i, cut in enumerate(cuts)
-            for j, (*_, sets) in enumerate(cut.sets)
-            if len(sets) == size
-        ]
+        places = []
+        for i, cut in enumerate(cuts):
+            for j, (*_, rows) in enumerate(cut.sets):
+                if len(rows) == size:
+                    places.append((i, j, rows))
         if not places:
             continue
-        sets = np.concatenate([rows.reshape(size, -1) for *_, rows in places], axis=1)
+        flat = [rows.reshape(size, -1) for *_, rows in places]
+        sets = np.concatenate(flat, axis=1)
         number = sets[0]
         if size > 1:
             # Two corners of a diagonal through the cell tell hexahedra apart, three of four corners
             # do so for faces.
-            key = face_keys(sets[[0, -1]] if size == 8 else sets, n_points)
+            telling = sets[[0, -1]] if size == 8 else sets
+            key = face_keys(telling, n_points)
             _, first, number = np.unique(key, return_index=True, return_inverse=True)
-            all_points.append(points[:, np.sort(sets[:, first], axis=0)].mean(axis=1))
+            new_sets = np.sort(sets[:, first], axis=0)
+            new_points = points[:, new_sets].mean(axis=1)
+            all_points.append(new_points)
             number = number.ravel() + count
             count = count + len(first)
 
         ends = np.cumsum([rows[0].size for *_, rows in places])
-        for (i, j, rows), part in zip(places, np.split(number, ends[:-1])):
+        parts = np.split(number, ends[:-1])
+        for (i, j, rows), part in zip(places, parts):
             numbers[i][j] = part.reshape(rows.shape[1:])
     children = [cut.corners(number) for cut, number in zip(cuts, numbers)]
     return np.concatenate(all_points, axis=1), children
@@ -277,10 +287,13 @@ def cut_kites(
     triangles = corners.reshape(-1, 3).T
     _check_acute(points, triangles)
     n = points.shape[1]
-    ends = np.concatenate([triangles[[i, (i + 1) % 3]] for i in range(3)], axis=1)
+    edges = [triangles[[0, 1]], triangles[[1, 2]], triangles[[2, 0]]]
+    ends = np.concatenate(edges, axis=1)
     low, high = np.sort(ends, axis=0)
-    edge, number = np.unique(low.astype(np.int64) * n + high, return_inverse=True)
-    edge_middle = points[:, np.stack(np.divmod(edge, n))].mean(axis=1)
+    key = low.astype(np.int64) * n + high
+    edge, number = np.unique(key, return_inverse=True)
+    edge_ends = np.stack(np.divmod(edge, n))
+    edge_middle = points[:, edge_ends].mean(axis=1)
     circumcentre = compute_power_centers(points, triangles)
     all_points = np.concatenate([points, edge_middle, circumcentre], axis=1)
 
@@ -291,15 +304,24 @@ def cut_kites(
     quads = np.stack(kites, axis=2).reshape(4, -1)
 
     vertex = triangles.T.ravel()
-    cell_points = (points[:, vertex] + np.repeat(circumcentre, 3, axis=1)) / 2
+    far_corner = np.repeat(circumcentre, 3, axis=1)
+    cell_points = (points[:, vertex] + far_corner) / 2
     halves = {name: _halve_edges(vertices, edge, n) for name, vertices in facets.items()}
     return all_points, [("quad", quads.T)], halves, cell_points, vertex
 
 
 def _check_acute(points, triangles):
-    side = [points[:, triangles[(i + 2) % 3]] - points[:, triangles[(i + 1) % 3]] for i in range(3)]
-    cosine = np.stack([-(side[(i + 1) % 3] * side[(i + 2) % 3]).sum(axis=0) for i in range(3)])
-    wide = np.flatnonzero((cosine <= 1e-9 * (side[0] ** 2).sum(axis=0)).any(axis=0))
+    a, b, c = (points[:, corner] for corner in triangles)
+    sides = [c - b, a - c, b - a]  # each across from a corner
+    cosines = []
+    for i in range(3):
+        following = sides[(i + 1) % 3]
+        preceding = sides[(i + 2) % 3]
+        cosines.append(-(following * preceding).sum(axis=0))
+
+    square = (sides[0] ** 2).sum(axis=0)
+    is_wide = np.stack(cosines) <= 1e-9 * square
+    wide = np.flatnonzero(is_wide.any(axis=0))
     if len(wide):
         raise InputError(
             f"triangle {wide[0]} has an angle of 90 degrees or more ({len(wide)} have): only "
