@@ -41,7 +41,10 @@ class Pieces:
 
     def take(self, index: Any) -> Pieces:
         """Some of the pieces."""
-        return Pieces(self.cell[index], self.origin[:, index], self.edges[:, :, index], self.cube)
+        cell = self.cell[index]
+        origin = self.origin[:, index]
+        edges = self.edges[:, :, index]
+        return Pieces(cell, origin, edges, self.cube)
 
     def take_in_turn(self, n: int) -> Iterable[Pieces]:
         """All pieces, at most n at a time."""
@@ -361,7 +364,11 @@ def list_face_points(points: Array, vertices: IntArray, degree: int) -> list[tup
         a = points[:, vertices[0]]
         b = points[:, vertices[1]]
         rule = zip(xi[0], weights, strict=True)
-        return [(a + x * (b - a), np.full(n_faces, w)) for x, w in rule]
+        edge_points = []
+        for x, w in rule:
+            point = a + x * (b - a)
+            edge_points.append((point, np.full(n_faces, w)))
+        return edge_points
 
     fan = _divide_faces(points, vertices)
     areas = []
@@ -387,7 +394,11 @@ def _divide_faces(points, vertices):
     # a triangle among quadrilaterals: its fourth point is its third
     p[3] = np.where(vertices[3] < 0, p[2], p[3])
     middle = p.mean(axis=0)
-    return [(middle, p[i], p[(i + 1) % 4]) for i in range(4)]
+    triangles = []
+    for i in range(4):
+        following = p[(i + 1) % 4]
+        triangles.append((middle, p[i], following))
+    return triangles
 
 
 def integrate_along_edges(
