@@ -300,7 +300,10 @@ def cut_kites(
     # Kites 3 k, 3 k + 1, 3 k + 2 are those of triangle k.
     middle = (n + number.ravel()).reshape(3, -1)  # of the edges 01, 12, 20
     center = n + len(edge) + np.arange(triangles.shape[1])
-    kites = [np.stack([triangles[i], middle[i], center, middle[i - 1]]) for i in range(3)]
+    kites = []
+    for i in range(3):
+        preceding = middle[i - 1]
+        kites.append(np.stack([triangles[i], middle[i], center, preceding]))
     quads = np.stack(kites, axis=2).reshape(4, -1)
 
     vertex = triangles.T.ravel()
