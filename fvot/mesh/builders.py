@@ -52,7 +52,8 @@ def check_box(lower: Any, upper: Any, dim: int) -> tuple[Array, Array]:
 
 def check_positive_integer(n: Any, what: str) -> int:
     """*n* as an int; `InputError` unless it is a whole number from 1 on."""
-    is_number = isinstance(n, (int, float, np.integer, np.floating)) and not isinstance(n, bool)
+    has_number_type = isinstance(n, (int, float, np.integer, np.floating))
+    is_number = has_number_type and not isinstance(n, bool)
     if not is_number or not n >= 1 or n % 1 != 0:
         raise InputError(f"{what} must be a whole number from 1 on, not {n!r}")
     return int(n)
@@ -268,7 +269,9 @@ def _compute_wall_weight(a, b, c):
     inside the faces that it shares with others if delta > a^2 b^2 / 4 (a^2 + c^2), and the same
     with b and c exchanged. This delta is half way between the bounds.
     """
-    least = max(b**2 / (a**2 + c**2), c**2 / (a**2 + b**2))
+    first_bound = b**2 / (a**2 + c**2)
+    second_bound = c**2 / (a**2 + b**2)
+    least = max(first_bound, second_bound)
     return a**2 / 4 * (1 + least) / 2
 
 
@@ -303,7 +306,9 @@ def build_voronoi(lower: Any, upper: Any, n_cells: Any, seed: Any) -> tuple[Arra
     corners, start, vertices = _clip_voronoi(generator, origin, top)
 
     points, corners = _merge_close(vertices, corners, MERGING_DISTANCE)
-    cells = [_drop_repeats(corners[a:b]) for a, b in zip(start[:-1], start[1:], strict=True)]
+    cells = []
+    for a, b in zip(start[:-1], start[1:], strict=True):
+        cells.append(_drop_repeats(corners[a:b]))
     scaled = lower[:, None] + size * points
     is_at_top = points == top[:, None]
     points = np.where(is_at_top, upper[:, None], scaled)

@@ -218,7 +218,9 @@ def _build_inner_faces(padded, block, corner):
         number[is_face] = count + np.arange(n_faces)
         count += n_faces
         place = np.argwhere(is_face).T
-        faces.append(_build_faces(axis, place, low[is_face], high[is_face], block, corner, +1))
+        left = low[is_face]
+        right = high[is_face]
+        faces.append(_build_faces(axis, place, left, right, block, corner, +1))
         numbers.append(number)
     return faces, numbers
 

@@ -103,7 +103,10 @@ def agglomerate_cells(fine: Geometry, size: int) -> tuple[IntArray, Geometry]:
     member = _round_agglomerates(fine, grown)
     n = int(member.max()) + 1
     volume = np.bincount(member, fine.volume, n).astype(float)
-    moment = np.stack([np.bincount(member, fine.volume * x, n) for x in fine.centroid])
+    moments = []
+    for x in fine.centroid:
+        moments.append(np.bincount(member, fine.volume * x, n))
+    moment = np.stack(moments)
     centroid = moment / volume
 
     left, right, surface, center = _sum_faces(fine, member, centroid)
@@ -293,7 +296,8 @@ def build_interpolation(member: IntArray, fine: Geometry, coarse: Geometry) -> s
     normal_matrix = np.empty((n, dim, dim))
     for i in range(dim):
         for j in range(dim):
-            normal_matrix[:, i, j] = np.bincount(a, weight * step[i] * step[j], n)
+            entry = weight * step[i] * step[j]
+            normal_matrix[:, i, j] = np.bincount(a, entry, n)
     inverse = np.linalg.pinv(normal_matrix, 1e-3, True)
     slope = np.einsum("aij,ja->ia", inverse[a], weight * step)
 

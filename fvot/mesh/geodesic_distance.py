@@ -408,7 +408,10 @@ def _join_faces(vertex, end, eps):
         if len(pair) != 2 or pair[0] == pair[1]:
             continue
         one, two = pair
-        ends = [end[0, face] if end[1, face] == v else end[1, face] for face in pair]
+        ends = []
+        for face in pair:
+            a, b = end[:, face]
+            ends.append(a if b == v else b)
         first, second = (vertex[:, other] - vertex[:, v] for other in ends)
         cross = first[0] * second[1] - first[1] * second[0]
         length = np.hypot(*(second - first))

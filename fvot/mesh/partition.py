@@ -109,6 +109,7 @@ def _build_part(whole, owner, own, order, rank):
     local = find_local_faces(faces, owner, own, order, rank)
     touching = local.faces
     used, corners, vertices = _renumber_points(whole, own, touching)
+    count = np.diff(cells.start)[own]
     interface_faces, interface_ends = _find_members(faces.interfaces, touching)
     region_cells, region_ends = _find_members(whole.regions, own)
 
@@ -138,7 +139,7 @@ def _build_part(whole, owner, own, order, rank):
         kind=cells.kind[own],
         corners=corners,
         vertices=vertices,
-        start=np.concatenate([[0], np.cumsum(np.diff(cells.start)[own])]),
+        start=np.concatenate([[0], np.cumsum(count)]),
         interface_faces=interface_faces,
         interface_ends=interface_ends,
         region_cells=region_cells,

@@ -268,7 +268,9 @@ def assess(volume: Array, center: Array, faces: Faces) -> tuple[Quality, Array, 
     anisotropy = compute_anisotropy(volume, faces, left, right)
     # A right angle has its circumcentre on the face, up to round-off.
     rounding = COINCIDENT * size[faces.left[:n]]
-    n_clipped = (left[:n] < -rounding).sum() + (right[:n] < -rounding).sum()
+    left_is_clipped = left[:n] < -rounding
+    right_is_clipped = right[:n] < -rounding
+    n_clipped = left_is_clipped.sum() + right_is_clipped.sum()
 
     quality = Quality(
         n_cells=len(volume),
@@ -308,7 +310,9 @@ def compute_sines(center: Array, faces: Faces) -> Array:
     are in one place.
     """
     n = faces.n_inner
-    step = columns(center, faces.right[:n]) - columns(center, faces.left[:n])
+    left_center = columns(center, faces.left[:n])
+    right_center = columns(center, faces.right[:n])
+    step = right_center - left_center
     normal = faces.normal[:, :n]
     along_normal = np.einsum("if,if->f", step, normal)
     tangential = step - along_normal * normal
