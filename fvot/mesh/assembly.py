@@ -112,7 +112,9 @@ def build_mesh(
     parts, meta = result if ranks.is_root else (None, None)
     if finer is None:
         finer = partial(refine_cells, patches=patches, strict=strict)
-    return cls(ranks, ranks.send_parts(parts), **ranks.broadcast(meta), finer=finer)
+    part = ranks.send_parts(parts)
+    meta = ranks.broadcast(meta)
+    return cls(ranks, part, **meta, finer=finer)
 
 
 def refine_cells(mesh: AnyMesh, patches: Patches, strict: bool) -> AnyMesh:
@@ -122,9 +124,11 @@ def refine_cells(mesh: AnyMesh, patches: Patches, strict: bool) -> AnyMesh:
 
     def make():
         points, blocks, facets = cuts.split_cells(*whole)
-        return MeshInput(points, blocks, facets, None, cuts.split_regions(regions, 2**mesh.dim))
+        finer_regions = cuts.split_regions(regions, 2**mesh.dim)
+        return MeshInput(points, blocks, facets, None, finer_regions)
 
-    return build_mesh(type(mesh), make, mesh.ranks.comm, keep_patch_rule(patches), strict)
+    rule = keep_patch_rule(patches)
+    return build_mesh(type(mesh), make, mesh.ranks.comm, rule, strict)
 
 
 def cut_into_kites(mesh: AnyMesh) -> AnyMesh:
@@ -140,7 +144,8 @@ def cut_into_kites(mesh: AnyMesh) -> AnyMesh:
     points, blocks, facets, center, patches = result
 
     def make():
-        return MeshInput(points, blocks, facets, center, cuts.split_regions(regions, 3))
+        finer_regions = cuts.split_regions(regions, 3)
+        return MeshInput(points, blocks, facets, center, finer_regions)
 
     return build_mesh(type(mesh), make, mesh.ranks.comm, patches, True)
 
@@ -164,7 +169,8 @@ def name_box_sides(
 ) -> MeshInput:
     """What a builder has made, with the sides of its box as names of boundary faces."""
     corners = builders.check_box(lower, upper, len(points))
-    return MeshInput(points, blocks, partial(builders.find_sides, points, *corners), center)
+    find_sides = partial(builders.find_sides, points, *corners)
+    return MeshInput(points, blocks, find_sides, center)
 
 
 # ---- arguments ----------------------------------------------------------------------
@@ -209,7 +215,8 @@ def _check_regions(regions, n_cells):
         array = np.asarray(cells)
         if array.dtype == bool and array.shape == (n_cells,):
             array = np.flatnonzero(array)
-        checked[name] = np.unique(_check_region(name, array, n_cells).astype(np.int64))
+        numbers = _check_region(name, array, n_cells)
+        checked[name] = np.unique(numbers.astype(np.int64))
     return checked
 
 
@@ -219,7 +226,8 @@ def _check_region(name, cells, n_cells):
             f"region {name!r} must be numbers of cells (n,), or a mask ({n_cells},), not "
             f"{cells.dtype} of shape {cells.shape}"
         )
-    bad = cells[(cells < 0) | (cells >= n_cells)]
+    is_wrong = (cells < 0) | (cells >= n_cells)
+    bad = cells[is_wrong]
     if len(bad):
         raise InputError(
             f"region {name!r} names cell {bad[0]}, but there are {n_cells} cells, from 0 on"
@@ -244,7 +252,8 @@ def _assemble(mesh_input, rule, strict, merge, n_ranks):
     """The whole mesh in its file's numbering, cut into the parts of the ranks: (parts, what all
     ranks know).
     """
-    joint = join_cells(connect(mesh_input.points, mesh_input.blocks), mesh_input.facets, merge)
+    given_cells = connect(mesh_input.points, mesh_input.blocks)
+    joint = join_cells(given_cells, mesh_input.facets, merge)
     _warn_of_merged_points(joint)
     cells = joint.cells
     regions = _check_regions(mesh_input.regions, cells.n_cells)
@@ -302,7 +311,8 @@ def _warn_of_walls_and_gaps(joint, face):
             "cells should touch, round the points (numpy.round) or make the parts fit; "
             "merge=False says that the wall is meant"
         )
-    n_pieces = int(patches.number_components(face, joint.cells.n_cells).max()) + 1
+    piece = patches.number_components(face, joint.cells.n_cells)
+    n_pieces = int(piece.max()) + 1
     if n_pieces > 1:
         warn(
             f"the mesh consists of {n_pieces} pieces that do not touch: nothing moves from one to "

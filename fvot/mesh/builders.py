@@ -40,7 +40,8 @@ def check_box(lower: Any, upper: Any, dim: int) -> tuple[Array, Array]:
         raise InputError(
             f"a box in dimension {dim} has corners of {dim} numbers, not {lower!r} and {upper!r}"
         ) from None
-    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+    is_finite = np.isfinite(low).all() and np.isfinite(high).all()
+    if not is_finite or not (low < high).all():
         raise InputError(
             f"the lower corner {low.tolist()} must be below the upper corner {high.tolist()} "
             "on each axis"
@@ -51,7 +52,8 @@ def check_box(lower: Any, upper: Any, dim: int) -> tuple[Array, Array]:
 
 def check_positive_integer(n: Any, what: str) -> int:
     """*n* as an int; `InputError` unless it is a whole number from 1 on."""
-    is_number = isinstance(n, (int, float, np.integer, np.floating)) and not isinstance(n, bool)
+    has_number_type = isinstance(n, (int, float, np.integer, np.floating))
+    is_number = has_number_type and not isinstance(n, bool)
     if not is_number or not n >= 1 or n % 1 != 0:
         raise InputError(f"{what} must be a whole number from 1 on, not {n!r}")
     return int(n)
@@ -66,7 +68,8 @@ def find_sides(
     for side, name in enumerate(SIDES[len(points)]):
         axis = side // 2
         end = upper[axis] if side % 2 else lower[axis]
-        is_on_side = (np.abs(points[axis, vertices] - end) < tolerance).all(axis=0)
+        distance = np.abs(points[axis, vertices] - end)
+        is_on_side = (distance < tolerance).all(axis=0)
         facets[name] = vertices[:, is_on_side]
     return facets
 
@@ -92,17 +95,26 @@ def build_triangles(lower: Any, upper: Any, n: Any) -> tuple[Array, list]:
 
     n_rows = max(1, round(n * height / width))
     even = np.arange(n + 1) / n
-    odd = np.concatenate([[0], (np.arange(n) + 0.5) / n, [1]])
+    shifted = (np.arange(n) + 0.5) / n
+    odd = np.concatenate([[0], shifted, [1]])
     lines = [even if j % 2 == 0 else odd for j in range(n_rows + 1)]
-    start = np.concatenate([[0], np.cumsum([len(line) for line in lines])])
+    count = [len(line) for line in lines]
+    start = np.concatenate([[0], np.cumsum(count)])
+
     x = np.concatenate(lines)
-    y = np.repeat(np.arange(n_rows + 1) / n_rows, np.diff(start))
+    line_height = np.arange(n_rows + 1) / n_rows
+    y = np.repeat(line_height, count)
     points = lower[:, None] + np.stack([x * width, y * height])
     points[0, x == 1] = upper[0]
     points[1, y == 1] = upper[1]
 
-    cells = [_connect_row(n, start[j], start[j + 1], j % 2 == 0) for j in range(n_rows)]
-    return points, [("triangle", np.concatenate(cells, axis=1).T)]
+    rows = []
+    for j in range(n_rows):
+        is_even = j % 2 == 0
+        row = _connect_row(n, start[j], start[j + 1], is_even)
+        rows.append(row)
+    triangles = np.concatenate(rows, axis=1)
+    return points, [("triangle", triangles.T)]
 
 
 def _connect_row(n, below, above, is_even):
@@ -114,10 +126,15 @@ def _connect_row(n, below, above, is_even):
     """
     few, many = (below, above) if is_even else (above, below)
     i = np.arange(n + 1)
-    based_on_few = np.stack([few + i[:-1], few + i[1:], many + i[:-1] + 1])
+    base = i[:-1]
+    based_on_few = np.stack([few + base, few + base + 1, many + base + 1])
     based_on_many = np.stack([many + i + 1, many + i, few + i])
-    order = np.argsort(np.concatenate([2 * i[:-1] + 1, 2 * i]))
-    row = np.concatenate([based_on_few, based_on_many], axis=1)[:, order]
+    row = np.concatenate([based_on_few, based_on_many], axis=1)
+
+    # From left to right, triangles on either line take turns.
+    place = np.concatenate([2 * base + 1, 2 * i])
+    order = np.argsort(place)
+    row = row[:, order]
     return row if is_even else row[[1, 0, 2]]
 
 
@@ -128,8 +145,11 @@ def _divide_in_cubes(lower, upper, n):
     """(lower corner, shape, spacing) of n nearly cubic bricks along x."""
     lower, upper = check_box(lower, upper, 3)
     n = check_positive_integer(n, "n, the number of cubes along x,")
-    shape = np.maximum(1, np.rint((upper - lower) * n / (upper[0] - lower[0])).astype(int))
-    return lower, shape, (upper - lower) / shape
+    extent = upper - lower
+    n_cubes = np.rint(extent * n / extent[0]).astype(int)
+    shape = np.maximum(1, n_cubes)
+    spacing = extent / shape
+    return lower, shape, spacing
 
 
 def build_cube_rule(lower: Any, upper: Any, n: Any) -> Callable[[Array], IntArray]:
@@ -144,8 +164,11 @@ def build_cube_rule(lower: Any, upper: Any, n: Any) -> Callable[[Array], IntArra
 
 
 def _find_cubes(x, lower, shape, spacing):
-    place = np.floor((x - lower[:, None]) / spacing[:, None] + 1e-6).astype(int)
-    return np.ravel_multi_index(np.minimum(place, shape[:, None] - 1), shape)
+    distance = (x - lower[:, None]) / spacing[:, None]
+    place = np.floor(distance + 1e-6).astype(int)
+    last = shape[:, None] - 1
+    cube = np.minimum(place, last)
+    return np.ravel_multi_index(cube, shape)
 
 
 def build_tetrahedra(lower: Any, upper: Any, n: Any) -> tuple[Array, list, Array]:
@@ -158,7 +181,9 @@ def build_tetrahedra(lower: Any, upper: Any, n: Any) -> tuple[Array, list, Array
     not, and x_K x_L stays normal to every face (Sommerville 1923; Aurenhammer 1987).
     """
     lower, shape, spacing = _divide_in_cubes(lower, upper, n)
-    if 2 * spacing.max() ** 2 >= (spacing**2).sum() * (1 - 1e-9):
+    longest = spacing.max()
+    square_sum = (spacing**2).sum()
+    if 2 * longest**2 >= square_sum * (1 - 1e-9):
         raise InputError(
             f"n = {n} makes bricks of {spacing[0]:.3g} x {spacing[1]:.3g} x {spacing[2]:.3g}, too "
             "long for tetrahedra: choose n so that they are nearly cubes"
@@ -169,36 +194,46 @@ def build_tetrahedra(lower: Any, upper: Any, n: Any) -> tuple[Array, list, Array
 
     # Points in units of the spacing: corners and middles of cubes, then middles of wall faces.
     lattice = [corner, middle]
-    weights = [np.zeros(n_corners + middle.shape[1])]
-    cells = []
     n_points = n_corners + middle.shape[1]
+    weights = [np.zeros(n_points)]
+    cells = []
     for axis in range(3):
         wall_points, tetrahedra = _build_around_faces(axis, shape, n_corners, n_points)
-        n_points += wall_points.shape[1]
+        n_wall_points = wall_points.shape[1]
+        n_points += n_wall_points
         others = [a for a in range(3) if a != axis]
         weight = -_compute_wall_weight(spacing[axis], *spacing[others])
         lattice.append(wall_points)
-        weights.append(np.full(wall_points.shape[1], weight))
+        weights.append(np.full(n_wall_points, weight))
         cells += tetrahedra
 
-    points = lower[:, None] + np.concatenate(lattice, axis=1) * spacing[:, None]
+    places = np.concatenate(lattice, axis=1)
+    points = lower[:, None] + places * spacing[:, None]
     corners = np.concatenate(cells, axis=1)
-    is_mirrored = np.einsum("in,in->n", *_edge_and_normal(points, corners)) < 0
+    edge, normal = _edge_and_normal(points, corners)
+    is_mirrored = np.einsum("in,in->n", edge, normal) < 0
     corners[2:, is_mirrored] = corners[:1:-1, is_mirrored]
-    center = compute_power_centers(points, corners, np.concatenate(weights))
+
+    point_weights = np.concatenate(weights)
+    center = compute_power_centers(points, corners, point_weights)
     return points, [("tetra", corners.T)], center
 
 
 def _list_lattice(shape):
     """All places (3, n) of a lattice, in C order."""
-    return np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij")).reshape(3, -1)
+    ranges = [np.arange(n) for n in shape]
+    places = np.meshgrid(*ranges, indexing="ij")
+    return np.stack(places).reshape(3, -1)
 
 
 def _build_around_faces(axis, shape, n_corners, n_points):
     """(places (3, n_walls) of the middles of wall faces, four arrays (4, n) of tetrahedra) of all
     faces of the cubes across an axis; the middles get the numbers from n_points on.
     """
-    first, second = (np.eye(3, dtype=int)[a][:, None] for a in range(3) if a != axis)
+    unit = np.eye(3, dtype=int)
+    others = [a for a in range(3) if a != axis]
+    first = unit[others[0]][:, None]
+    second = unit[others[1]][:, None]
     face_shape = shape.copy()
     face_shape[axis] += 1
     face = _list_lattice(face_shape)
@@ -210,15 +245,21 @@ def _build_around_faces(axis, shape, n_corners, n_points):
     cube_below[axis] -= 1
     is_lower_wall = face[axis] == 0
     is_upper_wall = face[axis] == shape[axis]
-    below = n_corners + np.ravel_multi_index(np.where(is_lower_wall, face, cube_below), shape)
-    above = n_corners + np.ravel_multi_index(np.where(is_upper_wall, cube_below, face), shape)
+    place_below = np.where(is_lower_wall, face, cube_below)
+    place_above = np.where(is_upper_wall, cube_below, face)
+    below = n_corners + np.ravel_multi_index(place_below, shape)
+    above = n_corners + np.ravel_multi_index(place_above, shape)
     wall = np.flatnonzero(is_lower_wall | is_upper_wall)
     wall_point = n_points + np.arange(len(wall))
     below[is_lower_wall] = wall_point[is_lower_wall[wall]]
     above[is_upper_wall] = wall_point[is_upper_wall[wall]]
 
-    tetrahedra = [np.stack([below, above, loop[k], loop[(k + 1) % 4]]) for k in range(4)]
-    return face[:, wall] + 0.5 * (first + second), tetrahedra
+    tetrahedra = []
+    for k in range(4):
+        following = loop[(k + 1) % 4]
+        tetrahedra.append(np.stack([below, above, loop[k], following]))
+    wall_middle = face[:, wall] + 0.5 * (first + second)
+    return wall_middle, tetrahedra
 
 
 def _compute_wall_weight(a, b, c):
@@ -228,13 +269,16 @@ def _compute_wall_weight(a, b, c):
     inside the faces that it shares with others if delta > a^2 b^2 / 4 (a^2 + c^2), and the same
     with b and c exchanged. This delta is half way between the bounds.
     """
-    least = max(b**2 / (a**2 + c**2), c**2 / (a**2 + b**2))
+    first_bound = b**2 / (a**2 + c**2)
+    second_bound = c**2 / (a**2 + b**2)
+    least = max(first_bound, second_bound)
     return a**2 / 4 * (1 + least) / 2
 
 
 def _edge_and_normal(points, cells):
     """The edge from the first to the second corner, and the cross product of the other two."""
-    a, b, c = (points[:, corner] - points[:, cells[0]] for corner in cells[1:])
+    origin = points[:, cells[0]]
+    a, b, c = (points[:, corner] - origin for corner in cells[1:])
     return a, np.cross(b, c, axis=0)
 
 
@@ -248,22 +292,28 @@ def build_voronoi(lower: Any, upper: Any, n_cells: Any, seed: Any) -> tuple[Arra
     """
     lower, upper = check_box(lower, upper, 2)
     n_cells = check_positive_integer(n_cells, "n_cells")
-    size = np.sqrt(np.prod(upper - lower) / n_cells)
+    extent = upper - lower
+    size = np.sqrt(np.prod(extent) / n_cells)
 
     # Cells of size 1 from the origin on have the least round-off.
     origin = np.zeros(2)
-    top = (upper - lower) / size
-    generator = _scatter_points(origin, top, n_cells, np.random.default_rng(seed))
+    top = extent / size
+    rng = np.random.default_rng(seed)
+    generator = _scatter_points(origin, top, n_cells, rng)
     for _ in range(VORONOI_SWEEPS):
         corners, start, vertices = _clip_voronoi(generator, origin, top)
         generator = _compute_centroids(vertices, start, corners)
     corners, start, vertices = _clip_voronoi(generator, origin, top)
 
     points, corners = _merge_close(vertices, corners, MERGING_DISTANCE)
-    cells = [_drop_repeats(corners[a:b]) for a, b in zip(start[:-1], start[1:], strict=True)]
+    cells = []
+    for a, b in zip(start[:-1], start[1:], strict=True):
+        cells.append(_drop_repeats(corners[a:b]))
     scaled = lower[:, None] + size * points
-    points = np.where(points == top[:, None], upper[:, None], scaled)
-    return points, [("polygon", cells)], lower[:, None] + size * generator
+    is_at_top = points == top[:, None]
+    points = np.where(is_at_top, upper[:, None], scaled)
+    cell_points = lower[:, None] + size * generator
+    return points, [("polygon", cells)], cell_points
 
 
 def _scatter_points(lower, upper, n, rng):
@@ -271,9 +321,11 @@ def _scatter_points(lower, upper, n, rng):
     n.
     """
     width, height = upper - lower
-    n_columns = max(1, int(np.ceil(np.sqrt(n * width / height))))
+    n_across = np.sqrt(n * width / height)
+    n_columns = max(1, int(np.ceil(n_across)))
     n_rows = int(np.ceil(n / n_columns))
-    i, j = np.divmod(rng.permutation(n_columns * n_rows)[:n], n_rows)
+    places = rng.permutation(n_columns * n_rows)
+    i, j = np.divmod(places[:n], n_rows)
     jitter = rng.random((2, n))
     x = (i + jitter[0]) / n_columns * width
     y = (j + jitter[1]) / n_rows * height
@@ -285,37 +337,45 @@ def _clip_voronoi(generator, lower, upper):
     counter-clockwise.
     """
     n = generator.shape[1]
-    reach = 6 * np.sqrt(np.prod(upper - lower) / n)
+    area = np.prod(upper - lower)
+    reach = 6 * np.sqrt(area / n)
     images = [generator]
     for axis in range(2):
         for end in (lower[axis], upper[axis]):
-            image = generator[:, np.abs(generator[axis] - end) < reach].copy()
+            is_near = np.abs(generator[axis] - end) < reach
+            image = generator[:, is_near].copy()
             image[axis] = 2 * end - image[axis]
             images.append(image)
-    diagram = Voronoi(np.concatenate(images, axis=1).T)
+    all_generators = np.concatenate(images, axis=1)
+    diagram = Voronoi(all_generators.T)
 
     regions = [diagram.regions[r] for r in diagram.point_region[:n]]
     count = [len(region) for region in regions]
     start = np.concatenate([[0], np.cumsum(count)])
     corners = np.concatenate(regions)
-    step = diagram.vertices.T[:, corners] - np.repeat(generator, count, axis=1)
+    cell = np.repeat(np.arange(n), count)
+
+    vertices = diagram.vertices.T
+    step = vertices[:, corners] - generator[:, cell]
     angle = np.arctan2(step[1], step[0])
-    order = np.lexsort((angle, np.repeat(np.arange(n), count)))
-    vertices = np.clip(diagram.vertices.T, lower[:, None], upper[:, None])
-    return corners[order], start, vertices
+    order = np.lexsort((angle, cell))
+    inside = np.clip(vertices, lower[:, None], upper[:, None])
+    return corners[order], start, inside
 
 
 def _compute_centroids(points, start, corners):
     """The centroids (2, n) of polygons."""
     following = np.arange(1, len(corners) + 1)
-    following[start[1:] - 1] = start[:-1]
-    first = points[:, corners[start[:-1]]]
+    begin = start[:-1]
+    following[start[1:] - 1] = begin
+    first = points[:, corners[begin]]
     origin = np.repeat(first, np.diff(start), axis=1)
     a = points[:, corners] - origin
     b = points[:, corners[following]] - origin
     cross = a[0] * b[1] - a[1] * b[0]
-    moment = np.add.reduceat(cross * (a + b), start[:-1], axis=1)
-    return first + moment / (3 * np.add.reduceat(cross, start[:-1]))
+    moment = np.add.reduceat(cross * (a + b), begin, axis=1)
+    twice_area = np.add.reduceat(cross, begin)
+    return first + moment / (3 * twice_area)
 
 
 def _merge_close(vertices, corners, distance):
@@ -325,11 +385,13 @@ def _merge_close(vertices, corners, distance):
     used, corners = np.unique(corners, return_inverse=True)
     points = vertices[:, used]
     target = np.arange(len(used))
-    for i, j in cKDTree(points.T).query_pairs(distance):
+    close_pairs = cKDTree(points.T).query_pairs(distance)
+    for i, j in close_pairs:
         target[max(i, j)] = min(target[i], target[j])
     used, target = np.unique(target, return_inverse=True)
     return points[:, used], target[corners.ravel()]
 
 
 def _drop_repeats(corners):
-    return corners[corners != np.roll(corners, 1)]
+    preceding = np.roll(corners, 1)
+    return corners[corners != preceding]

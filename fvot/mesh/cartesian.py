@@ -60,12 +60,21 @@ def make(
     place = np.unravel_index(ranks.rank, layout)
     cuts = [cut(n, p) for n, p in zip(shape, layout, strict=True)]
     neighbours = [_find_neighbours(layout, place, axis, periodic[axis]) for axis in range(dim)]
+    first = []
+    block_shape = []
+    thinnest = []
+    for axis in range(dim):
+        thickness = np.diff(cuts[axis])
+        first.append(int(cuts[axis][place[axis]]))
+        block_shape.append(int(thickness[place[axis]]))
+        thinnest.append(int(thickness.min()))
+
     block = Block(
         grid=shape,
         ranks=layout,
-        first=tuple(int(cuts[axis][place[axis]]) for axis in range(dim)),
-        shape=tuple(int(np.diff(cuts[axis])[place[axis]]) for axis in range(dim)),
-        thinnest=tuple(int(np.diff(c).min()) for c in cuts),
+        first=tuple(first),
+        shape=tuple(block_shape),
+        thinnest=tuple(thinnest),
         periodic=periodic,
         below=tuple(below for below, _ in neighbours),
         above=tuple(above for _, above in neighbours),
@@ -92,7 +101,8 @@ def _check_periodic(periodic, shape):
             f"periodic must be True or False, or one of them for each axis, not {periodic!r:.60}"
         )
     wraps = tuple(bool(p) for p in np.broadcast_to(periodic, dim))
-    if any(n < 3 for n, is_periodic in zip(shape, wraps, strict=True) if is_periodic):
+    periodic_counts = [n for n, wrap in zip(shape, wraps, strict=True) if wrap]
+    if any(n < 3 for n in periodic_counts):
         raise InputError(f"a periodic axis needs at least 3 cells; the mesh has {shape}")
     return wraps
 
@@ -101,16 +111,21 @@ def rank_grid(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
     """The grid of *size* ranks with the smallest surface between blocks; `InputError` if there are
     too few cells.
     """
-    layouts = [
-        layout
-        for layout in product(*(_find_divisors(size) for _ in shape))
-        if np.prod(layout) == size and all(p <= n for p, n in zip(layout, shape, strict=True))
-    ]
+    divisors = _find_divisors(size)
+    layouts = []
+    for layout in product(divisors, repeat=len(shape)):
+        fits = all(p <= n for p, n in zip(layout, shape, strict=True))
+        if fits and np.prod(layout) == size:
+            layouts.append(layout)
     if not layouts:
         raise InputError(
             f"{shape} cells cannot be dealt to {size} ranks: use fewer ranks, or a finer mesh"
         )
-    return min(layouts, key=lambda layout: sum(p / n for p, n in zip(layout, shape, strict=True)))
+
+    def measure_surface(layout: tuple[int, ...]) -> float:
+        return sum(p / n for p, n in zip(layout, shape, strict=True))
+
+    return min(layouts, key=measure_surface)
 
 
 def _find_divisors(n):
@@ -124,7 +139,9 @@ def cut(n: int, parts: int) -> IntArray:
     step = 1
     while n % (2 * step) == 0 and n // (2 * step) >= MIN_LEVEL_CELLS * parts:
         step *= 2
-    return np.arange(parts + 1) * (n // step) // parts * step
+    n_steps = n // step
+    step_number = np.arange(parts + 1) * n_steps // parts
+    return step_number * step
 
 
 def _find_neighbours(layout, place, axis, periodic):
@@ -135,7 +152,9 @@ def _find_neighbours(layout, place, axis, periodic):
         other[axis] += side
         is_inside = 0 <= other[axis] < layout[axis]
         other[axis] %= layout[axis]
-        rank = int(np.ravel_multi_index(other, layout)) if is_inside or periodic else None
+        rank = None
+        if is_inside or periodic:
+            rank = int(np.ravel_multi_index(other, layout))
         neighbours.append(rank)
     return neighbours
 
@@ -156,10 +175,10 @@ def _build_part(block, lower, cuts):
     inner, numbers = _build_inner_faces(padded, block, corner)
     walls, ends, names = _build_walls(inside, numbers, block, corner)
     blocks_of_faces = inner + walls
-    faces = {
-        name: np.concatenate([group[name] for group in blocks_of_faces], axis=-1)
-        for name in inner[0]
-    }
+    faces = {}
+    for name in inner[0]:
+        parts = [group[name] for group in blocks_of_faces]
+        faces[name] = np.concatenate(parts, axis=-1)
 
     place = index.reshape(dim, -1)
     center = lower[:, None] + (place + 0.5) * block.spacing[:, None]
@@ -194,11 +213,14 @@ def _build_inner_faces(padded, block, corner):
         low = _take_layers(padded, axis, slice(None, -1))
         high = _take_layers(padded, axis, slice(1, None))
         is_face = (low >= 0) & (high >= 0)
+        n_faces = int(is_face.sum())
         number = np.full(low.shape, -1)
-        number[is_face] = count + np.arange(is_face.sum())
-        count += int(is_face.sum())
+        number[is_face] = count + np.arange(n_faces)
+        count += n_faces
         place = np.argwhere(is_face).T
-        faces.append(_build_faces(axis, place, low[is_face], high[is_face], block, corner, +1))
+        left = low[is_face]
+        right = high[is_face]
+        faces.append(_build_faces(axis, place, left, right, block, corner, +1))
         numbers.append(number)
     return faces, numbers
 
@@ -220,11 +242,15 @@ def _build_walls(inside, numbers, block, corner):
         names.append(name)
         neighbour = block.above[axis] if is_upper else block.below[axis]
         if neighbour is None:
-            layer = (slice(None),) * axis + (-1 if is_upper else 0,)
-            cells = inside[layer].ravel()
-            place = np.argwhere(np.ones(inside[layer].shape, bool)).T
-            place = np.insert(place, axis, block.shape[axis] if is_upper else 0, axis=0)
-            numbers[axis][layer] = count + np.arange(len(cells)).reshape(inside[layer].shape)
+            outermost = -1 if is_upper else 0
+            layer = (slice(None),) * axis + (outermost,)
+            wall_cells = inside[layer]
+            cells = wall_cells.ravel()
+            place_on_wall = np.argwhere(wall_cells >= 0).T
+            wall_place = block.shape[axis] if is_upper else 0
+            place = np.insert(place_on_wall, axis, wall_place, axis=0)
+            number = count + np.arange(len(cells))
+            numbers[axis][layer] = number.reshape(wall_cells.shape)
             count += len(cells)
             beyond = np.full(len(cells), -1)
             direction = 1 if is_upper else -1
@@ -252,15 +278,20 @@ def _find_ghosts(inside, index, block):
             ghosts.append(cells.reshape(dim, -1))
 
             shape = inside[outermost].shape
+            n_new = int(np.prod(shape))
+            number = count + np.arange(n_new)
             layer = tuple(end if a == axis else slice(1, -1) for a in range(dim))
-            padded[layer] = count + np.arange(np.prod(shape, dtype=int)).reshape(shape)
-            count += int(np.prod(shape))
-    return np.concatenate(ghosts or [np.empty((dim, 0), int)], axis=1), padded
+            padded[layer] = number.reshape(shape)
+            count += n_new
+    no_ghosts = np.empty((dim, 0), int)
+    return np.concatenate([no_ghosts, *ghosts], axis=1), padded
 
 
 def _take_layers(padded, axis, layers):
     """Some layers along an axis, without the padding along the others."""
-    return padded[tuple(layers if a == axis else slice(1, -1) for a in range(padded.ndim))]
+    index = [slice(1, -1)] * padded.ndim
+    index[axis] = layers
+    return padded[tuple(index)]
 
 
 def _build_faces(axis, place, left, right, block, corner, direction):
@@ -272,8 +303,10 @@ def _build_faces(axis, place, left, right, block, corner, direction):
 
     in_mesh = place + np.array(block.first)[:, None]
     in_mesh[axis, corner.wrapped(axis, place)] = 0
-    center = (in_mesh + 0.5 * (1 - along)) * spacing[:, None] + corner.lower[:, None]
-    offset = np.repeat(along * direction * spacing[axis] / 2, n, axis=1)
+    middle = in_mesh + 0.5 * (1 - along)
+    center = middle * spacing[:, None] + corner.lower[:, None]
+    step_to_face = along * direction * spacing[axis] / 2
+    offset = np.repeat(step_to_face, n, axis=1)
     return dict(
         left=left,
         right=right,
@@ -293,8 +326,10 @@ def point_numbers(block: Block) -> IntArray:
     mesh, in C order.
     """
     ranges = [first + np.arange(n + 1) for first, n in zip(block.first, block.shape, strict=True)]
-    place = np.stack(np.meshgrid(*ranges, indexing="ij")).reshape(len(ranges), -1)
-    return np.ravel_multi_index(place, [n + 1 for n in block.grid])
+    grid = np.meshgrid(*ranges, indexing="ij")
+    place = np.stack(grid).reshape(len(ranges), -1)
+    lattice_shape = [n + 1 for n in block.grid]
+    return np.ravel_multi_index(place, lattice_shape)
 
 
 class _Corners:
@@ -323,16 +358,19 @@ class _Corners:
     def points(self) -> Array:
         """The lattice, then one plane of copies for each axis that wraps around here."""
         planes = [self._lattice(None)]
-        planes += [self._lattice(axis) for axis in range(len(self.shape)) if self.wraps[axis]]
-        return self.lower[:, None] + np.concatenate(planes, axis=1) * self.spacing[:, None]
+        for axis, wraps in enumerate(self.wraps):
+            if wraps:
+                planes.append(self._lattice(axis))
+        place = np.concatenate(planes, axis=1)
+        return self.lower[:, None] + place * self.spacing[:, None]
 
     def _lattice(self, plane):
         """The places (dim, n) of the lattice in the mesh; of its lower plane across that axis."""
-        ranges = [
-            first + np.arange(n) if axis != plane else np.zeros(1, int)
-            for axis, (first, n) in enumerate(zip(self.first, self.shape, strict=True))
-        ]
-        return np.stack(np.meshgrid(*ranges, indexing="ij")).reshape(len(self.shape), -1)
+        ranges = [first + np.arange(n) for first, n in zip(self.first, self.shape, strict=True)]
+        if plane is not None:
+            ranges[plane] = np.zeros(1, int)
+        places = np.meshgrid(*ranges, indexing="ij")
+        return np.stack(places).reshape(len(self.shape), -1)
 
     def _number(self, axis, corner, wrapped):
         """The numbers of lattice places (dim, n), of their copies across that axis if *wrapped*."""
@@ -341,21 +379,21 @@ class _Corners:
         plane_shape = [1 if a == axis else n for a, n in enumerate(self.shape)]
         in_plane = corner.copy()
         in_plane[axis] = 0
-        copies = np.ravel_multi_index(in_plane, plane_shape, mode="clip")
-        return np.where(
-            wrapped,
-            n_lattice + sum(planes_before) + copies,
-            np.ravel_multi_index(corner, self.shape),
-        )
+        place_in_plane = np.ravel_multi_index(in_plane, plane_shape, mode="clip")
+        copies = n_lattice + sum(planes_before) + place_in_plane
+        originals = np.ravel_multi_index(corner, self.shape)
+        return np.where(wrapped, copies, originals)
 
     def of_cells(self) -> IntArray:
         """The corners of all cells, cell by cell."""
         dim = len(self.size)
-        cell = np.stack(np.meshgrid(*map(np.arange, self.size), indexing="ij")).reshape(dim, -1)
-        corners = [
-            np.ravel_multi_index(cell + np.array(offset)[:, None], self.shape)
-            for offset in BOX_CORNERS[dim]
-        ]
+        ranges = [np.arange(n) for n in self.size]
+        places = np.meshgrid(*ranges, indexing="ij")
+        cell = np.stack(places).reshape(dim, -1)
+        corners = []
+        for offset in BOX_CORNERS[dim]:
+            corner = cell + np.array(offset)[:, None]
+            corners.append(np.ravel_multi_index(corner, self.shape))
         return np.stack(corners).T.ravel()
 
     def of_faces(self, axis: int, place: IntArray, direction: int) -> IntArray:
@@ -382,9 +420,10 @@ class _Corners:
 
 def _find_owner(cells, layout, cuts):
     """The rank that owns each cell (dim, n)."""
-    place = [
-        np.searchsorted(cuts[axis], index, side="right") - 1 for axis, index in enumerate(cells)
-    ]
+    place = []
+    for cut_along, index in zip(cuts, cells, strict=True):
+        n_begun = np.searchsorted(cut_along, index, side="right")
+        place.append(n_begun - 1)
     return np.ravel_multi_index(place, layout)
 
 
@@ -397,16 +436,20 @@ def _number_levels(index, grid):
     factor = np.ones(dim, int)
     while True:
         coarse = -(-np.array(grid) // factor)
-        levels.append(np.ravel_multi_index(index.reshape(dim, -1) // factor[:, None], coarse))
-        can_halve = (coarse >= 2 * MIN_LEVEL_CELLS) & (coarse % 2 == 0)
+        block = index.reshape(dim, -1) // factor[:, None]
+        levels.append(np.ravel_multi_index(block, coarse))
+
+        is_long = coarse >= 2 * MIN_LEVEL_CELLS
+        can_halve = is_long & (coarse % 2 == 0)
         if not can_halve.any():
             return np.stack(levels)
         factor = np.where(can_halve, 2 * factor, factor)
 
 
 def _describe_quality(spacing, n_cells):
-    volume = float(np.prod(spacing))
-    size = float(np.prod(spacing) ** (1 / len(spacing)))
+    cell_volume = np.prod(spacing)
+    volume = float(cell_volume)
+    size = float(cell_volume ** (1 / len(spacing)))
     return Quality(
         n_cells=n_cells,
         volume=(volume,) * 3,

@@ -92,7 +92,8 @@ class Cells:
     def of_kind(self, kind: int) -> tuple[IntArray, IntArray]:
         """Numbers of the cells of one kind, and their corners (n_corners, n)."""
         cell = np.flatnonzero(self.kind == kind)
-        return cell, self.corners[self.start[cell] + np.arange(N_CORNERS[kind])[:, None]]
+        place = self.start[cell] + np.arange(N_CORNERS[kind])[:, None]
+        return cell, self.corners[place]
 
     def mirrored(self, which: BoolArray) -> "Cells":
         """The same cells, of which those in the mask (n_cells,) list their corners in the other
@@ -103,13 +104,16 @@ class Cells:
             cell = np.flatnonzero(which & (self.kind == kind))
             if kind == POLYGON:
                 count = np.diff(self.start)[cell]
-                step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+                first = np.cumsum(count) - count
+                last_place = self.start[cell + 1] - 1
+                step = np.arange(count.sum()) - np.repeat(first, count)
                 place = np.repeat(self.start[cell], count) + step
-                opposite = np.repeat(self.start[cell + 1] - 1, count) - step
+                opposite = np.repeat(last_place, count) - step
                 corners[place] = self.corners[opposite]
             else:
                 place = self.start[cell] + np.arange(N_CORNERS[kind])[:, None]
-                corners[place] = self.corners[place[list(MIRRORED[kind])]]
+                opposite = place[list(MIRRORED[kind])]
+                corners[place] = self.corners[opposite]
         return replace(self, corners=corners)
 
 
@@ -123,7 +127,8 @@ def check_extent(widths: ArrayLike, dim: int) -> None:
     floating point.
     """
     size = np.max(widths)
-    if size > 0 and abs((dim + 1) * np.log10(size)) > MAX_DECADES:
+    decades = abs((dim + 1) * np.log10(size)) if size > 0 else 0.0
+    if decades > MAX_DECADES:
         raise MeshError(
             f"the mesh is {size:.3g} across: volumes times lengths leave the range of floating "
             "point; take another unit of length"
@@ -137,13 +142,15 @@ def connect(points: Array, blocks: Any) -> Cells:
     range, repeated points in a cell, no cells, or cells of different dimensions.
     """
     points = np.ascontiguousarray(points, float)
-    bad = np.flatnonzero(~np.isfinite(points).all(axis=0))
+    is_finite = np.isfinite(points).all(axis=0)
+    bad = np.flatnonzero(~is_finite)
     if len(bad):
         raise MeshError(
             f"point {bad[0]} is {points[:, bad[0]]}: coordinates must be finite numbers "
             f"({len(bad)} points are not)"
         )
-    check_extent(np.ptp(points, axis=1) if points.size else 0.0, len(points))
+    widths = np.ptp(points, axis=1) if points.size else 0.0
+    check_extent(widths, len(points))
 
     kinds: list[Any] = []
     counts: list[Any] = []
@@ -231,7 +238,8 @@ def _check_corners(cells):
             "give the cells of the highest dimension only, and as many coordinates"
         )
     n_points = cells.points.shape[1]
-    bad = np.flatnonzero((cells.corners < 0) | (cells.corners >= n_points))
+    is_wrong = (cells.corners < 0) | (cells.corners >= n_points)
+    bad = np.flatnonzero(is_wrong)
     if len(bad):
         cell = np.searchsorted(cells.start, bad[0], side="right") - 1
         raise MeshError(
@@ -251,7 +259,8 @@ def face_keys(vertices: IntArray, n_points: int) -> IntArray:
             key = key * n_points + row
         return key
     order = np.lexsort(rows)
-    is_new = (rows[:, order[1:]] != rows[:, order[:-1]]).any(axis=0)
+    ordered = rows[:, order]
+    is_new = (ordered[:, 1:] != ordered[:, :-1]).any(axis=0)
     key = np.zeros(len(order), np.int64)
     key[order[1:]] = np.cumsum(is_new)
     return key

@@ -63,23 +63,26 @@ def gather_geometry(mesh: AnyMesh) -> tuple[Geometry, list[IntArray]] | None:
     """(the mesh's `Geometry`, [the cells of each rank]) on rank 0, None elsewhere. Collective."""
     own = mesh.cell_id[: mesh.n_cells]
     faces = np.flatnonzero(mesh.face_owned)
-    right = np.where(mesh.right[faces] >= 0, mesh.cell_id[mesh.right[faces]], -1)
+    local_left = mesh.left[faces]
+    local_right = mesh.right[faces]
+    left = mesh.cell_id[local_left]
+    right = np.where(local_right >= 0, mesh.cell_id[local_right], -1)
+    surface = mesh.area * mesh.normal
     mine = (
         own,
         mesh.volume,
         mesh.centroid,
-        mesh.cell_id[mesh.left[faces]],
+        left,
         right,
-        (mesh.area * mesh.normal)[:, faces],
+        surface[:, faces],
         mesh.face_center[:, faces],
     )
     parts = mesh.ranks.gather_to_root(mine)
     if parts is None:
         return None
 
-    cells, volume, centroid, left, right, surface, center = (
-        np.concatenate(part, axis=-1) for part in zip(*parts)
-    )
+    whole = [np.concatenate(part, axis=-1) for part in zip(*parts)]
+    cells, volume, centroid, left, right, surface, center = whole
     cell_order = np.argsort(cells)
     face_order = np.lexsort((right, left, right < 0))  # the boundary comes last
     geometry = Geometry(
@@ -96,21 +99,29 @@ def gather_geometry(mesh: AnyMesh) -> tuple[Geometry, list[IntArray]] | None:
 def agglomerate_cells(fine: Geometry, size: int) -> tuple[IntArray, Geometry]:
     """(member (n_cells,), `Geometry`) of round agglomerates of about *size* neighbours."""
     graph = patches.adjacency(fine, len(fine.volume))
-    member = _round_agglomerates(fine, patches.grow(graph, size))
+    grown = patches.grow(graph, size)
+    member = _round_agglomerates(fine, grown)
     n = int(member.max()) + 1
     volume = np.bincount(member, fine.volume, n).astype(float)
-    moment = np.stack([np.bincount(member, fine.volume * x, n) for x in fine.centroid])
+    moments = []
+    for x in fine.centroid:
+        moments.append(np.bincount(member, fine.volume * x, n))
+    moment = np.stack(moments)
     centroid = moment / volume
 
     left, right, surface, center = _sum_faces(fine, member, centroid)
     walls = np.flatnonzero(fine.right < 0)
+    beside_walls = member[fine.left[walls]]
+    no_cell = np.full(len(walls), -1)
+    wall_surface = fine.surface[:, walls]
+    wall_center = fine.face_center[:, walls]
     coarse = Geometry(
         volume,
         centroid,
-        np.concatenate([left, member[fine.left[walls]]]),
-        np.concatenate([right, np.full(len(walls), -1)]),
-        np.concatenate([surface, fine.surface[:, walls]], axis=1),
-        np.concatenate([center, fine.face_center[:, walls]], axis=1),
+        np.concatenate([left, beside_walls]),
+        np.concatenate([right, no_cell]),
+        np.concatenate([surface, wall_surface], axis=1),
+        np.concatenate([center, wall_center], axis=1),
     )
     return member, coarse
 
@@ -122,10 +133,12 @@ def _sum_faces(fine, member, centroid):
     """
     n = centroid.shape[1]
     beyond = np.where(fine.right >= 0, member[fine.right], -1)
-    between = np.flatnonzero((fine.right >= 0) & (member[fine.left] != beyond))
-    a = member[fine.left[between]]
+    on_left = member[fine.left]
+    between = np.flatnonzero((fine.right >= 0) & (on_left != beyond))
+    a = on_left[between]
     b = beyond[between]
-    key, pair = np.unique(np.minimum(a, b) * n + np.maximum(a, b), return_inverse=True)
+    pair_key = np.minimum(a, b) * n + np.maximum(a, b)
+    key, pair = np.unique(pair_key, return_inverse=True)
     left, right = np.divmod(key, n)
 
     def add_up(rows: Array) -> Array:
@@ -140,7 +153,8 @@ def _sum_faces(fine, member, centroid):
     step = centroid[:, right] - centroid[:, left]
     normal = step / np.linalg.norm(step, axis=0)
     projected = (surface * normal).sum(axis=0)
-    return left, right, normal * np.maximum(projected, MIN_FACE_PART * total), center
+    size = np.maximum(projected, MIN_FACE_PART * total)
+    return left, right, normal * size, center
 
 
 def _round_agglomerates(fine, member):
@@ -157,10 +171,12 @@ def _round_agglomerates(fine, member):
     neighbour = np.concatenate([fine.right[inner], fine.left[inner], itself])
     for _ in range(ROUNDING_SWEEPS):
         volume = np.maximum(np.bincount(member, fine.volume), 1e-300)
-        center = np.stack([np.bincount(member, fine.volume * x) for x in fine.centroid]) / volume
+        moment = np.stack([np.bincount(member, fine.volume * x) for x in fine.centroid])
+        center = moment / volume
 
         candidate = member[neighbour]
-        square = ((fine.centroid[:, cell] - center[:, candidate]) ** 2).sum(axis=0)
+        step = fine.centroid[:, cell] - center[:, candidate]
+        square = (step**2).sum(axis=0)
         order = np.lexsort((candidate, square, cell))
         nearest = order[np.searchsorted(cell[order], itself)]
         if (candidate[nearest] == member).all():
@@ -184,25 +200,31 @@ def _connect_agglomerates(fine, member):
         owner = np.zeros(len(size), np.int64)
         owner[piece] = member
         order = np.lexsort((-size, owner))
-        largest = order[np.unique(owner[order], return_index=True)[1]]
+        _, first_of_owner = np.unique(owner[order], return_index=True)
+        largest = order[first_of_owner]
         is_stray = ~np.isin(piece, largest)
 
         leaving = np.flatnonzero(is_stray[cell] & ~is_stray[neighbour])
         if not len(leaving):
             number = piece if is_stray.any() else member
             return np.unique(number, return_inverse=True)[1].ravel()
-        order = leaving[np.lexsort((-area[leaving], cell[leaving]))]
+        largest_first = np.lexsort((-area[leaving], cell[leaving]))
+        order = leaving[largest_first]
         cells, first = np.unique(cell[order], return_index=True)
+        new_neighbour = neighbour[order[first]]
         member = member.copy()
-        member[cells] = member[neighbour[order[first]]]
+        member[cells] = member[new_neighbour]
 
 
 def _number_pieces(left, right, member):
     """The connected piece (n_cells,) of its agglomerate to which each cell belongs."""
     n = len(member)
     same = member[left] == member[right]
-    graph = sparse.coo_matrix((np.ones(same.sum()), (left[same], right[same])), (n, n))
-    return connected_components(graph, directed=False)[1]
+    ones = np.ones(same.sum())
+    links = (left[same], right[same])
+    graph = sparse.coo_matrix((ones, links), (n, n))
+    _, piece = connected_components(graph, directed=False)
+    return piece
 
 
 def assign_owners(
@@ -234,8 +256,11 @@ def build_part(geometry: Geometry, owner: IntArray, rank: int) -> dict[str, Any]
     is_inner = touching < n
     step = geometry.centroid[:, right] - geometry.centroid[:, left]
     distance = np.where(is_inner, np.linalg.norm(step, axis=0), 0)
-    height = ((face_center - geometry.centroid[:, left]) * normal).sum(axis=0)
-    inner_height = np.clip(height, MIN_FACE_PART * distance, (1 - MIN_FACE_PART) * distance)
+    to_face = face_center - geometry.centroid[:, left]
+    height = (to_face * normal).sum(axis=0)
+    least = MIN_FACE_PART * distance
+    most = (1 - MIN_FACE_PART) * distance
+    inner_height = np.clip(height, least, most)
     left_distance = np.where(is_inner, inner_height, np.maximum(height, 0))
     return dict(
         cell_id=np.concatenate([own, local.ghosts]),
@@ -271,14 +296,19 @@ def build_interpolation(member: IntArray, fine: Geometry, coarse: Geometry) -> s
     normal_matrix = np.empty((n, dim, dim))
     for i in range(dim):
         for j in range(dim):
-            normal_matrix[:, i, j] = np.bincount(a, weight * step[i] * step[j], n)
-    slope = np.einsum("aij,ja->ia", np.linalg.pinv(normal_matrix, 1e-3, True)[a], weight * step)
+            entry = weight * step[i] * step[j]
+            normal_matrix[:, i, j] = np.bincount(a, entry, n)
+    inverse = np.linalg.pinv(normal_matrix, 1e-3, True)
+    slope = np.einsum("aij,ja->ia", inverse[a], weight * step)
 
-    constant = sparse.csr_matrix((np.ones(n_fine), (np.arange(n_fine), member)), (n_fine, n))
+    ones = np.ones(n_fine)
+    constant = sparse.csr_matrix((ones, (np.arange(n_fine), member)), (n_fine, n))
     matrix = constant
     row = np.concatenate([a, a])
     column = np.concatenate([b, a])
-    for offset, s in zip(fine.centroid - coarse.centroid[:, member], slope):
-        gradient = sparse.csr_matrix((np.concatenate([s, -s]), (row, column)), (n, n))
+    offsets = fine.centroid - coarse.centroid[:, member]
+    for offset, s in zip(offsets, slope):
+        entries = np.concatenate([s, -s])
+        gradient = sparse.csr_matrix((entries, (row, column)), (n, n))
         matrix = matrix + sparse.diags(offset) @ constant @ gradient
     return matrix.tocsr()

@@ -81,8 +81,10 @@ def find_half_faces(cells: Cells) -> tuple[IntArray, IntArray]:
     if cells.dim == 2:
         following = np.arange(1, len(cells.corners) + 1)
         following[cells.start[1:] - 1] = cells.start[:-1]
-        cell = np.repeat(np.arange(cells.n_cells), np.diff(cells.start))
-        return cell, np.stack([cells.corners, cells.corners[following]])
+        n_sides = np.diff(cells.start)
+        cell = np.repeat(np.arange(cells.n_cells), n_sides)
+        next_corner = cells.corners[following]
+        return cell, np.stack([cells.corners, next_corner])
 
     kinds = np.unique(cells.kind)
     width = max(len(face) for kind in kinds for face in FACES[kind])
@@ -92,9 +94,11 @@ def find_half_faces(cells: Cells) -> tuple[IntArray, IntArray]:
         number, corner = cells.of_kind(kind)
         padded = [face + (-1,) * (width - len(face)) for face in FACES[kind]]
         table = np.array(padded)  # (n_faces, width)
-        vertices = np.where(table[:, :, None] >= 0, corner[table], -1)  # (n_faces, width, n)
+        has_corner = table[:, :, None] >= 0
+        vertices = np.where(has_corner, corner[table], -1)  # (n_faces, width, n)
+        by_cell = vertices.transpose(1, 2, 0)
         cell_blocks.append(np.repeat(number, len(table)))
-        vertex_blocks.append(vertices.transpose(1, 2, 0).reshape(width, -1))
+        vertex_blocks.append(by_cell.reshape(width, -1))
     return np.concatenate(cell_blocks), np.concatenate(vertex_blocks, axis=1)
 
 
@@ -105,7 +109,8 @@ def measure_faces(points: Array, vertices: IntArray) -> tuple[Array, Array]:
     a = columns(points, vertices[0])
     b = columns(points, vertices[1])
     if len(points) == 2:
-        return np.stack([b[1] - a[1], a[0] - b[0]]), (a + b) / 2
+        vector = np.stack([b[1] - a[1], a[0] - b[0]])
+        return vector, (a + b) / 2
 
     c = columns(points, vertices[2])
     vector = np.cross(b - a, c - a, axis=0) / 2
@@ -122,11 +127,19 @@ def _measure_quadrilaterals(p):
     mean point.
     """
     middle = p.mean(axis=0)
-    parts = [np.cross(p[i] - middle, p[(i + 1) % 4] - middle, axis=0) / 2 for i in range(4)]
+    following = p[[1, 2, 3, 0]]
+    parts = []
+    for a, b in zip(p, following):
+        parts.append(np.cross(a - middle, b - middle, axis=0) / 2)
     vector = sum(parts)
-    square = np.maximum(np.linalg.norm(vector, axis=0), 1e-300) ** 2
-    weight = [np.einsum("in,in->n", part, vector) / square for part in parts]
-    return vector, sum(w * (p[i] + p[(i + 1) % 4] + middle) / 3 for i, w in enumerate(weight))
+
+    length = np.linalg.norm(vector, axis=0)
+    square = np.maximum(length, 1e-300) ** 2
+    center = 0
+    for a, b, part in zip(p, following, parts):
+        weight = np.einsum("in,in->n", part, vector) / square
+        center = center + weight * (a + b + middle) / 3
+    return vector, center
 
 
 def measure_cells(cells: Cells, cell: IntArray, vertices: IntArray) -> tuple[Array, Array]:
@@ -145,9 +158,12 @@ def measure_cells(cells: Cells, cell: IntArray, vertices: IntArray) -> tuple[Arr
         owner = cell[half]
         edges = simplex - columns(origin, owner)  # (dim corners, dim, n)
         if cells.dim == 2:
-            cone = (edges[0, 0] * edges[1, 1] - edges[0, 1] * edges[1, 0]) / 2
+            a, b = edges
+            cone = (a[0] * b[1] - a[1] * b[0]) / 2
         else:
-            cone = np.einsum("in,in->n", edges[0], np.cross(edges[1], edges[2], axis=0)) / 6
+            a, b, c = edges
+            normal = np.cross(b, c, axis=0)
+            cone = np.einsum("in,in->n", a, normal) / 6
         volume += np.bincount(owner, cone, cells.n_cells)
         for axis in range(cells.dim):
             weight = cone * edges[:, axis].sum(axis=0) / (cells.dim + 1)
@@ -167,8 +183,10 @@ def _outer_simplices(points, vertices):
     quad = np.flatnonzero(vertices[3] >= 0)
     yield columns(points, vertices[:3, triangle]).transpose(1, 0, 2), triangle
     p = columns(points, vertices[:, quad]).transpose(1, 0, 2)
+    middle = p.mean(axis=0)
     for i in range(4):
-        yield np.stack([p[i], p[(i + 1) % 4], p.mean(axis=0)]), quad
+        following = p[(i + 1) % 4]
+        yield np.stack([p[i], following, middle]), quad
 
 
 def meet(cells: Cells) -> tuple[Cells, Halves]:
@@ -212,8 +230,10 @@ def _check_polygons(cells):
     suspect = _find_suspects(cells)
     for n in np.unique(count[suspect]):
         cell = np.flatnonzero(suspect & (count == n))
-        corners = cells.corners[cells.start[cell] + np.arange(n)[:, None]]
-        bad = np.flatnonzero(_cross_themselves(cells.points[:, corners]))
+        place = cells.start[cell] + np.arange(n)[:, None]
+        corners = cells.corners[place]
+        is_crossed = _cross_themselves(cells.points[:, corners])
+        bad = np.flatnonzero(is_crossed)
         if len(bad):
             k = cell[bad[0]]
             listed = corners[:, bad[0]].tolist()
@@ -236,11 +256,17 @@ def _find_suspects(cells):
     step = columns(p, following) - p
     before = columns(step, preceding)
     turn = before[0] * step[1] - before[1] * step[0]
-    size = np.sqrt((before**2).sum(axis=0) * (step**2).sum(axis=0))
-    suspect = np.logical_or.reduceat(turn < -INSIDE_OUT_TOLERANCE * size, cells.start[:-1])
+    square_before = (before**2).sum(axis=0)
+    square = (step**2).sum(axis=0)
+    size = np.sqrt(square_before * square)
+    turns_inwards = turn < -INSIDE_OUT_TOLERANCE * size
+    begin = cells.start[:-1]
+    suspect = np.logical_or.reduceat(turns_inwards, begin)
     if (np.diff(cells.start) > 4).any():
-        angle = np.arctan2(turn, (before * step).sum(axis=0))
-        suspect |= np.add.reduceat(angle, cells.start[:-1]) > 3 * np.pi
+        cosine = (before * step).sum(axis=0)
+        angle = np.arctan2(turn, cosine)
+        full_angle = np.add.reduceat(angle, begin)
+        suspect |= full_angle > 3 * np.pi
     return suspect
 
 
@@ -250,10 +276,13 @@ def _cross_themselves(p):
     """
     along = np.roll(p, -1, axis=1) - p
     away = p[:, None] - p[:, :, None]  # from the first corner of each side to each corner
-    side = np.sign(along[0, :, None] * away[1] - along[1, :, None] * away[0])
+    cross = along[0, :, None] * away[1] - along[1, :, None] * away[0]
+    side = np.sign(cross)
+    next_side = np.roll(side, -1, axis=1)
     # Where the line through a side has the ends of another side on both its sides.
-    apart = side * np.roll(side, -1, axis=1) < 0
-    return (apart & apart.transpose(1, 0, 2)).any(axis=(0, 1))
+    apart = side * next_side < 0
+    is_crossed = apart & apart.transpose(1, 0, 2)
+    return is_crossed.any(axis=(0, 1))
 
 
 def _check_corner_volumes(cells):
@@ -267,8 +296,12 @@ def _check_corner_volumes(cells):
         for at, *ends in corners_of_kind:
             origin = columns(cells.points, corners[at])
             a, b, c = (columns(cells.points, corners[end]) - origin for end in ends)
-            volume = np.einsum("in,in->n", np.cross(a, b, axis=0), c)
-            size = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0) * (c**2).sum(axis=0))
+            normal = np.cross(a, b, axis=0)
+            volume = np.einsum("in,in->n", normal, c)
+            aa = (a**2).sum(axis=0)
+            bb = (b**2).sum(axis=0)
+            cc = (c**2).sum(axis=0)
+            size = np.sqrt(aa * bb * cc)
             bad = np.flatnonzero(volume < -INSIDE_OUT_TOLERANCE * size)
             if len(bad):
                 raise MeshError(
@@ -298,7 +331,9 @@ def pair(cells: Cells, cell: IntArray, vertices: IntArray) -> tuple[IntArray, In
     is_lonely[:-1][meets_next] = False
     is_lonely[1:][meets_next] = False
     swap = cell[one] > cell[other]
-    return np.where(swap, other, one), np.where(swap, one, other), order[is_lonely]
+    first = np.where(swap, other, one)
+    second = np.where(swap, one, other)
+    return first, second, order[is_lonely]
 
 
 def _check_halves(cell, vertices, n_points):
@@ -309,9 +344,16 @@ def _check_halves(cell, vertices, n_points):
         return
     quad = np.flatnonzero(vertices[3] >= 0)
     triangle = np.flatnonzero(vertices[3] < 0)
-    halves = [vertices[[i, (i + 1) % 4, (i + 2) % 4]][:, quad] for i in range(4)]
-    key = face_keys(np.concatenate([vertices[:3, triangle], *halves], axis=1), n_points)
-    bad = np.flatnonzero(np.isin(key[len(triangle) :], key[: len(triangle)]))
+    quads = vertices[:, quad]
+    halves = []
+    for i in range(4):
+        three = [i, (i + 1) % 4, (i + 2) % 4]
+        halves.append(quads[three])
+    all_triangles = np.concatenate([vertices[:3, triangle], *halves], axis=1)
+    key = face_keys(all_triangles, n_points)
+    n_triangles = len(triangle)
+    is_wall = np.isin(key[n_triangles:], key[:n_triangles])
+    bad = np.flatnonzero(is_wall)
     if len(bad):
         f = quad[bad[0] % len(quad)]
         raise MeshError(
@@ -358,7 +400,9 @@ def _find_turn(vertices):
     """+1 or -1: the direction in which a face's points are listed, whatever its first point."""
     face = np.arange(vertices.shape[1])
     n_corners = (vertices >= 0).sum(axis=0)
-    lowest = np.where(vertices >= 0, vertices, np.iinfo(np.int64).max).argmin(axis=0)
+    beyond_all = np.iinfo(np.int64).max
+    filled = np.where(vertices >= 0, vertices, beyond_all)
+    lowest = filled.argmin(axis=0)
     following = vertices[(lowest + 1) % n_corners, face]
     preceding = vertices[(lowest - 1) % n_corners, face]
     if len(vertices) == 2:
@@ -391,14 +435,19 @@ def build_faces(
     _check_sides(cells, halves)
     _check_halves(cell[lonely], outer_vertices, n_points)
 
-    inner = np.argsort(cell[halves.first] * cells.n_cells + cell[halves.second])
-    inner_vertices = columns(halves.vertices, halves.first[inner])
+    pair_key = cell[halves.first] * cells.n_cells + cell[halves.second]
+    inner = np.argsort(pair_key)
+    first = halves.first[inner]
+    second = halves.second[inner]
+    inner_vertices = columns(halves.vertices, first)
     facets = facets(outer_vertices) if callable(facets) else facets or {}
     names = name_faces(outer_vertices, inner_vertices, facets, n_points)
 
-    half = np.concatenate([halves.first[inner], lonely[names.order]])
+    outer = lonely[names.order]
+    half = np.concatenate([first, outer])
     left = cell[half]
-    right = np.concatenate([cell[halves.second[inner]], np.full(len(lonely), -1)])
+    no_cell = np.full(len(outer), -1)
+    right = np.concatenate([cell[second], no_cell])
     vertices = columns(halves.vertices, half)
     vector, center = measure_faces(cells.points, vertices)
     if cells.dim == 1:
@@ -438,5 +487,7 @@ def _estimate_volume(cells, cell, vertices):
     """The volumes (n_cells,) that the areas of the cells' faces let expect."""
     if cells.dim == 1:
         return np.full(cells.n_cells, np.ptp(cells.points) + 1e-300)
-    area = np.linalg.norm(measure_faces(cells.points, vertices)[0], axis=0)
-    return np.bincount(cell, area, cells.n_cells) ** (cells.dim / (cells.dim - 1))
+    vector, _ = measure_faces(cells.points, vertices)
+    area = np.linalg.norm(vector, axis=0)
+    surface = np.bincount(cell, area, cells.n_cells)
+    return surface ** (cells.dim / (cells.dim - 1))

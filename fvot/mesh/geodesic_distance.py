@@ -90,9 +90,12 @@ def measure_straight(mesh: Any, points: Array, others: Array) -> Array:
 def measure_between_gaps(mesh: Any, points: Array, others: Array) -> Array:
     """|x - y| (n, m) on a line in pieces, infinite where there is a gap between x and y."""
     ends = np.sort(mesh.walls.corner.ravel())
-    piece = np.searchsorted(ends[2::2], points[0], side="right")
-    other_piece = np.searchsorted(ends[2::2], others[0], side="right")
-    return np.where(piece[:, None] == other_piece, cdist(points.T, others.T), np.inf)
+    later_starts = ends[2::2]
+    piece = np.searchsorted(later_starts, points[0], side="right")
+    other_piece = np.searchsorted(later_starts, others[0], side="right")
+    in_one_piece = piece[:, None] == other_piece
+    straight = cdist(points.T, others.T)
+    return np.where(in_one_piece, straight, np.inf)
 
 
 def measure_round_corners(mesh: Any, points: Array, others: Array) -> Array:
@@ -103,7 +106,9 @@ def measure_round_corners(mesh: Any, points: Array, others: Array) -> Array:
     corners, angle, width = walls.find_corners()
 
     def measure_steps(x: Array, y: Array, may_see: BoolArray | bool) -> Array:
-        return np.where(may_see & walls.see(x, y), cdist(x.T, y.T), np.inf)
+        straight = cdist(x.T, y.T)
+        is_open = may_see & walls.see(x, y)
+        return np.where(is_open, straight, np.inf)
 
     def are_in_sectors(x: Array) -> BoolArray:
         return _are_in_sectors(corners, angle, width, x, walls.eps)
@@ -116,10 +121,16 @@ def measure_round_corners(mesh: Any, points: Array, others: Array) -> Array:
 
     own = points[:, mesh.ranks.rank :: mesh.ranks.size]
     direct = measure_steps(own, others, True)
-    to_corners = measure_steps(own, corners, are_in_sectors(own).T)
-    from_corners = measure_steps(corners, others, are_in_sectors(others))
-    over_corners = _find_least_sums(_find_least_sums(to_corners, between), from_corners)
-    return _gather_rows(mesh, points, others, np.minimum(direct, over_corners))
+
+    own_in_sectors = are_in_sectors(own)
+    others_in_sectors = are_in_sectors(others)
+    to_corners = measure_steps(own, corners, own_in_sectors.T)
+    from_corners = measure_steps(corners, others, others_in_sectors)
+    to_last_corner = _find_least_sums(to_corners, between)
+    over_corners = _find_least_sums(to_last_corner, from_corners)
+
+    own_rows = np.minimum(direct, over_corners)
+    return _gather_rows(mesh, points, others, own_rows)
 
 
 def measure_over_edges(mesh: Any, points: Array, others: Array) -> Array:
@@ -130,21 +141,32 @@ def measure_over_edges(mesh: Any, points: Array, others: Array) -> Array:
     size = np.ptp(mesh.bounds, axis=0).max()
     eps = LINE_TOLERANCE * size
     turns = _list_turns(walls, size)
-    turns = turns[:, find_cells(mesh, turns)[1]]
+    _, is_inside = find_cells(mesh, turns)
+    turns = turns[:, is_inside]
     rank = mesh.ranks.rank
     n_ranks = mesh.ranks.size
 
     def measure_steps(x: Array, y: Array) -> Array:
-        return np.where(walls.stand_between(x, y, eps), np.inf, cdist(x.T, y.T))
+        straight = cdist(x.T, y.T)
+        is_blocked = walls.stand_between(x, y, eps)
+        return np.where(is_blocked, np.inf, straight)
 
     own_turns = measure_steps(turns[:, rank::n_ranks], turns)
     between = _gather_rows(mesh, turns, turns, own_turns)
+
     own = points[:, rank::n_ranks]
-    is_outside = _find_outside(mesh, walls, points, others, eps)[rank::n_ranks]
-    direct = np.where(is_outside, np.inf, measure_steps(own, others))
-    to_turns = _extend_over_turns(measure_steps(own, turns), between)
-    over_turns = _find_least_sums(to_turns, measure_steps(turns, others))
-    return _gather_rows(mesh, points, others, np.minimum(direct, over_turns))
+    is_outside = _find_outside(mesh, walls, points, others, eps)
+    own_is_outside = is_outside[rank::n_ranks]
+    straight = measure_steps(own, others)
+    direct = np.where(own_is_outside, np.inf, straight)
+
+    to_first_turn = measure_steps(own, turns)
+    to_turns = _extend_over_turns(to_first_turn, between)
+    from_turns = measure_steps(turns, others)
+    over_turns = _find_least_sums(to_turns, from_turns)
+
+    own_rows = np.minimum(direct, over_turns)
+    return _gather_rows(mesh, points, others, own_rows)
 
 
 def _gather_rows(mesh, points, others, own_rows):
@@ -153,9 +175,12 @@ def _gather_rows(mesh, points, others, own_rows):
     m = others.shape[1]
     n_ranks = mesh.ranks.size
     counts = [len(range(rank, n, n_ranks)) for rank in range(n_ranks)]
-    columns = mesh.ranks.all_gather(np.ascontiguousarray(own_rows.T))
+    own_columns = np.ascontiguousarray(own_rows.T)
+    columns = mesh.ranks.all_gather(own_columns)
+    ends = np.cumsum(counts)
+    parts = np.split(columns, ends[:-1], axis=1)
+
     lengths = np.empty((n, m))
-    parts = np.split(columns, np.cumsum(counts)[:-1], axis=1)
     for rank, part in enumerate(parts):
         lengths[rank::n_ranks] = part.T
     return lengths
@@ -169,29 +194,41 @@ def _list_turns(walls, size):
     slightly inside.
     """
     a, b, inwards = _find_reentrant_edges(walls, LINE_TOLERANCE * size)
-    length = np.sqrt(((b - a) ** 2).sum(axis=0))
+    along = b - a
+    length = np.sqrt((along**2).sum(axis=0))
     spacing = max(length.sum() / EDGE_POINT_COUNT, 1e-300)
-    count = np.maximum(np.ceil(length / spacing), 2).astype(int)
+    n_spacings = np.ceil(length / spacing)
+    count = np.maximum(n_spacings, 2).astype(int)
+
     edge = np.repeat(np.arange(len(count)), count)
-    number = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
+    first = np.cumsum(count) - count
+    number = np.arange(len(edge)) - first[edge]
     part = (number + 0.5) / count[edge]
-    middle = a[:, edge] + part * (b - a)[:, edge]
+    middle = a[:, edge] + part * along[:, edge]
 
     ends = np.concatenate([a, b], axis=1)
     corners, corner = np.unique(ends, axis=1, return_inverse=True)
     corner = corner.ravel()
-    away = [np.bincount(corner, np.tile(row, 2), corners.shape[1]) for row in inwards]
-    away = np.stack(away).astype(float)
-    away /= np.maximum(np.sqrt((away**2).sum(axis=0)), 1e-300)
+    n_corners = corners.shape[1]
+    away = np.zeros((3, n_corners))
+    for axis, row in enumerate(inwards):
+        at_both_ends = np.tile(row, 2)
+        away[axis] = np.bincount(corner, at_both_ends, n_corners)
+    away_length = np.sqrt((away**2).sum(axis=0))
+    away /= np.maximum(away_length, 1e-300)
+
     step = INSIDE_STEP * size
-    return np.concatenate([middle + step * inwards[:, edge], corners + step * away], axis=1)
+    on_edges = middle + step * inwards[:, edge]
+    at_corners = corners + step * away
+    return np.concatenate([on_edges, at_corners], axis=1)
 
 
 def _find_reentrant_edges(walls, eps):
     """(a, b, inwards), each (3, n): the ends of edges at which one wall lies outside of the other,
     and a unit vector.
     """
-    vertex, end = np.unique(walls.corner.reshape(-1, 3), axis=0, return_inverse=True)
+    all_corners = walls.corner.reshape(-1, 3)
+    vertex, end = np.unique(all_corners, axis=0, return_inverse=True)
     end = end.reshape(-1, 3)
     edges = [end[:, [0, 1]], end[:, [1, 2]], end[:, [2, 0]]]
     pair = np.sort(np.concatenate(edges), axis=1)
@@ -199,17 +236,24 @@ def _find_reentrant_edges(walls, eps):
     wall = np.tile(np.arange(len(end)), 3)
     order = np.lexsort(pair.T)
     # Neighbours in the list share an edge.
-    is_same = (pair[order][1:] == pair[order][:-1]).all(axis=1)
+    ordered_pair = pair[order]
+    is_same = (ordered_pair[1:] == ordered_pair[:-1]).all(axis=1)
     one = order[:-1][is_same]
     two = order[1:][is_same]
 
+    normal = walls.normal[wall]
     step = vertex[opposite[two]] - vertex[pair[two, 0]]
-    is_wide = np.einsum("ij,ij->i", walls.normal[wall[one]], step) > eps
+    beyond = np.einsum("ij,ij->i", normal[one], step)
+    is_wide = beyond > eps
     one = one[is_wide]
     two = two[is_wide]
-    inwards = -(walls.normal[wall[one]] + walls.normal[wall[two]])
-    inwards /= np.maximum(np.linalg.norm(inwards, axis=1, keepdims=True), 1e-300)
-    return vertex[pair[one, 0]].T, vertex[pair[one, 1]].T, inwards.T
+
+    inwards = -(normal[one] + normal[two])
+    length = np.linalg.norm(inwards, axis=1, keepdims=True)
+    inwards /= np.maximum(length, 1e-300)
+    a = vertex[pair[one, 0]]
+    b = vertex[pair[one, 1]]
+    return a.T, b.T, inwards.T
 
 
 def _extend_over_turns(to_turns, between):
@@ -222,7 +266,9 @@ def _extend_over_turns(to_turns, between):
     graph = np.zeros((n + k, n + k))
     graph[n:, n:] = np.where(np.isinf(between), 0, between)
     graph[:n, n:] = np.where(np.isinf(to_turns), 0, to_turns)
-    return dijkstra(sparse.csr_matrix(graph), indices=np.arange(n))[:, n:]
+    sparse_graph = sparse.csr_matrix(graph)
+    lengths = dijkstra(sparse_graph, indices=np.arange(n))
+    return lengths[:, n:]
 
 
 def _find_outside(mesh, walls, points, others, eps):
@@ -236,12 +282,14 @@ def _find_outside(mesh, walls, points, others, eps):
     middle = (points[:, start, None] + others[:, None, end]) / 2
     _, is_inside = find_cells(mesh, middle.reshape(3, -1))
     outside = np.zeros((n, m), bool)
-    outside[np.ix_(start, end)] = ~is_inside.reshape(len(start), len(end))
+    on_walls = np.ix_(start, end)
+    outside[on_walls] = ~is_inside.reshape(len(start), len(end))
     return outside
 
 
 def _find_points_on_walls(walls, points, eps):
-    square = ((walls.find_nearest(points) - points) ** 2).sum(axis=0)
+    step = walls.find_nearest(points) - points
+    square = (step**2).sum(axis=0)
     return np.flatnonzero(square <= eps**2)
 
 
@@ -258,12 +306,15 @@ class _PlaneWalls:
 
     def __init__(self, mesh: Any) -> None:
         own = np.arange(mesh.n_inner, mesh.n_faces)
-        ends = mesh.points[:, mesh.vertices[:, own]]  # (2, 2 ends, faces)
-        rows = np.concatenate([ends[:, 0], ends[:, 1], mesh.normal[:, own]])
-        rows = mesh.ranks.all_gather(rows)
+        first = mesh.points[:, mesh.vertices[0, own]]
+        second = mesh.points[:, mesh.vertices[1, own]]
+        own_rows = np.concatenate([first, second, mesh.normal[:, own]])
+        rows = mesh.ranks.all_gather(own_rows)
+
         all_ends = np.concatenate([rows[:2], rows[2:4]], axis=1)
         vertex, end = np.unique(all_ends, axis=1, return_inverse=True)
-        self.eps = LINE_TOLERANCE * np.ptp(vertex, axis=1).max()
+        width = np.ptp(vertex, axis=1)
+        self.eps = LINE_TOLERANCE * width.max()
         end, face = _join_faces(vertex, end.reshape(2, -1), self.eps)
         used, end = np.unique(end, return_inverse=True)
         self.vertex = vertex[:, used]
@@ -280,10 +331,12 @@ class _PlaneWalls:
         """
         n = self.end.shape[1]
         n_vertices = self.vertex.shape[1]
-        order = np.argsort(self.end.ravel(), kind="stable")
-        first = np.searchsorted(self.end.ravel()[order], np.arange(n_vertices + 1))
+        ends = self.end.ravel()
+        order = np.argsort(ends, kind="stable")
+        first = np.searchsorted(ends[order], np.arange(n_vertices + 1))
         # the other end, for both ends of each wall
-        other = self.vertex[:, self.end[::-1].ravel()]
+        opposite_ends = self.end[::-1].ravel()
+        other = self.vertex[:, opposite_ends]
 
         corners = []
         for v in range(n_vertices):
@@ -299,7 +352,8 @@ class _PlaneWalls:
                 sectors = [(0.0, FULL_TURN)]
                 if len(sides) > 2:
                     sectors = _list_sectors(way, normal)
-                corners += [(*self.vertex[:, v], *sector) for sector in sectors]
+                place = self.vertex[:, v]
+                corners += [(*place, *sector) for sector in sectors]
 
         x, y, angle, width = np.array(corners).reshape(-1, 4).T
         return np.stack([x, y]), angle, width
@@ -318,9 +372,12 @@ def _list_sectors(way, normal):
     angle = np.arctan2(way[1], way[0])
     # The domain lies counter-clockwise of these.
     begins = normal[1] * way[0] - normal[0] * way[1] < 0
-    width = (angle[None, ~begins] - angle[begins, None]) % FULL_TURN
+    first = angle[begins]
+    last = angle[~begins]
+    width = (last[None, :] - first[:, None]) % FULL_TURN
     width = np.where(width < ANGLE_TOLERANCE, FULL_TURN, width)
-    return list(zip(angle[begins], width.min(axis=1, initial=FULL_TURN)))
+    least_width = width.min(axis=1, initial=FULL_TURN)
+    return list(zip(first, least_width))
 
 
 def _are_in_sectors(corners, angle, width, points, eps):
@@ -329,8 +386,11 @@ def _are_in_sectors(corners, angle, width, points, eps):
     """
     dx, dy = points[:, None, :] - corners[:, :, None]
     turn = (np.arctan2(dy, dx) - angle[:, None]) % FULL_TURN
-    slack = ANGLE_TOLERANCE + eps / np.maximum(np.hypot(dx, dy), eps)
-    return (turn <= width[:, None] + slack) | (turn >= FULL_TURN - slack)
+    distance = np.hypot(dx, dy)
+    slack = ANGLE_TOLERANCE + eps / np.maximum(distance, eps)
+    is_within = turn <= width[:, None] + slack
+    is_at_start = turn >= FULL_TURN - slack
+    return is_within | is_at_start
 
 
 def _join_faces(vertex, end, eps):
@@ -348,21 +408,28 @@ def _join_faces(vertex, end, eps):
         if len(pair) != 2 or pair[0] == pair[1]:
             continue
         one, two = pair
-        ends = [end[0, face] if end[1, face] == v else end[1, face] for face in pair]
+        ends = []
+        for face in pair:
+            a, b = end[:, face]
+            ends.append(a if b == v else b)
         first, second = (vertex[:, other] - vertex[:, v] for other in ends)
         cross = first[0] * second[1] - first[1] * second[0]
-        is_straight = abs(cross) <= eps * np.hypot(*(second - first))
+        length = np.hypot(*(second - first))
+        is_straight = abs(cross) <= eps * length
         if is_straight and first @ second < 0:
             end[:, one] = ends
             is_joined[two] = True
-            faces[ends[1]] = [one if face == two else face for face in faces[ends[1]]]
+            far_end = ends[1]
+            faces[far_end] = [one if face == two else face for face in faces[far_end]]
     return end[:, ~is_joined], np.flatnonzero(~is_joined)
 
 
 def _find_least_sums(a, b):
     """min_k a_ik + b_kj (n, m)."""
+    a = np.ascontiguousarray(a)
+    b = np.ascontiguousarray(b)
     least = np.full((a.shape[0], b.shape[1]), np.inf)
-    _add_least(np.ascontiguousarray(a), np.ascontiguousarray(b), least)
+    _add_least(a, b, least)
     return least
 
 
@@ -372,8 +439,9 @@ def _add_least(a, b, least):
         for k in range(a.shape[1]):
             if a[i, k] < np.inf:
                 for j in range(b.shape[1]):
-                    if a[i, k] + b[k, j] < least[i, j]:
-                        least[i, j] = a[i, k] + b[k, j]
+                    total = a[i, k] + b[k, j]
+                    if total < least[i, j]:
+                        least[i, j] = total
 
 
 @numba.njit(cache=True)

@@ -40,9 +40,11 @@ def copy_faces(patch: IntArray, face: IntArray, weight: Array, n_faces: int) -> 
 
     n_faces : number of inner faces
     """
-    key, of_side = np.unique(patch * max(n_faces, 1) + face, return_inverse=True)
+    width = max(n_faces, 1)
+    side_key = patch * width + face
+    key, of_side = np.unique(side_key, return_inverse=True)
     of_side = of_side.ravel()
-    copy_patch, copy_face = np.divmod(key, max(n_faces, 1))
+    copy_patch, copy_face = np.divmod(key, width)
     copy_weight = np.asarray(np.bincount(of_side, weight, len(key)), float)
     return Copies(copy_patch, copy_face, copy_weight, of_side)
 
@@ -56,7 +58,8 @@ def compute_target(volume: Array, patch: IntArray, weight: Array, normal: Array)
     target = np.empty((len(volume), dim, dim))
     for i in range(dim):
         for j in range(dim):
-            outer = np.bincount(patch, weight * normal[i] * normal[j], len(volume))
+            entry = weight * normal[i] * normal[j]
+            outer = np.bincount(patch, entry, len(volume))
             target[:, i, j] = (i == j) * volume - outer
     return target
 
@@ -73,8 +76,10 @@ def correct_weights(weight: Array, normal: Array, patch: IntArray, target: Array
     goes as far towards its first Y as the bounds allow, and stays anisotropic.
     """
     target = as_vectors(target)
-    defect = np.linalg.norm(compute_defect(target, weight, normal, patch), axis=1)
-    scale = np.linalg.norm(target, axis=1) + np.bincount(patch, weight, len(target))
+    plain_defect = compute_defect(target, weight, normal, patch)
+    defect = np.linalg.norm(plain_defect, axis=1)
+    patch_weight = np.bincount(patch, weight, len(target))
+    scale = np.linalg.norm(target, axis=1) + patch_weight
     wrong = np.flatnonzero(defect > ISOTROPY_ROUNDING * scale)
     if not len(wrong):
         return weight
@@ -96,16 +101,21 @@ def _correct_patches(weight, normal, patch, target, scale):
     while True:
         bent = _bend(factor, fixed, weight, normal, patch, target)
         first = bent if first is None else first
-        out_of_bounds = ~fixed & ((bent < MIN_WEIGHT_FACTOR) | (bent > MAX_WEIGHT_FACTOR))
+        is_outside = (bent < MIN_WEIGHT_FACTOR) | (bent > MAX_WEIGHT_FACTOR)
+        out_of_bounds = ~fixed & is_outside
         if not out_of_bounds.any():
             break
         fixed |= out_of_bounds
-        factor = np.where(fixed, np.clip(bent, MIN_WEIGHT_FACTOR, MAX_WEIGHT_FACTOR), 1.0)
-    part = np.minimum(_compute_room(first, patch, len(target)), 1)
+        bounded = np.clip(bent, MIN_WEIGHT_FACTOR, MAX_WEIGHT_FACTOR)
+        factor = np.where(fixed, bounded, 1.0)
+
+    room = _compute_room(first, patch, len(target))
+    part = np.minimum(room, 1)
     damped = 1 + part[patch] * (first - 1)
 
     def measure_defect(factor: Array) -> Array:
-        return np.linalg.norm(compute_defect(target, weight * factor, normal, patch), axis=1)
+        defect = compute_defect(target, weight * factor, normal, patch)
+        return np.linalg.norm(defect, axis=1)
 
     allowed = np.maximum(measure_defect(damped), ISOTROPY_ROUNDING * scale)
     is_better_bent = measure_defect(bent) <= allowed
@@ -116,14 +126,17 @@ def _bend(factor, fixed, weight, normal, patch, target):
     """The factors, with those that are not fixed times 1 + n^T Y n."""
     q = _compute_squares(normal)
     free = np.where(fixed, 0.0, weight)
-    matrix = np.empty((len(target), len(q), len(q)))
-    for i in range(len(q)):
-        for j in range(len(q)):
-            matrix[:, i, j] = np.bincount(patch, free * q[i] * q[j], len(target))
+    n = len(q)
+    matrix = np.empty((len(target), n, n))
+    for i in range(n):
+        for j in range(n):
+            entry = free * q[i] * q[j]
+            matrix[:, i, j] = np.bincount(patch, entry, len(target))
     inverse = np.linalg.pinv(matrix, 1e-10, True)
     defect = compute_defect(target, weight * factor, normal, patch)
     Y = np.einsum("pij,pj->pi", inverse, defect)
-    return np.where(fixed, factor, 1 + np.einsum("ic,ci->c", q, Y[patch]))
+    bend = np.einsum("ic,ci->c", q, Y[patch])
+    return np.where(fixed, factor, 1 + bend)
 
 
 def _compute_room(factor, patch, n_patches):

@@ -107,8 +107,10 @@ class _Border:
         """(n_points,) how far round-off may move a point of the boundary."""
         shortest = self._find_shortest_edges()
         place = columns(self.points, self.used)
-        is_single = bool((place == place.astype(np.float32)).all())
-        rounding = np.finfo(np.float32 if is_single else float).eps
+        in_single = place.astype(np.float32)
+        is_single = bool((place == in_single).all())
+        precision = np.float32 if is_single else float
+        rounding = np.finfo(precision).eps
         unit = rounding * np.abs(place).max(initial=0.0)
         slack = np.maximum(POINT_SLACK * shortest, ROUNDED_UNITS * unit)
         return np.minimum(slack, MAX_SLACK * shortest)
@@ -126,11 +128,13 @@ class _Border:
             b = self.vertices[(i + 1) % width]
             if width == 4:  # after the third corner of a triangle comes its first
                 b = np.where(b < 0, self.vertices[0], b)
-            edge = np.flatnonzero((a >= 0) & (a != b))
-            step = columns(self.points, a[edge]) - columns(self.points, b[edge])
+            is_edge = (a >= 0) & (a != b)
+            a = a[is_edge]
+            b = b[is_edge]
+            step = columns(self.points, a) - columns(self.points, b)
             length = np.linalg.norm(step, axis=0)
-            np.minimum.at(shortest, a[edge], length)
-            np.minimum.at(shortest, b[edge], length)
+            np.minimum.at(shortest, a, length)
+            np.minimum.at(shortest, b, length)
         return shortest
 
     @cached_property
@@ -143,7 +147,8 @@ class _Border:
         power = 10.0 ** np.floor(np.log10(size))
         for digits in TEXT_DIGITS:
             rounded = np.round(size / power, digits - 1) * power
-            if (np.abs(rounded - size) < 1e-13 * size).all():
+            error = np.abs(rounded - size)
+            if (error < 1e-13 * size).all():
                 return 10.0 ** (1 - digits) * power.max(initial=0.0)
         return 0.0
 
@@ -165,9 +170,14 @@ def _merge_points(mesh):
     facets = {}
     opened = []
     for name, points in mesh.facets.items():
-        has_numbers = _are_numbers(points, n_points)
-        facets[name] = number[np.asarray(points)] if has_numbers else points
-        if _count_faces(halves, facets[name]) < _count_faces(mesh.halves, points):
+        merged = points
+        if _are_numbers(points, n_points):
+            merged = number[np.asarray(points)]
+        facets[name] = merged
+
+        n_before = _count_faces(mesh.halves, points)
+        n_after = _count_faces(halves, merged)
+        if n_after < n_before:
             opened.append(name)
     return Joined(cells, halves, facets, n_merged, tuple(opened))
 
@@ -182,9 +192,11 @@ def _count_faces(halves, points):
     border = _pad(border, width)
     points = _pad(points, width)
     both = np.concatenate([border, points], axis=1)
-    key = face_keys(both, int(both.max(initial=0)) + 1)
+    n_points = int(both.max(initial=0)) + 1
+    key = face_keys(both, n_points)
     n_border = border.shape[1]
-    return int(np.isin(key[:n_border], key[n_border:]).sum())
+    is_listed = np.isin(key[:n_border], key[n_border:])
+    return int(is_listed.sum())
 
 
 def _pad(points, width):
@@ -197,23 +209,31 @@ def _number_places(border):
     used = columns(border.points, border.used)
     place, same = np.unique(used, axis=1, return_inverse=True)
     same = same.ravel()
-    slack = np.full(place.shape[1], np.inf)
+    n_places = place.shape[1]
+    slack = np.full(n_places, np.inf)
     np.minimum.at(slack, same, border.slack[border.used])
 
     near = np.empty((0, 2), int)
     if place.size:
         tree = cKDTree(place.T)
-        near = tree.query_pairs(slack.max(initial=0.0), output_type="ndarray")
-    first, second = near.T
-    distance = np.linalg.norm(columns(place, first) - columns(place, second), axis=0)
-    near = near[distance <= np.minimum(slack[first], slack[second])]
-    n_places = place.shape[1]
-    graph = sparse.coo_matrix((np.ones(len(near)), tuple(near.T)), (n_places, n_places))
-    cluster = connected_components(graph, directed=False)[1][same]
+        largest = slack.max(initial=0.0)
+        near = tree.query_pairs(largest, output_type="ndarray")
 
-    smallest = np.full(cluster.max(initial=-1) + 1, border.points.shape[1])
+    first, second = near.T
+    step = columns(place, first) - columns(place, second)
+    distance = np.linalg.norm(step, axis=0)
+    is_same_place = distance <= np.minimum(slack[first], slack[second])
+    links = tuple(near[is_same_place].T)
+    ones = np.ones(len(links[0]))
+    graph = sparse.coo_matrix((ones, links), (n_places, n_places))
+    _, cluster_of_place = connected_components(graph, directed=False)
+    cluster = cluster_of_place[same]
+
+    n_points = border.points.shape[1]
+    n_clusters = cluster.max(initial=-1) + 1
+    smallest = np.full(n_clusters, n_points)
     np.minimum.at(smallest, cluster, border.used)
-    number = np.arange(border.points.shape[1])
+    number = np.arange(n_points)
     number[border.used] = smallest[cluster]
     return number
 
@@ -226,10 +246,14 @@ def _check_corners_differ(before, cells):
         order = np.lexsort((corners, owner))
         corner = corners[order]
         cell = owner[order]
-        is_same = (corner[1:] == corner[:-1]) & (cell[1:] == cell[:-1])
-        return np.bincount(cell[1:][is_same], minlength=cells.n_cells)
+        is_same_corner = corner[1:] == corner[:-1]
+        is_same_cell = cell[1:] == cell[:-1]
+        repeated = cell[1:][is_same_corner & is_same_cell]
+        return np.bincount(repeated, minlength=cells.n_cells)
 
-    bad = np.flatnonzero(count_repeats(cells.corners) > count_repeats(before.corners))
+    n_repeats = count_repeats(cells.corners)
+    n_repeats_before = count_repeats(before.corners)
+    bad = np.flatnonzero(n_repeats > n_repeats_before)
     if len(bad):
         raise MeshError(
             f"cell {bad[0]} has corners in one place: merging points would give it the same point "
@@ -283,7 +307,8 @@ def _couple_edges(mesh, in_parts):
             for name, points in facets.items()
         }
     cells, halves = meet(cells)
-    return replace(mesh, cells=cells, halves=halves, facets=facets, n_hanging=len(np.unique(point)))
+    n_hanging = len(np.unique(point))
+    return replace(mesh, cells=cells, halves=halves, facets=facets, n_hanging=n_hanging)
 
 
 def _find_hanging_points(border):
@@ -297,19 +322,25 @@ def _find_hanging_points(border):
     candidate = np.flatnonzero(n_near > 2)  # the ends are always there
     near = tree.query_ball_point(middle[candidate], radius[candidate])
     edge = np.repeat(candidate, n_near[candidate]).astype(int)
-    point = border.used[np.concatenate([np.empty(0, int), *near]).astype(int)]
+    near = np.concatenate([np.empty(0, int), *near]).astype(int)
+    point = border.used[near]
 
     length = length[edge]
-    along = (columns(b, edge) - columns(a, edge)) / length
-    step = columns(border.points, point) - columns(a, edge)
+    begin = columns(a, edge)
+    along = (columns(b, edge) - begin) / length
+    step = columns(border.points, point) - begin
     place = (along * step).sum(axis=0)
     distance = np.abs(along[0] * step[1] - along[1] * step[0])
 
-    slack = np.minimum(*border.slack[border.vertices[:, edge]])
+    ends = border.vertices[:, edge]
+    slack = np.minimum(*border.slack[ends])
     slack = np.minimum(slack, border.slack[point])
     last_place = np.minimum(border.last_place, MAX_SLACK * length)
-    is_on_line = distance <= np.maximum(np.maximum(slack, LINE_SLACK * length), last_place)
-    is_inside = is_on_line & (place > slack) & (place < length - slack)
+    beside = np.maximum(slack, LINE_SLACK * length)
+    beside = np.maximum(beside, last_place)
+    is_on_line = distance <= beside
+    is_between_ends = (place > slack) & (place < length - slack)
+    is_inside = is_on_line & is_between_ends
     edge = edge[is_inside]
     point = point[is_inside]
     order = np.lexsort((point, place[is_inside], edge))
@@ -327,7 +358,8 @@ def _find_coupled_edges(vertices, edge, point, in_parts):
 
 def _number_edges(edge, n_edges):
     """The edge of each part, where *edge* has the edges of the points on them."""
-    return np.repeat(np.arange(n_edges), np.bincount(edge, minlength=n_edges) + 1)
+    n_parts = np.bincount(edge, minlength=n_edges) + 1
+    return np.repeat(np.arange(n_edges), n_parts)
 
 
 def _cut_edges(vertices, edge, point):
@@ -345,7 +377,9 @@ def _find_partners(vertices, edge, point):
     """Whether each part of the edges has a part of another edge that runs the other way."""
     begin, end = _cut_edges(vertices, edge, point)
     n_points = int(max(begin.max(), end.max())) + 1
-    return np.isin(begin * n_points + end, end * n_points + begin)
+    forwards = begin * n_points + end
+    backwards = end * n_points + begin
+    return np.isin(forwards, backwards)
 
 
 def _insert_corners(cells, half, point):
@@ -355,9 +389,11 @@ def _insert_corners(cells, half, point):
     kind = cells.kind.copy()
     cell = np.searchsorted(cells.start, half, side="right") - 1
     kind[cell] = POLYGON
-    count = np.diff(cells.start) + np.bincount(cell, minlength=cells.n_cells)
+    n_new = np.bincount(cell, minlength=cells.n_cells)
+    count = np.diff(cells.start) + n_new
     start = np.concatenate([[0], np.cumsum(count)])
-    return Cells(cells.points, kind, start, np.insert(cells.corners, half + 1, point))
+    corners = np.insert(cells.corners, half + 1, point)
+    return Cells(cells.points, kind, start, corners)
 
 
 def _cut_facets(points, vertices, edge, point, n_points):
@@ -365,11 +401,15 @@ def _cut_facets(points, vertices, edge, point, n_points):
     if not _are_numbers(points, n_points) or np.ndim(points) != 2 or len(points) != 2:
         return points  # `faces.build_faces` says what is wrong
     points = np.asarray(points)
-    cut = vertices[:, np.unique(edge)]
-    is_cut = np.isin(face_keys(points, n_points), face_keys(cut, n_points))
-    is_named = np.isin(face_keys(vertices, n_points), face_keys(points[:, is_cut], n_points))
-    parts = np.stack(_cut_edges(vertices, edge, point))
-    parts = parts[:, is_named[_number_edges(edge, vertices.shape[1])]]
+    key = face_keys(vertices, n_points)
+    point_key = face_keys(points, n_points)
+    is_cut = np.isin(point_key, key[edge])
+    is_named = np.isin(key, point_key[is_cut])
+
+    begin, end = _cut_edges(vertices, edge, point)
+    edge_of_part = _number_edges(edge, vertices.shape[1])
+    part_is_named = is_named[edge_of_part]
+    parts = np.stack([begin[part_is_named], end[part_is_named]])
     return np.concatenate([points[:, ~is_cut], parts], axis=1)
 
 
@@ -385,19 +425,25 @@ def count_thin_walls(mesh: Joined) -> tuple[int, float]:
     lonely = mesh.halves.lonely
     if mesh.cells.dim == 1 or not len(lonely):
         return 0, 0.0
-    vector, center = measure_faces(mesh.cells.points, columns(mesh.halves.vertices, lonely))
+    vertices = columns(mesh.halves.vertices, lonely)
+    vector, center = measure_faces(mesh.cells.points, vertices)
     area = np.linalg.norm(vector, axis=0)
     size = area ** (1 / (mesh.cells.dim - 1))
     one, other = _find_near_pairs(center, FACING_REACH * size)
 
-    normal = columns(vector / area, one)
-    cosine = (normal * columns(vector / area, other)).sum(axis=0)
+    normal = vector / area
+    own_normal = columns(normal, one)
+    other_normal = columns(normal, other)
+    cosine = (own_normal * other_normal).sum(axis=0)
     step = columns(center, other) - columns(center, one)
-    gap = np.abs((normal * step).sum(axis=0))
-    gap = gap / np.minimum(size[one], size[other])
+    distance = np.abs((own_normal * step).sum(axis=0))
+    gap = distance / np.minimum(size[one], size[other])
+
     is_wall = (cosine < -FACING_COSINE) & (gap < THIN_WALL_GAP)
-    sides = np.unique(np.concatenate([one[is_wall], other[is_wall]]))
-    return len(sides), float(gap[is_wall].max(initial=0.0))
+    both_sides = np.concatenate([one[is_wall], other[is_wall]])
+    n_sides = len(np.unique(both_sides))
+    largest_gap = gap[is_wall].max(initial=0.0)
+    return n_sides, float(largest_gap)
 
 
 def _find_near_pairs(center, radius):
@@ -405,7 +451,8 @@ def _find_near_pairs(center, radius):
     *one*.
     """
     near = cKDTree(center.T).query_ball_point(center.T, radius)
-    one = np.repeat(np.arange(len(near)), [len(others) for others in near])
+    n_near = [len(others) for others in near]
+    one = np.repeat(np.arange(len(near)), n_near)
     other = np.concatenate([np.asarray(others, int) for others in near])
     return one, other
 
@@ -447,7 +494,8 @@ def _find_touching_faces(mesh):
     normal = normal[:, candidate]
     vertices = np.where(vertices < 0, vertices[0], vertices)
     corner = mesh.cells.points[:, vertices]  # (3, width, n)
-    radius = np.linalg.norm(corner - center[:, None], axis=0).max(axis=0)
+    reach = np.linalg.norm(corner - center[:, None], axis=0)
+    radius = reach.max(axis=0)
     # Of two faces the larger one finds the smaller one.
     one, two = _find_near_pairs(center, 2 * radius)
     step = center[:, two] - center[:, one]
@@ -464,15 +512,18 @@ def _find_touching_faces(mesh):
     if not overlaps.any():
         return None, 0
     pairs = np.stack([one[overlaps], two[overlaps]])
-    n_pairs = np.unique(np.sort(pairs, axis=0), axis=1).shape[1]
-    return lonely[candidate[pairs[:, 0]]], n_pairs
+    ordered = np.sort(pairs, axis=0)
+    n_pairs = np.unique(ordered, axis=1).shape[1]
+    first_pair = candidate[pairs[:, 0]]
+    return lonely[first_pair], n_pairs
 
 
 def _find_opposite_planes(normal, center):
     """The faces whose planes have others that face the other way."""
     origin = center.mean(axis=1, keepdims=True)
-    size = np.abs(center - origin).max(initial=0.0) + 1e-300
-    height = (normal * (center - origin)).sum(axis=0) / size
+    place = center - origin
+    size = np.abs(place).max(initial=0.0) + 1e-300
+    height = (normal * place).sum(axis=0) / size
     plane = np.concatenate([normal, height[None]]).T
     tree = cKDTree(plane, balanced_tree=False, compact_nodes=False)
     distance, _ = tree.query(-plane, distance_upper_bound=PLANE_TOLERANCE)
@@ -486,15 +537,20 @@ def _find_overlaps(corner, center, normal, radius, one, two):
     width = corner.shape[1]
     overlaps = np.zeros(len(one), bool)
     middle = center[:, two]
-    samples = [middle, *[(middle + corner[:, i, two]) / 2 for i in range(width)]]
+    samples = [middle]
+    for i in range(width):
+        half_way = (middle + corner[:, i, two]) / 2
+        samples.append(half_way)
 
     for x in samples:
         is_inside = np.ones(len(one), bool)
         for i in range(width):
             a = corner[:, i, one]
             along = corner[:, (i + 1) % width, one] - a
-            side = (np.cross(along, x - a, axis=0) * normal[:, one]).sum(axis=0)
+            across = np.cross(along, x - a, axis=0)
+            side = (across * normal[:, one]).sum(axis=0)
             has_length = np.linalg.norm(along, axis=0) > 0
-            is_inside &= ~has_length | (side > PLANE_TOLERANCE * radius[one] ** 2)
+            is_left = side > PLANE_TOLERANCE * radius[one] ** 2
+            is_inside &= ~has_length | is_left
         overlaps |= is_inside
     return overlaps

@@ -240,8 +240,10 @@ class _Text:
         reach = 1
         while run == reach < n:
             reach = min(2 * reach, n)
-            rows = self.look_ahead(width, min(reach, (len(self.numbers) - self.place) // width))
-            other = np.flatnonzero((rows[:, alike] != rows[0, alike]).any(axis=1))
+            n_rows_left = (len(self.numbers) - self.place) // width
+            rows = self.look_ahead(width, min(reach, n_rows_left))
+            differs = (rows[:, alike] != rows[0, alike]).any(axis=1)
+            other = np.flatnonzero(differs)
             run = int(other[0]) if len(other) else len(rows)
         return run
 
@@ -264,11 +266,13 @@ class _Bytes:
 
     def take_columns(self, kinds: str, n: int) -> list[Any]:
         """One array (n,) for each letter of kinds, from n rows of them."""
-        row = np.dtype([(str(i), self.kinds[kind]) for i, kind in enumerate(kinds)])
-        rows = self._take(row, _as_count(n))
-        return [
-            rows[str(i)].astype(float if kind == "d" else np.int64) for i, kind in enumerate(kinds)
-        ]
+        fields = [(str(i), self.kinds[kind]) for i, kind in enumerate(kinds)]
+        rows = self._take(np.dtype(fields), _as_count(n))
+        columns = []
+        for i, kind in enumerate(kinds):
+            dtype = float if kind == "d" else np.int64
+            columns.append(rows[str(i)].astype(dtype))
+        return columns
 
     def take_table(self, kind: str, width: int, n: int) -> IntArray:
         """Integers (width, n), from n rows of *width* numbers."""
@@ -285,7 +289,8 @@ class _Bytes:
 
     def take_count(self) -> int:
         """The number of rows: a line of text before the bytes."""
-        line = self.body[self.place : self.body.index(b"\n", self.place) + 1]
+        end = self.body.index(b"\n", self.place) + 1
+        line = self.body[self.place : end]
         self.place += len(line)
         return _as_count(float(line))
 
@@ -295,7 +300,8 @@ class _Bytes:
             number, run, n_tags = (int(column[0]) for column in self.take_columns("iii", 1))
             if not 0 < run <= n:
                 raise Damaged(f"$Elements has a run of {run} elements where {n} are left")
-            rows = self.take_table("i", 1 + _as_count(n_tags) + _count_points(number), run)
+            width = 1 + _as_count(n_tags) + _count_points(number)
+            rows = self.take_table("i", width, run)
             n -= run
             yield number, rows[1 : 1 + n_tags], rows[1 + n_tags :]
 
@@ -306,7 +312,8 @@ class _Bytes:
 
 
 def _as_integers(numbers):
-    if not (np.abs(numbers) < COUNT_LIMIT).all() or (numbers != np.floor(numbers)).any():
+    is_in_range = (np.abs(numbers) < COUNT_LIMIT).all()
+    if not is_in_range or (numbers != np.floor(numbers)).any():
         raise Damaged("a number that should be whole is not")
     return numbers.astype(np.int64)
 
@@ -414,14 +421,21 @@ def _remove_copies(runs, groups):
             group_of[np.concatenate(parts)] = group
 
     # An element that comes twice in one group stays there twice.
-    is_copy = (original != np.arange(ends[-1])) & (group_of != group_of[original])
-    place = np.where(is_copy, original, np.arange(ends[-1]))
-    number = (np.cumsum(~is_copy) - 1)[place]
-    kept = [
-        (kind, rows[:, ~is_copy[first:last]])
-        for (kind, rows), first, last in zip(runs, ends[:-1], ends[1:])
-    ]
-    return kept, {group: [number[part] for part in parts] for group, parts in groups.items()}
+    itself = np.arange(ends[-1])
+    is_in_other_group = group_of != group_of[original]
+    is_copy = (original != itself) & is_in_other_group
+    place = np.where(is_copy, original, itself)
+    number_of_kept = np.cumsum(~is_copy) - 1
+    number = number_of_kept[place]
+
+    kept = []
+    for (kind, rows), first, last in zip(runs, ends[:-1], ends[1:]):
+        is_kept = ~is_copy[first:last]
+        kept.append((kind, rows[:, is_kept]))
+    kept_groups = {}
+    for group, parts in groups.items():
+        kept_groups[group] = [number[part] for part in parts]
+    return kept, kept_groups
 
 
 def _find_originals(runs, ends, dim):
@@ -429,7 +443,8 @@ def _find_originals(runs, ends, dim):
     dimension *dim*.
     """
     original = np.arange(ends[-1])
-    for number in {number for number, _ in runs if _get_dimension(number) == dim}:
+    numbers = {number for number, _ in runs if _get_dimension(number) == dim}
+    for number in numbers:
         same_type = [i for i, (kind, _) in enumerate(runs) if kind == number]
         element = np.concatenate([np.arange(ends[i], ends[i + 1]) for i in same_type])
         rows = np.concatenate([runs[i][1] for i in same_type], axis=1)
@@ -462,7 +477,8 @@ def _read_entities_first(sections, open_section, version):
     first = 0
     for dim, entity, number, rows in _read_element_blocks(open_section("Elements"), version):
         for group in entity_groups.get((dim, entity), ()):
-            groups.setdefault((dim, group), []).append(first + np.arange(rows.shape[1]))
+            members = first + np.arange(rows.shape[1])
+            groups.setdefault((dim, group), []).append(members)
         runs.append((number, rows))
         first += rows.shape[1]
     return _build_contents(nodes, runs, groups, _read_names(sections))
@@ -484,7 +500,8 @@ def _read_entities(stream, version, groups, partitioned):
             stream.take_columns(box, 1)
 
             n_groups = stream.take_columns("n", 1)[0][0]
-            physical = np.unique(np.abs(stream.take_columns("i", n_groups)[0])).tolist()
+            (tags,) = stream.take_columns("i", n_groups)
+            physical = np.unique(np.abs(tags)).tolist()
             if dim > 0:
                 _skip_list(stream, "i")  # its boundary
             inherited = groups.get(parent, []) if parent and parent[0] == dim else []
@@ -580,7 +597,9 @@ def _build_contents(nodes, runs, groups, names):
     for dim, name in parts_of_group:
         if isinstance(name, Name):
             name.numbers = tuple(numbers[dim, name])
-    members = {group: np.unique(np.concatenate(parts)) for group, parts in parts_of_group.items()}
+    members = {}
+    for group, parts in parts_of_group.items():
+        members[group] = np.unique(np.concatenate(parts))
     return Contents.from_blocks(nodes[1], blocks, members)
 
 

@@ -72,15 +72,21 @@ def divide(whole: Any, graph: sparse.csr_matrix, n_ranks: int) -> IntArray:
             "ranks: use fewer ranks or a finer mesh (smaller patches, if they were given)"
         )
     count = np.bincount(patch)
-    center = np.stack([np.bincount(patch, x) for x in whole.centroid]) / count
-    return linalg.partition(join_nodes(graph, patch), count, center, n_ranks)[patch]
+    total = np.stack([np.bincount(patch, x) for x in whole.centroid])
+    center = total / count
+    patch_graph = join_nodes(graph, patch)
+    rank_of_patch = linalg.partition(patch_graph, count, center, n_ranks)
+    return rank_of_patch[patch]
 
 
 def build_parts(whole: Whole, n_ranks: int) -> list[dict]:
     """One dict of arrays for each rank, as `Mesh` takes them."""
     graph = adjacency(whole.faces, whole.n_cells)
     owner = divide(whole, graph, n_ranks)
-    close_order = [_sort_cells(graph, np.flatnonzero(owner == rank)) for rank in range(n_ranks)]
+    close_order = []
+    for rank in range(n_ranks):
+        own = np.flatnonzero(owner == rank)
+        close_order.append(_sort_cells(graph, own))
     del graph
     if n_ranks > 1:
         return [
@@ -103,6 +109,7 @@ def _build_part(whole, owner, own, order, rank):
     local = find_local_faces(faces, owner, own, order, rank)
     touching = local.faces
     used, corners, vertices = _renumber_points(whole, own, touching)
+    count = np.diff(cells.start)[own]
     interface_faces, interface_ends = _find_members(faces.interfaces, touching)
     region_cells, region_ends = _find_members(whole.regions, own)
 
@@ -132,7 +139,7 @@ def _build_part(whole, owner, own, order, rank):
         kind=cells.kind[own],
         corners=corners,
         vertices=vertices,
-        start=np.concatenate([[0], np.cumsum(np.diff(cells.start)[own])]),
+        start=np.concatenate([[0], np.cumsum(count)]),
         interface_faces=interface_faces,
         interface_ends=interface_ends,
         region_cells=region_cells,
@@ -144,8 +151,13 @@ def _find_members(parts, numbers):
     """Which of *numbers* are in each of the parts {name: numbers}: (places in one row, where each
     part begins).
     """
-    places = [np.flatnonzero(np.isin(numbers, part)) for part in parts.values()]
-    return np.concatenate([np.empty(0, np.int64), *places]), np.cumsum([0, *map(len, places)])
+    places = []
+    for part in parts.values():
+        is_member = np.isin(numbers, part)
+        places.append(np.flatnonzero(is_member))
+    count = [len(place) for place in places]
+    in_one_row = np.concatenate([np.empty(0, np.int64), *places])
+    return in_one_row, np.cumsum([0, *count])
 
 
 def find_local_faces(
@@ -157,13 +169,15 @@ def find_local_faces(
     has its cells, so that faces of neighbours lie close in memory.
     """
     has_right = faces.right >= 0
-    is_mine = (owner[faces.left] == rank) | (has_right & (owner[faces.right] == rank))
-    touching = np.flatnonzero(is_mine)
+    left_is_mine = owner[faces.left] == rank
+    right_is_mine = has_right & (owner[faces.right] == rank)
+    touching = np.flatnonzero(left_is_mine | right_is_mine)
     left = faces.left[touching]
     right = faces.right[touching]
 
     foreign_left = left[owner[left] != rank]
-    foreign_right = right[(right >= 0) & (owner[right] != rank)]
+    is_foreign = (right >= 0) & (owner[right] != rank)
+    foreign_right = right[is_foreign]
     ghosts = np.unique(np.concatenate([foreign_left, foreign_right]))
 
     sides = np.stack([left, right])
@@ -173,8 +187,10 @@ def find_local_faces(
     # The label is 0 of inner faces, then one number for each set.
     label = np.searchsorted(faces.ends, touching, side="right")
     first_place = np.where(right < 0, place[0], place.min(axis=0))
-    sorting = np.lexsort((place.max(axis=0), first_place, label))
-    ends = np.searchsorted(label[sorting], np.arange(len(faces.ends) + 1))
+    last_place = place.max(axis=0)
+    sorting = np.lexsort((last_place, first_place, label))
+    labels = np.arange(len(faces.ends) + 1)
+    ends = np.searchsorted(label[sorting], labels)
     return LocalFaces(ghosts, touching[sorting], left[sorting], right[sorting], ends)
 
 
@@ -186,7 +202,9 @@ def _measure_reach(faces, order):
     if not n:
         return 0.0
     place = np.argsort(order)
-    return np.abs(place[faces.left[:n]] - place[faces.right[:n]]).mean()
+    left_place = place[faces.left[:n]]
+    right_place = place[faces.right[:n]]
+    return np.abs(left_place - right_place).mean()
 
 
 def _number_cells(own, ghosts, n_cells):
@@ -206,7 +224,8 @@ def _sort_cells(graph, own):
     if len(own) < 3:
         return own
     local = graph if len(own) == graph.shape[0] else graph[own][:, own]
-    return own[reverse_cuthill_mckee(local.tocsr(), symmetric_mode=True)]
+    order = reverse_cuthill_mckee(local.tocsr(), symmetric_mode=True)
+    return own[order]
 
 
 def _renumber_points(whole, own, touching):
@@ -215,8 +234,10 @@ def _renumber_points(whole, own, touching):
     """
     cells = whole.cells
     count = np.diff(cells.start)[own]
-    shift = cells.start[own] - np.concatenate([[0], np.cumsum(count)[:-1]])
-    corners = cells.corners[np.arange(count.sum()) + np.repeat(shift, count)]
+    own_start = np.cumsum(count) - count
+    shift = cells.start[own] - own_start
+    place = np.arange(count.sum()) + np.repeat(shift, count)
+    corners = cells.corners[place]
     vertices = columns(whole.faces.vertices, touching)
 
     is_used = np.zeros(cells.points.shape[1] + 1, bool)  # the last entry serves vertex -1
@@ -225,4 +246,5 @@ def _renumber_points(whole, own, touching):
     is_used[-1] = False
     number = np.cumsum(is_used) - 1
     number[-1] = -1
-    return np.flatnonzero(is_used[:-1]), number[corners], number[vertices]
+    used = np.flatnonzero(is_used[:-1])
+    return used, number[corners], number[vertices]

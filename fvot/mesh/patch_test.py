@@ -105,8 +105,10 @@ class TwoPoint:
         if not n:
             return 0.0
         normal = self.faces.normal[:, :n]
-        tangential = self.step - np.einsum("if,if->f", self.step, normal) * normal
-        size = self.volume[self.faces.left[:n]] ** (1 / self.dim)
+        along_normal = np.einsum("if,if->f", self.step, normal)
+        tangential = self.step - along_normal * normal
+        left_volume = self.volume[self.faces.left[:n]]
+        size = left_volume ** (1 / self.dim)
         distance = np.maximum(self.distance, COINCIDENT * size)
         weight = self.faces.area[:n] * distance
         square = weight * (tangential**2).sum(axis=0) / distance**2
@@ -133,16 +135,19 @@ class TwoPoint:
         """The `Copies` of all inner faces for a patch of each cell (n_cells,)."""
         n = self.faces.n_inner
         area = self.faces.area[:n]
-        owner = patch[np.concatenate([self.faces.left[:n], self.faces.right[:n]])]
+        cells = np.concatenate([self.faces.left[:n], self.faces.right[:n]])
+        owner = patch[cells]
         left_weight = area * self.left_distance[:n]
         right_weight = area * self.right_distance[:n]
         weight = np.concatenate([left_weight, right_weight])
-        return copy_faces(owner, np.tile(np.arange(n), 2), weight, n)
+        face = np.tile(np.arange(n), 2)
+        return copy_faces(owner, face, weight, n)
 
     def correct_weights(self, patch: IntArray, sides: Copies) -> Array:
         """The weights (n_copies,) of the `Copies`, corrected so that patches are isotropic."""
         normal = columns(self.faces.normal, sides.face)
-        return correct_weights(sides.weight, normal, sides.patch, self._compute_target(patch))
+        target = self._compute_target(patch)
+        return correct_weights(sides.weight, normal, sides.patch, target)
 
     def compute_anisotropy(self, patch: IntArray, sides: Copies) -> float:
         """Root of the mean square of |sum omega e e^T / m_P - I| over the patches, with plain
@@ -164,7 +169,9 @@ class TwoPoint:
         faces = self.faces
         volume = np.bincount(patch, self.volume)
         weight = (faces.area * self.left_distance)[walls]
-        return compute_target(volume, patch[faces.left[walls]], weight, faces.normal[:, walls])
+        normal = faces.normal[:, walls]
+        wall_patch = patch[faces.left[walls]]
+        return compute_target(volume, wall_patch, weight, normal)
 
     # ---- errors ----------------------------------------------------------------------------------
 
@@ -176,26 +183,34 @@ class TwoPoint:
         """
         n = self.faces.n_inner
         faces = self.faces
-        weight = faces.area[:n] * self.distance if weight is None else weight
+        if weight is None:
+            weight = faces.area[:n] * self.distance
         wall_vectors = faces.area[n:] * faces.normal[:, n:]
-        entering = [
-            np.bincount(faces.left[n:], component, self.n_cells) for component in wall_vectors
-        ]
-        stiffness, piece = self._build_stiffness(weight / self.distance**2)
+        wall_cells = faces.left[n:]
+        entering = [np.bincount(wall_cells, component, self.n_cells) for component in wall_vectors]
+
+        conductance = weight / self.distance**2
+        stiffness, piece = self._build_stiffness(conductance)
         solver = pyamg.ruge_stuben_solver(stiffness, max_coarse=200)
-        potential = [
-            solver.solve(b, tol=PATCH_TEST_RTOL, accel="cg", maxiter=100) for b in entering
-        ]
+        potential = []
+        for b in entering:
+            solution = solver.solve(b, tol=PATCH_TEST_RTOL, accel="cg", maxiter=100)
+            potential.append(solution)
 
         count = piece.max() + 1
         energy = np.empty((count, self.dim, self.dim))
         exact = np.empty((count, self.dim, self.dim))
         for i in range(self.dim):
             for j in range(self.dim):
-                energy[:, i, j] = np.bincount(piece, entering[i] * potential[j], count)
-                exact[:, i, j] = np.bincount(piece, entering[i] * self.center[j], count)
+                work = entering[i] * potential[j]
+                exact_work = entering[i] * self.center[j]
+                energy[:, i, j] = np.bincount(piece, work, count)
+                exact[:, i, j] = np.bincount(piece, exact_work, count)
+
         has_faces = np.bincount(piece, minlength=count) > 1
-        return _find_worst(_symmetrise(energy[has_faces]), _symmetrise(exact[has_faces]))
+        energy = _symmetrise(energy[has_faces])
+        exact = _symmetrise(exact[has_faces])
+        return _find_worst(energy, exact)
 
     def _build_stiffness(self, conductance):
         """K_x (CSR), with a doubled diagonal in one cell of each piece; the piece of each cell
@@ -204,9 +219,11 @@ class TwoPoint:
         flow = adjacency(self.faces, self.n_cells, conductance)
         piece = number_components(self.faces, self.n_cells)
         diagonal = np.asarray(flow.sum(axis=1)).ravel()
-        pinned = np.unique(piece, return_index=True)[1]
-        diagonal[pinned] = np.where(diagonal[pinned] > 0, 2 * diagonal[pinned], 1.0)
-        return (sparse.diags(diagonal) - flow).tocsr(), piece
+        _, pinned = np.unique(piece, return_index=True)
+        entry = diagonal[pinned]
+        diagonal[pinned] = np.where(entry > 0, 2 * entry, 1.0)
+        stiffness = sparse.diags(diagonal) - flow
+        return stiffness.tocsr(), piece
 
     @cached_property
     def metric_error(self) -> float:
@@ -219,7 +236,11 @@ class TwoPoint:
         right = faces.right[:n]
         conductance = faces.area[:n] / self.distance
         group_size = int(np.clip(self.n_cells // GROUP_COUNT, *GROUP_SIZES))
-        group = _divide_into_boxes(self.center, -(-self.n_cells // group_size))
+        n_groups = -(-self.n_cells // group_size)
+        group = _divide_into_boxes(self.center, n_groups)
+        left_group = group[left]
+        right_group = group[right]
+        wall_group = group[faces.left[n:]]
         volume = np.bincount(group, self.volume)
 
         metric = np.empty((len(volume), self.dim, self.dim))
@@ -229,13 +250,14 @@ class TwoPoint:
             to_wall = faces.center[i] - self.center[i, faces.left]
             for j in range(self.dim):
                 flux = conductance * self.step[j]
-                inner = np.bincount(group[left], flux * from_left, len(volume))
-                inner -= np.bincount(group[right], flux * from_right, len(volume))
-                outer = (faces.area * faces.normal[j] * to_wall)[n:]
-                outer = np.bincount(group[faces.left[n:]], outer, len(volume))
+                inner = np.bincount(left_group, flux * from_left, len(volume))
+                inner -= np.bincount(right_group, flux * from_right, len(volume))
+                wall_flux = (faces.area * faces.normal[j] * to_wall)[n:]
+                outer = np.bincount(wall_group, wall_flux, len(volume))
                 metric[:, i, j] = (inner + outer) / volume
         eigenvalue = np.linalg.eigvalsh(_symmetrise(metric))
-        return float(np.abs(1 - 1 / np.maximum(eigenvalue, 1e-3)).max())
+        error = 1 - 1 / np.maximum(eigenvalue, 1e-3)
+        return float(np.abs(error).max())
 
 
 def _divide_into_boxes(points, count):
@@ -243,16 +265,19 @@ def _divide_into_boxes(points, count):
     equal numbers of points.
     """
     width = np.maximum(np.ptp(points, axis=1), 1e-300)
-    n_along = np.rint(width * (count / np.prod(width)) ** (1 / len(points)))
+    boxes_per_length = (count / np.prod(width)) ** (1 / len(points))
+    n_along = np.rint(width * boxes_per_length)
     n_along = np.maximum(n_along, 1).astype(int)
     box = np.zeros(points.shape[1], np.int64)
     for x, n in zip(points, n_along):
         order = np.lexsort((x, box))
-        first = np.searchsorted(box[order], box[order])
-        size = np.bincount(box)[box[order]]
+        ordered_box = box[order]
+        first = np.searchsorted(ordered_box, ordered_box)
+        size = np.bincount(box)[ordered_box]
         place = np.arange(len(order)) - first
-        box[order] = box[order] * n + place * n // size
-    return np.unique(box, return_inverse=True)[1].ravel()
+        box[order] = ordered_box * n + place * n // size
+    _, number = np.unique(box, return_inverse=True)
+    return number.ravel()
 
 
 def _symmetrise(matrices):
@@ -270,10 +295,12 @@ def _find_worst(energy, exact):
         return np.zeros(energy.shape[-1])
     scale, direction = np.linalg.eigh(exact)
     is_empty = scale <= 1e-9 * scale.max(axis=1, keepdims=True)
-    inverse_root = np.where(is_empty, 0.0, 1 / np.sqrt(np.where(is_empty, 1.0, scale)))
+    positive_scale = np.where(is_empty, 1.0, scale)
+    inverse_root = np.where(is_empty, 0.0, 1 / np.sqrt(positive_scale))
     scaled = direction * inverse_root[:, None, :]
     ratio = scaled.transpose(0, 2, 1) @ energy @ scaled
     for i in range(energy.shape[-1]):
         ratio[:, i, i] += is_empty[:, i]
     error = np.linalg.eigvalsh(ratio) - 1
-    return error[np.abs(error).max(axis=1).argmax()]
+    largest = np.abs(error).max(axis=1)
+    return error[largest.argmax()]

@@ -28,7 +28,8 @@ def adjacency(faces: Any, n_cells: int, weight: Array | None = None) -> sparse.c
     right = faces.right[:n]
     if weight is None:
         weight = faces.area[:n]
-    graph = sparse.coo_matrix((weight, (left, right)), (n_cells, n_cells)).tocsr()
+    one_way = sparse.coo_matrix((weight, (left, right)), (n_cells, n_cells))
+    graph = one_way.tocsr()
     return graph + graph.T
 
 
@@ -38,15 +39,19 @@ def join_nodes(graph: sparse.csr_matrix, member: IntArray) -> sparse.csr_matrix:
     """
     n = len(member)
     n_groups = member.max() + 1
-    gather = sparse.csr_matrix((np.ones(n), (member, np.arange(n))), (n_groups, n))
-    return (gather @ graph @ gather.T).tocsr()
+    place = (member, np.arange(n))
+    gather = sparse.csr_matrix((np.ones(n), place), (n_groups, n))
+    joined = gather @ graph @ gather.T
+    return joined.tocsr()
 
 
 def number_components(faces: Any, n_cells: int) -> IntArray:
     """The connected piece (n_cells,) of the mesh to which each cell belongs, numbered from 0."""
     n = faces.n_inner
-    graph = sparse.coo_matrix((np.ones(n), (faces.left[:n], faces.right[:n])), (n_cells, n_cells))
-    return connected_components(graph, directed=False)[1]
+    links = (faces.left[:n], faces.right[:n])
+    graph = sparse.coo_matrix((np.ones(n), links), (n_cells, n_cells))
+    _, piece = connected_components(graph, directed=False)
+    return piece
 
 
 def build_levels(patch: IntArray, graph: sparse.csr_matrix) -> list[IntArray]:
@@ -65,7 +70,8 @@ def build_levels(patch: IntArray, graph: sparse.csr_matrix) -> list[IntArray]:
         groups = grow(graph, 4)
         if groups.max() + 1 == n:  # nothing left to join: as many components
             break
-        levels.append(groups.astype(np.int32)[levels[-1]])
+        group_numbers = groups.astype(np.int32)
+        levels.append(group_numbers[levels[-1]])
     return levels
 
 
@@ -74,8 +80,14 @@ def match(graph: sparse.csr_matrix) -> IntArray:
     upper = sparse.triu(graph, 1).tocoo()
     order = np.argsort(-upper.data, kind="stable")
     partner = np.arange(graph.shape[0])
-    _match(upper.row[order], upper.col[order], partner)
-    return np.unique(np.minimum(partner, np.arange(len(partner))), return_inverse=True)[1].ravel()
+    row = upper.row[order]
+    column = upper.col[order]
+    _match(row, column, partner)
+
+    itself = np.arange(len(partner))
+    first = np.minimum(partner, itself)
+    _, number = np.unique(first, return_inverse=True)
+    return number.ravel()
 
 
 @numba.njit(cache=True)
@@ -94,8 +106,10 @@ def grow(graph: sparse.csr_matrix, size: int) -> IntArray:
     patch = np.full(graph.shape[0], -1)
     count = _grow(graph.indptr, graph.indices, graph.data, size, patch)
     members = np.bincount(patch, minlength=count)
-    _join_small(graph.indptr, graph.indices, graph.data, (size + 1) // 2, patch, members)
-    return np.unique(patch, return_inverse=True)[1].ravel()
+    least = (size + 1) // 2
+    _join_small(graph.indptr, graph.indices, graph.data, least, patch, members)
+    _, number = np.unique(patch, return_inverse=True)
+    return number.ravel()
 
 
 @numba.njit(cache=True)

@@ -75,12 +75,14 @@ def find_ordered_centers(
     """
     size = compute_face_sizes(volume, faces)
     relative = distance / size
-    free = _find_free_points(cells, faces, relative < -OUT_OF_ORDER)
+    is_bad = relative < -OUT_OF_ORDER
+    free = _find_free_points(cells, faces, is_bad)
     if not len(free):
         return None
     slope, unit = _compute_slope(cells, volume, faces)
     scaled_slope = sparse.diags(1 / size) @ slope @ sparse.diags(unit)
-    slope = scaled_slope.tocsc()[:, free].tocsr()
+    free_slope = scaled_slope.tocsc()[:, free]
+    slope = free_slope.tocsr()
     row = np.flatnonzero(np.diff(slope.indptr))
     slope = slope[row]
     relative = relative[row]
@@ -91,8 +93,10 @@ def find_ordered_centers(
         target = np.where(relative < -COINCIDENT, goal, target)
         target[np.abs(relative) <= COINCIDENT] = 0
         scaled = _search_weights(slope, relative, target)
-        if (relative + slope @ scaled).min() < -OUT_OF_ORDER:
+        new_relative = relative + slope @ scaled
+        if new_relative.min() < -OUT_OF_ORDER:
             continue
+
         weight = np.zeros(cells.points.shape[1])
         weight[free] = unit[free] * scaled
         points = move_centers(cells, center, weight)
@@ -121,8 +125,12 @@ def _measure_offset(cells, volume, step):
     """
     owner = np.repeat(np.arange(cells.n_cells), np.diff(cells.start))
     n_points = cells.points.shape[1]
-    around = np.maximum(np.bincount(cells.corners, volume[owner], n_points), 1e-300)
-    total = [np.bincount(cells.corners, (volume * s)[owner], n_points) for s in step]
+    volume_around = np.bincount(cells.corners, volume[owner], n_points)
+    around = np.maximum(volume_around, 1e-300)
+    total = []
+    for s in step:
+        moment = volume * s
+        total.append(np.bincount(cells.corners, moment[owner], n_points))
     mean = np.stack(total) / around
 
     offset = np.zeros(cells.n_cells)
@@ -142,14 +150,18 @@ def _find_free_points(cells, faces, bad):
     owner = np.repeat(np.arange(cells.n_cells), np.diff(cells.start))
     is_near = np.zeros(cells.n_cells, bool)
     is_near[faces.left[bad]] = True
-    is_near[faces.right[bad & (faces.right >= 0)]] = True
+    bad_inner = bad & (faces.right >= 0)
+    is_near[faces.right[bad_inner]] = True
 
     is_free = np.zeros(cells.points.shape[1], bool)
     for _ in range(WEIGHTED_RINGS):
-        is_free[cells.corners[is_near[owner]]] = True
+        near_points = cells.corners[is_near[owner]]
+        is_free[near_points] = True
         is_near = np.logical_or.reduceat(is_free[cells.corners], cells.start[:-1])
+
     is_simplex = (cells.kind == TRIANGLE) | (cells.kind == TETRA)
-    is_free[cells.corners[~is_simplex[owner]]] = False
+    points_of_others = cells.corners[~is_simplex[owner]]
+    is_free[points_of_others] = False
     return np.flatnonzero(is_free)
 
 
@@ -180,8 +192,9 @@ def _compute_slope(cells, volume, faces):
             place = (row.ravel(), corners[:, simplex].ravel())
             slope += sparse.coo_matrix((entry.ravel(), place), slope.shape).tocsr()
 
+        cell_square = volume[cell] ** (2 / cells.dim)
         for corner in corners:
-            square += np.bincount(corner, volume[cell] ** (2 / cells.dim), n_points)
+            square += np.bincount(corner, cell_square, n_points)
             count += np.bincount(corner, minlength=n_points)
     return slope, square / np.maximum(count, 1)
 
@@ -192,16 +205,19 @@ def _compute_hat_gradients(points, corners):
     edge = [columns(points, corner) - origin for corner in corners[1:]]
     if len(edge) == 2:
         (ax, ay), (bx, by) = edge
+        twice_area = ax * by - ay * bx
         rows = np.stack([np.stack([by, -ay]), np.stack([-bx, ax])])
-        gradient = rows / (ax * by - ay * bx)
+        gradient = rows / twice_area
     else:
         a, b, c = edge
         bc = np.cross(b, c, axis=0)
         ca = np.cross(c, a, axis=0)
         ab = np.cross(a, b, axis=0)
         cross = np.stack([bc, ca, ab], axis=1)
-        gradient = cross / np.einsum("dn,dn->n", a, cross[:, 0])
-    return np.concatenate([-gradient.sum(axis=1, keepdims=True), gradient], axis=1)
+        determinant = np.einsum("dn,dn->n", a, cross[:, 0])
+        gradient = cross / determinant
+    first = -gradient.sum(axis=1, keepdims=True)
+    return np.concatenate([first, gradient], axis=1)
 
 
 def _search_weights(slope, distance, target):
@@ -211,7 +227,8 @@ def _search_weights(slope, distance, target):
     Each step solves the least-squares problem of the rows below their targets, by some iterations
     of LSQR.
     """
-    length = np.sqrt(np.maximum(norm(slope, axis=1), 1e-300))
+    row_norm = norm(slope, axis=1)
+    length = np.sqrt(np.maximum(row_norm, 1e-300))
     slope = (sparse.diags(1 / length) @ slope).tocsr()
     lack = (target - distance) / length
     w = np.zeros(slope.shape[1])
@@ -220,18 +237,20 @@ def _search_weights(slope, distance, target):
         energy = (lack[active] ** 2).sum()
         if not len(active):
             break
-        step = lsqr(
+        result = lsqr(
             slope[active],
             lack[active],
             atol=LSQR_TOLERANCE,
             btol=LSQR_TOLERANCE,
             iter_lim=MAX_LSQR_STEPS,
-        )[0]
+        )
+        step = result[0]
 
         change = slope @ step
         for part in 0.5 ** np.arange(8):
             new_lack = lack - part * change
-            new_energy = (np.maximum(new_lack, 0) ** 2).sum()
+            positive = np.maximum(new_lack, 0)
+            new_energy = (positive**2).sum()
             if new_energy < (1 - MIN_PROGRESS * part) * energy:
                 break
         else:
@@ -253,12 +272,15 @@ def compute_power_centers(points: Array, corners: IntArray, weight: Array | None
     squares = [np.einsum("in,in->n", edge, edge) for edge in edges]
     if weight is not None:
         first = weight[corners[0]]
-        squares = [square - weight[corner] + first for square, corner in zip(squares, corners[1:])]
+        others = weight[corners[1:]]
+        squares = [square - other + first for square, other in zip(squares, others)]
     if len(points) == 2:
         (ax, ay), (bx, by) = edges
         aa, bb = squares
         twice = 2 * (ax * by - ay * bx)
-        return origin + np.stack([by * aa - ay * bb, ax * bb - bx * aa]) / twice
+        x = by * aa - ay * bb
+        y = ax * bb - bx * aa
+        return origin + np.stack([x, y]) / twice
 
     a, b, c = edges
     aa, bb, cc = squares

@@ -41,7 +41,10 @@ class Pieces:
 
     def take(self, index: Any) -> Pieces:
         """Some of the pieces."""
-        return Pieces(self.cell[index], self.origin[:, index], self.edges[:, :, index], self.cube)
+        cell = self.cell[index]
+        origin = self.origin[:, index]
+        edges = self.edges[:, :, index]
+        return Pieces(cell, origin, edges, self.cube)
 
     def take_in_turn(self, n: int) -> Iterable[Pieces]:
         """All pieces, at most n at a time."""
@@ -52,7 +55,10 @@ class Pieces:
         """Volume of each piece."""
         matrix = self.edges.transpose(2, 0, 1)
         size = np.abs(np.linalg.det(matrix))
-        return size if self.cube else size / np.prod(range(1, self.dim + 1))
+        if self.cube:
+            return size
+        factorial = np.prod(range(1, self.dim + 1))
+        return size / factorial
 
     def map_points(self, reference: Array) -> Array:
         """Images (dim, n_reference, n) of reference points (dim, n_reference)."""
@@ -61,11 +67,15 @@ class Pieces:
     def halve(self) -> Pieces:
         """The 2^dim halves of every piece."""
         halves = _halve_unit_piece(self.dim, self.cube)
-        origin = [self.map_points(corner[:, None])[:, 0] for corner, _ in halves]
-        edges = [np.einsum("den,ef->dfn", self.edges, frame) for _, frame in halves]
+        origins = []
+        edges = []
+        for corner, frame in halves:
+            image = self.map_points(corner[:, None])
+            origins.append(image[:, 0])
+            edges.append(np.einsum("den,ef->dfn", self.edges, frame))
         return Pieces(
             np.tile(self.cell, len(halves)),
-            np.concatenate(origin, axis=1),
+            np.concatenate(origins, axis=1),
             np.concatenate(edges, axis=2),
             self.cube,
         )
@@ -83,8 +93,12 @@ def split_cells(
     as fans from the centroid.
     """
     if spacing is not None:
-        edges = np.repeat(np.diag(spacing)[:, :, None], len(kind), axis=2)
-        return [Pieces(np.arange(len(kind)), points[:, corners[start[:-1]]], edges, True)]
+        n_cells = len(kind)
+        box_edges = np.diag(spacing)[:, :, None]
+        edges = np.repeat(box_edges, n_cells, axis=2)
+        first_corner = corners[start[:-1]]
+        origin = points[:, first_corner]
+        return [Pieces(np.arange(n_cells), origin, edges, True)]
 
     pieces = []
     for k in np.unique(kind):
@@ -92,9 +106,11 @@ def split_cells(
         if k in (POLYGON, QUAD):
             simplices = [_fan_polygons(points, start, corners, cell, centroid)]
         else:
-            corner = corners[start[cell] + np.arange(N_CORNERS[k])[:, None]]
+            place = np.arange(N_CORNERS[k])[:, None]
+            corner = corners[start[cell] + place]
             if k in (LINE, TRIANGLE, TETRA):
-                simplices = [(cell, points[:, corner].transpose(1, 0, 2))]
+                vertices = points[:, corner].transpose(1, 0, 2)
+                simplices = [(cell, vertices)]
             else:
                 simplices = list(_split_into_cones(points, corner, cell, FACES[k], centroid))
         for owner, vertices in simplices:
@@ -109,11 +125,15 @@ def _fan_polygons(points, start, corners, cell, centroid):
     count = np.diff(start)[cell]
     owner = np.repeat(cell, count)
     first = np.repeat(start[cell], count)
-    step = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
-    next_step = np.where(step + 1 < np.repeat(count, count), step + 1, 0)
+    first_triangle = np.cumsum(count) - count
+    step = np.arange(len(owner)) - np.repeat(first_triangle, count)
+    is_last = step + 1 == np.repeat(count, count)
+    next_step = np.where(is_last, 0, step + 1)
+
+    apex = centroid[:, owner]
     corner = points[:, corners[first + step]]
     next_corner = points[:, corners[first + next_step]]
-    return owner, np.stack([centroid[:, owner], corner, next_corner])
+    return owner, np.stack([apex, corner, next_corner])
 
 
 def _split_into_cones(points, corner, cell, faces, centroid):
@@ -128,7 +148,8 @@ def _split_into_cones(points, corner, cell, faces, centroid):
             continue
         middle = p.mean(axis=0)
         for i in range(4):
-            yield cell, np.stack([apex, middle, p[i], p[(i + 1) % 4]])
+            next_corner = p[(i + 1) % 4]
+            yield cell, np.stack([apex, middle, p[i], next_corner])
 
 
 @lru_cache
@@ -142,11 +163,13 @@ def make_gauss_rule(dim: int, degree: int, cube: bool) -> tuple[Array, Array]:
     axis_points = []
     axis_weights = []
     for axis in range(dim):
-        x, w = roots_jacobi(n, 0 if cube else dim - 1 - axis, 0)
+        alpha = 0 if cube else dim - 1 - axis
+        x, w = roots_jacobi(n, alpha, 0)
         axis_points.append((x + 1) / 2)
         axis_weights.append(w / w.sum())
 
-    points = np.array(list(product(*axis_points))).T.reshape(dim, -1)
+    grid = list(product(*axis_points))
+    points = np.array(grid).T.reshape(dim, -1)
     weights = np.array([np.prod(w) for w in product(*axis_weights)])
     if not cube:
         rest = np.ones_like(points[0])
@@ -165,7 +188,10 @@ def _halve_unit_piece(dim, cube):
 
     n = dim + 1
     corners = [np.zeros(dim), *np.eye(dim)]
-    middle = {(i, j): (corners[i] + corners[j]) / 2 for i in range(n) for j in range(n)}
+    middle = {}
+    for i, j in product(range(n), repeat=2):
+        middle[i, j] = (corners[i] + corners[j]) / 2
+
     simplices = [[middle[i, j] for j in range(n)] for i in range(n)]
     if dim == 2:
         simplices.append([middle[0, 1], middle[1, 2], middle[0, 2]])
@@ -192,13 +218,14 @@ def split_into_parts(pieces: list[Pieces], min_count: int) -> tuple[Array, Array
     for group in pieces:
         count = np.bincount(group.cell)
         fewest = count[count > 0].min(initial=min_count)
-        n_halvings = int(np.ceil(np.log2(min_count / fewest) / group.dim - 1e-9))
+        n_doublings = np.log2(min_count / fewest)
+        n_halvings = int(np.ceil(n_doublings / group.dim - 1e-9))
         for _ in range(n_halvings):
             group = group.halve()
 
         reference, weights = make_gauss_rule(group.dim, 1, group.cube)
-
-        centroids.append(np.einsum("dqn,q->dn", group.map_points(reference), weights))
+        points = group.map_points(reference)
+        centroids.append(np.einsum("dqn,q->dn", points, weights))
         volumes.append(group.compute_volume())
         cells.append(group.cell)
     return np.concatenate(centroids, axis=1), np.concatenate(volumes), np.concatenate(cells)
@@ -217,7 +244,8 @@ def average(
     for group in pieces:
         reference, weights = make_gauss_rule(group.dim, degree, group.cube)
         n_points = len(weights) * 2 ** (group.dim * halvings)
-        for part in group.take_in_turn(max(1, POINTS_PER_CALL // n_points)):
+        n_at_once = max(1, POINTS_PER_CALL // n_points)
+        for part in group.take_in_turn(n_at_once):
             for _ in range(halvings):
                 part = part.halve()
             size = part.compute_volume()
@@ -242,8 +270,10 @@ def compute_log_mean_exp(
     samples = []
     for group in pieces:
         reference, weights = make_gauss_rule(group.dim, degree, group.cube)
-        for part in group.take_in_turn(max(1, POINTS_PER_CALL // len(weights))):
-            values = evaluate(f, part.map_points(reference))
+        n_at_once = max(1, POINTS_PER_CALL // len(weights))
+        for part in group.take_in_turn(n_at_once):
+            points = part.map_points(reference)
+            values = evaluate(f, points)
             samples.append((part.cell, part.compute_volume(), values, weights))
 
     top = np.full(n_cells, -np.inf)
@@ -252,7 +282,8 @@ def compute_log_mean_exp(
     total = np.zeros(n_cells)
     volume = np.zeros(n_cells)
     for cell, size, values, weights in samples:
-        total += np.bincount(cell, size * (weights @ np.exp(values - top[cell])), n_cells)
+        mean = weights @ np.exp(values - top[cell])
+        total += np.bincount(cell, size * mean, n_cells)
         volume += np.bincount(cell, size, n_cells)
     return top + np.log(total / volume)
 
@@ -293,14 +324,16 @@ def _find_fraction(f, pieces, depth):
     sample = _list_samples(pieces.dim, pieces.cube)
     values = evaluate(f, pieces.map_points(sample))
     fraction = values.mean(axis=0)
-    cut = np.flatnonzero((fraction > 0) & (fraction < 1))
+    is_cut = (fraction > 0) & (fraction < 1)
+    cut = np.flatnonzero(is_cut)
     if depth == 0 or not len(cut):
         return fraction
 
     halves = pieces.take(cut).halve()
     n_at_once = max(1, POINTS_PER_CALL // sample.shape[1])
     parts = [_find_fraction(f, part, depth - 1) for part in halves.take_in_turn(n_at_once)]
-    fraction[cut] = np.concatenate(parts).reshape(-1, len(cut)).mean(axis=0)
+    of_halves = np.concatenate(parts).reshape(-1, len(cut))
+    fraction[cut] = of_halves.mean(axis=0)
     return fraction
 
 
@@ -311,9 +344,11 @@ def _list_samples(dim, cube):
     if cube:
         corners = np.array(list(product((0.0, 1.0), repeat=dim))).T
     else:
-        corners = np.concatenate([np.zeros((dim, 1)), np.eye(dim)], axis=1)
+        origin = np.zeros((dim, 1))
+        corners = np.concatenate([origin, np.eye(dim)], axis=1)
     middle = inside.mean(axis=1, keepdims=True)
-    return np.concatenate([corners + 1e-9 * (middle - corners), inside], axis=1)
+    near_corners = corners + 1e-9 * (middle - corners)
+    return np.concatenate([near_corners, inside], axis=1)
 
 
 def list_face_points(points: Array, vertices: IntArray, degree: int) -> list[tuple[Array, Array]]:
@@ -329,18 +364,26 @@ def list_face_points(points: Array, vertices: IntArray, degree: int) -> list[tup
         a = points[:, vertices[0]]
         b = points[:, vertices[1]]
         rule = zip(xi[0], weights, strict=True)
-        return [(a + x * (b - a), np.full(n_faces, w)) for x, w in rule]
+        edge_points = []
+        for x, w in rule:
+            point = a + x * (b - a)
+            edge_points.append((point, np.full(n_faces, w)))
+        return edge_points
 
     fan = _divide_faces(points, vertices)
-    vector = [np.cross(b - a, c - a, axis=0) for a, b, c in fan]
-    area = [np.linalg.norm(v, axis=0) / 2 for v in vector]
-    total = sum(area)
+    areas = []
+    for a, b, c in fan:
+        vector = np.cross(b - a, c - a, axis=0)
+        areas.append(np.linalg.norm(vector, axis=0) / 2)
+    total = sum(areas)
+
     xi, weights = make_gauss_rule(2, degree, False)
-    return [
-        (a + x * (b - a) + y * (c - a), w * s / total)
-        for (a, b, c), s in zip(fan, area, strict=True)
-        for x, y, w in zip(*xi, weights, strict=True)
-    ]
+    face_points = []
+    for (a, b, c), area in zip(fan, areas, strict=True):
+        for x, y, w in zip(*xi, weights, strict=True):
+            point = a + x * (b - a) + y * (c - a)
+            face_points.append((point, w * area / total))
+    return face_points
 
 
 def _divide_faces(points, vertices):
@@ -351,7 +394,11 @@ def _divide_faces(points, vertices):
     # a triangle among quadrilaterals: its fourth point is its third
     p[3] = np.where(vertices[3] < 0, p[2], p[3])
     middle = p.mean(axis=0)
-    return [(middle, p[i], p[(i + 1) % 4]) for i in range(4)]
+    triangles = []
+    for i in range(4):
+        following = p[(i + 1) % 4]
+        triangles.append((middle, p[i], following))
+    return triangles
 
 
 def integrate_along_edges(
@@ -366,8 +413,10 @@ def integrate_along_edges(
     for i in range(len(vertices)):
         edge = np.flatnonzero(count > i)
         a = points[:, vertices[i, edge]]
-        b = points[:, vertices[(i + 1) % count[edge], edge]]
+        following = (i + 1) % count[edge]
+        b = points[:, vertices[following, edge]]
+        along = b - a
         for x, w in zip(xi[0], weights, strict=True):
-            values = np.asarray(f(a + x * (b - a)))
-            total[edge] += w * np.einsum("in,in->n", values, b - a)
+            values = np.asarray(f(a + x * along))
+            total[edge] += w * np.einsum("in,in->n", values, along)
     return total

@@ -268,7 +268,9 @@ def assess(volume: Array, center: Array, faces: Faces) -> tuple[Quality, Array, 
     anisotropy = compute_anisotropy(volume, faces, left, right)
     # A right angle has its circumcentre on the face, up to round-off.
     rounding = COINCIDENT * size[faces.left[:n]]
-    n_clipped = (left[:n] < -rounding).sum() + (right[:n] < -rounding).sum()
+    left_is_clipped = left[:n] < -rounding
+    right_is_clipped = right[:n] < -rounding
+    n_clipped = left_is_clipped.sum() + right_is_clipped.sum()
 
     quality = Quality(
         n_cells=len(volume),
@@ -295,7 +297,8 @@ def _find_disorder(relative, sine):
     """
     is_oblique = np.zeros(len(relative), bool)
     is_oblique[: len(sine)] = sine > OUT_OF_ORDER
-    return relative < np.where(is_oblique, COINCIDENT, -OUT_OF_ORDER)
+    least = np.where(is_oblique, COINCIDENT, -OUT_OF_ORDER)
+    return relative < least
 
 
 def _find_range(x):
@@ -307,10 +310,14 @@ def compute_sines(center: Array, faces: Faces) -> Array:
     are in one place.
     """
     n = faces.n_inner
-    step = columns(center, faces.right[:n]) - columns(center, faces.left[:n])
+    left_center = columns(center, faces.left[:n])
+    right_center = columns(center, faces.right[:n])
+    step = right_center - left_center
     normal = faces.normal[:, :n]
-    tangential = step - np.einsum("if,if->f", step, normal) * normal
-    one_place = OUT_OF_ORDER * faces.area[:n] ** (1 / max(len(center) - 1, 1))
+    along_normal = np.einsum("if,if->f", step, normal)
+    tangential = step - along_normal * normal
+    face_size = faces.area[:n] ** (1 / max(len(center) - 1, 1))
+    one_place = OUT_OF_ORDER * face_size
     length = np.maximum(np.linalg.norm(step, axis=0), one_place)
     return np.linalg.norm(tangential, axis=0) / length
 
@@ -326,10 +333,13 @@ def compute_anisotropy(volume: Array, faces: Faces, left: Array, right: Array) -
     for i in range(dim):
         for j in range(i, dim):
             weight = faces.area * faces.normal[i] * faces.normal[j]
-            total = np.bincount(faces.left, weight * left, n_cells)
-            total = total + np.bincount(faces.right[:n], (weight * right)[:n], n_cells)
+            from_left = np.bincount(faces.left, weight * left, n_cells)
+            right_weight = (weight * right)[:n]
+            from_right = np.bincount(faces.right[:n], right_weight, n_cells)
+            total = from_left + from_right
+            defect = total / volume - (i == j)
             multiplicity = 1 if i == j else 2
-            square += multiplicity * (total / volume - (i == j)) ** 2
+            square += multiplicity * defect**2
     return np.sqrt(square)
 
 
@@ -369,11 +379,12 @@ def make_admissible(
         )
 
     size = compute_face_sizes(volume, faces)
-    relative = np.clip(
-        MIN_DISTANCE * size**2 / volume.sum() ** (2 / len(center)), *MIN_DISTANCE_RANGE
-    )
-    is_short = left + right < size * relative
-    distance = np.where(is_short, size * relative, left + right)
+    square_of_mesh = volume.sum() ** (2 / len(center))
+    relative = MIN_DISTANCE * size**2 / square_of_mesh
+    relative = np.clip(relative, *MIN_DISTANCE_RANGE)
+    least = size * relative
+    is_short = left + right < least
+    distance = np.where(is_short, least, left + right)
     left, right = _lengthen(left, right, distance, is_short, faces.n_inner)
     return quality, center, left, right
 
@@ -385,7 +396,8 @@ def _lengthen(left, right, distance, is_short, n_inner):
     half = distance / 2
     half[n_inner:] = distance[n_inner:]
     left = np.where(is_short, half, left)
-    return left, np.where(is_short, distance - half, right)
+    right = np.where(is_short, distance - half, right)
+    return left, right
 
 
 def _take_centroids(volume, centroid, center, faces, quality, strict, was_moved):
@@ -405,9 +417,13 @@ def _take_centroids(volume, centroid, center, faces, quality, strict, was_moved)
         )
     warn(f"{problem}; they are clipped, diffusion is inconsistent there")
 
-    relative = sum(compute_distances(faces, center)) / compute_face_sizes(volume, faces)
-    bad = _find_disorder(relative, compute_sines(center, faces))
-    touched = np.unique(np.concatenate([faces.left[bad], faces.right[bad & (faces.right >= 0)]]))
+    distance = sum(compute_distances(faces, center))
+    relative = distance / compute_face_sizes(volume, faces)
+    sine = compute_sines(center, faces)
+    bad = _find_disorder(relative, sine)
+    left_cells = faces.left[bad]
+    right_cells = faces.right[bad & (faces.right >= 0)]
+    touched = np.unique(np.concatenate([left_cells, right_cells]))
     center = center.copy()
     center[:, touched] = centroid[:, touched]
     clipped, left, right = assess(volume, center, faces)
@@ -419,12 +435,15 @@ def _move_centers(volume, center, faces, move, quality, left, right):
     """(quality, center, left, right) with the points that *move* gives, where fewer faces are then
     not admissible.
     """
-    points = move(sum(compute_distances(faces, center)))
+    distance = sum(compute_distances(faces, center))
+    points = move(distance)
     if points is None:
         return quality, center, left, right
     moved, *sides = assess(volume, points, faces)
     if moved.n_negative >= quality.n_negative:
         return quality, center, left, right
     step = np.linalg.norm(points - center, axis=0)
-    n_moved = int((step > MOVE_ROUNDING * volume ** (1 / len(center))).sum())
+    size = volume ** (1 / len(center))
+    has_moved = step > MOVE_ROUNDING * size
+    n_moved = int(has_moved.sum())
     return replace(moved, n_moved=n_moved), points, *sides

@@ -286,19 +286,27 @@ def _get_arrays(grid):
 
 
 def _check_sizes(points, kind, start, corners):
-    is_csr = len(start) == len(kind) + 1 and start[0] == 0 and (np.diff(start) >= 0).all()
+    has_starts = len(start) == len(kind) + 1 and start[0] == 0
+    is_csr = has_starts and (np.diff(start) >= 0).all()
     if not is_csr or start[-1] != len(corners):
         raise ValueError("the sizes of its arrays of cells do not fit")
-    if len(corners) and not 0 <= corners.min() <= corners.max() < points.shape[1]:
-        worst = corners.min() if corners.min() < 0 else corners.max()
-        raise ValueError(f"a cell names point {worst}, but there are {points.shape[1]} points")
+    if not len(corners):
+        return
+
+    n_points = points.shape[1]
+    lowest = corners.min()
+    highest = corners.max()
+    if lowest < 0 or highest >= n_points:
+        worst = lowest if lowest < 0 else highest
+        raise ValueError(f"a cell names point {worst}, but there are {n_points} points")
 
 
 def _choose_cells(cells, kind, start, corners, tags):
     """(kind, start, corners, tags) of some of the cells."""
     count = np.diff(start)[cells]
     new_start = np.concatenate([[0], np.cumsum(count)])
-    place = np.arange(new_start[-1]) + np.repeat(start[cells] - new_start[:-1], count)
+    shift = start[cells] - new_start[:-1]
+    place = np.arange(new_start[-1]) + np.repeat(shift, count)
     new_tags = {name: tag[cells] for name, tag in tags.items()}
     return kind[cells], new_start, corners[place], new_tags
 
@@ -329,20 +337,28 @@ def _simplify_cells(kind, start, corners, tags):
     kind = np.select([is_poly_line, is_strip], [VtkType.LINE, VtkType.TRIANGLE], kind)
     # points that a part of such a cell shares with the part before it
     n_shared = np.select([is_poly_line, is_strip], [1, 2], 0)
-    n_parts = np.where(n_shared > 0, np.maximum(count - n_shared, 0), 1)
+    n_unshared = np.maximum(count - n_shared, 0)
+    n_parts = np.where(n_shared > 0, n_unshared, 1)
     if (n_parts == 1).all():
         return kind, start, corners, tags
 
     cell = np.repeat(np.arange(len(kind)), n_parts)
-    part = np.arange(len(cell)) - np.repeat(np.cumsum(n_parts) - n_parts, n_parts)
-    size = np.where(n_shared > 0, n_shared + 1, count)[cell]
+    first_part = np.cumsum(n_parts) - n_parts
+    part = np.arange(len(cell)) - first_part[cell]
+    part_size = np.where(n_shared > 0, n_shared + 1, count)
+    size = part_size[cell]
     new_start = np.concatenate([[0], np.cumsum(size)])
-    place = np.arange(new_start[-1]) + np.repeat(start[cell] + part - new_start[:-1], size)
+    begin = new_start[:-1]
+    shift = start[cell] + part - begin
+    place = np.arange(new_start[-1]) + np.repeat(shift, size)
     corners = corners[place]
+
     # Every other triangle of a strip has the opposite sense.
-    odd = new_start[:-1][is_strip[cell] & (part % 2 == 1)]
+    is_odd = is_strip[cell] & (part % 2 == 1)
+    odd = begin[is_odd]
     corners[odd], corners[odd + 1] = corners[odd + 1], corners[odd]
-    return kind[cell], new_start, corners, {name: tag[cell] for name, tag in tags.items()}
+    new_tags = {name: tag[cell] for name, tag in tags.items()}
+    return kind[cell], new_start, corners, new_tags
 
 
 def _turn_pixels(kind, start, corners):
@@ -379,8 +395,9 @@ def _find_groups(dims, tags):
     groups = {}
     if not names:
         return groups
+    numbers = np.abs(tags[names[0]].astype(np.int64))
     for dim in np.unique(dims):
-        tag = np.where(dims == dim, np.abs(tags[names[0]].astype(np.int64)), 0)
+        tag = np.where(dims == dim, numbers, 0)
         for number in np.unique(tag[tag > 0]):
             groups[int(dim), int(number)] = np.flatnonzero(tag == number)
     return groups
@@ -402,13 +419,20 @@ def read_meshio(path: str, suffix: str, set_limits: Callable[[], None]) -> dict[
     if not blocks:
         raise ValueError("no cells are found in it")
     points = np.asarray(file.points, float)
-    points = np.pad(points, ((0, 0), (0, 3 - points.shape[1]))).T
+    n_missing = 3 - points.shape[1]
+    points = np.pad(points, ((0, 0), (0, n_missing))).T
 
     kinds = [block.type.rstrip("0123456789") for block in blocks]
     dims = np.array([MESHIO_DIMENSIONS.get(kind, 3) for kind in kinds])
-    kind = np.repeat(np.arange(len(blocks)), [len(block.data) for block in blocks])
-    count = np.concatenate([[len(row) for row in block.data] for block in blocks])
-    corners = np.concatenate([np.ravel(row) for block in blocks for row in _list_rows(block)])
+    sizes = [len(block.data) for block in blocks]
+    kind = np.repeat(np.arange(len(blocks)), sizes)
+    counts = []
+    rows = []
+    for block in blocks:
+        counts.append([len(row) for row in block.data])
+        rows += [np.ravel(row) for row in _list_rows(block)]
+    count = np.concatenate(counts)
+    corners = np.concatenate(rows)
 
     tags = {}
     for name, parts in file.cell_data.items():

@@ -35,7 +35,8 @@ def _cut_box(corners):
         child = []
         for corner in corners:
             sets = [ends[a + b] for a, b in zip(first, corner)]
-            child.append(tuple(number[c] for c in product(*sets)))
+            members = product(*sets)
+            child.append(tuple(number[c] for c in members))
         children.append(child)
     return children
 
@@ -57,14 +58,24 @@ def _cut_wedge(triangles):
 
 def _cut_tetrahedron():
     """The `CutTable` of a tetrahedron for each diagonal of its octahedron."""
-    unit = np.concatenate([np.zeros((1, 3)), np.eye(3)])
-    outer = [[tuple(sorted({i, j})) for j in range(4)] for i in range(4)]
+    origin = np.zeros((1, 3))
+    unit = np.concatenate([origin, np.eye(3)])
+    outer = []
+    for i in range(4):
+        child = [tuple(sorted({i, j})) for j in range(4)]
+        outer.append(child)
+
     cuts = []
     for a, b, *ring in DIAGONALS:
-        inner = [[a, b, ring[i], ring[(i + 1) % 4]] for i in range(4)]
+        inner = []
+        for i in range(4):
+            following = ring[(i + 1) % 4]
+            inner.append([a, b, ring[i], following])
+
         for child in inner:
             p = np.array([unit[list(corner)].mean(axis=0) for corner in child])
-            if np.linalg.det(p[1:] - p[0]) < 0:
+            edges = p[1:] - p[0]
+            if np.linalg.det(edges) < 0:
                 child[2:] = child[:1:-1]
         cuts.append(outer + inner)
     return cuts
@@ -98,7 +109,11 @@ CUTS: dict[int, list[CutTable]] = {
 
 def split_regions(regions: dict[Any, IntArray], n: int) -> dict[Any, IntArray]:
     """The regions of a mesh whose cells have been cut in n each."""
-    return {name: (cells[:, None] * n + np.arange(n)).ravel() for name, cells in regions.items()}
+    finer = {}
+    for name, cells in regions.items():
+        children = cells[:, None] * n + np.arange(n)
+        finer[name] = children.ravel()
+    return finer
 
 
 @dataclass(frozen=True)
@@ -118,7 +133,9 @@ class Cut:
         corners = np.empty((n_children * n_corners, n_cells), np.int64)
         for (place, cell, _), number in zip(self.sets, numbers):
             corners[place, cell] = number
-        return corners.reshape(self.shape).transpose(1, 2, 0).reshape(n_corners, -1)
+        by_child = corners.reshape(self.shape)
+        cell_by_cell = by_child.transpose(1, 2, 0)
+        return cell_by_cell.reshape(n_corners, -1)
 
 
 def split_cells(
@@ -138,33 +155,44 @@ def split_cells(
         )
 
     # Cells of one kind that follow each other are a block.
-    ends = np.concatenate([[0], np.flatnonzero(np.diff(kind)) + 1, [len(kind)]])
-    cells = [
-        _cut(points, kind[a], corners[start[a] : start[b]].reshape(b - a, -1).T)
-        for a, b in zip(ends[:-1], ends[1:])
-    ]
-    sides = [
-        (name, _cut(points, *side))
-        for name, vertices in facets.items()
-        for side in _split_by_width(vertices)
-    ]
-    points, children = _number_points(points, cells + [cut for _, cut in sides])
+    changes = np.flatnonzero(np.diff(kind)) + 1
+    ends = np.concatenate([[0], changes, [len(kind)]])
+    cells = []
+    for a, b in zip(ends[:-1], ends[1:]):
+        rows = corners[start[a] : start[b]].reshape(b - a, -1)
+        cells.append(_cut(points, kind[a], rows.T))
+
+    sides = []
+    for name, vertices in facets.items():
+        for side_kind, side_corners in _split_by_width(vertices):
+            sides.append((name, _cut(points, side_kind, side_corners)))
+
+    cuts = cells + [cut for _, cut in sides]
+    points, children = _number_points(points, cuts)
+    children_of_sides = children[len(cells) :]
     blocks = [(NAME[cut.kind], rows.T) for cut, rows in zip(cells, children)]
 
-    finer: dict = {}
+    parts: dict = {}
     width = max((len(vertices) for vertices in facets.values()), default=0)
-    for (name, _), rows in zip(sides, children[len(cells) :]):
-        padded = np.pad(rows, ((0, width - len(rows)), (0, 0)), constant_values=-1)
-        finer.setdefault(name, []).append(padded)
-    return points, blocks, {name: np.concatenate(parts, axis=1) for name, parts in finer.items()}
+    for (name, _), rows in zip(sides, children_of_sides):
+        n_missing = width - len(rows)
+        padded = np.pad(rows, ((0, n_missing), (0, 0)), constant_values=-1)
+        parts.setdefault(name, []).append(padded)
+    finer = {name: np.concatenate(rows, axis=1) for name, rows in parts.items()}
+    return points, blocks, finer
 
 
 def _split_by_width(vertices):
     """Boundary faces as cells one dimension lower: (kind, corners (n_corners, n))."""
     if len(vertices) < 3:
         return [(LINE if len(vertices) == 2 else None, vertices)]
-    is_triangle = np.ones(vertices.shape[1], bool) if len(vertices) == 3 else vertices[3] < 0
-    sides = [(TRIANGLE, vertices[:3, is_triangle]), (QUAD, vertices[:, ~is_triangle])]
+    if len(vertices) == 3:
+        is_triangle = np.ones(vertices.shape[1], bool)
+    else:
+        is_triangle = vertices[3] < 0
+    triangles = vertices[:3, is_triangle]
+    quads = vertices[:, ~is_triangle]
+    sides = [(TRIANGLE, triangles), (QUAD, quads)]
     return [(kind, rows) for kind, rows in sides if rows.shape[1]]
 
 
@@ -179,20 +207,26 @@ def _cut(points, kind, corners):
     for i, table in enumerate(tables):
         members = [corner for child in table for corner in child]
         cell = np.flatnonzero(choice == i)
-        for size in sorted({len(member) for member in members}):
+        own_corners = corners[:, cell]
+        sizes = {len(member) for member in members}
+        for size in sorted(sizes):
             place = np.array([j for j, member in enumerate(members) if len(member) == size])
             rows = np.array([members[j] for j in place]).T
-            sets.append((place[:, None], cell, corners[:, cell][rows]))
-    shape = len(tables[0]), len(tables[0][0]), corners.shape[1]
+            sets.append((place[:, None], cell, own_corners[rows]))
+
+    n_children = len(tables[0])
+    n_corners = len(tables[0][0])
+    shape = n_children, n_corners, corners.shape[1]
     return Cut(kind, shape, sets)
 
 
 def _find_shortest_diagonal(p):
     """For tetrahedra p (3, 4, n): which of `DIAGONALS` is the shortest (n,)."""
-    length = [
-        np.linalg.norm(p[:, list(a)].mean(axis=1) - p[:, list(b)].mean(axis=1), axis=0)
-        for a, b, *_ in DIAGONALS
-    ]
+    length = []
+    for a, b, *_ in DIAGONALS:
+        begin = p[:, list(a)].mean(axis=1)
+        end = p[:, list(b)].mean(axis=1)
+        length.append(np.linalg.norm(begin - end, axis=0))
     return np.argmin(length, axis=0)
 
 
@@ -205,27 +239,31 @@ def _number_points(points, cuts):
     count = n_points
     numbers = [[None] * len(cut.sets) for cut in cuts]
     for size in (1, 2, 4, 8):
-        places = [
-            (i, j, sets)
-            for i, cut in enumerate(cuts)
-            for j, (*_, sets) in enumerate(cut.sets)
-            if len(sets) == size
-        ]
+        places = []
+        for i, cut in enumerate(cuts):
+            for j, (*_, rows) in enumerate(cut.sets):
+                if len(rows) == size:
+                    places.append((i, j, rows))
         if not places:
             continue
-        sets = np.concatenate([rows.reshape(size, -1) for *_, rows in places], axis=1)
+        flat = [rows.reshape(size, -1) for *_, rows in places]
+        sets = np.concatenate(flat, axis=1)
         number = sets[0]
         if size > 1:
             # Two corners of a diagonal through the cell tell hexahedra apart, three of four corners
             # do so for faces.
-            key = face_keys(sets[[0, -1]] if size == 8 else sets, n_points)
+            telling = sets[[0, -1]] if size == 8 else sets
+            key = face_keys(telling, n_points)
             _, first, number = np.unique(key, return_index=True, return_inverse=True)
-            all_points.append(points[:, np.sort(sets[:, first], axis=0)].mean(axis=1))
+            new_sets = np.sort(sets[:, first], axis=0)
+            new_points = points[:, new_sets].mean(axis=1)
+            all_points.append(new_points)
             number = number.ravel() + count
             count = count + len(first)
 
         ends = np.cumsum([rows[0].size for *_, rows in places])
-        for (i, j, rows), part in zip(places, np.split(number, ends[:-1])):
+        parts = np.split(number, ends[:-1])
+        for (i, j, rows), part in zip(places, parts):
             numbers[i][j] = part.reshape(rows.shape[1:])
     children = [cut.corners(number) for cut, number in zip(cuts, numbers)]
     return np.concatenate(all_points, axis=1), children
@@ -249,29 +287,44 @@ def cut_kites(
     triangles = corners.reshape(-1, 3).T
     _check_acute(points, triangles)
     n = points.shape[1]
-    ends = np.concatenate([triangles[[i, (i + 1) % 3]] for i in range(3)], axis=1)
+    edges = [triangles[[0, 1]], triangles[[1, 2]], triangles[[2, 0]]]
+    ends = np.concatenate(edges, axis=1)
     low, high = np.sort(ends, axis=0)
-    edge, number = np.unique(low.astype(np.int64) * n + high, return_inverse=True)
-    edge_middle = points[:, np.stack(np.divmod(edge, n))].mean(axis=1)
+    key = low.astype(np.int64) * n + high
+    edge, number = np.unique(key, return_inverse=True)
+    edge_ends = np.stack(np.divmod(edge, n))
+    edge_middle = points[:, edge_ends].mean(axis=1)
     circumcentre = compute_power_centers(points, triangles)
     all_points = np.concatenate([points, edge_middle, circumcentre], axis=1)
 
     # Kites 3 k, 3 k + 1, 3 k + 2 are those of triangle k.
     middle = (n + number.ravel()).reshape(3, -1)  # of the edges 01, 12, 20
     center = n + len(edge) + np.arange(triangles.shape[1])
-    kites = [np.stack([triangles[i], middle[i], center, middle[i - 1]]) for i in range(3)]
+    kites = []
+    for i in range(3):
+        preceding = middle[i - 1]
+        kites.append(np.stack([triangles[i], middle[i], center, preceding]))
     quads = np.stack(kites, axis=2).reshape(4, -1)
 
     vertex = triangles.T.ravel()
-    cell_points = (points[:, vertex] + np.repeat(circumcentre, 3, axis=1)) / 2
+    far_corner = np.repeat(circumcentre, 3, axis=1)
+    cell_points = (points[:, vertex] + far_corner) / 2
     halves = {name: _halve_edges(vertices, edge, n) for name, vertices in facets.items()}
     return all_points, [("quad", quads.T)], halves, cell_points, vertex
 
 
 def _check_acute(points, triangles):
-    side = [points[:, triangles[(i + 2) % 3]] - points[:, triangles[(i + 1) % 3]] for i in range(3)]
-    cosine = np.stack([-(side[(i + 1) % 3] * side[(i + 2) % 3]).sum(axis=0) for i in range(3)])
-    wide = np.flatnonzero((cosine <= 1e-9 * (side[0] ** 2).sum(axis=0)).any(axis=0))
+    a, b, c = (points[:, corner] for corner in triangles)
+    sides = [c - b, a - c, b - a]  # each across from a corner
+    cosines = []
+    for i in range(3):
+        following = sides[(i + 1) % 3]
+        preceding = sides[(i + 2) % 3]
+        cosines.append(-(following * preceding).sum(axis=0))
+
+    square = (sides[0] ** 2).sum(axis=0)
+    is_wide = np.stack(cosines) <= 1e-9 * square
+    wide = np.flatnonzero(is_wide.any(axis=0))
     if len(wide):
         raise InputError(
             f"triangle {wide[0]} has an angle of 90 degrees or more ({len(wide)} have): only "
@@ -284,6 +337,10 @@ def _halve_edges(vertices, edge, n):
     on.
     """
     a, b = vertices[:2]
-    key = np.minimum(a, b).astype(np.int64) * n + np.maximum(a, b)
+    low = np.minimum(a, b).astype(np.int64)
+    high = np.maximum(a, b)
+    key = low * n + high
     middle = n + np.searchsorted(edge, key)
-    return np.stack([np.concatenate([a, middle]), np.concatenate([middle, b])])
+    begin = np.concatenate([a, middle])
+    end = np.concatenate([middle, b])
+    return np.stack([begin, end])

@@ -35,28 +35,38 @@ class Walls:
         dim = mesh.dim
         own = np.arange(mesh.n_inner, mesh.n_faces)
         corner, face = _divide_faces(mesh.points, mesh.vertices[:, own])
-        rows = np.concatenate([corner.reshape(dim**2, -1), mesh.normal[:, own[face]]])
-        rows = mesh.ranks.all_gather(np.ascontiguousarray(rows))
-        rows = rows[:, np.lexsort(rows)]  # the same order on any number of ranks
+        corner_rows = corner.reshape(dim**2, -1)
+        normal_rows = mesh.normal[:, own[face]]
+        own_rows = np.concatenate([corner_rows, normal_rows])
+        rows = mesh.ranks.all_gather(np.ascontiguousarray(own_rows))
+        same_order = np.lexsort(rows)  # on any number of ranks
+        rows = rows[:, same_order]
 
         corner = rows[:-dim].reshape(dim, dim, -1)
         low = corner.min(axis=0)
         high = corner.max(axis=0)
-        place = point_location.find_curve_places(
-            (low + high) / 2, low.min(axis=1), high.max(axis=1)
-        )
+        middle = (low + high) / 2
+        lowest = low.min(axis=1)
+        highest = high.max(axis=1)
+        place = point_location.find_curve_places(middle, lowest, highest)
         order = np.argsort(place, kind="stable")
+
+        low = low[:, order]
+        high = high[:, order]
+        corner = corner[:, :, order].transpose(2, 0, 1)
+        normal = rows[-dim:, order].T
         return cls(
-            np.ascontiguousarray(corner[:, :, order].transpose(2, 0, 1)),
-            np.ascontiguousarray(rows[-dim:, order].T),
-            point_location.nest_boxes(low[:, order].T, np.inf, np.minimum),
-            point_location.nest_boxes(high[:, order].T, -np.inf, np.maximum),
+            np.ascontiguousarray(corner),
+            np.ascontiguousarray(normal),
+            point_location.nest_boxes(low.T, np.inf, np.minimum),
+            point_location.nest_boxes(high.T, -np.inf, np.maximum),
         )
 
     def find_nearest(self, points: Array) -> Array:
         """The nearest point (dim, n) on the walls to each of points (dim, n)."""
-        nearest = np.empty((points.shape[1], points.shape[0]))
-        _fill_nearest(np.ascontiguousarray(points.T), self.lower, self.upper, self.corner, nearest)
+        rows = np.ascontiguousarray(points.T)
+        nearest = np.empty(rows.shape)
+        _fill_nearest(rows, self.lower, self.upper, self.corner, nearest)
         return nearest.T
 
     def stand_between(self, x: Array, y: Array, eps: float) -> BoolArray:
@@ -86,9 +96,16 @@ def _divide_faces(points, vertices):
         return corner, face
     has_four = vertices[3] >= 0
     p = corner[:, :, has_four]
-    fan = [np.stack([p.mean(axis=0), p[i], p[(i + 1) % 4]]) for i in range(4)]
-    simplices = np.concatenate([corner[:3, :, ~has_four], *fan], axis=2)
-    return simplices, np.concatenate([face[~has_four], *[face[has_four]] * 4])
+    middle = p.mean(axis=0)
+    fan = []
+    for i in range(4):
+        following = p[(i + 1) % 4]
+        fan.append(np.stack([middle, p[i], following]))
+
+    triangles = corner[:3, :, ~has_four]
+    simplices = np.concatenate([triangles, *fan], axis=2)
+    face_of_fan = [face[has_four]] * 4
+    return simplices, np.concatenate([face[~has_four], *face_of_fan])
 
 
 # ---- the nearest point ---------------------------------------------------------------------------
