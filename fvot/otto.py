@@ -537,7 +537,8 @@ def _solve(mesh, matrix, b):
 
     raise ConvergenceError(
         f"the tangent potential misses its equations by {missed / size:.1e}: densities that span "
-        f"fewer decades, or another solver by PETSc's options, such as -{METRIC_PREFIX}pc_type, may help"
+        "fewer decades may help, or another solver by PETSc's options, such as "
+        f"-{METRIC_PREFIX}pc_type"
     )
 
 
