@@ -39,7 +39,7 @@ def test_a_program_that_runs_again_has_the_same_parts():
     hashes = {
         subprocess.run(
             [sys.executable, "-c", AGAIN],
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parent,
             text=True,
             capture_output=True,
             check=True,
