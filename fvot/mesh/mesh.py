@@ -204,18 +204,37 @@ class Mesh:
         patches: Patches = "auto",
         strict: bool = True,
     ) -> Mesh:
-        """N equal cells between a and b; the ends are named "left" and "right".
+        """N equal cells between a and b; the ends are named "left" and "right". Collective.
 
         Parameters
         ----------
         a, b : float
-            The ends.
+            The ends, a < b.
         n : int
             The number of cells.
         periodic : bool, optional
             Whether the ends are one point.
         comm, patches, strict : optional
             As for all meshes, see `Mesh`.
+
+        Returns
+        -------
+        Mesh
+
+        Raises
+        ------
+        InputError
+            For ends that are not finite with a < b, for fewer cells than ranks, and for fewer than
+            3 cells if periodic.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> mesh = Mesh.interval(0, 1, 4)
+        >>> mesh.center.tolist()
+        [[0.125, 0.375, 0.625, 0.875]]
+        >>> list(mesh.boundary)
+        ['left', 'right']
         """
         return build_cartesian(cls, a, b, (n,), periodic, comm, patches, strict)
 
@@ -231,7 +250,7 @@ class Mesh:
         patches: Patches = "auto",
         strict: bool = True,
     ) -> Mesh:
-        """Equal rectangles; sides "left", "right", "bottom", "top".
+        """Equal rectangles; sides "left", "right", "bottom", "top". Collective.
 
         Cells are numbered in C order: a gathered u has ``u.reshape(shape)[i, j]`` at the i-th
         place in x.
@@ -246,6 +265,25 @@ class Mesh:
             Whether opposite sides are joined.
         comm, patches, strict : optional
             As for all meshes, see `Mesh`.
+
+        Returns
+        -------
+        Mesh
+
+        Raises
+        ------
+        InputError
+            For a box or a shape that cannot be used, for cells that cannot be dealt to so many
+            ranks, and for fewer than 3 cells along a periodic axis.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> mesh = Mesh.rectangle((0, 0), (3, 2), (3, 2))
+        >>> mesh.gather(mesh.center[0]).reshape(3, 2).tolist()
+        [[0.5, 0.5], [1.5, 1.5], [2.5, 2.5]]
+        >>> list(mesh.boundary)
+        ['left', 'right', 'bottom', 'top']
         """
         shape = check_box_shape(shape, 2)
         return build_cartesian(cls, lower, upper, shape, periodic, comm, patches, strict)
@@ -264,6 +302,8 @@ class Mesh:
     ) -> Mesh:
         """Equal boxes; sides "left", "right" (x), "front", "back" (y), "bottom", "top" (z).
 
+        Collective.
+
         Parameters
         ----------
         lower, upper : (x, y, z)
@@ -274,6 +314,24 @@ class Mesh:
             Whether opposite sides are joined.
         comm, patches, strict : optional
             As for all meshes, see `Mesh`.
+
+        Returns
+        -------
+        Mesh
+
+        Raises
+        ------
+        InputError
+            As `rectangle` does.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> mesh = Mesh.box((0, 0, 0), (1, 1, 2), (2, 2, 4), periodic=(False, False, True))
+        >>> mesh.n_cells_global
+        16
+        >>> list(mesh.boundary)
+        ['left', 'right', 'front', 'back']
         """
         shape = check_box_shape(shape, 3)
         return build_cartesian(cls, lower, upper, shape, periodic, comm, patches, strict)
@@ -291,6 +349,8 @@ class Mesh:
     ) -> Mesh:
         """Acute isosceles triangles in shifted rows; sides named as those of `rectangle`.
 
+        The triangles at the left and the right wall are halves, with a right angle. Collective.
+
         Parameters
         ----------
         lower, upper : (x, y)
@@ -299,6 +359,25 @@ class Mesh:
             The number of triangles along x.
         comm, patches, strict : optional
             As for all meshes, see `Mesh`.
+
+        Returns
+        -------
+        Mesh
+
+        Raises
+        ------
+        InputError
+            For a box or patches that cannot be used, and for an n that is so small that the
+            triangles would be obtuse.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> mesh = Mesh.triangles((0, 0), (1, 1), 4)
+        >>> mesh.n_cells_global
+        36
+        >>> round(mesh.integrate(1.0), 12)
+        1.0
         """
 
         def make() -> MeshInput:
@@ -319,6 +398,9 @@ class Mesh:
     ) -> Mesh:
         """Sommerville's tetrahedra, twelve to a cube; sides named as those of `box`.
 
+        Four of them surround each face of a cube; those of faces on the walls are half as large and
+        lie inside. Collective.
+
         Parameters
         ----------
         lower, upper : (x, y, z)
@@ -327,6 +409,25 @@ class Mesh:
             The number of cubes along x; they are the patches, if "auto".
         comm, patches, strict : optional
             As for all meshes, see `Mesh`.
+
+        Returns
+        -------
+        Mesh
+
+        Raises
+        ------
+        InputError
+            For a box or patches that cannot be used, and for an n whose "cubes" are too long for
+            tetrahedra.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> mesh = Mesh.tetrahedra((0, 0, 0), (1, 1, 1), 2)
+        >>> mesh.has_simplices
+        True
+        >>> round(mesh.integrate(1.0), 12)
+        1.0
         """
         if isinstance(patches, str) and patches == "auto":
             patches = builders.build_cube_rule(lower, upper, n)
@@ -351,6 +452,8 @@ class Mesh:
     ) -> Mesh:
         """Centroidal Voronoi polygons of a rectangle; sides named as those of `rectangle`.
 
+        Collective.
+
         Parameters
         ----------
         lower, upper : (x, y)
@@ -361,6 +464,24 @@ class Mesh:
             Of the random generators with which Lloyd's iteration starts.
         comm, patches, strict : optional
             As for all meshes, see `Mesh`.
+
+        Returns
+        -------
+        Mesh
+
+        Raises
+        ------
+        InputError
+            For a box, a number of cells or patches that cannot be used.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> mesh = Mesh.voronoi((0, 0), (1, 1), 10)
+        >>> mesh.n_cells_global
+        10
+        >>> round(mesh.integrate(1.0), 12)
+        1.0
         """
 
         def make() -> MeshInput:
@@ -388,8 +509,9 @@ class Mesh:
         patches: Patches = "auto",
         strict: bool = True,
     ) -> Mesh:
-        """A mesh from a file: Gmsh's (.msh), VTK's (.vtk, .vtu, .pvtu, .vtp, .vts, .vti, .vtr,
-        .vtkhdf), or meshio's.
+        """A mesh from a file of Gmsh, of VTK, or of a format that meshio reads. Collective.
+
+        Gmsh's files are .msh; VTK's are .vtk, .vtu, .pvtu, .vtp, .vts, .vti, .vtr and .vtkhdf.
 
         Cells are those of the highest dimension, in the order of the file. Groups of faces name the
         `boundary` and the `interfaces`, groups of cells are `regions`: Gmsh's physical groups, sets
@@ -406,12 +528,27 @@ class Mesh:
         comm, patches, strict : optional
             As for all meshes, see `Mesh`.
 
+        Returns
+        -------
+        Mesh
+
         Raises
         ------
         InputError
             For a file that cannot be read.
         MeshError
             For a mesh that cannot be used.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import meshio
+        >>> from fvot import Mesh
+        >>> path = os.path.join(tempfile.mkdtemp(), "triangle.vtk")
+        >>> points = [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.5, 0.8, 0.0]]
+        >>> meshio.write_points_cells(path, points, [("triangle", [[0, 1, 2]])])
+        >>> Mesh.read(path).volume.round(6).tolist()
+        [0.4]
         """
 
         def make() -> MeshInput:
@@ -434,7 +571,7 @@ class Mesh:
         patches: Patches = "auto",
         strict: bool = True,
     ) -> Mesh:
-        """A mesh from points and cells.
+        """A mesh from points and cells. Collective.
 
         Corners may be listed in either sense. In the plane a cell may have the points of smaller
         neighbours on its edges (hanging nodes): it becomes a polygon with these as corners, too. In
@@ -460,8 +597,14 @@ class Mesh:
         comm, patches, strict : optional
             As for all meshes, see `Mesh`.
 
+        Returns
+        -------
+        Mesh
+
         Raises
         ------
+        InputError
+            For points, parts, centres or patches of a shape or type that cannot be used.
         MeshError
             For cells that are flat or tangled, lie on the same side of a face, or do not fit to
             each other. Cells that overlap without a common face are not looked for.
@@ -500,16 +643,41 @@ class Mesh:
     # ---- functions on it -------------------------------------------------------------------------
 
     def average(self, f: PointFunction, degree: int = 4) -> Array:
-        """Cell averages (..., n_cells) of f(x), x of shape (dim, n), by Gauss rules exact for
-        polynomials of that degree.
+        """Cell averages of f(x), by Gauss rules. Collective.
 
         An f that returns booleans (an indicator) is averaged by halving the cells that its edge
         cuts.
+
+        Parameters
+        ----------
+        f : function
+            f(x) of points x (dim, n), with numbers or booleans (..., n) as values.
+        degree : int, optional
+            The rules are exact for polynomials of that degree.
+
+        Returns
+        -------
+        array (..., n_cells)
+            The averages, of this rank's cells.
+
+        Raises
+        ------
+        InputError
+            On every rank, for values of f that are no numbers, or not one for each point.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> mesh = Mesh.interval(0, 1, 2)
+        >>> mesh.average(lambda x: 12 * x[0] ** 2).round(12).tolist()
+        [1.0, 7.0]
+        >>> mesh.average(lambda x: x[0] < 0.25).tolist()
+        [0.5, 0.0]
         """
         return means.average_over_cells(self, f, degree)
 
     def density(self, f: Any) -> Array:
-        """Cell averages (n_cells,), scaled to mass 1.
+        """Cell averages (n_cells,), scaled to mass 1. Collective.
 
         A picture is averaged exactly over Cartesian cells, else by Gauss points in pieces a quarter
         of a pixel wide (as long as these are not too many). In two dimensions (2, n) are points,
@@ -527,21 +695,34 @@ class Mesh:
             - a path (str or Path) of an image file (png, jpg, ...): its grey levels, upright, over
               the bounding box of a plane mesh. Light is mass: black and transparent are 0.
 
+        Returns
+        -------
+        array (n_cells,)
+            The density, mass per volume, in this rank's cells.
+
         Raises
         ------
         InputError
             Where values are negative or not finite, of a shape that is none of these or could be
             two of them, or all zero.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> mesh = Mesh.interval(0, 1, 4)
+        >>> mesh.density(lambda x: x[0] < 0.5).tolist()
+        [2.0, 2.0, 0.0, 0.0]
+        >>> mesh.density([[0.1, 0.9]]).tolist()
+        [2.0, 0.0, 0.0, 2.0]
         """
         return density_input.compute_density(self, f)
 
     def deposit(self, points: ArrayLike, weights: ArrayLike | None = None) -> Array:
-        """Cell averages (n_cells,) of point masses: each mass goes to the cell that holds its
-        point.
+        """Cell averages of point masses: each mass goes to the cell that holds its point.
 
         A point on a face belongs to one of its cells, the same on any number of ranks. Points may
         lie outside the mesh by 1e-9 of its size, and anywhere along a periodic axis. The total mass
-        is exact to round-off.
+        is exact to round-off. Collective.
 
         Parameters
         ----------
@@ -550,15 +731,28 @@ class Mesh:
         weights : array (n,), optional
             The same on every rank; None for 1 / n each.
 
+        Returns
+        -------
+        array (n_cells,)
+            Mass per volume, in this rank's cells.
+
         Raises
         ------
         InputError
-            For points outside the mesh.
+            For points outside the mesh, and for points or weights that are not finite numbers of
+            these shapes or not the same on every rank.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> mesh = Mesh.interval(0, 1, 4)
+        >>> mesh.deposit([[0.1, 0.2, 0.6]], [1.0, 2.0, 1.0]).tolist()
+        [12.0, 0.0, 4.0, 0.0]
         """
         return deposit_masses(self, points, weights)
 
     def to_points(self, rho: Array, k: int = 1) -> tuple[Array, Array]:
-        """Point masses of a density: the inverse of `deposit`.
+        """Point masses of a density: the inverse of `deposit`. Collective.
 
         Parameters
         ----------
@@ -578,11 +772,20 @@ class Mesh:
         ------
         InputError
             If rho is not a density, or would be more than 10^8 points.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fvot import Mesh
+        >>> mesh = Mesh.interval(0, 1, 4)
+        >>> points, weights = mesh.to_points(np.array([2.0, 0.0, 0.0, 2.0]))
+        >>> points.tolist(), weights.tolist()
+        ([[0.125, 0.875]], [0.5, 0.5])
         """
         return draw_points(self, rho, k)
 
     def geodesic_distance(self, points: ArrayLike, others: ArrayLike | None = None) -> Array:
-        """Lengths (n, m) of the shortest ways inside the mesh.
+        """Lengths of the shortest ways inside the mesh. Collective.
 
         Straight where nothing is in the way. Else in the plane round the corners of the walls,
         exactly (a visibility graph: Lozano-Perez, Wesley 1979). In space ways lead through some
@@ -596,10 +799,23 @@ class Mesh:
         others : array (dim, m), optional
             To where; None for the same points.
 
+        Returns
+        -------
+        array (n, m)
+            The lengths, the same on every rank.
+
         Raises
         ------
         InputError
-            For points outside the mesh, and where no way leads from one to another.
+            For points outside the mesh, for more than 10^8 pairs, and where no way leads from one
+            to another.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> frame = Mesh.rectangle((0, 0), (3, 3), (3, 3)).without([4])
+        >>> frame.geodesic_distance([[0.5], [1.5]], [[2.5], [1.5]]).round(6).tolist()
+        [[2.414214]]
         """
         self.ranks.check_same("whether others are given", others is None)
         start = check_points(self, points)
@@ -607,45 +823,174 @@ class Mesh:
         return geodesic_distance.find_lengths(self, start, end)
 
     def nearest(self, points: ArrayLike) -> Array:
-        """The point (dim, n) of the mesh nearest to each of points (dim, n), which are the same on
-        every rank. A point inside is its own nearest one.
+        """The point of the mesh nearest to each of the points. Collective.
 
-        No axis of the mesh may be periodic.
+        A point inside is its own nearest one. No axis of the mesh may be periodic.
+
+        Parameters
+        ----------
+        points : array (dim, n)
+            Points anywhere, the same on every rank.
+
+        Returns
+        -------
+        array (dim, n)
+            The nearest points, the same on every rank.
+
+        Raises
+        ------
+        InputError
+            For points that are not finite numbers of this shape or not the same on every rank.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> mesh = Mesh.rectangle((0, 0), (1, 1), (4, 4))
+        >>> mesh.nearest([[0.3, 2.0], [0.6, 0.5]]).tolist()
+        [[0.3, 1.0], [0.6, 0.5]]
         """
         return find_nearest(self, check_points(self, points))
 
     def locate(self, points: ArrayLike) -> IntArray:
-        """The numbers (n,) of this rank's cells that hold points (dim, n), the same on every rank;
-        -1 for points of another rank.
+        """The numbers of this rank's cells that hold points. Collective.
 
         Each point is in one cell of one rank (see `deposit`).
+
+        Parameters
+        ----------
+        points : array (dim, n)
+            Points of the mesh, the same on every rank.
+
+        Returns
+        -------
+        array (n,)
+            The numbers; -1 for points of another rank.
 
         Raises
         ------
         InputError
             For points outside the mesh.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> mesh = Mesh.interval(0, 1, 4)
+        >>> mesh.locate([[0.1, 0.6]]).tolist()
+        [0, 2]
         """
         return locate_points(self, check_points(self, points))
 
     def find(self, points: ArrayLike) -> tuple[IntArray, BoolArray]:
-        """(cell, inside): as `locate`, and which of the points (n,) are inside the mesh; cell is -1
-        for the others.
+        """The cells that hold points, and which of the points are inside the mesh. Collective.
+
+        Parameters
+        ----------
+        points : array (dim, n)
+            Points anywhere, the same on every rank.
+
+        Returns
+        -------
+        cell : array (n,)
+            The numbers of this rank's cells, as `locate` finds them; -1 for points of another rank
+            and for points outside the mesh.
+        inside : array (n,)
+            Whether the point is inside the mesh, the same on every rank.
+
+        Raises
+        ------
+        InputError
+            For points that are not finite numbers of this shape or not the same on every rank.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> mesh = Mesh.interval(0, 1, 4)
+        >>> cell, inside = mesh.find([[0.1, 1.6]])
+        >>> cell.tolist(), inside.tolist()
+        ([0, -1], [True, False])
         """
         return find_cells(self, check_points(self, points))
 
     @cached_property
     def walls(self) -> Walls:
-        """The walls of the whole mesh as simplices, on every rank. Collective at the first use."""
+        """The walls of the whole mesh as simplices, on every rank.
+
+        Collective at the first use.
+
+        Returns
+        -------
+        Walls
+            Its `corner` (n, dim, dim) has the corners of each end, segment or triangle, and its
+            `normal` (n, dim) points outwards; `find_nearest` takes an array of points (dim, n) to
+            their nearest points on the walls (dim, n).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fvot import Mesh
+        >>> walls = Mesh.rectangle((0, 0), (1, 1), (2, 2)).walls
+        >>> walls.corner.shape
+        (8, 2, 2)
+        >>> walls.find_nearest(np.array([[0.9], [0.6]])).tolist()
+        [[1.0], [0.6]]
+        """
         return Walls.gather(self)
 
     def integrate(self, u: ArrayLike) -> Any:
-        """The integral sum_K |K| u_K of cell values u (..., n_cells): a number or array (...)."""
+        """The integral sum_K |K| u_K of cell values. Collective.
+
+        Parameters
+        ----------
+        u : array (..., n_cells)
+            Values in this rank's cells, or one number for all cells.
+
+        Returns
+        -------
+        float or array (...)
+            The integral over the whole mesh, the same on every rank.
+
+        Raises
+        ------
+        InputError
+            On every rank, for arrays of another shape and for masked ones.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fvot import Mesh
+        >>> mesh = Mesh.interval(0, 2, 4)
+        >>> mesh.integrate(mesh.center[0])
+        2.0
+        >>> mesh.integrate(np.stack([mesh.center[0], np.ones(mesh.n_cells)])).tolist()
+        [2.0, 2.0]
+        """
         check_cell_values(self, u)
         return self.ranks.sum((self.volume * np.asarray(u)).sum(axis=-1))
 
     def gather(self, u: Array) -> Array:
-        """Cell values (..., n_cells) of all ranks, in the file's numbering (..., n_cells_global),
-        on every rank.
+        """Cell values of all ranks, in the file's numbering, on every rank. Collective.
+
+        Parameters
+        ----------
+        u : array (..., n_cells)
+            Values in this rank's cells.
+
+        Returns
+        -------
+        array (..., n_cells_global)
+            The values in all cells.
+
+        Raises
+        ------
+        InputError
+            On every rank, for arrays of another shape and for masked ones.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> mesh = Mesh.interval(0, 1, 4)
+        >>> mesh.gather(mesh.center[0]).tolist()
+        [0.125, 0.375, 0.625, 0.875]
         """
         check_cell_values(self, u)
         values = self.ranks.all_gather(np.asarray(u))
@@ -655,8 +1000,33 @@ class Mesh:
         return ordered
 
     def scatter(self, u: ArrayLike) -> Array:
-        """This rank's part (..., n_cells) of cell values in the file's numbering (...,
-        n_cells_global).
+        """This rank's part of cell values in the file's numbering: the inverse of `gather`.
+
+        Collective.
+
+        Parameters
+        ----------
+        u : array (..., n_cells_global)
+            Values in all cells.
+
+        Returns
+        -------
+        array (..., n_cells)
+            The values in this rank's cells.
+
+        Raises
+        ------
+        InputError
+            On every rank, for arrays of another shape and for masked ones.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fvot import Mesh
+        >>> mesh = Mesh.interval(0, 1, 4)
+        >>> u = np.array([3.0, 1.0, 4.0, 1.0])
+        >>> bool((mesh.gather(mesh.scatter(u)) == u).all())
+        True
         """
         with self.ranks.raising_together():
             refuse_masked(u, "cell values must be numbers")
@@ -669,16 +1039,53 @@ class Mesh:
         return values[..., self.cell_id[: self.n_cells]]
 
     def with_ghosts(self, u: NDArray[Any]) -> NDArray[Any]:
-        """Own values (..., n_cells) followed by those of the ghosts, fetched from their ranks:
-        (..., n_local).
+        """Own values followed by those of the ghosts, fetched from their ranks. Collective.
+
+        Parameters
+        ----------
+        u : array (..., n_cells)
+            Values in this rank's cells.
+
+        Returns
+        -------
+        array (..., n_local)
+            The values by local number, to which `left` and `right` point.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> mesh = Mesh.interval(0, 1, 4)
+        >>> u = mesh.with_ghosts(mesh.center[0])
+        >>> n = mesh.n_inner
+        >>> (u[mesh.right[:n]] - u[mesh.left[:n]]).tolist()
+        [0.25, 0.25, 0.25]
         """
         local = np.empty(np.shape(u)[:-1] + (self.n_local,), np.asarray(u).dtype)
         local[..., : self.n_cells] = u
         return self.exchange(local)
 
     def divergence(self, flux: Array) -> Array:
-        """(div F)_K = sum over the faces of K of the flux (n_faces,) that leaves it, / |K|:
-        (n_cells,).
+        """(div F)_K = sum over the faces of K of the flux that leaves it, / |K|.
+
+        Not collective.
+
+        Parameters
+        ----------
+        flux : array (n_faces,)
+            What crosses each face per time, along its normal.
+
+        Returns
+        -------
+        array (n_cells,)
+            The divergence in this rank's cells.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> mesh = Mesh.rectangle((0, 0), (1, 1), (4, 4))
+        >>> flux = mesh.area * mesh.normal[0] * mesh.face_center[0]
+        >>> bool(abs(mesh.divergence(flux) - 1).max() < 1e-12)
+        True
         """
         n = self.n_inner
         total = np.bincount(self.left, flux, self.n_local)
@@ -686,7 +1093,30 @@ class Mesh:
         return total[: self.n_cells] / self.volume
 
     def gradient(self, u: Array) -> Array:
-        """(u_L - u_K) / d_sigma on the inner faces, 0 on the boundary: (n_faces,)."""
+        """(u_L - u_K) / d_sigma on the inner faces, 0 on the boundary. Collective.
+
+        Parameters
+        ----------
+        u : array (n_cells,)
+            Values in this rank's cells.
+
+        Returns
+        -------
+        array (n_faces,)
+            The derivatives along the normals of the faces.
+
+        Raises
+        ------
+        InputError
+            On every rank, for arrays of another shape and for masked ones.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> mesh = Mesh.interval(0, 1, 4)
+        >>> mesh.gradient(mesh.center[0] ** 2).tolist()
+        [0.5, 1.0, 1.5, 0.0, 0.0]
+        """
         check_cell_values(self, u)
         n = self.n_inner
         local = self.with_ghosts(u)
@@ -696,8 +1126,19 @@ class Mesh:
 
     @property
     def quality(self) -> Quality:
-        """How good the mesh is, as a `Quality`: orthogonality and isotropy defects, smallest
-        distances, sizes. Print it.
+        """How good the mesh is: orthogonality and isotropy defects, smallest distances, sizes.
+
+        Returns
+        -------
+        Quality
+            Numbers by name. Print it for all of them.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> quality = Mesh.interval(0, 1, 4).quality
+        >>> quality.orthogonality_defect, quality.smallest_distance
+        (0.0, 1.0)
         """
         return self._quality
 
@@ -710,7 +1151,11 @@ class Mesh:
         middles of their edges; the children of cell k are cells 2^dim k, 2^dim k + 1, ... in the
         file's numbering. A Cartesian mesh gets twice its shape, and a mesh of `voronoi` is made
         anew, with four times its cells. Boundaries keep their names. Cell points are chosen anew,
-        as by `from_cells`; patches that were given as an array become "auto".
+        as by `from_cells`; patches that were given as an array become "auto". Collective.
+
+        Returns
+        -------
+        Mesh
 
         Raises
         ------
@@ -718,11 +1163,17 @@ class Mesh:
             For meshes with polygons or pyramids.
         MeshError
             If the finer mesh is not admissible.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> Mesh.interval(0, 1, 2).refine().center.tolist()
+        [[0.125, 0.375, 0.625, 0.875]]
         """
         return self._finer(self)
 
     def without(self, f: Any, *, name: str = "hole") -> Mesh:
-        """The mesh without some of its cells.
+        """The mesh without some of its cells. Collective.
 
         The cells that stay come in their old order, and the new mesh has `parent_cell` (n_cells,),
         their numbers in the file of this one: cell values u go over by ``mesh.gather(u)[...,
@@ -740,25 +1191,52 @@ class Mesh:
         name : str, optional
             The boundary of the faces laid bare. All other faces keep their names.
 
+        Returns
+        -------
+        Mesh
+
         Raises
         ------
         InputError
             Where nothing is left, for periodic meshes, and for an f that is none of the three.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> mesh = Mesh.rectangle((0, 0), (3, 3), (3, 3))
+        >>> frame = mesh.without(lambda x: abs(x - 1.5).max(axis=0) < 0.5)
+        >>> frame.n_cells_global, "hole" in frame.boundary
+        (8, True)
+        >>> frame.parent_cell.tolist()
+        [0, 1, 2, 3, 5, 6, 7, 8]
         """
         return removal.remove_cells(self, f, name)
 
     def kites(self) -> Mesh:
-        """The mesh with every triangle cut in three kites around its circumcentre, whose patches
-        are the kites of a vertex.
+        """The mesh with every triangle cut in three kites around its circumcentre.
 
-        The density of optimal transport then belongs to the vertices: interpolated between them, it
-        is the most accurate one that triangles give, at three times the work. Boundaries keep their
-        names.
+        The kites of a vertex are a patch. The density of optimal transport then belongs to the
+        vertices: interpolated between them, it is the most accurate one that triangles give, at
+        three times the work. Boundaries keep their names. Collective.
+
+        Returns
+        -------
+        Mesh
 
         Raises
         ------
         InputError
             Unless all cells are acute triangles.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fvot import Mesh
+        >>> points = [[0, 1, 0.5, 1.5], [0, 0, 0.8, 0.8]]
+        >>> mesh = Mesh.from_cells(points, [("triangle", [[0, 1, 2], [1, 3, 2]])])
+        >>> kites = mesh.kites()
+        >>> kites.n_cells_global, len(np.unique(kites.patch))
+        (6, 4)
         """
         self.ranks.check(
             self.dim == 2 and self.has_simplices,
