@@ -74,6 +74,7 @@ def tangent_potential(mesh: Mesh, rho: Array, drho: Array) -> Array:
     Parameters
     ----------
     mesh : Mesh
+        The mesh of the densities.
     rho : array (n_cells,)
         The density.
     drho : array (n_cells,)
@@ -88,7 +89,8 @@ def tangent_potential(mesh: Mesh, rho: Array, drho: Array) -> Array:
     Raises
     ------
     InputError
-        Where drho does not add up to 0 in a component: mass would have to cross the vacuum.
+        Where drho does not add up to 0 in a component: mass would have to cross the vacuum. Also
+        for a rho that is no density, and a drho that is no finite number in each cell.
     ConvergenceError
         Where the linear system is not solved.
 
@@ -147,6 +149,7 @@ def metric(mesh: Mesh, rho: Array, phi: Array, psi: Array) -> float:
     Parameters
     ----------
     mesh : Mesh
+        The mesh of the densities.
     rho : array (n_cells,)
         The density.
     phi, psi : arrays (n_cells,)
@@ -155,6 +158,7 @@ def metric(mesh: Mesh, rho: Array, phi: Array, psi: Array) -> float:
     Returns
     -------
     float
+        The same on every rank.
 
     Raises
     ------
@@ -200,6 +204,7 @@ def norm(mesh: Mesh, rho: Array, phi: Array) -> float:
     Returns
     -------
     float
+        The same on every rank.
 
     Raises
     ------
@@ -227,6 +232,7 @@ def wasserstein_gradient(mesh: Mesh, rho: Array, energy: Energy) -> Array:
     Parameters
     ----------
     mesh : Mesh
+        The mesh of the densities.
     rho : array (n_cells,)
         The density.
     energy : Energy
@@ -240,7 +246,8 @@ def wasserstein_gradient(mesh: Mesh, rho: Array, energy: Energy) -> Array:
     Raises
     ------
     InputError
-        Where E' is infinite: for entropies rho must be above 0.
+        Where E' is infinite: for entropies rho must be above 0. Also for a rho that is no density,
+        and an energy that is none.
 
     Examples
     --------
@@ -278,6 +285,7 @@ def exponential_map(mesh: Mesh, rho: Array, phi: Array, t: float) -> Array:
     Parameters
     ----------
     mesh : Mesh
+        The mesh of the densities.
     rho : array (n_cells,)
         The density at time 0.
     phi : array (n_cells,)
@@ -294,7 +302,7 @@ def exponential_map(mesh: Mesh, rho: Array, phi: Array, t: float) -> Array:
     ------
     InputError
         Where mass would leave the mesh by more than the size of a cell, which is the possible error
-        of gradients at walls.
+        of gradients at walls. Also for a rho that is no density, and a phi or t that is not finite.
 
     Notes
     -----
@@ -349,6 +357,7 @@ def length(mesh: Mesh, t: ArrayLike, rho: ArrayLike) -> float:
     Parameters
     ----------
     mesh : Mesh
+        The mesh of the densities.
     t : array (n_times,)
         Increasing times.
     rho : array (n_times, n_cells)
@@ -357,11 +366,15 @@ def length(mesh: Mesh, t: ArrayLike, rho: ArrayLike) -> float:
     Returns
     -------
     float
+        The same on every rank.
 
     Raises
     ------
     InputError
-        For times that do not increase, and densities that do not go with them.
+        For times that do not increase, for densities that do not go with them, and where mass
+        would have to cross the vacuum.
+    ConvergenceError
+        As `tangent_potential` does.
 
     Examples
     --------

@@ -92,11 +92,12 @@ def push_forward(
     Returns
     -------
     array (n_times, dim, n)
+        The positions at the times t, the first of which are x0.
 
     Raises
     ------
     InputError
-        For input that cannot be used.
+        For points, velocities or times that cannot be used, and for points outside the walls.
     ConvergenceError
         Where the integrator fails.
 
@@ -162,12 +163,14 @@ def density_along_flow(
     Returns
     -------
     x : array (n_times, dim, n)
+        The positions at the times t, the first of which are x0.
     rho : array (n_times, n)
+        The density at these positions.
 
     Raises
     ------
     InputError
-        For input that cannot be used.
+        As `push_forward` does, and for densities that are negative or not finite.
     ConvergenceError
         Where the integrator fails.
 
@@ -261,7 +264,8 @@ def langevin(
     Raises
     ------
     InputError
-        For input that cannot be used.
+        On every rank: for points, coefficients, times or steps that cannot be used, for a diffusion
+        below 0 or one that is not constant with order 2, and for points outside the walls.
 
     Notes
     -----

@@ -102,6 +102,20 @@ class Geodesic(Writable):
         """(cost - lower_bound) / W2^2 of the path, 0 where the cost is 0.
 
         With a terminal energy, W2^2 is replaced by the round-off of the energy if that is larger.
+
+        Returns
+        -------
+        float
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(0, 1, 32)
+        >>> rho0 = mesh.density(lambda x: 1 + 0.5 * x[0])
+        >>> rho1 = mesh.density(lambda x: 2 - x[0])
+        >>> path = fvot.BenamouBrenier(mesh, n_steps=8, tol=1e-2).solve(rho0, rho1)
+        >>> 0 <= path.gap <= 1e-2
+        True
         """
         return (self.cost - self.lower_bound) / self._scale if self._scale > 0 else 0.0
 
@@ -109,12 +123,42 @@ class Geodesic(Writable):
 
     @cached_property
     def momentum(self) -> Array:
-        """m = rho v at the nodes, cell means (N + 1, dim, n_cells) of the flux."""
+        """m = rho v at the nodes, cell means of the flux.
+
+        Returns
+        -------
+        array (N + 1, dim, n_cells)
+            The momenta at the times node_t.
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(0, 1, 8)
+        >>> rho = mesh.density(lambda x: 1 + x[0])
+        >>> path = fvot.BenamouBrenier(mesh, n_steps=4).solve(rho, rho)
+        >>> path.momentum.shape
+        (5, 1, 8)
+        """
         return np.stack([velocity_field.cell_velocity(self.mesh, F) for F in self.flux])
 
     @cached_property
     def velocity(self) -> Array:  # type: ignore[override]
-        """v (N + 2, dim, n_cells) at the times t; meaningless where there is hardly any mass."""
+        """v at the times t; meaningless where there is hardly any mass.
+
+        Returns
+        -------
+        array (N + 2, dim, n_cells)
+            The mean velocity of each cell.
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(0, 1, 8)
+        >>> rho = mesh.density(lambda x: 1 + x[0])
+        >>> path = fvot.BenamouBrenier(mesh, n_steps=4).solve(rho, rho)
+        >>> path.velocity.shape
+        (6, 1, 8)
+        """
         v = self._node_velocity
         middle = (v[:-1] + v[1:]) / 2
         return np.concatenate([v[:1], middle, v[-1:]])
@@ -130,6 +174,7 @@ class Geodesic(Writable):
         Returns
         -------
         array (n_cells,)
+            The density of this rank's cells.
 
         Raises
         ------

@@ -156,7 +156,18 @@ def movie(
     Raises
     ------
     InputError
-        As for `plot`.
+        As for `plot`, and for an fps that is no number above 0 and at most 50.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import fvot
+    >>> mesh = fvot.Mesh.interval(0, 1, 16)
+    >>> result = fvot.FokkerPlanck(mesh, diffusion=0.1).solve(mesh.density(lambda x: x[0]), 1.0)
+    >>> path = os.path.join(tempfile.mkdtemp(), "x.gif")
+    >>> result.movie(path)
+    >>> os.path.exists(path)
+    True
     """
     ranks = result.mesh.ranks
     ranks.check(

@@ -47,6 +47,12 @@ class Output:
         the last one alone, so that long series need not fit in memory. A run continued from its
         checkpoint keeps to this.
 
+    Raises
+    ------
+    InputError
+        In `solve`, on every rank: for a path that ends with neither, or cannot be written; for an
+        *every* below 1; and for fields that the run does not have.
+
     Examples
     --------
     >>> import os, tempfile

@@ -63,11 +63,11 @@ class Checkpoint:
 
     Parameters
     ----------
-    path
+    path : str or pathlib.Path
         The file, whose folders are made. Where it exists, the run goes on from there, on any number
         of ranks, if it is of the same mesh, problem and version. The run may now have more times
         after those reached.
-    every
+    every : float, optional
         Seconds between two checkpoints; 0: after each step. There is one at the end, too: the same
         call then returns the content of the file.
 
@@ -75,7 +75,8 @@ class Checkpoint:
     ------
     InputError
         In `solve`: where the file is of another mesh, problem or version, or damaged; where it
-        cannot be written; and where another run holds it (if the file system has locks).
+        cannot be written; for a path or an *every* that cannot be used; and where another run holds
+        it (if the file system has locks).
 
     Notes
     -----

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,19 +44,19 @@ class Writable:
 
         Parameters
         ----------
-        path
+        path : str or pathlib.Path
             A .pvd, with a folder of pieces beside it, or a .vtkhdf.
-        every
+        every : int, optional
             Write each, each second, ... of the recorded times.
-        fields
+        fields : tuple of str, optional
             Names of the fields to write; None for all.
-        single
+        single : bool, optional
             Write in single precision; see `Output`.
 
         Raises
         ------
         InputError
-            On every rank, for a path that cannot be written.
+            On every rank, for a path that cannot be written, and for fields that there are not.
 
         Examples
         --------
@@ -70,19 +71,53 @@ class Writable:
         present = {name: u for name, u in series.items() if u is not None}
         write_all(Output(path, every, fields, single), self.mesh, self.t, present)
 
-    def plot(self, path: str | Path, time: int | None = None, **options: Any) -> None:
-        """Draw the density at one recorded time to a .png.
+    def plot(
+        self, path: str | Path, time: int | Sequence[int] | None = None, **options: Any
+    ) -> None:
+        """Draw the density at one recorded time, or at several, to a .png.
 
         Collective.
 
         Parameters
         ----------
-        path
+        path : str or pathlib.Path
             A .png file.
-        time
-            The number of the recorded time; None for the last.
+        time : int or sequence of int, optional
+            The number of the recorded time, or several, drawn side by side. None: the last one; on
+            an interval up to six in one picture.
         **options
-            As in `fvot.output.plot.plot`.
+            field : {"density", "speed", "pressure"}
+                What the colours show.
+            clim : (low, high)
+                The values at the ends of the colours; None takes those of the field.
+            cmap : str or matplotlib.colors.Colormap
+                The colour map.
+            arrows : bool
+                Draw the velocity, in 2D.
+            dots : array (n_times, 2, n)
+                Positions of particles at the recorded times, drawn on top, in 2D; the same on every
+                rank.
+            width : int
+                Pixels.
+
+        Raises
+        ------
+        InputError
+            On every rank, for a path that cannot be written, for a field, time or velocity that
+            there is not, and on a machine that cannot draw.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(0, 1, 16)
+        >>> rho0 = mesh.density(lambda x: x[0])
+        >>> rho1 = mesh.density(lambda x: 1 - x[0])
+        >>> path = fvot.BenamouBrenier(mesh, n_steps=4, tol=0.1).solve(rho0, rho1)
+        >>> picture = os.path.join(tempfile.mkdtemp(), "path.png")
+        >>> path.plot(picture, [0, 2, 5], cmap="magma_r", width=600)
+        >>> os.path.exists(picture)
+        True
         """
         from ..output.plot import plot
 
@@ -95,10 +130,30 @@ class Writable:
 
         Parameters
         ----------
-        path
+        path : str or pathlib.Path
             A .gif file.
         **options
-            As in `fvot.output.plot.movie`.
+            field, clim, cmap, arrows, dots, width
+                As for `plot`.
+            fps : float
+                Times that are shown per second, at most 50.
+
+        Raises
+        ------
+        InputError
+            As for `plot`, and for an fps that is no number above 0 and at most 50.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(0, 1, 16)
+        >>> rho0 = mesh.density(lambda x: x[0])
+        >>> result = fvot.FokkerPlanck(mesh, diffusion=1.0).solve(rho0, [0.0, 0.1, 0.2])
+        >>> path = os.path.join(tempfile.mkdtemp(), "run.gif")
+        >>> result.movie(path, width=300, fps=2)
+        >>> os.path.exists(path)
+        True
         """
         from ..output.plot import movie
 
@@ -111,20 +166,30 @@ class Writable:
 
         Parameters
         ----------
-        k
-            Points per cell along each axis, as in `Mesh.to_points`.
-        time
-            The number of the recorded time.
+        k : int, optional
+            At least so many points for each cell, as in `Mesh.to_points`.
+        time : int, optional
+            The number of the recorded time; negative ones count from the last.
 
         Returns
         -------
-        points, weights
-            (dim, n) and (n,).
+        points, weights : array (dim, n), (n,)
+            The same on every rank.
 
         Raises
         ------
         InputError
-            If there is no recorded time of that number.
+            If there is no recorded time of that number, and for a k that `Mesh.to_points` refuses.
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(0, 1, 4)
+        >>> rho0 = mesh.density(lambda x: x[0] < 0.5)
+        >>> result = fvot.FokkerPlanck(mesh, diffusion=1.0).solve(rho0, 0.1)
+        >>> points, weights = result.to_points(time=0)
+        >>> points.tolist(), weights.tolist()
+        ([[0.125, 0.375]], [0.5, 0.5])
         """
         is_whole = isinstance(time, (int, np.integer)) and not isinstance(time, bool)
         self.mesh.ranks.check(
@@ -142,19 +207,19 @@ class Result(Writable):
 
     Attributes
     ----------
-    mesh
-        The `Mesh` that it lives on.
-    t
-        (n_times,) recorded times, the first is the start.
-    rho
-        (n_times, n_cells) cell averages.
-    ledger
-        {name: (n_times,)}: mass, minimum, maximum, mass_error and further numbers of the solver.
-    velocity
-        (n_times, dim, n_cells) mean velocity of each cell, or None where there is none.
-    pressure
-        (n_times, n_cells) of an upper bound on the density, above 0 where it is reached; None
-        without a bound.
+    mesh : Mesh
+        The mesh that it lives on.
+    t : array (n_times,)
+        The recorded times, the first is the start.
+    rho : array (n_times, n_cells)
+        Cell averages.
+    ledger : {name: array (n_times,)}
+        Mass, minimum, maximum, mass_error and further numbers of the solver.
+    velocity : array (n_times, dim, n_cells) or None
+        The mean velocity of each cell, or None where there is none.
+    pressure : array (n_times, n_cells) or None
+        The pressure of an upper bound on the density, above 0 where it is reached; None without a
+        bound.
 
     Examples
     --------
@@ -189,15 +254,15 @@ class Result(Writable):
 
         Parameters
         ----------
-        points
-            (dim, n), the same on every rank.
-        t
+        points : array (dim, n)
+            Points of the mesh, the same on every rank.
+        t : float
             A time between the first and the last recorded one.
 
         Returns
         -------
-        v
-            (dim, n), the same on every rank.
+        array (dim, n)
+            The velocities, the same on every rank.
 
         Raises
         ------
