@@ -627,7 +627,11 @@ def test_points_make_no_warnings(recwarn):
 @pytest.mark.ranks
 @pytest.mark.parametrize("unit", [1e-289, 1e-200, 1e200, 1e301])
 def test_masses_of_any_size(unit):
-    """W2^2 is proportional to the mass, the way is the same."""
+    """W2^2 is proportional to the mass, the way is the same.
+
+    On several ranks fluxes come from iterations that stop at 1e-6 of the energy norm: two of them
+    differ by up to twice that, and in the maximum norm by a few times more.
+    """
     mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
     solver = BenamouBrenier(mesh, n_steps=4)
     rho0, rho1 = (
@@ -641,7 +645,8 @@ def test_masses_of_any_size(unit):
         cost=unit, lower_bound=unit, gap=1, phi=1, velocity=1, speed=unit**0.5, flux=unit, rho=unit
     ).items():
         a, b = getattr(found, name) / size, getattr(expected, name)
-        assert np.abs(a - b).max() <= 1e-6 * np.abs(b).max(), name
+        allowed = 1e-5 if name in ("flux", "velocity", "speed") else 1e-6
+        assert np.abs(a - b).max() <= allowed * np.abs(b).max(), name
     assert found.residual < 1e-12 and (found.rho[0] == unit * rho0).all()
 
 

@@ -4,6 +4,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+from mpi4py import MPI
 from numpy.testing import assert_allclose
 from scipy.linalg import expm
 
@@ -969,7 +970,7 @@ def test_a_function_that_fails_on_one_rank_fails_on_all(ranks):
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_as_many_rates_as_cells_where_all_leaves(n):
-    mesh = Mesh.interval(0, 1, n)
+    mesh = Mesh.interval(0, 1, n, comm=MPI.COMM_SELF)
     equation = FokkerPlanck(mesh, diffusion=0.5, boundary={"left": fvot.dirichlet(0.0)})
     rates = equation.relaxation_rates(n)
     matrix = np.array([(equation.step(rho, 1e-9) - rho) / 1e-9 for rho in np.eye(n)])
