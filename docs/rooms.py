@@ -174,6 +174,8 @@ def constants(path):
         beside = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode().strip()
         above = []
         row = node.lineno - 2
+        while row >= 0 and re.match(r"[A-Z_]+ =", lines[row]):  # a group shares its comment
+            row -= 1
         while row >= 0 and lines[row].startswith("#") and not lines[row].startswith("# ----"):
             above.insert(0, lines[row].lstrip("# "))
             row -= 1

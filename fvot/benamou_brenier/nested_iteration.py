@@ -2,7 +2,7 @@
 
 Each level starts from the result of the coarser one. The gap on the last coarse level predicts how
 many iterations the mesh itself needs: in one ramp of the penalty, gaps fall about like
-iterations^-RATE. Where these were too few, there is another ramp.
+iterations^-rate. Where these were too few, there is another ramp.
 """
 
 from __future__ import annotations
@@ -50,8 +50,10 @@ SHORT_MOVE_WIDTHS = 0.2
 # Part of int |rho1 - rho0| that a coarser level must resolve for its path to be used.
 RESOLVED_PART = 0.5
 
-# RATE for densities that vanish somewhere, and for others.
+# The rate at which gaps fall for densities that vanish somewhere.
 VANISHING_RATE = 1.7
+
+# The same for densities that vanish nowhere.
 POSITIVE_RATE = 4.0
 
 # Safety factor of predicted numbers of iterations.

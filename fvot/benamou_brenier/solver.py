@@ -267,7 +267,7 @@ class BenamouBrenier:
         return self._finish(iteration, rho0 / unit, unit)
 
     def _prepare(self, rho0, rho1):
-        """Both densities, checked, in the order of `near`; for a free end, rho0 twice."""
+        """Both densities, checked, in the solvers' order of cells; for a free end, rho0 twice."""
         is_free = self.terminal is not None
         self.mesh.ranks.check(
             (rho1 is None) == is_free,
@@ -368,7 +368,7 @@ class BenamouBrenier:
             )
 
     def _check_densities(self, rho0, rho1):
-        """The densities in the order of `near`.
+        """The densities in the solvers' order of the cells.
 
         rho1 is scaled to the mass of rho0 in each piece, from which it may differ by round-off.
         """

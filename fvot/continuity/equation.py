@@ -177,8 +177,9 @@ class ContinuityEquation:
         t : float or increasing sequence
             A final time, or times, the first of which is the start.
         tau : float, optional
-            Largest step; None for the largest that `cfl` allows. Steps are equal between two times,
-            and hit them.
+            Largest step; None for the largest that `cfl` allows. For a steady velocity steps are
+            equal between two times; for a changing one each is as long as `cfl` allows. Both hit
+            the times.
         checkpoint : Checkpoint, optional
             A file in which the run is kept, and from which it goes on to the same numbers.
         write : path or Output, optional
@@ -219,7 +220,7 @@ class ContinuityEquation:
     def step(self, rho: ArrayLike, tau: float, t: float = 0.0) -> Array:
         """The density at t + tau from the density at t.
 
-        In equal substeps where tau is above the positivity bound.
+        In substeps where tau is above the positivity bound.
 
         Parameters
         ----------

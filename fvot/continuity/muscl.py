@@ -43,7 +43,7 @@ SMALLEST_DENSITY = 1e-290
 FLAT_RANGE = 1e-14
 
 # The fraction of the positivity bound that steps take by default on triangles and tetrahedra, where
-# larger ones cut smooth slopes, see above.
+# larger ones cut smooth slopes (see the module's docstring).
 SIMPLEX_CFL = 0.7
 
 # The same on all other cells.

@@ -16,7 +16,7 @@ from .stepper import Stepper
 
 
 class ContinuityRun:
-    """A `solve` under way, see `march.Run`.
+    """A `solve` under way, see `runs.run.Run`.
 
     rho (n_cells,) : now, in the order of the `Numbering`
     steps, done : their number, and how many of them since the last recorded time

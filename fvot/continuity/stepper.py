@@ -43,7 +43,7 @@ WALL_CROSSING_TOLERANCE = 1e-9
 class Stepper:
     """Steps of a scheme for a velocity, on the mesh of a `Numbering`.
 
-    conditions : as from `boundary.conditions`
+    conditions : as from `boundary.read_conditions`
     is_wall (n_faces,) : where nothing crosses
     cfl : the fraction of the scheme's positivity bound that a step takes
     """
@@ -122,7 +122,9 @@ class Stepper:
         done: int = 0,
         now: float | None = None,
     ) -> Iterator[Step]:
-        """Each `Step` from begin to end: as few equal ones as the bound and *tau* allow.
+        """Each `Step` from begin to end: as few as the bound and *tau* allow.
+
+        They are equal for a steady velocity.
 
         done, now : how many of them have been taken, and where they ended
 

@@ -176,8 +176,9 @@ class FokkerPlanck:
             Its ledger has, per time: mass, inflow and outflow (since the start), mass_error (mass -
             inflow + outflow - initial mass, relative), minimum, maximum; steps, limited (steps
             whose fluxes were limited), solves, iterations; time_error (the estimate). Where D is
-            constant and there is no drift: energy = entropy + potential_energy = D int rho log rho
-            + int V rho, and dissipation, the rate at which the energy falls.
+            constant, there is no drift and nothing crosses the boundary: energy = entropy +
+            potential_energy = D int rho log rho + int V rho, and dissipation, the rate at which the
+            energy falls if V does not change.
 
         Raises
         ------
@@ -254,11 +255,12 @@ class FokkerPlanck:
     def stationary(self) -> Array:
         """The stationary density: of mass 1 without open boundaries, else sustained by the inflow.
 
-        In closed form where the fluxes of e^(-V/D) are zero. Otherwise by elimination without
-        subtraction, which is exact to round-off in every well however rarely it is left
-        (`markov.stationary`; on one rank, for up to
-        `fokker_planck.stationary.ELIMINATION_CELL_LIMIT` cells). Otherwise by ever longer implicit
-        steps.
+        In closed form where the fluxes of e^(-V/D) are zero. Otherwise, where nothing crosses the
+        boundary, by elimination without subtraction, which is exact to round-off in every well
+        however rarely it is left (`markov.stationary`; on one rank, for up to
+        `fokker_planck.stationary.ELIMINATION_CELL_LIMIT` cells). With open boundaries, and on
+        larger meshes, by ever longer implicit steps, until one changes the density by less than
+        1e-11.
 
         Returns
         -------

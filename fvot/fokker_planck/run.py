@@ -18,7 +18,7 @@ TRIAL_STEP_FRACTION = 1 / 100
 
 
 class FokkerPlanckRun:
-    """A `solve` under way, see `march.Run`.
+    """A `solve` under way, see `runs.run.Run`.
 
     near : the `Numbering` of the stepper's mesh
     t (n_times,) : the recorded times

@@ -2,9 +2,9 @@
 
 Here r = (1 + g tau A)^-1: all stages share one matrix. r is non-negative, conserves mass and
 decreases every convex entropy, and so do sums with c_k >= 0. Order 2 and 3 need a negative c_k:
-where their sum becomes negative, its fluxes are limited
-towards the *partner*, the mixture of the same powers with c_k >= 0 and the same mean time tau (no
-linear scheme of order above 1 is positive for every step: Bolley, Crouzeix 1978).
+where their sum becomes negative, its fluxes are limited towards the *partner*, the mixture of the
+same powers with c_k >= 0 and the same mean time tau (no linear scheme of order above 1 is positive
+for every step: Bolley, Crouzeix 1978).
 
 The sums are L-stable: for order 2 the map of TR-BDF2, for order 3 that of Alexander's SDIRK3
 (1977). In flux form

@@ -1,7 +1,8 @@
 """The stationary density of a Fokker-Planck equation, and how fast densities relax to it.
 
-The semi-discrete equation is a Markov chain between cells, so that both are those of the chain
-(`markov`): exact to round-off, by elimination without subtraction.
+The semi-discrete equation is a Markov chain between cells. Without open boundaries both are those
+of the chain (`markov`), exact to round-off, by elimination without subtraction; with open ones the
+stationary density is the limit of ever longer implicit steps.
 """
 
 from __future__ import annotations

@@ -185,8 +185,9 @@ class JKO:
             sum, its parts; dissipated (since the start: with order 2, energy + dissipated is
             constant; with order 1 the sum of the steps' W2^2 / (2 tau), about half of the energy
             lost), dissipation (its mean rate in the last step); steps, newton (iterations),
-            iterations (of linear solvers); with tau=None time_error, the estimate. With inner: gap,
-            the largest certified one so far. With an upper bound the result also has a pressure.
+            iterations (of linear solvers; with inner both are those of the transport solver); with
+            tau=None time_error, the estimate. With inner: gap, the largest certified one so far.
+            With an upper bound the result also has a pressure.
 
         Raises
         ------
@@ -250,7 +251,7 @@ class JKO:
         """
         self._check_density(rho, "rho")
         self.mesh.ranks.check(
-            tau is not None, "tau must be a step above 0, not None: `step` takes one step"
+            tau is not None, "tau must be a number above 0, not None: the time to go forward"
         )
         check_step(self.mesh.ranks, tau)
 

@@ -61,7 +61,8 @@ class Slope(NamedTuple):
 
 
 class JKORun:
-    """A `solve` under way, see `march.Run`. Arrays have the cells in the order of the `Numbering`.
+    """The state and the steps of one call of `solve`, see `runs.run.Run`. Arrays have the cells in
+    the order of the `Numbering`.
 
     rho (n_cells,) : the density at the time *now*
     steps, newton, dissipated, error : sums since the start

@@ -204,7 +204,7 @@ class Mesh:
         patches: Patches = "auto",
         strict: bool = True,
     ) -> Mesh:
-        """N equal cells between a and b; the ends are named "left" and "right". Collective.
+        """The interval from a to b in n equal cells; its ends are "left" and "right". Collective.
 
         Parameters
         ----------

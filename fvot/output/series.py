@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 FIELD_NAMES = ("density", "velocity", "pressure")
 
 
+# The class that writes a series, by the suffix of its path.
+FORMATS: dict[str, Any] = {".pvd": Series, ".vtkhdf": HdfSeries}
+
+
 @frozen
 @dataclass(frozen=True)
 class Output:
@@ -86,8 +90,7 @@ class Writer:
         self.mesh = mesh
         self.n_times = n_times
         n_written = sum(self.is_due(i) for i in range(done))
-        is_hdf = str(output.path).endswith(".vtkhdf")
-        series = HdfSeries if is_hdf else Series
+        series = FORMATS[FilePath(output.path).suffix]
         self.series = series(output.path, mesh, n_written, output.single)
 
     def is_due(self, i: int) -> bool:
@@ -139,8 +142,8 @@ def check_output(output: Output | Path | None, ranks: Ranks, run_fields: Collect
 
     path = output.path
     ranks.check(
-        isinstance(path, (str, FilePath)) and FilePath(path).suffix in (".pvd", ".vtkhdf"),
-        f"this is written to a .pvd file, or a .vtkhdf file, not to {path!r:.80}",
+        isinstance(path, (str, FilePath)) and FilePath(path).suffix in FORMATS,
+        f"this is written to a {' file, or a '.join(FORMATS)} file, not to {path!r:.80}",
     )
     every = output.every
     is_integer = isinstance(every, (int, np.integer)) and not isinstance(every, bool)

@@ -30,8 +30,10 @@ DIVERGENCE_FACTOR = 10.0
 # Largest theta: nearer to 1 it is lost in round-off.
 LARGEST_THETA = 1 - 1e-8
 
-# S and M below: the best ones for eigenvalues between 1 and 2.
+# S in `scale_symmetric_kernel`: the best step for eigenvalues between 1 and 2.
 STEP_LENGTH = 4 / (1 + 2**0.5) ** 2
+
+# M in `scale_symmetric_kernel`: the best momentum for these eigenvalues.
 MOMENTUM = ((2**0.5 - 1) / (2**0.5 + 1)) ** 2
 
 # At most so many symmetric steps: 25 reach round-off where K has no eigenvalue below 0.
