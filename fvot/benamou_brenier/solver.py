@@ -16,7 +16,7 @@ from ..errors import ConvergenceError, InputError
 from ..mesh import Mesh, quality
 from ..mesh.cell_values import check_density
 from ..mesh.numbering import find_numbering
-from ..runs.checkpoint import Checkpoint, CheckpointManager, fingerprint
+from ..runs.checkpoint import Checkpoint, CheckpointManager, check_checkpoint, fingerprint
 from ..runs.progress import Progress
 from .discretisation import Discretisation
 from .geodesic import Geodesic, build_geodesic, build_geodesic_at_rest
@@ -279,6 +279,7 @@ class BenamouBrenier:
 
     def _iterate(self, iteration, checkpoint, progress, rho0, rho1):
         """Run the iteration, with its checkpoints and progress bar."""
+        check_checkpoint(self.mesh.ranks, checkpoint)  # before the description, which is collective
         description = None if checkpoint is None else self._describe(rho0, rho1)
         keeper = CheckpointManager(checkpoint, self._near.mesh, description)
         with Progress(0, self.max_iter, progress, "iteration") as bar, keeper:

@@ -39,6 +39,7 @@ from .checkpoint_file import (
 
 if TYPE_CHECKING:
     from ..mesh import Mesh
+    from ..parallel import Ranks
 
 # Seconds between two looks at the clock, about.
 CLOCK_INTERVAL = 0.1
@@ -130,7 +131,6 @@ class CheckpointManager:
         self.has_signal = False
         self.must_end = False
         self._check = check
-        _check_checkpoint(mesh.ranks, checkpoint)
         if checkpoint is None:
             return
 
@@ -281,7 +281,8 @@ class CheckpointManager:
         return cells, values
 
 
-def _check_checkpoint(ranks, checkpoint):
+def check_checkpoint(ranks: Ranks, checkpoint: Any) -> None:
+    """`InputError` on every rank unless all have the same `Checkpoint`, or none. Collective."""
     ranks.check(
         checkpoint is None or isinstance(checkpoint, Checkpoint),
         f"checkpoint must be a fvot.Checkpoint(path), not {checkpoint!r:.60}",

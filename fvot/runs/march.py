@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from ..arguments.types import Array, Path
 from ..errors import ConvergenceError
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, check_checkpoint
 from .recorder import Recorder, build_ledger
 from .result import Result
 from .run import Run, RunWithVelocity
@@ -39,6 +39,7 @@ def march(
     Raises `ConvergenceError` as the run does, with the `Result` so far in `.result`: the recorded
     times, and the last one.
     """
+    check_checkpoint(near.mesh.ranks, checkpoint)  # before the description, which is collective
     problem = None if checkpoint is None else run.describe()
     with Recorder(
         near, t, run.fields, checkpoint, problem, write=write, progress=progress
