@@ -78,16 +78,8 @@ class ContinuityRun:
 
     def account(self) -> dict[str, float]:
         """The ledger's numbers."""
-        ranks = self.mesh.ranks
         outflow, inflow = self._sum_crossed()
-        return dict(
-            mass=self.mesh.integrate(self.rho),
-            inflow=inflow,
-            outflow=outflow,
-            minimum=ranks.min(self.rho.min(initial=np.inf)),
-            maximum=ranks.max(self.rho.max(initial=-np.inf)),
-            steps=self.steps,
-        )
+        return dict(inflow=inflow, outflow=outflow, steps=self.steps)
 
     def _sum_crossed(self):
         """(what has left, what has entered) since the start."""

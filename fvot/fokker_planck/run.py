@@ -50,12 +50,12 @@ class FokkerPlanckRun:
         mass = users.integrate(np.asarray(rho0, float))
         self.state = RunState(rho, mass, (t[-1] - t[0]) * TRIAL_STEP_FRACTION)
         stepper.restart()
-        if tau is None:
-            self.state.scale = max(self.state.scale, self.control.predict_mass(rho))
 
     def advance(self, begin: float, end: float) -> Iterator[float]:
         """Take the steps to *end*, and yield the time after each."""
         if self.tau is None:
+            if self.state.steps == 0:
+                self.state.scale = max(self.state.scale, self.control.predict_mass(self.state.rho))
             steps = self.control.take_adaptive_steps(self.state, begin, end)
         else:
             steps = self.control.take_equal_steps(self.state, begin, end, self.tau)
@@ -111,16 +111,12 @@ class FokkerPlanckRun:
 
     def account(self) -> dict[str, float]:
         """The ledger's numbers."""
-        ranks = self.mesh.ranks
         state = self.state
         inflow, outflow = self._sum_crossed()
         tiny = float(np.finfo(float).tiny)
         numbers = dict(
-            mass=self.mesh.integrate(state.rho),
             inflow=inflow,
             outflow=outflow,
-            minimum=ranks.min(state.rho.min(initial=np.inf)),
-            maximum=ranks.max(state.rho.max(initial=-np.inf)),
             steps=state.steps,
             **self.stepper.counts,
             time_error=state.error / max(state.scale, tiny),

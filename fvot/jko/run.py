@@ -289,11 +289,7 @@ class JKORun:
 
     def account(self) -> dict[str, float]:
         """The ledger's numbers; with the estimated error if tau is None."""
-        ranks = self.mesh.ranks
         numbers = dict(
-            mass=self.mesh.integrate(self.rho),
-            minimum=ranks.min(self.rho.min(initial=np.inf)),
-            maximum=ranks.max(self.rho.max(initial=-np.inf)),
             **self.take_step.parts(self.rho),
             dissipated=self.dissipated,
             dissipation=self.dissipation,

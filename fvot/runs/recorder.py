@@ -116,13 +116,22 @@ class Recorder:
 
     def _take(self, run):
         """Keep the ledger's numbers and the fields; return the fields, {name: (n_cells,)}."""
-        self.records.append(run.account())
         values = {name: run.field(name) for name in self.fields}
+        self.records.append(self._summarise(values["density"]) | run.account())
         for name, series in self.fields.items():
             if not self.keeps_all and len(series) > 1:
                 series.pop()
             series.append(values[name])
         return values
+
+    def _summarise(self, rho):
+        """The ledger's numbers that every density (n_cells,) has."""
+        mesh = self.near.mesh
+        return dict(
+            mass=mesh.integrate(rho),
+            minimum=mesh.ranks.min(rho.min(initial=np.inf)),
+            maximum=mesh.ranks.max(rho.max(initial=-np.inf)),
+        )
 
     def after_step(self, now: float, run: Run) -> None:
         """Move the bar; write a checkpoint, if it is time."""

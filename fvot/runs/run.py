@@ -35,8 +35,8 @@ class Run(Protocol):
         ...
 
     def account(self) -> dict[str, float]:
-        """The ledger's numbers now: mass, minimum, maximum, steps; inflow and outflow since the
-        start, where the boundary is open.
+        """The ledger's numbers now, beside mass, minimum and maximum of the density: steps; inflow
+        and outflow since the start, where the boundary is open.
         """
         ...
 
