@@ -22,6 +22,7 @@ from .arguments.functions import (
     as_floats,
     as_function,
     check_finite,
+    is_integer,
     is_number,
     refuse_masked,
 )
@@ -324,7 +325,7 @@ def _check_langevin(order, D, seed):
         raise InputError("order=2 takes a constant diffusion: give a number, or order=1")
     if not callable(D.f) and D.f < 0:
         raise InputError(f"diffusion must be at least 0, not {float(D.f):g}")
-    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
+    if not is_integer(seed) or seed < 0:
         raise InputError(f"seed must be a whole number of at least 0, not {seed!r}")
 
 

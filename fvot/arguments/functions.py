@@ -33,6 +33,16 @@ def is_number(x: object) -> TypeGuard[float]:
     return isinstance(x, (int, float, np.number)) and not isinstance(x, bool)
 
 
+def is_integer(x: object) -> TypeGuard[int]:
+    """Whether x is one integer (True and False are none)."""
+    return isinstance(x, (int, np.integer)) and not isinstance(x, bool)
+
+
+def is_count(x: object) -> TypeGuard[float]:
+    """Whether x is a whole number from 1 on; 3.0 is one, too."""
+    return is_number(x) and x >= 1 and x % 1 == 0
+
+
 def as_floats(x: Any, wanted: str) -> Array:
     """x as an array of floats; `InputError` "*wanted*, not x" for complex numbers, rows of
     different lengths, words, dates, and masked arrays.

@@ -12,6 +12,7 @@ from ..arguments.frozen import frozen
 from ..arguments.types import Array, ArrayLike
 from ..finite_volume import velocity_field
 from ..mesh import Mesh, Numbering
+from ..mesh.cell_values import integrate
 from ..mesh.points import find_cells, is_convex
 from ..runs.result import Writable
 from .best_flux import Upper
@@ -366,7 +367,7 @@ def _compute_residual(mesh, rho, flux):
     ]
     own_largest = np.abs(errors).max(initial=0.0)
     largest = mesh.ranks.max(own_largest)
-    return largest / mesh.integrate(rho[0])
+    return largest / integrate(mesh, rho[0])
 
 
 def _compute_mobility(disc, rho):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..mesh.cell_values import integrate
 from .ends import Ends
 
 
@@ -23,13 +24,13 @@ def compute_gelbrich_bound(ends: Ends) -> float:
 
 def _compute_moments(mesh, rho):
     """Mean (dim,), square root of the covariance, and covariance (dim, dim)."""
-    mass = mesh.integrate(rho)
+    mass = integrate(mesh, rho)
     x = mesh.centroid
-    mean = mesh.integrate(rho * x) / mass
+    mean = integrate(mesh, rho * x) / mass
     offset = x - mean[:, None]
     rows = []
     for component in offset:
-        row = mesh.integrate(rho * component * offset)
+        row = integrate(mesh, rho * component * offset)
         rows.append(row)
 
     cov = np.stack(rows) / mass

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..arguments.frozen import frozen
-from ..arguments.functions import find_rounding, is_number
+from ..arguments.functions import find_rounding, is_count, is_number
 from ..arguments.types import Array, Precision
 from ..energies.local import Energy, describe_energy
 from ..errors import ConvergenceError, InputError
 from ..mesh import Mesh, quality
-from ..mesh.cell_values import check_density
+from ..mesh.cell_values import check_density, integrate
 from ..mesh.numbering import find_numbering
 from ..runs.checkpoint import Checkpoint, CheckpointManager, check_checkpoint, fingerprint
 from ..runs.progress import Progress
@@ -315,7 +315,7 @@ class BenamouBrenier:
         It is a power of 2, and 1 unless squares of masses would overflow or underflow. W2^2 is
         proportional to the mass; with a terminal energy, the minimum is not.
         """
-        mass = self._near.mesh.integrate(rho0)
+        mass = integrate(self._near.mesh, rho0)
         if self.terminal is None:
             low = SMALLEST_MASS
             high = LARGEST_MASS
@@ -342,7 +342,7 @@ class BenamouBrenier:
         slope = 0.0
         if terminal is not None:
             disc = terminal.disc
-            sample = disc.average(rho0 + mesh.integrate(rho0) / mesh.integrate(1.0))
+            sample = disc.average(rho0 + integrate(mesh, rho0) / integrate(mesh, 1.0))
             slope = disc.spread(terminal.derivative(sample))
 
         return dict(
@@ -433,12 +433,12 @@ def _check_parameters(mesh, n_steps, tol, max_iter, precision, terminal):
         )
 
     ranks = mesh.ranks
-    ranks.check(_is_count(n_steps), f"n_steps must be a whole number from 1 on, not {n_steps!r}")
+    ranks.check(is_count(n_steps), f"n_steps must be a whole number from 1 on, not {n_steps!r}")
     ranks.check(
         is_number(tol) and 0 < tol < 1,
         f"tol must be a relative gap between 0 and 1, such as 1e-3, not {tol!r}",
     )
-    ranks.check(_is_count(max_iter), f"max_iter must be a whole number from 1 on, not {max_iter!r}")
+    ranks.check(is_count(max_iter), f"max_iter must be a whole number from 1 on, not {max_iter!r}")
     ranks.check(
         precision in PRECISIONS, f"precision must be 'double' or 'single', not {precision!r}"
     )
@@ -451,10 +451,6 @@ def _check_parameters(mesh, n_steps, tol, max_iter, precision, terminal):
         "the parameters of BenamouBrenier",
         (n_steps, tol, max_iter, precision, describe_energy(terminal)),
     )
-
-
-def _is_count(n: Any) -> bool:
-    return is_number(n) and n >= 1 and n % 1 == 0
 
 
 def _check_order(reached):

@@ -22,6 +22,7 @@ import numpy as np
 from ..arguments.types import Array
 from ..energies.local import Energy, check_own, separate_parts
 from ..errors import InputError
+from ..mesh.cell_values import integrate
 from .discretisation import Discretisation
 
 # Steps of Newton's method or bisection, at most: enough for any density between 1e-300 and 1e300.
@@ -49,7 +50,7 @@ class Terminal:
         self.energy = energy
         mesh = disc.mesh
         self.x = disc.average(mesh.centroid.T).T
-        self.measure = mesh.integrate(1.0)
+        self.measure = integrate(mesh, 1.0)
         with mesh.ranks.raising_together():
             self.V, self.curved, pairs = separate_parts(energy, self.x)
             check_own(energy, self.x, 1 / self.measure)
@@ -275,7 +276,7 @@ class EndState:
         self.scale = metric * sigma
         self.r = r
         mass = terminal.disc.masses(rho1[:, None]).sum()
-        measure = terminal.disc.mesh.integrate(1.0)
+        measure = integrate(terminal.disc.mesh, 1.0)
         floor = SMALLEST_START_RATIO * mass / measure
         self.rho1 = np.maximum(rho1, floor)
         self.z = -terminal.derivative(self.rho1) - self._k * self.rho1

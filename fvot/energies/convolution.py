@@ -22,6 +22,7 @@ from scipy import fft
 from ..arguments.functions import Function
 from ..arguments.types import Array
 from ..errors import InputError
+from ..mesh.cell_values import gather, scatter
 from ..mesh.quadrature import make_gauss_rule
 
 if TYPE_CHECKING:
@@ -101,11 +102,11 @@ class _Fourier:
         self._transformed = fft.rfftn(table) * np.prod(block.spacing)
 
     def __call__(self, rho):
-        whole = self.mesh.gather(rho).reshape(self.grid)
+        whole = gather(self.mesh, rho).reshape(self.grid)
         spectrum = fft.rfftn(whole, self.size) * self._transformed
         padded = fft.irfftn(spectrum, self.size)
         inside = tuple(map(slice, self.grid))
-        return self.mesh.scatter(padded[inside].ravel())
+        return scatter(self.mesh, padded[inside].ravel())
 
 
 def _list_offsets(n, size, is_periodic):
@@ -203,7 +204,7 @@ class _Dense:
                 "Mesh.interval, rectangle or box, which take Fourier transforms, or a coarser mesh"
             )
         self.mesh = mesh
-        points = mesh.gather(mesh.center)
+        points = gather(mesh, mesh.center)
         self._matrix = np.empty((mesh.n_cells, n))
         own = mesh.cell_id[: mesh.n_cells]
         with mesh.ranks.raising_together():
@@ -215,4 +216,4 @@ class _Dense:
             self._matrix[np.arange(mesh.n_cells), own] = mean_at_zero(W, edges, n=2)
 
     def __call__(self, rho):
-        return self._matrix @ self.mesh.gather(self.mesh.volume * rho)
+        return self._matrix @ gather(self.mesh, self.mesh.volume * rho)

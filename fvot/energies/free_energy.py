@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arguments.types import Array
+from ..mesh.cell_values import integrate
 from .convolution import build_convolution
 from .local import Energy, Interaction, check_own, separate_parts, split_sum
 
@@ -54,7 +55,7 @@ class FreeEnergy:
         self.convolve = _add_maps(
             [(weight, build_convolution(mesh, pair.kernel)) for weight, pair in pairs]
         )
-        self.measure = mesh.integrate(1.0)
+        self.measure = integrate(mesh, 1.0)
 
         empty = np.zeros(mesh.n_cells)
         _, slope = self.difference(empty, empty)
@@ -70,10 +71,10 @@ class FreeEnergy:
                 continue
             with mesh.ranks.raising_together():
                 density = part.value(users_rho, mesh.center)
-            values[part.name] = values.get(part.name, 0.0) + weight * mesh.integrate(density)
+            values[part.name] = values.get(part.name, 0.0) + weight * integrate(mesh, density)
 
         if self.convolve is not None:
-            values[Interaction.name] = self.mesh.integrate(self.convolve(rho) * rho) / 2
+            values[Interaction.name] = integrate(self.mesh, self.convolve(rho) * rho) / 2
         total = {"energy": sum(values.values())}
         return total | values if len(values) > 1 else total
 

@@ -115,14 +115,14 @@ class Energy:
         return self if isinstance(other, int) and other == 0 else NotImplemented
 
     def __truediv__(self, divisor):
-        if not isinstance(divisor, (int, float, np.number)) or isinstance(divisor, bool):
+        if not is_number(divisor):
             return NotImplemented
         if not divisor > 0:
             raise InputError(f"an energy divided by {divisor}: the divisor must be above 0")
         return self * (1 / divisor)
 
     def __mul__(self, factor):
-        if not isinstance(factor, (int, float, np.number)) or isinstance(factor, bool):
+        if not is_number(factor):
             return NotImplemented
         if not (math.isfinite(factor) and factor >= 0):
             raise InputError(f"an energy times {factor}: the factor must be a finite number >= 0")

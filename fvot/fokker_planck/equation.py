@@ -18,14 +18,14 @@ from typing import Any, Literal
 import numpy as np
 
 from ..arguments.frozen import frozen
-from ..arguments.functions import is_number
+from ..arguments.functions import is_integer, is_number
 from ..arguments.times import check_step, check_times
 from ..arguments.types import Array, ArrayLike, Coefficient, Path, TwoPointFlux
 from ..errors import InputError
 from ..finite_volume.fluxes import describe_flux, scharfetter_gummel
 from ..finite_volume.velocity_field import cell_velocity
 from ..mesh import Mesh, quality
-from ..mesh.cell_values import check_density
+from ..mesh.cell_values import check_density, integrate
 from ..mesh.numbering import find_numbering
 from ..output.series import Output
 from ..runs.checkpoint import Checkpoint
@@ -245,7 +245,7 @@ class FokkerPlanck:
 
         near = self._near
         start = np.array(rho, float)
-        mass = self.mesh.integrate(start)
+        mass = integrate(self.mesh, start)
         n_solves = 8 * self.order
         after = self._stepper.advance(near.inward(start), mass, t, tau, n_solves=n_solves)
         return near.outward(after.rho)
@@ -366,8 +366,7 @@ def _check_same_on_all_ranks(mesh, numbers, coefficients):
 
 
 def _check_order_and_tolerances(order, tol, rtol):
-    is_integer = isinstance(order, (int, np.integer)) and not isinstance(order, bool)
-    if not is_integer or order not in (1, 2, 3):
+    if not is_integer(order) or order not in (1, 2, 3):
         raise InputError(f"order must be 1, 2 or 3, not {order!r}")
     if not (is_number(tol) and 0 < tol < 1):
         raise InputError(

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..arguments.types import Array, ArrayLike
 from ..mesh import Numbering
+from ..mesh.cell_values import integrate
 from ..runs.checkpoint import fingerprint
 from .step_control import RunState, StepControl
 from .stepper import Stepper
@@ -47,7 +48,7 @@ class FokkerPlanckRun:
 
         rho = near.inward(np.array(rho0, float))
         users: Any = near.users
-        mass = users.integrate(np.asarray(rho0, float))
+        mass = integrate(users, np.asarray(rho0, float))
         self.state = RunState(rho, mass, (t[-1] - t[0]) * TRIAL_STEP_FRACTION)
         stepper.restart()
 
@@ -146,7 +147,7 @@ class FokkerPlanckRun:
         with np.errstate(divide="ignore", invalid="ignore"):
             log = np.log(rho)
             entropy_density = D * np.where(rho > 0, rho * log, 0.0)
-            entropy, potential = mesh.integrate(np.stack([entropy_density, V * rho]))
+            entropy, potential = integrate(mesh, np.stack([entropy_density, V * rho]))
 
             n = mesh.n_inner
             xi = mesh.with_ghosts(D * log + V)

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from .. import markov
+from ..arguments.functions import is_integer
 from ..arguments.types import Array
 from ..errors import ConvergenceError, InputError
 from ..finite_volume.face_flux import find_pieces
 from ..finite_volume.implicit_step import column_scale
 from ..mesh import Numbering
+from ..mesh.cell_values import integrate
 from .stepper import Stepper
 
 # Cells up to which stationary densities are found by elimination, by the dimension of the mesh.
@@ -62,9 +64,8 @@ def find_relaxation_rates(stepper: Stepper, k: int) -> Array:
         "the mesh has one cell, which nothing leaves: its density is constant, and there is no "
         "rate; take a finer mesh",
     )
-    is_integer = isinstance(k, (int, np.integer)) and not isinstance(k, bool)
     ranks.check(
-        is_integer and 0 < k <= n_rates,
+        is_integer(k) and 0 < k <= n_rates,
         f"k must be a number of rates from 1 to {n_rates}, not {k!r}",
     )
     ranks.check_same("k", int(k))
@@ -112,8 +113,8 @@ def _find_density_by_long_steps(stepper):
     in_one_cell = (mesh.cell_id[: mesh.n_cells] == 0).astype(float)
     starts = column_scale(rates), in_one_cell
 
-    ends = [_take_long_steps(stepper, rho / mesh.integrate(rho)) for rho in starts]
-    difference = mesh.integrate(np.abs(ends[1] - ends[0]))
+    ends = [_take_long_steps(stepper, rho / integrate(mesh, rho)) for rho in starts]
+    difference = integrate(mesh, np.abs(ends[1] - ends[0]))
     if difference > 1e-6:
         limit = ELIMINATION_CELL_LIMIT[mesh.dim]
         raise ConvergenceError(
@@ -137,10 +138,10 @@ def _take_long_steps(stepper, rho):
         resolvent = stepper.find_resolvent(0.0, 10.0**power / fastest, 6)
         new = resolvent(rho, entering)
         if stepper.closed:
-            new = new / mesh.integrate(new)
-        change = mesh.integrate(np.abs(new - rho))
+            new = new / integrate(mesh, new)
+        change = integrate(mesh, np.abs(new - rho))
         rho = new
-        if power == MAX_STEP_POWER and change <= 1e-11 * mesh.integrate(new):
+        if power == MAX_STEP_POWER and change <= 1e-11 * integrate(mesh, new):
             return rho
 
     raise ConvergenceError(

@@ -13,6 +13,7 @@ from ..arguments.types import Array
 from ..arguments.watch import WATCHED_TIMES, Watch
 from ..errors import ConvergenceError, warn
 from ..finite_volume.implicit_step import Resolvent
+from ..mesh.cell_values import integrate
 from .stepper import Advanced, Stepper
 
 # Equal steps since the last look at the error below which a recorded time brings no new one: a look
@@ -275,14 +276,14 @@ class StepControl:
             for begin, length in zip(t, np.diff(t))
             for place, weight in SIMPSON_RULE
         )
-        largest = mesh.ranks.max(entering.max(initial=0.0)) * mesh.integrate(1.0)
-        if largest <= mesh.integrate(rho):  # the domain is as full as the inflow can make it
+        largest = mesh.ranks.max(entering.max(initial=0.0)) * integrate(mesh, 1.0)
+        if largest <= integrate(mesh, rho):  # the domain is as full as the inflow can make it
             return 0.0
 
         rates, _ = self.stepper.find_coefficients(t[-1])
         resolvent = Resolvent(rates, whole, rtol=PREDICTION_TOLERANCE)
         try:
-            return mesh.integrate(resolvent.expect(1)(rho, entering))
+            return integrate(mesh, resolvent.expect(1)(rho, entering))
         except ConvergenceError:
             return 0.0
         finally:

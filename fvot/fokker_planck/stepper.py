@@ -23,6 +23,7 @@ import numpy as np
 from ..arguments.types import Array
 from ..finite_volume.implicit_step import Resolvent
 from ..finite_volume.rates import Rates, downstream_order
+from ..mesh.cell_values import integrate
 from ..mesh.face_exchange import find_face_exchange
 from .coefficients import DriftDiffusion
 from .schemes import find_scheme
@@ -215,7 +216,7 @@ class Stepper:
             return None
 
         phi = phi - mesh.ranks.min(phi.min(initial=np.inf))
-        return phi + math.log(mesh.integrate(np.exp(-phi)))
+        return phi + math.log(integrate(mesh, np.exp(-phi)))
 
     def compute_energy_growth(self, rho: Array, new: Array, mass: float) -> float:
         """The growth of the free energy over D, sum |K| rho log(rho / pi), from rho to new.
@@ -309,7 +310,7 @@ class _Step:
         """Y with the mass of the start, where nothing crosses the boundary."""
         if not self.stepper.closed:
             return Y
-        mass = self.mesh.integrate(Y)
+        mass = integrate(self.mesh, Y)
         return Y * (self.mass / mass) if mass > 0 else Y
 
     def estimate_error(self) -> float:
@@ -317,7 +318,7 @@ class _Step:
         ladder.
         """
         e = sum(weight * self.Y(k + 1) for k, weight in enumerate(self.scheme.error))
-        return self.mesh.integrate(np.abs(e))
+        return integrate(self.mesh, np.abs(e))
 
     # ---- the scheme's sum -----------------------------------------------------------------------
 
@@ -327,7 +328,7 @@ class _Step:
         if self.stepper.order == 1:  # an implicit Euler step: its sign and energy are checked
             return high, self._find_crossed(fluxes)
 
-        negative = -self.mesh.integrate(np.minimum(high, 0))
+        negative = -integrate(self.mesh, np.minimum(high, 0))
         high = np.maximum(high, 0)
         is_positive = negative <= NEGATIVE_MASS_ROUNDING * self.mass
         if is_positive and not self._energy_grows(self._scale_if_closed(high)):

@@ -49,6 +49,7 @@ from ..arguments.types import Array, BoolArray
 from ..energies.free_energy import MIN_NEWTON_FACTOR, NEWTON_FLOOR, FreeEnergy
 from ..errors import ConvergenceError
 from ..finite_volume.rates import Rates, SparsityPattern
+from ..mesh.cell_values import integrate
 from .newton_systems import RESIDUAL_ROUNDING, Solver
 from .step import Step
 from .streams import Streams
@@ -130,7 +131,7 @@ class Linearised:
     def __call__(self, old: Array, tau: float) -> Step:
         """The `Step` of length tau. Raises `ConvergenceError`."""
         mesh = self.mesh
-        mass = self.mesh.integrate(old)
+        mass = integrate(self.mesh, old)
         if mass == 0:
             return Step(old, 0.0, 0, np.zeros(mesh.n_cells))
 
@@ -167,7 +168,7 @@ class Linearised:
             pressure = np.where(full, p, 0)
             equations = _Equations(self, bounded, phi, pressure, full, floor, old, tau)
 
-            residual = equations.residual + mesh.integrate(violation) / equations.scale
+            residual = equations.residual + integrate(mesh, violation) / equations.scale
             if residual.max() < smallest:
                 smallest = residual.max()
                 smallest_iteration = iteration
@@ -207,8 +208,8 @@ class Linearised:
         """
         mesh = self.mesh
         curvature = self.free_energy.curvature(rho)
-        mean = mesh.integrate(rho) / self.free_energy.measure
-        weighted = mesh.integrate(np.stack([rho, rho * np.minimum(rho, mean) * curvature]))
+        mean = integrate(mesh, rho) / self.free_energy.measure
+        weighted = integrate(mesh, np.stack([rho, rho * np.minimum(rho, mean) * curvature]))
         typical = max(weighted[1] / weighted[0] / mean, 1e-300)
         return np.maximum(curvature, MIN_CURVATURE * typical)
 
@@ -305,7 +306,7 @@ class _Equations:
         """The density that F1 = 0 gives, of the exact mass."""
         mesh = self.mesh
         if self.step.free_energy.diffuses:
-            return self.rho * (mesh.integrate(self.old) / mesh.integrate(self.rho))
+            return self.rho * (integrate(mesh, self.old) / integrate(mesh, self.rho))
         all_cells = np.ones(mesh.n_cells, bool)
         return self._streams.solve_along(mesh.volume * self.old, all_cells, self.rho)
 

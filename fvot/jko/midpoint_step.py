@@ -36,6 +36,7 @@ from ..arguments.types import Array
 from ..energies.free_energy import MIN_NEWTON_FACTOR, FreeEnergy
 from ..errors import ConvergenceError
 from ..finite_volume.rates import Rates, SparsityPattern
+from ..mesh.cell_values import integrate
 from .newton_systems import RESIDUAL_ROUNDING, Solver, rank_by_cost
 from .step import Step
 
@@ -92,7 +93,7 @@ class Midpoint:
     def __call__(self, old: Array, tau: float) -> Step:
         """The `Step` of length tau. Raises `ConvergenceError`."""
         mesh = self.mesh
-        mass = self.mesh.integrate(old)
+        mass = integrate(self.mesh, old)
         if mass == 0:
             return Step(old, 0.0, 0)
 
@@ -106,7 +107,7 @@ class Midpoint:
             if not np.isfinite(fluxes.size):
                 break
             if fluxes.size <= self.tol * mass + RESIDUAL_ROUNDING * fluxes.terms:
-                scaled = rho * (mass / mesh.integrate(rho))
+                scaled = rho * (mass / integrate(mesh, rho))
                 return Step(scaled, tau * fluxes.dissipation, iteration)
 
             methods, matrix = fluxes.linearise()

@@ -13,6 +13,7 @@ from ..energies.free_energy import FreeEnergy
 from ..energies.local import Energy, describe_energy
 from ..errors import ConvergenceError
 from ..mesh import Numbering
+from ..mesh.cell_values import integrate
 from ..runs.checkpoint import fingerprint
 from .step import Step, StepMethod
 from .variational_step import Proper
@@ -96,7 +97,7 @@ class JKORun:
         self.now = t[0]
         self.rho = near.inward(np.array(rho0, float))
         self.pressure: Array | None = np.zeros(len(self.rho))
-        self.mass0: float = self.mesh.integrate(self.rho)
+        self.mass0: float = integrate(self.mesh, self.rho)
         self.steps = 0
         self.newton = 0
         self.dissipated = 0.0
@@ -167,7 +168,7 @@ class JKORun:
             error = self._estimate_error(made, step)
             allowed = self._allow(step)
         else:
-            error = self.mesh.integrate(np.abs(made.rho - self.rho))
+            error = integrate(self.mesh, np.abs(made.rho - self.rho))
             allowed = self.flow.tol ** (1 / order) * self.mass0
 
         factor = STEP_SAFETY * (allowed / error) ** (1 / order) if error > 0 else math.inf
@@ -206,7 +207,7 @@ class JKORun:
             change = last[0].value - last[1].value
             predicted = last[0].value + ahead / behind * change
             share = step**2 / 6 / (step**2 / 6 + ahead * (ahead + behind))
-        return share * step * self.mesh.integrate(np.abs(slope - predicted))
+        return share * step * integrate(self.mesh, np.abs(slope - predicted))
 
     def _allow(self, step):
         """The error that a step may add: its share of what the tolerance leaves.
@@ -237,7 +238,7 @@ class JKORun:
         flow = self.flow
         mesh = self.mesh
         free_energy = self.free_energy or FreeEnergy(self.near, flow.energy)
-        mean = mesh.integrate(self.rho) / mesh.integrate(np.ones(mesh.n_cells))
+        mean = integrate(mesh, self.rho) / integrate(mesh, np.ones(mesh.n_cells))
         rho = self.rho + mean  # above 0, where derivatives may be infinite
         slope = free_energy.derivative(rho) + free_energy.potential(rho)
         return dict(

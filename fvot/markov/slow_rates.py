@@ -25,6 +25,7 @@ from scipy import linalg, sparse
 from scipy.sparse.csgraph import breadth_first_order
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigs, eigsh, splu
 
+from ..arguments.functions import is_integer
 from ..arguments.types import Array, ArrayLike
 from ..errors import ConvergenceError, InputError
 from .checks import check_chain, find_closed_classes, require_one_class
@@ -132,8 +133,7 @@ def relaxation_rates(
     rates, killing, center = check_chain(rates, killing, center)
     n = rates.shape[0]
     n_zero = int(not killing.any())
-    is_integer = isinstance(k, (int, np.integer)) and not isinstance(k, bool)
-    if not is_integer or not 1 <= k <= n - n_zero:
+    if not is_integer(k) or not 1 <= k <= n - n_zero:
         raise InputError(
             f"k, the number of relaxation rates, must be an integer from 1 to {n - n_zero} "
             f"for a {'closed' if n_zero else 'killed'} chain of {n} states, not {k!r}"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import Voronoi, cKDTree
 
+from ..arguments.functions import is_count
 from ..arguments.types import Array, IntArray
 from ..errors import InputError
 from .cells import check_extent
@@ -52,9 +53,7 @@ def check_box(lower: Any, upper: Any, dim: int) -> tuple[Array, Array]:
 
 def check_positive_integer(n: Any, what: str) -> int:
     """*n* as an int; `InputError` unless it is a whole number from 1 on."""
-    has_number_type = isinstance(n, (int, float, np.integer, np.floating))
-    is_number = has_number_type and not isinstance(n, bool)
-    if not is_number or not n >= 1 or n % 1 != 0:
+    if not is_count(n):
         raise InputError(f"{what} must be a whole number from 1 on, not {n!r}")
     return int(n)
 

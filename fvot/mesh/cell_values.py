@@ -1,4 +1,8 @@
-"""Values in the cells of a mesh, checked: shapes, and what makes an array a density."""
+"""Values in the cells of a mesh: checks of shapes and densities, sums, and the order of the file.
+
+`Mesh` checks what a user gives before it calls the functions here. Solvers, whose arrays are right,
+call them directly: a check is one more message between the ranks.
+"""
 
 import zlib
 from typing import Any
@@ -6,8 +10,35 @@ from typing import Any
 import numpy as np
 
 from ..arguments.functions import refuse_masked
+from ..arguments.types import IntArray
 from ..errors import InputError
-from .memory import AnyMesh
+from .memory import AnyMesh, kept_with_mesh
+
+
+def integrate(mesh: AnyMesh, u: Any) -> Any:
+    """sum_K |K| u_K of cell values u (..., n_cells), or of one number: (...). Collective."""
+    return mesh.ranks.sum((mesh.volume * np.asarray(u)).sum(axis=-1))
+
+
+@kept_with_mesh
+def find_order(mesh: AnyMesh) -> IntArray:
+    """The numbers in the file (n_cells_global,) of the cells of rank 0, 1, ... Collective."""
+    order = mesh.ranks.all_gather(mesh.cell_id[: mesh.n_cells])
+    order.setflags(write=False)
+    return order
+
+
+def gather(mesh: AnyMesh, u: Any) -> Any:
+    """Cell values (..., n_cells) of all ranks in the order of the file. Collective."""
+    values = mesh.ranks.all_gather(u)
+    ordered = np.empty_like(values)
+    ordered[..., find_order(mesh)] = values
+    return ordered
+
+
+def scatter(mesh: AnyMesh, u: Any) -> Any:
+    """This rank's part of values (..., n_cells_global) in the order of the file."""
+    return u[..., mesh.cell_id[: mesh.n_cells]]
 
 
 def check_density(mesh: AnyMesh, rho: Any, what: str) -> None:

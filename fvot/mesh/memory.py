@@ -16,7 +16,7 @@ def kept_with_mesh(compute: Callable[[AnyMesh], Value]) -> Callable[[AnyMesh], V
     The mesh keeps the value under a private name, so that both are freed, copied and pickled
     together.
     """
-    name = f"_{compute.__name__}"
+    name = f"_{compute.__module__}.{compute.__qualname__}"
 
     @wraps(compute)
     def look_up(mesh: AnyMesh) -> Value:

@@ -12,7 +12,7 @@ from .. import parallel
 from ..arguments.frozen import frozen
 from ..arguments.functions import refuse_masked
 from ..arguments.types import Array, ArrayLike, BoolArray, IntArray, Path, PointFunction
-from . import builders, density_input, geodesic_distance, means, removal
+from . import builders, cell_values, density_input, geodesic_distance, means, removal
 from .assembly import (
     MeshInput,
     Patches,
@@ -965,7 +965,7 @@ class Mesh:
         [2.0, 2.0]
         """
         check_cell_values(self, u)
-        return self.ranks.sum((self.volume * np.asarray(u)).sum(axis=-1))
+        return cell_values.integrate(self, u)
 
     def gather(self, u: Array) -> Array:
         """Cell values of all ranks, in the file's numbering, on every rank. Collective.
@@ -993,11 +993,8 @@ class Mesh:
         [0.125, 0.375, 0.625, 0.875]
         """
         check_cell_values(self, u)
-        values = self.ranks.all_gather(np.asarray(u))
-        number = self.ranks.all_gather(self.cell_id[: self.n_cells])
-        ordered = np.empty_like(values)
-        ordered[..., number] = values
-        return ordered
+        values = np.asarray(u)
+        return cell_values.gather(self, np.broadcast_to(values, (*values.shape[:-1], self.n_cells)))
 
     def scatter(self, u: ArrayLike) -> Array:
         """This rank's part of cell values in the file's numbering: the inverse of `gather`.
@@ -1036,7 +1033,7 @@ class Mesh:
             f"scatter needs {self.n_cells_global} values, one for each "
             f"cell of the mesh; the array has shape {values.shape}",
         )
-        return values[..., self.cell_id[: self.n_cells]]
+        return cell_values.scatter(self, values)
 
     def with_ghosts(self, u: NDArray[Any]) -> NDArray[Any]:
         """Own values followed by those of the ghosts, fetched from their ranks. Collective.

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments.functions import is_integer
 from ..arguments.types import Array
 from . import means
 from .cell_values import check_density
@@ -36,9 +37,8 @@ def draw_points(mesh: AnyMesh, rho: Array, k: int) -> tuple[Array, Array]:
     """
     check_density(mesh, rho, "rho")
     most = MAX_POINTS // mesh.n_cells_global
-    is_count = isinstance(k, (int, np.integer)) and not isinstance(k, bool)
     mesh.ranks.check(
-        is_count and 1 <= k <= most,
+        is_integer(k) and 1 <= k <= most,
         f"k must be a number of points for each cell, from 1 to {most}, not {k!r}",
     )
     mesh.ranks.check_same("k", k)

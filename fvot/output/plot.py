@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from ..arguments.functions import is_integer
 from ..arguments.types import Array, IntArray, Path
 from ..errors import InputError
 from . import pvd
@@ -247,7 +248,7 @@ class Picture:
             raise InputError(
                 "this result has no pressure to draw: only JKO with an upper bound has one"
             )
-        if not isinstance(self.width, (int, np.integer)) or not 50 <= self.width <= 20000:
+        if not is_integer(self.width) or not 50 <= self.width <= 20000:
             raise InputError(
                 f"width must be a whole number of pixels from 50 to 20000, not {self.width!r}"
             )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arguments.frozen import frozen
+from ..arguments.functions import is_integer
 from ..arguments.types import Array, Path
 from .pvd import Series, round_to_single
 from .vtkhdf import HdfSeries
@@ -146,9 +147,8 @@ def check_output(output: Output | Path | None, ranks: Ranks, run_fields: Collect
         f"this is written to a {' file, or a '.join(FORMATS)} file, not to {path!r:.80}",
     )
     every = output.every
-    is_integer = isinstance(every, (int, np.integer)) and not isinstance(every, bool)
     ranks.check(
-        is_integer and every >= 1,
+        is_integer(every) and every >= 1,
         f"every must be a whole number of recorded times from 1 on, not {every!r}",
     )
     _check_fields(output.fields, ranks, run_fields)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..arguments.types import Array, Path
 from ..errors import InputError
+from ..mesh.cell_values import integrate
 from ..output.series import Writer, check_output
 from .checkpoint import Checkpoint, CheckpointManager
 from .progress import Progress
@@ -128,7 +129,7 @@ class Recorder:
         """The ledger's numbers that every density (n_cells,) has."""
         mesh = self.near.mesh
         return dict(
-            mass=mesh.integrate(rho),
+            mass=integrate(mesh, rho),
             minimum=mesh.ranks.min(rho.min(initial=np.inf)),
             maximum=mesh.ranks.max(rho.max(initial=-np.inf)),
         )

@@ -8,9 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..arguments.frozen import frozen
+from ..arguments.functions import is_integer
 from ..arguments.types import Array, ArrayLike
 from ..finite_volume.velocity_field import VelocityField
 from ..output.series import Output, write_all
@@ -191,9 +190,8 @@ class Writable:
         >>> points.tolist(), weights.tolist()
         ([[0.125, 0.375]], [0.5, 0.5])
         """
-        is_whole = isinstance(time, (int, np.integer)) and not isinstance(time, bool)
         self.mesh.ranks.check(
-            is_whole and -len(self.t) <= time < len(self.t),
+            is_integer(time) and -len(self.t) <= time < len(self.t),
             f"time must be the number of a recorded time, from 0 to {len(self.t) - 1}, not "
             f"{time!r}",
         )
