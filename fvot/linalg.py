@@ -17,7 +17,7 @@ from scipy import sparse
 from .arguments.paths import expand_home
 from .arguments.types import Array, ArrayLike, IntArray
 from .errors import ConvergenceError, InputError, missing
-from .parallel import Ranks
+from .parallel import Exchange, Ranks
 
 try:
     import petsc4py
@@ -348,6 +348,51 @@ def _assemble(ranks, matrix):
     columns = matrix.indices.astype(PETSc.IntType)
     csr = (starts, columns, matrix.data)
     return PETSc.Mat().createAIJ(((n, None), (n, None)), csr=csr, comm=ranks.comm)
+
+
+class Assembly:
+    """The places of the entries of matrices that are sums of many small ones, found once.
+
+    n : number of this rank's rows
+    rows, columns (m,) : global numbers of the place of each entry. Entries of one place are added
+        up, entries in rows of other ranks are sent there
+
+    Collective.
+    """
+
+    def __init__(self, ranks: Ranks, n: int, rows: IntArray, columns: IntArray):
+        counts = ranks.all_gather(np.array([n]))
+        ends = np.cumsum(counts)
+        self._n_global = int(ends[-1])
+        key = rows.astype(np.int64) * self._n_global + columns
+        place, self._slot = np.unique(key, return_inverse=True)
+
+        owner = np.searchsorted(ends, place // self._n_global, side="right")
+        sent = {rank: np.flatnonzero(owner == rank) for rank in np.unique(owner)}
+        own = sent.pop(ranks.rank, np.empty(0, np.int64))
+        messages = [place[sent[rank]] if rank in sent else place[:0] for rank in range(ranks.size)]
+        received = ranks.swap(messages)
+        begins = len(place) + np.cumsum([0, *map(len, received)])
+        arrived = {rank: np.arange(*begins[rank : rank + 2]) for rank in range(ranks.size)}
+        self._exchange = Exchange(ranks, sent, arrived)
+        self._n_entries = int(begins[-1])
+
+        self._kept = np.concatenate([own, np.arange(len(place), self._n_entries)])
+        kept_places = np.concatenate([place[own], *received])
+        final, self._final_slot = np.unique(kept_places, return_inverse=True)
+        row, column = np.divmod(final, self._n_global)
+        first_row = ends[ranks.rank] - n
+        start = np.searchsorted(row, first_row + np.arange(n + 1))
+        self._start = start.astype(np.int32)
+        self._column = column.astype(np.int32)
+
+    def matrix(self, values: Array) -> sparse.csr_matrix:
+        """This rank's rows (CSR, global columns) of the matrix with the entries (m,). Collective."""
+        entries = np.bincount(self._slot, values, self._n_entries)
+        self._exchange(entries)
+        data = np.bincount(self._final_slot, entries[self._kept], len(self._column))
+        shape = (len(self._start) - 1, self._n_global)
+        return sparse.csr_matrix((data, self._column, self._start), shape)
 
 
 def add_square(ranks: Ranks, B: sparse.csr_matrix, L: sparse.csr_matrix) -> PETSc.Mat:

@@ -220,6 +220,10 @@ class Ranks(_HasCommunicator):
         """
         return np.concatenate(self.comm.allgather(np.ascontiguousarray(array)), axis=-1)
 
+    def swap(self, messages: list[Any]) -> list[Any]:
+        """[the message of each rank to this one], where messages[q] goes to rank q."""
+        return self.comm.alltoall(messages)
+
     def all_reports(self, report: Any) -> list[Any]:
         """[the report of each rank], on every rank: anything that can be pickled."""
         return self.comm.allgather(report)
@@ -299,7 +303,7 @@ class Exchange(_HasCommunicator):
         place = {q: np.flatnonzero(owner == q) for q in np.unique(owner)}
         none = ghosts[:0]
         wanted = [ghosts[place[q]] if q in place else none for q in range(ranks.size)]
-        requested = ranks.comm.alltoall(wanted)
+        requested = ranks.swap(wanted)
 
         order = np.argsort(owned)
         send = {
@@ -314,20 +318,29 @@ class Exchange(_HasCommunicator):
         u itself).
         """
         target = u if into is None else into
-        if not (self.send or self.receive):
-            return target
+        for q, values in self._swap(u, self.send, self.receive).items():
+            target[..., self.receive[q]] = values
+        return target
 
-        received = {
-            q: np.empty(u.shape[:-1] + index.shape, u.dtype) for q, index in self.receive.items()
-        }
+    def add(self, u: NDArray[Any]) -> NDArray[Any]:
+        """Send the copies of entries of *u* (..., n) back to their owners, which add them to their
+        own.
+        """
+        for q, values in self._swap(u, self.receive, self.send).items():
+            u[..., self.send[q]] += values
+        return u
+
+    def _swap(self, u, send, receive):
+        """{rank: the values that come from it} for the entries of *u* to send and to receive."""
+        if not (send or receive):
+            return {}
+        shape = u.shape[:-1]
+        received = {q: np.empty(shape + index.shape, u.dtype) for q, index in receive.items()}
         requests = [self.comm.Irecv(buffer, source=q) for q, buffer in received.items()]
-        sent = {q: np.ascontiguousarray(u[..., index]) for q, index in self.send.items()}
+        sent = {q: np.ascontiguousarray(u[..., index]) for q, index in send.items()}
         requests += [self.comm.Isend(buffer, dest=q) for q, buffer in sent.items()]
         MPI.Request.Waitall(requests)
-
-        for q, index in self.receive.items():
-            target[..., index] = received[q]
-        return target
+        return received
 
 
 def _sort_by_rank(lists):

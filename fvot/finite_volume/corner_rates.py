@@ -1,0 +1,350 @@
+"""Fluxes from cells to their corners, on any mesh and with any diffusion tensor.
+
+With the matrices M of `corners`, phi = V / T, d_i = phi_i - phi_K, B(x) = x / (e^x - 1) and
+l_i = log B(d_i), mass leaves cell K to its corner i at the rate
+
+    F_i = sum_j C_ij (rho_K - e^(d_j) y_j),    C_ij = M_ij exp((l_i + l_j)/2 - (l_i - l_j)^2 / 8)
+
+where y_j is the density at the corner's node. Nodes have no volume: what the cells around give to
+one adds up to 0. On the diagonal this is the flux of Scharfetter and Gummel. The Gibbs density
+e^(-phi), in cells and at nodes, has no fluxes. C is positive semidefinite, as the product of M with
+a Gaussian kernel, entry by entry (Schur), so that the sum of |K| rho_K^2 / pi_K falls in implicit
+steps of any length.
+
+A drift that is not in phi crosses face s at the rate U_s, which the face's corners share:
+U_i = sum over the faces of K at i of w_(s,i) U_(K,s), and
+
+    F_i += U_i (rho_K + y_i) / 2 + e_i (rho_K - y_i),   e_i = M_ii max(|U_i| / (2 M_ii) - 1, 0)
+
+Values of a density are z = (rho in the cells, y at the nodes): (n_cells + n_nodes,).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from ..arguments.types import Array, IntArray
+from .corners import Corners
+
+# The exponent beyond which e^(-phi) is cut off: e^-300 is far from underflow.
+MAX_EXPONENT = 300.0
+
+# Below this |x|, log(x / (e^x - 1)) is taken from its series, whose next term is x^4 / 2880.
+SERIES_LIMIT = 1e-3
+
+
+@dataclass(frozen=True)
+class GivenNodes:
+    """The nodes at which a density is given, and how the faces there share what leaves.
+
+    nodes (n,) : local numbers of the nodes
+    face, at (m,) : boundary faces, and the node of one of their corners
+    share (m,) : the part of what leaves at the node that leaves through the face
+    """
+
+    nodes: IntArray
+    face: IntArray
+    at: IntArray
+    share: Array
+
+
+class CornerRates:
+    """The fluxes between cells and their corners' nodes, see the module.
+
+    corners : the `Corners` of the mesh
+    alpha (n_corners,), gamma (n_pairs,) : F_i = alpha_i rho_K - sum_j gamma_ij y_j
+    leaving_faces, entering_faces (n_faces - n_inner,) : the flux a rho_K - b g through each open
+        boundary face; 0 elsewhere
+    given : the nodes with a given density
+    gibbs (n_cells,), node_gibbs (n_nodes,) : -log of the Gibbs density; None where there is none
+    """
+
+    def __init__(
+        self,
+        corners: Corners,
+        M: Array,
+        *,
+        d: Array | None,
+        U: Array | None,
+        open_a: Array,
+        open_b: Array,
+        given: GivenNodes,
+        gibbs: Array | None = None,
+        node_gibbs: Array | None = None,
+    ):
+        """M (n_pairs,) : the matrices of all cells, which are overwritten; d (n_corners,) : the
+        differences of phi; U (n_corners,) : what the drift carries to each corner.
+        """
+        mesh = corners.mesh
+        self.corners = corners
+        self.mesh = mesh
+        self.given = given
+        self.open_a = open_a
+        self.open_b = open_b
+        self.is_given = np.zeros(corners.n_nodes, bool)
+        self.is_given[given.nodes] = True
+        self.gibbs = gibbs
+        self.node_gibbs = node_gibbs
+        n = len(corners.node)
+        self.d = np.zeros(n) if d is None else d
+        self.alpha = np.empty(n)
+        self.gamma = M
+        self.column = np.empty(n)
+        drift = np.zeros(n) if U is None else U
+        _weigh(
+            corners.start,
+            corners.pair_start,
+            self.d,
+            drift,
+            self.gamma,
+            self.alpha,
+            self.column,
+        )
+        total = np.add.reduceat(self.alpha, corners.start[:-1])
+        boundary_cell = mesh.left[mesh.n_inner :]
+        self.leaves = total + np.bincount(boundary_cell, open_a, mesh.n_cells)
+
+    @property
+    def n_unknowns(self) -> int:
+        """The number of unknowns of the linear systems, of all ranks."""
+        return self.corners.n_global
+
+    def leaving(self) -> Array:
+        """The rates (n_cells,) at which cells are emptied."""
+        return self.leaves / self.mesh.volume
+
+    def steepness(self) -> float:
+        """The median of |phi_i - phi_K|, averaged over the ranks."""
+        own = np.array([np.median(np.abs(self.d)) if len(self.d) else 0.0, 1.0])
+        total, count = self.mesh.ranks.sum(own)
+        return total / count
+
+    # ---- densities with their nodes --------------------------------------------------------------
+
+    def extend(self, rho: Array) -> Array:
+        """z (n_cells + n_nodes,) of a density rho (n_cells,), by the means at each node of
+        rho_K e^(phi_K - phi_i). Collective.
+        """
+        corners = self.corners
+        seen = rho[corners.cell]
+        if self.gibbs is not None:
+            seen = seen * np.exp(np.minimum(-self.d, MAX_EXPONENT))
+        return np.concatenate([rho, corners.average_at_nodes(seen)])
+
+    def give(self, z: Array, entering: Array) -> Array:
+        """z with the given densities at the nodes that have one."""
+        nodes = self.given.nodes
+        if len(nodes) == 0:
+            return z
+        z = z.copy()
+        z[self.mesh.n_cells + nodes] = entering[len(self.open_a) + nodes]
+        return z
+
+    def outflow(self, z: Array, entering: Array) -> tuple[Array, tuple[float, float]]:
+        """(net outflow of the cells, and what the nodes get: (n_cells + n_nodes,), two sums).
+
+        The sums are of the terms' sizes and of the fluxes' sizes, as of `Rates.outflow`. Of nodes
+        of several ranks it is their owner that has what they get. Collective.
+        """
+        mesh = self.mesh
+        corners = self.corners
+        n = mesh.n_cells
+        out = np.zeros(len(z))
+        sizes = _outflow(
+            corners.start,
+            corners.pair_start,
+            corners.node,
+            self.alpha,
+            self.gamma,
+            z[:n],
+            z[n:],
+            out[:n],
+            out[n:],
+        )
+        n_boundary = len(self.open_a)
+        here = mesh.left[mesh.n_inner :]
+        gives = self.open_a * z[here]
+        gets = self.open_b * entering[:n_boundary]
+        out[:n] += np.bincount(here, gives - gets, n)
+        crossing = gives.sum() + gets.sum()
+
+        out[n:] = corners.exchange.add(out[n:])
+        out[n + corners.n_own :] = 0.0
+        return out, (sizes[0] + crossing, sizes[1] + crossing)
+
+    def boundary_flux(self, z: Array, entering: Array) -> Array:
+        """What leaves through each boundary face (n_faces - n_inner,). Collective."""
+        mesh = self.mesh
+        n = mesh.n_cells
+        n_boundary = len(self.open_a)
+        flux = self.open_a * z[mesh.left[mesh.n_inner :]] - self.open_b * entering[:n_boundary]
+        given = self.given
+        if mesh.ranks.max(float(len(given.nodes))) == 0:
+            return flux
+        out, _ = self.outflow(z, entering)
+        got = self.corners.exchange(out[n:])
+        return flux + np.bincount(given.face, given.share * got[given.at], n_boundary)
+
+    def current(self, z: Array, entering: Array) -> Array:
+        """The mean (dim, n_cells) of the current in each cell: sum of F_i (x_i - x_K) over its
+        corners, and of F_s (x_s - x_K) over its open faces, by volume.
+        """
+        mesh = self.mesh
+        corners = self.corners
+        n = mesh.n_cells
+        F = np.empty(len(corners.node))
+        _fill_fluxes(
+            corners.start,
+            corners.pair_start,
+            corners.node,
+            self.alpha,
+            self.gamma,
+            z[:n],
+            z[n:],
+            F,
+        )
+        moment = np.add.reduceat(corners.leg * F, corners.start[:-1], axis=1)
+        here = mesh.left[mesh.n_inner :]
+        crossing = self.open_a * z[here] - self.open_b * entering[: len(self.open_a)]
+        offset = mesh.left_offset[:, mesh.n_inner :]
+        for axis in range(mesh.dim):
+            moment[axis] += np.bincount(here, crossing * offset[axis], n)
+        return moment / mesh.volume
+
+
+# ---- the linear system ------------------------------------------------------------------------
+
+
+class Condensed(NamedTuple):
+    """|K| + s A with the cells eliminated: the matrix between the nodes, and what leads there.
+
+    s, diagonal (n_cells,) : the step, and m_K = |K| + s (what leaves cell K)
+    values (n_pairs,) : the entries of the matrix, pair by pair of corners
+    """
+
+    s: float
+    diagonal: Array
+    values: Array
+
+
+def condense(rates: CornerRates, s: float, scale: Array | None) -> Condensed:
+    """The system of a step s with its cells eliminated, columns times scale (n_nodes,)."""
+    corners = rates.corners
+    diagonal = rates.mesh.volume + s * rates.leaves
+    values = np.empty(len(rates.gamma))
+    at_corner = np.ones(len(corners.node)) if scale is None else scale[corners.node]
+    _condense(
+        corners.start,
+        corners.pair_start,
+        rates.alpha,
+        rates.gamma,
+        rates.column,
+        diagonal,
+        s,
+        at_corner,
+        rates.is_given[corners.node],
+        values,
+    )
+    return Condensed(s, diagonal, values)
+
+
+# ---- kernels ----------------------------------------------------------------------------------
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _log_bernoulli(x):
+    """log(x / (e^x - 1))."""
+    size = abs(x)
+    if size < SERIES_LIMIT:
+        return -x / 2 - x * x / 24
+    return np.log(size / -np.expm1(-size)) - max(x, 0.0)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _weigh(start, pair_start, d, U, gamma, alpha, column):
+    """gamma: from M to what multiplies y; alpha: its rho; column: the sums of gamma's columns."""
+    for cell in range(len(start) - 1):
+        first = start[cell]
+        k = start[cell + 1] - first
+        at = pair_start[cell]
+        for j in range(k):
+            column[first + j] = 0.0
+        for i in range(k):
+            log_i = _log_bernoulli(d[first + i])
+            x = U[first + i]
+            m = gamma[at + i * k + i]
+            upwind = max(abs(x) / 2 - m, 0.0)
+            leaving = x / 2 + upwind
+            for j in range(k):
+                log_j = _log_bernoulli(d[first + j])
+                kernel = (log_i + log_j) / 2 - (log_i - log_j) ** 2 / 8
+                M = gamma[at + i * k + j]
+                leaving += M * np.exp(kernel)
+                entering = M * np.exp(kernel + d[first + j])
+                if i == j:
+                    entering += upwind - x / 2
+                gamma[at + i * k + j] = entering
+                column[first + j] += entering
+            alpha[first + i] = leaving
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _outflow(start, pair_start, node, alpha, gamma, rho, y, out, got):
+    """Add what the corners take from the cells to *out*, and what the nodes get to *got*."""
+    terms = 0.0
+    fluxes = 0.0
+    for cell in range(len(rho)):
+        first = start[cell]
+        k = start[cell + 1] - first
+        at = pair_start[cell]
+        total = 0.0
+        for i in range(k):
+            gives = alpha[first + i] * rho[cell]
+            gets = 0.0
+            size = 0.0
+            for j in range(k):
+                term = gamma[at + i * k + j] * y[node[first + j]]
+                gets += term
+                size += abs(term)
+            F = gives - gets
+            total += F
+            got[node[first + i]] += F
+            terms += abs(gives) + size
+            fluxes += abs(F)
+        out[cell] += total
+    return terms, fluxes
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _fill_fluxes(start, pair_start, node, alpha, gamma, rho, y, F):
+    for cell in range(len(rho)):
+        first = start[cell]
+        k = start[cell + 1] - first
+        at = pair_start[cell]
+        for i in range(k):
+            total = alpha[first + i] * rho[cell]
+            for j in range(k):
+                total -= gamma[at + i * k + j] * y[node[first + j]]
+            F[first + i] = total
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _condense(start, pair_start, alpha, gamma, column, diagonal, s, scale, is_given, values):
+    """values = (s gamma_ij - s^2 alpha_i gamma_j / m_K) scale_j; of nodes with a given density only
+    the diagonal.
+    """
+    for cell in range(len(diagonal)):
+        first = start[cell]
+        k = start[cell + 1] - first
+        at = pair_start[cell]
+        factor = s / diagonal[cell]
+        for i in range(k):
+            through = alpha[first + i] * factor
+            for j in range(k):
+                direct = gamma[at + i * k + j] - through * column[first + j]
+                is_kept = i == j or not (is_given[first + i] or is_given[first + j])
+                values[at + i * k + j] = s * direct * scale[first + j] if is_kept else 0.0
