@@ -281,7 +281,9 @@ class StepControl:
             return 0.0
 
         rates, _ = self.stepper.find_coefficients(t[-1])
-        resolvent = Resolvent(rates, whole, rtol=PREDICTION_TOLERANCE)
+        resolvent = Resolvent(
+            rates, whole, scales=self.stepper.column_scales, rtol=PREDICTION_TOLERANCE
+        )
         try:
             return integrate(mesh, resolvent.expect(1)(rho, entering))
         except ConvergenceError:

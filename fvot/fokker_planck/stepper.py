@@ -21,7 +21,7 @@ import numba
 import numpy as np
 
 from ..arguments.types import Array
-from ..finite_volume.implicit_step import Resolvent
+from ..finite_volume.implicit_step import ColumnScaleCache, Resolvent
 from ..finite_volume.rates import Rates, downstream_order
 from ..mesh.cell_values import integrate
 from ..mesh.face_exchange import find_face_exchange
@@ -71,6 +71,7 @@ class Stepper:
     autonomous : whether nothing depends on time
     closed : whether nothing crosses the boundary
     gibbs (n_cells,) : -log of the Gibbs density of mass 1, if its fluxes are zero; else None
+    column_scales : the column scaling of multigrid, which all implicit steps share
     counts : of solves, iterations and limited steps
     """
 
@@ -82,6 +83,7 @@ class Stepper:
         self.scheme = find_scheme(order)
         self.autonomous = operator.steady and operator.boundary_steady
 
+        self.column_scales = ColumnScaleCache()
         self._entropies: list = []
         self._resolvents: dict = {}
         self._rates: tuple = (None, None)
@@ -182,7 +184,7 @@ class Stepper:
         may_keep = self.operator.steady and self.mesh.n_cells_global <= KEPT_MATRICES_CELL_LIMIT
         self._destroy_resolvents(MAX_KEPT_MATRICES - 1 if may_keep else 0)
         rates, _ = self.find_coefficients(t)
-        self._resolvents[t, s] = Resolvent(rates, s, rtol=self.rtol)
+        self._resolvents[t, s] = Resolvent(rates, s, scales=self.column_scales, rtol=self.rtol)
         return self._resolvents[t, s].expect(n_solves)
 
     def _destroy_resolvents(self, n_left):
