@@ -171,7 +171,7 @@ def watched():
         (SparsityPattern, "matrix", "matrix"),
         (Rates, "order_by_drift", "order"),
         (linalg.System, "__init__", "matrix to PETSc"),
-        (Stepper, "_find_discrete_gibbs", "Gibbs density"),
+        (Stepper, "_find_minus_log_gibbs", "Gibbs density"),
         (Resolvent, "__init__", "choice"),
         (Stepper, "compute_energy_growth", "free energy"),
         (Resolvent, "_residual", "residuals"),

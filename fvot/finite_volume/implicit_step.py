@@ -75,8 +75,8 @@ class ColumnScaleCache:
         It is the Gibbs density of the rates; else the cached scaling; else a new approximate
         stationary density, which is then cached.
         """
-        if rates.gibbs is not None:
-            return _gibbs_density(rates.mesh.ranks, rates.gibbs)
+        if rates.minus_log_gibbs is not None:
+            return _gibbs_density(rates.mesh.ranks, rates.minus_log_gibbs)
         if self.scale is None:
             self.scale = _compute_scale(rates)
             self._rates = rates
@@ -84,7 +84,7 @@ class ColumnScaleCache:
 
     def is_stale(self, rates: Rates) -> bool:
         """Whether `find` returns a scaling that was computed for other rates."""
-        return rates.gibbs is None and self.scale is not None and self._rates is not rates
+        return rates.minus_log_gibbs is None and self.scale is not None and self._rates is not rates
 
     def clear(self) -> None:
         """Forget the scaling: `find` computes a new one."""
@@ -168,7 +168,7 @@ class Resolvent:
             mesh.ranks.size,
             self.stiffness,
             rates.steepness(),
-            rates.gibbs is not None,
+            rates.minus_log_gibbs is not None,
         )
         self.names = list(self.costs)
         self.iterations = 0

@@ -135,13 +135,10 @@ class DriftDiffusion:
         with self.mesh.ranks.raising_together():
             return self._V.in_cells(self.near, t)
 
-    def gibbs(self, t: float = 0.0) -> Array | None:
+    def _compute_minus_log_gibbs(self, D, V):
         """V / D (n_cells,), if e^(-V/D) makes all inner fluxes zero, but for the discretisation;
         else None.
         """
-        return self._compute_minus_log_gibbs(self.diffusion(t), self.potential(t))
-
-    def _compute_minus_log_gibbs(self, D, V):
         if self._drift is not None or not (self._D.constant or V is None):
             return None
         return np.zeros(self.mesh.n_cells) if V is None else V / D

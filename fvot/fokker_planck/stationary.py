@@ -44,8 +44,8 @@ def find_stationary(stepper: Stepper, near: Numbering) -> Array:
             "and the stationary density is not unique; take one piece at a time"
         )
 
-    if stepper.gibbs is not None:
-        return near.outward(np.exp(-stepper.gibbs))
+    if stepper.minus_log_gibbs is not None:
+        return near.outward(np.exp(-stepper.minus_log_gibbs))
     if mesh.n_cells_global > ELIMINATION_CELL_LIMIT[mesh.dim]:
         return near.outward(_find_density_by_long_steps(stepper))
 
