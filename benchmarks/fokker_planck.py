@@ -171,7 +171,7 @@ def watched():
         (SparsityPattern, "matrix", "matrix"),
         (Rates, "order_by_drift", "order"),
         (linalg.System, "__init__", "matrix to PETSc"),
-        (Stepper, "_find_discrete_gibbs", "Gibbs density"),
+        (Stepper, "_find_minus_log_gibbs", "Gibbs density"),
         (Resolvent, "__init__", "choice"),
         (Stepper, "compute_energy_growth", "free energy"),
         (Resolvent, "_residual", "residuals"),
@@ -473,7 +473,7 @@ def _first_solves(mesh, kind, D, w, lengths):
     scales = ColumnScaleCache()
     _, scale = cpu_of(lambda: scales.find(rates))
     for s in lengths:
-        chosen = [Resolvent(rates, s).expect(count).names[0] for count in (1, 100)]
+        chosen = [Resolvent(rates, s, scales=scales).expect(count).names[0] for count in (1, 100)]
         for name in ("amg", "ilu") if n <= SMALL else ("amg",):
             work = Resolvent(rates, s, scales=scales)
             counts = []
@@ -833,7 +833,7 @@ def _cost(rates, s, name):
     fails: CPU.
     """
     mesh = rates.mesh
-    work = Resolvent(rates, s)
+    work = Resolvent(rates, s, scales=ColumnScaleCache())
     rho = mesh.average(lambda x: np.exp(-2 * ((x - 0.3) ** 2).sum(axis=0)))
     closed = np.zeros(mesh.n_faces - mesh.n_inner)
     seconds = []

@@ -64,6 +64,16 @@ def flow(m, velocity=(1.0, 0.0), **options):
     )
 
 
+def spoiled(m, spoil):
+    """The upwind flux; on the last rank alone b is spoiled, and only on the faces of the mesh."""
+
+    def flux(U, k):
+        a, b = fvot.upwind(U, k)
+        return a, last(m, spoil(b), b) if len(U) == m.n_faces else b
+
+    return flux
+
+
 def diffusion(m, **options):
     return FokkerPlanck(m, **(dict(diffusion=1.0) | options))
 
@@ -171,6 +181,14 @@ RUNS = {  # what is run, words of the message
     "a flux of negative coefficients": (
         lambda m: flow(m, flux=fvot.central),
         ["flux 'central'", "negative"],
+    ),
+    "a flux that is negative on one rank": (
+        lambda m: flow(m, flux=spoiled(m, lambda b: b - 5)).solve(ones(m), 1.0),
+        ["flux 'flux'", "-5", "negative"],
+    ),
+    "a flux of the wrong shape on one rank": (
+        lambda m: flow(m, flux=spoiled(m, np.sum)).solve(ones(m), 1.0),
+        ["flux 'flux'", "()"],
     ),
     # boundaries
     "boundary without that name": (

@@ -213,7 +213,9 @@ class ContinuityEquation:
         (3, 64)
         """
         times = check_times(self.mesh.ranks, t)
-        self._check(rho0, tau, times)
+        check_density(self.mesh, rho0, "rho0")
+        check_step(self.mesh.ranks, tau, times)
+        self._stepper.check_step_count(times)
         run = ContinuityRun(self._stepper, self._near, rho0, times, tau, self.flux)
         return march(run, self._near, times, checkpoint=checkpoint, write=write, progress=progress)
 
@@ -254,7 +256,8 @@ class ContinuityEquation:
         >>> bool(abs(mesh.integrate(rho) - 1) < 1e-14)
         True
         """
-        self._check(rho, tau, ())
+        check_density(self.mesh, rho, "rho")
+        check_step(self.mesh.ranks, tau)
         self._stepper.check_step_count([t, t + tau])
 
         now = self._near.inward(np.array(rho, float))
@@ -347,8 +350,3 @@ class ContinuityEquation:
         [2.0, 2.0, 2.0, 2.0, 2.0]
         """
         return self._stepper.face_flux(t)
-
-    def _check(self, rho0, tau, times):
-        check_density(self.mesh, rho0, "rho0")
-        check_step(self.mesh.ranks, tau, times)
-        self._stepper.check_step_count(times)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..arguments.types import Array, ArrayLike
 from ..finite_volume.boundary import evaluate_densities
+from ..finite_volume.fluxes import describe_flux
 from ..finite_volume.velocity_field import cell_velocity
 from ..mesh import Numbering
 from ..runs.checkpoint import fingerprint
@@ -111,7 +112,7 @@ class ContinuityRun:
         entering = [self._enter_cells(now) for now in t[:2]]
         return dict(
             solver="ContinuityEquation",
-            flux=getattr(self.flux, "__name__", None) or repr(self.flux),
+            flux=describe_flux(self.flux),
             cfl=stepper.cfl,
             tau=self.tau,
             boundary=str([name for name, _ in stepper.conditions]),

@@ -26,7 +26,7 @@ class ExplicitScheme(Protocol):
     def rate(self, U: Array) -> float:
         """The largest rate at which the fluxes U (n_faces,) empty one of this rank's cells.
 
-        Steps with tau rate <= 1 are positive.
+        Steps with tau rate <= 1 are positive. Collective.
         """
 
     def start(self, rho: Array) -> None:

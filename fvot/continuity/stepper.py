@@ -175,12 +175,11 @@ class Stepper:
     def check_step_count(self, t: Any) -> None:
         """`InputError` where the times t (n,) are out of reach.
 
-        All of them are looked at for a steady flow, else the second one.
+        The longest time between two of them is looked at for a steady flow, else the first one.
         """
-        ends = t[1:] if self.flow.steady else t[1:2]
-        for begin, end in zip(t, ends):
-            problem = self._describe_too_many_steps(begin, end)
-            self.ranks.check(problem is None, problem)
+        i = np.argmax(np.diff(t)) if self.flow.steady else 0
+        problem = self._describe_too_many_steps(t[i], t[i + 1])
+        self.ranks.check(problem is None, problem)
 
     def _describe_too_many_steps(self, begin, end):
         """The message where the velocity allows only so short steps that there would be too many.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments.frozen import frozen
-from ..arguments.types import Array
+from ..arguments.types import Array, TwoPointFlux
 from ..errors import InputError
 
 # x below which x / (e^x - 1) is taken from its series, whose error is x^4 / 720.
@@ -173,6 +173,37 @@ class muscl:
     def __post_init__(self):
         if not isinstance(self.sharp, (int, float)) or not 0 <= self.sharp <= 1:
             raise InputError(f"muscl(sharp={self.sharp!r}): sharp must lie between 0 and 1")
+
+
+def evaluate_flux(flux: TwoPointFlux, U: Array, k: Array, remedy: str) -> tuple[Array, Array]:
+    """(a, b) of a two-point flux, perhaps a user's own; `InputError` unless they are of the shape
+    of U, finite and not negative. Not collective.
+
+    remedy : the end of the message about coefficients that are not
+    """
+    name = describe_flux(flux)
+    try:
+        a, b = flux(U, k)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"flux {name!r} must be a function (U, k) -> (a, b) of arrays: {error}"
+        ) from error
+
+    if np.shape(a) != U.shape or np.shape(b) != U.shape:
+        raise InputError(
+            f"flux {name!r} returned shapes {np.shape(a)} and {np.shape(b)}; both must be {U.shape}"
+        )
+
+    bad = np.flatnonzero(~(np.minimum(a, b) >= 0) | ~np.isfinite(np.add(a, b)))
+    if len(bad):
+        i = bad[0]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            peclet = np.abs(U[i]) / k[i]
+        raise InputError(
+            f"flux {name!r} has coefficients {a[i]:.3g}, {b[i]:.3g} at the cell Peclet number "
+            f"{peclet:.3g}: they must be finite and not negative; {remedy}"
+        )
+    return np.asarray(a, float), np.asarray(b, float)
 
 
 def describe_flux(flux: Any) -> str:

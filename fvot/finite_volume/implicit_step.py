@@ -70,11 +70,13 @@ class ColumnScaleCache:
         self._rates: Rates | None = None
 
     def find(self, rates: Rates) -> Array:
-        """The column scaling (n_cells,): the Gibbs density of the rates; else the cached scaling;
-        else a new one, which is then cached. Collective.
+        """The column scaling (n_cells,), over its maximum and cut off at e^-300. Collective.
+
+        It is the Gibbs density of the rates; else the cached scaling; else a new approximate
+        stationary density, which is then cached.
         """
-        if rates.gibbs is not None:
-            return _gibbs_density(rates.mesh.ranks, rates.gibbs)
+        if rates.minus_log_gibbs is not None:
+            return _gibbs_density(rates.mesh.ranks, rates.minus_log_gibbs)
         if self.scale is None:
             self.scale = _compute_scale(rates)
             self._rates = rates
@@ -82,20 +84,12 @@ class ColumnScaleCache:
 
     def is_stale(self, rates: Rates) -> bool:
         """Whether `find` returns a scaling that was computed for other rates."""
-        return rates.gibbs is None and self.scale is not None and self._rates is not rates
+        return rates.minus_log_gibbs is None and self.scale is not None and self._rates is not rates
 
     def clear(self) -> None:
         """Forget the scaling: `find` computes a new one."""
         self.scale = None
         self._rates = None
-
-
-def column_scale(rates: Rates, cache: ColumnScaleCache | None = None) -> Array:
-    """(n_cells,): the Gibbs density, or an approximate stationary density, over its maximum and cut
-    off at e^-300. Collective.
-    """
-    cache = ColumnScaleCache() if cache is None else cache
-    return cache.find(rates)
 
 
 def _gibbs_density(ranks, minus_log):
@@ -146,8 +140,8 @@ class Resolvent:
     """rho -> Y = (|K| + s A)^-1 (|K| rho + s b g): implicit Euler over a time s, checked as the
     module says.
 
-    rtol : relative tolerance of the linear solves
     scales : the cache of the column scaling, shared with other steps on the same mesh
+    rtol : relative tolerance of the linear solves
     names : the methods that have not failed
     iterations, solves : of the linear solver, so far
     """
@@ -157,16 +151,16 @@ class Resolvent:
         rates: Rates,
         s: float,
         *,
+        scales: ColumnScaleCache,
         rtol: float = 1e-10,
         prefix: str = IMPLICIT_STEP_PREFIX,
-        scales: ColumnScaleCache | None = None,
     ):
         mesh = rates.mesh
         self.rates = rates
         self.s = s
         self.rtol = rtol
         self.prefix = prefix
-        self.scales = ColumnScaleCache() if scales is None else scales
+        self.scales = scales
         self.stiffness = s * mesh.ranks.max(rates.leaving().max(initial=0.0))
         self.costs = linalg.estimate_costs(
             mesh.n_cells_global,
@@ -174,7 +168,7 @@ class Resolvent:
             mesh.ranks.size,
             self.stiffness,
             rates.steepness(),
-            rates.gibbs is not None,
+            rates.minus_log_gibbs is not None,
         )
         self.names = list(self.costs)
         self.iterations = 0
@@ -253,9 +247,9 @@ class Resolvent:
             return start.copy(), None
 
         if self._method is None:
-            self._method = LinearMethod(
-                self.rates, self.s, self.names[0], self.rtol, self.prefix, scales=self.scales
-            )
+            name = self.names[0]
+            scale = self.scales.find(self.rates) if name == "amg" else None
+            self._method = LinearMethod(self.rates, self.s, name, self.rtol, self.prefix, scale)
 
         for i in range(MAX_SOLVES):
             rtol = self._method.rtol if i == 0 else max(self._method.rtol, REFINEMENT_TOLERANCE)
@@ -361,14 +355,11 @@ class LinearMethod:
         rtol: float,
         prefix: str,
         scale: Array | None = None,
-        scales: ColumnScaleCache | None = None,
     ):
         mesh = rates.mesh
         self.name = name
         self.order = rates.order_by_drift() if name == "ilu" else None
         self.scale = scale
-        if name == "amg" and scale is None:
-            self.scale = column_scale(rates, scales)
         self.system = linalg.System(
             mesh.ranks,
             rates.pattern.matrix(rates, s, self.order, self.scale),

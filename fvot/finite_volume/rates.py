@@ -27,15 +27,17 @@ class Rates:
     """Two-point fluxes F_s = a_s rho_left - b_s rho_right, a, b (n_faces,) >= 0; a_s rho_left - b_s
     g_s at the boundary.
 
-    gibbs (n_cells,) : -log of the Gibbs density; None where there is none
+    minus_log_gibbs (n_cells,) : -log of the Gibbs density; None where there is none
     """
 
-    def __init__(self, pattern: SparsityPattern, a: Array, b: Array, gibbs: Array | None = None):
+    def __init__(
+        self, pattern: SparsityPattern, a: Array, b: Array, minus_log_gibbs: Array | None = None
+    ):
         self.pattern = pattern
         self.mesh = pattern.mesh
         self.a = a
         self.b = b
-        self.gibbs = gibbs
+        self.minus_log_gibbs = minus_log_gibbs
 
     def flux(self, rho: Array, entering: Array) -> Array:
         """F (n_faces,), from left to right, for rho (n_cells,) and the boundary's densities g

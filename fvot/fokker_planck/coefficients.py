@@ -23,7 +23,7 @@ from ..arguments.types import Array, Coefficient, PointFunction, TimeFunction, T
 from ..arguments.watch import CELL_BLOCKS, Watch, WatchedFaces, group_faces
 from ..errors import InputError
 from ..finite_volume.boundary import dirichlet, evaluate_densities, read_conditions
-from ..finite_volume.fluxes import muscl
+from ..finite_volume.fluxes import evaluate_flux, muscl
 from ..finite_volume.rates import Rates, SparsityPattern
 from ..mesh import Numbering
 from ..mesh.cell_values import describe_wanted_shape
@@ -135,13 +135,10 @@ class DriftDiffusion:
         with self.mesh.ranks.raising_together():
             return self._V.in_cells(self.near, t)
 
-    def gibbs(self, t: float = 0.0) -> Array | None:
+    def _compute_minus_log_gibbs(self, D, V):
         """V / D (n_cells,), if e^(-V/D) makes all inner fluxes zero, but for the discretisation;
         else None.
         """
-        return self._compute_minus_log_gibbs(self.diffusion(t), self.potential(t))
-
-    def _compute_minus_log_gibbs(self, D, V):
         if self._drift is not None or not (self._D.constant or V is None):
             return None
         return np.zeros(self.mesh.n_cells) if V is None else V / D
@@ -264,30 +261,9 @@ class DriftDiffusion:
 
     def _compute_coefficients(self, U, k):
         """(a, b) of the flux, checked."""
-        name = getattr(self.flux, "__name__", repr(self.flux))
+        remedy = "use fvot.scharfetter_gummel, or smaller cells"
         with self.mesh.ranks.raising_together():
-            try:
-                a, b = self.flux(U, k)
-            except (TypeError, ValueError) as error:
-                raise InputError(
-                    f"flux {name} must be a function (U, k) -> (a, b) of arrays: {error}"
-                ) from error
-
-            if np.shape(a) != U.shape or np.shape(b) != U.shape:
-                raise InputError(
-                    f"flux {name} returned shapes {np.shape(a)} and {np.shape(b)}; both must be "
-                    f"{U.shape}"
-                )
-
-            bad = np.flatnonzero(~(np.minimum(a, b) >= 0) | ~np.isfinite(a + b))
-            if len(bad):
-                i = bad[0]
-                raise InputError(
-                    f"flux {name} has coefficients {a[i]:.3g}, {b[i]:.3g} at the cell Peclet "
-                    f"number {abs(U[i]) / k[i]:.3g}: they must be finite and not negative; use "
-                    "fvot.scharfetter_gummel, or smaller cells"
-                )
-        return np.asarray(a, float), np.asarray(b, float)
+            return evaluate_flux(self.flux, U, k, remedy)
 
     def _add_boundary_potential(self, U, V, t):
         """Add to U what grad V carries through boundary faces.

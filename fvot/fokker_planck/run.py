@@ -136,13 +136,12 @@ class FokkerPlanckRun:
         t = self.now
         mesh = self.mesh
         rho = self.state.rho
-        if self.stepper.find_gibbs(t) is None:
+        rates, entering = self.stepper.find_coefficients(t)
+        if rates.minus_log_gibbs is None or not self.stepper.closed:
             return {}
 
         D = self.operator.diffusion(t)
-        V = self.operator.potential(t)
-        V = np.zeros(mesh.n_cells) if V is None else V
-        rates, entering = self.stepper.find_coefficients(t)
+        V = D * rates.minus_log_gibbs
 
         with np.errstate(divide="ignore", invalid="ignore"):
             log = np.log(rho)

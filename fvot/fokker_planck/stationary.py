@@ -17,7 +17,6 @@ from ..arguments.functions import is_integer
 from ..arguments.types import Array
 from ..errors import ConvergenceError, InputError
 from ..finite_volume.face_flux import find_pieces
-from ..finite_volume.implicit_step import column_scale
 from ..mesh import Numbering
 from ..mesh.cell_values import integrate
 from .stepper import Stepper
@@ -45,8 +44,8 @@ def find_stationary(stepper: Stepper, near: Numbering) -> Array:
             "and the stationary density is not unique; take one piece at a time"
         )
 
-    if stepper.gibbs is not None:
-        return near.outward(np.exp(-stepper.gibbs))
+    if stepper.minus_log_gibbs is not None:
+        return near.outward(np.exp(-stepper.minus_log_gibbs))
     if mesh.n_cells_global > ELIMINATION_CELL_LIMIT[mesh.dim]:
         return near.outward(_find_density_by_long_steps(stepper))
 
@@ -111,7 +110,7 @@ def _find_density_by_long_steps(stepper):
     mesh = stepper.mesh
     rates, _ = stepper.find_coefficients(0.0)
     in_one_cell = (mesh.cell_id[: mesh.n_cells] == 0).astype(float)
-    starts = column_scale(rates), in_one_cell
+    starts = stepper.column_scales.find(rates), in_one_cell
 
     ends = [_take_long_steps(stepper, rho / integrate(mesh, rho)) for rho in starts]
     difference = integrate(mesh, np.abs(ends[1] - ends[0]))

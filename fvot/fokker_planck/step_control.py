@@ -268,23 +268,36 @@ class StepControl:
         empty at first nothing else is known against which an error is small. The density that
         enters is a mean over time: a short pulse must not count as if it lasted for the whole run.
         """
+        if self.operator.has_walls_only:
+            return 0.0
+
         mesh = self.mesh
         t = self.t
         whole = t[-1] - t[0]
-        entering = sum(
-            weight * length / whole * self.operator.entering(begin + place * length)
-            for begin, length in zip(t, np.diff(t))
-            for place, weight in SIMPSON_RULE
-        )
+        entering = self._average_entering()
         largest = mesh.ranks.max(entering.max(initial=0.0)) * integrate(mesh, 1.0)
         if largest <= integrate(mesh, rho):  # the domain is as full as the inflow can make it
             return 0.0
 
         rates, _ = self.stepper.find_coefficients(t[-1])
-        resolvent = Resolvent(rates, whole, rtol=PREDICTION_TOLERANCE)
+        resolvent = Resolvent(
+            rates, whole, scales=self.stepper.column_scales, rtol=PREDICTION_TOLERANCE
+        )
         try:
             return integrate(mesh, resolvent.expect(1)(rho, entering))
         except ConvergenceError:
             return 0.0
         finally:
             resolvent.destroy()
+
+    def _average_entering(self):
+        """The means over the run of the densities given at the boundary (n_faces - n_inner,)."""
+        t = self.t
+        if self.operator.boundary_steady:
+            return self.operator.entering(t[0])
+        whole = t[-1] - t[0]
+        return sum(
+            weight * length / whole * self.operator.entering(begin + place * length)
+            for begin, length in zip(t, np.diff(t))
+            for place, weight in SIMPSON_RULE
+        )

@@ -21,7 +21,7 @@ import numba
 import numpy as np
 
 from ..arguments.types import Array
-from ..finite_volume.implicit_step import Resolvent
+from ..finite_volume.implicit_step import ColumnScaleCache, Resolvent
 from ..finite_volume.rates import Rates, downstream_order
 from ..mesh.cell_values import integrate
 from ..mesh.face_exchange import find_face_exchange
@@ -70,7 +70,8 @@ class Stepper:
 
     autonomous : whether nothing depends on time
     closed : whether nothing crosses the boundary
-    gibbs (n_cells,) : -log of the Gibbs density of mass 1, if its fluxes are zero; else None
+    minus_log_gibbs (n_cells,) : of the Gibbs density of mass 1, if its fluxes are zero; else None
+    column_scales : the column scaling of multigrid, which all implicit steps share
     counts : of solves, iterations and limited steps
     """
 
@@ -82,6 +83,7 @@ class Stepper:
         self.scheme = find_scheme(order)
         self.autonomous = operator.steady and operator.boundary_steady
 
+        self.column_scales = ColumnScaleCache()
         self._entropies: list = []
         self._resolvents: dict = {}
         self._rates: tuple = (None, None)
@@ -89,7 +91,7 @@ class Stepper:
 
         rates, _ = self.find_coefficients(0.0)  # refuses coefficients of the wrong kind at once
         self.closed = operator.has_walls_only or self._has_closed_boundary(rates)
-        self.gibbs = self._find_discrete_gibbs()
+        self.minus_log_gibbs = self._find_minus_log_gibbs()
         self.restart()
 
     def _has_closed_boundary(self, rates):
@@ -182,7 +184,7 @@ class Stepper:
         may_keep = self.operator.steady and self.mesh.n_cells_global <= KEPT_MATRICES_CELL_LIMIT
         self._destroy_resolvents(MAX_KEPT_MATRICES - 1 if may_keep else 0)
         rates, _ = self.find_coefficients(t)
-        self._resolvents[t, s] = Resolvent(rates, s, rtol=self.rtol)
+        self._resolvents[t, s] = Resolvent(rates, s, scales=self.column_scales, rtol=self.rtol)
         return self._resolvents[t, s].expect(n_solves)
 
     def _destroy_resolvents(self, n_left):
@@ -193,20 +195,17 @@ class Stepper:
 
     # ---- the free energy ------------------------------------------------------------------------
 
-    def find_gibbs(self, t: float) -> Array | None:
-        """V / D (n_cells,) at time t, if the Gibbs density e^(-V/D) has no fluxes, but for the
-        discretisation; else None.
-        """
-        return self.operator.gibbs(t) if self.closed else None
-
-    def _find_discrete_gibbs(self):
-        phi = self.find_gibbs(0.0) if self.operator.steady else None
+    def _find_minus_log_gibbs(self):
+        """-log of the Gibbs density (n_cells,) of mass 1, if its fluxes are zero; else None."""
+        if not (self.operator.steady and self.closed):
+            return None
+        rates, _ = self.find_coefficients(0.0)
+        phi = rates.minus_log_gibbs
         if phi is None:
             return None
 
         mesh = self.mesh
         n = self.mesh.n_inner
-        rates, _ = self.find_coefficients(0.0)
         local = mesh.with_ghosts(phi)
         difference = local[mesh.right[:n]] - local[mesh.left[:n]]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -223,7 +222,7 @@ class Stepper:
 
         0 where it is within rounding, and where there is no Gibbs density pi.
         """
-        if self.gibbs is None or mass == 0:
+        if self.minus_log_gibbs is None or mass == 0:
             return 0.0
         entropy_before, size_before = self._find_relative_entropy(rho)
         entropy_after, size_after = self._find_relative_entropy(new)
@@ -235,7 +234,7 @@ class Stepper:
         for known, sums in self._entropies:
             if known is rho:
                 return sums
-        on_this_rank = np.array(_sum_relative_entropy(self.mesh.volume, rho, self.gibbs))
+        on_this_rank = np.array(_sum_relative_entropy(self.mesh.volume, rho, self.minus_log_gibbs))
         sums = tuple(self.mesh.ranks.sum(on_this_rank))
         self._entropies = [*self._entropies[-1:], (rho, sums)]
         return sums
@@ -443,14 +442,14 @@ class _Step:
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _sum_relative_entropy(volume, rho, gibbs):
+def _sum_relative_entropy(volume, rho, minus_log_gibbs):
     total = 0.0
     lost = 0.0
     size = 0.0
     for cell in range(len(rho)):
-        term = (
-            volume[cell] * rho[cell] * (np.log(rho[cell]) + gibbs[cell]) if rho[cell] > 0 else 0.0
-        )
+        term = 0.0
+        if rho[cell] > 0:
+            term = volume[cell] * rho[cell] * (np.log(rho[cell]) + minus_log_gibbs[cell])
         added = total + term
         # what the addition loses, after Neumaier (1974)
         lost += (total - added) + term if abs(total) >= abs(term) else (term - added) + total

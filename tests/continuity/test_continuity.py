@@ -317,7 +317,7 @@ def test_outflow_may_be_called():
         (dict(velocity=(1, 0), cfl=0), "cfl"),
         (dict(velocity=(1, 0), cfl="a"), "'a'"),
         (dict(velocity=(1, 0), flux="upwind"), "'upwind'"),
-        (dict(velocity=(1, 0), flux=central), "negative coefficient"),
+        (dict(velocity=(1, 0), flux=central), "not negative"),
         (
             dict(velocity=(1, 0), boundary={"door": fvot.outflow}),
             "no part 'door'; the mesh has: bottom, left, right, top",

@@ -10,6 +10,7 @@ from scipy.linalg import expm
 
 import fvot
 from fvot import ConvergenceError, FokkerPlanck, InputError, Mesh, linalg
+from fvot.finite_volume import implicit_step
 from fvot.mesh.means import average_over_faces
 
 pytestmark = pytest.mark.ranks
@@ -464,6 +465,31 @@ def test_a_rotation_that_turns_back(monkeypatch):
     result = solver.solve(uniform(mesh), np.pi, tau=np.pi / 8)
     assert_promises(result, closed=False)
     assert result.ledger["iterations"][-1] < 40 * result.ledger["solves"][-1]
+
+
+def test_steps_of_all_lengths_share_one_column_scaling(monkeypatch):
+    """Multigrid under a drift that is no gradient: a new scaling costs several solves."""
+    monkeypatch.setattr(linalg, "estimate_costs", lambda *about: {"amg": (1.0, 1.0)})
+    scalings = []
+    compute_scale = implicit_step._compute_scale
+
+    def count(rates):
+        scalings.append(rates)
+        return compute_scale(rates)
+
+    monkeypatch.setattr(implicit_step, "_compute_scale", count)
+    mesh = KINDS["squares"](16)
+    solver = FokkerPlanck(mesh, diffusion=0.1, drift=lambda x: turning(x) - x)
+    result = solver.solve(uniform(mesh), 1.0)
+    assert result.ledger["steps"][-1] > 10
+    assert len(scalings) == 1
+
+    def turning_back(x, t):
+        return -x + 20 * np.cos(t) * turning(x)
+
+    solver = FokkerPlanck(mesh, diffusion=0.1, drift=turning_back)
+    result = solver.solve(uniform(mesh), 0.1, tau=0.01)
+    assert len(scalings) == 2
 
 
 # ---- boundaries ----------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def test_free_energies_are_summed_up_to_the_last_digit():
     4e-14 of them.
     """
     random = np.random.default_rng(0)
-    volume, rho, gibbs = random.random((3, 20_000))
-    terms = volume * rho * (np.log(rho) + gibbs)
-    found, size = stepper._sum_relative_entropy(volume, rho, gibbs)
+    volume, rho, minus_log_gibbs = random.random((3, 20_000))
+    terms = volume * rho * (np.log(rho) + minus_log_gibbs)
+    found, size = stepper._sum_relative_entropy(volume, rho, minus_log_gibbs)
     assert abs(found - math.fsum(terms)) <= 1e-15 * size

@@ -159,6 +159,27 @@ def test_interrupted_transport_reaches_its_tolerance(mesh, free, interrupted, sh
     assert again.iterations == path.iterations and again.cost == pytest.approx(path.cost, rel=1e-6)
 
 
+class Donor:
+    """The upwind flux, as a callable object: its repr has an address, which changes."""
+
+    def __call__(self, U, k):
+        return fvot.upwind(U, k)
+
+
+def test_a_run_with_a_callable_flux_goes_on(shared_folder):
+    mesh = MESHES["squares"]()
+    rho0 = mesh.density(lambda x: x[0] < 0.4)
+    kept = Checkpoint(shared_folder / "run.h5")
+
+    def solve(flux):
+        equation = fvot.ContinuityEquation(mesh, swirl, flux=flux, boundary=OPEN)
+        return equation.solve(rho0, [0, 0.1], checkpoint=kept)
+
+    donors = Donor(), Donor()
+    first, again = map(solve, donors)
+    assert_array_equal(again.rho, first.rho)
+
+
 def test_other_ranks_go_on(ranks, shared_folder):
     """What all ranks have begun, one goes on with; and the other way round."""
     alone = ranks.comm.Split(ranks.rank)
