@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from copy import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..errors import ConvergenceError, InputError
 from ..mesh import Mesh, quality
 from ..mesh.cell_values import check_density, integrate
 from ..mesh.numbering import find_numbering
-from ..runs.checkpoint import Checkpoint, CheckpointManager, check_checkpoint, fingerprint
+from ..runs.checkpoint import Checkpoint, CheckpointManager, fingerprint
 from ..runs.progress import Progress
 from .discretisation import Discretisation
 from .geodesic import Geodesic, build_geodesic, build_geodesic_at_rest
@@ -279,9 +280,8 @@ class BenamouBrenier:
 
     def _iterate(self, iteration, checkpoint, progress, rho0, rho1):
         """Run the iteration, with its checkpoints and progress bar."""
-        check_checkpoint(self.mesh.ranks, checkpoint)  # before the description, which is collective
-        description = None if checkpoint is None else self._describe(rho0, rho1)
-        keeper = CheckpointManager(checkpoint, self._near.mesh, description)
+        describe = partial(self._describe, rho0, rho1)
+        keeper = CheckpointManager(checkpoint, self._near.mesh, describe)
         with Progress(0, self.max_iter, progress, "iteration") as bar, keeper:
             for k in iteration.run(keeper.saved):
                 bar.to(k)

@@ -26,11 +26,11 @@ from ..output.series import Output
 from ..runs.checkpoint import Checkpoint
 from ..runs.march import march
 from ..runs.result import Result
-from .linearised_step import Linearised
-from .midpoint_step import Midpoint
+from .linearised_step import LinearisedStep
+from .midpoint_step import MidpointStep
+from .proper_step import ProperStep, TransportSolver
 from .run import JKORun
 from .step import StepMethod
-from .variational_step import Proper, TransportSolver
 
 # The part of its upper bound by which a density may be above it at the start: the rounding of a
 # density that is computed to lie at the bound.
@@ -120,7 +120,7 @@ class JKO:
             self._check_inner(order)
             self._near = Numbering(mesh, mesh)
             self.order = 1
-            self._step: StepMethod = Proper(inner, energy)
+            self._step: StepMethod = ProperStep(inner, energy)
             return
 
         quality.warn_of(mesh.quality.diffusion_problem, mesh)
@@ -134,9 +134,9 @@ class JKO:
             "an upper bound needs order=1 (or None): steps of order 2 know none",
         )
         if self.order == 2:
-            self._step = Midpoint(free_energy)
+            self._step = MidpointStep(free_energy)
         else:
-            self._step = Linearised(free_energy, self.upper)
+            self._step = LinearisedStep(free_energy, self.upper)
 
     def __repr__(self) -> str:
         bound = "" if self.upper == math.inf else f", rho <= {self.upper:g}"

@@ -48,10 +48,11 @@ from .. import linalg
 from ..arguments.types import Array, BoolArray
 from ..energies.free_energy import MIN_NEWTON_FACTOR, NEWTON_FLOOR, FreeEnergy
 from ..errors import ConvergenceError
-from ..finite_volume.rates import Rates, SparsityPattern
+from ..finite_volume.rates import Rates
 from ..mesh.cell_values import integrate
-from .newton_systems import RESIDUAL_ROUNDING, Solver
-from .step import Step
+from .newton_step import NewtonStep
+from .newton_systems import RESIDUAL_ROUNDING
+from .step import StepResult
 from .streams import Streams
 
 # The smallest e'', relative to the change of e' when the density changes by its mean.
@@ -81,7 +82,7 @@ FULL_CELL_TOLERANCE = 1e-6
 MIN_PRESSURE_DENSITY = 1e-8
 
 
-class Linearised:
+class LinearisedStep(NewtonStep):
     """rho after a step from old, (n_cells,) each, for a `FreeEnergy`. Collective.
 
     upper : bound of the density, inf for none
@@ -91,49 +92,31 @@ class Linearised:
     order = 1
 
     def __init__(self, free_energy: FreeEnergy, upper: float = math.inf, tol: float = 1e-12):
-        self.free_energy = free_energy
-        self.mesh: Any = free_energy.mesh
+        super().__init__(free_energy, tol)
         self.upper = upper
-        self.tol = tol
-
-        n = self.mesh.n_inner
-        self.pattern = SparsityPattern(self.mesh)
-        self.transmissibility = self.mesh.area[:n] / self.mesh.distance[:n]
-        self.no_inflow = np.zeros(self.mesh.n_faces - n)
-
-        self.solver = Solver(self.mesh)
         self.methods, self.reduced_methods = _choose_methods(self.mesh)
         self.restart()
 
     def restart(self) -> None:
         """Forget earlier steps."""
+        super().restart()
         self._last = np.zeros((2, self.mesh.n_cells))  # phi and p of the last step
-        self.solver.restart()
-
-    @property
-    def iterations(self) -> int:
-        """Of all linear solves so far."""
-        return self.solver.iterations
 
     def save(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return self.solver.save() | dict(cells=dict(last=self._last))
+        return super().save() | dict(cells=dict(last=self._last))
 
     def restore(self, kept: dict[str, Any]) -> None:
         """Take over what `save` gave."""
-        self.solver.restore(kept)
+        super().restore(kept)
         self._last = kept["cells"]["last"]
 
-    def parts(self, rho: Array) -> dict[str, float]:
-        """{name: value} of the energy and its parts."""
-        return self.free_energy.parts(rho)
-
-    def __call__(self, old: Array, tau: float) -> Step:
-        """The `Step` of length tau. Raises `ConvergenceError`."""
+    def __call__(self, old: Array, tau: float) -> StepResult:
+        """The `StepResult` of length tau. Raises `ConvergenceError`."""
         mesh = self.mesh
         mass = integrate(self.mesh, old)
         if mass == 0:
-            return Step(old, 0.0, 0, np.zeros(mesh.n_cells))
+            return StepResult(old, 0.0, 0, np.zeros(mesh.n_cells))
 
         self.solver.begin(tau)
         p = self._last[1]
@@ -150,7 +133,7 @@ class Linearised:
         return self._run_newton(old, tau, mass, p)
 
     def _run_newton(self, old, tau, mass, p):
-        """The `Step` from old, of that mass; the first full cells are those with p > 0."""
+        """The `StepResult` from old, of that mass; the first full cells are those with p > 0."""
         mesh = self.mesh
         phi = self._last[0]
         mean = mass / self.free_energy.measure
@@ -179,7 +162,7 @@ class Linearised:
                 if self.upper < math.inf:
                     self._last = np.stack([phi, equations.p])
                 rho = equations.compute_density()
-                return Step(rho, tau * equations.action, iteration, equations.p)
+                return StepResult(rho, tau * equations.action, iteration, equations.p)
 
             drho, dphi, dp = equations.compute_newton_step()
             least = np.maximum(self._choose_kept_fraction(residual.max()) * rho, floor)
@@ -240,7 +223,7 @@ class _Equations:
 
     def __init__(
         self,
-        step: Linearised,
+        step: LinearisedStep,
         rho: Array,
         phi: Array,
         p: Array,

@@ -35,10 +35,11 @@ import numpy as np
 from ..arguments.types import Array
 from ..energies.free_energy import MIN_NEWTON_FACTOR, FreeEnergy
 from ..errors import ConvergenceError
-from ..finite_volume.rates import Rates, SparsityPattern
+from ..finite_volume.rates import Rates
 from ..mesh.cell_values import integrate
-from .newton_systems import RESIDUAL_ROUNDING, Solver, rank_by_cost
-from .step import Step
+from .newton_step import NewtonStep
+from .newton_systems import RESIDUAL_ROUNDING, rank_by_cost
+from .step import StepResult
 
 # The largest mobility of a face, in densities of its giving cell: R <= 2 rho_giving.
 MOBILITY_LIMIT = 2.0
@@ -50,56 +51,24 @@ UPWIND_PECLET = 8
 MAX_MIDPOINT_ITERATIONS = 25
 
 
-class Midpoint:
-    """rho after a step from old, (n_cells,) each, for a `FreeEnergy`. Collective.
-
-    tol : largest residual of the equations, in L1, relative to the mass
-    """
+class MidpointStep(NewtonStep):
+    """rho after a step from old, (n_cells,) each, for a `FreeEnergy`. Collective."""
 
     order = 2
 
     def __init__(self, free_energy: FreeEnergy, tol: float = 1e-12):
-        self.free_energy = free_energy
-        self.mesh: Any = free_energy.mesh
-        self.tol = tol
+        super().__init__(free_energy, tol)
 
-        n = self.mesh.n_inner
-        self.pattern = SparsityPattern(self.mesh)
-        self.transmissibility = self.mesh.area[:n] / self.mesh.distance[:n]
-        self.no_inflow = np.zeros(self.mesh.n_faces - n)
-        self._solver = Solver(self.mesh)
-
-    @property
-    def iterations(self) -> int:
-        """Of all linear solves so far."""
-        return self._solver.iterations
-
-    def parts(self, rho: Array) -> dict[str, float]:
-        """{name: value} of the energy and its parts."""
-        return self.free_energy.parts(rho)
-
-    def restart(self) -> None:
-        """Forget earlier steps."""
-        self._solver.restart()
-
-    def save(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return self._solver.save()
-
-    def restore(self, kept: dict[str, Any]) -> None:
-        """Take over what `save` gave."""
-        self._solver.restore(kept)
-
-    def __call__(self, old: Array, tau: float) -> Step:
-        """The `Step` of length tau. Raises `ConvergenceError`."""
+    def __call__(self, old: Array, tau: float) -> StepResult:
+        """The `StepResult` of length tau. Raises `ConvergenceError`."""
         mesh = self.mesh
         mass = integrate(self.mesh, old)
         if mass == 0:
-            return Step(old, 0.0, 0)
+            return StepResult(old, 0.0, 0)
 
         kept_fraction = MIN_NEWTON_FACTOR if self.free_energy.singular else 0.0
         rho = np.maximum(old, self.free_energy.start(mass / self.free_energy.measure))
-        self._solver.begin(tau)
+        self.solver.begin(tau)
         w = self._compute_weights(old)
 
         for iteration in range(MAX_MIDPOINT_ITERATIONS):
@@ -108,10 +77,10 @@ class Midpoint:
                 break
             if fluxes.size <= self.tol * mass + RESIDUAL_ROUNDING * fluxes.terms:
                 scaled = rho * (mass / integrate(mesh, rho))
-                return Step(scaled, tau * fluxes.dissipation, iteration)
+                return StepResult(scaled, tau * fluxes.dissipation, iteration)
 
             methods, matrix = fluxes.linearise()
-            change = self._solver(
+            change = self.solver(
                 methods,
                 matrix,
                 -fluxes.residual,
@@ -151,7 +120,7 @@ class _Fluxes:
     scale (n_cells,) : of the columns; None where the energy has no infinite derivative
     """
 
-    def __init__(self, step: Midpoint, rho: Array, old: Array, tau: float, w: Array):
+    def __init__(self, step: MidpointStep, rho: Array, old: Array, tau: float, w: Array):
         self.mesh = step.mesh
         self.step = step
         self.tau = tau

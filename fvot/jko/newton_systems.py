@@ -73,7 +73,7 @@ class Solver:
     def restore(self, kept: dict[str, Any]) -> None:
         """Take over what `save` gave."""
         self.iterations = kept["iterations"]
-        self._failed = kept.get("failed", {})
+        self._failed = kept["failed"]
 
     def begin(self, tau: float) -> None:
         """Begin a step of length tau, for which preconditioners are made anew.

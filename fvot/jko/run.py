@@ -15,8 +15,8 @@ from ..errors import ConvergenceError
 from ..mesh import Numbering
 from ..mesh.cell_values import integrate
 from ..runs.checkpoint import fingerprint
-from .step import Step, StepMethod
-from .variational_step import Proper
+from .proper_step import ProperStep
+from .step import StepMethod, StepResult
 
 # Failures of Newton's method between two recorded times, before the run gives up.
 MAX_NEWTON_FAILURES = 100
@@ -220,7 +220,7 @@ class JKORun:
         spare = max(tol * self.mass0 - self.error, 0.1 * tol * self.mass0)
         return spare * max(step / left, step / (passed + step) / 16)
 
-    def _accept(self, made: Step, step, now):
+    def _accept(self, made: StepResult, step, now):
         slope = Slope((made.rho - self.rho) / step, step)
         self.slopes = [slope, *self.slopes[:1]]
         self.rho = made.rho
@@ -238,7 +238,7 @@ class JKORun:
         flow = self.flow
         mesh = self.mesh
         free_energy = self.free_energy or FreeEnergy(self.near, flow.energy)
-        mean = integrate(mesh, self.rho) / integrate(mesh, np.ones(mesh.n_cells))
+        mean = self.mass0 / free_energy.measure
         rho = self.rho + mean  # above 0, where derivatives may be infinite
         slope = free_energy.derivative(rho) + free_energy.potential(rho)
         return dict(
@@ -300,6 +300,6 @@ class JKORun:
         )
         if self.tau is None:
             numbers["time_error"] = self.error / max(self.mass0, float(np.finfo(float).tiny))
-        if isinstance(self.take_step, Proper):
+        if isinstance(self.take_step, ProperStep):
             numbers["gap"] = self.take_step.gap
         return numbers

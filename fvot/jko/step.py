@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 from ..arguments.types import Array
 
 
-class Step(NamedTuple):
+class StepResult(NamedTuple):
     """The result of a step.
 
     rho (n_cells,) : the density after it
@@ -35,7 +35,7 @@ class StepMethod(Protocol):
     def restart(self) -> None:
         """Forget earlier steps."""
 
-    def __call__(self, old: Array, tau: float) -> Step:
+    def __call__(self, old: Array, tau: float) -> StepResult:
         """The step of length tau from old (n_cells,). Raises `ConvergenceError`. Collective."""
 
     def parts(self, rho: Array) -> dict[str, float]:

@@ -31,6 +31,7 @@ class Streams:
 
     def __init__(self, stencil: Stencil, mesh: Any, a: Array, b: Array, tau: float):
         self.mesh = mesh
+        self._has_ghosts = mesh.ranks.max(mesh.n_local - mesh.n_cells) > 0
         self._order = downstream_order(a, b, mesh.n_inner, stencil)
         self._sides = (
             stencil.start,
@@ -60,11 +61,10 @@ class Streams:
         mesh = self.mesh
         ranks = self.mesh.ranks
         x = mesh.with_ghosts(np.where(free, 0.0, fixed))
-        is_parallel = ranks.max(mesh.n_local - mesh.n_cells) > 0
 
         for _ in range(MAX_RANK_CROSSINGS):
             changed = _sweep(order, *self._sides, y, free, transposed, x)
-            if not is_parallel or not ranks.max(int(changed)):
+            if not self._has_ghosts or not ranks.max(int(changed)):
                 return x[: mesh.n_cells].copy()
             mesh.exchange(x)
 

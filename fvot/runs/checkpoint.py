@@ -118,13 +118,15 @@ class CheckpointManager:
         self,
         checkpoint: Checkpoint | None,
         mesh: Mesh,
-        problem: dict[str, Any] | None = None,
+        describe: Callable[[], dict[str, Any]],
         check: Callable[[Path, Any], None] = lambda path, values: None,
     ):
-        """problem : the description of the run, as {name: text, number, or `fingerprint`}
+        """describe() : the description of the run, as {name: text, number, or `fingerprint`};
+            called where there is a checkpoint, and may be collective
         check(path, values) : on rank 0, an `InputError` where values of the file are not of this
             run; called before the problem is compared
         """
+        _check_checkpoint(mesh.ranks, checkpoint)
         self.checkpoint = checkpoint
         self.mesh = mesh
         self.saved: tuple[dict[str, Array], dict[str, Any]] | None = None
@@ -144,7 +146,7 @@ class CheckpointManager:
             volumes=fingerprint(mesh, np.ones(mesh.n_cells)),
             places=fingerprint(mesh, mesh.centroid),
         )
-        self.problem = {"mesh": about_mesh, "problem": problem}
+        self.problem = {"mesh": about_mesh, "problem": describe()}
         mesh.ranks.on_root(check_writable, self.path)
 
     def __enter__(self):
@@ -281,7 +283,7 @@ class CheckpointManager:
         return cells, values
 
 
-def check_checkpoint(ranks: Ranks, checkpoint: Any) -> None:
+def _check_checkpoint(ranks: Ranks, checkpoint: Any) -> None:
     """`InputError` on every rank unless all have the same `Checkpoint`, or none. Collective."""
     ranks.check(
         checkpoint is None or isinstance(checkpoint, Checkpoint),

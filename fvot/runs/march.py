@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from ..arguments.types import Array, Path
 from ..errors import ConvergenceError
-from .checkpoint import Checkpoint, check_checkpoint
+from .checkpoint import Checkpoint
 from .recorder import Recorder, build_ledger
 from .result import Result
 from .run import Run, RunWithVelocity
@@ -39,11 +39,10 @@ def march(
     Raises `ConvergenceError` as the run does, with the `Result` so far in `.result`: the recorded
     times, and the last one.
     """
-    check_checkpoint(near.mesh.ranks, checkpoint)  # before the description, which is collective
-    problem = None if checkpoint is None else run.describe()
-    with Recorder(
-        near, t, run.fields, checkpoint, problem, write=write, progress=progress
-    ) as recorder:
+    recorder = Recorder(
+        near, t, run.fields, checkpoint, run.describe, write=write, progress=progress
+    )
+    with recorder:
         if recorder.saved is None:
             recorder.record(run)
         else:

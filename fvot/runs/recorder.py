@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -35,15 +35,15 @@ class Recorder:
         near: Numbering,
         t: Array,
         fields: Sequence[str],
-        checkpoint: Checkpoint | None = None,
-        problem: dict[str, Any] | None = None,
+        checkpoint: Checkpoint | None,
+        describe: Callable[[], dict[str, Any]],
         *,
         write: Output | Path | None = None,
         progress: bool | None = None,
     ):
         """near : the `Numbering` of all cell values that come; files and `series` have the user's
         fields : names of the run's fields
-        problem : the description of the run, see `CheckpointManager`
+        describe() : the description of the run, see `CheckpointManager`
         write : an `Output`, or its path
         """
         self.near = near
@@ -55,7 +55,7 @@ class Recorder:
         # Velocities follow from the times: they are not kept.
         self.fields: dict[str, list[Array]] = {name: [] for name in fields if name != "velocity"}
         self.keeper = CheckpointManager(
-            checkpoint, near.mesh, problem, partial(_check_times, self.t)
+            checkpoint, near.mesh, describe, partial(_check_times, self.t)
         )
 
     def __enter__(self):

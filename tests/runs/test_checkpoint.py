@@ -299,7 +299,7 @@ def test_one_run_for_a_file(kept, ranks):
         )
         with (
             pytest.raises(ZeroDivisionError),
-            checkpoint.CheckpointManager(Checkpoint(kept), mesh, run.describe()),
+            checkpoint.CheckpointManager(Checkpoint(kept), mesh, run.describe),
         ):
             with pytest.raises(InputError, match="another run .process .* on .* wait for its end"):
                 solve(kept)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from ..arguments.types import Array
 from ..energies.local import Energy
-from .step import Step
+from .step import StepResult
 
 
 class TransportSolver(Protocol):
@@ -34,7 +34,7 @@ class TransportSolver(Protocol):
         """The path from rho0: its rho, cost, energy, gap and iterations."""
 
 
-class Proper:
+class ProperStep:
     """rho after a step from old, (n_cells,) each, for a transport solver and an energy. Collective.
 
     iterations : of the transport solver, on the mesh itself
@@ -63,13 +63,13 @@ class Proper:
         self.iterations = kept["iterations"]
         self.gap = kept["gap"]
 
-    def __call__(self, old: Array, tau: float) -> Step:
-        """The `Step` of length tau. Raises `ConvergenceError`."""
+    def __call__(self, old: Array, tau: float) -> StepResult:
+        """The `StepResult` of length tau. Raises `ConvergenceError`."""
         path = self.transport.with_terminal(tau * self.energy).solve(old, progress=False)
         self.iterations = self.iterations + path.iterations
         self.gap = max(self.gap, path.gap)
         dissipated = (path.cost - 2 * path.energy) / (2 * tau)
-        return Step(path.rho[-1], dissipated, path.iterations)
+        return StepResult(path.rho[-1], dissipated, path.iterations)
 
     def parts(self, rho: Array) -> dict[str, float]:
         """{"energy": E(rho)}, as the transport solver sees it."""
