@@ -22,7 +22,6 @@ Values of a density are z = (rho in the cells, y at the nodes): (n_cells + n_nod
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -44,12 +43,14 @@ class GivenNodes:
     nodes (n,) : local numbers of the nodes
     face, at (m,) : boundary faces, and the node of one of their corners
     share (m,) : the part of what leaves at the node that leaves through the face
+    anywhere : whether any rank has such nodes
     """
 
     nodes: IntArray
     face: IntArray
     at: IntArray
     share: Array
+    anywhere: bool
 
 
 class CornerRates:
@@ -60,7 +61,8 @@ class CornerRates:
     leaving_faces, entering_faces (n_faces - n_inner,) : the flux a rho_K - b g through each open
         boundary face; 0 elsewhere
     given : the nodes with a given density
-    gibbs (n_cells,), node_gibbs (n_nodes,) : -log of the Gibbs density; None where there is none
+    minus_log_gibbs (n_cells,), phi_at_nodes (n_nodes,) : -log of the Gibbs density; None where there
+        is none
     """
 
     def __init__(
@@ -73,8 +75,8 @@ class CornerRates:
         open_a: Array,
         open_b: Array,
         given: GivenNodes,
-        gibbs: Array | None = None,
-        node_gibbs: Array | None = None,
+        minus_log_gibbs: Array | None = None,
+        phi_at_nodes: Array | None = None,
     ):
         """M (n_pairs,) : the matrices of all cells, which are overwritten; d (n_corners,) : the
         differences of phi; U (n_corners,) : what the drift carries to each corner.
@@ -87,8 +89,8 @@ class CornerRates:
         self.open_b = open_b
         self.is_given = np.zeros(corners.n_nodes, bool)
         self.is_given[given.nodes] = True
-        self.gibbs = gibbs
-        self.node_gibbs = node_gibbs
+        self.minus_log_gibbs = minus_log_gibbs
+        self.phi_at_nodes = phi_at_nodes
         n = len(corners.node)
         self.d = np.zeros(n) if d is None else d
         self.alpha = np.empty(n)
@@ -117,6 +119,11 @@ class CornerRates:
         """The rates (n_cells,) at which cells are emptied."""
         return self.leaves / self.mesh.volume
 
+    def crosses_boundary(self) -> bool:
+        """Whether anything crosses the boundary. Collective."""
+        crossing = (self.open_a + self.open_b).max(initial=0.0)
+        return self.given.anywhere or self.mesh.ranks.max(crossing) > 0
+
     def steepness(self) -> float:
         """The median of |phi_i - phi_K|, averaged over the ranks."""
         own = np.array([np.median(np.abs(self.d)) if len(self.d) else 0.0, 1.0])
@@ -131,7 +138,7 @@ class CornerRates:
         """
         corners = self.corners
         seen = rho[corners.cell]
-        if self.gibbs is not None:
+        if self.minus_log_gibbs is not None:
             seen = seen * np.exp(np.minimum(-self.d, MAX_EXPONENT))
         return np.concatenate([rho, corners.average_at_nodes(seen)])
 
@@ -183,7 +190,7 @@ class CornerRates:
         n_boundary = len(self.open_a)
         flux = self.open_a * z[mesh.left[mesh.n_inner :]] - self.open_b * entering[:n_boundary]
         given = self.given
-        if mesh.ranks.max(float(len(given.nodes))) == 0:
+        if not given.anywhere:
             return flux
         out, _ = self.outflow(z, entering)
         got = self.corners.exchange(out[n:])
@@ -219,22 +226,13 @@ class CornerRates:
 # ---- the linear system ------------------------------------------------------------------------
 
 
-class Condensed(NamedTuple):
-    """|K| + s A with the cells eliminated: the matrix between the nodes, and what leads there.
+def condense(rates: CornerRates, s: float, diagonal: Array, scale: Array | None) -> Array:
+    """The entries (n_pairs,) of the matrix between the nodes that is left of |K| + s A when the
+    cells are eliminated, columns times scale (n_nodes,): s gamma_ij - s^2 alpha_i gamma_j / m_K.
 
-    s, diagonal (n_cells,) : the step, and m_K = |K| + s (what leaves cell K)
-    values (n_pairs,) : the entries of the matrix, pair by pair of corners
+    diagonal (n_cells,) : m_K = |K| + s (what leaves cell K); infinite where the cells are known
     """
-
-    s: float
-    diagonal: Array
-    values: Array
-
-
-def condense(rates: CornerRates, s: float, scale: Array | None) -> Condensed:
-    """The system of a step s with its cells eliminated, columns times scale (n_nodes,)."""
     corners = rates.corners
-    diagonal = rates.mesh.volume + s * rates.leaves
     values = np.empty(len(rates.gamma))
     at_corner = np.ones(len(corners.node)) if scale is None else scale[corners.node]
     _condense(
@@ -249,7 +247,7 @@ def condense(rates: CornerRates, s: float, scale: Array | None) -> Condensed:
         rates.is_given[corners.node],
         values,
     )
-    return Condensed(s, diagonal, values)
+    return values
 
 
 # ---- kernels ----------------------------------------------------------------------------------

@@ -235,7 +235,7 @@ class Corners:
         return M
 
     @cached_property
-    def pattern(self) -> linalg.Assembly:
+    def assembly(self) -> linalg.Assembly:
         """The places of the entries of matrices between nodes, pair by pair of corners."""
         rows, columns = _list_pairs(self.start, self.pair_start, self.number[self.node])
         return linalg.Assembly(self.mesh.ranks, self.n_own, rows, columns)

@@ -121,7 +121,7 @@ def _compute_scale(rates):
     rho = scale
     for stiffness in np.geomspace(SCALE_FIRST_STIFFNESS, crossing, 1 + int(n_longer)):
         s = stiffness / fastest
-        method = LinearMethod(
+        method = CellMethod(
             inner, s, "amg", SCALE_TOLERANCE, IMPLICIT_STEP_PREFIX + "scale_", scale
         )
         rho = rho + method.solve(-s * inner.outflow(rho, closed)[0], SCALE_TOLERANCE)
@@ -144,7 +144,10 @@ class Resolvent:
     rtol : relative tolerance of the linear solves
     names : the methods that have not failed
     iterations, solves : of the linear solver, so far
+    is_monotone : whether exact solutions of positive right-hand sides are positive
     """
+
+    is_monotone = True
 
     def __init__(
         self,
@@ -163,7 +166,7 @@ class Resolvent:
         self.scales = scales
         self.stiffness = s * mesh.ranks.max(rates.leaving().max(initial=0.0))
         self.costs = linalg.estimate_costs(
-            mesh.n_cells_global,
+            rates.n_unknowns,
             mesh.dim,
             mesh.ranks.size,
             self.stiffness,
@@ -241,15 +244,13 @@ class Resolvent:
     def _attempt(self, start, entering, rest, judge):
         """(Y, None), or (Y, the message of a check that has failed)."""
         d = np.zeros_like(start)
-        is_positive = np.ndim(rest) == 0
+        is_positive = self.is_monotone and np.ndim(rest) == 0
         residual, before = self._residual(d, start, entering, rest)
         if before.size == 0:
             return start.copy(), None
 
         if self._method is None:
-            name = self.names[0]
-            scale = self.scales.find(self.rates) if name == "amg" else None
-            self._method = LinearMethod(self.rates, self.s, name, self.rtol, self.prefix, scale)
+            self._method = self._build_method(self.names[0])
 
         for i in range(MAX_SOLVES):
             rtol = self._method.rtol if i == 0 else max(self._method.rtol, REFINEMENT_TOLERANCE)
@@ -270,6 +271,10 @@ class Resolvent:
         self.iterations += self._method.count_iterations()
         return Y, fault
 
+    def _build_method(self, name):
+        scale = self.scales.find(self.rates) if name == "amg" else None
+        return CellMethod(self.rates, self.s, name, self.rtol, self.prefix, scale)
+
     def _residual(self, d, Y, entering, rest):
         """(residual (n_cells,), its `ResidualNorms`).
 
@@ -281,7 +286,7 @@ class Resolvent:
         residual = np.empty(mesh.n_cells)
         out, (terms, fluxes) = self.rates.outflow(Y, entering)
         rest = np.broadcast_to(rest, mesh.n_cells)
-        sums = _compute_residual(rest, mesh.volume, d, self.s, out, Y, residual)
+        sums = compute_residual(rest, mesh.volume, d, self.s, out, Y, residual)
         own = np.array([*sums, self.s * terms, self.s * fluxes])
         return residual, ResidualNorms(*mesh.ranks.sum(own))
 
@@ -320,7 +325,7 @@ class ResidualNorms(NamedTuple):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _compute_residual(rest, volume, d, step, out, Y, residual):
+def compute_residual(rest, volume, d, step, out, Y, residual):
     """residual = rest - |K| d - s out; the sums of |residual|, residual, |K| max(-Y, 0) and |K|
     |Y|.
     """
@@ -340,11 +345,34 @@ def _compute_residual(rest, volume, d, step, out, Y, residual):
 
 
 class LinearMethod:
+    """One method at work: a linear system, and how many iterations it took.
+
+    rtol : the tolerance, which PETSc's options may have changed
+    """
+
+    def __init__(self, name: str, system: linalg.System):
+        self.name = name
+        self.system = system
+        self.rtol = system.rtol
+        self._counted = 0
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether PETSc says that the last solve has not converged."""
+        return self.system.reason < 0
+
+    def count_iterations(self) -> int:
+        """The iterations since the last call."""
+        before = self._counted
+        self._counted = self.system.iterations
+        return self._counted - before
+
+
+class CellMethod(LinearMethod):
     """One method at work on |K| + s A: cells in the order of the drift for ILU, columns scaled for
     AMG.
 
     order, scale : of the cells, or None
-    rtol : the tolerance, which PETSc's options may have changed
     """
 
     def __init__(
@@ -357,18 +385,12 @@ class LinearMethod:
         scale: Array | None = None,
     ):
         mesh = rates.mesh
-        self.name = name
         self.order = rates.order_by_drift() if name == "ilu" else None
         self.scale = scale
-        self.system = linalg.System(
-            mesh.ranks,
-            rates.pattern.matrix(rates, s, self.order, self.scale),
-            linalg.find_method(name, mesh.dim, mesh.ranks.size),
-            prefix=prefix,
-            rtol=rtol,
-        )
-        self.rtol = self.system.rtol
-        self._counted = 0
+        matrix = rates.pattern.matrix(rates, s, self.order, self.scale)
+        method = linalg.find_method(name, mesh.dim, mesh.ranks.size)
+        system = linalg.System(mesh.ranks, matrix, method, prefix=prefix, rtol=rtol)
+        super().__init__(name, system)
 
     def solve(self, rhs: Array, rtol: float) -> Array:
         """d with (|K| + s A) d = rhs, all (n_cells,), to the tolerance unless `has_failed`."""
@@ -378,14 +400,3 @@ class LinearMethod:
             return d
         y = self.system(rhs, rtol)
         return y if self.scale is None else self.scale * y
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether PETSc says that the last solve has not converged."""
-        return self.system.reason < 0
-
-    def count_iterations(self) -> int:
-        """The iterations since the last call."""
-        before = self._counted
-        self._counted = self.system.iterations
-        return self._counted - before

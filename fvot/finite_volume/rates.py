@@ -39,6 +39,20 @@ class Rates:
         self.b = b
         self.minus_log_gibbs = minus_log_gibbs
 
+    @property
+    def n_unknowns(self) -> int:
+        """The number of unknowns of the linear systems, of all ranks."""
+        return self.mesh.n_cells_global
+
+    def crosses_boundary(self) -> bool:
+        """Whether anything crosses the boundary. Collective."""
+        crossing = (self.a + self.b)[self.mesh.n_inner :]
+        return self.mesh.ranks.max(crossing.max(initial=0.0)) > 0
+
+    def boundary_flux(self, rho: Array, entering: Array) -> Array:
+        """What leaves through each boundary face (n_faces - n_inner,)."""
+        return self.flux(rho, entering)[self.mesh.n_inner :]
+
     def flux(self, rho: Array, entering: Array) -> Array:
         """F (n_faces,), from left to right, for rho (n_cells,) and the boundary's densities g
         (n_faces - n_inner,).

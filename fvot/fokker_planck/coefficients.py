@@ -1,109 +1,89 @@
-"""The coefficients of d rho/dt = div(D grad rho + rho grad V - rho b): two numbers for each face.
+"""The coefficients of d rho/dt = div(D grad rho + D rho grad V / T - rho b), evaluated.
 
-    F_s = a_s rho_left - b_s rho_right,   (a, b) = flux(U, k)
-    k = D_s |s| / d_s,   U = |s| ((b.n)_s - (V_right - V_left) / d_s)
-
-D_s is the harmonic mean of the two cells and (b.n)_s the mean over the face; V enters by
-differences only. On boundary faces `dirichlet` puts its density at the face, at the distance of the
-cell's own point; `inflow` and `outflow` let through what the drift carries, and no diffusion.
+T is the temperature. Where none is given, it is D as long as that is a number; otherwise the term
+is rho grad V, without D / T. Noise that is not kinetic is a drift, too (`arguments.diffusion`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arguments.frozen import frozen
-from ..arguments.functions import as_floats, as_function
-from ..arguments.types import Array, Coefficient, PointFunction, TimeFunction, TwoPointFlux
+from ..arguments.diffusion import Noise, as_tensors, compute_noise_drift, take_root
+from ..arguments.functions import as_function
+from ..arguments.types import Array, Coefficient, TwoPointFlux
 from ..arguments.watch import CELL_BLOCKS, Watch, WatchedFaces, group_faces
 from ..errors import InputError
-from ..finite_volume.boundary import dirichlet, evaluate_densities, read_conditions
-from ..finite_volume.fluxes import evaluate_flux, muscl
-from ..finite_volume.rates import Rates, SparsityPattern
+from ..finite_volume.boundary import evaluate_densities, read_conditions
+from ..finite_volume.stencil import Stencil, gradient_weights, gradients
 from ..mesh import Numbering
-from ..mesh.cell_values import describe_wanted_shape
 from ..mesh.means import average_over_faces, log_mean_exp_over_cells
+from .fields import build_diffusion, build_field, cell_mean, check_tensors
 
 # A potential that changes by more over one period of a periodic mesh, relative to its range, jumps.
 PERIOD_TOLERANCE = 1e-8
 
-# The step of the one-sided differences for the slope of the potential at an open boundary, in
-# units of the cell's width: small enough that their error of second order does not count.
-BOUNDARY_SLOPE_STEP = 1e-3
+# The step of differences for slopes at faces, in units of the cell's width: small enough that their
+# error of second order does not count.
+SLOPE_STEP = 1e-3
 
 
-@frozen
-@dataclass(frozen=True)
-class cell_mean:
-    """V_K = -D log(mean of e^(-V/D) over K), by which cell means of the Gibbs density are exact.
+class Terms(NamedTuple):
+    """The terms of the equation as a user gives them, see `FokkerPlanck`."""
 
-    Parameters
-    ----------
-    V : function
-        The potential, a function of x or (x, t).
-
-    Examples
-    --------
-    >>> import fvot
-    >>> mesh = fvot.Mesh.rectangle((0, 0), (1, 1), (8, 8))
-    >>> V = fvot.cell_mean(lambda x: 20 * x[0] ** 2)
-    >>> rho = fvot.FokkerPlanck(mesh, diffusion=0.1, potential=V).stationary()
-    """
-
-    V: PointFunction | TimeFunction
+    diffusion: Coefficient
+    potential: Coefficient | cell_mean | None = None
+    drift: Coefficient | None = None
+    temperature: float | None = None
+    noise: Noise = "kinetic"
+    flux: TwoPointFlux | None = None
+    boundary: Mapping[Any, Any] | None = None
 
 
 class DriftDiffusion:
     """Diffusion, potential, drift and boundary of a Fokker-Planck equation on a mesh.
 
-    See the module and `FokkerPlanck`.
+    See the module and `FokkerPlanck`. What the fluxes are is said by the classes that this one is
+    the base of.
 
+    points (dim, n_cells) : where cells take the values of functions, in the user's order
     steady : whether the coefficients are the same at all times
     boundary_steady : whether the boundary's densities are
     has_walls_only : whether no part of the boundary is open
     """
 
-    def __init__(
-        self,
-        near: Numbering,
-        diffusion: Coefficient,
-        potential: Coefficient | cell_mean | None,
-        drift: Coefficient | None,
-        flux: TwoPointFlux,
-        boundary: Mapping[Any, Any] | None,
-    ):
+    def __init__(self, near: Numbering, terms: Terms, points: Array):
         """near : the `Numbering` of the mesh.
 
-        Arguments have the cells in the user's order, all attributes and results in the solver's.
+        Terms have the cells in the user's order, all attributes and results in the solver's.
         """
         mesh: Any = near.mesh
+        users: Any = near.users
         self.near = near
         self.mesh = mesh
-        self.flux = flux
+        self.terms = terms
+        self.points = points
+        self.temperature = terms.temperature
+        boundary = terms.boundary
+        is_diagonal = _is_diagonal(users, terms.diffusion)
 
         with mesh.ranks.raising_together():
             self._conditions = read_conditions(boundary, mesh)
             self._kinds = {name: (boundary or {})[name] for name, _ in self._conditions}
-            self._D = _build_field(near, diffusion, "diffusion")
-            self._V = None if potential is None else _build_field(near, potential, "potential")
+            self._D = build_diffusion(near, terms.diffusion, is_diagonal)
+            V = terms.potential
+            self._V = None if V is None else build_field(near, V, "potential")
+            drift = terms.drift
             self._drift = None if drift is None else as_function(drift, "drift", (mesh.dim,))
-            if not callable(flux) or flux is muscl:
+            if isinstance(V, cell_mean) and not (self._D.constant or self.temperature):
                 raise InputError(
-                    "flux must be fvot.scharfetter_gummel, fvot.square_root, fvot.upwind, "
-                    f"fvot.central, or a function (U, k) -> (a, b), not {flux!r:.60}"
-                )
-            if isinstance(potential, cell_mean) and not self._D.constant:
-                raise InputError(
-                    "fvot.cell_mean(V) needs a constant diffusion: with another there is no Gibbs "
-                    "density"
+                    "fvot.cell_mean(V) needs a constant diffusion, or a temperature: otherwise "
+                    "there is no Gibbs density"
                 )
 
-        self.pattern = SparsityPattern(mesh)
         fields = [field for field in (self._D, self._V, self._drift) if field is not None]
         self.steady = not any(field.depends_on_time for field in fields)
         self.boundary_steady = not any(density.depends_on_time for _, density in self._conditions)
@@ -114,10 +94,15 @@ class DriftDiffusion:
     # ---- at the cells ---------------------------------------------------------------------------
 
     def diffusion(self, t: float = 0.0) -> Array | float:
-        """D (n_cells,) at the cell points; a number where it is constant. It must be positive."""
+        """D at the cell points: a number where it is constant, else (n_cells,), or tensors
+        (dim, dim, n_cells). Numbers must be positive, tensors positive semidefinite.
+        """
         with self.mesh.ranks.raising_together():
-            D = self._D.value if self._D.constant else self._D.in_cells(self.near, t)
-            if not np.min(D, initial=np.inf) > 0:
+            D = self._D.value if self._D.constant else self._D.in_cells(self.near, self.points, t)
+            if self._D.is_tensor:
+                D = as_tensors(D, self.mesh.dim)
+                check_tensors(self.near, D, self.near.inward(self.points))
+            elif not np.min(D, initial=np.inf) > 0:
                 raise InputError(
                     f"diffusion is {np.min(D)} somewhere: it must be above 0 everywhere; for flow "
                     "without diffusion use fvot.ContinuityEquation"
@@ -129,63 +114,84 @@ class DriftDiffusion:
         if self._V is None:
             return None
         if self._V.mean:
-            D = self.diffusion(t)
+            T = self.find_temperature(self.diffusion(t))
             V = self._V.f
-            return -D * log_mean_exp_over_cells(self.mesh, lambda x: -V(x, t) / D)
+            return -T * log_mean_exp_over_cells(self.mesh, lambda x: -V(x, t) / T)
         with self.mesh.ranks.raising_together():
-            return self._V.in_cells(self.near, t)
+            return self._V.in_cells(self.near, self.points, t)
+
+    def find_temperature(self, D: Array | float) -> Any:
+        """T: the given one, else a D that is one number, else None."""
+        if self.temperature is not None:
+            return self.temperature
+        return D if self._D.constant else None
 
     def _compute_minus_log_gibbs(self, D, V):
-        """V / D (n_cells,), if e^(-V/D) makes all inner fluxes zero, but for the discretisation;
+        """V / T (n_cells,), if e^(-V/T) makes all inner fluxes zero, but for the discretisation;
         else None.
         """
-        if self._drift is not None or not (self._D.constant or V is None):
+        if self._drift is not None or self.has_noise_drift:
             return None
-        return np.zeros(self.mesh.n_cells) if V is None else V / D
+        if V is None:
+            return np.zeros(self.mesh.n_cells)
+        T = self.find_temperature(D)
+        return None if T is None else V / T
 
     # ---- at the faces ---------------------------------------------------------------------------
 
-    def rates(self, t: float = 0.0) -> Rates:
-        """The `Rates` at time t. Raises `InputError` for a flux with negative or infinite
-        coefficients.
-        """
-        mesh = self.mesh
-        n = self.mesh.n_inner
-        D = self.diffusion(t)
-        V = self.potential(t)
-        U = self._compute_velocity(V, t)
+    @property
+    def has_noise_drift(self) -> bool:
+        """Whether the noise is a drift: not if it is kinetic, or D is the same everywhere."""
+        return self.terms.noise != "kinetic" and not self._is_uniform
 
-        a = np.zeros(mesh.n_faces)
-        b = np.zeros(mesh.n_faces)
-        a[:n], b[:n] = self._compute_coefficients(
-            U[:n], mesh.area[:n] / self._compute_resistance(D)
-        )
-        for name, condition in self._kinds.items():
-            faces = mesh.boundary[name]
-            if isinstance(condition, dirichlet):
-                here = D if np.ndim(D) == 0 else np.asarray(D)[mesh.left[faces]]
-                k = here * mesh.area[faces] / self._find_boundary_distance(name)
-                a[faces], b[faces] = self._compute_coefficients(U[faces], k)
-            else:
-                a[faces] = np.maximum(U[faces], 0)
-                b[faces] = np.maximum(-U[faces], 0)
-        return Rates(self.pattern, a, b, self._compute_minus_log_gibbs(D, V))
+    @property
+    def _is_uniform(self):
+        has_one_value = self._D.is_tensor and np.ndim(self.terms.diffusion) < 3
+        return self._D.constant or self._D.f is None and has_one_value
 
-    def _compute_velocity(self, V, t):
-        """U (n_faces,), see the module."""
+    def _compute_drift(self, t):
+        """What the drift carries through each face (n_faces,), with that of the noise."""
         mesh = self.mesh
         U = np.zeros(mesh.n_faces)
-        if V is not None:
-            U -= mesh.area * mesh.gradient(V)
-            self._add_boundary_potential(U, V, t)
         if self._drift is not None:
             mean = average_over_faces(mesh, lambda x: self._drift(x, t))
             U += mesh.area * np.einsum("if,if->f", mean, mesh.normal)
+        if self.has_noise_drift:
+            U -= mesh.area * np.einsum("if,if->f", self._compute_noise_drift(t), mesh.normal)
         return U
 
-    def entering(self, t: float = 0.0) -> Array:
-        """The given density at each boundary face (n_faces - n_inner,)."""
-        return evaluate_densities(self.mesh, self._conditions, t)
+    def _compute_noise_drift(self, t):
+        """c (dim, n_faces) of `arguments.diffusion` at the faces, by differences from inside."""
+        mesh = self.mesh
+        inner = mesh.n_inner
+        if self._D.f is None:
+            return self._difference_cell_values(t)
+
+        width = mesh.with_ghosts(mesh.volume)[mesh.left] / mesh.area
+        step = SLOPE_STEP * width
+        x = mesh.face_center.copy()
+        x[:, inner:] -= 2 * step[inner:] * mesh.normal[:, inner:]
+        with mesh.ranks.raising_together():
+            return compute_noise_drift(self._D.f, x, t, self.terms.noise, step)
+
+    def _difference_cell_values(self, t):
+        """The same for values of cells, by least squares over neighbours."""
+        mesh = self.mesh
+        dim = mesh.dim
+        n = mesh.n_inner
+        D = as_tensors(self.diffusion(t), dim)
+        root = take_root(D) if self.terms.noise == "stratonovich" else D
+        stencil = Stencil(mesh)
+        entries = root.reshape(dim * dim, -1)
+        slopes = gradients(mesh, stencil, gradient_weights(stencil), entries)
+        divergence = np.einsum("ijjn->in", slopes.reshape(dim, dim, dim, -1))
+        if self.terms.noise == "stratonovich":
+            divergence = np.einsum("ikn,kn->in", root, divergence)
+
+        local = mesh.with_ghosts(divergence)
+        at_faces = local[:, mesh.left]
+        at_faces[:, :n] = (at_faces[:, :n] + local[:, mesh.right[:n]]) / 2
+        return at_faces
 
     # ---- in time --------------------------------------------------------------------------------
 
@@ -208,9 +214,11 @@ class DriftDiffusion:
         normal = self.mesh.normal[:, watched.faces]
 
         for field in self._D, self._V:
-            if field is not None and field.depends_on_time:
-                values = np.stack([field.f(x, now) for now in t])
-                signals.append(watched.waves @ values.T)
+            if field is None or not field.depends_on_time:
+                continue
+            values = np.stack([field.f(x, now) for now in t])
+            for entry in values.reshape(len(t), -1, x.shape[1]).transpose(1, 0, 2):
+                signals.append(watched.waves @ entry.T)
         if self._drift is not None and self._drift.depends_on_time:
             speeds = []
             for now in t:
@@ -228,76 +236,7 @@ class DriftDiffusion:
             signals.append(watched.waves @ entering.T)
         return np.concatenate(signals)
 
-    # ---- parts of the rates ---------------------------------------------------------------------
-
-    def _compute_resistance(self, D):
-        """d_s / D_s of the inner faces: the sum of distance / D on both sides."""
-        mesh = self.mesh
-        n = self.mesh.n_inner
-        if np.ndim(D) == 0:
-            return mesh.distance[:n] / D
-        local = mesh.with_ghosts(D)
-        return (
-            mesh.left_distance[:n] / local[mesh.left[:n]]
-            + mesh.right_distance[:n] / local[mesh.right[:n]]
-        )
-
-    def _find_boundary_distance(self, name):
-        """The distances of the cell points to the boundary faces of that name.
-
-        `InputError` if a point lies on its face.
-        """
-        mesh = self.mesh
-        faces = self.mesh.boundary[name]
-        distance = mesh.left_distance[faces]
-        least = mesh.ranks.min(distance.min(initial=np.inf))
-        mesh.ranks.check(
-            least > 0,
-            f"the point of a cell at boundary {name!r} is at the distance {least:.3g} from it: a "
-            "density can be given there only if the point is inside; make the cells at this "
-            "boundary less obtuse, or use fvot.inflow",
-        )
-        return distance
-
-    def _compute_coefficients(self, U, k):
-        """(a, b) of the flux, checked."""
-        remedy = "use fvot.scharfetter_gummel, or smaller cells"
-        with self.mesh.ranks.raising_together():
-            return evaluate_flux(self.flux, U, k, remedy)
-
-    def _add_boundary_potential(self, U, V, t):
-        """Add to U what grad V carries through boundary faces.
-
-        Where the density is given: by the difference from the cell point to its foot on the face.
-        Where only the drift crosses the face: by the normal derivative there, from inside.
-        """
-        mesh = self.mesh
-        f = self._V.f
-        for name, condition in self._kinds.items():
-            faces = mesh.boundary[name]
-            here = mesh.left[faces]
-            normal = mesh.normal[:, faces]
-            distance = mesh.left_distance[faces]
-            if isinstance(condition, dirichlet):
-                if f is not None:  # cell values are constant up to the boundary
-                    with mesh.ranks.raising_together():
-                        change = f(mesh.center[:, here] + distance * normal, t) - V[here]
-                        U[faces] -= mesh.area[faces] * change / distance
-                continue
-
-            if self._V.constant:
-                continue
-            mesh.ranks.check(
-                f is not None,
-                f"potential is given by cell values, which do not tell its slope at boundary "
-                f"{name!r}: give a function, or fvot.dirichlet there",
-            )
-            step = BOUNDARY_SLOPE_STEP * mesh.volume[here] / mesh.area[faces]
-            with mesh.ranks.raising_together():
-                V0, V1, V2 = (
-                    f(mesh.face_center[:, faces] - k * step * normal, t) for k in range(3)
-                )
-            U[faces] -= mesh.area[faces] * (3 * V0 - 4 * V1 + V2) / (2 * step)
+    # ---- checks ---------------------------------------------------------------------------------
 
     def _check_periodic(self):
         """`InputError` for a potential function that jumps where a periodic mesh is joined."""
@@ -320,73 +259,14 @@ class DriftDiffusion:
                     )
 
 
-@dataclass(frozen=True)
-class _Field:
-    """A scalar field: a number, a function of x or (x, t), or cell values.
 
-    value : a number or (n_cells,), in the solver's order; None for a function
-    f : a `Function`; None for values
-    mean : whether cells take exponential means, see `cell_mean`
+
+def _is_diagonal(mesh, diffusion):
+    """Whether a list of dim numbers is the diagonal of a tensor, and not values of cells.
+
+    It is if every rank has one, unless dim is the number of cells of every rank. Collective.
     """
-
-    value: Any = None
-    f: Any = None
-    mean: bool = False
-
-    @property
-    def constant(self) -> bool:
-        return self.value is not None and np.ndim(self.value) == 0
-
-    @property
-    def depends_on_time(self) -> bool:
-        return self.f is not None and self.f.depends_on_time
-
-    def in_cells(self, near: Any, t: float) -> Array:
-        """The values (n_cells,) at the cell points, in the order of a `Numbering`.
-
-        A function gets the points in the user's order.
-        """
-        if self.f is None:
-            return np.broadcast_to(self.value, near.mesh.n_cells)
-        return near.inward(self.f(near.users.center, t))
-
-
-def _build_field(near, coefficient, what):
-    """The `_Field` of a user's coefficient; *what* names it in errors."""
-    if isinstance(coefficient, cell_mean):
-        if what != "potential":
-            raise InputError(f"fvot.cell_mean is for the potential, not for the {what}")
-        return _Field(f=as_function(coefficient.V, what), mean=True)
-    if callable(coefficient):
-        return _Field(f=as_function(coefficient, what))
-
-    values = _check_values(near.users, coefficient, what)
-    return _Field(value=near.inward(values)) if values.shape else _Field(value=float(values))
-
-
-def _check_values(mesh, coefficient, what):
-    """The coefficient as an array of shape () or (n_cells,) of finite numbers."""
-    values = np.array(
-        as_floats(
-            coefficient,
-            f"{what} must be a finite number, a function of x or of (x, t), or this rank's finite "
-            f"cell values ({mesh.n_cells},)",
-        )
-    )
-    if values.shape not in ((), (mesh.n_cells,)):
-        raise InputError(
-            f"{what} must be a finite number, a function of x or of (x, t), or cell values, not "
-            f"of shape {values.shape}; {describe_wanted_shape(mesh, values.shape)}"
-        )
-
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad) and values.shape:
-        raise InputError(
-            f"{what} is {values[bad[0]]} in cell {mesh.cell_id[bad[0]]} (at "
-            f"{mesh.center[:, bad[0]]}): it must be finite ({len(bad)} of {mesh.n_cells} cells "
-            f"are not). mesh.without(~numpy.isfinite({what})) is the mesh without these cells; or "
-            "put a cap on it, such as numpy.nan_to_num(..., nan=10.0, posinf=10.0)"
-        )
-    if len(bad):
-        raise InputError(f"{what} must be a finite number, not {coefficient!r}")
-    return values
+    ranks = mesh.ranks
+    is_list = not callable(diffusion) and np.shape(diffusion) == (mesh.dim,)
+    could_be_cells = mesh.n_cells == mesh.dim
+    return bool(ranks.min(float(is_list)) and not ranks.min(float(could_be_cells)))

@@ -1,0 +1,164 @@
+"""Implicit steps with corners: cells are eliminated, and only nodes are unknowns of the system.
+
+With F_i = alpha_i rho_K - sum_j gamma_ij y_j, m_K = |K| + s sum_i alpha_i, the residuals r_K of the
+cells and g_i of the nodes,
+
+    S e = g + sum_K s alpha_i r_K / m_K,    S_ij = sum_K (s gamma_ij - s^2 alpha_i gamma_j / m_K)
+    d_K = (r_K + s sum_j gamma_j e_j) / m_K,    gamma_j = sum_i gamma_ij
+
+S, with its columns times the Gibbs density, is symmetric and positive definite where all drift is in
+the potential. Its inverse has a few negative entries: results may be negative, see `settling`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .. import linalg
+from ..arguments.types import Array
+from ..errors import ConvergenceError
+from .corner_rates import MAX_EXPONENT, CornerRates, condense
+from .implicit_step import (
+    IMPLICIT_STEP_PREFIX,
+    LinearMethod,
+    Resolvent,
+    ResidualNorms,
+    compute_residual,
+)
+
+# Nodes up to which densities at nodes are found by a factorisation.
+NODE_LU_LIMIT = 200_000
+
+# Relative residual of the densities at nodes, at most.
+NODE_TOLERANCE = 1e-8
+
+
+class CornerResolvent(Resolvent):
+    """The `Resolvent` of `CornerRates`: densities are z = (cells, nodes), as its results are."""
+
+    is_monotone = False
+
+    def __call__(
+        self,
+        start: Array,
+        entering: Array,
+        rest: Array | float = 0.0,
+        fault: Callable[[Array], str | None] | None = None,
+    ) -> Array:
+        """See `Resolvent`. The densities at the nodes of the start are a first guess."""
+        return super().__call__(self.rates.give(start, entering), entering, rest, fault)
+
+    def _build_method(self, name):
+        return NodeMethod(self.rates, self.s, name, self.rtol, self.prefix)
+
+    def _residual(self, d, Y, entering, rest):
+        mesh = self.rates.mesh
+        n = mesh.n_cells
+        out, (terms, fluxes) = self.rates.outflow(Y, entering)
+        residual = np.empty(len(Y))
+        rest = np.broadcast_to(rest, n)
+        sums = compute_residual(rest, mesh.volume, d[:n], self.s, out[:n], Y[:n], residual[:n])
+        at_nodes = self.s * np.where(self.rates.is_given, 0.0, out[n:])
+        residual[n:] = at_nodes
+
+        size, gained, negative, mass = sums
+        own = np.array(
+            [
+                size + np.abs(at_nodes).sum(),
+                gained + at_nodes.sum(),
+                negative,
+                mass,
+                self.s * terms,
+                self.s * fluxes,
+            ]
+        )
+        return residual, ResidualNorms(*mesh.ranks.sum(own))
+
+
+class NodeMethod(LinearMethod):
+    """One method at work on the system of the nodes, see the module.
+
+    s : the step; None to find the nodes of cells whose densities are known
+    """
+
+    def __init__(self, rates: CornerRates, s: float | None, name: str, rtol: float, prefix: str):
+        mesh = rates.mesh
+        corners = rates.corners
+        self.rates = rates
+        self.s = 1.0 if s is None else s
+        known = np.full(mesh.n_cells, np.inf)
+        self.diagonal = known if s is None else mesh.volume + s * rates.leaves
+        self.scale = _find_column_scale(rates) if name == "amg" else None
+
+        values = condense(rates, self.s, self.diagonal, self.scale)
+        matrix = corners.assembly.matrix(values)
+        method = linalg.find_method(name, mesh.dim, mesh.ranks.size)
+        system = linalg.System(mesh.ranks, matrix, method, prefix=prefix, rtol=rtol)
+        super().__init__(name, system)
+
+    def solve(self, rhs: Array, rtol: float) -> Array:
+        """(d, e) (n_cells + n_nodes,) for the residuals of cells and nodes. Collective."""
+        rates = self.rates
+        corners = rates.corners
+        n = rates.mesh.n_cells
+        through = self.s * rates.alpha * (rhs[:n] / self.diagonal)[corners.cell]
+        at_nodes = rhs[n:] + corners.exchange.add(np.bincount(corners.node, through, corners.n_nodes))
+        at_nodes[rates.is_given] = 0.0
+
+        own = at_nodes[: corners.n_own]
+        result = np.zeros(len(rhs))
+        e = result[n:]
+        e[: corners.n_own] = self.system(own, rtol)
+        corners.exchange(e)
+        if self.scale is not None:
+            e *= self.scale
+
+        back = np.bincount(corners.cell, rates.column * e[corners.node], n)
+        result[:n] = (rhs[:n] + self.s * back) / self.diagonal
+        return result
+
+
+def _find_column_scale(rates):
+    """The Gibbs density at the nodes (n_nodes,), over its maximum and cut off; None where there is
+    none. Collective.
+    """
+    if rates.phi_at_nodes is None:
+        return None
+    lowest = rates.mesh.ranks.min(rates.phi_at_nodes.min(initial=np.inf))
+    return np.exp(-np.minimum(rates.phi_at_nodes - lowest, MAX_EXPONENT))
+
+
+class NodeSolver:
+    """The densities at nodes that belong to densities of cells: what a node gets adds up to 0."""
+
+    def __init__(self, rates: CornerRates, rtol: float, prefix: str = IMPLICIT_STEP_PREFIX):
+        self.rates = rates
+        name = "lu" if rates.n_unknowns <= NODE_LU_LIMIT else "amg"
+        self._method = NodeMethod(rates, None, name, rtol, prefix + "nodes_")
+
+    def __call__(self, rho: Array, entering: Array) -> Array:
+        """z (n_cells + n_nodes,) of a density rho (n_cells,). Collective."""
+        rates = self.rates
+        ranks = rates.mesh.ranks
+        n = rates.mesh.n_cells
+        z = rates.give(rates.extend(rho), entering)
+        for _ in range(2):
+            out, (terms, _) = rates.outflow(z, entering)
+            residual = np.zeros(len(z))
+            residual[n:] = np.where(rates.is_given, 0.0, out[n:])
+            z[n:] += self._method.solve(residual, self._method.rtol)[n:]
+
+        out, (terms, _) = rates.outflow(z, entering)
+        left, size = ranks.sum(np.array([np.abs(out[n:][~rates.is_given]).sum(), terms]))
+        if left > NODE_TOLERANCE * size:
+            raise ConvergenceError(
+                f"the densities at the corners of cells are found only up to {left / size:.1e} of "
+                "the fluxes there: set -fvot_fokker_planck_nodes_pc_type lu"
+            )
+        return z
+
+    def destroy(self) -> None:
+        """Give the memory of the linear system back. Collective."""
+        self._method.system.destroy()

@@ -1,0 +1,233 @@
+"""Fluxes of the Fokker-Planck equation from cells to their corners: on any mesh, for any tensor D.
+
+See `finite_volume.corner_rates`. The potential V is in phi = V / T where there is a temperature, or
+where D is a scalar, which is the temperature of its cell then; for tensors without a temperature,
+-grad V is a drift. Cells take the values of functions at their centroids.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from ..arguments.diffusion import as_tensors
+from ..arguments.types import Array
+from ..errors import InputError
+from ..finite_volume.boundary import dirichlet, evaluate_densities
+from ..finite_volume.corner_rates import CornerRates, GivenNodes
+from ..finite_volume.corner_step import CornerResolvent
+from ..finite_volume.corners import find_corners
+from ..finite_volume.stencil import gradient_weights, gradients
+from ..mesh import Numbering
+from .coefficients import SLOPE_STEP, DriftDiffusion, Terms
+
+
+class CornerDriftDiffusion(DriftDiffusion):
+    """A `DriftDiffusion` with fluxes from cells to their corners, see the module."""
+
+    resolvent = CornerResolvent
+
+    def __init__(self, near: Numbering, terms: Terms):
+        super().__init__(near, terms, near.users.centroid)
+        self.corners = find_corners(near.mesh)
+        self.given = self._find_given_nodes()
+
+    def rates(self, t: float = 0.0) -> CornerRates:
+        """The `CornerRates` at time t."""
+        mesh = self.mesh
+        corners = self.corners
+        D = self.diffusion(t)
+        V = self.potential(t)
+        tensors = as_tensors(np.broadcast_to(D, np.shape(D)[:-1] + (mesh.n_cells,)), mesh.dim)
+
+        T = self.find_temperature(D)
+        if T is None and not self._D.is_tensor:
+            T = D
+        V_at_nodes = None if V is None or self._V.constant else self._find_potential_at_nodes(V, t)
+        d = None
+        if V_at_nodes is not None and T is not None:
+            change = V_at_nodes[corners.node] - V[corners.cell]
+            d = change / (T if np.ndim(T) == 0 else T[corners.cell])
+
+        U = self._compute_drift(t)
+        if V_at_nodes is not None:
+            U += self._compute_potential_drift(tensors, T, t)
+        U[self._is_wall] = 0.0
+        open_a, open_b = self._let_through(U)
+
+        phi = self._compute_minus_log_gibbs(D, V)
+        phi_at_nodes = None
+        if phi is not None:
+            phi_at_nodes = np.zeros(corners.n_nodes) if d is None else V_at_nodes / T
+        return CornerRates(
+            corners,
+            corners.matrices(np.ascontiguousarray(tensors)),
+            d=d,
+            U=self._share_among_corners(U),
+            open_a=open_a,
+            open_b=open_b,
+            given=self.given,
+            minus_log_gibbs=phi,
+            phi_at_nodes=phi_at_nodes,
+        )
+
+    # ---- the boundary ---------------------------------------------------------------------------
+
+    @cached_property
+    def _is_wall(self):
+        """The boundary faces (n_faces,) without a condition."""
+        is_wall = np.arange(self.mesh.n_faces) >= self.mesh.n_inner
+        for name, _ in self._conditions:
+            is_wall[self.mesh.boundary[name]] = False
+        return is_wall
+
+    @cached_property
+    def _is_open(self):
+        """The boundary faces (n_faces - n_inner,) that let through what the drift carries."""
+        is_open = np.zeros(self.mesh.n_faces, bool)
+        for name, condition in self._kinds.items():
+            is_open[self.mesh.boundary[name]] = not isinstance(condition, dirichlet)
+        return is_open[self.mesh.n_inner :]
+
+    def _let_through(self, U):
+        """(a, b) (n_faces - n_inner,) of the open faces."""
+        crossing = np.where(self._is_open, U[self.mesh.n_inner :], 0.0)
+        return np.maximum(crossing, 0), np.maximum(-crossing, 0)
+
+    def _find_given_nodes(self):
+        """The `GivenNodes` of the parts with a given density."""
+        mesh = self.mesh
+        corners = self.corners
+        face, at, area = self._list_given_corners(
+            [name for name, c in self._kinds.items() if isinstance(c, dirichlet)]
+        )
+        total = corners.add(np.bincount(at, area, corners.n_nodes))
+        nodes = np.flatnonzero(total > 0)
+        anywhere = mesh.ranks.max(float(len(nodes))) > 0
+        return GivenNodes(nodes, face - mesh.n_inner, at, area / total[at], anywhere)
+
+    def _list_given_corners(self, names):
+        """(face, node, area) (m,) of the corners of the boundary faces of these names."""
+        mesh = self.mesh
+        corners = self.corners
+        sides = corners.sides
+        is_part = np.zeros(mesh.n_faces, bool)
+        for name in names:
+            is_part[mesh.boundary[name]] = True
+        side = np.flatnonzero(is_part[sides.face])
+        corner = corners.side_corner[:, side]
+        face = np.broadcast_to(sides.face[side], corner.shape)
+        area = corners.side_weight[:, side] * mesh.area[face]
+        known = corner >= 0
+        return face[known], corners.node[corner[known]], area[known]
+
+    def entering(self, t: float = 0.0) -> Array:
+        """The given densities at each boundary face and at each node: (n_faces - n_inner +
+        n_nodes,). A node of several parts takes the mean of theirs. Collective.
+        """
+        corners = self.corners
+        mesh = self.mesh
+        at_faces = evaluate_densities(mesh, self._conditions, t)
+        if not self.given.anywhere:
+            return np.concatenate([at_faces, np.zeros(corners.n_nodes)])
+
+        total = np.zeros(corners.n_nodes)
+        weight = np.zeros(corners.n_nodes)
+        with mesh.ranks.raising_together():
+            for name, density in self._conditions:
+                if not isinstance(self._kinds[name], dirichlet):
+                    continue
+                _, node, area = self._list_given_corners([name])
+                at_nodes = density(corners.points[:, node], t)
+                if (at_nodes < 0).any():
+                    raise InputError(
+                        f"the density at boundary {name!r} is {at_nodes.min()}: it must be at "
+                        "least 0"
+                    )
+                total += np.bincount(node, area * at_nodes, corners.n_nodes)
+                weight += np.bincount(node, area, corners.n_nodes)
+        total, weight = corners.add(np.stack([total, weight]))
+        is_given = weight > 0
+        means = np.divide(total, weight, out=np.zeros_like(total), where=is_given)
+        return np.concatenate([at_faces, means])
+
+    # ---- the potential and the drift --------------------------------------------------------------
+
+    def _find_potential_at_nodes(self, V, t):
+        """V (n_nodes,): of the function, or of lines through the values of cells."""
+        corners = self.corners
+        f = self._V.f
+        if f is not None:
+            with self.mesh.ranks.raising_together():
+                return f(corners.points, t)
+        slopes = gradients(self.mesh, corners.sides, self._weights, V[None])[0]
+        seen = V[corners.cell] + (slopes[:, corners.cell] * corners.leg).sum(axis=0)
+        return corners.average_at_nodes(seen)
+
+    @cached_property
+    def _weights(self):
+        return gradient_weights(self.corners.sides)
+
+    def _compute_potential_drift(self, tensors, T, t):
+        """What V carries through faces (n_faces,), where phi does not know it: through open faces,
+        and through all of them where phi has no V at all.
+        """
+        mesh = self.mesh
+        n = mesh.n_inner
+        is_needed = np.zeros(mesh.n_faces, bool)
+        is_needed[n:] = self._is_open
+        if T is None:
+            is_needed |= ~self._is_wall
+        faces = np.flatnonzero(is_needed)
+        with mesh.ranks.raising_together():
+            if self._V.f is None and mesh.n_inner < mesh.n_faces and self._is_open.any():
+                name = next(n for n, c in self._kinds.items() if not isinstance(c, dirichlet))
+                raise InputError(
+                    "potential is given by cell values, which do not tell its slope at boundary "
+                    f"{name!r}: give a function, or fvot.dirichlet there"
+                )
+
+        local = mesh.with_ghosts(tensors)
+        width = mesh.with_ghosts(mesh.volume)[mesh.left] / mesh.area
+        U = np.zeros(mesh.n_faces)
+        if self._V.f is None:
+            slopes = gradients(mesh, self.corners.sides, self._weights, self.potential(t)[None])[0]
+            around = mesh.with_ghosts(slopes)
+            at_faces = around[:, mesh.left]
+            at_faces[:, :n] = (at_faces[:, :n] + around[:, mesh.right[:n]]) / 2
+            carried = -mesh.area * (at_faces * mesh.normal).sum(axis=0)
+            U[faces] = carried[faces]
+            return U
+
+        normal = mesh.normal[:, faces]
+        along = normal
+        if T is not None:
+            along = np.einsum("ijf,jf->if", local[:, :, mesh.left[faces]], normal)
+            if self.temperature is not None:
+                along = along / self.temperature
+            else:
+                along = normal
+        size = np.linalg.norm(along, axis=0)
+        direction = np.divide(along, size, out=np.zeros_like(along), where=size > 0)
+        step = SLOPE_STEP * width[faces]
+        x = mesh.face_center[:, faces]
+        f = self._V.f
+        with mesh.ranks.raising_together():
+            V0, V1, V2 = (f(x - k * step * direction, t) for k in range(3))
+        U[faces] = -mesh.area[faces] * size * (3 * V0 - 4 * V1 + V2) / (2 * step)
+        return U
+
+    def _share_among_corners(self, U):
+        """What the drift carries to each corner (n_corners,); None where there is none."""
+        mesh = self.mesh
+        corners = self.corners
+        inside = U.copy()
+        inside[mesh.n_inner :][self._is_open] = 0.0
+        if mesh.ranks.max(np.abs(inside).max(initial=0.0)) == 0:
+            return None
+        sides = corners.sides
+        outward = sides.sign * inside[sides.face]
+        shared = corners.side_weight * outward
+        known = corners.side_corner >= 0
+        return np.bincount(corners.side_corner[known], shared[known], len(corners.node))

@@ -1,0 +1,172 @@
+"""The fields of a Fokker-Planck equation as a user gives them: numbers, functions, values of cells,
+diagonals and tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..arguments.diffusion import as_diffusion_function, as_tensors, find_faulty_tensor
+from ..arguments.frozen import frozen
+from ..arguments.functions import as_floats, as_function
+from ..arguments.types import Array, PointFunction, TimeFunction
+from ..errors import InputError
+from ..mesh.cell_values import describe_wanted_shape
+
+
+@frozen
+@dataclass(frozen=True)
+class cell_mean:
+    """V_K = -D log(mean of e^(-V/D) over K), by which cell means of the Gibbs density are exact.
+
+    Parameters
+    ----------
+    V : function
+        The potential, a function of x or (x, t).
+
+    Examples
+    --------
+    >>> import fvot
+    >>> mesh = fvot.Mesh.rectangle((0, 0), (1, 1), (8, 8))
+    >>> V = fvot.cell_mean(lambda x: 20 * x[0] ** 2)
+    >>> rho = fvot.FokkerPlanck(mesh, diffusion=0.1, potential=V).stationary()
+    """
+
+    V: PointFunction | TimeFunction
+
+
+@dataclass(frozen=True)
+class Field:
+    """A scalar or tensor field: a constant, a function of x or (x, t), or cell values.
+
+    value : a number, (n_cells,), or tensors (dim, dim, n_cells), in the solver's order; None for a
+        function
+    f : a `Function`; None for values
+    mean : whether cells take exponential means, see `cell_mean`
+    """
+
+    value: Any = None
+    f: Any = None
+    mean: bool = False
+
+    @property
+    def constant(self) -> bool:
+        """Whether it is one number."""
+        return self.value is not None and np.ndim(self.value) == 0
+
+    @property
+    def is_tensor(self) -> bool:
+        """Whether it is a diagonal or a tensor."""
+        return np.ndim(self.value) == 3 if self.f is None else len(self.f.shape) > 0
+
+    @property
+    def depends_on_time(self) -> bool:
+        """Whether it is a function of x and t."""
+        return self.f is not None and self.f.depends_on_time
+
+    def in_cells(self, near: Any, points: Array, t: float) -> Array:
+        """The values (..., n_cells) at the points (dim, n_cells) of the cells, in the order of a
+        `Numbering`.
+
+        A function gets the points in the user's order.
+        """
+        if self.f is None:
+            shape = np.shape(self.value)[:-1] + (near.mesh.n_cells,)
+            return np.broadcast_to(self.value, shape)
+        return near.inward(self.f(points, t))
+
+
+def build_field(near: Any, coefficient: Any, what: str) -> Field:
+    """The `Field` of a user's scalar coefficient; *what* names it in errors."""
+    if isinstance(coefficient, cell_mean):
+        if what != "potential":
+            raise InputError(f"fvot.cell_mean is for the potential, not for the {what}")
+        return Field(f=as_function(coefficient.V, what), mean=True)
+    if callable(coefficient):
+        return Field(f=as_function(coefficient, what))
+
+    values = _check_values(near.users, coefficient, what)
+    return Field(value=near.inward(values)) if values.shape else Field(value=float(values))
+
+
+def build_diffusion(near: Any, coefficient: Any, is_diagonal: bool) -> Field:
+    """The `Field` of a diffusion: a scalar one, or the tensors of diagonals and tensors.
+
+    is_diagonal : whether a list of dim numbers is a diagonal, and not cell values
+    """
+    mesh = near.users
+    dim = mesh.dim
+    what = "diffusion"
+    if isinstance(coefficient, cell_mean):
+        raise InputError(f"fvot.cell_mean is for the potential, not for the {what}")
+    if callable(coefficient):
+        f = as_diffusion_function(coefficient, what, mesh.centroid)
+        return Field(f=f)
+
+    shape = np.shape(coefficient)
+    if shape == (dim,) and is_diagonal or shape in ((dim, dim), (dim, dim, mesh.n_cells)):
+        values = as_floats(coefficient, "diffusion must be numbers")
+        if not np.isfinite(values).all():
+            raise InputError(f"diffusion must be finite numbers, not {coefficient!r:.60}")
+        if values.ndim < 3:
+            values = np.broadcast_to(values[..., None], (*shape, mesh.n_cells))
+        return Field(value=near.inward(as_tensors(values, dim)))
+    return build_field(near, coefficient, what)
+
+
+def check_tensors(near: Any, D: Array, points: Array) -> None:
+    """`InputError` unless D (dim, dim, n_cells) are symmetric and positive semidefinite."""
+    fault = find_faulty_tensor(D)
+    if fault is not None:
+        cell, problem = fault
+        raise InputError(
+            f"diffusion is {problem}, in cell {near.mesh.cell_id[cell]} (at {points[:, cell]}): "
+            "it must be symmetric and positive semidefinite; (D + D.T) / 2 is symmetric, and "
+            "numpy.linalg.eigh finds eigenvalues to raise"
+        )
+    if not np.trace(D).min(initial=np.inf) > 0:
+        cell = int(np.trace(D).argmin())
+        raise InputError(
+            f"diffusion is 0 in cell {near.mesh.cell_id[cell]} (at {points[:, cell]}): it must be "
+            "above 0 in some direction; for flow without diffusion use fvot.ContinuityEquation"
+        )
+
+
+def _check_values(mesh, coefficient, what):
+    """The coefficient as an array of shape () or (n_cells,) of finite numbers."""
+    values = np.array(
+        as_floats(
+            coefficient,
+            f"{what} must be a finite number, a function of x or of (x, t), or this rank's finite "
+            f"cell values ({mesh.n_cells},)",
+        )
+    )
+    if values.shape not in ((), (mesh.n_cells,)):
+        raise InputError(
+            f"{what} must be a finite number, a function of x or of (x, t), or cell values"
+            f"{_describe_tensors(mesh, what)}, not of shape {values.shape}; "
+            f"{describe_wanted_shape(mesh, values.shape)}"
+        )
+
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad) and values.shape:
+        raise InputError(
+            f"{what} is {values[bad[0]]} in cell {mesh.cell_id[bad[0]]} (at "
+            f"{mesh.center[:, bad[0]]}): it must be finite ({len(bad)} of {mesh.n_cells} cells "
+            f"are not). mesh.without(~numpy.isfinite({what})) is the mesh without these cells; or "
+            "put a cap on it, such as numpy.nan_to_num(..., nan=10.0, posinf=10.0)"
+        )
+    if len(bad):
+        raise InputError(f"{what} must be a finite number, not {coefficient!r}")
+    return values
+
+
+def _describe_tensors(mesh, what):
+    """What else a diffusion may be."""
+    if what != "diffusion":
+        return ""
+    dim = mesh.dim
+    return f", a diagonal ({dim},), a tensor ({dim}, {dim}) or ({dim}, {dim}, {mesh.n_cells})"

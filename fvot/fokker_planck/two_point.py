@@ -1,0 +1,189 @@
+"""Two-point fluxes of the Fokker-Planck equation: two numbers for each face.
+
+    F_s = a_s rho_left - b_s rho_right,   (a, b) = flux(U, k)
+    k = D_s |s| / d_s,   U = |s| ((b.n)_s - m_s (V_right - V_left) / d_s)
+
+D_s is the harmonic mean of n.D n in the two cells, (b.n)_s the mean over the face, and m_s = D_s / T
+where there is a temperature, else 1; V enters by differences only. On boundary faces `dirichlet`
+puts its density at the face, at the distance of the cell's own point; `inflow` and `outflow` let
+through what the drift carries, and no diffusion.
+
+These fluxes are consistent where the lines between cell points are orthogonal to the faces, and
+D n is, too.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..arguments.types import Array
+from ..errors import InputError
+from ..finite_volume.boundary import dirichlet, evaluate_densities
+from ..finite_volume.fluxes import evaluate_flux, muscl, scharfetter_gummel
+from ..finite_volume.implicit_step import Resolvent
+from ..finite_volume.rates import Rates, SparsityPattern
+from ..mesh import Numbering
+from .coefficients import SLOPE_STEP, DriftDiffusion, Terms
+
+
+class NormalDiffusion(NamedTuple):
+    """n.D n on both sides of faces: numbers, or (n_faces,) in the left cells and (n_inner,) in the
+    right ones.
+    """
+
+    left: Array | float
+    right: Array | float
+
+
+class TwoPointDriftDiffusion(DriftDiffusion):
+    """A `DriftDiffusion` with two-point fluxes, see the module."""
+
+    resolvent = Resolvent
+
+    def __init__(self, near: Numbering, terms: Terms, points: Array | None = None):
+        """points (dim, n_cells) : where functions are taken; None for the points of the cells."""
+        mesh = near.mesh
+        self.flux = scharfetter_gummel if terms.flux is None else terms.flux
+        with mesh.ranks.raising_together():
+            if not callable(self.flux) or self.flux is muscl:
+                raise InputError(
+                    "flux must be fvot.scharfetter_gummel, fvot.square_root, fvot.upwind, "
+                    f"fvot.central, or a function (U, k) -> (a, b), not {self.flux!r:.60}"
+                )
+        super().__init__(near, terms, near.users.center if points is None else points)
+        self.pattern = SparsityPattern(mesh)
+
+    def rates(self, t: float = 0.0) -> Rates:
+        """The `Rates` at time t. Raises `InputError` for a flux with negative or infinite
+        coefficients.
+        """
+        mesh = self.mesh
+        n = self.mesh.n_inner
+        D = self.diffusion(t)
+        V = self.potential(t)
+        along = self._project(D)
+        resistance = self._compute_resistance(along)
+        U = self._compute_velocity(V, along, resistance, t)
+
+        a = np.zeros(mesh.n_faces)
+        b = np.zeros(mesh.n_faces)
+        a[:n], b[:n] = self._compute_coefficients(U[:n], mesh.area[:n] / resistance)
+        for name, condition in self._kinds.items():
+            faces = mesh.boundary[name]
+            if isinstance(condition, dirichlet):
+                here = along.left if np.ndim(along.left) == 0 else along.left[faces]
+                k = here * mesh.area[faces] / self._find_boundary_distance(name)
+                a[faces], b[faces] = self._compute_coefficients(U[faces], k)
+            else:
+                a[faces] = np.maximum(U[faces], 0)
+                b[faces] = np.maximum(-U[faces], 0)
+        return Rates(self.pattern, a, b, self._compute_minus_log_gibbs(D, V))
+
+    def entering(self, t: float = 0.0) -> Array:
+        """The given density at each boundary face (n_faces - n_inner,)."""
+        return evaluate_densities(self.mesh, self._conditions, t)
+
+    # ---- parts of the rates ---------------------------------------------------------------------
+
+    def _project(self, D):
+        """The `NormalDiffusion` of D."""
+        mesh = self.mesh
+        n = mesh.n_inner
+        if np.ndim(D) == 0:
+            return NormalDiffusion(D, D)
+        local = mesh.with_ghosts(D)
+        if np.ndim(D) == 1:
+            return NormalDiffusion(local[mesh.left], local[mesh.right[:n]])
+
+        normal = mesh.normal
+        left = np.einsum("if,ijf,jf->f", normal, local[:, :, mesh.left], normal)
+        inner = normal[:, :n]
+        right = np.einsum("if,ijf,jf->f", inner, local[:, :, mesh.right[:n]], inner)
+        return NormalDiffusion(left, right)
+
+    def _compute_resistance(self, along):
+        """d_s / D_s of the inner faces: the sum of distance / D on both sides."""
+        mesh = self.mesh
+        n = self.mesh.n_inner
+        if np.ndim(along.left) == 0:
+            return mesh.distance[:n] / along.left
+        left = mesh.left_distance[:n] / along.left[:n]
+        return left + mesh.right_distance[:n] / along.right
+
+    def _compute_velocity(self, V, along, resistance, t):
+        """U (n_faces,), see the module."""
+        mesh = self.mesh
+        n = mesh.n_inner
+        U = np.zeros(mesh.n_faces)
+        if V is not None:
+            U -= mesh.area * mesh.gradient(V)
+            self._add_boundary_potential(U, V, t)
+        if V is not None and self.temperature is not None:
+            U[:n] *= mesh.distance[:n] / resistance / self.temperature
+            U[n:] *= (along.left if np.ndim(along.left) == 0 else along.left[n:]) / self.temperature
+        if self._drift is not None or self.has_noise_drift:
+            U += self._compute_drift(t)
+        return U
+
+    def _find_boundary_distance(self, name):
+        """The distances of the cell points to the boundary faces of that name.
+
+        `InputError` if a point lies on its face.
+        """
+        mesh = self.mesh
+        faces = self.mesh.boundary[name]
+        distance = mesh.left_distance[faces]
+        least = mesh.ranks.min(distance.min(initial=np.inf))
+        mesh.ranks.check(
+            least > 0,
+            f"the point of a cell at boundary {name!r} is at the distance {least:.3g} from it: a "
+            "density can be given there only if the point is inside; make the cells at this "
+            "boundary less obtuse, or use fvot.inflow",
+        )
+        return distance
+
+    def _compute_coefficients(self, U, k):
+        """(a, b) of the flux, checked."""
+        remedy = "use fvot.scharfetter_gummel, or smaller cells"
+        with self.mesh.ranks.raising_together():
+            return evaluate_flux(self.flux, U, k, remedy)
+
+    def _add_boundary_potential(self, U, V, t):
+        """Add to U what grad V carries through boundary faces.
+
+        Where the density is given: by the difference from the cell point to its foot on the face.
+        Where only the drift crosses the face: by the normal derivative there, from inside.
+        """
+        mesh = self.mesh
+        f = self._V.f
+        for name, condition in self._kinds.items():
+            faces = mesh.boundary[name]
+            here = mesh.left[faces]
+            normal = mesh.normal[:, faces]
+            distance = mesh.left_distance[faces]
+            if isinstance(condition, dirichlet):
+                if f is not None:  # cell values are constant up to the boundary
+                    with mesh.ranks.raising_together():
+                        change = f(self._at_cells(here) + distance * normal, t) - V[here]
+                        U[faces] -= mesh.area[faces] * change / distance
+                continue
+
+            if self._V.constant:
+                continue
+            mesh.ranks.check(
+                f is not None,
+                f"potential is given by cell values, which do not tell its slope at boundary "
+                f"{name!r}: give a function, or fvot.dirichlet there",
+            )
+            step = SLOPE_STEP * mesh.volume[here] / mesh.area[faces]
+            with mesh.ranks.raising_together():
+                V0, V1, V2 = (
+                    f(mesh.face_center[:, faces] - k * step * normal, t) for k in range(3)
+                )
+            U[faces] -= mesh.area[faces] * (3 * V0 - 4 * V1 + V2) / (2 * step)
+
+    def _at_cells(self, cells):
+        """The points (dim, n) at which those cells take the values of functions."""
+        return self.near.inward(self.points)[:, cells]
