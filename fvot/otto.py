@@ -17,8 +17,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 from . import linalg
 from .arguments.functions import as_floats, is_number, refuse_masked
@@ -31,6 +29,7 @@ from .finite_volume.rates import Rates, SparsityPattern
 from .finite_volume.stencil import Stencil, gradient_weights, gradients
 from .mesh import Mesh, Numbering, quality
 from .mesh.cell_values import check_density, describe_wanted_shape
+from .mesh.connected_pieces import find_connected_pieces
 from .mesh.means import divide_cells
 
 __all__ = [
@@ -114,7 +113,7 @@ def tangent_potential(mesh: Mesh, rho: Array, drho: Array) -> Array:
 def _find_tangent_potential(mesh, rho, drho):
     t = _weigh_faces(mesh, rho)
     _check_values(mesh, drho, "drho")
-    component, count = _find_components(mesh, t > 0)
+    component, count = find_connected_pieces(mesh, t > 0)
 
     def sum_over_components(*contents: Array) -> Array:
         return mesh.ranks.sum(
@@ -558,34 +557,6 @@ def _solve(mesh, matrix, b):
 def _multiply(mesh, matrix, x):
     """matrix x (n_cells,), of rows whose columns are numbered rank by rank."""
     return matrix @ mesh.ranks.all_gather(x)
-
-
-def _find_components(mesh, joined):
-    """(component (n_cells,), their number) of the cells that the inner faces *joined* connect.
-
-    joined : (n_inner,) bool. Components are numbered from 0 over all ranks
-    """
-    n = mesh.n_inner
-    left = mesh.left[:n][joined]
-    right = mesh.right[:n][joined]
-    ones = np.ones(len(left))
-    shape = (mesh.n_local, mesh.n_local)
-    graph = sparse.csr_matrix((ones, (left, right)), shape)
-    count, piece = connected_components(graph, directed=False)
-
-    # The smallest cell number in each piece of this rank spreads from rank to rank.
-    label = mesh.cell_id.copy()
-    while True:
-        smallest = np.full(count, mesh.n_cells_global)
-        np.minimum.at(smallest, piece, label)
-        new = mesh.with_ghosts(smallest[piece][: mesh.n_cells])
-        new = np.minimum(new, smallest[piece])
-        if not mesh.ranks.max(int((new != label).any())):
-            break
-        label = new
-
-    labels = np.unique(mesh.ranks.all_gather(np.unique(label[: mesh.n_cells])))
-    return np.searchsorted(labels, label[: mesh.n_cells]), len(labels)
 
 
 def _check_values(mesh, u, name):

@@ -58,6 +58,11 @@ END_MARGIN = 1e-9
 HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
+def find_spacing(begin: float, end: float) -> float:
+    """The time between two samples of a `Watch`, about."""
+    return (end - begin) / WATCHED_TIMES * (1 + 1e-12)
+
+
 class Watch:
     """Signals between two times.
 
@@ -73,7 +78,7 @@ class Watch:
         random = np.random.default_rng(1)
         scatter = random.uniform(-TIME_SCATTER, TIME_SCATTER, WATCHED_TIMES)
         places = (np.arange(WATCHED_TIMES) + 0.5 + scatter) / WATCHED_TIMES
-        self.spacing = length / WATCHED_TIMES * (1 + 1e-12)
+        self.spacing = find_spacing(begin, end)
         inner_times = begin + length * places
         self.t = np.concatenate([[begin], inner_times, [end]])
         self._ranks = ranks
@@ -118,14 +123,14 @@ class Watch:
         return self._follow_parabolas(self.t[piece], self.signals[piece])
 
     def is_smooth(self, begin: float, end: float) -> bool:
-        """Whether every signal follows a parabola inside a piece that is no longer than the
-        spacing, at new samples. Collective.
-
-        Longer pieces are left to `is_calm`; the shortest ones may have a jump.
+        """Whether every signal follows a parabola from begin to end, also where the piece is too
+        short for `is_calm` to tell: there at new samples. The shortest ones may have a jump.
+        Collective.
         """
         length = end - begin
-        is_short = SHORTEST_PIECE * self.spacing < length <= self.spacing
-        if self._is_calm or not is_short:
+        if length > self.spacing:
+            return self.is_calm(begin, end)
+        if self._is_calm or length <= SHORTEST_PIECE * self.spacing:
             return True
         places = np.linspace(0, 1, RESAMPLED_TIMES)
         places[0] = END_MARGIN

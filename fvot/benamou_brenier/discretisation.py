@@ -42,8 +42,8 @@ import numpy as np
 from scipy import sparse
 
 from ..arguments.types import Array, IntArray
-from ..finite_volume import face_flux
 from ..mesh import Mesh
+from ..mesh.connected_pieces import find_connected_pieces
 from ..mesh.face_exchange import find_face_exchange
 from ..mesh.isotropic_weights import (
     as_vectors,
@@ -226,7 +226,7 @@ class Discretisation:
 
         Raises `InputError` if a patch lies in two pieces.
         """
-        piece = face_flux.find_pieces(self.mesh)
+        piece, _ = find_connected_pieces(self.mesh)
         number = np.empty(self.n_patches, piece.dtype)
         number[self.patch] = piece
         self.mesh.ranks.check(

@@ -27,9 +27,9 @@ from ..arguments.types import Array, BoolArray, IntArray
 from ..arguments.watch import (
     CELL_BLOCKS,
     FAINT_PART,
-    WATCHED_TIMES,
     Watch,
     WatchedFaces,
+    find_spacing,
     group_faces,
 )
 from ..finite_volume.boundary import evaluate_densities
@@ -275,8 +275,7 @@ class TimeMeans:
 
     @property
     def _spacing(self):
-        begin, end = self._interval
-        return (end - begin) / WATCHED_TIMES * (1 + 1e-12)
+        return find_spacing(*self._interval)
 
     # ---- leaves ---------------------------------------------------------------------------------
 

@@ -12,8 +12,9 @@ from scipy import sparse
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from .. import linalg
-from ..arguments.types import Array, IntArray
+from ..arguments.types import Array
 from ..errors import InputError
+from ..mesh.connected_pieces import find_connected_pieces
 from .boundary import check_disjoint
 
 if TYPE_CHECKING:
@@ -106,8 +107,7 @@ def _spread_rates(mesh, rates):
 
 
 def _check_balance(mesh, source, rates):
-    piece = find_pieces(mesh)
-    n_pieces = int(mesh.ranks.max(piece.max(initial=0))) + 1
+    piece, n_pieces = find_connected_pieces(mesh)
     total = mesh.ranks.sum(np.bincount(piece, source, n_pieces))
     scale = max([abs(rate) for rate in rates.values()], default=0.0)
     worst = int(np.abs(total).argmax())
@@ -154,14 +154,6 @@ def conserve(mesh: Mesh, U: Array, divergence: Array) -> Array:
     return U
 
 
-def find_pieces(mesh: Mesh) -> IntArray:
-    """The connected piece of the whole mesh to which each cell belongs: (n_cells,), numbered from
-    0. Collective.
-    """
-    forest = _Forest(mesh)
-    return forest.component[forest.piece]
-
-
 class _Forest:
     """Spanning trees of a mesh that is distributed over ranks: one for each connected piece of a
     rank, and one of all the pieces.
@@ -170,9 +162,7 @@ class _Forest:
     order, parent, edge : cells with parents before children; the parent of each cell (-1: a root),
         and the face to it
     bridges (4, n) : a face between each two pieces that touch: pieces on its left and right, and
-        global cell numbers there
-    component (n_pieces,) : the connected piece of the whole mesh; known to all ranks, as the
-        bridges are
+        global cell numbers there; known to all ranks
     """
 
     def __init__(self, mesh: Mesh):
@@ -193,9 +183,7 @@ class _Forest:
         self.piece = piece + int(counts[: mesh.ranks.rank].sum())
         self.bridges = self._find_bridges()
         left, right = self.bridges[:2]
-        _, self.component, self.piece_order, self.piece_parent = _find_spanning_trees(
-            left, right, self.n_pieces
-        )
+        _, _, self.piece_order, self.piece_parent = _find_spanning_trees(left, right, self.n_pieces)
 
     def _find_bridges(self):
         mesh = self.mesh

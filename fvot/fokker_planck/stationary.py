@@ -16,9 +16,9 @@ from .. import markov
 from ..arguments.functions import is_integer
 from ..arguments.types import Array
 from ..errors import ConvergenceError, InputError
-from ..finite_volume.face_flux import find_pieces
 from ..mesh import Numbering
 from ..mesh.cell_values import integrate
+from ..mesh.connected_pieces import find_connected_pieces
 from .stepper import Stepper
 
 # Cells up to which stationary densities are found by elimination, by the dimension of the mesh.
@@ -37,7 +37,7 @@ def find_stationary(stepper: Stepper, near: Numbering) -> Array:
     if not stepper.closed:
         return near.outward(_find_driven_density(stepper))
 
-    count = int(mesh.ranks.max(find_pieces(mesh).max(initial=0))) + 1
+    _, count = find_connected_pieces(mesh)
     if count > 1:
         raise InputError(
             f"the mesh has {count} pieces that do not touch: the mass in each of them is constant, "

@@ -231,7 +231,7 @@ class StepControl:
             step = length / 2**state.level
             first = begin + state.done * step
             last = begin + (state.done + 1) * step
-            if watch.is_calm(first, last) and watch.is_smooth(first, last):
+            if watch.is_smooth(first, last):
                 return
             state.level = state.level + 1
             state.done = 2 * state.done
@@ -247,7 +247,7 @@ class StepControl:
             return True
         first = t - step / 2
         last = t + step
-        return not (watch.is_calm(first, last) and watch.is_smooth(first, last))
+        return not watch.is_smooth(first, last)
 
     def _allow(self, state, step, passed, left):
         """The error in time that a step may add: a share of what the tolerance leaves.

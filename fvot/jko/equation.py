@@ -18,9 +18,9 @@ from ..arguments.types import Array, ArrayLike, Path
 from ..energies.free_energy import FreeEnergy
 from ..energies.local import Energy, Interaction, describe_energy, split_sum
 from ..errors import InputError
-from ..finite_volume.face_flux import find_pieces
 from ..mesh import Mesh, Numbering, quality
 from ..mesh.cell_values import check_density
+from ..mesh.connected_pieces import find_connected_pieces
 from ..mesh.numbering import find_numbering
 from ..output.series import Output
 from ..runs.checkpoint import Checkpoint
@@ -301,8 +301,7 @@ class JKO:
     def _check_room(self, rho, what):
         """`InputError` where the density fills the mesh, or a piece of it, up to its bound."""
         mesh = self.mesh
-        piece = find_pieces(mesh)
-        count = int(mesh.ranks.max(piece.max(initial=0))) + 1
+        piece, count = find_connected_pieces(mesh)
         mass, room = mesh.ranks.sum(
             np.stack([np.bincount(piece, mesh.volume * u, count) for u in (rho, self.upper)])
         )

@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from fvot import InputError, Mesh, potential_flow
 from fvot.finite_volume import face_flux
+from fvot.mesh.connected_pieces import find_connected_pieces
 
 pytestmark = pytest.mark.ranks
 
@@ -89,7 +90,9 @@ def two_islands():
 
 def test_pieces_of_a_mesh_are_found():
     mesh = two_islands()
-    piece = mesh.gather(face_flux.find_pieces(mesh))
+    own_piece, count = find_connected_pieces(mesh)
+    assert count == 2
+    piece = mesh.gather(own_piece)
     east = mesh.gather(mesh.center)[0] > 3
     assert_array_equal(piece, np.where(east, piece[east][0], piece[~east][0]))
     assert set(piece) == {0, 1}
