@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import InputError, missing
+from .errors import ConvergenceError, InputError, missing
 
 try:
     from mpi4py import MPI
@@ -183,6 +183,40 @@ class Ranks(_HasCommunicator):
         """The value of rank 0, on every rank."""
         return self.comm.bcast(value, root=0)
 
+    def serve(self, apply: Callable[[Any], Any], work: Callable[[Callable], Any]) -> Any:
+        """work(act) on rank 0, where act(x) is apply(x) on all ranks; all ranks get its value.
+
+        apply is collective; the other ranks wait for its arguments until the work is done.
+        """
+        if self.size == 1:
+            return work(apply)
+        if not self.is_root:
+            while True:
+                is_done, x = self.broadcast(None)
+                if is_done:
+                    if isinstance(x, Exception):
+                        raise x
+                    return x
+                apply(x)
+
+        failures = []
+
+        def act(x: Any) -> Any:
+            self.broadcast((False, x))
+            try:
+                return apply(x)
+            except Exception as error:  # on all ranks, which then do not wait any more
+                failures.append(error)
+                raise
+
+        value = _attempt(work, act)
+        if failures:
+            raise failures[0]
+        self.broadcast((True, value))
+        if isinstance(value, Exception):
+            raise value
+        return value
+
     def send_parts(self, parts: Any) -> dict[str, np.ndarray]:
         """Give part r of the list *parts* (made on rank 0) to rank r: dicts of numpy arrays of any
         size.
@@ -268,6 +302,14 @@ def _cut(text, begin):
     before = "..." if begin > 0 else ""
     after = "..." if len(text) > end else ""
     return f"{before}{text[begin:end]}{after}"
+
+
+def _attempt(work, act):
+    """work(act), or the `InputError` or `ConvergenceError` that it raises."""
+    try:
+        return work(act)
+    except (InputError, ConvergenceError) as error:
+        return error
 
 
 def _make_portable(failure, rank):

@@ -24,6 +24,9 @@ TwoPointFlux: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
 
 Precision: TypeAlias = Literal["double", "single"]
 
+# How diffusion is discretised: two numbers for each face, or with unknowns at the corners of cells.
+Scheme: TypeAlias = Literal["auto", "two_point", "corners"]
+
 __all__ = [
     "Array",
     "ArrayLike",
@@ -33,6 +36,7 @@ __all__ = [
     "Path",
     "PointFunction",
     "Precision",
+    "Scheme",
     "TimeFunction",
     "TwoPointFlux",
 ]

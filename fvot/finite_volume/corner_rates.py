@@ -183,6 +183,16 @@ class CornerRates:
         out[n + corners.n_own :] = 0.0
         return out, (sizes[0] + crossing, sizes[1] + crossing)
 
+    def keeps_gibbs(self) -> bool:
+        """Whether the Gibbs density has no fluxes: always, where there is one."""
+        return self.minus_log_gibbs is not None
+
+    def dissipation(self, z: Array, entering: Array, xi: Array) -> float:
+        """sum_K xi_K (what leaves cell K), for xi (n_cells,) where that is finite. Collective."""
+        out, _ = self.outflow(z, entering)
+        finite = np.isfinite(xi)
+        return self.mesh.ranks.sum((xi[finite] * out[: self.mesh.n_cells][finite]).sum())
+
     def boundary_flux(self, z: Array, entering: Array) -> Array:
         """What leaves through each boundary face (n_faces - n_inner,). Collective."""
         mesh = self.mesh

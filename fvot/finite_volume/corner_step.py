@@ -23,8 +23,8 @@ from .corner_rates import MAX_EXPONENT, CornerRates, condense
 from .implicit_step import (
     IMPLICIT_STEP_PREFIX,
     LinearMethod,
-    Resolvent,
     ResidualNorms,
+    Resolvent,
     compute_residual,
 )
 
@@ -104,7 +104,9 @@ class NodeMethod(LinearMethod):
         corners = rates.corners
         n = rates.mesh.n_cells
         through = self.s * rates.alpha * (rhs[:n] / self.diagonal)[corners.cell]
-        at_nodes = rhs[n:] + corners.exchange.add(np.bincount(corners.node, through, corners.n_nodes))
+        at_nodes = rhs[n:] + corners.exchange.add(
+            np.bincount(corners.node, through, corners.n_nodes)
+        )
         at_nodes[rates.is_given] = 0.0
 
         own = at_nodes[: corners.n_own]

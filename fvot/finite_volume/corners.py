@@ -26,7 +26,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from .. import linalg
-from ..arguments.types import Array, BoolArray, IntArray
+from ..arguments.types import Array
 from ..errors import MeshError
 from ..mesh.face_exchange import find_face_exchange
 from ..mesh.memory import kept_with_mesh

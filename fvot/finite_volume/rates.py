@@ -19,6 +19,10 @@ from .stencil import Stencil
 if TYPE_CHECKING:
     from ..mesh import Mesh
 
+# How far log(a / b) may be from the difference of the potential, relative to 1 and to that: fluxes
+# of a user's own may not know the Gibbs density.
+GIBBS_TOLERANCE = 1e-9
+
 # The largest cell Peclet number that counts in means over the ranks.
 MAX_PECLET = 1e3
 
@@ -48,6 +52,32 @@ class Rates:
         """Whether anything crosses the boundary. Collective."""
         crossing = (self.a + self.b)[self.mesh.n_inner :]
         return self.mesh.ranks.max(crossing.max(initial=0.0)) > 0
+
+    def extend(self, rho: Array) -> Array:
+        """The values from which fluxes follow: rho (n_cells,) itself."""
+        return rho
+
+    def keeps_gibbs(self) -> bool:
+        """Whether the Gibbs density has no fluxes between cells, to round-off. Collective."""
+        if self.minus_log_gibbs is None:
+            return False
+        mesh = self.mesh
+        n = mesh.n_inner
+        local = mesh.with_ghosts(self.minus_log_gibbs)
+        difference = local[mesh.right[:n]] - local[mesh.left[:n]]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            log_ratio = np.log(self.a[:n] / self.b[:n])
+            defect = np.abs(log_ratio + difference) / (1 + np.abs(difference))
+        return mesh.ranks.max(defect[np.isfinite(defect)].max(initial=0.0)) <= GIBBS_TOLERANCE
+
+    def dissipation(self, rho: Array, entering: Array, xi: Array) -> float:
+        """sum_s F_s (xi_left - xi_right) over the inner faces, for xi (n_cells,). Collective."""
+        mesh = self.mesh
+        n = mesh.n_inner
+        local = mesh.with_ghosts(xi)
+        difference = local[mesh.left[:n]] - local[mesh.right[:n]]
+        dissipated = self.flux(rho, entering)[:n] * difference
+        return mesh.ranks.sum(np.nansum(dissipated[mesh.face_owned[:n]]))
 
     def boundary_flux(self, rho: Array, entering: Array) -> Array:
         """What leaves through each boundary face (n_faces - n_inner,)."""

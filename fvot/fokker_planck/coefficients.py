@@ -17,7 +17,7 @@ from ..arguments.functions import as_function
 from ..arguments.types import Array, Coefficient, TwoPointFlux
 from ..arguments.watch import CELL_BLOCKS, Watch, WatchedFaces, group_faces
 from ..errors import InputError
-from ..finite_volume.boundary import evaluate_densities, read_conditions
+from ..finite_volume.boundary import read_conditions
 from ..finite_volume.stencil import Stencil, gradient_weights, gradients
 from ..mesh import Numbering
 from ..mesh.means import average_over_faces, log_mean_exp_over_cells
@@ -90,6 +90,21 @@ class DriftDiffusion:
         self.has_walls_only = not self._conditions
         if self._V is not None:
             self._check_periodic()
+
+    @property
+    def has_tensors(self) -> bool:
+        """Whether the diffusion is a diagonal or a tensor."""
+        return self._D.is_tensor
+
+    @property
+    def diffusion_depends_on_time(self) -> bool:
+        """Whether the diffusion is a function of x and t."""
+        return self._D.depends_on_time
+
+    @property
+    def is_diagonal(self) -> bool:
+        """Whether the diffusion is a function with diagonals as its values."""
+        return self._D.f is not None and len(self._D.f.shape) == 1
 
     # ---- at the cells ---------------------------------------------------------------------------
 
@@ -257,8 +272,6 @@ class DriftDiffusion:
                         f"potential changes by {jump:.3g} over one period along axis {axis} of a "
                         "periodic mesh: it must be periodic; a constant force belongs into drift"
                     )
-
-
 
 
 def _is_diagonal(mesh, diffusion):

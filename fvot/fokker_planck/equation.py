@@ -17,14 +17,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..arguments.diffusion import Noise, check_noise
 from ..arguments.frozen import frozen
 from ..arguments.functions import is_integer, is_number
 from ..arguments.times import check_step, check_times
-from ..arguments.types import Array, ArrayLike, Coefficient, Path, TwoPointFlux
+from ..arguments.types import Array, ArrayLike, Coefficient, Path, Scheme, TwoPointFlux
 from ..errors import InputError
 from ..finite_volume.fluxes import describe_flux, scharfetter_gummel
 from ..finite_volume.velocity_field import cell_velocity
-from ..mesh import Mesh, quality
+from ..mesh import Mesh
 from ..mesh.cell_values import check_density, integrate
 from ..mesh.numbering import find_numbering
 from ..output.series import Output
@@ -32,7 +33,9 @@ from ..runs.checkpoint import Checkpoint
 from ..runs.march import march
 from ..runs.result import Result
 from . import stationary
-from .coefficients import DriftDiffusion, cell_mean
+from .choice import build_operator
+from .coefficients import Terms
+from .fields import cell_mean
 from .run import FokkerPlanckRun
 from .stepper import Stepper
 
@@ -108,8 +111,11 @@ class FokkerPlanck:
         diffusion: Coefficient,
         potential: Coefficient | cell_mean | None = None,
         drift: Coefficient | None = None,
+        temperature: float | None = None,
+        noise: Noise = "kinetic",
         flux: TwoPointFlux = scharfetter_gummel,
         boundary: Mapping[Any, Any] | None = None,
+        scheme: Scheme = "auto",
         order: Literal[1, 2, 3] = 2,
         tol: float = 1e-4,
         rtol: float = 1e-10,
@@ -124,16 +130,27 @@ class FokkerPlanck:
 
         _check_same_on_all_ranks(
             mesh,
-            dict(order=order, tol=tol, rtol=rtol, flux=describe_flux(flux)),
+            dict(
+                order=order,
+                tol=tol,
+                rtol=rtol,
+                flux=describe_flux(flux),
+                temperature=temperature,
+                noise=noise,
+                scheme=scheme,
+            ),
             dict(diffusion=diffusion, potential=potential, drift=drift, boundary=boundary),
         )
         with mesh.ranks.raising_together():
             _check_order_and_tolerances(order, tol, rtol)
+            check_noise(noise)
+            _check_temperature(temperature, noise)
+            _check_scheme(scheme, flux)
 
         self._near = find_numbering(mesh)
-        self._operator = DriftDiffusion(self._near, diffusion, potential, drift, flux, boundary)
+        terms = Terms(diffusion, potential, drift, temperature, noise, flux, boundary)
+        self._operator = build_operator(self._near, terms, scheme)
         self._stepper = Stepper(self._operator, order, rtol)
-        quality.warn_of(mesh.quality.diffusion_problem, mesh)
 
     def __repr__(self) -> str:
         cells = f"{self.mesh.n_cells_global} cells"
@@ -350,8 +367,10 @@ class FokkerPlanck:
         """
         check_density(self.mesh, rho, "rho")
         rates, entering = self._stepper.find_coefficients(t)
-        flux = rates.flux(self._near.inward(np.asarray(rho, float)), entering)
-        return cell_velocity(self.mesh, flux)
+        values = self._stepper.find_values(self._near.inward(np.asarray(rho, float)), t)
+        if self._stepper.has_corners:
+            return self._near.outward(rates.current(values, entering))
+        return cell_velocity(self.mesh, rates.flux(values, entering))
 
 
 def _check_same_on_all_ranks(mesh, numbers, coefficients):
@@ -363,6 +382,27 @@ def _check_same_on_all_ranks(mesh, numbers, coefficients):
     boundary = coefficients["boundary"]
     parts = sorted(map(str, boundary)) if isinstance(boundary, dict) else []
     mesh.ranks.check_same("what a FokkerPlanck is made of", numbers | kinds | dict(parts=parts))
+
+
+def _check_temperature(temperature, noise):
+    if temperature is None:
+        return
+    if not (is_number(temperature) and 0 < temperature < math.inf):
+        raise InputError(f"temperature must be a number above 0, not {temperature!r}")
+    if noise != "kinetic":
+        raise InputError(
+            f"temperature={temperature!r} goes with noise='kinetic', in which detailed balance "
+            f"holds, not with {noise!r}: leave out one of them"
+        )
+
+
+def _check_scheme(scheme, flux):
+    if scheme not in ("auto", "two_point", "corners"):
+        raise InputError(f"scheme must be 'auto', 'two_point' or 'corners', not {scheme!r:.60}")
+    if scheme == "corners" and flux is not scharfetter_gummel:
+        raise InputError(
+            "flux is a two-point flux, and scheme='corners' has none: leave out one of them"
+        )
 
 
 def _check_order_and_tolerances(order, tol, rtol):

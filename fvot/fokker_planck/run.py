@@ -85,15 +85,15 @@ class FokkerPlanckRun:
     def describe(self) -> dict[str, Any]:
         """What a checkpoint knows of the problem."""
         mesh = self.mesh
-        n = mesh.n_inner
+        n = mesh.n_cells
         rho = self.state.rho
 
         coefficients = []
         for now in self.t[:2]:
             rates, entering = self.stepper.find_coefficients(now)
-            inflow = np.bincount(mesh.left[n:], rates.b[n:] * entering, mesh.n_local)
-            outflow, _ = rates.outflow(rho, entering)
-            coefficients += [rates.leaving(), outflow / mesh.volume, inflow[: mesh.n_cells]]
+            inflow, _ = rates.outflow(rates.extend(np.zeros(n)), entering)
+            outflow, _ = rates.outflow(rates.extend(rho), entering)
+            coefficients += [rates.leaving(), outflow[:n] / mesh.volume, -inflow[:n]]
 
         return dict(
             solver="FokkerPlanck",
@@ -131,7 +131,8 @@ class FokkerPlanckRun:
     def _compute_energies(self):
         """energy, its parts and its dissipation; {} where there is no energy.
 
-        The dissipation is sum_s F_s (xi_left - xi_right), xi = D log rho + V.
+        The dissipation is the sum of what leaves cells, times xi = T log rho + V; T is 1 where the
+        diffusion varies and there is neither a temperature nor a potential.
         """
         t = self.now
         mesh = self.mesh
@@ -140,23 +141,20 @@ class FokkerPlanckRun:
         if rates.minus_log_gibbs is None or not self.stepper.closed:
             return {}
 
-        D = self.operator.diffusion(t)
-        V = D * rates.minus_log_gibbs
+        T = self.operator.find_temperature(self.operator.diffusion(t))
+        T = 1.0 if T is None else T
+        V = T * rates.minus_log_gibbs
 
         with np.errstate(divide="ignore", invalid="ignore"):
             log = np.log(rho)
-            entropy_density = D * np.where(rho > 0, rho * log, 0.0)
+            entropy_density = T * np.where(rho > 0, rho * log, 0.0)
             entropy, potential = integrate(mesh, np.stack([entropy_density, V * rho]))
-
-            n = mesh.n_inner
-            xi = mesh.with_ghosts(D * log + V)
-            difference = xi[mesh.left[:n]] - xi[mesh.right[:n]]
-            dissipated = rates.flux(rho, entering)[:n] * difference
-            dissipated = dissipated[mesh.face_owned[:n]]
+            values = self.stepper.find_values(rho, t)
+            dissipation = rates.dissipation(values, entering, T * log + V)
 
         return dict(
             energy=entropy + potential,
             entropy=entropy,
             potential_energy=potential,
-            dissipation=mesh.ranks.sum(np.nansum(dissipated)),
+            dissipation=dissipation,
         )

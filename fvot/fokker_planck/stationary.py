@@ -16,9 +16,12 @@ from .. import markov
 from ..arguments.functions import is_integer
 from ..arguments.types import Array
 from ..errors import ConvergenceError, InputError
+from ..finite_volume.settling import settle
 from ..mesh import Numbering
 from ..mesh.cell_values import integrate
 from ..mesh.connected_pieces import find_connected_pieces
+from . import slow_modes
+from .step import NEGATIVE_MASS_ROUNDING
 from .stepper import Stepper
 
 # Cells up to which stationary densities are found by elimination, by the dimension of the mesh.
@@ -46,7 +49,7 @@ def find_stationary(stepper: Stepper, near: Numbering) -> Array:
 
     if stepper.minus_log_gibbs is not None:
         return near.outward(np.exp(-stepper.minus_log_gibbs))
-    if mesh.n_cells_global > ELIMINATION_CELL_LIMIT[mesh.dim]:
+    if stepper.has_corners or mesh.n_cells_global > ELIMINATION_CELL_LIMIT[mesh.dim]:
         return near.outward(_find_density_by_long_steps(stepper))
 
     mass = _run_on_root(stepper, lambda chain: markov.stationary(chain.rates, chain.center))
@@ -68,6 +71,8 @@ def find_relaxation_rates(stepper: Stepper, k: int) -> Array:
         f"k must be a number of rates from 1 to {n_rates}, not {k!r}",
     )
     ranks.check_same("k", int(k))
+    if stepper.has_corners:
+        return slow_modes.find_rates(stepper, int(k))
 
     def compute_rates(chain: Any) -> Array:
         return markov.relaxation_rates(chain.rates, k, killing=chain.killing, center=chain.center)
@@ -110,7 +115,7 @@ def _find_density_by_long_steps(stepper):
     mesh = stepper.mesh
     rates, _ = stepper.find_coefficients(0.0)
     in_one_cell = (mesh.cell_id[: mesh.n_cells] == 0).astype(float)
-    starts = stepper.column_scales.find(rates), in_one_cell
+    starts = _guess_density(stepper, rates), in_one_cell
 
     ends = [_take_long_steps(stepper, rho / integrate(mesh, rho)) for rho in starts]
     difference = integrate(mesh, np.abs(ends[1] - ends[0]))
@@ -124,6 +129,15 @@ def _find_density_by_long_steps(stepper):
     return ends[0]
 
 
+def _guess_density(stepper, rates):
+    """A density (n_cells,) from which long steps may start: uniform with corners, where multigrid
+    has no scaling of its columns, else that scaling.
+    """
+    if stepper.has_corners:
+        return np.ones(stepper.mesh.n_cells)
+    return stepper.column_scales.find(rates)
+
+
 def _take_long_steps(stepper, rho):
     """The density after ever longer implicit steps from rho, until one changes nothing.
 
@@ -135,7 +149,10 @@ def _take_long_steps(stepper, rho):
 
     for power in [3, 6, *[MAX_STEP_POWER] * 12]:
         resolvent = stepper.find_resolvent(0.0, 10.0**power / fastest, 6)
-        new = resolvent(rho, entering)
+        new = resolvent(rates.extend(rho), entering)[: mesh.n_cells]
+        if stepper.has_corners:
+            negligible = NEGATIVE_MASS_ROUNDING * integrate(mesh, np.abs(new))
+            new, _ = settle(mesh, stepper.operator.corners.sides, new, negligible)
         if stepper.closed:
             new = new / integrate(mesh, new)
         change = integrate(mesh, np.abs(new - rho))

@@ -12,7 +12,6 @@ import numpy as np
 from ..arguments.types import Array
 from ..arguments.watch import WATCHED_TIMES, Watch
 from ..errors import ConvergenceError, warn
-from ..finite_volume.implicit_step import Resolvent
 from ..mesh.cell_values import integrate
 from .stepper import Advanced, Stepper
 
@@ -280,11 +279,12 @@ class StepControl:
             return 0.0
 
         rates, _ = self.stepper.find_coefficients(t[-1])
-        resolvent = Resolvent(
+        resolvent = self.operator.resolvent(
             rates, whole, scales=self.stepper.column_scales, rtol=PREDICTION_TOLERANCE
         )
         try:
-            return integrate(mesh, resolvent.expect(1)(rho, entering))
+            after = resolvent.expect(1)(rates.extend(rho), entering)
+            return integrate(mesh, after[: mesh.n_cells])
         except ConvergenceError:
             return 0.0
         finally:

@@ -122,6 +122,11 @@ class Quality:
         return is_consistent(self.orthogonality_defect, self.tangent_rms)
 
     @property
+    def has_no_distance(self) -> bool:
+        """Whether some faces have both cell points in one place, or in the wrong order."""
+        return self.n_coincident > 0 or self.n_negative > 0
+
+    @property
     def transport_problem(self) -> str:
         """A sentence for users of optimal transport; empty where the error of W2^2 is that of the
         resolution.

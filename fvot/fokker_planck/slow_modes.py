@@ -1,0 +1,81 @@
+"""The slowest rates of a Fokker-Planck equation on any mesh, by Krylov spaces of the resolvent.
+
+r = (1 + s A / |K|)^-1 has the eigenvalue 1 / (1 + s rate) for each rate at which densities relax:
+the slowest ones are the largest. With a Gibbs density pi, r is self-adjoint in the product
+sum_K |K| u_K v_K / pi_K (Lanczos); otherwise rates may be complex (Arnoldi).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.sparse import linalg as sparse_linalg
+
+from ..arguments.types import Array
+from ..errors import ConvergenceError
+from ..finite_volume.corner_rates import MAX_EXPONENT
+from ..mesh.cell_values import gather, scatter
+
+# The step of the resolvent, in units of the time in which diffusion crosses the mesh: slow rates
+# are then well apart from the others, and still far from rounding.
+CROSSINGS = 10.0
+
+# Relative tolerance of the eigenvalues of the resolvent.
+MODE_TOLERANCE = 1e-10
+
+# An eigenvalue whose imaginary part is below this, relative to it, is real.
+IMAGINARY_ROUNDING = 1e-8
+
+
+def find_rates(stepper: Any, k: int) -> Array:
+    """The k slowest rates (k,), without the 0 of a closed domain. Collective."""
+    mesh = stepper.mesh
+    rates, entering = stepper.find_coefficients(0.0)
+    fastest = mesh.ranks.max(rates.leaving().max(initial=0.0))
+    s = CROSSINGS * mesh.n_cells_global ** (2 / mesh.dim) / fastest
+    resolvent = stepper.find_resolvent(0.0, s, 20 * k)
+    nothing = np.zeros_like(entering)
+
+    weight = np.ones(mesh.n_cells)
+    if rates.minus_log_gibbs is not None:
+        lowest = mesh.ranks.min(rates.minus_log_gibbs.min(initial=np.inf))
+        exponent = np.minimum(rates.minus_log_gibbs - lowest, MAX_EXPONENT)
+        weight = np.sqrt(mesh.volume) * np.exp(exponent / 2)
+    whole_weight = gather(mesh, weight)
+
+    def apply(u: Array) -> Array:
+        rho = scatter(mesh, u / whole_weight)
+        after = resolvent(rates.extend(rho), nothing)[: mesh.n_cells]
+        return gather(mesh, after) * whole_weight
+
+    n_wanted = k + int(stepper.closed)
+    is_symmetric = rates.minus_log_gibbs is not None
+    values = mesh.ranks.serve(apply, lambda act: _find_largest(act, mesh, n_wanted, is_symmetric))
+    found = np.sort_complex((1 / values - 1) / s)
+    found = found[int(stepper.closed) :]
+    is_real = np.all(np.abs(found.imag) <= IMAGINARY_ROUNDING * np.abs(found))
+    return found.real if is_real else found
+
+
+def _find_largest(act: Callable[[Array], Array], mesh: Any, k: int, is_symmetric: bool) -> Array:
+    """The k largest eigenvalues of the map act of vectors (n_cells_global,)."""
+    n = mesh.n_cells_global
+    if k >= n - 1:
+        matrix = np.stack([act(column) for column in np.eye(n)], axis=1)
+        values = np.linalg.eigvals(matrix)
+        return values[np.argsort(-np.abs(values))[:k]].astype(complex)
+
+    start = np.random.default_rng(0).standard_normal(n)
+    operator = sparse_linalg.LinearOperator((n, n), matvec=act, dtype=float)
+    solve = sparse_linalg.eigsh if is_symmetric else sparse_linalg.eigs
+    try:
+        values = solve(
+            operator, k, which="LM", v0=start, tol=MODE_TOLERANCE, return_eigenvectors=False
+        )
+    except sparse_linalg.ArpackNoConvergence as error:
+        raise ConvergenceError(
+            f"only {len(error.eigenvalues)} of {k} relaxation rates were found: ask for fewer"
+        ) from None
+    return np.asarray(values, complex)

@@ -1,0 +1,310 @@
+"""One step of a Fokker-Planck equation: of any length, with exact mass and no negative density.
+
+A step is a sum of implicit Euler steps (`schemes`), each of them checked
+(`finite_volume.implicit_step`). Where that sum is negative, or would let the free energy grow, it
+is limited:
+
+1. high = sum_k c_k Y_k, Y_k = r^k rho; the positive partner low = sum_k c'_k Y_k, with the face
+    fluxes of both
+2. the difference f of the fluxes is made smaller where it would leave a cell negative: f_s -> R_K
+   f_s where f_s leaves K (after Zalesak 1979, one-sided, and only in cells that need it)
+3. rho = low - div f / |K| is as conservative as the fluxes, and >= 0; if its free energy has grown,
+    it is moved towards low
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from ..arguments.types import Array
+from ..finite_volume.rates import downstream_order
+from ..mesh.cell_values import integrate
+from ..mesh.face_exchange import find_face_exchange
+
+# Negative mass, relative to the mass of the density, up to which no step is limited: round-off.
+NEGATIVE_MASS_ROUNDING = 1e-16
+
+# Sweeps over the cells that fluxes would leave negative. One is enough where the fluxes do not run
+# in circles.
+MAX_LIMITER_SWEEPS = 10
+
+# Halvings of the way from the positive partner, before the partner itself is taken.
+MAX_ENERGY_HALVINGS = 60
+
+
+class Step:
+    """One step, made of the ladder Y_k = r^k rho of implicit Euler steps of length g tau.
+
+    What is common to steps with two-point fluxes and with corners. Values of densities are those
+    that the resolvent has: of the cells alone, or of cells and nodes.
+    """
+
+    def __init__(
+        self,
+        stepper: Any,
+        rho: Array,
+        mass: float,
+        now: float,
+        tau: float,
+        n_solves: int,
+        until: float,
+        inside: bool,
+    ):
+        self.stepper = stepper
+        self.mesh = stepper.mesh
+        self.scheme = stepper.scheme
+        self.rho = rho
+        self.mass = mass
+        self.now = now
+        self.tau = tau
+        self.n_solves = n_solves
+        self.until = until
+        self.latest = np.nextafter(until, now)
+        self.inside = inside
+        self.ladder = [self._begin()]
+
+    def _begin(self):
+        """The values with which the ladder begins."""
+        return self.rho
+
+    def cells(self, values: Array) -> Array:
+        """The values (n_cells,) of the cells alone."""
+        return values
+
+    # ---- implicit Euler steps -------------------------------------------------------------------
+
+    def Y(self, k: int) -> Array:
+        """r^k rho."""
+        while len(self.ladder) <= k:
+            t = self._find_rung_time(len(self.ladder))
+            self.ladder.append(self._take_euler_step(self.ladder[-1], t))
+        return self.ladder[k]
+
+    def _find_rung_time(self, k):
+        """The time at which the coefficients of the k-th rung are taken."""
+        t = self.now + k * self.scheme.g * self.tau
+        return min(t, self.latest) if k == 1 or self.inside else t
+
+    def _take_euler_step(self, start, t):
+        """The values after an implicit Euler step with the coefficients of time t."""
+        raise NotImplementedError
+
+    def _solve(self, t, start, **options):
+        """The `Resolvent` at time t, applied to the start; its work is counted."""
+        counts = self.stepper.counts
+        resolvent = self.stepper.find_resolvent(t, self.scheme.g * self.tau, self.n_solves)
+        _, entering = self.stepper.find_coefficients(t)
+        solves = resolvent.solves
+        iterations = resolvent.iterations
+        try:
+            return resolvent(start, entering, **options)
+        finally:
+            counts["solves"] += resolvent.solves - solves
+            counts["iterations"] += resolvent.iterations - iterations
+
+    def _scale_if_closed(self, Y):
+        """Y with the mass of the start, where nothing crosses the boundary."""
+        if not self.stepper.closed:
+            return Y
+        mass = integrate(self.mesh, self.cells(Y))
+        return Y * (self.mass / mass) if mass > 0 else Y
+
+    def estimate_error(self) -> float:
+        """The error of the step in L1: C tau^(p+1) d^(p+1) rho/dt^(p+1) by differences of the
+        ladder.
+        """
+        e = sum(weight * self.Y(k + 1) for k, weight in enumerate(self.scheme.error))
+        return integrate(self.mesh, np.abs(self.cells(e)))
+
+    # ---- the scheme's sum -----------------------------------------------------------------------
+
+    def compute_result(self) -> tuple[Array, Array]:
+        """(rho, the mass that has left through each boundary face) after the step."""
+        raise NotImplementedError
+
+    def _sum_scheme(self):
+        """The scheme's sum, and its fluxes as [(weight, (rates, entering), density)]."""
+        return self._sum_powers() if self.stepper.autonomous else self._solve_stages()
+
+    def _energy_grows(self, rho):
+        return self.stepper.compute_energy_growth(self.rho, rho, self.mass) > 0
+
+    def _sum_powers(self):
+        """sum_k c_k Y_k, and its fluxes as [(weight, (rates, entering), density)]."""
+        c = self.scheme.c
+        coefficients = self.stepper.find_coefficients(self.now)
+        if len(c) == 1:
+            high = self.Y(1)
+        else:
+            high = sum(weight * self.Y(k + 1) for k, weight in enumerate(c))
+        fluxes = [(weight, coefficients, self.Y(k + 1)) for k, weight in enumerate(self.scheme.b)]
+        return high, fluxes
+
+    def _solve_stages(self):
+        """The same by the stages of the SDIRK scheme, each with the coefficients of its time."""
+        scheme = self.scheme
+        Y = self.Y(1)
+        outflows = []
+        fluxes = []
+        for i, (row, time) in enumerate(zip(scheme.stages, scheme.times, strict=True)):
+            t = min(self.now + time * self.tau, self.latest)
+            if i > 0:
+                known = sum(
+                    weight * outflow for weight, outflow in zip(row, outflows, strict=False)
+                )
+                rest = self.mesh.volume * (self.rho - self.cells(Y)) - self.tau * known
+                Y = self._solve(t, Y, rest=rest)
+            rates, entering = self.stepper.find_coefficients(t)
+            outflow, _ = rates.outflow(Y, entering)
+            outflows.append(self.cells(outflow))
+            fluxes.append((scheme.stages[-1, i], (rates, entering), Y))
+        return Y, fluxes
+
+    def _find_crossed(self, fluxes):
+        """tau sum of weight * (what leaves through each boundary face (n_faces - n_inner,))."""
+        if self.stepper.closed:
+            return np.zeros(self.mesh.n_faces - self.mesh.n_inner)
+        return self.tau * sum(
+            weight * rates.boundary_flux(density, entering)
+            for weight, (rates, entering), density in fluxes
+        )
+
+
+class TwoPointStep(Step):
+    """A `Step` with two-point fluxes, limited as the module says."""
+
+    def _take_euler_step(self, rho, t):
+        scaled = rho
+
+        def find_fault(Y: Array) -> str | None:
+            nonlocal scaled
+            scaled = self._scale_if_closed(Y)
+            growth = self.stepper.compute_energy_growth(rho, scaled, self.mass)
+            return f"the free energy has grown by {growth:.1e}" if growth else None
+
+        self._solve(t, rho, fault=find_fault)
+        return scaled
+
+    def compute_result(self) -> tuple[Array, Array]:
+        """(rho, the mass that has left through each boundary face) after the step."""
+        high, fluxes = self._sum_scheme()
+        if self.stepper.order == 1:  # an implicit Euler step: its sign and energy are checked
+            return high, self._find_crossed(fluxes)
+
+        negative = -integrate(self.mesh, np.minimum(high, 0))
+        high = np.maximum(high, 0)
+        is_positive = negative <= NEGATIVE_MASS_ROUNDING * self.mass
+        if is_positive and not self._energy_grows(self._scale_if_closed(high)):
+            return high, self._find_crossed(fluxes)
+
+        self.stepper.counts["limited"] += 1
+        return self._limit(self._sum_fluxes(fluxes))
+
+    def _sum_fluxes(self, fluxes):
+        """tau sum of weight * F(density) (n_faces,) over [(weight, (rates, entering), density)]."""
+        return self.tau * sum(
+            weight * rates.flux(density, entering) for weight, (rates, entering), density in fluxes
+        )
+
+    # ---- the limiter ----------------------------------------------------------------------------
+
+    def _limit(self, high_fluxes):
+        """(rho, the mass that has left through each boundary face) of the limited step.
+
+        That is the partner, and as much of the difference to the given fluxes (n_faces,) as stays
+        positive and decreases the energy.
+        """
+        mesh = self.mesh
+        n = mesh.n_inner
+        low, low_fluxes = self._sum_partner()
+
+        f = self._limit_fluxes(low, high_fluxes - low_fluxes)
+        rho = self._scale_if_closed(np.maximum(low - mesh.divergence(f), 0))
+        crossed = low_fluxes[n:]
+        f = f[n:]
+        for _ in range(MAX_ENERGY_HALVINGS):
+            if not self._energy_grows(rho):
+                return rho, crossed + f
+            rho = (rho + low) / 2
+            f = f / 2
+        return low, crossed
+
+    def find_partner(self) -> Array:
+        """The positive partner (n_cells,) of the scheme's sum."""
+        partner, _ = self._sum_partner()
+        return partner
+
+    def _sum_partner(self):
+        """(the positive partner, its fluxes (n_faces,))."""
+        scheme = self.scheme
+        low = sum(weight * self.Y(k + 1) for k, weight in enumerate(scheme.partner) if weight)
+        fluxes = []
+        for k, weight in enumerate(scheme.partner_b):
+            time = self._find_rung_time(k + 1)
+            coefficients = self.stepper.find_coefficients(time)
+            fluxes.append((weight, coefficients, self.Y(k + 1)))
+
+        return self._scale_if_closed(low), self._sum_fluxes(fluxes)
+
+    def _limit_fluxes(self, low, f):
+        """The fluxes f (n_faces,), made smaller where they leave a cell that would be negative.
+
+        R_K = (|K| low_K + what comes in) / what goes out, where that is below 1. A cell is visited
+        after those that give to it: where f does not run in circles, one sweep is enough. The last
+        sweep leaves out what comes in, which is always enough.
+        """
+        mesh = self.mesh
+        sides = self.stepper.operator.pattern.stencil
+        content = mesh.volume * low
+        f = f.copy()
+        forward = np.maximum(f, 0)
+        backward = np.maximum(-f, 0)
+        order = downstream_order(forward, backward, mesh.n_inner, sides)
+        for sweep in range(MAX_LIMITER_SWEEPS + 1):
+            with_income = sweep < MAX_LIMITER_SWEEPS
+            lacked = _limit_leaving_fluxes(
+                f, content, order, sides.start, sides.face, sides.sign, with_income
+            )
+            _take_from_givers(f, mesh)
+            if sweep > 0 and mesh.ranks.sum(lacked) <= NEGATIVE_MASS_ROUNDING * self.mass:
+                break
+        return f
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _limit_leaving_fluxes(f, content, order, start, face, sign, with_income):
+    """Scale down what leaves each cell, in the given order, to what it holds.
+
+    with_income : whether what comes in counts. Returns what the cells lacked.
+    """
+    lacked = 0.0
+    for cell in order:
+        outgoing = 0.0
+        incoming = 0.0
+        for s in range(start[cell], start[cell + 1]):
+            outward = sign[s] * f[face[s]]
+            outgoing += max(outward, 0.0)
+            incoming -= min(outward, 0.0)
+        available = content[cell] + (incoming if with_income else 0.0)
+        if outgoing <= available:
+            continue
+        lacked += outgoing - available
+        for s in range(start[cell], start[cell + 1]):
+            if sign[s] * f[face[s]] > 0:
+                f[face[s]] *= available / outgoing * (1 - 1e-15)
+    return lacked
+
+
+def _take_from_givers(f, mesh):
+    """Take the flux of the giving side, on faces between two ranks and on both copies of periodic
+    ones.
+    """
+    n = mesh.n_inner
+    theirs = find_face_exchange(mesh)(f, f.copy())
+    inner = f[:n]
+    giver = np.where(inner > 0, mesh.left[:n], mesh.right[:n])
+    is_ghost = giver >= mesh.n_cells
+    f[:n] = np.where(is_ghost, theirs[:n], inner)
