@@ -58,6 +58,7 @@ class CornerRates:
 
     corners : the `Corners` of the mesh
     alpha (n_corners,), gamma (n_pairs,) : F_i = alpha_i rho_K - sum_j gamma_ij y_j
+    direct (n_corners,) : the part of alpha_i that is left where all other corners have no flux
     leaving_faces, entering_faces (n_faces - n_inner,) : the flux a rho_K - b g through each open
         boundary face; 0 elsewhere
     given : the nodes with a given density
@@ -94,6 +95,7 @@ class CornerRates:
         n = len(corners.node)
         self.d = np.zeros(n) if d is None else d
         self.alpha = np.empty(n)
+        self.direct = np.empty(n)
         self.gamma = M
         self.column = np.empty(n)
         drift = np.zeros(n) if U is None else U
@@ -104,6 +106,7 @@ class CornerRates:
             drift,
             self.gamma,
             self.alpha,
+            self.direct,
             self.column,
         )
         total = np.add.reduceat(self.alpha, corners.start[:-1])
@@ -133,14 +136,21 @@ class CornerRates:
     # ---- densities with their nodes --------------------------------------------------------------
 
     def extend(self, rho: Array) -> Array:
-        """z (n_cells + n_nodes,) of a density rho (n_cells,), by the means at each node of
-        rho_K e^(phi_K - phi_i). Collective.
+        """z (n_cells + n_nodes,) of a density rho (n_cells,), with a first guess at the nodes:
+        the balance of what the cells give by their own corner alone, which the Gibbs density and,
+        in a flow without sources, the uniform one keep. Collective.
         """
         corners = self.corners
-        seen = rho[corners.cell]
-        if self.minus_log_gibbs is not None:
-            seen = seen * np.exp(np.minimum(-self.d, MAX_EXPONENT))
-        return np.concatenate([rho, corners.average_at_nodes(seen)])
+        gives, takes = corners.add(
+            np.stack(
+                [
+                    np.bincount(corners.node, self.direct * rho[corners.cell], corners.n_nodes),
+                    np.bincount(corners.node, self.gamma[corners.own_entry], corners.n_nodes),
+                ]
+            )
+        )
+        y = np.divide(gives, takes, out=np.zeros_like(gives), where=takes > 0)
+        return np.concatenate([rho, y])
 
     def give(self, z: Array, entering: Array) -> Array:
         """z with the given densities at the nodes that have one."""
@@ -236,15 +246,17 @@ class CornerRates:
 # ---- the linear system ------------------------------------------------------------------------
 
 
-def condense(rates: CornerRates, s: float, diagonal: Array, scale: Array | None) -> Array:
+def condense(
+    rates: CornerRates, s: float, diagonal: Array, left: Array, right: Array
+) -> Array:
     """The entries (n_pairs,) of the matrix between the nodes that is left of |K| + s A when the
-    cells are eliminated, columns times scale (n_nodes,): s gamma_ij - s^2 alpha_i gamma_j / m_K.
+    cells are eliminated: left_i (s gamma_ij - s^2 alpha_i gamma_j / m_K) right_j.
 
     diagonal (n_cells,) : m_K = |K| + s (what leaves cell K); infinite where the cells are known
+    left, right (n_nodes,) : scalings of rows and columns
     """
     corners = rates.corners
     values = np.empty(len(rates.gamma))
-    at_corner = np.ones(len(corners.node)) if scale is None else scale[corners.node]
     _condense(
         corners.start,
         corners.pair_start,
@@ -253,11 +265,19 @@ def condense(rates: CornerRates, s: float, diagonal: Array, scale: Array | None)
         rates.column,
         diagonal,
         s,
-        at_corner,
+        left[corners.node],
+        right[corners.node],
         rates.is_given[corners.node],
         values,
     )
     return values
+
+
+def find_node_diagonal(rates: CornerRates, s: float, diagonal: Array) -> Array:
+    """The diagonal (n_nodes,) of that matrix without scalings. Collective."""
+    corners = rates.corners
+    through = s * rates.alpha * rates.column / diagonal[corners.cell]
+    return corners.sum_at_nodes(s * (rates.gamma[corners.own_entry] - through))
 
 
 # ---- kernels ----------------------------------------------------------------------------------
@@ -273,8 +293,10 @@ def _log_bernoulli(x):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _weigh(start, pair_start, d, U, gamma, alpha, column):
-    """gamma: from M to what multiplies y; alpha: its rho; column: the sums of gamma's columns."""
+def _weigh(start, pair_start, d, U, gamma, alpha, direct, column):
+    """gamma: from M to what multiplies y; alpha: what multiplies rho, and direct: its part of the
+    corner alone; column: the sums of gamma's columns.
+    """
     for cell in range(len(start) - 1):
         first = start[cell]
         k = start[cell + 1] - first
@@ -298,6 +320,7 @@ def _weigh(start, pair_start, d, U, gamma, alpha, column):
                 gamma[at + i * k + j] = entering
                 column[first + j] += entering
             alpha[first + i] = leaving
+            direct[first + i] = m * np.exp(log_i) + x / 2 + upwind
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -341,9 +364,9 @@ def _fill_fluxes(start, pair_start, node, alpha, gamma, rho, y, F):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _condense(start, pair_start, alpha, gamma, column, diagonal, s, scale, is_given, values):
-    """values = (s gamma_ij - s^2 alpha_i gamma_j / m_K) scale_j; of nodes with a given density only
-    the diagonal.
+def _condense(start, pair_start, alpha, gamma, column, diagonal, s, left, right, is_given, values):
+    """values = left_i (s gamma_ij - s^2 alpha_i gamma_j / m_K) right_j; of nodes with a given density
+    only the diagonal.
     """
     for cell in range(len(diagonal)):
         first = start[cell]
@@ -355,4 +378,5 @@ def _condense(start, pair_start, alpha, gamma, column, diagonal, s, scale, is_gi
             for j in range(k):
                 direct = gamma[at + i * k + j] - through * column[first + j]
                 is_kept = i == j or not (is_given[first + i] or is_given[first + j])
-                values[at + i * k + j] = s * direct * scale[first + j] if is_kept else 0.0
+                scaled = left[first + i] * s * direct * right[first + j]
+                values[at + i * k + j] = scaled if is_kept else 0.0

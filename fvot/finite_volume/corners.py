@@ -180,6 +180,13 @@ class Corners:
         """Sums (n_nodes,) over the corners at each node of values (n_corners,). Collective."""
         return self.add(np.bincount(self.node, values, self.n_nodes))
 
+    @cached_property
+    def own_entry(self) -> IntArray:
+        """The places (n_corners,) of the diagonals among the entries of the cells' matrices."""
+        count = np.diff(self.start)
+        place = np.arange(len(self.node)) - self.start[self.cell]
+        return self.pair_start[self.cell] + place * (count[self.cell] + 1)
+
     def average_at_nodes(self, values: Array) -> Array:
         """Means (n_nodes,) over the corners at each node of values (n_corners,). Collective."""
         return self.sum_at_nodes(values) / self._count
