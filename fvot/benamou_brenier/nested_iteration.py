@@ -160,12 +160,13 @@ class NestedIteration:
             start, n_iterations = self._restore(*saved)
 
         while self.best is None or self.best.gap > self.tol and self.used < self.max_iter:
+            # None are left to do where a run continues from its last checkpoint. Otherwise this is
+            # the last ramp where the next one would be too short.
             remaining = self.max_iter - self.used
-            if n_iterations + FEWEST_ITERATIONS > remaining:  # the next ramp would be too short
-                n_iterations = remaining
+            if n_iterations > 0 and n_iterations + FEWEST_ITERATIONS > remaining:
+                n_iterations = max(remaining, start.done)
 
-            length = max(n_iterations, start.done)
-            iteration = self._build_iteration(0, start, length, is_restart=self.used > 0)
+            iteration = self._build_iteration(0, start, n_iterations, is_restart=self.used > 0)
             values = dict(
                 n_iterations=n_iterations, used=self.used, square=start.square, eps=start.eps
             )
