@@ -24,6 +24,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from ..arguments.types import Array
+from ..finite_volume.face_flux import build_laplacian
 from .discretisation import Discretisation
 from .distributed_matrix import DistributedMatrix, pack_matrix, unpack_matrix
 from .time_basis import time_modes
@@ -132,7 +133,8 @@ class Pencil:
         mesh = disc.mesh
         sigma_of_cell = sigma[disc.patch]
         weight = disc.mobility(sigma[:, None])[:, 0]
-        self.stiffness = disc.laplacian(weight)
+        inner_distance = mesh.distance[: mesh.n_inner]
+        self.stiffness = build_laplacian(mesh, weight / inner_distance**2)
         self.mass = sigma_of_cell * mesh.volume
         volume_of_patch = disc.volume[disc.patch]
         self.share = mesh.volume * np.sqrt(sigma_of_cell / volume_of_patch)
