@@ -29,6 +29,7 @@ from .best_flux import BOUND_ROUND_OFF, BestFlux, Upper
 from .discretisation import Discretisation
 from .ends import Ends
 from .terminal import Terminal
+from .time_basis import slab_middles
 
 # The shares eps of the background that are tried.
 EPSILONS = 1e-16, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3
@@ -135,7 +136,7 @@ def upper_bound(
 
 def _build_background(disc, ends):
     """rho_b (n_patches, N)."""
-    t = (np.arange(disc.n_steps) + 0.5) / disc.n_steps
+    t = slab_middles(disc.n_steps)
     patches = disc.average(ends.columns)
     mass = disc.masses(patches)[:, :1]
     volume = disc.masses(np.ones((disc.n_patches, 1)))

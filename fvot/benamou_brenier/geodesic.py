@@ -18,7 +18,7 @@ from ..runs.result import Writable
 from .best_flux import Upper
 from .bounds import Lower
 from .discretisation import Discretisation
-from .time_basis import node_mean, node_weights
+from .time_basis import node_mean, node_weights, slab_middles
 
 # Times that a step which would leave the mesh is halved, at most.
 MAX_STEP_HALVINGS = 6
@@ -351,8 +351,7 @@ def build_geodesic_at_rest(near: Numbering, N: int, rho: Array, energy: float = 
 
 def _list_times(N):
     """The times (N + 2,) of the density."""
-    middles = (np.arange(N) + 0.5) / N
-    return np.concatenate([[0], middles, [1]])
+    return np.concatenate([[0], slab_middles(N), [1]])
 
 
 # ---- of paths rho (N + 2, n_cells) with flux (N + 1, n_faces) ------------------------------------

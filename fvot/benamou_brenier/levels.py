@@ -19,6 +19,7 @@ from ..mesh import Mesh, coarsening
 from ..mesh.assembly import coarsen_cartesian
 from .discretisation import Discretisation
 from .distributed_matrix import DistributedMatrix, pack_matrix, unpack_matrix
+from .time_basis import slab_middles
 
 # Cells along an axis of the coarsest level, about.
 FEWEST_AXIS_CELLS = 8
@@ -235,9 +236,7 @@ def _interpolate_slabs(n, m):
 
     It is constant beyond the outer ones.
     """
-    given_middles = (np.arange(n) + 0.5) / n
-    wanted_middles = (np.arange(m) + 0.5) / m
-    return _interpolate(given_middles, wanted_middles)
+    return _interpolate(slab_middles(n), slab_middles(m))
 
 
 def _interpolate(x, y):

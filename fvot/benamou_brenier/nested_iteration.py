@@ -24,7 +24,7 @@ from .levels import Level
 from .moments import compute_gelbrich_bound
 from .splitting import Iteration, Start, has_cosines
 from .terminal import Terminal
-from .time_basis import node_mean, node_weights
+from .time_basis import node_mean, node_weights, slab_middles
 
 # Iterations on each coarser level.
 COARSE_ITERATIONS = 100
@@ -399,7 +399,7 @@ def _is_short_move(disc, upper):
 
 def _build_straight_path(disc, ends):
     """The path (1 - t) rho0 + t rho1 (n_patches, N), nearly optimal where both hardly differ."""
-    t = (np.arange(disc.n_steps) + 0.5) / disc.n_steps
+    t = slab_middles(disc.n_steps)
     patches = disc.average(ends.columns)
     return patches[:, :1] * (1 - t) + patches[:, 1:] * t
 
