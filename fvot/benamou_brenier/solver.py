@@ -342,7 +342,7 @@ class BenamouBrenier:
         slope = 0.0
         if terminal is not None:
             disc = terminal.disc
-            sample = disc.average(rho0 + integrate(mesh, rho0) / integrate(mesh, 1.0))
+            sample = disc.average(rho0 + integrate(mesh, rho0) / terminal.measure)
             slope = disc.spread(terminal.derivative(sample))
 
         return dict(

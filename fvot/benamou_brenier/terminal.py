@@ -43,11 +43,15 @@ END_METRIC_SCALE = 1.0
 
 
 class Terminal:
-    """The energy on the patches of a `Discretisation`; densities are (n_patches,). Collective."""
+    """The energy on the patches of a `Discretisation`; densities are (n_patches,). Collective.
+
+    x (dim, n_patches) : the centroids of the patches
+    measure : of the mesh
+    V (n_patches,), curved : the potentials in the energy, and the `Sum` of all its other parts
+    """
 
     def __init__(self, disc: Discretisation, energy: Energy):
         self.disc = disc
-        self.energy = energy
         mesh = disc.mesh
         self.x = disc.average(mesh.centroid.T).T
         self.measure = integrate(mesh, 1.0)
@@ -276,8 +280,7 @@ class EndState:
         self.scale = metric * sigma
         self.r = r
         mass = terminal.disc.masses(rho1[:, None]).sum()
-        measure = integrate(terminal.disc.mesh, 1.0)
-        floor = SMALLEST_START_RATIO * mass / measure
+        floor = SMALLEST_START_RATIO * mass / terminal.measure
         self.rho1 = np.maximum(rho1, floor)
         self.z = -terminal.derivative(self.rho1) - self._k * self.rho1
 
