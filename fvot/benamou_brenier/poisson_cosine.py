@@ -21,9 +21,8 @@ from .time_basis import time_modes
 class CosinePoisson:
     """Direct solves on a Cartesian mesh of one rank.
 
-    Cosine transforms between walls, Fourier transforms along periods.
+    Cosine transforms between walls, Fourier transforms along periods. The penalty is uniform.
 
-    sigma : (n_patches,) the local penalty, which must be 1
     end : theta_e^2
     """
 
@@ -32,10 +31,8 @@ class CosinePoisson:
         disc: Discretisation,
         theta: float,
         dtype: DTypeLike = np.float64,
-        sigma: Array | None = None,
         end: float = 0.0,
     ):
-        assert sigma is None or (sigma == 1).all()
         block = disc.mesh.block
         assert block is not None  # Cartesian meshes have one
         dim = disc.mesh.dim
