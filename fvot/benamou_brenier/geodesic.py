@@ -300,8 +300,8 @@ def build_geodesic(
     flux = np.zeros((N + 1, mesh.n_faces))
     flux[:, : mesh.n_inner] = upper.flux.T
 
-    mobility = _compute_mobility(disc, rho)
     phi = np.ascontiguousarray(near.outward(lower.phi.T))
+    mobility = _compute_mobility(disc, upper.rho)
     velocity = near.outward(_compute_velocity(mesh, flux, mobility))
     residual = _compute_residual(mesh, rho, flux)
     speed = _compute_speed(mesh, flux, mobility)
@@ -354,6 +354,15 @@ def _list_times(N):
     return np.concatenate([[0], slab_middles(N), [1]])
 
 
+def _compute_mobility(disc, rho):
+    """M_s (N + 1, n_inner) at the nodes, of rho (n_patches, N) in the slabs.
+
+    It is infinite without mass, so that nothing moves there.
+    """
+    M = disc.mobility(node_mean(rho)).T
+    return np.where(M > 0, M, np.inf)
+
+
 # ---- of paths rho (N + 2, n_cells) with flux (N + 1, n_faces) ------------------------------------
 
 
@@ -367,14 +376,6 @@ def _compute_residual(mesh, rho, flux):
     own_largest = np.abs(errors).max(initial=0.0)
     largest = mesh.ranks.max(own_largest)
     return largest / integrate(mesh, rho[0])
-
-
-def _compute_mobility(disc, rho):
-    """M_s (N + 1, n_inner) at the nodes; infinite without mass, so that nothing moves there."""
-    rho_of_slabs = disc.average(rho[1:-1].T)
-    rho_of_nodes = node_mean(rho_of_slabs)
-    M = disc.mobility(rho_of_nodes).T
-    return np.where(M > 0, M, np.inf)
 
 
 def _compute_speed(mesh, flux, mobility):
