@@ -53,6 +53,7 @@ from ..mesh.isotropic_weights import (
     correct_weights,
 )
 from ..parallel import Exchange
+from .distributed_matrix import append_ghosts
 from .ends import Ends
 
 
@@ -177,12 +178,7 @@ class Discretisation:
         """Own values (n_cells, k) followed by those of the ghosts: (n_local, k); not a copy where
         there are no ghosts.
         """
-        if self.mesh.n_local == self.mesh.n_cells:
-            return u
-        local = np.empty((self.mesh.n_local, u.shape[1]), u.dtype)
-        local[: self.mesh.n_cells] = u
-        self.mesh.exchange(local.T)
-        return local
+        return append_ghosts(u, self.mesh.n_local, self.mesh.exchange)
 
     def to_owners(self, local: Array) -> Array:
         """Values (n_local, k) with those of ghosts added to their owners': (n_cells, k). The
@@ -196,7 +192,7 @@ class Discretisation:
         arrived = np.empty((n_arriving, n_columns), local.dtype)
         self._back(local.T, into=arrived.T)
         added = self._arrive @ arrived
-        return own + added.astype(local.dtype)
+        return own + added.astype(local.dtype, copy=False)
 
     def average(self, u: Array) -> Array:
         """Q u: the means over patches (n_patches, ...) of cell values (n_cells, ...)."""

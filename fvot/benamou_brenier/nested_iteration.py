@@ -221,7 +221,7 @@ class NestedIteration:
 
     def _list_cells(self, phi, rho, rho1):
         """The arrays of a checkpoint, whose last axis is that of the cells."""
-        rho = self.levels[0].disc.spread(rho.astype(float))
+        rho = self.levels[0].disc.spread(rho)
         return dict(phi=phi.T, rho=rho.T, rho1=rho1)
 
     def _restore(self, cells, values):
