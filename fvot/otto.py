@@ -108,11 +108,11 @@ def tangent_potential(mesh: Mesh, rho: Array, drho: Array) -> Array:
     [0.0625, 0.0625, 0.0625]
     """
     quality.warn_of(mesh.quality.metric_problem, mesh)
-    return _find_tangent_potential(mesh, rho, drho)
+    return _find_tangent_potential(mesh, rho, drho, _weigh_faces(mesh, rho))
 
 
-def _find_tangent_potential(mesh, rho, drho):
-    t = _weigh_faces(mesh, rho)
+def _find_tangent_potential(mesh, rho, drho, t):
+    """The potential, for the weights t_s rho_s (n_inner,) of the faces."""
     _check_values(mesh, drho, "drho")
     component, count = _find_components(mesh, t > 0)
 
@@ -175,12 +175,12 @@ def metric(mesh: Mesh, rho: Array, phi: Array, psi: Array) -> float:
     1.5
     """
     quality.warn_of(mesh.quality.metric_problem, mesh)
-    return _compute_metric(mesh, rho, phi, psi)
+    return _compute_metric(mesh, phi, psi, _weigh_faces(mesh, rho))
 
 
-def _compute_metric(mesh, rho, phi, psi):
+def _compute_metric(mesh, phi, psi, t):
+    """<phi, psi>, for the weights t_s rho_s (n_inner,) of the faces."""
     n = mesh.n_inner
-    t = _weigh_faces(mesh, rho)
     for u, name in (phi, "phi"), (psi, "psi"):
         _check_values(mesh, u, name)
 
@@ -220,7 +220,7 @@ def norm(mesh: Mesh, rho: Array, phi: Array) -> float:
     3.0
     """
     quality.warn_of(mesh.quality.metric_problem, mesh)
-    return math.sqrt(_compute_metric(mesh, rho, phi, phi))
+    return math.sqrt(_compute_metric(mesh, phi, phi, _weigh_faces(mesh, rho)))
 
 
 def wasserstein_gradient(mesh: Mesh, rho: Array, energy: Energy) -> Array:
@@ -389,8 +389,9 @@ def length(mesh: Mesh, t: ArrayLike, rho: ArrayLike) -> float:
     total = 0.0
     for tau, before, after in zip(np.diff(times), densities, densities[1:]):
         middle = (before + after) / 2
-        psi = _find_tangent_potential(mesh, middle, (after - before) / tau)
-        total += tau * math.sqrt(_compute_metric(mesh, middle, psi, psi))
+        weight = _weigh_faces(mesh, middle)
+        psi = _find_tangent_potential(mesh, middle, (after - before) / tau, weight)
+        total += tau * math.sqrt(_compute_metric(mesh, psi, psi, weight))
     return total
 
 
