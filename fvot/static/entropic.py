@@ -346,14 +346,14 @@ def _find_newton_step(P, a, gradient):
     """x (m,) with S x = gradient, or an iterate of conjugate gradients within the trust radius."""
     if len(gradient) <= CHOLESKY_COLUMN_LIMIT:
         x = _solve_by_cholesky(P, a, gradient)
-        if np.ptp(x) <= TRUST_RADIUS:
+        if x is not None and np.ptp(x) <= TRUST_RADIUS:
             return x
 
     return _conjugate_gradients(P, a, gradient, min(0.1, np.abs(gradient).sum()))
 
 
 def _solve_by_cholesky(P, a, gradient):
-    """x (m,) with S x = gradient; of infinite range where S is numerically indefinite."""
+    """x (m,) with S x = gradient; None where S is numerically indefinite."""
     W = P / np.sqrt(a)[:, None]
     total = np.maximum(P.sum(axis=0), SMALLEST_SUM)
     S = -(W.T @ W)
@@ -368,7 +368,7 @@ def _solve_by_cholesky(P, a, gradient):
         factor = cho_factor(S, overwrite_a=True, check_finite=False)
         return cho_solve(factor, gradient, check_finite=False)
     except LinAlgError:
-        return np.array([0.0, np.inf])
+        return None
 
 
 def _conjugate_gradients(P, a, right, rtol):
