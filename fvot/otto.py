@@ -48,21 +48,23 @@ METRIC_PREFIX = "fvot_otto_"
 # Relative tolerance of an iterative solve.
 TANGENT_SOLVER_TOLERANCE = 1e-12
 
-# Residual of the equations in L1, at most: relative to the right-hand side,
+# Residual of the equations in L1, relative to the right-hand side, at most.
 TANGENT_TOLERANCE = 1e-9
 
-# and relative to the sum of their terms, which are large at faces between cell points that nearly
-# coincide.
+# The same relative to the sum of their terms, which are large at faces between cell points that
+# nearly coincide.
 TANGENT_ROUNDING = 1e-15
 
 # Sum of drho in a component, relative to the L1 norm of drho, that counts as rounding.
 BALANCE_TOLERANCE = 1e-10
 
-# Parts of the mass of each cell along a geodesic: at least and at most so many,
+# Parts of the mass of each cell along a geodesic, at least.
 FEWEST_CELL_PARTS = 16
+
+# The same, at most.
 MOST_CELL_PARTS = 1024
 
-# and about so many of all cells.
+# Parts of the mass of all cells along a geodesic, about.
 TOTAL_PARTS = 1e6
 
 

@@ -64,8 +64,10 @@ LANGEVIN_STEPS = 1000
 FIRST_DIFFERENCE_STEP = 1e-2
 
 # Relative difference of two difference quotients, with one step twice the other, that counts as
-# none; and the smallest derivative that matters, relative to speed over step.
+# none.
 DIFFERENCE_TOLERANCE = 1e-8
+
+# The smallest derivative that matters, relative to speed over step.
 SMALLEST_DERIVATIVE = 1e-3
 
 

@@ -62,12 +62,16 @@ ITERATION_SAFETY = 1.3
 # Iterations with the local penalty, which coarser levels do not have, relative to a uniform one.
 LOCAL_PENALTY_FACTOR = 0.6
 
-# Range of eps of the first upper bound on a finer level.
+# The lowest eps of the first upper bound on a finer level.
 LOWEST_FIRST_EPSILON = 1e-5
+
+# The highest one.
 HIGHEST_FIRST_EPSILON = 1e-4
 
-# Smallest kinetic energy that is divided by, and smallest square of a speed over its mean.
+# Smallest kinetic energy that is divided by.
 SMALLEST_ACTION = 1e-300
+
+# Smallest square of a speed that counts, relative to the mean one.
 SMALLEST_SPEED_RATIO = 1e-30
 
 # Bins of the histogram of kinetic energy over squares of speeds, four for a factor of 2.

@@ -26,8 +26,10 @@ from .terminal import Terminal
 
 PRECISIONS = {"double": np.float64, "single": np.float32}
 
-# Range of the mass. Below it the densities of cells would have few digits.
+# The smallest mass: below it the densities of cells would have few digits.
 SMALLEST_MASS = 1e-290
+
+# The largest mass: above it sums would exceed the range of floating point.
 LARGEST_MASS = 1e302
 
 # Masses up to this, and down to its inverse, have squares within the range of floating point.

@@ -31,8 +31,10 @@ MAX_ROOT_STEPS = 200
 # The last relative step.
 ROOT_TOLERANCE = 1e-12
 
-# Range of densities in which roots are sought.
+# The smallest density in the range in which roots are sought.
 SMALLEST_TERMINAL_DENSITY = 1e-300
+
+# The largest one.
 LARGEST_TERMINAL_DENSITY = 1e300
 
 # Smallest density to start from, over the mean one: e' may be infinite at 0.

@@ -350,13 +350,16 @@ def separate_parts(energy: Energy, x: Array) -> tuple[Array, Sum, list[tuple[flo
 
 # ---- a user's own energy -------------------------------------------------------------------------
 
-# Densities at which it is checked, relative to a typical one, and the relative step of the
-# differences that stand for derivatives.
+# Densities at which an energy is checked, relative to a typical one.
 CHECKED_DENSITIES = np.geomspace(1e-3, 1e3, 25)
+
+# The relative step of the differences that stand for derivatives.
 DIFFERENCE_STEP = 1e-4
 
-# Relative errors of such a difference: of the quotient itself, and by the rounding of e.
+# Relative error of such a difference.
 DERIVATIVE_TOLERANCE = 1e-3
+
+# Rounding of the values of which it is the difference, relative to them.
 VALUE_ROUNDING = 1e-7
 
 # A curvature below 0 that is rounding, relative to derivative / density.

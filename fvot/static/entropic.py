@@ -29,10 +29,11 @@ from .scaling import scale_symmetric_kernel, scale_to_marginals
 # Kernels with entries down to e^-this are safe: sums of such numbers do not underflow.
 UNDERFLOW_EXPONENT = 500.0
 
-# Sweeps of Sinkhorn's iteration before Newton's method takes over: so many,
+# Sweeps of Sinkhorn's iteration before Newton's method takes over, at least.
 FEWEST_SWEEPS = 50
 
-# and one more for so many columns: these sweeps cost about what a Newton step costs.
+# Columns for which there is one more of these sweeps: all together cost about what a Newton step
+# costs.
 COLUMNS_PER_SWEEP = 2
 
 # Newton steps for each epsilon, at most.
