@@ -53,7 +53,7 @@ SOLVER_OPTIONS = {
 }
 
 
-class Upper(NamedTuple):
+class UpperBound(NamedTuple):
     """cost >= W2^2 (+ 2 E), and the path that proves it.
 
     rho (n_patches, N), flux (n_inner, N + 1) : the density and the mass per time through each face
@@ -154,8 +154,8 @@ class BestFlux:
     def _trees(self):
         return MobilityTrees(self.disc.mesh)
 
-    def bound(self, rho: Array, background: Array, ends: Ends, eps: float) -> Upper:
-        """The `Upper` bound of (1 - eps) rho + eps background, (n_patches, N) both."""
+    def bound(self, rho: Array, background: Array, ends: Ends, eps: float) -> UpperBound:
+        """The `UpperBound` of (1 - eps) rho + eps background, (n_patches, N) both."""
         disc = self.disc
         mesh = disc.mesh
         n = mesh.n_inner
@@ -193,7 +193,7 @@ class BestFlux:
 
         total_cost = mesh.ranks.sum(cost)
         relative_residual = mesh.ranks.max(residual) / ends.mass
-        return Upper(
+        return UpperBound(
             total_cost,
             rho,
             flux,

@@ -15,8 +15,8 @@ from ..mesh import Mesh, Numbering
 from ..mesh.cell_values import integrate
 from ..mesh.points import find_cells, is_convex
 from ..runs.result import Writable
-from .best_flux import Upper
-from .bounds import Lower
+from .best_flux import UpperBound
+from .bounds import LowerBound
 from .discretisation import Discretisation
 from .time_basis import node_mean, node_weights, slab_middles
 
@@ -278,8 +278,8 @@ def build_geodesic(
     near: Numbering,
     disc: Discretisation,
     rho0: Array,
-    lower: Lower,
-    upper: Upper,
+    lower: LowerBound,
+    upper: UpperBound,
     iterations: int,
     unit: float = 1.0,
 ) -> Geodesic:
@@ -291,7 +291,7 @@ def build_geodesic(
     All reductions over ranks are done here, so that one rank alone may read the result.
     """
     mesh = disc.mesh
-    users_mesh: Any = near.users
+    user_mesh: Any = near.users
     N = disc.n_steps
     rho = np.empty((N + 2, mesh.n_cells))
     rho[0] = rho0
@@ -310,7 +310,7 @@ def build_geodesic(
         flux *= unit
 
     return Geodesic(
-        mesh=users_mesh,
+        mesh=user_mesh,
         t=_list_times(N),
         rho=near.outward(rho),
         node_t=np.arange(N + 1) / N,

@@ -16,8 +16,8 @@ from numpy.typing import DTypeLike
 
 from ..arguments.types import Array
 from . import penalty
-from .best_flux import Upper
-from .bounds import EPSILONS, Lower, lower_bound, upper_bound, with_mass
+from .best_flux import UpperBound
+from .bounds import EPSILONS, LowerBound, lower_bound, upper_bound, with_mass
 from .discretisation import Discretisation
 from .ends import Ends
 from .levels import Level
@@ -78,13 +78,13 @@ SMALLEST_SPEED_RATIO = 1e-30
 N_SPEED_BINS = 80
 
 
-class Reached(NamedTuple):
-    """phi (n_cells, N + 1), rho (n_patches, N) after an iteration, and bounds of W2^2 (+ 2 E)."""
+class BoundedPath(NamedTuple):
+    """phi (n_cells, N + 1), rho (n_patches, N) after an iteration, with bounds of W2^2 (+ 2 E)."""
 
     phi: Array
     rho: Array
-    lower: Lower
-    upper: Upper
+    lower: LowerBound
+    upper: UpperBound
 
     @property
     def gap(self) -> float:
@@ -92,7 +92,7 @@ class Reached(NamedTuple):
         difference = self.upper.cost - self.lower.cost
         return difference / self.upper.scale if self.upper.scale > 0 else 0.0
 
-    def with_better_bounds(self, other: Reached) -> Reached:
+    def with_better_bounds(self, other: BoundedPath) -> BoundedPath:
         """The same, with the bounds of *other* where they are better."""
         return self._replace(
             lower=max(self.lower, other.lower, key=lambda bound: bound.cost),
@@ -121,7 +121,7 @@ class NestedIteration:
     levels : the `Level` s
     terminals : a `Terminal` for each level, or None
     ends : the `Ends` on each level, where rho1 is the latest estimate if there is a `Terminal`
-    best : `Reached` on the mesh itself, with the best bounds so far
+    best : `BoundedPath` on the mesh itself, with the best bounds so far
     used : the iterations there
     """
 
@@ -142,7 +142,7 @@ class NestedIteration:
         self.max_iter = max_iter
         self.dtype = dtype
         self.is_free = terminals[0] is not None
-        self.best: Reached | None = None
+        self.best: BoundedPath | None = None
         self.used = 0
         self._ramp: Ramp | None = None
 
@@ -269,7 +269,7 @@ class NestedIteration:
         return max(compute_gelbrich_bound(ends), smallest)
 
     def _run_coarsest_level(self, depth, start):
-        """(`Reached`, `Start` from there), repeated until W2^2 is about what it was taken to be."""
+        """(`BoundedPath`, `Start` from there), repeated until W2^2 is about what was assumed."""
         for _ in range(MAX_COARSEST_SOLVES):
             before = start.square
             reached, start = self._run_level(depth, start)
@@ -278,7 +278,7 @@ class NestedIteration:
         return reached, start
 
     def _run_level(self, depth, start):
-        """(`Reached`, `Start` from there) on a coarser level."""
+        """(`BoundedPath`, `Start` from there) on a coarser level."""
         iteration = self._build_iteration(depth, start, COARSE_ITERATIONS)
         for _ in iteration.run():
             pass
@@ -349,7 +349,7 @@ class NestedIteration:
         return not ends.vanishes or has_cosines(ends.mesh) and not is_restart and ends.is_spread
 
     def _find_bounds(self, depth, iteration, start, enough):
-        """What is `Reached` on a level.
+        """The `BoundedPath` that the iteration on a level has reached.
 
         enough : the gap at which the search for the best upper bound ends
         """
@@ -362,7 +362,7 @@ class NestedIteration:
 
         lower = lower_bound(disc, phi, ends, terminal)
         upper = self._find_upper_bound(depth, rho, ends, start.eps, lower, enough)
-        reached = Reached(phi, rho, lower, upper)
+        reached = BoundedPath(phi, rho, lower, upper)
         is_short = depth < 2 and _is_short_move(disc, upper)
         if reached.gap <= (self.tol if is_short else HOPELESS_GAP):
             return reached
@@ -376,7 +376,7 @@ class NestedIteration:
         return reached._replace(rho=straight.rho, upper=straight)
 
     def _find_upper_bound(self, depth, rho, ends, first, lower, enough):
-        """The best `Upper` bound, or one with which the gap is *enough*.
+        """The best `UpperBound`, or one with which the gap is *enough*.
 
         With a `Terminal`, rho1 of the ends may have any mass.
         """
@@ -408,7 +408,7 @@ def _build_straight_path(disc, ends):
     return patches[:, :1] * (1 - t) + patches[:, 1:] * t
 
 
-def compute_moving_square(disc: Discretisation, upper: Upper) -> float:
+def compute_moving_square(disc: Discretisation, upper: UpperBound) -> float:
     """Mass times half the square of the median speed, but at least the cost.
 
     Half of the kinetic energy belongs to speeds below the median one. The cost is mass times the
