@@ -24,8 +24,9 @@ from . import linalg
 from .arguments.functions import as_floats, is_number, refuse_masked
 from .arguments.renamed import renamed
 from .arguments.types import Array, ArrayLike
+from .energies.checks import describe_energy
+from .energies.energy import Energy
 from .energies.free_energy import FreeEnergy
-from .energies.local import Energy, describe_energy
 from .errors import ConvergenceError, InputError
 from .finite_volume.rates import Rates, SparsityPattern
 from .finite_volume.stencil import Stencil, gradient_weights, gradients

@@ -11,7 +11,8 @@ import numpy as np
 from ..arguments.frozen import frozen
 from ..arguments.functions import find_rounding, is_count, is_number
 from ..arguments.types import Array, Precision
-from ..energies.local import Energy, describe_energy
+from ..energies.checks import describe_energy
+from ..energies.energy import Energy
 from ..errors import ConvergenceError, InputError
 from ..mesh import Mesh, quality
 from ..mesh.cell_values import check_density, integrate

@@ -20,7 +20,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..arguments.types import Array
-from ..energies.local import Energy, check_own, separate_parts
+from ..energies.checks import check_own, separate_parts
+from ..energies.energy import Energy
 from ..errors import InputError
 from ..mesh.cell_values import integrate
 from .discretisation import Discretisation
