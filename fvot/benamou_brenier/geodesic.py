@@ -291,7 +291,7 @@ def build_geodesic(
     All reductions over ranks are done here, so that one rank alone may read the result.
     """
     mesh = disc.mesh
-    user_mesh: Any = near.users
+    users_mesh: Any = near.users
     N = disc.n_steps
     rho = np.empty((N + 2, mesh.n_cells))
     rho[0] = rho0
@@ -310,7 +310,7 @@ def build_geodesic(
         flux *= unit
 
     return Geodesic(
-        mesh=user_mesh,
+        mesh=users_mesh,
         t=_list_times(N),
         rho=near.outward(rho),
         node_t=np.arange(N + 1) / N,
