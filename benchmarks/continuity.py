@@ -19,6 +19,7 @@ import fvot
 from fvot.continuity.run import ContinuityRun
 from fvot.continuity.time_means import Step
 from fvot.mesh.numbering import find_numbering
+from fvot.runs.recorder import Recorder
 
 FIELD = {
     "squares": lambda n: fvot.Mesh.rectangle((0, 0), (1, 1), (n, n)),
@@ -192,9 +193,10 @@ def pieces(report, mesh, repetitions):
     U = equation.face_flux()
     flow = equation._stepper.flow
     sample = flow.sample(0.0)
-    run = ContinuityRun(
-        equation._stepper, find_numbering(mesh), rho, np.array([0.0, 1.0]), None, equation.flux
-    )
+    near = find_numbering(mesh)
+    t = np.array([0.0, 1.0])
+    run = ContinuityRun(equation._stepper, near, rho, t, None, equation.flux)
+    recorder = Recorder(near, t, ["density"])
     velocity = flow.velocity(sample, U)
 
     def leave():
@@ -222,7 +224,7 @@ def pieces(report, mesh, repetitions):
         ),
     }
     once = {
-        "ledger": run.account,
+        "ledger": lambda: recorder._summarise(rho) | run.account(),
         "face fluxes from the stream function": equation.face_flux,
         "velocities at the faces": lambda: flow.velocity(sample, U),
         "largest rate of outflow": lambda: scheme.rate(U),

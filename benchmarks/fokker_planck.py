@@ -30,6 +30,7 @@ from fvot.fokker_planck.run import FokkerPlanckRun
 from fvot.fokker_planck.schemes import find_scheme
 from fvot.fokker_planck.stepper import Stepper
 from fvot.mesh.numbering import find_numbering
+from fvot.runs.recorder import Recorder
 
 MESHES = {
     "squares": lambda n: fvot.Mesh.rectangle((-2, -2), (2, 2), (n, n)),
@@ -176,6 +177,7 @@ def watched():
         (Stepper, "compute_energy_growth", "free energy"),
         (Resolvent, "_residual", "residuals"),
         (FokkerPlanckRun, "account", "ledger"),
+        (Recorder, "_summarise", "ledger"),
     ]
     with ExitStack() as stack:
         for owner, name, what in assembly:

@@ -449,7 +449,6 @@ def advected(quick, python):
 
 def diffused(quick, python):
     rows = []
-    n = 32 if quick else 256
     for n, steps in ((32, 20),) if quick else ((128, 20), (256, 20)):
         mesh = fokker_planck.ou_mesh(n)
         result, seconds = fokker_planck.ou_run(mesh, 2, steps)

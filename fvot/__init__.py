@@ -21,7 +21,7 @@ from . import kernel_cache  # noqa: F401    before all kernels: it chooses where
 from . import otto, particles, program, static
 from .benamou_brenier import BenamouBrenier, Geodesic
 from .continuity.equation import ContinuityEquation
-from .energies.local import Energy, Entropy, Interaction, Potential, Power
+from .energies import Energy, Entropy, Interaction, Potential, Power
 from .errors import ConvergenceError, InputError, MeshError
 from .finite_volume.boundary import dirichlet, inflow, outflow
 from .finite_volume.face_flux import potential_flow

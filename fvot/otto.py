@@ -22,8 +22,9 @@ from . import linalg
 from .arguments.functions import as_floats, is_number, refuse_masked
 from .arguments.renamed import renamed
 from .arguments.types import Array, ArrayLike
+from .energies.checks import describe_energy
+from .energies.energy import Energy
 from .energies.free_energy import FreeEnergy
-from .energies.local import Energy, describe_energy
 from .errors import ConvergenceError, InputError
 from .finite_volume.rates import Rates, SparsityPattern
 from .finite_volume.stencil import Stencil, gradient_weights, gradients
@@ -47,21 +48,23 @@ METRIC_PREFIX = "fvot_otto_"
 # Relative tolerance of an iterative solve.
 TANGENT_SOLVER_TOLERANCE = 1e-12
 
-# Residual of the equations in L1, at most: relative to the right-hand side,
+# Residual of the equations in L1, relative to the right-hand side, at most.
 TANGENT_TOLERANCE = 1e-9
 
-# and relative to the sum of their terms, which are large at faces between cell points that nearly
-# coincide.
+# The same relative to the sum of their terms, which are large at faces between cell points that
+# nearly coincide.
 TANGENT_ROUNDING = 1e-15
 
 # Sum of drho in a component, relative to the L1 norm of drho, that counts as rounding.
 BALANCE_TOLERANCE = 1e-10
 
-# Parts of the mass of each cell along a geodesic: at least and at most so many,
+# Parts of the mass of each cell along a geodesic, at least.
 FEWEST_CELL_PARTS = 16
+
+# The same, at most.
 MOST_CELL_PARTS = 1024
 
-# and about so many of all cells.
+# Parts of the mass of all cells along a geodesic, about.
 TOTAL_PARTS = 1e6
 
 
@@ -107,11 +110,11 @@ def tangent_potential(mesh: Mesh, rho: Array, drho: Array) -> Array:
     [0.0625, 0.0625, 0.0625]
     """
     quality.warn_of(mesh.quality.metric_problem, mesh)
-    return _find_tangent_potential(mesh, rho, drho)
+    return _find_tangent_potential(mesh, rho, drho, _weigh_faces(mesh, rho))
 
 
-def _find_tangent_potential(mesh, rho, drho):
-    t = _weigh_faces(mesh, rho)
+def _find_tangent_potential(mesh, rho, drho, t):
+    """The potential, for the weights t_s rho_s (n_inner,) of the faces."""
     _check_values(mesh, drho, "drho")
     component, count = find_connected_pieces(mesh, t > 0)
 
@@ -174,12 +177,12 @@ def metric(mesh: Mesh, rho: Array, phi: Array, psi: Array) -> float:
     1.5
     """
     quality.warn_of(mesh.quality.metric_problem, mesh)
-    return _compute_metric(mesh, rho, phi, psi)
+    return _compute_metric(mesh, phi, psi, _weigh_faces(mesh, rho))
 
 
-def _compute_metric(mesh, rho, phi, psi):
+def _compute_metric(mesh, phi, psi, t):
+    """<phi, psi>, for the weights t_s rho_s (n_inner,) of the faces."""
     n = mesh.n_inner
-    t = _weigh_faces(mesh, rho)
     for u, name in (phi, "phi"), (psi, "psi"):
         _check_values(mesh, u, name)
 
@@ -219,7 +222,7 @@ def norm(mesh: Mesh, rho: Array, phi: Array) -> float:
     3.0
     """
     quality.warn_of(mesh.quality.metric_problem, mesh)
-    return math.sqrt(_compute_metric(mesh, rho, phi, phi))
+    return math.sqrt(_compute_metric(mesh, phi, phi, _weigh_faces(mesh, rho)))
 
 
 def wasserstein_gradient(mesh: Mesh, rho: Array, energy: Energy) -> Array:
@@ -388,8 +391,9 @@ def length(mesh: Mesh, t: ArrayLike, rho: ArrayLike) -> float:
     total = 0.0
     for tau, before, after in zip(np.diff(times), densities, densities[1:]):
         middle = (before + after) / 2
-        psi = _find_tangent_potential(mesh, middle, (after - before) / tau)
-        total += tau * math.sqrt(_compute_metric(mesh, middle, psi, psi))
+        weight = _weigh_faces(mesh, middle)
+        psi = _find_tangent_potential(mesh, middle, (after - before) / tau, weight)
+        total += tau * math.sqrt(_compute_metric(mesh, psi, psi, weight))
     return total
 
 

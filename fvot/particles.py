@@ -53,6 +53,9 @@ LOW_ORDER_TOLERANCE = 1e-4
 # Points whose velocities are watched: so many, at most about twice as many.
 WATCHED_POINTS = 64
 
+# Of the whole time, the part up to which near times of Langevin's equation share a first look.
+SHARED_LOOK = 1 / 20
+
 # Steps of Langevin's equation, where no tau is given; also between two times where coefficients
 # change fast there.
 LANGEVIN_STEPS = 1000
@@ -61,8 +64,10 @@ LANGEVIN_STEPS = 1000
 FIRST_DIFFERENCE_STEP = 1e-2
 
 # Relative difference of two difference quotients, with one step twice the other, that counts as
-# none; and the smallest derivative that matters, relative to speed over step.
+# none.
 DIFFERENCE_TOLERANCE = 1e-8
+
+# The smallest derivative that matters, relative to speed over step.
 SMALLEST_DERIVATIVE = 1e-3
 
 
@@ -270,9 +275,10 @@ def langevin(
 
     Notes
     -----
-    Chosen steps resolve events that last at least 1/200 of the time between two of the times t, but
-    their beginning and end only to the length of a step: include the times of pulses and jumps in
-    t. A tau that is too long for the sampled coefficients is a warning. (Kloeden, Platen 1992)
+    Chosen steps resolve events that last at least 1/200 of the time between two of the times t and
+    1/4000 of the whole time, but their beginning and end only to the length of a step: include the
+    times of pulses and jumps in t. A tau that is too long for the sampled coefficients is a
+    warning. (Kloeden, Platen 1992)
 
     Examples
     --------
@@ -373,19 +379,35 @@ def _find_missed_events(ranks, x0, functions, t, counts):
             signals.append(np.stack(samples, axis=1))
         return np.concatenate(signals)
 
-    missed = []
-    for i, count in enumerate(counts):
-        if count > WATCHED_TIMES:
-            continue  # so short steps miss nothing that the watch would see
+    def changes(watch: Watch, i: int) -> bool:
+        h = (t[i + 1] - t[i]) / counts[i]
+        return not all(watch.is_calm(t[i] + k * h, t[i] + (k + 1) * h) for k in range(counts[i]))
 
-        begin = t[i]
-        end = t[i + 1]
-        watch = Watch(ranks, sample, begin, end)
-        h = (end - begin) / count
-        calm = [watch.is_calm(begin + k * h, begin + (k + 1) * h) for k in range(count)]
-        if not all(calm):
-            missed.append(i)
+    missed = []
+    for first, last in _group_intervals(t):
+        # Shorter steps miss nothing that the watch would see.
+        watched = [i for i in range(first, last + 1) if counts[i] <= WATCHED_TIMES]
+        if not watched:
+            continue
+
+        watch = Watch(ranks, sample, t[first], t[last + 1])
+        changing = [i for i in watched if changes(watch, i)]
+        if last > first:  # looked at from inside, what jumps at the times t is calm
+            changing = [i for i in changing if changes(Watch(ranks, sample, t[i], t[i + 1]), i)]
+        missed += changing
     return missed
+
+
+def _group_intervals(t):
+    """Pairs (first, last) of the intervals of t that share a look: near times, or one interval."""
+    longest = SHARED_LOOK * (t[-1] - t[0])
+    groups = []
+    first = 0
+    for i in range(1, len(t) - 1):
+        if t[i + 1] - t[first] > longest:
+            groups.append((first, i - 1))
+            first = i
+    return [*groups, (first, len(t) - 2)]
 
 
 def _walk(x, b, D, t, random, counts, order, box):

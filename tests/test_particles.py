@@ -246,6 +246,22 @@ def test_noise_between_two_times_that_are_near(what):
     assert_allclose(found, expected, rtol=0.15)
 
 
+def test_noise_with_many_times():
+    """Intervals share looks at the drift, of which a pulse between two of the times takes more."""
+    calls = 0
+
+    def drift(x, t):
+        nonlocal calls
+        calls += 1
+        return np.full_like(x, 2000.0 * (0.4371 <= t < 0.4376))
+
+    x0 = np.zeros((1, 5))
+    t = np.linspace(0, 1, 501)
+    x = particles.langevin(x0, drift, 1e-6, t, seed=1)
+    assert_allclose(x[-1].mean(), 1, rtol=0.15)
+    assert calls < 20 * len(t)
+
+
 def test_long_steps_of_noise_are_said():
     x0 = np.zeros((1, 5))
 

@@ -29,7 +29,7 @@ from ..arguments.types import Array
 from ..mesh import Mesh
 from .discretisation import Discretisation
 from .ends import Ends
-from .time_basis import node_weights
+from .time_basis import node_mean, node_weights
 
 BEST_FLUX_PREFIX = "fvot_benamou_brenier_certificate_"
 
@@ -53,7 +53,7 @@ SOLVER_OPTIONS = {
 }
 
 
-class Upper(NamedTuple):
+class UpperBound(NamedTuple):
     """cost >= W2^2 (+ 2 E), and the path that proves it.
 
     rho (n_patches, N), flux (n_inner, N + 1) : the density and the mass per time through each face
@@ -82,17 +82,6 @@ class Upper(NamedTuple):
     def scale(self) -> float:
         """The scale of relative gaps: the action, or more where the energy's round-off is."""
         return max(self.action, BOUND_ROUND_OFF * self.terms / SMALLEST_GAP)
-
-
-def _average_at_nodes(rho, nodes):
-    """Means (n_patches, k) at some nodes of the densities (n_patches, N) of the two slabs there."""
-    n = np.arange(nodes.start, nodes.stop)
-    last_slab = rho.shape[1] - 1
-    slab_before = np.maximum(n - 1, 0)
-    slab_after = np.minimum(n, last_slab)
-    before = rho[:, slab_before]
-    after = rho[:, slab_after]
-    return (before + after) / 2
 
 
 class BestFlux:
@@ -165,13 +154,14 @@ class BestFlux:
     def _trees(self):
         return MobilityTrees(self.disc.mesh)
 
-    def bound(self, rho: Array, background: Array, ends: Ends, eps: float) -> Upper:
-        """The `Upper` bound of (1 - eps) rho + eps background, (n_patches, N) both."""
+    def bound(self, rho: Array, background: Array, ends: Ends, eps: float) -> UpperBound:
+        """The `UpperBound` of (1 - eps) rho + eps background, (n_patches, N) both."""
         disc = self.disc
         mesh = disc.mesh
         n = mesh.n_inner
         tau = node_weights(disc.n_steps)
         rho = (1 - eps) * rho + eps * background
+        rho_at_nodes = node_mean(rho)
 
         n_nodes = len(tau)
         flux = np.empty((n, n_nodes))
@@ -182,8 +172,7 @@ class BestFlux:
         for first in range(0, n_nodes, nodes_at_once):
             stop = min(first + nodes_at_once, n_nodes)
             part = slice(first, stop)
-            rho_at_nodes = _average_at_nodes(rho, part)
-            mobility = disc.mobility(rho_at_nodes)
+            mobility = disc.mobility(rho_at_nodes[:, part])
             loss = self._find_loss(rho, ends, part)
             tau_part = tau[part]
             F = self._solve(mobility, loss, tau_part)
@@ -204,7 +193,7 @@ class BestFlux:
 
         total_cost = mesh.ranks.sum(cost)
         relative_residual = mesh.ranks.max(residual) / ends.mass
-        return Upper(
+        return UpperBound(
             total_cost,
             rho,
             flux,

@@ -25,10 +25,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments.types import Array
-from .best_flux import BOUND_ROUND_OFF, BestFlux, Upper
+from .best_flux import BOUND_ROUND_OFF, BestFlux, UpperBound
 from .discretisation import Discretisation
 from .ends import Ends
 from .terminal import Terminal
+from .time_basis import slab_middles
 
 # The shares eps of the background that are tried.
 EPSILONS = 1e-16, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3
@@ -40,7 +41,7 @@ FIRST_EPSILON = 1e-4
 SMALLEST_MASS_FRACTION = 1e-100
 
 
-class Lower(NamedTuple):
+class LowerBound(NamedTuple):
     """cost <= W2^2, and the phi (n_cells, N + 1), feasible to round-off, that proves it."""
 
     cost: float
@@ -49,8 +50,8 @@ class Lower(NamedTuple):
 
 def lower_bound(
     disc: Discretisation, phi: Array, ends: Ends, terminal: Terminal | None = None
-) -> Lower:
-    """The `Lower` bound that phi (n_cells, N + 1) gives.
+) -> LowerBound:
+    """The `LowerBound` that phi (n_cells, N + 1) gives.
 
     With a `Terminal`, rho1 of the ends does not matter.
     """
@@ -72,9 +73,9 @@ def lower_bound(
     cost, terms = disc.mesh.ranks.sum(own_sums)
     cost = 2 * (cost - BOUND_ROUND_OFF * terms)
     if cost > 0:
-        return Lower(cost, phi)
+        return LowerBound(cost, phi)
 
-    return Lower(0.0, np.zeros_like(phi))  # phi = 0 is feasible, too
+    return LowerBound(0.0, np.zeros_like(phi))  # phi = 0 is feasible, too
 
 
 def _find_terminal_bound(disc, phi, rho0, terminal):
@@ -91,7 +92,7 @@ def _find_terminal_bound(disc, phi, rho0, terminal):
     work, terms = disc.mesh.ranks.sum(own_sums)
     rounding = BOUND_ROUND_OFF * (terms + abs(conjugate))
     cost = 2 * (-work - conjugate - rounding)
-    return Lower(cost, phi)
+    return LowerBound(cost, phi)
 
 
 def upper_bound(
@@ -103,8 +104,8 @@ def upper_bound(
     first: float | None = None,
     enough: float = -np.inf,
     rtol: float = 1e-6,
-) -> Upper:
-    """The best `Upper` bound that rho (n_patches, N) >= 0 gives.
+) -> UpperBound:
+    """The best `UpperBound` that rho (n_patches, N) >= 0 gives.
 
     epsilons : increasing; tried from *first* on (None: FIRST_EPSILON), downwards and then upwards,
         as long as the bound improves and is above *enough*
@@ -135,7 +136,7 @@ def upper_bound(
 
 def _build_background(disc, ends):
     """rho_b (n_patches, N)."""
-    t = (np.arange(disc.n_steps) + 0.5) / disc.n_steps
+    t = slab_middles(disc.n_steps)
     patches = disc.average(ends.columns)
     mass = disc.masses(patches)[:, :1]
     volume = disc.masses(np.ones((disc.n_patches, 1)))

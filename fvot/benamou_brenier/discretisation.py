@@ -53,6 +53,7 @@ from ..mesh.isotropic_weights import (
     correct_weights,
 )
 from ..parallel import Exchange
+from .distributed_matrix import append_ghosts
 from .ends import Ends
 
 
@@ -92,7 +93,7 @@ class Discretisation:
             target = self._target()
             self.weight = correct_weights(self.plain_weight, normal, self.copy_patch, target)
         self._weigh_faces()
-        self._prepare_adjoint()
+        self._prepare_way_back()
 
     def _find_copies(self):
         mesh = self.mesh
@@ -152,19 +153,9 @@ class Discretisation:
         self.left_weight[is_left_ghost] = theirs[is_left_ghost]
         self.right_weight[is_right_ghost] = theirs[is_right_ghost]
 
-    def _prepare_adjoint(self):
+    def _prepare_way_back(self):
+        """Values of ghosts travel back to their owners."""
         mesh = self.mesh
-        n_copies = self.n_copies
-        slope = self.weight / mesh.distance[self.copy_face]
-        left = mesh.left[self.copy_face]
-        right = mesh.right[self.copy_face]
-        rows = np.concatenate([right, left])
-        columns = np.tile(np.arange(n_copies), 2)
-        values = np.concatenate([slope, -slope])
-        shape = (mesh.n_local, n_copies)
-        self._scatter = sparse.csr_matrix((values, (rows, columns)), shape)
-
-        # Values of ghosts travel back to their owners.
         sent = mesh.exchange.send
         owners = np.concatenate([*sent.values(), np.empty(0, np.intp)])
         owners = owners.astype(np.intp)
@@ -187,12 +178,7 @@ class Discretisation:
         """Own values (n_cells, k) followed by those of the ghosts: (n_local, k); not a copy where
         there are no ghosts.
         """
-        if self.mesh.n_local == self.mesh.n_cells:
-            return u
-        local = np.empty((self.mesh.n_local, u.shape[1]), u.dtype)
-        local[: self.mesh.n_cells] = u
-        self.mesh.exchange(local.T)
-        return local
+        return append_ghosts(u, self.mesh.n_local, self.mesh.exchange)
 
     def to_owners(self, local: Array) -> Array:
         """Values (n_local, k) with those of ghosts added to their owners': (n_cells, k). The
@@ -206,7 +192,7 @@ class Discretisation:
         arrived = np.empty((n_arriving, n_columns), local.dtype)
         self._back(local.T, into=arrived.T)
         added = self._arrive @ arrived
-        return own + added.astype(local.dtype)
+        return own + added.astype(local.dtype, copy=False)
 
     def average(self, u: Array) -> Array:
         """Q u: the means over patches (n_patches, ...) of cell values (n_cells, ...)."""
@@ -285,20 +271,6 @@ class Discretisation:
         b = np.stack([at_begin, at_end], axis=1)
         return a, b
 
-    def adjoint(self, a: Array, b: Array, theta: float = 1.0) -> Array:
-        """Lambda* (a, b) (n_cells, N + 1): sum phi Lambda*(a, b) = <Lambda phi, (a, b)>,
-
-        where <.,.> has the weights tau m_P theta^2 for a and tau omega_{P,s} / 2 for b.
-        """
-        nodes = np.zeros((self.n_copies, self.n_steps + 1))
-        nodes[:, :-1] += self.tau / 2 * b[:, 0]
-        nodes[:, 1:] += self.tau / 2 * b[:, 1]
-        jump = np.pad(a, ((0, 0), (1, 1)))
-        jump = self.spread(jump[:, :-1] - jump[:, 1:])
-        in_space = self.to_owners(self._scatter @ nodes)
-        in_time = theta**2 * self.mesh.volume[:, None] * jump
-        return in_space + in_time
-
     def square(self, b: Array) -> Array:
         """|b|^2 (n_patches, N) of b (n_copies, 2, N)."""
         total = np.zeros((self.n_patches, self.n_steps))
@@ -326,35 +298,3 @@ class Discretisation:
         left = local[mesh.left[:n]]
         right = local[mesh.right[:n]]
         return self.left_weight[:, None] * left + self.right_weight[:, None] * right
-
-    def laplacian(self, weight: Array) -> sparse.csr_matrix:
-        """Rows of this rank (CSR, n_cells x n_local) of the matrix of sum_s weight_s / d_s^2 (u_K -
-        u_L).
-        """
-        mesh = self.mesh
-        n = self.mesh.n_inner
-        t = weight / mesh.distance[:n] ** 2
-        left = mesh.left[:n]
-        right = mesh.right[:n]
-        rows = np.concatenate([left, left, right, right])
-        columns = np.concatenate([left, right, right, left])
-
-        values = np.concatenate([t, -t, t, -t])
-        own = rows < mesh.n_cells
-        places = (rows[own], columns[own])
-        shape = (mesh.n_cells, mesh.n_local)
-        return sparse.csr_matrix((values[own], places), shape)
-
-    @cached_property
-    def stiffness(self) -> sparse.csr_matrix:
-        """K_x: `laplacian` of the weights sum_P omega_{P,s}; the two-point matrix |s| / d_s where
-        nothing is corrected.
-        """
-        return self.laplacian(self.left_weight + self.right_weight)
-
-    def space_operator(self, phi: Array, shift: Array) -> Array:
-        """K_x phi + shift Q^T M_P Q phi for phi (n_cells, k), shift (k,)."""
-        mean = self.spread(self.average(phi))
-        in_space = self.stiffness @ self.with_ghosts(phi)
-        in_time = shift * self.mesh.volume[:, None] * mean
-        return in_space + in_time

@@ -5,7 +5,7 @@ One halo exchange serves all columns.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numba
 import numpy as np
@@ -23,13 +23,12 @@ class DistributedMatrix:
     exchange : fills the ghosts; None where there are none
     """
 
-    def __init__(self, matrix: sparse.csr_matrix, n_own: int, exchange: Exchange | None):
-        self.start = matrix.indptr.astype(np.int32)
-        self.index = matrix.indices.astype(np.int32)
+    def __init__(self, matrix: sparse.csr_matrix, exchange: Exchange | None):
+        self.start = matrix.indptr.astype(np.int32, copy=False)
+        self.index = matrix.indices.astype(np.int32, copy=False)
         self.value = matrix.data
         self.n_local = matrix.shape[1]
-        self.n_own = n_own
-        self.exchange: Any = exchange
+        self.exchange = exchange
 
     @classmethod
     def rows(
@@ -49,17 +48,11 @@ class DistributedMatrix:
         shape = (matrix.shape[0], len(own) + len(ghosts))
         local = sparse.csr_matrix((matrix.data, place[matrix.indices], matrix.indptr), shape)
         exchange = Exchange.ghosts(ranks, own, ghosts, owner[ghosts]) if ranks.size > 1 else None
-        return cls(local, len(own), exchange)
+        return cls(local, exchange)
 
     def with_ghosts(self, u: Array) -> Array:
         """u (n_own, k) and the ghosts' values: (n_local, k)."""
-        if self.n_local == self.n_own and not (self.exchange and self.exchange.send):
-            return u
-
-        local = np.empty((self.n_local, u.shape[1]), u.dtype)
-        local[: self.n_own] = u
-        self.exchange(local.T)
-        return local
+        return append_ghosts(u, self.n_local, self.exchange)
 
     def __matmul__(self, u: Array) -> Array:
         out = np.zeros((len(self.start) - 1, u.shape[1]), u.dtype)
@@ -80,6 +73,31 @@ def _add(start, index, value, u, out):
             row = index[e]
             for j in range(k):
                 out[i, j] += v * u[row, j]
+
+
+def append_ghosts(u: Array, n_local: int, exchange: Exchange | None) -> Array:
+    """Own values (n_own, k) followed by those of the ghosts: (n_local, k).
+
+    It is u itself where there are no ghosts.
+
+    exchange : fills the ghosts; None where no rank has any
+    """
+    if exchange is None or n_local == len(u) and not exchange.send:
+        return u
+
+    local = np.empty((n_local, u.shape[1]), u.dtype)
+    local[: len(u)] = u
+    exchange(local.T)
+    return local
+
+
+def list_owners(cells_of_ranks: Sequence[IntArray]) -> IntArray:
+    """The rank of each cell, from the numbers of the cells of each rank."""
+    sizes = [len(cells) for cells in cells_of_ranks]
+    ranks = np.arange(len(sizes), dtype=np.int32)
+    owner = np.empty(sum(sizes), np.int32)
+    owner[np.concatenate(cells_of_ranks)] = np.repeat(ranks, sizes)
+    return owner
 
 
 def pack_matrix(name: str, matrix: sparse.spmatrix) -> dict[str, Array]:

@@ -15,10 +15,10 @@ from ..mesh import Mesh, Numbering
 from ..mesh.cell_values import integrate
 from ..mesh.points import find_cells, is_convex
 from ..runs.result import Writable
-from .best_flux import Upper
-from .bounds import Lower
+from .best_flux import UpperBound
+from .bounds import LowerBound
 from .discretisation import Discretisation
-from .time_basis import node_mean, node_weights
+from .time_basis import node_mean, node_weights, slab_middles
 
 # Times that a step which would leave the mesh is halved, at most.
 MAX_STEP_HALVINGS = 6
@@ -278,8 +278,8 @@ def build_geodesic(
     near: Numbering,
     disc: Discretisation,
     rho0: Array,
-    lower: Lower,
-    upper: Upper,
+    lower: LowerBound,
+    upper: UpperBound,
     iterations: int,
     unit: float = 1.0,
 ) -> Geodesic:
@@ -300,8 +300,8 @@ def build_geodesic(
     flux = np.zeros((N + 1, mesh.n_faces))
     flux[:, : mesh.n_inner] = upper.flux.T
 
-    mobility = _compute_mobility(disc, rho)
     phi = np.ascontiguousarray(near.outward(lower.phi.T))
+    mobility = _compute_mobility(disc, upper.rho)
     velocity = near.outward(_compute_velocity(mesh, flux, mobility))
     residual = _compute_residual(mesh, rho, flux)
     speed = _compute_speed(mesh, flux, mobility)
@@ -351,8 +351,16 @@ def build_geodesic_at_rest(near: Numbering, N: int, rho: Array, energy: float = 
 
 def _list_times(N):
     """The times (N + 2,) of the density."""
-    middles = (np.arange(N) + 0.5) / N
-    return np.concatenate([[0], middles, [1]])
+    return np.concatenate([[0], slab_middles(N), [1]])
+
+
+def _compute_mobility(disc, rho):
+    """M_s (N + 1, n_inner) at the nodes, of rho (n_patches, N) in the slabs.
+
+    It is infinite without mass, so that nothing moves there.
+    """
+    M = disc.mobility(node_mean(rho)).T
+    return np.where(M > 0, M, np.inf)
 
 
 # ---- of paths rho (N + 2, n_cells) with flux (N + 1, n_faces) ------------------------------------
@@ -368,14 +376,6 @@ def _compute_residual(mesh, rho, flux):
     own_largest = np.abs(errors).max(initial=0.0)
     largest = mesh.ranks.max(own_largest)
     return largest / integrate(mesh, rho[0])
-
-
-def _compute_mobility(disc, rho):
-    """M_s (N + 1, n_inner) at the nodes; infinite without mass, so that nothing moves there."""
-    rho_of_slabs = disc.average(rho[1:-1].T)
-    rho_of_nodes = node_mean(rho_of_slabs)
-    M = disc.mobility(rho_of_nodes).T
-    return np.where(M > 0, M, np.inf)
 
 
 def _compute_speed(mesh, flux, mobility):

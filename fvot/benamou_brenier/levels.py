@@ -18,7 +18,8 @@ from ..arguments.types import Array
 from ..mesh import Mesh, coarsening
 from ..mesh.assembly import coarsen_cartesian
 from .discretisation import Discretisation
-from .distributed_matrix import DistributedMatrix, pack_matrix, unpack_matrix
+from .distributed_matrix import DistributedMatrix, list_owners, pack_matrix, unpack_matrix
+from .time_basis import slab_middles
 
 # Cells along an axis of the coarsest level, about.
 FEWEST_AXIS_CELLS = 8
@@ -76,10 +77,12 @@ def build_levels(disc: Discretisation) -> list[Level]:
 
         coarse, prolong, restrict = coarsening_maps
         levels.append(Level(disc, prolong, restrict))
-        n_steps = disc.n_steps
-        if n_steps >= 2 * FEWEST_TIME_STEPS:
-            n_steps = -(-n_steps // 2)
-        disc = Discretisation(coarse, n_steps)
+        disc = Discretisation(coarse, _halve_number(disc.n_steps, FEWEST_TIME_STEPS))
+
+
+def _halve_number(n, fewest):
+    """Half of n cells or steps, or all of them where half would be fewer than *fewest*."""
+    return n if n < 2 * fewest else -(-n // 2)
 
 
 def coarsen_mesh(mesh: Mesh) -> tuple[Mesh, DistributedMatrix, DistributedMatrix] | None:
@@ -103,10 +106,7 @@ def coarsen_mesh(mesh: Mesh) -> tuple[Mesh, DistributedMatrix, DistributedMatrix
 
 def _halve(mesh):
     block = mesh.block
-    grid = []
-    for n in block.grid:
-        is_coarse = n < 2 * FEWEST_AXIS_CELLS
-        grid.append(n if is_coarse else -(-n // 2))
+    grid = [_halve_number(n, FEWEST_AXIS_CELLS) for n in block.grid]
     if tuple(grid) == tuple(block.grid) or np.prod(grid) < mesh.ranks.size:
         return None
 
@@ -168,10 +168,7 @@ def _multiply_tensors(factors):
 def _distribute(mesh, rows):
     """The `DistributedMatrix` of the rows of this rank, whose columns are the cells of a mesh."""
     own = mesh.cell_id[: mesh.n_cells]
-    rank = np.full(len(own), mesh.ranks.rank, np.int32)
-    owner = np.empty(mesh.n_cells_global, np.int32)
-    cells = mesh.ranks.all_gather(own)
-    owner[cells] = mesh.ranks.all_gather(rank)
+    owner = list_owners(mesh.ranks.all_reports(own))
     return DistributedMatrix.rows(mesh.ranks, rows, own, owner)
 
 
@@ -199,13 +196,8 @@ def _agglomerate(mesh, size):
 
 def _build_parts(fine, own, size):
     """For each rank the arrays of the coarser mesh, and its rows of both maps. On rank 0."""
-    n_ranks = len(own)
-    fine_owner = np.empty(len(fine.volume), np.int64)
-    for rank, cells in enumerate(own):
-        fine_owner[cells] = rank
-
     member, coarse = coarsening.agglomerate_cells(fine, size)
-    owner = coarsening.assign_owners(member, fine_owner, coarse, n_ranks)
+    owner = coarsening.assign_owners(member, list_owners(own), coarse, len(own))
     P = coarsening.build_interpolation(member, fine, coarse)
     share = fine.volume / coarse.volume[member]
     fine_cells = np.arange(len(member))
@@ -235,9 +227,7 @@ def _interpolate_slabs(n, m):
 
     It is constant beyond the outer ones.
     """
-    given_middles = (np.arange(n) + 0.5) / n
-    wanted_middles = (np.arange(m) + 0.5) / m
-    return _interpolate(given_middles, wanted_middles)
+    return _interpolate(slab_middles(n), slab_middles(m))
 
 
 def _interpolate(x, y):

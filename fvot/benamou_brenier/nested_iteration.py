@@ -16,15 +16,15 @@ from numpy.typing import DTypeLike
 
 from ..arguments.types import Array
 from . import penalty
-from .best_flux import Upper
-from .bounds import EPSILONS, Lower, lower_bound, upper_bound, with_mass
+from .best_flux import UpperBound
+from .bounds import EPSILONS, LowerBound, lower_bound, upper_bound, with_mass
 from .discretisation import Discretisation
 from .ends import Ends
 from .levels import Level
 from .moments import compute_gelbrich_bound
 from .splitting import Iteration, Start, has_cosines
 from .terminal import Terminal
-from .time_basis import node_mean, node_weights
+from .time_basis import node_mean, node_weights, slab_middles
 
 # Iterations on each coarser level.
 COARSE_ITERATIONS = 100
@@ -62,25 +62,29 @@ ITERATION_SAFETY = 1.3
 # Iterations with the local penalty, which coarser levels do not have, relative to a uniform one.
 LOCAL_PENALTY_FACTOR = 0.6
 
-# Range of eps of the first upper bound on a finer level.
+# The lowest eps of the first upper bound on a finer level.
 LOWEST_FIRST_EPSILON = 1e-5
+
+# The highest one.
 HIGHEST_FIRST_EPSILON = 1e-4
 
-# Smallest kinetic energy that is divided by, and smallest square of a speed over its mean.
+# Smallest kinetic energy that is divided by.
 SMALLEST_ACTION = 1e-300
+
+# Smallest square of a speed that counts, relative to the mean one.
 SMALLEST_SPEED_RATIO = 1e-30
 
 # Bins of the histogram of kinetic energy over squares of speeds, four for a factor of 2.
 N_SPEED_BINS = 80
 
 
-class Reached(NamedTuple):
-    """phi (n_cells, N + 1), rho (n_patches, N) after an iteration, and bounds of W2^2 (+ 2 E)."""
+class BoundedPath(NamedTuple):
+    """phi (n_cells, N + 1), rho (n_patches, N) after an iteration, with bounds of W2^2 (+ 2 E)."""
 
     phi: Array
     rho: Array
-    lower: Lower
-    upper: Upper
+    lower: LowerBound
+    upper: UpperBound
 
     @property
     def gap(self) -> float:
@@ -88,7 +92,7 @@ class Reached(NamedTuple):
         difference = self.upper.cost - self.lower.cost
         return difference / self.upper.scale if self.upper.scale > 0 else 0.0
 
-    def with_better_bounds(self, other: Reached) -> Reached:
+    def with_better_bounds(self, other: BoundedPath) -> BoundedPath:
         """The same, with the bounds of *other* where they are better."""
         return self._replace(
             lower=max(self.lower, other.lower, key=lambda bound: bound.cost),
@@ -117,7 +121,7 @@ class NestedIteration:
     levels : the `Level` s
     terminals : a `Terminal` for each level, or None
     ends : the `Ends` on each level, where rho1 is the latest estimate if there is a `Terminal`
-    best : `Reached` on the mesh itself, with the best bounds so far
+    best : `BoundedPath` on the mesh itself, with the best bounds so far
     used : the iterations there
     """
 
@@ -138,7 +142,7 @@ class NestedIteration:
         self.max_iter = max_iter
         self.dtype = dtype
         self.is_free = terminals[0] is not None
-        self.best: Reached | None = None
+        self.best: BoundedPath | None = None
         self.used = 0
         self._ramp: Ramp | None = None
 
@@ -160,12 +164,13 @@ class NestedIteration:
             start, n_iterations = self._restore(*saved)
 
         while self.best is None or self.best.gap > self.tol and self.used < self.max_iter:
+            # None are left to do where a run continues from its last checkpoint. Otherwise this is
+            # the last ramp where the next one would be too short.
             remaining = self.max_iter - self.used
-            if n_iterations + FEWEST_ITERATIONS > remaining:  # the next ramp would be too short
-                n_iterations = remaining
+            if n_iterations > 0 and n_iterations + FEWEST_ITERATIONS > remaining:
+                n_iterations = max(remaining, start.done)
 
-            length = max(n_iterations, start.done)
-            iteration = self._build_iteration(0, start, length, is_restart=self.used > 0)
+            iteration = self._build_iteration(0, start, n_iterations, is_restart=self.used > 0)
             values = dict(
                 n_iterations=n_iterations, used=self.used, square=start.square, eps=start.eps
             )
@@ -220,7 +225,7 @@ class NestedIteration:
 
     def _list_cells(self, phi, rho, rho1):
         """The arrays of a checkpoint, whose last axis is that of the cells."""
-        rho = self.levels[0].disc.spread(rho.astype(float))
+        rho = self.levels[0].disc.spread(rho)
         return dict(phi=phi.T, rho=rho.T, rho1=rho1)
 
     def _restore(self, cells, values):
@@ -264,7 +269,7 @@ class NestedIteration:
         return max(compute_gelbrich_bound(ends), smallest)
 
     def _run_coarsest_level(self, depth, start):
-        """(`Reached`, `Start` from there), repeated until W2^2 is about what it was taken to be."""
+        """(`BoundedPath`, `Start` from there), repeated until W2^2 is about what was assumed."""
         for _ in range(MAX_COARSEST_SOLVES):
             before = start.square
             reached, start = self._run_level(depth, start)
@@ -273,7 +278,7 @@ class NestedIteration:
         return reached, start
 
     def _run_level(self, depth, start):
-        """(`Reached`, `Start` from there) on a coarser level."""
+        """(`BoundedPath`, `Start` from there) on a coarser level."""
         iteration = self._build_iteration(depth, start, COARSE_ITERATIONS)
         for _ in iteration.run():
             pass
@@ -344,7 +349,7 @@ class NestedIteration:
         return not ends.vanishes or has_cosines(ends.mesh) and not is_restart and ends.is_spread
 
     def _find_bounds(self, depth, iteration, start, enough):
-        """What is `Reached` on a level.
+        """The `BoundedPath` that the iteration on a level has reached.
 
         enough : the gap at which the search for the best upper bound ends
         """
@@ -357,7 +362,7 @@ class NestedIteration:
 
         lower = lower_bound(disc, phi, ends, terminal)
         upper = self._find_upper_bound(depth, rho, ends, start.eps, lower, enough)
-        reached = Reached(phi, rho, lower, upper)
+        reached = BoundedPath(phi, rho, lower, upper)
         is_short = depth < 2 and _is_short_move(disc, upper)
         if reached.gap <= (self.tol if is_short else HOPELESS_GAP):
             return reached
@@ -371,7 +376,7 @@ class NestedIteration:
         return reached._replace(rho=straight.rho, upper=straight)
 
     def _find_upper_bound(self, depth, rho, ends, first, lower, enough):
-        """The best `Upper` bound, or one with which the gap is *enough*.
+        """The best `UpperBound`, or one with which the gap is *enough*.
 
         With a `Terminal`, rho1 of the ends may have any mass.
         """
@@ -398,12 +403,12 @@ def _is_short_move(disc, upper):
 
 def _build_straight_path(disc, ends):
     """The path (1 - t) rho0 + t rho1 (n_patches, N), nearly optimal where both hardly differ."""
-    t = (np.arange(disc.n_steps) + 0.5) / disc.n_steps
+    t = slab_middles(disc.n_steps)
     patches = disc.average(ends.columns)
     return patches[:, :1] * (1 - t) + patches[:, 1:] * t
 
 
-def compute_moving_square(disc: Discretisation, upper: Upper) -> float:
+def compute_moving_square(disc: Discretisation, upper: UpperBound) -> float:
     """Mass times half the square of the median speed, but at least the cost.
 
     Half of the kinetic energy belongs to speeds below the median one. The cost is mass times the

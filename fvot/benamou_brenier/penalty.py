@@ -19,13 +19,13 @@ from ..arguments.types import Array
 from .discretisation import Discretisation
 from .ends import Ends
 
-# theta in units of sqrt(mass) / W2,
+# theta in units of sqrt(mass) / W2.
 THETA_SCALE = 1.3
 
-# and the most that it may be, in units of 1 / width,
+# The largest theta, in units of 1 / width.
 MAX_THETA_SCALE = 2.0
 
-# unless the width is more than this many times W2, so that hardly anything moves.
+# The width in units of W2 above which theta may be larger: hardly anything moves.
 SHORT_MOVE_RATIO = 100
 
 # The width in units of W2 from which multigrid takes two steps in each iteration.

@@ -1,9 +1,10 @@
 """The linear half of the iteration: (theta^2 K_t x Q^T M_P Q + M_t x K_x) phi = f.
 
-The eigenvectors V of theta^2 K_t V = M_t V diag(s) decouple it: with f^ = f V and phi = phi^ V^T
-there is one equation in space for each mode, (K_x + s_k Q^T M_P Q) phi^_k = f^_k. Where s_0 = 0 the
-mean is not determined, and set to 0. With an energy at the end, theta_e^2 e_N e_N^T is added to
-theta^2 K_t (see `terminal`).
+K_x is the Laplacian with the weights sum_P omega_{P,s} / d_s^2, which are |s| / d_s unless they are
+corrected. The eigenvectors V of theta^2 K_t V = M_t V diag(s) decouple it: with f^ = f V and phi =
+phi^ V^T there is one equation in space for each mode, (K_x + s_k Q^T M_P Q) phi^_k = f^_k. Where
+s_0 = 0 the mean is not determined, and set to 0. With an energy at the end, theta_e^2 e_N e_N^T is
+added to theta^2 K_t (see `terminal`).
 """
 
 from __future__ import annotations
@@ -20,9 +21,8 @@ from .time_basis import time_modes
 class CosinePoisson:
     """Direct solves on a Cartesian mesh of one rank.
 
-    Cosine transforms between walls, Fourier transforms along periods.
+    Cosine transforms between walls, Fourier transforms along periods. The penalty is uniform.
 
-    sigma : (n_patches,) the local penalty, which must be 1
     end : theta_e^2
     """
 
@@ -31,10 +31,8 @@ class CosinePoisson:
         disc: Discretisation,
         theta: float,
         dtype: DTypeLike = np.float64,
-        sigma: Array | None = None,
         end: float = 0.0,
     ):
-        assert sigma is None or (sigma == 1).all()
         block = disc.mesh.block
         assert block is not None  # Cartesian meshes have one
         dim = disc.mesh.dim

@@ -24,8 +24,9 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from ..arguments.types import Array
+from ..finite_volume.face_flux import build_laplacian
 from .discretisation import Discretisation
-from .distributed_matrix import DistributedMatrix, pack_matrix, unpack_matrix
+from .distributed_matrix import DistributedMatrix, list_owners, pack_matrix, unpack_matrix
 from .time_basis import time_modes
 
 # Unknowns, for each piece of the mesh, of the level that is solved directly.
@@ -132,7 +133,8 @@ class Pencil:
         mesh = disc.mesh
         sigma_of_cell = sigma[disc.patch]
         weight = disc.mobility(sigma[:, None])[:, 0]
-        self.stiffness = disc.laplacian(weight)
+        inner_distance = mesh.distance[: mesh.n_inner]
+        self.stiffness = build_laplacian(mesh, weight / inner_distance**2)
         self.mass = sigma_of_cell * mesh.volume
         volume_of_patch = disc.volume[disc.patch]
         self.share = mesh.volume * np.sqrt(sigma_of_cell / volume_of_patch)
@@ -165,7 +167,7 @@ class Pencil:
         row_ends = np.arange(mesh.n_cells + 1)
         start = np.searchsorted(unique_row, row_ends)
         pattern = sparse.csr_matrix((values[0], unique_column, start), K.shape)
-        self._matrix = DistributedMatrix(pattern, mesh.n_cells, mesh.exchange)
+        self._matrix = DistributedMatrix(pattern, mesh.exchange)
         self._entries: Any = self._matrix.start, self._matrix.index, *values, self.shift
 
     def multiply(self, u: Array, out: Array) -> None:
@@ -368,10 +370,7 @@ def _build_hierarchy(A, mass, own, n_ranks):
 
     own[rank] : that rank's cells
     """
-    owner = np.empty(len(mass), np.int32)
-    for rank, cells in enumerate(own):
-        owner[cells] = rank
-
+    owner = list_owners(own)
     max_unknowns = min(MAX_DIRECT_UNKNOWNS, len(mass) // 2)
     levels = _coarsen(A, max_unknowns)
     last = len(levels) - 1

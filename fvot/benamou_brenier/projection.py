@@ -94,7 +94,7 @@ class State:
         self.z_a = self.z_a.astype(dtype, copy=False)
         self.l = self.l.astype(dtype, copy=False)
         self.z_b = self.z_b.astype(dtype, copy=False)
-        self._coefficients = tuple(array.astype(dtype) for array in self._exact)
+        self._coefficients = tuple(array.astype(dtype, copy=False) for array in self._exact)
         self._inverse = self.dtype.type(self.theta**-2)
         self._last_step = self.dtype.type(LAST_STEP[self.dtype.itemsize])
 

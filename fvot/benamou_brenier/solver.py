@@ -12,7 +12,8 @@ import numpy as np
 from ..arguments.frozen import frozen
 from ..arguments.functions import find_rounding, is_count, is_number
 from ..arguments.types import Array, Precision
-from ..energies.local import Energy, describe_energy
+from ..energies.checks import describe_energy
+from ..energies.energy import Energy
 from ..errors import ConvergenceError, InputError
 from ..mesh import Mesh, quality
 from ..mesh.cell_values import check_density, integrate
@@ -27,8 +28,10 @@ from .terminal import Terminal
 
 PRECISIONS = {"double": np.float64, "single": np.float32}
 
-# Range of the mass. Below it the densities of cells would have few digits.
+# The smallest mass: below it the densities of cells would have few digits.
 SMALLEST_MASS = 1e-290
+
+# The largest mass: above it sums would exceed the range of floating point.
 LARGEST_MASS = 1e302
 
 # Masses up to this, and down to its inverse, have squares within the range of floating point.
@@ -342,7 +345,7 @@ class BenamouBrenier:
         slope = 0.0
         if terminal is not None:
             disc = terminal.disc
-            sample = disc.average(rho0 + integrate(mesh, rho0) / integrate(mesh, 1.0))
+            sample = disc.average(rho0 + integrate(mesh, rho0) / terminal.measure)
             slope = disc.spread(terminal.derivative(sample))
 
         return dict(

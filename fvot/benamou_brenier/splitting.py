@@ -135,7 +135,7 @@ class Iteration:
     def _build_poisson(self, dtype):
         """The solver of the linear half."""
         if self.has_cosines:
-            return CosinePoisson(self.disc, self.theta, dtype, self.sigma, self.metric)
+            return CosinePoisson(self.disc, self.theta, dtype, self.metric)
 
         steps = penalty.choose_multigrid_steps(self._ends, self._square)
         return MultigridPoisson(self.disc, self.theta, dtype, self.sigma, self.metric, steps=steps)

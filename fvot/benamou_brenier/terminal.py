@@ -20,7 +20,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..arguments.types import Array
-from ..energies.local import Energy, check_own, separate_parts
+from ..energies.checks import check_own, separate_parts
+from ..energies.energy import Energy
 from ..errors import InputError
 from ..mesh.cell_values import integrate
 from .discretisation import Discretisation
@@ -31,8 +32,10 @@ MAX_ROOT_STEPS = 200
 # The last relative step.
 ROOT_TOLERANCE = 1e-12
 
-# Range of densities in which roots are sought.
+# The smallest density in the range in which roots are sought.
 SMALLEST_TERMINAL_DENSITY = 1e-300
+
+# The largest one.
 LARGEST_TERMINAL_DENSITY = 1e300
 
 # Smallest density to start from, over the mean one: e' may be infinite at 0.
@@ -43,11 +46,15 @@ END_METRIC_SCALE = 1.0
 
 
 class Terminal:
-    """The energy on the patches of a `Discretisation`; densities are (n_patches,). Collective."""
+    """The energy on the patches of a `Discretisation`; densities are (n_patches,). Collective.
+
+    x (dim, n_patches) : the centroids of the patches
+    measure : of the mesh
+    V (n_patches,), curved : the potentials in the energy, and the `Sum` of all its other parts
+    """
 
     def __init__(self, disc: Discretisation, energy: Energy):
         self.disc = disc
-        self.energy = energy
         mesh = disc.mesh
         self.x = disc.average(mesh.centroid.T).T
         self.measure = integrate(mesh, 1.0)
@@ -276,8 +283,7 @@ class EndState:
         self.scale = metric * sigma
         self.r = r
         mass = terminal.disc.masses(rho1[:, None]).sum()
-        measure = integrate(terminal.disc.mesh, 1.0)
-        floor = SMALLEST_START_RATIO * mass / measure
+        floor = SMALLEST_START_RATIO * mass / terminal.measure
         self.rho1 = np.maximum(rho1, floor)
         self.z = -terminal.derivative(self.rho1) - self._k * self.rho1
 

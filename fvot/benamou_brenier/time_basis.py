@@ -13,6 +13,11 @@ def node_weights(n_steps: int) -> Array:
     return weights
 
 
+def slab_middles(n_steps: int) -> Array:
+    """The times (n_steps,) of the middles of the slabs."""
+    return (np.arange(n_steps) + 0.5) / n_steps
+
+
 def time_stiffness(n_steps: int) -> Array:
     """K_t (n_steps + 1, n_steps + 1) with phi K_t phi = sum_j (phi^{j+1} - phi^j)^2 / tau."""
     n_nodes = n_steps + 1

@@ -2,6 +2,8 @@
 on a mesh.
 """
 
-from .local import Energy, Entropy, Interaction, Potential, Power, Sum
+from .energy import Energy, Sum
+from .interaction import Interaction
+from .local import Entropy, Potential, Power
 
 __all__ = ["Energy", "Entropy", "Interaction", "Potential", "Power", "Sum"]

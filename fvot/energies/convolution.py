@@ -31,18 +31,22 @@ if TYPE_CHECKING:
 # Cells of a mesh that is not Cartesian at most: a matrix of 3.2 GB on all ranks together.
 MAX_DENSE_CELLS = 20_000
 
-# Offsets, in cells, up to which W is averaged with NEAR_POINTS Gauss points along each axis.
+# Offsets, in cells, that are near: W may vary much over their cells.
 NEAR_OFFSET = 2
+
+# Gauss points along each axis for the mean of W over a cell at a near offset.
 NEAR_POINTS = 12
 
-# Gauss points along each axis for all farther offsets.
+# The same for all farther offsets.
 FAR_POINTS = 2
 
 # The part of the largest contribution to the mean of W at 0 that the smallest boxes may have.
 MAX_LAST_CONTRIBUTION = 0.01
 
-# Offsets at which the symmetry of W is checked, and the relative difference that is rounding.
+# Offsets at which the symmetry of W is checked.
 SYMMETRY_SAMPLES = 100
+
+# The difference of W at two opposite offsets, relative to its largest value, that is rounding.
 SYMMETRY_TOLERANCE = 1e-10
 
 

@@ -11,8 +11,10 @@ import numpy as np
 
 from ..arguments.types import Array
 from ..mesh.cell_values import integrate
+from .checks import check_own, separate_parts
 from .convolution import build_convolution
-from .local import Energy, Interaction, check_own, separate_parts, split_sum
+from .energy import Energy, split_sum
+from .interaction import Interaction
 
 if TYPE_CHECKING:
     from ..mesh.numbering import Numbering

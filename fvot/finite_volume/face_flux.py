@@ -75,7 +75,7 @@ def potential_flow(mesh: Mesh, rates: Mapping[str, float]) -> Array:
     _check_balance(mesh, source, rates)
     pressure = linalg.solve(
         mesh.ranks,
-        build_laplacian(mesh),
+        _build_pressure_matrix(mesh),
         source,
         prefix=POTENTIAL_FLOW_PREFIX,
         rtol=LAPLACE_TOLERANCE,
@@ -119,21 +119,30 @@ def _check_balance(mesh, source, rates):
         )
 
 
-def build_laplacian(mesh: Mesh) -> sparse.csr_matrix:
-    """This rank's rows (CSR, columns numbered as PETSc does) of the matrix of sum_s |s| / d_s (u_K
-    - u_L).
-    """
+def _build_pressure_matrix(mesh):
+    """The Laplacian with the weights |s| / d_s, columns numbered as PETSc does."""
     n = mesh.n_inner
+    local = build_laplacian(mesh, mesh.area[:n] / mesh.distance[:n])
     number = mesh.with_ghosts(mesh.first_row + np.arange(mesh.n_cells))
-    t = mesh.area[:n] / mesh.distance[:n]
-    left = mesh.left[:n]
-    right = mesh.right[:n]
+    parts = (local.data, number[local.indices], local.indptr)
+    matrix = sparse.csr_matrix(parts, (mesh.n_cells, mesh.n_cells_global))
+    matrix.sort_indices()
+    return matrix
+
+
+def build_laplacian(mesh: Mesh, t: Array) -> sparse.csr_matrix:
+    """This rank's rows (CSR, n_cells x n_local) of the matrix of sum_s t_s (u_K - u_L).
+
+    t (n_inner,) : the weights of the inner faces
+    """
+    left = mesh.left[: mesh.n_inner]
+    right = mesh.right[: mesh.n_inner]
     rows = np.concatenate([left, left, right, right])
-    columns = number[np.concatenate([left, right, right, left])]
+    columns = np.concatenate([left, right, right, left])
     values = np.concatenate([t, -t, t, -t])
     own = rows < mesh.n_cells
-    shape = (mesh.n_cells, mesh.n_cells_global)
-    return sparse.csr_matrix((values[own], (rows[own], columns[own])), shape)
+    places = (rows[own], columns[own])
+    return sparse.csr_matrix((values[own], places), (mesh.n_cells, mesh.n_local))
 
 
 # ---- conservation along spanning trees -----------------------------------------------------------

@@ -15,8 +15,10 @@ from ..arguments.frozen import frozen
 from ..arguments.functions import is_number
 from ..arguments.times import check_step, check_times
 from ..arguments.types import Array, ArrayLike, Path
+from ..energies.checks import describe_energy
+from ..energies.energy import Energy, split_sum
 from ..energies.free_energy import FreeEnergy
-from ..energies.local import Energy, Interaction, describe_energy, split_sum
+from ..energies.interaction import Interaction
 from ..errors import InputError
 from ..mesh import Mesh, Numbering, quality
 from ..mesh.cell_values import check_density

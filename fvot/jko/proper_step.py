@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from ..arguments.types import Array
-from ..energies.local import Energy
+from ..energies.energy import Energy
 from .step import StepResult
 
 

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..arguments.types import Array, ArrayLike
+from ..energies.checks import describe_energy
+from ..energies.energy import Energy
 from ..energies.free_energy import FreeEnergy
-from ..energies.local import Energy, describe_energy
 from ..errors import ConvergenceError
 from ..mesh import Numbering
 from ..mesh.cell_values import integrate

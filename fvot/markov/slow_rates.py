@@ -46,9 +46,10 @@ GAP_RATIO = 100
 # Terms of the series in lambda, at most.
 MAX_SERIES_TERMS = 12
 
-# Term of the series, relative to the first one, at which it ends; and at which it has not
-# converged.
+# Term of the series, relative to the first one, at which it ends.
 SERIES_TOLERANCE = 1e-17
+
+# The same, for the last one, above which the series has not converged.
 SERIES_FAILURE = 1e-12
 
 # Eigenvalues that are computed in search of a gap, at most.
@@ -66,8 +67,10 @@ RESIDUAL_LIMIT = 1e-10
 # Imaginary part of an eigenvalue, relative, that counts as none.
 IMAGINARY_ROUNDING = 1e-10
 
-# Steps for the eigenvalue in M(lambda), and of LR, at most.
+# Steps for the eigenvalue in M(lambda), at most.
 MAX_FIXED_POINT_STEPS = 20
+
+# Steps of LR, at most.
 MAX_LR_STEPS = 200
 
 # Difference of log p at which an underflow of one of two rates is consistent with reversibility.

@@ -29,10 +29,11 @@ from .scaling import scale_symmetric_kernel, scale_to_marginals
 # Kernels with entries down to e^-this are safe: sums of such numbers do not underflow.
 UNDERFLOW_EXPONENT = 500.0
 
-# Sweeps of Sinkhorn's iteration before Newton's method takes over: so many,
+# Sweeps of Sinkhorn's iteration before Newton's method takes over, at least.
 FEWEST_SWEEPS = 50
 
-# and one more for so many columns: these sweeps cost about what a Newton step costs.
+# Columns for which there is one more of these sweeps: all together cost about what a Newton step
+# costs.
 COLUMNS_PER_SWEEP = 2
 
 # Newton steps for each epsilon, at most.
@@ -346,14 +347,14 @@ def _find_newton_step(P, a, gradient):
     """x (m,) with S x = gradient, or an iterate of conjugate gradients within the trust radius."""
     if len(gradient) <= CHOLESKY_COLUMN_LIMIT:
         x = _solve_by_cholesky(P, a, gradient)
-        if np.ptp(x) <= TRUST_RADIUS:
+        if x is not None and np.ptp(x) <= TRUST_RADIUS:
             return x
 
     return _conjugate_gradients(P, a, gradient, min(0.1, np.abs(gradient).sum()))
 
 
 def _solve_by_cholesky(P, a, gradient):
-    """x (m,) with S x = gradient; of infinite range where S is numerically indefinite."""
+    """x (m,) with S x = gradient; None where S is numerically indefinite."""
     W = P / np.sqrt(a)[:, None]
     total = np.maximum(P.sum(axis=0), SMALLEST_SUM)
     S = -(W.T @ W)
@@ -368,7 +369,7 @@ def _solve_by_cholesky(P, a, gradient):
         factor = cho_factor(S, overwrite_a=True, check_finite=False)
         return cho_solve(factor, gradient, check_finite=False)
     except LinAlgError:
-        return np.array([0.0, np.inf])
+        return None
 
 
 def _conjugate_gradients(P, a, right, rtol):

@@ -15,10 +15,10 @@ import numpy as np
 
 from ..arguments.types import Array
 
-# Sweeps over which a factor rho is measured, at least,
+# Sweeps over which a factor rho is measured, at least.
 SHORTEST_WINDOW = 5
 
-# and in units of 1 / (2 - omega) sweeps: so long a window averages the oscillations of rho.
+# The same in units of 1 / (2 - omega) sweeps: so long a window averages the oscillations of rho.
 WINDOW_FACTOR = 4.0
 
 # omega stays as it is where rho < (omega - 1)^this: a larger omega would slow the iteration down.

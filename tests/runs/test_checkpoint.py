@@ -137,6 +137,23 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(name, mesh, interrupted,
     assert_array_equal(longer.rho[:3], result.rho)
 
 
+@pytest.mark.parametrize("more", [40, 0, -20])
+def test_finished_transport_iterates_no_more(ranks, more, shared_folder):
+    """Whether max_iter leaves fewer iterations than another ramp takes, none, or less than none."""
+    mesh = Mesh.interval(0, 1, 32)
+    rho0, rho1 = (
+        mesh.density(lambda x, at=at: np.exp(-40 * (x[0] - at) ** 2)) for at in (0.3, 0.7)
+    )
+    kept = Checkpoint(shared_folder / "run.h5")
+    path = fvot.BenamouBrenier(mesh, n_steps=8, tol=1e-2).solve(rho0, rho1, checkpoint=kept)
+
+    max_iter = path.iterations + more
+    solver = fvot.BenamouBrenier(mesh, n_steps=8, tol=1e-2, max_iter=max_iter)
+    again = solver.solve(rho0, rho1, checkpoint=kept)
+    assert again.iterations == path.iterations
+    assert again.cost == pytest.approx(path.cost, rel=1e-6)
+
+
 @pytest.mark.parametrize("free", [False, True], ids=["fixed end", "free end"])
 @pytest.mark.parametrize("mesh", MESHES)
 def test_interrupted_transport_reaches_its_tolerance(mesh, free, interrupted, shared_folder):
