@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -79,20 +80,19 @@ class RunState:
 
     def build_next(self, made: Advanced, step: float, order: int) -> RunState:
         """The state one step later."""
-        new = RunState(made.rho, made.mass, step)
-        new.inflow = self.inflow + np.maximum(-made.crossed, 0).sum()
-        new.outflow = self.outflow + np.maximum(made.crossed, 0).sum()
-        new.steps = self.steps + 1
-        new.scale = max(self.scale, new.mass)
-        new.level = self.level
-        new.done = self.done + 1
+        new = copy(self)
+        new.rho = made.rho
+        new.mass = made.mass
+        new.inflow += np.maximum(-made.crossed, 0).sum()
+        new.outflow += np.maximum(made.crossed, 0).sum()
+        new.steps += 1
+        new.step = step
+        new.scale = max(self.scale, made.mass)
+        new.done += 1
 
         power = step ** (order + 1)
-        new.powers = self.powers + power
-        new.since = self.since + 1
-        new.error = self.error
-        new.derivative = self.derivative
-        new.fading = self.fading
+        new.powers += power
+        new.since += 1
         if made.error is not None:
             new._look_at(made.error / power, step)
         return new

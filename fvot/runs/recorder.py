@@ -103,7 +103,8 @@ class Recorder:
         i = len(self.records)
         values = self._take(run)
         if self.writer is not None and self.writer.is_due(i):
-            fields = {name: self.near.outward(u) for name, u in values.items()}
+            has = self.writer.has
+            fields = {name: self.near.outward(u) for name, u in values.items() if has(name)}
             if self.writer.has("velocity") and "velocity" in run.fields:
                 fields["velocity"] = cast(RunWithVelocity, run).velocity(self.t[[i]])[0]
             self.writer.add(self.t[i], fields)
