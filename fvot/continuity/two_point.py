@@ -14,7 +14,7 @@ from ..finite_volume.stencil import Stencil, outflow_rate
 from .muscl import DEFAULT_CFL
 
 
-class TwoPoint:
+class TwoPointScheme:
     """F = a rho_left - b rho_right with a, b >= 0, for k = 0; see `scheme.ExplicitScheme`.
 
     convex : whether the rate is a convex function of U; of the user's own flux nothing is known

@@ -124,7 +124,7 @@ class Stepper:
         inside : whether the estimate uses only those before it, too; otherwise it looks a little
             beyond the step
         """
-        step = _Step(self, rho, mass, now, tau, n_solves, until, inside)
+        step = _ResolventStep(self, rho, mass, now, tau, n_solves, until, inside)
         error = step.estimate_error() if estimate else None
         new, crossed = step.compute_result()
         rho, mass, crossed = self._balance(new, crossed, mass)
@@ -240,7 +240,7 @@ class Stepper:
         return sums
 
 
-class _Step:
+class _ResolventStep:
     """One step, made of the ladder Y_k = r^k rho of implicit Euler steps of length g tau."""
 
     def __init__(
