@@ -165,19 +165,6 @@ class Recorder:
         return self.near.outward(np.stack(self.fields[name]))
 
 
-def build_ledger(records: Sequence[dict[str, float]]) -> dict[str, Array]:
-    """{name: (n_times,)} from one dict per time, with the relative error of the mass balance.
-
-    mass_error = (mass - inflow + outflow - initial mass) / (initial mass + inflow until the end)
-    """
-    ledger = {name: np.array([record[name] for record in records]) for name in records[0]}
-    mass = ledger["mass"]
-    inflow = ledger.get("inflow", np.zeros(len(mass)))
-    outflow = ledger.get("outflow", np.zeros(len(mass)))
-    scale = max(mass[0] + inflow[-1], np.finfo(float).tiny)
-    return ledger | {"mass_error": (mass - inflow + outflow - mass[0]) / scale}
-
-
 def _check_times(t, path, values):
     """`InputError` unless the times begin with those of the checkpoint, which has these values."""
     n = len(values["records"])
