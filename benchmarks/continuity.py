@@ -17,7 +17,7 @@ from processes import PEER_PYTHON, peak, peer, peers_of
 
 import fvot
 from fvot.continuity.run import ContinuityRun
-from fvot.continuity.time_means import Step
+from fvot.continuity.time_means import TimeStep
 from fvot.mesh.numbering import find_numbering
 from fvot.runs.recorder import Recorder
 
@@ -92,7 +92,7 @@ class Steps:
         self.stepper = self.equation._stepper
         self.scheme = self.stepper.scheme
         self.tau = self.stepper.longest_step(0.0)
-        self.step = Step(0.0, self.tau, self.tau)
+        self.step = TimeStep(0.0, self.tau, self.tau)
         self.scheme.start(rho)
 
     def __call__(self):

@@ -7,6 +7,7 @@ python docs/rooms.py writes all three.
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
@@ -44,18 +45,29 @@ FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 WIDTH, HEIGHT, GAP, RISE = 118, 34, 12, 44
 
 
+@cache
+def parse(path):
+    """(the text, the syntax tree) of a file of the package."""
+    text = (PACKAGE / path).read_text()
+    return text, ast.parse(text)
+
+
+@cache
 def imports(path):
     """The modules that a file of the package imports, as tuples of names; those of the package
     begin with "fvot" and the room.
     """
     here = ("fvot", *path.parent.parts)
-    for node in ast.walk(ast.parse((PACKAGE / path).read_text())):
+    modules = []
+    _, tree = parse(path)
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (tuple(alias.name.split(".")) for alias in node.names)
+            modules += [tuple(alias.name.split(".")) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = here[: len(here) - node.level + 1] if node.level else ()
-            module = base + tuple((node.module or "").split(".")) if node.module else base
-            yield from ((*module, alias.name) for alias in node.names)
+            module = base + tuple(node.module.split(".")) if node.module else base
+            modules += [(*module, alias.name) for alias in node.names]
+    return modules
 
 
 def room(path):
@@ -148,24 +160,22 @@ def picture():
     return "\n".join([*out, "</svg>\n"])
 
 
-def constant_names(path):
-    """The upper-case names that a file defines."""
-    for node in ast.parse((PACKAGE / path).read_text()).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            if node.targets[0].id.isupper():
-                yield node.targets[0].id
+def definitions(path):
+    """(name, node) of each upper-case name to which a file gives a value, annotated or not."""
+    _, tree = parse(path)
+    for node in tree.body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(target, ast.Name) and target.id.isupper() and node.value is not None:
+            yield target.id, node
 
 
 def constants(path):
     """(name, value, comment) of each upper-case number of a file: the comment above it, or beside
     it.
     """
-    text = (PACKAGE / path).read_text()
+    text, _ = parse(path)
     lines = text.splitlines()
-    for node in ast.parse(text).body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        if not isinstance(target, ast.Name) or not target.id.isupper() or node.value is None:
-            continue
+    for name, node in definitions(path):
         if not any(
             isinstance(part, ast.Constant) and isinstance(part.value, (int, float))
             for part in ast.walk(node.value)
@@ -174,13 +184,15 @@ def constants(path):
         beside = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode().strip()
         above = []
         row = node.lineno - 2
-        while row >= 0 and re.match(r"[A-Z_]+ =", lines[row]):  # a group shares its comment
+        while row >= 0 and re.match(
+            r"[A-Z_]+(: [^=]+)? =", lines[row]
+        ):  # a group shares its comment
             row -= 1
         while row >= 0 and lines[row].startswith("#") and not lines[row].startswith("# ----"):
             above.insert(0, lines[row].lstrip("# "))
             row -= 1
         comment = " ".join(above) or beside.lstrip("# ")
-        yield target.id, ast.unparse(node.value), comment
+        yield name, ast.unparse(node.value), comment
 
 
 def numbers():
@@ -222,6 +234,7 @@ def insert(page, name, text):
     return pattern.sub(lambda match: f"{begin}\n{text}\n\n{end}", page)
 
 
+@cache
 def generated():
     """{path: text} of all that this file writes."""
     architecture = PAGES / "architecture.md"

@@ -478,8 +478,55 @@ def solve(
 # for a solver that needs no iterations.
 LU_CELL_LIMIT = {1: 10**7, 2: 2 * 10**6, 3: 40_000}
 
-# Cells of the meshes on which the costs of LU were measured in two and three dimensions.
-LU_REFERENCE_CELLS = {2: 65_536, 3: 8_000}
+# The costs below are in microseconds per cell, fitted to the measurements on squares and boxes of
+# benchmarks/RESULTS_fokker_planck.md. Only their ratios matter.
+
+# Each cost falls with the number of ranks to this power.
+RANKS_EXPONENT = -0.8
+
+# ILU(0): to set up; one solve, without its iterations; each iteration.
+ILU_SET_UP = 0.25
+ILU_SOLVE = 0.04
+ILU_ITERATION = 0.026
+
+# Iterations with ILU(0): those of every solve; more with the root of the stiffness, by the
+# dimension; but not more than this multiple of the cells along a side.
+ILU_LEAST_ITERATIONS = 2
+ILU_ITERATIONS_BY_STIFFNESS = {2: 3, 3: 1.5}
+ILU_ITERATIONS_BY_SIDE = 0.65
+
+# Iterations with ILU(0) of a matrix that has three diagonals, of which ILU(0) is the LU.
+ILU_ITERATIONS_IN_1D = 3
+
+# Multigrid, by the dimension: to set up; one solve; and what a solve takes longer where the drift
+# dominates.
+AMG_SET_UP = {1: 0.7, 2: 0.7, 3: 1.2}
+AMG_SOLVE = {1: 0.7, 2: 0.7, 3: 1.3}
+AMG_SOLVE_IN_DRIFT = {1: 0.5, 2: 0.5, 3: 0.0}
+
+# To find the scaling of the columns for multigrid.
+AMG_SCALING = 9
+
+# Cells of the meshes on which the costs of LU were measured; in one dimension they do not change.
+LU_REFERENCE_CELLS = {1: 1, 2: 65_536, 3: 8_000}
+
+# PETSc's own LU on one rank, by the dimension: (factor, exponent of the cells in units of those
+# above) to set up, and of one solve.
+LU_SERIAL_COSTS = {
+    1: ((0.2, 0.0), (0.015, 0.0)),
+    2: ((2.5, 0.6), (0.045, 0.12)),
+    3: ((10, 1.25), (0.11, 0.4)),
+}
+
+# The same of MUMPS on several ranks.
+LU_MUMPS_COSTS = {
+    1: ((1.0, 0.0), (0.1, 0.0)),
+    2: ((6.8, 0.0), (0.5, 0.7)),
+    3: ((20, 0.4), (0.7, 0.0)),
+}
+
+# What MUMPS waits for other ranks, in all cells together: to set up, and in one solve.
+MUMPS_WAITS = (4000, 1600)
 
 
 def estimate_costs(
@@ -491,20 +538,17 @@ def estimate_costs(
     steepness : a typical cell Peclet number; above 1 the drift dominates, and ILU(0) in its order
         is nearly exact
     has_scale : whether the scaling of the columns is known; else it has to be found first
-
-    Only the ratios matter. The numbers are fitted to measurements on squares and boxes
-    (benchmarks/RESULTS_fokker_planck.md).
     """
-    parallel_share = n_ranks**-0.8
-    found_once = 0 if has_scale else 9
+    parallel_share = n_ranks**RANKS_EXPONENT
+    found_once = 0 if has_scale else AMG_SCALING
     iterations = _estimate_ilu_iterations(n, dim, stiffness, steepness)
 
-    ilu_solve = 0.04 + 0.026 * iterations
-    amg_set_up = (1.2 if dim == 3 else 0.7) + found_once
-    amg_solve = 1.3 if dim == 3 else 0.7 + 0.5 * min(steepness, 1)
+    ilu_solve = ILU_SOLVE + ILU_ITERATION * iterations
+    amg_set_up = AMG_SET_UP[dim] + found_once
+    amg_solve = AMG_SOLVE[dim] + AMG_SOLVE_IN_DRIFT[dim] * min(steepness, 1)
 
     costs = {
-        "ilu": (0.25 * parallel_share, ilu_solve * parallel_share),
+        "ilu": (ILU_SET_UP * parallel_share, ilu_solve * parallel_share),
         "amg": (amg_set_up * parallel_share, amg_solve * parallel_share),
     }
     if n <= LU_CELL_LIMIT[dim]:
@@ -514,32 +558,23 @@ def estimate_costs(
 
 def _estimate_ilu_iterations(n, dim, stiffness, steepness):
     if dim == 1:
-        return 3
+        return ILU_ITERATIONS_IN_1D
     side = n ** (1 / dim)
     steep = 1 + steepness
-    by_stiffness = (3 if dim == 2 else 1.5) * np.sqrt(stiffness) / steep
-    by_size = 0.65 * side / np.sqrt(steep)
-    return 2 + min(by_stiffness, by_size)
+    by_stiffness = ILU_ITERATIONS_BY_STIFFNESS[dim] * np.sqrt(stiffness) / steep
+    by_size = ILU_ITERATIONS_BY_SIDE * side / np.sqrt(steep)
+    return ILU_LEAST_ITERATIONS + min(by_stiffness, by_size)
 
 
 def _estimate_lu_costs(n, dim, n_ranks):
     """(set-up, one solve): PETSc's own LU on one rank; MUMPS, which also waits, on several."""
-    if dim == 1:
-        serial = (0.2, 0.015)
-        mumps = (1.0, 0.1)
-    else:
-        size = n / LU_REFERENCE_CELLS[dim]
-        if dim == 2:
-            serial = (2.5 * size**0.6, 0.045 * size**0.12)
-            mumps = (6.8, 0.5 * size**0.7)
-        else:
-            serial = (10 * size**1.25, 0.11 * size**0.4)
-            mumps = (20 * size**0.4, 0.7)
-
+    size = n / LU_REFERENCE_CELLS[dim]
+    costs = LU_SERIAL_COSTS if n_ranks == 1 else LU_MUMPS_COSTS
+    set_up, solve = (factor * size**exponent for factor, exponent in costs[dim])
     if n_ranks == 1:
-        return serial
-    set_up, solve = mumps
-    return set_up + 4000 / n, solve + 1600 / n
+        return set_up, solve
+    wait_to_set_up, wait_to_solve = MUMPS_WAITS
+    return set_up + wait_to_set_up / n, solve + wait_to_solve / n
 
 
 def rank_methods(

@@ -294,8 +294,10 @@ def _end_all_on_error():
 
     They may wait for it somewhere, and it would wait for them where PETSc ends.
     """
+    if getattr(sys, "last_value", None) is None or parallel.is_finalized():
+        return
     ranks = parallel.Ranks()
-    if getattr(sys, "last_value", None) is None or parallel.is_finalized() or ranks.size == 1:
+    if ranks.size == 1:
         return
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

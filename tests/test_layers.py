@@ -86,12 +86,13 @@ def test_no_constant_has_two_meanings():
     """An upper-case name is defined in one file of the package."""
     homes = {}
     for path in FILES:
-        for name in rooms.constant_names(path):
+        for name, _ in rooms.definitions(path):
             homes.setdefault(name, set()).add(str(path))
     assert {name: files for name, files in homes.items() if len(files) > 1} == {}
 
 
-@pytest.mark.parametrize("path", list(rooms.generated()), ids=lambda path: path.name)
-def test_pages_for_developers_show_what_is_there(path):
+@pytest.mark.parametrize("name", ["architecture.md", "numbers.md", "rooms.svg"])
+def test_pages_for_developers_show_what_is_there(name):
     """python docs/rooms.py writes them."""
+    path = rooms.PAGES / name
     assert path.read_text() == rooms.generated()[path]

@@ -11,6 +11,7 @@ from ..errors import ArgumentError
 
 Class = TypeVar("Class", bound=type)
 
+# The kinds of parameters that a call may give by position.
 POSITIONAL_KINDS = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 # Characters of a value that an error message repeats.

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import InputError
+from .frozen import POSITIONAL_KINDS
 from .types import Array
 
 # The kinds of numpy arrays that hold real numbers; arrays of objects may hold some.
@@ -320,7 +321,6 @@ def _find_positional(f):
         parameters = inspect.signature(f).parameters.values()
     except (TypeError, ValueError):
         return None
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    positional = [p for p in parameters if p.kind in kinds]
+    positional = [p for p in parameters if p.kind in POSITIONAL_KINDS]
     takes_any = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters)
     return None if takes_any and not positional else positional

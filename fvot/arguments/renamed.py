@@ -1,9 +1,10 @@
 """Old names of public functions: for one release they still work, with a warning."""
 
-import warnings
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
+
+from ..errors import warn
 
 
 def renamed(function: Callable[..., Any], old: str, new: str) -> Callable[..., Any]:
@@ -15,10 +16,9 @@ def renamed(function: Callable[..., Any], old: str, new: str) -> Callable[..., A
 
     @wraps(function)
     def alias(*args, **kwargs):
-        warnings.warn(
+        warn(
             f"{old} is now called {new}: the old name will be removed in the next release",
             DeprecationWarning,
-            stacklevel=2,
         )
         return function(*args, **kwargs)
 

@@ -137,7 +137,7 @@ class ContinuityEquation:
 
         kinds = [(name, type(condition).__name__) for name, condition in open_parts]
         mesh.ranks.check_same(
-            "what a ContinuityEquation is made of",
+            "every argument of ContinuityEquation",
             dict(
                 flow=type(flow).__name__,
                 flux=describe_flux(self.flux),

@@ -46,7 +46,8 @@ FLAT_RANGE = 1e-14
 # larger ones cut smooth slopes (see the module's docstring).
 SIMPLEX_CFL = 0.7
 
-# The same on all other cells.
+# The same on all other cells, on Cartesian meshes and for two-point fluxes: a little below the
+# bound itself.
 DEFAULT_CFL = 0.95
 
 
@@ -60,7 +61,7 @@ class LimitedFaces:
         self.sharp = float(sharp)
         self.stencil = Stencil(mesh)
         self.weight = gradient_weights(self.stencil)
-        self.opposite, self.exchange, self.outer = self.stencil.opposite(mesh)
+        self.opposite, self.exchange, self.outer = self.stencil.find_opposite()
 
         n_faces = np.diff(self.stencil.start)
         self.square_start = np.concatenate([[0], np.cumsum(n_faces.astype(np.int64) ** 2)])

@@ -24,7 +24,7 @@ import numpy as np
 
 from ..arguments.types import Array, IntArray
 from ..parallel import LayerExchange
-from .muscl import SMALLEST_DENSITY
+from .muscl import DEFAULT_CFL, SMALLEST_DENSITY
 
 # Layers of cells beyond a block that face values need.
 GHOST_LAYERS = 2
@@ -33,7 +33,7 @@ GHOST_LAYERS = 2
 class Sweeps:
     """Sweeps over this rank's block of a Cartesian mesh, see `scheme.ExplicitScheme`."""
 
-    cfl = 0.95
+    cfl = DEFAULT_CFL
     convex = True  # the rate is a convex function of U
 
     def __init__(self, mesh: Any, sharp: float):

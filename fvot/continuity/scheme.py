@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..finite_volume.fluxes import muscl
 from .muscl import LimitedFaces
 from .muscl_cartesian import Sweeps
-from .two_point import TwoPoint
+from .two_point import TwoPointScheme
 
 
 class ExplicitScheme(Protocol):
@@ -54,4 +54,4 @@ def build_scheme(mesh: Any, flux: Any) -> ExplicitScheme:
         raise InputError(
             f"flux must be fvot.muscl(), fvot.upwind, or a function (U, k) -> (a, b), not {flux!r}"
         )
-    return TwoPoint(mesh, flux)
+    return TwoPointScheme(mesh, flux)

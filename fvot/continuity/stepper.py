@@ -19,8 +19,8 @@ from ..errors import ConvergenceError, InputError, warn
 from ..finite_volume.boundary import evaluate_densities
 from ..mesh import Numbering
 from .scheme import ExplicitScheme
-from .time_means import Look, Means, Step, TimeMeans
-from .two_point import TwoPoint
+from .time_means import Look, Means, TimeMeans, TimeStep
+from .two_point import TwoPointScheme
 from .velocity import VelocitySource
 
 # The part of the time between two recorded times below which a longest step is too short to go on.
@@ -71,7 +71,7 @@ class Stepper:
         self._means = TimeMeans(near.users, flow, conditions, is_wall, scheme.rate)
         self._means.look(0.0)
         self._prepared: Any = None
-        self._last_step: Step | None = None
+        self._last_step: TimeStep | None = None
         self._last_means: Means | None = None
         self._has_warned = False
 
@@ -121,8 +121,8 @@ class Stepper:
         tau: float | None = None,
         done: int = 0,
         now: float | None = None,
-    ) -> Iterator[Step]:
-        """Each `Step` from begin to end: as few as the bound and *tau* allow.
+    ) -> Iterator[TimeStep]:
+        """Each `TimeStep` from begin to end: as few as the bound and *tau* allow.
 
         They are equal for a steady velocity.
 
@@ -138,7 +138,7 @@ class Stepper:
         count = _count_steps(end - begin, self.longest_step(begin), tau)
         step = (end - begin) / count
         for i in range(done, count):
-            yield Step(begin + i * step, begin + i * step + step, step)
+            yield TimeStep(begin + i * step, begin + i * step + step, step)
 
     def _choose_changing_steps(self, begin, end, tau, now):
         """The same, as the velocity changes."""
@@ -161,7 +161,7 @@ class Stepper:
             now = step.until
 
     def _find_positive_step(self, now, until):
-        """The longest `Step` to *until* or before it that is positive."""
+        """The longest `TimeStep` to *until* or before it that is positive."""
         limit = min(1.0, RATE_GROWTH_TOLERANCE * self.cfl)
         aim = min(self.cfl, 1 / RATE_GROWTH_TOLERANCE)
         step, means = self._means.find_step(now, until, limit, aim)
@@ -214,7 +214,7 @@ class Stepper:
 
     # ---- what steps do --------------------------------------------------------------------------
 
-    def advance(self, rho: Array, step: Step, count: int) -> tuple[Array, Array, Array]:
+    def advance(self, rho: Array, step: TimeStep, count: int) -> tuple[Array, Array, Array]:
         """The number *count* of the steps, from rho (n_cells,).
 
         Returns (rho after it, what left through each boundary face, what entered there).
@@ -230,7 +230,7 @@ class Stepper:
             return rho, left, entered
         return self._exchange(rho, step, left, entered)
 
-    def apply_adjoint(self, phi: Array, step: Step) -> Array:
+    def apply_adjoint(self, phi: Array, step: TimeStep) -> Array:
         """phi (n_cells,) at the beginning of a step from that at its end, by the step's transpose.
 
         Raises `InputError` unless the flux is a two-point flux.
@@ -239,9 +239,9 @@ class Stepper:
         self._prepare(step)
         return scheme.apply_transpose(self._find_kept_part(step) * phi)
 
-    def find_linear_scheme(self) -> TwoPoint:
+    def find_linear_scheme(self) -> TwoPointScheme:
         """The scheme; `InputError` where what it does depends on the density."""
-        if not isinstance(self.scheme, TwoPoint):
+        if not isinstance(self.scheme, TwoPointScheme):
             raise InputError("adjoint needs a linear flux: make the equation with flux=fvot.upwind")
         return self.scheme
 

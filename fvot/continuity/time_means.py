@@ -72,7 +72,7 @@ class Look(NamedTuple):
     U: Array
 
 
-class Step(NamedTuple):
+class TimeStep(NamedTuple):
     """A step of length tau from *now* to *until*.
 
     leaves : the (first, middle, last) times of the leaves from which its means come
@@ -182,8 +182,8 @@ class TimeMeans:
 
     def find_step(
         self, now: float, until: float, limit: float = np.inf, aim: float = np.inf
-    ) -> tuple[Step, Means]:
-        """(`Step`, `Means`) from *now* to *until*, or to an earlier end. Collective.
+    ) -> tuple[TimeStep, Means]:
+        """(`TimeStep`, `Means`) from *now* to *until*, or to an earlier end. Collective.
 
         Where the integral of the rate would be above *limit*, it ends where that is about *aim*.
         """
@@ -198,7 +198,7 @@ class TimeMeans:
             first = leaf.last
         return self._divide(total)
 
-    def repeat(self, step: Step) -> Means:
+    def repeat(self, step: TimeStep) -> Means:
         """The `Means` over a step that was found before, the same to the last digit. Collective."""
         total = _Integral(step.now)
         for leaf in step.leaves:
@@ -222,9 +222,9 @@ class TimeMeans:
                 return
 
     def _divide(self, total):
-        """(`Step`, `Means`) of an `_Integral`."""
+        """(`TimeStep`, `Means`) of an `_Integral`."""
         tau = total.until - total.now
-        step = Step(total.now, total.until, tau, tuple(total.leaves))
+        step = TimeStep(total.now, total.until, tau, tuple(total.leaves))
         if not total.leaves:
             return step, None
 

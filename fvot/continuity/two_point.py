@@ -11,15 +11,16 @@ import numpy as np
 from ..arguments.types import Array, TwoPointFlux
 from ..finite_volume.fluxes import evaluate_flux, upwind
 from ..finite_volume.stencil import Stencil, outflow_rate
+from .muscl import DEFAULT_CFL
 
 
-class TwoPoint:
+class TwoPointScheme:
     """F = a rho_left - b rho_right with a, b >= 0, for k = 0; see `scheme.ExplicitScheme`.
 
     convex : whether the rate is a convex function of U; of the user's own flux nothing is known
     """
 
-    cfl = 0.95
+    cfl = DEFAULT_CFL
 
     def __init__(self, mesh: Any, flux: TwoPointFlux):
         self.mesh = mesh
@@ -59,15 +60,12 @@ class TwoPoint:
         """Find the weights of the step tau with the fluxes U (n_faces,)."""
         self.tau = tau
         self.a, self.b = self._compute_coefficients(U)
-        self._compute_weights()
-
-    def _compute_weights(self):
         mesh = self.mesh
         s = self.stencil
         _compute_weights(
             self.a,
             self.b,
-            self.tau,
+            tau,
             mesh.volume,
             mesh.n_inner,
             s.start,
@@ -86,26 +84,19 @@ class TwoPoint:
         n = mesh.n_inner
         cell = mesh.left[n:]
         new = np.empty(mesh.n_cells)
-        self._apply_weights(mesh.with_ghosts(rho), new)
+        _apply_weights(mesh.with_ghosts(rho), self.kept, self.first, self.giver, self.gain, new)
 
         inward = self.tau * self.b[n:] * entering
         np.add.at(new, cell, inward / mesh.volume[cell])
         return new, self.tau * self.a[n:] * rho[cell] - inward
 
-    def _apply_weights(self, rho, new):
-        _apply_weights(rho, self.kept, self.first, self.giver, self.gain, new)
-
     def apply_transpose(self, phi: Array) -> Array:
         """The transpose of `step` with respect to sum |K| rho phi, applied to phi (n_cells,)."""
-        new = np.empty(self.mesh.n_cells)
-        self._apply_transpose(self.mesh.with_ghosts(phi), new)
-        return new
-
-    def _apply_transpose(self, phi, new):
         mesh = self.mesh
         s = self.stencil
+        new = np.empty(mesh.n_cells)
         _apply_transpose(
-            phi,
+            mesh.with_ghosts(phi),
             self.kept,
             self.a,
             self.b,
@@ -118,6 +109,7 @@ class TwoPoint:
             s.neighbour,
             new,
         )
+        return new
 
 
 @numba.njit(cache=True, error_model="numpy")

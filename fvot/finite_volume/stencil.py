@@ -77,13 +77,14 @@ class Stencil:
         """Sums (n_cells,) over the sides of each cell of values (n,)."""
         return np.add.reduceat(values, self.start[:-1])
 
-    def opposite(self, mesh: Mesh) -> tuple[IntArray, Exchange, int]:
+    def find_opposite(self) -> tuple[IntArray, Exchange, int]:
         """(opposite, exchange, outer): for each side the side of the same face in the other cell.
 
         Sides of ghosts follow the n own ones, then come those of the boundary, seen from outside: n
         + len(exchange) + the number of the boundary face. The exchange fills the ghosts' entries of
         an array with the owners'.
         """
+        mesh = self._mesh
         n = len(self.face)
         inner = self.n_inner
         is_left = self.sign > 0

@@ -381,7 +381,7 @@ def _check_same_on_all_ranks(mesh, numbers, coefficients):
     }
     boundary = coefficients["boundary"]
     parts = sorted(map(str, boundary)) if isinstance(boundary, dict) else []
-    mesh.ranks.check_same("what a FokkerPlanck is made of", numbers | kinds | dict(parts=parts))
+    mesh.ranks.check_same("every argument of FokkerPlanck", numbers | kinds | dict(parts=parts))
 
 
 def _check_temperature(temperature, noise):

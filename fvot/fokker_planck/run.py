@@ -63,7 +63,7 @@ class FokkerPlanckRun:
         for self.state, self.now in steps:
             yield self.now
 
-        self.state.done = 0
+        self.state.steps_done = 0
         self.now = end  # to the last bit
 
     # ---- for checkpoints ------------------------------------------------------------------------

@@ -32,6 +32,23 @@ ELIMINATION_CELL_LIMIT = {1: 10**6, 2: 10**6, 3: 100_000}
 # fastest cell is emptied. Longer steps settle in fewer solves, but each of these is harder.
 MAX_STEP_POWER = 10
 
+# The first two steps, in the same way: they let what is fast decay before the longest ones. Chosen.
+FIRST_STEP_POWERS = (3, 6)
+
+# Of the longest steps, at most so many are taken. Chosen.
+MAX_LONGEST_STEPS = 12
+
+# Solves with one matrix that are expected, for the choice of the linear method. Chosen.
+EXPECTED_SOLVES = 6
+
+# The change of the density in one of the longest steps, relative in L1, below which it has settled.
+# Chosen.
+SETTLED_CHANGE = 1e-11
+
+# The difference in L1 between the densities from two starts below which they are the same. Chosen:
+# far above what settled densities are apart, and far below what wells hold.
+SAME_DENSITY_TOLERANCE = 1e-6
+
 
 def find_stationary(stepper: Stepper, near: Numbering) -> Array:
     """The stationary density (n_cells,) in the user's order, see `FokkerPlanck.stationary`."""
@@ -119,7 +136,7 @@ def _find_density_by_long_steps(stepper):
 
     ends = [_take_long_steps(stepper, rho / integrate(mesh, rho)) for rho in starts]
     difference = integrate(mesh, np.abs(ends[1] - ends[0]))
-    if difference > 1e-6:
+    if difference > SAME_DENSITY_TOLERANCE:
         limit = ELIMINATION_CELL_LIMIT[mesh.dim]
         raise ConvergenceError(
             f"from two starts the density settles down to two states, {difference:.1e} apart: "
@@ -147,8 +164,8 @@ def _take_long_steps(stepper, rho):
     rates, entering = stepper.find_coefficients(0.0)
     fastest = mesh.ranks.max(rates.leaving().max(initial=0.0))
 
-    for power in [3, 6, *[MAX_STEP_POWER] * 12]:
-        resolvent = stepper.find_resolvent(0.0, 10.0**power / fastest, 6)
+    for power in [*FIRST_STEP_POWERS, *[MAX_STEP_POWER] * MAX_LONGEST_STEPS]:
+        resolvent = stepper.find_resolvent(0.0, 10.0**power / fastest, EXPECTED_SOLVES)
         new = resolvent(rates.extend(rho), entering)[: mesh.n_cells]
         if stepper.has_corners:
             negligible = NEGATIVE_MASS_ROUNDING * integrate(mesh, np.abs(new))
@@ -157,7 +174,7 @@ def _take_long_steps(stepper, rho):
             new = new / integrate(mesh, new)
         change = integrate(mesh, np.abs(new - rho))
         rho = new
-        if power == MAX_STEP_POWER and change <= 1e-11 * integrate(mesh, new):
+        if power == MAX_STEP_POWER and change <= SETTLED_CHANGE * integrate(mesh, new):
             return rho
 
     raise ConvergenceError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,31 @@ STEPS_BETWEEN_LOOKS = 4
 
 # Bisections of an interval between two recorded times before an adaptive run gives up.
 MAX_INTERVAL_BISECTIONS = 40
+
+# The part of the allowed error below which the error that a step of twice the length would have, at
+# the order of the steps, must stay before steps are doubled. Chosen.
+DOUBLING_MARGIN = 0.9
+
+# Steps of one length that are expected to follow, at most: adaptive steps change their length.
+# Chosen.
+MAX_EXPECTED_STEPS = 16
+
+# The part of the tolerance that is shared out however much of it is used up: without it a run
+# could not go on. Chosen.
+MIN_SPARE = 0.01
+
+# Growths of the time that has passed by the factor e that use up the whole tolerance where steps
+# grow with that time: e^16 is 1e7. Chosen.
+TOLERATED_E_FOLDINGS = 16
+
+# The smallest part of the derivative that a step is taken to keep, for the rate at which it fades;
+# and the part of the error that fades in the first step, before this rate is known. Chosen.
+MIN_KEPT_PART = 1e-3
+FIRST_FADED_PART = 0.5
+
+# The smallest allowed error, relative to the error of a step: it bounds the halvings at once by
+# some 30. Chosen.
+MIN_ALLOWED_PART = 1e-9
 
 # Relative tolerance of the step that predicts how much mass a run will have: only its size counts.
 PREDICTION_TOLERANCE = 1e-3
@@ -43,9 +69,10 @@ class RunState:
     step : the length of the last step
     scale : the largest mass so far, or to come
     error, derivative, fading : as above
-    powers, since : the sum of tau^(p+1), and the number of steps, since the last look at the error
-    level, done : how often the interval between two recorded times is halved into steps, and the
-        steps taken in it
+    powers_since_look, steps_since_look : the sum of tau^(p+1), and the number of steps, since the
+        last look at the error
+    halvings, steps_done : how often the interval between two recorded times is halved into steps,
+        and the steps taken in it
     """
 
     def __init__(self, rho: Array, mass: float, step: float):
@@ -60,11 +87,11 @@ class RunState:
         self.error = 0.0
         self.derivative = 0.0
         self.fading = 0.0
-        self.powers = 0.0
-        self.since = 0
+        self.powers_since_look = 0.0
+        self.steps_since_look = 0
 
-        self.level = 0
-        self.done = 0
+        self.halvings = 0
+        self.steps_done = 0
 
     @classmethod
     def restore(cls, rho: Array, values: dict[str, Any], is_root: bool) -> RunState:
@@ -78,20 +105,19 @@ class RunState:
 
     def build_next(self, made: Advanced, step: float, order: int) -> RunState:
         """The state one step later."""
-        new = RunState(made.rho, made.mass, step)
-        new.inflow = self.inflow + np.maximum(-made.crossed, 0).sum()
-        new.outflow = self.outflow + np.maximum(made.crossed, 0).sum()
-        new.steps = self.steps + 1
-        new.scale = max(self.scale, new.mass)
-        new.level = self.level
-        new.done = self.done + 1
+        new = copy(self)
+        new.rho = made.rho
+        new.mass = made.mass
+        new.inflow += np.maximum(-made.crossed, 0).sum()
+        new.outflow += np.maximum(made.crossed, 0).sum()
+        new.steps += 1
+        new.step = step
+        new.scale = max(self.scale, made.mass)
+        new.steps_done += 1
 
         power = step ** (order + 1)
-        new.powers = self.powers + power
-        new.since = self.since + 1
-        new.error = self.error
-        new.derivative = self.derivative
-        new.fading = self.fading
+        new.powers_since_look += power
+        new.steps_since_look += 1
         if made.error is not None:
             new._look_at(made.error / power, step)
         return new
@@ -99,11 +125,11 @@ class RunState:
     def _look_at(self, derivative, step):
         """Take the present derivative, as seen in the last step."""
         kept = min(1.0, derivative / self.derivative) if self.derivative > 0 else 1.0
-        self.error = kept * self.error + derivative * self.powers
-        self.fading = (self.fading - math.log(max(kept, 1e-3)) / step) / 2
+        self.error = kept * self.error + derivative * self.powers_since_look
+        self.fading = (self.fading - math.log(max(kept, MIN_KEPT_PART)) / step) / 2
         self.derivative = derivative
-        self.powers = 0.0
-        self.since = 0
+        self.powers_since_look = 0.0
+        self.steps_since_look = 0
 
 
 class StepControl:
@@ -134,8 +160,8 @@ class StepControl:
         n_solves = count * self.order
         self._warn_of_missed_changes(begin, step, count)
 
-        for i in range(state.done, count):
-            is_due = state.since >= STEPS_BETWEEN_LOOKS or end == self.t[-1]
+        for i in range(state.steps_done, count):
+            is_due = state.steps_since_look >= STEPS_BETWEEN_LOOKS or end == self.t[-1]
             estimate = i == count - 1 and is_due
             now = begin + i * step
             made = self.stepper.advance(state.rho, state.mass, now, step, n_solves, estimate, end)
@@ -168,19 +194,19 @@ class StepControl:
     ) -> Iterator[tuple[RunState, float]]:
         """Steps that keep the error in time below tol; yields the state and the time after each.
 
-        They are (end - begin) / 2^level long and aligned, so that few matrices are needed.
+        They are (end - begin) / 2^halvings long and aligned, so that few matrices are needed.
         """
         length = end - begin
         watch = self.operator.watch(begin, end)
-        if state.done == 0:
-            state.level = max(0, math.ceil(math.log2(length / state.step) - 1e-9))
+        if state.steps_done == 0:
+            state.halvings = max(0, math.ceil(math.log2(length / state.step) - 1e-9))
 
-        while state.done < 2**state.level:
+        while state.steps_done < 2**state.halvings:
             self._halve_until_calm(state, watch, begin, length)
-            level = state.level
-            done = state.done
-            step = length / 2**level
-            now = begin + done * length / 2**level
+            halvings = state.halvings
+            done = state.steps_done
+            step = length / 2**halvings
+            now = begin + done * length / 2**halvings
             left = self.t[-1] - begin - done * step
 
             made, allowed = self._try_step(state, watch, now, step, left, end)
@@ -189,14 +215,15 @@ class StepControl:
                 continue
 
             state = state.build_next(made, step, self.order)
-            if made.error * 2**self.order < 0.9 * allowed and state.done % 2 == 0 and level > 0:
-                state.level = level - 1
-                state.done = state.done // 2
+            is_small = made.error * 2**self.order < DOUBLING_MARGIN * allowed
+            if is_small and state.steps_done % 2 == 0 and halvings > 0:
+                state.halvings = halvings - 1
+                state.steps_done = state.steps_done // 2
             yield state, begin + (done + 1) * step
 
     def _try_step(self, state, watch, now, step, left, end):
         """(the step as `Advanced`, the error that it may have)."""
-        n_solves = (self.order + 2) * min(2**state.level - state.done, 16)
+        n_solves = (self.order + 2) * min(2**state.halvings - state.steps_done, MAX_EXPECTED_STEPS)
         advance = partial(
             self.stepper.advance, state.rho, state.mass, now, step, n_solves, estimate=True
         )
@@ -210,11 +237,11 @@ class StepControl:
 
     def _refine(self, state, error, allowed, length, now):
         """Halve the steps, as often as their error asks for."""
-        ratio = error / max(allowed, 1e-9 * error)
-        halvings = max(1, math.ceil(math.log2(ratio) / self.order))
-        state.level = state.level + halvings
-        state.done = state.done * 2**halvings
-        if state.level > MAX_INTERVAL_BISECTIONS:
+        ratio = error / max(allowed, MIN_ALLOWED_PART * error)
+        more = max(1, math.ceil(math.log2(ratio) / self.order))
+        state.halvings = state.halvings + more
+        state.steps_done = state.steps_done * 2**more
+        if state.halvings > MAX_INTERVAL_BISECTIONS:
             shortest = length / 2**MAX_INTERVAL_BISECTIONS
             raise ConvergenceError(
                 f"the error in time asks for steps below {shortest:.3g} at t = {now:.6g}: give a "
@@ -227,13 +254,13 @@ class StepControl:
         Otherwise a pulse might lie between its stages.
         """
         while watch is not None:
-            step = length / 2**state.level
-            first = begin + state.done * step
-            last = begin + (state.done + 1) * step
+            step = length / 2**state.halvings
+            first = begin + state.steps_done * step
+            last = begin + (state.steps_done + 1) * step
             if watch.is_smooth(first, last):
                 return
-            state.level = state.level + 1
-            state.done = 2 * state.done
+            state.halvings = state.halvings + 1
+            state.steps_done = 2 * state.steps_done
 
     def _may_jump(self, watch: Watch, t, step, end):
         """Whether coefficients may jump at the time t, or in the step after it.
@@ -255,10 +282,10 @@ class StepControl:
         of the time that has passed, since most runs begin with something fast; and the part of the
         error that fades during the step.
         """
-        faded = 1 - math.exp(-state.fading * step) if state.steps else 0.5
+        faded = 1 - math.exp(-state.fading * step) if state.steps else FIRST_FADED_PART
         whole = self.tol * state.scale
-        spare = max(whole - (1 - faded) * state.error, 0.01 * self.tol * state.scale)
-        return spare * max(step / left, step / (passed + step) / 16, faded)
+        spare = max(whole - (1 - faded) * state.error, MIN_SPARE * self.tol * state.scale)
+        return spare * max(step / left, step / (passed + step) / TOLERATED_E_FOLDINGS, faded)
 
     def predict_mass(self, rho: Array) -> float:
         """About the mass at the end of the run, where more may enter; else 0.

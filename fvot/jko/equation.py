@@ -133,7 +133,7 @@ class JKO:
         self.order = order or (2 if free_energy.diffuses and not is_bounded else 1)
         mesh.ranks.check(
             self.order == 1 or not is_bounded,
-            "an upper bound needs order=1 (or None): steps of order 2 know none",
+            "an upper bound needs order=1 (or None): steps of order 2 do not support one",
         )
         if self.order == 2:
             self._step = MidpointStep(free_energy)
@@ -279,7 +279,7 @@ class JKO:
         )
         ranks.check(
             order in (None, 1) and self.upper == math.inf,
-            "with inner= steps are of order 1, and know no upper bound",
+            "with inner= steps are of order 1 and have no upper bound: leave order and bounds out",
         )
         ranks.check(
             not any(isinstance(part, Interaction) for _, part in split_sum(self.energy)),
@@ -327,7 +327,7 @@ def _check_energy_order_and_tol(ranks: Any, energy, order, tol):
         is_number(tol) and 0 < tol < 1,
         f"tol must lie between 0 and 1 (the error in time, relative to the mass), not {tol!r}",
     )
-    ranks.check_same("what a JKO is made of", (order, tol, describe_energy(energy)))
+    ranks.check_same("every argument of JKO", (order, tol, describe_energy(energy)))
 
 
 def _check_bounds(ranks: Any, bounds):

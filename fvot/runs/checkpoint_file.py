@@ -18,7 +18,7 @@ from ..arguments.types import Array, IntArray
 from ..errors import InputError
 
 # The number of the format: a file of another one is refused.
-FORMAT_NUMBER = 2
+FORMAT_NUMBER = 3
 
 # Bytes before the HDF5 file.
 HEADER_BYTES = 512

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, cast
 from ..arguments.types import Array, Path
 from ..errors import ConvergenceError
 from .checkpoint import Checkpoint
-from .recorder import Recorder, build_ledger
-from .result import Result
+from .recorder import Recorder
+from .result import Result, build_ledger
 from .run import Run, RunWithVelocity
 
 if TYPE_CHECKING:

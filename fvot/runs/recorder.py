@@ -103,7 +103,8 @@ class Recorder:
         i = len(self.records)
         values = self._take(run)
         if self.writer is not None and self.writer.is_due(i):
-            fields = {name: self.near.outward(u) for name, u in values.items()}
+            has = self.writer.has
+            fields = {name: self.near.outward(u) for name, u in values.items() if has(name)}
             if self.writer.has("velocity") and "velocity" in run.fields:
                 fields["velocity"] = cast(RunWithVelocity, run).velocity(self.t[[i]])[0]
             self.writer.add(self.t[i], fields)
@@ -162,19 +163,6 @@ class Recorder:
         and the last one alone where the others are not kept.
         """
         return self.near.outward(np.stack(self.fields[name]))
-
-
-def build_ledger(records: Sequence[dict[str, float]]) -> dict[str, Array]:
-    """{name: (n_times,)} from one dict per time, with the relative error of the mass balance.
-
-    mass_error = (mass - inflow + outflow - initial mass) / (initial mass + inflow until the end)
-    """
-    ledger = {name: np.array([record[name] for record in records]) for name in records[0]}
-    mass = ledger["mass"]
-    inflow = ledger.get("inflow", np.zeros(len(mass)))
-    outflow = ledger.get("outflow", np.zeros(len(mass)))
-    scale = max(mass[0] + inflow[-1], np.finfo(float).tiny)
-    return ledger | {"mass_error": (mass - inflow + outflow - mass[0]) / scale}
 
 
 def _check_times(t, path, values):

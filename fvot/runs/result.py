@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..arguments.frozen import frozen
 from ..arguments.functions import is_integer
 from ..arguments.types import Array, ArrayLike
@@ -286,3 +288,16 @@ class Result(Writable):
     @cached_property
     def _field(self):
         return VelocityField(self.mesh, self.t, self.velocity)
+
+
+def build_ledger(records: Sequence[dict[str, float]]) -> dict[str, Array]:
+    """{name: (n_times,)} from one dict per time, with the relative error of the mass balance.
+
+    mass_error = (mass - inflow + outflow - initial mass) / (initial mass + inflow until the end)
+    """
+    ledger = {name: np.array([record[name] for record in records]) for name in records[0]}
+    mass = ledger["mass"]
+    inflow = ledger.get("inflow", np.zeros(len(mass)))
+    outflow = ledger.get("outflow", np.zeros(len(mass)))
+    scale = max(mass[0] + inflow[-1], np.finfo(float).tiny)
+    return ledger | {"mass_error": (mass - inflow + outflow - mass[0]) / scale}

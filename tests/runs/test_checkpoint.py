@@ -390,8 +390,8 @@ def flipped(place):
         (flipped(60), "damaged"),
         (flipped(0), "no checkpoint"),
         (
-            lambda data: data.replace(b"fvot checkpoint 2", b"fvot checkpoint 1"),
-            "another version of fvot .format 1, this has 2",
+            lambda data: data.replace(b"fvot checkpoint 3", b"fvot checkpoint 1"),
+            "another version of fvot .format 1, this has 3",
         ),
         (lambda data: b"\x89HDF\r\n\x1a\n" + data, "no checkpoint"),
         (lambda data: b"\0" * len(data), "no checkpoint"),
