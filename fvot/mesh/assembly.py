@@ -264,7 +264,7 @@ def _assemble(mesh_input, rule, strict, merge, n_ranks):
 
     move = None
     if mesh_input.center is None:
-        center = power_centers.find_cell_points(cells, centroid)
+        center = power_centers.place_centers(cells, centroid)
         move = partial(power_centers.find_ordered_centers, cells, volume, centroid, face, center)
     else:
         center = _check_center(mesh_input.center, centroid)
