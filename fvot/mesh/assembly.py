@@ -35,6 +35,7 @@ class MeshInput(NamedTuple):
     facets: Any = None  # {name: points (width, n) of each face}, or a function of faces' points
     center: Any = None  # (dim, n_cells); None to choose them
     regions: Any = None  # {name: numbers of cells, or a mask}
+    others: Any = None  # (dim, n_cells), of cells that are no simplices, where center is None
 
 
 # ---- the ways to a mesh ----------------------------------------------------------------------
@@ -264,7 +265,10 @@ def _assemble(mesh_input, rule, strict, merge, n_ranks):
 
     move = None
     if mesh_input.center is None:
-        center = power_centers.place_centers(cells, centroid)
+        # Circumcentres of simplices, and centroids of other cells, make the two-point flux
+        # consistent.
+        others = centroid if mesh_input.others is None else mesh_input.others
+        center = power_centers.place_centers(cells, others)
         move = partial(power_centers.find_ordered_centers, cells, volume, centroid, face, center)
     else:
         center = _check_center(mesh_input.center, centroid)

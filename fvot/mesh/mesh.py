@@ -1175,7 +1175,7 @@ class Mesh:
         The cells that stay come in their old order, and the new mesh has `parent_cell` (n_cells,),
         their numbers in the file of this one: cell values u go over by ``mesh.gather(u)[...,
         new.parent_cell]``, and on one rank u may stand for mesh.gather(u). Patches are what is left
-        of the old ones; cell points are the old ones, or those of simplices chosen anew, as by
+        of the old ones; cell points are the old ones, but those of simplices are chosen anew, as by
         `from_cells`. The rest of the mesh may fall into pieces. Where f names no cell this is the
         mesh itself.
 

@@ -8,7 +8,7 @@ from ..arguments.functions import call_function, refuse_masked
 from ..errors import InputError
 from .assembly import MeshInput, build_mesh
 from .cell_values import describe_wanted_shape
-from .cells import NAME, POLYGON, TETRA, TRIANGLE
+from .cells import NAME, POLYGON
 from .gathering import gather_mesh, gather_regions, list_named_faces
 from .memory import AnyMesh
 
@@ -90,8 +90,7 @@ def _gather_rest(mesh, removed, name):
     """On rank 0, the `MeshInput` of the cells that are not *removed* (n_cells,); None on other
     ranks. Collective.
     """
-    has_simplices = mesh.ranks.max(int(np.isin(mesh.kind, (TRIANGLE, TETRA)).any()))
-    center = None if has_simplices else mesh.gather(mesh.center)  # circumcentres are found again
+    center = mesh.gather(mesh.center)
     is_removed = mesh.gather(removed)
     whole = gather_mesh(mesh, _name_faces(mesh, removed, name))
     regions = gather_regions(mesh)
@@ -105,7 +104,7 @@ def _gather_rest(mesh, removed, name):
 
     number = np.cumsum(~is_removed) - 1  # of the cells that stay
     regions = {region: number[cells[~is_removed[cells]]] for region, cells in regions.items()}
-    return MeshInput(points, blocks, facets, None if center is None else center[:, stays], regions)
+    return MeshInput(points, blocks, facets, regions=regions, others=center[:, stays])
 
 
 def _name_faces(mesh, removed, name):
