@@ -967,13 +967,13 @@ class Mesh:
         check_cell_values(self, u)
         return cell_values.integrate(self, u)
 
-    def gather(self, u: Array) -> Array:
+    def gather(self, u: ArrayLike) -> Array:
         """Cell values of all ranks, in the file's numbering, on every rank. Collective.
 
         Parameters
         ----------
         u : array (..., n_cells)
-            Values in this rank's cells.
+            Values in this rank's cells, or one number for all cells.
 
         Returns
         -------
@@ -1089,13 +1089,13 @@ class Mesh:
         total -= np.bincount(self.right[:n], flux[:n], self.n_local)
         return total[: self.n_cells] / self.volume
 
-    def gradient(self, u: Array) -> Array:
+    def gradient(self, u: ArrayLike) -> Array:
         """(u_L - u_K) / d_sigma on the inner faces, 0 on the boundary. Collective.
 
         Parameters
         ----------
         u : array (n_cells,)
-            Values in this rank's cells.
+            Values in this rank's cells, or one number for all cells.
 
         Returns
         -------
