@@ -1116,7 +1116,7 @@ class Mesh:
         """
         check_cell_values(self, u)
         n = self.n_inner
-        local = self.with_ghosts(u)
+        local = self.with_ghosts(np.asarray(u))
         slope = np.zeros(self.n_faces)
         slope[:n] = (local[self.right[:n]] - local[self.left[:n]]) / self.distance[:n]
         return slope
