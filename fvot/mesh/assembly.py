@@ -260,8 +260,8 @@ def _assemble(mesh_input, rule, strict, merge, n_ranks):
     regions = _check_regions(mesh_input.regions, cells.n_cells)
     volume, centroid, face = faces.build_faces(cells, joint.facets, joint.halves)
     if merge:
-        check_conforming(joint)
-        _warn_of_walls_and_gaps(joint, face)
+        check_conforming(cells.points, face)
+        _warn_of_walls_and_gaps(face, cells.n_cells)
 
     move = None
     if mesh_input.center is None:
@@ -305,9 +305,9 @@ def _warn_of_merged_points(joint):
     )
 
 
-def _warn_of_walls_and_gaps(joint, face):
+def _warn_of_walls_and_gaps(face, n_cells):
     """Warn of walls without thickness, and of pieces that do not touch: few users mean them."""
-    count, gap = count_thin_walls(joint)
+    count, gap = count_thin_walls(face)
     if count:
         warn(
             f"{count} faces of the boundary lie beside others that face them, at up to {gap:.1e} "
@@ -315,7 +315,7 @@ def _warn_of_walls_and_gaps(joint, face):
             "cells should touch, round the points (numpy.round) or make the parts fit; "
             "merge=False says that the wall is meant"
         )
-    piece = patches.number_components(face, joint.cells.n_cells)
+    piece = patches.number_components(face, n_cells)
     n_pieces = int(piece.max()) + 1
     if n_pieces > 1:
         warn(

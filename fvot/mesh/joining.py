@@ -22,7 +22,7 @@ from scipy.spatial import cKDTree
 from ..arguments.types import Array, IntArray
 from ..errors import MeshError
 from .cells import POLYGON, Cells, columns, face_keys
-from .faces import Halves, measure_faces, meet
+from .faces import Faces, Halves, meet
 
 # Of the shortest edge at a point: distances that coordinates in single precision leave, also where
 # they have been turned or scaled since.
@@ -416,22 +416,21 @@ def _cut_facets(points, vertices, edge, point, n_points):
 # ---- walls without thickness ---------------------------------------------------------------------
 
 
-def count_thin_walls(mesh: Joined) -> tuple[int, float]:
+def count_thin_walls(faces: Faces) -> tuple[int, float]:
     """(number, largest relative gap) of the boundary faces beside others that face them: the two
     sides of a wall.
 
     A gap is the distance of a face's centre from the other face, relative to the smaller face.
     """
-    lonely = mesh.halves.lonely
-    if mesh.cells.dim == 1 or not len(lonely):
+    dim = len(faces.normal)
+    border = slice(faces.n_inner, None)
+    center = faces.center[:, border]
+    if dim == 1 or not center.size:
         return 0, 0.0
-    vertices = columns(mesh.halves.vertices, lonely)
-    vector, center = measure_faces(mesh.cells.points, vertices)
-    area = np.linalg.norm(vector, axis=0)
-    size = area ** (1 / (mesh.cells.dim - 1))
+    size = faces.area[border] ** (1 / (dim - 1))
     one, other = _find_near_pairs(center, FACING_REACH * size)
 
-    normal = vector / area
+    normal = faces.normal[:, border]
     own_normal = columns(normal, one)
     other_normal = columns(normal, other)
     cosine = (own_normal * other_normal).sum(axis=0)
@@ -460,15 +459,15 @@ def _find_near_pairs(center, radius):
 # ---- faces in space ------------------------------------------------------------------------------
 
 
-def check_conforming(mesh: Joined) -> None:
+def check_conforming(points: Array, faces: Faces) -> None:
     """`MeshError` where boundary faces of two cells in space lie on each other: they would be walls
     inside the mesh.
     """
-    if mesh.cells.dim < 3 or not len(mesh.halves.lonely):
+    if len(points) < 3 or faces.n_inner == len(faces.left):
         return
-    pair, count = _find_touching_faces(mesh)
+    pair, count = _find_touching_faces(points, faces)
     if count:
-        first, second = np.sort(mesh.halves.cell[pair])
+        first, second = np.sort(faces.left[pair])
         raise MeshError(
             f"cells {first} and {second} touch in a part of their faces ({count} such pairs of "
             "faces): faces must have all their points in common. Make the cells on both sides fit "
@@ -477,23 +476,19 @@ def check_conforming(mesh: Joined) -> None:
         )
 
 
-def _find_touching_faces(mesh):
-    """(two half-faces, number of pairs): boundary faces that lie on each other and face opposite
-    ways.
-    """
-    lonely = mesh.halves.lonely
-    vertices = columns(mesh.halves.vertices, lonely)
-    vector, center = measure_faces(mesh.cells.points, vertices)
-    normal = vector / np.linalg.norm(vector, axis=0)
-    candidate = _find_opposite_planes(normal, center)
+def _find_touching_faces(points, faces):
+    """(two faces, number of pairs): boundary faces that lie on each other, facing opposite ways."""
+    border = slice(faces.n_inner, None)
+    in_planes = _find_opposite_planes(faces.normal[:, border], faces.center[:, border])
+    candidate = faces.n_inner + in_planes
     if not len(candidate):
         return None, 0
 
-    vertices = vertices[:, candidate]
-    center = center[:, candidate]
-    normal = normal[:, candidate]
+    vertices = columns(faces.vertices, candidate)
+    center = columns(faces.center, candidate)
+    normal = columns(faces.normal, candidate)
     vertices = np.where(vertices < 0, vertices[0], vertices)
-    corner = mesh.cells.points[:, vertices]  # (3, width, n)
+    corner = points[:, vertices]  # (3, width, n)
     reach = np.linalg.norm(corner - center[:, None], axis=0)
     radius = reach.max(axis=0)
     # Of two faces the larger one finds the smaller one.
@@ -514,8 +509,7 @@ def _find_touching_faces(mesh):
     pairs = np.stack([one[overlaps], two[overlaps]])
     ordered = np.sort(pairs, axis=0)
     n_pairs = np.unique(ordered, axis=1).shape[1]
-    first_pair = candidate[pairs[:, 0]]
-    return lonely[first_pair], n_pairs
+    return candidate[pairs[:, 0]], n_pairs
 
 
 def _find_opposite_planes(normal, center):
