@@ -12,7 +12,7 @@ from scipy.spatial import Voronoi, cKDTree
 from ..arguments.functions import is_count
 from ..arguments.types import Array, IntArray
 from ..errors import InputError
-from .cells import check_extent
+from .cells import check_extent, find_next_places
 from .power_centers import compute_power_centers
 
 # The names of the lower and upper side of each axis.
@@ -364,13 +364,11 @@ def _clip_voronoi(generator, lower, upper):
 
 def _compute_centroids(points, start, corners):
     """The centroids (2, n) of polygons."""
-    following = np.arange(1, len(corners) + 1)
     begin = start[:-1]
-    following[start[1:] - 1] = begin
     first = points[:, corners[begin]]
     origin = np.repeat(first, np.diff(start), axis=1)
     a = points[:, corners] - origin
-    b = points[:, corners[following]] - origin
+    b = a[:, find_next_places(start)]
     cross = a[0] * b[1] - a[1] * b[0]
     moment = np.add.reduceat(cross * (a + b), begin, axis=1)
     twice_area = np.add.reduceat(cross, begin)

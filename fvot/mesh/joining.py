@@ -22,7 +22,7 @@ from scipy.spatial import cKDTree
 from ..arguments.types import Array, IntArray
 from ..errors import MeshError
 from .cells import POLYGON, Cells, columns, face_keys
-from .faces import Faces, Halves, meet
+from .faces import Faces, Halves, find_next_vertices, meet
 
 # Of the shortest edge at a point: distances that coordinates in single precision leave, also where
 # they have been turned or scaled since.
@@ -118,16 +118,11 @@ class _Border:
     def _find_shortest_edges(self):
         """(n_points,) length of the shortest edge at each point of the boundary."""
         shortest = np.full(self.points.shape[1], np.inf)
-        width = len(self.vertices)
-        if width == 1:
+        if len(self.vertices) == 1:
             shortest[:] = np.ptp(self.points[0]) / max(len(self.used) - 1, 1)
             return shortest
 
-        for i in range(width):
-            a = self.vertices[i]
-            b = self.vertices[(i + 1) % width]
-            if width == 4:  # after the third corner of a triangle comes its first
-                b = np.where(b < 0, self.vertices[0], b)
+        for a, b in zip(self.vertices, find_next_vertices(self.vertices)):
             is_edge = (a >= 0) & (a != b)
             a = a[is_edge]
             b = b[is_edge]

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from ..arguments.types import Array, IntArray
+from .cells import take_rows
 from .memory import AnyMesh, kept_with_mesh
 
 # Arrays (..., n_cells) of a mesh's part, in the order of its cells.
@@ -77,17 +78,13 @@ def _reorder_cells(mesh, order):
     place[order] = np.arange(mesh.n_cells)
     place[-1] = -1  # serves right = -1
 
-    count = np.diff(mesh.start)[order]
-    start = np.concatenate([[0], np.cumsum(count)])
-    shift = np.repeat(mesh.start[order] - start[:-1], count)
-    corners = mesh.corners[np.arange(start[-1]) + shift]
-
+    corner_place, start = take_rows(mesh.start, order)
     part = {name: getattr(mesh, name) for name in OTHER_ARRAYS}
     part |= {name: getattr(mesh, name)[..., order] for name in CELL_ARRAYS}
     return part | dict(
         left=place[mesh.left],
         right=place[mesh.right],
         start=start,
-        corners=corners,
+        corners=mesh.corners[corner_place],
         region_cells=place[mesh.region_cells],
     )

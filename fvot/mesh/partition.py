@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from .. import linalg
 from ..arguments.types import Array, IntArray
 from ..errors import InputError
-from .cells import Cells, columns
+from .cells import Cells, columns, take_rows
 from .faces import Faces
 from .patches import adjacency, join_nodes
 
@@ -108,8 +108,8 @@ def _build_part(whole, owner, own, order, rank):
     cells = whole.cells
     local = find_local_faces(faces, owner, own, order, rank)
     touching = local.faces
-    used, corners, vertices = _renumber_points(whole, own, touching)
-    count = np.diff(cells.start)[own]
+    place, start = take_rows(cells.start, own)
+    used, corners, vertices = _renumber_points(whole, cells.corners[place], touching)
     interface_faces, interface_ends = _find_members(faces.interfaces, touching)
     region_cells, region_ends = _find_members(whole.regions, own)
 
@@ -139,7 +139,7 @@ def _build_part(whole, owner, own, order, rank):
         kind=cells.kind[own],
         corners=corners,
         vertices=vertices,
-        start=np.concatenate([[0], np.cumsum(count)]),
+        start=start,
         interface_faces=interface_faces,
         interface_ends=interface_ends,
         region_cells=region_cells,
@@ -228,19 +228,13 @@ def _sort_cells(graph, own):
     return own[order]
 
 
-def _renumber_points(whole, own, touching):
+def _renumber_points(whole, corners, touching):
     """The points that a part uses, and its cells' corners and faces' vertices in their
     numbering.
     """
-    cells = whole.cells
-    count = np.diff(cells.start)[own]
-    own_start = np.cumsum(count) - count
-    shift = cells.start[own] - own_start
-    place = np.arange(count.sum()) + np.repeat(shift, count)
-    corners = cells.corners[place]
     vertices = columns(whole.faces.vertices, touching)
 
-    is_used = np.zeros(cells.points.shape[1] + 1, bool)  # the last entry serves vertex -1
+    is_used = np.zeros(whole.cells.points.shape[1] + 1, bool)  # the last entry serves vertex -1
     is_used[corners] = True
     is_used[vertices] = True
     is_used[-1] = False
