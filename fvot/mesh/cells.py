@@ -129,6 +129,12 @@ def take_rows(start: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
     return place, ends
 
 
+def find_runs(kind: IntArray) -> IntArray:
+    """Where each run of equal numbers begins among n of them, and n: (n_runs + 1,)."""
+    changes = np.flatnonzero(np.diff(kind)) + 1
+    return np.concatenate([[0], changes, [len(kind)]])
+
+
 def find_next_places(start: IntArray) -> IntArray:
     """The place (n,) after each one in a table of rows, as in `take_rows`; after the last place of
     a row comes its first.
@@ -136,6 +142,24 @@ def find_next_places(start: IntArray) -> IntArray:
     following = np.arange(1, start[-1] + 1)
     following[start[1:] - 1] = start[:-1]
     return following
+
+
+def drop_unused_points(points: Array, blocks: list) -> tuple[Array, list, IntArray]:
+    """(points, blocks, number (n_points + 1,)) without the points that no cell has.
+
+    blocks : [(type name, connectivity)], arrays, or lists of rows for polygons
+    number : the new number of each point, -1 for those without; the last entry serves point -1
+    """
+    is_used = np.zeros(points.shape[1], bool)
+    for _, rows in blocks:
+        is_used[np.concatenate(rows) if isinstance(rows, list) else rows] = True
+    number = np.append(np.where(is_used, np.cumsum(is_used) - 1, -1), -1)
+
+    renumbered = [
+        (name, [number[row] for row in rows] if isinstance(rows, list) else number[rows])
+        for name, rows in blocks
+    ]
+    return points[:, is_used], renumbered, number
 
 
 def check_extent(widths: ArrayLike, dim: int) -> None:

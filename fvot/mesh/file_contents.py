@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments.types import Array, IntArray
+from .cells import find_runs
 
 # The kinds of elements with straight sides, with their numbers of corners.
 CORNERS_OF_KIND = {
@@ -93,7 +94,7 @@ class Contents:
         if not len(elements):
             return []
         kind = self.kind[elements]
-        ends = np.concatenate([[0], np.flatnonzero(np.diff(kind)) + 1, [len(kind)]])
+        ends = find_runs(kind)
         return [
             (straighten(self.names[kind[first]]), self._rows(elements[first:last]))
             for first, last in zip(ends[:-1], ends[1:])

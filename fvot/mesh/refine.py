@@ -15,7 +15,7 @@ import numpy as np
 from ..arguments.types import Array, IntArray
 from ..errors import InputError
 from .cartesian import BOX_CORNERS
-from .cells import HEXAHEDRON, LINE, NAME, QUAD, TETRA, TRIANGLE, WEDGE, face_keys
+from .cells import HEXAHEDRON, LINE, NAME, QUAD, TETRA, TRIANGLE, WEDGE, face_keys, find_runs
 from .power_centers import compute_power_centers
 
 # The cut of a cell: of each child, for each of its corners, the corners of the cell whose mean it
@@ -155,8 +155,7 @@ def split_cells(
         )
 
     # Cells of one kind that follow each other are a block.
-    changes = np.flatnonzero(np.diff(kind)) + 1
-    ends = np.concatenate([[0], changes, [len(kind)]])
+    ends = find_runs(kind)
     cells = []
     for a, b in zip(ends[:-1], ends[1:]):
         rows = corners[start[a] : start[b]].reshape(b - a, -1)
