@@ -23,6 +23,7 @@ from ..arguments.types import Array, IntArray
 from ..errors import MeshError
 from .cells import POLYGON, Cells, columns, face_keys
 from .faces import Faces, Halves, find_next_vertices, meet
+from .facets import join_faces
 
 # Of the shortest edge at a point: distances that coordinates in single precision leave, also where
 # they have been turned or scaled since.
@@ -182,21 +183,12 @@ def _count_faces(halves, points):
     if np.ndim(points) != 2 or not np.size(points):
         return 0
     border = columns(halves.vertices, halves.lonely)
-    points = np.asarray(points)
-    width = max(len(border), len(points))
-    border = _pad(border, width)
-    points = _pad(points, width)
-    both = np.concatenate([border, points], axis=1)
+    both = join_faces([border, np.asarray(points)])
     n_points = int(both.max(initial=0)) + 1
     key = face_keys(both, n_points)
     n_border = border.shape[1]
     is_listed = np.isin(key[:n_border], key[n_border:])
     return int(is_listed.sum())
-
-
-def _pad(points, width):
-    """Points (n_points, n) of faces in *width* rows; -1 fills up."""
-    return np.pad(points, ((0, width - len(points)), (0, 0)), constant_values=-1)
 
 
 def _number_places(border):
