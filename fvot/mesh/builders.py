@@ -187,8 +187,8 @@ def build_tetrahedra(lower: Any, upper: Any, n: Any) -> tuple[Array, list, Array
             f"n = {n} makes bricks of {spacing[0]:.3g} x {spacing[1]:.3g} x {spacing[2]:.3g}, too "
             "long for tetrahedra: choose n so that they are nearly cubes"
         )
-    corner = _list_lattice(shape + 1).astype(float)
-    middle = _list_lattice(shape) + 0.5
+    corner = list_lattice(shape + 1).astype(float)
+    middle = list_lattice(shape) + 0.5
     n_corners = corner.shape[1]
 
     # Points in units of the spacing: corners and middles of cubes, then middles of wall faces.
@@ -218,11 +218,10 @@ def build_tetrahedra(lower: Any, upper: Any, n: Any) -> tuple[Array, list, Array
     return points, [("tetra", corners.T)], center
 
 
-def _list_lattice(shape):
-    """All places (3, n) of a lattice, in C order."""
-    ranges = [np.arange(n) for n in shape]
-    places = np.meshgrid(*ranges, indexing="ij")
-    return np.stack(places).reshape(3, -1)
+def list_lattice(shape: Any, first: Any = 0) -> IntArray:
+    """All places (dim, n) of a lattice that begins at *first*, in C order."""
+    places = np.indices(tuple(shape)).reshape(len(shape), -1)
+    return places + np.reshape(first, (-1, 1))
 
 
 def _build_around_faces(axis, shape, n_corners, n_points):
@@ -235,7 +234,7 @@ def _build_around_faces(axis, shape, n_corners, n_points):
     second = unit[others[1]][:, None]
     face_shape = shape.copy()
     face_shape[axis] += 1
-    face = _list_lattice(face_shape)
+    face = list_lattice(face_shape)
     around = [face, face + first, face + first + second, face + second]
     loop = [np.ravel_multi_index(place, shape + 1) for place in around]
 
