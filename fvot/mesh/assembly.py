@@ -19,7 +19,7 @@ from . import refine as cuts
 from .cells import connect
 from .joining import check_conforming, count_thin_walls, join_cells
 from .memory import AnyMesh
-from .patch_choice import choose_patches
+from .patch_choice import add_patch_test, choose_patches
 from .patch_test import TwoPoint
 
 # What a user may give for patches: "auto", "none", a number of cells, numbers of patches, or a
@@ -279,7 +279,7 @@ def _assemble(mesh_input, rule, strict, merge, n_ranks):
     two_point = TwoPoint(volume, center, face, left, right)
     choice = choose_patches(rule, cells, centroid, two_point)
     report = replace(report, n_merged=joint.n_merged, n_hanging=joint.n_hanging)
-    report = quality.add_patch_test(report, two_point, choice)
+    report = add_patch_test(report, two_point, choice)
 
     levels = patches.build_levels(choice.patch, two_point.graph)
     whole = partition.Whole(cells, volume, centroid, center, face, left, right, levels, regions)

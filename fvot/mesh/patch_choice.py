@@ -7,6 +7,7 @@ patches isotropic, but may break the conservation of linear potentials (`patch_t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from .builders import check_positive_integer
 from .cells import PYRAMID, TETRA, TRIANGLE, WEDGE, Cells
 from .patch_test import TwoPoint
 from .patches import grow, match
-from .quality import MAX_ERROR, compute_anisotropy
+from .quality import MAX_ERROR, Quality, compute_anisotropy
 
 # Expected error of W2^2 from anisotropic patches, in units of their mean square anisotropy. A
 # density on single cells gains more from it, because it may change from cell to cell: measured 0.2
@@ -87,6 +88,18 @@ def choose_patches(rule: Any, cells: Cells, centroid: Array, two_point: TwoPoint
         patch = _make_robust_patches(cells, two_point)
         plain_error = _estimate_plain_error(patch, two_point.copy_faces(patch), two_point)
     return _keep_plain_weights(patch, two_point, energy_error, plain_error)
+
+
+def add_patch_test(quality: Quality, two_point: TwoPoint, choice: PatchChoice) -> Quality:
+    """The `Quality` of a mesh with the errors of its two-point scheme and of these patches."""
+    return replace(
+        quality,
+        tangent_rms=two_point.tangent_rms,
+        metric_error=0.0 if two_point.is_exact else two_point.metric_error,
+        energy_error=choice.energy_error,
+        transport_error=choice.transport_error,
+        corrects_weights=choice.corrects_weights,
+    )
 
 
 def _keep_plain_weights(patch, two_point, energy_error, plain_error):
