@@ -7,7 +7,7 @@ import numpy as np
 from ..arguments.functions import call_function, refuse_masked
 from ..errors import InputError
 from .assembly import MeshInput, build_mesh
-from .cell_values import describe_wanted_shape
+from .cell_values import describe_wanted_shape, gather
 from .cells import NAME, POLYGON, drop_unused_points, find_runs
 from .gathering import gather_mesh, gather_regions, list_named_faces
 from .memory import AnyMesh
@@ -34,9 +34,10 @@ def remove_cells(mesh: AnyMesh, f: Any, name: str) -> AnyMesh:
         "make it without periodic=, which leaves walls there",
     )
 
-    stays = np.flatnonzero(~mesh.gather(removed))
-    patch = mesh.gather(mesh.patch)[stays]
-    rest = _gather_rest(mesh, removed, name)
+    is_removed = gather(mesh, removed)
+    stays = np.flatnonzero(~is_removed)
+    patch = gather(mesh, mesh.patch)[stays]
+    rest = _gather_rest(mesh, _name_faces(mesh, removed, name), is_removed)
     strict = mesh.quality.n_clipped == mesh.quality.n_negative == 0
     smaller = build_mesh(type(mesh), lambda: rest, ranks.comm, patch, strict)
 
@@ -86,13 +87,15 @@ def _mark_cells(mesh, numbers):
     return np.isin(mesh.cell_id[: mesh.n_cells], numbers)
 
 
-def _gather_rest(mesh, removed, name):
-    """On rank 0, the `MeshInput` of the cells that are not *removed* (n_cells,); None on other
+def _gather_rest(mesh, named_faces, is_removed):
+    """On rank 0, the `MeshInput` of the cells of the whole mesh that are not removed; None on other
     ranks. Collective.
+
+    named_faces : {name: numbers of faces} of this rank
+    is_removed : (n_cells_global,)
     """
-    center = mesh.gather(mesh.center)
-    is_removed = mesh.gather(removed)
-    whole = gather_mesh(mesh, _name_faces(mesh, removed, name))
+    center = gather(mesh, mesh.center)
+    whole = gather_mesh(mesh, named_faces)
     regions = gather_regions(mesh)
     if whole is None:
         return None
