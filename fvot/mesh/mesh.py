@@ -825,7 +825,8 @@ class Mesh:
     def nearest(self, points: ArrayLike) -> Array:
         """The point of the mesh nearest to each of the points. Collective.
 
-        A point inside is its own nearest one. No axis of the mesh may be periodic.
+        A point inside is its own nearest one. Along periodic axes points may be anywhere, and stay
+        where they are.
 
         Parameters
         ----------
