@@ -282,7 +282,7 @@ def _assemble(mesh_input, rule, strict, merge, n_ranks):
     report = add_patch_test(report, two_point, choice)
 
     levels = patches.build_levels(choice.patch, two_point.graph)
-    whole = partition.Whole(cells, volume, centroid, center, face, left, right, levels, regions)
+    whole = partition.WholeMesh(cells, volume, centroid, center, face, left, right, levels, regions)
     meta = dict(
         names=face.boundary,
         interfaces=list(face.interfaces),

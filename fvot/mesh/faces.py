@@ -51,7 +51,7 @@ FLATNESS = 1e-12
 
 
 @dataclass(frozen=True)
-class Halves:
+class HalfFaces:
     """The half-faces of cells of positive volume, and how they meet."""
 
     cell: IntArray  # (n_halves,)
@@ -198,9 +198,9 @@ def _outer_simplices(points, vertices):
         yield np.stack([p[i], following, middle]), quad
 
 
-def meet(cells: Cells) -> tuple[Cells, Halves]:
-    """(`Cells`, `Halves`): the cells, those listed in the wrong sense turned round, and how their
-    half-faces meet.
+def meet(cells: Cells) -> tuple[Cells, HalfFaces]:
+    """(cells, half-faces): those listed in the wrong sense turned round, and how their half-faces
+    meet.
 
     Raises `MeshError` for cells that are flat, tangled, or more than two to a face.
     """
@@ -216,7 +216,7 @@ def meet(cells: Cells) -> tuple[Cells, Halves]:
     _check_corner_volumes(cells)
     _check_flat(cells, volume, _estimate_volume(cells, cell, vertices))
     first, second, lonely = pair(cells, cell, vertices)
-    return cells, Halves(cell, vertices, first, second, lonely, np.abs(volume), centroid)
+    return cells, HalfFaces(cell, vertices, first, second, lonely, np.abs(volume), centroid)
 
 
 def _check_flat(cells, volume, scale):
@@ -422,7 +422,7 @@ def _list_points(vertices):
 
 
 def build_faces(
-    cells: Cells, facets: Any = None, halves: Halves | None = None
+    cells: Cells, facets: Any = None, halves: HalfFaces | None = None
 ) -> tuple[Array, Array, Faces]:
     """All geometry of a mesh: (volume, centroid, `Faces`).
 

@@ -22,7 +22,7 @@ from scipy.spatial import cKDTree
 from ..arguments.types import Array, IntArray
 from ..errors import MeshError
 from .cells import POLYGON, Cells, columns, face_keys
-from .faces import Faces, Halves, find_next_vertices, meet
+from .faces import Faces, HalfFaces, find_next_vertices, meet
 from .facets import join_faces
 
 # Of the shortest edge at a point: distances that coordinates in single precision leave, also where
@@ -56,19 +56,19 @@ PLANE_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
-class Joined:
+class JoinedCells:
     """Cells that share the points and edges in which they touch."""
 
     cells: Cells
-    halves: Halves
+    halves: HalfFaces
     facets: Any  # as `faces.build_faces` takes them, in terms of these cells
     n_merged: int = 0  # points that had others in their place
     opened: tuple[Any, ...] = ()  # names of boundary faces that merging puts between cells
     n_hanging: int = 0  # points on edges that became corners of the cells behind
 
 
-def join_cells(cells: Cells, facets: Any, merge: bool) -> Joined:
-    """The `Joined` cells.
+def join_cells(cells: Cells, facets: Any, merge: bool) -> JoinedCells:
+    """The `JoinedCells` of these cells.
 
     facets : {name: points (width, n) of its faces}, or a function of the boundary faces' points
     merge : whether points in one place are the same; if not, they make walls between cells
@@ -76,7 +76,7 @@ def join_cells(cells: Cells, facets: Any, merge: bool) -> Joined:
     Raises `MeshError` for cells that would have a point twice.
     """
     cells, halves = meet(cells)
-    mesh = Joined(cells, halves, facets)
+    mesh = JoinedCells(cells, halves, facets)
     if merge:
         mesh = _merge_points(mesh)
     if cells.dim == 2:
@@ -95,7 +95,7 @@ class _Border:
     vertices: IntArray  # (width, n_faces)
 
     @classmethod
-    def find(cls, mesh: Joined) -> _Border:
+    def find(cls, mesh: JoinedCells) -> _Border:
         return cls(mesh.cells.points, columns(mesh.halves.vertices, mesh.halves.lonely))
 
     @cached_property
@@ -159,7 +159,7 @@ def _merge_points(mesh):
     _check_corners_differ(mesh.cells, cells)
     cells, halves = meet(cells)
     if not isinstance(mesh.facets, dict):
-        return Joined(cells, halves, mesh.facets, n_merged)
+        return JoinedCells(cells, halves, mesh.facets, n_merged)
 
     n_points = len(number)
     number = np.append(number, -1)  # the last entry serves vertex -1
@@ -175,7 +175,7 @@ def _merge_points(mesh):
         n_after = _count_faces(halves, merged)
         if n_after < n_before:
             opened.append(name)
-    return Joined(cells, halves, facets, n_merged, tuple(opened))
+    return JoinedCells(cells, halves, facets, n_merged, tuple(opened))
 
 
 def _count_faces(halves, points):

@@ -24,7 +24,7 @@ MIN_PATCHES_PER_RANK = 64
 
 
 @dataclass(frozen=True)
-class Whole:
+class WholeMesh:
     """A whole mesh in the file's numbering."""
 
     cells: Cells
@@ -57,7 +57,7 @@ def divide(whole: Any, graph: sparse.csr_matrix, n_ranks: int) -> IntArray:
     """The rank of each cell: whole patches of the coarsest level that has enough of them, in parts
     of equal size.
 
-    whole : has `levels`, `n_cells` and `centroid` as `Whole`
+    whole : has `levels`, `n_cells` and `centroid` as `WholeMesh`
     graph : the `adjacency` of the cells
     """
     if n_ranks == 1:
@@ -79,7 +79,7 @@ def divide(whole: Any, graph: sparse.csr_matrix, n_ranks: int) -> IntArray:
     return rank_of_patch[patch]
 
 
-def build_parts(whole: Whole, n_ranks: int) -> list[dict]:
+def build_parts(whole: WholeMesh, n_ranks: int) -> list[dict]:
     """One dict of arrays for each rank, as `Mesh` takes them."""
     graph = adjacency(whole.faces, whole.n_cells)
     owner = divide(whole, graph, n_ranks)
