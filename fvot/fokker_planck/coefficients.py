@@ -372,7 +372,7 @@ class _Field:
         """
         if self.f is None:
             return np.broadcast_to(self.value, near.mesh.n_cells)
-        return near.inward(self.f(near.users.center, t))
+        return near.inward(self.f(near.user_mesh.center, t))
 
 
 def _build_field(near, coefficient, what):
@@ -384,7 +384,7 @@ def _build_field(near, coefficient, what):
     if callable(coefficient):
         return _Field(f=as_function(coefficient, what))
 
-    values = _check_values(near.users, coefficient, what)
+    values = _check_values(near.user_mesh, coefficient, what)
     return _Field(value=near.inward(values)) if values.shape else _Field(value=float(values))
 
 

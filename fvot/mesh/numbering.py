@@ -36,12 +36,12 @@ OTHER_ARRAYS = (
 class Numbering:
     """The order of the cells in which solvers work, beside the user's.
 
-    users : the `Mesh` that the user holds
+    user_mesh : the `Mesh` that the user holds
     mesh : the same mesh with its cells in the solvers' order; faces keep theirs
     order (n_cells,) : the user's number of each cell; None where the orders are the same
     """
 
-    users: AnyMesh
+    user_mesh: AnyMesh
     mesh: AnyMesh
     order: IntArray | None = None
 

@@ -93,11 +93,11 @@ def build_parts(whole: WholeMesh, n_ranks: int) -> list[dict]:
             _build_part(whole, owner, order, order, rank) for rank, order in enumerate(close_order)
         ]
 
-    users = np.arange(whole.n_cells)
+    users_order = np.arange(whole.n_cells)
     order = close_order[0]
-    if _measure_reach(whole.faces, users) <= _measure_reach(whole.faces, order):
-        return [_build_part(whole, owner, users, users, 0)]
-    return [_build_part(whole, owner, users, order, 0) | dict(near_order=order)]
+    if _measure_reach(whole.faces, users_order) <= _measure_reach(whole.faces, order):
+        return [_build_part(whole, owner, users_order, users_order, 0)]
+    return [_build_part(whole, owner, users_order, order, 0) | dict(near_order=order)]
 
 
 def _build_part(whole, owner, own, order, rank):
