@@ -291,7 +291,7 @@ def build_geodesic(
     All reductions over ranks are done here, so that one rank alone may read the result.
     """
     mesh = disc.mesh
-    users_mesh: Any = near.users
+    users_mesh: Any = near.user_mesh
     N = disc.n_steps
     rho = np.empty((N + 2, mesh.n_cells))
     rho[0] = rho0
@@ -329,7 +329,7 @@ def build_geodesic(
 
 def build_geodesic_at_rest(near: Numbering, N: int, rho: Array, energy: float = 0.0) -> Geodesic:
     """The path of N steps that stays at rho (n_cells,), in the order of *near*."""
-    mesh: Any = near.users
+    mesh: Any = near.user_mesh
     rho = near.outward(rho)
     return Geodesic(
         mesh=mesh,

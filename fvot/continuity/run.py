@@ -41,7 +41,7 @@ class ContinuityRun:
         mesh: Any = near.mesh
         self.stepper = stepper
         self.mesh = mesh
-        self.users: Any = near.users
+        self.users: Any = near.user_mesh
         self.t = t
         self.tau = tau
         self.flux = flux

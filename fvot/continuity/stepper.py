@@ -67,8 +67,8 @@ class Stepper:
         self.is_wall = is_wall
         self.cfl = cfl
 
-        self._entering = evaluate_densities(near.users, conditions, 0.0)
-        self._means = TimeMeans(near.users, flow, conditions, is_wall, scheme.rate)
+        self._entering = evaluate_densities(near.user_mesh, conditions, 0.0)
+        self._means = TimeMeans(near.user_mesh, flow, conditions, is_wall, scheme.rate)
         self._means.look(0.0)
         self._prepared: Any = None
         self._last_step: TimeStep | None = None

@@ -49,7 +49,7 @@ class FreeEnergy:
         self.mesh = mesh
         self._parts = split_sum(energy)
         with mesh.ranks.raising_together():
-            potential, local, pairs = separate_parts(energy, near.users.center)
+            potential, local, pairs = separate_parts(energy, near.user_mesh.center)
             check_own(energy, mesh.center, 1.0)
         self._V = near.inward(potential)
         self._local = local
@@ -65,7 +65,7 @@ class FreeEnergy:
 
     def parts(self, rho: Array) -> dict[str, float]:
         """{name: value} of each kind of energy, "energy" for their sum."""
-        mesh = self.near.users
+        mesh = self.near.user_mesh
         users_rho = self.near.outward(rho)
         values: dict[str, float] = {}
         for weight, part in self._parts:

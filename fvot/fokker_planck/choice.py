@@ -29,7 +29,7 @@ def build_operator(
     that leave these lines as they are. "auto" takes corners where that is not so, except where
     cells are not star-shaped, or the user asks for a two-point flux.
     """
-    users: Any = near.users
+    users: Any = near.user_mesh
     report = users.quality
     if scheme == "corners":
         return CornerDriftDiffusion(near, terms)

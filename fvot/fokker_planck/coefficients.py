@@ -61,7 +61,7 @@ class DriftDiffusion:
         Terms have the cells in the user's order, all attributes and results in the solver's.
         """
         mesh: Any = near.mesh
-        users: Any = near.users
+        users: Any = near.user_mesh
         self.near = near
         self.mesh = mesh
         self.terms = terms

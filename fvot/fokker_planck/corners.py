@@ -29,7 +29,7 @@ class CornerDriftDiffusion(DriftDiffusion):
     resolvent = CornerResolvent
 
     def __init__(self, near: Numbering, terms: Terms):
-        super().__init__(near, terms, near.users.centroid)
+        super().__init__(near, terms, near.user_mesh.centroid)
         self.corners = find_corners(near.mesh)
         self.given = self._find_given_nodes()
 

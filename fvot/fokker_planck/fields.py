@@ -88,7 +88,7 @@ def build_field(near: Any, coefficient: Any, what: str) -> Field:
     if callable(coefficient):
         return Field(f=as_function(coefficient, what))
 
-    values = _check_values(near.users, coefficient, what)
+    values = _check_values(near.user_mesh, coefficient, what)
     return Field(value=near.inward(values)) if values.shape else Field(value=float(values))
 
 
@@ -97,7 +97,7 @@ def build_diffusion(near: Any, coefficient: Any, is_diagonal: bool) -> Field:
 
     is_diagonal : whether a list of dim numbers is a diagonal, and not cell values
     """
-    mesh = near.users
+    mesh = near.user_mesh
     dim = mesh.dim
     what = "diffusion"
     if isinstance(coefficient, cell_mean):

@@ -47,7 +47,7 @@ class FokkerPlanckRun:
         self.now = t[0]
 
         rho = near.inward(np.array(rho0, float))
-        users: Any = near.users
+        users: Any = near.user_mesh
         mass = integrate(users, np.asarray(rho0, float))
         self.state = RunState(rho, mass, (t[-1] - t[0]) * TRIAL_STEP_FRACTION)
         stepper.restart()

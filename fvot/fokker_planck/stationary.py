@@ -53,7 +53,7 @@ SAME_DENSITY_TOLERANCE = 1e-6
 def find_stationary(stepper: Stepper, near: Numbering) -> Array:
     """The stationary density (n_cells,) in the user's order, see `FokkerPlanck.stationary`."""
     _check_steady(stepper, "a stationary density")
-    mesh: Any = near.users
+    mesh: Any = near.user_mesh
     if not stepper.closed:
         return near.outward(_find_driven_density(stepper))
 

@@ -52,7 +52,7 @@ class TwoPointDriftDiffusion(DriftDiffusion):
                     "flux must be fvot.scharfetter_gummel, fvot.square_root, fvot.upwind, "
                     f"fvot.central, or a function (U, k) -> (a, b), not {self.flux!r:.60}"
                 )
-        super().__init__(near, terms, near.users.center if points is None else points)
+        super().__init__(near, terms, near.user_mesh.center if points is None else points)
         self.pattern = SparsityPattern(mesh)
 
     def rates(self, t: float = 0.0) -> Rates:

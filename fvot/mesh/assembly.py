@@ -19,7 +19,7 @@ from . import refine as cuts
 from .cells import connect
 from .joining import check_conforming, count_thin_walls, join_cells
 from .memory import AnyMesh
-from .patch_choice import choose_patches
+from .patch_choice import add_patch_test, choose_patches
 from .patch_test import TwoPoint
 
 # What a user may give for patches: "auto", "none", a number of cells, numbers of patches, or a
@@ -35,6 +35,7 @@ class MeshInput(NamedTuple):
     facets: Any = None  # {name: points (width, n) of each face}, or a function of faces' points
     center: Any = None  # (dim, n_cells); None to choose them
     regions: Any = None  # {name: numbers of cells, or a mask}
+    others: Any = None  # (dim, n_cells), of cells that are no simplices, where center is None
 
 
 # ---- the ways to a mesh ----------------------------------------------------------------------
@@ -259,12 +260,15 @@ def _assemble(mesh_input, rule, strict, merge, n_ranks):
     regions = _check_regions(mesh_input.regions, cells.n_cells)
     volume, centroid, face = faces.build_faces(cells, joint.facets, joint.halves)
     if merge:
-        check_conforming(joint)
-        _warn_of_walls_and_gaps(joint, face)
+        check_conforming(cells.points, face)
+        _warn_of_walls_and_gaps(face, cells.n_cells)
 
     move = None
     if mesh_input.center is None:
-        center = power_centers.find_cell_points(cells, centroid)
+        # Circumcentres of simplices, and centroids of other cells, make the two-point flux
+        # consistent.
+        others = centroid if mesh_input.others is None else mesh_input.others
+        center = power_centers.place_centers(cells, others)
         move = partial(power_centers.find_ordered_centers, cells, volume, centroid, face, center)
     else:
         center = _check_center(mesh_input.center, centroid)
@@ -275,10 +279,10 @@ def _assemble(mesh_input, rule, strict, merge, n_ranks):
     two_point = TwoPoint(volume, center, face, left, right)
     choice = choose_patches(rule, cells, centroid, two_point)
     report = replace(report, n_merged=joint.n_merged, n_hanging=joint.n_hanging)
-    report = quality.add_patch_test(report, two_point, choice)
+    report = add_patch_test(report, two_point, choice)
 
     levels = patches.build_levels(choice.patch, two_point.graph)
-    whole = partition.Whole(cells, volume, centroid, center, face, left, right, levels, regions)
+    whole = partition.WholeMesh(cells, volume, centroid, center, face, left, right, levels, regions)
     meta = dict(
         names=face.boundary,
         interfaces=list(face.interfaces),
@@ -301,9 +305,9 @@ def _warn_of_merged_points(joint):
     )
 
 
-def _warn_of_walls_and_gaps(joint, face):
+def _warn_of_walls_and_gaps(face, n_cells):
     """Warn of walls without thickness, and of pieces that do not touch: few users mean them."""
-    count, gap = count_thin_walls(joint)
+    count, gap = count_thin_walls(face)
     if count:
         warn(
             f"{count} faces of the boundary lie beside others that face them, at up to {gap:.1e} "
@@ -311,7 +315,7 @@ def _warn_of_walls_and_gaps(joint, face):
             "cells should touch, round the points (numpy.round) or make the parts fit; "
             "merge=False says that the wall is meant"
         )
-    piece = patches.number_components(face, joint.cells.n_cells)
+    piece = patches.number_components(face, n_cells)
     n_pieces = int(piece.max()) + 1
     if n_pieces > 1:
         warn(

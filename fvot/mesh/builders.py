@@ -12,7 +12,7 @@ from scipy.spatial import Voronoi, cKDTree
 from ..arguments.functions import is_count
 from ..arguments.types import Array, IntArray
 from ..errors import InputError
-from .cells import check_extent
+from .cells import check_extent, find_next_places
 from .power_centers import compute_power_centers
 
 # The names of the lower and upper side of each axis.
@@ -187,8 +187,8 @@ def build_tetrahedra(lower: Any, upper: Any, n: Any) -> tuple[Array, list, Array
             f"n = {n} makes bricks of {spacing[0]:.3g} x {spacing[1]:.3g} x {spacing[2]:.3g}, too "
             "long for tetrahedra: choose n so that they are nearly cubes"
         )
-    corner = _list_lattice(shape + 1).astype(float)
-    middle = _list_lattice(shape) + 0.5
+    corner = list_lattice(shape + 1).astype(float)
+    middle = list_lattice(shape) + 0.5
     n_corners = corner.shape[1]
 
     # Points in units of the spacing: corners and middles of cubes, then middles of wall faces.
@@ -218,11 +218,10 @@ def build_tetrahedra(lower: Any, upper: Any, n: Any) -> tuple[Array, list, Array
     return points, [("tetra", corners.T)], center
 
 
-def _list_lattice(shape):
-    """All places (3, n) of a lattice, in C order."""
-    ranges = [np.arange(n) for n in shape]
-    places = np.meshgrid(*ranges, indexing="ij")
-    return np.stack(places).reshape(3, -1)
+def list_lattice(shape: Any, first: Any = 0) -> IntArray:
+    """All places (dim, n) of a lattice that begins at *first*, in C order."""
+    places = np.indices(tuple(shape)).reshape(len(shape), -1)
+    return places + np.reshape(first, (-1, 1))
 
 
 def _build_around_faces(axis, shape, n_corners, n_points):
@@ -235,7 +234,7 @@ def _build_around_faces(axis, shape, n_corners, n_points):
     second = unit[others[1]][:, None]
     face_shape = shape.copy()
     face_shape[axis] += 1
-    face = _list_lattice(face_shape)
+    face = list_lattice(face_shape)
     around = [face, face + first, face + first + second, face + second]
     loop = [np.ravel_multi_index(place, shape + 1) for place in around]
 
@@ -364,13 +363,11 @@ def _clip_voronoi(generator, lower, upper):
 
 def _compute_centroids(points, start, corners):
     """The centroids (2, n) of polygons."""
-    following = np.arange(1, len(corners) + 1)
     begin = start[:-1]
-    following[start[1:] - 1] = begin
     first = points[:, corners[begin]]
     origin = np.repeat(first, np.diff(start), axis=1)
     a = points[:, corners] - origin
-    b = points[:, corners[following]] - origin
+    b = a[:, find_next_places(start)]
     cross = a[0] * b[1] - a[1] * b[0]
     moment = np.add.reduceat(cross * (a + b), begin, axis=1)
     twice_area = np.add.reduceat(cross, begin)

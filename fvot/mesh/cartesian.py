@@ -13,7 +13,7 @@ import numpy as np
 from ..arguments.types import Array, BoolArray, IntArray
 from ..errors import InputError
 from ..parallel import Ranks
-from .builders import SIDES, check_box, check_positive_integer
+from .builders import SIDES, check_box, check_positive_integer, list_lattice
 from .cells import HEXAHEDRON, LINE, QUAD
 from .quality import Quality
 
@@ -166,8 +166,8 @@ def _build_part(block, lower, cuts):
     """(arrays as `Mesh` takes them, numbers of the faces by axis, names of the boundary)."""
     dim = len(block.grid)
     n_cells = int(np.prod(block.shape))
-    ranges = [f + np.arange(n) for f, n in zip(block.first, block.shape, strict=True)]
-    index = np.stack(np.meshgrid(*ranges, indexing="ij"))
+    place = list_lattice(block.shape, block.first)
+    index = place.reshape(dim, *block.shape)
     inside = np.arange(n_cells).reshape(block.shape)
     ghosts, padded = _find_ghosts(inside, index, block)
 
@@ -180,7 +180,6 @@ def _build_part(block, lower, cuts):
         parts = [group[name] for group in blocks_of_faces]
         faces[name] = np.concatenate(parts, axis=-1)
 
-    place = index.reshape(dim, -1)
     center = lower[:, None] + (place + 0.5) * block.spacing[:, None]
     own_id = np.ravel_multi_index(place, block.grid)
     ghost_id = np.ravel_multi_index(ghosts, block.grid)
@@ -325,11 +324,9 @@ def point_numbers(block: Block) -> IntArray:
     """The numbers of the points of a block, which no periodic axis wraps around, among all of the
     mesh, in C order.
     """
-    ranges = [first + np.arange(n + 1) for first, n in zip(block.first, block.shape, strict=True)]
-    grid = np.meshgrid(*ranges, indexing="ij")
-    place = np.stack(grid).reshape(len(ranges), -1)
+    place = list_lattice([n + 1 for n in block.shape], block.first)
     lattice_shape = [n + 1 for n in block.grid]
-    return np.ravel_multi_index(place, lattice_shape)
+    return np.ravel_multi_index(tuple(place), lattice_shape)
 
 
 class _Corners:
@@ -366,11 +363,12 @@ class _Corners:
 
     def _lattice(self, plane):
         """The places (dim, n) of the lattice in the mesh; of its lower plane across that axis."""
-        ranges = [first + np.arange(n) for first, n in zip(self.first, self.shape, strict=True)]
+        first = list(self.first)
+        shape = list(self.shape)
         if plane is not None:
-            ranges[plane] = np.zeros(1, int)
-        places = np.meshgrid(*ranges, indexing="ij")
-        return np.stack(places).reshape(len(self.shape), -1)
+            first[plane] = 0
+            shape[plane] = 1
+        return list_lattice(shape, first)
 
     def _number(self, axis, corner, wrapped):
         """The numbers of lattice places (dim, n), of their copies across that axis if *wrapped*."""
@@ -387,9 +385,7 @@ class _Corners:
     def of_cells(self) -> IntArray:
         """The corners of all cells, cell by cell."""
         dim = len(self.size)
-        ranges = [np.arange(n) for n in self.size]
-        places = np.meshgrid(*ranges, indexing="ij")
-        cell = np.stack(places).reshape(dim, -1)
+        cell = list_lattice(self.size)
         corners = []
         for offset in BOX_CORNERS[dim]:
             corner = cell + np.array(offset)[:, None]

@@ -102,24 +102,64 @@ class Cells:
         corners = self.corners.copy()
         for kind in np.unique(self.kind[which]):
             cell = np.flatnonzero(which & (self.kind == kind))
+            opposite: IntArray
             if kind == POLYGON:
-                count = np.diff(self.start)[cell]
-                first = np.cumsum(count) - count
-                last_place = self.start[cell + 1] - 1
-                step = np.arange(count.sum()) - np.repeat(first, count)
-                place = np.repeat(self.start[cell], count) + step
-                opposite = np.repeat(last_place, count) - step
-                corners[place] = self.corners[opposite]
+                place, ends = take_rows(self.start, cell)
+                first_and_last = self.start[cell] + self.start[cell + 1] - 1
+                opposite = np.repeat(first_and_last, np.diff(ends)) - place
             else:
                 place = self.start[cell] + np.arange(N_CORNERS[kind])[:, None]
                 opposite = place[list(MIRRORED[kind])]
-                corners[place] = self.corners[opposite]
+            corners[place] = self.corners[opposite]
         return replace(self, corners=corners)
 
 
 def columns(array: Any, index: Any) -> Any:
     """array[:, index], four times as fast, and contiguous."""
     return np.take(array, index, axis=1)
+
+
+def take_rows(start: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
+    """(place (n,), ends (n_rows + 1,)) of some rows of a table, whose row k has the entries
+    start[k] to start[k + 1]: the places of their entries, and where each row begins among them.
+    """
+    count = start[rows + 1] - start[rows]
+    ends = np.concatenate([[0], np.cumsum(count)])
+    place = np.arange(ends[-1]) + np.repeat(start[rows] - ends[:-1], count)
+    return place, ends
+
+
+def find_runs(kind: IntArray) -> IntArray:
+    """Where each run of equal numbers begins among n of them, and n: (n_runs + 1,)."""
+    changes = np.flatnonzero(np.diff(kind)) + 1
+    return np.concatenate([[0], changes, [len(kind)]])
+
+
+def find_next_places(start: IntArray) -> IntArray:
+    """The place (n,) after each one in a table of rows, as in `take_rows`; after the last place of
+    a row comes its first.
+    """
+    following = np.arange(1, start[-1] + 1)
+    following[start[1:] - 1] = start[:-1]
+    return following
+
+
+def drop_unused_points(points: Array, blocks: list) -> tuple[Array, list, IntArray]:
+    """(points, blocks, number (n_points + 1,)) without the points that no cell has.
+
+    blocks : [(type name, connectivity)], arrays, or lists of rows for polygons
+    number : the new number of each point, -1 for those without; the last entry serves point -1
+    """
+    is_used = np.zeros(points.shape[1], bool)
+    for _, rows in blocks:
+        is_used[np.concatenate(rows) if isinstance(rows, list) else rows] = True
+    number = np.append(np.where(is_used, np.cumsum(is_used) - 1, -1), -1)
+
+    renumbered = [
+        (name, [number[row] for row in rows] if isinstance(rows, list) else number[rows])
+        for name, rows in blocks
+    ]
+    return points[:, is_used], renumbered, number
 
 
 def check_extent(widths: ArrayLike, dim: int) -> None:

@@ -12,7 +12,18 @@ import numpy as np
 
 from ..arguments.types import Array, IntArray
 from ..errors import MeshError
-from .cells import FACES, HEXAHEDRON, NAME, PYRAMID, TRIANGLE, WEDGE, Cells, columns, face_keys
+from .cells import (
+    FACES,
+    HEXAHEDRON,
+    NAME,
+    PYRAMID,
+    TRIANGLE,
+    WEDGE,
+    Cells,
+    columns,
+    face_keys,
+    find_next_places,
+)
 from .facets import name_faces
 
 # Corners, and the ends of the three edges at each that span a positive volume.
@@ -40,7 +51,7 @@ FLATNESS = 1e-12
 
 
 @dataclass(frozen=True)
-class Halves:
+class HalfFaces:
     """The half-faces of cells of positive volume, and how they meet."""
 
     cell: IntArray  # (n_halves,)
@@ -79,11 +90,9 @@ def find_half_faces(cells: Cells) -> tuple[IntArray, IntArray]:
     if cells.dim == 1:
         return np.repeat(np.arange(cells.n_cells), 2), cells.corners[None]
     if cells.dim == 2:
-        following = np.arange(1, len(cells.corners) + 1)
-        following[cells.start[1:] - 1] = cells.start[:-1]
         n_sides = np.diff(cells.start)
         cell = np.repeat(np.arange(cells.n_cells), n_sides)
-        next_corner = cells.corners[following]
+        next_corner = cells.corners[find_next_places(cells.start)]
         return cell, np.stack([cells.corners, next_corner])
 
     kinds = np.unique(cells.kind)
@@ -189,9 +198,9 @@ def _outer_simplices(points, vertices):
         yield np.stack([p[i], following, middle]), quad
 
 
-def meet(cells: Cells) -> tuple[Cells, Halves]:
-    """(`Cells`, `Halves`): the cells, those listed in the wrong sense turned round, and how their
-    half-faces meet.
+def meet(cells: Cells) -> tuple[Cells, HalfFaces]:
+    """(cells, half-faces): those listed in the wrong sense turned round, and how their half-faces
+    meet.
 
     Raises `MeshError` for cells that are flat, tangled, or more than two to a face.
     """
@@ -207,7 +216,7 @@ def meet(cells: Cells) -> tuple[Cells, Halves]:
     _check_corner_volumes(cells)
     _check_flat(cells, volume, _estimate_volume(cells, cell, vertices))
     first, second, lonely = pair(cells, cell, vertices)
-    return cells, Halves(cell, vertices, first, second, lonely, np.abs(volume), centroid)
+    return cells, HalfFaces(cell, vertices, first, second, lonely, np.abs(volume), centroid)
 
 
 def _check_flat(cells, volume, scale):
@@ -246,11 +255,9 @@ def _check_polygons(cells):
 
 def _find_suspects(cells):
     """Which polygons (n_cells,) turn inwards at a corner, or turn more than once in all."""
-    place = np.arange(len(cells.corners))
-    following = place + 1
-    following[cells.start[1:] - 1] = cells.start[:-1]
-    preceding = place - 1
-    preceding[cells.start[:-1]] = cells.start[1:] - 1
+    following = find_next_places(cells.start)
+    preceding = np.empty_like(following)
+    preceding[following] = np.arange(len(following))
 
     p = columns(cells.points, cells.corners)
     step = columns(p, following) - p
@@ -415,7 +422,7 @@ def _list_points(vertices):
 
 
 def build_faces(
-    cells: Cells, facets: Any = None, halves: Halves | None = None
+    cells: Cells, facets: Any = None, halves: HalfFaces | None = None
 ) -> tuple[Array, Array, Faces]:
     """All geometry of a mesh: (volume, centroid, `Faces`).
 
@@ -467,15 +474,21 @@ def build_faces(
     return halves.volume, halves.centroid, face
 
 
+def find_next_vertices(vertices: IntArray) -> IntArray:
+    """The point (width, n) after each one around its face; for the empty place of triangles, which
+    is -1, the first one.
+    """
+    following = np.roll(vertices, -1, axis=0)
+    if len(vertices) == 4:
+        following[2] = np.where(vertices[3] >= 0, vertices[3], vertices[0])
+    return following
+
+
 def _check_repeats(cell, vertices):
     if len(vertices) == 1:
         return
-    following = np.roll(vertices, -1, axis=0)
-    if len(vertices) == 4:  # a triangle's third point is followed by its first
-        is_quadrilateral = vertices[3] >= 0
-        following[2] = np.where(is_quadrilateral, vertices[3], vertices[0])
-        following[3] = np.where(is_quadrilateral, vertices[0], -2)
-    bad = np.flatnonzero((following == vertices).any(axis=0))
+    is_repeated = find_next_vertices(vertices) == vertices
+    bad = np.flatnonzero(is_repeated.any(axis=0))
     if len(bad):
         raise MeshError(
             f"cell {cell[bad[0]]} is degenerate: it names a point twice in a row "

@@ -10,29 +10,13 @@ from typing import Any
 import numpy as np
 
 from ..arguments.types import Array, IntArray
+from .cells import CELL_DIMENSION, N_CORNERS, NAME, find_runs
 
 # The kinds of elements with straight sides, with their numbers of corners.
-CORNERS_OF_KIND = {
-    "vertex": 1,
-    "line": 2,
-    "triangle": 3,
-    "quad": 4,
-    "tetra": 4,
-    "hexahedron": 8,
-    "wedge": 6,
-    "pyramid": 5,
-}
-DIMENSION_OF_KIND = {
-    "vertex": 0,
-    "line": 1,
-    "triangle": 2,
-    "quad": 2,
-    "polygon": 2,
-    "tetra": 3,
-    "hexahedron": 3,
-    "wedge": 3,
-    "pyramid": 3,
-}
+CORNERS_OF_KIND = {"vertex": 1} | {NAME[kind]: n for kind, n in N_CORNERS.items()}
+
+# The dimensions of these kinds, and of polygons.
+DIMENSION_OF_KIND = {"vertex": 0} | {NAME[kind]: dim for kind, dim in CELL_DIMENSION.items()}
 
 
 @dataclass(frozen=True)
@@ -93,7 +77,7 @@ class Contents:
         if not len(elements):
             return []
         kind = self.kind[elements]
-        ends = np.concatenate([[0], np.flatnonzero(np.diff(kind)) + 1, [len(kind)]])
+        ends = find_runs(kind)
         return [
             (straighten(self.names[kind[first]]), self._rows(elements[first:last]))
             for first, last in zip(ends[:-1], ends[1:])

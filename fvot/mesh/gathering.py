@@ -6,6 +6,7 @@ import numpy as np
 
 from ..arguments.types import IntArray
 from .cartesian import point_numbers
+from .cells import take_rows
 from .memory import AnyMesh
 
 
@@ -54,11 +55,8 @@ def _join_parts(parts, dim):
     points[:, point_id] = join("points")
 
     order = np.argsort(join("cell_id"))
-    count = join("count")
-    first = (np.cumsum(count) - count)[order]
-    count = count[order]
-    start = np.concatenate([[0], np.cumsum(count)])
-    place = np.arange(start[-1]) + np.repeat(first - start[:-1], count)
+    own_start = np.concatenate([[0], np.cumsum(join("count"))])
+    place, start = take_rows(own_start, order)
 
     facets = {
         name: np.concatenate([part["facets"][name] for part in parts], axis=1)

@@ -61,7 +61,8 @@ def find_lengths(mesh: AnyMesh, points: Array, others: Array) -> Array:
         "points",
     )
     locate_points(mesh, points)
-    locate_points(mesh, others)
+    if others is not points:
+        locate_points(mesh, others)
     if is_convex(mesh):
         return measure_straight(mesh, points, others)
 

@@ -22,7 +22,8 @@ from scipy.spatial import cKDTree
 from ..arguments.types import Array, IntArray
 from ..errors import MeshError
 from .cells import POLYGON, Cells, columns, face_keys
-from .faces import Halves, measure_faces, meet
+from .faces import Faces, HalfFaces, find_next_vertices, meet
+from .facets import join_faces
 
 # Of the shortest edge at a point: distances that coordinates in single precision leave, also where
 # they have been turned or scaled since.
@@ -55,19 +56,19 @@ PLANE_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
-class Joined:
+class JoinedCells:
     """Cells that share the points and edges in which they touch."""
 
     cells: Cells
-    halves: Halves
+    halves: HalfFaces
     facets: Any  # as `faces.build_faces` takes them, in terms of these cells
     n_merged: int = 0  # points that had others in their place
     opened: tuple[Any, ...] = ()  # names of boundary faces that merging puts between cells
     n_hanging: int = 0  # points on edges that became corners of the cells behind
 
 
-def join_cells(cells: Cells, facets: Any, merge: bool) -> Joined:
-    """The `Joined` cells.
+def join_cells(cells: Cells, facets: Any, merge: bool) -> JoinedCells:
+    """The `JoinedCells` of these cells.
 
     facets : {name: points (width, n) of its faces}, or a function of the boundary faces' points
     merge : whether points in one place are the same; if not, they make walls between cells
@@ -75,7 +76,7 @@ def join_cells(cells: Cells, facets: Any, merge: bool) -> Joined:
     Raises `MeshError` for cells that would have a point twice.
     """
     cells, halves = meet(cells)
-    mesh = Joined(cells, halves, facets)
+    mesh = JoinedCells(cells, halves, facets)
     if merge:
         mesh = _merge_points(mesh)
     if cells.dim == 2:
@@ -94,7 +95,7 @@ class _Border:
     vertices: IntArray  # (width, n_faces)
 
     @classmethod
-    def find(cls, mesh: Joined) -> _Border:
+    def find(cls, mesh: JoinedCells) -> _Border:
         return cls(mesh.cells.points, columns(mesh.halves.vertices, mesh.halves.lonely))
 
     @cached_property
@@ -118,16 +119,11 @@ class _Border:
     def _find_shortest_edges(self):
         """(n_points,) length of the shortest edge at each point of the boundary."""
         shortest = np.full(self.points.shape[1], np.inf)
-        width = len(self.vertices)
-        if width == 1:
+        if len(self.vertices) == 1:
             shortest[:] = np.ptp(self.points[0]) / max(len(self.used) - 1, 1)
             return shortest
 
-        for i in range(width):
-            a = self.vertices[i]
-            b = self.vertices[(i + 1) % width]
-            if width == 4:  # after the third corner of a triangle comes its first
-                b = np.where(b < 0, self.vertices[0], b)
+        for a, b in zip(self.vertices, find_next_vertices(self.vertices)):
             is_edge = (a >= 0) & (a != b)
             a = a[is_edge]
             b = b[is_edge]
@@ -163,7 +159,7 @@ def _merge_points(mesh):
     _check_corners_differ(mesh.cells, cells)
     cells, halves = meet(cells)
     if not isinstance(mesh.facets, dict):
-        return Joined(cells, halves, mesh.facets, n_merged)
+        return JoinedCells(cells, halves, mesh.facets, n_merged)
 
     n_points = len(number)
     number = np.append(number, -1)  # the last entry serves vertex -1
@@ -179,7 +175,7 @@ def _merge_points(mesh):
         n_after = _count_faces(halves, merged)
         if n_after < n_before:
             opened.append(name)
-    return Joined(cells, halves, facets, n_merged, tuple(opened))
+    return JoinedCells(cells, halves, facets, n_merged, tuple(opened))
 
 
 def _count_faces(halves, points):
@@ -187,21 +183,12 @@ def _count_faces(halves, points):
     if np.ndim(points) != 2 or not np.size(points):
         return 0
     border = columns(halves.vertices, halves.lonely)
-    points = np.asarray(points)
-    width = max(len(border), len(points))
-    border = _pad(border, width)
-    points = _pad(points, width)
-    both = np.concatenate([border, points], axis=1)
+    both = join_faces([border, np.asarray(points)])
     n_points = int(both.max(initial=0)) + 1
     key = face_keys(both, n_points)
     n_border = border.shape[1]
     is_listed = np.isin(key[:n_border], key[n_border:])
     return int(is_listed.sum())
-
-
-def _pad(points, width):
-    """Points (n_points, n) of faces in *width* rows; -1 fills up."""
-    return np.pad(points, ((0, width - len(points)), (0, 0)), constant_values=-1)
 
 
 def _number_places(border):
@@ -416,22 +403,21 @@ def _cut_facets(points, vertices, edge, point, n_points):
 # ---- walls without thickness ---------------------------------------------------------------------
 
 
-def count_thin_walls(mesh: Joined) -> tuple[int, float]:
+def count_thin_walls(faces: Faces) -> tuple[int, float]:
     """(number, largest relative gap) of the boundary faces beside others that face them: the two
     sides of a wall.
 
     A gap is the distance of a face's centre from the other face, relative to the smaller face.
     """
-    lonely = mesh.halves.lonely
-    if mesh.cells.dim == 1 or not len(lonely):
+    dim = len(faces.normal)
+    border = slice(faces.n_inner, None)
+    center = faces.center[:, border]
+    if dim == 1 or not center.size:
         return 0, 0.0
-    vertices = columns(mesh.halves.vertices, lonely)
-    vector, center = measure_faces(mesh.cells.points, vertices)
-    area = np.linalg.norm(vector, axis=0)
-    size = area ** (1 / (mesh.cells.dim - 1))
+    size = faces.area[border] ** (1 / (dim - 1))
     one, other = _find_near_pairs(center, FACING_REACH * size)
 
-    normal = vector / area
+    normal = faces.normal[:, border]
     own_normal = columns(normal, one)
     other_normal = columns(normal, other)
     cosine = (own_normal * other_normal).sum(axis=0)
@@ -460,15 +446,15 @@ def _find_near_pairs(center, radius):
 # ---- faces in space ------------------------------------------------------------------------------
 
 
-def check_conforming(mesh: Joined) -> None:
+def check_conforming(points: Array, faces: Faces) -> None:
     """`MeshError` where boundary faces of two cells in space lie on each other: they would be walls
     inside the mesh.
     """
-    if mesh.cells.dim < 3 or not len(mesh.halves.lonely):
+    if len(points) < 3 or faces.n_inner == len(faces.left):
         return
-    pair, count = _find_touching_faces(mesh)
+    pair, count = _find_touching_faces(points, faces)
     if count:
-        first, second = np.sort(mesh.halves.cell[pair])
+        first, second = np.sort(faces.left[pair])
         raise MeshError(
             f"cells {first} and {second} touch in a part of their faces ({count} such pairs of "
             "faces): faces must have all their points in common. Make the cells on both sides fit "
@@ -477,23 +463,19 @@ def check_conforming(mesh: Joined) -> None:
         )
 
 
-def _find_touching_faces(mesh):
-    """(two half-faces, number of pairs): boundary faces that lie on each other and face opposite
-    ways.
-    """
-    lonely = mesh.halves.lonely
-    vertices = columns(mesh.halves.vertices, lonely)
-    vector, center = measure_faces(mesh.cells.points, vertices)
-    normal = vector / np.linalg.norm(vector, axis=0)
-    candidate = _find_opposite_planes(normal, center)
+def _find_touching_faces(points, faces):
+    """(two faces, number of pairs): boundary faces that lie on each other, facing opposite ways."""
+    border = slice(faces.n_inner, None)
+    in_planes = _find_opposite_planes(faces.normal[:, border], faces.center[:, border])
+    candidate = faces.n_inner + in_planes
     if not len(candidate):
         return None, 0
 
-    vertices = vertices[:, candidate]
-    center = center[:, candidate]
-    normal = normal[:, candidate]
+    vertices = columns(faces.vertices, candidate)
+    center = columns(faces.center, candidate)
+    normal = columns(faces.normal, candidate)
     vertices = np.where(vertices < 0, vertices[0], vertices)
-    corner = mesh.cells.points[:, vertices]  # (3, width, n)
+    corner = points[:, vertices]  # (3, width, n)
     reach = np.linalg.norm(corner - center[:, None], axis=0)
     radius = reach.max(axis=0)
     # Of two faces the larger one finds the smaller one.
@@ -514,8 +496,7 @@ def _find_touching_faces(mesh):
     pairs = np.stack([one[overlaps], two[overlaps]])
     ordered = np.sort(pairs, axis=0)
     n_pairs = np.unique(ordered, axis=1).shape[1]
-    first_pair = candidate[pairs[:, 0]]
-    return lonely[first_pair], n_pairs
+    return candidate[pairs[:, 0]], n_pairs
 
 
 def _find_opposite_planes(normal, center):

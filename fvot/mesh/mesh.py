@@ -45,22 +45,6 @@ class Mesh:
     `interval`, `rectangle`, `box`, `triangles`, `tetrahedra`, `voronoi`, `read` and `from_cells`.
     These and all methods that need other ranks are collective: every rank must call them.
 
-    Parameters
-    ----------
-    comm : MPI communicator, optional
-        The ranks that share the mesh; None for all.
-    patches : "auto", "none", int, array or function, optional
-        The patches of cells on which densities of optimal transport live: a number of cells for
-        each, their numbers (n_cells_global,), or a function of the centroids (dim,
-        n_cells_global) that returns these. "auto" is pairs on triangles, 8 or 16 on tetrahedra of
-        a file, single cells where these are regular or the mesh is not orthogonal, else one to
-        2^dim cells, the more the finer the mesh is.
-    strict : bool, optional
-        Whether to refuse (`MeshError`) a mesh with faces of signed distance < 0 that remain when
-        power centres are taken for the cell points near them. False clips these distances, with a
-        warning. Distances of 0, as of right triangles, are replaced by small positive ones. On
-        Cartesian meshes, which have none of these, it changes nothing.
-
     Attributes
     ----------
     dim, n_cells, n_cells_global, n_faces, n_inner : int
@@ -104,6 +88,21 @@ class Mesh:
         Global numbers of the patch, and of ever larger patches, of each cell.
     corrects_weights : bool
         Whether transport corrects the weights of faces so that patches are isotropic.
+
+    Notes
+    -----
+    Two arguments of all functions that make meshes decide how solvers work on them:
+
+    patches
+        The patches of cells on which densities of optimal transport live: a number of cells for
+        each, their numbers (n_cells_global,), or a function of the centroids (dim,
+        n_cells_global) that returns these. "auto" is pairs on triangles, 8 or 16 on tetrahedra of
+        a file, single cells where these are regular or the mesh is not orthogonal, else one to
+        2^dim cells, the more the finer the mesh is. "none" is single cells.
+    strict
+        Whether to refuse (`MeshError`) a mesh with faces of signed distance < 0 that remain when
+        power centres are taken for the cell points near them. False clips these distances, with a
+        warning. Distances of 0, as of right triangles, are replaced by small positive ones.
 
     Examples
     --------
@@ -214,8 +213,12 @@ class Mesh:
             The number of cells.
         periodic : bool, optional
             Whether the ends are one point.
-        comm, patches, strict : optional
-            As for all meshes, see `Mesh`.
+        comm : MPI communicator, optional
+            The ranks that share the mesh; None for all.
+        patches : {"auto", "none"}, optional
+            The patches for optimal transport, which are single cells.
+        strict : bool, optional
+            Without effect: these meshes are always admissible.
 
         Returns
         -------
@@ -263,8 +266,12 @@ class Mesh:
             The numbers of cells along the axes.
         periodic : bool or one per axis, optional
             Whether opposite sides are joined.
-        comm, patches, strict : optional
-            As for all meshes, see `Mesh`.
+        comm : MPI communicator, optional
+            The ranks that share the mesh; None for all.
+        patches : {"auto", "none"}, optional
+            The patches for optimal transport, which are single cells.
+        strict : bool, optional
+            Without effect: these meshes are always admissible.
 
         Returns
         -------
@@ -312,8 +319,12 @@ class Mesh:
             The numbers of cells along the axes, in C order as in `rectangle`.
         periodic : bool or one per axis, optional
             Whether opposite sides are joined.
-        comm, patches, strict : optional
-            As for all meshes, see `Mesh`.
+        comm : MPI communicator, optional
+            The ranks that share the mesh; None for all.
+        patches : {"auto", "none"}, optional
+            The patches for optimal transport, which are single cells.
+        strict : bool, optional
+            Without effect: these meshes are always admissible.
 
         Returns
         -------
@@ -357,8 +368,12 @@ class Mesh:
             The corners of the box.
         n : int
             The number of triangles along x.
-        comm, patches, strict : optional
-            As for all meshes, see `Mesh`.
+        comm : MPI communicator, optional
+            The ranks that share the mesh; None for all.
+        patches : "auto", "none", int, array or function, optional
+            The patches of cells for optimal transport, see `Mesh`.
+        strict : bool, optional
+            Whether to refuse a mesh that is not admissible, see `Mesh`.
 
         Returns
         -------
@@ -407,8 +422,12 @@ class Mesh:
             The corners of the box.
         n : int
             The number of cubes along x; they are the patches, if "auto".
-        comm, patches, strict : optional
-            As for all meshes, see `Mesh`.
+        comm : MPI communicator, optional
+            The ranks that share the mesh; None for all.
+        patches : "auto", "none", int, array or function, optional
+            The patches of cells for optimal transport, see `Mesh`.
+        strict : bool, optional
+            Whether to refuse a mesh that is not admissible, see `Mesh`.
 
         Returns
         -------
@@ -462,8 +481,12 @@ class Mesh:
             The number of cells.
         seed : int, optional
             Of the random generators with which Lloyd's iteration starts.
-        comm, patches, strict : optional
-            As for all meshes, see `Mesh`.
+        comm : MPI communicator, optional
+            The ranks that share the mesh; None for all.
+        patches : "auto", "none", int, array or function, optional
+            The patches of cells for optimal transport, see `Mesh`.
+        strict : bool, optional
+            Whether to refuse a mesh that is not admissible, see `Mesh`.
 
         Returns
         -------
@@ -525,8 +548,12 @@ class Mesh:
             The file.
         merge : bool, optional
             As in `from_cells`.
-        comm, patches, strict : optional
-            As for all meshes, see `Mesh`.
+        comm : MPI communicator, optional
+            The ranks that share the mesh; None for all.
+        patches : "auto", "none", int, array or function, optional
+            The patches of cells for optimal transport, see `Mesh`.
+        strict : bool, optional
+            Whether to refuse a mesh that is not admissible, see `Mesh`.
 
         Returns
         -------
@@ -594,8 +621,12 @@ class Mesh:
             Whether points of the boundary in one place, up to round-off, are the same point; one
             warning says how many there are. False keeps them apart, so that cells on both sides
             have a wall between them (a crack).
-        comm, patches, strict : optional
-            As for all meshes, see `Mesh`.
+        comm : MPI communicator, optional
+            The ranks that share the mesh; None for all.
+        patches : "auto", "none", int, array or function, optional
+            The patches of cells for optimal transport, see `Mesh`.
+        strict : bool, optional
+            Whether to refuse a mesh that is not admissible, see `Mesh`.
 
         Returns
         -------
@@ -825,7 +856,8 @@ class Mesh:
     def nearest(self, points: ArrayLike) -> Array:
         """The point of the mesh nearest to each of the points. Collective.
 
-        A point inside is its own nearest one. No axis of the mesh may be periodic.
+        A point inside is its own nearest one. Along periodic axes points may be anywhere, and stay
+        where they are.
 
         Parameters
         ----------
@@ -967,13 +999,13 @@ class Mesh:
         check_cell_values(self, u)
         return cell_values.integrate(self, u)
 
-    def gather(self, u: Array) -> Array:
+    def gather(self, u: ArrayLike) -> Array:
         """Cell values of all ranks, in the file's numbering, on every rank. Collective.
 
         Parameters
         ----------
         u : array (..., n_cells)
-            Values in this rank's cells.
+            Values in this rank's cells, or one number for all cells.
 
         Returns
         -------
@@ -1089,13 +1121,13 @@ class Mesh:
         total -= np.bincount(self.right[:n], flux[:n], self.n_local)
         return total[: self.n_cells] / self.volume
 
-    def gradient(self, u: Array) -> Array:
+    def gradient(self, u: ArrayLike) -> Array:
         """(u_L - u_K) / d_sigma on the inner faces, 0 on the boundary. Collective.
 
         Parameters
         ----------
         u : array (n_cells,)
-            Values in this rank's cells.
+            Values in this rank's cells, or one number for all cells.
 
         Returns
         -------
@@ -1116,7 +1148,7 @@ class Mesh:
         """
         check_cell_values(self, u)
         n = self.n_inner
-        local = self.with_ghosts(u)
+        local = self.with_ghosts(np.asarray(u))
         slope = np.zeros(self.n_faces)
         slope[:n] = (local[self.right[:n]] - local[self.left[:n]]) / self.distance[:n]
         return slope
@@ -1175,7 +1207,7 @@ class Mesh:
         The cells that stay come in their old order, and the new mesh has `parent_cell` (n_cells,),
         their numbers in the file of this one: cell values u go over by ``mesh.gather(u)[...,
         new.parent_cell]``, and on one rank u may stand for mesh.gather(u). Patches are what is left
-        of the old ones; cell points are the old ones, or those of simplices chosen anew, as by
+        of the old ones; cell points are the old ones, but those of simplices are chosen anew, as by
         `from_cells`. The rest of the mesh may fall into pieces. Where f names no cell this is the
         mesh itself.
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..arguments.types import Array, IntArray
 from ..errors import InputError, warn
-from .file_contents import DIMENSION_OF_KIND, Contents, straighten
+from .file_contents import CORNERS_OF_KIND, DIMENSION_OF_KIND, Contents, straighten
 from .groups import Name
 
 # Gmsh's number of an element type, and the kind.
@@ -70,7 +70,7 @@ CURVED_KINDS = {
     119: "pyramid55",
 }
 KINDS_BY_NUMBER = STRAIGHT_KINDS | CURVED_KINDS
-STRAIGHT_POINTS = {15: 1, 1: 2, 2: 3, 3: 4, 4: 4, 5: 8, 6: 6, 7: 5}
+STRAIGHT_POINTS = {number: CORNERS_OF_KIND[name] for number, name in STRAIGHT_KINDS.items()}
 CURVED_POINTS = {
     number: int(name.removeprefix(straighten(name))) for number, name in CURVED_KINDS.items()
 }

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from ..arguments.types import Array, IntArray
+from .cells import take_rows
 from .memory import AnyMesh, kept_with_mesh
 
 # Arrays (..., n_cells) of a mesh's part, in the order of its cells.
@@ -35,12 +36,12 @@ OTHER_ARRAYS = (
 class Numbering:
     """The order of the cells in which solvers work, beside the user's.
 
-    users : the `Mesh` that the user holds
+    user_mesh : the `Mesh` that the user holds
     mesh : the same mesh with its cells in the solvers' order; faces keep theirs
     order (n_cells,) : the user's number of each cell; None where the orders are the same
     """
 
-    users: AnyMesh
+    user_mesh: AnyMesh
     mesh: AnyMesh
     order: IntArray | None = None
 
@@ -77,17 +78,13 @@ def _reorder_cells(mesh, order):
     place[order] = np.arange(mesh.n_cells)
     place[-1] = -1  # serves right = -1
 
-    count = np.diff(mesh.start)[order]
-    start = np.concatenate([[0], np.cumsum(count)])
-    shift = np.repeat(mesh.start[order] - start[:-1], count)
-    corners = mesh.corners[np.arange(start[-1]) + shift]
-
+    corner_place, start = take_rows(mesh.start, order)
     part = {name: getattr(mesh, name) for name in OTHER_ARRAYS}
     part |= {name: getattr(mesh, name)[..., order] for name in CELL_ARRAYS}
     return part | dict(
         left=place[mesh.left],
         right=place[mesh.right],
         start=start,
-        corners=corners,
+        corners=mesh.corners[corner_place],
         region_cells=place[mesh.region_cells],
     )

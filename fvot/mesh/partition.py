@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from .. import linalg
 from ..arguments.types import Array, IntArray
 from ..errors import InputError
-from .cells import Cells, columns
+from .cells import Cells, columns, take_rows
 from .faces import Faces
 from .patches import adjacency, join_nodes
 
@@ -24,7 +24,7 @@ MIN_PATCHES_PER_RANK = 64
 
 
 @dataclass(frozen=True)
-class Whole:
+class WholeMesh:
     """A whole mesh in the file's numbering."""
 
     cells: Cells
@@ -57,7 +57,7 @@ def divide(whole: Any, graph: sparse.csr_matrix, n_ranks: int) -> IntArray:
     """The rank of each cell: whole patches of the coarsest level that has enough of them, in parts
     of equal size.
 
-    whole : has `levels`, `n_cells` and `centroid` as `Whole`
+    whole : has `levels`, `n_cells` and `centroid` as `WholeMesh`
     graph : the `adjacency` of the cells
     """
     if n_ranks == 1:
@@ -79,7 +79,7 @@ def divide(whole: Any, graph: sparse.csr_matrix, n_ranks: int) -> IntArray:
     return rank_of_patch[patch]
 
 
-def build_parts(whole: Whole, n_ranks: int) -> list[dict]:
+def build_parts(whole: WholeMesh, n_ranks: int) -> list[dict]:
     """One dict of arrays for each rank, as `Mesh` takes them."""
     graph = adjacency(whole.faces, whole.n_cells)
     owner = divide(whole, graph, n_ranks)
@@ -93,11 +93,11 @@ def build_parts(whole: Whole, n_ranks: int) -> list[dict]:
             _build_part(whole, owner, order, order, rank) for rank, order in enumerate(close_order)
         ]
 
-    users = np.arange(whole.n_cells)
+    users_order = np.arange(whole.n_cells)
     order = close_order[0]
-    if _measure_reach(whole.faces, users) <= _measure_reach(whole.faces, order):
-        return [_build_part(whole, owner, users, users, 0)]
-    return [_build_part(whole, owner, users, order, 0) | dict(near_order=order)]
+    if _measure_reach(whole.faces, users_order) <= _measure_reach(whole.faces, order):
+        return [_build_part(whole, owner, users_order, users_order, 0)]
+    return [_build_part(whole, owner, users_order, order, 0) | dict(near_order=order)]
 
 
 def _build_part(whole, owner, own, order, rank):
@@ -108,8 +108,8 @@ def _build_part(whole, owner, own, order, rank):
     cells = whole.cells
     local = find_local_faces(faces, owner, own, order, rank)
     touching = local.faces
-    used, corners, vertices = _renumber_points(whole, own, touching)
-    count = np.diff(cells.start)[own]
+    place, start = take_rows(cells.start, own)
+    used, corners, vertices = _renumber_points(whole, cells.corners[place], touching)
     interface_faces, interface_ends = _find_members(faces.interfaces, touching)
     region_cells, region_ends = _find_members(whole.regions, own)
 
@@ -139,7 +139,7 @@ def _build_part(whole, owner, own, order, rank):
         kind=cells.kind[own],
         corners=corners,
         vertices=vertices,
-        start=np.concatenate([[0], np.cumsum(count)]),
+        start=start,
         interface_faces=interface_faces,
         interface_ends=interface_ends,
         region_cells=region_cells,
@@ -228,19 +228,13 @@ def _sort_cells(graph, own):
     return own[order]
 
 
-def _renumber_points(whole, own, touching):
+def _renumber_points(whole, corners, touching):
     """The points that a part uses, and its cells' corners and faces' vertices in their
     numbering.
     """
-    cells = whole.cells
-    count = np.diff(cells.start)[own]
-    own_start = np.cumsum(count) - count
-    shift = cells.start[own] - own_start
-    place = np.arange(count.sum()) + np.repeat(shift, count)
-    corners = cells.corners[place]
     vertices = columns(whole.faces.vertices, touching)
 
-    is_used = np.zeros(cells.points.shape[1] + 1, bool)  # the last entry serves vertex -1
+    is_used = np.zeros(whole.cells.points.shape[1] + 1, bool)  # the last entry serves vertex -1
     is_used[corners] = True
     is_used[vertices] = True
     is_used[-1] = False

@@ -7,6 +7,7 @@ patches isotropic, but may break the conservation of linear potentials (`patch_t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from .builders import check_positive_integer
 from .cells import PYRAMID, TETRA, TRIANGLE, WEDGE, Cells
 from .patch_test import TwoPoint
 from .patches import grow, match
-from .quality import MAX_ERROR, compute_anisotropy
+from .quality import MAX_ERROR, Quality, compute_anisotropy
 
 # Expected error of W2^2 from anisotropic patches, in units of their mean square anisotropy. A
 # density on single cells gains more from it, because it may change from cell to cell: measured 0.2
@@ -68,15 +69,15 @@ def choose_patches(rule: Any, cells: Cells, centroid: Array, two_point: TwoPoint
     if not two_point.is_orthogonal:
         patch = _make_robust_patches(cells, two_point) if user_patch is None else user_patch
         energy_error = _find_largest(two_point.compute_energy_error())
-        plain_error = _estimate_plain_error(patch, two_point)
+        plain_error = _estimate_plain_error(patch, two_point.copy_faces(patch), two_point)
         return _keep_plain_weights(patch, two_point, energy_error, plain_error)
 
     patch = _make_fine_patches(cells, two_point) if user_patch is None else user_patch
-    plain_error = _estimate_plain_error(patch, two_point)
+    sides = two_point.copy_faces(patch)
+    plain_error = _estimate_plain_error(patch, sides, two_point)
     if plain_error <= NEGLIGIBLE_ERROR:
         return PatchChoice(patch, False, 0.0, plain_error)
 
-    sides = two_point.copy_faces(patch)
     corrected = two_point.correct_weights(patch, sides)
     weight = np.asarray(np.bincount(sides.face, corrected, two_point.faces.n_inner), float)
     energy_error = _find_largest(two_point.compute_energy_error(weight))
@@ -85,8 +86,20 @@ def choose_patches(rule: Any, cells: Cells, centroid: Array, two_point: TwoPoint
 
     if user_patch is None:
         patch = _make_robust_patches(cells, two_point)
-        plain_error = _estimate_plain_error(patch, two_point)
+        plain_error = _estimate_plain_error(patch, two_point.copy_faces(patch), two_point)
     return _keep_plain_weights(patch, two_point, energy_error, plain_error)
+
+
+def add_patch_test(quality: Quality, two_point: TwoPoint, choice: PatchChoice) -> Quality:
+    """The `Quality` of a mesh with the errors of its two-point scheme and of these patches."""
+    return replace(
+        quality,
+        tangent_rms=two_point.tangent_rms,
+        metric_error=0.0 if two_point.is_exact else two_point.metric_error,
+        energy_error=choice.energy_error,
+        transport_error=choice.transport_error,
+        corrects_weights=choice.corrects_weights,
+    )
 
 
 def _keep_plain_weights(patch, two_point, energy_error, plain_error):
@@ -96,11 +109,14 @@ def _keep_plain_weights(patch, two_point, energy_error, plain_error):
     return PatchChoice(patch, False, energy_error, error)
 
 
-def _estimate_plain_error(patch, two_point):
-    """The error of W2^2 that the anisotropy of patches with plain weights brings."""
+def _estimate_plain_error(patch, sides, two_point):
+    """The error of W2^2 that the anisotropy of patches with plain weights brings.
+
+    sides : the `Copies` of the faces for these patches
+    """
     is_single = patch.max() + 1 == len(patch)
     factor = ANISOTROPY_ERROR_SINGLE if is_single else ANISOTROPY_ERROR_PATCHES
-    return factor * two_point.compute_anisotropy(patch, two_point.copy_faces(patch)) ** 2
+    return factor * two_point.compute_anisotropy(patch, sides) ** 2
 
 
 def _find_largest(eigenvalues):

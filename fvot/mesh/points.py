@@ -103,8 +103,16 @@ def find_nearest(mesh: AnyMesh, points: Array) -> Array:
     """The point (dim, n) of the mesh nearest to each of checked points (dim, n)."""
     outside = ~find_cells(mesh, points)[1]
     nearest = np.array(points)
-    if outside.any():
-        nearest[:, outside] = mesh.walls.find_nearest(points[:, outside])
+    if not outside.any():
+        return nearest
+    beyond = points[:, outside]
+    if mesh.block is None:
+        nearest[:, outside] = mesh.walls.find_nearest(beyond)
+    else:
+        # A box, which ends along the axes that are not periodic.
+        lower, upper = mesh.bounds[:, :, None]
+        is_periodic = np.array(mesh.block.periodic)[:, None]
+        nearest[:, outside] = np.where(is_periodic, beyond, np.clip(beyond, lower, upper))
     return nearest
 
 

@@ -99,15 +99,15 @@ def find_ordered_centers(
 
         weight = np.zeros(cells.points.shape[1])
         weight[free] = unit[free] * scaled
-        points = move_centers(cells, center, weight)
+        points = place_centers(cells, center, weight)
         if _measure_offset(cells, volume, points - centroid) <= max_offset:
             return points
     return None
 
 
-def move_centers(cells: Cells, center: Array, weight: Array) -> Array:
-    """The cell points (dim, n_cells), with power centres for the given weights (n_points,) in all
-    simplices.
+def place_centers(cells: Cells, center: Array, weight: Array | None = None) -> Array:
+    """The cell points (dim, n_cells), of which those of simplices are replaced by power centres for
+    the points' weights (n_points,), or by circumcentres without weights.
     """
     center = center.copy()
     for kind in (TRIANGLE, TETRA):
@@ -289,15 +289,3 @@ def compute_power_centers(points: Array, corners: IntArray, weight: Array | None
     ab = np.cross(a, b, axis=0)
     twice = 2 * np.einsum("in,in->n", a, bc)
     return origin + (aa * bc + bb * ca + cc * ab) / twice
-
-
-def find_cell_points(cells: Cells, centroid: Array) -> Array:
-    """The points that make the two-point flux consistent: circumcentres of simplices, centroids of
-    all other cells.
-    """
-    center = centroid.copy()
-    for kind in (TRIANGLE, TETRA):
-        cell, corners = cells.of_kind(kind)
-        if len(cell):
-            center[:, cell] = compute_power_centers(cells.points, corners)
-    return center

@@ -14,7 +14,17 @@ from scipy.special import roots_jacobi
 from ..arguments.functions import call_function, refuse_masked, refuse_sum
 from ..arguments.types import Array, IntArray, PointFunction
 from ..errors import InputError
-from .cells import FACES, LINE, N_CORNERS, POLYGON, QUAD, TETRA, TRIANGLE
+from .cells import (
+    FACES,
+    LINE,
+    N_CORNERS,
+    POLYGON,
+    QUAD,
+    TETRA,
+    TRIANGLE,
+    find_next_places,
+    take_rows,
+)
 
 # Points given to a user's function at a time.
 POINTS_PER_CALL = 200_000
@@ -122,17 +132,11 @@ def split_cells(
 
 def _fan_polygons(points, start, corners, cell, centroid):
     """Triangles (centroid, corner, next corner) of polygons."""
-    count = np.diff(start)[cell]
-    owner = np.repeat(cell, count)
-    first = np.repeat(start[cell], count)
-    first_triangle = np.cumsum(count) - count
-    step = np.arange(len(owner)) - np.repeat(first_triangle, count)
-    is_last = step + 1 == np.repeat(count, count)
-    next_step = np.where(is_last, 0, step + 1)
-
+    place, ends = take_rows(start, cell)
+    owner = np.repeat(cell, np.diff(ends))
     apex = centroid[:, owner]
-    corner = points[:, corners[first + step]]
-    next_corner = points[:, corners[first + next_step]]
+    corner = points[:, corners[place]]
+    next_corner = corner[:, find_next_places(ends)]
     return owner, np.stack([apex, corner, next_corner])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -54,32 +54,6 @@ ADVICE_IN_ORDER = {
     3: "make it better (gmsh: Mesh.OptimizeNetgen = 1), so that it is a Delaunay mesh, weighted "
     "or not",
 }
-
-
-class TwoPointErrors(Protocol):
-    """The errors of a two-point scheme, as `patch_test.TwoPoint` has them."""
-
-    @property
-    def is_exact(self) -> bool: ...
-
-    @property
-    def tangent_rms(self) -> float: ...
-
-    @property
-    def metric_error(self) -> float: ...
-
-
-class ChoiceErrors(Protocol):
-    """The errors of a choice of patches, as `patch_choice.PatchChoice` has them."""
-
-    @property
-    def corrects_weights(self) -> bool: ...
-
-    @property
-    def energy_error(self) -> float: ...
-
-    @property
-    def transport_error(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -224,18 +198,6 @@ def _format_percent(part):
 def _format_range(numbers):
     smallest, mean, largest = numbers
     return f"{smallest:.3g} to {largest:.3g}, mean {mean:.3g}"
-
-
-def add_patch_test(quality: Quality, two_point: TwoPointErrors, choice: ChoiceErrors) -> Quality:
-    """The `Quality` with the results of the `TwoPoint` scheme and the `PatchChoice`."""
-    return replace(
-        quality,
-        tangent_rms=two_point.tangent_rms,
-        metric_error=0.0 if two_point.is_exact else two_point.metric_error,
-        energy_error=choice.energy_error,
-        transport_error=choice.transport_error,
-        corrects_weights=choice.corrects_weights,
-    )
 
 
 def compute_distances(faces: Faces, center: Array) -> tuple[Array, Array]:

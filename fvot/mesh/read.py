@@ -22,6 +22,7 @@ from ..arguments.paths import check_readable
 from ..arguments.types import Array, IntArray, Path
 from ..errors import InputError, MeshError, warn
 from . import msh
+from .cells import drop_unused_points
 from .facets import join_faces
 from .file_contents import CORNERS_OF_KIND, Contents, straighten
 
@@ -99,13 +100,8 @@ def read(
     _check_kinds(contents, cells, path)
 
     blocks = contents.list_blocks(cells)
-    used = np.zeros(contents.points.shape[1], bool)
-    for _, rows in blocks:
-        used[np.concatenate(rows) if isinstance(rows, list) else rows] = True
-    # of each point among those that are used
-    number = np.where(used, np.cumsum(used) - 1, -1)
-    points = _flatten(contents.points[:, used], dim, path)
-    blocks = [(kind, _renumber(rows, number)) for kind, rows in blocks]
+    points, blocks, number = drop_unused_points(contents.points, blocks)
+    points = _flatten(points, dim, path)
 
     place = np.full(len(contents.kind), -1)
     place[cells] = np.arange(len(cells))
@@ -115,10 +111,6 @@ def read(
         if d == dim
     }
     return points, blocks, _collect_facets(contents, dim, number), regions
-
-
-def _renumber(rows, number):
-    return [number[row] for row in rows] if isinstance(rows, list) else number[rows]
 
 
 def _sort_groups(groups):

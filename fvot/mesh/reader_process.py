@@ -62,6 +62,8 @@ VTK_KINDS = {
     27: ("pyramid13", 3),
     37: ("pyramid19", 3),
 }
+VTK_DIMENSIONS = dict(VTK_KINDS.values())
+
 # The cell types of any order. Lagrange's are listed, Bezier's have numbers larger by 7.
 LAGRANGE_KINDS = {
     68: ("line", 1),
@@ -92,17 +94,6 @@ GROUP_ARRAYS = (
     "material",
     "region",
 )
-MESHIO_DIMENSIONS = {
-    "vertex": 0,
-    "line": 1,
-    "triangle": 2,
-    "quad": 2,
-    "polygon": 2,
-    "tetra": 3,
-    "hexahedron": 3,
-    "wedge": 3,
-    "pyramid": 3,
-}
 
 
 class VtkType:
@@ -423,7 +414,7 @@ def read_meshio(path: str, suffix: str, set_limits: Callable[[], None]) -> dict[
     points = np.pad(points, ((0, 0), (0, n_missing))).T
 
     kinds = [block.type.rstrip("0123456789") for block in blocks]
-    dims = np.array([MESHIO_DIMENSIONS.get(kind, 3) for kind in kinds])
+    dims = np.array([VTK_DIMENSIONS.get(kind, 3) for kind in kinds])
     sizes = [len(block.data) for block in blocks]
     kind = np.repeat(np.arange(len(blocks)), sizes)
     counts = []

@@ -15,7 +15,8 @@ import numpy as np
 from ..arguments.types import Array, IntArray
 from ..errors import InputError
 from .cartesian import BOX_CORNERS
-from .cells import HEXAHEDRON, LINE, NAME, QUAD, TETRA, TRIANGLE, WEDGE, face_keys
+from .cells import HEXAHEDRON, LINE, NAME, QUAD, TETRA, TRIANGLE, WEDGE, face_keys, find_runs
+from .facets import join_faces
 from .power_centers import compute_power_centers
 
 # The cut of a cell: of each child, for each of its corners, the corners of the cell whose mean it
@@ -155,8 +156,7 @@ def split_cells(
         )
 
     # Cells of one kind that follow each other are a block.
-    changes = np.flatnonzero(np.diff(kind)) + 1
-    ends = np.concatenate([[0], changes, [len(kind)]])
+    ends = find_runs(kind)
     cells = []
     for a, b in zip(ends[:-1], ends[1:]):
         rows = corners[start[a] : start[b]].reshape(b - a, -1)
@@ -173,12 +173,9 @@ def split_cells(
     blocks = [(NAME[cut.kind], rows.T) for cut, rows in zip(cells, children)]
 
     parts: dict = {}
-    width = max((len(vertices) for vertices in facets.values()), default=0)
     for (name, _), rows in zip(sides, children_of_sides):
-        n_missing = width - len(rows)
-        padded = np.pad(rows, ((0, n_missing), (0, 0)), constant_values=-1)
-        parts.setdefault(name, []).append(padded)
-    finer = {name: np.concatenate(rows, axis=1) for name, rows in parts.items()}
+        parts.setdefault(name, []).append(rows)
+    finer = {name: join_faces(rows) for name, rows in parts.items()}
     return points, blocks, finer
 
 

@@ -7,8 +7,8 @@ import numpy as np
 from ..arguments.functions import call_function, refuse_masked
 from ..errors import InputError
 from .assembly import MeshInput, build_mesh
-from .cell_values import describe_wanted_shape
-from .cells import NAME, POLYGON, TETRA, TRIANGLE
+from .cell_values import describe_wanted_shape, gather
+from .cells import NAME, POLYGON, drop_unused_points, find_runs
 from .gathering import gather_mesh, gather_regions, list_named_faces
 from .memory import AnyMesh
 
@@ -34,9 +34,10 @@ def remove_cells(mesh: AnyMesh, f: Any, name: str) -> AnyMesh:
         "make it without periodic=, which leaves walls there",
     )
 
-    stays = np.flatnonzero(~mesh.gather(removed))
-    patch = mesh.gather(mesh.patch)[stays]
-    rest = _gather_rest(mesh, removed, name)
+    is_removed = gather(mesh, removed)
+    stays = np.flatnonzero(~is_removed)
+    patch = gather(mesh, mesh.patch)[stays]
+    rest = _gather_rest(mesh, _name_faces(mesh, removed, name), is_removed)
     strict = mesh.quality.n_clipped == mesh.quality.n_negative == 0
     smaller = build_mesh(type(mesh), lambda: rest, ranks.comm, patch, strict)
 
@@ -86,26 +87,30 @@ def _mark_cells(mesh, numbers):
     return np.isin(mesh.cell_id[: mesh.n_cells], numbers)
 
 
-def _gather_rest(mesh, removed, name):
-    """On rank 0, the `MeshInput` of the cells that are not *removed* (n_cells,); None on other
+def _gather_rest(mesh, named_faces, is_removed):
+    """On rank 0, the `MeshInput` of the cells of the whole mesh that are not removed; None on other
     ranks. Collective.
+
+    named_faces : {name: numbers of faces} of this rank
+    is_removed : (n_cells_global,)
     """
-    has_simplices = mesh.ranks.max(int(np.isin(mesh.kind, (TRIANGLE, TETRA)).any()))
-    center = None if has_simplices else mesh.gather(mesh.center)  # circumcentres are found again
-    is_removed = mesh.gather(removed)
-    whole = gather_mesh(mesh, _name_faces(mesh, removed, name))
+    center = gather(mesh, mesh.center)
+    whole = gather_mesh(mesh, named_faces)
     regions = gather_regions(mesh)
     if whole is None:
         return None
 
     points, kind, start, corners, facets = whole
     stays = np.flatnonzero(~is_removed)
-    blocks = [_make_block(kind, start, corners, cells) for cells in _split_by_kind(kind, stays)]
-    points, blocks, facets = _drop_unused_points(points, blocks, facets)
+    ends = find_runs(kind[stays])
+    runs = np.split(stays, ends[1:-1])
+    blocks = [_make_block(kind, start, corners, cells) for cells in runs]
+    points, blocks, point_number = drop_unused_points(points, blocks)
+    facets = {name: point_number[vertices] for name, vertices in facets.items()}
 
     number = np.cumsum(~is_removed) - 1  # of the cells that stay
     regions = {region: number[cells[~is_removed[cells]]] for region, cells in regions.items()}
-    return MeshInput(points, blocks, facets, None if center is None else center[:, stays], regions)
+    return MeshInput(points, blocks, facets, regions=regions, others=center[:, stays])
 
 
 def _name_faces(mesh, removed, name):
@@ -126,11 +131,6 @@ def _name_faces(mesh, removed, name):
     return facets
 
 
-def _split_by_kind(kind, cells):
-    """The cells, cut where their kind changes: blocks of one kind, in the order of the cells."""
-    return np.split(cells, np.flatnonzero(np.diff(kind[cells])) + 1)
-
-
 def _make_block(kind, start, corners, cells):
     """(type name, corners of each cell) of cells of one kind."""
     name = NAME[kind[cells[0]]]
@@ -138,19 +138,3 @@ def _make_block(kind, start, corners, cells):
         return name, [corners[start[cell] : start[cell + 1]] for cell in cells]
     n_corners = start[cells[0] + 1] - start[cells[0]]
     return name, corners[start[cells][:, None] + np.arange(n_corners)]
-
-
-def _drop_unused_points(points, blocks, facets):
-    """(points, blocks, facets) without the points that no cell has."""
-    is_used = np.zeros(points.shape[1] + 1, bool)
-    for _, rows in blocks:
-        is_used[np.concatenate(rows) if isinstance(rows, list) else rows] = True
-    number = np.cumsum(is_used) - 1
-    number[-1] = -1  # serves the empty places of faces with fewer corners
-
-    renumbered = [
-        (name, [number[row] for row in rows] if isinstance(rows, list) else number[rows])
-        for name, rows in blocks
-    ]
-    facets = {name: number[vertices] for name, vertices in facets.items()}
-    return points[:, is_used[:-1]], renumbered, facets

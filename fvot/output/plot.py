@@ -215,8 +215,11 @@ class Picture:
             self.times = _choose_times(time, len(result.t), mesh.dim)
             self.format_time = _choose_time_format(result.t)
 
-        low = min(self._get_own(i).min(initial=np.inf) for i in self.times)
-        high = max(self._get_own(i).max(initial=-np.inf) for i in self.times)
+        low, high = np.inf, -np.inf
+        for i in self.times:
+            values = self._get_own(i)
+            low = values.min(initial=low)
+            high = values.max(initial=high)
         low, high = mesh.ranks.min(low), mesh.ranks.max(high)
         with mesh.ranks.raising_together():
             self.colors = Colors.choose(low, high, clim, cmap)
@@ -304,16 +307,7 @@ class Picture:
         moments = np.concatenate([weight[None], weight * mesh.centroid])
         total, *moment = mesh.ranks.sum(moments.sum(axis=1))
 
-        lower_ends = []
-        upper_ends = []
-        for x in mesh.points:
-            own_lower = x.min(initial=np.inf)
-            own_upper = x.max(initial=-np.inf)
-            lower_ends.append(mesh.ranks.min(own_lower))
-            upper_ends.append(mesh.ranks.max(own_upper))
-
-        lower = np.array(lower_ends)
-        upper = np.array(upper_ends)
+        lower, upper = mesh.bounds
         center = np.array(moment) / total if total else (lower + upper) / 2
         smallest = 0.75 * lower + 0.25 * upper
         largest = 0.25 * lower + 0.75 * upper

@@ -54,7 +54,7 @@ class HdfSeries:
         numbers = mesh.ranks.gather_to_root(mesh.cell_id[: mesh.n_cells])
         self.order = np.concatenate(numbers) if mesh.ranks.is_root else None
         self.counts = [len(own) for own in numbers] if mesh.ranks.is_root else None
-        whole = _gather_whole(mesh, self.order)
+        whole = None if done else _gather_whole(mesh, self.order)
         mesh.ranks.on_root(self._begin, whole, done)
 
     def _begin(self, whole, done):

@@ -65,7 +65,7 @@ def march(
 def _make_result(run, near, recorder):
     t = recorder.kept_times
     return Result(
-        mesh=near.users,
+        mesh=near.user_mesh,
         t=t,
         rho=recorder.series("density"),
         ledger=build_ledger(recorder.records),

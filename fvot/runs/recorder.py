@@ -49,7 +49,7 @@ class Recorder:
         self.near = near
         self.t = t
         self.progress = progress
-        self.write = check_output(write, near.users.ranks, fields)
+        self.write = check_output(write, near.user_mesh.ranks, fields)
         self.records: list[dict[str, float]] = []
         self.saved: tuple[dict[str, Array], dict[str, Any]] | None = None
         # Velocities follow from the times: they are not kept.
@@ -66,7 +66,9 @@ class Recorder:
 
             self.writer = None
             if self.write is not None:
-                self.writer = Writer(self.write, self.near.users, len(self.t), len(self.records))
+                self.writer = Writer(
+                    self.write, self.near.user_mesh, len(self.t), len(self.records)
+                )
 
             is_complete = all(len(series) == len(self.records) for series in self.fields.values())
             self.keeps_all = is_complete and (self.writer is None or self.writer.output.keep)

@@ -6,7 +6,7 @@ import meshio
 import numpy as np
 import pytest
 from meshes import MESHES
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from fvot import InputError, Mesh
 from fvot.mesh import geodesic_distance
@@ -139,6 +139,15 @@ def test_the_nearest_point():
     x = np.random.default_rng(0).uniform(-1, 2, (3, 200))
     assert_allclose(cube.nearest(x), np.clip(x, 0, 1), atol=1e-9)
     assert_allclose(Mesh.interval(0, 1, 5).nearest([[-1, 0.3, 4]]), [[0, 0.3, 1]])
+
+
+def test_nearest_points_beyond_a_period():
+    """Only walls end a mesh: beyond a period, points are across from those on the other side."""
+    channel = Mesh.rectangle((0, 0), (3, 1), (12, 4), periodic=(True, False))
+    points = np.array([[3.5, 3.5, -7.0, 1.0], [0.5, 1.5, -2.0, 1.5]])
+    assert_array_equal(channel.nearest(points), [points[0], [0.5, 1.0, 0.0, 1.0]])
+    torus = Mesh.rectangle((0, 0), (3, 1), (12, 4), periodic=True)
+    assert_array_equal(torus.nearest(points), points)
 
 
 @pytest.mark.parametrize("name", ["l_shape", "slit", "two_rooms", "annulus"])

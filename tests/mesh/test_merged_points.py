@@ -7,24 +7,13 @@ import warnings
 
 import numpy as np
 import pytest
-from meshes import honeycomb, tiling
 from mpi4py import MPI
 from numpy.testing import assert_allclose, assert_array_equal
-from test_orientation import interval, triangles
-from test_refine import bricks
+from test_orientation import MADE, triangles
 
 from fvot import FokkerPlanck, Mesh, MeshError
 
 pytestmark = pytest.mark.ranks
-
-MADE = {
-    "interval": interval,
-    "triangles": triangles,
-    "tiling": tiling,
-    "honeycomb": honeycomb,
-    "hexahedra": lambda: bricks("hexahedron"),
-    "wedges": lambda: bricks("wedge"),
-}
 
 
 def torn(points, blocks, noise=0.0):

@@ -283,6 +283,14 @@ def test_gather_undoes_scatter(mesh):
     assert_array_equal(mesh.gather(mesh.scatter(everywhere[0])), everywhere[0])
 
 
+def test_one_number_stands_for_all_cells(mesh):
+    assert_array_equal(mesh.gather(5.0), np.full(mesh.n_cells_global, 5.0))
+    assert mesh.integrate(5.0) == pytest.approx(5 * mesh.integrate(np.ones(mesh.n_cells)))
+    assert_array_equal(mesh.gradient(5.0), np.zeros(mesh.n_faces))
+    with pytest.raises(InputError, match="must be an array of numbers"):
+        mesh.gather([[5.0], [5.0, 6.0]])
+
+
 def test_ghosts_hold_the_values_of_their_cells(mesh):
     assert_array_equal(mesh.with_ghosts(mesh.cell_id[: mesh.n_cells]), mesh.cell_id)
     u = np.random.default_rng(6).standard_normal((3, mesh.n_cells_global))

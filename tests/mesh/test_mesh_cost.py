@@ -14,7 +14,7 @@ from fvot import Mesh
 from fvot.mesh import builders
 
 Mesh.triangles(0, 1, 20, comm=MPI.COMM_SELF)      # kernels are compiled once, and then cached
-points, [(kind, cells)] = builders.triangles((0, 0), (1, 1), 706)
+points, [(kind, cells)] = builders.build_triangles((0, 0), (1, 1), 706)
 if {shuffled}:
     number = np.random.default_rng(0).permutation(points.shape[1])
     points = points[:, np.argsort(number)]

@@ -13,7 +13,7 @@ from fvot.mesh.patch_test import TwoPoint
 def two_point(points, blocks, center=None):
     cells = connect(points, blocks)
     volume, centroid, face = faces.build_faces(cells)
-    center = power_centers.find_cell_points(cells, centroid) if center is None else center
+    center = power_centers.place_centers(cells, centroid) if center is None else center
     _, left, right = quality.assess(volume, center, face)
     return TwoPoint(volume, center, face, left, right)
 

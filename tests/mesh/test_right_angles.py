@@ -37,7 +37,7 @@ def test_right_angles_have_distances_of_0(angle, shift, height):
     """
     cells = connect(*halved_squares(angle, shift, height))
     volume, centroid, face = faces.build_faces(cells, None)
-    center = power_centers.find_cell_points(cells, centroid)
+    center = power_centers.place_centers(cells, centroid)
     report, _, left, right = quality.make_admissible(
         volume, centroid, center, face, True, lambda distance: None
     )

@@ -127,7 +127,7 @@ def mesh(cells):
 def distances_of_circumcenters(points, blocks):
     cells = connect(points, blocks)
     _, centroid, face = faces.build_faces(cells)
-    center = power_centers.find_cell_points(cells, centroid)
+    center = power_centers.place_centers(cells, centroid)
     n = face.n_inner
     ahead = np.where(face.right < 0, face.center, center[:, face.right])
     return ((ahead - center[:, face.left]) * face.normal).sum(axis=0), n
@@ -234,10 +234,10 @@ def test_weights_do_what_their_gradients_say():
     points, blocks = jittered(3, 3, 0.4)
     cells = connect(points, blocks)
     volume, centroid, face = faces.build_faces(cells)
-    center = power_centers.find_cell_points(cells, centroid)
+    center = power_centers.place_centers(cells, centroid)
     slope, _ = power_centers._compute_slope(cells, volume, face)
     weight = 0.01 * np.random.default_rng(4).standard_normal(points.shape[1])
-    moved = power_centers.move_centers(cells, center, weight)
+    moved = power_centers.place_centers(cells, center, weight)
     change = (moved - center)[:, face.left]
     change = np.where(face.right < 0, -change, (moved - center)[:, face.right] - change)
     assert_allclose(slope @ weight, (change * face.normal).sum(axis=0), atol=1e-12)

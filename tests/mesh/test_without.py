@@ -178,6 +178,19 @@ def test_names_masks_and_numbers(ranks):
     )
 
 
+def test_points_of_a_users_own_stay_beside_simplices():
+    """Three squares and a triangle on the middle one: the triangle gets its circumcentre again."""
+    points = [[0, 1, 2, 3, 0, 1, 2, 3, 1.5], [0, 0, 0, 0, 1, 1, 1, 1, 2]]
+    quads = [[0, 1, 5, 4], [1, 2, 6, 5], [2, 3, 7, 6]]
+    cells = [("quad", quads), ("triangle", [[5, 6, 8]])]
+    center = np.array([[0.4, 1.5, 2.6, 1.5], [0.5, 0.5, 0.5, 1.3]])
+    mesh = Mesh.from_cells(points, cells, center=center)
+    rest = mesh.without([0])
+    assert rest.gather(rest.center)[:, :2] == pytest.approx(center[:, 1:3], abs=1e-15)
+    circumcentre = 1 + (1 - 0.25) / 2
+    assert rest.gather(rest.center)[:, 2] == pytest.approx([1.5, circumcentre], abs=1e-15)
+
+
 def test_pieces_keep_their_masses():
     mesh = Mesh.rectangle((0, 0), (3, 1), (12, 4)).without(lambda x: (x[0] > 1) & (x[0] < 2))
     rho0 = mesh.density(lambda x: x[0] < 0.5)
