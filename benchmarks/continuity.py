@@ -193,10 +193,10 @@ def pieces(report, mesh, repetitions):
     U = equation.face_flux()
     flow = equation._stepper.flow
     sample = flow.sample(0.0)
-    near = find_numbering(mesh)
+    numbering = find_numbering(mesh)
     t = np.array([0.0, 1.0])
-    run = ContinuityRun(equation._stepper, near, rho, t, None, equation.flux)
-    recorder = Recorder(near, t, ["density"])
+    run = ContinuityRun(equation._stepper, numbering, rho, t, None, equation.flux)
+    recorder = Recorder(numbering, t, ["density"])
     velocity = flow.velocity(sample, U)
 
     def leave():

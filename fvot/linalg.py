@@ -387,7 +387,7 @@ class Assembly:
         self._column = column.astype(np.int32)
 
     def matrix(self, values: Array) -> sparse.csr_matrix:
-        """This rank's rows (CSR, global columns) of the matrix with the entries (m,). Collective."""
+        """This rank's rows (CSR, global columns) of the matrix with entries (m,). Collective."""
         entries = np.bincount(self._slot, values, self._n_entries)
         self._exchange(entries)
         data = np.bincount(self._final_slot, entries[self._kept], len(self._column))

@@ -275,7 +275,7 @@ class Geodesic(Writable):
 
 
 def build_geodesic(
-    near: Numbering,
+    numbering: Numbering,
     disc: Discretisation,
     rho0: Array,
     lower: LowerBound,
@@ -285,13 +285,13 @@ def build_geodesic(
 ) -> Geodesic:
     """The path from rho0 (n_cells,) that both bounds belong to. Collective.
 
-    near : the `Numbering` of the arrays that come in
+    numbering : the `Numbering` of the arrays that come in
     unit : the unit of mass of rho0 and of the bounds
 
     All reductions over ranks are done here, so that one rank alone may read the result.
     """
     mesh = disc.mesh
-    users_mesh: Any = near.user_mesh
+    users_mesh: Any = numbering.user_mesh
     N = disc.n_steps
     rho = np.empty((N + 2, mesh.n_cells))
     rho[0] = rho0
@@ -300,9 +300,9 @@ def build_geodesic(
     flux = np.zeros((N + 1, mesh.n_faces))
     flux[:, : mesh.n_inner] = upper.flux.T
 
-    phi = np.ascontiguousarray(near.outward(lower.phi.T))
+    phi = np.ascontiguousarray(numbering.outward(lower.phi.T))
     mobility = _compute_mobility(disc, upper.rho)
-    velocity = near.outward(_compute_velocity(mesh, flux, mobility))
+    velocity = numbering.outward(_compute_velocity(mesh, flux, mobility))
     residual = _compute_residual(mesh, rho, flux)
     speed = _compute_speed(mesh, flux, mobility)
     if unit != 1:
@@ -312,7 +312,7 @@ def build_geodesic(
     return Geodesic(
         mesh=users_mesh,
         t=_list_times(N),
-        rho=near.outward(rho),
+        rho=numbering.outward(rho),
         node_t=np.arange(N + 1) / N,
         phi=phi,
         flux=flux,
@@ -327,10 +327,12 @@ def build_geodesic(
     )
 
 
-def build_geodesic_at_rest(near: Numbering, N: int, rho: Array, energy: float = 0.0) -> Geodesic:
+def build_geodesic_at_rest(
+    numbering: Numbering, N: int, rho: Array, energy: float = 0.0
+) -> Geodesic:
     """The path of N steps that stays at rho (n_cells,), in the order of *near*."""
-    mesh: Any = near.user_mesh
-    rho = near.outward(rho)
+    mesh: Any = numbering.user_mesh
+    rho = numbering.outward(rho)
     return Geodesic(
         mesh=mesh,
         t=_list_times(N),

@@ -117,8 +117,8 @@ class BenamouBrenier:
         self.terminal = terminal
 
         quality.warn_of(mesh.quality.transport_problem, mesh)
-        self._near = find_numbering(mesh)
-        disc = Discretisation(self._near.mesh, self.n_steps)
+        self._numbering = find_numbering(mesh)
+        disc = Discretisation(self._numbering.mesh, self.n_steps)
         self._n_patches = mesh.ranks.sum(disc.n_patches)
         self._defect = mesh.ranks.max(disc.isotropy_defect().max(initial=0.0))
         self._levels = build_levels(disc)
@@ -189,7 +189,7 @@ class BenamouBrenier:
         self.mesh.ranks.check(
             self.terminal is not None, "this BenamouBrenier has no terminal energy"
         )
-        return self._terminals[0].of_cells(self._near.inward(rho))
+        return self._terminals[0].of_cells(self._numbering.inward(rho))
 
     def __repr__(self):
         return (
@@ -249,14 +249,14 @@ class BenamouBrenier:
         sizes = np.array([own_difference, own_largest])
         difference, largest = self.mesh.ranks.max(sizes)
         if not is_free and difference <= 4 * np.finfo(float).eps * largest:
-            return build_geodesic_at_rest(self._near, self.n_steps, rho0)
+            return build_geodesic_at_rest(self._numbering, self.n_steps, rho0)
 
         unit = self._choose_unit(rho0)
         if is_free:
             self._check_energy(rho0)
             if self._terminals[0].is_flat:
                 energy = self._terminals[0].of_cells(rho0)
-                return build_geodesic_at_rest(self._near, self.n_steps, rho0, energy)
+                return build_geodesic_at_rest(self._numbering, self.n_steps, rho0, energy)
 
         iteration = NestedIteration(
             self._levels,
@@ -284,7 +284,7 @@ class BenamouBrenier:
     def _iterate(self, iteration, checkpoint, progress, rho0, rho1):
         """Run the iteration, with its checkpoints and progress bar."""
         describe = partial(self._describe, rho0, rho1)
-        keeper = CheckpointManager(checkpoint, self._near.mesh, describe)
+        keeper = CheckpointManager(checkpoint, self._numbering.mesh, describe)
         with Progress(0, self.max_iter, progress, "iteration") as bar, keeper:
             for k in iteration.run(keeper.saved):
                 bar.to(k)
@@ -299,7 +299,7 @@ class BenamouBrenier:
         used = iteration.used
         _check_order(reached)
         path = build_geodesic(
-            self._near, self._levels[0].disc, rho0, reached.lower, reached.upper, used, unit
+            self._numbering, self._levels[0].disc, rho0, reached.lower, reached.upper, used, unit
         )
         if not reached.gap <= self.tol:
             raise ConvergenceError(
@@ -318,7 +318,7 @@ class BenamouBrenier:
         It is a power of 2, and 1 unless squares of masses would overflow or underflow. W2^2 is
         proportional to the mass; with a terminal energy, the minimum is not.
         """
-        mass = integrate(self._near.mesh, rho0)
+        mass = integrate(self._numbering.mesh, rho0)
         if self.terminal is None:
             low = SMALLEST_MASS
             high = LARGEST_MASS
@@ -340,7 +340,7 @@ class BenamouBrenier:
 
     def _describe(self, rho0, rho1):
         """The description of the problem in a checkpoint."""
-        mesh = self._near.mesh
+        mesh = self._numbering.mesh
         terminal = self._terminals[0]
         slope = 0.0
         if terminal is not None:
@@ -382,8 +382,8 @@ class BenamouBrenier:
             check_density(self.mesh, rho, name)
 
         rounding = ranks.max(max(MASS_ROUNDING_DOUBLE, find_rounding(rho0, rho1)))
-        rho0 = self._near.inward(np.asarray(rho0, float))
-        rho1 = self._near.inward(np.asarray(rho1, float))
+        rho0 = self._numbering.inward(np.asarray(rho0, float))
+        rho1 = self._numbering.inward(np.asarray(rho1, float))
         columns = np.stack([rho0, rho1], axis=1)
         mass = disc.masses(disc.average(columns))
         self._check_masses(mass, rounding)

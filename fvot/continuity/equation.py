@@ -123,7 +123,7 @@ class ContinuityEquation:
             )
         self.mesh = mesh
         self.flux = muscl() if flux is None or flux is muscl else flux
-        self._near = find_numbering(mesh)
+        self._numbering = find_numbering(mesh)
         with mesh.ranks.raising_together():
             if cfl is not None and not (is_number(cfl) and 0 < cfl <= 1):
                 raise InputError(
@@ -131,8 +131,8 @@ class ContinuityEquation:
                     f"positive), not {cfl!r}"
                 )
             open_parts = read_conditions(boundary, mesh)
-            flow = build_velocity_source(self._near.mesh, velocity, stream, face_flux)
-            scheme = build_scheme(self._near.mesh, self.flux)
+            flow = build_velocity_source(self._numbering.mesh, velocity, stream, face_flux)
+            scheme = build_scheme(self._numbering.mesh, self.flux)
         self.cfl = scheme.cfl if cfl is None else cfl
 
         kinds = [(name, type(condition).__name__) for name, condition in open_parts]
@@ -149,7 +149,7 @@ class ContinuityEquation:
         is_wall = np.arange(mesh.n_faces) >= mesh.n_inner
         for name, _ in open_parts:
             is_wall[mesh.boundary[name]] = False
-        self._stepper = Stepper(self._near, flow, scheme, open_parts, is_wall, self.cfl)
+        self._stepper = Stepper(self._numbering, flow, scheme, open_parts, is_wall, self.cfl)
         self._stepper.warn_of_crossed_walls()
 
     def __repr__(self) -> str:
@@ -216,8 +216,10 @@ class ContinuityEquation:
         check_density(self.mesh, rho0, "rho0")
         check_step(self.mesh.ranks, tau, times)
         self._stepper.check_step_count(times)
-        run = ContinuityRun(self._stepper, self._near, rho0, times, tau, self.flux)
-        return march(run, self._near, times, checkpoint=checkpoint, write=write, progress=progress)
+        run = ContinuityRun(self._stepper, self._numbering, rho0, times, tau, self.flux)
+        return march(
+            run, self._numbering, times, checkpoint=checkpoint, write=write, progress=progress
+        )
 
     def step(self, rho: ArrayLike, tau: float, t: float = 0.0) -> Array:
         """The density at t + tau from the density at t.
@@ -260,12 +262,12 @@ class ContinuityEquation:
         check_step(self.mesh.ranks, tau)
         self._stepper.check_step_count([t, t + tau])
 
-        now = self._near.inward(np.array(rho, float))
+        now = self._numbering.inward(np.array(rho, float))
         self._stepper.scheme.start(now)
         for count, step in enumerate(self._stepper.choose_steps(t, t + tau)):
             now, _, _ = self._stepper.advance(now, step, count)
         self._stepper.warn_of_crossed_walls()
-        return self._near.outward(now)
+        return self._numbering.outward(now)
 
     def adjoint(self, phi: ArrayLike, t: ArrayLike) -> Array:
         """Carry phi backwards through the times t: d phi/dt + v.grad phi = 0.
@@ -322,10 +324,10 @@ class ContinuityEquation:
             for begin, end in pairwise(times)
             for step in self._stepper.choose_steps(begin, end)
         ]
-        values = self._near.inward(values)
+        values = self._numbering.inward(values)
         for step in reversed(steps):
             values = self._stepper.apply_adjoint(values, step)
-        return self._near.outward(values)
+        return self._numbering.outward(values)
 
     def face_flux(self, t: float = 0.0) -> Array:
         """The integral of v.n over each face, 0 on walls.

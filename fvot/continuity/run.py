@@ -31,21 +31,21 @@ class ContinuityRun:
     def __init__(
         self,
         stepper: Stepper,
-        near: Numbering,
+        numbering: Numbering,
         rho0: ArrayLike,
         t: Array,
         tau: float | None,
         flux: Any,
     ):
         """flux : what a checkpoint is to know of the scheme."""
-        mesh: Any = near.mesh
+        mesh: Any = numbering.mesh
         self.stepper = stepper
         self.mesh = mesh
-        self.users: Any = near.user_mesh
+        self.users: Any = numbering.user_mesh
         self.t = t
         self.tau = tau
         self.flux = flux
-        self.rho = near.inward(np.array(rho0, float))
+        self.rho = numbering.inward(np.array(rho0, float))
         self.now = t[0]
         self.steps = 0
         self.done = 0

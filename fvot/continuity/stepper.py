@@ -50,15 +50,15 @@ class Stepper:
 
     def __init__(
         self,
-        near: Numbering,
+        numbering: Numbering,
         flow: VelocitySource,
         scheme: ExplicitScheme,
         conditions: list,
         is_wall: BoolArray,
         cfl: float,
     ):
-        mesh: Any = near.mesh
-        self.near = near
+        mesh: Any = numbering.mesh
+        self.numbering = numbering
         self.mesh = mesh
         self.ranks = mesh.ranks
         self.flow = flow
@@ -67,8 +67,8 @@ class Stepper:
         self.is_wall = is_wall
         self.cfl = cfl
 
-        self._entering = evaluate_densities(near.user_mesh, conditions, 0.0)
-        self._means = TimeMeans(near.user_mesh, flow, conditions, is_wall, scheme.rate)
+        self._entering = evaluate_densities(numbering.user_mesh, conditions, 0.0)
+        self._means = TimeMeans(numbering.user_mesh, flow, conditions, is_wall, scheme.rate)
         self._means.look(0.0)
         self._prepared: Any = None
         self._last_step: TimeStep | None = None
@@ -87,9 +87,9 @@ class Stepper:
         Of face fluxes |K| v_K = sum_s U_s (x_s - x_K), which is exact for constant velocities.
         """
         if self.flow.steady:
-            velocity = self.near.outward(self.flow.cell_velocity(t[0]))
+            velocity = self.numbering.outward(self.flow.cell_velocity(t[0]))
             return np.broadcast_to(velocity, (len(t), *velocity.shape))
-        return self.near.outward(np.stack([self.flow.cell_velocity(now) for now in t]))
+        return self.numbering.outward(np.stack([self.flow.cell_velocity(now) for now in t]))
 
     def warn_of_crossed_walls(self) -> None:
         """Warn, once, if a velocity that crosses walls has been seen. Collective until it has."""

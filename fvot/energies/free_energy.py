@@ -42,16 +42,16 @@ class FreeEnergy:
     singular : whether e' is infinite at 0, so that densities stay above 0
     """
 
-    def __init__(self, near: Numbering, energy: Energy):
-        """near : the `Numbering` of the densities that come."""
-        mesh = near.mesh
-        self.near = near
+    def __init__(self, numbering: Numbering, energy: Energy):
+        """numbering : the `Numbering` of the densities that come."""
+        mesh = numbering.mesh
+        self.numbering = numbering
         self.mesh = mesh
         self._parts = split_sum(energy)
         with mesh.ranks.raising_together():
-            potential, local, pairs = separate_parts(energy, near.user_mesh.center)
+            potential, local, pairs = separate_parts(energy, numbering.user_mesh.center)
             check_own(energy, mesh.center, 1.0)
-        self._V = near.inward(potential)
+        self._V = numbering.inward(potential)
         self._local = local
         self.diffuses = bool(local.parts)
         self.convolve = _add_maps(
@@ -65,8 +65,8 @@ class FreeEnergy:
 
     def parts(self, rho: Array) -> dict[str, float]:
         """{name: value} of each kind of energy, "energy" for their sum."""
-        mesh = self.near.user_mesh
-        users_rho = self.near.outward(rho)
+        mesh = self.numbering.user_mesh
+        users_rho = self.numbering.outward(rho)
         values: dict[str, float] = {}
         for weight, part in self._parts:
             if isinstance(part, Interaction):

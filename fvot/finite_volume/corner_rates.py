@@ -62,8 +62,8 @@ class CornerRates:
     leaving_faces, entering_faces (n_faces - n_inner,) : the flux a rho_K - b g through each open
         boundary face; 0 elsewhere
     given : the nodes with a given density
-    minus_log_gibbs (n_cells,), phi_at_nodes (n_nodes,) : -log of the Gibbs density; None where there
-        is none
+    minus_log_gibbs (n_cells,), phi_at_nodes (n_nodes,) : -log of the Gibbs density; None where
+        there is none
     """
 
     def __init__(
@@ -246,9 +246,7 @@ class CornerRates:
 # ---- the linear system ------------------------------------------------------------------------
 
 
-def condense(
-    rates: CornerRates, s: float, diagonal: Array, left: Array, right: Array
-) -> Array:
+def condense(rates: CornerRates, s: float, diagonal: Array, left: Array, right: Array) -> Array:
     """The entries (n_pairs,) of the matrix between the nodes that is left of |K| + s A when the
     cells are eliminated: left_i (s gamma_ij - s^2 alpha_i gamma_j / m_K) right_j.
 
@@ -365,8 +363,8 @@ def _fill_fluxes(start, pair_start, node, alpha, gamma, rho, y, F):
 
 @numba.njit(cache=True, error_model="numpy")
 def _condense(start, pair_start, alpha, gamma, column, diagonal, s, left, right, is_given, values):
-    """values = left_i (s gamma_ij - s^2 alpha_i gamma_j / m_K) right_j; of nodes with a given density
-    only the diagonal.
+    """values = left_i (s gamma_ij - s^2 alpha_i gamma_j / m_K) right_j; of nodes with a given
+    density only the diagonal.
     """
     for cell in range(len(diagonal)):
         first = start[cell]

@@ -6,8 +6,8 @@ cells and g_i of the nodes,
     S e = g + sum_K s alpha_i r_K / m_K,    S_ij = sum_K (s gamma_ij - s^2 alpha_i gamma_j / m_K)
     d_K = (r_K + s sum_j gamma_j e_j) / m_K,    gamma_j = sum_i gamma_ij
 
-S, with its columns times the Gibbs density, is symmetric and positive definite where all drift is in
-the potential. Its inverse has a few negative entries: results may be negative, see `settling`.
+S, with its columns times the Gibbs density, is symmetric and positive definite where all drift is
+in the potential. Its inverse has a few negative entries: results may be negative, see `settling`.
 """
 
 from __future__ import annotations

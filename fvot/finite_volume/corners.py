@@ -18,7 +18,6 @@ star-shaped about its centroid (vertex approximate gradients: Eymard, Guichard, 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
@@ -26,15 +25,12 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from .. import linalg
-from ..arguments.types import Array
+from ..arguments.types import Array, IntArray
 from ..errors import MeshError
 from ..mesh.face_exchange import find_face_exchange
-from ..mesh.memory import kept_with_mesh
+from ..mesh.memory import AnyMesh, kept_with_mesh
 from ..parallel import Exchange
 from .stencil import Stencil
-
-if TYPE_CHECKING:
-    from ..mesh import Mesh
 
 # Corners of a cell, at most: labels of corners are cell numbers times this.
 MAX_CORNERS = 4096
@@ -57,7 +53,7 @@ class Corners:
     number (n_nodes,) : their global numbers, as PETSc numbers rows
     """
 
-    def __init__(self, mesh: Mesh):
+    def __init__(self, mesh: AnyMesh):
         self.mesh = mesh
         self.sides = Stencil(mesh)
         self.start = np.asarray(mesh.start, np.int64)
@@ -178,7 +174,7 @@ class Corners:
 
     def sum_at_nodes(self, values: Array) -> Array:
         """Sums (n_nodes,) over the corners at each node of values (n_corners,). Collective."""
-        return self.add(np.bincount(self.node, values, self.n_nodes))
+        return self.add(np.bincount(self.node, values, self.n_nodes).astype(float))
 
     @cached_property
     def own_entry(self) -> IntArray:
@@ -249,7 +245,7 @@ class Corners:
 
 
 @kept_with_mesh
-def find_corners(mesh: Mesh) -> Corners:
+def find_corners(mesh: AnyMesh) -> Corners:
     """The `Corners` of a mesh; `MeshError` where a cell is not star-shaped. Collective."""
     corners = Corners(mesh)
     bad = np.flatnonzero(corners.find_smallest_simplices() < SMALLEST_SIMPLEX * mesh.volume)

@@ -22,7 +22,7 @@ itself, hence
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -151,7 +151,7 @@ class Resolvent:
 
     def __init__(
         self,
-        rates: Rates,
+        rates: Any,
         s: float,
         *,
         scales: ColumnScaleCache,

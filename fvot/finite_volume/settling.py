@@ -26,7 +26,9 @@ MAX_SWEEPS = 4
 
 
 def settle(mesh: Mesh, sides: Stencil, rho: Array, negligible: float) -> tuple[Array, bool]:
-    """(rho >= 0 (n_cells,) of the same mass, whether there was a debt) of a density rho. Collective.
+    """(rho >= 0 (n_cells,) of the same mass, whether there was a debt) of a density rho.
+
+    Collective.
 
     negligible : the debt, as mass, that is not worth a sweep
     """

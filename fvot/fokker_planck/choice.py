@@ -1,5 +1,5 @@
-"""Which fluxes a Fokker-Planck equation has: two-point ones where they are consistent, else those to
-corners.
+"""Which fluxes a Fokker-Planck equation has: two-point ones where they are consistent, else those
+to corners.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CONORMAL_TOLERANCE = 1e-9
 
 
 def build_operator(
-    near: Numbering, terms: Terms, scheme: Scheme
+    numbering: Numbering, terms: Terms, scheme: Scheme
 ) -> TwoPointDriftDiffusion | CornerDriftDiffusion:
     """The operator of the terms. Collective.
 
@@ -29,19 +29,19 @@ def build_operator(
     that leave these lines as they are. "auto" takes corners where that is not so, except where
     cells are not star-shaped, or the user asks for a two-point flux.
     """
-    users: Any = near.user_mesh
+    users: Any = numbering.user_mesh
     report = users.quality
     if scheme == "corners":
-        return CornerDriftDiffusion(near, terms)
+        return CornerDriftDiffusion(numbering, terms)
 
-    two_point = TwoPointDriftDiffusion(near, terms)
+    two_point = TwoPointDriftDiffusion(numbering, terms)
     is_right = report.is_orthogonal and not report.has_no_distance and _is_conormal(two_point)
     if is_right:
         return two_point
     wants_corners = scheme == "auto" and terms.flux is scharfetter_gummel
     if wants_corners:
         try:
-            return CornerDriftDiffusion(near, terms)
+            return CornerDriftDiffusion(numbering, terms)
         except MeshError as error:
             if users.ranks.is_root:
                 warn(f"two-point fluxes are taken: {error}")

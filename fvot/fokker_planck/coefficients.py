@@ -55,14 +55,14 @@ class DriftDiffusion:
     has_walls_only : whether no part of the boundary is open
     """
 
-    def __init__(self, near: Numbering, terms: Terms, points: Array):
-        """near : the `Numbering` of the mesh.
+    def __init__(self, numbering: Numbering, terms: Terms, points: Array):
+        """numbering : the `Numbering` of the mesh.
 
         Terms have the cells in the user's order, all attributes and results in the solver's.
         """
-        mesh: Any = near.mesh
-        users: Any = near.user_mesh
-        self.near = near
+        mesh: Any = numbering.mesh
+        users: Any = numbering.user_mesh
+        self.numbering = numbering
         self.mesh = mesh
         self.terms = terms
         self.points = points
@@ -73,9 +73,9 @@ class DriftDiffusion:
         with mesh.ranks.raising_together():
             self._conditions = read_conditions(boundary, mesh)
             self._kinds = {name: (boundary or {})[name] for name, _ in self._conditions}
-            self._D = build_diffusion(near, terms.diffusion, is_diagonal)
+            self._D = build_diffusion(numbering, terms.diffusion, is_diagonal)
             V = terms.potential
-            self._V = None if V is None else build_field(near, V, "potential")
+            self._V = None if V is None else build_field(numbering, V, "potential")
             drift = terms.drift
             self._drift = None if drift is None else as_function(drift, "drift", (mesh.dim,))
             if isinstance(V, cell_mean) and not (self._D.constant or self.temperature):
@@ -113,10 +113,14 @@ class DriftDiffusion:
         (dim, dim, n_cells). Numbers must be positive, tensors positive semidefinite.
         """
         with self.mesh.ranks.raising_together():
-            D = self._D.value if self._D.constant else self._D.in_cells(self.near, self.points, t)
+            D = (
+                self._D.value
+                if self._D.constant
+                else self._D.in_cells(self.numbering, self.points, t)
+            )
             if self._D.is_tensor:
                 D = as_tensors(D, self.mesh.dim)
-                check_tensors(self.near, D, self.near.inward(self.points))
+                check_tensors(self.numbering, D, self.numbering.inward(self.points))
             elif not np.min(D, initial=np.inf) > 0:
                 raise InputError(
                     f"diffusion is {np.min(D)} somewhere: it must be above 0 everywhere; for flow "
@@ -133,7 +137,7 @@ class DriftDiffusion:
             V = self._V.f
             return -T * log_mean_exp_over_cells(self.mesh, lambda x: -V(x, t) / T)
         with self.mesh.ranks.raising_together():
-            return self._V.in_cells(self.near, self.points, t)
+            return self._V.in_cells(self.numbering, self.points, t)
 
     def find_temperature(self, D: Array | float) -> Any:
         """T: the given one, else a D that is one number, else None."""

@@ -28,9 +28,9 @@ class CornerDriftDiffusion(DriftDiffusion):
 
     resolvent = CornerResolvent
 
-    def __init__(self, near: Numbering, terms: Terms):
-        super().__init__(near, terms, near.user_mesh.centroid)
-        self.corners = find_corners(near.mesh)
+    def __init__(self, numbering: Numbering, terms: Terms):
+        super().__init__(numbering, terms, numbering.user_mesh.centroid)
+        self.corners = find_corners(numbering.mesh)
         self.given = self._find_given_nodes()
 
     def rates(self, t: float = 0.0) -> CornerRates:
@@ -44,9 +44,10 @@ class CornerDriftDiffusion(DriftDiffusion):
         T = self.find_temperature(D)
         if T is None and not self._D.is_tensor:
             T = D
-        V_at_nodes = None if V is None or self._V.constant else self._find_potential_at_nodes(V, t)
+        is_flat = self._V is None or self._V.constant
+        V_at_nodes = None if is_flat else self._find_potential_at_nodes(V, t)
         d = None
-        if V_at_nodes is not None and T is not None:
+        if V is not None and V_at_nodes is not None and T is not None:
             change = V_at_nodes[corners.node] - V[corners.cell]
             d = change / (T if np.ndim(T) == 0 else T[corners.cell])
 
@@ -152,7 +153,7 @@ class CornerDriftDiffusion(DriftDiffusion):
         means = np.divide(total, weight, out=np.zeros_like(total), where=is_given)
         return np.concatenate([at_faces, means])
 
-    # ---- the potential and the drift --------------------------------------------------------------
+    # ---- the potential and the drift -------------------------------------------------------------
 
     def _find_potential_at_nodes(self, V, t):
         """V (n_nodes,): of the function, or of lines through the values of cells."""

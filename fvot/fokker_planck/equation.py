@@ -147,9 +147,9 @@ class FokkerPlanck:
             _check_temperature(temperature, noise)
             _check_scheme(scheme, flux)
 
-        self._near = find_numbering(mesh)
+        self._numbering = find_numbering(mesh)
         terms = Terms(diffusion, potential, drift, temperature, noise, flux, boundary)
-        self._operator = build_operator(self._near, terms, scheme)
+        self._operator = build_operator(self._numbering, terms, scheme)
         self._stepper = Stepper(self._operator, order, rtol)
 
     def __repr__(self) -> str:
@@ -218,8 +218,10 @@ class FokkerPlanck:
         times = check_times(mesh.ranks, t)
         check_density(mesh, rho0, "rho0")
         check_step(mesh.ranks, tau, times)
-        run = FokkerPlanckRun(self._stepper, self._near, rho0, times, tau, self.tol)
-        return march(run, self._near, times, checkpoint=checkpoint, write=write, progress=progress)
+        run = FokkerPlanckRun(self._stepper, self._numbering, rho0, times, tau, self.tol)
+        return march(
+            run, self._numbering, times, checkpoint=checkpoint, write=write, progress=progress
+        )
 
     def step(self, rho: ArrayLike, tau: float, t: float = 0.0) -> Array:
         """The density at t + tau from the density at t, in one step.
@@ -260,12 +262,12 @@ class FokkerPlanck:
         ranks.check(tau is not None, "tau must be a step above 0, not None: `step` takes one step")
         check_step(ranks, tau)
 
-        near = self._near
+        numbering = self._numbering
         start = np.array(rho, float)
         mass = integrate(self.mesh, start)
         n_solves = 8 * self.order
-        after = self._stepper.advance(near.inward(start), mass, t, tau, n_solves=n_solves)
-        return near.outward(after.rho)
+        after = self._stepper.advance(numbering.inward(start), mass, t, tau, n_solves=n_solves)
+        return numbering.outward(after.rho)
 
     # ---- the long run ---------------------------------------------------------------------------
 
@@ -301,7 +303,7 @@ class FokkerPlanck:
         >>> bool(abs(mesh.integrate(rho) - 1) < 1e-14)
         True
         """
-        return stationary.find_stationary(self._stepper, self._near)
+        return stationary.find_stationary(self._stepper, self._numbering)
 
     def relaxation_rates(self, k: int = 1) -> Array:
         """The k slowest rates at which densities relax: eigenvalues of the operator, without the 0.
@@ -367,9 +369,9 @@ class FokkerPlanck:
         """
         check_density(self.mesh, rho, "rho")
         rates, entering = self._stepper.find_coefficients(t)
-        values = self._stepper.find_values(self._near.inward(np.asarray(rho, float)), t)
+        values = self._stepper.find_values(self._numbering.inward(np.asarray(rho, float)), t)
         if self._stepper.has_corners:
-            return self._near.outward(rates.current(values, entering))
+            return self._numbering.outward(rates.current(values, entering))
         return cell_velocity(self.mesh, rates.flux(values, entering))
 
 

@@ -67,19 +67,19 @@ class Field:
         """Whether it is a function of x and t."""
         return self.f is not None and self.f.depends_on_time
 
-    def in_cells(self, near: Any, points: Array, t: float) -> Array:
+    def in_cells(self, numbering: Any, points: Array, t: float) -> Array:
         """The values (..., n_cells) at the points (dim, n_cells) of the cells, in the order of a
         `Numbering`.
 
         A function gets the points in the user's order.
         """
         if self.f is None:
-            shape = np.shape(self.value)[:-1] + (near.mesh.n_cells,)
+            shape = np.shape(self.value)[:-1] + (numbering.mesh.n_cells,)
             return np.broadcast_to(self.value, shape)
-        return near.inward(self.f(points, t))
+        return numbering.inward(self.f(points, t))
 
 
-def build_field(near: Any, coefficient: Any, what: str) -> Field:
+def build_field(numbering: Any, coefficient: Any, what: str) -> Field:
     """The `Field` of a user's scalar coefficient; *what* names it in errors."""
     if isinstance(coefficient, cell_mean):
         if what != "potential":
@@ -88,16 +88,16 @@ def build_field(near: Any, coefficient: Any, what: str) -> Field:
     if callable(coefficient):
         return Field(f=as_function(coefficient, what))
 
-    values = _check_values(near.user_mesh, coefficient, what)
-    return Field(value=near.inward(values)) if values.shape else Field(value=float(values))
+    values = _check_values(numbering.user_mesh, coefficient, what)
+    return Field(value=numbering.inward(values)) if values.shape else Field(value=float(values))
 
 
-def build_diffusion(near: Any, coefficient: Any, is_diagonal: bool) -> Field:
+def build_diffusion(numbering: Any, coefficient: Any, is_diagonal: bool) -> Field:
     """The `Field` of a diffusion: a scalar one, or the tensors of diagonals and tensors.
 
     is_diagonal : whether a list of dim numbers is a diagonal, and not cell values
     """
-    mesh = near.user_mesh
+    mesh = numbering.user_mesh
     dim = mesh.dim
     what = "diffusion"
     if isinstance(coefficient, cell_mean):
@@ -113,25 +113,27 @@ def build_diffusion(near: Any, coefficient: Any, is_diagonal: bool) -> Field:
             raise InputError(f"diffusion must be finite numbers, not {coefficient!r:.60}")
         if values.ndim < 3:
             values = np.broadcast_to(values[..., None], (*shape, mesh.n_cells))
-        return Field(value=near.inward(as_tensors(values, dim)))
-    return build_field(near, coefficient, what)
+        return Field(value=numbering.inward(as_tensors(values, dim)))
+    return build_field(numbering, coefficient, what)
 
 
-def check_tensors(near: Any, D: Array, points: Array) -> None:
+def check_tensors(numbering: Any, D: Array, points: Array) -> None:
     """`InputError` unless D (dim, dim, n_cells) are symmetric and positive semidefinite."""
     fault = find_faulty_tensor(D)
     if fault is not None:
         cell, problem = fault
+        place = f"in cell {numbering.mesh.cell_id[cell]} (at {points[:, cell]})"
         raise InputError(
-            f"diffusion is {problem}, in cell {near.mesh.cell_id[cell]} (at {points[:, cell]}): "
-            "it must be symmetric and positive semidefinite; (D + D.T) / 2 is symmetric, and "
+            f"diffusion is {problem}, {place}: it must be symmetric and positive "
+            "semidefinite; (D + D.T) / 2 is symmetric, and "
             "numpy.linalg.eigh finds eigenvalues to raise"
         )
     if not np.trace(D).min(initial=np.inf) > 0:
         cell = int(np.trace(D).argmin())
+        place = f"in cell {numbering.mesh.cell_id[cell]} (at {points[:, cell]})"
         raise InputError(
-            f"diffusion is 0 in cell {near.mesh.cell_id[cell]} (at {points[:, cell]}): it must be "
-            "above 0 in some direction; for flow without diffusion use fvot.ContinuityEquation"
+            f"diffusion is 0 {place}: it must be above 0 in some direction; for flow "
+            "without diffusion use fvot.ContinuityEquation"
         )
 
 

@@ -21,7 +21,7 @@ TRIAL_STEP_FRACTION = 1 / 100
 class FokkerPlanckRun:
     """A `solve` under way, see `runs.run.Run`.
 
-    near : the `Numbering` of the stepper's mesh
+    numbering : the `Numbering` of the stepper's mesh
     t (n_times,) : the recorded times
     tau : the largest step; None for steps whose errors in time add up to at most tol
     """
@@ -31,13 +31,13 @@ class FokkerPlanckRun:
     def __init__(
         self,
         stepper: Stepper,
-        near: Numbering,
+        numbering: Numbering,
         rho0: ArrayLike,
         t: Array,
         tau: float | None,
         tol: float,
     ):
-        self.mesh: Any = near.mesh
+        self.mesh: Any = numbering.mesh
         self.stepper = stepper
         self.operator = stepper.operator
         self.control = StepControl(stepper, t, tol)
@@ -46,8 +46,8 @@ class FokkerPlanckRun:
         self.tol = tol
         self.now = t[0]
 
-        rho = near.inward(np.array(rho0, float))
-        users: Any = near.user_mesh
+        rho = numbering.inward(np.array(rho0, float))
+        users: Any = numbering.user_mesh
         mass = integrate(users, np.asarray(rho0, float))
         self.state = RunState(rho, mass, (t[-1] - t[0]) * TRIAL_STEP_FRACTION)
         stepper.restart()

@@ -29,7 +29,7 @@ MODE_TOLERANCE = 1e-10
 IMAGINARY_ROUNDING = 1e-8
 
 
-def find_rates(stepper: Any, k: int) -> Array:
+def find_rates(stepper: Any, k: int) -> Any:
     """The k slowest rates (k,), without the 0 of a closed domain. Collective."""
     mesh = stepper.mesh
     rates, entering = stepper.find_coefficients(0.0)

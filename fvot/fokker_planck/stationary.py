@@ -50,12 +50,12 @@ SETTLED_CHANGE = 1e-11
 SAME_DENSITY_TOLERANCE = 1e-6
 
 
-def find_stationary(stepper: Stepper, near: Numbering) -> Array:
+def find_stationary(stepper: Stepper, numbering: Numbering) -> Array:
     """The stationary density (n_cells,) in the user's order, see `FokkerPlanck.stationary`."""
     _check_steady(stepper, "a stationary density")
-    mesh: Any = near.user_mesh
+    mesh: Any = numbering.user_mesh
     if not stepper.closed:
-        return near.outward(_find_driven_density(stepper))
+        return numbering.outward(_find_driven_density(stepper))
 
     _, count = find_connected_pieces(mesh)
     if count > 1:
@@ -65,9 +65,9 @@ def find_stationary(stepper: Stepper, near: Numbering) -> Array:
         )
 
     if stepper.minus_log_gibbs is not None:
-        return near.outward(np.exp(-stepper.minus_log_gibbs))
+        return numbering.outward(np.exp(-stepper.minus_log_gibbs))
     if stepper.has_corners or mesh.n_cells_global > ELIMINATION_CELL_LIMIT[mesh.dim]:
-        return near.outward(_find_density_by_long_steps(stepper))
+        return numbering.outward(_find_density_by_long_steps(stepper))
 
     mass = _run_on_root(stepper, lambda chain: markov.stationary(chain.rates, chain.center))
     return mesh.scatter(mass) / mesh.volume

@@ -1,4 +1,4 @@
-"""Steps of a Fokker-Planck equation, and what they share: coefficients, matrices, the free energy."""
+"""Steps of a Fokker-Planck equation, and what they share: coefficients, matrices, free energy."""
 
 from __future__ import annotations
 
@@ -175,7 +175,9 @@ class Stepper:
         if self._two_point is None:
             operator = self.operator
             two_point = TwoPointDriftDiffusion(
-                operator.near, operator.terms._replace(flux=scharfetter_gummel), operator.points
+                operator.numbering,
+                operator.terms._replace(flux=scharfetter_gummel),
+                operator.points,
             )
             self._two_point = Stepper(two_point, self.order, self.rtol)
         return self._two_point

@@ -3,10 +3,10 @@
     F_s = a_s rho_left - b_s rho_right,   (a, b) = flux(U, k)
     k = D_s |s| / d_s,   U = |s| ((b.n)_s - m_s (V_right - V_left) / d_s)
 
-D_s is the harmonic mean of n.D n in the two cells, (b.n)_s the mean over the face, and m_s = D_s / T
-where there is a temperature, else 1; V enters by differences only. On boundary faces `dirichlet`
-puts its density at the face, at the distance of the cell's own point; `inflow` and `outflow` let
-through what the drift carries, and no diffusion.
+D_s is the harmonic mean of n.D n in the two cells, (b.n)_s the mean over the face, and m_s is
+D_s / T where there is a temperature, else 1; V enters by differences only. On boundary faces
+`dirichlet` puts its density at the face, at the distance of the cell's own point; `inflow` and
+`outflow` let through what the drift carries, and no diffusion.
 
 These fluxes are consistent where the lines between cell points are orthogonal to the faces, and
 D n is, too.
@@ -42,9 +42,9 @@ class TwoPointDriftDiffusion(DriftDiffusion):
 
     resolvent = Resolvent
 
-    def __init__(self, near: Numbering, terms: Terms, points: Array | None = None):
+    def __init__(self, numbering: Numbering, terms: Terms, points: Array | None = None):
         """points (dim, n_cells) : where functions are taken; None for the points of the cells."""
-        mesh = near.mesh
+        mesh = numbering.mesh
         self.flux = scharfetter_gummel if terms.flux is None else terms.flux
         with mesh.ranks.raising_together():
             if not callable(self.flux) or self.flux is muscl:
@@ -52,7 +52,7 @@ class TwoPointDriftDiffusion(DriftDiffusion):
                     "flux must be fvot.scharfetter_gummel, fvot.square_root, fvot.upwind, "
                     f"fvot.central, or a function (U, k) -> (a, b), not {self.flux!r:.60}"
                 )
-        super().__init__(near, terms, near.user_mesh.center if points is None else points)
+        super().__init__(numbering, terms, numbering.user_mesh.center if points is None else points)
         self.pattern = SparsityPattern(mesh)
 
     def rates(self, t: float = 0.0) -> Rates:
@@ -186,4 +186,4 @@ class TwoPointDriftDiffusion(DriftDiffusion):
 
     def _at_cells(self, cells):
         """The points (dim, n) at which those cells take the values of functions."""
-        return self.near.inward(self.points)[:, cells]
+        return self.numbering.inward(self.points)[:, cells]

@@ -120,14 +120,14 @@ class JKO:
         self._free_energy: FreeEnergy | None = None
         if inner is not None:
             self._check_inner(order)
-            self._near = Numbering(mesh, mesh)
+            self._numbering = Numbering(mesh, mesh)
             self.order = 1
             self._step: StepMethod = ProperStep(inner, energy)
             return
 
         quality.warn_of(mesh.quality.diffusion_problem, mesh)
-        self._near = find_numbering(mesh)
-        free_energy = FreeEnergy(self._near, energy)
+        self._numbering = find_numbering(mesh)
+        free_energy = FreeEnergy(self._numbering, energy)
         self._free_energy = free_energy
         is_bounded = self.upper < math.inf
         self.order = order or (2 if free_energy.diffuses and not is_bounded else 1)
@@ -216,7 +216,9 @@ class JKO:
             self.inner is None or tau is not None, "with inner= give the length of steps, tau"
         )
         run = self._start(rho0, times, tau)
-        return march(run, self._near, times, checkpoint=checkpoint, write=write, progress=progress)
+        return march(
+            run, self._numbering, times, checkpoint=checkpoint, write=write, progress=progress
+        )
 
     def step(self, rho: ArrayLike, tau: float) -> Array:
         """The density after a time tau.
@@ -260,10 +262,10 @@ class JKO:
         run = self._start(rho, np.array([0.0, tau]), tau)
         for _ in run.advance(0.0, tau):
             pass
-        return self._near.outward(run.rho)
+        return self._numbering.outward(run.rho)
 
     def _start(self, rho0, times, tau):
-        return JKORun(self, self._step, self._near, rho0, times, tau, self._free_energy)
+        return JKORun(self, self._step, self._numbering, rho0, times, tau, self._free_energy)
 
     # ---- checks ---------------------------------------------------------------------------------
 

@@ -57,7 +57,7 @@ class JKORun:
         self,
         flow: GradientFlow,
         take_step: StepMethod,
-        near: Numbering,
+        numbering: Numbering,
         rho0: ArrayLike,
         t: Array,
         tau: float | None,
@@ -66,16 +66,16 @@ class JKORun:
         """free_energy : of the flow on the mesh, if it is there already."""
         self.flow = flow
         self.take_step = take_step
-        self.near = near
+        self.numbering = numbering
         self.free_energy = free_energy
-        mesh: Any = near.mesh
+        mesh: Any = numbering.mesh
         self.mesh = mesh
         self.tau = tau
         self.fields = ("density",) if flow.upper == math.inf else ("density", "pressure")
         take_step.restart()
 
         self.now = t[0]
-        self.rho = near.inward(np.array(rho0, float))
+        self.rho = numbering.inward(np.array(rho0, float))
         self.pressure: Array | None = np.zeros(len(self.rho))
         self.mass0: float = integrate(self.mesh, self.rho)
         self.steps = 0
@@ -147,7 +147,7 @@ class JKORun:
         """What a checkpoint knows of the problem."""
         flow = self.flow
         mesh = self.mesh
-        free_energy = self.free_energy or FreeEnergy(self.near, flow.energy)
+        free_energy = self.free_energy or FreeEnergy(self.numbering, flow.energy)
         mean = self.mass0 / free_energy.measure
         rho = self.rho + mean  # above 0, where derivatives may be infinite
         slope = free_energy.derivative(rho) + free_energy.potential(rho)

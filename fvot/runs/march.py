@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def march(
     run: Run,
-    near: Numbering,
+    numbering: Numbering,
     t: Array,
     *,
     checkpoint: Checkpoint | None = None,
@@ -33,14 +33,14 @@ def march(
 ) -> Result:
     """Carry a `Run` through the times t (n_times,), and return its `Result`. Collective.
 
-    near : the `Numbering` of its cells
+    numbering : the `Numbering` of its cells
     checkpoint, write, progress : as in `solve`
 
     Raises `ConvergenceError` as the run does, with the `Result` so far in `.result`: the recorded
     times, and the last one.
     """
     recorder = Recorder(
-        near, t, run.fields, checkpoint, run.describe, write=write, progress=progress
+        numbering, t, run.fields, checkpoint, run.describe, write=write, progress=progress
     )
     with recorder:
         if recorder.saved is None:
@@ -55,17 +55,17 @@ def march(
                 recorder.record(run)
         except ConvergenceError as error:
             recorder.stop(run)
-            error.result = _make_result(run, near, recorder)
+            error.result = _make_result(run, numbering, recorder)
             raise
 
         recorder.finish(run)
-    return _make_result(run, near, recorder)
+    return _make_result(run, numbering, recorder)
 
 
-def _make_result(run, near, recorder):
+def _make_result(run, numbering, recorder):
     t = recorder.kept_times
     return Result(
-        mesh=near.user_mesh,
+        mesh=numbering.user_mesh,
         t=t,
         rho=recorder.series("density"),
         ledger=build_ledger(recorder.records),

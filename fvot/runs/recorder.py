@@ -32,7 +32,7 @@ class Recorder:
 
     def __init__(
         self,
-        near: Numbering,
+        numbering: Numbering,
         t: Array,
         fields: Sequence[str],
         checkpoint: Checkpoint | None,
@@ -41,21 +41,21 @@ class Recorder:
         write: Output | Path | None = None,
         progress: bool | None = None,
     ):
-        """near : the `Numbering` of all cell values that come; files and `series` have the user's
+        """numbering : the `Numbering` of all cell values that come; files and series have the user's
         fields : names of the run's fields
         describe() : the description of the run, see `CheckpointManager`
         write : an `Output`, or its path
         """
-        self.near = near
+        self.numbering = numbering
         self.t = t
         self.progress = progress
-        self.write = check_output(write, near.user_mesh.ranks, fields)
+        self.write = check_output(write, numbering.user_mesh.ranks, fields)
         self.records: list[dict[str, float]] = []
         self.saved: tuple[dict[str, Array], dict[str, Any]] | None = None
         # Velocities follow from the times: they are not kept.
         self.fields: dict[str, list[Array]] = {name: [] for name in fields if name != "velocity"}
         self.keeper = CheckpointManager(
-            checkpoint, near.mesh, describe, partial(_check_times, self.t)
+            checkpoint, numbering.mesh, describe, partial(_check_times, self.t)
         )
 
     def __enter__(self):
@@ -67,7 +67,7 @@ class Recorder:
             self.writer = None
             if self.write is not None:
                 self.writer = Writer(
-                    self.write, self.near.user_mesh, len(self.t), len(self.records)
+                    self.write, self.numbering.user_mesh, len(self.t), len(self.records)
                 )
 
             is_complete = all(len(series) == len(self.records) for series in self.fields.values())
@@ -106,7 +106,7 @@ class Recorder:
         values = self._take(run)
         if self.writer is not None and self.writer.is_due(i):
             has = self.writer.has
-            fields = {name: self.near.outward(u) for name, u in values.items() if has(name)}
+            fields = {name: self.numbering.outward(u) for name, u in values.items() if has(name)}
             if self.writer.has("velocity") and "velocity" in run.fields:
                 fields["velocity"] = cast(RunWithVelocity, run).velocity(self.t[[i]])[0]
             self.writer.add(self.t[i], fields)
@@ -130,7 +130,7 @@ class Recorder:
 
     def _summarise(self, rho):
         """The ledger's numbers that every density (n_cells,) has."""
-        mesh = self.near.mesh
+        mesh = self.numbering.mesh
         return dict(
             mass=integrate(mesh, rho),
             minimum=mesh.ranks.min(rho.min(initial=np.inf)),
@@ -164,7 +164,7 @@ class Recorder:
         """Cell values (n_times, n_cells) at the recorded times, in the user's order; of the first
         and the last one alone where the others are not kept.
         """
-        return self.near.outward(np.stack(self.fields[name]))
+        return self.numbering.outward(np.stack(self.fields[name]))
 
 
 def _check_times(t, path, values):
