@@ -50,15 +50,19 @@ SYMMETRY_SAMPLES = 100
 SYMMETRY_TOLERANCE = 1e-10
 
 
-def build_convolution(mesh: Mesh, W: Function) -> Callable[[Array], Array]:
-    """The linear map rho (n_cells,) -> W * rho (n_cells,) of a function W of offsets (dim, n).
-    Collective.
+def build_convolution(
+    mesh: Mesh, W: Function, points: Array | None = None
+) -> Callable[[Array], Array]:
+    """The linear map rho (n_cells,) -> W * rho (n_cells,) of a function W of offsets (dim, n)
+    between points (dim, n_cells) of the cells. Collective.
 
     Raises `InputError` where W is not symmetric, not finite, not integrable or not the same on all
     ranks, and for meshes that are too large.
     """
     _check_kernel(mesh, W)
-    return _Dense(mesh, W) if mesh.block is None else _Fourier(mesh, mesh.block, W)
+    if mesh.block is not None:
+        return _Fourier(mesh, mesh.block, W)
+    return _Dense(mesh, W, mesh.center if points is None else points)
 
 
 def _check_kernel(mesh, W):
@@ -199,7 +203,7 @@ def _list_gauss_points(n, dim):
 class _Dense:
     """By a matrix: this rank's rows, all columns."""
 
-    def __init__(self, mesh: Mesh, W: Function):
+    def __init__(self, mesh: Mesh, W: Function, own_points: Array):
         n = mesh.n_cells_global
         if n > MAX_DENSE_CELLS:
             raise InputError(
@@ -208,12 +212,12 @@ class _Dense:
                 "Mesh.interval, rectangle or box, which take Fourier transforms, or a coarser mesh"
             )
         self.mesh = mesh
-        points = gather(mesh, mesh.center)
+        points = gather(mesh, own_points)
         self._matrix = np.empty((mesh.n_cells, n))
         own = mesh.cell_id[: mesh.n_cells]
         with mesh.ranks.raising_together():
             for row, cell in enumerate(own):
-                offset = mesh.center[:, [row]] - points
+                offset = own_points[:, [row]] - points
                 offset[:, cell] = 1.0  # not 0: the mean below takes its place
                 self._matrix[row] = W(offset, 0.0)
             edges = np.broadcast_to(mesh.volume ** (1 / mesh.dim), (mesh.dim, mesh.n_cells))

@@ -42,20 +42,25 @@ class FreeEnergy:
     singular : whether e' is infinite at 0, so that densities stay above 0
     """
 
-    def __init__(self, numbering: Numbering, energy: Energy):
-        """numbering : the `Numbering` of the densities that come."""
+    def __init__(self, numbering: Numbering, energy: Energy, points: Array | None = None):
+        """numbering : the `Numbering` of the densities that come
+        points (dim, n_cells) : where energies are taken, in the user's order; None for the points
+            of the cells
+        """
         mesh = numbering.mesh
         self.numbering = numbering
         self.mesh = mesh
+        self._user_points = numbering.user_mesh.center if points is None else points
+        self._points = numbering.inward(self._user_points)
         self._parts = split_sum(energy)
         with mesh.ranks.raising_together():
-            potential, local, pairs = separate_parts(energy, numbering.user_mesh.center)
-            check_own(energy, mesh.center, 1.0)
+            potential, local, pairs = separate_parts(energy, self._user_points)
+            check_own(energy, self._points, 1.0)
         self._V = numbering.inward(potential)
         self._local = local
         self.diffuses = bool(local.parts)
         self.convolve = _add_maps(
-            [(weight, build_convolution(mesh, pair.kernel)) for weight, pair in pairs]
+            [(weight, build_convolution(mesh, pair.kernel, self._points)) for weight, pair in pairs]
         )
         self.measure = integrate(mesh, 1.0)
 
@@ -72,7 +77,7 @@ class FreeEnergy:
             if isinstance(part, Interaction):
                 continue
             with mesh.ranks.raising_together():
-                density = part.value(users_rho, mesh.center)
+                density = part.value(users_rho, self._user_points)
             values[part.name] = values.get(part.name, 0.0) + weight * integrate(mesh, density)
 
         if self.convolve is not None:
@@ -100,7 +105,7 @@ class FreeEnergy:
             self.mesh.ranks.raising_together(),
             np.errstate(divide="ignore", invalid="ignore", over="ignore"),
         ):
-            return self._local.difference(rho, old, self.mesh.center)
+            return self._local.difference(rho, old, self._points)
 
     def start(self, mean: float) -> float:
         """The density from which Newton's method can begin in an empty cell, where e' is infinite
@@ -113,7 +118,7 @@ class FreeEnergy:
             return 0.0
         parts = np.append(np.geomspace(NEWTON_FLOOR, 1, START_CANDIDATES), 1.0)
         rho = mean * parts
-        x = self.mesh.center[:, :1]
+        x = self._points[:, :1]
         with self.mesh.ranks.raising_together():
             has_cells = x.shape[1] > 0
             places = np.repeat(x, len(rho), axis=1) if has_cells else np.zeros((len(x), len(rho)))
@@ -123,7 +128,7 @@ class FreeEnergy:
 
     def _evaluate(self, method, rho):
         with self.mesh.ranks.raising_together(), np.errstate(divide="ignore", over="ignore"):
-            return np.zeros(len(rho)) + getattr(self._local, method)(rho, self.mesh.center)
+            return np.zeros(len(rho)) + getattr(self._local, method)(rho, self._points)
 
 
 def _add_maps(maps: list[tuple[float, Callable[[Array], Array]]]):

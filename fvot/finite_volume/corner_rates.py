@@ -22,11 +22,12 @@ Values of a density are z = (rho in the cells, y at the nodes): (n_cells + n_nod
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 
-from ..arguments.types import Array, IntArray
+from ..arguments.types import Array, BoolArray, IntArray
 from .corners import Corners
 
 # The exponent beyond which e^(-phi) is cut off: e^-300 is far from underflow.
@@ -246,7 +247,22 @@ class CornerRates:
 # ---- the linear system ------------------------------------------------------------------------
 
 
-def condense(rates: CornerRates, s: float, diagonal: Array, left: Array, right: Array) -> Array:
+class NodeSystem(NamedTuple):
+    """Fluxes F_i = alpha_i u_K - sum_j gamma_ij v_j of unknowns of cells and nodes, as `condense`
+    needs them; `CornerRates` has the same attributes.
+
+    column (n_corners,) : the sums of gamma's columns
+    is_given (n_nodes,) : the nodes whose values are known; None for none
+    """
+
+    corners: Corners
+    alpha: Array
+    gamma: Array
+    column: Array
+    is_given: BoolArray | None = None
+
+
+def condense(rates: Any, s: float, diagonal: Array, left: Array, right: Array) -> Array:
     """The entries (n_pairs,) of the matrix between the nodes that is left of |K| + s A when the
     cells are eliminated: left_i (s gamma_ij - s^2 alpha_i gamma_j / m_K) right_j.
 
@@ -255,6 +271,8 @@ def condense(rates: CornerRates, s: float, diagonal: Array, left: Array, right: 
     """
     corners = rates.corners
     values = np.empty(len(rates.gamma))
+    none = np.zeros(corners.n_nodes, bool)
+    is_given = none if rates.is_given is None else rates.is_given
     _condense(
         corners.start,
         corners.pair_start,
@@ -265,13 +283,13 @@ def condense(rates: CornerRates, s: float, diagonal: Array, left: Array, right: 
         s,
         left[corners.node],
         right[corners.node],
-        rates.is_given[corners.node],
+        is_given[corners.node],
         values,
     )
     return values
 
 
-def find_node_diagonal(rates: CornerRates, s: float, diagonal: Array) -> Array:
+def find_node_diagonal(rates: Any, s: float, diagonal: Array) -> Array:
     """The diagonal (n_nodes,) of that matrix without scalings. Collective."""
     corners = rates.corners
     through = s * rates.alpha * rates.column / diagonal[corners.cell]

@@ -35,7 +35,7 @@ def build_operator(
         return CornerDriftDiffusion(numbering, terms)
 
     two_point = TwoPointDriftDiffusion(numbering, terms)
-    is_right = report.is_orthogonal and not report.has_no_distance and _is_conormal(two_point)
+    is_right = report.suits_two_point and _is_conormal(two_point)
     if is_right:
         return two_point
     wants_corners = scheme == "auto" and terms.flux is scharfetter_gummel

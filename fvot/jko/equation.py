@@ -14,12 +14,13 @@ import numpy as np
 from ..arguments.frozen import frozen
 from ..arguments.functions import is_number
 from ..arguments.times import check_step, check_times
-from ..arguments.types import Array, ArrayLike, Path
+from ..arguments.types import Array, ArrayLike, Path, Scheme
 from ..energies.checks import describe_energy
 from ..energies.energy import Energy, split_sum
 from ..energies.free_energy import FreeEnergy
 from ..energies.interaction import Interaction
-from ..errors import InputError
+from ..energies.local import Potential
+from ..errors import InputError, MeshError, warn
 from ..mesh import Mesh, Numbering, quality
 from ..mesh.cell_values import check_density
 from ..mesh.connected_pieces import find_connected_pieces
@@ -28,6 +29,7 @@ from ..output.series import Output
 from ..runs.checkpoint import Checkpoint
 from ..runs.march import march
 from ..runs.result import Result
+from .corner_step import CornerStep
 from .linearised_step import LinearisedStep
 from .midpoint_step import MidpointStep
 from .proper_step import ProperStep, TransportSolver
@@ -67,6 +69,12 @@ class JKO:
         A transport solver of the same mesh, without a terminal energy. Each step is then the exact
         one, which minimises W2^2(rho, rho_n) / (2 tau) + E(rho), with a certified gap. It is slow,
         a reference; it needs a tau, no bounds and no interactions.
+    scheme : {"auto", "two_point", "corners"}
+        The fluxes. "two_point" ones are consistent where the lines between cell points are
+        orthogonal to the faces. "corners" takes unknowns at the corners of cells, for order 2 on
+        any mesh; energies are then taken at the centroids. "auto": corners where order is 2 and the
+        mesh is not made for two-point fluxes. Order 1 and upper bounds always have two-point ones:
+        on such meshes a warning says how large the error may be.
     tol : float
         Largest error in time of a whole run with tau=None, in L1 relative to the mass. It is an
         estimate, not a bound.
@@ -103,6 +111,7 @@ class JKO:
         order: Literal[1, 2] | None = None,
         bounds: Sequence[float | None] = (0, None),
         inner: TransportSolver | None = None,
+        scheme: Scheme = "auto",
         tol: float = 1e-3,
     ):
         if not isinstance(mesh, Mesh):
@@ -110,6 +119,11 @@ class JKO:
                 f"JKO needs a mesh, such as fvot.Mesh.rectangle(0, 1, (64, 64)), not {mesh!r:.60}"
             )
         _check_energy_order_and_tol(mesh.ranks, energy, order, tol)
+        mesh.ranks.check(
+            scheme in ("auto", "two_point", "corners"),
+            f"scheme must be 'auto', 'two_point' or 'corners', not {scheme!r:.60}",
+        )
+        mesh.ranks.check_same("scheme", scheme)
 
         self.mesh = mesh
         self.energy = energy
@@ -118,27 +132,51 @@ class JKO:
         self.inner = inner
 
         self._free_energy: FreeEnergy | None = None
+        self._step: StepMethod
         if inner is not None:
             self._check_inner(order)
             self._numbering = Numbering(mesh, mesh)
             self.order = 1
-            self._step: StepMethod = ProperStep(inner, energy)
+            self._step = ProperStep(inner, energy)
             return
 
-        quality.warn_of(mesh.quality.diffusion_problem, mesh)
         self._numbering = find_numbering(mesh)
-        free_energy = FreeEnergy(self._numbering, energy)
-        self._free_energy = free_energy
         is_bounded = self.upper < math.inf
-        self.order = order or (2 if free_energy.diffuses and not is_bounded else 1)
+        self.order = order or (2 if _diffuses(energy) and not is_bounded else 1)
         mesh.ranks.check(
             self.order == 1 or not is_bounded,
             "an upper bound needs order=1 (or None): steps of order 2 do not support one",
         )
-        if self.order == 2:
-            self._step = MidpointStep(free_energy)
-        else:
-            self._step = LinearisedStep(free_energy, self.upper)
+        mesh.ranks.check(
+            self.order == 2 or scheme != "corners",
+            "scheme='corners' needs order=2: steps of order 1, and those with an upper bound, have "
+            "two-point fluxes",
+        )
+        self._build_step(scheme)
+
+    def _build_step(self, scheme):
+        """Take fluxes to corners for order 2 on meshes that are not made for two-point ones."""
+        mesh = self.mesh
+        report = mesh.quality
+        if scheme == "corners" or (
+            scheme == "auto" and self.order == 2 and not report.suits_two_point
+        ):
+            try:
+                energy = FreeEnergy(self._numbering, self.energy, mesh.centroid)
+                self._step = CornerStep(energy)
+                self._free_energy = energy
+                return
+            except MeshError as error:
+                if scheme == "corners":
+                    raise
+                if mesh.ranks.is_root:
+                    warn(f"two-point fluxes are taken: {error}")
+
+        quality.warn_of(report.diffusion_problem, mesh)
+        energy = FreeEnergy(self._numbering, self.energy)
+        self._free_energy = energy
+        is_second = self.order == 2
+        self._step = MidpointStep(energy) if is_second else LinearisedStep(energy, self.upper)
 
     def __repr__(self) -> str:
         bound = "" if self.upper == math.inf else f", rho <= {self.upper:g}"
@@ -314,6 +352,11 @@ class JKO:
             f"{what} fills the mesh, or a piece of it, up to its bound {self.upper:.6g}: nothing "
             "can move there",
         )
+
+
+def _diffuses(energy):
+    """Whether there is a local energy that is not a potential."""
+    return any(not isinstance(part, (Potential, Interaction)) for _, part in split_sum(energy))
 
 
 def _check_energy_order_and_tol(ranks: Any, energy, order, tol):

@@ -96,9 +96,11 @@ class Quality:
         return is_consistent(self.orthogonality_defect, self.tangent_rms)
 
     @property
-    def has_no_distance(self) -> bool:
-        """Whether some faces have both cell points in one place, or in the wrong order."""
-        return self.n_coincident > 0 or self.n_negative > 0
+    def suits_two_point(self) -> bool:
+        """Whether two-point fluxes are consistent and well conditioned: orthogonal faces, and cell
+        points apart and in order.
+        """
+        return self.is_orthogonal and self.n_coincident == self.n_negative == 0
 
     @property
     def transport_problem(self) -> str:
