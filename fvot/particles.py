@@ -70,10 +70,11 @@ LANGEVIN_STEPS = 1000
 # First step of differences of velocities, relative to the size of the positions.
 FIRST_DIFFERENCE_STEP = 1e-2
 
-# Step of the differences of a diffusion, relative to the size of the cloud of particles: about the
-# cube root of the round-off of numbers, at which the errors of central differences are least. And
-# the smallest one relative to positions, which round-off in them leaves seven digits of.
+# Step of differences of a diffusion, relative to the size of the cloud of particles: about the cube
+# root of round-off, where the errors of central differences are least.
 DIFFUSION_STEP = 1e-5
+
+# The smallest such step, relative to positions: round-off in these leaves seven digits of it.
 SMALLEST_DIFFUSION_STEP = 1e-9
 
 # Relative difference of two difference quotients, with one step twice the other, that counts as
