@@ -23,7 +23,7 @@ N_PROBES = 7
 
 # How far a tensor may be from symmetric, relative to its largest entry: round-off of users'
 # products.
-SYMMETRY_TOLERANCE = 1e-12
+TENSOR_SYMMETRY_TOLERANCE = 1e-12
 
 # How far below 0 an eigenvalue may be, relative to the largest entry: round-off of users' products.
 EIGENVALUE_TOLERANCE = 1e-12
@@ -73,7 +73,7 @@ def find_faulty_tensor(D: Array) -> tuple[int, str] | None:
     """
     size = np.abs(D).max(axis=(0, 1), initial=0.0)
     skew = np.abs(D - D.transpose(1, 0, 2)).max(axis=(0, 1), initial=0.0)
-    bad = np.flatnonzero(~(skew <= SYMMETRY_TOLERANCE * size))
+    bad = np.flatnonzero(~(skew <= TENSOR_SYMMETRY_TOLERANCE * size))
     if len(bad):
         entries = np.array2string(D[:, :, bad[0]], precision=4, separator=", ")
         return int(bad[0]), f"not symmetric, {entries}"
