@@ -4,19 +4,29 @@ They are independent witnesses for the solvers on meshes.
 
 Positions are (dim, n), paths (n_times, dim, n). Walls are a pair of corners (lower, upper); for
 flows they may also be those of a mesh. A flow stops at walls; noise is reflected: on the unfolded
-line a particle continues behind its mirror image, in the mirrored drift.
+line a particle continues behind its mirror image, in the mirrored drift. Where a tensor D mixes the
+directions, nothing flows through a wall with normal n if particles are reflected along D n.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy.integrate import solve_ivp
 
+from .arguments.diffusion import (
+    Noise,
+    as_diffusion_function,
+    check_noise,
+    compute_noise_drift,
+    find_faulty_tensor,
+    take_root,
+)
 from .arguments.functions import (
     Function,
     as_floats,
@@ -62,6 +72,13 @@ LANGEVIN_STEPS = 1000
 
 # First step of differences of velocities, relative to the size of the positions.
 FIRST_DIFFERENCE_STEP = 1e-2
+
+# Step of differences of a diffusion, relative to the size of the cloud of particles: about the cube
+# root of round-off, where the errors of central differences are least.
+DIFFUSION_STEP = 1e-5
+
+# The smallest such step, relative to positions: round-off in these leaves seven digits of it.
+SMALLEST_DIFFUSION_STEP = 1e-9
 
 # Relative difference of two difference quotients, with one step twice the other, that counts as
 # none.
@@ -228,16 +245,23 @@ def langevin(
     t: float | ArrayLike,
     seed: int,
     *,
+    noise: Noise = "ito",
     tau: float | None = None,
     order: int = 1,
     walls: Any = None,
     comm: Any = None,
 ) -> Array:
-    """Paths of dX = b dt + sqrt(2 D) dW from x0, in Ito's sense.
+    """Paths from x0 of Langevin's equation, by default dX = b dt + sqrt(2 D) dW in Ito's sense.
 
-    Their density solves d rho/dt = div(grad(D rho) - rho b). That is the equation of
-    `FokkerPlanck`, whose noise is kinetic, with the same diffusion and drift = b - grad D, which is
-    b for a constant D.
+    With the symmetric root S of D, S S = D, the paths and the equation of their density are
+
+    - "ito": dX = b dt + sqrt(2) S dW, d rho/dt = div(div(D rho) - rho b);
+    - "stratonovich": dX = b dt + sqrt(2) S o dW, d rho/dt = div(S div(S rho) - rho b);
+    - "kinetic": dX = (b + div D) dt + sqrt(2) S dW in Ito's sense,
+      d rho/dt = div(D grad rho - rho b).
+
+    They are those of `FokkerPlanck` with the same diffusion, drift and noise, which is kinetic
+    there by default. For a constant D all three are the same.
 
     Parameters
     ----------
@@ -245,18 +269,21 @@ def langevin(
         The points at the start.
     drift : function or array (dim,)
         b(x) or b(x, t) with values (dim, n), or a constant.
-    diffusion : function or float
-        D >= 0, a number or a function of x or (x, t).
+    diffusion : number, array or function
+        D: a number of at least 0, a diagonal (dim,), a symmetric positive semidefinite tensor
+        (dim, dim), or a function of x or (x, t) with values (n,), (dim, n) or (dim, dim, n).
     t : float or array (n_times,)
         A final time, or increasing times, the first of which is the start.
     seed : int
         The same seed gives the same paths, on any number of ranks.
+    noise : {"ito", "stratonovich", "kinetic"}
+        Which of the equations above it is.
     tau : float, optional
         The largest step. None: a thousandth of the whole time, and of the time between two of the
         times t where b or D, sampled at x0, changes faster than steps follow.
     order : 1 or 2
         The order in tau of means of functions of X. 1: Euler-Maruyama; 2: Heun's steps (Platen's
-        scheme), for a constant D.
+        scheme), for a constant D, and if that is a tensor, without walls.
     walls : pair of arrays (dim,), optional
         (lower, upper), the corners of a box whose walls reflect.
     comm : MPI communicator, optional
@@ -271,14 +298,17 @@ def langevin(
     ------
     InputError
         On every rank: for points, coefficients, times or steps that cannot be used, for a diffusion
-        below 0 or one that is not constant with order 2, and for points outside the walls.
+        below 0, or one that is not constant with order 2, and for points outside the walls.
 
     Notes
     -----
+    Slopes of D are central differences, at points inside the walls. With "stratonovich" and a
+    tensor they are those of S, which has none where an eigenvalue falls to 0 like a distance.
+
     Chosen steps resolve events that last at least 1/200 of the time between two of the times t and
     1/4000 of the whole time, but their beginning and end only to the length of a step: include the
     times of pulses and jumps in t. A tau that is too long for the sampled coefficients is a
-    warning. (Kloeden, Platen 1992)
+    warning. (Kloeden, Platen 1992; walls: Bossy, Gobet, Talay 2004)
 
     Examples
     --------
@@ -294,16 +324,18 @@ def langevin(
     with ranks.raising_together():
         start = _check_start(x0)
         b = as_function(drift, "drift", (len(start),))
-        D = as_function(diffusion, "diffusion")
-        _check_langevin(order, D, seed)
         box = _Box(walls, start)
     times = check_times(ranks, t)
     check_step(ranks, tau, times)
+    with ranks.raising_together():
+        D = as_diffusion_function(diffusion, "diffusion", start, _find_earliest(times))
+        _check_langevin(order, D, seed, noise, box)
+        equation = _Langevin(b, D, noise, box, _choose_difference_step(D, start, times, box))
     constant_drift = repr(b.f) if not callable(b.f) else ""
     constant_diffusion = repr(D.f) if not callable(D.f) else ""
     ranks.check_same(
-        "seed, order and what drift and diffusion are",
-        (seed, order, constant_drift, constant_diffusion, walls),
+        "seed, order, noise and what drift and diffusion are",
+        (seed, order, noise, constant_drift, constant_diffusion, walls),
     )
     ranks.check_same_array("x0", start)
 
@@ -316,23 +348,25 @@ def langevin(
         for k in range(ranks.rank, len(blocks), ranks.size):
             random = np.random.default_rng(streams[k])
             columns = blocks[k]
-            block = start[:, columns]
-            paths[..., columns] = _walk(block, b, D, times, random, counts, order, box)
+            paths[..., columns] = _walk(start[:, columns], equation, times, random, counts, order)
     return ranks.sum(paths) if ranks.size > 1 else paths
 
 
 # ---- noise ---------------------------------------------------------------------------------------
 
 
-def _check_langevin(order, D, seed):
+def _check_langevin(order, D, seed, noise, box):
     if order not in (1, 2) or isinstance(order, bool):
         raise InputError(f"order must be 1 or 2, not {order!r}")
     if order == 2 and callable(D.f):
         raise InputError("order=2 takes a constant diffusion: give a number, or order=1")
-    if not callable(D.f) and D.f < 0:
-        raise InputError(f"diffusion must be at least 0, not {float(D.f):g}")
+    if order == 2 and len(D.shape) == 2 and box.walls is not None:
+        raise InputError("order=2 takes no tensor between walls: give a diagonal, or order=1")
+    if not callable(D.f):
+        _check_diffusion(D.f[..., None])
     if not is_integer(seed) or seed < 0:
         raise InputError(f"seed must be a whole number of at least 0, not {seed!r}")
+    check_noise(noise)
 
 
 def _count_steps(ranks, x0, b, D, t, tau):
@@ -410,7 +444,107 @@ def _group_intervals(t):
     return [*groups, (first, len(t) - 2)]
 
 
-def _walk(x, b, D, t, random, counts, order, box):
+@dataclass(frozen=True)
+class _Langevin:
+    """Langevin's equation between walls, as steps in Ito's sense.
+
+    b, D, noise : as `langevin` takes them
+    box : the walls
+    difference_step : of differences of D
+    """
+
+    b: Function
+    D: Function
+    noise: Noise
+    box: _Box
+    difference_step: float
+
+    def compute_drift(self, x: Array, t: float) -> Array:
+        """Ito's drift (dim, n)."""
+        velocity = self.b(x, t)
+        if self.noise == "ito" or not callable(self.D.f):
+            return velocity
+
+        step = self.difference_step
+        inside = self.box.inside(x, 2 * step)
+        kinetic = velocity - compute_noise_drift(self.D, inside, t, self.noise, step)
+        return kinetic + compute_noise_drift(self.D, inside, t, "ito", step)
+
+    def draw(self, x: Array, t: float, h: float, random: np.random.Generator) -> Array:
+        """sqrt(2) S dW (dim, n) for a step h."""
+        # A constant has the same root everywhere.
+        D = self.D(x if callable(self.D.f) else x[:, :1], t)
+        _check_diffusion(D, x)
+        normal = random.standard_normal(x.shape)
+        if D.ndim < 3:
+            return np.sqrt(2 * D * h) * normal
+        return np.einsum("ijn,jn->in", take_root(2 * D * h), normal)
+
+    def reflect(self, x: Array, t: float) -> tuple[Array, Any]:
+        """x (dim, n) between the walls, and the sign of each velocity there."""
+        if len(self.D.shape) == 2 and self.box.walls is not None:
+            x = self._reflect_along_conormals(x, t)
+        return self.box.reflect(x)
+
+    def _reflect_along_conormals(self, x, t):
+        """x (dim, n), moved along D n by twice the distance behind each wall."""
+        x = x.copy()
+        for axis in range(len(x)):
+            behind = x[axis] - self.box.inside(x)[axis]
+            out = np.flatnonzero(behind)
+            if not len(out):
+                continue
+
+            D = self.D(self.box.inside(x[:, out]), t)
+            conormal = D[:, axis]
+            across = D[axis, axis]
+            direction = conormal / np.where(across > 0, across, 1.0)
+            direction[axis] = 1.0
+            x[:, out] -= 2 * behind[out] * direction
+        return x
+
+
+def _check_diffusion(D, x=None):
+    """`InputError` unless D are numbers of at least 0, (n,) or (dim, n), or symmetric positive
+    semidefinite tensors (dim, dim, n).
+
+    x : the points (dim, n) where they are; None for a constant
+    """
+    if D.ndim == 3:
+        fault = find_faulty_tensor(D)
+    else:
+        smallest = np.atleast_2d(D).min(axis=0)
+        bad = np.flatnonzero(smallest < 0)
+        fault = (bad[0], f"{smallest[bad[0]]:.6g}") if len(bad) else None
+    if fault is None:
+        return
+
+    i, problem = fault
+    place = "" if x is None else f" at x = {x[:, i]}"
+    wanted = "symmetric and positive semidefinite" if D.ndim == 3 else "at least 0"
+    raise InputError(f"diffusion must be {wanted}, but is {problem}{place}")
+
+
+def _find_earliest(t):
+    """The first time after the start: coefficients may jump there."""
+    return np.nextafter(t[0], t[-1])
+
+
+def _choose_difference_step(D, x0, t, box):
+    """The step of differences of D: a small part of the size of the cloud of particles, which is at
+    least as far as it spreads by diffusion.
+    """
+    D0 = D(x0, _find_earliest(t))
+    _check_diffusion(D0, x0)
+    extent = np.ptp(x0, axis=1).max()
+    spread = math.sqrt(2 * D0.max() * (t[-1] - t[0]))
+    size = max(extent, spread) or 1.0
+    if box.walls is not None:
+        size = min(size, (box.upper - box.lower).min())
+    return max(DIFFUSION_STEP * size, SMALLEST_DIFFUSION_STEP * np.abs(x0).max())
+
+
+def _walk(x, equation, t, random, counts, order):
     """The paths (n_times, dim, k) of one block of particles."""
     path = [x]
     for begin, end, count in zip(t[:-1], t[1:], counts, strict=True):
@@ -420,18 +554,13 @@ def _walk(x, b, D, t, random, counts, order, box):
         for now in (begin + h * k for k in range(count)):
             at = max(now, earliest)
             then = min(now + h, latest)
-            variance = D(x, at)
-            if (variance < 0).any():
-                raise InputError(f"diffusion must be at least 0, but is {variance.min():.6g}")
-
-            scale = np.sqrt(2 * variance * h)
-            noise = scale * random.standard_normal(x.shape)
-            velocity = b(x, at)
+            noise = equation.draw(x, at, h, random)
+            velocity = equation.compute_drift(x, at)
             if order == 2:
-                predicted, sign = box.reflect(x + h * velocity + noise)
-                velocity_there = b(predicted, then)
+                predicted, sign = equation.reflect(x + h * velocity + noise, then)
+                velocity_there = equation.compute_drift(predicted, then)
                 velocity = (velocity + sign * velocity_there) / 2
-            x, _ = box.reflect(x + h * velocity + noise)
+            x, _ = equation.reflect(x + h * velocity + noise, then)
         path.append(x)
     return np.stack(path)
 
@@ -512,9 +641,11 @@ class _Box:
         self.lower = lower
         self.upper = upper
 
-    def inside(self, x: Array) -> Array:
-        """x (dim, n), with points beyond walls moved onto them."""
-        return x if self.walls is None else np.clip(x, self.lower, self.upper)
+    def inside(self, x: Array, margin: float = 0.0) -> Array:
+        """x (dim, n), with points beyond walls, or nearer than the margin, moved inside."""
+        if self.walls is None:
+            return x
+        return np.clip(x, self.lower + margin, self.upper - margin)
 
     def find_room(self, x: Array) -> Array:
         """The distance (n,) of points inside (dim, n) from the walls."""

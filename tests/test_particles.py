@@ -187,6 +187,116 @@ def test_noise_that_varies():
     assert abs(np.log(x).mean() + 0.25) < 4 * np.sqrt(0.5 / 8000) + 0.003
 
 
+@pytest.mark.parametrize(
+    ("noise", "rate"), [("ito", 0.0), ("stratonovich", 0.25), ("kinetic", 0.5)]
+)
+@pytest.mark.parametrize("form", [lambda D: D, lambda D: D[None, None]])
+def test_geometric_brownian_motion(noise, rate, form):
+    """D = s^2 x^2 / 2: Ito's drift is 0, s^2 x / 2 and s^2 x, and the mean e^(rate t). That of
+    Euler's steps is (1 + rate h)^n.
+    """
+    n, t, tau = 8000, 0.5, 0.005
+    x = particles.langevin(
+        np.ones((1, n)), [0.0], lambda x: form(0.25 * x[0] ** 2), t, seed=1, noise=noise, tau=tau
+    )[-1, 0]
+    mean = (1 + rate * tau) ** round(t / tau)
+    variance = np.exp(2 * rate * t) * (np.exp(0.5 * t) - 1)
+    assert abs(x.mean() - mean) < 4 * np.sqrt(variance / n)
+    other_rates = {0.0, 0.25, 0.5} - {rate}
+    assert all(abs(x.mean() - np.exp(k * t)) > 8 * np.sqrt(variance / n) for k in other_rates)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize(
+    "D",
+    [
+        np.array([3.0, 0.0]),
+        np.array([[2.0, 1.8], [1.8, 2.0]]),
+        np.array([[1.0, 2.0], [2.0, 4.0]]),
+        np.array([[1.0, 0.5, 0.2], [0.5, 2.0, 0.1], [0.2, 0.1, 0.3]]),
+    ],
+)
+def test_constant_diagonals_and_tensors(D, order):
+    """The covariance is 2 D t, to five standard deviations; the noise does not matter."""
+    n, t = 20_000, 0.3
+    dim = len(D)
+    paths = [
+        particles.langevin(
+            np.zeros((dim, n)), np.ones(dim), D, t, seed=4, noise=noise, tau=0.1, order=order
+        )[-1]
+        for noise in ("ito", "stratonovich", "kinetic")
+    ]
+    assert (paths[0] == paths[1]).all() and (paths[0] == paths[2]).all()
+    full = D if D.ndim == 2 else np.diag(D)
+    variance = np.diag(full)
+    deviation = 2 * t * np.sqrt((np.outer(variance, variance) + full**2) / n)
+    assert (np.abs(np.cov(paths[0]) - 2 * full * t) <= 5 * deviation + 1e-25).all()
+    values, vectors = np.linalg.eigh(full)
+    if values[0] < 1e-12:  # nothing moves across, but for the drift
+        across = vectors[:, 0]
+        assert_allclose(across @ paths[0], across.sum() * t, atol=1e-7)
+
+
+def test_walls_reflect_along_the_conormal():
+    """Between two walls, y - (D_xy / D_xx) x is a free Brownian motion, independent of x: its slope
+    along D n is 0. Mirrors would move its mean by -0.9 (mean of x - 0.1) = -0.36.
+    """
+    n, t = 8000, 1.0
+    D = np.array([[1.0, 0.9], [0.9, 1.0]])
+    start = np.array([[0.1], [0.0]]) * np.ones(n)
+    walls = ([0.0, -np.inf], [1.0, np.inf])
+    for diffusion in D, lambda x: D:
+        x, y = particles.langevin(start, [0.0, 0.0], diffusion, t, seed=1, tau=0.01, walls=walls)[
+            -1
+        ]
+        free = y - 0.9 * x
+        variance = 2 * t * (1 - 0.81)
+        assert abs(free.mean() + 0.09) < 4 * np.sqrt(variance / n)
+        assert abs(free.var() - variance) < 4 * variance * np.sqrt(2 / n)
+        assert abs(np.corrcoef(free, x)[0, 1]) < 4 / np.sqrt(n)
+        assert x.min() >= 0 and x.max() <= 1 and abs(x.mean() - 0.5) < 4 / np.sqrt(12 * n)
+
+
+@pytest.mark.parametrize("noise", ["ito", "stratonovich", "kinetic"])
+def test_a_diffusion_is_not_asked_behind_walls_nor_before_the_start(noise):
+    def D(x, t):
+        assert ((x >= 0) & (x <= 1)).all() and 3 < t < 4
+        return np.array([[x[0], 0 * x[0]], [0 * x[0], 1 - x[1]]]) / t
+
+    x0 = np.random.default_rng(1).uniform(0, 1, (2, 200))
+    x0[:, :4] = [[0, 1, 0, 1], [0, 0, 1, 1]]
+    x = particles.langevin(x0, [1, 1], D, [3, 3.5], seed=1, noise=noise, tau=0.02, walls=(0, 1))[-1]
+    assert x.min() >= 0 and x.max() <= 1
+
+
+def test_noise_far_from_the_origin():
+    """Slopes of a diffusion that varies over 30 are the same a million away."""
+    far = 2.0**22
+
+    def walk(origin):
+        def D(x):
+            return 1e3 * (1 + 0.9 * np.sin((x[0] - origin) / 30))
+
+        x0 = np.linspace(0, 1000, 100)[None] + origin
+        return particles.langevin(x0, [0.0], D, 1.0, seed=1, noise="kinetic", tau=0.02) - origin
+
+    assert_allclose(walk(far), walk(0.0), atol=1e-3)
+
+
+def test_the_same_paths_of_a_tensor_on_any_number_of_ranks(ranks):
+    def D(x):
+        return np.array([[2 + x[0], x[1]], [x[1], 2 + 0 * x[0]]])
+
+    x0 = np.random.default_rng(2).uniform(0, 1, (2, 3 * particles.PARTICLES_PER_STREAM // 2))
+    paths = [
+        particles.langevin(
+            x0, [1, 0], D, 0.1, seed=5, noise="kinetic", tau=0.02, walls=(0, 1), comm=comm
+        )
+        for comm in (ranks.comm, ranks.comm.Split(ranks.rank))
+    ]
+    assert (paths[0] == paths[1]).all()
+
+
 def test_different_input_on_ranks_is_seen(ranks):
     if ranks.size == 1:
         return
@@ -218,6 +328,23 @@ def test_bad_input():
         (lambda: particles.langevin(x0, rotation, -1, 1.0, 0), "diffusion"),
         (lambda: particles.langevin(x0, rotation, lambda x: x[0] - 1, 1.0, 0), "diffusion"),
         (lambda: particles.langevin(x0, rotation, lambda x: 1 + x[0], 1.0, 0, order=2), "order=2"),
+        (lambda: particles.langevin(x0, rotation, [1, -2], 1.0, 0), "at least 0, but is -2$"),
+        (lambda: particles.langevin(x0, rotation, [[1, 2], [2, 1]], 1.0, 0), "eigenvalue -1$"),
+        (lambda: particles.langevin(x0, rotation, [[1, 2], [0, 4]], 1.0, 0), "not symmetric"),
+        (
+            lambda: particles.langevin(
+                x0 + [[0, 0, 3]], rotation, lambda x: [[1 + 0 * x[0], x[0]], [x[0], 2 + x[1]]], 1, 0
+            ),
+            r"eigenvalue -0.6056 at x = \[3. 3.\]",
+        ),
+        (
+            lambda: particles.langevin(
+                x0, rotation, np.eye(2), 1.0, 0, order=2, walls=([-1, -1], [1, 1])
+            ),
+            "order=2",
+        ),
+        (lambda: particles.langevin(x0, rotation, [1, 2, 3], 1.0, 0), "diffusion"),
+        (lambda: particles.langevin(x0, rotation, 1, 1.0, 0, noise="Ito"), "noise"),
         (lambda: particles.langevin(x0, rotation, 1, 1.0, 0.5), "seed"),
         (lambda: particles.langevin(x0, rotation, 1, 1.0, 0, tau=0), "tau"),
         (lambda: particles.langevin(x0, rotation, 1, 1.0, 0, order=3), "order"),

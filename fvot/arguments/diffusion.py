@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from ..errors import InputError
-from .functions import Function, as_function
+from .functions import Function, as_floats, as_function
 from .types import Array
 
 Noise: TypeAlias = Literal["kinetic", "ito", "stratonovich"]
@@ -23,27 +23,36 @@ N_PROBES = 7
 
 # How far a tensor may be from symmetric, relative to its largest entry: round-off of users'
 # products.
-SYMMETRY_TOLERANCE = 1e-12
+TENSOR_SYMMETRY_TOLERANCE = 1e-12
 
 # How far below 0 an eigenvalue may be, relative to the largest entry: round-off of users' products.
 EIGENVALUE_TOLERANCE = 1e-12
 
 
-def as_diffusion_function(D: Any, what: str, x: Any) -> Function:
+def as_diffusion_function(D: Any, what: str, x: Any, t: float = 0.0) -> Function:
     """A `Function` from D(x), D(x, t) or a constant, whose values are numbers (shape ()), diagonals
     (dim,) or tensors (dim, dim).
 
-    x (dim, n) : some points, at which a function is called once
+    x (dim, n), t : some points and a time, at which a function is called once
     """
     dim = len(x)
     if not callable(D):
-        return as_function(D, what, np.shape(D) if np.shape(D) in ((dim,), (dim, dim)) else ())
+        shape = as_floats(D, f"{what} must be a number, a diagonal, a tensor or a function").shape
+        return as_function(D, what, shape if shape in ((dim,), (dim, dim)) else ())
 
     f = as_function(D, what)
     if x.shape[1] == 0:
         return f
     probes = np.resize(np.arange(x.shape[1]), N_PROBES)
-    value = np.asarray(f._evaluate(x[:, probes], 0.0))
+    try:
+        value = np.asarray(f._evaluate(x[:, probes], t))
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{what} returned rows of different lengths: entries of a tensor (dim, dim, n) must "
+            "all have one value for each point; for a constant one: 0 * x[0] + 1"
+        ) from None
     for shape in ((dim,), (dim, dim)):
         if value.shape in (shape, (*shape, N_PROBES)) and value.shape != (1, N_PROBES):
             return replace(f, shape=shape)
@@ -64,7 +73,7 @@ def find_faulty_tensor(D: Array) -> tuple[int, str] | None:
     """
     size = np.abs(D).max(axis=(0, 1), initial=0.0)
     skew = np.abs(D - D.transpose(1, 0, 2)).max(axis=(0, 1), initial=0.0)
-    bad = np.flatnonzero(~(skew <= SYMMETRY_TOLERANCE * size))
+    bad = np.flatnonzero(~(skew <= TENSOR_SYMMETRY_TOLERANCE * size))
     if len(bad):
         entries = np.array2string(D[:, :, bad[0]], precision=4, separator=", ")
         return int(bad[0]), f"not symmetric, {entries}"
@@ -88,6 +97,18 @@ def find_smallest_eigenvalues(D: Array) -> Array:
 
 def take_root(D: Array) -> Array:
     """The symmetric square roots S (dim, dim, n), S S = D, of tensors (dim, dim, n)."""
+    if len(D) == 1:
+        return np.sqrt(np.maximum(D, 0))
+    if len(D) == 2:
+        # By Cayley and Hamilton S S = tr(S) S - det(S); the determinant in factors, which do not
+        # underflow.
+        mean = np.sqrt(np.maximum(D[0, 0], 0)) * np.sqrt(np.maximum(D[1, 1], 0))
+        aside = np.abs(D[0, 1])
+        root_of_determinant = np.sqrt(np.maximum(mean - aside, 0)) * np.sqrt(mean + aside)
+        trace = np.sqrt(np.maximum(D[0, 0] + D[1, 1] + 2 * root_of_determinant, 0))
+        S = D + np.eye(2)[:, :, None] * root_of_determinant
+        return S / np.where(trace > 0, trace, 1.0)
+
     values, vectors = np.linalg.eigh(D.transpose(2, 0, 1))
     roots = np.sqrt(np.maximum(values, 0))
     return np.einsum("nij,nj,nkj->ikn", vectors, roots, vectors)
@@ -108,17 +129,22 @@ def check_noise(noise: Any) -> None:
 def compute_noise_drift(D: Function, x: Array, t: float, noise: Noise, step: Any) -> Array:
     """c (dim, n) at x, by which the drift of kinetic noise is smaller than that of the given noise.
 
-    With S S = D and differences over *step* (n,) along each axis,
+    With S S = D and differences over *step*, a number or (n,), along each axis,
 
         ito: c_i = sum_j d_j D_ij,    stratonovich: c_i = sum_jk S_ik d_j S_jk.
+
+    Without entries beside the diagonal, the latter is half of the former, also where D is 0 and S
+    has no slope.
     """
-    dim = len(x)
     if noise == "kinetic":
         return np.zeros_like(x)
 
+    dim = len(x)
+    takes_roots = noise == "stratonovich" and D.shape == (dim, dim)
+
     def matrices(points: Array) -> Array:
         tensors = as_tensors(D(points, t), dim)
-        return take_root(tensors) if noise == "stratonovich" else tensors
+        return take_root(tensors) if takes_roots else tensors
 
     divergence = np.zeros_like(x)
     for axis in range(dim):
@@ -127,6 +153,7 @@ def compute_noise_drift(D: Function, x: Array, t: float, noise: Noise, step: Any
         ahead = matrices(x + shift)
         behind = matrices(x - shift)
         divergence += (ahead[axis] - behind[axis]) / (2 * shift[axis])
-    if noise == "ito":
-        return divergence
-    return np.einsum("ikn,kn->in", matrices(x), divergence)
+
+    if takes_roots:
+        return np.einsum("ikn,kn->in", matrices(x), divergence)
+    return divergence / 2 if noise == "stratonovich" else divergence
