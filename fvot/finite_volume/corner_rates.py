@@ -30,11 +30,8 @@ import numpy as np
 from ..arguments.types import Array, BoolArray, IntArray
 from .corners import Corners
 
-# The exponent beyond which e^(-phi) is cut off: e^-300 is far from underflow.
-MAX_EXPONENT = 300.0
-
 # Below this |x|, log(x / (e^x - 1)) is taken from its series, whose next term is x^4 / 2880.
-SERIES_LIMIT = 1e-3
+BERNOULLI_SERIES_LIMIT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -303,7 +300,7 @@ def find_node_diagonal(rates: Any, s: float, diagonal: Array) -> Array:
 def _log_bernoulli(x):
     """log(x / (e^x - 1))."""
     size = abs(x)
-    if size < SERIES_LIMIT:
+    if size < BERNOULLI_SERIES_LIMIT:
         return -x / 2 - x * x / 24
     return np.log(size / -np.expm1(-size)) - max(x, 0.0)
 

@@ -19,9 +19,10 @@ import numpy as np
 from .. import linalg
 from ..arguments.types import Array
 from ..errors import ConvergenceError
-from .corner_rates import MAX_EXPONENT, CornerRates, condense, find_node_diagonal
+from .corner_rates import CornerRates, condense, find_node_diagonal
 from .implicit_step import (
     IMPLICIT_STEP_PREFIX,
+    MAX_EXPONENT,
     MAX_SOLVES,
     LinearMethod,
     ResidualNorms,

@@ -24,16 +24,18 @@ if TYPE_CHECKING:
 # Sweeps at most: more of them only spread the debt.
 MAX_SWEEPS = 4
 
+# The debt, relative to the mass, that is round-off.
+NEGLIGIBLE_DEBT = 1e-16
 
-def settle(mesh: Mesh, sides: Stencil, rho: Array, negligible: float) -> tuple[Array, bool]:
+
+def settle(mesh: Mesh, sides: Stencil, rho: Array) -> tuple[Array, bool]:
     """(rho >= 0 (n_cells,) of the same mass, whether there was a debt) of a density rho.
 
     Collective.
-
-    negligible : the debt, as mass, that is not worth a sweep
     """
     content = mesh.volume * rho
     mass, debt = mesh.ranks.sum(np.array([content.sum(), -np.minimum(content, 0).sum()]))
+    negligible = NEGLIGIBLE_DEBT * mass
     if debt <= negligible:
         return np.maximum(rho, 0), False
 

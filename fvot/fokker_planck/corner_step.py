@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ..arguments.types import Array
 from ..finite_volume.settling import settle
-from .step import MAX_ENERGY_HALVINGS, NEGATIVE_MASS_ROUNDING, Step, TwoPointStep
+from .step import MAX_ENERGY_HALVINGS, Step, TwoPointStep
 
 
 class CornerStep(Step):
@@ -33,8 +33,7 @@ class CornerStep(Step):
         high, fluxes = self._sum_scheme()
         crossed = self._find_crossed(fluxes)
         sides = self.stepper.operator.corners.sides
-        negligible = NEGATIVE_MASS_ROUNDING * self.mass
-        rho, was_in_debt = settle(self.mesh, sides, self.cells(high), negligible)
+        rho, was_in_debt = settle(self.mesh, sides, self.cells(high))
         rho = self._scale_if_closed(rho)
 
         grows = self._energy_grows(rho)

@@ -15,7 +15,7 @@ from scipy.sparse import linalg as sparse_linalg
 
 from ..arguments.types import Array
 from ..errors import ConvergenceError
-from ..finite_volume.corner_rates import MAX_EXPONENT
+from ..finite_volume.implicit_step import MAX_EXPONENT
 from ..mesh.cell_values import gather, scatter
 
 # The step of the resolvent, in units of the time in which diffusion crosses the mesh: slow rates
@@ -26,7 +26,7 @@ CROSSINGS = 10.0
 MODE_TOLERANCE = 1e-10
 
 # An eigenvalue whose imaginary part is below this, relative to it, is real.
-IMAGINARY_ROUNDING = 1e-8
+REAL_RATE_TOLERANCE = 1e-8
 
 
 def find_rates(stepper: Any, k: int) -> Any:
@@ -55,7 +55,7 @@ def find_rates(stepper: Any, k: int) -> Any:
     values = mesh.ranks.serve(apply, lambda act: _find_largest(act, mesh, n_wanted, is_symmetric))
     found = np.sort_complex((1 / values - 1) / s)
     found = found[int(stepper.closed) :]
-    is_real = np.all(np.abs(found.imag) <= IMAGINARY_ROUNDING * np.abs(found))
+    is_real = np.all(np.abs(found.imag) <= REAL_RATE_TOLERANCE * np.abs(found))
     return found.real if is_real else found
 
 

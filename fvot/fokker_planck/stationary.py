@@ -21,7 +21,6 @@ from ..mesh import Numbering
 from ..mesh.cell_values import integrate
 from ..mesh.connected_pieces import find_connected_pieces
 from . import slow_modes
-from .step import NEGATIVE_MASS_ROUNDING
 from .stepper import Stepper
 
 # Cells up to which stationary densities are found by elimination, by the dimension of the mesh.
@@ -168,8 +167,7 @@ def _take_long_steps(stepper, rho):
         resolvent = stepper.find_resolvent(0.0, 10.0**power / fastest, EXPECTED_SOLVES)
         new = resolvent(rates.extend(rho), entering)[: mesh.n_cells]
         if stepper.has_corners:
-            negligible = NEGATIVE_MASS_ROUNDING * integrate(mesh, np.abs(new))
-            new, _ = settle(mesh, stepper.operator.corners.sides, new, negligible)
+            new, _ = settle(mesh, stepper.operator.corners.sides, new)
         if stepper.closed:
             new = new / integrate(mesh, new)
         change = integrate(mesh, np.abs(new - rho))

@@ -38,10 +38,7 @@ from .newton_systems import RESIDUAL_ROUNDING, Solver
 from .step import StepResult
 
 # Growth of the energy, relative to its parts, that is rounding.
-ENERGY_ROUNDING = 1e-13
-
-# Negative mass, relative to the mass, that is rounding.
-NEGATIVE_MASS_ROUNDING = 1e-16
+ENERGY_GROWTH_TOLERANCE = 1e-13
 
 # The part of the old or of the predicted density, the larger one, below which an energy whose
 # derivative is infinite at 0 goes on along its tangent: no density then gets lost in Newton's
@@ -52,12 +49,13 @@ LEAST_FRACTION = 1e-3
 N_PASSES = 2
 
 # Halvings of the way to the step by two-point fluxes, before that is taken.
-MAX_ENERGY_HALVINGS = 30
+MAX_HALVINGS_TO_TWO_POINT = 30
 
-# Mobilities that count as 0: below this part of the largest density, and, as roots, below this part
-# of those of the cell's other legs. Where a node hangs on such a leg alone, mu there is the quotient
-# of two small numbers.
+# The part of the largest density below which a mobility counts as 0. Chosen.
 VACUUM = 1e-12
+
+# The part of the largest root of a mobility in its cell below which another one counts as 0: mu at
+# a node that hangs on such legs alone is the quotient of two small numbers. Chosen.
 DRY_LEG = 1e-4
 
 # A node's part of the largest diagonal below which nothing flows there.
@@ -125,8 +123,7 @@ class CornerStep:
             rho, mu, at_nodes = state.rho, state.mu, state.at_nodes
             iterations += state.iterations
 
-        negligible = NEGATIVE_MASS_ROUNDING * mass
-        rho, was_in_debt = settle(self.mesh, self.corners.sides, rho, negligible)
+        rho, was_in_debt = settle(self.mesh, self.corners.sides, rho)
         rho = rho * (mass / integrate(self.mesh, rho))
         if not was_in_debt:
             return StepResult(rho, state.dissipated, iterations)
@@ -137,8 +134,8 @@ class CornerStep:
         """(rho, what it has dissipated), moved until its energy is at most that of the old one."""
         before, size = self._measure_energy(old)
         after, _ = self._measure_energy(rho)
-        for _ in range(MAX_ENERGY_HALVINGS):
-            if after <= before + ENERGY_ROUNDING * size:
+        for _ in range(MAX_HALVINGS_TO_TWO_POINT):
+            if after <= before + ENERGY_GROWTH_TOLERANCE * size:
                 return rho, before - after
             rho = (rho + low) / 2
             after, _ = self._measure_energy(rho)

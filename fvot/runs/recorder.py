@@ -41,7 +41,7 @@ class Recorder:
         write: Output | Path | None = None,
         progress: bool | None = None,
     ):
-        """numbering : the `Numbering` of all cell values that come; files and series have the user's
+        """numbering : of all cell values that come; files and `series` have the user's
         fields : names of the run's fields
         describe() : the description of the run, see `CheckpointManager`
         write : an `Output`, or its path

@@ -151,9 +151,9 @@ def test_every_solver_of_a_skewed_mesh_says_so_once():
     users = {
         "W2.2 may be off by up to": lambda mesh: BenamouBrenier(mesh, 4),
         "diffusion may be off by up to .* does not converge": lambda mesh: FokkerPlanck(
-            mesh, diffusion=1.0
+            mesh, diffusion=1.0, scheme="two_point"
         ),
-        "diffusion may be off by up to": lambda mesh: JKO(mesh, Entropy()),
+        "diffusion may be off by up to": lambda mesh: JKO(mesh, Entropy(), order=1),
         "Otto's metric may be off by up to": lambda mesh: otto.tangent_potential(
             mesh, rho, rho - 1 / mesh.integrate(1.0)
         ),
@@ -178,8 +178,8 @@ def test_warnings_name_the_line_of_the_user():
     mesh = Mesh.from_cells(*quads(8, waves(0.05)))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        FokkerPlanck(mesh, diffusion=1.0)
-        JKO(mesh, Entropy())
+        FokkerPlanck(mesh, diffusion=1.0, scheme="two_point")
+        JKO(mesh, Entropy(), order=1)
         BenamouBrenier(mesh, 4)
         otto.norm(mesh, 1 + 0 * mesh.volume, mesh.center[0])
         points, [(kind, cells)] = quads(4)

@@ -1,5 +1,6 @@
 """Fokker-Planck: what must hold on every mesh, for every step, on any number of ranks."""
 
+import warnings
 from contextlib import nullcontext
 
 import numpy as np
@@ -284,7 +285,7 @@ def test_one_step_is_what_a_dense_matrix_says(mesh, twin, order):
     k = D * twin.area / twin.distance
     U = -twin.area * twin.gradient(V(twin.center))
     A = dense(twin, k, U) / twin.gather(twin.volume)[:, None]
-    solver = FokkerPlanck(mesh, diffusion=D, potential=V, order=order)
+    solver = FokkerPlanck(mesh, diffusion=D, potential=V, order=order, scheme="two_point")
     s = solver._stepper.scheme
     r = np.linalg.inv(np.eye(len(A)) + s.g * tau * A)
     rho = 3 + np.cos(np.arange(twin.n_cells))
@@ -647,6 +648,9 @@ def test_skewed_meshes_are_warned_of():
         if mesh.ranks.is_root
         else nullcontext()
     ):
+        FokkerPlanck(mesh, diffusion=1.0, scheme="two_point")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         FokkerPlanck(mesh, diffusion=1.0)
 
 
@@ -705,7 +709,7 @@ def test_stationary_density_and_rates_on_every_mesh(mesh, twin):
     )
     volume = twin.gather(twin.volume)
     A = dense(twin, k, U) / volume[:, None]
-    solver = FokkerPlanck(mesh, diffusion=D, drift=drift)
+    solver = FokkerPlanck(mesh, diffusion=D, drift=drift, scheme="two_point")
     exact = np.linalg.svd(A * volume[:, None])[2][-1]
     rho = mesh.gather(solver.stationary())
     assert_allclose(rho, exact / (exact @ volume), rtol=1e-7)
