@@ -3,7 +3,7 @@
 The two-point flux puts the point of a cell at its circumcentre, and wants these points in the order
 of their cells. They are when every cell contains its own: no triangle is obtuse, and the like for
 tetrahedra. Mesh generators come close to it; here the nodes then move until it is so, with a margin
-(`relax`).
+(`relax`). Quadrilaterals are left as they are recombined.
 
 The names on the boundary are physical groups; the cells themselves are the group "domain".
 README.md has the table.
@@ -222,6 +222,11 @@ def disc():
     return [outline(("circle", around((0, 0)), circle((0, 0), 1)[1:]))], 0.065, None
 
 
+def disc_quads():
+    """The unit disc, for quadrilaterals."""
+    return disc()
+
+
 def annulus():
     """0.4 < r < 1."""
     rings = dict(outer=1.0, inner=0.4)
@@ -267,6 +272,26 @@ def slit():
 
 def triangulate(outlines, size, refine):
     """Mesh what lies within the first outline and outside the others, with acute triangles."""
+    cut(outlines, size, refine)
+    tags, points = nodes()
+    inner, _, _ = gmsh.model.mesh.getNodes(2)
+    inner = np.searchsorted(tags, inner)
+    triangles = np.searchsorted(tags, gmsh.model.mesh.getElementsByType(TRIANGLE)[1]).reshape(-1, 3)
+    triangles = flip(points[:, :2], triangles)
+    points[:, :2] = relax(points[:, :2], triangles, inner, margin=0.16)
+    for i in inner:
+        gmsh.model.mesh.setNode(tags[i], points[i], [])
+    replace(2, TRIANGLE, tags[triangles])
+
+
+def recombine(outlines, size, refine):
+    """Mesh it with quadrilaterals, which are not orthogonal: gmsh's triangles, joined."""
+    cut(outlines, size, refine)
+    gmsh.model.mesh.recombine()
+
+
+def cut(outlines, size, refine):
+    """Mesh it with gmsh's own triangles."""
     curves = [curve for _, curves in outlines for curve in curves]
     geo.addPlaneSurface([loop for loop, _ in outlines])
     geo.synchronize()
@@ -293,16 +318,6 @@ def triangulate(outlines, size, refine):
             field.setNumber(grading, key, value)
         field.setAsBackgroundMesh(grading)
         gmsh.model.mesh.generate(2)
-
-    tags, points = nodes()
-    inner, _, _ = gmsh.model.mesh.getNodes(2)
-    inner = np.searchsorted(tags, inner)
-    triangles = np.searchsorted(tags, gmsh.model.mesh.getElementsByType(TRIANGLE)[1]).reshape(-1, 3)
-    triangles = flip(points[:, :2], triangles)
-    points[:, :2] = relax(points[:, :2], triangles, inner, margin=0.16)
-    for i in inner:
-        gmsh.model.mesh.setNode(tags[i], points[i], [])
-    replace(2, TRIANGLE, tags[triangles])
 
 
 def ball(spacing):
@@ -509,14 +524,15 @@ def main(size, out):
         gmsh.option.setNumber("Mesh.Binary", binary)
         gmsh.write(str(out / f"{name}.msh"))
 
-    def plane(domain, version, binary):
+    def plane(domain, version, binary, mesh=triangulate):
         gmsh.model.add(domain.__name__)
-        triangulate(*domain())
+        mesh(*domain())
         write(domain.__name__, version, binary)
 
     plane(harbour, 4.1, binary=False)  # together, every format that a reader should know
     plane(l_shape, 2.2, binary=False)
     plane(disc, 4.1, binary=True)
+    plane(disc_quads, 4.1, binary=False, mesh=recombine)
     plane(annulus, 2.2, binary=True)
     plane(two_rooms, 4.1, binary=False)
     plane(l_graded, 4.1, binary=False)

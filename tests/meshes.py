@@ -8,11 +8,8 @@ import numpy as np
 from fvot import Mesh
 
 FILES = Path(__file__).parent.parent / "meshes"
-GRADED = {
-    "l_graded",
-    "rooms_graded",
-    "slit",
-}  # more triangles of the same kind: test_transport_corners.py reads them
+# More cells of the same kind: others stand for them, and some tests read them.
+LIKE_OTHERS = {"disc_quads", "l_graded", "rooms_graded", "slit"}
 
 
 def tiling(n=4):
@@ -113,7 +110,7 @@ MESHES = {
     **{
         path.stem: partial(Mesh.read, path)
         for path in sorted(FILES.glob("*.msh"))
-        if path.stem not in GRADED
+        if path.stem not in LIKE_OTHERS
     },
 }
 PERIODIC = {"circle", "torus", "channel", "periodic box"}

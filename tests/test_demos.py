@@ -10,6 +10,9 @@ pytestmark = pytest.mark.ranks
 DEMOS = Path(__file__).parent.parent / "demos"
 SMALL = {
     "continuity": lambda folder: dict(n=8, levels=2),
+    "correlated_noise": lambda folder: dict(
+        levels=2, n_times=6, count=2000, pictures=False, out=str(folder)
+    ),
     "double_well": lambda folder: dict(
         mesh="polygons", n=16, steps=10, pictures=False, out=str(folder)
     ),
@@ -46,6 +49,16 @@ NUMBERS = {
         "swirl_squares": 0.0558772391,
         "swirl_triangles": 0.02230860396,
         "swirl_polygons": 0.06479364447,
+    },
+    "correlated_noise": {
+        "error_0_0": 0.1994313904,
+        "error_0_1": 0.1685306302,
+        "error_0_2": 0.05827954263,
+        "error_1_0": 0.05192879137,
+        "error_1_1": 0.04533910934,
+        "error_1_2": 0.01433024347,
+        "by_density": 0.007723380007,
+        "by_particles": 0.00759697112,
     },
     "double_well": {
         "observed": 0.002462910747,

@@ -93,6 +93,7 @@ def test_physical_names_are_boundary_names(kind, file_format, ranks, shared_fold
         ("harbour", {"inlet", "outlet", "mole", "islands", "shore"}),
         ("l_shape", {"bottom", "right", "top", "left", "notch"}),
         ("disc", {"circle"}),
+        ("disc_quads", {"circle"}),
         ("annulus", {"inner", "outer"}),
         ("two_rooms", {"walls"}),
         ("ball", {"sphere"}),
