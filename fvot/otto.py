@@ -109,7 +109,7 @@ def tangent_potential(mesh: Mesh, rho: Array, drho: Array) -> Array:
     >>> np.diff(psi).round(6).tolist()
     [0.0625, 0.0625, 0.0625]
     """
-    quality.warn_of(mesh.quality.metric_problem, mesh)
+    quality.use_two_point(mesh, "Otto's metric", mesh.quality.metric_problem)
     return _find_tangent_potential(mesh, rho, drho, _weigh_faces(mesh, rho))
 
 
@@ -176,7 +176,7 @@ def metric(mesh: Mesh, rho: Array, phi: Array, psi: Array) -> float:
     >>> round(otto.metric(mesh, np.ones(4), x, 2 * x), 12)
     1.5
     """
-    quality.warn_of(mesh.quality.metric_problem, mesh)
+    quality.use_two_point(mesh, "Otto's metric", mesh.quality.metric_problem)
     return _compute_metric(mesh, phi, psi, _weigh_faces(mesh, rho))
 
 
@@ -221,7 +221,7 @@ def norm(mesh: Mesh, rho: Array, phi: Array) -> float:
     >>> round(otto.norm(mesh, np.full(4, 3.0), 2 * mesh.center[0]), 12)
     3.0
     """
-    quality.warn_of(mesh.quality.metric_problem, mesh)
+    quality.use_two_point(mesh, "Otto's metric", mesh.quality.metric_problem)
     return math.sqrt(_compute_metric(mesh, phi, phi, _weigh_faces(mesh, rho)))
 
 
@@ -386,7 +386,7 @@ def length(mesh: Mesh, t: ArrayLike, rho: ArrayLike) -> float:
     0.353553390593
     """
     times, densities = _check_path(mesh, t, rho)
-    quality.warn_of(mesh.quality.metric_problem, mesh)
+    quality.use_two_point(mesh, "Otto's metric", mesh.quality.metric_problem)
 
     total = 0.0
     for tau, before, after in zip(np.diff(times), densities, densities[1:]):

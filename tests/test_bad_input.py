@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from meshes import MESHES
 from mpi4py import MPI
 
+import fvot
 from fvot import InputError, Mesh, MeshError
 
 pytestmark = pytest.mark.ranks
@@ -439,9 +440,22 @@ def twisted():
     return points, [("triangle", np.concatenate([*ring, [[3, 4, 5]]]))]
 
 
-def test_triangles_that_are_not_delaunay_are_refused():
+def test_two_point_fluxes_refuse_triangles_that_are_not_delaunay():
+    mesh = Mesh.from_cells(*twisted())
     words = ["not admissible", "cell", "signed distance -", "strict=False"]
-    raises(MeshError, words, Mesh.from_cells, *twisted())
+    unit = np.ones(mesh.n_cells)
+    raises(MeshError, words, fvot.BenamouBrenier, mesh, 2)
+    raises(MeshError, words, fvot.JKO, mesh, fvot.Potential(lambda x: x[0]))
+    raises(
+        MeshError,
+        words,
+        lambda: fvot.FokkerPlanck(mesh, diffusion=1.0, scheme="two_point"),
+    )
+    raises(MeshError, words, fvot.otto.norm, mesh, unit, unit)
+    raises(MeshError, words, fvot.potential_flow, mesh, {})
+    fvot.FokkerPlanck(mesh, diffusion=1.0)
+    fvot.JKO(mesh, fvot.Entropy())
+    fvot.ContinuityEquation(mesh, lambda x: 0 * x)
 
 
 def test_strict_false_goes_on_and_warns_once(ranks):

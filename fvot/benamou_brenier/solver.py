@@ -116,7 +116,7 @@ class BenamouBrenier:
         self.precision = precision
         self.terminal = terminal
 
-        quality.warn_of(mesh.quality.transport_problem, mesh)
+        quality.use_two_point(mesh, "transport", mesh.quality.transport_problem)
         self._numbering = find_numbering(mesh)
         disc = Discretisation(self._numbering.mesh, self.n_steps)
         self._n_patches = mesh.ranks.sum(disc.n_patches)

@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 from .. import linalg
 from ..arguments.types import Array
 from ..errors import InputError
+from ..mesh import quality
 from ..mesh.connected_pieces import find_connected_pieces
 from .boundary import check_disjoint
 
@@ -70,6 +71,7 @@ def potential_flow(mesh: Mesh, rates: Mapping[str, float]) -> Array:
     >>> bool(np.abs(mesh.divergence(U)).max() < 1e-12)
     True
     """
+    quality.use_two_point(mesh, "potential_flow", "")
     U = _spread_rates(mesh, rates)
     source = -mesh.divergence(U) * mesh.volume
     _check_balance(mesh, source, rates)

@@ -50,7 +50,7 @@ def build_operator(
             f"flux={describe_flux(terms.flux)} is a two-point flux, which this mesh or this "
             "diffusion is not made for; without flux= the equation is solved with corners"
         )
-    quality.warn_of(report.diffusion_problem, users)
+    quality.use_two_point(users, "scheme='two_point'", report.diffusion_problem)
     return two_point
 
 

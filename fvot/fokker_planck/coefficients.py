@@ -21,7 +21,7 @@ from ..finite_volume.boundary import read_conditions
 from ..finite_volume.stencil import Stencil, gradient_weights, gradients
 from ..mesh import Numbering
 from ..mesh.means import average_over_faces, log_mean_exp_over_cells
-from .fields import build_diffusion, build_field, cell_mean, check_tensors
+from .fields import build_diffusion, build_field, cell_mean, check_tensors, find_shape
 
 # A potential that changes by more over one period of a periodic mesh, relative to its range, jumps.
 PERIOD_TOLERANCE = 1e-8
@@ -68,7 +68,9 @@ class DriftDiffusion:
         self.points = points
         self.temperature = terms.temperature
         boundary = terms.boundary
-        is_diagonal = _is_diagonal(users, terms.diffusion)
+        with mesh.ranks.raising_together():
+            shape = find_shape(terms.diffusion)
+        is_diagonal = _is_diagonal(users, shape)
 
         with mesh.ranks.raising_together():
             self._conditions = read_conditions(boundary, mesh)
@@ -165,7 +167,7 @@ class DriftDiffusion:
 
     @property
     def _is_uniform(self):
-        has_one_value = self._D.is_tensor and np.ndim(self.terms.diffusion) < 3
+        has_one_value = self._D.is_tensor and len(find_shape(self.terms.diffusion) or ()) < 3
         return self._D.constant or self._D.f is None and has_one_value
 
     def _compute_drift(self, t):
@@ -278,12 +280,12 @@ class DriftDiffusion:
                     )
 
 
-def _is_diagonal(mesh, diffusion):
-    """Whether a list of dim numbers is the diagonal of a tensor, and not values of cells.
+def _is_diagonal(mesh, shape):
+    """Whether a diffusion of that shape is the diagonal of a tensor, and not values of cells.
 
     It is if every rank has one, unless dim is the number of cells of every rank. Collective.
     """
     ranks = mesh.ranks
-    is_list = not callable(diffusion) and np.shape(diffusion) == (mesh.dim,)
+    is_list = shape == (mesh.dim,)
     could_be_cells = mesh.n_cells == mesh.dim
     return bool(ranks.min(float(is_list)) and not ranks.min(float(could_be_cells)))

@@ -92,6 +92,15 @@ def build_field(numbering: Any, coefficient: Any, what: str) -> Field:
     return Field(value=numbering.inward(values)) if values.shape else Field(value=float(values))
 
 
+def find_shape(coefficient: Any) -> tuple[int, ...] | None:
+    """The shape of a coefficient that is numbers; None for a function. `InputError` for anything
+    else.
+    """
+    if callable(coefficient) or isinstance(coefficient, cell_mean):
+        return None
+    return as_floats(coefficient, "diffusion must be numbers or a function").shape
+
+
 def build_diffusion(numbering: Any, coefficient: Any, is_diagonal: bool) -> Field:
     """The `Field` of a diffusion: a scalar one, or the tensors of diagonals and tensors.
 
@@ -106,7 +115,7 @@ def build_diffusion(numbering: Any, coefficient: Any, is_diagonal: bool) -> Fiel
         f = as_diffusion_function(coefficient, what, mesh.centroid)
         return Field(f=f)
 
-    shape = np.shape(coefficient)
+    shape = find_shape(coefficient)
     if shape == (dim,) and is_diagonal or shape in ((dim, dim), (dim, dim, mesh.n_cells)):
         values = as_floats(coefficient, "diffusion must be numbers")
         if not np.isfinite(values).all():

@@ -172,7 +172,8 @@ class JKO:
                 if mesh.ranks.is_root:
                     warn(f"two-point fluxes are taken: {error}")
 
-        quality.warn_of(report.diffusion_problem, mesh)
+        what = "a gradient flow with steps of order 1" if self.order == 1 else "scheme='two_point'"
+        quality.use_two_point(mesh, what, report.diffusion_problem)
         energy = FreeEnergy(self._numbering, self.energy)
         self._free_energy = energy
         is_second = self.order == 2

@@ -100,9 +100,12 @@ class Mesh:
         a file, single cells where these are regular or the mesh is not orthogonal, else one to
         2^dim cells, the more the finer the mesh is. "none" is single cells.
     strict
-        Whether to refuse (`MeshError`) a mesh with faces of signed distance < 0 that remain when
-        power centres are taken for the cell points near them. False clips these distances, with a
-        warning. Distances of 0, as of right triangles, are replaced by small positive ones.
+        Whether what needs two-point fluxes (transport, Otto's metric, potential flow, gradient
+        flows of order 1) refuses the mesh (`MeshError`) where faces of signed distance < 0 remain
+        when power centres are taken for the cell points near them. False clips these distances,
+        with a warning. Distances of 0, as of right triangles, are replaced by small positive ones.
+        Points that you give in `center` must be in order at once. Flows, and diffusion with
+        corners, take any mesh.
 
     Examples
     --------

@@ -89,6 +89,8 @@ class Quality:
     n_coincident: int = 0  # faces with both cell points, or point and wall, in one place
     n_merged: int = 0  # points that lay where others do
     n_hanging: int = 0  # points on edges of larger cells, which are polygons with these as corners
+    # why two-point fluxes refuse a mesh whose cell points are out of order; empty with strict=False
+    disorder: str = ""
 
     @property
     def is_orthogonal(self) -> bool:
@@ -187,8 +189,12 @@ def is_consistent(sine: float, tangent: float) -> bool:
     return sine <= MAX_SINE and tangent <= MAX_TANGENT
 
 
-def warn_of(problem: str, mesh: Any) -> None:
-    """Warn of a problem of a mesh, once for all ranks; "" is none."""
+def use_two_point(mesh: Any, what: str, problem: str) -> None:
+    """Look at the mesh of what has two-point fluxes: `MeshError` where cell points are out of
+    order, unless the mesh was made with strict=False; a warning of another problem, "" for none.
+    """
+    if mesh.quality.disorder:
+        raise MeshError(f"{what} needs two-point fluxes, but {mesh.quality.disorder}")
     if problem and mesh.ranks.is_root:
         warn(problem)
 
@@ -323,9 +329,10 @@ def make_admissible(
     """(quality, center, left, right) of a mesh that solvers may use.
 
     Where cell points are out of order, d_sigma < 0, move(distance) may give other points for which
-    x_K x_L is normal to all faces, too. A mesh that is then still out of order is refused
-    (`MeshError`); with strict=False the cells beside such faces get their centroids as points:
-    two-point fluxes are then inconsistent there.
+    x_K x_L is normal to all faces, too.
+    Cells beside faces that then still are out of order get their centroids as points: two-point
+    fluxes are inconsistent there. What needs them refuses such a mesh (`use_two_point`) unless it
+    was made with strict=False, which warns. Points that the user gave are refused at once.
 
     Where d_sigma = 0 both points are in one place x, like the circumcentres of the halves of a
     rectangle. Both values are u(x), and a two-point flux over a small distance eps h makes them
@@ -370,21 +377,20 @@ def _lengthen(left, right, distance, is_short, n_inner):
 
 
 def _take_centroids(volume, centroid, center, faces, quality, strict, was_moved):
-    """(quality, center, left, right) with centroids as points beside faces that are not admissible,
-    and a warning.
+    """(quality, center, left, right) with centroids as points beside faces that are not admissible;
+    a warning if not *strict*.
     """
     problem = (
         f"the mesh is not admissible: cell {quality.worst_cell} has a face of signed distance "
         f"{quality.smallest_distance:.2g} cell sizes, and {quality.n_negative} of "
         f"{len(faces.area)} faces have cell points out of order"
     )
-    if strict:
-        also = ", for power centres near their cells, too" if was_moved else ""
-        raise MeshError(
-            f"{problem}{also}; {ADVICE_IN_ORDER[len(center)]}, or strict=False to go on with less "
-            "accurate diffusion (pure advection is not affected)"
-        )
-    warn(f"{problem}; they are clipped, diffusion is inconsistent there")
+    also = ", for power centres near their cells, too" if was_moved else ""
+    remedy = f"{ADVICE_IN_ORDER[len(center)]}, or strict=False to go on with less accurate results"
+    if strict and not was_moved:
+        raise MeshError(f"{problem}; {remedy}")
+    if not strict:
+        warn(f"{problem}; they are clipped, two-point fluxes are inconsistent there")
 
     distance = sum(compute_distances(faces, center))
     relative = distance / compute_face_sizes(volume, faces)
@@ -396,7 +402,10 @@ def _take_centroids(volume, centroid, center, faces, quality, strict, was_moved)
     center = center.copy()
     center[:, touched] = centroid[:, touched]
     clipped, left, right = assess(volume, center, faces)
-    clipped = replace(clipped, n_negative=quality.n_negative, n_moved=quality.n_moved)
+    disorder = f"{problem}{also}; {remedy}" if strict else ""
+    clipped = replace(
+        clipped, n_negative=quality.n_negative, n_moved=quality.n_moved, disorder=disorder
+    )
     return clipped, center, left, right
 
 

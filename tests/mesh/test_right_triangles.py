@@ -76,14 +76,15 @@ SQUARES = {
 }
 
 
-def heat_errors(mesh):
+def heat_errors(mesh, scheme="two_point"):
     """Relative errors of the slowest rates pi^2 of heat between walls, and dim pi^2 of heat that
-    ends at them, by two-point fluxes over the distances that take the place of 0.
+    ends at them; by two-point fluxes over the distances that take the place of 0, unless another
+    scheme is asked for.
     """
-    two_point = dict(diffusion=1.0, scheme="two_point")
-    closed = FokkerPlanck(mesh, **two_point).relaxation_rates(1)[0] / np.pi**2 - 1
+    heat = dict(diffusion=1.0, scheme=scheme)
+    closed = FokkerPlanck(mesh, **heat).relaxation_rates(1)[0] / np.pi**2 - 1
     absorbing = FokkerPlanck(
-        mesh, boundary={name: dirichlet(0.0) for name in mesh.boundary}, **two_point
+        mesh, boundary={name: dirichlet(0.0) for name in mesh.boundary}, **heat
     )
     return abs(closed), abs(absorbing.relaxation_rates(1)[0] / (mesh.dim * np.pi**2) - 1)
 
@@ -199,12 +200,12 @@ TRIED = {
 
 @pytest.mark.parametrize("name", list(TRIED))
 def test_either_right_or_refused(name):
-    """Rates within 2 % (heat on squares of this size is within 0.5 %), or a message with a figure
-    and a remedy.
+    """Rates by two-point fluxes within 2 % (heat on squares of this size is within 0.5 %), or a
+    message with a figure and a remedy.
     """
-    points, blocks = TRIED[name]()
+    mesh = Mesh.from_cells(*TRIED[name]())
     try:
-        mesh = Mesh.from_cells(points, blocks)
+        errors = heat_errors(mesh)
     except MeshError as error:
         for word in (
             "not admissible",
@@ -216,7 +217,15 @@ def test_either_right_or_refused(name):
             assert word in str(error)
         assert name not in ("alternating, moved", "random", "jittered")
     else:
-        assert max(heat_errors(mesh)) < 0.02
+        assert max(errors) < 0.02
+
+
+@pytest.mark.parametrize("name", list(TRIED))
+def test_corners_take_what_two_point_fluxes_refuse(name):
+    """Obtuse triangles and those of 5 : 1 have 4, 8 and 8 cells across, and errors of that order."""
+    mesh = Mesh.from_cells(*TRIED[name]())
+    bound = {"obtuse": 0.35, "finer obtuse": 0.09, "5 : 1, moved": 0.06}.get(name, 0.02)
+    assert max(heat_errors(mesh, "auto")) < bound
 
 
 def test_points_stay_near_their_cells():
@@ -224,7 +233,7 @@ def test_points_stay_near_their_cells():
     away: absorbing rates would be 0.7 of the exact ones.
     """
     with pytest.raises(MeshError, match="power centres near their cells"):
-        Mesh.from_cells(*obtuse(16))
+        FokkerPlanck(Mesh.from_cells(*obtuse(16)), diffusion=1.0, scheme="two_point")
     with pytest.warns(UserWarning, match="not admissible"):
         mesh = Mesh.from_cells(*obtuse(16), strict=False, comm=MPI.COMM_SELF)
     assert mesh.quality.n_negative > 0 and np.all(mesh.distance > 0)
@@ -234,8 +243,8 @@ def test_points_stay_near_their_cells():
 def test_the_search_is_bounded(move):
     points, blocks = right(120, move=move)
     begin = time.perf_counter()
-    with pytest.raises(MeshError, match="of 43440 faces have cell points out of order"):
-        Mesh.from_cells(points, blocks)
+    mesh = Mesh.from_cells(points, blocks)
+    assert "of 43440 faces have cell points out of order" in mesh.quality.disorder
     assert time.perf_counter() - begin < 20
 
 

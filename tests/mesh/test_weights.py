@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.sparse.linalg import spsolve
 from scipy.spatial import Delaunay
 
-from fvot import Mesh, MeshError
+from fvot import BenamouBrenier, Mesh, MeshError
 from fvot.mesh import faces, power_centers
 from fvot.mesh.cells import TETRA, connect
 
@@ -244,9 +244,10 @@ def test_weights_do_what_their_gradients_say():
 
 
 @pytest.mark.parametrize("cells", [PINWHEEL, diagonals(12, shear=0.6)], ids=["pinwheel", "sheared"])
-def test_a_mesh_without_weights_or_with_drifting_ones_is_refused(cells):
+def test_transport_refuses_a_mesh_without_weights_or_with_drifting_ones(cells):
+    mesh = Mesh.from_cells(*cells)
     with pytest.raises(MeshError, match="not admissible") as raised:
-        Mesh.from_cells(*cells)
+        BenamouBrenier(mesh, n_steps=2)
     for word in ("signed distance", "power centres", "flip its edges", "Delaunay", "strict=False"):
         assert word in str(raised.value)
 
