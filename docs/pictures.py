@@ -1,5 +1,5 @@
-"""The pictures of method.md: `python docs/pictures.py` draws them anew, from a mesh and from runs
-of fvot, into this folder.
+"""The pictures of method.md and any_mesh.md: `python docs/pictures.py` draws them anew, from meshes
+and from runs of fvot, into this folder.
 """
 
 import importlib.util
@@ -183,6 +183,90 @@ def draw_certificate(file, paths, exact):
     figure.savefig(file, dpi=110, facecolor="white")
 
 
+# ---- any mesh, any tensor ------------------------------------------------------------------------
+
+SIZES = 16, 32, 64, 128
+SPREADING = 0.02, 0.15  # diffusion along the longer axis, and the time for which it acts
+
+
+def skewed(n, amount=0.06):
+    """n x n quadrilaterals of the unit square: both coordinates moved by a product of sines."""
+    x, y = np.meshgrid(np.linspace(0, 1, n + 1), np.linspace(0, 1, n + 1), indexing="ij")
+    shift = amount * np.sin(2 * np.pi * x) * np.sin(2 * np.pi * y)
+    points = np.stack([x + shift, y + shift]).reshape(2, -1)
+    k = np.arange((n + 1) ** 2).reshape(n + 1, n + 1)
+    cells = np.stack([k[:-1, :-1], k[1:, :-1], k[1:, 1:], k[:-1, 1:]], axis=-1)
+    return fvot.Mesh.from_cells(points, [("quad", cells.reshape(-1, 4))])
+
+
+def tensor(ratio, angle=np.pi / 6):
+    """Diffusion (2, 2), along the angle and, less by the ratio, across."""
+    R = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return SPREADING[0] * R @ np.diag([1, 1 / ratio]) @ R.T
+
+
+def gaussian(D, t):
+    """The density, a function of x, that has spread from the middle of the square."""
+    covariance = 3 * 0.04**2 * np.eye(2) + 2 * t * D
+    inverse = np.linalg.inv(covariance)
+
+    def density(x):
+        square = ((x - 0.5) * (inverse @ (x - 0.5))).sum(axis=0)
+        return np.exp(-square / 2) / (2 * np.pi * np.sqrt(np.linalg.det(covariance)))
+
+    return density
+
+
+def spread(mesh, ratio, scheme):
+    """The error in L1 of a Gaussian that diffuses, in 20 steps."""
+    D = tensor(ratio)
+    end = SPREADING[1]
+    equation = fvot.FokkerPlanck(mesh, diffusion=D, scheme=scheme)
+    result = equation.solve(mesh.average(gaussian(D, 0), degree=6), end, tau=end / 20)
+    return mesh.integrate(abs(result.rho[-1] - mesh.average(gaussian(D, end), degree=6)))
+
+
+def any_mesh(file):
+    """A skewed mesh with the density on it, and errors on ever finer ones of its kind."""
+    errors = {}
+    for n in SIZES:
+        mesh = skewed(n)
+        for ratio in 1, 100:
+            for scheme in "two_point", "corners":
+                errors[n, ratio, scheme] = spread(mesh, ratio, scheme)
+                fvot.say(f"{n:4} {ratio:4} {scheme:10} {errors[n, ratio, scheme]:.2e}")
+    draw_any_mesh(file, errors)
+
+
+def draw_any_mesh(file, errors):
+    """From {(n, ratio, scheme): error}."""
+    figure = Figure((8.4, 3.7), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.45))
+    mesh = skewed(SIZES[0])
+    x = np.stack(np.meshgrid(*[np.linspace(0, 1, 200)] * 2))
+    rho = gaussian(tensor(100), SPREADING[1])(x.reshape(2, -1)).reshape(200, 200)
+    left.contourf(*x, rho, levels=np.linspace(0.05, 1, 9) * rho.max(), cmap="Blues")
+    left.plot(*mesh.points[:, mesh.vertices], color=GREY, linewidth=0.8)
+    left.set(aspect="equal", xticks=[0, 1], yticks=[0, 1], xlabel="16 x 16 cells")
+
+    styles = {("two_point", 1): (RED, "-"), ("two_point", 100): (RED, "--")}
+    styles |= {("corners", 1): (BLUE, "-"), ("corners", 100): (BLUE, "--")}
+    for (scheme, ratio), (color, line) in styles.items():
+        values = [errors[n, ratio, scheme] for n in SIZES]
+        label = f"{scheme}, ratio {ratio}"
+        right.loglog(SIZES, values, "o", linestyle=line, color=color, label=label)
+    second = [errors[16, 1, "corners"] * 0.5 * (16 / n) ** 2 for n in SIZES]
+    right.loglog(SIZES, second, color=INK, linewidth=1, linestyle=":", label="order 2")
+    right.set(xlabel="cells along a side", ylabel="error in $L^1$")
+    right.set_xticks(SIZES, [str(n) for n in SIZES])
+    right.set_xticks([], minor=True)
+    right.legend(frameon=False, fontsize=9, loc="lower left")
+    for axes in left, right:
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=110, facecolor="white")
+
+
 if __name__ == "__main__":
     control_volume(HERE / "control_volume.png")
     certificate(HERE / "certificate.png")
+    any_mesh(HERE / "any_mesh.png")

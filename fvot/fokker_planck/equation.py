@@ -2,11 +2,11 @@
 
 Any step size is allowed; mass is exact and no density is negative.
 
-Space: two-point fluxes, by default those of Scharfetter and Gummel, whose discrete Gibbs density is
-exactly e^(-V(x_K)/D) (`coefficients`). Time: resolvent schemes of order 1, 2 or 3 (`schemes`),
-limited where they would be negative (`stepper`); each stage is one checked implicit Euler step
-(`finite_volume.implicit_step`). Stationary densities and relaxation rates are those of a Markov
-chain (`stationary`).
+Space: two-point fluxes, by default those of Scharfetter and Gummel (`two_point`), or fluxes from
+cells to their corners, for any mesh and tensor (`corners`); `choice` takes one of them. Either way
+the discrete Gibbs density is exactly e^(-V(x_K)/T). Time: resolvent schemes of order 1, 2 or 3
+(`schemes`), limited or settled where they would be negative (`stepper`); each stage is one checked
+implicit Euler step. Stationary densities and relaxation rates are in `stationary`.
 """
 
 from __future__ import annotations
@@ -42,12 +42,19 @@ from .stepper import Stepper
 
 @frozen
 class FokkerPlanck:
-    """Kinetic noise: d rho/dt = div(D grad rho + rho grad V - rho b) on a mesh.
+    """Drift and noise: d rho/dt = div(D grad rho + rho grad V - rho b) on a mesh.
 
-    A D(x) alone makes all places alike: the uniform density is stationary. The equation describes
-    the density of paths dX = (b - grad V + grad D) dt + sqrt(2 D) dW in Ito's sense. For Ito's
-    noise dX = b dt + sqrt(2 D) dW, as in `particles.langevin`, give drift = b - grad D; for a
-    constant D both are the same.
+    With a temperature T it is d rho/dt = div(D (grad rho + rho grad V / T) - rho b): then e^(-V/T)
+    is stationary for every D, if b = 0. Without one, e^(-V/D) is where D is a constant number.
+
+    This is kinetic noise. The density is that of paths dX, where S is the symmetric root of D:
+
+    - "kinetic": dX = (b - grad V + div D) dt + sqrt(2) S dW, diffusion div(D grad rho);
+    - "ito": dX = (b - grad V) dt + sqrt(2) S dW, diffusion div(div(D rho));
+    - "stratonovich": dX = (b - grad V) dt + sqrt(2) S o dW, diffusion div(S div(S rho)).
+
+    The first and the second are in Ito's sense. For a constant D all three are the same.
+    `particles.langevin` has the same three, and Ito's by default.
 
     Every step conserves mass and positivity to round-off, however long it is. A step beyond 1e13
     times the time in which diffusion empties a cell may be refused.
@@ -55,23 +62,33 @@ class FokkerPlanck:
     Parameters
     ----------
     mesh : Mesh
-        The mesh. Periodic meshes have no boundary where they are glued together.
-    diffusion : number, function or array
-        D > 0: a number, D(x) or D(x, t), or cell values (n_cells,). Faces take the harmonic mean.
+        Any mesh. Periodic meshes have no boundary where they are glued together.
+    diffusion : number, array or function
+        D: a number above 0, a diagonal (dim,), a symmetric positive semidefinite tensor (dim, dim),
+        or a function of x or (x, t) that returns any of these, for n points (n,), (dim, n) or
+        (dim, dim, n); or cell values (n_cells,) or (dim, dim, n_cells). Two-point fluxes take the
+        harmonic mean of the cells at a face.
     potential : function, array or `cell_mean`, optional
-        V(x) or V(x, t), taken at the cell points; or cell values (n_cells,); or `cell_mean(V)`, for
-        which the cell means of the Gibbs density are exact. In units in which D is the temperature:
-        rho ~ e^(-V/D).
+        V(x) or V(x, t), taken at the cell points (for corners at the centroids, and at the
+        corners); or cell values (n_cells,); or `cell_mean(V)`, for which the cell means of the
+        Gibbs density are exact.
     drift : function or vector, optional
         b(x) or b(x, t), returning (dim, n), or a constant vector. It need not be a gradient.
+    temperature : number, optional
+        T above 0, in the units of V, for kinetic noise. None: D where it is a constant number; else
+        V drives by -grad V alone, and there is no Gibbs density.
+    noise : {"kinetic", "ito", "stratonovich"}
+        Which of the equations above it is.
     flux : two-point flux
         `scharfetter_gummel`, `square_root`, `upwind`, `central`, or your own function
-        (U, k) -> (a, b) with a, b >= 0.
+        (U, k) -> (a, b) with a, b >= 0. All but the first keep "auto" from taking corners.
     boundary : dict, optional
         {name: fvot.dirichlet(density), fvot.inflow(density) or fvot.outflow}. Every part of the
         boundary without an entry is a wall that nothing crosses. dirichlet(0) absorbs. inflow and
-        outflow let through what the drift carries, and no diffusion. A potential of cell values is
-        constant from the cell point to a dirichlet boundary.
+        outflow let through what the drift carries, and no diffusion. For two-point fluxes a
+        potential of cell values is constant from the cell point to a dirichlet boundary.
+    scheme : {"auto", "two_point", "corners"}
+        The fluxes, see the notes.
     order : {1, 2, 3}
         Order of the steps in time: 1 (implicit Euler), 2 or 3 (between 2 and 3 where something
         depends on time).
@@ -85,9 +102,20 @@ class FokkerPlanck:
     ------
     InputError
         For input of the wrong shape, kind or range.
+    MeshError
+        For scheme="corners" and cells that are not star-shaped about their centroids.
 
     Notes
     -----
+    "two_point" fluxes are consistent where the lines between cell points are orthogonal to the
+    faces, and D n has the direction of the normal n. "corners" takes fluxes from cells to their
+    corners, with unknowns there: of second order on any mesh and for any tensor, without a maximum
+    principle, at two to six times the cost (vertex approximate gradients: Eymard, Guichard, Herbin
+    2012). "auto" takes two-point fluxes where they are consistent, else corners; and two-point
+    fluxes with a warning where cells are not star-shaped, or a flux other than the default is
+    given. For two-point fluxes densities are compared at `mesh.center`, for corners as cell
+    averages or at `mesh.centroid`.
+
     Adaptive steps do not pass over pulses, gaps and periods that last at least 1/200 of the time
     between two recorded times (`arguments.watch`). For shorter ones, and for the places of jumps,
     name more times in t: the run then takes fewer steps.
@@ -102,6 +130,20 @@ class FokkerPlanck:
     >>> result = equation.solve(mesh.density(lambda x: x[0] < 0.5), [0, 0.1])
     >>> bool(abs(result.ledger["mass_error"]).max() < 1e-14)
     True
+
+    Noise that is correlated, with a Gibbs density all the same:
+
+    >>> D = [[0.2, 0.1], [0.1, 0.1]]
+    >>> tilted = fvot.FokkerPlanck(mesh, diffusion=D, potential=lambda x: x[0], temperature=0.1)
+    >>> bool(abs(tilted.stationary() - equation.stationary()).max() < 1e-12)
+    True
+
+    Ito's noise gathers where it is weak:
+
+    >>> shaken = fvot.FokkerPlanck(mesh, diffusion=lambda x: 0.1 + 0.1 * x[0], noise="ito")
+    >>> rho = shaken.stationary()
+    >>> round(float(rho.max() / rho.min()), 1)
+    1.8
     """
 
     def __init__(
@@ -192,10 +234,11 @@ class FokkerPlanck:
         Result
             Its ledger has, per time: mass, inflow and outflow (since the start), mass_error (mass -
             inflow + outflow - initial mass, relative), minimum, maximum; steps, limited (steps
-            whose fluxes were limited), solves, iterations; time_error (the estimate). Where D is
-            constant, there is no drift and nothing crosses the boundary: energy = entropy +
-            potential_energy = D int rho log rho + int V rho, and dissipation, the rate at which the
-            energy falls if V does not change.
+            whose fluxes were limited, or in which cells in debt were settled), solves, iterations;
+            time_error (the estimate). Where there is a Gibbs density and nothing crosses the
+            boundary: energy = entropy + potential_energy = T int rho log rho + int V rho, and
+            dissipation, the rate at which the energy falls if V does not change. T is the
+            temperature; without one it is D, and 1 for a D that varies without a potential.
 
         Raises
         ------
@@ -274,12 +317,12 @@ class FokkerPlanck:
     def stationary(self) -> Array:
         """The stationary density: of mass 1 without open boundaries, else sustained by the inflow.
 
-        In closed form where the fluxes of e^(-V/D) are zero. Otherwise, where nothing crosses the
-        boundary, by elimination without subtraction, which is exact to round-off in every well
-        however rarely it is left (`markov.stationary`; on one rank, for up to
-        `fokker_planck.stationary.ELIMINATION_CELL_LIMIT` cells). With open boundaries, and on
-        larger meshes, by ever longer implicit steps, until one changes the density by less than
-        1e-11.
+        In closed form where the fluxes of the Gibbs density e^(-V/T) are zero. Otherwise, for
+        two-point fluxes and where nothing crosses the boundary, by elimination without subtraction,
+        which is exact to round-off in every well however rarely it is left (`markov.stationary`; on
+        one rank, for up to `fokker_planck.stationary.ELIMINATION_CELL_LIMIT` cells). With corners,
+        open boundaries, and on larger meshes, by ever longer implicit steps, until one changes the
+        density by less than 1e-11.
 
         Returns
         -------
@@ -320,8 +363,9 @@ class FokkerPlanck:
         -------
         (k,) array
             The rates, smallest first. Real, or complex where the drift is not a gradient and modes
-            rotate. To full relative accuracy also where a well is left once in 10^60 times
-            (`markov.relaxation_rates`; on one rank).
+            rotate. For two-point fluxes to full relative accuracy also where a well is left once in
+            10^60 times (`markov.relaxation_rates`; on one rank); with corners to the accuracy of
+            linear solves: rates below some 1e-14 of the others are round-off.
 
         Raises
         ------
@@ -341,6 +385,8 @@ class FokkerPlanck:
 
     def current(self, rho: ArrayLike, t: float = 0.0) -> Array:
         """The mean of the current rho b - rho grad V - D grad rho in each cell.
+
+        With a temperature, or noise that is not kinetic, the current is that of its equation.
 
         Parameters
         ----------

@@ -51,7 +51,7 @@ class JKO:
     Parameters
     ----------
     mesh : Mesh
-        Any mesh. Where it is not orthogonal a warning says how large the error of fluxes may be.
+        Any mesh.
     energy : Energy
         A sum of multiples of `Entropy` (diffusion), `Power` (porous media, fast diffusion),
         `Potential` (drift), `Interaction` (attraction, repulsion), and energies of your own (see
@@ -70,11 +70,12 @@ class JKO:
         one, which minimises W2^2(rho, rho_n) / (2 tau) + E(rho), with a certified gap. It is slow,
         a reference; it needs a tau, no bounds and no interactions.
     scheme : {"auto", "two_point", "corners"}
-        The fluxes. "two_point" ones are consistent where the lines between cell points are
-        orthogonal to the faces. "corners" takes unknowns at the corners of cells, for order 2 on
-        any mesh; energies are then taken at the centroids. "auto": corners where order is 2 and the
-        mesh is not made for two-point fluxes. Order 1 and upper bounds always have two-point ones:
-        on such meshes a warning says how large the error may be.
+        "two_point" fluxes are consistent where the lines between cell points are orthogonal to the
+        faces. "corners" takes fluxes from cells to their corners, with unknowns there: of second
+        order on any mesh whose cells are star-shaped about their centroids, for order 2 without an
+        upper bound. Energies are then taken at the centroids: compare cell averages, or values
+        there. "auto": two-point fluxes where they are consistent, else corners; and two-point
+        fluxes, with a warning of how large the error may be, where corners cannot be.
     tol : float
         Largest error in time of a whole run with tau=None, in L1 relative to the mass. It is an
         estimate, not a bound.
