@@ -103,7 +103,8 @@ class FokkerPlanck:
     InputError
         For input of the wrong shape, kind or range.
     MeshError
-        For scheme="corners" and cells that are not star-shaped about their centroids.
+        For scheme="corners" and cells that are not star-shaped about their centroids; for
+        two-point fluxes and cell points out of order, unless the mesh was made with strict=False.
 
     Notes
     -----
