@@ -25,7 +25,7 @@ ROOMS = {
     "static": "optimal transport between point masses",
     "particles": "flows and noise, particle by particle",
     "mesh": "cells, faces, geometry; builders and files; quality; patches, levels, partition",
-    "finite_volume": "two-point fluxes, fluxes to corners, boundary, exchange rates, gradients, implicit steps",
+    "finite_volume": "two-point fluxes, corners, boundary, exchange rates, gradients, steps",
     "energies": "free energies, and their values and derivatives on a mesh",
     "output": "series for ParaView, pictures, movies",
     "runs": "the one time loop, its records, checkpoints and results",
