@@ -98,7 +98,7 @@ class Corners:
         place = np.empty(len(values), np.int64)
         place[order] = np.arange(len(values))
 
-        self.node = place[node]
+        self.node = place[node].astype(np.uint32)
         self.n_nodes = len(values)
         self.n_own = int(len(values) - is_foreign.sum())
         names = values[order]
