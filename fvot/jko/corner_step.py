@@ -36,7 +36,7 @@ from ..finite_volume.corner_rates import (
     find_node_diagonal,
     substitute,
 )
-from ..finite_volume.corners import find_corners
+from ..finite_volume.corners import MAX_CORNERS, find_corners
 from ..finite_volume.settling import settle
 from ..mesh.cell_values import integrate
 from .midpoint_step import MAX_MIDPOINT_ITERATIONS, MOBILITY_LIMIT, MidpointStep
@@ -290,7 +290,7 @@ class CornerStep:
 @numba.njit(cache=True, error_model="numpy")
 def _fill_mobile_matrices(start, pair_start, node, density, mean, mu, at_nodes, vacuum, dry, M, C):
     """C_ij = sqrt(R_i R_j) M_ij, see the module."""
-    root = np.empty(4096)
+    root = np.empty(MAX_CORNERS)
     for cell in range(len(density)):
         first = start[cell]
         k = start[cell + 1] - first
