@@ -310,7 +310,7 @@ def substitute(rates: Any, s: float, diagonal: Array, r: Array, e: Array, change
 def find_node_diagonal(rates: Any, s: float, diagonal: Array) -> Array:
     """The diagonal (n_nodes,) of that matrix without scalings. Collective."""
     corners = rates.corners
-    through = s * rates.alpha * rates.column / diagonal[corners.cell]
+    through = s * rates.alpha * (rates.column / diagonal[corners.cell])
     return corners.sum_at_nodes(s * (rates.gamma[corners.own_entry] - through))
 
 
