@@ -3,7 +3,7 @@
 `pytest` runs everything on one rank. `test_ranks.py` starts the files marked `pytestmark =
 pytest.mark.ranks` again on 2, 3 and 4 ranks; by hand: scripts/mpirun -n 3 python -m mpi4py -m
 pytest -m ranks tests/mesh/test_mesh.py. `pytest --slow` adds the tests marked slow, and on several
-ranks those marked long. `make test` runs two tests at a time, and those marked alone after all
+ranks those marked long and all variants of tests that have many. `make test` runs two tests at a time, and those marked alone after all
 others. `pytest --margins FILE` notes how near numbers come to their bounds: margins.py.
 """
 
@@ -24,6 +24,7 @@ from fvot.parallel import Ranks
 
 RANK, SIZE = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
 HANGS = 120  # seconds after which a test on several ranks is taken to hang
+MANY_VARIANTS = 4  # from so many on, a test on several ranks runs every other one of them
 
 # The same examples on all ranks, else they would wait for each other in different places.
 hypothesis.settings.register_profile(
@@ -78,8 +79,24 @@ def pytest_collection_modifyitems(config, items):
             for item in items
             if item.get_closest_marker("slow") or SIZE > 1 and item.get_closest_marker("long")
         ]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in slow]
+        others = [] if SIZE == 1 else find_variants_of_other_sizes(items)
+        config.hook.pytest_deselected(items=[*slow, *others])
+        left_out = {id(item) for item in [*slow, *others]}
+        items[:] = [item for item in items if id(item) not in left_out]
+
+
+def find_variants_of_other_sizes(items):
+    """Of tests with many variants, those that run on another number of ranks: on 2 and on 3 every
+    other one, so that each is seen on several ranks once.
+    """
+    variants = {}
+    for item in items:
+        variants.setdefault(item.nodeid.split("[")[0], []).append(item)
+    others = []
+    for group in variants.values():
+        if len(group) >= MANY_VARIANTS:
+            others += group[(SIZE + 1) % 2 :: 2]
+    return others
 
 
 class OnRanks:
@@ -149,11 +166,7 @@ def shared_folder(ranks):
         shutil.rmtree(folder)
 
 
-# Every kind alone; on several ranks every other one, so that each kind is seen on 2 ranks or on 3.
-KINDS = list(MESHES)[SIZE % 2 :: 2] if SIZE > 1 else list(MESHES)
-
-
-@pytest.fixture(scope="session", params=KINDS)
+@pytest.fixture(scope="session", params=list(MESHES))
 def kind(request):
     """The name of a kind of mesh in `meshes.MESHES`."""
     return request.param

@@ -75,8 +75,8 @@ def find_faulty_tensor(D: Array) -> tuple[int, str] | None:
     skew = np.abs(D - D.transpose(1, 0, 2)).max(axis=(0, 1), initial=0.0)
     bad = np.flatnonzero(~(skew <= TENSOR_SYMMETRY_TOLERANCE * size))
     if len(bad):
-        entries = np.array2string(D[:, :, bad[0]], precision=4, separator=", ")
-        return int(bad[0]), f"not symmetric, {entries}"
+        entries = D[:, :, bad[0]].tolist()
+        return int(bad[0]), f"not symmetric, {entries!s:.80}"
 
     smallest = find_smallest_eigenvalues(D)
     bad = np.flatnonzero(~(smallest >= -EIGENVALUE_TOLERANCE * size))

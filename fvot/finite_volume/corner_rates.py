@@ -22,13 +22,14 @@ Values of a density are z = (rho in the cells, y at the nodes): (n_cells + n_nod
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 
 from ..arguments.types import Array, BoolArray, IntArray
-from .corners import Corners
+from .corners import MAX_CORNERS, Corners
 
 # Below this |x|, log(x / (e^x - 1)) is taken from its series, whose next term is x^4 / 2880.
 BERNOULLI_SERIES_LIMIT = 1e-3
@@ -111,6 +112,13 @@ class CornerRates:
         boundary_cell = mesh.left[mesh.n_inner :]
         self.leaves = total + np.bincount(boundary_cell, open_a, mesh.n_cells)
 
+    @cached_property
+    def takes(self) -> Array:
+        """What the corners at each node (n_nodes,) would take from it alone, per density there.
+        The first call is collective.
+        """
+        return self.corners.sum_at_nodes(self.gamma[self.corners.own_entry])
+
     @property
     def n_unknowns(self) -> int:
         """The number of unknowns of the linear systems, of all ranks."""
@@ -139,15 +147,10 @@ class CornerRates:
         in a flow without sources, the uniform one keep. Collective.
         """
         corners = self.corners
-        gives, takes = corners.add(
-            np.stack(
-                [
-                    np.bincount(corners.node, self.direct * rho[corners.cell], corners.n_nodes),
-                    np.bincount(corners.node, self.gamma[corners.own_entry], corners.n_nodes),
-                ]
-            )
-        )
-        y = np.divide(gives, takes, out=np.zeros_like(gives), where=takes > 0)
+        gives = np.zeros(corners.n_nodes)
+        _give_to_nodes(corners.start, corners.node, self.direct, rho, gives)
+        gives = corners.add(gives)
+        y = np.divide(gives, self.takes, out=np.zeros_like(gives), where=self.takes > 0)
         return np.concatenate([rho, y])
 
     def give(self, z: Array, entering: Array) -> Array:
@@ -286,10 +289,28 @@ def condense(rates: Any, s: float, diagonal: Array, left: Array, right: Array) -
     return values
 
 
+def eliminate(rates: Any, s: float, diagonal: Array, r: Array) -> Array:
+    """This rank's part of what residuals r (n_cells,) become at the nodes (n_nodes,) when the cells
+    are eliminated: sum_K s alpha_i r_K / m_K.
+    """
+    corners = rates.corners
+    at_nodes = np.zeros(corners.n_nodes)
+    _eliminate(corners.start, corners.node, rates.alpha, s, diagonal, r, at_nodes)
+    return at_nodes
+
+
+def substitute(rates: Any, s: float, diagonal: Array, r: Array, e: Array, change: Array) -> None:
+    """Fill in the change (n_cells,) of the cells for residuals r of theirs and changes e (n_nodes,)
+    of the nodes: (r_K + s sum_j gamma_j e_j) / m_K.
+    """
+    corners = rates.corners
+    _substitute(corners.start, corners.node, rates.column, s, diagonal, r, e, change)
+
+
 def find_node_diagonal(rates: Any, s: float, diagonal: Array) -> Array:
     """The diagonal (n_nodes,) of that matrix without scalings. Collective."""
     corners = rates.corners
-    through = s * rates.alpha * rates.column / diagonal[corners.cell]
+    through = s * rates.alpha * (rates.column / diagonal[corners.cell])
     return corners.sum_at_nodes(s * (rates.gamma[corners.own_entry] - through))
 
 
@@ -341,26 +362,51 @@ def _outflow(start, pair_start, node, alpha, gamma, rho, y, out, got):
     """Add what the corners take from the cells to *out*, and what the nodes get to *got*."""
     terms = 0.0
     fluxes = 0.0
+    around = np.empty(MAX_CORNERS)
     for cell in range(len(rho)):
-        first = start[cell]
-        k = start[cell + 1] - first
-        at = pair_start[cell]
+        first = numba.uintp(start[cell])
+        k = numba.uintp(start[cell + 1]) - first
+        entry = numba.uintp(pair_start[cell])
+        for j in range(k):
+            around[j] = y[node[first + j]]
         total = 0.0
         for i in range(k):
             gives = alpha[first + i] * rho[cell]
             gets = 0.0
-            size = 0.0
             for j in range(k):
-                term = gamma[at + i * k + j] * y[node[first + j]]
-                gets += term
-                size += abs(term)
+                gets += gamma[entry + j] * around[j]
+            entry += k
             F = gives - gets
             total += F
             got[node[first + i]] += F
-            terms += abs(gives) + size
+            terms += abs(gives) + abs(gets)
             fluxes += abs(F)
         out[cell] += total
     return terms, fluxes
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _give_to_nodes(start, node, direct, rho, gives):
+    for cell in range(len(rho)):
+        for c in range(numba.uintp(start[cell]), numba.uintp(start[cell + 1])):
+            gives[node[c]] += direct[c] * rho[cell]
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _eliminate(start, node, alpha, s, diagonal, r, at_nodes):
+    for cell in range(len(r)):
+        through = s * r[cell] / diagonal[cell]
+        for c in range(numba.uintp(start[cell]), numba.uintp(start[cell + 1])):
+            at_nodes[node[c]] += alpha[c] * through
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _substitute(start, node, column, s, diagonal, r, e, change):
+    for cell in range(len(r)):
+        back = 0.0
+        for c in range(numba.uintp(start[cell]), numba.uintp(start[cell + 1])):
+            back += column[c] * e[node[c]]
+        change[cell] = (r[cell] + s * back) / diagonal[cell]
 
 
 @numba.njit(cache=True, error_model="numpy")

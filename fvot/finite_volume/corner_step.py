@@ -19,7 +19,7 @@ import numpy as np
 from .. import linalg
 from ..arguments.types import Array
 from ..errors import ConvergenceError
-from .corner_rates import CornerRates, condense, find_node_diagonal
+from .corner_rates import CornerRates, condense, eliminate, find_node_diagonal, substitute
 from .implicit_step import (
     IMPLICIT_STEP_PREFIX,
     MAX_EXPONENT,
@@ -123,10 +123,8 @@ class NodeMethod(LinearMethod):
         rates = self.rates
         corners = rates.corners
         n = rates.mesh.n_cells
-        through = self.s * rates.alpha * (rhs[:n] / self.diagonal)[corners.cell]
-        at_nodes = rhs[n:] + corners.exchange.add(
-            np.bincount(corners.node, through, corners.n_nodes)
-        )
+        at_nodes = corners.exchange.add(eliminate(rates, self.s, self.diagonal, rhs[:n]))
+        at_nodes += rhs[n:]
         at_nodes[rates.is_given] = 0.0
 
         own = (self.left * at_nodes)[: corners.n_own]
@@ -136,8 +134,7 @@ class NodeMethod(LinearMethod):
         corners.exchange(e)
         e *= self.right
 
-        back = np.bincount(corners.cell, rates.column * e[corners.node], n)
-        result[:n] = (rhs[:n] + self.s * back) / self.diagonal
+        substitute(rates, self.s, self.diagonal, rhs[:n], e, result[:n])
         return result
 
 

@@ -32,7 +32,8 @@ from ..mesh.memory import AnyMesh, kept_with_mesh
 from ..parallel import Exchange
 from .stencil import Stencil
 
-# Corners of a cell, at most: labels of corners are cell numbers times this.
+# Corners of a cell, at most: labels of corners are cell numbers times this, and kernels have room
+# for so many.
 MAX_CORNERS = 4096
 
 # A simplex of a cell whose volume, relative to the cell's, is below this is turned inside out.
@@ -58,6 +59,11 @@ class Corners:
         self.sides = Stencil(mesh)
         self.start = np.asarray(mesh.start, np.int64)
         count = np.diff(self.start)
+        most = int(mesh.ranks.max(count.max(initial=0)))
+        if most > MAX_CORNERS:
+            raise MeshError(
+                f"a cell has {most} corners, more than {MAX_CORNERS}: cut it in smaller ones"
+            )
         self.pair_start = np.concatenate([[0], np.cumsum(count**2)])
         self.cell = np.repeat(np.arange(mesh.n_cells), count)
         self.leg = mesh.points[:, mesh.corners] - mesh.centroid[:, self.cell]
@@ -98,7 +104,7 @@ class Corners:
         place = np.empty(len(values), np.int64)
         place[order] = np.arange(len(values))
 
-        self.node = place[node]
+        self.node = place[node].astype(np.uint32)
         self.n_nodes = len(values)
         self.n_own = int(len(values) - is_foreign.sum())
         names = values[order]

@@ -4,7 +4,9 @@ neighbours hold.
 A linear scheme that is exact for linear functions on every mesh, and for every diffusion tensor,
 has small negative values where a density is steep. Here each cell in debt asks its neighbours for
 it, in proportion to what they hold; a cell that is asked for more than it has gives to each the
-same part of what that one asked for. This depends on no order, and so on no number of ranks.
+same part of what that one asked for. Of a debt that is larger than what they hold, all take over
+the same part. This depends on no order, and so on no number of ranks, and continuously on the
+density: round-off in empty cells makes no difference.
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ def _sweep(mesh, sides, content):
 @numba.njit(cache=True, error_model="numpy")
 def _make_claims(content, around, start, neighbour, claims):
     """claims[0]: the part of what its neighbours hold that a cell in debt asks for; claims[1]: the
-    part of its debt that each of them takes over where they hold nothing.
+    part that each of them takes over of a debt above all that they hold.
     """
     for cell in range(len(content)):
         if content[cell] >= 0:
@@ -80,10 +82,10 @@ def _make_claims(content, around, start, neighbour, claims):
             if neighbour[s] != cell:
                 held += max(around[neighbour[s]], 0.0)
                 count += 1
+        debt = -content[cell]
         if held > 0:
-            claims[0, cell] = min(-content[cell], held) / held
-        else:
-            claims[1, cell] = content[cell] / count
+            claims[0, cell] = min(debt, held) / held
+        claims[1, cell] = -max(debt - held, 0.0) / count
 
 
 @numba.njit(cache=True, error_model="numpy")

@@ -175,49 +175,50 @@ class CornerDriftDiffusion(DriftDiffusion):
         and through all of them where phi has no V at all.
         """
         mesh = self.mesh
-        n = mesh.n_inner
-        is_needed = np.zeros(mesh.n_faces, bool)
-        is_needed[n:] = self._is_open
+        is_beyond = np.zeros(mesh.n_faces, bool)
+        is_beyond[mesh.n_inner :] = self._is_open
         if T is None:
-            is_needed |= ~self._is_wall
-        faces = np.flatnonzero(is_needed)
-        with mesh.ranks.raising_together():
-            if self._V.f is None and mesh.n_inner < mesh.n_faces and self._is_open.any():
-                name = next(n for n, c in self._kinds.items() if not isinstance(c, dirichlet))
-                raise InputError(
-                    "potential is given by cell values, which do not tell its slope at boundary "
-                    f"{name!r}: give a function, or fvot.dirichlet there"
-                )
+            is_beyond |= ~self._is_wall
 
-        local = mesh.with_ghosts(tensors)
-        width = mesh.with_ghosts(mesh.volume)[mesh.left] / mesh.area
+        faces = np.flatnonzero(is_beyond)
         U = np.zeros(mesh.n_faces)
-        if self._V.f is None:
-            slopes = gradients(mesh, self.corners.sides, self._weights, self.potential(t)[None])[0]
-            around = mesh.with_ghosts(slopes)
-            at_faces = around[:, mesh.left]
-            at_faces[:, :n] = (at_faces[:, :n] + around[:, mesh.right[:n]]) / 2
-            carried = -mesh.area * (at_faces * mesh.normal).sum(axis=0)
-            U[faces] = carried[faces]
-            return U
-
-        normal = mesh.normal[:, faces]
-        along = normal
-        if T is not None:
-            along = np.einsum("ijf,jf->if", local[:, :, mesh.left[faces]], normal)
-            if self.temperature is not None:
-                along = along / self.temperature
-            else:
-                along = normal
-        size = np.linalg.norm(along, axis=0)
-        direction = np.divide(along, size, out=np.zeros_like(along), where=size > 0)
-        step = SLOPE_STEP * width[faces]
-        x = mesh.face_center[:, faces]
-        f = self._V.f
-        with mesh.ranks.raising_together():
-            V0, V1, V2 = (f(x - k * step * direction, t) for k in range(3))
-        U[faces] = -mesh.area[faces] * size * (3 * V0 - 4 * V1 + V2) / (2 * step)
+        U[faces] = -mesh.area[faces] * self._differentiate_potential(tensors, faces, t)
         return U
+
+    def _differentiate_potential(self, tensors, faces, t):
+        """The derivative of V at faces (n,) along n, or along D n / T where there is a temperature:
+        of a function by differences from inside the left cell, of cell values by least squares.
+        """
+        mesh = self.mesh
+        f = self._V.f
+        along = mesh.normal[:, faces]
+        if self.temperature is not None:
+            conormal = mesh.with_ghosts(tensors)[:, :, mesh.left[faces]]
+            along = np.einsum("ijf,jf->if", conormal, along) / self.temperature
+        width = mesh.with_ghosts(mesh.volume)[mesh.left[faces]] / mesh.area[faces]
+
+        with mesh.ranks.raising_together():
+            if f is not None:
+                size = np.linalg.norm(along, axis=0)
+                direction = np.divide(along, size, out=np.zeros_like(along), where=size > 0)
+                step = SLOPE_STEP * width
+                x = mesh.face_center[:, faces]
+                V0, V1, V2 = (f(x - k * step * direction, t) for k in range(3))
+                return size * (3 * V0 - 4 * V1 + V2) / (2 * step)
+
+            for name, condition in self._kinds.items():
+                if not isinstance(condition, dirichlet):
+                    raise InputError(
+                        "potential is given by cell values, which do not tell its slope at "
+                        f"boundary {name!r}: give a function, or fvot.dirichlet there"
+                    )
+
+        slopes = gradients(mesh, self.corners.sides, self._weights, self.potential(t)[None])[0]
+        around = mesh.with_ghosts(slopes)
+        left = mesh.left[faces]
+        right = np.where(mesh.right[faces] < 0, left, mesh.right[faces])
+        mean = (around[:, left] + around[:, right]) / 2
+        return (mean * along).sum(axis=0)
 
     def _share_among_corners(self, U):
         """What the drift carries to each corner (n_corners,); None where there is none."""

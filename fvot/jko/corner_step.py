@@ -29,8 +29,14 @@ from .. import linalg
 from ..arguments.types import Array
 from ..energies.free_energy import FreeEnergy
 from ..errors import ConvergenceError
-from ..finite_volume.corner_rates import NodeSystem, condense, find_node_diagonal
-from ..finite_volume.corners import find_corners
+from ..finite_volume.corner_rates import (
+    NodeSystem,
+    condense,
+    eliminate,
+    find_node_diagonal,
+    substitute,
+)
+from ..finite_volume.corners import MAX_CORNERS, find_corners
 from ..finite_volume.settling import settle
 from ..mesh.cell_values import integrate
 from .midpoint_step import MAX_MIDPOINT_ITERATIONS, MOBILITY_LIMIT, MidpointStep
@@ -175,10 +181,11 @@ class CornerStep:
 
             alpha = slope[corners.cell] * row
             diagonal = mesh.volume + tau * slope * total
-            e = self._solve_nodes(NodeSystem(corners, alpha, C, row), tau, diagonal, r, g)
+            system = NodeSystem(corners, alpha, C, row)
+            e = self._solve_nodes(system, tau, diagonal, r, g)
             at_nodes += e
-            back = np.bincount(corners.cell, row * e[corners.node], mesh.n_cells)
-            change = (r + tau * back) / diagonal
+            change = np.empty(mesh.n_cells)
+            substitute(system, tau, diagonal, r, e, change)
             rho = rho + change
 
         raise ConvergenceError(
@@ -238,8 +245,7 @@ class CornerStep:
         values = condense(system._replace(is_given=is_dry), tau, diagonal, 1 / root, 1 / root)
         values[corners.own_entry[is_dry[corners.node]]] = 1.0
 
-        through = tau * system.alpha * (r / diagonal)[corners.cell]
-        rhs = g + corners.exchange.add(np.bincount(corners.node, through, corners.n_nodes))
+        rhs = g + corners.exchange.add(eliminate(system, tau, diagonal, r))
         rhs = np.where(is_dry, 0.0, rhs / root)
         e = np.zeros(corners.n_nodes)
         e[: corners.n_own] = self.solver(
@@ -284,7 +290,7 @@ class CornerStep:
 @numba.njit(cache=True, error_model="numpy")
 def _fill_mobile_matrices(start, pair_start, node, density, mean, mu, at_nodes, vacuum, dry, M, C):
     """C_ij = sqrt(R_i R_j) M_ij, see the module."""
-    root = np.empty(4096)
+    root = np.empty(MAX_CORNERS)
     for cell in range(len(density)):
         first = start[cell]
         k = start[cell + 1] - first

@@ -222,7 +222,7 @@ def test_either_right_or_refused(name):
 
 @pytest.mark.parametrize("name", list(TRIED))
 def test_corners_take_what_two_point_fluxes_refuse(name):
-    """Obtuse triangles and those of 5 : 1 have 4, 8 and 8 cells across, and errors of that order."""
+    """Obtuse triangles and those of 5 : 1 have 4, 8 and 8 cells across, and such errors."""
     mesh = Mesh.from_cells(*TRIED[name]())
     bound = {"obtuse": 0.35, "finer obtuse": 0.09, "5 : 1, moved": 0.06}.get(name, 0.02)
     assert max(heat_errors(mesh, "auto")) < bound
