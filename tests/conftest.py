@@ -3,8 +3,9 @@
 `pytest` runs everything on one rank. `test_ranks.py` starts the files marked `pytestmark =
 pytest.mark.ranks` again on 2, 3 and 4 ranks; by hand: scripts/mpirun -n 3 python -m mpi4py -m
 pytest -m ranks tests/mesh/test_mesh.py. `pytest --slow` adds the tests marked slow, and on several
-ranks those marked long and all variants of tests that have many. `make test` runs two tests at a time, and those marked alone after all
-others. `pytest --margins FILE` notes how near numbers come to their bounds: margins.py.
+ranks those marked long and all variants of tests that have many. `make test` runs two tests at a
+time, and those marked alone after all others. `pytest --margins FILE` notes how near numbers come
+to their bounds: margins.py.
 """
 
 import faulthandler

@@ -261,7 +261,7 @@ def find_corners(mesh: AnyMesh) -> Corners:
             raise MeshError(
                 f"cell {mesh.cell_id[bad[0]]} at {place} is not star-shaped about its centroid: "
                 f"{len(bad)} of {mesh.n_cells} cells have faces that the centroid does not see; "
-                "cut these cells in two, or take scheme='two_point'"
+                "cut these cells in two"
             )
     return corners
 

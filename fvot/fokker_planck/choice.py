@@ -4,12 +4,13 @@ to corners.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from ..arguments.types import Scheme
-from ..errors import MeshError, warn
+from ..errors import MeshError
 from ..finite_volume.fluxes import describe_flux, scharfetter_gummel
 from ..mesh import Numbering, quality
 from .coefficients import Terms
@@ -29,35 +30,51 @@ def build_operator(
     that leave these lines as they are. "auto" takes corners where that is not so, except where
     cells are not star-shaped, or the user asks for a two-point flux.
     """
-    users: Any = numbering.user_mesh
-    report = users.quality
+    mesh: Any = numbering.user_mesh
+    report = mesh.quality
     if scheme == "corners":
         return CornerDriftDiffusion(numbering, terms)
 
     two_point = TwoPointDriftDiffusion(numbering, terms)
-    is_right = report.suits_two_point and _is_conormal(two_point)
-    if is_right:
+    sine = _find_conormal_sine(two_point)
+    if report.suits_two_point and sine <= CONORMAL_TOLERANCE:
         return two_point
-    wants_corners = scheme == "auto" and terms.flux is scharfetter_gummel
-    if wants_corners:
+
+    why = "scheme='two_point'"
+    if scheme == "auto" and terms.flux is scharfetter_gummel:
         try:
             return CornerDriftDiffusion(numbering, terms)
         except MeshError as error:
-            if users.ranks.is_root:
-                warn(f"two-point fluxes are taken: {error}")
-    elif scheme == "auto" and users.ranks.is_root:
-        warn(
-            f"flux={describe_flux(terms.flux)} is a two-point flux, which this mesh or this "
-            "diffusion is not made for; without flux= the equation is solved with corners"
-        )
-    quality.use_two_point(users, "scheme='two_point'", report.diffusion_problem)
+            why = f"this mesh, as {error},"
+    elif scheme == "auto":
+        why = f"flux={describe_flux(terms.flux)}"
+    problem = _describe_problem(report, sine, why)
+    quality.use_two_point(mesh, why, problem)
     return two_point
 
 
-def _is_conormal(operator):
-    """Whether D n has the direction of n at all faces, on both sides. Collective."""
+def _describe_problem(report, sine, why):
+    """A sentence for users of two-point fluxes on this mesh, or for this tensor; "" where they are
+    right.
+    """
+    problem = report.diffusion_problem
+    if sine > CONORMAL_TOLERANCE:
+        problem = (
+            f"D n is up to {math.degrees(math.asin(min(sine, 1))):.2g} degrees off the normals n "
+            "of faces, and two-point fluxes know n.D n alone: the diffusion is another one, on "
+            "finer meshes, too"
+        )
+    if not problem:
+        return ""
+    return f"{problem}. {why} asks for two-point fluxes; scheme='corners' is right here"
+
+
+def _find_conormal_sine(operator):
+    """The largest sine of the angle between D n and n at the faces, on both sides; 1 where that may
+    change in time. Collective.
+    """
     if not operator.has_tensors:
-        return True
+        return 0.0
     mesh = operator.mesh
     D = mesh.with_ghosts(operator.diffusion(0.0))
     n = mesh.n_inner
@@ -67,6 +84,8 @@ def _is_conormal(operator):
     conormal = np.einsum("ijf,jf->if", D[:, :, cells], normal)
     along = (conormal * normal).sum(axis=0)
     across = np.linalg.norm(conormal - along * normal, axis=0)
-    worst = (across - CONORMAL_TOLERANCE * np.linalg.norm(conormal, axis=0)).max(initial=-1.0)
-    is_steady = not operator.diffusion_depends_on_time or operator.is_diagonal
-    return bool(mesh.ranks.max(max(worst, float(not is_steady))) <= 0)
+    size = np.linalg.norm(conormal, axis=0)
+    sine = np.divide(across, size, out=np.zeros_like(size), where=size > 0)
+
+    may_turn = operator.diffusion_depends_on_time and not operator.is_diagonal
+    return mesh.ranks.max(max(sine.max(initial=0.0), float(may_turn)))
