@@ -13,6 +13,7 @@ in the potential. Its inverse has a few negative entries: results may be negativ
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,7 @@ class CornerResolvent(Resolvent):
     """The `Resolvent` of `CornerRates`: densities are z = (cells, nodes), as its results are."""
 
     is_monotone = False
+    _known: tuple[Any, Any, Any] = (None, None, None)
 
     def __call__(
         self,
@@ -52,13 +54,24 @@ class CornerResolvent(Resolvent):
         """See `Resolvent`. The densities at the nodes of the start are a first guess."""
         return super().__call__(self.rates.give(start, entering), entering, rest, fault)
 
+    def _find_outflow(self, Y, entering):
+        """`CornerRates.outflow`; that of the last values is known when the next step begins
+        there.
+        """
+        known_values, known_entering, known = self._known
+        if known_values is Y and known_entering is entering:
+            return known
+        outflow = self.rates.outflow(Y, entering)
+        self._known = (Y, entering, outflow)
+        return outflow
+
     def _build_method(self, name):
         return NodeMethod(self.rates, self.s, name, self.rtol, self.prefix)
 
     def _residual(self, d, Y, entering, rest):
         mesh = self.rates.mesh
         n = mesh.n_cells
-        out, (terms, fluxes) = self.rates.outflow(Y, entering)
+        out, (terms, fluxes) = self._find_outflow(Y, entering)
         residual = np.empty(len(Y))
         rest = np.broadcast_to(rest, n)
         sums = compute_residual(rest, mesh.volume, d[:n], self.s, out[:n], Y[:n], residual[:n])
