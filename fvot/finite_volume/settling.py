@@ -27,6 +27,10 @@ MAX_SWEEPS = 4
 # The debt, relative to the mass, that is round-off.
 NEGLIGIBLE_DEBT = 1e-16
 
+# What the neighbours of a cell hold, relative to its debt, up to which they hold nothing: the
+# rounding that is left where one has given all it had.
+EMPTY_PART = 1e-12
+
 
 def settle(mesh: Mesh, sides: Stencil, rho: Array) -> tuple[Array, bool]:
     """(rho >= 0 (n_cells,) of the same mass, whether there was a debt) of a density rho.
@@ -80,7 +84,7 @@ def _make_claims(content, around, start, neighbour, claims):
             if neighbour[s] != cell:
                 held += max(around[neighbour[s]], 0.0)
                 count += 1
-        if held > 0:
+        if held > EMPTY_PART * -content[cell]:
             claims[0, cell] = min(-content[cell], held) / held
         else:
             claims[1, cell] = content[cell] / count
