@@ -284,6 +284,12 @@ def _is_diagonal(mesh, diffusion):
     It is if every rank has one, unless dim is the number of cells of every rank. Collective.
     """
     ranks = mesh.ranks
-    is_list = not callable(diffusion) and np.shape(diffusion) == (mesh.dim,)
+    with ranks.raising_together():
+        try:
+            is_list = not callable(diffusion) and np.shape(diffusion) == (mesh.dim,)
+        except ValueError:
+            raise InputError(
+                f"diffusion must have rows of one length, not {diffusion!r:.60}"
+            ) from None
     could_be_cells = mesh.n_cells == mesh.dim
     return bool(ranks.min(float(is_list)) and not ranks.min(float(could_be_cells)))
