@@ -109,8 +109,10 @@ class TwoPointDriftDiffusion(DriftDiffusion):
         n = self.mesh.n_inner
         if np.ndim(along.left) == 0:
             return mesh.distance[:n] / along.left
-        left = mesh.left_distance[:n] / along.left[:n]
-        return left + mesh.right_distance[:n] / along.right
+        with np.errstate(divide="ignore"):  # singular tensors: no diffusion there
+            left = mesh.left_distance[:n] / along.left[:n]
+            right = mesh.right_distance[:n] / along.right
+        return left + right
 
     def _compute_velocity(self, V, along, resistance, t):
         """U (n_faces,), see the module."""

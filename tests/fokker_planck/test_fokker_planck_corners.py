@@ -628,3 +628,12 @@ def test_the_cell_of_a_faulty_tensor_is_named():
     place = f"{center[0]:.6f}"[:7]
     with pytest.raises(InputError, match=rf"in cell 17 \(at \[{place}"):
         FokkerPlanck(mesh, diffusion=D)
+
+
+def test_a_tensor_may_be_singular(recwarn):
+    """Heat along one direction only: the density stays what it is across, without a warning."""
+    mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
+    equation = FokkerPlanck(mesh, diffusion=np.diag([1.0, 0.0]))
+    rho = equation.step(mesh.density(lambda x: x[1] < 0.5), 1.0)
+    assert_allclose(rho, np.where(mesh.center[1] < 0.5, 2.0, 0.0), atol=1e-9)
+    assert len(recwarn) == 0
