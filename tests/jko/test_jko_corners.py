@@ -29,13 +29,10 @@ FAMILIES = {
     "right": brought.right_triangles,
     "lattice": brought.lattice_triangles,
 }
-# On several ranks two of them stand for the others.
+# On several ranks one of them stands for the others.
 MESHES = pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[] if name in ("noise", "right") else pytest.mark.long)
-        for name in FAMILIES
-    ],
+    [pytest.param(name, marks=[] if name == "noise" else pytest.mark.long) for name in FAMILIES],
 )
 
 
@@ -118,6 +115,7 @@ def test_heat(name):
     assert np.log2(errors[0] / errors[1]) > 1.5
 
 
+@pytest.mark.long
 def test_adaptive_steps():
     mesh = build("right", 8)
     rho0 = mesh.average(lambda x: 1 + 0.9 * np.cos(np.pi * x[0]))
