@@ -2,10 +2,11 @@
 square or cube.
 """
 
+from collections import Counter
 from itertools import permutations
 
 import numpy as np
-from scipy.spatial import Delaunay
+from scipy.spatial import Delaunay, Voronoi, cKDTree
 
 
 def quads(n, move=None):
@@ -48,6 +49,34 @@ def noise(n, part, seed=1):
         return x + shift[0] * ((x > 0) & (x < 1)), y + shift[1] * ((y > 0) & (y < 1))
 
     return move
+
+
+def kershaw(n, size=0.3):
+    """n x n quadrilaterals in six layers that go up and down: thin ones, far from orthogonal."""
+
+    def upper(x):
+        return np.where(x <= 0.5, (2 - size) * x, 1 + size * (x - 1))
+
+    def blend(a, b, t):
+        t = np.clip(t, 0, 1)
+        return a + (b - a) * t**3 * (t * (6 * t - 15) + 10)
+
+    def move(x, y):
+        layer = np.minimum((x * 6).astype(int), 5)
+        t = 6 * x - layer
+        high = upper(y)
+        low = 1 - upper(1 - y)
+        layers = [
+            low,
+            blend(low, high, t),
+            blend(high, low, t / 2),
+            blend(high, low, (1 + t) / 2),
+            blend(low, high, t),
+            high,
+        ]
+        return x, np.choose(layer, layers)
+
+    return quads(n, move)
 
 
 def right_triangles(n, alternate=False):
@@ -115,6 +144,57 @@ def irregular_triangles(n, seed=2):
     return points, [("triangle", cells[np.abs(area) > 1e-9 / n**2])]
 
 
+def lattice_triangles(n, part=0.25, seed=2):
+    """Delaunay triangles of a hexagonal lattice whose points are moved by up to a part of 1 / n."""
+    rng = np.random.default_rng(seed)
+    n_rows = round(n * 2 / np.sqrt(3))
+    points = []
+    for row in range(n_rows + 1):
+        even = np.arange(n + 1) / n
+        odd = np.concatenate([[0], (np.arange(n) + 0.5) / n, [1]])
+        for x in odd if row % 2 else even:
+            shift = rng.uniform(-part, part, 2) / n
+            y = row / n_rows
+            points.append((x + shift[0] * (0 < x < 1), y + shift[1] * (0 < y < 1)))
+    points = np.array(points)
+    cells = Delaunay(points).simplices
+    first = points[cells[:, 1]] - points[cells[:, 0]]
+    second = points[cells[:, 2]] - points[cells[:, 0]]
+    area = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
+    cells[area < 0] = cells[area < 0][:, ::-1]
+    return points.T, [("triangle", cells[np.abs(area) > 1e-10 / n**2])]
+
+
+def random_polygons(n, seed=3):
+    """The Voronoi cells of one random point in each of n x n squares, without short edges."""
+    i, j = np.meshgrid(np.arange(n), np.arange(n), indexing="ij")
+    place = np.random.default_rng(seed).uniform(0.1, 0.9, (n * n, 2))
+    inside = (np.stack([i.ravel(), j.ravel()], 1) + place) / n
+    images = [inside]
+    for axis in (0, 1):
+        for end in (0, 1):
+            image = inside[np.abs(inside[:, axis] - end) < 5 / n].copy()
+            image[:, axis] = 2 * end - image[:, axis]
+            images.append(image)
+    diagram = Voronoi(np.concatenate(images))
+    vertices = np.clip(diagram.vertices, 0, 1)
+    same = np.arange(len(vertices))
+    for a, b in sorted(cKDTree(vertices).query_pairs(0.03 / n)):
+        same[max(a, b)] = min(same[a], same[b])
+    for _ in range(5):
+        same = same[same]
+
+    number = {}
+    cells = []
+    for k in range(n * n):
+        region = np.array(diagram.regions[diagram.point_region[k]])
+        seen = diagram.vertices[region] - inside[k]
+        around = same[region[np.argsort(np.arctan2(seen[:, 1], seen[:, 0]))]]
+        corners = [a for place, a in enumerate(around) if a != around[place - 1]]
+        cells.append([number.setdefault(a, len(number)) for a in corners])
+    return vertices[list(number)].T, [("polygon", cells)]
+
+
 def hexahedra(n, part, seed=0):
     """n^3 cubes, whose inner points are moved by up to a part of their size."""
     x = np.linspace(0, 1, n + 1)
@@ -154,6 +234,37 @@ def cubes_in_six(n):
             )
         )
     return points, [("tetra", np.concatenate(cells))]
+
+
+def wedges(n, part):
+    """`hexahedra`, each cut in two wedges."""
+    points, [(_, cubes)] = hexahedra(n, part)
+    halves = cubes[:, [0, 1, 2, 4, 5, 6]], cubes[:, [0, 2, 3, 4, 6, 7]]
+    return points, [("wedge", np.concatenate(halves))]
+
+
+def pyramids(n, part):
+    """`hexahedra`, each cut in the six pyramids of its faces and the mean of its corners."""
+    points, [(_, cubes)] = hexahedra(n, part)
+    apex = points.shape[1] + np.arange(len(cubes))
+    faces = [(1, 2, 3, 0), (7, 6, 5, 4), (4, 5, 1, 0), (5, 6, 2, 1), (6, 7, 3, 2), (7, 4, 0, 3)]
+    cells = [np.column_stack([cubes[:, face], apex]) for face in faces]
+    points = np.concatenate([points, points[:, cubes].mean(axis=2)], axis=1)
+    return points, [("pyramid", np.concatenate(cells))]
+
+
+def sides(points, cells):
+    """The edges {name: (2, n)} of a mesh of the unit square along each of its sides."""
+    count = Counter(
+        tuple(sorted((int(a), int(b))))
+        for _, members in cells
+        for cell in members
+        for a, b in zip(cell, np.roll(cell, -1), strict=True)
+    )
+    edges = np.array([edge for edge, times in count.items() if times == 1])
+    x, y = points[:, edges].mean(axis=2)
+    places = {"left": x < 1e-9, "right": x > 1 - 1e-9, "bottom": y < 1e-9, "top": y > 1 - 1e-9}
+    return {name: edges[is_there].T for name, is_there in places.items()}
 
 
 def ring(n_radii, n_angles):

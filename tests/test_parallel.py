@@ -59,6 +59,18 @@ def test_ghosts_are_filled_in_all_columns(ranks):
     assert_array_equal(u[:, 3:], [ghosts, 10 * ghosts])
 
 
+def test_copies_are_added_to_what_their_owners_have(ranks):
+    """Copies of the first entry of the rank after, and of the last one of the rank before."""
+    after, before = (ranks.rank + 1) % ranks.size, (ranks.rank - 1) % ranks.size
+    owned = 3 * ranks.rank + np.arange(3)
+    ghosts = np.array([3 * after, 3 * before + 2])
+    exchange = Exchange.ghosts(ranks, owned, ghosts, np.array([after, before]))
+    u = np.array([[1, 2, 3, 10.0 * ranks.rank, 100.0], [1, 1, 1, 1, 1]])
+    added = exchange.add(u)
+    assert_array_equal(added[:, :3], [[1 + 10 * before, 2, 103], [2, 1, 2]])
+    assert_array_equal(added[:, 3:], [[10 * ranks.rank, 100], [1, 1]])
+
+
 @pytest.mark.parametrize("thinnest", [1, 2])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_layers_come_from_both_sides_of_a_ring(ranks, axis, thinnest):
