@@ -22,6 +22,11 @@ from ..mesh.cell_values import gather, scatter
 # are then well apart from the others, and still far from rounding.
 CROSSINGS = 10.0
 
+# Modes that are found for k rates which may be complex: the resolvent's largest ones belong to the
+# rates of smallest modulus, and slow rates with a large imaginary part come later. Chosen.
+MODES_PER_RATE = 3
+SPARE_MODES = 10
+
 # Factor from one step of the resolvent to the next, and the number of steps. Chosen.
 STEP_LENGTH_GROWTH = 1e3
 MAX_STEP_LENGTHS = 4
@@ -90,11 +95,14 @@ def _find_rates_by_step(stepper, rates, s, k):
         after = resolvent(rates.extend(rho), nothing)[: mesh.n_cells]
         return gather(mesh, after) * whole_weight
 
-    n_wanted = k + int(stepper.closed)
     is_symmetric = rates.minus_log_gibbs is not None
+    n_wanted = k + int(stepper.closed)
+    if not is_symmetric:
+        n_wanted = MODES_PER_RATE * n_wanted + SPARE_MODES
     values = mesh.ranks.serve(apply, lambda act: _find_largest(act, mesh, n_wanted, is_symmetric))
     found = np.sort_complex((1 / values - 1) / s)
-    return found[int(stepper.closed) :]
+    first = int(stepper.closed)
+    return found[first : first + k]
 
 
 def _find_largest(act: Callable[[Array], Array], mesh: Any, k: int, is_symmetric: bool) -> Array:
