@@ -40,33 +40,33 @@ def build_operator(
     if report.suits_two_point and sine <= CONORMAL_TOLERANCE:
         return two_point
 
-    why = "scheme='two_point'"
+    problem = _describe_problem(report, sine)
+    remedy = f"{problem}; scheme='corners' is right here" if problem else ""
+    what = "scheme='two_point'"
     if scheme == "auto" and terms.flux is scharfetter_gummel:
         try:
             return CornerDriftDiffusion(numbering, terms)
         except MeshError as error:
-            why = f"this mesh, as {error},"
+            what = "diffusion where cells are not star-shaped"
+            remedy = "; ".join(filter(None, [f"two-point fluxes are taken: {error}", problem]))
     elif scheme == "auto":
-        why = f"flux={describe_flux(terms.flux)}"
-    problem = _describe_problem(report, sine, why)
-    quality.use_two_point(mesh, why, problem)
+        what = f"flux={describe_flux(terms.flux)}"
+        remedy = f"{what} is a two-point flux. {remedy}" if problem else ""
+    quality.use_two_point(mesh, what, remedy)
     return two_point
 
 
-def _describe_problem(report, sine, why):
+def _describe_problem(report, sine):
     """A sentence for users of two-point fluxes on this mesh, or for this tensor; "" where they are
     right.
     """
-    problem = report.diffusion_problem
-    if sine > CONORMAL_TOLERANCE:
-        problem = (
-            f"D n is up to {math.degrees(math.asin(min(sine, 1))):.2g} degrees off the normals n "
-            "of faces, and two-point fluxes know n.D n alone: the diffusion is another one, on "
-            "finer meshes, too"
-        )
-    if not problem:
-        return ""
-    return f"{problem}. {why} asks for two-point fluxes; scheme='corners' is right here"
+    if sine <= CONORMAL_TOLERANCE:
+        return report.diffusion_problem
+    return (
+        f"D n is up to {math.degrees(math.asin(min(sine, 1))):.2g} degrees off the normals n of "
+        "faces, and two-point fluxes know n.D n alone: the diffusion is another one, on finer "
+        "meshes, too"
+    )
 
 
 def _find_conormal_sine(operator):

@@ -29,7 +29,7 @@ SPARE_MODES = 10
 
 # Factor from one step of the resolvent to the next, and the number of steps. Chosen.
 STEP_LENGTH_GROWTH = 1e3
-MAX_STEP_LENGTHS = 4
+MAX_RATE_STEPS = 4
 
 # The largest relative error of a rate, as estimated, that is returned.
 RATE_TOLERANCE = 1e-4
@@ -56,7 +56,7 @@ def find_rates(stepper: Any, k: int) -> Any:
 
     best = np.zeros(k, complex)
     best_error = np.full(k, np.inf)
-    for _ in range(MAX_STEP_LENGTHS):
+    for _ in range(MAX_RATE_STEPS):
         found = _find_rates_by_step(stepper, rates, s, k)
         with np.errstate(divide="ignore"):
             error = stepper.rtol * np.abs(1 + s * found) ** 2 / np.abs(s * found)
