@@ -27,9 +27,9 @@ test-processors: setup
 bench: setup .venv-peers/ready
 	scripts/mpirun -n 1 python benchmarks/suite.py --out benchmarks
 
-# One solver each, closely: an hour.
+# One solver each, closely, and fluxes to corners: an hour and a quarter.
 bench-closely: setup .venv-peers/ready
-	for name in continuity fokker_planck jko transport; do \
+	for name in continuity fokker_planck jko transport corners; do \
 	scripts/mpirun -n 1 python benchmarks/$$name.py --out benchmarks/RESULTS_$$name.md || exit; done
 
 # The packages that the benchmarks compare with; without a network they go on without them.

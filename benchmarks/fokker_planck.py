@@ -1,10 +1,10 @@
 """How fast and how right is the Fokker-Planck equation? Ornstein-Uhlenbeck beside other packages,
 linear solvers, steps.
 
-    python benchmarks/fokker_planck.py --out benchmarks/RESULTS_fokker_planck.md python
-    benchmarks/fokker_planck.py --part solver        # or: ou, step, million, costs python
-    benchmarks/fokker_planck.py --peer-python somewhere/bin/python    # a Python that has what
-    peers.txt lists python benchmarks/fokker_planck.py --quick
+    python benchmarks/fokker_planck.py --out benchmarks/RESULTS_fokker_planck.md
+    python benchmarks/fokker_planck.py --part solver        # or: ou, step, million, costs
+    python benchmarks/fokker_planck.py --peer-python bin/python    # one that has peers.txt
+    python benchmarks/fokker_planck.py --quick
 
 What is measured on two ranks, or alone in a process because of its memory, is run by the program
 itself.
@@ -25,10 +25,11 @@ import fvot
 from fvot import linalg
 from fvot.finite_volume.implicit_step import ColumnScaleCache, Resolvent
 from fvot.finite_volume.rates import Rates, SparsityPattern
-from fvot.fokker_planck.coefficients import DriftDiffusion
+from fvot.fokker_planck.coefficients import Terms
 from fvot.fokker_planck.run import FokkerPlanckRun
 from fvot.fokker_planck.schemes import find_scheme
 from fvot.fokker_planck.stepper import Stepper
+from fvot.fokker_planck.two_point import TwoPointDriftDiffusion
 from fvot.mesh.numbering import find_numbering
 from fvot.runs.recorder import Recorder
 
@@ -79,9 +80,8 @@ def wells(mesh, D, w=0):
     """The rates of diffusion in `two_wells`, with rotation, and the largest one at which a cell is
     emptied.
     """
-    rates = DriftDiffusion(
-        find_numbering(mesh), D, two_wells, rotating(w), fvot.scharfetter_gummel, None
-    ).rates()
+    terms = Terms(D, two_wells, rotating(w))
+    rates = TwoPointDriftDiffusion(find_numbering(mesh), terms).rates()
     return rates, mesh.ranks.max(rates.leaving().max(initial=0.0))
 
 
@@ -167,7 +167,7 @@ def watched():
     """A `Clock` of assembly, PETSc's set-up and its solves, while the block runs."""
     clock = Clock()
     assembly = [
-        (DriftDiffusion, "rates", "coefficients"),
+        (TwoPointDriftDiffusion, "rates", "coefficients"),
         (SparsityPattern, "__init__", "pattern"),
         (SparsityPattern, "matrix", "matrix"),
         (Rates, "order_by_drift", "order"),

@@ -1,11 +1,12 @@
-"""The problems of `fokker_planck.py` and `continuity.py`, as other packages solve them: one line of
-JSON.
+"""The problems of `fokker_planck.py`, `continuity.py` and `corners.py`, as other packages solve
+them: one line of JSON.
 
 Run by a Python of their own, which needs neither fvot nor PETSc (`peers.txt` has the versions):
 
     .venv-peers/bin/python benchmarks/peers.py fipy-krylov 128 100       # Ornstein-Uhlenbeck
     .venv-peers/bin/python benchmarks/peers.py pyclaw 256                # three bodies in rotation
     .venv-peers/bin/python benchmarks/peers.py fipy-vanleer 128 20
+    .venv-peers/bin/python benchmarks/peers.py fipy-heat heat.npz 100 euler
 """
 
 import json
@@ -206,6 +207,47 @@ def fipy_vanleer(n, steps):
     return dict(version=version("fipy"), seconds=measured(lambda: run(steps))[1], steps=steps)
 
 
+# ---- heat on cells that are not orthogonal -------------------------------------------------------
+
+
+def fipy_heat(path, steps, how):
+    """The heat equation with a tensor on quadrilaterals, from and to cell means of a file."""
+    import fipy as fp
+    from fipy.meshes.mesh2D import Mesh2D
+
+    data = np.load(path)
+    cells = data["cells"]
+    D = data["D"].tolist()
+    sides = np.stack([cells, np.roll(cells, -1, axis=1)], -1)
+    ends, face = np.unique(np.sort(sides.reshape(-1, 2), axis=1), axis=0, return_inverse=True)
+    mesh = Mesh2D(data["points"], ends.T, face.reshape(-1, 4).T)
+    rho = fp.CellVariable(mesh=mesh, value=data["start"], hasOld=True)
+    tau = 0.15 / steps
+
+    def run():
+        corrected = how == "corrected"
+        term = fp.DiffusionTermCorrection if corrected else fp.DiffusionTermNoCorrection
+        if how == "crank-nicolson":
+            half = [[entry / 2 for entry in row] for row in D]
+            right = term([half]) + fp.ExplicitDiffusionTerm([half])
+        else:
+            right = term([D])
+        equation = fp.TransientTerm() == right
+        for _ in range(steps):
+            rho.updateOld()
+            for _ in range(3 if corrected else 1):
+                equation.sweep(rho, dt=tau, solver=fp.LinearLUSolver())
+
+    _, seconds = measured(run)
+    volume = mesh.cellVolumes
+    return dict(
+        version=version("fipy"),
+        seconds=seconds,
+        error=(np.abs(rho.value - data["end"]) * volume).sum(),
+        mass=(rho.value * volume).sum() / (data["start"] * volume).sum() - 1,
+    )
+
+
 # ---- the program ---------------------------------------------------------------------------------
 
 
@@ -226,7 +268,10 @@ def ornstein_uhlenbeck(name, n, steps):
     )
 
 
-def main(name, n, steps=0):
+def main(name, n, steps=0, how=""):
+    if name == "fipy-heat":
+        print("result", json.dumps(fipy_heat(n, int(steps), how), default=float))
+        return
     n = int(n)
     steps = int(steps)
     if name == "pyclaw":

@@ -1,8 +1,8 @@
 """What each solver costs, and how that grows: one run for all figures that README quotes.
 
-    python benchmarks/suite.py --out benchmarks        # writes RESULTS.md and the pictures there,
-    as `make bench` does python benchmarks/suite.py --part costs            # or: peers,
-    communication python benchmarks/suite.py --quick
+    python benchmarks/suite.py --out benchmarks    # RESULTS.md and pictures: `make bench`
+    python benchmarks/suite.py --part costs        # or: peers, communication
+    python benchmarks/suite.py --quick
 
 Every run is alone in a process, on one rank and on two. `continuity.py`, `fokker_planck.py`,
 `jko.py` and `transport.py` look at one solver each, closely: where the time goes, iterations,

@@ -31,6 +31,7 @@ def said(name, *options):
         ("fokker_planck", ["Ornstein-Uhlenbeck", "iterations"]),
         ("jko", ["us/cell/Newton", "Barenblatt"]),
         ("transport", ["Certified gaps", "Growth"]),
+        ("corners", ["Heat", "closed field lines", "Iterations", "two-point"]),
     ],
 )
 def test_one_solver(name, words):

@@ -87,6 +87,7 @@ class CornerRates:
         self.given = given
         self.open_a = open_a
         self.open_b = open_b
+        self.has_open_faces = bool(open_a.any() or open_b.any())
         self.is_given = np.zeros(corners.n_nodes, bool)
         self.is_given[given.nodes] = True
         self.minus_log_gibbs = minus_log_gibbs
@@ -183,12 +184,13 @@ class CornerRates:
             out[:n],
             out[n:],
         )
-        n_boundary = len(self.open_a)
-        here = mesh.left[mesh.n_inner :]
-        gives = self.open_a * z[here]
-        gets = self.open_b * entering[:n_boundary]
-        out[:n] += np.bincount(here, gives - gets, n)
-        crossing = gives.sum() + gets.sum()
+        crossing = 0.0
+        if self.has_open_faces:
+            here = mesh.left[mesh.n_inner :]
+            gives = self.open_a * z[here]
+            gets = self.open_b * entering[: len(self.open_a)]
+            out[:n] += np.bincount(here, gives - gets, n)
+            crossing = gives.sum() + gets.sum()
 
         out[n:] = corners.exchange.add(out[n:])
         out[n + corners.n_own :] = 0.0

@@ -75,8 +75,9 @@ class CornerResolvent(Resolvent):
         residual = np.empty(len(Y))
         rest = np.broadcast_to(rest, n)
         sums = compute_residual(rest, mesh.volume, d[:n], self.s, out[:n], Y[:n], residual[:n])
-        at_nodes = self.s * np.where(self.rates.is_given, 0.0, out[n:])
-        residual[n:] = at_nodes
+        at_nodes = residual[n:]
+        np.multiply(out[n:], self.s, out=at_nodes)
+        at_nodes[self.rates.given.nodes] = 0.0
 
         size, gained, negative, mass = sums
         own = np.array(
@@ -138,10 +139,10 @@ class NodeMethod(LinearMethod):
         n = rates.mesh.n_cells
         at_nodes = corners.exchange.add(eliminate(rates, self.s, self.diagonal, rhs[:n]))
         at_nodes += rhs[n:]
-        at_nodes[rates.is_given] = 0.0
+        at_nodes[rates.given.nodes] = 0.0
 
-        own = (self.left * at_nodes)[: corners.n_own]
-        result = np.zeros(len(rhs))
+        own = self.left[: corners.n_own] * at_nodes[: corners.n_own]
+        result = np.empty(len(rhs))
         e = result[n:]
         e[: corners.n_own] = self.system(own, rtol)
         corners.exchange(e)
