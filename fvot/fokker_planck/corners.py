@@ -50,12 +50,16 @@ class CornerDriftDiffusion(DriftDiffusion):
         if V is not None and V_at_nodes is not None and T is not None:
             change = V_at_nodes[corners.node] - V[corners.cell]
             d = change / (T if np.ndim(T) == 0 else T[corners.cell])
+            d[self._is_beside_opening[corners.cell]] = 0.0
 
         U = self._compute_drift(t)
-        if V_at_nodes is not None:
-            U += self._compute_potential_drift(tensors, T, t)
         U[self._is_wall] = 0.0
-        open_a, open_b = self._let_through(U)
+        U_of_V = np.zeros(mesh.n_faces)
+        without_phi = np.zeros(mesh.n_cells, bool)
+        if V_at_nodes is not None:
+            without_phi = self._is_beside_opening if T is not None else ~without_phi
+            U_of_V = self._compute_potential_drift(tensors, without_phi, t)
+        open_a, open_b = self._let_through(U + U_of_V)
 
         phi = self._compute_minus_log_gibbs(D, V)
         phi_at_nodes = None
@@ -65,7 +69,7 @@ class CornerDriftDiffusion(DriftDiffusion):
             corners,
             corners.matrices(np.ascontiguousarray(tensors)),
             d=d,
-            U=self._share_among_corners(U),
+            U=self._share_among_corners(U, U_of_V, without_phi),
             open_a=open_a,
             open_b=open_b,
             given=self.given,
@@ -90,6 +94,16 @@ class CornerDriftDiffusion(DriftDiffusion):
         for name, condition in self._kinds.items():
             is_open[self.mesh.boundary[name]] = not isinstance(condition, dirichlet)
         return is_open[self.mesh.n_inner :]
+
+    @cached_property
+    def _is_beside_opening(self):
+        """The cells (n_cells,) with a face that lets through what the drift carries. There V is a
+        drift, too: in phi it would hold back at the nodes of such a face what leaves through it.
+        """
+        mesh = self.mesh
+        is_beside = np.zeros(mesh.n_cells, bool)
+        is_beside[mesh.left[mesh.n_inner :][self._is_open]] = True
+        return is_beside
 
     def _let_through(self, U):
         """(a, b) (n_faces - n_inner,) of the open faces."""
@@ -170,17 +184,13 @@ class CornerDriftDiffusion(DriftDiffusion):
     def _weights(self):
         return gradient_weights(self.corners.sides)
 
-    def _compute_potential_drift(self, tensors, T, t):
-        """What V carries through faces (n_faces,), where phi does not know it: through open faces,
-        and through all of them where phi has no V at all.
-        """
+    def _compute_potential_drift(self, tensors, without_phi, t):
+        """What V carries through the faces (n_faces,) of cells without phi, but for walls."""
         mesh = self.mesh
-        is_beyond = np.zeros(mesh.n_faces, bool)
-        is_beyond[mesh.n_inner :] = self._is_open
-        if T is None:
-            is_beyond |= ~self._is_wall
-
-        faces = np.flatnonzero(is_beyond)
+        sides = self.corners.sides
+        is_needed = np.zeros(mesh.n_faces, bool)
+        is_needed[sides.face[without_phi[sides.cell]]] = True
+        faces = np.flatnonzero(is_needed & ~self._is_wall)
         U = np.zeros(mesh.n_faces)
         U[faces] = -mesh.area[faces] * self._differentiate_potential(tensors, faces, t)
         return U
@@ -192,9 +202,12 @@ class CornerDriftDiffusion(DriftDiffusion):
         mesh = self.mesh
         f = self._V.f
         along = mesh.normal[:, faces]
+        left = mesh.left[faces]
+        right = np.where(mesh.right[faces] < 0, left, mesh.right[faces])
         if self.temperature is not None:
-            conormal = mesh.with_ghosts(tensors)[:, :, mesh.left[faces]]
-            along = np.einsum("ijf,jf->if", conormal, along) / self.temperature
+            local = mesh.with_ghosts(tensors)
+            mean = (local[:, :, left] + local[:, :, right]) / 2
+            along = np.einsum("ijf,jf->if", mean, along) / self.temperature
         width = mesh.with_ghosts(mesh.volume)[mesh.left[faces]] / mesh.area[faces]
 
         with mesh.ranks.raising_together():
@@ -215,21 +228,22 @@ class CornerDriftDiffusion(DriftDiffusion):
 
         slopes = gradients(mesh, self.corners.sides, self._weights, self.potential(t)[None])[0]
         around = mesh.with_ghosts(slopes)
-        left = mesh.left[faces]
-        right = np.where(mesh.right[faces] < 0, left, mesh.right[faces])
         mean = (around[:, left] + around[:, right]) / 2
         return (mean * along).sum(axis=0)
 
-    def _share_among_corners(self, U):
-        """What the drift carries to each corner (n_corners,); None where there is none."""
+    def _share_among_corners(self, U, U_of_V, without_phi):
+        """What the drift carries to each corner (n_corners,), with V in cells without phi; None
+        where there is none.
+        """
         mesh = self.mesh
         corners = self.corners
-        inside = U.copy()
-        inside[mesh.n_inner :][self._is_open] = 0.0
-        if mesh.ranks.max(np.abs(inside).max(initial=0.0)) == 0:
-            return None
         sides = corners.sides
-        outward = sides.sign * inside[sides.face]
+        is_shared = np.ones(mesh.n_faces, bool)
+        is_shared[mesh.n_inner :] = ~self._is_open
+        carried = U[sides.face] + np.where(without_phi[sides.cell], U_of_V[sides.face], 0.0)
+        outward = sides.sign * np.where(is_shared[sides.face], carried, 0.0)
+        if mesh.ranks.max(np.abs(outward).max(initial=0.0)) == 0:
+            return None
         shared = corners.side_weight * outward
         known = corners.side_corner >= 0
         return np.bincount(corners.side_corner[known], shared[known], len(corners.node))
