@@ -98,7 +98,8 @@ def find_shape(coefficient: Any) -> tuple[int, ...] | None:
     """
     if callable(coefficient) or isinstance(coefficient, cell_mean):
         return None
-    return as_floats(coefficient, "diffusion must be numbers or a function").shape
+    wanted = "diffusion must be a finite number, cell values, a diagonal, a tensor, or a function"
+    return as_floats(coefficient, wanted).shape
 
 
 def build_diffusion(numbering: Any, coefficient: Any, is_diagonal: bool) -> Field:

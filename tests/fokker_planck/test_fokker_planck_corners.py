@@ -615,7 +615,7 @@ WRONG = {
     ),
     "a row": (dict(diffusion=np.ones((1, 2))), "not of shape"),
     "three by three": (dict(diffusion=np.eye(3)), "not of shape"),
-    "ragged": (dict(diffusion=[[1.0, 0.5], [1.0]]), "numbers or a function"),
+    "ragged": (dict(diffusion=[[1.0, 0.5], [1.0]]), "a tensor, or a function"),
     "a ragged function": (
         dict(diffusion=lambda x: [[1 + x[0], 0.0], [0.0, 1 + x[0]]]),
         "rows of different lengths",
