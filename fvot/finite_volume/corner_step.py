@@ -31,6 +31,10 @@ from .implicit_step import (
     compute_residual,
 )
 
+# The largest s times fluxes, relative to the mass, whose rounding a step may leave in the mass:
+# 1e-6 of it.
+MAX_ROUNDED_MASS = 1e9
+
 # Nodes up to which densities at nodes are found by a factorisation.
 NODE_LU_LIMIT = 200_000
 
@@ -71,7 +75,7 @@ class CornerResolvent(Resolvent):
     def _residual(self, d, Y, entering, rest):
         mesh = self.rates.mesh
         n = mesh.n_cells
-        out, (terms, fluxes) = self._find_outflow(Y, entering)
+        out, (terms, _) = self._find_outflow(Y, entering)
         residual = np.empty(len(Y))
         rest = np.broadcast_to(rest, n)
         sums = compute_residual(rest, mesh.volume, d[:n], self.s, out[:n], Y[:n], residual[:n])
@@ -79,6 +83,8 @@ class CornerResolvent(Resolvent):
         np.multiply(out[n:], self.s, out=at_nodes)
         at_nodes[self.rates.given.nodes] = 0.0
 
+        # Solves leave rounding of all terms at the nodes, and so in the mass, not only of fluxes;
+        # steps so long that this would count are refused.
         size, gained, negative, mass = sums
         own = np.array(
             [
@@ -87,7 +93,7 @@ class CornerResolvent(Resolvent):
                 negative,
                 mass,
                 self.s * terms,
-                self.s * fluxes,
+                min(self.s * terms, MAX_ROUNDED_MASS * mass),
             ]
         )
         return residual, ResidualNorms(*mesh.ranks.sum(own))

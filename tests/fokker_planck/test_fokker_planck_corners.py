@@ -14,7 +14,7 @@ from scipy.interpolate import RectBivariateSpline
 from scipy.linalg import expm, solve_continuous_lyapunov
 
 import fvot
-from fvot import Checkpoint, FokkerPlanck, InputError, Mesh
+from fvot import Checkpoint, ConvergenceError, FokkerPlanck, InputError, Mesh
 
 pytestmark = pytest.mark.ranks
 
@@ -664,3 +664,37 @@ def test_a_tensor_may_be_singular(recwarn):
     rho = equation.step(mesh.density(lambda x: x[1] < 0.5), 1.0)
     assert_allclose(rho, np.where(mesh.center[1] < 0.5, 2.0, 0.0), atol=1e-9)
     assert len(recwarn) == 0
+
+
+# ---- open boundaries -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("power", [0, 2, 4, 6])
+def test_steps_of_any_length_towards_a_density_that_is_given(power):
+    """From nothing to 1: the slowest part decays by 1 + tau pi^2 D / 4 or more in a step."""
+    mesh = build("noise", 8)
+    name = next(iter(mesh.boundary))
+    equation = FokkerPlanck(
+        mesh, diffusion=1.0, boundary={name: fvot.dirichlet(1.0)}, order=1, scheme="corners"
+    )
+    tau = 10.0**power
+    rho = equation.step(np.zeros(mesh.n_cells), tau)
+    assert np.abs(rho - 1).max() < 4 / (np.pi**2 * tau) + 1e-5
+    assert_allclose(equation.stationary(), 1, atol=1e-6)
+    with pytest.raises(ConvergenceError, match="take a smaller step"):
+        equation.step(np.zeros(mesh.n_cells), 1e13)
+
+
+def test_a_potential_that_drives_through_open_boundaries():
+    """rho = 1 is stationary for V = -x between inflow and outflow, to second order."""
+    errors = []
+    for n in 8, 16:
+        mesh = with_sides("waves", n)
+        equation = FokkerPlanck(
+            mesh,
+            diffusion=0.1,
+            potential=lambda x: -x[0],
+            boundary={"left": fvot.inflow(1.0), "right": fvot.outflow},
+        )
+        errors.append(mesh.integrate(np.abs(equation.stationary() - 1)))
+    assert errors[0] / errors[1] > 2.8 and errors[1] < 5e-3
