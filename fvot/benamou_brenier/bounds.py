@@ -25,11 +25,15 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments.types import Array
-from .best_flux import BOUND_ROUND_OFF, BestFlux, UpperBound
+from .best_flux import BOUND_ROUND_OFF, UpperBound
+from .diamond_flux import DiamondFlux
+from .diamonds import DiamondDiscretisation
 from .discretisation import Discretisation
 from .ends import Ends
 from .terminal import Terminal
 from .time_basis import slab_middles
+from .two_point import TwoPointDiscretisation
+from .two_point_flux import TwoPointFlux
 
 # The shares eps of the background that are tried.
 EPSILONS = 1e-16, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3
@@ -42,7 +46,7 @@ SMALLEST_MASS_FRACTION = 1e-100
 
 
 class LowerBound(NamedTuple):
-    """cost <= W2^2, and the phi (n_cells, N + 1), feasible to round-off, that proves it."""
+    """cost <= W2^2, and the phi (n_points, N + 1), feasible to round-off, that proves it."""
 
     cost: float
     phi: Array
@@ -51,7 +55,7 @@ class LowerBound(NamedTuple):
 def lower_bound(
     disc: Discretisation, phi: Array, ends: Ends, terminal: Terminal | None = None
 ) -> LowerBound:
-    """The `LowerBound` that phi (n_cells, N + 1) gives.
+    """The `LowerBound` that phi (n_points, N + 1) gives.
 
     With a `Terminal`, rho1 of the ends does not matter.
     """
@@ -62,7 +66,7 @@ def lower_bound(
     largest = disc.mesh.ranks.max(largest)
     steps = np.pad(disc.tau * largest, ((0, 0), (1, 0)))
     shift = np.cumsum(steps, axis=1)
-    phi = phi - disc.spread(shift[disc.component])
+    phi = phi - shift[disc.point_component]
     if terminal is not None:
         return _find_terminal_bound(disc, phi, ends.rho0, terminal)
 
@@ -82,17 +86,25 @@ def _find_terminal_bound(disc, phi, rho0, terminal):
     """2 (-int rho0 phi^0 - E*(-phi^N)), where phi may be shifted by a constant."""
     mean_rho0 = disc.average(rho0)
     mass = disc.masses(mean_rho0[:, None])[:, 0]
-    last_phi = disc.average(phi[:, -1])
+    n = disc.mesh.n_cells
+    last_phi = disc.average(phi[:n, -1])
     c, conjugate = terminal.best_shift(last_phi, mass)
-    shift = disc.spread(c[disc.component])
-    phi = phi + shift[:, None]
+    phi = phi + c[disc.point_component][:, None]
 
-    work = disc.mesh.volume * rho0 * phi[:, 0]
+    work = disc.mesh.volume * rho0 * phi[:n, 0]
     own_sums = np.array([work.sum(), np.abs(work).sum()])
     work, terms = disc.mesh.ranks.sum(own_sums)
     rounding = BOUND_ROUND_OFF * (terms + abs(conjugate))
     cost = 2 * (-work - conjugate - rounding)
     return LowerBound(cost, phi)
+
+
+def build_best_flux(disc: Discretisation, rtol: float) -> TwoPointFlux | DiamondFlux:
+    """The `BestFlux` of a discretisation."""
+    if isinstance(disc, DiamondDiscretisation):
+        return DiamondFlux(disc, rtol)
+    assert isinstance(disc, TwoPointDiscretisation)
+    return TwoPointFlux(disc, rtol)
 
 
 def upper_bound(
@@ -113,7 +125,7 @@ def upper_bound(
 
     Raises `ConvergenceError` if PETSc refuses a solve.
     """
-    fluxes = BestFlux(disc, rtol)
+    fluxes = build_best_flux(disc, rtol)
     background = _build_background(disc, ends)
     rho = with_mass(disc, rho, background)
     first = FIRST_EPSILON if first is None else first

@@ -297,14 +297,13 @@ def build_geodesic(
     rho[0] = rho0
     rho[1:-1] = disc.spread(upper.rho).T
     rho[-1] = upper.rho1
-    flux = np.zeros((N + 1, mesh.n_faces))
-    flux[:, : mesh.n_inner] = upper.flux.T
+    flux = disc.find_face_fluxes(upper.flux)
 
-    phi = np.ascontiguousarray(numbering.outward(lower.phi.T))
+    phi = np.ascontiguousarray(numbering.outward(lower.phi[: mesh.n_cells].T))
     mobility = _compute_mobility(disc, upper.rho)
-    velocity = numbering.outward(_compute_velocity(mesh, flux, mobility))
+    velocity = numbering.outward(disc.find_velocities(upper.flux, mobility))
     residual = _compute_residual(mesh, rho, flux)
-    speed = _compute_speed(mesh, flux, mobility)
+    speed = _compute_speed(disc, upper.flux, mobility)
     if unit != 1:
         rho *= unit
         flux *= unit
@@ -357,11 +356,11 @@ def _list_times(N):
 
 
 def _compute_mobility(disc, rho):
-    """M_s (N + 1, n_inner) at the nodes, of rho (n_patches, N) in the slabs.
+    """The mobility (..., N + 1) at the nodes, of rho (n_patches, N) in the slabs.
 
     It is infinite without mass, so that nothing moves there.
     """
-    M = disc.mobility(node_mean(rho)).T
+    M = disc.mobility(node_mean(rho))
     return np.where(M > 0, M, np.inf)
 
 
@@ -380,21 +379,7 @@ def _compute_residual(mesh, rho, flux):
     return largest / integrate(mesh, rho[0])
 
 
-def _compute_speed(mesh, flux, mobility):
+def _compute_speed(disc, flux, mobility):
     """(int |m|^2 / rho dx)^(1/2) at the nodes (N + 1,)."""
-    n = mesh.n_inner
-    energy = mesh.distance[:n] ** 2 * flux[:, :n] ** 2 / mobility
-    own_energy = energy[:, mesh.face_owned[:n]]
-    own_sums = own_energy.sum(axis=1)
-    return np.sqrt(mesh.ranks.sum(own_sums))
-
-
-def _compute_velocity(mesh, flux, mobility):
-    """v (N + 1, dim, n_cells) at the nodes: cell means of face velocities.
-
-    Face velocities are differences of a potential.
-    """
-    n = mesh.n_inner
-    through = np.zeros_like(flux)
-    through[:, :n] = mesh.area[:n] * mesh.distance[:n] * flux[:, :n] / mobility
-    return np.stack([velocity_field.cell_velocity(mesh, U) for U in through])
+    own_sums = disc.cost_fluxes(flux, mobility).sum(axis=0)
+    return np.sqrt(disc.mesh.ranks.sum(own_sums))

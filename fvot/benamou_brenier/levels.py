@@ -17,9 +17,11 @@ from scipy import sparse
 from ..arguments.types import Array
 from ..mesh import Mesh, coarsening
 from ..mesh.assembly import coarsen_cartesian
+from .diamonds import DiamondDiscretisation
 from .discretisation import Discretisation
 from .distributed_matrix import DistributedMatrix, list_owners, pack_matrix, unpack_matrix
 from .time_basis import slab_middles
+from .two_point import TwoPointDiscretisation
 
 # Cells along an axis of the coarsest level, about.
 FEWEST_AXIS_CELLS = 8
@@ -45,9 +47,12 @@ class Level:
     restrict: Any
 
     def finer_phi(self, phi: Array) -> Array:
-        """phi (n_cells, N + 1) from that of the coarser level."""
+        """phi (n_points, N + 1) from that of the coarser level, whose points are cells."""
         nodes = _interpolate_nodes(phi.shape[1] - 1, self.disc.n_steps)
-        return self.prolong @ (phi @ nodes)
+        finer = self.prolong @ (phi @ nodes)
+        if isinstance(self.disc, DiamondDiscretisation):
+            return self.disc.extend(finer)
+        return finer
 
     def finer_rho(self, rho: Array) -> Array:
         """rho (n_patches, N) >= 0 from the cell values (n_coarse, N) of the coarser level."""
@@ -77,7 +82,7 @@ def build_levels(disc: Discretisation) -> list[Level]:
 
         coarse, prolong, restrict = coarsening_maps
         levels.append(Level(disc, prolong, restrict))
-        disc = Discretisation(coarse, _halve_number(disc.n_steps, FEWEST_TIME_STEPS))
+        disc = TwoPointDiscretisation(coarse, _halve_number(disc.n_steps, FEWEST_TIME_STEPS))
 
 
 def _halve_number(n, fewest):

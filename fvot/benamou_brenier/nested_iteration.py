@@ -79,7 +79,7 @@ N_SPEED_BINS = 80
 
 
 class BoundedPath(NamedTuple):
-    """phi (n_cells, N + 1), rho (n_patches, N) after an iteration, with bounds of W2^2 (+ 2 E)."""
+    """phi (n_points, N + 1), rho (n_patches, N) after an iteration, with bounds of W2^2 (+ 2 E)."""
 
     phi: Array
     rho: Array
@@ -417,22 +417,19 @@ def compute_moving_square(disc: Discretisation, upper: UpperBound) -> float:
     if upper.terms:
         return upper.action
 
-    mesh = disc.mesh
-    n = mesh.n_inner
     tau = node_weights(disc.n_steps)
-    d = mesh.distance[:n, None]
     M = disc.mobility(node_mean(upper.rho))
-    with np.errstate(all="ignore"):
-        energy = tau * d**2 * upper.flux**2 / M
-        square = (d * upper.flux / M) ** 2
+    energy = tau * disc.cost_fluxes(upper.flux, M)
+    square = disc.square_speeds(upper.flux, M)
 
     # A histogram of the energy over the logarithm of the square of the speed.
     mass = disc.masses(upper.rho[:, :1]).sum()
-    ratio = np.maximum(square * mass / max(upper.action, SMALLEST_ACTION), SMALLEST_SPEED_RATIO)
+    with np.errstate(all="ignore"):
+        ratio = square * mass / max(upper.action, SMALLEST_ACTION)
+    ratio = np.maximum(ratio, SMALLEST_SPEED_RATIO)
     place = np.clip(np.nan_to_num(4 * np.log2(ratio)), 0, N_SPEED_BINS - 1).astype(int)
-    own = mesh.face_owned[:n]
-    histogram = np.bincount(place[own].ravel(), np.nan_to_num(energy[own]).ravel(), N_SPEED_BINS)
+    histogram = np.bincount(place.ravel(), np.nan_to_num(energy).ravel(), N_SPEED_BINS)
 
-    total = np.cumsum(mesh.ranks.sum(histogram))
+    total = np.cumsum(disc.mesh.ranks.sum(histogram))
     median = np.searchsorted(total, total[-1] / 2)
     return upper.action * max(1.0, 2 ** (median / 4) / 2)

@@ -23,14 +23,17 @@ everything is done for all slabs of a patch at once, by vector instructions.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..arguments.types import Array
+from ..arguments.types import Array, IntArray
+from .diamonds import DiamondDiscretisation
 from .discretisation import Discretisation
+from .two_point import TwoPointDiscretisation
 
 # Newton steps, at most: more than any state needs, as 1 + l grows by half each time far below the
 # root.
@@ -40,20 +43,24 @@ MAX_MULTIPLIER_STEPS = 60
 LAST_STEP = {4: 3e-4, 8: 1e-8}
 
 
-class State:
-    """z_a, l (n_patches, N) and z_b (n_copies, 2, N) of a `Discretisation`, with the metric's
-    theta; they start at 0.
+class State(ABC):
+    """z_a, l (n_patches, N) and z_b (n_rows, 2, N) of a `Discretisation`, with the metric's theta;
+    they start at 0.
 
     dtype : float64 or float32, of the state, of phi and of the right-hand sides
     sigma : (n_patches,) local factor of the penalty in the metric, None for 1; rho = r sigma l
+    n_rows : of z_b
     """
+
+    _coefficients: tuple[Array, ...]
 
     def __init__(
         self,
         disc: Discretisation,
         theta: float,
-        dtype: DTypeLike = np.float64,
-        sigma: Array | None = None,
+        dtype: DTypeLike,
+        sigma: Array | None,
+        n_rows: int,
     ):
         n_steps = disc.n_steps
         self.disc = disc
@@ -61,32 +68,31 @@ class State:
         self.dtype: Any = np.dtype(dtype)
         self.z_a = np.zeros((disc.n_patches, n_steps), dtype)
         self.l = np.zeros((disc.n_patches, n_steps), dtype)
-        self.z_b = np.zeros((disc.n_copies, 2, n_steps), dtype)
-
-        mesh = disc.mesh
-        face = disc.copy_face
-        volume = disc.volume[disc.copy_patch]
+        self.z_b = np.zeros((n_rows, 2, n_steps), dtype)
         self.sigma = np.ones(disc.n_patches) if sigma is None else sigma
 
-        self._space: Any = (
-            disc.cells,
-            disc.cell_start,
-            disc.copy_start,
-            mesh.left[face].astype(np.int64),
-            mesh.right[face].astype(np.int64),
-        )
-
-        slope = 1 / mesh.distance[face]
-        push = disc.tau / 2 * self.sigma[disc.copy_patch] * disc.weight * slope
-        share = mesh.volume / disc.volume[disc.patch]
-        self._exact = (
-            self.sigma[disc.patch] * mesh.volume,
-            share / disc.tau,
-            slope,
-            disc.weight / (2 * volume),
-            push,
-        )
+        self._exact = self._find_coefficients()
         self.change_precision(dtype)
+
+    @abstractmethod
+    def _find_coefficients(self) -> tuple[Array, ...]:
+        """The numbers of the sweep, in double precision."""
+
+    @abstractmethod
+    def _sweep(self, phi: Array, *parameters: Any) -> None:
+        """The sweep over all patches, for phi (n_local, N + 1)."""
+
+    @property
+    @abstractmethod
+    def row_patch(self) -> IntArray:
+        """The patch (n_rows,) of each row of z_b."""
+
+    def _find_cell_coefficients(self):
+        """(sigma |K|, |K| / (m_P tau)) (n_cells,): of rho and of a."""
+        disc = self.disc
+        mesh = disc.mesh
+        share = mesh.volume / disc.volume[disc.patch]
+        return self.sigma[disc.patch] * mesh.volume, share / disc.tau
 
     def change_precision(self, dtype: DTypeLike) -> None:
         """Continue with numbers of another precision."""
@@ -101,26 +107,23 @@ class State:
     def start(self, phi: Array, rho: Array, r: float) -> None:
         """Set z = P(Lambda phi) + l (1 / theta^2, q_b) with l = rho / (r sigma).
 
-        phi (n_cells, N + 1), rho (n_patches, N)
+        phi (n_points, N + 1), rho (n_patches, N)
         """
         a, b = self.disc.apply(phi)
         shift = multiplier(a, self.disc.square(b), self.theta)
-        copy = self.disc.copy_patch
         l = rho / (r * self.sigma[:, None])
         self.l[:] = l
         self.z_a[:] = a + (l - shift) / self.theta**2
         factor = (1 + l) / (1 + shift)
-        self.z_b[:] = b * factor[copy, None]
+        self.z_b[:] = b * factor[self.row_patch, None]
 
     def right_hand_side(self) -> Array:
-        """Lambda* (2 q - z) (n_cells, N + 1) of the state as it is."""
-        n_cells = self.disc.mesh.n_cells
-        n_nodes = self.disc.n_steps + 1
-        phi = np.zeros((n_cells, n_nodes), self.dtype)
+        """Lambda* (2 q - z) (n_points, N + 1) of the state as it is."""
+        phi = np.zeros((self.disc.n_points, self.disc.n_steps + 1), self.dtype)
         return self.sweep(phi, alpha=0.0)
 
     def sweep(self, phi: Array, alpha: float = 1.8, kappa: float = 1.0) -> Array:
-        """Move the state with phi (n_cells, N + 1); return the new Lambda* (2 q - z).
+        """Move the state with phi (n_points, N + 1); return the new Lambda* (2 q - z).
 
         alpha : over-relaxation
         kappa : factor by which the penalty r grows
@@ -128,10 +131,8 @@ class State:
         phi = self.disc.with_ghosts(phi)
         real = self.dtype.type
         out = np.zeros_like(phi)
-
-        _sweep(
+        self._sweep(
             phi,
-            *self._space,
             *self._coefficients,
             self._inverse,
             real(alpha),
@@ -143,6 +144,97 @@ class State:
             out,
         )
         return self.disc.to_owners(out)
+
+
+class TwoPointState(State):
+    """The `State` of a `TwoPointDiscretisation`: one row for each copy."""
+
+    disc: TwoPointDiscretisation
+
+    def __init__(
+        self,
+        disc: TwoPointDiscretisation,
+        theta: float,
+        dtype: DTypeLike = np.float64,
+        sigma: Array | None = None,
+    ):
+        mesh = disc.mesh
+        face = disc.copy_face
+        self._space: Any = (
+            disc.cells,
+            disc.cell_start,
+            disc.copy_start,
+            mesh.left[face].astype(np.int64),
+            mesh.right[face].astype(np.int64),
+        )
+        super().__init__(disc, theta, dtype, sigma, disc.n_copies)
+
+    @property
+    def row_patch(self) -> IntArray:
+        """See `State`."""
+        return self.disc.copy_patch
+
+    def _find_coefficients(self):
+        disc = self.disc
+        slope = 1 / disc.mesh.distance[disc.copy_face]
+        push = disc.tau / 2 * self.sigma[disc.copy_patch] * disc.weight * slope
+        volume = disc.volume[disc.copy_patch]
+        return *self._find_cell_coefficients(), slope, disc.weight / (2 * volume), push
+
+    def _sweep(self, phi, *parameters):
+        _sweep(phi, *self._space, *parameters)
+
+
+class DiamondState(State):
+    """The `State` of a `DiamondDiscretisation`: as many rows for each copy as the diamond has
+    slopes.
+    """
+
+    disc: DiamondDiscretisation
+
+    def __init__(
+        self,
+        disc: DiamondDiscretisation,
+        theta: float,
+        dtype: DTypeLike = np.float64,
+        sigma: Array | None = None,
+    ):
+        diamonds = disc.diamonds
+        face = disc.copy_face
+        self._space: Any = (
+            disc.cells,
+            disc.cell_start,
+            disc.copy_start,
+            disc.row_start,
+            diamonds.point_start[face],
+            diamonds.point,
+            diamonds.root_start[face],
+        )
+        super().__init__(disc, theta, dtype, sigma, disc.row_start[-1])
+
+    @property
+    def row_patch(self) -> IntArray:
+        """See `State`."""
+        return self.disc.copy_patch[self.disc.row_copy]
+
+    def _find_coefficients(self):
+        disc = self.disc
+        push = disc.tau / 2 * self.sigma[disc.copy_patch] * disc.weight
+        norm = disc.weight / (2 * disc.volume[disc.copy_patch])
+        return *self._find_cell_coefficients(), disc.diamonds.root, norm, push
+
+    def _sweep(self, phi, *parameters):
+        _sweep_diamonds(phi, *self._space, *parameters)
+
+
+def build_state(
+    disc: Discretisation, theta: float, dtype: DTypeLike, sigma: Array | None
+) -> TwoPointState | DiamondState:
+    """The `State` of a discretisation, at 0."""
+    if isinstance(disc, DiamondDiscretisation):
+        return DiamondState(disc, theta, dtype, sigma)
+    assert isinstance(disc, TwoPointDiscretisation)
+    return TwoPointState(disc, theta, dtype, sigma)
 
 
 def multiplier(z_a: Array, square: Array, theta: float) -> Array:
@@ -254,6 +346,112 @@ def _sweep(
                 high[j] += node[j]
             for j in range(n + 1):
                 low[j] -= node[j]
+        for i in range(cell_start[patch], cell_start[patch + 1]):
+            row = out[cells[i]]
+            m = volume[cells[i]]
+            for j in range(n):
+                row[j] -= m * square[j]
+            for j in range(n):
+                row[j + 1] += m * square[j]
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _sweep_diamonds(
+    phi,
+    cells,
+    cell_start,
+    copy_start,
+    row_start,
+    point_start,
+    point,
+    root_start,
+    volume,
+    share,
+    root,
+    norm,
+    push,
+    inverse,
+    alpha,
+    shrink,
+    close,
+    z_a,
+    z_b,
+    l,
+    out,
+):
+    n = l.shape[1]
+    one = l.dtype.type(1)
+    zero = one - one
+    two = one + one
+    square = np.empty(n, l.dtype)
+    factor = np.empty(n, l.dtype)
+    grow = np.empty(n, l.dtype)
+    base = np.empty(n + 1, l.dtype)
+    node = np.empty(n + 1, l.dtype)
+    for patch in range(len(l)):
+        za = z_a[patch]
+        lp = l[patch]
+        square[:] = zero
+        for i in range(cell_start[patch], cell_start[patch + 1]):
+            row = phi[cells[i]]
+            part = share[cells[i]]
+            for j in range(n):
+                square[j] += part * (row[j + 1] - row[j])
+        for j in range(n):
+            za[j] += alpha * (square[j] - za[j] + lp[j] * inverse)
+            factor[j] = one / (one + lp[j])
+            square[j] = zero
+
+        for c in range(copy_start[patch], copy_start[patch + 1]):
+            k = row_start[c + 1] - row_start[c]
+            here = phi[point[point_start[c]]]
+            w = norm[c]
+            for i in range(k):
+                first, second = z_b[row_start[c] + i, 0], z_b[row_start[c] + i, 1]
+                node[:] = zero
+                for m in range(i, k):
+                    R = root[root_start[c] + i * k + m]
+                    there = phi[point[point_start[c] + 1 + m]]
+                    for j in range(n + 1):
+                        node[j] += R * (there[j] - here[j])
+                for j in range(n):
+                    first[j] += alpha * (node[j] - first[j] * factor[j])
+                    second[j] += alpha * (node[j + 1] - second[j] * factor[j])
+                    square[j] += w * (first[j] * first[j] + second[j] * second[j])
+
+        _newton(za, square, inverse, close, lp)
+        for j in range(n):
+            old = lp[j]
+            lp[j] *= shrink
+            za[j] += (lp[j] - old) * inverse
+            grow[j] = (one + lp[j]) / (one + old)
+            factor[j] = (one - lp[j]) / (one + old)
+            square[j] = (za[j] - two * lp[j] * inverse) / inverse
+
+        for c in range(copy_start[patch], copy_start[patch + 1]):
+            k = row_start[c + 1] - row_start[c]
+            w = push[c]
+            base[:] = zero
+            for i in range(k):
+                first, second = z_b[row_start[c] + i, 0], z_b[row_start[c] + i, 1]
+                node[:] = zero
+                for j in range(n):
+                    node[j] += w * first[j] * factor[j]
+                    first[j] *= grow[j]
+                for j in range(n):
+                    node[j + 1] += w * second[j] * factor[j]
+                    second[j] *= grow[j]
+                for m in range(i, k):
+                    R = root[root_start[c] + i * k + m]
+                    there = out[point[point_start[c] + 1 + m]]
+                    for j in range(n + 1):
+                        there[j] += R * node[j]
+                    for j in range(n + 1):
+                        base[j] += R * node[j]
+            here = out[point[point_start[c]]]
+            for j in range(n + 1):
+                here[j] -= base[j]
+
         for i in range(cell_start[patch], cell_start[patch + 1]):
             row = out[cells[i]]
             m = volume[cells[i]]

@@ -11,16 +11,17 @@ import numpy as np
 
 from ..arguments.frozen import frozen
 from ..arguments.functions import find_rounding, is_count, is_number
-from ..arguments.types import Array, Precision
+from ..arguments.types import Array, Precision, Scheme
 from ..energies.checks import describe_energy
 from ..energies.energy import Energy
 from ..errors import ConvergenceError, InputError
-from ..mesh import Mesh, quality
+from ..mesh import Mesh
 from ..mesh.cell_values import check_density, integrate
 from ..mesh.numbering import find_numbering
 from ..runs.checkpoint import Checkpoint, CheckpointManager, fingerprint
 from ..runs.progress import Progress
-from .discretisation import Discretisation
+from .choice import choose_discretisation
+from .diamonds import DiamondDiscretisation
 from .geodesic import Geodesic, build_geodesic, build_geodesic_at_rest
 from .levels import build_levels
 from .nested_iteration import NestedIteration, predict_iterations
@@ -107,8 +108,9 @@ class BenamouBrenier:
         max_iter: int = 1000,
         precision: Precision = "double",
         terminal: Energy | None = None,
+        scheme: Scheme = "auto",
     ):
-        _check_parameters(mesh, n_steps, tol, max_iter, precision, terminal)
+        _check_parameters(mesh, n_steps, tol, max_iter, precision, terminal, scheme)
         self.mesh = mesh
         self.n_steps = int(n_steps)
         self.tol = float(tol)
@@ -116,11 +118,9 @@ class BenamouBrenier:
         self.precision = precision
         self.terminal = terminal
 
-        quality.use_two_point(mesh, "transport", mesh.quality.transport_problem)
         self._numbering = find_numbering(mesh)
-        disc = Discretisation(self._numbering.mesh, self.n_steps)
+        disc = choose_discretisation(self._numbering, self.n_steps, scheme)
         self._n_patches = mesh.ranks.sum(disc.n_patches)
-        self._defect = mesh.ranks.max(disc.isotropy_defect().max(initial=0.0))
         self._levels = build_levels(disc)
 
         # A `Terminal` for each level, or None.
@@ -192,10 +192,11 @@ class BenamouBrenier:
         return self._terminals[0].of_cells(self._numbering.inward(rho))
 
     def __repr__(self):
+        is_corners = isinstance(self._levels[0].disc, DiamondDiscretisation)
+        fluxes = "fluxes to corners" if is_corners else "two-point fluxes"
         return (
-            f"<fvot.BenamouBrenier: {self.mesh.n_cells_global} cells in {self._n_patches} patches "
-            f"(isotropy defect {self._defect:.0e}), {self.n_steps} steps, {len(self._levels)} "
-            "levels>"
+            f"<fvot.BenamouBrenier: {self.mesh.n_cells_global} cells in {self._n_patches} patches, "
+            f"{fluxes}, {self.n_steps} steps, {len(self._levels)} levels>"
         )
 
     def solve(
@@ -428,7 +429,7 @@ class BenamouBrenier:
         )
 
 
-def _check_parameters(mesh, n_steps, tol, max_iter, precision, terminal):
+def _check_parameters(mesh, n_steps, tol, max_iter, precision, terminal, scheme):
     if not isinstance(mesh, Mesh):
         raise InputError(
             "BenamouBrenier needs a mesh, such as fvot.Mesh.rectangle(0, 1, (64, 64)), not "
@@ -436,6 +437,11 @@ def _check_parameters(mesh, n_steps, tol, max_iter, precision, terminal):
         )
 
     ranks = mesh.ranks
+    ranks.check(
+        scheme in ("auto", "two_point", "corners"),
+        f"scheme must be 'auto', 'two_point' or 'corners', not {scheme!r:.60}",
+    )
+    ranks.check_same("scheme", scheme)
     ranks.check(is_count(n_steps), f"n_steps must be a whole number from 1 on, not {n_steps!r}")
     ranks.check(
         is_number(tol) and 0 < tol < 1,

@@ -20,7 +20,7 @@ from .discretisation import Discretisation
 from .ends import Ends
 from .poisson_cosine import CosinePoisson
 from .poisson_multigrid import MultigridPoisson
-from .projection import State
+from .projection import build_state
 from .terminal import EndState, Terminal
 
 # Part of the iterations that is in single precision, with cosine transforms on one rank.
@@ -78,7 +78,7 @@ class Iteration:
         self.r = start.r or penalty.choose_initial_penalty(ends)
         self.theta = penalty.choose_theta(ends, start.square)
 
-        self.state = State(disc, self.theta, dtype, sigma)
+        self.state = build_state(disc, self.theta, dtype, sigma)
         if start.phi is not None and start.rho is not None:
             self.state.start(start.phi, start.rho, self.r)
 
@@ -105,12 +105,13 @@ class Iteration:
 
         state = self.state
         end = self.end
+        n_cells = self.disc.mesh.n_cells
         if self.n_single:
             state.change_precision(np.float32)
         poisson = self._build_poisson(state.dtype)
         rhs = state.right_hand_side()
         if end is not None:
-            rhs[:, -1] += end.right_hand_side()
+            rhs[:n_cells, -1] += end.right_hand_side()
         growth = PENALTY_GROWTH ** (1 / max(self.n_iterations - 1, 1))
 
         for k in range(self.done, self.n_iterations):
@@ -128,7 +129,7 @@ class Iteration:
             rhs = state.sweep(self.phi, RELAXATION, kappa)
             self.r *= kappa
             if end is not None:
-                rhs[:, -1] += end.sweep(self.phi[:, -1], RELAXATION, kappa)
+                rhs[:n_cells, -1] += end.sweep(self.phi[:n_cells, -1], RELAXATION, kappa)
             self.done = k + 1
             yield self.done
 
@@ -141,7 +142,7 @@ class Iteration:
         return MultigridPoisson(self.disc, self.theta, dtype, self.sigma, self.metric, steps=steps)
 
     def path(self) -> tuple[Array, Array, Array | None]:
-        """(phi (n_cells, N + 1), rho (n_patches, N), density at the end (n_patches,)) so far.
+        """(phi (n_points, N + 1), rho (n_patches, N), density at the end (n_patches,)) so far.
 
         The density at the end is None without a `Terminal`.
         """

@@ -52,6 +52,7 @@ class Corners:
         fills up
     n_own, n_nodes : nodes that this rank owns, and all that its cells have; owned ones come first
     number (n_nodes,) : their global numbers, as PETSc numbers rows
+    label (n_nodes,) : numbers that do not depend on how the mesh is dealt to the ranks
     """
 
     def __init__(self, mesh: AnyMesh):
@@ -105,12 +106,12 @@ class Corners:
         place[order] = np.arange(len(values))
 
         self.node = place[node].astype(np.uint32)
+        self.label = values[order]
         self.n_nodes = len(values)
         self.n_own = int(len(values) - is_foreign.sum())
-        names = values[order]
         owners = owner[first][order]
-        own_names = names[: self.n_own]
-        foreign_names = names[self.n_own :]
+        own_names = self.label[: self.n_own]
+        foreign_names = self.label[self.n_own :]
         self.exchange = Exchange.ghosts(mesh.ranks, own_names, foreign_names, owners[self.n_own :])
         counts = mesh.ranks.all_gather(np.array([self.n_own]))
         self.first_row = int(counts[: mesh.ranks.rank].sum())
@@ -243,6 +244,56 @@ class Corners:
         )
         return M
 
+    @property
+    def side_volume(self) -> Array:
+        """The volume (n_sides,) of the simplices of the cell that stand on each side."""
+        return self._side_measures[0]
+
+    @property
+    def side_root(self) -> Array:
+        """R (n_sides, width, width), upper triangular, with R^T R = sum of |T| G_T^T G_T over the
+        simplices T on a side, for the differences w_i - w_K at its corners; 0 beyond their number.
+        """
+        return self._side_measures[1]
+
+    @cached_property
+    def _side_measures(self):
+        dim = self.mesh.dim
+        width, n_sides = self.side_corner.shape
+        most_simplices = width if width > 3 else 1
+        volume = np.zeros(n_sides)
+        gradients = np.zeros((n_sides, most_simplices * dim, width))
+        _fill_gradients(dim, self.side_corner, self.leg, volume, gradients)
+        return volume, factor_rows(gradients)
+
+    def sum_sides(self, weight: Array) -> Array:
+        """The matrices (n_pairs,) of all cells with a weight (n_faces,) on the simplices at each
+        face: sums of w_s R_s^T R_s.
+        """
+        M = np.zeros(self.pair_start[-1])
+        _sum_sides(
+            self.start,
+            self.pair_start,
+            self.sides.start,
+            self.side_corner,
+            self.side_root,
+            weight[self.sides.face],
+            M,
+        )
+        return M
+
+    def sum_legs(self, flux: Array) -> Array:
+        """Sums (n_corners, k) over the sides at each corner of values (n_sides, width, k)."""
+        legs = np.zeros((len(self.node), flux.shape[-1]))
+        _sum_legs(self.side_corner, flux, legs)
+        return legs
+
+    def sum_rows(self, M: Array) -> Array:
+        """The sums (n_corners,) of the rows of the cells' matrices (n_pairs,)."""
+        count = np.diff(self.start)[self.cell]
+        first = np.cumsum(count) - count
+        return np.add.reduceat(M, first)
+
     @cached_property
     def assembly(self) -> linalg.Assembly:
         """The places of the entries of matrices between nodes, pair by pair of corners."""
@@ -264,6 +315,13 @@ def find_corners(mesh: AnyMesh) -> Corners:
                 "cut these cells in two"
             )
     return corners
+
+
+def factor_rows(A: Array) -> Array:
+    """R (n, k, k), upper triangular, with R^T R = A^T A for each A (n, m, k), m >= k."""
+    if len(A) == 0:
+        return np.zeros((0, A.shape[2], A.shape[2]))
+    return np.linalg.qr(A, mode="r")
 
 
 # ---- kernels ----------------------------------------------------------------------------------
@@ -366,6 +424,26 @@ def _find_smallest_simplices(dim, side_start, side_corner, leg, height, smallest
 
 
 @numba.njit(cache=True, error_model="numpy")
+def _fill_gradients(dim, side_corner, leg, volume, rows):
+    """rows = sqrt(|T|) G_T of the simplices T of each side, which have these volumes together."""
+    edges = np.empty((dim, dim))
+    inverse = np.empty((dim, dim))
+    weights = np.empty((dim, 4))
+    for side in range(len(volume)):
+        n, n_simplices = _count_simplices(side_corner, side)
+        for t in range(n_simplices):
+            _fill_simplex(dim, side_corner, side, n, t, leg, edges, weights)
+            size = abs(_invert(dim, edges, inverse)) / FACTORIAL[dim]
+            volume[side] += size
+            for a in range(dim):
+                for c in range(n):
+                    total = 0.0
+                    for i in range(dim):
+                        total += inverse[a, i] * weights[i, c]
+                    rows[side, t * dim + a, c] = np.sqrt(size) * total
+
+
+@numba.njit(cache=True, error_model="numpy")
 def _assemble_matrices(dim, start, pair_start, side_start, side_corner, leg, D, M):
     """M += |T| G_T^T D_K G_T for all simplices T of all cells."""
     edges = np.empty((dim, dim))
@@ -401,6 +479,33 @@ def _assemble_matrices(dim, start, pair_start, side_start, side_corner, leg, D, 
                         for a in range(dim):
                             total += gradient[a, c] * turned[a, d]
                         entries[row + side_corner[d, side]] += total
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _sum_sides(start, pair_start, side_start, side_corner, root, weight, M):
+    """M += w_s R_s^T R_s for all sides of all cells."""
+    for cell in range(len(start) - 1):
+        first = start[cell]
+        k = start[cell + 1] - first
+        entries = M[pair_start[cell] : pair_start[cell + 1]]
+        for side in range(side_start[cell], side_start[cell + 1]):
+            n, _ = _count_simplices(side_corner, side)
+            for c in range(n):
+                row = (side_corner[c, side] - first) * k - first
+                for d in range(n):
+                    total = 0.0
+                    for i in range(min(c, d) + 1):
+                        total += root[side, i, c] * root[side, i, d]
+                    entries[row + side_corner[d, side]] += weight[side] * total
+
+
+@numba.njit(cache=True)
+def _sum_legs(side_corner, flux, legs):
+    for c in range(len(side_corner)):
+        for side in range(side_corner.shape[1]):
+            corner = side_corner[c, side]
+            if corner >= 0:
+                legs[corner] += flux[side, c]
 
 
 @numba.njit(cache=True, error_model="numpy")

@@ -16,13 +16,14 @@ from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from fvot import Mesh
 from fvot.benamou_brenier import best_flux, time_basis
 from fvot.benamou_brenier.bounds import lower_bound, upper_bound
-from fvot.benamou_brenier.discretisation import Discretisation
 from fvot.benamou_brenier.ends import Ends
 from fvot.benamou_brenier.levels import build_levels
+from fvot.benamou_brenier.pencils import TwoPointPencil
 from fvot.benamou_brenier.poisson_cosine import CosinePoisson
-from fvot.benamou_brenier.poisson_multigrid import MultigridPoisson, Pencil
+from fvot.benamou_brenier.poisson_multigrid import MultigridPoisson
 from fvot.benamou_brenier.projection import State, multiplier
 from fvot.benamou_brenier.time_basis import node_mean, node_weights
+from fvot.benamou_brenier.two_point import TwoPointDiscretisation
 from fvot.finite_volume.face_flux import build_laplacian
 from fvot.mesh import isotropic_weights
 from fvot.mesh.face_exchange import find_face_exchange
@@ -45,7 +46,7 @@ def gathered(mesh, u):
 
 @pytest.fixture(scope="module")
 def disc(mesh):
-    return Discretisation(mesh, N)
+    return TwoPointDiscretisation(mesh, N)
 
 
 def adjoint(disc, a, b, theta=1.0):
@@ -137,7 +138,7 @@ def test_normal_equations(mesh, disc):
 
 
 def test_on_any_number_of_ranks(mesh, twin, disc):
-    alone = Discretisation(twin, N)
+    alone = TwoPointDiscretisation(twin, N)
     phi = noise(mesh, N + 1)
     other = noise(twin, N + 1)
     pairs = [
@@ -205,7 +206,7 @@ GROUPED = {"voronoi": 4, "honeycomb": 8, "ball": 16, "quads": 4}
 
 def test_patches_are_isotropic_after_the_correction(kind):
     mesh = MESHES[kind](**({"patches": GROUPED[kind]} if kind in GROUPED else {}))
-    disc = Discretisation(mesh, N, isotropic=True)
+    disc = TwoPointDiscretisation(mesh, N, isotropic=True)
     inner = mesh.n_inner
     whole = np.zeros((disc.n_patches, mesh.dim, mesh.dim))
     n = mesh.normal[:, disc.copy_face]
@@ -237,7 +238,7 @@ def test_patches_are_isotropic_after_the_correction(kind):
 def test_the_correction_is_needed_and_helps(name, patches, left):
     mesh = MESHES[name](patches=patches)
     plain, corrected = (
-        Discretisation(mesh, 1, isotropic=on).isotropy_defect() for on in (False, True)
+        TwoPointDiscretisation(mesh, 1, isotropic=on).isotropy_defect() for on in (False, True)
     )
     before, after = mesh.ranks.sum(np.array([(plain**2).sum(), (corrected**2).sum()]))
     assert before > 1e-4 * mesh.n_cells_global / 8
@@ -370,7 +371,7 @@ PARTS = {}
 def part(name, n_steps=3):
     """The discretisation on that mesh, made once."""
     if (name, n_steps) not in PARTS:
-        PARTS[name, n_steps] = Discretisation(MESHES[name](), n_steps)
+        PARTS[name, n_steps] = TwoPointDiscretisation(MESHES[name](), n_steps)
     return PARTS[name, n_steps]
 
 
@@ -462,7 +463,7 @@ def test_the_flux_is_the_best_one(name):
 @pytest.mark.parametrize("name", SOME)
 def test_bounds_do_not_depend_on_ranks(name, ranks):
     disc = part(name)
-    alone = Discretisation(MESHES[name](comm=ranks.comm.Split(ranks.rank)), disc.n_steps)
+    alone = TwoPointDiscretisation(MESHES[name](comm=ranks.comm.Split(ranks.rank)), disc.n_steps)
     found = []
     for each in disc, alone:
         rho0, rho1 = densities(each, 3)
@@ -509,7 +510,7 @@ def best_on_a_line(disc, rho0, rho1):
 
 
 def test_bounds_enclose_the_optimum_found_otherwise():
-    disc = Discretisation(Mesh.interval(0, 2, 8, comm=MPI.COMM_SELF), 4)
+    disc = TwoPointDiscretisation(Mesh.interval(0, 2, 8, comm=MPI.COMM_SELF), 4)
     x = disc.mesh.center[0]
     rho0, rho1 = (disc.mesh.density(rho) for rho in (0.2 + (x < 0.8), 0.1 + x**2))
     cost, rho = best_on_a_line(disc, rho0, rho1)
@@ -557,7 +558,7 @@ def test_bounds_meet(make):
     """The iteration closes the gap between two bounds that know nothing of each other: both, and
     the sweep, are right.
     """
-    disc = Discretisation(make(), 4)
+    disc = TwoPointDiscretisation(make(), 4)
     x = disc.mesh.center
     rho0, rho1 = (
         disc.mesh.density(rho) for rho in (1 + 0.5 * np.cos(3 * x[0]), 1 + 0.5 * np.sin(3 * x[-1]))
@@ -575,14 +576,14 @@ def test_pieces_of_the_mesh_move_on_their_own():
     mesh = Mesh.from_cells(
         points, [("line", np.stack([cells, cells + 1], axis=1))], comm=MPI.COMM_SELF
     )
-    disc = Discretisation(mesh, 4)
+    disc = TwoPointDiscretisation(mesh, 4)
     assert disc.n_components == 2
     x = mesh.center[0]
     west = x < 2
     rho0 = np.where(west, 1 + 0.3 * np.cos(np.pi * x), 2.0)
     rho1 = np.where(west, 1 - 0.3 * np.cos(np.pi * x), 2.0)
     lower, upper = iterated(disc, rho0, rho1, 300)
-    alone = Discretisation(Mesh.interval(0, 1, 8, comm=MPI.COMM_SELF), 4)
+    alone = TwoPointDiscretisation(Mesh.interval(0, 1, 8, comm=MPI.COMM_SELF), 4)
     lower_alone, upper_alone = iterated(alone, rho0[west], rho1[west], 300)
     assert lower.cost == pytest.approx(lower_alone.cost, rel=1e-3)
     assert upper.cost == pytest.approx(upper_alone.cost, rel=1e-3)
@@ -601,7 +602,7 @@ def test_pieces_of_the_mesh_move_on_their_own():
 )
 @pytest.mark.parametrize("n_steps", [1, 2])
 def test_the_smallest_meshes(make, n_steps):
-    disc = Discretisation(make(comm=MPI.COMM_SELF), n_steps)
+    disc = TwoPointDiscretisation(make(comm=MPI.COMM_SELF), n_steps)
     n = disc.mesh.n_cells
     rho0, rho1 = np.full(n, 1.0), 1 + np.linspace(-0.5, 0.5, n) * (n > 1)
     phi = np.random.default_rng(0).standard_normal((n, n_steps + 1))
@@ -661,7 +662,7 @@ def test_a_tree_sends_everything_to_its_root(n, seed):
 )
 def test_cosine_solves(name):
     mesh = MESHES[name](comm=MPI.COMM_SELF)
-    disc = Discretisation(mesh, N)
+    disc = TwoPointDiscretisation(mesh, N)
     theta = 1.3
     f = noise(mesh, N + 1)
     f -= f.mean()
@@ -674,7 +675,7 @@ def test_a_pencil_is_the_space_operator(mesh, disc):
     phi = noise(mesh, N + 1)
     expected = space_operator(disc, phi, shift)
     found = np.empty_like(phi)
-    Pencil(disc, np.ones(disc.n_patches), shift, np.float64).multiply(phi, found)
+    TwoPointPencil(disc, np.ones(disc.n_patches), shift, np.float64).multiply(phi, found)
     assert_allclose(found, expected, rtol=0, atol=1e-14 * mesh.ranks.max(np.abs(expected).max()))
 
 
@@ -715,15 +716,15 @@ def test_a_multigrid_step_does_much_for_every_mode(name, factor):
     modes of time alike.
     """
     mesh = MESHES[name]()
-    solve = MultigridPoisson(Discretisation(mesh, 16), 1.0)
-    solve.phi[:] = noise(mesh, 17)  # of the equation with the solution 0
-    zero = np.zeros_like(solve.phi)
-    image = np.empty_like(solve.phi)
+    solve = MultigridPoisson(TwoPointDiscretisation(mesh, 16), 1.0)
+    solve.unknowns[:] = noise(mesh, 17)  # of the equation with the solution 0
+    zero = np.zeros_like(solve.unknowns)
+    image = np.empty_like(solve.unknowns)
     energy = []
     for _ in range(5):
-        solve.pencil.multiply(solve.phi, image)
-        energy.append(mesh.ranks.sum((solve.phi * image).sum(axis=0)))
-        solve.pencil.residual(solve.phi, zero, solve.residual)
+        solve.pencil.multiply(solve.unknowns, image)
+        energy.append(mesh.ranks.sum((solve.unknowns * image).sum(axis=0)))
+        solve.pencil.residual(solve.unknowns, zero, solve.residual)
         solve.improve(1)
     assert ((energy[-1] / energy[1]) ** (1 / 6)).max() < factor
 
@@ -735,7 +736,7 @@ def test_coarser_levels(kind, mesh, twin):
     """They keep mass, interpolate linear functions, are isotropic, and are the same on any number
     of ranks.
     """
-    mine, alone = (build_levels(Discretisation(m, 9)) for m in (mesh, twin))
+    mine, alone = (build_levels(TwoPointDiscretisation(m, 9)) for m in (mesh, twin))
     assert [level.disc.n_steps for level in mine] == [9, 5, 5, 5, 5, 5, 5][: len(mine)]
     for fine, coarse, other, beyond in zip(mine, mine[1:], alone, alone[1:]):
         a, b = fine.disc.mesh, coarse.disc.mesh
@@ -763,7 +764,7 @@ def test_coarser_levels(kind, mesh, twin):
 
 def test_restriction_and_prolongation_of_paths(mesh):
     """Constants in space and time stay; densities stay positive."""
-    fine = build_levels(Discretisation(mesh, 8))
+    fine = build_levels(TwoPointDiscretisation(mesh, 8))
     if len(fine) == 1:
         return
     fine, coarse = fine[:2]

@@ -17,9 +17,9 @@ from fvot import (
     Potential,
     Power,
 )
-from fvot.benamou_brenier.discretisation import Discretisation
 from fvot.benamou_brenier.terminal import Terminal
 from fvot.benamou_brenier.time_basis import node_weights
+from fvot.benamou_brenier.two_point import TwoPointDiscretisation
 
 pytestmark = pytest.mark.ranks
 
@@ -152,7 +152,7 @@ def test_energy_falls():
     for energy in Entropy(), Power(3), Entropy(0.1) + Potential(lambda x: np.cos(3 * x[0])):
         rho0 = mesh.density(lambda x: 1 + (x[0] > 0.5))
         path = solved(BenamouBrenier(mesh, 4, tol=1e-2, max_iter=300, terminal=0.1 * energy), rho0)
-        terminal = Terminal(Discretisation(mesh, 4), 0.1 * energy)
+        terminal = Terminal(TwoPointDiscretisation(mesh, 4), 0.1 * energy)
         assert path.cost <= 2 * terminal.value(terminal.disc.average(rho0))[0] + 1e-2 * (
             path.cost - 2 * path.energy
         )
@@ -169,7 +169,7 @@ def test_nothing_moves_at_equilibrium():
 @pytest.mark.parametrize("energy", ENERGIES.values(), ids=ENERGIES)
 def test_density_of_a_slope(energy):
     """k rho + e'(rho) = p is solved for any density between none and much."""
-    disc = Discretisation(Mesh.interval(-1, 1, 12), 2)
+    disc = TwoPointDiscretisation(Mesh.interval(-1, 1, 12), 2)
     terminal = Terminal(disc, energy)
     for scale in 1e-8, 1.0, 1e8:
         rho = scale * (1.1 + np.sin(np.arange(disc.n_patches)))
@@ -184,7 +184,7 @@ def test_the_conjugate_is_above_every_line(energy):
     """E(rho) + E*(p) >= <p, rho> (Fenchel, Young), with equality at p = e'(rho); and the best shift
     is best.
     """
-    disc = Discretisation(Mesh.interval(-1, 1, 12), 2)
+    disc = TwoPointDiscretisation(Mesh.interval(-1, 1, 12), 2)
     rng = np.random.default_rng(0)
     terminal = Terminal(disc, energy)
     volume = disc.volume

@@ -11,7 +11,7 @@ from meshes import FILES
 from numpy.testing import assert_allclose
 
 from fvot import BenamouBrenier, Mesh
-from fvot.benamou_brenier.discretisation import Discretisation
+from fvot.benamou_brenier.two_point import TwoPointDiscretisation
 from fvot.mesh import builders
 from fvot.parallel import Ranks
 
@@ -60,7 +60,7 @@ def test_automatic_patches_of_tetrahedra():
         (Mesh.tetrahedra((0, 0, 0), TOP, 4), 12, 20),
         (Mesh.read(FILES / "ball.msh"), 6, 10),
     ):
-        problem = Discretisation(mesh, 1)
+        problem = TwoPointDiscretisation(mesh, 1)
         assert least <= mesh.n_cells_global / mesh.ranks.sum(problem.n_patches) <= most
         assert 0 < mesh.quality.transport_error < 0.02 and not mesh.corrects_weights
 

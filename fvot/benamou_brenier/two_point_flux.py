@@ -1,0 +1,153 @@
+"""The best two-point flux for a given density.
+
+    Phi_s = -M_s / d_s^2 (psi_L - psi_K),      |K| (rho^n - rho^{n-1})_K + tau_n sum_s +-Phi_s = 0
+
+with psi from a Laplace equation with the face weights M_s / d_s^2; see `best_flux`.
+
+    W2^2 <= 2 sum_n tau_n sum_s d_s^2 Phi_s^2 / (2 M_s)
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from scipy import sparse
+
+from ..arguments.types import Array
+from ..mesh import Mesh
+from .best_flux import BestFlux, ground, stack_blocks
+from .spanning_trees import SpanningTrees
+from .two_point import TwoPointDiscretisation
+
+
+class TwoPointFlux(BestFlux):
+    """The `BestFlux` (n_inner, k) through the faces of a `TwoPointDiscretisation`."""
+
+    disc: TwoPointDiscretisation
+
+    def __init__(self, disc: TwoPointDiscretisation, rtol: float):
+        super().__init__(rtol)
+        mesh = disc.mesh
+        n = disc.mesh.n_inner
+        self.disc = disc
+        own_number = mesh.first_row + np.arange(mesh.n_cells)
+        self._number = mesh.with_ghosts(own_number)
+        left = mesh.left[:n]
+        right = mesh.right[:n]
+
+        # The own sides of faces: left ones first.
+        is_left_own = left < mesh.n_cells
+        is_right_own = right < mesh.n_cells
+        left_faces = np.flatnonzero(is_left_own)
+        right_faces = np.flatnonzero(is_right_own)
+        faces = np.concatenate([left_faces, right_faces])
+        sign = np.repeat([1.0, -1.0], [len(left_faces), len(right_faces)])
+        is_left = sign > 0
+        cells = np.where(is_left, left[faces], right[faces])
+        neighbours = np.where(is_left, right[faces], left[faces])
+        self._divergence = sparse.csr_matrix((sign, (cells, faces)), (mesh.n_cells, n))
+
+        rows = np.concatenate([cells, cells])
+        own_columns = self._number[cells]
+        other_columns = self._number[neighbours]
+        columns = np.concatenate([own_columns, other_columns])
+        self._find_pattern(rows, columns, faces)
+
+    def _find_pattern(self, row, column, faces):
+        """The CSR pattern of the Laplacian with PETSc's columns.
+
+        Also the map from face weights to its entries. A cell without faces has a row, too.
+        """
+        mesh = self.disc.mesh
+        own = np.arange(mesh.n_cells)
+        row = np.append(row, own)
+        column = np.append(column, self._number[own])
+        keys = row.astype(np.int64) * mesh.n_cells_global + column
+        key, entry = np.unique(keys, return_inverse=True)
+        row, self._column = np.divmod(key, mesh.n_cells_global)
+        row_ends = np.arange(mesh.n_cells + 1)
+        self._start = np.searchsorted(row, row_ends)
+
+        sign = np.repeat([1.0, -1.0], len(faces))
+        face_entry = entry[: len(sign)]
+        places = (face_entry, np.tile(faces, 2))
+        self._entries = sparse.csr_matrix((sign, places), (len(key), mesh.n_inner))
+
+        is_diagonal = self._column == self._number[row]
+        is_first = self._find_first_cells()
+        self._grounded = is_diagonal & is_first[row]
+
+    def _find_first_cells(self):
+        """(n_cells,) whether this is the first cell of a connected piece of the mesh."""
+        disc = self.disc
+        number = self._number[: disc.mesh.n_cells]
+        component = disc.spread(disc.component)
+        largest_number = np.iinfo(np.int64).max
+        first = np.full(disc.n_components, largest_number)
+        np.minimum.at(first, component, number)
+        first = disc.mesh.ranks.min(first)
+        return number == first[component]
+
+    @cached_property
+    def _trees(self):
+        return MobilityTrees(self.disc.mesh)
+
+    def _conserve(self, flux, mobility, loss):
+        return self._trees.conserve(flux, mobility, loss, self._divergence)
+
+    def _leave(self, flux):
+        return self._divergence @ flux
+
+    def _solve(self, mobility, loss, tau):
+        mesh = self.disc.mesh
+        distance = mesh.distance[: mesh.n_inner, None]
+        weight = mobility / distance**2
+        value = self._entries @ (weight * tau)
+        ground(value, self._grounded)
+        matrix = stack_blocks(self._start, self._column, value, mesh.n_cells_global)
+        psi = self._solve_blocks(matrix, loss)
+        return -weight * self.disc.gradient(psi) * distance
+
+
+class MobilityTrees:
+    """The `SpanningTrees` of largest mobility of the cells of a distributed mesh, by its faces."""
+
+    def __init__(self, mesh: Mesh):
+        self.mesh = mesh
+        n = mesh.n_inner
+        n_cells = mesh.n_cells
+        left = mesh.left[:n]
+        right = mesh.right[:n]
+        own = np.maximum(left, right) < n_cells
+        self.inside = np.flatnonzero(own)
+        self.trees = SpanningTrees(mesh.ranks, n_cells, (left[own], right[own]))
+
+        number = mesh.with_ghosts(self.trees.piece)
+        left_piece = number[left]
+        right_piece = number[right]
+        joins_two = left_piece != right_piece
+        between = np.flatnonzero(~own & joins_two)
+        self.between = between
+        left_id = mesh.cell_id[left[between]].astype(np.int64)
+        right_id = mesh.cell_id[right[between]]
+        key = left_id * mesh.n_cells_global + right_id
+        self.trees.join_pieces(np.stack([left_piece[between], right_piece[between]]), key)
+
+    def conserve(
+        self, flux: Array, mobility: Array, loss: Array, divergence: sparse.csr_matrix
+    ) -> Array:
+        """The flux (n_inner, k), corrected so that divergence @ flux = loss (n_cells, k).
+
+        The equation then holds to round-off. mobility (n_inner, k); *loss* must add up to 0 in each
+        connected piece of the mesh.
+        """
+        flux = flux.copy()
+        trees = self.trees
+        if trees.has_links:
+            missing = loss - divergence @ flux
+            flux[self.between] += trees.carry_between(mobility[self.between], missing)
+
+        missing = loss - divergence @ flux
+        flux[self.inside] += trees.carry_inside(mobility[self.inside], missing)
+        return flux

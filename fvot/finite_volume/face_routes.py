@@ -1,0 +1,153 @@
+"""Fluxes through faces from what flows from cells to their corners.
+
+At a node the flows F_(K,i) of the cells around add up to 0: they can be led through the faces that
+meet there. The part of face s that belongs to corner i carries
+
+    g_(s,i) = w_(s,i) |s| n . (m_K + m_L) / 2 + c_s (p_K - p_L),    c_s = w_(s,i) |s|
+
+where m is the mean flow in each cell, w the corner's share of the face (`Corners.side_weight`), and
+p solves a small Laplace equation at each node, such that what leaves corner (K, i) through its
+faces is F_(K,i). Of all parts with that property these are nearest to those of the mean flow, and
+they are its own where it is constant.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from .. import linalg
+from ..arguments.types import Array
+from ..mesh.face_exchange import find_face_exchange
+from ..mesh.memory import AnyMesh, kept_with_mesh
+from .corners import MAX_CORNERS, Corners, find_corners
+
+FACE_ROUTES_PREFIX = "fvot_face_routes_"
+
+
+class FaceRoutes:
+    """The way of flows (n_corners, k) through faces, and the factorised equations of p. Collective.
+
+    place (2, width, n_inner) : the corner, of all ranks, at each part of the face on its left and
+        on its right
+    conductance (width, n_inner) : c_s
+    """
+
+    def __init__(self, corners: Corners):
+        self.corners = corners
+        mesh = corners.mesh
+        n = mesh.n_inner
+        count = np.array([len(corners.node)])
+        before = mesh.ranks.all_gather(count)[: mesh.ranks.rank].sum()
+        self.first = int(before)
+        self._exchange = find_face_exchange(mesh)
+        self._find_sides()
+
+        own_place = self.first + np.arange(len(corners.node))
+        self.place = self._meet(own_place[None])[:, 0]
+        weight = corners.side_weight * mesh.area[corners.sides.face]
+        conductance = np.zeros((len(weight), mesh.n_faces))
+        conductance[:, corners.sides.face] = weight
+        self.conductance = np.where(self.place[0] >= 0, conductance[:, :n], 0.0)
+        self._system = self._build_system()
+
+    def _find_sides(self):
+        """The own sides of inner faces, left ones and right ones, and the faces whose other side is
+        another rank's.
+        """
+        corners = self.corners
+        sides = corners.sides
+        is_inner = sides.face < corners.mesh.n_inner
+        left = np.flatnonzero(is_inner & (sides.sign > 0))
+        right = np.flatnonzero(is_inner & (sides.sign < 0))
+        self._sides = left, right
+
+    def _meet(self, values):
+        """Values (k, n_corners) at corners as the faces see them: (2, k, width, n_inner), of the
+        cells on the left and on the right; -1 where there is no corner.
+        """
+        corners = self.corners
+        sides = corners.sides
+        n = corners.mesh.n_inner
+        width = len(corners.side_corner)
+        seen = np.full((2, len(values), width, n), -1, values.dtype)
+        is_known = np.zeros((2, n), bool)
+        for end, own in enumerate(self._sides):
+            at = corners.side_corner[:, own]
+            taken = np.where(at >= 0, values[:, np.maximum(at, 0)], -1)
+            seen[end][:, :, sides.face[own]] = taken
+            is_known[end, sides.face[own]] = True
+
+        mine = np.where(is_known[0], seen[0], seen[1])
+        theirs = self._exchange(mine, into=np.zeros_like(mine))
+        for end in range(2):
+            seen[end] = np.where(is_known[end], seen[end], theirs)
+        return seen
+
+    def _build_system(self):
+        corners = self.corners
+        mesh = corners.mesh
+        n_corners = len(corners.node)
+        left, right = self.place
+        is_part = left >= 0
+        c = self.conductance[is_part]
+        ends = left[is_part], right[is_part]
+
+        place = np.arange(n_corners) - corners.start[corners.cell]
+        number = mesh.cell_id[corners.cell].astype(np.int64) * MAX_CORNERS + place
+        is_first = np.flatnonzero(number == corners.label[corners.node])
+
+        one, other = ends
+        row = np.concatenate([one, other, one, other]) - self.first
+        column = np.concatenate([one, other, other, one])
+        value = np.concatenate([c, c, -c, -c])
+        is_own = (row >= 0) & (row < n_corners)
+        n_global = int(mesh.ranks.sum(n_corners))
+        matrix = sparse.csr_matrix(
+            (value[is_own], (row[is_own], column[is_own])), (n_corners, n_global)
+        )
+
+        # p is 0 at one corner of each node.
+        diagonal = np.zeros(n_corners)
+        at_own = matrix[np.arange(n_corners), self.first + np.arange(n_corners)]
+        at_own = np.asarray(at_own).ravel()
+        diagonal[is_first] = np.where(at_own[is_first] > 0, at_own[is_first], 1.0)
+        places = (np.arange(n_corners), self.first + np.arange(n_corners))
+        matrix = matrix + sparse.csr_matrix((diagonal, places), matrix.shape)
+        method = linalg.find_method("lu", mesh.dim, mesh.ranks.size)
+        return linalg.System(mesh.ranks, matrix, method, prefix=FACE_ROUTES_PREFIX, rtol=1e-14)
+
+    def __call__(self, flow: Array, mean: Array) -> Array:
+        """Fluxes (k, n_faces), 0 at walls, of what flows from cells to their corners (n_corners, k)
+        and its means (k, dim, n_cells). Collective.
+        """
+        mesh = self.corners.mesh
+        n = mesh.n_inner
+        flux = np.zeros((flow.shape[1], mesh.n_faces))
+        for k, (F, m) in enumerate(zip(flow.T, mean)):
+            local = mesh.with_ghosts(m)
+            middle = (local[:, mesh.left[:n]] + local[:, mesh.right[:n]]) / 2
+            through = (mesh.normal[:, :n] * middle).sum(axis=0)
+            parts = self.conductance * through
+
+            p = self._system(F - self._leave(parts))
+            of_left, of_right = self._meet(p[None])[:, 0]
+            parts += self.conductance * (of_left - of_right)
+            flux[k, :n] = parts.sum(axis=0)
+        return flux
+
+    def _leave(self, parts):
+        """What leaves each corner (n_corners,) through the parts of faces (width, n_inner)."""
+        n_corners = len(self.corners.node)
+        leaving = np.zeros(n_corners)
+        for place, sign in zip(self.place, (1.0, -1.0)):
+            own = place - self.first
+            is_own = (own >= 0) & (own < n_corners) & (place >= 0)
+            leaving += sign * np.bincount(own[is_own], parts[is_own], n_corners)
+        return leaving
+
+
+@kept_with_mesh
+def find_face_routes(mesh: AnyMesh) -> FaceRoutes:
+    """The `FaceRoutes` of a mesh. Collective."""
+    return FaceRoutes(find_corners(mesh))
