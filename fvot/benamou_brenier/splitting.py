@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..arguments.types import Array
-from ..mesh import Mesh
 from . import penalty
 from .discretisation import Discretisation
 from .ends import Ends
@@ -22,6 +21,7 @@ from .poisson_cosine import CosinePoisson
 from .poisson_multigrid import MultigridPoisson
 from .projection import build_state
 from .terminal import EndState, Terminal
+from .two_point import TwoPointDiscretisation
 
 # Part of the iterations that is in single precision, with cosine transforms on one rank.
 SINGLE_PRECISION_PART = 0.75
@@ -91,7 +91,7 @@ class Iteration:
             self.metric = terminal.metric(rho1, self.theta)
             self.end = EndState(terminal, rho1, self.metric, self.state.sigma, self.r)
 
-        self.has_cosines = sigma is None and has_cosines(disc.mesh)
+        self.has_cosines = sigma is None and has_cosines(disc)
         may_be_single = self.has_cosines and terminal is None and not start.done
         is_single = may_be_single and penalty.moves_far(ends, start.square)
         self.n_single = int(SINGLE_PRECISION_PART * n_iterations) if is_single else 0
@@ -151,9 +151,11 @@ class Iteration:
         return self.phi.astype(float), rho, rho1
 
 
-def has_cosines(mesh: Mesh) -> bool:
-    """Whether cosine transforms can solve the linear half: on Cartesian meshes of one rank.
+def has_cosines(disc: Discretisation) -> bool:
+    """Whether cosine transforms can solve the linear half: for two-point slopes on Cartesian meshes
+    of one rank.
 
     They need a uniform penalty, too.
     """
-    return mesh.block is not None and mesh.ranks.size == 1
+    is_two_point = isinstance(disc, TwoPointDiscretisation)
+    return is_two_point and disc.mesh.block is not None and disc.mesh.ranks.size == 1

@@ -21,7 +21,7 @@ from fvot.benamou_brenier.levels import build_levels
 from fvot.benamou_brenier.pencils import TwoPointPencil
 from fvot.benamou_brenier.poisson_cosine import CosinePoisson
 from fvot.benamou_brenier.poisson_multigrid import MultigridPoisson
-from fvot.benamou_brenier.projection import State, multiplier
+from fvot.benamou_brenier.projection import TwoPointState, multiplier
 from fvot.benamou_brenier.time_basis import node_mean, node_weights
 from fvot.benamou_brenier.two_point import TwoPointDiscretisation
 from fvot.finite_volume.face_flux import build_laplacian
@@ -323,7 +323,7 @@ def swept(disc, state, phi, theta, alpha, kappa):
 def test_the_sweep_is_its_formulas(mesh, disc):
     theta = 1.4
     phi = noise(mesh, 4, N + 1, seed=2)
-    state = State(disc, theta)
+    state = TwoPointState(disc, theta)
     state.start(phi[:, 0], disc.average(noise(mesh, N, seed=3) ** 2), 2.0)
     for step, (alpha, kappa) in enumerate([(1.0, 1.0), (1.8, 1.1), (1.8, 1.3)], 1):
         expected = swept(disc, state, phi[:, step], theta, alpha, kappa)
@@ -338,7 +338,7 @@ def test_single_precision_does_the_same(mesh, disc):
     rho = disc.average(noise(mesh, N, seed=3) ** 2)
     states = []
     for dtype in (np.float64, np.float32):
-        state = State(disc, 1.2, dtype)
+        state = TwoPointState(disc, 1.2, dtype)
         state.start(phi[:, 0], rho, 3.0)
         rhs = [state.sweep(phi[:, k].astype(dtype), 1.8, 1.2) for k in (1, 2)][-1]
         assert {state.z_a.dtype, state.z_b.dtype, state.l.dtype, rhs.dtype} == {np.dtype(dtype)}
@@ -351,7 +351,7 @@ def test_a_start_keeps_density_and_slope(mesh, disc):
     phi = noise(mesh, N + 1)
     rho = disc.average(noise(mesh, N, seed=3) ** 2)
     phi -= np.linspace(0, 1, N + 1) * mesh.ranks.max(disc.violation(phi).max())
-    state = State(disc, 0.9)
+    state = TwoPointState(disc, 0.9)
     state.start(phi, rho, 5.0)
     a, b = disc.apply(phi)  # feasible: the projection leaves it alone
     assert_allclose(state.z_a - rho / 5 / 0.9**2, a, atol=1e-13 * np.abs(a).max(initial=1))
@@ -531,7 +531,7 @@ def iterated(disc, rho0, rho1, n_iterations, r=1.0, dtype=np.float64):
     unit = np.eye(n * (N + 1)).reshape(-1, n, N + 1)
     matrix = np.array([adjoint(disc, *disc.apply(phi), theta).ravel() for phi in unit])
     inverse = np.linalg.pinv(matrix, 1e-12, True)
-    state = State(disc, theta, dtype)
+    state = TwoPointState(disc, theta, dtype)
     ends = Ends(disc.mesh, rho0, rho1)
     source = disc.source(ends)
     kappa = 100 ** (1 / n_iterations)
