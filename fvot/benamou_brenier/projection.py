@@ -386,8 +386,12 @@ def _sweep_diamonds(
     square = np.empty(n, l.dtype)
     factor = np.empty(n, l.dtype)
     grow = np.empty(n, l.dtype)
-    base = np.empty(n + 1, l.dtype)
+    most_slopes = 0
+    for c in range(len(row_start) - 1):
+        most_slopes = max(most_slopes, row_start[c + 1] - row_start[c])
+    slopes = np.empty((most_slopes, n + 1), l.dtype)
     node = np.empty(n + 1, l.dtype)
+    base = np.empty(n + 1, l.dtype)
     for patch in range(len(l)):
         za = z_a[patch]
         lp = l[patch]
@@ -403,21 +407,27 @@ def _sweep_diamonds(
             square[j] = zero
 
         for c in range(copy_start[patch], copy_start[patch + 1]):
-            k = row_start[c + 1] - row_start[c]
-            here = phi[point[point_start[c]]]
+            first_row = row_start[c]
+            k = row_start[c + 1] - first_row
+            here = point[point_start[c]]
             w = norm[c]
+            for m in range(k):
+                there = point[point_start[c] + 1 + m]
+                for j in range(n + 1):
+                    slopes[m, j] = phi[there, j] - phi[here, j]
             for i in range(k):
-                first, second = z_b[row_start[c] + i, 0], z_b[row_start[c] + i, 1]
-                node[:] = zero
-                for m in range(i, k):
+                R = root[root_start[c] + i * k + i]
+                for j in range(n + 1):
+                    node[j] = R * slopes[i, j]
+                for m in range(i + 1, k):
                     R = root[root_start[c] + i * k + m]
-                    there = phi[point[point_start[c] + 1 + m]]
                     for j in range(n + 1):
-                        node[j] += R * (there[j] - here[j])
+                        node[j] += R * slopes[m, j]
+                r = first_row + i
                 for j in range(n):
-                    first[j] += alpha * (node[j] - first[j] * factor[j])
-                    second[j] += alpha * (node[j + 1] - second[j] * factor[j])
-                    square[j] += w * (first[j] * first[j] + second[j] * second[j])
+                    z_b[r, 0, j] += alpha * (node[j] - z_b[r, 0, j] * factor[j])
+                    z_b[r, 1, j] += alpha * (node[j + 1] - z_b[r, 1, j] * factor[j])
+                    square[j] += w * (z_b[r, 0, j] * z_b[r, 0, j] + z_b[r, 1, j] * z_b[r, 1, j])
 
         _newton(za, square, inverse, close, lp)
         for j in range(n):
@@ -429,28 +439,32 @@ def _sweep_diamonds(
             square[j] = (za[j] - two * lp[j] * inverse) / inverse
 
         for c in range(copy_start[patch], copy_start[patch + 1]):
-            k = row_start[c + 1] - row_start[c]
+            first_row = row_start[c]
+            k = row_start[c + 1] - first_row
             w = push[c]
-            base[:] = zero
+            slopes[:k] = zero
             for i in range(k):
-                first, second = z_b[row_start[c] + i, 0], z_b[row_start[c] + i, 1]
-                node[:] = zero
+                r = first_row + i
+                node[n] = zero
                 for j in range(n):
-                    node[j] += w * first[j] * factor[j]
-                    first[j] *= grow[j]
+                    node[j] = w * z_b[r, 0, j] * factor[j]
+                    z_b[r, 0, j] *= grow[j]
                 for j in range(n):
-                    node[j + 1] += w * second[j] * factor[j]
-                    second[j] *= grow[j]
+                    node[j + 1] += w * z_b[r, 1, j] * factor[j]
+                    z_b[r, 1, j] *= grow[j]
                 for m in range(i, k):
                     R = root[root_start[c] + i * k + m]
-                    there = out[point[point_start[c] + 1 + m]]
                     for j in range(n + 1):
-                        there[j] += R * node[j]
-                    for j in range(n + 1):
-                        base[j] += R * node[j]
-            here = out[point[point_start[c]]]
+                        slopes[m, j] += R * node[j]
+            base[:] = zero
+            for m in range(k):
+                there = point[point_start[c] + 1 + m]
+                for j in range(n + 1):
+                    out[there, j] += slopes[m, j]
+                    base[j] += slopes[m, j]
+            here = point[point_start[c]]
             for j in range(n + 1):
-                here[j] -= base[j]
+                out[here, j] -= base[j]
 
         for i in range(cell_start[patch], cell_start[patch + 1]):
             row = out[cells[i]]

@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from fvot import Mesh
-from fvot.benamou_brenier import best_flux, time_basis
+from fvot.benamou_brenier import spanning_trees, time_basis
 from fvot.benamou_brenier.bounds import lower_bound, upper_bound
 from fvot.benamou_brenier.ends import Ends
 from fvot.benamou_brenier.levels import build_levels
@@ -640,7 +640,7 @@ def test_a_tree_sends_everything_to_its_root(n, seed):
     left, right = left[left < right], right[left < right]
     mobility = rng.random(len(left))
     missing = rng.standard_normal(n)
-    flux = best_flux._solve_on_trees(left, right, mobility[None], missing[None].copy())[0]
+    flux = spanning_trees._solve_on_trees(left, right, mobility[None], missing[None].copy())[0]
     residual = missing - np.bincount(left, flux, n) + np.bincount(right, flux, n)
     count, piece = connected_components(
         scipy.sparse.coo_matrix((np.ones(len(left)), (left, right)), (n, n))
