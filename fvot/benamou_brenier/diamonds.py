@@ -118,6 +118,32 @@ class DiamondDiscretisation(Discretisation):
         of_nodes[corners.node] = of_cells[corners.cell]
         return np.concatenate([of_cells, of_nodes[: corners.n_own]])
 
+    def pack(self, phi: Array) -> Array:
+        """See `Discretisation`; each cell keeps the values at its corners as well."""
+        mesh = self.mesh
+        corners = self.corners
+        local = self.with_ghosts(phi)
+        at_corners = local[self.node_point[corners.node]]
+        own_most = np.diff(corners.start).max(initial=0)
+        packed = np.zeros((1 + int(mesh.ranks.max(own_most)), phi.shape[1], mesh.n_cells))
+        packed[0] = phi[: mesh.n_cells].T
+        packed[1 + self._corner_place, :, corners.cell] = at_corners
+        return packed.reshape(-1, mesh.n_cells)
+
+    def unpack(self, packed: Array) -> Array:
+        """See `Discretisation`."""
+        mesh = self.mesh
+        corners = self.corners
+        packed = packed.reshape(-1, self.n_steps + 1, mesh.n_cells)
+        at_nodes = np.empty((corners.n_nodes, self.n_steps + 1))
+        at_nodes[corners.node] = packed[1 + self._corner_place, :, corners.cell]
+        return np.concatenate([packed[0].T, at_nodes[: corners.n_own]])
+
+    @property
+    def _corner_place(self):
+        """The place (n_corners,) of each corner among those of its cell."""
+        return np.arange(len(self.corners.node)) - self.corners.start[self.corners.cell]
+
     # ---- diamonds and their copies ---------------------------------------------------------------
 
     def _build_diamonds(self):

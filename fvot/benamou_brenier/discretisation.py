@@ -178,6 +178,14 @@ class Discretisation(ABC):
         """The connected piece (n_points,) to which each point belongs."""
         return self.spread(self.component)
 
+    def pack(self, phi: Array) -> Array:
+        """phi (n_points, N + 1) as an array whose last axis is that of the cells."""
+        return phi.T
+
+    def unpack(self, packed: Array) -> Array:
+        """phi (n_points, N + 1) of what `pack` has made of it, on any number of ranks."""
+        return np.ascontiguousarray(packed.T)
+
     # ---- the operators ---------------------------------------------------------------------------
 
     @abstractmethod

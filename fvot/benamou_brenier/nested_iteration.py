@@ -35,6 +35,9 @@ DEFAULT_ITERATIONS = 140
 # The fewest iterations of densities that vanish nowhere, and of another ramp.
 FEWEST_ITERATIONS = 60
 
+# Part of the gap before a ramp above which it was of little use.
+USEFUL_GAP_RATIO = 0.5
+
 # Times that the coarsest level is solved, at most, until the estimate of W2^2 is consistent.
 MAX_COARSEST_SOLVES = 6
 
@@ -178,12 +181,15 @@ class NestedIteration:
             for k in iteration.run():
                 yield self.used + k
 
+            last_gap = math.inf if self.best is None else self.best.gap
             best = self._finish_ramp(iteration, start, n_iterations)
             square = self._estimate_square(0, best.upper, start.square)
             start = Start(best.phi, best.rho, square, best.upper.eps)
 
-            # A ramp from here on needs half as many.
+            # A ramp from here on needs half as many, unless this one was too short to be of use.
             expected = predict_iterations(self.tol, n_iterations / 2, best.gap)
+            if best.gap > USEFUL_GAP_RATIO * last_gap:
+                expected = 2 * n_iterations
             n_iterations = max(expected, FEWEST_ITERATIONS)
         self._ramp = None
 
@@ -225,8 +231,8 @@ class NestedIteration:
 
     def _list_cells(self, phi, rho, rho1):
         """The arrays of a checkpoint, whose last axis is that of the cells."""
-        rho = self.levels[0].disc.spread(rho)
-        return dict(phi=phi.T, rho=rho.T, rho1=rho1)
+        disc = self.levels[0].disc
+        return dict(phi=disc.pack(phi), rho=disc.spread(rho).T, rho1=rho1)
 
     def _restore(self, cells, values):
         """(`Start`, iterations of its ramp) of what was saved."""
@@ -236,7 +242,7 @@ class NestedIteration:
             self.ends[0] = self.ends[0].with_rho1(cells["rho1"])
 
         start = Start(
-            np.ascontiguousarray(cells["phi"].T),
+            disc.unpack(cells["phi"]),
             disc.average(np.ascontiguousarray(cells["rho"].T)),
             values["square"],
             values["eps"],
