@@ -88,34 +88,40 @@ class FaceRoutes:
         corners = self.corners
         mesh = corners.mesh
         n_corners = len(corners.node)
-        left, right = self.place
-        is_part = left >= 0
-        c = self.conductance[is_part]
-        ends = left[is_part], right[is_part]
+        own = np.arange(n_corners)
+        rows = []
+        columns = []
+        values = []
+        for end, face, at, is_corner in self._list_own_parts():
+            others = self.place[1 - end][:, face][is_corner]
+            c = self.conductance[:, face][is_corner]
+            rows += [at, at]
+            columns += [self.first + at, others]
+            values += [c, -c]
 
-        place = np.arange(n_corners) - corners.start[corners.cell]
-        number = mesh.cell_id[corners.cell].astype(np.int64) * MAX_CORNERS + place
-        is_first = np.flatnonzero(number == corners.label[corners.node])
-
-        one, other = ends
-        row = np.concatenate([one, other, one, other]) - self.first
-        column = np.concatenate([one, other, other, one])
-        value = np.concatenate([c, c, -c, -c])
-        is_own = (row >= 0) & (row < n_corners)
         n_global = int(mesh.ranks.sum(n_corners))
-        matrix = sparse.csr_matrix(
-            (value[is_own], (row[is_own], column[is_own])), (n_corners, n_global)
-        )
+        places = (np.concatenate(rows), np.concatenate(columns))
+        matrix = sparse.csr_matrix((np.concatenate(values), places), (n_corners, n_global))
 
         # p is 0 at one corner of each node.
-        diagonal = np.zeros(n_corners)
-        at_own = matrix[np.arange(n_corners), self.first + np.arange(n_corners)]
-        at_own = np.asarray(at_own).ravel()
-        diagonal[is_first] = np.where(at_own[is_first] > 0, at_own[is_first], 1.0)
-        places = (np.arange(n_corners), self.first + np.arange(n_corners))
-        matrix = matrix + sparse.csr_matrix((diagonal, places), matrix.shape)
+        number = mesh.cell_id[corners.cell].astype(np.int64) * MAX_CORNERS
+        number += own - corners.start[corners.cell]
+        is_first = number == corners.label[corners.node]
+        diagonal = np.asarray(matrix[own, self.first + own]).ravel()
+        more = np.where(is_first, np.where(diagonal > 0, diagonal, 1.0), 0.0)
+        matrix = matrix + sparse.csr_matrix((more, (own, self.first + own)), matrix.shape)
         method = linalg.find_method("lu", mesh.dim, mesh.ranks.size)
         return linalg.System(mesh.ranks, matrix, method, prefix=FACE_ROUTES_PREFIX, rtol=1e-14)
+
+    def _list_own_parts(self):
+        """(end, faces, corners, which of (width, n) there are) of this rank's sides: left ones, for
+        which end is 0, and right ones.
+        """
+        corners = self.corners
+        for end, own in enumerate(self._sides):
+            at = corners.side_corner[:, own]
+            is_corner = at >= 0
+            yield end, corners.sides.face[own], at[is_corner], is_corner
 
     def __call__(self, flow: Array, mean: Array) -> Array:
         """Fluxes (k, n_faces), 0 at walls, of what flows from cells to their corners (n_corners, k)
@@ -140,10 +146,9 @@ class FaceRoutes:
         """What leaves each corner (n_corners,) through the parts of faces (width, n_inner)."""
         n_corners = len(self.corners.node)
         leaving = np.zeros(n_corners)
-        for place, sign in zip(self.place, (1.0, -1.0)):
-            own = place - self.first
-            is_own = (own >= 0) & (own < n_corners) & (place >= 0)
-            leaving += sign * np.bincount(own[is_own], parts[is_own], n_corners)
+        for end, face, at, is_corner in self._list_own_parts():
+            through = parts[:, face][is_corner]
+            leaving += np.bincount(at, through if end == 0 else -through, n_corners)
         return leaving
 
 
