@@ -119,16 +119,11 @@ class LinearisedStep(NewtonStep):
             return StepResult(old, 0.0, 0, np.zeros(mesh.n_cells))
 
         self.solver.begin(tau)
-        p = self._last[1]
-        try:
-            return self._run_newton(old, tau, mass, p)
-        except ConvergenceError:
-            if self.upper == math.inf:
-                raise
 
-        # Where a crowd comes to a halt, pressure spreads by one cell in each iteration. This
-        # attempt begins with pressure in all full cells at once.
+        # Pressure in all full cells at once: where a crowd comes to a halt, it would otherwise
+        # spread by one cell in each iteration.
         is_full = old >= (1 - FULL_CELL_TOLERANCE) * self.upper
+        p = self._last[1]
         p = np.where(is_full, np.maximum(p, np.finfo(float).tiny), p)
         return self._run_newton(old, tau, mass, p)
 

@@ -250,9 +250,14 @@ def _check_center(center, centroid):
 
 
 def _assemble(mesh_input, rule, strict, merge, n_ranks):
-    """The whole mesh in its file's numbering, cut into the parts of the ranks: (parts, what all
-    ranks know).
-    """
+    """The whole mesh, cut into the parts of the ranks: (parts, what all ranks know)."""
+    # What serves the whole mesh alone, such as half-faces, is gone when the parts are made.
+    whole, meta = _build_whole(mesh_input, rule, strict, merge)
+    return partition.build_parts(whole, n_ranks), meta
+
+
+def _build_whole(mesh_input, rule, strict, merge):
+    """The `WholeMesh` in its file's numbering, and what all ranks know."""
     given_cells = connect(mesh_input.points, mesh_input.blocks)
     joint = join_cells(given_cells, mesh_input.facets, merge)
     _warn_of_merged_points(joint)
@@ -289,7 +294,7 @@ def _assemble(mesh_input, rule, strict, merge, n_ranks):
         regions=list(regions),
         quality=report,
     )
-    return partition.build_parts(whole, n_ranks), meta
+    return whole, meta
 
 
 def _warn_of_merged_points(joint):

@@ -69,15 +69,15 @@ def choose_patches(rule: Any, cells: Cells, centroid: Array, two_point: TwoPoint
     if not two_point.is_orthogonal:
         patch = _make_robust_patches(cells, two_point) if user_patch is None else user_patch
         energy_error = _find_largest(two_point.compute_energy_error())
-        plain_error = _estimate_plain_error(patch, two_point.copy_faces(patch), two_point)
+        plain_error = _estimate_plain_error(patch, two_point)
         return _keep_plain_weights(patch, two_point, energy_error, plain_error)
 
     patch = _make_fine_patches(cells, two_point) if user_patch is None else user_patch
-    sides = two_point.copy_faces(patch)
-    plain_error = _estimate_plain_error(patch, sides, two_point)
+    plain_error = _estimate_plain_error(patch, two_point)
     if plain_error <= NEGLIGIBLE_ERROR:
         return PatchChoice(patch, False, 0.0, plain_error)
 
+    sides = two_point.copy_faces(patch)
     corrected = two_point.correct_weights(patch, sides)
     weight = np.asarray(np.bincount(sides.face, corrected, two_point.faces.n_inner), float)
     energy_error = _find_largest(two_point.compute_energy_error(weight))
@@ -86,7 +86,7 @@ def choose_patches(rule: Any, cells: Cells, centroid: Array, two_point: TwoPoint
 
     if user_patch is None:
         patch = _make_robust_patches(cells, two_point)
-        plain_error = _estimate_plain_error(patch, two_point.copy_faces(patch), two_point)
+        plain_error = _estimate_plain_error(patch, two_point)
     return _keep_plain_weights(patch, two_point, energy_error, plain_error)
 
 
@@ -109,14 +109,11 @@ def _keep_plain_weights(patch, two_point, energy_error, plain_error):
     return PatchChoice(patch, False, energy_error, error)
 
 
-def _estimate_plain_error(patch, sides, two_point):
-    """The error of W2^2 that the anisotropy of patches with plain weights brings.
-
-    sides : the `Copies` of the faces for these patches
-    """
+def _estimate_plain_error(patch, two_point):
+    """The error of W2^2 that the anisotropy of patches with plain weights brings."""
     is_single = patch.max() + 1 == len(patch)
     factor = ANISOTROPY_ERROR_SINGLE if is_single else ANISOTROPY_ERROR_PATCHES
-    return factor * two_point.compute_anisotropy(patch, sides) ** 2
+    return factor * two_point.compute_anisotropy(patch) ** 2
 
 
 def _find_largest(eigenvalues):

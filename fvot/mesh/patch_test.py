@@ -149,17 +149,23 @@ class TwoPoint:
         target = self._compute_target(patch)
         return correct_weights(sides.weight, normal, sides.patch, target)
 
-    def compute_anisotropy(self, patch: IntArray, sides: Copies) -> float:
+    def compute_anisotropy(self, patch: IntArray) -> float:
         """Root of the mean square of |sum omega e e^T / m_P - I| over the patches, with plain
         weights.
         """
+        n = self.faces.n_inner
         volume = np.bincount(patch, self.volume)
-        slope = columns(self.step, sides.face) / self.distance[sides.face]
+        left_patch = patch[self.faces.left[:n]]
+        right_patch = patch[self.faces.right[:n]]
+        slope = self.step / self.distance
         defect = self._compute_target(patch)
         for i in range(self.dim):
             for j in range(self.dim):
-                weight = sides.weight * slope[i] * slope[j]
-                defect[:, i, j] -= np.bincount(sides.patch, weight, len(volume))
+                weight = self.faces.area[:n] * slope[i] * slope[j]
+                left_weight = weight * self.left_distance[:n]
+                right_weight = weight * self.right_distance[:n]
+                defect[:, i, j] -= np.bincount(left_patch, left_weight, len(volume))
+                defect[:, i, j] -= np.bincount(right_patch, right_weight, len(volume))
         square = (defect**2).sum(axis=(1, 2)) / volume
         return float(np.sqrt(square.sum() / volume.sum()))
 

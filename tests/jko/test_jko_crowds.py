@@ -155,6 +155,17 @@ def test_the_chosen_steps_come_to_a_halt_at_a_wall():
     assert_allclose(result.pressure[-1], np.maximum(0.6 - mesh.center[0], 0), atol=5e-3)
 
 
+def test_a_crowd_that_stands_takes_few_iterations_whatever_its_size():
+    """Pressure is in all of its cells at once, without any from a step before."""
+    for n in 20, 40, 400:
+        mesh = Mesh.interval(0, 1, n)
+        rho0 = np.minimum(mesh.average(lambda x: x[0] < 0.6), 1.0)
+        result = JKO(mesh, Potential(lambda x: x[0]), bounds=(0, 1)).solve(rho0, 0.1, tau=0.1)
+        assert_allclose(result.rho[-1], rho0, atol=1e-10)
+        assert result.ledger["newton"][-1] <= 10
+        assert result.ledger["iterations"][-1] <= 50
+
+
 def test_bad_bounds():
     mesh = PLACES["triangles"]()
     for bounds in (0, -1), (0.1, 1), 1, (0, "1"), (0, 1, 2), (0, np.nan):
