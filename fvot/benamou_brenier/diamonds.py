@@ -4,7 +4,7 @@ A *diamond* is a face s with the simplices T from the centroids x_K, x_L of its 
 wall) to s, see `finite_volume.corners`. phi is linear on each simplex: with the differences delta
 of phi at the face's corners and at x_L to that at x_K,
 
-    R_s^T R_s = sum_T |T| G_T^T G_T,    b = R_s delta,    |b|^2 = int over the diamond of |grad phi|^2
+    R_s^T R_s = sum_T |T| G_T^T G_T,    b = R_s delta,    |b|^2 = sum_T |T| |grad phi|^2
 
 A copy (P, s) has the slopes b with the weight lam_{P,s}, the sum of lam_K = |T_K| / (|T_K| + |T_L|)
 over the sides of s inside P: the simplices beside a face share its mobility
@@ -113,7 +113,7 @@ class DiamondDiscretisation(Discretisation):
     def point_component(self) -> IntArray:
         """See `Discretisation`."""
         corners = self.corners
-        of_cells = self.spread(self.component)
+        of_cells = self.component[self.patch]
         of_nodes = np.empty(corners.n_nodes, of_cells.dtype)
         of_nodes[corners.node] = of_cells[corners.cell]
         return np.concatenate([of_cells, of_nodes[: corners.n_own]])

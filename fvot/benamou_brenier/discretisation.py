@@ -95,7 +95,7 @@ class Discretisation(ABC):
         entries = (owners, np.arange(n_arriving))
         self._arrive = sparse.csr_matrix((ones, entries), (self.n_points, n_arriving))
 
-    # ---- between points, patches and ghosts -------------------------------------------------------
+    # ---- between points, patches and ghosts ------------------------------------------------------
 
     def with_ghosts(self, u: Array) -> Array:
         """Own values (n_points, k) followed by those of the ghosts: (n_local, k); not a copy where
@@ -176,7 +176,7 @@ class Discretisation(ABC):
     @cached_property
     def point_component(self) -> IntArray:
         """The connected piece (n_points,) to which each point belongs."""
-        return self.spread(self.component)
+        return self.component[self.patch]
 
     def pack(self, phi: Array) -> Array:
         """phi (n_points, N + 1) as an array whose last axis is that of the cells."""

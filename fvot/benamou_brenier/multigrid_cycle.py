@@ -128,8 +128,8 @@ class ModalSolver:
 
 
 class ModeBySolver:
-    """(A + diag(extra_k))^-1 of all modes k, one by one: the inverse of each piece that is connected
-    by entries of A.
+    """(A + diag(extra_k))^-1 of all modes k, one by one: the inverses of the pieces that entries of
+    A connect.
     """
 
     def __init__(self, A: sparse.csr_matrix, extra: Array, shift: Array):

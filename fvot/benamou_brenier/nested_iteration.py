@@ -352,7 +352,12 @@ class NestedIteration:
             return True
 
         ends = self.ends[depth]
-        return not ends.vanishes or has_cosines(self.levels[depth].disc) and not is_restart and ends.is_spread
+        return (
+            not ends.vanishes
+            or has_cosines(self.levels[depth].disc)
+            and not is_restart
+            and ends.is_spread
+        )
 
     def _find_bounds(self, depth, iteration, start, enough):
         """The `BoundedPath` that the iteration on a level has reached.

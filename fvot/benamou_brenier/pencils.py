@@ -1,4 +1,4 @@
-"""The equations (K + s_k C) phi_k = f_k of all modes k of time, and the unknowns that multigrid sees.
+"""The equations (K + s_k C) phi_k = f_k of all modes k of time, and the unknowns of multigrid.
 
 With the local penalty sigma, K is the matrix of the energy sum_P sigma_P |b|^2 of a potential, and
 C = Q^T diag(sigma_P m_P) Q, which is u u^T on each patch.
@@ -136,7 +136,7 @@ class TwoPointPencil:
         start = np.searchsorted(unique_row, row_ends)
         pattern = sparse.csr_matrix((values[0], unique_column, start), K.shape)
         self._matrix = DistributedMatrix(pattern, mesh.exchange)
-        self._entries: Any = self._matrix.start, self._matrix.index, *values, self.shift
+        self._entries = (self._matrix.start, self._matrix.index, *values, self.shift)
 
     def condense(self, f: Array) -> Array:
         """See `Pencil`; f itself."""

@@ -79,10 +79,10 @@ class SpanningTrees:
         is_chosen = first[self.pair] == self.key[:, None]
 
         total = ranks.sum(total)
-        ends = np.divmod(self.pairs, self.n_pieces)
+        left, right = np.divmod(self.pairs, self.n_pieces)
         widest_of_node = np.ascontiguousarray(widest.T)
         total_of_node = np.ascontiguousarray(total.T)
-        through = _solve_on_trees(*ends, widest_of_node, total_of_node)
+        through = _solve_on_trees(left, right, widest_of_node, total_of_node)
         return is_chosen * self.sign[:, None] * through.T[self.pair]
 
     def carry_inside(self, mobility: Array, missing: Array) -> Array:

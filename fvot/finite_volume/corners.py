@@ -18,6 +18,7 @@ star-shaped about its centroid (vertex approximate gradients: Eymard, Guichard, 
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numba
 import numpy as np
@@ -321,7 +322,8 @@ def factor_rows(A: Array) -> Array:
     """R (n, k, k), upper triangular, with R^T R = A^T A for each A (n, m, k), m >= k."""
     if len(A) == 0:
         return np.zeros((0, A.shape[2], A.shape[2]))
-    return np.linalg.qr(A, mode="r")
+    R: Any = np.linalg.qr(A, mode="r")
+    return R
 
 
 # ---- kernels ----------------------------------------------------------------------------------

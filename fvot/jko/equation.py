@@ -182,7 +182,7 @@ class JKO:
         self._step = MidpointStep(energy) if is_second else LinearisedStep(energy, self.upper)
 
     def _describe_coincidence(self):
-        """A sentence on steps of order 1 where cell points coincide; empty where they do no harm."""
+        """A sentence on steps of order 1 where cell points coincide; empty if that does no harm."""
         n_coincident = self.mesh.quality.n_coincident
         is_carried = any(
             isinstance(part, (Potential, Interaction)) for _, part in split_sum(self.energy)
@@ -190,7 +190,7 @@ class JKO:
         if self.order == 2 or not n_coincident or not is_carried:
             return ""
         return (
-            f"the points of two cells are in one place at {n_coincident} faces of this mesh, such as "
+            f"the points of two cells are in one place at {n_coincident} faces of this mesh, as "
             "those of the halves of a rectangle: what a potential or an interaction carries there "
             "does not converge with steps of order 1 (errors of 100 % were measured); take order=2 "
             "where something diffuses, ContinuityEquation with the velocity -grad V where nothing "
