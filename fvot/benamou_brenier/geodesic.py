@@ -47,7 +47,8 @@ class Geodesic(Writable):
         The potential, feasible for the dual problem. Where there is mass, the velocity is its
         gradient.
     flux : array (N + 1, n_faces)
-        The mass that crosses each face per time, along its normal. With tau_n = tau, and half of it
+        The mass that crosses each face per time, along its normal; what flows to corners is led
+        through the faces that meet there. With tau_n = tau, and half of it
         at the ends, |K| (rho_{n+1} - rho_n)_K + tau_n sum_s +-flux_s = 0 holds for all n and K to
         round-off.
     cost, lower_bound : float
