@@ -105,7 +105,8 @@ def exponential_map(mesh: Mesh, rho: Array, phi: Array, t: float) -> Array:
     rho : array (n_cells,)
         The density at time 0.
     phi : array (n_cells,)
-        The potential of the velocity.
+        The potential of the velocity: averages, or values at `mesh.centroid`, as potentials of
+        `tangent_potential` with scheme="corners" are.
     t : float
         The time.
 
