@@ -79,11 +79,11 @@ def kershaw(n, size=0.3):
     return quads(n, move)
 
 
-def right_triangles(n, alternate=False):
+def right_triangles(n, alternate=False, move=None):
     """n x n squares cut in two, all along the same diagonal, or along the other one in every second
-    square.
+    square; a `move` of their points.
     """
-    points, [(_, square)] = quads(n)
+    points, [(_, square)] = quads(n, move)
     turned = (np.add.outer(np.arange(n), np.arange(n)) % 2 == 1).ravel() & alternate
     square = np.where(turned[:, None], np.roll(square, 1, axis=1), square)
     return points, [("triangle", np.concatenate([square[:, [0, 1, 2]], square[:, [0, 2, 3]]]))]
@@ -126,6 +126,25 @@ def hanging(n):
                 ]
             )
     return np.array(list(number)).T / (2 * n), [("polygon", cells)]
+
+
+def with_a_u():
+    """3 x 3 squares, of which the first column and its right neighbours make a U and a filling:
+    (points, cells), the U being cell 0.
+    """
+    number = {}
+
+    def point(*at):
+        return number.setdefault(at, len(number))
+
+    u = [(0, 0), (3, 0), (3, 1), (3, 2), (3, 3), (2, 3), (2, 1), (1, 1), (1, 3), (0, 3)]
+    filling = [(1, 1), (2, 1), (2, 3), (1, 3)]
+    cells = [[point(*at) for at in loop] for loop in (u, filling)]
+    for i in (3, 4, 5):
+        for j in (0, 1, 2):
+            loop = [(i, j), (i + 1, j), (i + 1, j + 1), (i, j + 1)]
+            cells.append([point(*at) for at in loop])
+    return np.array(list(number), float).T, [("polygon", cells)]
 
 
 def irregular_triangles(n, seed=2):

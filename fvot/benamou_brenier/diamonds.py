@@ -157,23 +157,20 @@ class DiamondDiscretisation(Discretisation):
         # What each side knows of its face; of ghosts the other rank tells it.
         is_left = sides.sign > 0
         is_known = [np.zeros(n, bool), np.zeros(n, bool)]
-        volume = np.zeros((2, n))
         root = np.zeros((2, n, width, width))
         node = np.full((width, n), -1)
         for end, sides_of_end in enumerate((is_left, ~is_left)):
             face = sides.face[sides_of_end]
             is_known[end][face] = True
-            volume[end, face] = corners.side_volume[sides_of_end]
             root[end, face] = corners.side_root[sides_of_end]
             at = corners.side_corner[:, sides_of_end]
             node[:, face] = np.where(at >= 0, corners.node[np.maximum(at, 0)], -1)
-        self._complete(is_known, volume, root)
+        self._complete(is_known, root)
 
-        total = volume.sum(axis=0)
-        self.left_share, self.right_share = volume / total
+        self.left_share, self.right_share = corners.face_shares
         self._list_diamonds(root, node)
 
-    def _complete(self, is_known, volume, root):
+    def _complete(self, is_known, root):
         """Fill in what the ranks on the other side of shared faces know."""
         mesh = self.mesh
         n_inner = mesh.n_inner
@@ -184,15 +181,13 @@ class DiamondDiscretisation(Discretisation):
         is_right_mine = np.flatnonzero(is_left_missing)
 
         width = root.shape[-1]
-        mine = np.zeros((1 + width**2, n_inner))
+        mine = np.zeros((width**2, n_inner))
         for end, faces in ((0, is_left_mine), (1, is_right_mine)):
-            mine[0, faces] = volume[end, faces]
-            mine[1:, faces] = root[end, faces].reshape(len(faces), width**2).T
+            mine[:, faces] = root[end, faces].reshape(len(faces), width**2).T
 
         theirs = exchange(mine, into=np.zeros_like(mine))
         for end, faces in ((1, is_left_mine), (0, is_right_mine)):
-            volume[end, faces] = theirs[0, faces]
-            root[end, faces] = theirs[1:, faces].T.reshape(len(faces), width, width)
+            root[end, faces] = theirs[:, faces].T.reshape(len(faces), width, width)
 
     def _list_diamonds(self, root, node):
         """Fill `diamonds`, by groups of faces with as many corners and cells."""

@@ -258,6 +258,27 @@ class Corners:
         return self._side_measures[1]
 
     @cached_property
+    def face_shares(self) -> Array:
+        """lam (2, n_faces): the shares of the left and the right cell in the simplices at a face,
+        lam_K = |T_K| / (|T_K| + |T_L|); 1 and 0 at walls. The first call is collective.
+        """
+        mesh = self.mesh
+        sides = self.sides
+        exchange = find_face_exchange(mesh)
+        is_left = sides.sign > 0
+        volume = np.zeros((2, mesh.n_faces))
+        volume[0, sides.face[is_left]] = self.side_volume[is_left]
+        volume[1, sides.face[~is_left]] = self.side_volume[~is_left]
+
+        # Of ghosts the other rank knows.
+        inner = volume[:, : mesh.n_inner]
+        mine = inner.sum(axis=0)
+        theirs = exchange(mine, into=np.zeros_like(mine))
+        for end in inner:
+            end[end == 0] = theirs[end == 0]
+        return volume / volume.sum(axis=0)
+
+    @cached_property
     def _side_measures(self):
         dim = self.mesh.dim
         width, n_sides = self.side_corner.shape

@@ -100,12 +100,12 @@ class Mesh:
         a file, single cells where these are regular or the mesh is not orthogonal, else one to
         2^dim cells, the more the finer the mesh is. "none" is single cells.
     strict
-        Whether what needs two-point fluxes (transport, Otto's metric, potential flow, gradient
-        flows of order 1) refuses the mesh (`MeshError`) where faces of signed distance < 0 remain
-        when power centres are taken for the cell points near them. False clips these distances,
-        with a warning. Distances of 0, as of right triangles, are replaced by small positive ones.
-        Points that you give in `center` must be in order at once. Flows, and diffusion with
-        corners, take any mesh.
+        Whether what needs two-point fluxes (transport, potential flow, gradient flows of order 1)
+        refuses the mesh (`MeshError`) where faces of signed distance < 0 remain when power centres
+        are taken for the cell points near them. False clips these distances, with a warning.
+        Distances of 0, as of right triangles, are replaced by small positive ones. Points that you
+        give in `center` must be in order at once. Flows, and with corners diffusion and Otto's
+        metric, take any mesh.
 
     Examples
     --------

@@ -155,9 +155,11 @@ def test_every_solver_of_a_skewed_mesh_says_so_once():
         ),
         "diffusion may be off by up to": lambda mesh: JKO(mesh, Entropy(), order=1),
         "Otto's metric may be off by up to": lambda mesh: otto.tangent_potential(
-            mesh, rho, rho - 1 / mesh.integrate(1.0)
+            mesh, rho, rho - 1 / mesh.integrate(1.0), scheme="two_point"
         ),
-        "Otto's metric": lambda mesh: otto.length(mesh, [0, 0.5, 1], [rho, rho, 1.0 + 0 * rho]),
+        "Otto's metric": lambda mesh: otto.length(
+            mesh, [0, 0.5, 1], [rho, rho, 1.0 + 0 * rho], scheme="two_point"
+        ),
     }
     for words, use in users.items():
         with pytest.warns(UserWarning, match=words) if RANKS.is_root else nullcontext() as said:
@@ -181,7 +183,7 @@ def test_warnings_name_the_line_of_the_user():
         FokkerPlanck(mesh, diffusion=1.0, scheme="two_point")
         JKO(mesh, Entropy(), order=1)
         BenamouBrenier(mesh, 4)
-        otto.norm(mesh, 1 + 0 * mesh.volume, mesh.center[0])
+        otto.norm(mesh, 1 + 0 * mesh.volume, mesh.center[0], scheme="two_point")
         points, [(kind, cells)] = quads(4)
         Mesh.from_cells(
             np.concatenate([points, points + [[1], [0]]], axis=1),

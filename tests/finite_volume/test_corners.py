@@ -250,28 +250,9 @@ def test_cells_that_a_third_one_joins_have_their_node_in_common():
 # ---- cells that are not star-shaped --------------------------------------------------------------
 
 
-def with_a_u():
-    """3 x 3 squares, of which the first column and its right neighbours make a U and a filling:
-    (points, cells), the U being cell 0.
-    """
-    number = {}
-
-    def point(*at):
-        return number.setdefault(at, len(number))
-
-    u = [(0, 0), (3, 0), (3, 1), (3, 2), (3, 3), (2, 3), (2, 1), (1, 1), (1, 3), (0, 3)]
-    filling = [(1, 1), (2, 1), (2, 3), (1, 3)]
-    cells = [[point(*at) for at in loop] for loop in (u, filling)]
-    for i in (3, 4, 5):
-        for j in (0, 1, 2):
-            loop = [(i, j), (i + 1, j), (i + 1, j + 1), (i, j + 1)]
-            cells.append([point(*at) for at in loop])
-    return np.array(list(number), float).T, [("polygon", cells)]
-
-
 @pytest.mark.filterwarnings("ignore:the mesh is not admissible")
 def test_cells_that_are_not_star_shaped_are_named():
-    mesh = Mesh.from_cells(*with_a_u(), strict=False)
+    mesh = Mesh.from_cells(*brought.with_a_u(), strict=False)
     with pytest.raises(MeshError, match="cell 0 at .* is not star-shaped about its centroid"):
         find_corners(mesh)
     with pytest.raises(MeshError, match="not star-shaped"):
@@ -280,7 +261,7 @@ def test_cells_that_are_not_star_shaped_are_named():
 
 def test_two_point_fluxes_are_taken_there(recwarn):
     """With a warning on the first rank."""
-    mesh = Mesh.from_cells(*with_a_u(), strict=False)
+    mesh = Mesh.from_cells(*brought.with_a_u(), strict=False)
     recwarn.clear()
     equation = FokkerPlanck(mesh, diffusion=1.0)
     said = [str(warning.message) for warning in recwarn]
