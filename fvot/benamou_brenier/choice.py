@@ -35,7 +35,13 @@ def choose_discretisation(
             _warn_of_moments(mesh, quality.CORNERS)
             return disc
 
-    quality.use_two_point(mesh, "transport with two-point fluxes", problem)
+    what = "transport with two-point fluxes"
+    if scheme == "two_point":
+        what = "scheme='two_point'"
+        if problem:
+            remedy = "" if report.n_hidden else "; scheme='corners' is right here"
+            problem = f"with scheme='two_point' {problem}{remedy}"
+    quality.use_two_point(mesh, what, problem)
     if not problem:
         _warn_of_moments(mesh, quality.TWO_POINT)
     return TwoPointDiscretisation(numbering.mesh, n_steps)

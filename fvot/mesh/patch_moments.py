@@ -59,7 +59,7 @@ def compute_corner_moment(
 
 
 def _choose_sample(patch):
-    """Patches at random, always the same: regular steps would meet the rows of structured meshes."""
+    """Patches at random, always the same ones: regular steps would meet the rows of squares."""
     n_patches = patch.max() + 1
     if n_patches <= SAMPLE_SIZE:
         return np.arange(n_patches)

@@ -448,7 +448,10 @@ def _take_centroids(volume, centroid, center, faces, quality, strict, was_moved)
     if strict and not was_moved:
         raise MeshError(f"{problem}; {remedy}")
     if not strict:
-        warn(f"{problem}; they are clipped, two-point fluxes are inconsistent there")
+        warn(
+            f"{problem}; they are clipped: scheme='two_point', and what has no other fluxes, is "
+            "inconsistent there"
+        )
 
     distance = sum(compute_distances(faces, center))
     relative = distance / compute_face_sizes(volume, faces)
