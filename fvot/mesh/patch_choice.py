@@ -60,6 +60,10 @@ CORNER_TETRAHEDRA = 8
 # points it is .10 to .14, and the certified gap stops at 3e-3 with pairs.
 MAX_PAIRS_MOMENT = 0.08
 
+# Triangles from which on there may be fours: of fewer, too few patches would be left to resolve a
+# density, and to be dealt to ranks.
+FEWEST_IN_FOURS = 64
+
 # Fours must have a moment smaller by this part: on thin right triangles (25 : 1) it is the same.
 LEAST_MOMENT_GAIN = 0.1
 
@@ -149,7 +153,8 @@ def _choose_for_corners(user_patch, cells, centroid, two_point, choice):
 
     patch = _make_robust_patches(cells, two_point, CORNER_TETRAHEDRA)
     moment = measure(patch)
-    if moment > MAX_PAIRS_MOMENT and (cells.kind == TRIANGLE).any():
+    n_triangles = int((cells.kind == TRIANGLE).sum())
+    if moment > MAX_PAIRS_MOMENT and n_triangles >= FEWEST_IN_FOURS:
         larger = _make_robust_patches(cells, two_point, CORNER_TETRAHEDRA, triangles_size=4)
         larger_moment = measure(larger)
         if larger_moment <= (1 - LEAST_MOMENT_GAIN) * moment:
