@@ -151,9 +151,11 @@ def _choose_for_corners(user_patch, cells, centroid, two_point, choice):
     if user_patch is not None:
         return choice._replace(moment=measure(user_patch))
 
-    patch = _make_robust_patches(cells, two_point, CORNER_TETRAHEDRA)
-    moment = measure(patch)
+    patch = choice.patch  # triangles have pairs there, too
     n_triangles = int((cells.kind == TRIANGLE).sum())
+    if n_triangles < cells.n_cells:
+        patch = _make_robust_patches(cells, two_point, CORNER_TETRAHEDRA)
+    moment = measure(patch)
     if moment > MAX_PAIRS_MOMENT and n_triangles >= FEWEST_IN_FOURS:
         larger = _make_robust_patches(cells, two_point, CORNER_TETRAHEDRA, triangles_size=4)
         larger_moment = measure(larger)
