@@ -81,7 +81,7 @@ def kershaw(n, size=0.3):
 
 def right_triangles(n, alternate=False, move=None):
     """n x n squares cut in two, all along the same diagonal, or along the other one in every second
-    square; a `move` of their points.
+    square; a function (x, y) -> (x, y) may move the points.
     """
     points, [(_, square)] = quads(n, move)
     turned = (np.add.outer(np.arange(n), np.arange(n)) % 2 == 1).ravel() & alternate
@@ -184,6 +184,21 @@ def lattice_triangles(n, part=0.25, seed=2):
     return points.T, [("triangle", cells[np.abs(area) > 1e-10 / n**2])]
 
 
+def kites(n, part=0.25):
+    """`lattice_triangles`, each cut in three quadrilaterals at its centroid and the middles of its
+    sides.
+    """
+    points, [(_, triangles)] = lattice_triangles(n, part)
+    sides = np.sort(np.stack([triangles, np.roll(triangles, -1, axis=1)], axis=-1), axis=-1)
+    ends, number = np.unique(sides.reshape(-1, 2), axis=0, return_inverse=True)
+    middle = points.shape[1] + number.reshape(triangles.shape)
+    centroid = points.shape[1] + len(ends) + np.arange(len(triangles))
+    around = np.roll(middle, 1, axis=1)
+    cells = np.stack([triangles, middle, np.repeat(centroid[:, None], 3, axis=1), around], axis=-1)
+    places = [points, points[:, ends].mean(axis=2), points[:, triangles].mean(axis=2)]
+    return np.concatenate(places, axis=1), [("quad", cells.reshape(-1, 4))]
+
+
 def random_polygons(n, seed=3):
     """The Voronoi cells of one random point in each of n x n squares, without short edges."""
     i, j = np.meshgrid(np.arange(n), np.arange(n), indexing="ij")
@@ -212,6 +227,15 @@ def random_polygons(n, seed=3):
         corners = [a for place, a in enumerate(around) if a != around[place - 1]]
         cells.append([number.setdefault(a, len(number)) for a in corners])
     return vertices[list(number)].T, [("polygon", cells)]
+
+
+def random_triangles(n, seed=0):
+    """Delaunay triangles of about n^2 / 2 random points, and of n along each wall."""
+    inside = np.random.default_rng(seed).uniform(0, 1, (2, n**2 // 2))
+    x = np.arange(n + 1) / n
+    walls = [(x, 0 * x), (x, 1 + 0 * x), (0 * x[1:-1], x[1:-1]), (1 + 0 * x[1:-1], x[1:-1])]
+    points = np.concatenate([inside, *[np.stack(wall) for wall in walls]], axis=1)
+    return points, [("triangle", Delaunay(points.T).simplices)]
 
 
 def hexahedra(n, part, seed=0):

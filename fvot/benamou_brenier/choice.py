@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..arguments.types import Scheme
-from ..errors import MeshError
+from ..errors import MeshError, warn
 from ..mesh import Numbering, quality
 from .diamonds import DiamondDiscretisation
 from .two_point import TwoPointDiscretisation
@@ -24,14 +24,31 @@ def choose_discretisation(
     mesh: Any = numbering.user_mesh
     report = mesh.quality
     problem = report.transport_problem
-    is_right = report.suits_two_point and not problem
-    if scheme == "corners" or scheme == "auto" and not is_right:
+    if scheme == "corners" or scheme == "auto" and not report.suits_two_point_transport:
         try:
-            return DiamondDiscretisation(numbering.mesh, n_steps)
+            disc = DiamondDiscretisation(numbering.mesh, n_steps)
         except MeshError as error:
             if scheme == "corners":
                 raise
-            problem = f"two-point fluxes are taken: {error}"
+            problem = "; ".join(filter(None, [f"two-point fluxes are taken: {error}", problem]))
+        else:
+            _warn_of_moments(mesh, quality.CORNERS)
+            return disc
 
-    quality.use_two_point(mesh, "transport with two-point fluxes", problem)
+    what = "transport with two-point fluxes"
+    if scheme == "two_point":
+        what = "scheme='two_point'"
+        if problem:
+            remedy = "" if report.n_hidden else "; scheme='corners' is right here"
+            problem = f"with scheme='two_point' {problem}{remedy}"
+    quality.use_two_point(mesh, what, problem)
+    if not problem:
+        _warn_of_moments(mesh, quality.TWO_POINT)
     return TwoPointDiscretisation(numbering.mesh, n_steps)
+
+
+def _warn_of_moments(mesh, scheme):
+    """Warn of lopsided patches, where the figure is that of the scheme."""
+    report = mesh.quality
+    if report.moment_problem and report.transport_scheme == scheme and mesh.ranks.is_root:
+        warn(report.moment_problem)

@@ -30,15 +30,13 @@ from ..arguments.types import Array, IntArray
 from ..errors import MeshError
 from ..mesh.face_exchange import find_face_exchange
 from ..mesh.memory import AnyMesh, kept_with_mesh
+from ..mesh.patch_moments import SMALLEST_SIMPLEX
 from ..parallel import Exchange
 from .stencil import Stencil
 
 # Corners of a cell, at most: labels of corners are cell numbers times this, and kernels have room
 # for so many.
 MAX_CORNERS = 4096
-
-# A simplex of a cell whose volume, relative to the cell's, is below this is turned inside out.
-SMALLEST_SIMPLEX = 1e-12
 
 
 class Corners:

@@ -282,8 +282,13 @@ def _build_whole(mesh_input, rule, strict, merge):
     )
 
     two_point = TwoPoint(volume, center, face, left, right)
-    choice = choose_patches(rule, cells, centroid, two_point)
-    report = replace(report, n_merged=joint.n_merged, n_hanging=joint.n_hanging)
+    report = replace(
+        report,
+        n_merged=joint.n_merged,
+        n_hanging=joint.n_hanging,
+        tangent_rms=two_point.tangent_rms,
+    )
+    choice = choose_patches(rule, cells, centroid, two_point, report.suits_two_point)
     report = add_patch_test(report, two_point, choice)
 
     levels = patches.build_levels(choice.patch, two_point.graph)

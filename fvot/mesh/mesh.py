@@ -87,7 +87,8 @@ class Mesh:
     patch, levels : array (n_cells,), (n_levels, n_cells)
         Global numbers of the patch, and of ever larger patches, of each cell.
     corrects_weights : bool
-        Whether transport corrects the weights of faces so that patches are isotropic.
+        Whether transport with two-point fluxes corrects the weights of faces so that patches are
+        isotropic.
 
     Notes
     -----
@@ -96,16 +97,17 @@ class Mesh:
     patches
         The patches of cells on which densities of optimal transport live: a number of cells for
         each, their numbers (n_cells_global,), or a function of the centroids (dim,
-        n_cells_global) that returns these. "auto" is pairs on triangles, 8 or 16 on tetrahedra of
-        a file, single cells where these are regular or the mesh is not orthogonal, else one to
-        2^dim cells, the more the finer the mesh is. "none" is single cells.
+        n_cells_global) that returns these. "auto" is pairs on triangles (fours where these are
+        irregular and fluxes go to corners), 8 or 16 on tetrahedra of a file, single cells where
+        these are regular or fluxes go to corners, else one to 2^dim cells, the more the finer the
+        mesh is. "none" is single cells. ``mesh.quality.patch_moment`` says how lopsided they are.
     strict
-        Whether what needs two-point fluxes (transport, potential flow, gradient flows of order 1)
-        refuses the mesh (`MeshError`) where faces of signed distance < 0 remain when power centres
-        are taken for the cell points near them. False clips these distances, with a warning.
-        Distances of 0, as of right triangles, are replaced by small positive ones. Points that you
-        give in `center` must be in order at once. Flows, and with corners diffusion and Otto's
-        metric, take any mesh.
+        Whether what needs two-point fluxes (potential flow, gradient flows of order 1,
+        ``scheme="two_point"``) refuses the mesh (`MeshError`) where faces of signed distance < 0
+        remain when power centres are taken for the cell points near them. False clips these
+        distances, with a warning. Distances of 0, as of right triangles, are replaced by small
+        positive ones. Points that you give in `center` must be in order at once. Flows, and what
+        has fluxes to corners, take any mesh.
 
     Examples
     --------
@@ -1158,7 +1160,8 @@ class Mesh:
 
     @property
     def quality(self) -> Quality:
-        """How good the mesh is: orthogonality and isotropy defects, smallest distances, sizes.
+        """How good the mesh is, and which fluxes serve on it: orthogonality and isotropy defects,
+        smallest distances, sizes, moments of patches, errors to expect of two-point fluxes.
 
         Returns
         -------
@@ -1169,8 +1172,8 @@ class Mesh:
         --------
         >>> from fvot import Mesh
         >>> quality = Mesh.interval(0, 1, 4).quality
-        >>> quality.orthogonality_defect, quality.smallest_distance
-        (0.0, 1.0)
+        >>> quality.orthogonality_defect, quality.smallest_distance, quality.transport_scheme
+        (0.0, 1.0, 'two-point fluxes')
         """
         return self._quality
 

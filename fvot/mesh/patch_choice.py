@@ -1,8 +1,13 @@
-"""Which patches and which weights transport takes on a mesh, and the error of W2^2 to expect.
+"""Which scheme, which patches and which weights transport takes on a mesh, and the error of W2^2 to
+expect of two-point fluxes.
 
 Large patches keep the density from oscillating; small ones resolve it. Corrected weights make
 patches isotropic, but may break the conservation of linear potentials (`patch_test`). Measured on
 15 families of meshes, with exact W2^2.
+
+Two-point fluxes serve where they are consistent and W2^2 is as good as the resolution; elsewhere
+fluxes to corners do, which are consistent on every mesh of star-shaped cells. Their patches may be
+smaller: they need only be symmetric enough (`patch_moments`).
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from ..arguments.types import Array, IntArray
 from ..errors import InputError
 from .builders import check_positive_integer
 from .cells import PYRAMID, TETRA, TRIANGLE, WEDGE, Cells
+from .patch_moments import compute_corner_moment, compute_two_point_moment, count_hidden
 from .patch_test import TwoPoint
 from .patches import grow, match
 from .quality import MAX_ERROR, Quality, compute_anisotropy
@@ -39,9 +45,27 @@ MAX_ASYMMETRY_JUMP = 0.05
 MAX_ACROSS_SINGLE = 25
 MAX_ACROSS_PAIRS = 70
 
-# Tetrahedra up to which patches of 8 have the smaller error: with 8 and 16 on 1300 of them it is
-# 2 % and 7 %, on 3400 1 % and 3 %; on finer meshes it stops falling at 1 % with 8.
+# Tetrahedra up to which patches of 8 have the smaller error with two-point fluxes: with 8 and 16 on
+# 1300 of them it is 2 % and 7 %, on 3400 1 % and 3 %; on finer meshes it stops falling at 1 % with
+# 8.
 MAX_TETRAHEDRA_IN_EIGHTS = 20_000
+
+# Tetrahedra of a patch with fluxes to corners. On cubes cut in six with 8 and 16, W2^2 is off by
+# -3.4 % and 14 % at 400 of them, -1.3 % and -1.0 % at 10 000, -0.7 % and -0.6 % at 25 000, and the
+# density by 0.09 and 0.12 at 10 000, by 0.07 and 0.09 at 25 000.
+CORNER_TETRAHEDRA = 8
+
+# Mean moment of pairs of triangles, from which on fours are better with fluxes to corners. It is
+# .04 to .08 where points are moved by a quarter of their distance; on Delaunay triangles of random
+# points it is .10 to .14, and the certified gap stops at 3e-3 with pairs.
+MAX_PAIRS_MOMENT = 0.08
+
+# Triangles from which on there may be fours: of fewer, too few patches would be left to resolve a
+# density, and to be dealt to ranks.
+FEWEST_IN_FOURS = 64
+
+# Fours must have a moment smaller by this part: on thin right triangles (25 : 1) it is the same.
+LEAST_MOMENT_GAIN = 0.1
 
 
 class PatchChoice(NamedTuple):
@@ -52,13 +76,26 @@ class PatchChoice(NamedTuple):
     corrects_weights: bool
     # eigenvalue of the patch test farthest from 0, of corrected weights where they were tried
     energy_error: float
-    # expected relative error of W2^2 beyond that of the resolution
+    # expected relative error of W2^2 with two-point fluxes, beyond that of the resolution
     transport_error: float
+    # mean moment of the patches with the scheme that serves, relative to their cells' size
+    moment: float = 0.0
+    is_given: bool = False  # whether the user chose the patches
+    # cells that are not star-shaped, counted where two-point fluxes do not serve
+    n_hidden: int = 0
 
 
-def choose_patches(rule: Any, cells: Cells, centroid: Array, two_point: TwoPoint) -> PatchChoice:
+def choose_patches(
+    rule: Any,
+    cells: Cells,
+    centroid: Array,
+    two_point: TwoPoint,
+    suits_two_point: bool,
+) -> PatchChoice:
     """The `PatchChoice` for a rule: "none" (each cell), a number of cells per patch, an array, a
     function of the centroids (dim, n_cells) that returns one, or "auto".
+
+    suits_two_point : whether cell points are such that two-point fluxes may serve
     """
     user_patch = None
     if not (isinstance(rule, str) and rule == "auto"):
@@ -66,11 +103,26 @@ def choose_patches(rule: Any, cells: Cells, centroid: Array, two_point: TwoPoint
     if cells.dim == 1:
         patch = np.arange(cells.n_cells) if user_patch is None else user_patch
         return PatchChoice(patch, False, 0.0, 0.0)
+
+    choice = _choose_for_two_point(user_patch, cells, two_point)
+    choice = choice._replace(is_given=user_patch is not None)
+    if suits_two_point and choice.transport_error <= MAX_ERROR:
+        return _measure_two_point_moment(choice, two_point)
+
+    n_hidden = count_hidden(cells, two_point.volume, centroid, two_point.faces)
+    if n_hidden:
+        return _measure_two_point_moment(choice._replace(n_hidden=n_hidden), two_point)
+    return _choose_for_corners(user_patch, cells, centroid, two_point, choice)
+
+
+def _choose_for_two_point(user_patch, cells, two_point):
+    """The `PatchChoice` for two-point fluxes."""
     if not two_point.is_orthogonal:
-        patch = _make_robust_patches(cells, two_point) if user_patch is None else user_patch
+        patch = user_patch
+        if patch is None:
+            patch = _make_robust_patches(cells, two_point, _choose_tetrahedra_size(cells))
         energy_error = _find_largest(two_point.compute_energy_error())
-        plain_error = _estimate_plain_error(patch, two_point)
-        return _keep_plain_weights(patch, two_point, energy_error, plain_error)
+        return _keep_plain_weights(patch, two_point, energy_error)
 
     patch = _make_fine_patches(cells, two_point) if user_patch is None else user_patch
     plain_error = _estimate_plain_error(patch, two_point)
@@ -85,25 +137,63 @@ def choose_patches(rule: Any, cells: Cells, centroid: Array, two_point: TwoPoint
         return PatchChoice(patch, True, energy_error, abs(energy_error))
 
     if user_patch is None:
-        patch = _make_robust_patches(cells, two_point)
-        plain_error = _estimate_plain_error(patch, two_point)
-    return _keep_plain_weights(patch, two_point, energy_error, plain_error)
+        patch = _make_robust_patches(cells, two_point, _choose_tetrahedra_size(cells))
+    return _keep_plain_weights(patch, two_point, energy_error)
+
+
+def _choose_for_corners(user_patch, cells, centroid, two_point, choice):
+    """The `PatchChoice` for fluxes to corners, where *choice* is that for two-point ones."""
+
+    def measure(patch: IntArray) -> float:
+        faces = two_point.faces
+        return compute_corner_moment(cells, two_point.volume, centroid, faces, patch)
+
+    if user_patch is not None:
+        return choice._replace(moment=measure(user_patch))
+
+    patch = choice.patch  # triangles have pairs there, too
+    n_triangles = int((cells.kind == TRIANGLE).sum())
+    if n_triangles < cells.n_cells:
+        patch = _make_robust_patches(cells, two_point, CORNER_TETRAHEDRA)
+    moment = measure(patch)
+    if moment > MAX_PAIRS_MOMENT and n_triangles >= FEWEST_IN_FOURS:
+        larger = _make_robust_patches(cells, two_point, CORNER_TETRAHEDRA, triangles_size=4)
+        larger_moment = measure(larger)
+        if larger_moment <= (1 - LEAST_MOMENT_GAIN) * moment:
+            patch = larger
+            moment = larger_moment
+    if not np.array_equal(patch, choice.patch):
+        choice = _keep_plain_weights(patch, two_point, choice.energy_error)
+    return choice._replace(moment=moment)
+
+
+def _measure_two_point_moment(choice, two_point):
+    patch = choice.patch
+    if choice.corrects_weights:
+        sides = two_point.copy_faces(patch)
+        weight = two_point.correct_weights(patch, sides)
+    else:  # which sides of a patch share a copy does not matter
+        sides = two_point.list_sides(patch)
+        weight = sides.weight
+    return choice._replace(moment=compute_two_point_moment(two_point, patch, sides, weight))
 
 
 def add_patch_test(quality: Quality, two_point: TwoPoint, choice: PatchChoice) -> Quality:
     """The `Quality` of a mesh with the errors of its two-point scheme and of these patches."""
     return replace(
         quality,
-        tangent_rms=two_point.tangent_rms,
         metric_error=0.0 if two_point.is_exact else two_point.metric_error,
         energy_error=choice.energy_error,
         transport_error=choice.transport_error,
         corrects_weights=choice.corrects_weights,
+        patch_moment=choice.moment,
+        has_given_patches=choice.is_given,
+        n_hidden=choice.n_hidden,
     )
 
 
-def _keep_plain_weights(patch, two_point, energy_error, plain_error):
-    error = plain_error
+def _keep_plain_weights(patch, two_point, energy_error):
+    error = _estimate_plain_error(patch, two_point)
     if not two_point.is_exact:
         error = max(error, two_point.metric_error)
     return PatchChoice(patch, False, energy_error, error)
@@ -162,7 +252,7 @@ def _make_fine_patches(cells, two_point):
     if _is_regular(two_point):
         return _make_patches_of_size(1, two_point.graph)
     if kinds & {TRIANGLE, TETRA, WEDGE, PYRAMID}:
-        return _make_robust_patches(cells, two_point)
+        return _make_robust_patches(cells, two_point, _choose_tetrahedra_size(cells))
 
     across = cells.n_cells ** (1 / cells.dim)
     if across <= MAX_ACROSS_SINGLE:
@@ -174,14 +264,18 @@ def _make_fine_patches(cells, two_point):
     return _make_patches_of_size(size, two_point.graph)
 
 
-def _make_robust_patches(cells, two_point):
+def _make_robust_patches(cells, two_point, tetrahedra_size, triangles_size=2):
     """Patches where weights are not corrected: pairs of triangles and wedges, 8 or 16 tetrahedra
     and pyramids, others alone.
     """
     patch = np.full(cells.n_cells, -1)
     count = 0
-    tetrahedra_size = _choose_tetrahedra_size(cells)
-    for size, kinds in ((2, (TRIANGLE,)), (2, (WEDGE,)), (tetrahedra_size, (TETRA, PYRAMID))):
+    sizes = (
+        (triangles_size, (TRIANGLE,)),
+        (2, (WEDGE,)),
+        (tetrahedra_size, (TETRA, PYRAMID)),
+    )
+    for size, kinds in sizes:
         members = np.flatnonzero(np.isin(cells.kind, kinds))
         if len(members):
             among = two_point.graph[members][:, members]

@@ -131,8 +131,10 @@ class TwoPoint:
 
     # ---- patches ---------------------------------------------------------------------------------
 
-    def copy_faces(self, patch: IntArray) -> Copies:
-        """The `Copies` of all inner faces for a patch of each cell (n_cells,)."""
+    def list_sides(self, patch: IntArray) -> Copies:
+        """Both sides of all inner faces, each as a copy of its own, for a patch of each cell
+        (n_cells,).
+        """
         n = self.faces.n_inner
         area = self.faces.area[:n]
         cells = np.concatenate([self.faces.left[:n], self.faces.right[:n]])
@@ -141,7 +143,12 @@ class TwoPoint:
         right_weight = area * self.right_distance[:n]
         weight = np.concatenate([left_weight, right_weight])
         face = np.tile(np.arange(n), 2)
-        return copy_faces(owner, face, weight, n)
+        return Copies(owner, face, weight, np.arange(2 * n))
+
+    def copy_faces(self, patch: IntArray) -> Copies:
+        """The `Copies` of all inner faces for a patch of each cell (n_cells,)."""
+        sides = self.list_sides(patch)
+        return copy_faces(sides.patch, sides.face, sides.weight, self.faces.n_inner)
 
     def correct_weights(self, patch: IntArray, sides: Copies) -> Array:
         """The weights (n_copies,) of the `Copies`, corrected so that patches are isotropic."""

@@ -1,5 +1,5 @@
-"""Optimal transport on meshes that are not made for it: right, or a warning that says how far W2^2
-may be off.
+"""Optimal transport on meshes that are not made for two-point fluxes: W2^2 converges on all; where
+the user asks for two-point fluxes a warning says how far it may be off.
 """
 
 import warnings
@@ -8,16 +8,23 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 from brought_meshes import (
+    cubes_in_six,
     hanging,
     hexahedra,
     irregular_triangles,
+    kershaw,
+    kites,
+    lattice_triangles,
     noise,
     quads,
+    random_polygons,
+    random_triangles,
     right_triangles,
     ring,
     swirl,
     waves,
 )
+from meshes import FILES
 
 from fvot import JKO, BenamouBrenier, Entropy, FokkerPlanck, Mesh, otto
 from fvot.parallel import Ranks
@@ -68,13 +75,21 @@ def gaussians(mesh):
     ]
 
 
-def cost(mesh, ends, n_steps=8, tol=1e-3):
-    """W2^2 on a mesh of which a warning may say more, and whether one does."""
+def cost(mesh, ends, n_steps=8, tol=1e-3, scheme="auto"):
+    """W2^2 on a mesh of which a warning may say more, and how many do."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        path = BenamouBrenier(mesh, n_steps, tol=tol).solve(*ends)
+        path = BenamouBrenier(mesh, n_steps, tol=tol, scheme=scheme).solve(*ends)
     assert path.lower_bound <= path.cost
     return path.cost, RANKS.max(len([w for w in said if "W2^2 may be off" in str(w.message)]))
+
+
+def find_error(brought, n_steps=8, tol=1e-3):
+    """The relative error of W2^2 of products of cosines, on a mesh without a warning."""
+    mesh = Mesh.from_cells(*brought)
+    found, n_warnings = cost(mesh, smooth(mesh), n_steps, tol)
+    assert n_warnings == 0
+    return found / COSTS[mesh.dim - 1] - 1
 
 
 @pytest.mark.parametrize(
@@ -83,11 +98,16 @@ def cost(mesh, ends, n_steps=8, tol=1e-3):
 )
 def test_squares_that_are_hardly_moved_keep_their_cost(size):
     """Whatever little the points move: as on squares, 0.2017 to 1 %, and without patches that hide
-    the bumps.
+    the bumps. Where fluxes go to corners, densities pass nodes without mass, and Gaussians on so
+    few cells cost some more (measured: 3.0 %).
     """
     mesh = Mesh.from_cells(*quads(16, waves(size / (2 * np.pi))))
-    found, _ = cost(mesh, gaussians(mesh))
+    found, n_warnings = cost(mesh, gaussians(mesh), scheme="two_point")
     assert found == pytest.approx(0.2017, rel=1e-2)
+    assert n_warnings == (size == 0.1)
+
+    found, n_warnings = cost(mesh, gaussians(mesh))
+    assert found == pytest.approx(0.2, rel=0.035 if size == 0.1 else 0.02) and n_warnings == 0
 
 
 @pytest.mark.parametrize("alternate", [False, True])
@@ -118,6 +138,157 @@ def test_rings_have_no_large_patches():
     assert found == pytest.approx(exact, rel=0.02) and n_warnings == 0
 
 
+# Meshes by the cells along a side, and the largest relative error of W2^2 with 16 and 32 of them.
+FAMILIES = {
+    "one way": (right_triangles, 7e-3, 3.5e-3),
+    "alternating": (lambda n: right_triangles(n, True), 7e-3, 3.5e-3),
+    "moved": (lambda n: right_triangles(n, move=noise(n, 0.25)), 8e-3, 3.5e-3),
+    "skewed": (lambda n: right_triangles(n, move=swirl(0.075)), 9e-3, 3.5e-3),
+    "swirl": (lambda n: quads(n, swirl(0.075)), 7e-3, 2.2e-3),
+    "waves": (lambda n: quads(n, waves(0.15)), 2.2e-3, 2.2e-3),
+    "noise": (lambda n: quads(n, noise(n, 0.25)), 7e-3, 2.2e-3),
+    "kites": (lambda n: kites(round(0.54 * n)), 3e-3, 2.2e-3),
+    "hanging nodes": (hanging, 8e-3, 2.3e-3),
+    "polygons": (random_polygons, 9e-3, 3e-3),
+    "irregular": (lattice_triangles, 5e-3, 1.5e-3),
+}
+
+# Families whose errors have one sign on coarse meshes, so that they show the order.
+ORDERLY = ["one way", "alternating", "moved", "skewed", "swirl", "noise", "hanging nodes"]
+
+
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_costs_are_right_on_every_mesh(name):
+    make, most, _ = FAMILIES[name]
+    assert abs(find_error(make(16))) <= most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_costs_are_right_on_every_finer_mesh(name):
+    make, _, most = FAMILIES[name]
+    assert abs(find_error(make(32))) <= most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ORDERLY)
+def test_costs_converge_with_order_two(name):
+    """With steps in time that hardly count. (Measured: 1.9 to 2.2.)"""
+    make = FAMILIES[name][0]
+    errors = [find_error(make(n), 16, 3e-4) for n in (16, 32)]
+    assert np.log2(errors[0] / errors[1]) > 1.8
+
+
+SOLIDS = {
+    "cubes in six": (cubes_in_six, 4, 4.5e-2),
+    "hexahedra": (lambda n: hexahedra(n, 0.2), 6, 2.6e-2),
+    "finer cubes in six": (cubes_in_six, 8, 3.2e-2),
+    "finer hexahedra": (lambda n: hexahedra(n, 0.2), 12, 1e-2),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if "finer" in name else ()) for name in SOLIDS],
+)
+def test_costs_are_right_in_space(name):
+    """(Measured: -3.4e-2, 2.1e-2, -2.5e-2, 7.4e-3.)"""
+    make, n, most = SOLIDS[name]
+    assert abs(find_error(make(n), 6)) <= most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("move", [waves(0.15), swirl(0.075), noise(32, 0.25)])
+def test_gaussians_are_right_on_skewed_quadrilaterals(move):
+    """(Measured: 1.3e-2, 1.0e-2, 7.9e-3.)"""
+    mesh = Mesh.from_cells(*quads(32, move))
+    found, n_warnings = cost(mesh, gaussians(mesh))
+    assert found == pytest.approx(0.2, rel=0.015) and n_warnings == 0
+
+
+def test_recombined_quadrilaterals_of_a_disc():
+    """A radial path on Gmsh's quadrilaterals. (Measured: 1.25e-2.)"""
+    mesh = Mesh.read(FILES / "disc_quads.msh")
+    ends = [
+        mesh.density(lambda x, at=at: np.exp(-20 * (np.hypot(*x) - at) ** 2)) for at in (0.35, 0.65)
+    ]
+    exact = quantile_cost(*[X * np.exp(-20 * (X - at) ** 2) for at in (0.35, 0.65)])
+    found, n_warnings = cost(mesh, ends)
+    assert found == pytest.approx(exact, rel=0.015) and n_warnings == 0
+
+
+CHOICES = {
+    "squares": (lambda: quads(8), "two-point fluxes"),
+    "squares that hardly move": (lambda: quads(8, noise(8, 0.001)), "two-point fluxes"),
+    "one way": (lambda: right_triangles(8), "fluxes to corners"),
+    "noise": (lambda: quads(8, noise(8, 0.25)), "fluxes to corners"),
+    "kershaw": (lambda: kershaw(12), "fluxes to corners"),
+    "hanging nodes": (lambda: hanging(8), "fluxes to corners"),
+    "polygons": (lambda: random_polygons(8), "fluxes to corners"),
+    "random": (lambda: random_triangles(8), "fluxes to corners"),
+    "cubes in six": (lambda: cubes_in_six(3), "fluxes to corners"),
+    "hexahedra": (lambda: hexahedra(3, 0.2), "fluxes to corners"),
+}
+
+
+@pytest.mark.parametrize("name", list(CHOICES))
+def test_the_scheme_is_that_which_the_quality_shows(name):
+    make, scheme = CHOICES[name]
+    mesh = Mesh.from_cells(*make())
+    assert mesh.quality.transport_scheme == scheme
+    assert scheme in repr(BenamouBrenier(mesh, 2))
+
+
+MADE = {
+    "rectangle": (lambda: Mesh.rectangle((0, 0), (1, 1), (8, 8)), "two-point fluxes"),
+    "triangles": (lambda: Mesh.triangles((0, 0), (1, 1), 8), "two-point fluxes"),
+    "voronoi": (lambda: Mesh.voronoi((0, 0), (1, 1), 256), "two-point fluxes"),
+    "disc": (lambda: Mesh.read(FILES / "disc.msh"), "two-point fluxes"),
+    "disc_quads": (lambda: Mesh.read(FILES / "disc_quads.msh"), "fluxes to corners"),
+    "ball": (lambda: Mesh.read(FILES / "ball.msh"), "fluxes to corners"),
+    # Orthogonal, but not isotropic, and corrected weights fail the patch test.
+    "random": (lambda: Mesh.from_cells(*random_triangles(12)), "fluxes to corners"),
+}
+
+
+@pytest.mark.parametrize("name", list(MADE))
+def test_meshes_of_makers_and_files_have_the_scheme_that_serves(name):
+    make, scheme = MADE[name]
+    report = make().quality
+    assert report.transport_scheme == scheme
+    is_orthogonal = name != "disc_quads"
+    assert report.diffusion_scheme == ("two-point fluxes" if is_orthogonal else scheme)
+
+
+def test_patches_for_corners():
+    """Pairs of triangles, fours where pairs are lopsided, eights of tetrahedra, others alone."""
+
+    def find_sizes(brought):
+        mesh = Mesh.from_cells(*brought)
+        n_patches = mesh.ranks.sum(len(np.unique(mesh.patch)))
+        return mesh.n_cells_global / n_patches
+
+    assert find_sizes(right_triangles(8)) == 2
+    assert find_sizes(right_triangles(8, move=noise(8, 0.25))) == pytest.approx(2, abs=0.15)
+    assert find_sizes(random_triangles(12)) == pytest.approx(4, abs=0.3)
+    assert find_sizes(cubes_in_six(4)) == pytest.approx(8, abs=0.5)
+    for brought in (quads(8, noise(8, 0.25)), hanging(8), hexahedra(3, 0.2), random_polygons(6)):
+        assert find_sizes(brought) == 1
+
+
+def test_lopsided_patches_of_the_user_are_said():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mesh = Mesh.from_cells(*cubes_in_six(3), patches="none")
+        BenamouBrenier(Mesh.from_cells(*cubes_in_six(3), patches=8), 2)
+        BenamouBrenier(Mesh.from_cells(*right_triangles(8), patches="none"), 2)
+    assert mesh.quality.patch_moment > 0.5
+    words = r"too lopsided \(the mean of their first moments is 0\.6.* larger patches="
+    with pytest.warns(UserWarning, match=words) if RANKS.is_root else nullcontext() as said:
+        BenamouBrenier(mesh, 2)
+    assert not RANKS.is_root or len(said) == 1
+
+
 BROUGHT = {
     "hanging nodes": lambda: hanging(16),
     "noise": lambda: quads(16, noise(16, 0.3)),
@@ -132,11 +303,11 @@ RESOLUTION = {2: 0.01, 3: 0.03}
 
 
 @pytest.mark.parametrize("name", list(BROUGHT))
-def test_costs_are_right_within_what_the_mesh_says(name):
+def test_two_point_costs_are_right_within_what_the_mesh_says(name):
     mesh = Mesh.from_cells(*BROUGHT[name](), strict=False)
     quality = mesh.quality
     for ends, exact in [(smooth, COSTS[mesh.dim - 1])] + [(gaussians, 0.2)] * (mesh.dim == 2):
-        found, n_warnings = cost(mesh, ends(mesh), n_steps=6)
+        found, n_warnings = cost(mesh, ends(mesh), n_steps=6, scheme="two_point")
         assert abs(found / exact - 1) < quality.transport_error + RESOLUTION[mesh.dim] * (
             1 + (ends is gaussians)
         )
@@ -144,12 +315,14 @@ def test_costs_are_right_within_what_the_mesh_says(name):
     assert (quality.transport_error < 3e-3) == (name == "little noise")
 
 
-def test_every_solver_of_a_skewed_mesh_says_so_once():
+def test_two_point_solvers_of_a_skewed_mesh_say_so_once():
     mesh = Mesh.from_cells(*quads(8, waves(0.05)))
     good = Mesh.from_cells(*quads(8))
     rho = mesh.density(lambda x: 1 + x[0] / 2)
     users = {
-        "W2.2 may be off by up to": lambda mesh: BenamouBrenier(mesh, 4),
+        "scheme='two_point' W2.2 may be off by up to .*scheme='corners' is right": lambda mesh: (
+            BenamouBrenier(mesh, 4, scheme="two_point")
+        ),
         "diffusion may be off by up to .* does not converge": lambda mesh: FokkerPlanck(
             mesh, diffusion=1.0, scheme="two_point"
         ),
@@ -170,10 +343,26 @@ def test_every_solver_of_a_skewed_mesh_says_so_once():
             use(good)
 
 
-def test_the_quality_shows_the_patch_test():
-    text = str(Mesh.from_cells(*quads(8, waves(0.05))).quality)
-    for line in "rms tangent", "patch-test energy", "error of W2^2", "metric":
-        assert line in text
+def test_what_has_fluxes_to_corners_does_not_warn():
+    mesh = Mesh.from_cells(*quads(8, waves(0.05)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        BenamouBrenier(mesh, 4)
+        FokkerPlanck(mesh, diffusion=1.0)
+        JKO(mesh, Entropy())
+
+
+def test_the_quality_shows_schemes_moments_and_the_patch_test():
+    """What holds for two-point fluxes alone is called so."""
+    lines = dict(
+        (line[:22].rstrip(), line[23:])
+        for line in str(Mesh.from_cells(*quads(8, waves(0.05))).quality).splitlines()
+    )
+    assert "rms tangent" in lines["orthogonality defect"]
+    assert lines["transport"] == lines["Otto's metric"] == "fluxes to corners"
+    assert lines["diffusion"].startswith("fluxes to corners")
+    assert lines["moments of patches"].endswith("of the cell size, with fluxes to corners")
+    assert {"two-point metric", "two-point energy", "two-point W2^2"} <= lines.keys()
 
 
 def test_warnings_name_the_line_of_the_user():
@@ -182,7 +371,7 @@ def test_warnings_name_the_line_of_the_user():
         warnings.simplefilter("always")
         FokkerPlanck(mesh, diffusion=1.0, scheme="two_point")
         JKO(mesh, Entropy(), order=1)
-        BenamouBrenier(mesh, 4)
+        BenamouBrenier(mesh, 4, scheme="two_point")
         otto.norm(mesh, 1 + 0 * mesh.volume, mesh.center[0], scheme="two_point")
         points, [(kind, cells)] = quads(4)
         Mesh.from_cells(

@@ -2,6 +2,8 @@
 order.
 """
 
+import warnings
+
 import numpy as np
 import pytest
 from meshes import MESHES, honeycomb
@@ -247,9 +249,19 @@ def test_weights_do_what_their_gradients_say():
 def test_transport_refuses_a_mesh_without_weights_or_with_drifting_ones(cells):
     mesh = Mesh.from_cells(*cells)
     with pytest.raises(MeshError, match="not admissible") as raised:
-        BenamouBrenier(mesh, n_steps=2)
-    for word in ("signed distance", "power centres", "flip its edges", "Delaunay", "strict=False"):
+        BenamouBrenier(mesh, n_steps=2, scheme="two_point")
+    for word in (
+        "scheme='two_point'",
+        "signed distance",
+        "power centres",
+        "flip its edges",
+        "Delaunay",
+        "strict=False",
+    ):
         assert word in str(raised.value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "fluxes to corners" in repr(BenamouBrenier(mesh, n_steps=2))
 
 
 def test_a_mesh_without_weights_may_be_had_all_the_same():
