@@ -1,8 +1,9 @@
 """How fast and how right is dynamical optimal transport? Certified gaps, where the time goes,
-growth, errors, other methods.
+growth, errors, any mesh, other methods.
 
     python benchmarks/transport.py --out benchmarks/RESULTS_transport.md
-    python benchmarks/transport.py --part where             # or: targets, growth, errors, peers
+    python benchmarks/transport.py --part where             # or: targets, growth, errors,
+                                                            # any_mesh, peers
     python benchmarks/transport.py --peer-python somewhere/bin/python        # a Python that has POT
     python benchmarks/transport.py --quick
 
@@ -11,6 +12,7 @@ ranks, too.
 """
 
 import sys
+import warnings
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from statistics import median
@@ -20,6 +22,7 @@ from typing import NamedTuple
 import machine
 import numpy as np
 import processes
+import skewed_meshes
 from fokker_planck import replaced
 from machine import ranks, timed
 from peers_transport import square, value
@@ -591,6 +594,117 @@ def errors(report, quick):
     )
 
 
+# ---- any mesh ------------------------------------------------------------------------------------
+
+# W2^2 of the smooth problem along z, 1 + .4 cos pi z to 1 - .4 cos pi z, is added in space.
+FLAT = {
+    "squares": lambda n: skewed_meshes.quadrilaterals(n, lambda x, y: (x, y)),
+    "right triangles": skewed_meshes.right_triangles,
+    "irregular triangles": skewed_meshes.irregular_triangles,
+    "mapped quadrilaterals": skewed_meshes.mapped,
+    "moved quadrilaterals": lambda n: skewed_meshes.moved(n, 0.25),
+    "hanging nodes": skewed_meshes.hanging_nodes,
+    "Voronoi polygons": skewed_meshes.voronoi,
+}
+SOLID = {
+    "moved hexahedra": skewed_meshes.hexahedra,
+    "cubes in six": skewed_meshes.cubes_in_six,
+}
+MOST_TIMES = {"plane": 4, "space": 7}
+
+
+def heights(end, x):
+    """The smooth problem of the plane, times a cosine along z."""
+    along_z = 1 + (0.4 - 0.8 * end) * np.cos(np.pi * x[2])
+    return value("smooth", end, x[:2]) * along_z
+
+
+@lru_cache
+def rise(n=20_000):
+    """W2^2 of both densities along z: int (F0^-1 - F1^-1)^2."""
+    z = (np.arange(n) + 0.5) / n
+    ends = np.linspace(0, 1, 10 * n + 1)
+    wave = 0.4 / np.pi * np.sin(np.pi * ends)
+    return ((np.interp(z, ends + wave, ends) - np.interp(z, ends - wave, ends)) ** 2).mean()
+
+
+def iteration_time(mesh, n_steps, rho, scheme):
+    """(`Geodesic`, CPU seconds of an iteration on the mesh itself: the least of both halves)."""
+    with warnings.catch_warnings(), watched() as watch:
+        warnings.simplefilter("ignore")
+        transport = fvot.BenamouBrenier(mesh, n_steps, tol=1e-4, scheme=scheme)
+        try:
+            path = transport.solve(*rho, progress=False)
+        except fvot.ConvergenceError as error:
+            path = error.result
+    halves = []
+    for part in "sweep", "Poisson solve":
+        largest = max(cells for name, cells in watch.calls if name == part)
+        halves.append(min(watch.calls[part, largest]))
+    return path, sum(halves)
+
+
+def any_mesh(report, quick):
+    lines = []
+    for kind, make in (FLAT | SOLID).items():
+        in_space = kind in SOLID
+        sizes = (6, 12) if in_space else (16, 32)
+        if quick:
+            sizes = (3,) if in_space else (8,)
+        n_steps = 6 if in_space else 8
+        error = []
+        for n in sizes:
+            mesh = fvot.Mesh.from_cells(*make(n), strict=False)
+            if in_space:
+                rho = [mesh.density(lambda x, end=end: heights(end, x)) for end in (0, 1)]
+            else:
+                rho = densities("smooth", mesh)
+            path, seconds = iteration_time(mesh, n_steps, rho, "corners")
+            exact_square = square("smooth", (1, 1)) + (rise() if in_space else 0)
+            error.append(path.cost / exact_square - 1)
+        two_point, two_point_seconds = iteration_time(mesh, n_steps, rho, "two_point")
+        order = np.log2(abs(error[0] / error[-1])) if len(sizes) > 1 else np.nan
+        ratio = seconds / two_point_seconds
+        target = MOST_TIMES["space" if in_space else "plane"]
+        lines.append(
+            (
+                kind,
+                mesh.n_cells,
+                ", ".join(f"{each:+.1e}" for each in error),
+                f"{order:.2f}",
+                f"{path.gap:.0e}",
+                path.iterations,
+                f"{two_point.cost / exact_square - 1:+.1e}",
+                f"{seconds * 1e3:.2f}",
+                f"{ratio:.1f}",
+                target,
+                "met" if ratio <= target else "missed",
+            )
+        )
+    report.say("## Fluxes to corners, on any mesh: smooth densities\n")
+    report.table(
+        (
+            "mesh",
+            "cells",
+            "error of cost",
+            "order",
+            "gap",
+            "iterations",
+            "two-point",
+            "iteration ms",
+            "times two-point",
+            "target",
+            "verdict",
+        ),
+        lines,
+    )
+    report.say(
+        "Errors relative, of two sizes; two-point: that of scheme='two_point' on the finer one. "
+        "Steps in time: 8, in space 6; tol 1e-4. An iteration: the least CPU time of both halves; squares "
+        "are taken as quadrilaterals, with multigrid.\n"
+    )
+
+
 # ---- other methods -------------------------------------------------------------------------------
 
 
@@ -670,7 +784,7 @@ def peers(report, quick, python):
 
 
 def main(part="all", peer_python=PEER_PYTHON, out="", quick=False, rows="", case=""):
-    """Measure *part* (targets, where, growth, errors, peers or all); write the tables to the file
+    """Measure *part* (targets, where, growth, errors, any_mesh, peers or all); write the tables to the file
     *out*, too. quick: small, for a test. rows, case: for the processes that this one starts.
     """
     if rows:
@@ -687,6 +801,7 @@ def main(part="all", peer_python=PEER_PYTHON, out="", quick=False, rows="", case
         "where": lambda: where(report, quick),
         "growth": lambda: growth(report, quick),
         "errors": lambda: errors(report, quick),
+        "any_mesh": lambda: any_mesh(report, quick),
         "peers": lambda: peers(report, quick, python),
     }
     report.measure(part, parts)
