@@ -13,7 +13,7 @@ Nodes around which no mass can move have the value 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import sparse
@@ -32,6 +32,9 @@ from ..finite_volume.corners import Corners, find_corners
 from ..mesh import Mesh
 from .density_metric import DensityMetric
 from .equations import Equations, find_pins
+
+# Neighbours of a node over those of a cell, about: a factorisation takes as many times more.
+NODE_NEIGHBOURS = 3
 
 
 class CornerMetric(DensityMetric):
@@ -68,8 +71,12 @@ class CornerMetric(DensityMetric):
         known = np.full(n, np.inf)
         size = find_node_diagonal(self.system, 1.0, known)
         diagonal = np.where(size > 0, size, 1.0)
+        # With the diagonal 1 the matrix is as well conditioned as the shapes of cells are, whatever
+        # the density: few iterations do.
+        methods = ("icc", *self._find_methods())
+        is_empty = size[: corners.n_own] == 0
         equations = CornerEquations(
-            self, "the potential at corners", known, diagonal, size[: corners.n_own] == 0
+            self, "the potential at corners", methods, known, diagonal, is_empty
         )
         sides = np.zeros((len(phi), n + corners.n_nodes))
         for side, of_cells in zip(sides, phi, strict=True):
@@ -153,10 +160,20 @@ class CornerMetric(DensityMetric):
         )
         diagonal = corners.exchange(np.concatenate([diagonal, size[corners.n_own :]]))
 
-        equations = CornerEquations(self, "the tangent potential", leaving, diagonal, is_pinned)
+        equations = CornerEquations(
+            self, "the tangent potential", self._find_methods(), leaving, diagonal, is_pinned
+        )
         sides = np.zeros((1, n + corners.n_nodes))
         sides[0, :n] = np.where(total > 0, b, 0.0)
         return equations.solve(sides)[0]
+
+    def _find_methods(self):
+        """Factorisation first where that is cheap, as densities span decades."""
+        n = self.corners.n_global
+        limit = linalg.LU_CELL_LIMIT[self.mesh.dim]
+        if NODE_NEIGHBOURS * n <= limit:
+            return ("lu", "cg")
+        return ("cg", "lu") if n <= limit else ("cg",)
 
 
 class CornerEquations(Equations):
@@ -172,12 +189,13 @@ class CornerEquations(Equations):
         self,
         metric: CornerMetric,
         what: str,
+        methods: Sequence[str],
         leaving: Array,
         diagonal: Array,
         is_pinned: BoolArray,
     ):
         corners: Corners = metric.corners
-        super().__init__(metric.mesh, what, corners.n_global)
+        super().__init__(metric.mesh, what, methods)
         self._metric = metric
         self._corners = corners
         self._leaving = leaving
@@ -207,14 +225,14 @@ class CornerEquations(Equations):
         """See `Equations`."""
         return self._metric.measure_fluxes(x)
 
-    def factorise(self, method: str) -> tuple[Callable[[Array], Array], linalg.System]:
+    def build_solver(self, method: str) -> tuple[Callable[[Array], Array], linalg.System]:
         """See `Equations`. Factors of rows and columns make the diagonal 1 where it spans decades
         that no pivots may; multigrid wants constants as they are.
         """
         corners = self._corners
         equations = self._metric.system
         root = np.sqrt(self._diagonal)
-        scale = 1 / root if method == "lu" else np.ones(corners.n_nodes)
+        scale = np.ones(corners.n_nodes) if method == "cg" else 1 / root
         values = condense(equations, 1.0, self._leaving, scale, scale)
         matrix = corners.assembly.matrix(values)
         added = np.where(self._is_pinned, (scale**2 * self._diagonal)[: corners.n_own], 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,13 +31,13 @@ class Equations(ABC):
     """A x = b for this rank's values of points.
 
     what : what x is, for messages
-    n_unknowns : the size of the matrix that is solved with
+    methods : names of linear methods (`linalg.find_method`), to be tried in this order
     """
 
-    def __init__(self, mesh: Mesh, what: str, n_unknowns: int):
+    def __init__(self, mesh: Mesh, what: str, methods: Sequence[str]):
         self.mesh = mesh
         self.what = what
-        self.n_unknowns = n_unknowns
+        self.methods = methods
 
     @abstractmethod
     def multiply(self, x: Array) -> Array:
@@ -48,7 +48,7 @@ class Equations(ABC):
         """The sum of the absolute values of this rank's terms of A x. Collective."""
 
     @abstractmethod
-    def factorise(self, method: str) -> tuple[Callable[[Array], Array], linalg.System]:
+    def build_solver(self, method: str) -> tuple[Callable[[Array], Array], linalg.System]:
         """(A^-1, about; the system to destroy in the end). Collective."""
 
     def build_system(self, matrix: Any, method: str) -> linalg.System:
@@ -63,19 +63,15 @@ class Equations(ABC):
         )
 
     def solve(self, sides: Array) -> Array:
-        """x (k, n) for the sides b (k, n), each with one step of iterative refinement. Collective.
-
-        The matrix is factorised where it is small enough, as densities span decades.
-        """
+        """x (k, n) for the sides b (k, n), with one step of iterative refinement. Collective."""
         ranks = self.mesh.ranks
         size = ranks.sum(np.abs(sides).sum(axis=1))
         x = np.zeros_like(sides)
         left = np.flatnonzero(size)
-        can_factorise = self.n_unknowns <= linalg.LU_CELL_LIMIT[self.mesh.dim]
-        for method in ("lu", "cg") if can_factorise else ("cg",):
+        for method in self.methods:
             if len(left) == 0:
                 return x
-            solve, system = self.factorise(method)
+            solve, system = self.build_solver(method)
             for i in left:
                 x[i] = self._refine(solve, sides[i])
             system.destroy()

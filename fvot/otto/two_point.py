@@ -77,7 +77,10 @@ class TwoPointEquations(Equations):
     """The `Equations` of rows (CSR) whose columns are numbered rank by rank."""
 
     def __init__(self, mesh: Mesh, matrix: sparse.csr_matrix):
-        super().__init__(mesh, "the tangent potential", mesh.n_cells_global)
+        # Densities span decades: the matrix is factorised where it is small enough.
+        can_factorise = mesh.n_cells_global <= linalg.LU_CELL_LIMIT[mesh.dim]
+        methods = ("lu", "cg") if can_factorise else ("cg",)
+        super().__init__(mesh, "the tangent potential", methods)
         self._matrix = matrix
 
     def multiply(self, x: Array) -> Array:
@@ -88,7 +91,7 @@ class TwoPointEquations(Equations):
         """See `Equations`."""
         return (abs(self._matrix) @ self.mesh.ranks.all_gather(np.abs(x))).sum()
 
-    def factorise(self, method: str) -> tuple[Callable[[Array], Array], linalg.System]:
+    def build_solver(self, method: str) -> tuple[Callable[[Array], Array], linalg.System]:
         """See `Equations`."""
         system = self.build_system(self._matrix, method)
         return system, system
