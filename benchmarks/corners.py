@@ -1,9 +1,10 @@
 """How right and how fast are fluxes to corners? Errors on meshes that are not orthogonal and for
-tensors, what the steps keep, costs beside two-point fluxes, multigrid, ranks, FiPy.
+tensors, what the steps keep, costs beside two-point fluxes, multigrid, optimal transport, ranks, FiPy.
 
     python benchmarks/corners.py --out benchmarks/RESULTS_corners.md
     python benchmarks/corners.py --part heat         # or: drift, ring, porous, space, promises,
-                                                     # costs, multigrid, ranks, peer
+                                                     # costs, multigrid, transport, ranks,
+                                                     # peer
     python benchmarks/corners.py --quick
 
 What runs on several ranks is started by the program itself.
@@ -17,6 +18,7 @@ from time import perf_counter, process_time, strftime
 import machine
 import numpy as np
 import skewed_meshes
+import transport
 from fokker_planck import cpu_of, forced
 from jko import drop
 from machine import ranks
@@ -789,6 +791,7 @@ def main(part="all", peer_python=PEER_PYTHON, out="", quick=False, rows="", case
         promises=promises,
         costs=costs,
         multigrid=multigrid,
+        transport=transport.any_mesh,
         ranks=several,
         peer=lambda report, quick: beside(report, quick, python),
     )

@@ -1,9 +1,8 @@
 """How fast and how right is dynamical optimal transport? Certified gaps, where the time goes,
-growth, errors, any mesh, other methods.
+growth, errors, other methods.
 
     python benchmarks/transport.py --out benchmarks/RESULTS_transport.md
-    python benchmarks/transport.py --part where             # or: targets, growth, errors,
-                                                            # any_mesh, peers
+    python benchmarks/transport.py --part where             # or: targets, growth, errors, peers
     python benchmarks/transport.py --peer-python somewhere/bin/python        # a Python that has POT
     python benchmarks/transport.py --quick
 
@@ -645,6 +644,7 @@ def iteration_time(mesh, n_steps, rho, scheme):
 
 
 def any_mesh(report, quick):
+    """Errors and times of an iteration with fluxes to corners; a part of `corners.py`."""
     lines = []
     for kind, make in (FLAT | SOLID).items():
         in_space = kind in SOLID
@@ -700,8 +700,8 @@ def any_mesh(report, quick):
     )
     report.say(
         "Errors relative, of two sizes; two-point: that of scheme='two_point' on the finer one. "
-        "Steps in time: 8, in space 6; tol 1e-4. An iteration: the least CPU time of both halves; squares "
-        "are taken as quadrilaterals, with multigrid.\n"
+        "Steps in time: 8, in space 6; tol 1e-4. An iteration: the least CPU time of both halves; "
+        "squares are taken as quadrilaterals, with multigrid.\n"
     )
 
 
@@ -784,7 +784,7 @@ def peers(report, quick, python):
 
 
 def main(part="all", peer_python=PEER_PYTHON, out="", quick=False, rows="", case=""):
-    """Measure *part* (targets, where, growth, errors, any_mesh, peers or all); write the tables to the file
+    """Measure *part* (targets, where, growth, errors, peers or all); write the tables to the file
     *out*, too. quick: small, for a test. rows, case: for the processes that this one starts.
     """
     if rows:
@@ -801,7 +801,6 @@ def main(part="all", peer_python=PEER_PYTHON, out="", quick=False, rows="", case
         "where": lambda: where(report, quick),
         "growth": lambda: growth(report, quick),
         "errors": lambda: errors(report, quick),
-        "any_mesh": lambda: any_mesh(report, quick),
         "peers": lambda: peers(report, quick, python),
     }
     report.measure(part, parts)
