@@ -1,5 +1,5 @@
 """How right and how fast are fluxes to corners? Errors on meshes that are not orthogonal and for
-tensors, what the steps keep, costs beside two-point fluxes, multigrid, optimal transport, ranks, FiPy.
+tensors, what the steps keep, costs beside two-point fluxes, multigrid, transport, ranks, FiPy.
 
     python benchmarks/corners.py --out benchmarks/RESULTS_corners.md
     python benchmarks/corners.py --part heat         # or: drift, ring, porous, space, promises,

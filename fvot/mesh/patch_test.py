@@ -277,7 +277,8 @@ def _divide_into_boxes(points, count):
     """The number (n,) of the box in which each of points (dim, n) lies: about *count* boxes with
     equal numbers of points.
     """
-    width = np.maximum(np.ptp(points, axis=1), 1e-300)
+    width = np.ptp(points, axis=1)
+    width = np.maximum(width, max(width.max(), 1e-300) / count)  # of points on a line, too
     boxes_per_length = (count / np.prod(width)) ** (1 / len(points))
     n_along = np.rint(width * boxes_per_length)
     n_along = np.maximum(n_along, 1).astype(int)

@@ -1,5 +1,7 @@
 """The patch test of two-point schemes against what theory says of lattices."""
 
+import warnings
+
 import numpy as np
 import pytest
 from brought_meshes import hanging, noise, quads, right_triangles, swirl
@@ -96,3 +98,16 @@ def test_pieces_are_tested_one_by_one():
     cells = np.concatenate([cells, others + points.shape[1], one + points.shape[1] + good.shape[1]])
     alone = two_point(points, [(kind, cells[:64])]).compute_energy_error()
     assert_allclose(two_point(together, [(kind, cells)]).compute_energy_error(), alone, atol=1e-5)
+
+
+def test_cells_in_a_row_have_a_patch_test():
+    """Their points lie on a line: no box has a width across it."""
+    n = 12
+    x = np.arange(n + 1.0)
+    points = np.stack([np.concatenate([x, x + 0.4]), np.repeat([0.0, 1.0], n + 1)])
+    left = np.arange(n)
+    cells = np.stack([left, left + 1, left + n + 2, left + n + 1], axis=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mesh = Mesh.from_cells(points, [("quad", cells)])
+    assert 0.1 < mesh.quality.metric_error < 0.4
