@@ -9,6 +9,7 @@ pytestmark = pytest.mark.ranks
 
 DEMOS = Path(__file__).parent.parent / "demos"
 SMALL = {
+    "any_mesh": lambda folder: dict(n=16, levels=1, pictures=False, out=str(folder)),
     "continuity": lambda folder: dict(n=8, levels=2),
     "correlated_noise": lambda folder: dict(
         levels=2, n_times=6, count=2000, pictures=False, out=str(folder)
@@ -42,6 +43,16 @@ SMALL = {
 }
 # Measured on one rank; on others it must be the same.
 NUMBERS = {
+    "any_mesh": {
+        "squares, auto": 1.025711682,
+        "squares, two_point": 1.025711682,
+        "right triangles, auto": 1.018732953,
+        "right triangles, two_point": 1.025669669,
+        "hanging nodes, auto": 1.031358513,
+        "hanging nodes, two_point": 1.01453251,
+        "warped, auto": 1.043117131,
+        "warped, two_point": 0.9405099882,
+    },
     "continuity": {
         "rotation_squares": 0.08593491091,
         "rotation_triangles": 0.04570894308,
@@ -116,7 +127,7 @@ FEWER = {"witnesses": 1}  # ranks, at most, without --slow
 # Upper bounds of W2^2 depend on how far a linear solver goes. On squares one rank takes cosine
 # transforms and several take multigrid: their bounds of W2^2 overlap, so that numbers are as near
 # as the certified gap, the demo's tol.
-WITHIN = {"geodesic": 1e-5, "image_morph": 2e-3, "w2_convergence": 5e-4}
+WITHIN = {"any_mesh": 1e-5, "geodesic": 1e-5, "image_morph": 2e-3, "w2_convergence": 5e-4}
 
 
 def main(name):
