@@ -7,6 +7,7 @@ import pytest
 from brought_meshes import hanging, noise, quads, right_triangles, swirl
 from numpy.testing import assert_allclose
 
+from fvot import Mesh
 from fvot.mesh import builders, faces, power_centers, quality
 from fvot.mesh.cells import connect
 from fvot.mesh.patch_test import TwoPoint
