@@ -30,7 +30,7 @@ import numpy as np
 
 from ..arguments.types import Array, IntArray
 from ..finite_volume.corners import factor_rows, find_corners
-from ..finite_volume.face_routes import find_face_routes
+from ..finite_volume.face_routes import FaceRoutes
 from ..finite_volume.stencil import gradient_weights, gradients
 from ..mesh import Mesh
 from ..mesh.face_exchange import find_face_exchange
@@ -279,8 +279,10 @@ class DiamondDiscretisation(Discretisation):
 
     def find_face_fluxes(self, flux: Array) -> Array:
         """See `Discretisation`: what comes to each node is led through the faces there."""
-        routes = find_face_routes(self.mesh)
-        return routes(self.corners.sum_legs(flux), self.find_momenta(flux))
+        routes = FaceRoutes(self.corners)
+        through = routes(self.corners.sum_legs(flux), self.find_momenta(flux))
+        routes.destroy()
+        return through
 
     def find_momenta(self, flux: Array) -> Array:
         """The mean momenta (k, dim, n_cells) of the cells: |K| m_K = sum_c F_c (x_c - x_K), exact

@@ -19,8 +19,7 @@ from scipy import sparse
 from .. import linalg
 from ..arguments.types import Array
 from ..mesh.face_exchange import find_face_exchange
-from ..mesh.memory import AnyMesh, kept_with_mesh
-from .corners import MAX_CORNERS, Corners, find_corners
+from .corners import MAX_CORNERS, Corners
 
 FACE_ROUTES_PREFIX = "fvot_face_routes_"
 
@@ -151,8 +150,6 @@ class FaceRoutes:
             leaving += np.bincount(at, through if end == 0 else -through, n_corners)
         return leaving
 
-
-@kept_with_mesh
-def find_face_routes(mesh: AnyMesh) -> FaceRoutes:
-    """The `FaceRoutes` of a mesh. Collective."""
-    return FaceRoutes(find_corners(mesh))
+    def destroy(self) -> None:
+        """Give the memory of the linear system back. Collective."""
+        self._system.destroy()

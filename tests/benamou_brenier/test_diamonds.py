@@ -15,7 +15,7 @@ from fvot.benamou_brenier.pencils import DiamondPencil
 from fvot.benamou_brenier.poisson_multigrid import MultigridPoisson
 from fvot.benamou_brenier.projection import DiamondState, multiplier
 from fvot.benamou_brenier.time_basis import node_mean, node_weights
-from fvot.finite_volume.face_routes import find_face_routes
+from fvot.finite_volume.face_routes import FaceRoutes
 
 pytestmark = pytest.mark.ranks
 
@@ -287,7 +287,7 @@ def test_constant_flows_go_through_faces_as_they_are(name):
         R = corners.side_root[side, : len(at), : len(at)]
         flux[side, : len(at), 0] = R.T @ (R @ (m @ corners.leg[:, at]))
 
-    through = find_face_routes(mesh)(corners.sum_legs(flux), disc.find_momenta(flux))[0]
+    through = FaceRoutes(corners)(corners.sum_legs(flux), disc.find_momenta(flux))[0]
     assert_allclose(disc.find_momenta(flux)[0].T, np.tile(m, (mesh.n_cells, 1)), atol=1e-12)
     at_wall = np.zeros(corners.n_nodes)
     out = corners.side_corner[:, sides.face >= mesh.n_inner]
