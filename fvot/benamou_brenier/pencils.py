@@ -58,7 +58,6 @@ class Pencil(Protocol):
     n_unknowns: int
     shift: Array
     smooths_patches: bool  # whether it has a sweep of its own, smooth(r, z, damping)
-    has_any_mesh: bool  # whether meshes may be of any kind
 
     def condense(self, f: Array) -> Array:
         """The right-hand sides (n_unknowns, k) of those of all points (n_points, k)."""
@@ -84,7 +83,6 @@ class TwoPointPencil:
     """
 
     smooths_patches = True
-    has_any_mesh = False
 
     def __init__(self, disc: TwoPointDiscretisation, sigma: Array, shift: Array, dtype: DTypeLike):
         mesh = disc.mesh
@@ -191,7 +189,6 @@ class DiamondPencil:
     """
 
     smooths_patches = False
-    has_any_mesh = True
 
     def __init__(self, disc: DiamondDiscretisation, sigma: Array, shift: Array, dtype: DTypeLike):
         mesh = disc.mesh

@@ -31,7 +31,7 @@ ENOUGH_REDUCTION = 0.35
 
 # The most steps of an iteration: four took 140 iterations in place of 1000, with eight they were as
 # many.
-MAX_STEPS = 4
+MAX_MULTIGRID_STEPS = 4
 
 # Square of the residual, relative to the largest one so far, that is round-off; by bytes of a
 # number.
@@ -82,7 +82,7 @@ class MultigridPoisson:
             self.improve(self.steps)
         else:
             rate = self.improve(FIRST_STEPS)
-            if self.pencil.has_any_mesh:
+            if isinstance(self.pencil, DiamondPencil):
                 self.steps = max(self.steps, _choose_steps(rate))
         self.has_started = True
         phi = self.pencil.expand(self.unknowns, right_hand_sides)
@@ -129,8 +129,8 @@ def _choose_steps(rate):
     if rate <= ENOUGH_REDUCTION:
         return 1
     if rate >= 1:
-        return MAX_STEPS
-    return min(math.ceil(math.log(ENOUGH_REDUCTION) / math.log(rate)), MAX_STEPS)
+        return MAX_MULTIGRID_STEPS
+    return min(math.ceil(math.log(ENOUGH_REDUCTION) / math.log(rate)), MAX_MULTIGRID_STEPS)
 
 
 def _divide(a, b):
