@@ -24,23 +24,22 @@ def choose_discretisation(
     mesh: Any = numbering.user_mesh
     report = mesh.quality
     problem = report.transport_problem
+    what = "scheme='two_point'"
     if scheme == "corners" or scheme == "auto" and not report.suits_two_point_transport:
         try:
             disc = DiamondDiscretisation(numbering.mesh, n_steps)
         except MeshError as error:
             if scheme == "corners":
                 raise
+            what = f"{error}; as they are, transport"
             problem = "; ".join(filter(None, [f"two-point fluxes are taken: {error}", problem]))
         else:
             _warn_of_moments(mesh, quality.CORNERS)
             return disc
 
-    what = "transport with two-point fluxes"
-    if scheme == "two_point":
-        what = "scheme='two_point'"
-        if problem:
-            remedy = "" if report.n_hidden else "; scheme='corners' is right here"
-            problem = f"with scheme='two_point' {problem}{remedy}"
+    if scheme == "two_point" and problem:
+        remedy = "" if report.n_hidden else "; scheme='corners' is right here"
+        problem = f"with scheme='two_point' {problem}{remedy}"
     quality.use_two_point(mesh, what, problem)
     if not problem:
         _warn_of_moments(mesh, quality.TWO_POINT)
