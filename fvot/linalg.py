@@ -391,6 +391,7 @@ class Assembly:
         entries = np.bincount(self._slot, values, self._n_entries)
         self._exchange(entries)
         data = np.bincount(self._final_slot, entries[self._kept], len(self._column))
+        data = data.astype(float)  # of no entries bincount counts in integers
         shape = (len(self._start) - 1, self._n_global)
         return sparse.csr_matrix((data, self._column, self._start), shape)
 
