@@ -54,7 +54,8 @@ def as_floats(x: Any, wanted: str) -> Array:
         has_words = array.dtype == object and any(isinstance(v, str) for v in array.ravel())
         if array.dtype.kind not in NUMBER_KINDS or has_words:
             raise TypeError
-        return array.astype(float, copy=False)
+        # Arrays over memory of ctypes have a format of floats that MPI does not know.
+        return array.astype(float, copy=False).view(np.float64)
     except (TypeError, ValueError):
         raise InputError(f"{wanted}, not {x!r:.60}") from None
 

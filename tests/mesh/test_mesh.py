@@ -1,5 +1,7 @@
 """Identities that every mesh keeps on any number of ranks."""
 
+import ctypes
+
 import numpy as np
 import pytest
 from meshes import MEASURE, MESHES, PERIODIC, honeycomb, shaken_quads, tiling
@@ -558,3 +560,14 @@ def test_patches_of_tetrahedra_are_cubes():
     sizes = np.bincount(mesh.gather(mesh.patch))
     assert len(sizes) == 32 and 12 in sizes and sizes.sum() == mesh.n_cells_global
     assert_allclose(np.ptp(mesh.bounds, axis=0), [1, 1, 0.5])
+
+
+def test_points_over_memory_of_ctypes():
+    """As Gmsh's Python module gives them: their format names the byte order."""
+    points = np.array([[0, 1, 2, 2, 1, 0], [0, 0, 0, 1, 1, 1]], float)
+    memory = (ctypes.c_double * points.size)(*points.ravel())
+    shared = np.ctypeslib.as_array(memory).reshape(points.shape)
+    assert memoryview(shared).format == "<d"
+    mesh = Mesh.from_cells(shared, [("quad", [[0, 1, 4, 5], [1, 2, 3, 4]])], comm=MPI.COMM_SELF)
+    assert_array_equal(mesh.bounds[0], [0, 0])
+    assert mesh.integrate(1.0) == 2
