@@ -564,9 +564,9 @@ def test_patches_of_tetrahedra_are_cubes():
 
 def test_points_over_memory_of_ctypes():
     """As Gmsh's Python module gives them: their format names the byte order."""
-    points = np.array([[0, 1, 2, 2, 1, 0], [0, 0, 0, 1, 1, 1]], float)
+    points = np.array([[0, 0, 0], [1, 0, 0], [2, 0, 0], [2, 1, 0], [1, 1, 0], [0, 1, 0]], float)
     memory = (ctypes.c_double * points.size)(*points.ravel())
-    shared = np.ctypeslib.as_array(memory).reshape(points.shape)
+    shared = np.ctypeslib.as_array(memory).reshape(-1, 3)[:, :2].T
     assert memoryview(shared).format == "<d"
     mesh = Mesh.from_cells(shared, [("quad", [[0, 1, 4, 5], [1, 2, 3, 4]])], comm=MPI.COMM_SELF)
     assert_array_equal(mesh.bounds[0], [0, 0])
