@@ -200,12 +200,15 @@ class BenamouBrenier:
         return self._terminals[0].of_cells(self._numbering.inward(rho))
 
     def __repr__(self):
-        is_corners = isinstance(self._levels[0].disc, DiamondDiscretisation)
-        fluxes = "fluxes to corners" if is_corners else "two-point fluxes"
+        fluxes = "fluxes to corners" if self._has_corners else "two-point fluxes"
         return (
             f"<fvot.BenamouBrenier: {self.mesh.n_cells_global} cells in {self._n_patches} patches, "
             f"{fluxes}, {self.n_steps} steps, {len(self._levels)} levels>"
         )
+
+    @property
+    def _has_corners(self):
+        return isinstance(self._levels[0].disc, DiamondDiscretisation)
 
     def solve(
         self,
@@ -359,6 +362,7 @@ class BenamouBrenier:
 
         return dict(
             solver="BenamouBrenier",
+            scheme="corners" if self._has_corners else "two_point",
             n_steps=self.n_steps,
             energy=str(describe_energy(self.terminal)),
             rho0=fingerprint(mesh, rho0),

@@ -7,7 +7,7 @@ from meshes import MESHES
 from mpi4py import MPI
 from numpy.testing import assert_allclose
 
-from fvot import BenamouBrenier, Checkpoint, ConvergenceError, Entropy, Mesh, Power
+from fvot import BenamouBrenier, Checkpoint, ConvergenceError, Entropy, InputError, Mesh, Power
 from fvot.benamou_brenier.bounds import lower_bound, upper_bound
 from fvot.benamou_brenier.diamonds import DiamondDiscretisation
 from fvot.benamou_brenier.ends import Ends
@@ -337,6 +337,14 @@ def test_runs_continue_from_checkpoints(tmp_path, ranks):
         rho0, rho1, checkpoint=Checkpoint(file)
     )
     assert continued.gap <= 1e-7
+    with pytest.raises(InputError, match="scheme"):
+        other = BenamouBrenier(ALL["torus"](), n_steps=N, scheme="two_point")
+        torus = other.mesh
+        ends = torus.density(lambda x: 1 + x[0]), torus.density(lambda x: 2 - x[0])
+        corners = BenamouBrenier(torus, n_steps=N, scheme="corners")
+        with_corners = ranks.broadcast(tmp_path / "corners.h5")
+        corners.solve(*ends, checkpoint=Checkpoint(with_corners))
+        other.solve(*ends, checkpoint=Checkpoint(with_corners))
     assert continued.cost == pytest.approx(whole.cost, rel=2e-7)
 
 
