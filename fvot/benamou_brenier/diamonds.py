@@ -33,7 +33,6 @@ from ..finite_volume.corners import factor_rows, find_corners
 from ..finite_volume.face_routes import FaceRoutes
 from ..finite_volume.stencil import gradient_weights, gradients
 from ..mesh import Mesh
-from ..mesh.face_exchange import find_face_exchange
 from ..mesh.isotropic_weights import copy_faces
 from ..parallel import Exchange
 from .discretisation import Discretisation
@@ -61,7 +60,6 @@ class DiamondDiscretisation(Discretisation):
     diamonds : the `DiamondTable`
     weight (n_copies,) : lam_{P,s}
     row_start (n_copies + 1,) : the rows of b that belong to each copy
-    left_share, right_share (n_faces,) : lam of the cells on both sides of a face
     """
 
     def __init__(self, mesh: Mesh, n_steps: int):
@@ -147,47 +145,17 @@ class DiamondDiscretisation(Discretisation):
     # ---- diamonds and their copies ---------------------------------------------------------------
 
     def _build_diamonds(self):
-        """Find points, matrices and shares of all diamonds, walls included."""
+        """Find points and matrices of all diamonds, walls included."""
         mesh = self.mesh
         corners = self.corners
         sides = corners.sides
-        n = mesh.n_faces
         width = len(corners.side_corner)
 
-        # What each side knows of its face; of ghosts the other rank tells it.
-        is_left = sides.sign > 0
-        is_known = [np.zeros(n, bool), np.zeros(n, bool)]
-        root = np.zeros((2, n, width, width))
-        node = np.full((width, n), -1)
-        for end, sides_of_end in enumerate((is_left, ~is_left)):
-            face = sides.face[sides_of_end]
-            is_known[end][face] = True
-            root[end, face] = corners.side_root[sides_of_end]
-            at = corners.side_corner[:, sides_of_end]
-            node[:, face] = np.where(at >= 0, corners.node[np.maximum(at, 0)], -1)
-        self._complete(is_known, root)
-
-        self.left_share, self.right_share = corners.face_shares
-        self._list_diamonds(root, node)
-
-    def _complete(self, is_known, root):
-        """Fill in what the ranks on the other side of shared faces know."""
-        mesh = self.mesh
-        n_inner = mesh.n_inner
-        exchange = find_face_exchange(mesh)
-        is_left_missing = ~is_known[0][:n_inner]
-        is_right_missing = ~is_known[1][:n_inner]
-        is_left_mine = np.flatnonzero(is_right_missing)
-        is_right_mine = np.flatnonzero(is_left_missing)
-
-        width = root.shape[-1]
-        mine = np.zeros((width**2, n_inner))
-        for end, faces in ((0, is_left_mine), (1, is_right_mine)):
-            mine[:, faces] = root[end, faces].reshape(len(faces), width**2).T
-
-        theirs = exchange(mine, into=np.zeros_like(mine))
-        for end, faces in ((1, is_left_mine), (0, is_right_mine)):
-            root[end, faces] = theirs[:, faces].T.reshape(len(faces), width, width)
+        root = sides.see_from_faces(np.moveaxis(corners.side_root, 0, -1))
+        at = corners.side_corner
+        node = np.full((width, mesh.n_faces), -1)
+        node[:, sides.face] = np.where(at >= 0, corners.node[np.maximum(at, 0)], -1)
+        self._list_diamonds(np.moveaxis(root, -1, 1), node)
 
     def _list_diamonds(self, root, node):
         """Fill `diamonds`, by groups of faces with as many corners and cells."""
@@ -222,7 +190,8 @@ class DiamondDiscretisation(Discretisation):
         mesh = self.mesh
         sides = self.corners.sides
         is_left = sides.sign > 0
-        share = np.where(is_left, self.left_share[sides.face], self.right_share[sides.face])
+        of_left, of_right = self.corners.face_shares[:, sides.face]
+        share = np.where(is_left, of_left, of_right)
         owner = self.patch[sides.cell]
         copies = copy_faces(owner, sides.face, share, mesh.n_faces)
         self.copy_patch = copies.patch
@@ -257,12 +226,8 @@ class DiamondDiscretisation(Discretisation):
 
     def mobility(self, rho: Array) -> Array:
         """M_s (n_faces, k) of patch values (n_patches, k), walls included."""
-        mesh = self.mesh
-        n = mesh.n_inner
-        local = mesh.with_ghosts(self.spread(rho).T).T
-        M = self.left_share[:, None] * local[mesh.left]
-        M[:n] += self.right_share[:n, None] * local[mesh.right[:n]]
-        return M
+        mean = self.corners.average_at_faces(self.spread(rho).T)
+        return np.ascontiguousarray(mean.T)
 
     def extend(self, phi: Array) -> Array:
         """phi (n_points, k) from its values (n_cells, k) in cells: at nodes, the means of linear

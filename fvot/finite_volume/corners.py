@@ -260,21 +260,20 @@ class Corners:
         """lam (2, n_faces): the shares of the left and the right cell in the simplices at a face,
         lam_K = |T_K| / (|T_K| + |T_L|); 1 and 0 at walls. The first call is collective.
         """
-        mesh = self.mesh
-        sides = self.sides
-        exchange = find_face_exchange(mesh)
-        is_left = sides.sign > 0
-        volume = np.zeros((2, mesh.n_faces))
-        volume[0, sides.face[is_left]] = self.side_volume[is_left]
-        volume[1, sides.face[~is_left]] = self.side_volume[~is_left]
-
-        # Of ghosts the other rank knows.
-        inner = volume[:, : mesh.n_inner]
-        mine = inner.sum(axis=0)
-        theirs = exchange(mine, into=np.zeros_like(mine))
-        for end in inner:
-            end[end == 0] = theirs[end == 0]
+        volume = self.sides.see_from_faces(self.side_volume)
         return volume / volume.sum(axis=0)
+
+    def average_at_faces(self, rho: Array) -> Array:
+        """lam_left rho_left + lam_right rho_right (..., n_faces) of values rho (..., n_cells),
+        which both sides of a face share. Collective.
+        """
+        mesh = self.mesh
+        n = mesh.n_inner
+        local = mesh.with_ghosts(rho)
+        of_left, of_right = self.face_shares
+        mean = of_left * local[..., mesh.left]
+        mean[..., :n] += of_right[:n] * local[..., mesh.right[:n]]
+        return mean
 
     @cached_property
     def _side_measures(self):

@@ -18,7 +18,6 @@ from scipy import sparse
 
 from .. import linalg
 from ..arguments.types import Array
-from ..mesh.face_exchange import find_face_exchange
 from .corners import MAX_CORNERS, Corners
 
 FACE_ROUTES_PREFIX = "fvot_face_routes_"
@@ -39,49 +38,23 @@ class FaceRoutes:
         count = np.array([len(corners.node)])
         before = mesh.ranks.all_gather(count)[: mesh.ranks.rank].sum()
         self.first = int(before)
-        self._exchange = find_face_exchange(mesh)
-        self._find_sides()
 
         own_place = self.first + np.arange(len(corners.node))
-        self.place = self._meet(own_place[None])[:, 0]
+        self.place = self._meet(own_place)
         weight = corners.side_weight * mesh.area[corners.sides.face]
         conductance = np.zeros((len(weight), mesh.n_faces))
         conductance[:, corners.sides.face] = weight
         self.conductance = np.where(self.place[0] >= 0, conductance[:, :n], 0.0)
         self._system = self._build_system()
 
-    def _find_sides(self):
-        """The own sides of inner faces, left ones and right ones, and the faces whose other side is
-        another rank's.
-        """
-        corners = self.corners
-        sides = corners.sides
-        is_inner = sides.face < corners.mesh.n_inner
-        left = np.flatnonzero(is_inner & (sides.sign > 0))
-        right = np.flatnonzero(is_inner & (sides.sign < 0))
-        self._sides = left, right
-
     def _meet(self, values):
-        """Values (k, n_corners) at corners as the faces see them: (2, k, width, n_inner), of the
+        """Values (n_corners,) as the faces see them: (2, width, n_inner), of the corners of the
         cells on the left and on the right; -1 where there is no corner.
         """
         corners = self.corners
-        sides = corners.sides
-        n = corners.mesh.n_inner
-        width = len(corners.side_corner)
-        seen = np.full((2, len(values), width, n), -1, values.dtype)
-        is_known = np.zeros((2, n), bool)
-        for end, own in enumerate(self._sides):
-            at = corners.side_corner[:, own]
-            taken = np.where(at >= 0, values[:, np.maximum(at, 0)], -1)
-            seen[end][:, :, sides.face[own]] = taken
-            is_known[end, sides.face[own]] = True
-
-        mine = np.where(is_known[0], seen[0], seen[1])
-        theirs = self._exchange(mine, into=np.zeros_like(mine))
-        for end in range(2):
-            seen[end] = np.where(is_known[end], seen[end], theirs)
-        return seen
+        at = corners.side_corner
+        taken = np.where(at >= 0, values[np.maximum(at, 0)], -1)
+        return corners.sides.see_from_faces(taken)[..., : corners.mesh.n_inner]
 
     def _build_system(self):
         corners = self.corners
@@ -117,10 +90,13 @@ class FaceRoutes:
         which end is 0, and right ones.
         """
         corners = self.corners
-        for end, own in enumerate(self._sides):
+        sides = corners.sides
+        is_inner = sides.face < corners.mesh.n_inner
+        for end, is_end in enumerate((sides.sign > 0, sides.sign < 0)):
+            own = np.flatnonzero(is_inner & is_end)
             at = corners.side_corner[:, own]
             is_corner = at >= 0
-            yield end, corners.sides.face[own], at[is_corner], is_corner
+            yield end, sides.face[own], at[is_corner], is_corner
 
     def __call__(self, flow: Array, mean: Array) -> Array:
         """Fluxes (k, n_faces), 0 at walls, of what flows from cells to their corners (n_corners, k)
@@ -136,7 +112,7 @@ class FaceRoutes:
             parts = self.conductance * through
 
             p = self._system(F - self._leave(parts))
-            of_left, of_right = self._meet(p[None])[:, 0]
+            of_left, of_right = self._meet(p)
             parts += self.conductance * (of_left - of_right)
             flux[k, :n] = parts.sum(axis=0)
         return flux

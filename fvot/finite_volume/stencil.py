@@ -77,6 +77,27 @@ class Stencil:
         """Sums (n_cells,) over the sides of each cell of values (n,)."""
         return np.add.reduceat(values, self.start[:-1])
 
+    def see_from_faces(self, values: Array) -> Array:
+        """Values (..., n) of sides as faces see them: (2, ..., n_faces), of the cells on the left
+        and on the right, those of other ranks among them; 0 outside of the boundary. Collective.
+        """
+        mesh = self._mesh
+        n = self.n_inner
+        seen = np.zeros((2, *values.shape[:-1], mesh.n_faces), values.dtype)
+        is_known = np.zeros((2, mesh.n_faces), bool)
+        for end, own in enumerate((self.sign > 0, self.sign < 0)):
+            face = self.face[own]
+            seen[end][..., face] = values[..., own]
+            is_known[end, face] = True
+
+        inner = seen[..., :n]
+        is_inner_known = is_known[:, :n]
+        mine = np.where(is_inner_known[0], inner[0], inner[1])
+        theirs = find_face_exchange(mesh)(mine, into=np.zeros_like(mine))
+        for end in range(2):
+            inner[end] = np.where(is_inner_known[end], inner[end], theirs)
+        return seen
+
     def find_opposite(self) -> tuple[IntArray, Exchange, int]:
         """(opposite, exchange, outer): for each side the side of the same face in the other cell.
 

@@ -47,12 +47,8 @@ class CornerMetric(DensityMetric):
     def __init__(self, mesh: Mesh, rho: Array):
         super().__init__(mesh, rho)
         corners = find_corners(mesh)
-        n = mesh.n_inner
-        local = mesh.with_ghosts(np.asarray(rho, float))
-        of_left, of_right = corners.face_shares
         self.corners = corners
-        self.mobility = of_left * local[mesh.left]
-        self.mobility[:n] += of_right[:n] * local[mesh.right[:n]]
+        self.mobility = corners.average_at_faces(np.asarray(rho, float))
 
         matrix = corners.sum_sides(self.mobility)
         column = corners.sum_rows(matrix)
