@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -135,6 +135,13 @@ class Ranks(_HasCommunicator):
                     f"{what} must be the same on every rank: it is {here} on rank 0 and {there} on "
                     f"rank {rank}{remedy}"
                 )
+
+    def check_choice(self, what: str, value: object, choices: Sequence[str]) -> None:
+        """`InputError` on every rank unless *value* is one of the choices, the same on all of them."""
+        *others, last = map(repr, choices)
+        wanted = f"{', '.join(others)} or {last}"
+        self.check(value in choices, f"{what} must be {wanted}, not {value!r:.60}")
+        self.check_same(what, value)
 
     def check_same_array(self, what: str, array: ArrayLike) -> None:
         """`InputError` on every rank unless the array is bitwise the same on all of them."""

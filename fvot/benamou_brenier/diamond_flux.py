@@ -54,10 +54,9 @@ class DiamondFlux(BestFlux):
     def _solve(self, mobility, loss, tau):
         disc = self.disc
         corners = disc.corners
-        n_cells = disc.mesh.n_cells
         k = len(tau)
         values = np.empty((len(self._column), k))
-        side = np.zeros((corners.n_nodes, k))
+        given = np.empty((len(corners.node), k))
         ones = np.ones(corners.n_nodes)
         columns = []
         diagonals = []
@@ -68,12 +67,11 @@ class DiamondFlux(BestFlux):
             diagonal[diagonal <= 0] = np.inf  # nothing moves
             system = NodeSystem(corners, column, matrix, column)
             values[:, i] = corners.assembly.matrix(condense(system, 1.0, diagonal, ones, ones)).data
-            given = column * (loss[:, i] / diagonal)[corners.cell]
-            side[:, i] = np.bincount(corners.node, given, corners.n_nodes)
+            given[:, i] = column * (loss[:, i] / diagonal)[corners.cell]
             columns.append(column)
             diagonals.append(diagonal)
 
-        side = corners.exchange.add(side.T).T[: corners.n_own]
+        side = corners.sum_columns_at_nodes(given)
         ground(values, self._grounded)
         stacked = stack_blocks(self._start, self._column, values, corners.n_global)
         psi = np.zeros((corners.n_nodes, k))
@@ -95,17 +93,13 @@ class DiamondFlux(BestFlux):
             psi,
             flux,
         )
-        assert len(of_cells) == n_cells
         return flux
 
     def _leave(self, flux):
         corners = self.disc.corners
         legs = corners.sum_legs(flux)
         of_cells = np.add.reduceat(legs, corners.start[:-1])
-        at_nodes = np.zeros((corners.n_nodes, flux.shape[-1]))
-        np.add.at(at_nodes, corners.node, -legs)
-        at_nodes = corners.exchange.add(at_nodes.T).T
-        return np.concatenate([of_cells, at_nodes[: corners.n_own]])
+        return np.concatenate([of_cells, corners.sum_columns_at_nodes(-legs)])
 
     # ---- what is missing -------------------------------------------------------------------------
 

@@ -257,16 +257,12 @@ class DiamondPencil:
         ones = np.ones(corners.n_nodes)
         values = condense(system, 1.0, self.diagonal, ones, ones)
         rows = corners.assembly.matrix(values).tocoo()
-        own = slice(corners.n_own)
         shifted = self.mass[:, None] * self.shift
         part = shifted / (self.diagonal[:, None] + shifted)
         at_corners = self.column[:, None] * part[corners.cell]
-        extra = np.zeros((corners.n_nodes, len(self.shift)))
-        np.add.at(extra, corners.node, at_corners)
-        extra = np.maximum(corners.exchange.add(extra.T).T[own], 0.0)
-        return Equations(
-            corners.label[own], extra, corners.first_row + rows.row, rows.col, rows.data
-        )
+        extra = np.maximum(corners.sum_columns_at_nodes(at_corners), 0.0)
+        label = corners.label[: corners.n_own]
+        return Equations(label, extra, corners.first_row + rows.row, rows.col, rows.data)
 
 
 def make_positive(diagonal: Array, largest: float) -> Array:
@@ -340,12 +336,30 @@ def _solve_patch(cells, first, last, diagonal, share, shift, r, mean):
 
 
 @numba.njit(cache=True, error_model="numpy")
+def _add_from_nodes(first_corner, last_corner, node, column, u, r):
+    """r -= K_cv u of one cell; K_cv = -column."""
+    for c in range(first_corner, last_corner):
+        a = column[c]
+        of_node = u[node[c]]
+        for j in range(len(r)):
+            r[j] += a * of_node[j]
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _make_room(cell_start, k, dtype):
+    """An array (n, k) for the cells of the largest patch."""
+    largest = 0
+    for patch in range(len(cell_start) - 1):
+        largest = max(largest, cell_start[patch + 1] - cell_start[patch])
+    return np.empty((largest, k), dtype)
+
+
+@numba.njit(cache=True, error_model="numpy")
 def _eliminate_cells(cells, cell_start, start, node, column, diagonal, share, shift, f, out):
     """out -= K_vc (K_cc + s_k C)^-1 f_c at the nodes; K_vc = -column."""
     k = f.shape[1]
     mean = np.empty(k, f.dtype)
-    largest = np.max(np.diff(cell_start)) if len(cell_start) > 1 else 0
-    r = np.empty((largest, k), f.dtype)
+    r = _make_room(cell_start, k, f.dtype)
     for patch in range(len(cell_start) - 1):
         first = cell_start[patch]
         last = cell_start[patch + 1]
@@ -366,19 +380,14 @@ def _substitute_cells(cells, cell_start, start, node, column, diagonal, share, s
     """phi_c = (K_cc + s_k C)^-1 (f_c - K_cv u)."""
     k = f.shape[1]
     mean = np.empty(k, f.dtype)
-    largest = np.max(np.diff(cell_start)) if len(cell_start) > 1 else 0
-    r = np.empty((largest, k), f.dtype)
+    r = _make_room(cell_start, k, f.dtype)
     for patch in range(len(cell_start) - 1):
         first = cell_start[patch]
         last = cell_start[patch + 1]
         for i in range(first, last):
             cell = cells[i]
             r[i - first] = f[cell]
-            for c in range(start[cell], start[cell + 1]):
-                a = column[c]
-                of_node = u[node[c]]
-                for j in range(k):
-                    r[i - first, j] += a * of_node[j]
+            _add_from_nodes(start[cell], start[cell + 1], node, column, u, r[i - first])
         _solve_patch(cells, first, last, diagonal, share, shift, r, mean)
         for i in range(first, last):
             phi[cells[i]] = r[i - first]
@@ -391,19 +400,14 @@ def _multiply_condensed(
     """out += K_vv u - K_vc (K_cc + s_k C)^-1 K_cv u."""
     k = u.shape[1]
     mean = np.empty(k, u.dtype)
-    largest = np.max(np.diff(cell_start)) if len(cell_start) > 1 else 0
-    r = np.empty((largest, k), u.dtype)
+    r = _make_room(cell_start, k, u.dtype)
     for patch in range(len(cell_start) - 1):
         first = cell_start[patch]
         last = cell_start[patch + 1]
         for i in range(first, last):
             cell = cells[i]
             r[i - first] = 0
-            for c in range(start[cell], start[cell + 1]):
-                a = column[c]
-                of_node = u[node[c]]
-                for j in range(k):
-                    r[i - first, j] += a * of_node[j]
+            _add_from_nodes(start[cell], start[cell + 1], node, column, u, r[i - first])
         _solve_patch(cells, first, last, diagonal, share, shift, r, mean)
         for i in range(first, last):
             cell = cells[i]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from copy import copy
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -449,11 +449,7 @@ def _check_parameters(mesh, n_steps, tol, max_iter, precision, terminal, scheme)
         )
 
     ranks = mesh.ranks
-    ranks.check(
-        scheme in ("auto", "two_point", "corners"),
-        f"scheme must be 'auto', 'two_point' or 'corners', not {scheme!r:.60}",
-    )
-    ranks.check_same("scheme", scheme)
+    ranks.check_choice("scheme", scheme, get_args(Scheme))
     ranks.check(is_count(n_steps), f"n_steps must be a whole number from 1 on, not {n_steps!r}")
     ranks.check(
         is_number(tol) and 0 < tol < 1,

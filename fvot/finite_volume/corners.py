@@ -182,6 +182,14 @@ class Corners:
         """Sums (n_nodes,) over the corners at each node of values (n_corners,). Collective."""
         return self.add(np.bincount(self.node, values, self.n_nodes).astype(float))
 
+    def sum_columns_at_nodes(self, values: Array) -> Array:
+        """Sums (n_own, k) over the corners at each node that this rank owns of values
+        (n_corners, k) of all ranks. Collective.
+        """
+        total = np.zeros((self.n_nodes, values.shape[1]))
+        np.add.at(total, self.node, values)
+        return self.exchange.add(total.T).T[: self.n_own]
+
     @cached_property
     def own_entry(self) -> IntArray:
         """The places (n_corners,) of the diagonals among the entries of the cells' matrices."""

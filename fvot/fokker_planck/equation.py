@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -180,10 +180,10 @@ class FokkerPlanck:
                 flux=describe_flux(flux),
                 temperature=temperature,
                 noise=noise,
-                scheme=scheme,
             ),
             dict(diffusion=diffusion, potential=potential, drift=drift, boundary=boundary),
         )
+        mesh.ranks.check_choice("scheme", scheme, get_args(Scheme))
         with mesh.ranks.raising_together():
             _check_order_and_tolerances(order, tol, rtol)
             check_noise(noise)
@@ -446,8 +446,6 @@ def _check_temperature(temperature, noise):
 
 
 def _check_scheme(scheme, flux):
-    if scheme not in ("auto", "two_point", "corners"):
-        raise InputError(f"scheme must be 'auto', 'two_point' or 'corners', not {scheme!r:.60}")
     if scheme == "corners" and flux is not scharfetter_gummel:
         raise InputError(
             "flux is a two-point flux, and scheme='corners' has none: leave out one of them"

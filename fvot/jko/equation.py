@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -120,11 +120,7 @@ class JKO:
                 f"JKO needs a mesh, such as fvot.Mesh.rectangle(0, 1, (64, 64)), not {mesh!r:.60}"
             )
         _check_energy_order_and_tol(mesh.ranks, energy, order, tol)
-        mesh.ranks.check(
-            scheme in ("auto", "two_point", "corners"),
-            f"scheme must be 'auto', 'two_point' or 'corners', not {scheme!r:.60}",
-        )
-        mesh.ranks.check_same("scheme", scheme)
+        mesh.ranks.check_choice("scheme", scheme, get_args(Scheme))
 
         self.mesh = mesh
         self.energy = energy

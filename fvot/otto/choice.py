@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from ..arguments.types import Scheme
 from ..errors import MeshError
 from ..finite_volume.corners import find_corners
@@ -17,11 +19,7 @@ def choose_metric(mesh: Mesh, scheme: Scheme) -> type[DensityMetric]:
     "auto" takes corners where two-point sums are not consistent, except where cells are not
     star-shaped.
     """
-    mesh.ranks.check(
-        scheme in ("auto", "two_point", "corners"),
-        f"scheme must be 'auto', 'two_point' or 'corners', not {scheme!r:.60}",
-    )
-    mesh.ranks.check_same("scheme", scheme)
+    mesh.ranks.check_choice("scheme", scheme, get_args(Scheme))
     report = mesh.quality
     if scheme == "corners":
         find_corners(mesh)
