@@ -137,7 +137,7 @@ class Ranks(_HasCommunicator):
                 )
 
     def check_choice(self, what: str, value: object, choices: Sequence[str]) -> None:
-        """`InputError` on every rank unless *value* is one of the choices, the same on all of them."""
+        """`InputError` on every rank unless *value* is one of the choices, the same on all."""
         *others, last = map(repr, choices)
         wanted = f"{', '.join(others)} or {last}"
         self.check(value in choices, f"{what} must be {wanted}, not {value!r:.60}")

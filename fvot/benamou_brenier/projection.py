@@ -269,6 +269,51 @@ def _newton(z_a, square, inverse, close, l):
             break
 
 
+@numba.njit(cache=True, error_model="numpy", inline="always")
+def _relax_in_time(members, share, alpha, inverse, phi, za, lp, square, factor):
+    """z_a += alpha (a - q_a) for a patch; factor = 1 / (1 + l); square is 0 in the end."""
+    one = lp.dtype.type(1)
+    zero = one - one
+    square[:] = zero
+    for cell in members:
+        row = phi[cell]
+        part = share[cell]
+        for j in range(len(lp)):
+            square[j] += part * (row[j + 1] - row[j])
+    for j in range(len(lp)):
+        za[j] += alpha * (square[j] - za[j] + lp[j] * inverse)
+        factor[j] = one / (one + lp[j])
+        square[j] = zero
+
+
+@numba.njit(cache=True, error_model="numpy", inline="always")
+def _grow_penalty(shrink, inverse, za, lp, grow, factor, square):
+    """l <- l / kappa and z_a with it; the factors of z_b by which it grows and is pushed, and what
+    z_a pushes.
+    """
+    one = lp.dtype.type(1)
+    two = one + one
+    for j in range(len(lp)):
+        old = lp[j]
+        lp[j] *= shrink
+        za[j] += (lp[j] - old) * inverse
+        grow[j] = (one + lp[j]) / (one + old)
+        factor[j] = (one - lp[j]) / (one + old)
+        square[j] = (za[j] - two * lp[j] * inverse) / inverse
+
+
+@numba.njit(cache=True, error_model="numpy", inline="always")
+def _push_in_time(members, volume, square, out):
+    """Add what z_a pushes, at the begin and at the end of each slab, to the cells of a patch."""
+    for cell in members:
+        row = out[cell]
+        m = volume[cell]
+        for j in range(len(square)):
+            row[j] -= m * square[j]
+        for j in range(len(square)):
+            row[j + 1] += m * square[j]
+
+
 @numba.njit(cache=True, error_model="numpy")
 def _sweep(
     phi,
@@ -294,7 +339,6 @@ def _sweep(
     n = l.shape[1]
     one = l.dtype.type(1)
     zero = one - one
-    two = one + one
     square = np.empty(n, l.dtype)
     factor = np.empty(n, l.dtype)
     grow = np.empty(n, l.dtype)
@@ -302,16 +346,8 @@ def _sweep(
     for patch in range(len(l)):
         za = z_a[patch]
         lp = l[patch]
-        square[:] = zero
-        for i in range(cell_start[patch], cell_start[patch + 1]):
-            row = phi[cells[i]]
-            part = share[cells[i]]
-            for j in range(n):
-                square[j] += part * (row[j + 1] - row[j])
-        for j in range(n):
-            za[j] += alpha * (square[j] - za[j] + lp[j] * inverse)
-            factor[j] = one / (one + lp[j])
-            square[j] = zero
+        members = cells[cell_start[patch] : cell_start[patch + 1]]
+        _relax_in_time(members, share, alpha, inverse, phi, za, lp, square, factor)
         for c in range(copy_start[patch], copy_start[patch + 1]):
             low = phi[left[c]]
             high = phi[right[c]]
@@ -323,13 +359,7 @@ def _sweep(
                 second[j] += alpha * (s * (high[j + 1] - low[j + 1]) - second[j] * factor[j])
                 square[j] += w * (first[j] * first[j] + second[j] * second[j])
         _newton(za, square, inverse, close, lp)
-        for j in range(n):
-            old = lp[j]
-            lp[j] *= shrink
-            za[j] += (lp[j] - old) * inverse
-            grow[j] = (one + lp[j]) / (one + old)
-            factor[j] = (one - lp[j]) / (one + old)
-            square[j] = (za[j] - two * lp[j] * inverse) / inverse
+        _grow_penalty(shrink, inverse, za, lp, grow, factor, square)
         for c in range(copy_start[patch], copy_start[patch + 1]):
             first = z_b[c, 0]
             second = z_b[c, 1]
@@ -346,13 +376,7 @@ def _sweep(
                 high[j] += node[j]
             for j in range(n + 1):
                 low[j] -= node[j]
-        for i in range(cell_start[patch], cell_start[patch + 1]):
-            row = out[cells[i]]
-            m = volume[cells[i]]
-            for j in range(n):
-                row[j] -= m * square[j]
-            for j in range(n):
-                row[j + 1] += m * square[j]
+        _push_in_time(members, volume, square, out)
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -382,7 +406,6 @@ def _sweep_diamonds(
     n = l.shape[1]
     one = l.dtype.type(1)
     zero = one - one
-    two = one + one
     square = np.empty(n, l.dtype)
     factor = np.empty(n, l.dtype)
     grow = np.empty(n, l.dtype)
@@ -395,16 +418,8 @@ def _sweep_diamonds(
     for patch in range(len(l)):
         za = z_a[patch]
         lp = l[patch]
-        square[:] = zero
-        for i in range(cell_start[patch], cell_start[patch + 1]):
-            row = phi[cells[i]]
-            part = share[cells[i]]
-            for j in range(n):
-                square[j] += part * (row[j + 1] - row[j])
-        for j in range(n):
-            za[j] += alpha * (square[j] - za[j] + lp[j] * inverse)
-            factor[j] = one / (one + lp[j])
-            square[j] = zero
+        members = cells[cell_start[patch] : cell_start[patch + 1]]
+        _relax_in_time(members, share, alpha, inverse, phi, za, lp, square, factor)
 
         for c in range(copy_start[patch], copy_start[patch + 1]):
             first_row = row_start[c]
@@ -430,13 +445,7 @@ def _sweep_diamonds(
                     square[j] += w * (z_b[r, 0, j] * z_b[r, 0, j] + z_b[r, 1, j] * z_b[r, 1, j])
 
         _newton(za, square, inverse, close, lp)
-        for j in range(n):
-            old = lp[j]
-            lp[j] *= shrink
-            za[j] += (lp[j] - old) * inverse
-            grow[j] = (one + lp[j]) / (one + old)
-            factor[j] = (one - lp[j]) / (one + old)
-            square[j] = (za[j] - two * lp[j] * inverse) / inverse
+        _grow_penalty(shrink, inverse, za, lp, grow, factor, square)
 
         for c in range(copy_start[patch], copy_start[patch + 1]):
             first_row = row_start[c]
@@ -466,10 +475,4 @@ def _sweep_diamonds(
             for j in range(n + 1):
                 out[here, j] -= base[j]
 
-        for i in range(cell_start[patch], cell_start[patch + 1]):
-            row = out[cells[i]]
-            m = volume[cells[i]]
-            for j in range(n):
-                row[j] -= m * square[j]
-            for j in range(n):
-                row[j + 1] += m * square[j]
+        _push_in_time(members, volume, square, out)
