@@ -8,6 +8,8 @@ from itertools import permutations
 import numpy as np
 from scipy.spatial import Delaunay, Voronoi, cKDTree
 
+from fvot import Mesh
+
 
 def quads(n, move=None):
     """n x n squares, whose points a function (x, y) -> (x, y) may move."""
@@ -321,3 +323,26 @@ def ring(n_radii, n_angles):
     return np.stack([(radius * np.cos(angle)).ravel(), (radius * np.sin(angle)).ravel()]), [
         ("quad", cells)
     ]
+
+
+def from_cells(make, *arguments):
+    """A maker of the mesh that make(*arguments) describes."""
+
+    return lambda **options: Mesh.from_cells(*make(*arguments), **options)
+
+
+# One small mesh of each kind, by makers that take `Mesh`'s keywords.
+BROUGHT = {
+    "waves": from_cells(quads, 6, waves(0.06)),
+    "noise": from_cells(quads, 6, noise(6, 0.3)),
+    "kershaw": from_cells(kershaw, 12),
+    "right": from_cells(right_triangles, 5),
+    "alternating": from_cells(right_triangles, 5, True),
+    "lattice": from_cells(lattice_triangles, 6),
+    "polygons": from_cells(random_polygons, 6),
+    "hanging": from_cells(hanging, 6),
+    "hexahedra": from_cells(hexahedra, 3, 0.2),
+    "cubes in six": from_cells(cubes_in_six, 2),
+    "wedges": from_cells(wedges, 3, 0.15),
+    "pyramids": from_cells(pyramids, 2, 0.15),
+}

@@ -3,6 +3,7 @@
 import brought_meshes as brought
 import numpy as np
 import pytest
+from brought_meshes import BROUGHT
 from meshes import MESHES
 from mpi4py import MPI
 from numpy.testing import assert_allclose
@@ -26,23 +27,6 @@ N = 4
 ROUND_OFF = 1e-12
 
 
-def from_cells(make, *arguments):
-    return lambda **options: Mesh.from_cells(*make(*arguments), **options)
-
-
-BROUGHT = {
-    "waves": from_cells(brought.quads, 6, brought.waves(0.06)),
-    "noise": from_cells(brought.quads, 6, brought.noise(6, 0.3)),
-    "kershaw": from_cells(brought.kershaw, 12),
-    "right": from_cells(brought.right_triangles, 5),
-    "alternating": from_cells(brought.right_triangles, 5, True),
-    "polygons": from_cells(brought.random_polygons, 6),
-    "hanging": from_cells(brought.hanging, 6),
-    "hexahedra": from_cells(brought.hexahedra, 3, 0.2),
-    "cubes in six": from_cells(brought.cubes_in_six, 2),
-    "wedges": from_cells(brought.wedges, 3, 0.15),
-    "pyramids": from_cells(brought.pyramids, 2, 0.15),
-}
 OTHERS = ("interval", "torus", "periodic box", "triangles", "two_rooms", "channel")
 ALL = BROUGHT | {name: MESHES[name] for name in OTHERS}
 EVERY = pytest.mark.parametrize("name", ALL)
