@@ -370,7 +370,7 @@ def linear_program_error(mesh, ends):
     return abs(path.cost / plan.cost - 1)
 
 
-def quantile_error(mesh, start=(0.3, 0.35, 0.4), end=(0.65, 0.6, 0.55), width=0.2):
+def quantile_error(mesh, start=(0.3, 0.35, 0.4), end=(0.65, 0.6, 0.55), width=0.3):
     """How far W2^2 between products of blobs along the axes is from the sum of those along them."""
 
     def product(place):

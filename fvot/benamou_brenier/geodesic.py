@@ -48,11 +48,13 @@ class Geodesic(Writable):
         gradient.
     flux : array (N + 1, n_faces)
         The mass that crosses each face per time, along its normal; what flows to corners is led
-        through the faces that meet there. With tau_n = tau, and half of it
-        at the ends, |K| (rho_{n+1} - rho_n)_K + tau_n sum_s +-flux_s = 0 holds for all n and K to
-        round-off.
+        through the faces that meet there. The first and the last also level the data within
+        patches, which costs nothing. With tau_n = tau, and half of it at the ends,
+        |K| (rho_{n+1} - rho_n)_K + tau_n sum_s +-flux_s = 0 holds for all n and K to round-off.
     cost, lower_bound : float
         The path's action sum_n tau_n int |m|^2 / rho, and a lower bound of the action of all paths.
+        Both include how the data differ within patches: int phi (rho - P rho) at t = 1, less that
+        at t = 0, twice, where P rho is the mean over the patch.
     iterations : int
         The iterations on the mesh itself.
     energy : float
@@ -61,8 +63,8 @@ class Geodesic(Writable):
         The largest error of the continuity equation in a cell, relative to the mass.
     speed : array (N + 1,)
         The norm (int |m|^2 / rho dx)^(1/2) at the nodes: constant along a geodesic, and equal to W2
-        there. The first and the last value may be off by some per cent, because the data are not
-        constant on patches.
+        there. With a terminal energy the first value has the levelling of rho0 within patches in
+        it.
 
     Examples
     --------
@@ -89,6 +91,7 @@ class Geodesic(Writable):
     energy: float
     residual: float
     speed: Array
+    _levelling: Array
     _node_velocity: Array
     _scale: float
 
@@ -125,7 +128,7 @@ class Geodesic(Writable):
 
     @cached_property
     def momentum(self) -> Array:
-        """m = rho v at the nodes, cell means of the flux.
+        """m = rho v at the nodes, cell means of the flux that moves means over patches.
 
         Returns
         -------
@@ -141,7 +144,9 @@ class Geodesic(Writable):
         >>> path.momentum.shape
         (5, 1, 8)
         """
-        return np.stack([velocity_field.cell_velocity(self.mesh, F) for F in self.flux])
+        moving = self.flux.copy()
+        moving[[0, -1]] -= self._levelling
+        return np.stack([velocity_field.cell_velocity(self.mesh, F) for F in moving])
 
     @cached_property
     def velocity(self) -> Array:  # type: ignore[override]
@@ -283,11 +288,17 @@ def build_geodesic(
     upper: UpperBound,
     iterations: int,
     unit: float = 1.0,
+    rho1: Array | None = None,
+    levelling: Array | None = None,
+    correction: float = 0.0,
 ) -> Geodesic:
     """The path from rho0 (n_cells,) that both bounds belong to. Collective.
 
     numbering : the `Numbering` of the arrays that come in
-    unit : the unit of mass of rho0 and of the bounds
+    unit : the unit of mass of rho0, rho1 and the bounds
+    rho1 (n_cells,), levelling (2, n_faces), correction : the other end, the mass that the data move
+        within patches, and what it adds to the bounds, where they are those of the means over
+        patches (see `patch_means`)
 
     All reductions over ranks are done here, so that one rank alone may read the result.
     """
@@ -297,8 +308,10 @@ def build_geodesic(
     rho = np.empty((N + 2, mesh.n_cells))
     rho[0] = rho0
     rho[1:-1] = disc.spread(upper.rho).T
-    rho[-1] = upper.rho1
+    rho[-1] = upper.rho1 if rho1 is None else rho1
     flux = disc.find_face_fluxes(upper.flux)
+    at_ends = np.zeros((2, mesh.n_faces)) if levelling is None else levelling / (disc.tau / 2)
+    flux[[0, -1]] += at_ends
 
     phi = np.ascontiguousarray(numbering.outward(lower.phi[: mesh.n_cells].T))
     mobility = _compute_mobility(disc, upper.rho)
@@ -308,6 +321,7 @@ def build_geodesic(
     if unit != 1:
         rho *= unit
         flux *= unit
+        at_ends *= unit
 
     return Geodesic(
         mesh=users_mesh,
@@ -316,12 +330,13 @@ def build_geodesic(
         node_t=np.arange(N + 1) / N,
         phi=phi,
         flux=flux,
-        cost=unit * upper.cost,
-        lower_bound=unit * lower.cost,
+        cost=unit * (upper.cost + correction),
+        lower_bound=unit * (lower.cost + correction),
         iterations=iterations,
         energy=unit * upper.energy,
         residual=residual,
         speed=np.sqrt(unit) * speed,
+        _levelling=at_ends,
         _node_velocity=velocity,
         _scale=unit * upper.scale,
     )
@@ -346,6 +361,7 @@ def build_geodesic_at_rest(
         energy=energy,
         residual=0.0,
         speed=np.zeros(N + 1),
+        _levelling=np.zeros((2, mesh.n_faces)),
         _node_velocity=np.zeros((N + 1, mesh.dim, mesh.n_cells)),
         _scale=0.0,
     )

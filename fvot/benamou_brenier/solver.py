@@ -25,6 +25,13 @@ from .diamonds import DiamondDiscretisation
 from .geodesic import Geodesic, build_geodesic, build_geodesic_at_rest
 from .levels import build_levels
 from .nested_iteration import NestedIteration, predict_iterations
+from .patch_means import (
+    find_correction,
+    find_levelling,
+    take_patch_means,
+    warn_of_levelling,
+    warn_of_unresolved_move,
+)
 from .terminal import Terminal
 
 PRECISIONS = {"double": np.float64, "single": np.float32}
@@ -44,6 +51,11 @@ MASS_ROUNDING_DOUBLE = 1e-11
 # Difference of lower bound and cost, relative to action and energy, that counts as rounding.
 BOUND_ROUNDING = 1e-8
 
+DIFFERS_WITHIN_PATCHES = (
+    "rho0 and rho1 differ little but within patches of cells, and transport resolves whole "
+    "patches: refine the mesh, or make it with patches='none'"
+)
+
 
 @frozen
 class BenamouBrenier:
@@ -53,10 +65,11 @@ class BenamouBrenier:
     rho(1) = rho1
 
     with no flux through the boundary: mass flows around obstacles; on a periodic mesh it lives on
-    the torus. phi lives on cells, rho on patches (see `Mesh`). Both bounds are rigorous for the
-    discrete problem: lower_bound <= W2^2 <= cost. Where two-point fluxes through faces are
-    consistent, mass flows through them; on all other meshes it flows to the corners of cells, with
-    linear potentials on the simplices beside each face (diamonds).
+    the torus. phi lives on cells, rho on patches (see `Mesh`); how the data differ within patches
+    counts to first order. Both bounds are rigorous for this discrete problem: lower_bound <= W2^2
+    <= cost. Where two-point fluxes through faces are consistent, mass flows through them; on all
+    other meshes it flows to the corners of cells, with linear potentials on the simplices beside
+    each face (diamonds).
 
     Parameters
     ----------
@@ -256,12 +269,17 @@ class BenamouBrenier:
         """
         rho0, rho1 = self._prepare(rho0, rho1)
         is_free = self.terminal is not None
-        own_difference = np.abs(rho1 - rho0).max()
-        own_largest = rho0.max()
-        sizes = np.array([own_difference, own_largest])
-        difference, largest = self.mesh.ranks.max(sizes)
-        if not is_free and difference <= 4 * np.finfo(float).eps * largest:
+        if not is_free and self._are_same(rho0, rho1):
             return build_geodesic_at_rest(self._numbering, self.n_steps, rho0)
+
+        disc = self._levels[0].disc
+        start = rho0
+        end = rho1
+        if not is_free:
+            start = take_patch_means(disc, rho0)
+            end = take_patch_means(disc, rho1)
+            is_resolved = not self._are_same(start, end)
+            self.mesh.ranks.check(is_resolved, DIFFERS_WITHIN_PATCHES)
 
         unit = self._choose_unit(rho0)
         if is_free:
@@ -273,14 +291,14 @@ class BenamouBrenier:
         iteration = NestedIteration(
             self._levels,
             self._terminals,
-            rho0 / unit,
-            rho1 / unit,
+            start / unit,
+            end / unit,
             tol=self.tol,
             max_iter=self.max_iter,
             dtype=PRECISIONS[self.precision],
         )
         self._iterate(iteration, checkpoint, progress, rho0, rho1)
-        return self._finish(iteration, rho0 / unit, unit)
+        return self._finish(iteration, rho0 / unit, rho1 / unit, unit)
 
     def _prepare(self, rho0, rho1):
         """Both densities, checked, in the solvers' order of cells; for a free end, rho0 twice."""
@@ -292,6 +310,14 @@ class BenamouBrenier:
             else "solve needs rho0 and rho1, unless BenamouBrenier has a terminal energy",
         )
         return self._check_densities(rho0, rho0 if is_free else rho1)
+
+    def _are_same(self, rho0, rho1):
+        """Whether two densities (n_cells,) agree to round-off. Collective."""
+        own_difference = np.abs(rho1 - rho0).max(initial=0)
+        own_largest = rho0.max(initial=0)
+        sizes = np.array([own_difference, own_largest])
+        difference, largest = self.mesh.ranks.max(sizes)
+        return difference <= 4 * np.finfo(float).eps * largest
 
     def _iterate(self, iteration, checkpoint, progress, rho0, rho1):
         """Run the iteration, with its checkpoints and progress bar."""
@@ -305,14 +331,24 @@ class BenamouBrenier:
             if keeper.is_on:
                 keeper.write(*iteration.save())
 
-    def _finish(self, iteration, rho0, unit):
-        """The `Geodesic` of a finished iteration; rho0 in units of mass."""
+    def _finish(self, iteration, rho0, rho1, unit):
+        """The `Geodesic` of a finished iteration; rho0 and rho1 in units of mass."""
         reached = iteration.best
         used = iteration.used
+        disc = self._levels[0].disc
         _check_order(reached)
-        path = build_geodesic(
-            self._numbering, self._levels[0].disc, rho0, reached.lower, reached.upper, used, unit
+        build = partial(
+            build_geodesic, self._numbering, disc, rho0, reached.lower, reached.upper, used, unit
         )
+        if self.terminal is not None:
+            path = build()
+            warn_of_levelling(path)
+        else:
+            warn_of_unresolved_move(disc, rho0, rho1, reached.upper.action)
+            correction = find_correction(disc, reached.lower.phi, rho0, rho1)
+            self.mesh.ranks.check(reached.lower.cost + correction >= 0, DIFFERS_WITHIN_PATCHES)
+            path = build(rho1, find_levelling(disc, rho0, rho1), correction)
+
         if not reached.gap <= self.tol:
             raise ConvergenceError(
                 f"Benamou-Brenier reached a certified gap of {reached.gap:.1e} > tol = "

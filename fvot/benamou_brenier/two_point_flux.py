@@ -36,17 +36,10 @@ class TwoPointFlux(BestFlux):
         left = mesh.left[:n]
         right = mesh.right[:n]
 
-        # The own sides of faces: left ones first.
-        is_left_own = left < mesh.n_cells
-        is_right_own = right < mesh.n_cells
-        left_faces = np.flatnonzero(is_left_own)
-        right_faces = np.flatnonzero(is_right_own)
-        faces = np.concatenate([left_faces, right_faces])
-        sign = np.repeat([1.0, -1.0], [len(left_faces), len(right_faces)])
+        faces, sign = _list_own_sides(mesh)
         is_left = sign > 0
         cells = np.where(is_left, left[faces], right[faces])
         neighbours = np.where(is_left, right[faces], left[faces])
-        self._divergence = sparse.csr_matrix((sign, (cells, faces)), (mesh.n_cells, n))
 
         rows = np.concatenate([cells, cells])
         own_columns = self._number[cells]
@@ -94,10 +87,10 @@ class TwoPointFlux(BestFlux):
         return MobilityTrees(self.disc.mesh)
 
     def _conserve(self, flux, mobility, loss):
-        return self._trees.conserve(flux, mobility, loss, self._divergence)
+        return self._trees.conserve(flux, mobility, loss)
 
     def _leave(self, flux):
-        return self._divergence @ flux
+        return self._trees.divergence @ flux
 
     def _solve(self, mobility, loss, tau):
         mesh = self.disc.mesh
@@ -119,6 +112,10 @@ class MobilityTrees:
         n_cells = mesh.n_cells
         left = mesh.left[:n]
         right = mesh.right[:n]
+        faces, sign = _list_own_sides(mesh)
+        cells = np.where(sign > 0, left[faces], right[faces])
+        self.divergence = sparse.csr_matrix((sign, (cells, faces)), (n_cells, n))
+
         own = np.maximum(left, right) < n_cells
         self.inside = np.flatnonzero(own)
         self.trees = SpanningTrees(mesh.ranks, n_cells, (left[own], right[own]))
@@ -134,10 +131,8 @@ class MobilityTrees:
         key = left_id * mesh.n_cells_global + right_id
         self.trees.join_pieces(np.stack([left_piece[between], right_piece[between]]), key)
 
-    def conserve(
-        self, flux: Array, mobility: Array, loss: Array, divergence: sparse.csr_matrix
-    ) -> Array:
-        """The flux (n_inner, k), corrected so that divergence @ flux = loss (n_cells, k).
+    def conserve(self, flux: Array, mobility: Array, loss: Array) -> Array:
+        """The flux (n_inner, k), corrected so that cells lose *loss* (n_cells, k).
 
         The equation then holds to round-off. mobility (n_inner, k); *loss* must add up to 0 in each
         connected piece of the mesh.
@@ -145,9 +140,20 @@ class MobilityTrees:
         flux = flux.copy()
         trees = self.trees
         if trees.has_links:
-            missing = loss - divergence @ flux
+            missing = loss - self.divergence @ flux
             flux[self.between] += trees.carry_between(mobility[self.between], missing)
 
-        missing = loss - divergence @ flux
+        missing = loss - self.divergence @ flux
         flux[self.inside] += trees.carry_inside(mobility[self.inside], missing)
         return flux
+
+
+def _list_own_sides(mesh):
+    """(faces, sign) of the sides of inner faces that belong to own cells: first left ones, with
+    sign 1, then right ones, with sign -1.
+    """
+    n = mesh.n_inner
+    left_faces = np.flatnonzero(mesh.left[:n] < mesh.n_cells)
+    right_faces = np.flatnonzero(mesh.right[:n] < mesh.n_cells)
+    sign = np.repeat([1.0, -1.0], [len(left_faces), len(right_faces)])
+    return np.concatenate([left_faces, right_faces]), sign

@@ -2,6 +2,8 @@
 input.
 """
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from meshes import MESHES
@@ -325,3 +327,17 @@ def test_a_piece_of_the_mesh_without_mass():
     assert 0.013 < path.lower_bound <= path.cost < 0.016 and path.gap <= 1e-2
     with pytest.raises(InputError, match="has no mass"):
         BenamouBrenier(mesh, 8, terminal=Entropy()).solve(rho0)
+
+
+def test_levelling_that_is_most_of_the_cost_is_said(ranks):
+    """A short step on pairs of triangles ends where that on single cells does, and warns."""
+    meshes = [Mesh.triangles(-4, 4, 30, patches=patches) for patches in ("auto", "none")]
+    moved = []
+    for mesh in meshes:
+        rho0 = gaussian(mesh, 0.7)
+        says = mesh is meshes[0] and ranks.is_root
+        transport = BenamouBrenier(mesh, 8, tol=1e-2, terminal=0.03 * Entropy())
+        with pytest.warns(UserWarning, match="levelling rho0") if says else nullcontext():
+            path = solved(transport, rho0)
+        moved.append(mesh.integrate((path.rho[-1] - rho0) * mesh.centroid[0] ** 2))
+    assert moved[0] == pytest.approx(moved[1], rel=3e-2)
