@@ -46,8 +46,8 @@ NUMBERS = {
     "any_mesh": {
         "squares, auto": 1.025711682,
         "squares, two_point": 1.025711682,
-        "right triangles, auto": 1.018732953,
-        "right triangles, two_point": 1.025669669,
+        "right triangles, auto": 1.017762916,
+        "right triangles, two_point": 1.025657204,
         "hanging nodes, auto": 1.031358513,
         "hanging nodes, two_point": 1.01453251,
         "warped, auto": 1.043117131,
