@@ -26,6 +26,9 @@ from .pencils import NULL_EIGENVALUE, Pencil, make_positive
 # Unknowns, for each piece of the mesh, of the level that is solved directly.
 MAX_DIRECT_UNKNOWNS = 200
 
+# Part of the terms of a sum on a coarser grid that is round-off: a constant's eigenvalue there.
+COARSE_ROUNDING = 1e-13
+
 
 @dataclass
 class Grid:
@@ -76,14 +79,14 @@ class Cycle:
     def __init__(self, ranks: Ranks, pencil: Pencil):
         self.ranks = ranks
         shift = pencil.shift
-        part, matrix, extra = _distribute_hierarchy(ranks, pencil)
+        part, matrix, extra, size = _distribute_hierarchy(ranks, pencil)
         self.grids = _build_grids(ranks, part, shift)
         if self.grids and pencil.smooths_patches:
             self.grids[0] = PatchGrid(**vars(self.grids[0]), pencil=pencil)
         self.own = part["own"]
         self.order = ranks.all_gather(self.own)
         solver = ModalSolver if extra.ndim == 1 else ModeBySolver
-        self.coarsest = solver(matrix, extra, shift)
+        self.coarsest = solver(matrix, extra, shift, size)
         n_modes = len(shift)
         self.work = [np.empty((2, len(grid.diagonal), n_modes), shift.dtype) for grid in self.grids]
 
@@ -117,10 +120,13 @@ class Cycle:
 
 
 class ModalSolver:
-    """(A + s_k diag(mass))^-1 of all modes k, by eigenvectors that they share."""
+    """(A + s_k diag(mass))^-1 of all modes k, by eigenvectors that they share.
 
-    def __init__(self, A: sparse.csr_matrix, mass: Array, shift: Array):
-        self.W, self.inverse = _find_modes(A, mass, shift)
+    size (n,) : of the terms that add up to the rows of A
+    """
+
+    def __init__(self, A: sparse.csr_matrix, mass: Array, shift: Array, size: Array):
+        self.W, self.inverse = _find_modes(A, mass, shift, size)
 
     def __call__(self, f: Array) -> Array:
         in_modes = self.W.T @ f
@@ -130,9 +136,11 @@ class ModalSolver:
 class ModeBySolver:
     """(A + diag(extra_k))^-1 of all modes k, one by one: the inverses of the pieces that entries of
     A connect.
+
+    size (n,) : of the terms that add up to the rows of A
     """
 
-    def __init__(self, A: sparse.csr_matrix, extra: Array, shift: Array):
+    def __init__(self, A: sparse.csr_matrix, extra: Array, shift: Array, size: Array):
         dtype = shift.dtype
         n, n_modes = extra.shape
         A = A.tocsr()
@@ -148,7 +156,7 @@ class ModeBySolver:
             rows = order[first:end]
             place = self.start[rows][:, None] + np.arange(len(rows))
             self.index[place] = rows
-            inverse = _invert_modes(A[rows][:, rows].toarray(), extra[rows])
+            inverse = _invert_modes(A[rows][:, rows].toarray(), extra[rows], size[rows])
             self.value[place] = inverse.transpose(1, 2, 0)
 
     def __call__(self, f: Array) -> Array:
@@ -157,15 +165,15 @@ class ModeBySolver:
         return out
 
 
-def _invert_modes(A, extra):
+def _invert_modes(A, extra, size):
     """(A + diag(extra_k))^-1 (k, n, n); without the constants where nothing is added."""
     n = len(A)
     inverse = np.empty((extra.shape[1], n, n))
-    largest = np.abs(A).max()
-    is_null = extra.max(axis=0) <= NULL_EIGENVALUE * largest
+    rounding = COARSE_ROUNDING * size.max()
+    is_null = extra.max(axis=0) <= max(NULL_EIGENVALUE * np.abs(A).max(), rounding)
     for mode in np.flatnonzero(is_null):
         value, vectors = np.linalg.eigh(A)
-        is_zero = value <= NULL_EIGENVALUE * max(value.max(), 0.0)
+        is_zero = value <= max(NULL_EIGENVALUE * value.max(), rounding)
         scale = np.where(is_zero, 0.0, 1 / np.where(is_zero, 1.0, value))
         inverse[mode] = (vectors * scale) @ vectors.T
 
@@ -175,7 +183,7 @@ def _invert_modes(A, extra):
     return inverse
 
 
-def _find_modes(A, mass, shift):
+def _find_modes(A, mass, shift, size):
     """(W, 1 / (mu + s_k)) with A W = M W diag(mu), W^T M W = I.
 
     One basis diagonalises the equations of all modes. Pieces of the mesh have no entries of A in
@@ -198,7 +206,8 @@ def _find_modes(A, mass, shift):
         blocks.append(block)
 
     total = np.maximum(mu, 0)[:, None] + shift
-    is_null = total <= NULL_EIGENVALUE * mu.max()
+    rounding = COARSE_ROUNDING * (size / mass).max()
+    is_null = total <= max(NULL_EIGENVALUE * mu.max(), rounding)
     divisor = np.where(is_null, 1, total)
     inverse = np.where(is_null, 0, 1 / divisor)
     inverse = inverse.astype(shift.dtype)
@@ -216,15 +225,15 @@ def _find_modes(A, mass, shift):
 
 
 def _distribute_hierarchy(ranks, pencil):
-    """This rank's part of all grids, built on rank 0; the coarsest matrix and what the modes add to
-    its diagonal, whole.
+    """This rank's part of all grids, built on rank 0; the coarsest matrix, what the modes add to
+    its diagonal, and the size of the terms of its rows, whole.
     """
     parts = ranks.gather_to_root(tuple(pencil.list_equations()))
     hierarchy = ranks.on_root(lambda: _build_hierarchy(*_join_equations(parts), ranks.size))
     parts, coarsest = hierarchy or (None, None)
     part = ranks.send_parts(parts)
-    matrix, extra = ranks.broadcast(coarsest)
-    return part, matrix, extra
+    matrix, extra, size = ranks.broadcast(coarsest)
+    return part, matrix, extra, size
 
 
 def _join_equations(parts):
@@ -243,7 +252,7 @@ def _join_equations(parts):
 
 
 def _build_hierarchy(A, extra, own, n_ranks):
-    """(a dict of arrays for each rank, (coarsest matrix, what the modes add)).
+    """(a dict of arrays for each rank, (coarsest matrix, what the modes add, size of terms)).
 
     own[rank] : that rank's rows
     """
@@ -251,6 +260,7 @@ def _build_hierarchy(A, extra, own, n_ranks):
     max_unknowns = min(MAX_DIRECT_UNKNOWNS, len(extra) // 2)
     levels = _coarsen(A, max_unknowns)
     last = len(levels) - 1
+    size = A.diagonal()
     parts = [{"n_grids": np.array([last])} for _ in range(n_ranks)]
     for level, grid in enumerate(levels[:-1]):
         A = grid.A.tocsr()
@@ -278,6 +288,7 @@ def _build_hierarchy(A, extra, own, n_ranks):
         owner = coarse_owner
         own = coarse
         extra = abs(R) @ extra  # weights may be negative, masses not
+        size = abs(R) @ size
 
     for part, rows in zip(parts, own):
         part[f"own{last}"] = rows
@@ -285,7 +296,7 @@ def _build_hierarchy(A, extra, own, n_ranks):
         part["own"] = rows
 
     coarsest = levels[-1].A.tocsr()
-    return parts, (coarsest, extra)
+    return parts, (coarsest, extra, size)
 
 
 def _coarsen(A, max_unknowns):
