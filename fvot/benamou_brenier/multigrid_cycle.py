@@ -26,6 +26,10 @@ from .pencils import NULL_EIGENVALUE, Pencil, make_positive
 # Unknowns, for each piece of the mesh, of the level that is solved directly.
 MAX_DIRECT_UNKNOWNS = 200
 
+# Unknowns up to which there is no coarser grid: to solve directly takes no longer, and does not
+# suffer from thin cells.
+FEW_UNKNOWNS = 50
+
 # Part of the terms of a sum on a coarser grid that is round-off: a constant's eigenvalue there.
 COARSE_ROUNDING = 1e-13
 
@@ -229,7 +233,9 @@ def _distribute_hierarchy(ranks, pencil):
     its diagonal, and the size of the terms of its rows, whole.
     """
     parts = ranks.gather_to_root(tuple(pencil.list_equations()))
-    hierarchy = ranks.on_root(lambda: _build_hierarchy(*_join_equations(parts), ranks.size))
+    hierarchy = ranks.on_root(
+        lambda: _build_hierarchy(*_join_equations(parts), ranks.size, pencil.smooths_patches)
+    )
     parts, coarsest = hierarchy or (None, None)
     part = ranks.send_parts(parts)
     matrix, extra, size = ranks.broadcast(coarsest)
@@ -251,13 +257,16 @@ def _join_equations(parts):
     return A, sorted_extra, np.split(number, ends[:-1])
 
 
-def _build_hierarchy(A, extra, own, n_ranks):
+def _build_hierarchy(A, extra, own, n_ranks, smooths_patches):
     """(a dict of arrays for each rank, (coarsest matrix, what the modes add, size of terms)).
 
     own[rank] : that rank's rows
+    smooths_patches : whether the finest grid is needed for its sweeps, which see whole patches
     """
     owner = list_owners(own)
     max_unknowns = min(MAX_DIRECT_UNKNOWNS, len(extra) // 2)
+    if not smooths_patches:
+        max_unknowns = max(max_unknowns, FEW_UNKNOWNS)
     levels = _coarsen(A, max_unknowns)
     last = len(levels) - 1
     size = A.diagonal()

@@ -9,6 +9,7 @@ from mpi4py import MPI
 from numpy.testing import assert_allclose
 
 from fvot import BenamouBrenier, Checkpoint, ConvergenceError, Entropy, InputError, Mesh, Power
+from fvot.benamou_brenier import multigrid_cycle
 from fvot.benamou_brenier.bounds import lower_bound, upper_bound
 from fvot.benamou_brenier.diamonds import DiamondDiscretisation
 from fvot.benamou_brenier.ends import Ends
@@ -162,7 +163,8 @@ def test_a_sweep_is_its_formulas(name):
 
 
 @EVERY
-def test_multigrid_solves_the_normal_equations(name, ranks):
+def test_multigrid_solves_the_normal_equations(name, ranks, monkeypatch):
+    monkeypatch.setattr(multigrid_cycle, "FEW_UNKNOWNS", 0)
     disc = find_disc(name)
     theta = 1.3
     phi = at_points(disc, N + 1)
@@ -187,10 +189,11 @@ def test_multigrid_solves_the_normal_equations(name, ranks):
         ("kershaw", 0.85),
     ],
 )
-def test_a_multigrid_step_does_much_for_every_mode(name, factor):
+def test_a_multigrid_step_does_much_for_every_mode(name, factor, monkeypatch):
     """Measured: .31, .33, .42, .31, .35, .64, .78. Patches of several cells, whose mean alone has a
     part in C, and thin cells are the harder ones.
     """
+    monkeypatch.setattr(multigrid_cycle, "FEW_UNKNOWNS", 0)
     disc = DiamondDiscretisation(ALL[name](), 16)
     mesh = disc.mesh
     solve = MultigridPoisson(disc, 1.0)

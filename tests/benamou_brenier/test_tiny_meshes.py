@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fvot import BenamouBrenier, Mesh
+from fvot import BenamouBrenier, Entropy, Mesh, Power
 
 
 def two_tetrahedra():
@@ -52,3 +52,15 @@ def test_all_mass_moves_from_the_first_cell_to_the_last(name, n_steps, recwarn):
         assert path.gap <= 1e-3
         assert path.residual < 1e-12
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("n_steps", [1, 5])
+@pytest.mark.parametrize("energy", [Power(2), Entropy()], ids=["power", "entropy"])
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_few_thin_cells_have_free_ends(n, energy, n_steps):
+    """Fifty times longer than high: multigrid would hardly converge there."""
+    mesh = oblique_strip(n, height=0.02, lean=0.05)
+    rho0 = np.zeros(n)
+    rho0[0] = 1 / mesh.volume[0]
+    path = BenamouBrenier(mesh, n_steps, terminal=energy, scheme="corners").solve(rho0)
+    assert path.gap <= 1e-3
