@@ -30,6 +30,10 @@ MAX_DIRECT_UNKNOWNS = 200
 # suffer from thin cells.
 FEW_UNKNOWNS = 50
 
+# Part of the largest coupling of an unknown from which another one is strong. Not 1/4, which many
+# have on regular meshes: round-off would decide there, and differs with the number of ranks.
+STRONG_PART = 0.2499
+
 # Part of the terms of a sum on a coarser grid that is round-off: a constant's eigenvalue there.
 COARSE_ROUNDING = 1e-13
 
@@ -310,7 +314,13 @@ def _build_hierarchy(A, extra, own, n_ranks, smooths_patches):
 
 def _coarsen(A, max_unknowns):
     """pyamg's levels of A, up to the first one whose pieces have at most max_unknowns."""
-    levels = pyamg.ruge_stuben_solver(A, max_coarse=max_unknowns, coarse_solver=None).levels
+    solver = pyamg.ruge_stuben_solver(
+        A,
+        strength=("classical", {"theta": STRONG_PART}),
+        max_coarse=max_unknowns,
+        coarse_solver=None,
+    )
+    levels = solver.levels
     for level, grid in enumerate(levels):
         if _count_largest_piece(grid.A) <= max_unknowns:
             return levels[: level + 1]
