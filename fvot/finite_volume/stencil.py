@@ -179,7 +179,8 @@ def gradient_weights(stencil: Stencil) -> Array:
             products = weight * span[i] * span[j]
             normal[i, j] = stencil.cell_sum(products)
 
-    trace = np.maximum(np.trace(normal), 1e-300)  # a cell without neighbours has none
+    trace = np.trace(normal)
+    trace = np.where(trace > 0, trace, 1.0)  # a cell without neighbours has none
     unit = np.eye(dim)[:, :, None]
     shifted = normal + LEAST_SQUARES_SHIFT * trace * unit
     matrices = shifted.transpose(2, 0, 1)

@@ -225,6 +225,15 @@ def test_the_exponential_map_along_walls(kind):
     assert later[np.abs(mesh.center[0] - 0.5) < 0.3].mean() == pytest.approx(1 / 0.9, rel=0.02)
 
 
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_the_exponential_map_stays_in_a_single_cell(dim, ranks):
+    if ranks.size > 1:
+        pytest.skip("one cell is one rank's")
+    mesh = [Mesh.interval, Mesh.rectangle, Mesh.box][dim - 1](0, 1, 1 if dim == 1 else (1,) * dim)
+    later = otto.exponential_map(mesh, np.ones(1), np.ones(1), 0.5)
+    assert_allclose(later, 1, rtol=1e-14)
+
+
 def test_the_old_name_of_the_duality_map_warns_and_gives_the_same():
     v = np.random.default_rng(0).normal(size=(2, 5))
     with pytest.warns(DeprecationWarning, match="fvot.otto.duality_map") as caught:
