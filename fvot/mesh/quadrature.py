@@ -219,9 +219,10 @@ def split_into_parts(pieces: list[Pieces], min_count: int) -> tuple[Array, Array
     centroids = []
     volumes = []
     cells = []
+    # A hexahedron has one piece in each of 24 groups.
+    count = np.bincount(np.concatenate([group.cell for group in pieces]))
     for group in pieces:
-        count = np.bincount(group.cell)
-        fewest = count[count > 0].min(initial=min_count)
+        fewest = count[group.cell].min(initial=min_count)
         n_doublings = np.log2(min_count / fewest)
         n_halvings = int(np.ceil(n_doublings / group.dim - 1e-9))
         for _ in range(n_halvings):

@@ -5,6 +5,7 @@ from pathlib import Path
 import meshio
 import numpy as np
 import pytest
+from brought_meshes import BROUGHT
 from meshes import MESHES
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -313,3 +314,12 @@ def test_to_points_and_back(name, k):
     assert_allclose(mesh.deposit(x, weight), rho, rtol=1e-12)
     with pytest.raises(InputError, match="k must"):
         mesh.to_points(rho, 0)
+
+
+@pytest.mark.parametrize("kind", ["hexahedra", "wedges", "honeycomb"])
+def test_cells_of_many_simplices_have_few_points_more_than_asked_for(kind):
+    """A doubling along each edge is a factor of 8."""
+    mesh = (BROUGHT | MESHES)[kind]()
+    x, weight = mesh.to_points(np.ones(mesh.n_cells), 100)
+    assert 100 * mesh.n_cells_global <= x.shape[1] < 800 * mesh.n_cells_global
+    assert_allclose(mesh.deposit(x, weight), 1.0, rtol=1e-12)
