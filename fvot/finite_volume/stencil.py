@@ -73,6 +73,12 @@ class Stencil:
         is_inner = self.face < self.n_inner
         return np.where(is_inner, self.offset - beyond, 0.0)
 
+    def span_points(self, points: Array) -> Array:
+        """`span` between points (dim, n_cells) of the cells in place of centroids. Collective."""
+        mesh = self._mesh
+        shift = mesh.with_ghosts(points - mesh.centroid)
+        return self.span + shift[:, self.neighbour] - shift[:, self.cell]
+
     def cell_sum(self, values: Array) -> Array:
         """Sums (n_cells,) over the sides of each cell of values (n,)."""
         return np.add.reduceat(values, self.start[:-1])
@@ -162,13 +168,16 @@ def outflow_rate(
     return most
 
 
-def gradient_weights(stencil: Stencil) -> Array:
+def gradient_weights(stencil: Stencil, span: Array | None = None) -> Array:
     """W (dim, n): the least-squares gradient of cell K is the sum of W_s (rho_L - rho_K), residuals
     weighted with 1/distance.
 
     A cell with fewer neighbours than dimensions gets the shortest such gradient.
+
+    span (dim, n) : from the place of the value in K to that in L; None: between centroids
     """
-    span = stencil.span
+    if span is None:
+        span = stencil.span
     dim = len(span)
     square = np.einsum("in,in->n", span, span)
     zeros = np.zeros_like(square)

@@ -1,7 +1,8 @@
 """Gradients of energies, and paths along them.
 
 Mass moves along straight lines, with the gradient of the potential: from cell to cell by
-least-squares gradients, which are exact for linear potentials on every mesh.
+least-squares gradients, corrected for the curvature, which are exact for linear potentials on every
+mesh.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from ..mesh.cell_values import check_density
 from ..mesh.means import divide_cells
 from .choice import choose_metric
 from .density_metric import check_values
+
+# Times that the gradient of a potential is corrected by its curvature.
+CURVATURE_PASSES = 2
 
 # Parts of the mass of each cell along a geodesic, at least.
 FEWEST_CELL_PARTS = 16
@@ -93,7 +97,9 @@ def wasserstein_gradient(
     return slope
 
 
-def exponential_map(mesh: Mesh, rho: Array, phi: Array, t: float) -> Array:
+def exponential_map(
+    mesh: Mesh, rho: Array, phi: Array, t: float, *, scheme: Scheme = "auto"
+) -> Array:
     """(id + t grad phi) # rho: the geodesic from rho with the initial velocity grad phi.
 
     It is a geodesic as long as no paths cross. Collective.
@@ -105,10 +111,13 @@ def exponential_map(mesh: Mesh, rho: Array, phi: Array, t: float) -> Array:
     rho : array (n_cells,)
         The density at time 0.
     phi : array (n_cells,)
-        The potential of the velocity: averages, or values at `mesh.centroid`, as potentials of
-        `tangent_potential` with scheme="corners" are.
+        The potential of the velocity: what `tangent_potential` gives, or its values at the places
+        that the scheme says.
     t : float
         The time.
+    scheme : {"auto", "two_point", "corners"}
+        As in `tangent_potential`: phi has its values at `mesh.center` with two-point sums, and at
+        `mesh.centroid` with corners.
 
     Returns
     -------
@@ -142,14 +151,12 @@ def exponential_map(mesh: Mesh, rho: Array, phi: Array, t: float) -> Array:
     mesh.ranks.check(is_number(t) and math.isfinite(t), f"t must be a finite number, not {t!r}")
     mesh.ranks.check_same("t", t)
 
-    stencil = Stencil(mesh)
-    weights = gradient_weights(stencil)
-    v = gradients(mesh, stencil, weights, phi[None])[0]
-    slope = gradients(mesh, stencil, weights, v)
+    points = choose_metric(mesh, scheme).find_points(mesh)
+    v, slope = _differentiate(mesh, phi, points)
 
     n_parts = np.clip(TOTAL_PARTS / mesh.n_cells_global, FEWEST_CELL_PARTS, MOST_CELL_PARTS)
     x, share, cell = divide_cells(mesh, int(n_parts))
-    offset = x - mesh.centroid[:, cell]
+    offset = x - points[:, cell]
     change = np.einsum("ijk,jk->ik", slope[:, :, cell], offset)
     velocity = v[:, cell] + change
     moved = x + t * velocity
@@ -161,8 +168,8 @@ def exponential_map(mesh: Mesh, rho: Array, phi: Array, t: float) -> Array:
     moved = mesh.ranks.all_gather(moved[..., has_mass])
     mass = mesh.ranks.all_gather(mass[..., has_mass])
     room = mesh.ranks.all_gather(room[..., has_mass])
-    points = _bring_back(mesh, moved, room)
-    return mesh.deposit(points, mass)
+    places = _bring_back(mesh, moved, room)
+    return mesh.deposit(places, mass)
 
 
 def duality_map(v: ArrayLike, q: float) -> Array:
@@ -205,6 +212,27 @@ def duality_map(v: ArrayLike, q: float) -> Array:
     is_zero = size == 0
     factor = np.where(is_zero, 1.0, size) ** (q - 2)
     return np.where(is_zero, 0.0, factor * vectors)
+
+
+# ---- velocities --------------------------------------------------------------------------------
+
+
+def _differentiate(mesh, phi, points):
+    """(gradient (dim, n_cells), Hessian (dim, dim, n_cells)) of values phi (n_cells,) at points.
+
+    Least squares alone take the curvature for a slope where the neighbours are on one side, as
+    those of a wall and of a circumcentre are.
+    """
+    stencil = Stencil(mesh)
+    span = stencil.span_points(points)
+    weights = gradient_weights(stencil, span)
+    linear = gradients(mesh, stencil, weights, phi[None])[0]
+    v = linear
+    for _ in range(CURVATURE_PASSES):
+        slope = gradients(mesh, stencil, weights, v)
+        bend = np.einsum("in,ijn,jn->n", span, slope[:, :, stencil.cell], span) / 2
+        v = linear - np.stack([stencil.cell_sum(w * bend) for w in weights])
+    return v, gradients(mesh, stencil, weights, v)
 
 
 # ---- parts -------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fvot
 from fvot import JKO, BenamouBrenier, Entropy, InputError, Interaction, Mesh, Potential, Power, otto
+from fvot.otto.geodesics import MOST_CELL_PARTS, TOTAL_PARTS
 
 pytestmark = pytest.mark.ranks
 
@@ -137,14 +138,14 @@ def test_the_exponential_map_of_a_dilation(name):
     rho = mesh.density(
         lambda x: np.exp(-(x**2).sum(axis=0) / (2 * 0.25**2)) * ((x**2).sum(axis=0) < 1)
     )
-    later = otto.exponential_map(mesh, rho, (mesh.centroid**2).sum(axis=0) / 2, 0.4)
+    later = otto.exponential_map(mesh, rho, (mesh.center**2).sum(axis=0) / 2, 0.4)
     assert mesh.integrate(later) == pytest.approx(1, rel=1e-14) and later.min() >= 0
     exact = mesh.density(
         lambda x: np.exp(-(x**2).sum(axis=0) / (2 * 0.35**2)) * ((x**2).sum(axis=0) < 1.96)
     )
     assert mesh.integrate(np.abs(later - exact)) < 0.07
     with pytest.raises(InputError, match="outside"):
-        otto.exponential_map(mesh, rho, (mesh.centroid**2).sum(axis=0) / 2, 5.0)
+        otto.exponential_map(mesh, rho, (mesh.center**2).sum(axis=0) / 2, 5.0)
 
 
 @pytest.mark.long
@@ -218,7 +219,7 @@ def test_the_exponential_map_along_walls(kind):
     later = otto.exponential_map(
         mesh,
         mesh.density(lambda x: 1 + 0 * x[0]),
-        mesh.average(lambda x: -0.05 * (x[0] - 0.5) ** 2),
+        -0.05 * (mesh.center[0] - 0.5) ** 2,
         1,
     )
     assert mesh.integrate(later) == pytest.approx(1, rel=1e-13)
@@ -232,6 +233,38 @@ def test_the_exponential_map_stays_in_a_single_cell(dim, ranks):
     mesh = [Mesh.interval, Mesh.rectangle, Mesh.box][dim - 1](0, 1, 1 if dim == 1 else (1,) * dim)
     later = otto.exponential_map(mesh, np.ones(1), np.ones(1), 0.5)
     assert_allclose(later, 1, rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["l_shape", "triangles", "voronoi", "quads"])
+def test_the_exponential_map_of_a_linear_potential_is_a_translation(name):
+    """At the points of the potentials of the scheme: centres, and centroids with corners."""
+    mesh = MESHES[name]()
+    points = mesh.center if mesh.quality.suits_two_point else mesh.centroid
+    assert mesh.quality.suits_two_point == (name != "quads")
+    lower, upper = mesh.bounds
+    middle = lower + (upper - lower) * [0.25, 0.5]
+    rho = mesh.density(lambda x: ((x - middle[:, None]) ** 2).sum(axis=0) < 0.1**2)
+    velocity = np.array([0.6, -0.3])
+    later = otto.exponential_map(mesh, rho, velocity @ points, 0.2)
+    n_parts = int(min(TOTAL_PARTS / mesh.n_cells_global, MOST_CELL_PARTS))
+    x, mass = mesh.to_points(rho, n_parts)
+    exact = mesh.deposit(x + 0.2 * velocity[:, None], mass)
+    assert mesh.integrate(np.abs(later - exact)) < 1e-6
+
+
+def test_tangent_potentials_go_where_they_say():
+    """int |x|^2 rho changes as it does along x + t grad phi, on triangles with circumcentres."""
+    errors = []
+    for n in (8, 16, 32):
+        mesh = Mesh.triangles((0, 0), (1, 1), n)
+        rho = np.ones(mesh.n_cells)
+        drho = mesh.average(lambda x: np.cos(np.pi * x[0]) + np.cos(np.pi * x[1]))
+        drho -= mesh.integrate(drho)
+        later = otto.exponential_map(mesh, rho, otto.tangent_potential(mesh, rho, drho), 0.1)
+        # Along each axis x goes to x - t sin(pi x) / pi, whose mean is 1 / 2 - 2 t / pi^2.
+        moved = mesh.integrate((later - rho) * mesh.centroid)
+        errors.append(np.abs(moved / (-0.2 / np.pi**2) - 1).max())
+    assert errors[0] < 0.02 and errors[1] < 0.005 and errors[2] < 0.002
 
 
 def test_the_old_name_of_the_duality_map_warns_and_gives_the_same():
