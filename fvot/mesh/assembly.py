@@ -265,8 +265,8 @@ def _build_whole(mesh_input, rule, strict, merge):
     regions = _check_regions(mesh_input.regions, cells.n_cells)
     volume, centroid, face = faces.build_faces(cells, joint.facets, joint.halves)
     if merge:
-        check_conforming(cells.points, face)
-        _warn_of_walls_and_gaps(face, cells.n_cells)
+        check_conforming(cells.points, face, centroid)
+        _warn_of_walls_and_gaps(face, centroid)
 
     move = None
     if mesh_input.center is None:
@@ -315,9 +315,9 @@ def _warn_of_merged_points(joint):
     )
 
 
-def _warn_of_walls_and_gaps(face, n_cells):
+def _warn_of_walls_and_gaps(face, centroid):
     """Warn of walls without thickness, and of pieces that do not touch: few users mean them."""
-    count, gap = count_thin_walls(face)
+    count, gap = count_thin_walls(face, centroid)
     if count:
         warn(
             f"{count} faces of the boundary lie beside others that face them, at up to {gap:.1e} "
@@ -325,7 +325,7 @@ def _warn_of_walls_and_gaps(face, n_cells):
             "cells should touch, round the points (numpy.round) or make the parts fit; "
             "merge=False says that the wall is meant"
         )
-    piece = patches.number_components(face, n_cells)
+    piece = patches.number_components(face, centroid.shape[1])
     n_pieces = int(piece.max()) + 1
     if n_pieces > 1:
         warn(

@@ -29,6 +29,10 @@ from .facets import join_faces
 # they have been turned or scaled since.
 POINT_SLACK = 1e-5
 
+# Of the depth of the cells behind a face of the boundary: what is farther from it is no round-off,
+# however long the face is.
+DEPTH_SLACK = 0.1
+
 # Units in the last place of the coordinates by which points in one place may differ, too.
 ROUNDED_UNITS = 8
 
@@ -50,6 +54,9 @@ FACING_REACH = 0.6
 
 # Of the angle between the normal of one face and the reversed normal of the other.
 FACING_COSINE = 0.9
+
+# Of the depth of the cell behind a face: what is farther behind it lies across the mesh.
+BEHIND_DEPTH = 0.5
 
 # Of normals, and of distances from the origin relative to the mesh's size, of faces in one plane.
 PLANE_TOLERANCE = 1e-6
@@ -93,10 +100,13 @@ class _Border:
 
     points: Array  # (dim, n_points) of the whole mesh
     vertices: IntArray  # (width, n_faces)
+    behind: Array  # (dim, n_faces) the centroid of the cell behind each face
 
     @classmethod
     def find(cls, mesh: JoinedCells) -> _Border:
-        return cls(mesh.cells.points, columns(mesh.halves.vertices, mesh.halves.lonely))
+        halves = mesh.halves
+        behind = columns(halves.centroid, halves.cell[halves.lonely])
+        return cls(mesh.cells.points, columns(halves.vertices, halves.lonely), behind)
 
     @cached_property
     def used(self) -> IntArray:
@@ -114,7 +124,34 @@ class _Border:
         rounding = np.finfo(precision).eps
         unit = rounding * np.abs(place).max(initial=0.0)
         slack = np.maximum(POINT_SLACK * shortest, ROUNDED_UNITS * unit)
-        return np.minimum(slack, MAX_SLACK * shortest)
+        slack = np.minimum(slack, MAX_SLACK * shortest)
+
+        least = np.full(self.points.shape[1], np.inf)
+        for corner in self.vertices:
+            is_corner = corner >= 0
+            np.minimum.at(least, corner[is_corner], self.depth[is_corner])
+        return np.minimum(slack, DEPTH_SLACK * least)
+
+    @cached_property
+    def depth(self) -> Array:
+        """(n_faces,) the distance of each face's plane from the centroid behind it."""
+        first = columns(self.points, self.vertices[0])
+        step = self.behind - first
+        if len(first) == 1:
+            return np.abs(step[0])
+        if len(first) == 2:
+            along = columns(self.points, self.vertices[1]) - first
+            across = along[0] * step[1] - along[1] * step[0]
+            return np.abs(across) / np.maximum(np.linalg.norm(along, axis=0), 1e-300)
+
+        corner = [columns(self.points, v) for v in self.vertices]
+        normal = np.cross(corner[1] - first, corner[2] - first, axis=0)
+        if len(corner) == 4:
+            is_quad = self.vertices[3] >= 0
+            diagonals = np.cross(corner[2] - first, corner[3] - corner[1], axis=0)
+            normal = np.where(is_quad, diagonals, normal)
+        size = np.maximum(np.linalg.norm(normal, axis=0), 1e-300)
+        return np.abs((normal * step).sum(axis=0)) / size
 
     def _find_shortest_edges(self):
         """(n_points,) length of the shortest edge at each point of the boundary."""
@@ -325,6 +362,7 @@ def _find_hanging_points(border):
     last_place = np.minimum(border.last_place, MAX_SLACK * length)
     beside = np.maximum(slack, LINE_SLACK * length)
     beside = np.maximum(beside, last_place)
+    beside = np.minimum(beside, DEPTH_SLACK * border.depth[edge])
     is_on_line = distance <= beside
     is_between_ends = (place > slack) & (place < length - slack)
     is_inside = is_on_line & is_between_ends
@@ -403,11 +441,13 @@ def _cut_facets(points, vertices, edge, point, n_points):
 # ---- walls without thickness ---------------------------------------------------------------------
 
 
-def count_thin_walls(faces: Faces) -> tuple[int, float]:
+def count_thin_walls(faces: Faces, centroid: Array) -> tuple[int, float]:
     """(number, largest relative gap) of the boundary faces beside others that face them: the two
     sides of a wall.
 
     A gap is the distance of a face's centre from the other face, relative to the smaller face.
+
+    centroid (dim, n_cells) : of the cells
     """
     dim = len(faces.normal)
     border = slice(faces.n_inner, None)
@@ -422,14 +462,22 @@ def count_thin_walls(faces: Faces) -> tuple[int, float]:
     other_normal = columns(normal, other)
     cosine = (own_normal * other_normal).sum(axis=0)
     step = columns(center, other) - columns(center, one)
-    distance = np.abs((own_normal * step).sum(axis=0))
-    gap = distance / np.minimum(size[one], size[other])
+    height = (own_normal * step).sum(axis=0)
+    gap = np.abs(height) / np.minimum(size[one], size[other])
 
-    is_wall = (cosine < -FACING_COSINE) & (gap < THIN_WALL_GAP)
+    depth = _find_depths(faces, centroid)[border]
+    is_across = height < -BEHIND_DEPTH * depth[one]
+    is_wall = (cosine < -FACING_COSINE) & (gap < THIN_WALL_GAP) & ~is_across
     both_sides = np.concatenate([one[is_wall], other[is_wall]])
     n_sides = len(np.unique(both_sides))
     largest_gap = gap[is_wall].max(initial=0.0)
     return n_sides, float(largest_gap)
+
+
+def _find_depths(faces, centroid):
+    """(n_faces,) the distance of each face's plane from the centroid on the left."""
+    step = faces.center - columns(centroid, faces.left)
+    return (faces.normal * step).sum(axis=0)
 
 
 def _find_near_pairs(center, radius):
@@ -446,13 +494,15 @@ def _find_near_pairs(center, radius):
 # ---- faces in space ------------------------------------------------------------------------------
 
 
-def check_conforming(points: Array, faces: Faces) -> None:
+def check_conforming(points: Array, faces: Faces, centroid: Array) -> None:
     """`MeshError` where boundary faces of two cells in space lie on each other: they would be walls
     inside the mesh.
+
+    centroid (dim, n_cells) : of the cells
     """
     if len(points) < 3 or faces.n_inner == len(faces.left):
         return
-    pair, count = _find_touching_faces(points, faces)
+    pair, count = _find_touching_faces(points, faces, centroid)
     if count:
         first, second = np.sort(faces.left[pair])
         raise MeshError(
@@ -463,7 +513,7 @@ def check_conforming(points: Array, faces: Faces) -> None:
         )
 
 
-def _find_touching_faces(points, faces):
+def _find_touching_faces(points, faces, centroid):
     """(two faces, number of pairs): boundary faces that lie on each other, facing opposite ways."""
     border = slice(faces.n_inner, None)
     in_planes = _find_opposite_planes(faces.normal[:, border], faces.center[:, border])
@@ -481,11 +531,13 @@ def _find_touching_faces(points, faces):
     # Of two faces the larger one finds the smaller one.
     one, two = _find_near_pairs(center, 2 * radius)
     step = center[:, two] - center[:, one]
-    height = np.abs((normal[:, one] * step).sum(axis=0))
+    height = (normal[:, one] * step).sum(axis=0)
+    depth = _find_depths(faces, centroid)[candidate]
     cosine = (normal[:, one] * normal[:, two]).sum(axis=0)
     is_opposite = cosine < PLANE_TOLERANCE - 1
-    is_level = height <= PLANE_TOLERANCE * (radius[one] + radius[two])
-    kept = np.flatnonzero(is_opposite & is_level)
+    is_level = np.abs(height) <= PLANE_TOLERANCE * (radius[one] + radius[two])
+    is_across = height < -BEHIND_DEPTH * depth[one]
+    kept = np.flatnonzero(is_opposite & is_level & ~is_across)
     one = one[kept]
     two = two[kept]
 

@@ -6,7 +6,15 @@ import warnings
 
 import numpy as np
 import pytest
-from brought_meshes import quads
+from brought_meshes import (
+    cubes_in_six,
+    hanging,
+    hexahedra,
+    lattice_triangles,
+    quads,
+    right_triangles,
+    wedges,
+)
 
 from fvot import FokkerPlanck, Mesh
 from fvot.parallel import Ranks
@@ -93,3 +101,30 @@ def test_hanging_nodes_that_were_rounded_to_few_digits_are_said():
     turn = np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
     _, said = made(np.round(turn @ points, 4), cells)
     assert any("two sides of a wall" in words for words in said)
+
+
+@pytest.mark.parametrize("squeeze", [1e-3, 1e-6])
+@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: quads(4),
+        lambda: right_triangles(4),
+        lambda: lattice_triangles(4),
+        lambda: hanging(4),
+        lambda: hexahedra(3, 0.0),
+        lambda: cubes_in_six(2),
+        lambda: wedges(2, 0.1),
+    ],
+    ids=["quads", "triangles", "lattice", "hanging", "hexahedra", "tetrahedra", "wedges"],
+)
+def test_squeezed_meshes_have_no_thin_walls(make, axis, squeeze):
+    """Points and faces on opposite sides are near, but the cells are between them."""
+    points, cells = make()
+    whole = Mesh.from_cells(points, cells)
+    points[axis] *= squeeze
+    mesh, said = made(points, cells)
+    assert said == []
+    own = [int(m.face_owned[: m.n_inner].sum()) for m in (mesh, whole)]
+    assert RANKS.sum(own[0]) == RANKS.sum(own[1])
+    assert mesh.integrate(1.0) == pytest.approx(squeeze, rel=1e-12)
