@@ -48,6 +48,9 @@ LARGEST_SQUARABLE_MASS = 1e140
 # Relative difference of two masses that counts as rounding, in double precision.
 MASS_ROUNDING_DOUBLE = 1e-11
 
+# Relative difference of two masses that their sums have anyway: both densities stay as they are.
+MASS_SUM_ROUNDING = 1e-14
+
 # Difference of lower bound and cost, relative to action and energy, that counts as rounding.
 BOUND_ROUNDING = 1e-8
 
@@ -423,7 +426,8 @@ class BenamouBrenier:
     def _check_densities(self, rho0, rho1):
         """The densities in the solvers' order of the cells.
 
-        rho1 is scaled to the mass of rho0 in each piece, from which it may differ by round-off.
+        rho1 is scaled to the mass of rho0 in each piece, from which it may differ by the round-off
+        of single precision, too.
         """
         disc = self._levels[0].disc
         ranks = self.mesh.ranks
@@ -438,7 +442,8 @@ class BenamouBrenier:
         self._check_masses(mass, rounding)
 
         mass0, mass1 = mass.T
-        factor = mass0 / np.where(mass1 > 0, mass1, 1)
+        is_same = np.abs(mass1 - mass0) <= MASS_SUM_ROUNDING * mass0
+        factor = np.where(is_same, 1, mass0 / np.where(mass1 > 0, mass1, 1))
         return rho0, rho1 * disc.spread(factor[disc.component])
 
     def _check_masses(self, mass, rounding):

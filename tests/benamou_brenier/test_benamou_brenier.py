@@ -754,3 +754,20 @@ def test_fluxes_level_the_data_within_patches():
     assert mesh.ranks.max(np.abs(path.flux).max(axis=1))[0] > 1.5 * mesh.ranks.max(
         np.abs(path.flux[1]).max()
     )
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("name", ["interval", "triangles", "voronoi", "quads"])
+def test_the_ends_of_a_path_are_the_data(name):
+    """To the last bit, where both masses are 1 but for the round-off of their sums."""
+    mesh = MESHES[name]()
+    middle = mesh.bounds.mean(axis=0)[:, None]
+    ends = [
+        mesh.density(lambda x, a=a: 1.1 + np.sin(a + 3 * (x - middle).sum(axis=0)))
+        for a in (0, 1, 2, 3)
+    ]
+    solver = BenamouBrenier(mesh, n_steps=4)
+    for rho0, rho1 in zip(ends, ends[1:]):
+        path = solver.solve(rho0, rho1)
+        assert_array_equal(path.rho[0], rho0)
+        assert_array_equal(path.rho[-1], rho1)
+        assert path.residual < 1e-13
