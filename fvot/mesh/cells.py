@@ -40,6 +40,9 @@ CELL_DIMENSION = {
 }
 N_CORNERS = {LINE: 2, TRIANGLE: 3, QUAD: 4, TETRA: 4, HEXAHEDRON: 8, WEDGE: 6, PYRAMID: 5}
 
+# Of the size of a mesh, off a plane or line: coordinates in single precision have errors of 1e-7.
+MAX_PLANE_HEIGHT = 1e-6
+
 # Volumes times lengths may be so many decades above or below 1: floating point ends at 308.
 MAX_DECADES = 250
 
@@ -270,13 +273,31 @@ def _check_integers(name, numbers):
     return array.astype(np.int64, copy=False)
 
 
+def _make_dimension_error(points, dimensions):
+    """The `MeshError` of cells whose dimensions are not that of the points alone."""
+    dim = len(points)
+    if len(dimensions) > 1 or dimensions[0] > dim:
+        return MeshError(
+            f"cells of dimension {dimensions} on points of dimension {dim}: "
+            "give the cells of the highest dimension only, and as many coordinates"
+        )
+    wanted = dimensions[0]
+    extent = np.ptp(points, axis=1)
+    order = np.argsort(extent, kind="stable")
+    kept = np.sort(order[dim - wanted :]).tolist()
+    remedy = f"points[{kept}]"
+    if extent[order[dim - wanted - 1]] > MAX_PLANE_HEIGHT * extent.max():
+        remedy = "coordinates in their plane" if wanted == 2 else "coordinates along their line"
+    return MeshError(
+        f"cells of dimension {wanted} on points with {dim} coordinates: give {remedy}, or cells of "
+        f"dimension {dim}. Mesh.read takes files of flat meshes in any plane"
+    )
+
+
 def _check_corners(cells):
     dimensions = {CELL_DIMENSION[kind] for kind in np.unique(cells.kind)}
     if dimensions != {cells.dim}:
-        raise MeshError(
-            f"cells of dimension {sorted(dimensions)} on points of dimension {cells.dim}: "
-            "give the cells of the highest dimension only, and as many coordinates"
-        )
+        raise _make_dimension_error(cells.points, sorted(dimensions))
     n_points = cells.points.shape[1]
     is_wrong = (cells.corners < 0) | (cells.corners >= n_points)
     bad = np.flatnonzero(is_wrong)

@@ -22,7 +22,7 @@ from ..arguments.paths import check_readable
 from ..arguments.types import Array, IntArray, Path
 from ..errors import InputError, MeshError, warn
 from . import msh
-from .cells import drop_unused_points
+from .cells import MAX_PLANE_HEIGHT, drop_unused_points
 from .facets import join_faces
 from .file_contents import CORNERS_OF_KIND, Contents, straighten
 
@@ -65,9 +65,6 @@ READER_BYTES_PER_BYTE = 200
 # Seconds of work that reading a file may take in any case, and bytes that give it one more.
 MIN_READER_SECONDS = 60
 BYTES_PER_READER_SECOND = 100_000
-
-# Of the size of a mesh, off a plane or line: coordinates in single precision have errors of 1e-7.
-MAX_PLANE_HEIGHT = 1e-6
 
 # The reader's process finds the same modules as this one.
 READER_START = (

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from fvot import InputError, Mesh
+from fvot import InputError, Mesh, MeshError
 from fvot.mesh.face_exchange import find_face_exchange
 from fvot.mesh.means import average_over_faces
 
@@ -571,3 +571,17 @@ def test_points_over_memory_of_ctypes():
     mesh = Mesh.from_cells(shared, [("quad", [[0, 1, 4, 5], [1, 2, 3, 4]])], comm=MPI.COMM_SELF)
     assert_array_equal(mesh.bounds[0], [0, 0])
     assert mesh.integrate(1.0) == 2
+
+
+@pytest.mark.parametrize(
+    "turn, remedy",
+    [
+        (lambda x: x, r"give points\[\[0, 1\]\], or cells of dimension 3"),
+        (lambda x: x[::-1], r"give points\[\[1, 2\]\]"),
+        (lambda x: x + x[0] * np.array([[0], [0], [1]]), "give coordinates in their plane"),
+    ],
+)
+def test_flat_cells_in_space_are_told_what_to_do(turn, remedy):
+    points = np.array([[0, 1, 1, 0], [0, 0, 1, 1], [0, 0, 0, 0]], float)
+    with pytest.raises(MeshError, match=f"cells of dimension 2 on points with 3 .*{remedy}"):
+        Mesh.from_cells(turn(points), [("quad", [[0, 1, 2, 3]])])
