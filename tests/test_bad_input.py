@@ -123,7 +123,7 @@ MESH_TABLE = {  # what it gets, and words of the message
     "lines in the plane": (
         cells([[0, 1]], kind="line"),
         MeshError,
-        ["dimension [1]", "dimension 2"],
+        ["dimension 1", "dimension 2"],
     ),
     "two dimensions at once": (
         lambda: Mesh.from_cells(POINTS, [("triangle", TWO), ("line", [[0, 1]])]),

@@ -3,6 +3,7 @@
 What is built is of the class that the functions get, or of that of the mesh that they get.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -102,13 +103,17 @@ def build_mesh(
     *,
     finer: Callable | None = None,
     merge: bool = False,
+    given: dict[str, Any] | None = None,
 ) -> AnyMesh:
     """The mesh of what make() returns on rank 0, dealt out to the ranks; collective.
 
     finer : the function of the mesh that refines it; None to cut each of its cells
+    given : what users gave, by names: it must be the same on every rank, of which the first is used
     """
     ranks = parallel.Ranks(comm)
     _check_strict(ranks, strict)
+    if given is not None:
+        check_given(ranks, {**given, "patches": patches, "strict": strict, "merge": merge})
     result = ranks.on_root(lambda: _assemble(make(), patches, strict, merge, ranks.size))
     parts, meta = result if ranks.is_root else (None, None)
     if finer is None:
@@ -201,6 +206,50 @@ def check_named_parts(parts: Any, what: str) -> dict | None:
         members = {"boundary": "points of the faces", "regions": "cells"}[what]
         raise InputError(f"{what} must be a dict, {{name: {members}}}, not {parts!r:.60}")
     return parts
+
+
+def check_given(ranks: parallel.Ranks, given: dict[str, Any]) -> None:
+    """`InputError` on every rank unless all give the same, functions apart. Collective."""
+    if ranks.size == 1:
+        return
+    digests = ranks.comm.allgather([_digest(value) for value in given.values()])
+    for rank, other in enumerate(digests):
+        for name, mine, theirs in zip(given, digests[0], other):
+            if mine != theirs:
+                raise InputError(
+                    f"{name} of a mesh must be the same on every rank: on rank {rank} it is not "
+                    "that of rank 0; comm.bcast gives all what one of them has"
+                )
+
+
+def _digest(value):
+    """A text that is the same for values that mean the same."""
+    if value is None or isinstance(value, (str, bool)):
+        return repr(value)
+    if isinstance(value, dict):
+        return str({repr(key): _digest(part) for key, part in value.items()})
+
+    try:
+        return _digest_numbers([np.asarray(value)])
+    except (TypeError, ValueError):
+        pass
+    if not isinstance(value, (list, tuple)):
+        return type(value).__name__  # a function, say
+    try:
+        return _digest_numbers([np.asarray(row) for row in value])  # of different lengths
+    except (TypeError, ValueError):
+        return str([_digest(part) for part in value])
+
+
+def _digest_numbers(arrays):
+    """Of arrays of numbers or masks; `TypeError` for others."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        if array.dtype.kind not in "biuf":
+            raise TypeError
+        digest.update(str(array.shape).encode())
+        digest.update(np.ascontiguousarray(array, float).tobytes())
+    return digest.hexdigest()
 
 
 def _check_strict(ranks, strict):

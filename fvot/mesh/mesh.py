@@ -403,7 +403,8 @@ class Mesh:
         def make() -> MeshInput:
             return name_box_sides(*builders.build_triangles(lower, upper, n), lower, upper)
 
-        return build_mesh(cls, make, comm, patches, strict)
+        given = dict(lower=lower, upper=upper, n=n)
+        return build_mesh(cls, make, comm, patches, strict, given=given)
 
     @classmethod
     def tetrahedra(
@@ -460,7 +461,8 @@ class Mesh:
             points, blocks, center = builders.build_tetrahedra(lower, upper, n)
             return name_box_sides(points, blocks, lower, upper, center)
 
-        return build_mesh(cls, make, comm, patches, strict)
+        given = dict(lower=lower, upper=upper, n=n)
+        return build_mesh(cls, make, comm, patches, strict, given=given)
 
     @classmethod
     def voronoi(
@@ -525,7 +527,8 @@ class Mesh:
             patches=keep_patch_rule(patches),
             strict=strict,
         )
-        return build_mesh(cls, make, comm, patches, strict, finer=finer)
+        given = dict(lower=lower, upper=upper, n_cells=n_cells, seed=seed)
+        return build_mesh(cls, make, comm, patches, strict, finer=finer, given=given)
 
     @classmethod
     def read(
@@ -587,7 +590,7 @@ class Mesh:
             points, blocks, facets, regions = read(path)
             return MeshInput(points, blocks, facets, None, regions)
 
-        return build_mesh(cls, make, comm, patches, strict, merge=merge)
+        return build_mesh(cls, make, comm, patches, strict, merge=merge, given={})
 
     @classmethod
     def from_cells(
@@ -603,7 +606,7 @@ class Mesh:
         patches: Patches = "auto",
         strict: bool = True,
     ) -> Mesh:
-        """A mesh from points and cells. Collective.
+        """A mesh from points and cells, the same on every rank. Collective.
 
         Corners may be listed in either sense. In the plane a cell may have the points of smaller
         neighbours on its edges (hanging nodes): it becomes a polygon with these as corners, too. In
@@ -640,7 +643,8 @@ class Mesh:
         Raises
         ------
         InputError
-            For points, parts, centres or patches of a shape or type that cannot be used.
+            For points, parts, centres or patches of a shape or type that cannot be used, or not the
+            same on every rank.
         MeshError
             For cells that are flat or tangled, lie on the same side of a face, or do not fit to
             each other. Cells that overlap without a common face are not looked for.
@@ -663,7 +667,8 @@ class Mesh:
                 check_named_parts(regions, "regions"),
             )
 
-        return build_mesh(cls, make, comm, patches, strict, merge=merge)
+        given = dict(points=points, cells=cells, boundary=boundary, regions=regions, center=center)
+        return build_mesh(cls, make, comm, patches, strict, merge=merge, given=given)
 
     def _with_part(self, part):
         """The same mesh of other arrays, as `Numbering` makes them."""

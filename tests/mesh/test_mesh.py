@@ -585,3 +585,48 @@ def test_flat_cells_in_space_are_told_what_to_do(turn, remedy):
     points = np.array([[0, 1, 1, 0], [0, 0, 1, 1], [0, 0, 0, 0]], float)
     with pytest.raises(MeshError, match=f"cells of dimension 2 on points with 3 .*{remedy}"):
         Mesh.from_cells(turn(points), [("quad", [[0, 1, 2, 3]])])
+
+
+def on_one_rank(ranks, value, other):
+    """*other* on the last rank, *value* on all others."""
+    return other if ranks.rank == ranks.size - 1 else value
+
+
+@pytest.mark.parametrize(
+    "name, value, other",
+    [
+        ("points", [[0, 1, 1, 0], [0, 0, 1, 1]], [[0, 1, 1, 0], [0, 0, 1, 2]]),
+        ("points", [[0, 1, 1, 0], [0, 0, 1, 1]], None),
+        ("cells", [("polygon", [[0, 1, 2], [0, 2, 3]])], [("polygon", [[0, 1, 2, 3]])]),
+        ("cells", [("triangle", [[0, 1, 2]])], [("line", [[0, 1, 2]])]),
+        ("boundary", {"low": [[0], [1]]}, {"low": [[1], [2]]}),
+        ("boundary", {"low": [[0], [1]]}, {"high": [[0], [1]]}),
+        ("regions", {"all": [0]}, None),
+        ("center", [[0.5], [0.4]], [[0.5], [0.5]]),
+        ("patches", "none", 1),
+        ("patches", [0], [1]),
+        ("merge", True, False),
+    ],
+)
+def test_meshes_are_made_of_the_same_on_every_rank(name, value, other, ranks):
+    if ranks.size == 1:
+        pytest.skip("nothing differs on one rank")
+    given = dict(points=[[0, 1, 1, 0], [0, 0, 1, 1]], cells=[("quad", [[0, 1, 2, 3]])])
+    given[name] = on_one_rank(ranks, value, other)
+    with pytest.raises(
+        InputError,
+        match=f"{name} of a mesh must be the same on every rank: on rank {ranks.size - 1}",
+    ):
+        Mesh.from_cells(**given)
+
+
+def test_made_meshes_have_the_same_arguments_on_every_rank(ranks):
+    if ranks.size == 1:
+        pytest.skip("nothing differs on one rank")
+    for make in (
+        lambda k: Mesh.voronoi((0, 0), (1, 1), 20, seed=k),
+        lambda k: Mesh.triangles((0, 0), (1, 1), 8 + k),
+        lambda k: Mesh.tetrahedra((0, 0, 0), (1, 1, 1 + k), 3),
+    ):
+        with pytest.raises(InputError, match="of a mesh must be the same on every rank"):
+            make(on_one_rank(ranks, 0, 1))
