@@ -755,6 +755,7 @@ def test_fluxes_level_the_data_within_patches():
         np.abs(path.flux[1]).max()
     )
 
+
 @pytest.mark.ranks
 @pytest.mark.parametrize("name", ["interval", "triangles", "voronoi", "quads"])
 def test_the_ends_of_a_path_are_the_data(name):
