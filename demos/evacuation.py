@@ -1,13 +1,13 @@
-"""A crowd leaves a room through a door: nobody can be where the crowd is full, and pressure builds
-up before the door.
+"""A crowd leaves a room through a door: the density is at most 1, and pressure builds up before the
+door.
 
     python demos/evacuation.py
     mpirun -n 2 python demos/evacuation.py --refine 1 --crowd 0.9
 
 All walk the shortest way to the far wall of the second room, with speed 1, as long as there is
-room: the gradient flow of int V rho under the constraint rho <= 1, V the distance to go (Maury,
-Roudneff-Chupin, Santambrogio 2010). The pressure p of the constraint slows them down: v = -grad (V
-+ p). Writes the series for ParaView and a picture of density and pressure.
+space: the gradient flow of int V rho under the constraint rho <= 1, V the remaining distance
+(Maury, Roudneff-Chupin, Santambrogio 2010). The pressure p of the constraint slows them down: v =
+-grad (V + p). Writes the series for ParaView and a picture of density and pressure.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ FAR = 2.1  # x of the far wall
 
 
 def to_go(x):
-    """V: the length of the shortest way from points x (2, n) to the far wall, round the edges of
+    """V: the length of the shortest way from points x (2, n) to the far wall, around the edges of
     the door.
     """
     before = np.hypot(np.maximum(WALL[0] - x[0], 0), x[1] - np.clip(x[1], *DOOR))

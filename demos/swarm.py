@@ -1,5 +1,5 @@
-"""A swarm: clumps that attract each other from far, and press against each other from near, gather
-round an obstacle.
+"""A swarm: clumps that attract each other at a distance, and repel each other when crowded, gather
+around an obstacle.
 
     python demos/swarm.py
     mpirun -n 2 python demos/swarm.py --crowding 0.1 --end 8
@@ -35,8 +35,8 @@ def main(
 ):
     """Let clumps of equal mass, 1 in all, gather.
 
-    mesh: a mesh file, in the plane; refine: times that each cell is split; crowding: how much it
-    takes to be dense; reach: of the attraction; clumps: x and y of each; width: of each at the
+    mesh: a mesh file, in the plane; refine: times that each cell is split; crowding: strength of
+    the repulsion; reach: of the attraction; clumps: x and y of each; width: of each at the
     start; end: the last time; n_times: recorded times; tol: the error in time of the whole run;
     out: folder for what is written.
     """
