@@ -386,8 +386,8 @@ def _count_steps(ranks, x0, b, D, t, tau):
         i = missed[0]
         warn(
             f"drift or diffusion changes within steps of {(t[i + 1] - t[i]) / counts[i]:.3g} "
-            f"between t = {t[i]:.6g} and {t[i + 1]:.6g}, which may pass over it: leave out tau, "
-            "give a smaller one, or name the times of pulses and jumps in t"
+            f"between t = {t[i]:.6g} and {t[i + 1]:.6g}, which may miss it: leave out tau, give a "
+            "smaller one, or include the times of pulses and jumps in t"
         )
     return counts
 
@@ -858,8 +858,8 @@ class _CountedRate:
         if self.calls > MAX_VELOCITY_CALLS:
             raise ConvergenceError(
                 f"the integrator has called the velocity {MAX_VELOCITY_CALLS} times and is at t = "
-                f"{now:.6g}, on its way to {self.end:.6g}: does the velocity jump, or is it stiff? "
-                "A larger rtol may help"
+                f"{now:.6g} of a run to {self.end:.6g}: does the velocity jump, or is it stiff? A "
+                "larger rtol may help"
             )
         return self.rate(now, state)
 

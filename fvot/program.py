@@ -145,7 +145,7 @@ def _build_parser(main, parameters, positional, hints):
         usage=" ".join(usage),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--help", action="store_true", help="show this and end, as -h does")
+    parser.add_argument("--help", action="store_true", help="show this help and exit, as -h does")
     for parameter in parameters:
         if parameter.default is inspect.Parameter.empty:
             raise TypeError(

@@ -414,7 +414,7 @@ def test_what_cannot_be_read(read, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read everything
     for suffix in (".msh", ".png"):
         (tmp_path / f"x{suffix}").touch()
-    with pytest.raises(InputError, match="may not be read by this user"):
+    with pytest.raises(InputError, match="is not readable by this user"):
         read(tmp_path / "x.msh")
     with pytest.raises(InputError, match="there is no (mesh|image) file"):
         read(tmp_path / "nowhere" / "x.msh")

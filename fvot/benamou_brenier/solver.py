@@ -181,7 +181,7 @@ class BenamouBrenier:
         Entropy(D=1.0)
         """
         self.mesh.ranks.check(
-            isinstance(energy, Energy), f"a terminal energy is wanted, not {energy!r:.60}"
+            isinstance(energy, Energy), f"the terminal energy must be an energy, not {energy!r:.60}"
         )
         other = copy(self)
         terminals = [Terminal(level.disc, energy) for level in self._levels]
@@ -375,7 +375,7 @@ class BenamouBrenier:
                 f"{math.degrees(math.atan(tangent)):.0f} degrees from orthogonal, in the root mean "
                 "square), which more iterations hardly help: make cells less thin, or rectangles"
             )
-        return f"max_iter={predict_iterations(self.tol, used, gap)} may do"
+        return f"max_iter={predict_iterations(self.tol, used, gap)} may suffice"
 
     def _choose_unit(self, rho0):
         """The unit of mass of the iteration.
@@ -394,7 +394,7 @@ class BenamouBrenier:
             remedy = "the density, such as to mass 1, and write the energy for it"
         if not low <= mass <= high:
             raise InputError(
-                f"the mass is {mass:.6g}, beyond what floating point can square and add up: it "
+                f"the mass is {mass:.6g}, whose square is beyond the range of floating point: it "
                 f"must lie between {low:.0e} and {high:.0e}; scale {remedy}"
             )
 
@@ -533,8 +533,8 @@ def _check_order(reached):
     low, high = reached.lower.cost, reached.upper.cost
     if not np.isfinite([low, high]).all():
         raise ConvergenceError(
-            f"the bounds {low:.6g} and {high:.6g} are no finite numbers: densities or the energy "
-            "exceed the range of floating point"
+            f"the bounds {low:.6g} and {high:.6g} are not finite: densities or the energy exceed "
+            "the range of floating point"
         )
 
     if low > high + BOUND_ROUNDING * (reached.upper.action + abs(reached.upper.energy)):

@@ -89,9 +89,8 @@ class ContinuityEquation:
     -----
     Steps take means over time of velocities, and of densities that enter, to 1e-3 or better. The
     velocity between two recorded times is watched: pulses, gaps and periods that last at least
-    1/200 of the time between the two are seen wherever they begin, if they are felt in more than a
-    few hundredths of the domain, or at an open part of its boundary. For shorter ones name more
-    times in t.
+    1/200 of the time between the two are seen wherever they begin, if they act on more than a few
+    hundredths of the domain, or on an open part of its boundary. For shorter ones add times to t.
 
     Examples
     --------
@@ -181,11 +180,11 @@ class ContinuityEquation:
             equal between two times; for a changing one each is as long as `cfl` allows. Both hit
             the times.
         checkpoint : Checkpoint, optional
-            A file in which the run is kept, and from which it goes on to the same numbers.
+            A file that stores the run, and from which it continues to the same numbers.
         write : path or Output, optional
             A series for ParaView that is written during the run.
         progress : bool, optional
-            Whether to show a bar. None: if rank 0 writes to a terminal.
+            Whether to show a progress bar. None: if rank 0 writes to a terminal.
 
         Returns
         -------

@@ -103,7 +103,7 @@ class Stepper:
             names = [str(name) for name in self.mesh.boundary if str(name) not in open_parts]
             warn(
                 f"the velocity crosses the walls ({', '.join(names)}) by {across:.3g} volume per "
-                "time; it is stopped there. Name these parts in boundary= (fvot.outflow, "
+                "time; the flux there is set to 0. Name these parts in boundary= (fvot.outflow, "
                 "fvot.inflow(density)) to let it through"
             )
 
@@ -315,7 +315,8 @@ def _build_out_of_reach_error(now, end, step, cfl):
     return ConvergenceError(
         f"the velocity allows only steps of {step:.2g} at t = {now}, {count} of them to t = "
         f"{end:.6g}: the largest rate at which a cell is emptied has grown to {rate}. If the "
-        "velocity blows up there, end before; if it is a pulse, name its beginning and its end in t"
+        "velocity blows up there, end before; if it is a pulse, include its beginning and its "
+        "end in t"
     )
 
 

@@ -59,8 +59,8 @@ def potential_flow(mesh: Mesh, rates: Mapping[str, float]) -> Array:
 
     Notes
     -----
-    A two-point Laplace solve. The divergence that is left is removed along a spanning tree, so that
-    the fluxes of each cell add up to 0 to round-off for any tolerance of the solve.
+    A two-point Laplace solve. The remaining divergence is removed along a spanning tree, so the
+    fluxes of each cell add up to 0 to round-off for any tolerance of the solve.
 
     Examples
     --------

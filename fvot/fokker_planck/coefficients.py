@@ -276,7 +276,7 @@ class DriftDiffusion:
                 if jump > PERIOD_TOLERANCE * scale:
                     raise InputError(
                         f"potential changes by {jump:.3g} over one period along axis {axis} of a "
-                        "periodic mesh: it must be periodic; a constant force belongs into drift"
+                        "periodic mesh: it must be periodic; a constant force belongs in drift="
                     )
 
 

@@ -45,7 +45,8 @@ class FokkerPlanck:
     """Drift and noise: d rho/dt = div(D grad rho + rho grad V - rho b) on a mesh.
 
     With a temperature T it is d rho/dt = div(D (grad rho + rho grad V / T) - rho b): then e^(-V/T)
-    is stationary for every D, if b = 0. Without one, e^(-V/D) is where D is a constant number.
+    is stationary for every D, if b = 0. Without one, e^(-V/D) is stationary if D is a constant
+    number.
 
     This is kinetic noise. The density is that of paths dX, where S is the symmetric root of D:
 
@@ -80,8 +81,8 @@ class FokkerPlanck:
     noise : {"kinetic", "ito", "stratonovich"}
         Which of the equations above it is.
     flux : two-point flux
-        `scharfetter_gummel`, `square_root`, `upwind`, `central`, or your own function
-        (U, k) -> (a, b) with a, b >= 0. All but the first keep "auto" from taking corners.
+        `scharfetter_gummel`, `square_root`, `upwind`, `central`, or your own function (U, k) -> (a,
+        b) with a, b >= 0. With any but the first, "auto" does not choose corners.
     boundary : dict, optional
         {name: fvot.dirichlet(density), fvot.inflow(density) or fvot.outflow}. Every part of the
         boundary without an entry is a wall that nothing crosses. dirichlet(0) absorbs. inflow and
@@ -93,8 +94,9 @@ class FokkerPlanck:
         Order of the steps in time: 1 (implicit Euler), 2 or 3 (between 2 and 3 where something
         depends on time).
     tol : float
-        Largest error in time of a whole run with tau=None, in L1 relative to the largest mass so
-        far, or to the mass that enters until the end. It is an estimate, not a bound.
+        The largest estimated error in time of a whole run with tau=None, in L1 relative to the
+        largest mass so far, or to the mass that enters until the end. It is an estimate, not a
+        bound.
     rtol : float
         Relative tolerance of the linear solves.
 
@@ -117,9 +119,9 @@ class FokkerPlanck:
     given. For two-point fluxes densities are compared at `mesh.center`, for corners as cell
     averages or at `mesh.centroid`.
 
-    Adaptive steps do not pass over pulses, gaps and periods that last at least 1/200 of the time
-    between two recorded times (`arguments.watch`). For shorter ones, and for the places of jumps,
-    name more times in t: the run then takes fewer steps.
+    Adaptive steps do not miss pulses, gaps and periods that last at least 1/200 of the time between
+    two recorded times (`arguments.watch`). For shorter ones, and for jumps, add their times to t:
+    the run then takes fewer steps.
 
     PETSc's options reach the linear solves by the prefix ``fvot_fokker_planck_``.
 
@@ -132,14 +134,14 @@ class FokkerPlanck:
     >>> bool(abs(result.ledger["mass_error"]).max() < 1e-14)
     True
 
-    Noise that is correlated, with a Gibbs density all the same:
+    Correlated noise with a Gibbs density:
 
     >>> D = [[0.2, 0.1], [0.1, 0.1]]
     >>> tilted = fvot.FokkerPlanck(mesh, diffusion=D, potential=lambda x: x[0], temperature=0.1)
     >>> bool(abs(tilted.stationary() - equation.stationary()).max() < 1e-12)
     True
 
-    Ito's noise gathers where it is weak:
+    With Ito's noise the density gathers where the noise is weak:
 
     >>> shaken = fvot.FokkerPlanck(mesh, diffusion=lambda x: 0.1 + 0.1 * x[0], noise="ito")
     >>> rho = shaken.stationary()
@@ -223,12 +225,12 @@ class FokkerPlanck:
             Largest step; steps are equal between two times, and hit them. None: steps such that the
             errors in time add up to at most `tol`.
         checkpoint : Checkpoint, optional
-            A file in which the run is kept, and from which it goes on, to the same numbers up to
-            the linear solver's tolerance.
+            A file that stores the run, and from which it continues, to the same numbers up to the
+            linear solver's tolerance.
         write : path or Output, optional
             A series for ParaView that is written during the run.
         progress : bool, optional
-            Whether to show a bar. None: if rank 0 writes to a terminal.
+            Whether to show a progress bar. None: if rank 0 writes to a terminal.
 
         Returns
         -------
@@ -336,7 +338,7 @@ class FokkerPlanck:
             Where the stationary density is not unique or zero, or where a coefficient depends on
             time.
         ConvergenceError
-            Where the implicit steps do not settle.
+            Where the implicit steps do not converge.
 
         Examples
         --------
@@ -352,8 +354,8 @@ class FokkerPlanck:
     def relaxation_rates(self, k: int = 1) -> Array:
         """The k slowest rates at which densities relax: eigenvalues of the operator, without the 0.
 
-        The error after a time t decays like e^(-rate t). With open boundaries the first rate is the
-        one at which mass is lost in the long run.
+        Deviations decay like e^(-rate t). With open boundaries the first rate is the rate at which
+        mass is lost in the long run.
 
         Parameters
         ----------

@@ -175,7 +175,7 @@ class TwoPointDriftDiffusion(DriftDiffusion):
                 continue
             mesh.ranks.check(
                 f is not None,
-                f"potential is given by cell values, which do not tell its slope at boundary "
+                "potential is given by cell values, which do not determine its slope at boundary "
                 f"{name!r}: give a function, or fvot.dirichlet there",
             )
             step = SLOPE_STEP * mesh.volume[here] / mesh.area[faces]

@@ -359,7 +359,7 @@ def _warn_of_merged_points(joint):
         names = ", ".join(map(repr, joint.opened))
         opened = f"; faces called {names} are now inside the mesh, in mesh.interfaces"
     warn(
-        f"{joint.n_merged} points of the mesh lie where others do, and were merged with "
+        f"{joint.n_merged} points of the mesh coincide with others, and were merged with "
         f"them{opened}. merge=False keeps them apart, as walls between the cells"
     )
 
@@ -372,7 +372,7 @@ def _warn_of_walls_and_gaps(face, centroid):
             f"{count} faces of the boundary lie beside others that face them, at up to {gap:.1e} "
             "of their size: they are two sides of a wall, through which nothing passes. If these "
             "cells should touch, round the points (numpy.round) or make the parts fit; "
-            "merge=False says that the wall is meant"
+            "merge=False states that the wall is intended"
         )
     piece = patches.number_components(face, centroid.shape[1])
     n_pieces = int(piece.max()) + 1

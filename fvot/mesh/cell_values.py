@@ -95,7 +95,7 @@ def _find_problem(mesh, u):
 
     if shape and shape[-1] != mesh.n_cells:
         return (
-            f"an array of shape {shape} is none of cell values (..., n_cells): this rank has "
+            f"an array of shape {shape} does not hold cell values (..., n_cells): this rank has "
             f"{mesh.n_cells} cells; {describe_wanted_shape(mesh, shape)}"
         )
     return None

@@ -39,7 +39,7 @@ from .walls import Walls
 
 @frozen
 class Mesh:
-    """A mesh, dealt to the ranks of a communicator.
+    """A mesh, distributed over the ranks of a communicator.
 
     The arrays hold this rank's own cells and the faces that touch them. Meshes are made by
     `interval`, `rectangle`, `box`, `triangles`, `tetrahedra`, `voronoi`, `read` and `from_cells`.
@@ -81,7 +81,7 @@ class Mesh:
         The number of this rank's first cell where cells are counted rank by rank, as PETSc
         numbers rows.
     parent_cell : array (n_cells,)
-        Of a mesh that `without` has made: numbers in the file of the mesh that it was cut from.
+        For a mesh made by `without`: the numbers in the file of the mesh that it was cut from.
     cell_id : array (n_local,)
         The number in the file of each cell, own cells first, then ghosts.
     patch, levels : array (n_cells,), (n_levels, n_cells)
@@ -285,8 +285,8 @@ class Mesh:
         Raises
         ------
         InputError
-            For a box or a shape that cannot be used, for cells that cannot be dealt to so many
-            ranks, and for fewer than 3 cells along a periodic axis.
+            For a box or a shape that cannot be used, for cells that cannot be distributed over so
+            many ranks, and for fewer than 3 cells along a periodic axis.
 
         Examples
         --------
@@ -608,9 +608,9 @@ class Mesh:
     ) -> Mesh:
         """A mesh from points and cells, the same on every rank. Collective.
 
-        Corners may be listed in either sense. In the plane a cell may have the points of smaller
-        neighbours on its edges (hanging nodes): it becomes a polygon with these as corners, too. In
-        space such cells are refused.
+        Corners may be listed in either orientation. In the plane a cell may have the points of
+        smaller neighbours on its edges (hanging nodes): it becomes a polygon with these as corners,
+        too. In 3D such cells are refused.
 
         Parameters
         ----------
@@ -624,11 +624,11 @@ class Mesh:
         regions : {name: cells}, optional
             Numbers (n,) or a mask (n_cells,).
         center : array (dim, n_cells), optional
-            The points x_K, where circumcentres and centroids are not wanted.
+            The points x_K, in place of circumcentres and centroids.
         merge : bool, optional
-            Whether points of the boundary in one place, up to round-off, are the same point; one
-            warning says how many there are. False keeps them apart, so that cells on both sides
-            have a wall between them (a crack).
+            Whether points of the boundary that coincide up to round-off are the same point; one
+            warning gives their number. False keeps them apart, so that cells on both sides have a
+            wall between them (a crack).
         comm : MPI communicator, optional
             The ranks that share the mesh; None for all.
         patches : "auto", "none", int, array or function, optional
@@ -646,8 +646,8 @@ class Mesh:
             For points, parts, centres or patches of a shape or type that cannot be used, or not the
             same on every rank.
         MeshError
-            For cells that are flat or tangled, lie on the same side of a face, or do not fit to
-            each other. Cells that overlap without a common face are not looked for.
+            For cells that are flat or tangled, lie on the same side of a face, or do not match.
+            Cells that overlap without a common face are not detected.
 
         Examples
         --------
@@ -704,7 +704,7 @@ class Mesh:
         Raises
         ------
         InputError
-            On every rank, for values of f that are no numbers, or not one for each point.
+            On every rank, for values of f that are not numbers, or not one for each point.
 
         Examples
         --------
@@ -744,8 +744,8 @@ class Mesh:
         Raises
         ------
         InputError
-            Where values are negative or not finite, of a shape that is none of these or could be
-            two of them, or all zero.
+            Where values are negative or not finite, of a shape that is none of these or is
+            ambiguous, or all zero.
 
         Examples
         --------
@@ -826,19 +826,19 @@ class Mesh:
         return draw_points(self, rho, k)
 
     def geodesic_distance(self, points: ArrayLike, others: ArrayLike | None = None) -> Array:
-        """Lengths of the shortest ways inside the mesh. Collective.
+        """Lengths of the shortest paths inside the mesh. Collective.
 
-        Straight where nothing is in the way. Else in the plane round the corners of the walls,
-        exactly (a visibility graph: Lozano-Perez, Wesley 1979). In space ways lead through some
-        1000 points of the walls' edges, or two on each: they are too long by the square of the
-        points' spacing. Along periodic axes the shortest way counts.
+        Straight lines where nothing is in the way. Otherwise, in the plane, exact paths around the
+        corners of the walls (a visibility graph: Lozano-Perez, Wesley 1979). In 3D paths go through
+        about 1000 sample points on the walls' edges, or two on each edge; the error is quadratic in
+        their spacing. Along periodic axes the shortest path counts.
 
         Parameters
         ----------
         points : array (dim, n)
-            From where; the same on every rank.
+            The starting points; the same on every rank.
         others : array (dim, m), optional
-            To where; None for the same points.
+            The end points; None for the same points.
 
         Returns
         -------
@@ -848,7 +848,7 @@ class Mesh:
         Raises
         ------
         InputError
-            For points outside the mesh, for more than 10^8 pairs, and where no way leads from one
+            For points outside the mesh, for more than 10^8 pairs, and where no path leads from one
             to another.
 
         Examples
@@ -1111,7 +1111,7 @@ class Mesh:
         Parameters
         ----------
         flux : array (n_faces,)
-            What crosses each face per time, along its normal.
+            The amount that crosses each face per time, along its normal.
 
         Returns
         -------
@@ -1165,7 +1165,7 @@ class Mesh:
 
     @property
     def quality(self) -> Quality:
-        """How good the mesh is, and which fluxes serve on it: orthogonality and isotropy defects,
+        """How good the mesh is, and which fluxes suit it: orthogonality and isotropy defects,
         smallest distances, sizes, moments of patches, errors to expect of two-point fluxes.
 
         Returns
@@ -1185,7 +1185,7 @@ class Mesh:
     # ---- other meshes made from it ---------------------------------------------------------------
 
     def refine(self) -> Mesh:
-        """The mesh with every cell cut in 2^dim: results on both tell the mesh's error.
+        """The mesh with every cell cut in 2^dim: results on both meshes estimate the mesh's error.
 
         Intervals, triangles, quadrilaterals, tetrahedra, wedges and hexahedra are cut at the
         middles of their edges; the children of cell k are cells 2^dim k, 2^dim k + 1, ... in the
@@ -1280,7 +1280,7 @@ class Mesh:
         """
         self.ranks.check(
             self.dim == 2 and self.has_simplices,
-            "kites are cut from triangles: this mesh has other cells",
+            "only triangles can be cut in kites: this mesh has other cells",
         )
         return cut_into_kites(self)
 

@@ -144,7 +144,7 @@ def norm(mesh: Mesh, rho: Array, phi: Array, *, scheme: Scheme = "auto") -> floa
 def length(mesh: Mesh, t: ArrayLike, rho: ArrayLike, *, scheme: Scheme = "auto") -> float:
     """The length of a path of densities: the sum of tau norm(psi) over its steps.
 
-    psi is the tangent potential of (rho_(n+1) - rho_n) / tau at the mean of both densities. But for
+    psi is the tangent potential of (rho_(n+1) - rho_n) / tau at the mean of both densities. Up to
     errors of the mesh, the length is at least W2 of the ends, and W2 along a geodesic. Collective.
 
     Parameters

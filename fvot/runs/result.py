@@ -57,7 +57,8 @@ class Writable:
         Raises
         ------
         InputError
-            On every rank, for a path that cannot be written, and for fields that there are not.
+            On every rank, for a path that cannot be written, and for fields that the run does not
+            have.
 
         Examples
         --------
@@ -104,8 +105,8 @@ class Writable:
         Raises
         ------
         InputError
-            On every rank, for a path that cannot be written, for a field, time or velocity that
-            there is not, and on a machine that cannot draw.
+            On every rank, for a path that cannot be written, for a field, time or velocity that the
+            result does not have, and if the machine cannot draw.
 
         Examples
         --------

@@ -465,7 +465,7 @@ def test_thin_oblique_cells_are_named_where_the_gap_stays():
         BenamouBrenier(thin, 4, tol=1e-6, max_iter=5).solve(rho0, rho1)
 
     square = Mesh.from_cells(points, cells)
-    with pytest.raises(ConvergenceError, match=r"max_iter=\d+ may do"):
+    with pytest.raises(ConvergenceError, match=r"max_iter=\d+ may suffice"):
         BenamouBrenier(square, 4, tol=1e-6, max_iter=5).solve(
             *[square.density(lambda x, a=a: 1 + a * np.cos(2 * np.pi * x[0])) for a in (0.5, -0.5)]
         )
