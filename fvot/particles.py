@@ -305,9 +305,9 @@ def langevin(
     Slopes of D are central differences, at points inside the walls. With "stratonovich" and a
     tensor they are those of S, which has none where an eigenvalue falls to 0 like a distance.
 
-    Chosen steps resolve events that last at least 1/200 of the time between two of the times t and
-    1/4000 of the whole time, but their beginning and end only to the length of a step: include the
-    times of pulses and jumps in t. A tau that is too long for the sampled coefficients is a
+    Adaptive steps resolve events that last at least 1/200 of the time between two of the times t
+    and 1/4000 of the whole time, but their beginning and end only to the length of a step: include
+    the times of pulses and jumps in t. A tau that is too long for the sampled coefficients causes a
     warning. (Kloeden, Platen 1992; walls: Bossy, Gobet, Talay 2004)
 
     Examples

@@ -171,7 +171,7 @@ class BenamouBrenier:
         Raises
         ------
         InputError
-            For anything that is no convex energy.
+            For anything that is not a convex energy.
 
         Examples
         --------

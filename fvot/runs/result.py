@@ -204,7 +204,7 @@ class Writable:
 @frozen
 @dataclass(frozen=True, repr=False)
 class Result(Writable):
-    """A density at the recorded times, as an evolution returns it.
+    """The density of an evolution at the recorded times.
 
     Attributes
     ----------

@@ -436,7 +436,7 @@ def displacement_interpolation(plan: Plan, t: float) -> tuple[Array, Array]:
     Raises
     ------
     InputError
-        For anything that is no plan, and for t outside [0, 1].
+        For anything that is not a plan, and for t outside [0, 1].
 
     Examples
     --------
