@@ -385,18 +385,18 @@ def flipped(place):
         (lambda data: data[: len(data) // 2], "damaged"),
         (lambda data: data[:700], "damaged"),
         (lambda data: data[:40], "damaged"),
-        (lambda data: b"", "no checkpoint"),
+        (lambda data: b"", "not a checkpoint"),
         (lambda data: data + b"x", "damaged"),
         (flipped(-1), "damaged"),
         (flipped(2000), "damaged"),
         (flipped(60), "damaged"),
-        (flipped(0), "no checkpoint"),
+        (flipped(0), "not a checkpoint"),
         (
             lambda data: data.replace(b"fvot checkpoint 3", b"fvot checkpoint 1"),
             "another version of fvot .format 1, this has 3",
         ),
-        (lambda data: b"\x89HDF\r\n\x1a\n" + data, "no checkpoint"),
-        (lambda data: b"\0" * len(data), "no checkpoint"),
+        (lambda data: b"\x89HDF\r\n\x1a\n" + data, "not a checkpoint"),
+        (lambda data: b"\0" * len(data), "not a checkpoint"),
     ],
 )
 def test_a_damaged_checkpoint(kept, ranks, change, words):
