@@ -48,6 +48,7 @@ autodoc_typehints = "none"  # numpydoc has the types, in words
 autosummary_generate = False
 maximum_signature_line_length = 76
 toc_object_entries_show_parents = "hide"
+napoleon_attr_annotations = False
 napoleon_custom_sections = [("Attributes", "params_style")]
 napoleon_google_docstring = False
 napoleon_use_rtype = False

@@ -72,6 +72,7 @@ def test_the_pages_have_all_that_is_public(html):
     assert set(public_names()) <= set(shown), sorted(set(public_names()) - set(shown))
     assert len(set(shown)) == len(shown)
     assert not [name for name in shown if re.search(r"\._", name)]
+    assert not [page for page in pages if "_typing" in page]  # types are told in words
 
     overview = (html / "api.html").read_text()
     missing = [name for name in public_names() if is_listed(name) and f'#{name}"' not in overview]
