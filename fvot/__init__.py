@@ -29,7 +29,7 @@ from .finite_volume.fluxes import central, muscl, scharfetter_gummel, square_roo
 from .fokker_planck.coefficients import cell_mean
 from .fokker_planck.equation import FokkerPlanck
 from .jko import JKO
-from .mesh import Mesh
+from .mesh import Mesh, example_mesh
 from .output.series import Output
 from .parallel import say
 from .program import info, run
@@ -60,6 +60,7 @@ __all__ = [
     "cell_mean",
     "central",
     "dirichlet",
+    "example_mesh",
     "inflow",
     "info",
     "muscl",

@@ -1,0 +1,136 @@
+"""What a wheel and a source distribution hold, and that a wheel is enough for the examples."""
+
+import email
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("one_rank_here")
+
+ROOT = Path(__file__).parent.parent
+MADE = (
+    ".git",
+    ".venv*",
+    ".*_cache",
+    ".hypothesis",
+    ".setup.log",
+    "__pycache__",
+    "*.egg-info",
+    "*.nb[ic]",
+    "_build",
+    "build",
+    "dist",
+    "out",
+)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A copy of the repository without what is made in it."""
+    folder = tmp_path_factory.mktemp("source") / "fvot"
+    shutil.copytree(ROOT, folder, symlinks=True, ignore=shutil.ignore_patterns(*MADE))
+    return folder
+
+
+def build(kind, source, folder):
+    """The file that setuptools builds from a copy, with what this Python has."""
+    copy = shutil.copytree(source, folder / "copy", symlinks=True)
+    made = folder / "made"
+    text = f"from setuptools import build_meta; build_meta.build_{kind}({str(made)!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", text], cwd=copy, capture_output=True, text=True, timeout=100
+    )
+    if "No module named 'setuptools'" in done.stderr or "'bdist_wheel'" in done.stderr:
+        pytest.skip("this Python has no setuptools, or no wheel: pip brings them when it installs")
+    assert done.returncode == 0, done.stderr
+    return next(made.iterdir())
+
+
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory):
+    return zipfile.ZipFile(build("wheel", source, tmp_path_factory.mktemp("wheel")))
+
+
+@pytest.fixture(scope="module")
+def sdist(source, tmp_path_factory):
+    return tarfile.open(build("sdist", source, tmp_path_factory.mktemp("sdist")))
+
+
+def files_below(folder):
+    """{path from the folder: content} of all files, those behind links, too."""
+    paths = [*folder.rglob("*"), *(folder / "fvot/mesh/example_files").glob("*.msh")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths if path.is_file()}
+
+
+def test_a_wheel_has_the_package_and_the_example_meshes_alone(wheel, source):
+    found = {name: wheel.read(name) for name in wheel.namelist() if ".dist-info/" not in name}
+    sources = files_below(source)
+    expected = {
+        name: content
+        for name, content in sources.items()
+        if name.startswith("fvot/") and name.endswith((".py", ".msh", "py.typed"))
+    }
+    assert found == expected
+    examples = {Path(name).name for name in found if name.endswith(".msh")}
+    assert examples == {path.name for path in (ROOT / "meshes").glob("*.msh")} != set()
+
+
+def test_the_meshes_are_in_the_repository_once():
+    link = ROOT / "fvot" / "mesh" / "example_files"
+    if not link.is_symlink():
+        pytest.skip("an unpacked source distribution has copies")
+    assert link.resolve() == (ROOT / "meshes").resolve()
+
+
+def test_a_source_distribution_has_all_files(sdist, source):
+    """But for folders and links, which are files there."""
+    found = {
+        member.name.split("/", 1)[1]: sdist.extractfile(member).read()
+        for member in sdist.getmembers()
+        if member.isfile()
+    }
+    expected = files_below(source)
+    del expected["setup.cfg"]  # setuptools writes it anew, with a section more and no comments
+    assert {name for name in expected if found.get(name) != expected[name]} == set()
+    extra = {name for name in found.keys() - expected.keys() if ".egg-info/" not in name}
+    assert extra == {"PKG-INFO", "setup.cfg"}
+
+
+def test_what_a_wheel_says_of_itself(wheel):
+    name = next(name for name in wheel.namelist() if name.endswith("/METADATA"))
+    metadata = email.message_from_bytes(wheel.read(name))
+    assert metadata["Name"] == "fvot" and metadata["Description-Content-Type"] == "text/markdown"
+    assert metadata["Requires-Python"] == ">=3.10" and "PETSc" in metadata["Keywords"]
+    assert "Typing :: Typed" in metadata.get_all("Classifier")
+    assert {"mpi", "petsc", "test", "docs", "mesh"} <= set(metadata.get_all("Provides-Extra"))
+    plain = [text for text in metadata.get_all("Requires-Dist") if "extra ==" not in text]
+    assert not any(text.startswith(("petsc4py", "mpi4py", "dolfinx")) for text in plain)
+
+
+RUN = """
+import sys
+sys.path.insert(0, {folder!r})
+import fvot
+assert fvot.__file__.startswith({folder!r}), fvot.__file__
+print(fvot.example_mesh("two_rooms").n_cells_global, fvot.example_mesh("ball").n_cells_global)
+"""
+
+
+def test_examples_of_an_installed_wheel(wheel, tmp_path):
+    wheel.extractall(tmp_path / "site")
+    script = RUN.format(folder=str(tmp_path / "site"))
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=100
+    )
+    assert (done.returncode, done.stdout) == (0, "1974 4221\n"), done.stderr
+
+
+def test_demos_take_their_meshes_from_the_package():
+    """So that they run wherever they are copied to."""
+    for demo in (ROOT / "demos").glob("*.py"):
+        assert "__file__" not in demo.read_text(), demo
