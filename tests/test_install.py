@@ -1,14 +1,20 @@
-"""What a wheel and a source distribution hold, and that a wheel is enough for the examples."""
+"""What a wheel and a source distribution hold, that a wheel is enough for the examples, and where
+installed packages come from.
+"""
 
 import email
 import shutil
 import subprocess
 import sys
 import tarfile
+import types
 import zipfile
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
+
+from fvot.program import find_origin
 
 pytestmark = pytest.mark.usefixtures("one_rank_here")
 
@@ -134,3 +140,47 @@ def test_demos_take_their_meshes_from_the_package():
     """So that they run wherever they are copied to."""
     for demo in (ROOT / "demos").glob("*.py"):
         assert "__file__" not in demo.read_text(), demo
+
+
+# ---- where packages come from --------------------------------------------------------------------
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """A function that installs a package of one module, as the named installer does."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def install(module, name, version, installer):
+        (tmp_path / module).mkdir()
+        (tmp_path / module / "__init__.py").touch()
+        notes = tmp_path / f"{name}-{version}.dist-info"
+        notes.mkdir()
+        (notes / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        )
+        (notes / "top_level.txt").write_text(f"{module}\n")
+        if installer:
+            (notes / "INSTALLER").write_text(f"{installer}\n")
+
+    return install
+
+
+@pytest.mark.parametrize("installer", ["pip", "conda"])
+def test_the_origin_of_a_package(installer, installed):
+    installed("moved", "moved", "1.2", installer)
+    assert find_origin("moved") == f"1.2 ({installer})"
+
+
+def test_the_origin_of_a_package_inside_another_wheel(installed, monkeypatch):
+    installed("inner", "outer_wheel", "0.11", "pip")
+    monkeypatch.setitem(
+        sys.modules, "inner", types.SimpleNamespace(__version__="3.25", __spec__=None)
+    )
+    monkeypatch.setattr("importlib.util.find_spec", PathFinder.find_spec)
+    assert find_origin("inner") == "3.25 (pip, in outer_wheel 0.11)"
+
+
+def test_the_origin_of_a_package_that_nobody_installed(installed, tmp_path):
+    installed("built", "built", "1.2", None)
+    assert find_origin("built") == f"1.2 ({tmp_path})"
+    assert find_origin("nowhere_to_be_found") == "not found"
