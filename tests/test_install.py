@@ -1,8 +1,10 @@
-"""What a wheel and a source distribution hold, that a wheel is enough for the examples, and where
-installed packages come from.
+"""What a wheel and a source distribution hold, that a wheel is enough for the examples, where
+installed packages come from, and that all ways to install ask for the same.
 """
 
+import configparser
 import email
+import re
 import shutil
 import subprocess
 import sys
@@ -184,3 +186,56 @@ def test_the_origin_of_a_package_that_nobody_installed(installed, tmp_path):
     installed("built", "built", "1.2", None)
     assert find_origin("built") == f"1.2 ({tmp_path})"
     assert find_origin("nowhere_to_be_found") == "not found"
+
+
+# ---- what other ways to install say of the package -----------------------------------------------
+
+# Names on conda-forge of packages that are called otherwise on PyPI.
+ON_CONDA = {"matplotlib": "matplotlib-base"}
+
+
+def bounds(text):
+    """{name: lowest version} of a list of requirements."""
+    return dict(re.findall(r"^ *(?:- )?([\w-]+) ?>=([\d.]+)", text, re.MULTILINE))
+
+
+def required():
+    """{name: lowest version} of all that fvot imports, from setup.cfg."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    extras = config["options.extras_require"]
+    return bounds(config["options"]["install_requires"]) | bounds(extras["mpi"])
+
+
+def test_the_environment_of_conda_has_all_requirements():
+    found = bounds((ROOT / "environment.yml").read_text())
+    expected = required()
+    assert len(expected) > 10
+    assert {name: found.get(name) for name in expected} == expected
+
+
+def test_the_recipe_of_conda_has_all_requirements():
+    text = (ROOT / "packaging" / "conda" / "recipe.yaml").read_text()
+    expected = {ON_CONDA.get(name, name): lowest for name, lowest in required().items()}
+    assert bounds(text.partition("  run:\n")[2].partition("\ntests:")[0]) == expected
+
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    assert re.search(r"^  version: (\S+)$", text, re.MULTILINE)[1] == config["metadata"]["version"]
+    python_min = re.search(r'^  python_min: "(\S+)"$', text, re.MULTILINE)[1]
+    assert config["options"]["python_requires"] == f">={python_min}"
+    assert config["metadata"]["license"] == re.search(r"^  license: (\S+)$", text, re.MULTILINE)[1]
+
+
+def test_the_ways_to_install_are_those_of_the_page():
+    """What docs/install.md names is there."""
+    page = (ROOT / "docs" / "install.md").read_text()
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    for extra in re.findall(r"\[(\w+)\](?!\()", page):
+        assert extra in config["options.extras_require"], extra
+    for path in re.findall(r"(?:packaging|scripts)/[\w./]+\w", page):
+        assert (ROOT / path).exists(), path
+    for target in re.findall(r"^make ([\w-]+)", page, re.MULTILINE):
+        assert f"\n{target}:" in (ROOT / "Makefile").read_text(), target
+    assert "environment.yml" in page and "dolfinx-solver-real" in page
