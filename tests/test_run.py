@@ -203,7 +203,8 @@ fvot.run(main)
 def test_plain_words_come_first(tmp_path, arguments, said):
     script = tmp_path / "words.py"
     script.write_text(WORDS)
-    assert start(str(script), *arguments).stdout.strip() == said
+    first_line, *_ = start(str(script), *arguments).stdout.splitlines()
+    assert first_line == said  # PETSc 3.25 goes on with a warning of options that nothing has used
 
 
 @pytest.mark.parametrize(
