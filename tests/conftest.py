@@ -152,8 +152,9 @@ def one_rank_here():
 
 @pytest.fixture
 def mpirun_here(one_rank_here):
-    """For tests that start programs on several ranks."""
-    if shutil.which("mpirun") is None:
+    """For tests that start programs on several ranks, by scripts/mpirun."""
+    found_by_setup = Path(__file__).parent.parent / ".venv" / "mpirun"
+    if not found_by_setup.exists() and shutil.which("mpirun") is None:
         pytest.skip("no mpirun on PATH")
 
 
