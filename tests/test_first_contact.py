@@ -274,7 +274,8 @@ def test_help_on_ranks(program, tmp_path):
 
 def test_options_of_petsc_that_begin_like_help(program, tmp_path):
     done = python(program, "-history", "-help_me_not", "3", folder=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "done\n")
+    first_line, *_ = done.stdout.splitlines()
+    assert (done.returncode, first_line) == (0, "done")  # then PETSc may say that nothing used them
 
 
 @pytest.mark.parametrize(
