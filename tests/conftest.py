@@ -21,6 +21,7 @@ from margins import Margins
 from meshes import MESHES
 from mpi4py import MPI
 
+from fvot.output import plot
 from fvot.parallel import Ranks
 
 RANK, SIZE = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
@@ -156,6 +157,13 @@ def mpirun_here(one_rank_here):
     found_by_setup = Path(__file__).parent.parent / ".venv" / "mpirun"
     if not found_by_setup.exists() and shutil.which("mpirun") is None:
         pytest.skip("no mpirun on PATH")
+
+
+@pytest.fixture(scope="session")
+def gl(ranks):
+    """Skip where nothing can be drawn."""
+    if not ranks.broadcast(plot.can_draw() if ranks.is_root else None):
+        pytest.skip("no OpenGL on this machine")
 
 
 @pytest.fixture
