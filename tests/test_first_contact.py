@@ -355,7 +355,7 @@ def result():
     return FokkerPlanck(mesh, diffusion=0.1).solve(mesh.density(lambda x: 1 + x[0]), [0.0, 0.1])
 
 
-def test_home_in_paths_that_are_written(home, result):
+def test_home_in_paths_that_are_written(gl, home, result):
     result.write("~/a/x.pvd")
     result.write(Path("~") / "x.vtkhdf")
     result.plot("~/b/x.png", width=100)
