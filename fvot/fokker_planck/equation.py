@@ -75,6 +75,11 @@ class FokkerPlanck:
         Gibbs density are exact.
     drift : function or vector, optional
         b(x) or b(x, t), returning (dim, n), or a constant vector. It need not be a gradient.
+    stream, face_flux : function; (n_faces,) array, optional
+        b in another way, as in `ContinuityEquation`: by a stream function (in 3D a vector
+        potential), or by the volume per time through each face of this rank, from left to right,
+        such as that of `potential_flow`. Without divergence, they leave a uniform density uniform,
+        to round-off. At most one of drift, stream and face_flux.
     temperature : number, optional
         T above 0, in the units of V, for kinetic noise. None: D where it is a constant number; else
         V drives by -grad V alone, and there is no Gibbs density.
@@ -156,6 +161,8 @@ class FokkerPlanck:
         diffusion: Coefficient,
         potential: Coefficient | cell_mean | None = None,
         drift: Coefficient | None = None,
+        stream: Coefficient | None = None,
+        face_flux: ArrayLike | None = None,
         temperature: float | None = None,
         noise: Noise = "kinetic",
         flux: TwoPointFlux = scharfetter_gummel,
@@ -183,7 +190,14 @@ class FokkerPlanck:
                 temperature=temperature,
                 noise=noise,
             ),
-            dict(diffusion=diffusion, potential=potential, drift=drift, boundary=boundary),
+            dict(
+                diffusion=diffusion,
+                potential=potential,
+                drift=drift,
+                stream=stream,
+                face_flux=face_flux,
+                boundary=boundary,
+            ),
         )
         mesh.ranks.check_choice("scheme", scheme, get_args(Scheme))
         with mesh.ranks.raising_together():
@@ -193,7 +207,9 @@ class FokkerPlanck:
             _check_scheme(scheme, flux)
 
         self._numbering = find_numbering(mesh)
-        terms = Terms(diffusion, potential, drift, temperature, noise, flux, boundary)
+        terms = Terms(
+            diffusion, potential, drift, temperature, noise, flux, boundary, stream, face_flux
+        )
         self._operator = build_operator(self._numbering, terms, scheme)
         self._stepper = Stepper(self._operator, order, rtol)
 
