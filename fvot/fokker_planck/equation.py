@@ -26,7 +26,7 @@ from ..errors import InputError
 from ..finite_volume.fluxes import describe_flux, scharfetter_gummel
 from ..finite_volume.velocity_field import cell_velocity
 from ..mesh import Mesh
-from ..mesh.cell_values import check_density, integrate
+from ..mesh.cell_values import check_density, integrate, spread_over_regions
 from ..mesh.numbering import find_numbering
 from ..output.series import Output
 from ..runs.checkpoint import Checkpoint
@@ -64,11 +64,11 @@ class FokkerPlanck:
     ----------
     mesh : Mesh
         Any mesh. Periodic meshes have no boundary where they are glued together.
-    diffusion : number, array or function
+    diffusion : number, array, dict or function
         D: a number above 0, a diagonal (dim,), a symmetric positive semidefinite tensor (dim, dim),
         or a function of x or (x, t) that returns any of these, for n points (n,), (dim, n) or
-        (dim, dim, n); or cell values (n_cells,) or (dim, dim, n_cells). Two-point fluxes take the
-        harmonic mean of the cells at a face.
+        (dim, dim, n); or cell values (n_cells,) or (dim, dim, n_cells); or {region: number or
+        tensor}. Two-point fluxes take the harmonic mean of the cells at a face.
     potential : function, array or `cell_mean`, optional
         V(x) or V(x, t), taken at the cell points (for corners at the centroids, and at the
         corners); or cell values (n_cells,); or `cell_mean(V)`, for which the cell means of the
@@ -206,6 +206,8 @@ class FokkerPlanck:
             _check_temperature(temperature, noise)
             _check_scheme(scheme, flux)
 
+        diffusion = spread_over_regions(mesh, diffusion, "diffusion")
+        potential = spread_over_regions(mesh, potential, "potential")
         self._numbering = find_numbering(mesh)
         terms = Terms(
             diffusion, potential, drift, temperature, noise, flux, boundary, stream, face_flux
