@@ -20,7 +20,6 @@ from scipy.linalg import expm, solve_continuous_lyapunov
 import fvot
 from fvot import particles
 
-MESH = Path(__file__).parent.parent / "meshes" / "disc_quads.msh"
 A = np.array([[-1.0, -2.0], [2.0, -1.0]])
 START = np.array([0.45, 0.0])
 WIDTH = 0.1
@@ -80,7 +79,7 @@ def main(
     titles = "".join(f"{f't = {t[i]:.2g}':>10}" for i in shown)
     fvot.say(f"{'cells':>8}{titles}    mass error   smallest density     (errors in L1)")
 
-    mesh = fvot.Mesh.read(MESH)
+    mesh = fvot.example_mesh("disc_quads")
     found = {}
     for level in range(levels):
         if level:

@@ -16,7 +16,6 @@ import numpy as np
 
 import fvot
 
-MESH = Path(__file__).parent.parent / "meshes" / "two_rooms.msh"
 WALL = 1.0, 1.1  # x between which there is the wall,
 DOOR = 0.55, 0.75  # but for these y
 FAR = 2.1  # x of the far wall
@@ -31,7 +30,7 @@ def to_go(x):
 
 
 def main(
-    mesh=str(MESH),
+    mesh=None,
     refine=0,
     crowd=0.8,
     end=2.0,
@@ -42,16 +41,16 @@ def main(
 ):
     """Let a crowd walk from the first room through the door into the second.
 
-    mesh: of the rooms; refine: times that each cell is split; crowd: its density at the start, at
-    most 1; end: the last time; n_times: recorded times; steps: between two of them; out: folder for
-    what is written.
+    mesh: a mesh file of other rooms; refine: times that each cell is split; crowd: its density at
+    the start, at most 1; end: the last time; n_times: recorded times; steps: between two of them;
+    out: folder for what is written.
     """
     if not 0 < crowd <= 1 or refine < 0 or n_times < 5 or end <= 0 or steps < 1:
         raise fvot.InputError(
             f"this takes 0 < crowd <= 1, refine >= 0, n_times >= 5, end > 0 and steps >= 1, not "
             f"{crowd}, {refine}, {n_times}, {end} and {steps}"
         )
-    mesh = fvot.Mesh.read(mesh)
+    mesh = fvot.Mesh.read(mesh) if mesh else fvot.example_mesh("two_rooms")
     for _ in range(refine):
         mesh = mesh.refine()
     rho0 = crowd * mesh.average(lambda x: (x[0] > 0.1) & (x[0] < 0.8) & (x[1] > 0.1) & (x[1] < 0.9))

@@ -16,13 +16,12 @@ import numpy as np
 
 import fvot
 
-MESH = Path(__file__).parent.parent / "meshes" / "harbour.msh"
 WEST = 0.5, 1.5, 0.1, 0.6, 0.6, 0.1, 0.75, 2.15, 0.1  # x, y and width of each blob
 EAST = 3.0, 0.6, 0.12, 3.4, 1.9, 0.12
 
 
 def main(
-    mesh=str(MESH),
+    mesh=None,
     start=WEST,
     target=EAST,
     refine=0,
@@ -34,11 +33,12 @@ def main(
 ):
     """Find the shortest path between two densities on a mesh, with bounds of its cost.
 
-    mesh: a mesh file, in the plane; start, target: x, y and width of blobs of the same mass;
-    refine: times that each cell is split; n_steps: steps in time; tol: the certified relative gap
-    between the bounds of W2^2; max_iter: iterations at most; out: folder for what is written.
+    mesh: a mesh file, in the plane, in place of the harbour; start, target: x, y and width of blobs
+    of the same mass; refine: times that each cell is split; n_steps: steps in time; tol: the
+    certified relative gap between the bounds of W2^2; max_iter: iterations at most; out: folder for
+    what is written.
     """
-    mesh = fvot.Mesh.read(mesh)
+    mesh = fvot.Mesh.read(mesh) if mesh else fvot.example_mesh("harbour")
     if mesh.dim != 2 or refine < 0:
         raise fvot.InputError(
             f"this wants a mesh in the plane and refine >= 0, not {mesh.dim} dimensions and "

@@ -10,7 +10,6 @@ particles are independent of the solvers on meshes.
 """
 
 from itertools import permutations
-from pathlib import Path
 
 import numpy as np
 
@@ -28,8 +27,6 @@ from fvot import (
     particles,
     static,
 )
-
-L_SHAPE = Path(__file__).parent.parent / "meshes" / "l_shape.msh"
 
 
 def swirl(x):
@@ -432,7 +429,7 @@ def round_a_corner(n):
     """On the L, where mass must go around the corner: distances inside it, squared, are the static
     costs; those straight through the wall are five times as far off, at least.
     """
-    mesh = Mesh.read(L_SHAPE)
+    mesh = fvot.example_mesh("l_shape")
     rho0, rho1 = mesh.density(blob((-0.5, -0.6), 0.15)), mesh.density(blob((0.6, 0.5), 0.15))
     path = BenamouBrenier(mesh, n_steps=16, tol=2e-3).solve(rho0, rho1)
     (x, a) = mesh.to_points(rho0)

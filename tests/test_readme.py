@@ -65,7 +65,7 @@ def test_all_blocks_are_here():
     assert len(PYTHON) == 1 and len(SHELL) == 2 and len(BLOCKS) == 3
 
 
-def test_ten_lines_on_one_rank_and_on_two(tmp_path):
+def test_ten_lines_on_one_rank_and_on_two(gl, tmp_path):
     (tmp_path / "swirl.py").write_text(PYTHON[0])
     output = run(SHELL[1], tmp_path).splitlines()
     assert len(output) == 2 and all(
@@ -82,7 +82,7 @@ def test_the_two_commands_are_targets(tmp_path):
 # ---- the pages of the solvers --------------------------------------------------------------------
 
 
-def test_continuity(tmp_path):
+def test_continuity(gl, tmp_path):
     output = run_on_one_rank_and_on_two("continuity", tmp_path)
     amounts = re.findall(r"entered (.*), left (.*)\nmass (.*), mass error (.*)", output)
     assert len(amounts) == 2 and amounts[0][:3] == amounts[1][:3]
@@ -91,7 +91,7 @@ def test_continuity(tmp_path):
         assert float(entered) - float(left) == pytest.approx(float(mass), abs=2e-4)
 
 
-def test_drift_and_noise(tmp_path):
+def test_drift_and_noise(gl, tmp_path):
     output = run_on_one_rank_and_on_two("fokker_planck", tmp_path)
     seen, theory = (
         [[float(x) for x in found.split()] for found in re.findall(what + r": \[(.*?)\]", output)]
@@ -101,7 +101,7 @@ def test_drift_and_noise(tmp_path):
     assert seen[0] == pytest.approx(theory[0], abs=1e-4)
 
 
-def test_optimal_transport(tmp_path):
+def test_optimal_transport(gl, tmp_path):
     output = run_on_one_rank_and_on_two("transport", tmp_path)
     bounds = [
         [float(x) for x in line]
@@ -112,7 +112,7 @@ def test_optimal_transport(tmp_path):
     assert (tmp_path / "door.pvd").exists()
 
 
-def test_gradient_flows(tmp_path):
+def test_gradient_flows(gl, tmp_path):
     output = run_on_one_rank_and_on_two("gradient_flows", tmp_path)
     lost = re.findall(r"energy lost (.*), dissipated (.*)", output)
     assert len(lost) == 2
@@ -123,7 +123,7 @@ def test_gradient_flows(tmp_path):
         )
 
 
-def test_witnesses(tmp_path):
+def test_witnesses(gl, tmp_path):
     output = run_on_one_rank_and_on_two("witnesses", tmp_path)
     found = [
         [float(x) for x in line]

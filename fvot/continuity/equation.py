@@ -40,6 +40,7 @@ from ..arguments.types import Array, ArrayLike, Coefficient, Path, TwoPointFlux
 from ..errors import InputError
 from ..finite_volume.boundary import read_conditions
 from ..finite_volume.fluxes import describe_flux, muscl
+from ..finite_volume.velocity_source import build_velocity_source
 from ..mesh import Mesh
 from ..mesh.cell_values import check_density, describe_wanted_shape
 from ..mesh.numbering import find_numbering
@@ -50,7 +51,6 @@ from ..runs.result import Result
 from .run import ContinuityRun
 from .scheme import build_scheme
 from .stepper import Stepper
-from .velocity import build_velocity_source
 
 
 @frozen
@@ -131,6 +131,8 @@ class ContinuityEquation:
                 )
             open_parts = read_conditions(boundary, mesh)
             flow = build_velocity_source(self._numbering.mesh, velocity, stream, face_flux)
+            if flow is None:
+                raise InputError("give exactly one of velocity, stream and face_flux, not none")
             scheme = build_scheme(self._numbering.mesh, self.flux)
         self.cfl = scheme.cfl if cfl is None else cfl
 

@@ -17,11 +17,11 @@ from ..arguments.times import MAX_STEPS
 from ..arguments.types import Array, BoolArray
 from ..errors import ConvergenceError, InputError, warn
 from ..finite_volume.boundary import evaluate_densities
+from ..finite_volume.velocity_source import VelocitySource
 from ..mesh import Numbering
 from .scheme import ExplicitScheme
 from .time_means import Look, Means, TimeMeans, TimeStep
 from .two_point import TwoPointScheme
-from .velocity import VelocitySource
 
 # The part of the time between two recorded times below which a longest step is too short to go on.
 MIN_STEP_FRACTION = 1e-8

@@ -26,7 +26,7 @@ from ..errors import InputError
 from ..finite_volume.fluxes import describe_flux, scharfetter_gummel
 from ..finite_volume.velocity_field import cell_velocity
 from ..mesh import Mesh
-from ..mesh.cell_values import check_density, integrate
+from ..mesh.cell_values import check_density, integrate, spread_over_regions
 from ..mesh.numbering import find_numbering
 from ..output.series import Output
 from ..runs.checkpoint import Checkpoint
@@ -64,17 +64,22 @@ class FokkerPlanck:
     ----------
     mesh : Mesh
         Any mesh. Periodic meshes have no boundary where they are glued together.
-    diffusion : number, array or function
+    diffusion : number, array, dict or function
         D: a number above 0, a diagonal (dim,), a symmetric positive semidefinite tensor (dim, dim),
         or a function of x or (x, t) that returns any of these, for n points (n,), (dim, n) or
-        (dim, dim, n); or cell values (n_cells,) or (dim, dim, n_cells). Two-point fluxes take the
-        harmonic mean of the cells at a face.
+        (dim, dim, n); or cell values (n_cells,) or (dim, dim, n_cells); or {region: number or
+        tensor}. Two-point fluxes take the harmonic mean of the cells at a face.
     potential : function, array or `cell_mean`, optional
         V(x) or V(x, t), taken at the cell points (for corners at the centroids, and at the
         corners); or cell values (n_cells,); or `cell_mean(V)`, for which the cell means of the
         Gibbs density are exact.
     drift : function or vector, optional
         b(x) or b(x, t), returning (dim, n), or a constant vector. It need not be a gradient.
+    stream, face_flux : function; (n_faces,) array, optional
+        b in another way, as in `ContinuityEquation`: by a stream function (in 3D a vector
+        potential), or by the volume per time through each face of this rank, from left to right,
+        such as that of `potential_flow`. Without divergence, they leave a uniform density uniform,
+        to round-off. At most one of drift, stream and face_flux.
     temperature : number, optional
         T above 0, in the units of V, for kinetic noise. None: D where it is a constant number; else
         V drives by -grad V alone, and there is no Gibbs density.
@@ -156,6 +161,8 @@ class FokkerPlanck:
         diffusion: Coefficient,
         potential: Coefficient | cell_mean | None = None,
         drift: Coefficient | None = None,
+        stream: Coefficient | None = None,
+        face_flux: ArrayLike | None = None,
         temperature: float | None = None,
         noise: Noise = "kinetic",
         flux: TwoPointFlux = scharfetter_gummel,
@@ -183,7 +190,14 @@ class FokkerPlanck:
                 temperature=temperature,
                 noise=noise,
             ),
-            dict(diffusion=diffusion, potential=potential, drift=drift, boundary=boundary),
+            dict(
+                diffusion=diffusion,
+                potential=potential,
+                drift=drift,
+                stream=stream,
+                face_flux=face_flux,
+                boundary=boundary,
+            ),
         )
         mesh.ranks.check_choice("scheme", scheme, get_args(Scheme))
         with mesh.ranks.raising_together():
@@ -192,8 +206,12 @@ class FokkerPlanck:
             _check_temperature(temperature, noise)
             _check_scheme(scheme, flux)
 
+        diffusion = spread_over_regions(mesh, diffusion, "diffusion")
+        potential = spread_over_regions(mesh, potential, "potential")
         self._numbering = find_numbering(mesh)
-        terms = Terms(diffusion, potential, drift, temperature, noise, flux, boundary)
+        terms = Terms(
+            diffusion, potential, drift, temperature, noise, flux, boundary, stream, face_flux
+        )
         self._operator = build_operator(self._numbering, terms, scheme)
         self._stepper = Stepper(self._operator, order, rtol)
 
