@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -16,9 +17,8 @@ from . import builders, cell_values, density_input, geodesic_distance, means, re
 from .assembly import (
     MeshInput,
     Patches,
-    build_cartesian,
+    build_box,
     build_mesh,
-    check_box_shape,
     check_mesh_points,
     check_named_parts,
     cut_into_kites,
@@ -199,16 +199,18 @@ class Mesh:
     @classmethod
     def interval(
         cls,
-        a: float,
-        b: float,
-        n: int,
+        a: float | None = None,
+        b: float | None = None,
+        n: int | None = None,
         *,
+        edges: ArrayLike | None = None,
         periodic: bool = False,
         comm: Any = None,
         patches: Patches = "auto",
         strict: bool = True,
     ) -> Mesh:
-        """The interval from a to b in n equal cells; its ends are "left" and "right". Collective.
+        """The interval from a to b in n equal cells, or between edges; its ends are "left" and
+        "right". Collective.
 
         Parameters
         ----------
@@ -216,12 +218,14 @@ class Mesh:
             The ends, a < b.
         n : int
             The number of cells.
+        edges : array (n + 1,), optional
+            The ends of all cells, increasing, in place of a, b and n.
         periodic : bool, optional
             Whether the ends are one point.
         comm : MPI communicator, optional
             The ranks that share the mesh; None for all.
         patches : {"auto", "none"}, optional
-            The patches for optimal transport, which are single cells.
+            The patches for optimal transport, which are single cells; with edges as in `Mesh`.
         strict : bool, optional
             Without effect: these meshes are always admissible.
 
@@ -244,21 +248,26 @@ class Mesh:
         >>> list(mesh.boundary)
         ['left', 'right']
         """
-        return build_cartesian(cls, a, b, (n,), periodic, comm, patches, strict)
+        shape = None if n is None else (n,)
+        axes = None if edges is None else [edges]
+        return build_box(cls, a, b, shape, axes, periodic, comm, patches, strict, dim=1)
 
     @classmethod
     def rectangle(
         cls,
-        lower: ArrayLike,
-        upper: ArrayLike,
-        shape: tuple[int, int],
+        lower: ArrayLike | None = None,
+        upper: ArrayLike | None = None,
+        shape: tuple[int, int] | None = None,
         *,
+        edges: Sequence[ArrayLike] | None = None,
         periodic: bool | tuple[bool, bool] = False,
         comm: Any = None,
         patches: Patches = "auto",
         strict: bool = True,
     ) -> Mesh:
-        """Equal rectangles; sides "left", "right", "bottom", "top". Collective.
+        """Equal rectangles, or those between edges; sides "left", "right", "bottom", "top".
+
+        Collective.
 
         Cells are numbered in C order: a gathered u has ``u.reshape(shape)[i, j]`` at the i-th
         place in x.
@@ -269,12 +278,14 @@ class Mesh:
             The corners of the box.
         shape : (nx, ny)
             The numbers of cells along the axes.
+        edges : [x, y], optional
+            The sides of all cells along each axis, increasing, in place of lower, upper and shape.
         periodic : bool or one per axis, optional
             Whether opposite sides are joined.
         comm : MPI communicator, optional
             The ranks that share the mesh; None for all.
         patches : {"auto", "none"}, optional
-            The patches for optimal transport, which are single cells.
+            The patches for optimal transport, which are single cells; with edges as in `Mesh`.
         strict : bool, optional
             Without effect: these meshes are always admissible.
 
@@ -296,25 +307,30 @@ class Mesh:
         [[0.5, 0.5], [1.5, 1.5], [2.5, 2.5]]
         >>> list(mesh.boundary)
         ['left', 'right', 'bottom', 'top']
+
+        Thin cells at a wall:
+
+        >>> mesh = Mesh.rectangle(edges=[[0, 0.1, 0.3, 1], [0, 1, 2]])
+        >>> mesh.volume.round(12).tolist()
+        [0.1, 0.1, 0.2, 0.2, 0.7, 0.7]
         """
-        shape = check_box_shape(shape, 2)
-        return build_cartesian(cls, lower, upper, shape, periodic, comm, patches, strict)
+        return build_box(cls, lower, upper, shape, edges, periodic, comm, patches, strict, dim=2)
 
     @classmethod
     def box(
         cls,
-        lower: ArrayLike,
-        upper: ArrayLike,
-        shape: tuple[int, int, int],
+        lower: ArrayLike | None = None,
+        upper: ArrayLike | None = None,
+        shape: tuple[int, int, int] | None = None,
         *,
+        edges: Sequence[ArrayLike] | None = None,
         periodic: bool | tuple[bool, bool, bool] = False,
         comm: Any = None,
         patches: Patches = "auto",
         strict: bool = True,
     ) -> Mesh:
-        """Equal boxes; sides "left", "right" (x), "front", "back" (y), "bottom", "top" (z).
-
-        Collective.
+        """Equal boxes, or those between edges; sides "left", "right" (x), "front", "back" (y),
+        "bottom", "top" (z). Collective.
 
         Parameters
         ----------
@@ -322,12 +338,14 @@ class Mesh:
             The corners of the box.
         shape : (nx, ny, nz)
             The numbers of cells along the axes, in C order as in `rectangle`.
+        edges : [x, y, z], optional
+            The sides of all cells along each axis, increasing, in place of lower, upper and shape.
         periodic : bool or one per axis, optional
             Whether opposite sides are joined.
         comm : MPI communicator, optional
             The ranks that share the mesh; None for all.
         patches : {"auto", "none"}, optional
-            The patches for optimal transport, which are single cells.
+            The patches for optimal transport, which are single cells; with edges as in `Mesh`.
         strict : bool, optional
             Without effect: these meshes are always admissible.
 
@@ -349,8 +367,7 @@ class Mesh:
         >>> list(mesh.boundary)
         ['left', 'right', 'front', 'back']
         """
-        shape = check_box_shape(shape, 3)
-        return build_cartesian(cls, lower, upper, shape, periodic, comm, patches, strict)
+        return build_box(cls, lower, upper, shape, edges, periodic, comm, patches, strict, dim=3)
 
     @classmethod
     def triangles(
