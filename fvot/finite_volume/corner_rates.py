@@ -30,6 +30,7 @@ import numpy as np
 
 from ..arguments.types import Array, BoolArray, IntArray
 from .corners import MAX_CORNERS, Corners
+from .rates import add_losses, find_losses
 
 # Below this |x|, log(x / (e^x - 1)) is taken from its series, whose next term is x^4 / 2880.
 BERNOULLI_SERIES_LIMIT = 1e-3
@@ -63,6 +64,7 @@ class CornerRates:
     given : the nodes with a given density
     minus_log_gibbs (n_cells,), phi_at_nodes (n_nodes,) : -log of the Gibbs density; None where
         there is none
+    decay (n_cells,) : as of `Rates`; sources are the last n_cells of *entering*
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class CornerRates:
         given: GivenNodes,
         minus_log_gibbs: Array | None = None,
         phi_at_nodes: Array | None = None,
+        decay: Array | None = None,
     ):
         """M (n_pairs,) : the matrices of all cells, which are overwritten; d (n_corners,) : the
         differences of phi; U (n_corners,) : what the drift carries to each corner.
@@ -92,6 +95,7 @@ class CornerRates:
         self.is_given[given.nodes] = True
         self.minus_log_gibbs = minus_log_gibbs
         self.phi_at_nodes = phi_at_nodes
+        self.decay = decay
         n = len(corners.node)
         self.d = np.zeros(n) if d is None else d
         self.alpha = np.empty(n)
@@ -111,7 +115,9 @@ class CornerRates:
         )
         total = np.add.reduceat(self.alpha, corners.start[:-1])
         boundary_cell = mesh.left[mesh.n_inner :]
-        self.leaves = total + np.bincount(boundary_cell, open_a, mesh.n_cells)
+        self.leaves: Array = total + np.bincount(boundary_cell, open_a, mesh.n_cells)
+        if decay is not None:
+            self.leaves = self.leaves + decay
 
     @cached_property
     def takes(self) -> Array:
@@ -194,7 +200,9 @@ class CornerRates:
 
         out[n:] = corners.exchange.add(out[n:])
         out[n + corners.n_own :] = 0.0
-        return out, (sizes[0] + crossing, sizes[1] + crossing)
+        sizes = sizes[0] + crossing, sizes[1] + crossing
+        out[:n], sizes = add_losses(self.decay, z, entering, out[:n], sizes)
+        return out, sizes
 
     def keeps_gibbs(self) -> bool:
         """Whether the Gibbs density has no fluxes: always, where there is one."""
@@ -205,6 +213,10 @@ class CornerRates:
         out, _ = self.outflow(z, entering)
         finite = np.isfinite(xi)
         return self.mesh.ranks.sum((xi[finite] * out[: self.mesh.n_cells][finite]).sum())
+
+    def find_losses(self, z: Array, entering: Array) -> Array:
+        """What each cell loses by itself, see `rates.find_losses`."""
+        return find_losses(self.decay, z, entering)
 
     def boundary_flux(self, z: Array, entering: Array) -> Array:
         """What leaves through each boundary face (n_faces - n_inner,). Collective."""

@@ -75,6 +75,7 @@ class CornerDriftDiffusion(DriftDiffusion):
             given=self.given,
             minus_log_gibbs=phi,
             phi_at_nodes=phi_at_nodes,
+            decay=self._compute_decay(t),
         )
 
     # ---- the boundary ---------------------------------------------------------------------------
@@ -139,13 +140,14 @@ class CornerDriftDiffusion(DriftDiffusion):
 
     def entering(self, t: float = 0.0) -> Array:
         """The given densities at each boundary face and at each node: (n_faces - n_inner +
-        n_nodes,). A node of several parts takes the mean of theirs. Collective.
+        n_nodes,), then the sources, see `CornerRates`. A node of several parts takes the mean of
+        theirs. Collective.
         """
         corners = self.corners
         mesh = self.mesh
         at_faces = evaluate_densities(mesh, self._conditions, t)
         if not self.given.anywhere:
-            return np.concatenate([at_faces, np.zeros(corners.n_nodes)])
+            return self._add_sources(np.concatenate([at_faces, np.zeros(corners.n_nodes)]), t)
 
         total = np.zeros(corners.n_nodes)
         weight = np.zeros(corners.n_nodes)
@@ -165,7 +167,7 @@ class CornerDriftDiffusion(DriftDiffusion):
         total, weight = corners.add(np.stack([total, weight]))
         is_given = weight > 0
         means = np.divide(total, weight, out=np.zeros_like(total), where=is_given)
-        return np.concatenate([at_faces, means])
+        return self._add_sources(np.concatenate([at_faces, means]), t)
 
     # ---- the potential and the drift -------------------------------------------------------------
 

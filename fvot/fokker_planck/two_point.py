@@ -79,11 +79,14 @@ class TwoPointDriftDiffusion(DriftDiffusion):
             else:
                 a[faces] = np.maximum(U[faces], 0)
                 b[faces] = np.maximum(-U[faces], 0)
-        return Rates(self.pattern, a, b, self._compute_minus_log_gibbs(D, V))
+        phi = self._compute_minus_log_gibbs(D, V)
+        return Rates(self.pattern, a, b, phi, self._compute_decay(t))
 
     def entering(self, t: float = 0.0) -> Array:
-        """The given density at each boundary face (n_faces - n_inner,)."""
-        return evaluate_densities(self.mesh, self._conditions, t)
+        """The given density at each boundary face (n_faces - n_inner,), then the sources, see
+        `Rates`. Collective.
+        """
+        return self._add_sources(evaluate_densities(self.mesh, self._conditions, t), t)
 
     # ---- parts of the rates ---------------------------------------------------------------------
 
