@@ -129,7 +129,7 @@ class ContinuityEquation:
                     "cfl must be above 0 and at most 1 (the bound up to which steps are "
                     f"positive), not {cfl!r}"
                 )
-            open_parts = read_conditions(boundary, mesh)
+            open_parts = read_conditions(boundary, mesh, "ContinuityEquation")
             flow = build_velocity_source(self._numbering.mesh, velocity, stream, face_flux)
             scheme = build_scheme(self._numbering.mesh, self.flux)
         self.cfl = scheme.cfl if cfl is None else cfl

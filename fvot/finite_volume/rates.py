@@ -166,9 +166,9 @@ class Rates:
         own_faces = np.stack([left, right, self.a[own], self.b[own]])
         faces = mesh.ranks.gather_to_root(own_faces)
 
-        killed: Array = np.bincount(mesh.left[n:], self.a[n:], mesh.n_cells)
+        killed = np.bincount(mesh.left[n:], self.a[n:], mesh.n_cells).astype(float)
         if self.decay is not None:
-            killed = killed + self.decay
+            killed += self.decay
         own_cells = np.stack([mesh.volume, killed / mesh.volume])
         volume, killing = mesh.gather(own_cells)
         center = mesh.gather(mesh.center)

@@ -19,7 +19,7 @@ from ..arguments.functions import as_function
 from ..arguments.types import Array, Coefficient, TwoPointFlux
 from ..arguments.watch import CELL_BLOCKS, WATCHED_TIMES, Watch, WatchedFaces, group_faces
 from ..errors import InputError
-from ..finite_volume.boundary import read_conditions
+from ..finite_volume.boundary import read_conditions, robin
 from ..finite_volume.stencil import Stencil, gradient_weights, gradients
 from ..mesh import Numbering
 from ..mesh.means import average_over_faces, log_mean_exp_over_cells
@@ -78,8 +78,9 @@ class DriftDiffusion:
         is_diagonal = _is_diagonal(users, shape)
 
         with mesh.ranks.raising_together():
-            self._conditions = read_conditions(boundary, mesh)
+            self._conditions = read_conditions(boundary, mesh, "FokkerPlanck")
             self._kinds = {name: (boundary or {})[name] for name, _ in self._conditions}
+            self._exit_rates = self._read_exit_rates()
             self._D = build_diffusion(numbering, terms.diffusion, is_diagonal)
             V = terms.potential
             self._V = None if V is None else build_field(numbering, V, "potential")
@@ -94,7 +95,7 @@ class DriftDiffusion:
                 )
 
         fields = self._D, self._V, self._drift, self._growth
-        self.steady = not _depend_on_time(fields)
+        self.steady = not _depend_on_time([*fields, *self._exit_rates.values()])
         densities = [density for _, density in self._conditions]
         self.entering_steady = not _depend_on_time([*densities, self._source])
         self.has_walls_only = not self._conditions
@@ -286,6 +287,14 @@ class DriftDiffusion:
         at_faces[:, :n] = (at_faces[:, :n] + local[:, mesh.right[:n]]) / 2
         return at_faces
 
+    def _read_exit_rates(self):
+        """{name: the rate as a `Function`} of the parts that are `robin`."""
+        return {
+            name: as_function(condition.rate, f"the rate at boundary {name!r}")
+            for name, condition in self._kinds.items()
+            if isinstance(condition, robin)
+        }
+
     # ---- in time --------------------------------------------------------------------------------
 
     def watch(self, begin: float, end: float) -> Watch | None:
@@ -327,6 +336,11 @@ class DriftDiffusion:
 
             entering = np.stack(densities)
             signals.append(watched.waves @ entering.T)
+        if _depend_on_time(self._exit_rates.values()):
+            nothing = as_function(0.0, "no rate")
+            exits = [(name, self._exit_rates.get(name, nothing)) for name, _ in self._conditions]
+            crossing = np.stack([watched.densities(self.mesh, exits, now) for now in t])
+            signals.append(watched.waves @ crossing.T)
         return np.concatenate(signals)
 
     # ---- checks ---------------------------------------------------------------------------------

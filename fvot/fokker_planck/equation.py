@@ -85,10 +85,11 @@ class FokkerPlanck:
         `scharfetter_gummel`, `square_root`, `upwind`, `central`, or your own function (U, k) -> (a,
         b) with a, b >= 0. With any but the first, "auto" does not choose corners.
     boundary : dict, optional
-        {name: fvot.dirichlet(density), fvot.inflow(density) or fvot.outflow}. Every part of the
-        boundary without an entry is a wall that nothing crosses. dirichlet(0) absorbs. inflow and
+        {name: fvot.dirichlet(density), fvot.robin(rate, density), fvot.inflow(density) or
+        fvot.outflow}. Every part of the boundary without an entry is a wall that nothing crosses.
+        dirichlet(0) absorbs, and robin(rate) does so in part. inflow and
         outflow let through what the drift carries, and no diffusion. For two-point fluxes a
-        potential of cell values is constant from the cell point to a dirichlet boundary.
+        potential of cell values is constant from the cell point to a dirichlet or robin boundary.
     growth : number, array or function, optional
         The rate at which mass grows where it is, per time: a number, growth(x), growth(x, t), or
         cell values (n_cells,). Below 0 it is decay, or the killing of paths: -0.1 leaves

@@ -94,7 +94,9 @@ class FokkerPlanckRun:
             rates, entering = self.stepper.find_coefficients(now)
             inflow, _ = rates.outflow(rates.extend(np.zeros(n)), entering)
             outflow, _ = rates.outflow(rates.extend(rho), entering)
-            coefficients += [rates.leaving(), outflow[:n] / mesh.volume, -inflow[:n]]
+            crossing = rates.boundary_flux(rates.extend(rho), entering)
+            across = np.bincount(mesh.left[mesh.n_inner :], crossing, n)
+            coefficients += [rates.leaving(), outflow[:n] / mesh.volume, -inflow[:n], across]
 
         return dict(
             solver="FokkerPlanck",
