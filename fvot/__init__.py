@@ -23,7 +23,7 @@ from .benamou_brenier import BenamouBrenier, Geodesic
 from .continuity.equation import ContinuityEquation
 from .energies import Energy, Entropy, Interaction, Potential, Power
 from .errors import ConvergenceError, InputError, MeshError
-from .finite_volume.boundary import dirichlet, inflow, outflow
+from .finite_volume.boundary import dirichlet, inflow, outflow, robin
 from .finite_volume.dispersion import dispersion
 from .finite_volume.face_flux import potential_flow
 from .finite_volume.fluxes import central, muscl, scharfetter_gummel, square_root, upwind
@@ -70,6 +70,7 @@ __all__ = [
     "outflow",
     "particles",
     "potential_flow",
+    "robin",
     "run",
     "say",
     "scharfetter_gummel",

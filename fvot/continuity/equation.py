@@ -129,7 +129,7 @@ class ContinuityEquation:
                     "cfl must be above 0 and at most 1 (the bound up to which steps are "
                     f"positive), not {cfl!r}"
                 )
-            open_parts = read_conditions(boundary, mesh)
+            open_parts = read_conditions(boundary, mesh, "ContinuityEquation")
             flow = build_velocity_source(self._numbering.mesh, velocity, stream, face_flux)
             if flow is None:
                 raise InputError("give exactly one of velocity, stream and face_flux, not none")

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 class inflow:
     """Mass that enters has the given density; mass that leaves is free to do so.
 
+    With the drift v.n < 0 at an inlet the total flux is v.n times the density, and so the density
+    just inside may be another one: rho v.n - D d rho/dn = v.n density. This is Danckwerts' inlet,
+    the condition of the third type of transport in porous media. (With `dirichlet`, the first type,
+    what diffusion carries in comes on top.)
+
     Parameters
     ----------
     density
@@ -68,6 +73,9 @@ class dirichlet:
 class _Outflow:
     """Mass is free to leave; none enters.
 
+    What leaves is what the drift carries, and d rho/dn = 0: Danckwerts' outlet, the condition of
+    zero gradient.
+
     Examples
     --------
     >>> import fvot
@@ -92,6 +100,62 @@ class _Outflow:
 outflow = _Outflow()
 
 
+@frozen
+@dataclass(frozen=True)
+class robin:
+    """A boundary that is crossed at a rate: what leaves is rate (rho - density) per area and time.
+
+    The total flux, with what the drift carries, is rate times the difference between the density at
+    the boundary and the one outside: a partially absorbing wall, a membrane, or transfer through a
+    film. It lies between a wall (rate 0) and `dirichlet` (an infinite rate). The condition is that
+    of Robin, or of the third kind. For `FokkerPlanck`.
+
+    Parameters
+    ----------
+    rate
+        A number >= 0, f(x) or f(x, t): a velocity, length per time.
+    density
+        The density outside: a number >= 0, f(x) or f(x, t).
+
+    Notes
+    -----
+    In the half of a cell at the boundary, with the two-point flux a rho_K - b rho_s of the cell's
+    density and that at the boundary, the latter follows from the balance, and
+
+        F = theta (a rho_K - b density),   theta = rate |s| / (b + rate |s|)
+
+    which is exact where the flux is constant.
+
+    Examples
+    --------
+    The first rate at which mass leaves [0, 1], whose right end absorbs at the rate 1, is D mu^2,
+    mu tan mu = rate / D:
+
+    >>> import fvot
+    >>> mesh = fvot.Mesh.interval(0, 1, 100)
+    >>> equation = fvot.FokkerPlanck(mesh, diffusion=1.0, boundary={"right": fvot.robin(1.0)})
+    >>> round(float(equation.relaxation_rates(1)[0]), 3)
+    0.74
+    """
+
+    rate: Coefficient
+    density: Coefficient = 0.0
+
+
+# The conditions that need the density at the boundary itself.
+AT_FACES = (dirichlet, robin)
+
+
+def evaluate_rates(mesh: Mesh, rate: Function, name: Any, t: float) -> Array:
+    """The rate of `robin` at the faces of the part of that name, at least 0."""
+    values = rate(mesh.face_center[:, mesh.boundary[name]], t)
+    if (values < 0).any():
+        raise InputError(
+            f"the rate at boundary {name!r} is {values.min()}: it must be at least 0 (0 is a wall)"
+        )
+    return values
+
+
 def evaluate_densities(mesh: Mesh, conditions: Sequence[tuple[str, Function]], t: float) -> Array:
     """The densities of the conditions at the middle of each boundary face (n_faces - n_inner,); 0
     on walls. Collective.
@@ -109,8 +173,10 @@ def evaluate_densities(mesh: Mesh, conditions: Sequence[tuple[str, Function]], t
     return values[mesh.n_inner :]
 
 
-def read_conditions(boundary: Any, mesh: Mesh) -> list[tuple[str, Function]]:
+def read_conditions(boundary: Any, mesh: Mesh, solver: str) -> list[tuple[str, Function]]:
     """[(name, density of the mass that enters)] of the parts that are no walls.
+
+    solver : its name; `robin` is for "FokkerPlanck" only
 
     Raises `InputError` for names that the mesh does not have, for values that are no conditions,
     and for two conditions on one face.
@@ -132,10 +198,16 @@ def read_conditions(boundary: Any, mesh: Mesh) -> list[tuple[str, Function]]:
                 f"boundary has no part {name!r}{place}; the mesh has: "
                 f"{names or 'none (it is periodic)'}"
             )
-        if not isinstance(condition, (inflow, dirichlet, _Outflow)):
+        if not isinstance(condition, (*AT_FACES, inflow, _Outflow)):
             raise InputError(
                 f"boundary {name!r} must be fvot.inflow(density), fvot.dirichlet(density) or "
                 f"fvot.outflow, not {condition!r}"
+            )
+        if isinstance(condition, robin) and solver != "FokkerPlanck":
+            raise InputError(
+                f"boundary {name!r} is fvot.robin, which is for FokkerPlanck: without diffusion "
+                "what leaves is what the velocity carries. Take fvot.outflow, or growth below 0 in "
+                "the cells at the boundary"
             )
         density = as_function(condition.density, f"the density at boundary {name!r}")
         conditions.append((name, density))

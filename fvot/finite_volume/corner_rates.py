@@ -30,6 +30,7 @@ import numpy as np
 
 from ..arguments.types import Array, BoolArray, IntArray
 from .corners import MAX_CORNERS, Corners
+from .rates import add_losses, find_losses
 
 # Below this |x|, log(x / (e^x - 1)) is taken from its series, whose next term is x^4 / 2880.
 BERNOULLI_SERIES_LIMIT = 1e-3
@@ -52,6 +53,21 @@ class GivenNodes:
     anywhere: bool
 
 
+@dataclass(frozen=True)
+class Exits:
+    """Where a density at the boundary lets mass through, in proportion to its difference from the
+    one outside.
+
+    face, corner (m,) : boundary faces, and one of their corners
+    rate (m,) : mass per time and difference of densities that crosses the corner's share of the
+        face
+    """
+
+    face: IntArray
+    corner: IntArray
+    rate: Array
+
+
 class CornerRates:
     """The fluxes between cells and their corners' nodes, see the module.
 
@@ -61,8 +77,10 @@ class CornerRates:
     leaving_faces, entering_faces (n_faces - n_inner,) : the flux a rho_K - b g through each open
         boundary face; 0 elsewhere
     given : the nodes with a given density
+    exits : the `Exits`; None where there are none
     minus_log_gibbs (n_cells,), phi_at_nodes (n_nodes,) : -log of the Gibbs density; None where
         there is none
+    decay (n_cells,) : as of `Rates`; sources are the last n_cells of *entering*
     """
 
     def __init__(
@@ -75,8 +93,10 @@ class CornerRates:
         open_a: Array,
         open_b: Array,
         given: GivenNodes,
+        exits: Exits | None = None,
         minus_log_gibbs: Array | None = None,
         phi_at_nodes: Array | None = None,
+        decay: Array | None = None,
     ):
         """M (n_pairs,) : the matrices of all cells, which are overwritten; d (n_corners,) : the
         differences of phi; U (n_corners,) : what the drift carries to each corner.
@@ -85,6 +105,7 @@ class CornerRates:
         self.corners = corners
         self.mesh = mesh
         self.given = given
+        self.exits = exits
         self.open_a = open_a
         self.open_b = open_b
         self.has_open_faces = bool(open_a.any() or open_b.any())
@@ -92,6 +113,7 @@ class CornerRates:
         self.is_given[given.nodes] = True
         self.minus_log_gibbs = minus_log_gibbs
         self.phi_at_nodes = phi_at_nodes
+        self.decay = decay
         n = len(corners.node)
         self.d = np.zeros(n) if d is None else d
         self.alpha = np.empty(n)
@@ -111,7 +133,8 @@ class CornerRates:
         )
         total = np.add.reduceat(self.alpha, corners.start[:-1])
         boundary_cell = mesh.left[mesh.n_inner :]
-        self.leaves = total + np.bincount(boundary_cell, open_a, mesh.n_cells)
+        leaves = total + np.bincount(boundary_cell, open_a, mesh.n_cells)
+        self.leaves = leaves if decay is None else leaves + decay
 
     @cached_property
     def takes(self) -> Array:
@@ -132,6 +155,8 @@ class CornerRates:
     def crosses_boundary(self) -> bool:
         """Whether anything crosses the boundary. Collective."""
         crossing = (self.open_a + self.open_b).max(initial=0.0)
+        if self.exits is not None:
+            crossing = max(crossing, self.exits.rate.max(initial=0.0))
         return self.given.anywhere or self.mesh.ranks.max(crossing) > 0
 
     def steepness(self) -> float:
@@ -192,9 +217,24 @@ class CornerRates:
             out[:n] += np.bincount(here, gives - gets, n)
             crossing = gives.sum() + gets.sum()
 
+        if self.exits is not None:
+            leaving, size = self._leave_by_exits(z, entering)
+            out[n:] -= np.bincount(corners.node[self.exits.corner], leaving, corners.n_nodes)
+            crossing += size
+
         out[n:] = corners.exchange.add(out[n:])
         out[n + corners.n_own :] = 0.0
-        return out, (sizes[0] + crossing, sizes[1] + crossing)
+        sizes = sizes[0] + crossing, sizes[1] + crossing
+        out[:n], sizes = add_losses(self.decay, z, entering, out[:n], sizes)
+        return out, sizes
+
+    def _leave_by_exits(self, z, entering):
+        """(what leaves by each of the exits (m,), the sum of its terms' sizes)."""
+        exits = self.exits
+        at = self.mesh.n_cells + self.corners.node[exits.corner]
+        gives = exits.rate * z[at]
+        gets = exits.rate * entering[exits.face]
+        return gives - gets, np.abs(gives).sum() + gets.sum()
 
     def keeps_gibbs(self) -> bool:
         """Whether the Gibbs density has no fluxes: always, where there is one."""
@@ -206,12 +246,19 @@ class CornerRates:
         finite = np.isfinite(xi)
         return self.mesh.ranks.sum((xi[finite] * out[: self.mesh.n_cells][finite]).sum())
 
+    def find_losses(self, z: Array, entering: Array) -> Array:
+        """What each cell loses by itself, see `rates.find_losses`."""
+        return find_losses(self.decay, z, entering)
+
     def boundary_flux(self, z: Array, entering: Array) -> Array:
         """What leaves through each boundary face (n_faces - n_inner,). Collective."""
         mesh = self.mesh
         n = mesh.n_cells
         n_boundary = len(self.open_a)
         flux = self.open_a * z[mesh.left[mesh.n_inner :]] - self.open_b * entering[:n_boundary]
+        if self.exits is not None:
+            leaving, _ = self._leave_by_exits(z, entering)
+            flux += np.bincount(self.exits.face, leaving, n_boundary)
         given = self.given
         if not given.anywhere:
             return flux

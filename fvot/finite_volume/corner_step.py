@@ -115,6 +115,11 @@ class NodeMethod(LinearMethod):
         self.left, self.right = self._find_scalings(name)
 
         values = condense(rates, self.s, self.diagonal, self.left, self.right)
+        if rates.exits is not None:
+            corner = rates.exits.corner
+            node = corners.node[corner]
+            own = self.s * rates.exits.rate * self.left[node] * self.right[node]
+            np.add.at(values, corners.own_entry[corner], own)
         matrix = corners.assembly.matrix(values)
         method = linalg.find_method(name, mesh.dim, mesh.ranks.size)
         system = linalg.System(mesh.ranks, matrix, method, prefix=prefix, rtol=rtol)
@@ -134,7 +139,12 @@ class NodeMethod(LinearMethod):
         if name == "amg":
             lowest = rates.mesh.ranks.min(rates.phi_at_nodes.min(initial=np.inf))
             return ones, np.exp(-np.minimum(rates.phi_at_nodes - lowest, MAX_EXPONENT))
-        size = np.abs(find_node_diagonal(rates, self.s, self.diagonal))
+        diagonal = find_node_diagonal(rates, self.s, self.diagonal)
+        if rates.exits is not None:
+            n_corners = len(rates.corners.node)
+            at_corners = np.bincount(rates.exits.corner, rates.exits.rate, n_corners)
+            diagonal = diagonal + self.s * rates.corners.sum_at_nodes(at_corners)
+        size = np.abs(diagonal)
         root = np.sqrt(np.maximum(size, np.finfo(float).tiny))
         return 1 / root, 1 / root
 

@@ -1,8 +1,9 @@
 """One implicit step of a Fokker-Planck operator: rho -> Y with (|K| + s A) Y = |K| rho, made safe.
 
 A is the matrix of the two-point fluxes, (A rho)_K = sum over the faces of K of the outward flux.
-Its off-diagonal entries are <= 0 and its columns add up to the outflow through the boundary. So
-|K| + s A is an M-matrix for every s > 0: its inverse is non-negative, conserves mass and is a
+Its off-diagonal entries are <= 0 and its columns add up to the outflow through the boundary, and by
+decay. So |K| + s A is an M-matrix for every s > 0 (where mass grows, as long as s growth < 1): its
+inverse is non-negative, conserves mass and is a
 contraction in L1 and in every convex entropy. A solver in floating point has none of this by
 itself, hence
 
@@ -197,7 +198,7 @@ class Resolvent:
         """Y (n_cells,) with |K| (Y - start) + s (net outflow of Y) = rest: implicit Euler where the
         rest is 0. Collective.
 
-        entering (n_faces - n_inner,) : the densities at the boundary
+        entering (n_faces - n_inner [+ n_cells],) : the densities at the boundary, and the sources
         rest (n_cells,) : a further source in the cells; with one, Y may be negative
         fault : a further check: a function of Y that returns a message, or None if Y is good
 

@@ -3,6 +3,11 @@ Markov chain.
 
 F_s = a_s rho_left - b_s rho_right with a, b >= 0 moves mass from left to right at the rate a_s /
 |left| and back at b_s / |right|: finite volumes are a Markov chain, whose states are the cells.
+
+Growth and sources are one more face of each cell, which leads out of the mesh: decay takes
+|K| k rho_K, k = -growth, and the source brings |K| s. All that holds for boundary faces holds for
+these, as long as k >= 0: the matrix has an inverse >= 0, and mass changes by what crosses. What the
+sources bring stands behind the densities at the boundary, in `entering`.
 """
 
 from __future__ import annotations
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
 # of a user's own may not know the Gibbs density.
 GIBBS_TOLERANCE = 1e-9
 
+NOTHING = np.empty(0)
+
 # The largest cell Peclet number that counts in means over the ranks.
 MAX_PECLET = 1e3
 
@@ -31,17 +38,26 @@ class Rates:
     """Two-point fluxes F_s = a_s rho_left - b_s rho_right, a, b (n_faces,) >= 0; a_s rho_left - b_s
     g_s at the boundary.
 
-    minus_log_gibbs (n_cells,) : -log of the Gibbs density; None where there is none
+    minus_log_gibbs (n_cells,) : -log of the Gibbs density of these fluxes; None where there is none
+    decay (n_cells,) : |K| k, below 0 where mass grows; None where there are neither growth nor
+        sources
+    entering (n_faces - n_inner [+ n_cells],) : in all methods: g, then |K| s unless decay is None
     """
 
     def __init__(
-        self, pattern: SparsityPattern, a: Array, b: Array, minus_log_gibbs: Array | None = None
+        self,
+        pattern: SparsityPattern,
+        a: Array,
+        b: Array,
+        minus_log_gibbs: Array | None = None,
+        decay: Array | None = None,
     ):
         self.pattern = pattern
         self.mesh = pattern.mesh
         self.a = a
         self.b = b
         self.minus_log_gibbs = minus_log_gibbs
+        self.decay = decay
 
     @property
     def n_unknowns(self) -> int:
@@ -83,10 +99,12 @@ class Rates:
         """What leaves through each boundary face (n_faces - n_inner,)."""
         return self.flux(rho, entering)[self.mesh.n_inner :]
 
+    def find_losses(self, rho: Array, entering: Array) -> Array:
+        """What each cell loses by itself, see the function `find_losses`."""
+        return find_losses(self.decay, rho, entering)
+
     def flux(self, rho: Array, entering: Array) -> Array:
-        """F (n_faces,), from left to right, for rho (n_cells,) and the boundary's densities g
-        (n_faces - n_inner,).
-        """
+        """F (n_faces,), from left to right, for rho (n_cells,)."""
         mesh = self.mesh
         F = np.empty(mesh.n_faces)
         _flux(
@@ -113,13 +131,15 @@ class Rates:
             mesh.n_inner,
             out,
         )
-        return out[: mesh.n_cells], sizes
+        return add_losses(self.decay, rho, entering, out[: mesh.n_cells], sizes)
 
     def leaving(self) -> Array:
         """The rates (n_cells,) at which cells are emptied: A_KK / |K|."""
         sides = self.pattern.stencil
         out = np.empty(self.mesh.n_cells)
         _leaving(self.a, self.b, sides.start, sides.face, sides.sign, out)
+        if self.decay is not None:
+            out += self.decay
         return out / self.mesh.volume
 
     def steepness(self) -> float:
@@ -146,7 +166,9 @@ class Rates:
         own_faces = np.stack([left, right, self.a[own], self.b[own]])
         faces = mesh.ranks.gather_to_root(own_faces)
 
-        killed = np.bincount(mesh.left[n:], self.a[n:], mesh.n_cells)
+        killed = np.bincount(mesh.left[n:], self.a[n:], mesh.n_cells).astype(float)
+        if self.decay is not None:
+            killed += self.decay
         own_cells = np.stack([mesh.volume, killed / mesh.volume])
         volume, killing = mesh.gather(own_cells)
         center = mesh.gather(mesh.center)
@@ -168,6 +190,28 @@ class Rates:
         there is no cycle.
         """
         return downstream_order(self.a, self.b, self.mesh.n_inner, self.pattern.stencil)
+
+
+def find_losses(decay: Array | None, rho: Array, entering: Array) -> Array:
+    """What cells lose by themselves: by decay (n_cells,), then minus what their sources bring
+    (n_cells,); nothing (0,) where there are neither growth nor sources.
+    """
+    if decay is None:
+        return NOTHING
+    n = len(decay)
+    killed = decay * rho[:n]
+    return np.concatenate([killed, -entering[len(entering) - n :]])
+
+
+def add_losses(
+    decay: Array | None, rho: Array, entering: Array, out: Array, sizes: tuple[float, float]
+) -> tuple[Array, tuple[float, float]]:
+    """The outflow of cells out (n_cells,), and its two sums, with what `find_losses` says."""
+    if decay is None:
+        return out, sizes
+    losses = find_losses(decay, rho, entering)
+    size = np.abs(losses).sum()
+    return out + losses.reshape(2, -1).sum(axis=0), (sizes[0] + size, sizes[1] + size)
 
 
 class Chain(NamedTuple):
@@ -210,6 +254,8 @@ class SparsityPattern:
         sides = self.stencil
         n = mesh.n_cells
         diagonal = mesh.volume if diagonal is None else diagonal
+        if rates.decay is not None:
+            diagonal = diagonal + s * rates.decay
         scale = np.ones(mesh.n_local) if scale is None else mesh.with_ghosts(scale)
 
         order = np.arange(n) if order is None else order

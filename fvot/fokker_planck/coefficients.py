@@ -1,4 +1,5 @@
-"""The coefficients of d rho/dt = div(D grad rho + D rho grad V / T - rho b), evaluated.
+"""The coefficients of d rho/dt = div(D grad rho + D rho grad V / T - rho b) + growth rho + source,
+evaluated.
 
 T is the temperature. Where none is given, it is D as long as that is a number; otherwise the term
 is rho grad V, without D / T. Noise that is not kinetic is a drift, too (`arguments.diffusion`).
@@ -6,6 +7,7 @@ is rho grad V, without D / T. Noise that is not kinetic is a drift, too (`argume
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -13,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..arguments.diffusion import Noise, as_tensors, compute_noise_drift, take_root
+from ..arguments.functions import as_function
 from ..arguments.types import Array, ArrayLike, Coefficient, TwoPointFlux
-from ..arguments.watch import CELL_BLOCKS, Watch, WatchedFaces, group_faces
+from ..arguments.watch import CELL_BLOCKS, WATCHED_TIMES, Watch, WatchedFaces, group_faces
 from ..errors import InputError
-from ..finite_volume.boundary import read_conditions
+from ..finite_volume.boundary import read_conditions, robin
 from ..finite_volume.stencil import Stencil, gradient_weights, gradients
 from ..finite_volume.velocity_source import build_velocity_source
 from ..mesh import Numbering
@@ -41,6 +44,8 @@ class Terms(NamedTuple):
     noise: Noise = "kinetic"
     flux: TwoPointFlux | None = None
     boundary: Mapping[Any, Any] | None = None
+    growth: Coefficient | None = None
+    source: Coefficient | None = None
     stream: Coefficient | None = None
     face_flux: ArrayLike | None = None
 
@@ -53,8 +58,9 @@ class DriftDiffusion:
 
     points (dim, n_cells) : where cells take the values of functions, in the user's order
     steady : whether the coefficients are the same at all times
-    boundary_steady : whether the boundary's densities are
+    entering_steady : whether the boundary's densities and the sources are
     has_walls_only : whether no part of the boundary is open
+    has_growth, has_source : whether there are such terms
     """
 
     def __init__(self, numbering: Numbering, terms: Terms, points: Array):
@@ -75,11 +81,14 @@ class DriftDiffusion:
         is_diagonal = _is_diagonal(users, shape)
 
         with mesh.ranks.raising_together():
-            self._conditions = read_conditions(boundary, mesh)
+            self._conditions = read_conditions(boundary, mesh, "FokkerPlanck")
             self._kinds = {name: (boundary or {})[name] for name, _ in self._conditions}
+            self._exit_rates = self._read_exit_rates()
             self._D = build_diffusion(numbering, terms.diffusion, is_diagonal)
             V = terms.potential
             self._V = None if V is None else build_field(numbering, V, "potential")
+            self._growth = _build_optional(numbering, terms.growth, "growth")
+            self._source = _build_optional(numbering, terms.source, "source")
             self._flow = build_velocity_source(
                 mesh, terms.drift, terms.stream, terms.face_flux, what="drift"
             )
@@ -89,11 +98,14 @@ class DriftDiffusion:
                     "there is no Gibbs density"
                 )
 
-        fields = [field for field in (self._D, self._V) if field is not None]
         has_steady_flow = self._flow is None or self._flow.steady
-        self.steady = has_steady_flow and not any(field.depends_on_time for field in fields)
-        self.boundary_steady = not any(density.depends_on_time for _, density in self._conditions)
+        fields = self._D, self._V, self._growth
+        self.steady = has_steady_flow and not _depend_on_time([*fields, *self._exit_rates.values()])
+        densities = [density for _, density in self._conditions]
+        self.entering_steady = not _depend_on_time([*densities, self._source])
         self.has_walls_only = not self._conditions
+        self.has_growth = self._growth is not None
+        self.has_source = self._source is not None
         if self._V is not None:
             self._check_periodic()
 
@@ -150,6 +162,68 @@ class DriftDiffusion:
         if self.temperature is not None:
             return self.temperature
         return D if self._D.constant else None
+
+    # ---- growth and sources ---------------------------------------------------------------------
+
+    @property
+    def has_reactions(self) -> bool:
+        """Whether there are growth or sources."""
+        return self.has_growth or self.has_source
+
+    @property
+    def growth_depends_on_time(self) -> bool:
+        """Whether growth is a function of x and t."""
+        return _depend_on_time([self._growth])
+
+    def growth(self, t: float = 0.0) -> Array:
+        """The growth (n_cells,) at the cell points; 0 where there is none."""
+        return self._find_cell_values(self._growth, t)
+
+    def find_growth_range(self, begin: float, end: float) -> tuple[float, float]:
+        """The least and the largest growth of all cells between two times, as a `Watch` sees it.
+        Collective.
+        """
+        if self._growth is None:
+            return 0.0, 0.0
+        times = np.array([begin])
+        if self._growth.depends_on_time:
+            times = np.linspace(begin, end, WATCHED_TIMES)
+        lowest = math.inf
+        highest = -math.inf
+        for t in times:
+            growth = self.growth(t)
+            lowest = min(lowest, growth.min(initial=math.inf))
+            highest = max(highest, growth.max(initial=-math.inf))
+        return self.mesh.ranks.min(lowest), self.mesh.ranks.max(highest)
+
+    def _compute_decay(self, t):
+        """|K| times the decay (n_cells,), as `Rates` needs it."""
+        return -self.mesh.volume * self.growth(t) if self.has_reactions else None
+
+    def _add_sources(self, densities, t):
+        """The densities at the boundary, followed by |K| times the sources where `Rates` needs
+        them. Collective.
+        """
+        if not self.has_reactions:
+            return densities
+        source = self._find_cell_values(self._source, t)
+        with self.mesh.ranks.raising_together():
+            if (source < 0).any():
+                cell = int(source.argmin())
+                place = self.numbering.inward(self.points)[:, cell]
+                raise InputError(
+                    f"source is {source[cell]} in cell {self.mesh.cell_id[cell]} (at {place}): it "
+                    "must be at least 0, as a cell may be empty. What is taken away in proportion "
+                    "to what is there is growth below 0: a well that pumps the volume q per time "
+                    "out of a cell of volume |K| has growth -q / |K| there"
+                )
+        return np.concatenate([densities, self.mesh.volume * source])
+
+    def _find_cell_values(self, field, t):
+        if field is None:
+            return np.zeros(self.mesh.n_cells)
+        with self.mesh.ranks.raising_together():
+            return field.in_cells(self.numbering, self.points, t)
 
     def _compute_minus_log_gibbs(self, D, V):
         """V / T (n_cells,), if e^(-V/T) makes all inner fluxes zero, but for the discretisation;
@@ -217,11 +291,19 @@ class DriftDiffusion:
         at_faces[:, :n] = (at_faces[:, :n] + local[:, mesh.right[:n]]) / 2
         return at_faces
 
+    def _read_exit_rates(self):
+        """{name: the rate as a `Function`} of the parts that are `robin`."""
+        return {
+            name: as_function(condition.rate, f"the rate at boundary {name!r}")
+            for name, condition in self._kinds.items()
+            if isinstance(condition, robin)
+        }
+
     # ---- in time --------------------------------------------------------------------------------
 
     def watch(self, begin: float, end: float) -> Watch | None:
         """The `Watch` of all that depends on time; None where nothing does. Collective."""
-        if self.steady and self.boundary_steady:
+        if self.steady and self.entering_steady:
             return None
         return Watch(self.mesh.ranks, partial(self._compute_signals, self._watched), begin, end)
 
@@ -236,7 +318,7 @@ class DriftDiffusion:
         signals = []
         x = self.mesh.face_center[:, watched.faces]
 
-        for field in self._D, self._V:
+        for field in self._D, self._V, self._growth, self._source:
             if field is None or not field.depends_on_time:
                 continue
             values = np.stack([field.f(x, now) for now in t])
@@ -246,13 +328,18 @@ class DriftDiffusion:
             flux = self._flow.flux_function(watched.faces)
             fluxes = np.stack([flux(now) for now in t])
             signals.append(watched.weights @ fluxes.T)
-        if not self.boundary_steady:
+        if _depend_on_time([density for _, density in self._conditions]):
             densities = []
             for now in t:
                 densities.append(watched.densities(self.mesh, self._conditions, now))
 
             entering = np.stack(densities)
             signals.append(watched.waves @ entering.T)
+        if _depend_on_time(self._exit_rates.values()):
+            nothing = as_function(0.0, "no rate")
+            exits = [(name, self._exit_rates.get(name, nothing)) for name, _ in self._conditions]
+            crossing = np.stack([watched.densities(self.mesh, exits, now) for now in t])
+            signals.append(watched.waves @ crossing.T)
         return np.concatenate(signals)
 
     # ---- checks ---------------------------------------------------------------------------------
@@ -276,6 +363,14 @@ class DriftDiffusion:
                         f"potential changes by {jump:.3g} over one period along axis {axis} of a "
                         "periodic mesh: it must be periodic; a constant force belongs in drift="
                     )
+
+
+def _build_optional(numbering, coefficient, what):
+    return None if coefficient is None else build_field(numbering, coefficient, what)
+
+
+def _depend_on_time(fields):
+    return any(field is not None and field.depends_on_time for field in fields)
 
 
 def _is_diagonal(mesh, shape):

@@ -14,8 +14,8 @@ import numpy as np
 from ..arguments.diffusion import as_tensors
 from ..arguments.types import Array
 from ..errors import InputError
-from ..finite_volume.boundary import dirichlet, evaluate_densities
-from ..finite_volume.corner_rates import CornerRates, GivenNodes
+from ..finite_volume.boundary import AT_FACES, dirichlet, evaluate_densities, evaluate_rates
+from ..finite_volume.corner_rates import CornerRates, Exits, GivenNodes
 from ..finite_volume.corner_step import CornerResolvent
 from ..finite_volume.corners import find_corners
 from ..finite_volume.stencil import gradient_weights, gradients
@@ -73,8 +73,10 @@ class CornerDriftDiffusion(DriftDiffusion):
             open_a=open_a,
             open_b=open_b,
             given=self.given,
+            exits=self._find_exits(t),
             minus_log_gibbs=phi,
             phi_at_nodes=phi_at_nodes,
+            decay=self._compute_decay(t),
         )
 
     # ---- the boundary ---------------------------------------------------------------------------
@@ -92,7 +94,7 @@ class CornerDriftDiffusion(DriftDiffusion):
         """The boundary faces (n_faces - n_inner,) that let through what the drift carries."""
         is_open = np.zeros(self.mesh.n_faces, bool)
         for name, condition in self._kinds.items():
-            is_open[self.mesh.boundary[name]] = not isinstance(condition, dirichlet)
+            is_open[self.mesh.boundary[name]] = not isinstance(condition, AT_FACES)
         return is_open[self.mesh.n_inner :]
 
     @cached_property
@@ -114,16 +116,29 @@ class CornerDriftDiffusion(DriftDiffusion):
         """The `GivenNodes` of the parts with a given density."""
         mesh = self.mesh
         corners = self.corners
-        face, at, area = self._list_given_corners(
+        face, corner, area = self._list_corners(
             [name for name, c in self._kinds.items() if isinstance(c, dirichlet)]
         )
+        at = corners.node[corner]
         total = corners.add(np.bincount(at, area, corners.n_nodes))
         nodes = np.flatnonzero(total > 0)
         anywhere = mesh.ranks.max(float(len(nodes))) > 0
         return GivenNodes(nodes, face - mesh.n_inner, at, area / total[at], anywhere)
 
-    def _list_given_corners(self, names):
-        """(face, node, area) (m,) of the corners of the boundary faces of these names."""
+    def _find_exits(self, t):
+        """The `Exits` at time t, or None. Collective."""
+        if not self._exit_rates:
+            return None
+        mesh = self.mesh
+        rates = np.zeros(mesh.n_faces)
+        with mesh.ranks.raising_together():
+            for name, rate in self._exit_rates.items():
+                rates[mesh.boundary[name]] = evaluate_rates(mesh, rate, name, t)
+        face, corner, area = self._list_corners(list(self._exit_rates))
+        return Exits(face - mesh.n_inner, corner, rates[face] * area)
+
+    def _list_corners(self, names):
+        """(face, corner, area) (m,) of the corners of the boundary faces of these names."""
         mesh = self.mesh
         corners = self.corners
         sides = corners.sides
@@ -135,17 +150,18 @@ class CornerDriftDiffusion(DriftDiffusion):
         face = np.broadcast_to(sides.face[side], corner.shape)
         area = corners.side_weight[:, side] * mesh.area[face]
         known = corner >= 0
-        return face[known], corners.node[corner[known]], area[known]
+        return face[known], corner[known], area[known]
 
     def entering(self, t: float = 0.0) -> Array:
         """The given densities at each boundary face and at each node: (n_faces - n_inner +
-        n_nodes,). A node of several parts takes the mean of theirs. Collective.
+        n_nodes,), then the sources, see `CornerRates`. A node of several parts takes the mean of
+        theirs. Collective.
         """
         corners = self.corners
         mesh = self.mesh
         at_faces = evaluate_densities(mesh, self._conditions, t)
         if not self.given.anywhere:
-            return np.concatenate([at_faces, np.zeros(corners.n_nodes)])
+            return self._add_sources(np.concatenate([at_faces, np.zeros(corners.n_nodes)]), t)
 
         total = np.zeros(corners.n_nodes)
         weight = np.zeros(corners.n_nodes)
@@ -153,7 +169,8 @@ class CornerDriftDiffusion(DriftDiffusion):
             for name, density in self._conditions:
                 if not isinstance(self._kinds[name], dirichlet):
                     continue
-                _, node, area = self._list_given_corners([name])
+                _, corner, area = self._list_corners([name])
+                node = corners.node[corner]
                 at_nodes = density(corners.points[:, node], t)
                 if (at_nodes < 0).any():
                     raise InputError(
@@ -165,7 +182,7 @@ class CornerDriftDiffusion(DriftDiffusion):
         total, weight = corners.add(np.stack([total, weight]))
         is_given = weight > 0
         means = np.divide(total, weight, out=np.zeros_like(total), where=is_given)
-        return np.concatenate([at_faces, means])
+        return self._add_sources(np.concatenate([at_faces, means]), t)
 
     # ---- the potential and the drift -------------------------------------------------------------
 
@@ -220,7 +237,7 @@ class CornerDriftDiffusion(DriftDiffusion):
                 return size * (3 * V0 - 4 * V1 + V2) / (2 * step)
 
             for name, condition in self._kinds.items():
-                if not isinstance(condition, dirichlet):
+                if not isinstance(condition, AT_FACES):
                     raise InputError(
                         "potential is given by cell values, which do not determine its slope at "
                         f"boundary {name!r}: give a function, or fvot.dirichlet there"

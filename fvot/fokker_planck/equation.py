@@ -1,4 +1,4 @@
-"""The Fokker-Planck equation d rho/dt = div(D grad rho + rho grad V - rho b).
+"""The Fokker-Planck equation d rho/dt = div(D grad rho + rho grad V - rho b) + growth rho + source.
 
 Any step size is allowed; mass is exact and no density is negative.
 
@@ -42,7 +42,7 @@ from .stepper import Stepper
 
 @frozen
 class FokkerPlanck:
-    """Drift and noise: d rho/dt = div(D grad rho + rho grad V - rho b) on a mesh.
+    """Drift and noise: d rho/dt = div(D grad rho + rho grad V - rho b) + growth rho + source.
 
     With a temperature T it is d rho/dt = div(D (grad rho + rho grad V / T) - rho b): then e^(-V/T)
     is stationary for every D, if b = 0. Without one, e^(-V/D) is stationary if D is a constant
@@ -57,8 +57,9 @@ class FokkerPlanck:
     The first and the second are in Ito's sense. For a constant D all three are the same.
     `particles.langevin` has the same three, and Ito's by default.
 
-    Every step conserves mass and positivity to round-off, however long it is. A step beyond 1e13
-    times the time in which diffusion empties a cell may be refused.
+    Every step conserves mass and positivity to round-off, however long it is: mass changes by what
+    crosses the boundary, decays, grows and is added, and by nothing else. A step beyond 1e13 times
+    the time in which diffusion empties a cell may be refused.
 
     Parameters
     ----------
@@ -89,10 +90,20 @@ class FokkerPlanck:
         `scharfetter_gummel`, `square_root`, `upwind`, `central`, or your own function (U, k) -> (a,
         b) with a, b >= 0. With any but the first, "auto" does not choose corners.
     boundary : dict, optional
-        {name: fvot.dirichlet(density), fvot.inflow(density) or fvot.outflow}. Every part of the
-        boundary without an entry is a wall that nothing crosses. dirichlet(0) absorbs. inflow and
+        {name: fvot.dirichlet(density), fvot.robin(rate, density), fvot.inflow(density) or
+        fvot.outflow}. Every part of the boundary without an entry is a wall that nothing crosses.
+        dirichlet(0) absorbs, and robin(rate) does so in part. inflow and
         outflow let through what the drift carries, and no diffusion. For two-point fluxes a
-        potential of cell values is constant from the cell point to a dirichlet boundary.
+        potential of cell values is constant from the cell point to a dirichlet or robin boundary.
+    growth : number, array or function, optional
+        The rate at which mass grows where it is, per time: a number, growth(x), growth(x, t), or
+        cell values (n_cells,). Below 0 it is decay, or the killing of paths: -0.1 leaves
+        e^(-0.1 t). Where it is above 0 steps are at most 1 / (2 g growth), g = 1, 0.293 and 0.436
+        for the orders 1, 2 and 3: longer ones are divided.
+    source : number, array or function, optional
+        The density that is added per time, at least 0, in the same forms; of injection wells at
+        points x it is ``mesh.deposit(x, rates)``. What is pumped out is growth: -q / |K| in the
+        cell of a well that pumps the volume q per time.
     scheme : {"auto", "two_point", "corners"}
         The fluxes, see the notes.
     order : {1, 2, 3}
@@ -128,6 +139,9 @@ class FokkerPlanck:
     two recorded times (`arguments.watch`). For shorter ones, and for jumps, add their times to t:
     the run then takes fewer steps.
 
+    Growth and sources take the values of functions at the cell points, as the potential does. In
+    time they are treated as the fluxes are: implicitly, to the order of the steps.
+
     PETSc's options reach the linear solves by the prefix ``fvot_fokker_planck_``.
 
     Examples
@@ -152,6 +166,16 @@ class FokkerPlanck:
     >>> rho = shaken.stationary()
     >>> round(float(rho.max() / rho.min()), 1)
     1.8
+
+    A well brings 0.3 per time, and mass decays at the rate 1:
+
+    >>> well = mesh.deposit([[0.3], [0.3]], [0.3])
+    >>> fed = fvot.FokkerPlanck(mesh, diffusion=0.1, growth=-1.0, source=well)
+    >>> ledger = fed.solve(0 * well, [0, 1], tau=0.1).ledger
+    >>> [round(float(ledger[name][-1]), 3) for name in ("added", "killed", "mass")]
+    [0.3, 0.11, 0.19]
+    >>> round(float(mesh.integrate(fed.stationary())), 12)
+    0.3
     """
 
     def __init__(
@@ -167,6 +191,8 @@ class FokkerPlanck:
         noise: Noise = "kinetic",
         flux: TwoPointFlux = scharfetter_gummel,
         boundary: Mapping[Any, Any] | None = None,
+        growth: Coefficient | None = None,
+        source: Coefficient | None = None,
         scheme: Scheme = "auto",
         order: Literal[1, 2, 3] = 2,
         tol: float = 1e-4,
@@ -197,6 +223,8 @@ class FokkerPlanck:
                 stream=stream,
                 face_flux=face_flux,
                 boundary=boundary,
+                growth=growth,
+                source=source,
             ),
         )
         mesh.ranks.check_choice("scheme", scheme, get_args(Scheme))
@@ -208,9 +236,21 @@ class FokkerPlanck:
 
         diffusion = spread_over_regions(mesh, diffusion, "diffusion")
         potential = spread_over_regions(mesh, potential, "potential")
+        growth = spread_over_regions(mesh, growth, "growth")
+        source = spread_over_regions(mesh, source, "source")
         self._numbering = find_numbering(mesh)
         terms = Terms(
-            diffusion, potential, drift, temperature, noise, flux, boundary, stream, face_flux
+            diffusion,
+            potential,
+            drift,
+            temperature,
+            noise,
+            flux,
+            boundary,
+            growth,
+            source,
+            stream,
+            face_flux,
         )
         self._operator = build_operator(self._numbering, terms, scheme)
         self._stepper = Stepper(self._operator, order, rtol)
@@ -256,8 +296,11 @@ class FokkerPlanck:
             Its ledger has, per time: mass, inflow and outflow (since the start), mass_error (mass -
             inflow + outflow - initial mass, relative), minimum, maximum; steps, limited (steps
             whose fluxes were limited, or in which cells in debt were settled), solves, iterations;
-            time_error (the estimate). Where there is a Gibbs density and nothing crosses the
-            boundary: energy = entropy + potential_energy = T int rho log rho + int V rho, and
+            time_error (the estimate). Where there is growth or a source: killed, born (by growth
+            below and above 0) and added, since the start, as far as there may be any; mass_error is
+            then that of mass = initial mass + inflow - outflow + added + born - killed. Where there
+            is a Gibbs density, nothing crosses the boundary, and there is neither growth nor a
+            source: energy = entropy + potential_energy = T int rho log rho + int V rho, and
             dissipation, the rate at which the energy falls if V does not change. T is the
             temperature; without one it is D, and 1 for a D that varies without a potential.
 
@@ -288,7 +331,7 @@ class FokkerPlanck:
         )
 
     def step(self, rho: ArrayLike, tau: float, t: float = 0.0) -> Array:
-        """The density at t + tau from the density at t, in one step.
+        """The density at t + tau from the density at t, in one step (more, where mass grows fast).
 
         Parameters
         ----------
@@ -327,11 +370,16 @@ class FokkerPlanck:
         check_step(ranks, tau)
 
         numbering = self._numbering
-        start = np.array(rho, float)
-        mass = integrate(self.mesh, start)
-        n_solves = 8 * self.order
-        after = self._stepper.advance(numbering.inward(start), mass, t, tau, n_solves=n_solves)
-        return numbering.outward(after.rho)
+        stepper = self._stepper
+        now = numbering.inward(np.array(rho, float))
+        mass = integrate(self.mesh, np.asarray(rho, float))
+        count = math.ceil(tau / stepper.find_longest_step(t, t + tau)) or 1
+        for i in range(count):
+            begin = t + i * tau / count
+            made = stepper.advance(now, mass, begin, tau / count, n_solves=8 * self.order)
+            now = made.rho
+            mass = made.mass
+        return numbering.outward(now)
 
     # ---- the long run ---------------------------------------------------------------------------
 

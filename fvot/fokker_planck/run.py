@@ -49,7 +49,8 @@ class FokkerPlanckRun:
         rho = numbering.inward(np.array(rho0, float))
         users: Any = numbering.user_mesh
         mass = integrate(users, np.asarray(rho0, float))
-        self.state = RunState(rho, mass, (t[-1] - t[0]) * TRIAL_STEP_FRACTION)
+        first_step = (t[-1] - t[0]) * TRIAL_STEP_FRACTION
+        self.state = RunState(rho, mass, first_step, stepper.no_exchange)
         stepper.restart()
 
     def advance(self, begin: float, end: float) -> Iterator[float]:
@@ -71,8 +72,8 @@ class FokkerPlanckRun:
     def save(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """(cells, values) for a checkpoint."""
         state = self.state
-        inflow, outflow = self._sum_crossed()
-        values = vars(state) | dict(inflow=inflow, outflow=outflow)
+        exchanged = {name: (mass, 0.0) for name, mass in self._sum_exchanged().items()}
+        values = vars(state) | dict(exchanged=exchanged)
         del values["rho"]
         return dict(rho=state.rho), dict(state=values, now=self.now, counts=self.stepper.counts)
 
@@ -93,7 +94,9 @@ class FokkerPlanckRun:
             rates, entering = self.stepper.find_coefficients(now)
             inflow, _ = rates.outflow(rates.extend(np.zeros(n)), entering)
             outflow, _ = rates.outflow(rates.extend(rho), entering)
-            coefficients += [rates.leaving(), outflow[:n] / mesh.volume, -inflow[:n]]
+            crossing = rates.boundary_flux(rates.extend(rho), entering)
+            across = np.bincount(mesh.left[mesh.n_inner :], crossing, n)
+            coefficients += [rates.leaving(), outflow[:n] / mesh.volume, -inflow[:n], across]
 
         return dict(
             solver="FokkerPlanck",
@@ -113,20 +116,21 @@ class FokkerPlanckRun:
     def account(self) -> dict[str, float]:
         """The ledger's numbers."""
         state = self.state
-        inflow, outflow = self._sum_crossed()
         tiny = float(np.finfo(float).tiny)
         numbers = dict(
-            inflow=inflow,
-            outflow=outflow,
+            **self._sum_exchanged(),
             steps=state.steps,
             **self.stepper.counts,
             time_error=state.error / max(state.scale, tiny),
         )
         return numbers | self._compute_energies()
 
-    def _sum_crossed(self):
-        """(inflow, outflow) of all ranks since the start."""
-        return self.mesh.ranks.sum(np.array([self.state.inflow, self.state.outflow]))
+    def _sum_exchanged(self):
+        """What came and went since the start, on all ranks, by names as in the ledger."""
+        exchanged = self.state.exchanged
+        own = np.array([total + lost for total, lost in exchanged.values()])
+        sums = self.mesh.ranks.sum(own)
+        return dict(zip(exchanged, sums.tolist(), strict=True))
 
     def _compute_energies(self):
         """energy, its parts and its dissipation; {} where there is no energy.

@@ -1,8 +1,8 @@
 """The stationary density of a Fokker-Planck equation, and how fast densities relax to it.
 
-The semi-discrete equation is a Markov chain between cells. Without open boundaries both are those
-of the chain (`markov`), exact to round-off, by elimination without subtraction; with open ones the
-stationary density is the limit of ever longer implicit steps.
+The semi-discrete equation is a Markov chain between cells, which ends where mass leaves or decays.
+For two-point fluxes both are those of the chain (`markov`), exact to round-off, by elimination
+without subtraction; with corners the stationary density is the limit of ever longer implicit steps.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def find_stationary(stepper: Stepper, numbering: Numbering) -> Array:
     _check_steady(stepper, "a stationary density")
     mesh: Any = numbering.user_mesh
     if not stepper.closed:
-        return numbering.outward(_find_driven_density(stepper))
+        return _find_driven_density(stepper, numbering)
 
     _, count = find_connected_pieces(mesh)
     if count > 1:
@@ -88,10 +88,20 @@ def find_relaxation_rates(stepper: Stepper, k: int) -> Array:
     )
     ranks.check_same("k", int(k))
     if stepper.has_corners:
+        ranks.check(
+            not stepper.bears,
+            "relaxation rates with fluxes to corners need growth <= 0: take scheme='two_point', or "
+            "growth that is lower by a constant everywhere, which makes all rates larger by that",
+        )
         return slow_modes.find_rates(stepper, int(k))
 
+    # Growth is killing below 0: killing everywhere in addition makes all rates larger by the same.
+    _, highest = stepper.operator.find_growth_range(0.0, 0.0)
+    shift = max(highest, 0.0)
+
     def compute_rates(chain: Any) -> Array:
-        return markov.relaxation_rates(chain.rates, k, killing=chain.killing, center=chain.center)
+        killing = np.maximum(chain.killing + shift, 0)
+        return markov.relaxation_rates(chain.rates, k, killing=killing, center=chain.center) - shift
 
     return _run_on_root(stepper, compute_rates)
 
@@ -99,7 +109,8 @@ def find_relaxation_rates(stepper: Stepper, k: int) -> Array:
 def _check_steady(stepper, what):
     stepper.mesh.ranks.check(
         stepper.autonomous,
-        f"{what} exists only where potential, drift, diffusion and boundary do not depend on time",
+        f"{what} exists only where potential, drift, diffusion, growth, source and boundary do not "
+        "depend on time",
     )
 
 
@@ -111,16 +122,40 @@ def _run_on_root(stepper: Stepper, work: Callable[[Any], Any]) -> Any:
     return ranks.broadcast(ranks.on_root(lambda: work(chain)))
 
 
-def _find_driven_density(stepper):
-    """The stationary density between open boundaries."""
+def _find_driven_density(stepper, numbering):
+    """The stationary density (n_cells,) between open boundaries, or between sources and decay, in
+    the user's order.
+    """
+    users = numbering.user_mesh
     mesh = stepper.mesh
-    _, entering = stepper.find_coefficients(0.0)
-    if mesh.ranks.max(entering.max(initial=0.0)) == 0:
-        raise InputError(
-            "nothing enters through the boundary, so everything leaves: the stationary density "
-            "is 0; relaxation_rates(1) is the rate at which the mesh empties"
-        )
-    return _take_long_steps(stepper, np.zeros(mesh.n_cells))
+    rates, entering = stepper.find_coefficients(0.0)
+    ranks = mesh.ranks
+    ranks.check(
+        not stepper.bears,
+        "a stationary density needs growth <= 0: with growth above 0 there may be none. solve() up "
+        "to a late time computes it, where there is one",
+    )
+    ranks.check(
+        ranks.max(entering.max(initial=0.0)) > 0,
+        "nothing enters through the boundary or by a source, so everything leaves or decays: the "
+        "stationary density is 0; relaxation_rates(1) is the rate at which the mesh empties",
+    )
+    ranks.check(
+        stepper.kills or rates.crosses_boundary(),
+        "what the source adds stays, and mass grows without bound: there is no stationary density "
+        "without decay (growth below 0) or an open boundary",
+    )
+    if stepper.has_corners or mesh.n_cells_global > ELIMINATION_CELL_LIMIT[mesh.dim]:
+        return numbering.outward(_take_long_steps(stepper, np.zeros(mesh.n_cells)))
+
+    out, _ = rates.outflow(np.zeros(mesh.n_cells), entering)
+    gained = mesh.gather(-out)
+
+    def find_masses(chain: Any) -> Array:
+        return markov.stationary(chain.rates, chain.center, killing=chain.killing, source=gained)
+
+    mass = _run_on_root(stepper, find_masses)
+    return users.scatter(mass) / users.volume
 
 
 def _find_density_by_long_steps(stepper):

@@ -7,7 +7,8 @@ is limited:
 1. high = sum_k c_k Y_k, Y_k = r^k rho; the positive partner low = sum_k c'_k Y_k, with the face
     fluxes of both
 2. the difference f of the fluxes is made smaller where it would leave a cell negative: f_s -> R_K
-   f_s where f_s leaves K (after Zalesak 1979, one-sided, and only in cells that need it)
+   f_s where f_s leaves K (after Zalesak 1979, one-sided, and only in cells that need it). Decay and
+   sources are among the fluxes, those of one more face of each cell
 3. rho = low - div f / |K| is as conservative as the fluxes, and >= 0; if its free energy has grown,
     it is moved towards low
 """
@@ -122,7 +123,7 @@ class Step:
     # ---- the scheme's sum -----------------------------------------------------------------------
 
     def compute_result(self) -> tuple[Array, Array]:
-        """(rho, the mass that has left through each boundary face) after the step."""
+        """(rho, the mass that has left, see `_find_crossed`) after the step."""
         raise NotImplementedError
 
     def _sum_scheme(self):
@@ -163,12 +164,33 @@ class Step:
             fluxes.append((scheme.stages[-1, i], (rates, entering), Y))
         return Y, fluxes
 
+    def _list_partner(self):
+        """The positive partner, and its fluxes as [(weight, (rates, entering), density)]."""
+        scheme = self.scheme
+        low = sum(weight * self.Y(k + 1) for k, weight in enumerate(scheme.partner) if weight)
+        fluxes = []
+        for k, weight in enumerate(scheme.partner_b):
+            time = self._find_rung_time(k + 1)
+            coefficients = self.stepper.find_coefficients(time)
+            fluxes.append((weight, coefficients, self.Y(k + 1)))
+        return low, fluxes
+
     def _find_crossed(self, fluxes):
-        """tau sum of weight * (what leaves through each boundary face (n_faces - n_inner,))."""
+        """tau sum of weight * (what leaves through each boundary face (n_faces - n_inner,), then
+        the losses of cells, see `find_losses`).
+        """
         if self.stepper.closed:
             return np.zeros(self.mesh.n_faces - self.mesh.n_inner)
-        return self.tau * sum(
+        crossed = sum(
             weight * rates.boundary_flux(density, entering)
+            for weight, (rates, entering), density in fluxes
+        )
+        return np.concatenate([self.tau * crossed, self._sum_losses(fluxes)])
+
+    def _sum_losses(self, fluxes):
+        """tau sum of weight * (the losses of cells)."""
+        return self.tau * sum(
+            weight * rates.find_losses(density, entering)
             for weight, (rates, entering), density in fluxes
         )
 
@@ -189,7 +211,7 @@ class TwoPointStep(Step):
         return scaled
 
     def compute_result(self) -> tuple[Array, Array]:
-        """(rho, the mass that has left through each boundary face) after the step."""
+        """(rho, the mass that has left, see `_find_crossed`) after the step."""
         high, fluxes = self._sum_scheme()
         if self.stepper.order == 1:  # an implicit Euler step: its sign and energy are checked
             return high, self._find_crossed(fluxes)
@@ -204,25 +226,27 @@ class TwoPointStep(Step):
         return self._limit(self._sum_fluxes(fluxes))
 
     def _sum_fluxes(self, fluxes):
-        """tau sum of weight * F(density) (n_faces,) over [(weight, (rates, entering), density)]."""
-        return self.tau * sum(
+        """tau sum of weight * F(density) (n_faces,), then the losses of cells, over [(weight,
+        (rates, entering), density)].
+        """
+        through_faces = sum(
             weight * rates.flux(density, entering) for weight, (rates, entering), density in fluxes
         )
+        return np.concatenate([self.tau * through_faces, self._sum_losses(fluxes)])
 
     # ---- the limiter ----------------------------------------------------------------------------
 
     def _limit(self, high_fluxes):
-        """(rho, the mass that has left through each boundary face) of the limited step.
+        """(rho, the mass that has left, see `_find_crossed`) of the limited step.
 
-        That is the partner, and as much of the difference to the given fluxes (n_faces,) as stays
-        positive and decreases the energy.
+        That is the partner, and as much of the difference to the given fluxes, see `_sum_fluxes`,
+        as stays positive and decreases the energy.
         """
-        mesh = self.mesh
-        n = mesh.n_inner
+        n = self.mesh.n_inner
         low, low_fluxes = self._sum_partner()
 
         f = self._limit_fluxes(low, high_fluxes - low_fluxes)
-        rho = self._scale_if_closed(np.maximum(low - mesh.divergence(f), 0))
+        rho = self._scale_if_closed(np.maximum(low - self._find_decrease(f), 0))
         crossed = low_fluxes[n:]
         f = f[n:]
         for _ in range(MAX_ENERGY_HALVINGS):
@@ -232,25 +256,26 @@ class TwoPointStep(Step):
             f = f / 2
         return low, crossed
 
+    def _find_decrease(self, f):
+        """What the fluxes f, see `_sum_fluxes`, take from the density (n_cells,)."""
+        mesh = self.mesh
+        taken = mesh.divergence(f[: mesh.n_faces])
+        losses = f[mesh.n_faces :].reshape(-1, mesh.n_cells)
+        return taken + losses.sum(axis=0) / mesh.volume
+
     def find_partner(self) -> Array:
         """The positive partner (n_cells,) of the scheme's sum."""
         partner, _ = self._sum_partner()
         return partner
 
     def _sum_partner(self):
-        """(the positive partner, its fluxes (n_faces,))."""
-        scheme = self.scheme
-        low = sum(weight * self.Y(k + 1) for k, weight in enumerate(scheme.partner) if weight)
-        fluxes = []
-        for k, weight in enumerate(scheme.partner_b):
-            time = self._find_rung_time(k + 1)
-            coefficients = self.stepper.find_coefficients(time)
-            fluxes.append((weight, coefficients, self.Y(k + 1)))
-
+        """(the positive partner, its fluxes as of `_sum_fluxes`)."""
+        low, fluxes = self._list_partner()
         return self._scale_if_closed(low), self._sum_fluxes(fluxes)
 
     def _limit_fluxes(self, low, f):
-        """The fluxes f (n_faces,), made smaller where they leave a cell that would be negative.
+        """The fluxes f, see `_sum_fluxes`, made smaller where they leave a cell that would be
+        negative.
 
         R_K = (|K| low_K + what comes in) / what goes out, where that is below 1. A cell is visited
         after those that give to it: where f does not run in circles, one sweep is enough. The last
@@ -266,7 +291,7 @@ class TwoPointStep(Step):
         for sweep in range(MAX_LIMITER_SWEEPS + 1):
             with_income = sweep < MAX_LIMITER_SWEEPS
             lacked = _limit_leaving_fluxes(
-                f, content, order, sides.start, sides.face, sides.sign, with_income
+                f, mesh.n_faces, content, order, sides.start, sides.face, sides.sign, with_income
             )
             _take_from_givers(f, mesh)
             if sweep > 0 and mesh.ranks.sum(lacked) <= NEGATIVE_MASS_ROUNDING * self.mass:
@@ -275,11 +300,13 @@ class TwoPointStep(Step):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _limit_leaving_fluxes(f, content, order, start, face, sign, with_income):
+def _limit_leaving_fluxes(f, n_faces, content, order, start, face, sign, with_income):
     """Scale down what leaves each cell, in the given order, to what it holds.
 
-    with_income : whether what comes in counts. Returns what the cells lacked.
+    Behind the fluxes through n_faces faces stand the losses of cells. with_income : whether what
+    comes in counts. Returns what the cells lacked.
     """
+    n_cells = len(content)
     lacked = 0.0
     for cell in order:
         outgoing = 0.0
@@ -288,6 +315,9 @@ def _limit_leaving_fluxes(f, content, order, start, face, sign, with_income):
             outward = sign[s] * f[face[s]]
             outgoing += max(outward, 0.0)
             incoming -= min(outward, 0.0)
+        for k in range(n_faces + cell, len(f), n_cells):
+            outgoing += max(f[k], 0.0)
+            incoming -= min(f[k], 0.0)
         available = content[cell] + (incoming if with_income else 0.0)
         if outgoing <= available:
             continue
@@ -295,6 +325,9 @@ def _limit_leaving_fluxes(f, content, order, start, face, sign, with_income):
         for s in range(start[cell], start[cell + 1]):
             if sign[s] * f[face[s]] > 0:
                 f[face[s]] *= available / outgoing * (1 - 1e-15)
+        for k in range(n_faces + cell, len(f), n_cells):
+            if f[k] > 0:
+                f[k] *= available / outgoing * (1 - 1e-15)
     return lacked
 
 

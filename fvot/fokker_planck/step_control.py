@@ -62,24 +62,26 @@ class RunState:
     A step misses tau^(p+1) times a derivative of rho of order p + 1, and this derivative moves as
     rho itself does. Hence the sum of what earlier steps have missed is, now, the present derivative
     times the sum of their tau^(p+1): one look tells the error of the run. It fades as the
-    derivative does, at a rate that is averaged over the last steps.
+    derivative does, at a rate that is averaged over the last steps; where mass is born it may grow
+    as the derivative does, at most as the mass.
 
     rho (n_cells,), mass : the density, in the order of the run's mesh, and its mass
-    inflow, outflow : this rank's part of what came and went since the start
+    exchanged : this rank's part of what came and went since the start, by names as in the ledger:
+        the sum, and what its rounding has lost
     step : the length of the last step
     scale : the largest mass so far, or to come
     error, derivative, fading : as above
     powers_since_look, steps_since_look : the sum of tau^(p+1), and the number of steps, since the
         last look at the error
+    mass_at_look : the mass at that look
     halvings, steps_done : how often the interval between two recorded times is halved into steps,
         and the steps taken in it
     """
 
-    def __init__(self, rho: Array, mass: float, step: float):
+    def __init__(self, rho: Array, mass: float, step: float, exchanged: dict[str, float]):
         self.rho = rho
         self.mass = mass
-        self.inflow = 0.0
-        self.outflow = 0.0
+        self.exchanged = {name: (start, 0.0) for name, start in exchanged.items()}
         self.steps = 0
         self.step = step
         self.scale = mass
@@ -89,6 +91,7 @@ class RunState:
         self.fading = 0.0
         self.powers_since_look = 0.0
         self.steps_since_look = 0
+        self.mass_at_look = mass
 
         self.halvings = 0
         self.steps_done = 0
@@ -96,11 +99,10 @@ class RunState:
     @classmethod
     def restore(cls, rho: Array, values: dict[str, Any], is_root: bool) -> RunState:
         """The state that a checkpoint holds; what came and went counts on rank 0."""
-        state = cls(rho, 0.0, 0.0)
+        state = cls(rho, 0.0, 0.0, {})
         vars(state).update(values)
         if not is_root:
-            state.inflow = 0.0
-            state.outflow = 0.0
+            state.exchanged = dict.fromkeys(state.exchanged, (0.0, 0.0))
         return state
 
     def build_next(self, made: Advanced, step: float, order: int) -> RunState:
@@ -108,8 +110,9 @@ class RunState:
         new = copy(self)
         new.rho = made.rho
         new.mass = made.mass
-        new.inflow += np.maximum(-made.crossed, 0).sum()
-        new.outflow += np.maximum(made.crossed, 0).sum()
+        new.exchanged = {
+            name: _add(*known, made.exchanged[name]) for name, known in self.exchanged.items()
+        }
         new.steps += 1
         new.step = step
         new.scale = max(self.scale, made.mass)
@@ -124,12 +127,24 @@ class RunState:
 
     def _look_at(self, derivative, step):
         """Take the present derivative, as seen in the last step."""
-        kept = min(1.0, derivative / self.derivative) if self.derivative > 0 else 1.0
+        largest = 1.0
+        if "born" in self.exchanged and self.mass_at_look > 0:
+            largest = max(1.0, self.mass / self.mass_at_look)
+        kept = min(largest, derivative / self.derivative) if self.derivative > 0 else 1.0
         self.error = kept * self.error + derivative * self.powers_since_look
         self.fading = (self.fading - math.log(max(kept, MIN_KEPT_PART)) / step) / 2
         self.derivative = derivative
         self.powers_since_look = 0.0
         self.steps_since_look = 0
+        self.mass_at_look = self.mass
+
+
+def _add(total, lost, more):
+    """(total + more, lost + what the addition loses), after Neumaier (1974)."""
+    added = total + more
+    if abs(total) >= abs(more):
+        return added, lost + ((total - added) + more)
+    return added, lost + ((more - added) + total)
 
 
 class StepControl:
@@ -155,7 +170,8 @@ class StepControl:
 
         The last one is looked at for its error, unless there were only a few since the last look.
         """
-        count = math.ceil((end - begin) / tau * (1 - 1e-12))
+        longest = min(tau, self.stepper.find_longest_step(begin, end))
+        count = math.ceil((end - begin) / longest * (1 - 1e-12))
         step = (end - begin) / count
         n_solves = count * self.order
         self._warn_of_missed_changes(begin, step, count)
@@ -198,8 +214,10 @@ class StepControl:
         """
         length = end - begin
         watch = self.operator.watch(begin, end)
+        longest = self.stepper.find_longest_step(begin, end)
         if state.steps_done == 0:
-            state.halvings = max(0, math.ceil(math.log2(length / state.step) - 1e-9))
+            step = min(state.step, longest)
+            state.halvings = max(0, math.ceil(math.log2(length / step) - 1e-9))
 
         while state.steps_done < 2**state.halvings:
             self._halve_until_calm(state, watch, begin, length)
@@ -216,6 +234,7 @@ class StepControl:
 
             state = state.build_next(made, step, self.order)
             is_small = made.error * 2**self.order < DOUBLING_MARGIN * allowed
+            is_small = is_small and 2 * step <= longest
             if is_small and state.steps_done % 2 == 0 and halvings > 0:
                 state.halvings = halvings - 1
                 state.steps_done = state.steps_done // 2
@@ -288,13 +307,13 @@ class StepControl:
         return spare * max(step / left, step / (passed + step) / TOLERATED_E_FOLDINGS, faded)
 
     def predict_mass(self, rho: Array) -> float:
-        """About the mass at the end of the run, where more may enter; else 0.
+        """About the mass at the end of the run, where more may enter or be added; else 0.
 
         It is the mass after one implicit step over the whole run from rho. Of a domain that is
         empty at first nothing else is known against which an error is small. The density that
         enters is a mean over time: a short pulse must not count as if it lasted for the whole run.
         """
-        if self.operator.has_walls_only:
+        if self.operator.has_walls_only and not self.operator.has_source:
             return 0.0
 
         mesh = self.mesh
@@ -302,12 +321,14 @@ class StepControl:
         whole = t[-1] - t[0]
         entering = self._average_entering()
         largest = mesh.ranks.max(entering.max(initial=0.0)) * integrate(mesh, 1.0)
-        if largest <= integrate(mesh, rho):  # the domain is as full as the inflow can make it
+        is_full = not self.operator.has_source and largest <= integrate(mesh, rho)
+        if is_full:  # as the inflow can make it
             return 0.0
 
         rates, _ = self.stepper.find_coefficients(t[-1])
+        step = min(whole, self.stepper.find_longest_step(t[0], t[-1], stage=1.0))
         resolvent = self.operator.resolvent(
-            rates, whole, scales=self.stepper.column_scales, rtol=PREDICTION_TOLERANCE
+            rates, step, scales=self.stepper.column_scales, rtol=PREDICTION_TOLERANCE
         )
         try:
             after = resolvent.expect(1)(rates.extend(rho), entering)
@@ -318,9 +339,9 @@ class StepControl:
             resolvent.destroy()
 
     def _average_entering(self):
-        """The means over the run of the densities given at the boundary (n_faces - n_inner,)."""
+        """The means over the run of what enters: densities at the boundary, and sources."""
         t = self.t
-        if self.operator.boundary_steady:
+        if self.operator.entering_steady:
             return self.operator.entering(t[0])
         whole = t[-1] - t[0]
         return sum(

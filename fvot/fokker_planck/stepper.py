@@ -36,13 +36,13 @@ class Advanced(NamedTuple):
     """The result of a step.
 
     rho (n_cells,), mass : the density and its mass
-    crossed (n_faces - n_inner,) : the mass that has left through each boundary face
+    exchanged : this rank's part of the masses that came and went, by their names in the ledger
     error : of the step, as an L1 norm; None where it was not estimated
     """
 
     rho: Array
     mass: float
-    crossed: Array
+    exchanged: dict[str, float]
     error: float | None
 
 
@@ -50,7 +50,8 @@ class Stepper:
     """Steps of the given order for a `DriftDiffusion` operator; keeps the matrices of the last few.
 
     autonomous : whether nothing depends on time
-    closed : whether nothing crosses the boundary
+    closed : whether mass stays: nothing crosses the boundary, grows, or is added
+    kills, bears : whether growth is below, and above, 0 somewhere
     minus_log_gibbs (n_cells,) : of the Gibbs density of mass 1, if its fluxes are zero; else None
     column_scales : the column scaling of multigrid, which all implicit steps share
     counts : of solves, iterations and limited steps
@@ -63,7 +64,7 @@ class Stepper:
         self.rtol = rtol
         self.mesh = operator.mesh
         self.scheme = find_scheme(order)
-        self.autonomous = operator.steady and operator.boundary_steady
+        self.autonomous = operator.steady and operator.entering_steady
 
         self.column_scales = ColumnScaleCache()
         self._entropies: list = []
@@ -76,7 +77,8 @@ class Stepper:
 
         rates, _ = self.find_coefficients(0.0)  # refuses coefficients of the wrong kind at once
         is_closed = operator.steady and not rates.crosses_boundary()
-        self.closed = operator.has_walls_only or is_closed
+        self.closed = not operator.has_reactions and (operator.has_walls_only or is_closed)
+        self.kills, self.bears = self._find_signs_of_growth()
         self.minus_log_gibbs = self._find_minus_log_gibbs()
         self.restart()
 
@@ -108,24 +110,60 @@ class Stepper:
         error = step.estimate_error() if estimate else None
         new, crossed = step.compute_result()
         rho, mass, crossed = self._balance(new, crossed, mass)
-        return Advanced(rho, mass, crossed, error)
+        return Advanced(rho, mass, self._name_exchanged(crossed), error)
 
     def _balance(self, rho, crossed, before):
-        """(rho, its mass, what crossed the boundary) with mass = before - sum of crossed.
+        """(rho, its mass, what has left) with mass = before - sum of crossed, see
+        `Step._find_crossed`.
 
         The linear solves have left an error of their tolerance in this balance. It goes where it is
-        relatively smaller: into the density, by a factor, or into the fluxes through the boundary.
+        relatively smaller: into the density, by a factor, or into what has left. What sources add
+        is known.
         """
         ranks = self.mesh.ranks
         volume = self.mesh.volume
+        uncertain = np.abs(crossed)
+        if self.operator.has_reactions:
+            uncertain[-self.mesh.n_cells :] = 0.0
         mass, net, gross = ranks.sum(
-            np.array([(volume * rho).sum(), crossed.sum(), np.abs(crossed).sum()])
+            np.array([(volume * rho).sum(), crossed.sum(), uncertain.sum()])
         )
 
         if mass >= gross:
             factor = (before - net) / mass if mass > 0 else 1.0
             return self._scale(rho, factor, mass), before - net, crossed
-        return rho, mass, crossed + (before - net - mass) * np.abs(crossed) / gross
+        return rho, mass, crossed + (before - net - mass) * uncertain / gross
+
+    def _name_exchanged(self, crossed):
+        """{name in the ledger: mass} of what has left, see `Step._find_crossed`.
+
+        What decays and what grows are told apart by sign only where both happen: elsewhere the
+        stages' small terms of the other sign are part of the sum.
+        """
+        mesh = self.mesh
+        n = mesh.n_faces - mesh.n_inner
+        faces = crossed[:n]
+        exchanged = dict(inflow=np.maximum(-faces, 0).sum(), outflow=np.maximum(faces, 0).sum())
+        if not self.operator.has_reactions:
+            return exchanged
+        killed, removed = crossed[n:].reshape(2, -1)
+        if self.kills and self.bears:
+            exchanged["killed"] = np.maximum(killed, 0).sum()
+            exchanged["born"] = np.maximum(-killed, 0).sum()
+        elif self.kills:
+            exchanged["killed"] = killed.sum()
+        elif self.bears:
+            exchanged["born"] = -killed.sum()
+        if self.operator.has_source:
+            exchanged["added"] = -removed.sum()
+        return exchanged
+
+    @property
+    def no_exchange(self) -> dict[str, float]:
+        """{name in the ledger: 0} of all that may come and go."""
+        n_boundary = self.mesh.n_faces - self.mesh.n_inner
+        n_losses = 2 * self.mesh.n_cells if self.operator.has_reactions else 0
+        return self._name_exchanged(np.zeros(n_boundary + n_losses))
 
     def _scale(self, rho, factor, mass):
         """factor rho, for rho of that mass.
@@ -144,10 +182,10 @@ class Stepper:
     # ---- coefficients and matrices at a time ----------------------------------------------------
 
     def find_coefficients(self, t: float) -> tuple[Any, Array]:
-        """(rates, the boundary's densities) at time t; the last ones are kept."""
+        """(rates, what enters) at time t; the last ones are kept."""
         operator = self.operator
         rates_time = 0.0 if operator.steady else t
-        entering_time = 0.0 if operator.boundary_steady else t
+        entering_time = 0.0 if operator.entering_steady else t
         if self._rates[0] != rates_time:
             self._rates = (rates_time, operator.rates(rates_time))
         if self._entering[0] != entering_time:
@@ -202,6 +240,25 @@ class Stepper:
         while len(self._resolvents) > n_left:
             oldest = next(iter(self._resolvents))
             self._resolvents.pop(oldest).destroy()
+
+    def find_longest_step(self, begin: float, end: float, stage: float | None = None) -> float:
+        """The longest step between two times: half of that up to which implicit steps of stages
+        (stage : their length in steps) keep the sign in spite of growth. Collective.
+        """
+        if not self.bears:
+            return math.inf
+        _, growth = self.operator.find_growth_range(begin, end)
+        stage = self.scheme.g if stage is None else stage
+        return 1 / (2 * stage * growth) if growth > 0 else math.inf
+
+    def _find_signs_of_growth(self):
+        """(kills, bears), see the class; both, where growth depends on time."""
+        if not self.operator.has_growth:
+            return False, False
+        if self.operator.growth_depends_on_time:
+            return True, True
+        lowest, highest = self.operator.find_growth_range(0.0, 0.0)
+        return lowest < 0, highest > 0
 
     # ---- the free energy ------------------------------------------------------------------------
 

@@ -5,8 +5,9 @@
 
 D_s is the harmonic mean of n.D n in the two cells, (b.n)_s the mean over the face, and m_s is
 D_s / T where there is a temperature, else 1; V enters by differences only. On boundary faces
-`dirichlet` puts its density at the face, at the distance of the cell's own point; `inflow` and
-`outflow` let through what the drift carries, and no diffusion.
+`dirichlet` puts its density at the face, at the distance of the cell's own point; for `robin` the
+density there follows from the balance of fluxes, see there. `inflow` and `outflow` let through what
+the drift carries, and no diffusion.
 
 These fluxes are consistent where the lines between cell points are orthogonal to the faces, and
 D n is, too.
@@ -20,7 +21,7 @@ import numpy as np
 
 from ..arguments.types import Array
 from ..errors import InputError
-from ..finite_volume.boundary import dirichlet, evaluate_densities
+from ..finite_volume.boundary import AT_FACES, evaluate_densities, evaluate_rates
 from ..finite_volume.fluxes import evaluate_flux, muscl, scharfetter_gummel
 from ..finite_volume.implicit_step import Resolvent
 from ..finite_volume.rates import Rates, SparsityPattern
@@ -72,18 +73,25 @@ class TwoPointDriftDiffusion(DriftDiffusion):
         a[:n], b[:n] = self._compute_coefficients(U[:n], mesh.area[:n] / resistance)
         for name, condition in self._kinds.items():
             faces = mesh.boundary[name]
-            if isinstance(condition, dirichlet):
+            if isinstance(condition, AT_FACES):
                 here = along.left if np.ndim(along.left) == 0 else along.left[faces]
                 k = here * mesh.area[faces] / self._find_boundary_distance(name)
                 a[faces], b[faces] = self._compute_coefficients(U[faces], k)
+                if name in self._exit_rates:
+                    part = self._find_transmitted_part(name, b[faces], t)
+                    a[faces] *= part
+                    b[faces] *= part
             else:
                 a[faces] = np.maximum(U[faces], 0)
                 b[faces] = np.maximum(-U[faces], 0)
-        return Rates(self.pattern, a, b, self._compute_minus_log_gibbs(D, V))
+        phi = self._compute_minus_log_gibbs(D, V)
+        return Rates(self.pattern, a, b, phi, self._compute_decay(t))
 
     def entering(self, t: float = 0.0) -> Array:
-        """The given density at each boundary face (n_faces - n_inner,)."""
-        return evaluate_densities(self.mesh, self._conditions, t)
+        """The given density at each boundary face (n_faces - n_inner,), then the sources, see
+        `Rates`. Collective.
+        """
+        return self._add_sources(evaluate_densities(self.mesh, self._conditions, t), t)
 
     # ---- parts of the rates ---------------------------------------------------------------------
 
@@ -128,6 +136,15 @@ class TwoPointDriftDiffusion(DriftDiffusion):
             U += self._compute_drift(t)
         return U
 
+    def _find_transmitted_part(self, name, b, t):
+        """theta of `robin` at the faces of that name, whose coefficients are b."""
+        mesh = self.mesh
+        with mesh.ranks.raising_together():
+            rate = evaluate_rates(mesh, self._exit_rates[name], name, t)
+        through = rate * mesh.area[mesh.boundary[name]]
+        total = b + through
+        return np.divide(through, total, out=np.zeros_like(total), where=total > 0)
+
     def _find_boundary_distance(self, name):
         """The distances of the cell points to the boundary faces of that name.
 
@@ -164,7 +181,7 @@ class TwoPointDriftDiffusion(DriftDiffusion):
             here = mesh.left[faces]
             normal = mesh.normal[:, faces]
             distance = mesh.left_distance[faces]
-            if isinstance(condition, dirichlet):
+            if isinstance(condition, AT_FACES):
                 if f is not None:  # cell values are constant up to the boundary
                     with mesh.ranks.raising_together():
                         change = f(self._at_cells(here) + distance * normal, t) - V[here]

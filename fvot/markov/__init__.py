@@ -8,6 +8,7 @@ linear algebra:
     committors                  Q h = 0 except in the chosen states, h = 1 in one of these, 0 in the
                                 others
     relaxation rates            -Q x = lambda x
+    driven masses               p (-Q) = source
 
 Chains of deep wells have p and lambda over hundreds of decades, and any method that subtracts loses
 the small ones. Here states are eliminated without subtraction (`elimination`), in a good order
@@ -23,15 +24,30 @@ from scipy import sparse
 
 from ..arguments.types import Array, ArrayLike
 from ..errors import InputError
-from .checks import check_chain, check_states, find_closed_classes, require_one_class
+from .checks import (
+    check_chain,
+    check_source,
+    check_states,
+    find_closed_classes,
+    require_one_class,
+)
 from .elimination import Elimination
 from .slow_rates import relaxation_rates
 
 __all__ = ["Trace", "relaxation_rates", "stationary", "trace"]
 
 
-def stationary(rates: sparse.spmatrix | ArrayLike, center: ArrayLike | None = None) -> Array:
+def stationary(
+    rates: sparse.spmatrix | ArrayLike,
+    center: ArrayLike | None = None,
+    *,
+    killing: ArrayLike | None = None,
+    source: ArrayLike | None = None,
+) -> Array:
     """The stationary distribution p: sum_i p_i rates[i, j] = p_j sum_i rates[j, i], sum p = 1.
+
+    With a source the masses that it sustains: source[j] + sum_i p_i rates[i, j] = p_j (killing[j] +
+    sum_i rates[j, i]).
 
     Parameters
     ----------
@@ -39,6 +55,11 @@ def stationary(rates: sparse.spmatrix | ArrayLike, center: ArrayLike | None = No
         rates[i, j] >= 0 is the rate from i to j; the diagonal is ignored.
     center : array (dim, n), optional
         The places of the states; the elimination is faster with them.
+    killing : array (n,), optional
+        Rates >= 0 at which the chain ends; with a source only.
+    source : array (n,), optional
+        Masses >= 0 that are added to each state per time. From every state the chain must come to
+        an end.
 
     Returns
     -------
@@ -50,7 +71,7 @@ def stationary(rates: sparse.spmatrix | ArrayLike, center: ArrayLike | None = No
     ------
     InputError
         For rates that are negative or not finite, and for chains in which several sets of states
-        are never left.
+        are never left, or with a source any.
     ConvergenceError
         If wells are so deep that the rates between them underflow (barriers of more than 600 kT).
 
@@ -63,10 +84,23 @@ def stationary(rates: sparse.spmatrix | ArrayLike, center: ArrayLike | None = No
     >>> from fvot.markov import stationary
     >>> stationary([[0, 1], [3, 0]]).tolist()
     [0.75, 0.25]
+    >>> stationary([[0, 1], [3, 0]], killing=[0, 2], source=[4, 0]).tolist()
+    [10.0, 2.0]
     """
-    rates, killing, center = check_chain(rates, None, center)
-    require_one_class(rates, killing)
-    return Elimination(rates, killing, center).weights()
+    rates, killing, center = check_chain(rates, killing, center)
+    if source is None:
+        require_one_class(rates, killing)
+        return Elimination(rates, killing, center).weights()
+
+    added = check_source(source, len(killing))
+    trapped = find_closed_classes(rates, killing)[1]
+    if trapped:
+        raise InputError(
+            f"state {trapped[0]} never leads to an end: what is added there stays, and masses grow "
+            "without bound"
+        )
+    slowest = np.argmin(killing + np.asarray(rates.sum(axis=1)).ravel())
+    return Elimination(rates, killing, center, np.array([slowest])).find_driven_masses(added)
 
 
 @dataclass(frozen=True)

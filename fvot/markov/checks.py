@@ -78,6 +78,17 @@ def check_states(states: Any, n: int) -> IntArray:
     return array.astype(np.int64)
 
 
+def check_source(source: Any, n: int) -> Array:
+    """Masses >= 0 that are added to n states per time."""
+    added = np.asarray(source, float)
+    if added.shape != (n,):
+        raise InputError(
+            f"source must have one number for each of the {n} states, not the shape {added.shape}"
+        )
+    _require_rates(added, lambda bad: f"the source of state {bad}")
+    return added
+
+
 def require_one_class(rates: sparse.csr_matrix, killing: Array) -> None:
     """Refuse a chain with several closed classes, and one that ends from some states only."""
     classes = find_closed_classes(rates, killing)[1]

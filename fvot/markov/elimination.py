@@ -11,6 +11,8 @@ follow, again without subtraction:
 
     weights         p_k = sum_i p_i q_ik / s_k      over the states i that are eliminated after k
     committors      h_k = sum_j h_j q_kj / s_k
+    driven masses   u_j += u_k q_kj / s_k on the way down, from u = source; then, from p = u / s,
+                    p_k += sum_i p_i q_ik / s_k on the way up
 
 States are eliminated many at a time in dense fronts (Duff, Reid 1983), in the order of
 `dissection`. Only underflow can spoil the digits. Rows are scaled to a largest rate of 1/2 to 1. A
@@ -142,6 +144,18 @@ class Elimination:
             _send(u, front.states, front.pivot, front.columns)
         u[self.left] = 0.0
         return self._substitute(u, [front.rows for front in self._fronts])
+
+    def find_driven_masses(self, source: Array) -> Array:
+        """p (n,) with p (-Q) = source >= 0 (n,), where one state is kept: what sources sustain
+        against the killing. What arrives in the kept state ends at its rate.
+        """
+        u = np.array(source, float)[:, None]
+        for front in reversed(self._fronts):
+            _send(u, front.states, front.pivot, front.rows)
+        exponent = self._exponent[self.left]
+        u[self.left, 0] /= np.ldexp(self.killing, -exponent)
+        p = self._substitute(u, [front.columns for front in self._fronts])
+        return np.ldexp(p[0], -self._exponent)
 
     def _eliminate(self, late):
         """Eliminate all states, the *late* ones in the last front.

@@ -21,6 +21,11 @@ from ..output.series import Output, write_all
 if TYPE_CHECKING:
     from ..mesh import Mesh
 
+# The ledger's numbers that add to the mass, since the start, and those that take from it. What has
+# grown may be below 0.
+MASS_GAINS = ("inflow", "added", "born", "grown")
+MASS_LOSSES = ("outflow", "killed")
+
 
 class Writable:
     """A density (n_times, n_cells) at times t, perhaps with a velocity and a pressure: it can be
@@ -336,11 +341,12 @@ class Result(Writable):
 def build_ledger(records: Sequence[dict[str, float]]) -> dict[str, Array]:
     """{name: (n_times,)} from one dict per time, with the relative error of the mass balance.
 
-    mass_error = (mass - inflow + outflow - initial mass) / (initial mass + inflow until the end)
+    mass_error = (mass - gains + losses - initial mass) / (initial mass + the largest gains)
     """
     ledger = {name: np.array([record[name] for record in records]) for name in records[0]}
     mass = ledger["mass"]
-    inflow = ledger.get("inflow", np.zeros(len(mass)))
-    outflow = ledger.get("outflow", np.zeros(len(mass)))
-    scale = max(mass[0] + inflow[-1], np.finfo(float).tiny)
-    return ledger | {"mass_error": (mass - inflow + outflow - mass[0]) / scale}
+    zero = np.zeros(len(mass))
+    gains = sum((ledger[name] for name in MASS_GAINS if name in ledger), zero)
+    losses = sum((ledger[name] for name in MASS_LOSSES if name in ledger), zero)
+    scale = max(mass[0] + gains.max(), np.finfo(float).tiny)
+    return ledger | {"mass_error": (mass - gains + losses - mass[0]) / scale}

@@ -88,6 +88,12 @@ EQUATIONS = {
         ),
         {},
     ),
+    "growth and a source": lambda mesh: (
+        fvot.FokkerPlanck(
+            mesh, diffusion=0.1, growth=lambda x: 2 - 5 * x[0], source=1.0, order=3, tol=1e-3
+        ),
+        {},
+    ),
     "midpoint": lambda mesh: (
         fvot.JKO(mesh, fvot.Entropy(0.1) + fvot.Potential(bowl)),
         dict(tau=0.02),
