@@ -132,7 +132,9 @@ class ContinuityEquation:
             open_parts = read_conditions(boundary, mesh, "ContinuityEquation")
             flow = build_velocity_source(self._numbering.mesh, velocity, stream, face_flux)
             if flow is None:
-                raise InputError("give exactly one of velocity, stream and face_flux, not none")
+                raise InputError(
+                    "give exactly one of velocity, stream and face_flux, not none of them"
+                )
             scheme = build_scheme(self._numbering.mesh, self.flux)
         self.cfl = scheme.cfl if cfl is None else cfl
 

@@ -62,7 +62,7 @@ def build_velocity_source(
     names = [name for name, value in sources.items() if value is not None]
     if len(names) > 1:
         raise InputError(
-            f"{what}, stream and face_flux are three ways to give one thing: give one of them, not "
+            f"{what}, stream and face_flux are three ways to say the same: give exactly one, not "
             f"{' and '.join(names)}"
         )
     if not names:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..arguments.diffusion import Noise, as_tensors, compute_noise_drift, take_root
 from ..arguments.functions import as_function
-from ..arguments.types import Array, ArrayLike, Coefficient, TwoPointFlux
+from ..arguments.types import Array, ArrayLike, Coefficient, IntArray, TwoPointFlux
 from ..arguments.watch import CELL_BLOCKS, WATCHED_TIMES, Watch, WatchedFaces, group_faces
 from ..errors import InputError
 from ..finite_volume.boundary import read_conditions, robin
@@ -108,6 +108,13 @@ class DriftDiffusion:
         self.has_source = self._source is not None
         if self._V is not None:
             self._check_periodic()
+
+    @cached_property
+    def open_parts(self) -> dict[Any, IntArray]:
+        """{name: numbers among the boundary faces (n_faces - n_inner,)} of the open parts."""
+        mesh = self.mesh
+        number = np.arange(mesh.n_faces) - mesh.n_inner
+        return {name: number[mesh.boundary[name]] for name, _ in self._conditions}
 
     @property
     def has_tensors(self) -> bool:

@@ -143,7 +143,12 @@ class Stepper:
         mesh = self.mesh
         n = mesh.n_faces - mesh.n_inner
         faces = crossed[:n]
-        exchanged = dict(inflow=np.maximum(-faces, 0).sum(), outflow=np.maximum(faces, 0).sum())
+        entered = np.maximum(-faces, 0)
+        left = np.maximum(faces, 0)
+        exchanged = dict(inflow=entered.sum(), outflow=left.sum())
+        for name, part in self.operator.open_parts.items():
+            exchanged[f"inflow:{name}"] = entered[part].sum()
+            exchanged[f"outflow:{name}"] = left[part].sum()
         if not self.operator.has_reactions:
             return exchanged
         killed, removed = crossed[n:].reshape(2, -1)

@@ -109,7 +109,7 @@ def test_fluxes_of_a_stream_function_are_a_stream_function():
 def test_what_cannot_be_a_flow_is_refused():
     mesh = Mesh.rectangle((0, 0), (1, 1), (4, 4))
     wall = dict(mesh=mesh, diffusion=1.0)
-    with pytest.raises(InputError, match=r"give one of them, not drift and stream"):
+    with pytest.raises(InputError, match=r"give exactly one, not drift and stream"):
         FokkerPlanck(**wall, drift=(1.0, 0.0), stream=stir)
     with pytest.raises(InputError, match=r"face_flux has shape \(3,\)"):
         FokkerPlanck(**wall, face_flux=[1.0, 2.0, 3.0])
@@ -148,3 +148,30 @@ def test_a_kept_run_knows_its_flow(shared_folder):
     other = FokkerPlanck(mesh, diffusion=0.1, stream=lambda x, t: -stir(x, t))
     with pytest.raises(InputError):
         other.solve(rho0, 0.2, tau=0.1, checkpoint=Checkpoint(file))
+
+
+def test_the_ledger_knows_what_crosses_each_part():
+    """By name, beside the sums, and also in adaptive runs and on corners."""
+    mesh = Mesh.rectangle((0, 0), (2, 1), (16, 8))
+    for scheme in ("two_point", "corners"):
+        equation = FokkerPlanck(
+            mesh,
+            diffusion=0.05,
+            drift=(1.0, 0.0),
+            boundary={
+                "left": inflow(1.0),
+                "right": outflow,
+                "top": dirichlet(0.0),
+                "bottom": dirichlet(0.5),
+            },
+            scheme=scheme,
+        )
+        ledger = equation.solve(0 * mesh.volume, [0, 0.5, 2]).ledger
+        names = ("left", "right", "top", "bottom")
+        for way in ("inflow", "outflow"):
+            total = sum(ledger[f"{way}:{name}"] for name in names)
+            assert_allclose(total, ledger[way], rtol=1e-13)
+        assert ledger["inflow:left"][-1] == pytest.approx(2.0, rel=1e-12)  # the flux is given
+        assert_array_equal(ledger["inflow:right"], 0)
+        assert_array_equal(ledger["inflow:top"], 0)
+        assert (ledger["outflow:top"][1:] > 0).all() and (ledger["inflow:bottom"][1:] > 0).all()
