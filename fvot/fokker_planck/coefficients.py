@@ -141,6 +141,22 @@ class DriftDiffusion:
         with self.mesh.ranks.raising_together():
             return self._V.in_cells(self.numbering, self.points, t)
 
+    @property
+    def has_potential(self) -> bool:
+        """Whether there is a potential."""
+        return self._V is not None
+
+    @property
+    def has_drift(self) -> bool:
+        """Whether there is a drift, beside that of the noise."""
+        return self._drift is not None
+
+    def drift(self, t: float = 0.0) -> Array:
+        """b (dim, n_cells) where cells take the values of functions, in the user's order."""
+        drift: Any = self._drift
+        with self.mesh.ranks.raising_together():
+            return drift(self.points, t)
+
     def find_temperature(self, D: Array | float) -> Any:
         """T: the given one, else a D that is one number, else None."""
         if self.temperature is not None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..arguments.types import Array, ArrayLike
 from ..energies.checks import describe_energy
-from ..energies.energy import Energy
+from ..energies.energy import Energy, split_sum
 from ..energies.free_energy import FreeEnergy
+from ..energies.local import Potential
 from ..errors import ConvergenceError
 from ..mesh import Numbering
 from ..mesh.cell_values import integrate
 from ..runs.checkpoint import fingerprint
+from ..runs.run import DerivedField
+from .corner_step import CornerStep
+from .current import compute_current
 from .proper_step import ProperStep
 from .step import StepMethod, StepResult
 from .step_control import MAX_STEP_GROWTH, StepControl
@@ -194,6 +198,25 @@ class JKORun:
         values = {"density": self.rho, "pressure": self.pressure}[name]
         assert values is not None  # asked only with an upper bound, where there is a pressure
         return values
+
+    @property
+    def derived(self) -> dict[str, DerivedField]:
+        """Current, velocity, and the potential where the energy has one."""
+        energy = self.free_energy or FreeEnergy(self.numbering, self.flow.energy)
+        numbering = self.numbering
+        goes_to_corners = isinstance(self.take_step, CornerStep)
+
+        def find_both(recorded: Mapping[str, Array]) -> tuple[Array, Array]:
+            inward = {name: numbering.inward(recorded[name]) for name in self.fields}
+            return compute_current(energy, goes_to_corners, **inward)
+
+        fields: dict[str, DerivedField] = {
+            "current": lambda t, recorded: numbering.outward(find_both(recorded)[0]),
+            "velocity": lambda t, recorded: numbering.outward(find_both(recorded)[1]),
+        }
+        if any(isinstance(part, Potential) for _, part in split_sum(self.flow.energy)):
+            fields["potential"] = lambda t, recorded: numbering.outward(energy.external)
+        return fields
 
     def account(self) -> dict[str, float]:
         """The ledger's numbers; with the estimated error if tau is None."""

@@ -34,12 +34,12 @@ MAX_POINT_MOVE = 1e-2
 VTK_TYPES = {"f8": "Float64", "f4": "Float32", "i8": "Int64", "i4": "Int32", "u1": "UInt8"}
 
 
-def check_path(ranks: Ranks, path: Path, suffix: str) -> FilePath:
-    """The `Path` of a file to be written; `InputError` on every rank unless it has that suffix."""
+def check_path(ranks: Ranks, path: Path, *suffixes: str) -> FilePath:
+    """The `Path` of a file to be written; `InputError` on every rank for another suffix."""
     is_path = isinstance(path, (str, os.PathLike)) and "\0" not in str(path)
     ranks.check(
-        is_path and FilePath(path).suffix == suffix,
-        f"this is written to a {suffix} file, not to {path!r:.80}",
+        is_path and FilePath(path).suffix in suffixes,
+        f"this is written to a {' or '.join(suffixes)} file, not to {path!r:.80}",
     )
     with ranks.raising_together():
         return expand_home(path)
@@ -228,19 +228,30 @@ def as_vtk_vectors(vectors: Array) -> Array:
 
 
 def as_field_rows(name: str, values: Any, n_cells: int) -> Array:
-    """A field in VTK's form: (n_cells,) or (n_cells, 3)."""
+    """A field in VTK's form: (n_cells,), (n_cells, 3), or (n_cells, 9) for tensors."""
     refuse_masked(values, f"field {name!r} must be numbers")
     values = np.asarray(values)
     is_scalar = values.shape == (n_cells,)
     is_vector = values.ndim == 2 and len(values) <= 3 and values.shape[1] == n_cells
-    if not is_scalar and not is_vector:
+    is_tensor = values.ndim == 3 and values.shape[0] == values.shape[1] <= 3
+    if not is_scalar and not is_vector and not (is_tensor and values.shape[2] == n_cells):
         raise InputError(
             f"field {name!r} has shape {values.shape}: it needs one value for each of this rank's "
             f"cells, ({n_cells},), or one vector, (dim, {n_cells})"
         )
     if values.dtype.str[1:] not in VTK_TYPES:
         values = values.astype(float)
+    if is_tensor:
+        return _as_vtk_tensors(values)
     return values if is_scalar else as_vtk_vectors(values)
+
+
+def _as_vtk_tensors(tensors):
+    """Tensors (dim, dim, n) in VTK's form, (n, 9)."""
+    dim, _, n = tensors.shape
+    rows = np.zeros((n, 3, 3), np.result_type(tensors, np.float32))
+    rows[:, :dim, :dim] = np.moveaxis(tensors, -1, 0)
+    return rows.reshape(n, 9)
 
 
 def _format_vtu(grid, rows):
@@ -266,7 +277,7 @@ def _format_vtu(grid, rows):
 def _format_pvtu(pieces, rows, point_type):
     arrays = [
         f"<PDataArray type={quoteattr(VTK_TYPES[values.dtype.str[1:]])} Name={quoteattr(name)} "
-        f'NumberOfComponents="{1 if values.ndim == 1 else 3}"/>'
+        f'NumberOfComponents="{values[:1].size}"/>'
         for name, values in rows.items()
     ]
 

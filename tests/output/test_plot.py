@@ -8,7 +8,7 @@ from meshes import MESHES
 from mpi4py import MPI
 
 from fvot import InputError, Mesh
-from fvot.output import plot
+from fvot.output import drawing
 from fvot.runs.result import Result
 
 pytestmark = pytest.mark.ranks
@@ -18,7 +18,7 @@ VIRIDIS = {0.0: (68, 1, 84), 1.0: (253, 231, 36)}
 @pytest.fixture(scope="session")
 def gl(ranks):
     """Skip where nothing can be drawn."""
-    if not ranks.broadcast(plot.can_draw() if ranks.is_root else None):
+    if not ranks.broadcast(drawing.can_draw() if ranks.is_root else None):
         pytest.skip("no OpenGL on this machine")
 
 
@@ -104,7 +104,7 @@ def test_same_picture_on_any_number_of_ranks(name, gl, shared_folder, ranks):
 
 
 def test_interval_needs_no_gl(shared_folder, ranks, monkeypatch):
-    monkeypatch.setattr(plot, "can_draw", lambda: False)
+    monkeypatch.setattr(drawing, "can_draw", lambda: False)
     path = shared_folder / "x.png"
     result(MESHES["lines"]()).plot(path)
     assert pixels(path, ranks).shape == (720, 1200, 3)
@@ -155,23 +155,23 @@ def test_movie_keeps_its_colors(gl, shared_folder, ranks):
 
 
 def test_no_gl_is_said_on_every_rank(shared_folder, monkeypatch):
-    monkeypatch.setattr(plot, "can_draw", lambda: False)
+    monkeypatch.setattr(drawing, "can_draw", lambda: False)
     with pytest.raises(InputError, match="libegl1 libgl1 libgl1-mesa-dri"):
         result(MESHES["rectangle"]()).plot(shared_folder / "x.png")
 
 
 def test_probe_outlives_a_crash(monkeypatch):
-    monkeypatch.setattr(plot, "DRAWING_TRIAL", "import os; os.abort()")
-    assert not plot.can_draw.__wrapped__()
+    monkeypatch.setattr(drawing, "DRAWING_TRIAL", "import os; os.abort()")
+    assert not drawing.can_draw.__wrapped__()
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(path="x.jpg"), "written to a .png file"),
+        (dict(path="x.jpg"), "written to a .png or .svg or .pdf file"),
         (dict(time=3), "no recorded time 3"),
         (dict(time=[]), "time is empty"),
-        (dict(field="colour"), "'density', 'speed' or 'pressure'"),
+        (dict(field="colour"), "one of density, velocity, speed, not .colour"),
         (dict(field="pressure"), "no pressure to draw"),
         (dict(cmap="nonsense"), "colour map 'nonsense'"),
         (dict(clim=(1, 1)), "low < high"),
