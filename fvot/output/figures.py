@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib import colormaps
@@ -13,10 +14,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import (
+    FormatStrFormatter,
+    LogFormatterSciNotation,
+    MaxNLocator,
+    ScalarFormatter,
+)
 
 from ..arguments.types import Array, IntArray
 from ..errors import InputError
+from .pvd import explain_write_errors
 from .scenes import GatheredCells, Plane, Scene
 
 # The width of a picture in inches; its `width` in pixels sets the resolution.
@@ -27,6 +34,17 @@ MAX_DOMAIN_INCHES = 7.0
 
 # The height in inches of a domain below which the colour bar lies under it.
 MIN_BAR_INCHES = 1.6
+
+# The ratio of the ends of a logarithmic bar up to which all of its ticks have numbers.
+MAX_RANGE_OF_SMALL_TICKS = 20
+
+# Room for a legend right of a mesh, in inches, and the most names that it has.
+LEGEND_INCHES = 1.75
+MAX_LEGEND_NAMES = 18
+
+# The colour of cells without a region, and the part of white in those of regions.
+PAPER = 0.97
+REGION_WHITE = 0.72
 
 # Pixels for an inch of a figure that a notebook shows.
 NOTEBOOK_DPI = 100
@@ -282,8 +300,10 @@ def draw_cells(
 ) -> None:
     """Add cells in their colours (n_cells, 3), drawn in that many pixels."""
     image = scene.draw_cells(rgb, size)
-    aspect = "auto" if layout else "equal"
-    axes.imshow(image, extent=scene.extent, aspect=aspect, interpolation="nearest")
+    if layout:  # whose panels have a pixel for each of the image
+        axes.imshow(image, extent=scene.extent, aspect="auto", interpolation="nearest")
+    else:
+        axes.imshow(image, extent=scene.extent, aspect="equal", interpolation="antialiased")
     axes.set_autoscale_on(False)
     if layout:
         n_x_ticks = max(2, round(layout.panel_width / 0.9))
@@ -308,25 +328,159 @@ def draw_into(
     draw_cells(axes, scene, colors.as_rgb(u), (width, height))
     axes.set_title(label)
     scene.dress(axes, velocity, dots, True)
-    mappable = ScalarMappable(colors.norm, colors.map)
-    axes.figure.colorbar(mappable, ax=axes, label=name, extend=colors.extend)
+    bar = axes.inset_axes((1.03, 0, 0.04, 1))
+    _fill_bar(axes.figure, bar, colors, name)
+
+
+def draw_mesh(
+    scene: Scene | None,
+    cells: GatheredCells,
+    region: IntArray,
+    regions: Sequence[str],
+    sides: Mapping[str, Array],
+    width: int,
+) -> NotebookFigure:
+    """A figure of cells, their regions, and the names of the boundary.
+
+    scene : None on an interval
+    region (n_cells,) : numbers in *regions*, -1 for none
+    sides : {name: points (dim, dim, n) of the faces}
+    """
+    dpi = width / PICTURE_INCHES
+    if scene is None:
+        size = (PICTURE_INCHES, 0.22 * PICTURE_INCHES)
+        figure = NotebookFigure(size, dpi=dpi, layout="constrained")
+        _draw_interval(figure.add_subplot(), cells, sides)
+        return figure
+
+    is_named = len(regions) > 0 or isinstance(scene, Plane)
+    layout = Layout(scene, 1, dpi, right_margin=LEGEND_INCHES if is_named else 0.4)
+    figure = NotebookFigure(layout.total, dpi=dpi)
+    axes = layout.add_panel(figure, 0)
+    draw_cells(axes, scene, _color_regions(region), layout.size, layout)
+    _name_parts(axes, scene, regions, sides)
+    return figure
+
+
+def draw_mesh_into(
+    axes: Any,
+    scene: Scene | None,
+    cells: GatheredCells,
+    region: IntArray,
+    regions: Sequence[str],
+    sides: Mapping[str, Array],
+    width: int,
+) -> None:
+    """Add the same to axes of a user's own."""
+    if scene is None:
+        _draw_interval(axes, cells, sides)
+        return
+    left, right, bottom, top = scene.extent
+    height = max(round(width * (top - bottom) / (right - left)), 1)
+    draw_cells(axes, scene, _color_regions(region), (width, height))
+    _name_parts(axes, scene, regions, sides)
+
+
+def _draw_interval(axes, cells, sides):
+    """Ends of cells as strokes on a line, and the names of the boundary."""
+    x = np.unique(cells.points)
+    axes.plot(x, np.zeros_like(x), color="black", linewidth=1)
+    axes.vlines(x, -0.2, 0.2, color="black", linewidth=min(1.0, 150 / len(x)))
+    for name, points in sides.items():
+        for end in points.ravel():
+            axes.vlines(end, -0.4, 0.4, color="tab:red", linewidth=2)
+            axes.annotate(name, (end, 0.5), ha="center", va="bottom")
+    axes.set_ylim(-0.6, 1.0)
+    axes.set_xlabel("x")
+    axes.set_yticks([])
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _color_regions(region):
+    """Colours (n_cells, 3) of regions."""
+    palette = np.array([colormaps["tab10"](i)[:3] for i in range(10)])
+    pale = REGION_WHITE + (1 - REGION_WHITE) * palette
+    own = np.where(region[:, None] < 0, PAPER, pale[region % 10])
+    return (255 * own).round().astype(np.uint8)
+
+
+def _name_parts(axes, scene, regions, sides):
+    """Walls in the colours of their names, and a legend with these and the regions."""
+    from matplotlib.collections import LineCollection
+    from matplotlib.patches import Patch
+
+    scene.dress(axes, None, None, True)
+    handles = []
+    if regions:
+        colors = _color_regions(np.arange(len(regions))) / 255
+        handles += [
+            Patch(facecolor=color, edgecolor="0.5", label=name)
+            for color, name in zip(colors, regions)
+        ]
+    if isinstance(scene, Plane):
+        for i, (name, points) in enumerate(sides.items()):
+            lines = LineCollection(
+                [*points.T],
+                colors=[colormaps["tab10"](i % 10)],
+                linewidths=2.5,
+                capstyle="round",
+                label=name,
+            )
+            axes.add_collection(lines, autolim=False)
+            handles.append(lines)
+    if handles:
+        axes.legend(
+            handles=handles[:MAX_LEGEND_NAMES],
+            loc="upper left",
+            bbox_to_anchor=(1.02, 1.0),
+            borderaxespad=0,
+            frameon=False,
+        )
 
 
 def _draw_bar(figure, layout, colors, name):
     bar = layout.add_bar(figure)
-    digits = None
-    if not colors.log:
+    orientation = "horizontal" if layout.has_bar_below else "vertical"
+    _fill_bar(figure, bar, colors, name, orientation)
+    bar.tick_params(labelsize=10)
+
+
+def _fill_bar(
+    figure: Any,
+    bar: Any,
+    colors: Colors,
+    name: str,
+    orientation: Literal["vertical", "horizontal"] = "vertical",
+) -> None:
+    """Add a colour bar in the axes *bar*."""
+    digits: Any
+    if colors.log and colors.high / colors.low > MAX_RANGE_OF_SMALL_TICKS:
+        digits = LogFormatterSciNotation(minor_thresholds=(0, 0))
+    elif colors.log:
+        digits = FormatStrFormatter("%.3g")
+    else:
         digits = ScalarFormatter(useMathText=True)
         digits.set_powerlimits((-2, 4))  # small numbers have a power of ten above the bar
-    figure.colorbar(
+    made = figure.colorbar(
         ScalarMappable(colors.norm, colors.map),
         cax=bar,
         label=name,
         extend=colors.extend,
         format=digits,
-        orientation="horizontal" if layout.has_bar_below else "vertical",
+        orientation=orientation,
     )
-    bar.tick_params(labelsize=10)
+    if colors.log:
+        made.long_axis.set_minor_formatter(digits)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure to a .png, .svg or .pdf."""
+    with explain_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".png" and isinstance(figure, NotebookFigure):
+            render(figure).save(path)
+        else:
+            figure.savefig(path)
 
 
 def render(figure: Figure) -> Any:

@@ -22,11 +22,11 @@ from .drawing import check_can_draw
 from .figures import (
     Colors,
     Curves,
-    NotebookFigure,
     draw_curves,
     draw_into,
     draw_panels,
     render,
+    save_figure,
 )
 from .scenes import GatheredCells, Plane, Scene, Solid
 
@@ -140,10 +140,21 @@ def plot(
     >>> os.path.exists(path)
     True
     """
+    look = Look(field, clim, cmap, log, along, arrows, dots, width)
+    return draw_times(result, look, time, path, ax)
+
+
+def draw_times(
+    result: Drawable,
+    look: Look,
+    time: int | Sequence[int] | None,
+    path: Path | None,
+    ax: Any,
+) -> Any:
+    """The figure of a result, on rank 0, if it is not written to a path; see `plot`. Collective."""
     ranks = result.mesh.ranks
     if path is not None:
         path = pvd.check_path(ranks, path, *PICTURE_SUFFIXES)
-    look = Look(field, clim, cmap, log, along, arrows, dots, width)
     with Picture(result, look, time, path) as picture:
         ranks.check(
             ax is None or picture.shows_curves or len(picture.times) == 1,
@@ -153,7 +164,8 @@ def plot(
         figure = ranks.on_root(picture.draw, values, picture.times, ax)
         if path is None:
             return figure
-        ranks.on_root(picture.save, figure)
+        ranks.on_root(save_figure, figure, path)
+    return None
 
 
 def movie(
@@ -388,14 +400,6 @@ class Picture:
             return draw_panels(self.scene, values, labels, name, colors, width)
         draw_into(ax, self.scene, values[0], labels[0], name, colors, width)
         return ax.figure
-
-    def save(self, figure: Any) -> None:
-        """Write a figure to the path. On rank 0."""
-        with pvd.explain_write_errors(self.path):
-            if self.path.suffix == ".png" and isinstance(figure, NotebookFigure):
-                render(figure).save(self.path)
-            else:
-                figure.savefig(self.path)
 
     def draw_image(self, values: tuple[Any, ...], i: int) -> Any:
         """A Pillow image, at recorded time i. On rank 0."""

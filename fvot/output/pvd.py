@@ -85,7 +85,7 @@ class Series:
             rows = {
                 name: as_field_rows(name, values, mesh.n_cells) for name, values in fields.items()
             }
-            _write(self.folder / f"{stem}_{ranks.rank}.vtu", _format_vtu(self.grid, rows))
+            write_text(self.folder / f"{stem}_{ranks.rank}.vtu", format_vtu(self.grid, rows))
         self.entries.append((float(time), f"{self.folder.name}/{stem}.pvtu"))
         ranks.on_root(self._finish_time, stem, rows)
 
@@ -130,7 +130,7 @@ class Series:
         """When all pieces of a time are there: name them in its .pvtu, and that one in the .pvd."""
         with explain_write_errors(self.path):
             pieces = [f"{stem}_{rank}.vtu" for rank in range(self.mesh.ranks.size)]
-            _write(self.folder / f"{stem}.pvtu", _format_pvtu(pieces, rows, self.point_type))
+            write_text(self.folder / f"{stem}.pvtu", _format_pvtu(pieces, rows, self.point_type))
             _replace(self.path, _format_pvd(self.entries))
 
 
@@ -218,6 +218,18 @@ def build_grid(points: Array, kind: IntArray, start: IntArray, corners: IntArray
     return grid
 
 
+def build_pyvista_grid(
+    points: Array, kind: IntArray, start: IntArray, corners: IntArray, rows: dict[str, Array]
+) -> Any:
+    """The same as a pyvista.UnstructuredGrid with fields as `as_field_rows` has them."""
+    import pyvista
+
+    grid = pyvista.wrap(build_grid(points, kind, start, corners))
+    for name, values in rows.items():
+        grid.cell_data[name] = values
+    return grid
+
+
 def as_vtk_vectors(vectors: Array) -> Array:
     """Vectors (dim, n) in VTK's form, (n, 3)."""
     # single precision stays, everything else becomes double
@@ -254,7 +266,8 @@ def _as_vtk_tensors(tensors):
     return rows.reshape(n, 9)
 
 
-def _format_vtu(grid, rows):
+def format_vtu(grid: Any, rows: dict[str, Array]) -> str:
+    """The text of a .vtu: a grid with fields as `as_field_rows` has them."""
     from vtkmodules.util.numpy_support import numpy_to_vtk
     from vtkmodules.vtkIOXML import vtkXMLUnstructuredGridWriter
 
@@ -318,11 +331,11 @@ def _replace(path, text):
     it.
     """
     temporary = path.with_name(path.name + ".tmp")
-    _write(temporary, text, lasting=True)
+    write_text(temporary, text, lasting=True)
     os.replace(temporary, path)
 
 
-def _write(path, text, lasting=False):
+def write_text(path: FilePath, text: str, lasting: bool = False) -> None:
     """Put *text* at *path*; remove the file if that fails, as on a full disk.
 
     lasting : the file outlasts a power failure

@@ -16,6 +16,10 @@ from . import pvd
 # Cells up to which their edges are drawn.
 MAX_CELLS_WITH_EDGES = 1500
 
+# How opaque edges are in a picture of values, and in one of the mesh.
+FAINT_EDGES = 0.12
+PLAIN_EDGES = 0.55
+
 # Pixels that are drawn for one that is kept, along each axis.
 PIXELS_PER_PIXEL = 2
 
@@ -121,9 +125,13 @@ class Scene:
 
 
 class Plane(Scene):
-    """A mesh in the plane; *seam*: draw the edge of the box, through which a periodic mesh goes."""
+    """A mesh in the plane.
 
-    def __init__(self, cells: GatheredCells, seam: bool) -> None:
+    seam : draw the edge of the box, through which a periodic mesh goes
+    has_edges : draw the edges of the cells so that they are seen; else faintly, if cells are few
+    """
+
+    def __init__(self, cells: GatheredCells, seam: bool, has_edges: bool = False) -> None:
         import pyvista
 
         lower = cells.points.min(axis=1)
@@ -144,16 +152,18 @@ class Plane(Scene):
 
         self.walls = cells.points[:, cells.walls].T  # (n, 2, dim)
         self.box = (lower, upper) if seam else None
-        self.has_edges = len(cells.kind) <= MAX_CELLS_WITH_EDGES
+        self.edge_opacity = FAINT_EDGES if len(cells.kind) <= MAX_CELLS_WITH_EDGES else 0.0
+        if has_edges:
+            self.edge_opacity = PLAIN_EDGES
         self.centroid = cells.centroid
 
     def decorate(self, plotter: Any) -> None:
-        if self.has_edges:
+        if self.edge_opacity:
             once = self.surface.clean()  # edges that two ranks have would be drawn twice
             plotter.add_mesh(
                 once.extract_all_edges(),
                 color="black",
-                opacity=0.12,
+                opacity=self.edge_opacity,
                 line_width=PIXELS_PER_PIXEL,
                 lighting=False,
             )
@@ -212,11 +222,16 @@ class Plane(Scene):
 
 
 class Solid(Scene):
-    """A mesh in space, with the octant towards the eye cut out at a given centre; *ink*: the colour
-    of its edges.
+    """A mesh in space, with the octant towards the eye cut out at a given centre.
+
+    ink : the colour of its edges
+    has_edges : draw the edges of the cells
     """
 
-    def __init__(self, cells: GatheredCells, center: Array, ink: str) -> None:
+    def __init__(
+        self, cells: GatheredCells, center: Array, ink: str, has_edges: bool = False
+    ) -> None:
+        self.has_edges = has_edges
         size = np.ptp(cells.points, axis=1).max()
         grid = pvd.build_grid(cells.points, cells.kind, cells.start, cells.corners)
         # A cut along faces of cells could show either side of them: cut a little beyond.
@@ -257,6 +272,11 @@ class Solid(Scene):
         silhouette.SetVector(*-self.eye)
         silhouette.SetEnableFeatureAngle(0)
         rim = pyvista.wrap(_run_filter(silhouette, self.surface))
+        if self.has_edges:
+            edges = self.surface.extract_all_edges()
+            edges.clear_data()
+            edges.points = np.asarray(edges.points, float) + 5e-4 * self.eye
+            plotter.add_mesh(edges, color="dimgray", line_width=PIXELS_PER_PIXEL, lighting=False)
         for lines, color in ((rim, "black"), (self.edges, self.ink)):
             if lines.n_cells:
                 # towards the eye: otherwise faces hide half of each line

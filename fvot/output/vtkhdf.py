@@ -14,7 +14,6 @@ import numpy as np
 
 from ..arguments.types import Array, Path
 from ..errors import InputError
-from ..mesh.gathering import gather_mesh
 from .pvd import (
     as_field_rows,
     as_vtk_vectors,
@@ -54,7 +53,7 @@ class HdfSeries:
         numbers = mesh.ranks.gather_to_root(mesh.cell_id[: mesh.n_cells])
         self.order = np.concatenate(numbers) if mesh.ranks.is_root else None
         self.counts = [len(own) for own in numbers] if mesh.ranks.is_root else None
-        whole = None if done else _gather_whole(mesh, self.order)
+        whole = None if done else mesh.gather_cells()
         mesh.ranks.on_root(self._begin, whole, done)
 
     def _begin(self, whole, done):
@@ -193,31 +192,6 @@ class HdfSeries:
         """Close the file after a failure. On this rank alone."""
         if self.mesh.ranks.is_root:
             self.file.close()
-
-
-def _gather_whole(mesh, order):
-    """(points (dim, n), kind (n_cells,), start (n_cells + 1,), corners) of the whole mesh, in the
-    file's order, on rank 0.
-    """
-    if mesh.block is None:
-        whole = gather_mesh(mesh)
-        return whole and whole[:4]
-    own = (mesh.points, mesh.kind, mesh.corners.reshape(mesh.n_cells, -1))
-    parts = mesh.ranks.gather_to_root(own)
-    if parts is None:
-        return None
-
-    # Each block has its own copies of the points between blocks.
-    points, kind, corners = zip(*parts)
-    shift = np.cumsum([0, *(p.shape[1] for p in points)])
-    corners = np.concatenate([own + first for own, first in zip(corners, shift)])
-    place = np.argsort(order)
-    return (
-        np.concatenate(points, axis=1),
-        np.concatenate(kind)[place],
-        corners.shape[1] * np.arange(len(place) + 1),
-        corners[place].ravel(),
-    )
 
 
 def _create_steps(root):

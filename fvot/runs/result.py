@@ -212,6 +212,39 @@ class Writable:
 
         movie(self, path, **options)
 
+    def to_pyvista(self, time: int = -1) -> Any:
+        """The mesh with all `fields` at one recorded time as a pyvista.UnstructuredGrid.
+
+        On every rank the whole mesh. Collective.
+
+        Parameters
+        ----------
+        time : int, optional
+            The number of the recorded time; negative ones count from the last.
+
+        Returns
+        -------
+        pyvista.UnstructuredGrid
+            Its cells are in the file's order; `cell_data` has the fields, "cell" and "rank".
+
+        Raises
+        ------
+        InputError
+            If there is no recorded time of that number.
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.rectangle((0, 0), (1, 1), (4, 4))
+        >>> rho0 = mesh.density(lambda x: x[0])
+        >>> result = fvot.FokkerPlanck(mesh, diffusion=1.0).solve(rho0, 0.1)
+        >>> grid = result.to_pyvista()
+        >>> grid.n_cells, grid.cell_data["current"].shape
+        (16, (16, 3))
+        """
+        self._check_time(time)
+        return self.mesh.to_pyvista({name: values[time] for name, values in self.fields.items()})
+
     def to_points(self, k: int = 1, time: int = -1) -> tuple[Array, Array]:
         """The density at one recorded time as point masses.
 
@@ -244,12 +277,15 @@ class Writable:
         >>> points.tolist(), weights.tolist()
         ([[0.125, 0.375]], [0.5, 0.5])
         """
+        self._check_time(time)
+        return self.mesh.to_points(self.rho[time], k)
+
+    def _check_time(self, time):
         self.mesh.ranks.check(
             is_integer(time) and -len(self.t) <= time < len(self.t),
             f"time must be the number of a recorded time, from 0 to {len(self.t) - 1}, not "
             f"{time!r}",
         )
-        return self.mesh.to_points(self.rho[time], k)
 
 
 class DerivedSeries:

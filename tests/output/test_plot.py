@@ -2,6 +2,8 @@
 can be drawn.
 """
 
+import sys
+
 import numpy as np
 import pytest
 from meshes import MESHES
@@ -127,6 +129,89 @@ def test_speed_and_arrows(gl, shared_folder, ranks):
     assert (plain != pixels(path, ranks)).any(axis=-1).mean() > 0.01
 
 
+@pytest.mark.parametrize("suffix", [".svg", ".pdf"])
+def test_drawings(suffix, gl, shared_folder, ranks):
+    path = shared_folder / f"x{suffix}"
+    result(MESHES["triangles"]()).plot(path, [0, 1], width=300)
+    ranks.wait()
+    head = path.read_bytes()[:300]
+    assert b"<svg" in head or head.startswith(b"%PDF")
+
+
+def test_a_figure_is_returned_and_shown_once_in_a_notebook(gl, ranks):
+    figure = result(MESHES["triangles"]()).plot(width=300)
+    assert (figure is None) == (not ranks.is_root)
+    if ranks.is_root:
+        import matplotlib.pyplot as plt
+
+        assert figure._repr_png_().startswith(b"\x89PNG")
+        assert not plt.get_fignums()  # pyplot would show it once more
+        assert figure.axes[0].get_title() == "t = 1.00"
+        assert figure.axes[1].get_ylabel() == "density"
+
+
+def test_log_colors(gl):
+    mesh = MESHES["triangles"]()
+    figure = result(mesh, [10.0 ** (-12 * mesh.centroid[0])]).plot(log=True, width=300)
+    if mesh.ranks.is_root:
+        low, high = figure.axes[1].get_ylim()
+        assert figure.axes[1].get_yscale() == "log" and abs(high / low / 1e6 - 1) < 1e-6
+
+
+def test_axes_of_ones_own(gl, ranks):
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots(1, 2)
+    made = result(MESHES["triangles"]())
+    made.plot(time=0, ax=axes[0], width=200)
+    result(MESHES["interval"]()).plot(ax=axes[1], log=True)
+    if ranks.is_root:
+        assert axes[0].get_title() == "t = 0.00" and len(axes[0].images) == 1
+        assert len(axes[1].lines) == 3 and axes[1].get_yscale() == "log"
+    with pytest.raises(InputError, match="ax takes one time, not 2"):
+        made.plot(time=[0, 1], ax=axes[0])
+
+
+@pytest.mark.parametrize("kind", ["interval", "triangles", "box"])
+def test_profile_along_a_line(kind, ranks, monkeypatch):
+    """The values of the cells on the line, nan outside, without OpenGL."""
+    monkeypatch.setattr(drawing, "can_draw", lambda: False)
+    mesh = MESHES[kind]()
+    lower, upper = mesh.bounds
+    end = 2 * upper - lower
+    figure = result(mesh, [mesh.centroid.sum(axis=0)] * 3).plot(along=(lower, end))
+    if ranks.is_root:
+        axes = figure.axes[0]
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+            "t = 0.00",
+            "t = 0.50",
+            "t = 1.00",
+        ]
+        distance, values = axes.lines[0].get_data()
+        length = np.linalg.norm(upper - lower)
+        exact = lower.sum() + distance / length * (upper - lower).sum()
+        inside = distance < 0.999 * length
+        largest = np.ptp(mesh.bounds, axis=0).sum()
+        assert np.abs(values - exact)[inside].max() < 0.5 * largest
+        assert np.isnan(values[distance > 1.001 * length]).all()
+
+
+def test_an_mp4_has_a_frame_for_each_time(gl, shared_folder, ranks):
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    path = shared_folder / "x.mp4"
+    result(MESHES["interval"]()).movie(path, width=301, fps=10)
+    ranks.wait()
+    n_frames, seconds = imageio_ffmpeg.count_frames_and_secs(path)
+    assert n_frames == 3 and seconds == pytest.approx(0.3)
+
+
+def test_no_ffmpeg_is_said_on_every_rank(shared_folder, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(InputError, match="pip install imageio-ffmpeg"):
+        result(MESHES["interval"]()).movie(shared_folder / "x.mp4")
+
+
 @pytest.mark.parametrize("name", ["voronoi", "interval"])
 def test_movie_has_a_frame_for_each_time(name, gl, shared_folder, ranks):
     from PIL import Image
@@ -180,6 +265,11 @@ def test_probe_outlives_a_crash(monkeypatch):
         (dict(time="last"), "not 'last'"),
         (dict(width=0), "width must be a whole number of pixels from 50 to 20000, not 0"),
         (dict(width="wide"), "not 'wide'"),
+        (dict(log=2), "log must be True or False, not 2"),
+        (dict(log=True, clim=(0, 1)), "low > 0"),
+        (dict(along=3), "along must be two points"),
+        (dict(along=(0.5, 0.5)), "not the same point"),
+        (dict(along=(7, 8)), "does not meet the mesh"),
     ],
 )
 def test_wrong_arguments(options, message, shared_folder):
