@@ -57,10 +57,10 @@ class NotebookFigure(Figure):
     """A figure that notebooks show, once, where it is the value of a cell."""
 
     def _repr_png_(self):
-        FigureCanvasAgg(self)
+        """(The picture, how large it is shown.)"""
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=NOTEBOOK_DPI)
-        return buffer.getvalue()
+        render(self).save(buffer, "PNG")
+        return buffer.getvalue(), {"width": round(NOTEBOOK_DPI * self.get_figwidth())}
 
 
 @dataclass(frozen=True)

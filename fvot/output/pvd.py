@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path as FilePath
@@ -197,6 +198,14 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def import_pyvista() -> Any:
+    """pyvista, without the warning of a package it imports that a notebook has no widgets."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import pyvista
+    return pyvista
+
+
 def build_grid(points: Array, kind: IntArray, start: IntArray, corners: IntArray) -> Any:
     """A vtkUnstructuredGrid of points (dim, n), VTK cell types (n_cells,) and the cells' points in
     CSR form.
@@ -222,9 +231,7 @@ def build_pyvista_grid(
     points: Array, kind: IntArray, start: IntArray, corners: IntArray, rows: dict[str, Array]
 ) -> Any:
     """The same as a pyvista.UnstructuredGrid with fields as `as_field_rows` has them."""
-    import pyvista
-
-    grid = pyvista.wrap(build_grid(points, kind, start, corners))
+    grid = import_pyvista().wrap(build_grid(points, kind, start, corners))
     for name, values in rows.items():
         grid.cell_data[name] = values
     return grid

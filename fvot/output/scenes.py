@@ -93,7 +93,7 @@ class Scene:
         return fine.mean(axis=(1, 3)).round().astype(np.uint8)
 
     def _begin(self, rgb, size):
-        import pyvista
+        pyvista = pvd.import_pyvista()
 
         width, height = size
         window = [PIXELS_PER_PIXEL * width, PIXELS_PER_PIXEL * height]
@@ -132,7 +132,7 @@ class Plane(Scene):
     """
 
     def __init__(self, cells: GatheredCells, seam: bool, has_edges: bool = False) -> None:
-        import pyvista
+        pyvista = pvd.import_pyvista()
 
         lower = cells.points.min(axis=1)
         upper = cells.points.max(axis=1)
@@ -264,7 +264,7 @@ class Solid(Scene):
         super().__init__(surface, cell, extent, 4 * size * eye, focus, up)
 
     def decorate(self, plotter: Any) -> None:
-        import pyvista
+        pyvista = pvd.import_pyvista()
         from vtkmodules.vtkFiltersHybrid import vtkPolyDataSilhouette
 
         silhouette = vtkPolyDataSilhouette()
@@ -407,7 +407,7 @@ def _find_edges(surface, creases):
 
 
 def _join(pieces):
-    import pyvista
+    pyvista = pvd.import_pyvista()
     from vtkmodules.vtkFiltersCore import vtkAppendPolyData
 
     append = vtkAppendPolyData()

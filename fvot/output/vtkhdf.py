@@ -2,7 +2,8 @@
 file.
 
 Rank 0 writes it, in the order of the cells in the mesh's file. It is complete after each time:
-however the program ends, these times stay.
+however the program ends, these times stay. It has no lock of HDF5's, so that it can be looked at
+while it is written.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class HdfSeries:
                 return
             points, kind, start, corners = whole
             self._check_free_space(points.nbytes + start.nbytes + corners.nbytes)
-            self.file = h5py.File(self.path, "w", libver=("earliest", "v110"))
+            self.file = h5py.File(self.path, "w", libver=("earliest", "v110"), locking=False)
             root = self.file.create_group("VTKHDF", track_order=True)
             root.attrs["Version"] = (2, 0)
             root.attrs.create("Type", b"UnstructuredGrid", dtype="S16")
@@ -101,7 +102,7 @@ class HdfSeries:
         if not self.path.exists():
             raise make_series_error(f"there is no series {self.path}", done)
         try:
-            self.file = h5py.File(self.path, "r+")
+            self.file = h5py.File(self.path, "r+", locking=False)
         except OSError:
             problem = f"the series {self.path} is cut off, or cannot be read"
             raise make_series_error(problem, done) from None

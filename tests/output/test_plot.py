@@ -144,7 +144,8 @@ def test_a_figure_is_returned_and_shown_once_in_a_notebook(gl, ranks):
     if ranks.is_root:
         import matplotlib.pyplot as plt
 
-        assert figure._repr_png_().startswith(b"\x89PNG")
+        data, shown = figure._repr_png_()
+        assert data.startswith(b"\x89PNG") and shown["width"] == 800
         assert not plt.get_fignums()  # pyplot would show it once more
         assert figure.axes[0].get_title() == "t = 1.00"
         assert figure.axes[1].get_ylabel() == "density"
