@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -88,6 +89,11 @@ class JKORun:
         self.dissipation = 0.0
         self.control = StepControl(mesh, t, flow.order, flow.tol, self.mass0)
 
+    @cached_property
+    def _energy(self):
+        """The energy on the mesh. The first use is collective."""
+        return self.free_energy or FreeEnergy(self.numbering, self.flow.energy)
+
     # ---- steps ----------------------------------------------------------------------------------
 
     def advance(self, begin: float, end: float) -> Iterator[float]:
@@ -151,7 +157,7 @@ class JKORun:
         """What a checkpoint knows of the problem."""
         flow = self.flow
         mesh = self.mesh
-        free_energy = self.free_energy or FreeEnergy(self.numbering, flow.energy)
+        free_energy = self._energy
         mean = self.mass0 / free_energy.measure
         rho = self.rho + mean  # above 0, where derivatives may be infinite
         slope = free_energy.derivative(rho) + free_energy.potential(rho)
@@ -202,20 +208,19 @@ class JKORun:
     @property
     def derived(self) -> dict[str, DerivedField]:
         """Current, velocity, and the potential where the energy has one."""
-        energy = self.free_energy or FreeEnergy(self.numbering, self.flow.energy)
         numbering = self.numbering
         goes_to_corners = isinstance(self.take_step, CornerStep)
 
         def find_both(recorded: Mapping[str, Array]) -> tuple[Array, Array]:
             inward = {name: numbering.inward(recorded[name]) for name in self.fields}
-            return compute_current(energy, goes_to_corners, **inward)
+            return compute_current(self._energy, goes_to_corners, **inward)
 
         fields: dict[str, DerivedField] = {
             "current": lambda t, recorded: numbering.outward(find_both(recorded)[0]),
             "velocity": lambda t, recorded: numbering.outward(find_both(recorded)[1]),
         }
         if any(isinstance(part, Potential) for _, part in split_sum(self.flow.energy)):
-            fields["potential"] = lambda t, recorded: numbering.outward(energy.external)
+            fields["potential"] = lambda t, recorded: numbering.outward(self._energy.external)
         return fields
 
     def account(self) -> dict[str, float]:
