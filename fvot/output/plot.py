@@ -28,7 +28,7 @@ from .figures import (
     render,
     save_figure,
 )
-from .scenes import GatheredCells, Plane, Scene, Solid
+from .scenes import GatheredCells, Plane, Scene, Solid, list_own_cells
 
 # How many times a picture of curves shows by default.
 DEFAULT_CURVES = 6
@@ -120,7 +120,7 @@ def plot(
     Returns
     -------
     matplotlib.figure.Figure or None
-        The figure, on rank 0, if no path is given.
+        The figure, on rank 0, if neither a path nor ax is given.
 
     Raises
     ------
@@ -162,10 +162,11 @@ def draw_times(
         )
         values = [picture.gather_values(i) for i in picture.times]
         figure = ranks.on_root(picture.draw, values, picture.times, ax)
-        if path is None:
-            return figure
-        ranks.on_root(save_figure, figure, path)
-    return None
+        if path is not None:
+            ranks.on_root(save_figure, figure, path)
+
+    # A notebook shows the figure of a user's axes itself.
+    return figure if path is None and ax is None else None
 
 
 def movie(
@@ -257,15 +258,7 @@ class Picture:
         self._own: dict[int, Array] = {}
         self.colors = self._choose_colors()
 
-        own_cells = (
-            mesh.points,
-            mesh.kind,
-            np.diff(mesh.start),
-            mesh.corners,
-            mesh.vertices[:, mesh.n_inner :],
-            mesh.centroid,
-        )
-        parts = mesh.ranks.gather_to_root(own_cells)
+        parts = mesh.ranks.gather_to_root(list_own_cells(mesh))
         center = self._find_cut() if mesh.dim == 3 and not self.shows_curves else None
         self.scene = mesh.ranks.on_root(self._build_scene, parts, center)
 
@@ -286,10 +279,7 @@ class Picture:
                 f"this result has no {wanted} to draw: field must be one of {', '.join(known)}, "
                 f"not {look.field!r:.60}"
             )
-        if not is_integer(look.width) or not 50 <= look.width <= 20000:
-            raise InputError(
-                f"width must be a whole number of pixels from 50 to 20000, not {look.width!r}"
-            )
+        check_width(look.width)
         for name in ("log", "arrows"):
             if not isinstance(getattr(look, name), (bool, np.bool_)):
                 raise InputError(f"{name} must be True or False, not {getattr(look, name)!r:.60}")
@@ -449,6 +439,12 @@ class _Line:
         is_own = self._cell >= 0
         own = np.where(is_own, values[self._cell], 0.0)
         return np.where(self._is_inside, self._ranks.sum(own), np.nan)
+
+
+def check_width(width: Any) -> None:
+    """`InputError` unless a picture can have so many pixels."""
+    if not is_integer(width) or not 50 <= width <= 20000:
+        raise InputError(f"width must be a whole number of pixels from 50 to 20000, not {width!r}")
 
 
 def _name_values(field):

@@ -56,6 +56,18 @@ class GatheredCells:
         )
 
 
+def list_own_cells(mesh: Any) -> tuple[Any, ...]:
+    """This rank's part of `GatheredCells`."""
+    return (
+        mesh.points,
+        mesh.kind,
+        np.diff(mesh.start),
+        mesh.corners,
+        mesh.vertices[:, mesh.n_inner :],
+        mesh.centroid,
+    )
+
+
 class Scene:
     """Coloured faces in parallel projection.
 

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments.functions import is_integer
 from ..arguments.types import Array, Path
 from ..errors import InputError
 from . import pvd
 from .drawing import check_can_draw
 from .figures import draw_mesh, draw_mesh_into, save_figure
-from .plot import PICTURE_SUFFIXES, Look, draw_times
-from .scenes import GatheredCells, Plane, Solid
+from .plot import PICTURE_SUFFIXES, Look, check_width, draw_times
+from .scenes import GatheredCells, Plane, Solid, list_own_cells
 from .series import FORMATS, NAMES_OF_FILES, build_field
 
 # What a mesh is written to.
@@ -117,27 +116,17 @@ def plot_mesh(mesh: Any, path: Path | None = None, *, width: int = 1200, ax: Any
     ranks = mesh.ranks
     if path is not None:
         path = pvd.check_path(ranks, path, *PICTURE_SUFFIXES)
-    ranks.check(
-        is_integer(width) and 50 <= width <= 20000,
-        f"width must be a whole number of pixels from 50 to 20000, not {width!r}",
-    )
+    with ranks.raising_together():
+        check_width(width)
     region = np.full(mesh.n_cells, -1)
     regions = [str(name) for name in mesh.regions] if len(mesh.regions) > 1 else []
     for i, cells in enumerate(mesh.regions.values() if regions else ()):
         region[cells] = i
     drawn = mesh.boundary.items() if mesh.dim < 3 else ()
     sides = {str(name): mesh.points[:, mesh.vertices[:, faces]] for name, faces in drawn}
-    own = (
-        mesh.points,
-        mesh.kind,
-        np.diff(mesh.start),
-        mesh.corners,
-        mesh.vertices[:, mesh.n_inner :],
-        mesh.centroid,
-    )
-    parts = ranks.gather_to_root((own, region, sides))
+    parts = ranks.gather_to_root((list_own_cells(mesh), region, sides))
     figure = ranks.on_root(_draw_mesh, mesh, parts, regions, width, ax, path)
-    return figure if path is None else None
+    return figure if path is None and ax is None else None
 
 
 def _draw_mesh(mesh, parts, regions, width, ax, path):

@@ -147,7 +147,7 @@ class Writable:
         Returns
         -------
         matplotlib.figure.Figure or None
-            The figure, on rank 0, if no path is given.
+            The figure, on rank 0, if neither a path nor ax is given.
 
         Raises
         ------

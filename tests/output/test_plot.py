@@ -164,7 +164,7 @@ def test_axes_of_ones_own(gl, ranks):
 
     axes = Figure().subplots(1, 2)
     made = result(MESHES["triangles"]())
-    made.plot(time=0, ax=axes[0], width=200)
+    assert made.plot(time=0, ax=axes[0], width=200) is None  # notebooks show it once more
     result(MESHES["interval"]()).plot(ax=axes[1], log=True)
     if ranks.is_root:
         assert axes[0].get_title() == "t = 0.00" and len(axes[0].images) == 1
