@@ -3,15 +3,19 @@ RANKS = 2
 PYTEST = -q
 LIMIT = 1200
 PROCESSORS = Prescott Haswell
+draws = from fvot.output.plot import can_draw; print('' if can_draw() else '--no-pictures')
 
 # At a terminal, Ctrl-C must reach the tests; elsewhere the limit must end the runs that they have started, too.
 timeout = timeout $(shell test -t 0 && echo --foreground) --kill-after=10 $(LIMIT)
 
 .PHONY: demo test test-processors bench bench-closely docs lint clean setup
 
+# Without pictures where VTK finds no OpenGL, as on a server without root.
 demo: setup
-	scripts/mpirun -n $(RANKS) python -m mpi4py demos/harbour.py
-	scripts/mpirun -n $(RANKS) python -m mpi4py demos/geodesic.py
+	$(eval pictures := $(shell .venv/bin/python -c "$(draws)"))
+	$(if $(pictures),$(info fvot: no pictures, since VTK finds no OpenGL here (docs/install.md)))
+	scripts/mpirun -n $(RANKS) python -m mpi4py demos/harbour.py $(pictures)
+	scripts/mpirun -n $(RANKS) python -m mpi4py demos/geodesic.py $(pictures)
 
 # First what needs one rank, on two cores; then what starts several ranks, with the machine to itself.
 test: setup

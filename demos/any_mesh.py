@@ -1,16 +1,16 @@
-"""Optimal transport on meshes as they come: squares, right triangles, squares beside smaller ones
-and warped quadrilaterals, against the exact W2^2 and density.
+"""Optimal transport on any mesh: squares, right triangles, squares beside smaller ones and warped
+quadrilaterals, against the exact W2^2 and density.
 
     python demos/any_mesh.py
     mpirun -n 2 python demos/any_mesh.py --n 48 --tol 1e-3
 
-A blob in the west becomes two in the east. Both are products of a density of x and one of y, so
-that each coordinate moves by itself: half way its quantiles are the means of q0 and q1, and W2^2 is
-the sum of the means of |q1(p) - q0(p)|^2 over p in (0, 1).
+A blob in the west becomes two in the east. Both are products of a density of x and one of y, so the
+coordinates move independently: half way the quantiles are the means of q0 and q1, and W2^2 is the
+sum of the means of |q1(p) - q0(p)|^2 over p in (0, 1).
 
-On squares both schemes are the same: two-point slopes, across the face. Elsewhere "auto" takes
-fluxes to corners, and two-point slopes converge to something else, let the density zigzag, or take
-many iterations. Writes a series for ParaView for each mesh, and a picture of all of them.
+On squares both schemes are the same: two-point slopes across faces. Elsewhere "auto" uses fluxes to
+corners, while two-point slopes converge to a wrong limit, give an oscillating density, or take many
+iterations. Writes a series for ParaView for each mesh, and a picture of all of them.
 """
 
 import warnings
@@ -119,8 +119,8 @@ def exact():
 
 
 def main(n=32, levels=2, tol=2e-3, max_iter=1000, pictures=True, out="out/any_mesh"):
-    """Print both bounds of W2^2, and how far it and the density half way are off, on four kinds of
-    meshes, coarse ones first.
+    """Print both bounds of W2^2, and the errors of W2^2 and of the density half way, on four kinds
+    of meshes, coarse ones first.
 
     n: squares along a side of the finest mesh, and twice the steps in time; levels: sizes, each
     with half as many squares along a side as the next; tol: the certified relative gap between the

@@ -1,12 +1,12 @@
-"""How right is it? Two flows that bring every density back, on squares, triangles and Voronoi
+"""How accurate is it? Two flows that bring every density back, on squares, triangles and Voronoi
 polygons.
 
     python demos/continuity.py
     mpirun -n 2 python demos/continuity.py --n 32 --levels 3
 
 Rotation: one revolution of a hump about the centre of the unit square. Swirl: the density is
-stirred for half the time and unstirred for the other half (LeVeque 1996). What is left at the end
-is the error.
+stirred for half the time, and the flow is reversed for the other half (LeVeque 1996). The
+difference that remains at the end is the error.
 """
 
 import numpy as np

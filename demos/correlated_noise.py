@@ -5,11 +5,11 @@ orthogonal, against its exact Gaussian and against particles.
     mpirun -n 2 python demos/correlated_noise.py --levels 2 --ratio 1000
 
 dX = A X dt + sqrt(2) D^(1/2) dW on the unit disc, cut into quadrilaterals as Gmsh's recombination
-makes them: a drift that turns, and D = R diag(1, 1/ratio) R^T, which shakes along one direction
-much more than across. A Gaussian stays one. Its mean is e^(At) m, and its covariance S obeys
-dS/dt = A S + S A^T + 2 D (Lyapunov). D is constant, so that noise in Ito's sense, as the particles
-have it, is kinetic noise, too. Writes the series for ParaView, a picture and a movie with some
-particles on top.
+makes them: a drift that rotates, and D = R diag(1, 1/ratio) R^T, noise that is much stronger along
+one direction than across it. A Gaussian remains a Gaussian. Its mean is e^(At) m, and its
+covariance S obeys dS/dt = A S + S A^T + 2 D (Lyapunov). D is constant, so Ito's noise, as the
+particles have it, is the same as kinetic noise. Writes the series for ParaView, a picture and a
+movie with some particles on top.
 """
 
 from pathlib import Path
@@ -20,7 +20,6 @@ from scipy.linalg import expm, solve_continuous_lyapunov
 import fvot
 from fvot import particles
 
-MESH = Path(__file__).parent.parent / "meshes" / "disc_quads.msh"
 A = np.array([[-1.0, -2.0], [2.0, -1.0]])
 START = np.array([0.45, 0.0])
 WIDTH = 0.1
@@ -64,7 +63,7 @@ def main(
     pictures=True,
     out="out/correlated_noise",
 ):
-    """Follow a Gaussian by its density and by particles, and print how far they are off.
+    """Follow a Gaussian by its density and by particles, and print their errors.
 
     levels: of the mesh, each with four times the cells; ratio: of the diffusion along and across;
     strength: the diffusion along; end: the last time; n_times: recorded times; count: particles;
@@ -80,7 +79,7 @@ def main(
     titles = "".join(f"{f't = {t[i]:.2g}':>10}" for i in shown)
     fvot.say(f"{'cells':>8}{titles}    mass error   smallest density     (errors in L1)")
 
-    mesh = fvot.Mesh.read(MESH)
+    mesh = fvot.example_mesh("disc_quads")
     found = {}
     for level in range(levels):
         if level:

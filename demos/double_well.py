@@ -4,16 +4,16 @@ computed and by Kramers' formula.
     python demos/double_well.py
     mpirun -n 2 python demos/double_well.py --mesh triangles --D 0.2
 
-V = b (x^2 - 1)^2 + y^2 has wells at x = -1 and 1, and between them a barrier b: b/D in units of the
-temperature D. Each well soon has its own equilibrium; then the mass on the left goes to its limit
-like e^(-rate t), where the rate is
+V = b (x^2 - 1)^2 + y^2 has wells at x = -1 and 1, with a barrier of height b between them: b/D in
+units of the temperature D. Each well soon reaches its own equilibrium; then the mass on the left
+tends to its limit like e^(-rate t), where the rate is
 
 - observed: the slope of log(mass on the left - its limit) in a run in time
 - computed: the smallest eigenvalue of the operator, `relaxation_rates`
 - Kramers' (1940): sqrt(V''(1) |V''(0)|) / pi e^(-b/D), right in the limit of high barriers
 
 Up to barriers of about 35 D a run can follow the jumps; beyond, the rate is still computed (see the
-table), but a step in time of its size is more than a linear solve can take. Writes the series for
+table), but time steps of that length are beyond linear solvers. Writes the series for
 ParaView and a picture.
 """
 
@@ -38,12 +38,13 @@ def wells(barrier):
 
 
 def kramers(barrier, D):
-    """The rate at which two such wells even out: twice the rate at which one of them is left."""
+    """The rate at which two such wells equilibrate: twice the rate of leaving one of them."""
     return np.sqrt(8 * barrier * 4 * barrier) / np.pi * np.exp(-barrier / D)
 
 
 def main(mesh="squares", n=96, barrier=4.0, D=0.5, steps=50, pictures=True, out="out/double_well"):
-    """Start on the left of V = barrier (x^2 - 1)^2 + y^2 and look how fast the two wells even out.
+    """Start on the left of V = barrier (x^2 - 1)^2 + y^2 and measure how fast the two wells
+    equilibrate.
 
     mesh: squares, triangles or polygons; n: cells along a side; D: the temperature; steps: in time,
     for one relaxation time; out: folder for what is written.
@@ -85,8 +86,8 @@ def main(mesh="squares", n=96, barrier=4.0, D=0.5, steps=50, pictures=True, out=
 
 
 def table(mesh, barrier):
-    """Print rates at ever lower temperatures; the last column tells how many cells see the width of
-    the barrier's top.
+    """Print rates at ever lower temperatures; the last column is the width of the barrier's top in
+    cells.
     """
     h = np.sqrt(mesh.integrate(1.0) / mesh.n_cells_global)
     ratios = {}

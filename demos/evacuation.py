@@ -1,13 +1,13 @@
-"""A crowd leaves a room through a door: nobody can be where the crowd is full, and pressure builds
-up before the door.
+"""A crowd leaves a room through a door: the density is at most 1, and pressure builds up before the
+door.
 
     python demos/evacuation.py
     mpirun -n 2 python demos/evacuation.py --refine 1 --crowd 0.9
 
 All walk the shortest way to the far wall of the second room, with speed 1, as long as there is
-room: the gradient flow of int V rho under the constraint rho <= 1, V the distance to go (Maury,
-Roudneff-Chupin, Santambrogio 2010). The pressure p of the constraint slows them down: v = -grad (V
-+ p). Writes the series for ParaView and a picture of density and pressure.
+space: the gradient flow of int V rho under the constraint rho <= 1, V the remaining distance
+(Maury, Roudneff-Chupin, Santambrogio 2010). The pressure p of the constraint slows them down: v =
+-grad (V + p). Writes the series for ParaView and a picture of density and pressure.
 """
 
 from pathlib import Path
@@ -16,14 +16,13 @@ import numpy as np
 
 import fvot
 
-MESH = Path(__file__).parent.parent / "meshes" / "two_rooms.msh"
 WALL = 1.0, 1.1  # x between which there is the wall,
 DOOR = 0.55, 0.75  # but for these y
 FAR = 2.1  # x of the far wall
 
 
 def to_go(x):
-    """V: the length of the shortest way from points x (2, n) to the far wall, round the edges of
+    """V: the length of the shortest way from points x (2, n) to the far wall, around the edges of
     the door.
     """
     before = np.hypot(np.maximum(WALL[0] - x[0], 0), x[1] - np.clip(x[1], *DOOR))
@@ -31,7 +30,7 @@ def to_go(x):
 
 
 def main(
-    mesh=str(MESH),
+    mesh=None,
     refine=0,
     crowd=0.8,
     end=2.0,
@@ -42,16 +41,16 @@ def main(
 ):
     """Let a crowd walk from the first room through the door into the second.
 
-    mesh: of the rooms; refine: times that each cell is split; crowd: its density at the start, at
-    most 1; end: the last time; n_times: recorded times; steps: between two of them; out: folder for
-    what is written.
+    mesh: a mesh file of other rooms; refine: times that each cell is split; crowd: its density at
+    the start, at most 1; end: the last time; n_times: recorded times; steps: between two of them;
+    out: folder for what is written.
     """
     if not 0 < crowd <= 1 or refine < 0 or n_times < 5 or end <= 0 or steps < 1:
         raise fvot.InputError(
             f"this takes 0 < crowd <= 1, refine >= 0, n_times >= 5, end > 0 and steps >= 1, not "
             f"{crowd}, {refine}, {n_times}, {end} and {steps}"
         )
-    mesh = fvot.Mesh.read(mesh)
+    mesh = fvot.Mesh.read(mesh) if mesh else fvot.example_mesh("two_rooms")
     for _ in range(refine):
         mesh = mesh.refine()
     rho0 = crowd * mesh.average(lambda x: (x[0] > 0.1) & (x[0] < 0.8) & (x[1] > 0.1) & (x[1] < 0.9))

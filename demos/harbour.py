@@ -14,19 +14,15 @@ import numpy as np
 
 import fvot
 
-MESH = Path(__file__).parent.parent / "meshes" / "harbour.msh"
 
-
-def main(
-    mesh=str(MESH), rate=1.0, tide=6.0, n_times=25, sharp=0.0, pictures=True, out="out/harbour"
-):
+def main(mesh=None, rate=1.0, tide=6.0, n_times=25, sharp=0.0, pictures=True, out="out/harbour"):
     """Carry a spill of mass 1 through a harbour (lengths in km, times in hours).
 
-    mesh: a mesh file with the boundaries "inlet" and "outlet"; rate: square kilometres of water
-    that the river brings per hour; tide: hours; n_times: recorded times; sharp: of the limiter, see
-    fvot.muscl; out: folder for what is written.
+    mesh: a mesh file with the boundaries "inlet" and "outlet", in place of the harbour; rate:
+    square kilometres of water that the river brings per hour; tide: hours; n_times: recorded times;
+    sharp: of the limiter, see fvot.muscl; out: folder for what is written.
     """
-    mesh = fvot.Mesh.read(mesh)
+    mesh = fvot.Mesh.read(mesh) if mesh else fvot.example_mesh("harbour")
     flow = fvot.potential_flow(mesh, {"inlet": rate, "outlet": -rate})
     divergence = mesh.ranks.max(np.abs(mesh.divergence(flow) * mesh.volume).max())
     spill = mesh.density(lambda x: np.exp(-((x[0] - 0.45) ** 2 + (x[1] - 1.5) ** 2) / (2 * 0.1**2)))

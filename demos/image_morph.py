@@ -5,9 +5,9 @@
     python demos/image_morph.py sketch.png letter.png --invert --cmap gray_r
 
 Light is mass: where an image is black or transparent there is none. For dark drawings on white
-paper, --invert makes what is dark the mass. Both images are laid over the same box, which has the
-aspect ratio of the first, and get the same mass; colours become shades of grey. Without images of
-yours, a moon becomes a sun. Writes the series for ParaView, a film and a picture.
+paper, --invert makes dark pixels the mass. Both images are laid over the same box, which has the
+aspect ratio of the first, and get the same mass; colours become shades of grey. Without your own
+images, a moon becomes a sun. Writes the series for ParaView, a film and a picture.
 """
 
 from pathlib import Path
@@ -83,9 +83,8 @@ def report(path):
         f"{mesh.ranks.size} ranks\n"
         f"W2^2       between {path.lower_bound:.6f} and {path.cost:.6f}, a gap of {path.gap:.1e}; "
         "the longer side has length 1\n"
-        f"speed      between {inner.min():.4f} and {inner.max():.4f}; of a shortest path it is W2 "
-        "= "
-        f"{np.sqrt(path.cost):.4f} all the time\n"
+        f"speed      between {inner.min():.4f} and {inner.max():.4f}; on a geodesic it is "
+        f"constant, W2 = {np.sqrt(path.cost):.4f}\n"
         f"continuity holds to {path.residual:.1e} of the mass in each cell and step; smallest "
         "density "
         f"{mesh.ranks.min(path.rho.min()):.1e}"

@@ -1,5 +1,5 @@
-"""A swarm: clumps that attract each other from far, and press against each other from near, gather
-round an obstacle.
+"""A swarm: clumps that attract each other at a distance, and repel each other when crowded, gather
+around an obstacle.
 
     python demos/swarm.py
     mpirun -n 2 python demos/swarm.py --crowding 0.1 --end 8
@@ -16,12 +16,11 @@ import numpy as np
 
 import fvot
 
-MESH = Path(__file__).parent.parent / "meshes" / "annulus.msh"
 CLUMPS = (0.75, 0.15, -0.5, 0.55, -0.3, -0.7, 0.2, 0.78)  # x, y of each
 
 
 def main(
-    mesh=str(MESH),
+    mesh=None,
     refine=1,
     crowding=0.05,
     reach=0.25,
@@ -35,17 +34,17 @@ def main(
 ):
     """Let clumps of equal mass, 1 in all, gather.
 
-    mesh: a mesh file, in the plane; refine: times that each cell is split; crowding: how much it
-    takes to be dense; reach: of the attraction; clumps: x and y of each; width: of each at the
-    start; end: the last time; n_times: recorded times; tol: the error in time of the whole run;
-    out: folder for what is written.
+    mesh: a mesh file, in the plane, in place of a ring; refine: times that each cell is split;
+    crowding: strength of the repulsion; reach: of the attraction; clumps: x and y of each; width:
+    of each at the start; end: the last time; n_times: recorded times; tol: the error in time of
+    the whole run; out: folder for what is written.
     """
     if len(clumps) % 2 or not clumps or width <= 0 or refine < 0 or n_times < 2 or end <= 0:
         raise fvot.InputError(
             "clumps must be x and y of each, width and end above 0, refine >= 0, n_times >= 2, not "
             f"{clumps}, {width}, {end}, {refine} and {n_times}"
         )
-    mesh = fvot.Mesh.read(mesh)
+    mesh = fvot.Mesh.read(mesh) if mesh else fvot.example_mesh("annulus")
     for _ in range(refine):
         mesh = mesh.refine()
 

@@ -1,5 +1,5 @@
-"""Particles that diffuse in a landscape and gather in its valleys: a potential from an array or an
-image of your own.
+"""Particles that diffuse in a landscape and gather in its valleys: a potential from your own array
+or image.
 
     python demos/terrain.py
     mpirun -n 2 python demos/terrain.py --image photo.png --kT 50 --coarsen 8
@@ -7,12 +7,12 @@ image of your own.
 
 The potential is the height: metres of a real terrain that comes with Matplotlib (a fault near
 Jacksboro, Tennessee), or scale times the numbers of an .npy array or the grey levels (0 to 255) of
-an image. kT, the height that a particle climbs now and then, is in the same units. A pixel has
+an image. kT, the temperature, is in the same units. A pixel has
 length 1; time is such that the mobility is 1: a slope of one metre per pixel moves a particle by
 one pixel in a time of 1.
 
 A cell is a block of pixels with the mean of e^(-height/kT), so that the mass that it holds in
-equilibrium is right. Where kT is below some 1/30 of the way up to a pass, the valleys behind it are
+equilibrium is right. If kT is below some 1/30 of the height of a pass, the valleys behind it are
 hardly ever left, and no run takes that long. Writes the series for ParaView, a picture and, with
 --movie, a movie.
 """
@@ -77,8 +77,8 @@ def main(
 
 
 def report(result, height, kT, slowest, free, away):
-    """Print how the free energy, counted from that of equilibrium, falls, and the mass that is away
-    from its place.
+    """Print the free energy relative to that of equilibrium, and the mass that is not where it is
+    in equilibrium.
     """
     t = result.t
     ledger = result.ledger
@@ -95,7 +95,7 @@ def report(result, height, kT, slowest, free, away):
     fvot.say(
         f"\nmass error {np.abs(ledger['mass_error']).max():.1e}, smallest density "
         f"{ledger['minimum'].min():.1e}, "
-        f"free energy falls all the time: {bool((np.diff(free) < 0).all())}, "
+        f"free energy always falls: {bool((np.diff(free) < 0).all())}, "
         f"estimated error in time {ledger['time_error'].max():.0e}"
     )
 

@@ -1,10 +1,10 @@
-"""How right is W2? Four problems with known answers, on squares, triangles and Voronoi polygons.
+"""How accurate is W2? Four problems with known answers, on squares, triangles and Voronoi polygons.
 
-    python demos/w2_convergence.py mpirun -n 2 python demos/w2_convergence.py --problems gaussians
-    --meshes squares polygons --n 32 --levels 3
+    python demos/w2_convergence.py
+    mpirun -n 2 python demos/w2_convergence.py --problems gaussians --n 32 --levels 3
 
-All densities are products of one of x and one of y. Between such, optimal transport moves each
-coordinate by itself, so that W2^2 is a sum over the axes, and in one dimension W2^2 is the mean of
+All densities are products of one of x and one of y, so optimal transport moves the coordinates
+independently, W2^2 is a sum over the axes, and in one dimension W2^2 is the mean of
 |q1(p) - q0(p)|^2 over p in (0, 1), q being the quantiles.
 
 The discrete W2^2 is known up to the certified gap. Its error against the exact one is the mesh's

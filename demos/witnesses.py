@@ -1,16 +1,15 @@
-"""What the theory of transport and gradient flows says must hold between solvers, each measured by
-means of its own.
+"""Identities that the theory of transport and gradient flows demands between independent solvers,
+and how far they hold.
 
     python demos/witnesses.py
     mpirun -n 2 python demos/witnesses.py --n 48
 
-Each line names an identity and its theorem, the two that are compared, how far they are apart, and
-how far they may be on a mesh with n cells along a side. Static transport and particles know nothing
-of the meshes' solvers.
+Each line names an identity and its theorem, the two sides that are compared, their difference, and
+the largest admissible difference on a mesh with n cells along a side. Static transport and
+particles are independent of the solvers on meshes.
 """
 
 from itertools import permutations
-from pathlib import Path
 
 import numpy as np
 
@@ -29,12 +28,10 @@ from fvot import (
     static,
 )
 
-L_SHAPE = Path(__file__).parent.parent / "meshes" / "l_shape.msh"
-
 
 def swirl(x):
-    """A stream function of a flow in the unit square that turns round (0.5, 0.5), and stays
-    inside.
+    """A stream function of a flow in the unit square that circulates around (0.5, 0.5), and
+    stays inside.
     """
     return np.sin(np.pi * x[0]) ** 2 * np.sin(np.pi * x[1]) ** 2 / np.pi
 
@@ -429,10 +426,10 @@ def cubes_in_six(n):
 
 
 def round_a_corner(n):
-    """On the L, where mass must go round the corner: distances inside it, squared, are the static
+    """On the L, where mass must go around the corner: distances inside it, squared, are the static
     costs; those straight through the wall are five times as far off, at least.
     """
-    mesh = Mesh.read(L_SHAPE)
+    mesh = fvot.example_mesh("l_shape")
     rho0, rho1 = mesh.density(blob((-0.5, -0.6), 0.15)), mesh.density(blob((0.6, 0.5), 0.15))
     path = BenamouBrenier(mesh, n_steps=16, tol=2e-3).solve(rho0, rho1)
     (x, a) = mesh.to_points(rho0)
@@ -444,7 +441,7 @@ def round_a_corner(n):
     )
     straight = static.kantorovich(x[:, some], a, y[:, others], b)
     yield (
-        "W2^2 round a corner = Kantorovich with distances inside",
+        "W2^2 around a corner = Kantorovich with distances inside",
         "Benamou, Brenier 2000",
         "BenamouBrenier, geodesic_distance",
         abs(path.cost / inside.cost - 1),

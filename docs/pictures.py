@@ -1,8 +1,13 @@
-"""The pictures of method.md and any_mesh.md: `python docs/pictures.py` draws them anew, from meshes
-and from runs of fvot, into this folder.
+"""The pictures of the README and of the pages in this folder: `python docs/pictures.py` draws them
+anew, from meshes and from runs of fvot. Those of the README and of the solvers' pages are what
+their first blocks draw.
 """
 
 import importlib.util
+import os
+import re
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -266,7 +271,26 @@ def draw_any_mesh(file, errors):
     figure.savefig(file, dpi=110, facecolor="white")
 
 
+# ---- what the blocks of pages draw ---------------------------------------------------------------
+
+PAGES = "continuity", "fokker_planck", "gradient_flows", "transport", "witnesses"
+
+
+def run_blocks(folder):
+    """Run the first block of the README and of each solver's page: each draws a picture into the
+    folder, and whatever else it writes goes there, too.
+    """
+    os.chdir(folder)
+    for page in (HERE.parent / "README.md", *(HERE / f"{name}.md" for name in PAGES)):
+        block = re.search(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+        exec(block[1], {"__name__": "__main__"})
+
+
 if __name__ == "__main__":
     control_volume(HERE / "control_volume.png")
     certificate(HERE / "certificate.png")
     any_mesh(HERE / "any_mesh.png")
+    with tempfile.TemporaryDirectory() as folder:
+        run_blocks(folder)
+        for picture in Path(folder).glob("*.png"):
+            shutil.copy(picture, HERE)

@@ -24,12 +24,13 @@ from .continuity.equation import ContinuityEquation
 from .energies import Energy, Entropy, Interaction, Potential, Power
 from .errors import ConvergenceError, InputError, MeshError
 from .finite_volume.boundary import dirichlet, inflow, outflow
+from .finite_volume.dispersion import dispersion
 from .finite_volume.face_flux import potential_flow
 from .finite_volume.fluxes import central, muscl, scharfetter_gummel, square_root, upwind
 from .fokker_planck.coefficients import cell_mean
 from .fokker_planck.equation import FokkerPlanck
 from .jko import JKO
-from .mesh import Mesh
+from .mesh import Mesh, example_mesh
 from .output.series import Output
 from .parallel import say
 from .program import info, run
@@ -60,6 +61,8 @@ __all__ = [
     "cell_mean",
     "central",
     "dirichlet",
+    "dispersion",
+    "example_mesh",
     "inflow",
     "info",
     "muscl",

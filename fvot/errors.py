@@ -73,7 +73,7 @@ class ConvergenceError(RuntimeError):
     message
         The number that was reached, and what to try.
     result
-        What the solver had reached, as it would have been returned; None where there is nothing.
+        The result so far, of the type that the solver returns; None if there is none.
 
     Attributes
     ----------

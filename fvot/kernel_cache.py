@@ -22,7 +22,7 @@ WRITABLE_BY_OTHERS = 0o022
 
 def choose_folder() -> None:
     """Give numba a folder of this user if it has no place for some source of this package."""
-    folders = {source.parent for source in Path(__file__).parent.rglob("*.py")}
+    folders = [source.parent for source in Path(__file__).parent.rglob("__init__.py")]
     if not all(_has_place(folder) for folder in folders):
         numba.config.CACHE_DIR = _make_temporary_folder()
 

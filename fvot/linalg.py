@@ -58,7 +58,7 @@ def _with_folder(word):
     path = expand_home(file)
     if "ascii_xml" in rest or "ascii_flamegraph" in rest:
         raise InputError(
-            f"PETSc prepares the format of {word} when it starts only: set "
+            f"PETSc sets up the format of {word} only when it starts: set "
             f"PETSC_OPTIONS='-log_view {word}'"
         )
     try:

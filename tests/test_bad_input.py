@@ -301,7 +301,7 @@ FILE_TABLE = {  # name, contents (None: no such file), words of the message
     "unknown format": ("mesh.xyz", b"", ["'.xyz'", ".msh, .vtk, .vtu"]),
     "no suffix": ("mesh", b"", ["unknown mesh format", ".msh"]),
     **{
-        f"empty {suffix}": (f"mesh{suffix}", b"", ["cannot be read", "complete", "write it anew"])
+        f"empty {suffix}": (f"mesh{suffix}", b"", ["cannot be read", "complete", "write it again"])
         for suffix in (".msh", ".vtk", ".vtu")
     },
     **{

@@ -274,7 +274,8 @@ def test_help_on_ranks(program, tmp_path):
 
 def test_options_of_petsc_that_begin_like_help(program, tmp_path):
     done = python(program, "-history", "-help_me_not", "3", folder=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "done\n")
+    first_line, *_ = done.stdout.splitlines()
+    assert (done.returncode, first_line) == (0, "done")  # then PETSc may say that nothing used them
 
 
 @pytest.mark.parametrize(
@@ -354,7 +355,7 @@ def result():
     return FokkerPlanck(mesh, diffusion=0.1).solve(mesh.density(lambda x: 1 + x[0]), [0.0, 0.1])
 
 
-def test_home_in_paths_that_are_written(home, result):
+def test_home_in_paths_that_are_written(gl, home, result):
     result.write("~/a/x.pvd")
     result.write(Path("~") / "x.vtkhdf")
     result.plot("~/b/x.png", width=100)
@@ -414,7 +415,7 @@ def test_what_cannot_be_read(read, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read everything
     for suffix in (".msh", ".png"):
         (tmp_path / f"x{suffix}").touch()
-    with pytest.raises(InputError, match="may not be read by this user"):
+    with pytest.raises(InputError, match="is not readable by this user"):
         read(tmp_path / "x.msh")
     with pytest.raises(InputError, match="there is no (mesh|image) file"):
         read(tmp_path / "nowhere" / "x.msh")

@@ -1,6 +1,8 @@
 """Ranks together: sums, shared failures, messages between neighbours, what is said once."""
 
+import mpi4py
 import numpy as np
+import petsc4py
 import pytest
 from numpy.testing import assert_array_equal
 
@@ -102,3 +104,6 @@ def test_progress_is_silent_unless_asked_for(capsys, ranks):
 def test_info_names_what_runs_here():
     found = fvot.info()
     assert found["PETSc"][0] in "34" and found["numpy"] == np.__version__
+    assert found["mpi4py"].startswith(f"{mpi4py.__version__} (")
+    assert found["petsc4py"].startswith(f"{petsc4py.__version__} (")
+    assert found["MPI"] == " ".join(found["MPI"].split())

@@ -1,16 +1,18 @@
 """`run`: command lines in, words and exit statuses out."""
 
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
 from fvot.program import _check_petsc_options, _UsageError
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("mpirun_here")]
+
+MPIRUN = Path(__file__).parent.parent / "scripts" / "mpirun"
 
 SCRIPT = """
 import pathlib
@@ -60,17 +62,8 @@ def start(script, *arguments, ranks=1, petsc=None):
         for key, value in os.environ.items()
         if not key.startswith(("OMPI_COMM", "PMIX_"))
     }
-    environment |= {
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "OMPI_MCA_rmaps_base_oversubscribe": "1",
-        "OMPI_MCA_hwloc_base_binding_policy": "none",
-        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-        "OMP_NUM_THREADS": "1",
-    }
-    if ranks > 1 and not shutil.which("mpirun"):
-        pytest.skip("no mpirun")
-    launcher = ["mpirun", "-n", str(ranks)] if ranks > 1 else []
+    environment["OMP_NUM_THREADS"] = "1"
+    launcher = [MPIRUN, "-n", str(ranks)] if ranks > 1 else []
     return subprocess.run(
         [*launcher, sys.executable, script, *arguments],
         env=environment,
@@ -203,7 +196,8 @@ fvot.run(main)
 def test_plain_words_come_first(tmp_path, arguments, said):
     script = tmp_path / "words.py"
     script.write_text(WORDS)
-    assert start(str(script), *arguments).stdout.strip() == said
+    first_line, *_ = start(str(script), *arguments).stdout.splitlines()
+    assert first_line == said  # PETSc from 3.22 on warns of options that nothing has used
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def frozen(cls: Class) -> Class:
     def __delattr__(self: Any, name: str) -> None:
         if not name.startswith("_") and "_made" in self.__dict__:
             raise AttributeError(
-                f"{cls.__name__}.{name} cannot be deleted: what is made stays as it is"
+                f"{cls.__name__}.{name} cannot be deleted: these objects are immutable"
             )
         object.__delattr__(self, name)
 

@@ -76,8 +76,8 @@ def refuse_masked(x: Any, wanted: str) -> None:
     n_hidden, size = _count_hidden(x)
     if n_hidden:
         raise InputError(
-            f"{wanted}, not a masked array, in which {n_hidden} of {size} numbers are hidden: put "
-            "your own values in their places; .filled(0) puts zeros there"
+            f"{wanted}, not a masked array, in which {n_hidden} of {size} numbers are masked: "
+            "fill in your own values; .filled(0) puts zeros there"
         )
 
 
@@ -168,8 +168,8 @@ class Function:
         if len(bad):
             raise InputError(
                 f"{self.what} is {values[..., bad[0]]} at x = {x[:, bad[0]]}, t = {t}: it must be "
-                f"finite ({len(bad)} of {n} values are not); where it is unknown, mesh.without(f) "
-                "leaves cells out, or numpy.minimum puts a cap on it"
+                f"finite ({len(bad)} of {n} values are not); mesh.without(f) removes cells where "
+                "it is unknown, and numpy.minimum caps it"
             )
 
 

@@ -37,7 +37,6 @@ def check_readable(path: Any, what: str) -> Path:
         allowed = False
     if not allowed:
         raise InputError(
-            f"the {what} {path} may not be read by this user: give yourself the permission, or "
-            "copy it"
+            f"the {what} {path} is not readable by this user: change its permissions, or copy it"
         )
     return path

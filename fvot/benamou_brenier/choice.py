@@ -32,13 +32,13 @@ def choose_discretisation(
             if scheme == "corners":
                 raise
             what = f"{error}; as they are, transport"
-            problem = "; ".join(filter(None, [f"two-point fluxes are taken: {error}", problem]))
+            problem = "; ".join(filter(None, [f"two-point fluxes are used: {error}", problem]))
         else:
             _warn_of_moments(mesh, quality.CORNERS)
             return disc
 
     if scheme == "two_point" and problem:
-        remedy = "" if report.n_hidden else "; scheme='corners' is right here"
+        remedy = "" if report.n_hidden else "; scheme='corners' is accurate here"
         problem = f"with scheme='two_point' {problem}{remedy}"
     quality.use_two_point(mesh, what, problem)
     if not problem:

@@ -154,7 +154,8 @@ class DiamondDiscretisation(Discretisation):
         root = sides.see_from_faces(np.moveaxis(corners.side_root, 0, -1))
         at = corners.side_corner
         node = np.full((width, mesh.n_faces), -1)
-        node[:, sides.face] = np.where(at >= 0, corners.node[np.maximum(at, 0)], -1)
+        node_there = corners.node[np.maximum(at, 0)].astype(int)  # NumPy 2 puts no -1 beside uint32
+        node[:, sides.face] = np.where(at >= 0, node_there, -1)
         self._list_diamonds(np.moveaxis(root, -1, 1), node)
 
     def _list_diamonds(self, root, node):

@@ -245,7 +245,7 @@ class Geodesic(Writable):
         Returns
         -------
         array (dim, n_cells)
-            For this rank's cells. It has a meaning where rho0 > 0.
+            For this rank's cells. It is meaningful where rho0 > 0.
 
         Notes
         -----

@@ -40,6 +40,7 @@ from ..arguments.types import Array, ArrayLike, Coefficient, Path, TwoPointFlux
 from ..errors import InputError
 from ..finite_volume.boundary import read_conditions
 from ..finite_volume.fluxes import describe_flux, muscl
+from ..finite_volume.velocity_source import build_velocity_source
 from ..mesh import Mesh
 from ..mesh.cell_values import check_density, describe_wanted_shape
 from ..mesh.numbering import find_numbering
@@ -50,7 +51,6 @@ from ..runs.result import Result
 from .run import ContinuityRun
 from .scheme import build_scheme
 from .stepper import Stepper
-from .velocity import build_velocity_source
 
 
 @frozen
@@ -89,9 +89,8 @@ class ContinuityEquation:
     -----
     Steps take means over time of velocities, and of densities that enter, to 1e-3 or better. The
     velocity between two recorded times is watched: pulses, gaps and periods that last at least
-    1/200 of the time between the two are seen wherever they begin, if they are felt in more than a
-    few hundredths of the domain, or at an open part of its boundary. For shorter ones name more
-    times in t.
+    1/200 of the time between the two are seen wherever they begin, if they act on more than a few
+    hundredths of the domain, or on an open part of its boundary. For shorter ones add times to t.
 
     Examples
     --------
@@ -132,6 +131,8 @@ class ContinuityEquation:
                 )
             open_parts = read_conditions(boundary, mesh)
             flow = build_velocity_source(self._numbering.mesh, velocity, stream, face_flux)
+            if flow is None:
+                raise InputError("give exactly one of velocity, stream and face_flux, not none")
             scheme = build_scheme(self._numbering.mesh, self.flux)
         self.cfl = scheme.cfl if cfl is None else cfl
 
@@ -181,11 +182,11 @@ class ContinuityEquation:
             equal between two times; for a changing one each is as long as `cfl` allows. Both hit
             the times.
         checkpoint : Checkpoint, optional
-            A file in which the run is kept, and from which it goes on to the same numbers.
+            A file that stores the run, and from which it continues to the same numbers.
         write : path or Output, optional
             A series for ParaView that is written during the run.
         progress : bool, optional
-            Whether to show a bar. None: if rank 0 writes to a terminal or a notebook.
+            Whether to show a progress bar. None: if rank 0 writes to a terminal or a notebook.
 
         Returns
         -------

@@ -17,11 +17,11 @@ from ..arguments.times import MAX_STEPS
 from ..arguments.types import Array, BoolArray
 from ..errors import ConvergenceError, InputError, warn
 from ..finite_volume.boundary import evaluate_densities
+from ..finite_volume.velocity_source import VelocitySource
 from ..mesh import Numbering
 from .scheme import ExplicitScheme
 from .time_means import Look, Means, TimeMeans, TimeStep
 from .two_point import TwoPointScheme
-from .velocity import VelocitySource
 
 # The part of the time between two recorded times below which a longest step is too short to go on.
 MIN_STEP_FRACTION = 1e-8
@@ -103,7 +103,7 @@ class Stepper:
             names = [str(name) for name in self.mesh.boundary if str(name) not in open_parts]
             warn(
                 f"the velocity crosses the walls ({', '.join(names)}) by {across:.3g} volume per "
-                "time; it is stopped there. Name these parts in boundary= (fvot.outflow, "
+                "time; the flux there is set to 0. Name these parts in boundary= (fvot.outflow, "
                 "fvot.inflow(density)) to let it through"
             )
 
@@ -315,7 +315,8 @@ def _build_out_of_reach_error(now, end, step, cfl):
     return ConvergenceError(
         f"the velocity allows only steps of {step:.2g} at t = {now}, {count} of them to t = "
         f"{end:.6g}: the largest rate at which a cell is emptied has grown to {rate}. If the "
-        "velocity blows up there, end before; if it is a pulse, name its beginning and its end in t"
+        "velocity blows up there, end before; if it is a pulse, include its beginning and its "
+        "end in t"
     )
 
 

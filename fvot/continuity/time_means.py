@@ -33,7 +33,7 @@ from ..arguments.watch import (
     group_faces,
 )
 from ..finite_volume.boundary import evaluate_densities
-from .velocity import VelocitySource
+from ..finite_volume.velocity_source import VelocitySource
 
 # The largest difference between the rules, relative. Simpson's rule is several times better.
 RULE_TOLERANCE = 5e-4

@@ -15,7 +15,7 @@ from .energy import Energy
 class Interaction(Energy):
     """1/2 double int W(x - y) rho(x) rho(y) dx dy: attraction where W grows with |z|.
 
-    For `JKO` alone.
+    Only for `JKO`.
 
     Parameters
     ----------

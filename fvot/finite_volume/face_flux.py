@@ -12,9 +12,11 @@ from scipy import sparse
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from .. import linalg
-from ..arguments.types import Array
+from ..arguments.functions import as_floats
+from ..arguments.types import Array, ArrayLike
 from ..errors import InputError
 from ..mesh import quality
+from ..mesh.cell_values import describe_wanted_shape, spread_over_regions
 from ..mesh.connected_pieces import find_connected_pieces
 from .boundary import check_disjoint
 
@@ -30,9 +32,14 @@ LAPLACE_TOLERANCE = 1e-12
 RATE_BALANCE_TOLERANCE = 1e-10
 
 
-def potential_flow(mesh: Mesh, rates: Mapping[str, float]) -> Array:
-    """Face fluxes U (n_faces,) of the flow v = -grad p, div v = 0, that enters and leaves through
-    named boundaries.
+def potential_flow(
+    mesh: Mesh,
+    rates: Mapping[str, float],
+    *,
+    conductivity: float | ArrayLike | Mapping[str, float] = 1.0,
+) -> Array:
+    """Face fluxes U (n_faces,) of the flow v = -K grad p, div v = 0, that enters and leaves through
+    named boundaries: potential flow, or Darcy's in heterogeneous ground.
 
     Collective.
 
@@ -44,23 +51,27 @@ def potential_flow(mesh: Mesh, rates: Mapping[str, float]) -> Array:
         {name: volume per time that enters through it}, negative where it leaves; spread evenly over
         the part's faces. They must add up to 0 on each connected piece of the mesh. Boundaries
         without a name are walls.
+    conductivity
+        K above 0: a number, cell values (n_cells,), or {name of a region: number}. Faces take the
+        harmonic mean of their cells. One number for all does not change the flow.
 
     Returns
     -------
     U
-        (n_faces,) fluxes from left to right, for ``ContinuityEquation(mesh, face_flux=U)``.
+        (n_faces,) fluxes from left to right, for ``ContinuityEquation(mesh, face_flux=U)`` and
+        ``FokkerPlanck(mesh, face_flux=U, diffusion=...)``.
 
     Raises
     ------
     InputError
-        For unknown names, or rates that do not add up to 0.
+        For unknown names, rates that do not add up to 0, or a conductivity that is not above 0.
     ConvergenceError
         If the solve fails.
 
     Notes
     -----
-    A two-point Laplace solve. The divergence that is left is removed along a spanning tree, so that
-    the fluxes of each cell add up to 0 to round-off for any tolerance of the solve.
+    A two-point Laplace solve. The remaining divergence is removed along a spanning tree, so the
+    fluxes of each cell add up to 0 to round-off for any tolerance of the solve.
 
     Examples
     --------
@@ -72,19 +83,44 @@ def potential_flow(mesh: Mesh, rates: Mapping[str, float]) -> Array:
     True
     """
     quality.use_two_point(mesh, "potential_flow", "")
+    K = _read_conductivity(mesh, conductivity)
     U = _spread_rates(mesh, rates)
     source = -mesh.divergence(U) * mesh.volume
     _check_balance(mesh, source, rates)
     pressure = linalg.solve(
         mesh.ranks,
-        _build_pressure_matrix(mesh),
+        _build_pressure_matrix(mesh, K),
         source,
         prefix=POTENTIAL_FLOW_PREFIX,
         rtol=LAPLACE_TOLERANCE,
         singular=True,
     )
-    U -= mesh.area * mesh.gradient(pressure)
+    n = mesh.n_inner
+    U[:n] -= K * mesh.area[:n] * mesh.gradient(pressure)[:n]
     return conserve(mesh, U, np.zeros(mesh.n_cells))
+
+
+def _read_conductivity(mesh, conductivity):
+    """K of the inner faces (n_inner,): the harmonic mean of both cells, by their distances."""
+    conductivity = spread_over_regions(mesh, conductivity, "conductivity")
+    with mesh.ranks.raising_together():
+        K = as_floats(conductivity, "conductivity must be a number, cell values or a dict")
+        if K.shape not in ((), (mesh.n_cells,)):
+            raise InputError(
+                f"conductivity has shape {K.shape}; it must be a number, or "
+                f"{describe_wanted_shape(mesh, K.shape)}"
+            )
+        if not (np.isfinite(K) & (K > 0)).all():
+            raise InputError(f"conductivity is {K.min()} somewhere: it must be above 0 everywhere")
+
+    n = mesh.n_inner
+    if not K.ndim:
+        return np.ones(n)
+
+    local = mesh.with_ghosts(K)
+    left = mesh.left_distance[:n] / local[mesh.left[:n]]
+    right = mesh.right_distance[:n] / local[mesh.right[:n]]
+    return mesh.distance[:n] / (left + right)
 
 
 def _spread_rates(mesh, rates):
@@ -121,10 +157,10 @@ def _check_balance(mesh, source, rates):
         )
 
 
-def _build_pressure_matrix(mesh):
-    """The Laplacian with the weights |s| / d_s, columns numbered as PETSc does."""
+def _build_pressure_matrix(mesh, K):
+    """The Laplacian with the weights K_s |s| / d_s, columns numbered as PETSc does."""
     n = mesh.n_inner
-    local = build_laplacian(mesh, mesh.area[:n] / mesh.distance[:n])
+    local = build_laplacian(mesh, K * mesh.area[:n] / mesh.distance[:n])
     number = mesh.with_ghosts(mesh.first_row + np.arange(mesh.n_cells))
     parts = (local.data, number[local.indices], local.indptr)
     matrix = sparse.csr_matrix(parts, (mesh.n_cells, mesh.n_cells_global))

@@ -219,9 +219,10 @@ class Resolvent:
             self.give_up()
 
         raise ConvergenceError(
-            f"no linear solver could take an implicit step of {self.s:.3g}, {self.stiffness:.1e} "
-            f"times the time in which a cell is emptied ({'; '.join(faults)}): take a smaller "
-            f"step, or choose another solver by PETSc's options, such as -{self.prefix}pc_type"
+            f"no linear solver succeeded with an implicit step of {self.s:.3g}, "
+            f"{self.stiffness:.1e} times the time in which a cell is emptied "
+            f"({'; '.join(faults)}): take a smaller step, or choose another solver by PETSc's "
+            f"options, such as -{self.prefix}pc_type"
         )
 
     def scale_is_stale(self) -> bool:

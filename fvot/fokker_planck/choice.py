@@ -41,14 +41,14 @@ def build_operator(
         return two_point
 
     problem = _describe_problem(report, sine)
-    remedy = f"{problem}; scheme='corners' is right here" if problem else ""
+    remedy = f"{problem}; scheme='corners' is accurate here" if problem else ""
     what = "scheme='two_point'"
     if scheme == "auto" and terms.flux is scharfetter_gummel:
         try:
             return CornerDriftDiffusion(numbering, terms)
         except MeshError as error:
             what = "diffusion where cells are not star-shaped"
-            remedy = "; ".join(filter(None, [f"two-point fluxes are taken: {error}", problem]))
+            remedy = "; ".join(filter(None, [f"two-point fluxes are used: {error}", problem]))
     elif scheme == "auto":
         what = f"flux={describe_flux(terms.flux)}"
         remedy = f"{what} is a two-point flux. {remedy}" if problem else ""
@@ -64,8 +64,8 @@ def _describe_problem(report, sine):
         return report.diffusion_problem
     return (
         f"D n is up to {math.degrees(math.asin(min(sine, 1))):.2g} degrees off the normals n of "
-        "faces, and two-point fluxes know n.D n alone: the diffusion is another one, on finer "
-        "meshes, too"
+        "faces, and two-point fluxes use n.D n only: they compute a different diffusion, on "
+        "finer meshes, too"
     )
 
 

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..arguments.diffusion import Noise, as_tensors, compute_noise_drift, take_root
-from ..arguments.functions import as_function
-from ..arguments.types import Array, Coefficient, TwoPointFlux
+from ..arguments.types import Array, ArrayLike, Coefficient, TwoPointFlux
 from ..arguments.watch import CELL_BLOCKS, Watch, WatchedFaces, group_faces
 from ..errors import InputError
 from ..finite_volume.boundary import read_conditions
 from ..finite_volume.stencil import Stencil, gradient_weights, gradients
+from ..finite_volume.velocity_source import build_velocity_source
 from ..mesh import Numbering
-from ..mesh.means import average_over_faces, log_mean_exp_over_cells
+from ..mesh.means import log_mean_exp_over_cells
 from .fields import build_diffusion, build_field, cell_mean, check_tensors, find_shape
 
 # A potential that changes by more over one period of a periodic mesh, relative to its range, jumps.
@@ -41,6 +41,8 @@ class Terms(NamedTuple):
     noise: Noise = "kinetic"
     flux: TwoPointFlux | None = None
     boundary: Mapping[Any, Any] | None = None
+    stream: Coefficient | None = None
+    face_flux: ArrayLike | None = None
 
 
 class DriftDiffusion:
@@ -78,16 +80,18 @@ class DriftDiffusion:
             self._D = build_diffusion(numbering, terms.diffusion, is_diagonal)
             V = terms.potential
             self._V = None if V is None else build_field(numbering, V, "potential")
-            drift = terms.drift
-            self._drift = None if drift is None else as_function(drift, "drift", (mesh.dim,))
+            self._flow = build_velocity_source(
+                mesh, terms.drift, terms.stream, terms.face_flux, what="drift"
+            )
             if isinstance(V, cell_mean) and not (self._D.constant or self.temperature):
                 raise InputError(
                     "fvot.cell_mean(V) needs a constant diffusion, or a temperature: otherwise "
                     "there is no Gibbs density"
                 )
 
-        fields = [field for field in (self._D, self._V, self._drift) if field is not None]
-        self.steady = not any(field.depends_on_time for field in fields)
+        fields = [field for field in (self._D, self._V) if field is not None]
+        has_steady_flow = self._flow is None or self._flow.steady
+        self.steady = has_steady_flow and not any(field.depends_on_time for field in fields)
         self.boundary_steady = not any(density.depends_on_time for _, density in self._conditions)
         self.has_walls_only = not self._conditions
         if self._V is not None:
@@ -149,13 +153,12 @@ class DriftDiffusion:
     @property
     def has_drift(self) -> bool:
         """Whether there is a drift, beside that of the noise."""
-        return self._drift is not None
+        return self._flow is not None
 
     def drift(self, t: float = 0.0) -> Array:
-        """b (dim, n_cells) where cells take the values of functions, in the user's order."""
-        drift: Any = self._drift
-        with self.mesh.ranks.raising_together():
-            return drift(self.points, t)
+        """The cell means b (dim, n_cells), in the user's order. Collective."""
+        flow: Any = self._flow
+        return self.numbering.outward(flow.cell_velocity(t))
 
     def find_temperature(self, D: Array | float) -> Any:
         """T: the given one, else a D that is one number, else None."""
@@ -167,7 +170,7 @@ class DriftDiffusion:
         """V / T (n_cells,), if e^(-V/T) makes all inner fluxes zero, but for the discretisation;
         else None.
         """
-        if self._drift is not None or self.has_noise_drift:
+        if self._flow is not None or self.has_noise_drift:
             return None
         if V is None:
             return np.zeros(self.mesh.n_cells)
@@ -190,9 +193,8 @@ class DriftDiffusion:
         """What the drift carries through each face (n_faces,), with that of the noise."""
         mesh = self.mesh
         U = np.zeros(mesh.n_faces)
-        if self._drift is not None:
-            mean = average_over_faces(mesh, lambda x: self._drift(x, t))
-            U += mesh.area * np.einsum("if,if->f", mean, mesh.normal)
+        if self._flow is not None:
+            U += self._flow.flux(self._flow.sample(t))
         if self.has_noise_drift:
             U -= mesh.area * np.einsum("if,if->f", self._compute_noise_drift(t), mesh.normal)
         return U
@@ -248,7 +250,6 @@ class DriftDiffusion:
         """This rank's part of the signals (n_signals, n) at the times t (n,). Not collective."""
         signals = []
         x = self.mesh.face_center[:, watched.faces]
-        normal = self.mesh.normal[:, watched.faces]
 
         for field in self._D, self._V:
             if field is None or not field.depends_on_time:
@@ -256,14 +257,10 @@ class DriftDiffusion:
             values = np.stack([field.f(x, now) for now in t])
             for entry in values.reshape(len(t), -1, x.shape[1]).transpose(1, 0, 2):
                 signals.append(watched.waves @ entry.T)
-        if self._drift is not None and self._drift.depends_on_time:
-            speeds = []
-            for now in t:
-                drift = self._drift(x, now)
-                speeds.append((drift * normal).sum(axis=0))
-
-            across = np.stack(speeds)
-            signals.append(watched.weights @ across.T)
+        if self._flow is not None and not self._flow.steady:
+            flux = self._flow.flux_function(watched.faces)
+            fluxes = np.stack([flux(now) for now in t])
+            signals.append(watched.weights @ fluxes.T)
         if not self.boundary_steady:
             densities = []
             for now in t:
@@ -292,7 +289,7 @@ class DriftDiffusion:
                 if jump > PERIOD_TOLERANCE * scale:
                     raise InputError(
                         f"potential changes by {jump:.3g} over one period along axis {axis} of a "
-                        "periodic mesh: it must be periodic; a constant force belongs into drift"
+                        "periodic mesh: it must be periodic; a constant force belongs in drift="
                     )
 
 

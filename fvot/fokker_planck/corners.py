@@ -222,7 +222,7 @@ class CornerDriftDiffusion(DriftDiffusion):
             for name, condition in self._kinds.items():
                 if not isinstance(condition, dirichlet):
                     raise InputError(
-                        "potential is given by cell values, which do not tell its slope at "
+                        "potential is given by cell values, which do not determine its slope at "
                         f"boundary {name!r}: give a function, or fvot.dirichlet there"
                     )
 

@@ -25,7 +25,7 @@ from ..arguments.types import Array, ArrayLike, Coefficient, Path, Scheme, TwoPo
 from ..errors import InputError
 from ..finite_volume.fluxes import describe_flux, scharfetter_gummel
 from ..mesh import Mesh
-from ..mesh.cell_values import check_density, integrate
+from ..mesh.cell_values import check_density, integrate, spread_over_regions
 from ..mesh.numbering import find_numbering
 from ..output.series import Output
 from ..runs.checkpoint import Checkpoint
@@ -44,7 +44,8 @@ class FokkerPlanck:
     """Drift and noise: d rho/dt = div(D grad rho + rho grad V - rho b) on a mesh.
 
     With a temperature T it is d rho/dt = div(D (grad rho + rho grad V / T) - rho b): then e^(-V/T)
-    is stationary for every D, if b = 0. Without one, e^(-V/D) is where D is a constant number.
+    is stationary for every D, if b = 0. Without one, e^(-V/D) is stationary if D is a constant
+    number.
 
     This is kinetic noise. The density is that of paths dX, where S is the symmetric root of D:
 
@@ -62,25 +63,30 @@ class FokkerPlanck:
     ----------
     mesh : Mesh
         Any mesh. Periodic meshes have no boundary where they are glued together.
-    diffusion : number, array or function
+    diffusion : number, array, dict or function
         D: a number above 0, a diagonal (dim,), a symmetric positive semidefinite tensor (dim, dim),
         or a function of x or (x, t) that returns any of these, for n points (n,), (dim, n) or
-        (dim, dim, n); or cell values (n_cells,) or (dim, dim, n_cells). Two-point fluxes take the
-        harmonic mean of the cells at a face.
+        (dim, dim, n); or cell values (n_cells,) or (dim, dim, n_cells); or {region: number or
+        tensor}. Two-point fluxes take the harmonic mean of the cells at a face.
     potential : function, array or `cell_mean`, optional
         V(x) or V(x, t), taken at the cell points (for corners at the centroids, and at the
         corners); or cell values (n_cells,); or `cell_mean(V)`, for which the cell means of the
         Gibbs density are exact.
     drift : function or vector, optional
         b(x) or b(x, t), returning (dim, n), or a constant vector. It need not be a gradient.
+    stream, face_flux : function; (n_faces,) array, optional
+        b in another way, as in `ContinuityEquation`: by a stream function (in 3D a vector
+        potential), or by the volume per time through each face of this rank, from left to right,
+        such as that of `potential_flow`. Without divergence, they leave a uniform density uniform,
+        to round-off. At most one of drift, stream and face_flux.
     temperature : number, optional
         T above 0, in the units of V, for kinetic noise. None: D where it is a constant number; else
         V drives by -grad V alone, and there is no Gibbs density.
     noise : {"kinetic", "ito", "stratonovich"}
         Which of the equations above it is.
     flux : two-point flux
-        `scharfetter_gummel`, `square_root`, `upwind`, `central`, or your own function
-        (U, k) -> (a, b) with a, b >= 0. All but the first keep "auto" from taking corners.
+        `scharfetter_gummel`, `square_root`, `upwind`, `central`, or your own function (U, k) -> (a,
+        b) with a, b >= 0. With any but the first, "auto" does not choose corners.
     boundary : dict, optional
         {name: fvot.dirichlet(density), fvot.inflow(density) or fvot.outflow}. Every part of the
         boundary without an entry is a wall that nothing crosses. dirichlet(0) absorbs. inflow and
@@ -92,8 +98,9 @@ class FokkerPlanck:
         Order of the steps in time: 1 (implicit Euler), 2 or 3 (between 2 and 3 where something
         depends on time).
     tol : float
-        Largest error in time of a whole run with tau=None, in L1 relative to the largest mass so
-        far, or to the mass that enters until the end. It is an estimate, not a bound.
+        The largest estimated error in time of a whole run with tau=None, in L1 relative to the
+        largest mass so far, or to the mass that enters until the end. It is an estimate, not a
+        bound.
     rtol : float
         Relative tolerance of the linear solves.
 
@@ -116,9 +123,9 @@ class FokkerPlanck:
     given. For two-point fluxes densities are compared at `mesh.center`, for corners as cell
     averages or at `mesh.centroid`.
 
-    Adaptive steps do not pass over pulses, gaps and periods that last at least 1/200 of the time
-    between two recorded times (`arguments.watch`). For shorter ones, and for the places of jumps,
-    name more times in t: the run then takes fewer steps.
+    Adaptive steps do not miss pulses, gaps and periods that last at least 1/200 of the time between
+    two recorded times (`arguments.watch`). For shorter ones, and for jumps, add their times to t:
+    the run then takes fewer steps.
 
     PETSc's options reach the linear solves by the prefix ``fvot_fokker_planck_``.
 
@@ -131,14 +138,14 @@ class FokkerPlanck:
     >>> bool(abs(result.ledger["mass_error"]).max() < 1e-14)
     True
 
-    Noise that is correlated, with a Gibbs density all the same:
+    Correlated noise with a Gibbs density:
 
     >>> D = [[0.2, 0.1], [0.1, 0.1]]
     >>> tilted = fvot.FokkerPlanck(mesh, diffusion=D, potential=lambda x: x[0], temperature=0.1)
     >>> bool(abs(tilted.stationary() - equation.stationary()).max() < 1e-12)
     True
 
-    Ito's noise gathers where it is weak:
+    With Ito's noise the density gathers where the noise is weak:
 
     >>> shaken = fvot.FokkerPlanck(mesh, diffusion=lambda x: 0.1 + 0.1 * x[0], noise="ito")
     >>> rho = shaken.stationary()
@@ -153,6 +160,8 @@ class FokkerPlanck:
         diffusion: Coefficient,
         potential: Coefficient | cell_mean | None = None,
         drift: Coefficient | None = None,
+        stream: Coefficient | None = None,
+        face_flux: ArrayLike | None = None,
         temperature: float | None = None,
         noise: Noise = "kinetic",
         flux: TwoPointFlux = scharfetter_gummel,
@@ -180,7 +189,14 @@ class FokkerPlanck:
                 temperature=temperature,
                 noise=noise,
             ),
-            dict(diffusion=diffusion, potential=potential, drift=drift, boundary=boundary),
+            dict(
+                diffusion=diffusion,
+                potential=potential,
+                drift=drift,
+                stream=stream,
+                face_flux=face_flux,
+                boundary=boundary,
+            ),
         )
         mesh.ranks.check_choice("scheme", scheme, get_args(Scheme))
         with mesh.ranks.raising_together():
@@ -189,8 +205,12 @@ class FokkerPlanck:
             _check_temperature(temperature, noise)
             _check_scheme(scheme, flux)
 
+        diffusion = spread_over_regions(mesh, diffusion, "diffusion")
+        potential = spread_over_regions(mesh, potential, "potential")
         self._numbering = find_numbering(mesh)
-        terms = Terms(diffusion, potential, drift, temperature, noise, flux, boundary)
+        terms = Terms(
+            diffusion, potential, drift, temperature, noise, flux, boundary, stream, face_flux
+        )
         self._operator = build_operator(self._numbering, terms, scheme)
         self._stepper = Stepper(self._operator, order, rtol)
 
@@ -222,12 +242,12 @@ class FokkerPlanck:
             Largest step; steps are equal between two times, and hit them. None: steps such that the
             errors in time add up to at most `tol`.
         checkpoint : Checkpoint, optional
-            A file in which the run is kept, and from which it goes on, to the same numbers up to
-            the linear solver's tolerance.
+            A file that stores the run, and from which it continues, to the same numbers up to the
+            linear solver's tolerance.
         write : path or Output, optional
             A series for ParaView that is written during the run.
         progress : bool, optional
-            Whether to show a bar. None: if rank 0 writes to a terminal or a notebook.
+            Whether to show a progress bar. None: if rank 0 writes to a terminal or a notebook.
 
         Returns
         -------
@@ -335,7 +355,7 @@ class FokkerPlanck:
             Where the stationary density is not unique or zero, or where a coefficient depends on
             time.
         ConvergenceError
-            Where the implicit steps do not settle.
+            Where the implicit steps do not converge.
 
         Examples
         --------
@@ -351,8 +371,8 @@ class FokkerPlanck:
     def relaxation_rates(self, k: int = 1) -> Array:
         """The k slowest rates at which densities relax: eigenvalues of the operator, without the 0.
 
-        The error after a time t decays like e^(-rate t). With open boundaries the first rate is the
-        one at which mass is lost in the long run.
+        Deviations decay like e^(-rate t). With open boundaries the first rate is the rate at which
+        mass is lost in the long run.
 
         Parameters
         ----------

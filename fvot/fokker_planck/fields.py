@@ -169,7 +169,7 @@ def _check_values(mesh, coefficient, what):
             f"{what} is {values[bad[0]]} in cell {mesh.cell_id[bad[0]]} (at "
             f"{mesh.center[:, bad[0]]}): it must be finite ({len(bad)} of {mesh.n_cells} cells "
             f"are not). mesh.without(~numpy.isfinite({what})) is the mesh without these cells; or "
-            "put a cap on it, such as numpy.nan_to_num(..., nan=10.0, posinf=10.0)"
+            "replace these values, for example by numpy.nan_to_num(..., nan=10.0, posinf=10.0)"
         )
     if len(bad):
         raise InputError(f"{what} must be a finite number, not {coefficient!r}")

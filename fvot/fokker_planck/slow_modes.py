@@ -69,10 +69,10 @@ def find_rates(stepper: Any, k: int) -> Any:
         s = s * STEP_LENGTH_GROWTH
 
     raise ConvergenceError(
-        f"of {k} relaxation rates {np.count_nonzero(best_error > RATE_TOLERANCE)} are too far from "
-        f"the others to be told from rounding (rates near {np.abs(best).min():.1e}, the fastest "
+        f"of {k} relaxation rates {np.count_nonzero(best_error > RATE_TOLERANCE)} are too small "
+        f"to be distinguished from round-off (rates near {np.abs(best).min():.1e}, the fastest "
         f"{fastest:.1e}): ask for fewer, or take scheme='two_point' on an orthogonal mesh, where "
-        "rates are found by elimination"
+        "elimination computes them accurately"
     )
 
 

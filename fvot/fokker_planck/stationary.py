@@ -117,8 +117,8 @@ def _find_driven_density(stepper):
     _, entering = stepper.find_coefficients(0.0)
     if mesh.ranks.max(entering.max(initial=0.0)) == 0:
         raise InputError(
-            "nothing enters through the boundary, so that everything leaves: the stationary "
-            "density is 0; relaxation_rates(1) tells how fast the mesh empties"
+            "nothing enters through the boundary, so everything leaves: the stationary density "
+            "is 0; relaxation_rates(1) is the rate at which the mesh empties"
         )
     return _take_long_steps(stepper, np.zeros(mesh.n_cells))
 
@@ -138,9 +138,9 @@ def _find_density_by_long_steps(stepper):
     if difference > SAME_DENSITY_TOLERANCE:
         limit = ELIMINATION_CELL_LIMIT[mesh.dim]
         raise ConvergenceError(
-            f"from two starts the density settles down to two states, {difference:.1e} apart: "
-            "there are wells that are hardly ever left; "
-            f"up to {limit} cells their weights are found by elimination: take a coarser mesh"
+            f"two initial densities converge to two states, {difference:.1e} apart: there are "
+            f"wells that are hardly ever left; up to {limit} cells elimination computes their "
+            "weights: take a coarser mesh"
         )
     return ends[0]
 

@@ -182,9 +182,9 @@ class StepControl:
                 rough.append(i)
         if rough and self.mesh.ranks.is_root:
             warn(
-                f"something that depends on time changes within {len(rough)} of the {count} steps "
-                f"from t = {begin:.6g} on, which look at it at {self.order} times each: leave out "
-                "tau, give a smaller one, or name the times of pulses and jumps in t"
+                f"a time-dependent coefficient changes within {len(rough)} of the {count} steps "
+                f"from t = {begin:.6g}, which sample it at {self.order} times each: leave out "
+                "tau, give a smaller one, or include the times of pulses and jumps in t"
             )
 
     # ---- adaptive steps -------------------------------------------------------------------------
@@ -244,8 +244,8 @@ class StepControl:
         if state.halvings > MAX_INTERVAL_BISECTIONS:
             shortest = length / 2**MAX_INTERVAL_BISECTIONS
             raise ConvergenceError(
-                f"the error in time asks for steps below {shortest:.3g} at t = {now:.6g}: give a "
-                f"larger tol than {self.tol:.3g}, or steps with tau="
+                f"the tolerance in time requires steps below {shortest:.3g} at t = {now:.6g}: "
+                f"give a larger tol than {self.tol:.3g}, or steps with tau="
             )
 
     def _halve_until_calm(self, state, watch, begin, length):

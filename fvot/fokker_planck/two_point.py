@@ -124,7 +124,7 @@ class TwoPointDriftDiffusion(DriftDiffusion):
         if V is not None and self.temperature is not None:
             U[:n] *= mesh.distance[:n] / resistance / self.temperature
             U[n:] *= (along.left if np.ndim(along.left) == 0 else along.left[n:]) / self.temperature
-        if self._drift is not None or self.has_noise_drift:
+        if self._flow is not None or self.has_noise_drift:
             U += self._compute_drift(t)
         return U
 
@@ -175,7 +175,7 @@ class TwoPointDriftDiffusion(DriftDiffusion):
                 continue
             mesh.ranks.check(
                 f is not None,
-                f"potential is given by cell values, which do not tell its slope at boundary "
+                "potential is given by cell values, which do not determine its slope at boundary "
                 f"{name!r}: give a function, or fvot.dirichlet there",
             )
             step = SLOPE_STEP * mesh.volume[here] / mesh.area[faces]

@@ -45,8 +45,8 @@ BOUND_TOLERANCE = 1e-9
 class JKO:
     """The gradient flow d rho/dt = div(rho grad E'(rho)) of an energy in the Wasserstein metric.
 
-    Every step conserves mass to round-off and keeps the density >= 0, for every tau. Walls are
-    closed; periodic meshes are the torus.
+    Every step conserves mass to round-off and keeps the density >= 0, for every tau. Boundaries are
+    no-flux; a periodic mesh is a torus.
 
     Parameters
     ----------
@@ -57,18 +57,18 @@ class JKO:
         `Potential` (drift), `Interaction` (attraction, repulsion), and energies of your own (see
         `fvot.Energy`).
     order : {1, 2}, optional
-        Order of the steps. 2: discrete-gradient midpoint steps, by whose fluxes the energy falls
-        exactly; where nothing diffuses they are upwind, of first order in space. Steps of order 2
-        may oscillate around the steady state if they are long. 1: one-step JKO with a linearised
-        metric, which converges monotonically to the steady state for any step size. None: 2 if
-        something diffuses and there is no upper bound, else 1.
+        Order of the steps. 2: discrete-gradient midpoint steps: the energy lost is exactly what
+        their fluxes dissipate; where nothing diffuses they are upwind, of first order in space.
+        Steps of order 2 may oscillate around the steady state if they are long. 1: one-step JKO
+        with a linearised metric, which converges monotonically to the steady state for any step
+        size. None: 2 if something diffuses and there is no upper bound, else 1.
     bounds : (0, upper)
         rho <= upper everywhere, by a pressure p >= 0 where the bound is reached. (0, None): no
         upper bound.
     inner : BenamouBrenier, optional
-        A transport solver of the same mesh, without a terminal energy. Each step is then the exact
-        one, which minimises W2^2(rho, rho_n) / (2 tau) + E(rho), with a certified gap. It is slow,
-        a reference; it needs a tau, no bounds and no interactions.
+        A transport solver of the same mesh, without a terminal energy. Each step is then the full
+        variational JKO step, which minimises W2^2(rho, rho_n) / (2 tau) + E(rho), with a certified
+        gap. It is slow, a reference; it needs a tau, no bounds and no interactions.
     scheme : {"auto", "two_point", "corners"}
         "two_point" fluxes are consistent where the lines between cell points are orthogonal to the
         faces. "corners" takes fluxes from cells to their corners, with unknowns there: of second
@@ -77,8 +77,8 @@ class JKO:
         there. "auto": two-point fluxes where they are consistent, else corners; and two-point
         fluxes, with a warning of how large the error may be, where corners cannot be.
     tol : float
-        Largest error in time of a whole run with tau=None, in L1 relative to the mass. It is an
-        estimate, not a bound.
+        The largest estimated error in time of a whole run with tau=None, in L1 relative to the
+        mass. It is an estimate, not a bound.
 
     Raises
     ------
@@ -89,8 +89,8 @@ class JKO:
     -----
     Order 1 is the scheme of Cances, Gallouet, Todeschi (2020), with the pressure of Maury,
     Roudneff-Chupin, Santambrogio (2010) for an upper bound. With tau=None a run takes several times
-    1/tol steps of order 1, which are not cut below tol times the time that has passed: cells that
-    fill up make every density change its slope, however short the step is.
+    1/tol steps of order 1, which are not shorter than tol times the elapsed time: where cells fill
+    up, the density has a kink in time, however short the step is.
 
     PETSc's options reach the linear solves by the prefix ``fvot_jko_``.
 
@@ -167,7 +167,7 @@ class JKO:
                 if scheme == "corners":
                     raise
                 if mesh.ranks.is_root:
-                    warn(f"two-point fluxes are taken: {error}")
+                    warn(f"two-point fluxes are used: {error}")
 
         what = "a gradient flow with steps of order 1" if self.order == 1 else "scheme='two_point'"
         problem = report.diffusion_problem or self._describe_coincidence()
@@ -186,11 +186,11 @@ class JKO:
         if self.order == 2 or not n_coincident or not is_carried:
             return ""
         return (
-            f"the points of two cells are in one place at {n_coincident} faces of this mesh, as "
-            "those of the halves of a rectangle: what a potential or an interaction carries there "
-            "does not converge with steps of order 1 (errors of 100 % were measured); take order=2 "
-            "where something diffuses, ContinuityEquation with the velocity -grad V where nothing "
-            "does, or a mesh of acute triangles"
+            f"the points of two cells coincide at {n_coincident} faces of this mesh, like those "
+            "of the two halves of a rectangle: transport by a potential or an interaction does "
+            "not converge there with steps of order 1 (errors of 100 % were measured); take "
+            "order=2 where something diffuses, ContinuityEquation with the velocity -grad V "
+            "where nothing does, or a mesh of acute triangles"
         )
 
     def __repr__(self) -> str:
@@ -226,12 +226,12 @@ class JKO:
             errors in time add up to about `tol`. Either way a step is cut where Newton's method
             needs too many iterations.
         checkpoint : Checkpoint, optional
-            A file in which the run is kept, and from which it goes on, to the same numbers up to
-            the solver's tolerance.
+            A file that stores the run, and from which it continues, to the same numbers up to the
+            solver's tolerance.
         write : path or Output, optional
             A series for ParaView that is written during the run.
         progress : bool, optional
-            Whether to show a bar. None: if rank 0 writes to a terminal or a notebook.
+            Whether to show a progress bar. None: if rank 0 writes to a terminal or a notebook.
 
         Returns
         -------
@@ -266,7 +266,7 @@ class JKO:
         self._check_density(rho0, "rho0")
         check_step(mesh.ranks, tau, times)
         mesh.ranks.check(
-            self.inner is None or tau is not None, "with inner= give the length of steps, tau"
+            self.inner is None or tau is not None, "inner= needs steps of a given length: give tau="
         )
         run = self._start(rho0, times, tau)
         return march(

@@ -113,7 +113,7 @@ class Solver:
             self._failed[name] = self._tau
 
         raise ConvergenceError(
-            "no linear solver could take the step; try a smaller one, or another solver by "
+            "no linear solver succeeded with the step; try a smaller one, or another solver by "
             f"PETSc's options, such as -{NEWTON_SYSTEM_PREFIX}pc_type"
         )
 

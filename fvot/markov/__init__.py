@@ -159,8 +159,8 @@ def trace(
     trapped = find_closed_classes(rates, is_chosen + killing)[1]
     if trapped:
         raise InputError(
-            f"state {trapped[0]} never leads to the chosen states: choose one of the states, too, "
-            "that it leads to"
+            f"state {trapped[0]} never leads to the chosen states: choose one of the states that "
+            "it leads to, too"
         )
 
     chain = Elimination(rates, killing, center, states)

@@ -82,6 +82,41 @@ def build_cartesian(
     return cls(ranks, part, **meta, block=block, finer=finer)
 
 
+def build_box(
+    cls: type,
+    lower: Any,
+    upper: Any,
+    shape: Any,
+    edges: Any,
+    periodic: Any,
+    comm: Any,
+    patches: Patches,
+    strict: bool,
+    *,
+    dim: int,
+) -> AnyMesh:
+    """Equal cells of a box, by `build_cartesian`, or those between edges; collective."""
+    by_shape = [lower, upper, shape]
+    n_given = sum(part is not None for part in by_shape)
+    if edges is None:
+        if n_given < len(by_shape):
+            raise InputError("give lower and upper ends and numbers of cells, or edges=")
+        shape = check_box_shape(shape, dim)
+        return build_cartesian(cls, lower, upper, shape, periodic, comm, patches, strict)
+
+    if n_given:
+        raise InputError("edges= says where all cells are: give no ends and numbers of cells")
+    if np.any(periodic):
+        raise InputError("edges= goes with walls, not with periodic=True")
+
+    def make() -> MeshInput:
+        checked = builders.check_edges(edges, dim)
+        points, blocks = builders.build_between_edges(checked)
+        return name_box_sides(points, blocks, points[:, 0], points[:, -1])
+
+    return build_mesh(cls, make, comm, patches, strict, given=dict(edges=edges))
+
+
 def _rebuild_cartesian(mesh, **arguments):
     return build_cartesian(type(mesh), comm=mesh.ranks.comm, **arguments)
 
@@ -359,7 +394,7 @@ def _warn_of_merged_points(joint):
         names = ", ".join(map(repr, joint.opened))
         opened = f"; faces called {names} are now inside the mesh, in mesh.interfaces"
     warn(
-        f"{joint.n_merged} points of the mesh lie where others do, and were merged with "
+        f"{joint.n_merged} points of the mesh coincide with others, and were merged with "
         f"them{opened}. merge=False keeps them apart, as walls between the cells"
     )
 
@@ -372,7 +407,7 @@ def _warn_of_walls_and_gaps(face, centroid):
             f"{count} faces of the boundary lie beside others that face them, at up to {gap:.1e} "
             "of their size: they are two sides of a wall, through which nothing passes. If these "
             "cells should touch, round the points (numpy.round) or make the parts fit; "
-            "merge=False says that the wall is meant"
+            "merge=False states that the wall is intended"
         )
     piece = patches.number_components(face, centroid.shape[1])
     n_pieces = int(piece.max()) + 1

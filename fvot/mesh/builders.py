@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import Voronoi, cKDTree
 
-from ..arguments.functions import is_count
+from ..arguments.functions import as_floats, is_count
 from ..arguments.types import Array, IntArray
 from ..errors import InputError
 from .cells import check_extent, find_next_places
@@ -71,6 +71,54 @@ def find_sides(
         is_on_side = (distance < tolerance).all(axis=0)
         facets[name] = vertices[:, is_on_side]
     return facets
+
+
+# ---- boxes between given edges -------------------------------------------------------------------
+
+
+def check_edges(edges: Any, dim: int) -> list[Array]:
+    """The edges along each axis as arrays; `InputError` unless they are finite and increase."""
+    try:
+        n_axes = len(edges)
+    except TypeError:
+        n_axes = 0
+    if n_axes != dim:
+        names = ", ".join("xyz"[:dim])
+        raise InputError(f"edges must be {dim} arrays, [{names}], not {edges!r:.80}")
+
+    checked = []
+    for axis, given in zip("xyz", edges):
+        edge = as_floats(given, f"edges along {axis} must be numbers")
+        if edge.ndim != 1 or len(edge) < 2:
+            raise InputError(
+                f"edges along {axis} must be an array of at least two numbers, not {given!r:.80}"
+            )
+        if not np.isfinite(edge).all() or not (np.diff(edge) > 0).all():
+            raise InputError(f"edges along {axis} must be finite, and each above the one before")
+        checked.append(edge)
+    return checked
+
+
+def build_between_edges(edges: list[Array]) -> tuple[Array, list]:
+    """Intervals, rectangles or boxes between edges along each axis, numbered in C order: (points,
+    blocks).
+    """
+    dim = len(edges)
+    points = np.stack(np.meshgrid(*edges, indexing="ij")).reshape(dim, -1)
+    shape = [len(edge) for edge in edges]
+    number = np.arange(points.shape[1]).reshape(shape)
+    around = [[0], [1]]
+    if dim > 1:  # around a rectangle, and with the one above it around a box
+        around = [[0, 0], [1, 0], [1, 1], [0, 1]]
+    if dim > 2:
+        around = [corner + [level] for level in (0, 1) for corner in around]
+
+    corners = []
+    for corner in around:
+        part = tuple(slice(step, n - 1 + step) for step, n in zip(corner, shape))
+        corners.append(number[part].ravel())
+    kind = ("line", "quad", "hexahedron")[dim - 1]
+    return points, [(kind, np.stack(corners, axis=1))]
 
 
 # ---- triangles -----------------------------------------------------------------------------------

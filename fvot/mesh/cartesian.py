@@ -119,7 +119,8 @@ def rank_grid(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
             layouts.append(layout)
     if not layouts:
         raise InputError(
-            f"{shape} cells cannot be dealt to {size} ranks: use fewer ranks, or a finer mesh"
+            f"{shape} cells cannot be distributed over {size} ranks: use fewer ranks, or a finer "
+            "mesh"
         )
 
     def measure_surface(layout: tuple[int, ...]) -> float:

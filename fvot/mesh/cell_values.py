@@ -5,11 +5,12 @@ call them directly: a check is one more message between the ranks.
 """
 
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ..arguments.functions import refuse_masked
+from ..arguments.functions import as_floats, refuse_masked
 from ..arguments.types import IntArray
 from ..errors import InputError
 from .memory import AnyMesh, kept_with_mesh
@@ -39,6 +40,42 @@ def gather(mesh: AnyMesh, u: Any) -> Any:
 def scatter(mesh: AnyMesh, u: Any) -> Any:
     """This rank's part of values (..., n_cells_global) in the order of the file."""
     return u[..., mesh.cell_id[: mesh.n_cells]]
+
+
+def spread_over_regions(mesh: AnyMesh, coefficient: Any, what: str) -> Any:
+    """Cell values (..., n_cells) of {name of a region: value}; anything else as it is. Collective.
+
+    `InputError` on every rank unless each cell is in exactly one of the regions, and the values are
+    finite numbers, or arrays of one shape.
+    """
+    if not isinstance(coefficient, Mapping):
+        return coefficient
+
+    with mesh.ranks.raising_together():
+        cells = {name: mesh.regions[name] for name in coefficient}
+        values = [as_floats(value, f"{what} in {name!r}") for name, value in coefficient.items()]
+        if len({value.shape for value in values}) != 1 or not np.isfinite(values).all():
+            raise InputError(
+                f"{what} by regions must be finite numbers, or arrays of one shape, not "
+                f"{coefficient!r:.80}"
+            )
+
+    count = np.zeros(mesh.n_cells, int)
+    spread = np.zeros((*values[0].shape, mesh.n_cells))
+    for value, part in zip(values, cells.values()):
+        count[part] += 1
+        spread[..., part] = value[..., None]
+
+    own_numbers = np.array([(count == 0).sum(), (count > 1).sum()])
+    n_outside, n_twice = mesh.ranks.sum(own_numbers)
+    names = ", ".join(map(str, coefficient))
+    mesh.ranks.check(
+        n_outside == n_twice == 0,
+        f"{what} by regions must name each cell once: {n_outside:.0f} cells are in none of "
+        f"{names}, {n_twice:.0f} in several; the mesh has the regions "
+        f"{', '.join(map(str, mesh.regions)) or '(none)'}",
+    )
+    return spread
 
 
 def check_density(mesh: AnyMesh, rho: Any, what: str) -> None:
@@ -95,7 +132,7 @@ def _find_problem(mesh, u):
 
     if shape and shape[-1] != mesh.n_cells:
         return (
-            f"an array of shape {shape} is none of cell values (..., n_cells): this rank has "
+            f"an array of shape {shape} does not hold cell values (..., n_cells): this rank has "
             f"{mesh.n_cells} cells; {describe_wanted_shape(mesh, shape)}"
         )
     return None

@@ -99,8 +99,7 @@ def _warn_of_missing(names, owner, lost):
         count = np.bincount(owner, minlength=len(names))
         parts = [f"{names[i]!r} ({n} of {count[i]})" for i, n in enumerate(np.bincount(lost)) if n]
         warn(
-            "some of the faces that have a name are no faces of cells, and are left out: "
-            f"{', '.join(parts)}"
+            f"some of the named faces are not faces of cells, and are left out: {', '.join(parts)}"
         )
 
 

@@ -57,8 +57,8 @@ def find_lengths(mesh: AnyMesh, points: Array, others: Array) -> Array:
     m = others.shape[1]
     mesh.ranks.check(
         n * m <= MAX_PAIRS,
-        f"{n} times {m} points are {n * m:.1e} pairs, at most {MAX_PAIRS:.0e} will do: take fewer "
-        "points",
+        f"{n} times {m} points are {n * m:.1e} pairs, but at most {MAX_PAIRS:.0e} are possible: "
+        "take  fewer points",
     )
     locate_points(mesh, points)
     if others is not points:
@@ -72,7 +72,7 @@ def find_lengths(mesh: AnyMesh, points: Array, others: Array) -> Array:
     if len(unreachable):
         i, j = unreachable[0]
         raise InputError(
-            f"no way in the mesh leads from {points[:, i]} to {others[:, j]}: they lie in "
+            f"no path in the mesh leads from {points[:, i]} to {others[:, j]}: they lie in "
             "separate pieces"
         )
     return lengths

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from os import PathLike
 from typing import Any
@@ -18,9 +18,8 @@ from . import builders, cell_values, density_input, gathering, geodesic_distance
 from .assembly import (
     MeshInput,
     Patches,
-    build_cartesian,
+    build_box,
     build_mesh,
-    check_box_shape,
     check_mesh_points,
     check_named_parts,
     cut_into_kites,
@@ -41,7 +40,7 @@ from .walls import Walls
 
 @frozen
 class Mesh:
-    """A mesh, dealt to the ranks of a communicator.
+    """A mesh, distributed over the ranks of a communicator.
 
     The arrays hold this rank's own cells and the faces that touch them. Meshes are made by
     `interval`, `rectangle`, `box`, `triangles`, `tetrahedra`, `voronoi`, `read` and `from_cells`.
@@ -83,7 +82,7 @@ class Mesh:
         The number of this rank's first cell where cells are counted rank by rank, as PETSc
         numbers rows.
     parent_cell : array (n_cells,)
-        Of a mesh that `without` has made: numbers in the file of the mesh that it was cut from.
+        For a mesh made by `without`: the numbers in the file of the mesh that it was cut from.
     cell_id : array (n_local,)
         The number in the file of each cell, own cells first, then ghosts.
     patch, levels : array (n_cells,), (n_levels, n_cells)
@@ -201,16 +200,18 @@ class Mesh:
     @classmethod
     def interval(
         cls,
-        a: float,
-        b: float,
-        n: int,
+        a: float | None = None,
+        b: float | None = None,
+        n: int | None = None,
         *,
+        edges: ArrayLike | None = None,
         periodic: bool = False,
         comm: Any = None,
         patches: Patches = "auto",
         strict: bool = True,
     ) -> Mesh:
-        """The interval from a to b in n equal cells; its ends are "left" and "right". Collective.
+        """The interval from a to b in n equal cells, or between edges; its ends are "left" and
+        "right". Collective.
 
         Parameters
         ----------
@@ -218,12 +219,14 @@ class Mesh:
             The ends, a < b.
         n : int
             The number of cells.
+        edges : array (n + 1,), optional
+            The ends of all cells, increasing, in place of a, b and n.
         periodic : bool, optional
             Whether the ends are one point.
         comm : MPI communicator, optional
             The ranks that share the mesh; None for all.
         patches : {"auto", "none"}, optional
-            The patches for optimal transport, which are single cells.
+            The patches for optimal transport, which are single cells; with edges as in `Mesh`.
         strict : bool, optional
             Without effect: these meshes are always admissible.
 
@@ -246,21 +249,26 @@ class Mesh:
         >>> list(mesh.boundary)
         ['left', 'right']
         """
-        return build_cartesian(cls, a, b, (n,), periodic, comm, patches, strict)
+        shape = None if n is None else (n,)
+        axes = None if edges is None else [edges]
+        return build_box(cls, a, b, shape, axes, periodic, comm, patches, strict, dim=1)
 
     @classmethod
     def rectangle(
         cls,
-        lower: ArrayLike,
-        upper: ArrayLike,
-        shape: tuple[int, int],
+        lower: ArrayLike | None = None,
+        upper: ArrayLike | None = None,
+        shape: tuple[int, int] | None = None,
         *,
+        edges: Sequence[ArrayLike] | None = None,
         periodic: bool | tuple[bool, bool] = False,
         comm: Any = None,
         patches: Patches = "auto",
         strict: bool = True,
     ) -> Mesh:
-        """Equal rectangles; sides "left", "right", "bottom", "top". Collective.
+        """Equal rectangles, or those between edges; sides "left", "right", "bottom", "top".
+
+        Collective.
 
         Cells are numbered in C order: a gathered u has ``u.reshape(shape)[i, j]`` at the i-th
         place in x.
@@ -271,12 +279,14 @@ class Mesh:
             The corners of the box.
         shape : (nx, ny)
             The numbers of cells along the axes.
+        edges : [x, y], optional
+            The sides of all cells along each axis, increasing, in place of lower, upper and shape.
         periodic : bool or one per axis, optional
             Whether opposite sides are joined.
         comm : MPI communicator, optional
             The ranks that share the mesh; None for all.
         patches : {"auto", "none"}, optional
-            The patches for optimal transport, which are single cells.
+            The patches for optimal transport, which are single cells; with edges as in `Mesh`.
         strict : bool, optional
             Without effect: these meshes are always admissible.
 
@@ -287,8 +297,8 @@ class Mesh:
         Raises
         ------
         InputError
-            For a box or a shape that cannot be used, for cells that cannot be dealt to so many
-            ranks, and for fewer than 3 cells along a periodic axis.
+            For a box or a shape that cannot be used, for cells that cannot be distributed over so
+            many ranks, and for fewer than 3 cells along a periodic axis.
 
         Examples
         --------
@@ -298,25 +308,30 @@ class Mesh:
         [[0.5, 0.5], [1.5, 1.5], [2.5, 2.5]]
         >>> list(mesh.boundary)
         ['left', 'right', 'bottom', 'top']
+
+        Thin cells at a wall:
+
+        >>> mesh = Mesh.rectangle(edges=[[0, 0.1, 0.3, 1], [0, 1, 2]])
+        >>> mesh.volume.round(12).tolist()
+        [0.1, 0.1, 0.2, 0.2, 0.7, 0.7]
         """
-        shape = check_box_shape(shape, 2)
-        return build_cartesian(cls, lower, upper, shape, periodic, comm, patches, strict)
+        return build_box(cls, lower, upper, shape, edges, periodic, comm, patches, strict, dim=2)
 
     @classmethod
     def box(
         cls,
-        lower: ArrayLike,
-        upper: ArrayLike,
-        shape: tuple[int, int, int],
+        lower: ArrayLike | None = None,
+        upper: ArrayLike | None = None,
+        shape: tuple[int, int, int] | None = None,
         *,
+        edges: Sequence[ArrayLike] | None = None,
         periodic: bool | tuple[bool, bool, bool] = False,
         comm: Any = None,
         patches: Patches = "auto",
         strict: bool = True,
     ) -> Mesh:
-        """Equal boxes; sides "left", "right" (x), "front", "back" (y), "bottom", "top" (z).
-
-        Collective.
+        """Equal boxes, or those between edges; sides "left", "right" (x), "front", "back" (y),
+        "bottom", "top" (z). Collective.
 
         Parameters
         ----------
@@ -324,12 +339,14 @@ class Mesh:
             The corners of the box.
         shape : (nx, ny, nz)
             The numbers of cells along the axes, in C order as in `rectangle`.
+        edges : [x, y, z], optional
+            The sides of all cells along each axis, increasing, in place of lower, upper and shape.
         periodic : bool or one per axis, optional
             Whether opposite sides are joined.
         comm : MPI communicator, optional
             The ranks that share the mesh; None for all.
         patches : {"auto", "none"}, optional
-            The patches for optimal transport, which are single cells.
+            The patches for optimal transport, which are single cells; with edges as in `Mesh`.
         strict : bool, optional
             Without effect: these meshes are always admissible.
 
@@ -351,8 +368,7 @@ class Mesh:
         >>> list(mesh.boundary)
         ['left', 'right', 'front', 'back']
         """
-        shape = check_box_shape(shape, 3)
-        return build_cartesian(cls, lower, upper, shape, periodic, comm, patches, strict)
+        return build_box(cls, lower, upper, shape, edges, periodic, comm, patches, strict, dim=3)
 
     @classmethod
     def triangles(
@@ -610,9 +626,9 @@ class Mesh:
     ) -> Mesh:
         """A mesh from points and cells, the same on every rank. Collective.
 
-        Corners may be listed in either sense. In the plane a cell may have the points of smaller
-        neighbours on its edges (hanging nodes): it becomes a polygon with these as corners, too. In
-        space such cells are refused.
+        Corners may be listed in either orientation. In the plane a cell may have the points of
+        smaller neighbours on its edges (hanging nodes): it becomes a polygon with these as corners,
+        too. In 3D such cells are refused.
 
         Parameters
         ----------
@@ -626,11 +642,11 @@ class Mesh:
         regions : {name: cells}, optional
             Numbers (n,) or a mask (n_cells,).
         center : array (dim, n_cells), optional
-            The points x_K, where circumcentres and centroids are not wanted.
+            The points x_K, in place of circumcentres and centroids.
         merge : bool, optional
-            Whether points of the boundary in one place, up to round-off, are the same point; one
-            warning says how many there are. False keeps them apart, so that cells on both sides
-            have a wall between them (a crack).
+            Whether points of the boundary that coincide up to round-off are the same point; one
+            warning gives their number. False keeps them apart, so that cells on both sides have a
+            wall between them (a crack).
         comm : MPI communicator, optional
             The ranks that share the mesh; None for all.
         patches : "auto", "none", int, array or function, optional
@@ -648,8 +664,8 @@ class Mesh:
             For points, parts, centres or patches of a shape or type that cannot be used, or not the
             same on every rank.
         MeshError
-            For cells that are flat or tangled, lie on the same side of a face, or do not fit to
-            each other. Cells that overlap without a common face are not looked for.
+            For cells that are flat or tangled, lie on the same side of a face, or do not match.
+            Cells that overlap without a common face are not detected.
 
         Examples
         --------
@@ -706,7 +722,7 @@ class Mesh:
         Raises
         ------
         InputError
-            On every rank, for values of f that are no numbers, or not one for each point.
+            On every rank, for values of f that are not numbers, or not one for each point.
 
         Examples
         --------
@@ -746,8 +762,8 @@ class Mesh:
         Raises
         ------
         InputError
-            Where values are negative or not finite, of a shape that is none of these or could be
-            two of them, or all zero.
+            Where values are negative or not finite, of a shape that is none of these or is
+            ambiguous, or all zero.
 
         Examples
         --------
@@ -828,19 +844,19 @@ class Mesh:
         return draw_points(self, rho, k)
 
     def geodesic_distance(self, points: ArrayLike, others: ArrayLike | None = None) -> Array:
-        """Lengths of the shortest ways inside the mesh. Collective.
+        """Lengths of the shortest paths inside the mesh. Collective.
 
-        Straight where nothing is in the way. Else in the plane round the corners of the walls,
-        exactly (a visibility graph: Lozano-Perez, Wesley 1979). In space ways lead through some
-        1000 points of the walls' edges, or two on each: they are too long by the square of the
-        points' spacing. Along periodic axes the shortest way counts.
+        Straight lines where nothing is in the way. Otherwise, in the plane, exact paths around the
+        corners of the walls (a visibility graph: Lozano-Perez, Wesley 1979). In 3D paths go through
+        about 1000 sample points on the walls' edges, or two on each edge; the error is quadratic in
+        their spacing. Along periodic axes the shortest path counts.
 
         Parameters
         ----------
         points : array (dim, n)
-            From where; the same on every rank.
+            The starting points; the same on every rank.
         others : array (dim, m), optional
-            To where; None for the same points.
+            The end points; None for the same points.
 
         Returns
         -------
@@ -850,7 +866,7 @@ class Mesh:
         Raises
         ------
         InputError
-            For points outside the mesh, for more than 10^8 pairs, and where no way leads from one
+            For points outside the mesh, for more than 10^8 pairs, and where no path leads from one
             to another.
 
         Examples
@@ -1113,7 +1129,7 @@ class Mesh:
         Parameters
         ----------
         flux : array (n_faces,)
-            What crosses each face per time, along its normal.
+            The amount that crosses each face per time, along its normal.
 
         Returns
         -------
@@ -1167,7 +1183,7 @@ class Mesh:
 
     @property
     def quality(self) -> Quality:
-        """How good the mesh is, and which fluxes serve on it: orthogonality and isotropy defects,
+        """How good the mesh is, and which fluxes suit it: orthogonality and isotropy defects,
         smallest distances, sizes, moments of patches, errors to expect of two-point fluxes.
 
         Returns
@@ -1319,7 +1335,7 @@ class Mesh:
     # ---- other meshes made from it ---------------------------------------------------------------
 
     def refine(self) -> Mesh:
-        """The mesh with every cell cut in 2^dim: results on both tell the mesh's error.
+        """The mesh with every cell cut in 2^dim: results on both meshes estimate the mesh's error.
 
         Intervals, triangles, quadrilaterals, tetrahedra, wedges and hexahedra are cut at the
         middles of their edges; the children of cell k are cells 2^dim k, 2^dim k + 1, ... in the
@@ -1414,7 +1430,7 @@ class Mesh:
         """
         self.ranks.check(
             self.dim == 2 and self.has_simplices,
-            "kites are cut from triangles: this mesh has other cells",
+            "only triangles can be cut in kites: this mesh has other cells",
         )
         return cut_into_kites(self)
 

@@ -102,7 +102,7 @@ def read(path: Path) -> Contents:
         what = "Gmsh's .msh" if version is None else f".msh {version:.1f}"
         reason = str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}"
         raise InputError(
-            f"{path} cannot be read as {what}: {reason}; is the file complete? write it anew, "
+            f"{path} cannot be read as {what}: {reason}; is the file complete? write it again, "
             f"with Gmsh: gmsh {path.name} -0 -format msh41 -o new.msh"
         ) from error
 

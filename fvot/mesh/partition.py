@@ -68,8 +68,9 @@ def divide(whole: Any, graph: sparse.csr_matrix, n_ranks: int) -> IntArray:
     n_patches = patch.max() + 1
     if n_patches < n_ranks:
         raise InputError(
-            f"a mesh of {whole.n_cells} cells in {n_patches} patches cannot be dealt to {n_ranks} "
-            "ranks: use fewer ranks or a finer mesh (smaller patches, if they were given)"
+            f"a mesh of {whole.n_cells} cells in {n_patches} patches cannot be distributed over "
+            f"{n_ranks} ranks: use fewer ranks or a finer mesh (smaller patches, if they were "
+            "given)"
         )
     count = np.bincount(patch)
     total = np.stack([np.bincount(patch, x) for x in whole.centroid])

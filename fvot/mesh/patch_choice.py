@@ -50,9 +50,13 @@ MAX_ACROSS_PAIRS = 70
 # 8.
 MAX_TETRAHEDRA_IN_EIGHTS = 20_000
 
+# Cells from which on there may be patches of several: of fewer, they would be most of the mesh, and
+# transport does not resolve what moves within one.
+FEWEST_IN_PATCHES = 16
+
 # Tetrahedra of a patch with fluxes to corners. On cubes cut in six with 8 and 16, W2^2 is off by
-# -3.4 % and 14 % at 400 of them, -1.3 % and -1.0 % at 10 000, -0.7 % and -0.6 % at 25 000, and the
-# density by 0.09 and 0.12 at 10 000, by 0.07 and 0.09 at 25 000.
+# -10 % and -14 % at 400 of them, -1.3 % at 10 000, -0.75 % and -0.7 % at 25 000, and the density by
+# 0.09 and 0.12 at 10 000, by 0.07 and 0.09 at 25 000. (Single ones: W2^2 by -1.0 % at 25 000.)
 CORNER_TETRAHEDRA = 8
 
 # Mean moment of pairs of triangles, from which on fours are better with fluxes to corners. It is
@@ -97,15 +101,18 @@ def choose_patches(
 
     suits_two_point : whether cell points are such that two-point fluxes may serve
     """
+    is_auto = isinstance(rule, str) and rule == "auto"
     user_patch = None
-    if not (isinstance(rule, str) and rule == "auto"):
+    if not is_auto:
         user_patch = _make_user_patches(rule, centroid, two_point)
+    elif cells.n_cells < FEWEST_IN_PATCHES:
+        user_patch = np.arange(cells.n_cells)
     if cells.dim == 1:
         patch = np.arange(cells.n_cells) if user_patch is None else user_patch
         return PatchChoice(patch, False, 0.0, 0.0)
 
     choice = _choose_for_two_point(user_patch, cells, two_point)
-    choice = choice._replace(is_given=user_patch is not None)
+    choice = choice._replace(is_given=not is_auto)
     if suits_two_point and choice.transport_error <= MAX_ERROR:
         return _measure_two_point_moment(choice, two_point)
 

@@ -449,8 +449,8 @@ def _take_centroids(volume, centroid, center, faces, quality, strict, was_moved)
         raise MeshError(f"{problem}; {remedy}")
     if not strict:
         warn(
-            f"{problem}; they are clipped: scheme='two_point', and what has no other fluxes, is "
-            "inconsistent there"
+            f"{problem}; they are clipped: scheme='two_point', and solvers without other fluxes, "
+            "are inconsistent there"
         )
 
     distance = sum(compute_distances(faces, center))

@@ -183,7 +183,7 @@ def _load_in_process(path, suffix):
         if messages:
             reason += f": {messages[-1]}"
     raise InputError(
-        f"{path} cannot be read as {suffix}: {reason}; is the file complete? write it anew"
+        f"{path} cannot be read as {suffix}: {reason}; is the file complete? write it again"
     )
 
 

@@ -261,7 +261,8 @@ def _get_arrays(grid):
 
     points = vtk_to_numpy(grid.GetPoints().GetData()).astype(float).T
     has_types = hasattr(grid, "GetCellTypesArray")
-    kind = vtk_to_numpy(grid.GetCellTypesArray() if has_types else grid.GetCellTypes())
+    types = grid.GetCellTypesArray() if has_types else grid.GetCellTypes()
+    kind = vtk_to_numpy(types).astype(np.int64)  # NumPy 2 selects no VtkType beside uint8
     start = vtk_to_numpy(grid.GetCells().GetOffsetsArray()).astype(np.int64)
     corners = vtk_to_numpy(grid.GetCells().GetConnectivityArray()).astype(np.int64)
     _check_sizes(points, kind, start, corners)

@@ -28,13 +28,13 @@ def choose_metric(mesh: Mesh, scheme: Scheme) -> type[DensityMetric]:
         return TwoPointMetric
 
     problem = report.metric_problem
-    remedy = f"{problem}; scheme='corners' is right here" if problem else ""
+    remedy = f"{problem}; scheme='corners' is accurate here" if problem else ""
     if scheme == "auto":
         try:
             find_corners(mesh)
             return CornerMetric
         except MeshError as error:
-            taken = f"two-point fluxes are taken: {error}"
+            taken = f"two-point fluxes are used: {error}"
             remedy = f"{taken}; {problem}" if problem else taken
     quality.use_two_point(mesh, "Otto's metric", remedy)
     return TwoPointMetric

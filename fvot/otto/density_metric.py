@@ -72,8 +72,7 @@ class DensityMetric(ABC):
         if abs(changed[worst]) > BALANCE_TOLERANCE * size.sum():
             raise InputError(
                 f"drho adds up to {changed[worst]:.3g} in a connected part of the mesh, of mass "
-                f"{mass[worst]:.3g}, which none can enter or leave: it must add up to 0 there, as "
-                "mass is moved, not made"
+                f"{mass[worst]:.3g}, which no mass can enter or leave: it must add up to 0 there"
             )
 
         has_mass = mass > 0

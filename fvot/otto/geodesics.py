@@ -65,8 +65,8 @@ def wasserstein_gradient(
     Raises
     ------
     InputError
-        Where E' is infinite: for entropies rho must be above 0. Also for a rho that is no density,
-        and an energy that is none.
+        Where E' is infinite: for entropies rho must be above 0. Also for a rho that is not a
+        density, and an energy that is not one.
 
     Examples
     --------
@@ -128,7 +128,8 @@ def exponential_map(
     ------
     InputError
         Where mass would leave the mesh by more than the size of a cell, which is the possible error
-        of gradients at walls. Also for a rho that is no density, and a phi or t that is not finite.
+        of gradients at walls. Also for a rho that is not a density, and a phi or t that is not
+        finite.
 
     Notes
     -----
@@ -192,7 +193,7 @@ def duality_map(v: ArrayLike, q: float) -> Array:
     Raises
     ------
     InputError
-        For q that is no number above 1, and v that are no numbers.
+        For a q that is not a number above 1, and a v that is not an array of numbers.
 
     Examples
     --------

@@ -27,9 +27,9 @@ def tangent_potential(mesh: Mesh, rho: Array, drho: Array, *, scheme: Scheme = "
     drho : array (n_cells,)
         Its change per time.
     scheme : {"auto", "two_point", "corners"}
-        Two numbers for each face, which is consistent where faces are orthogonal to the lines
-        between cell points; or values at corners of cells, too, on any mesh. "auto" takes the first
-        where `mesh.quality.suits_two_point`, and, with a warning, where cells are not star-shaped.
+        Two-point sums, which are consistent where faces are orthogonal to the lines between cell
+        points; or values at corners of cells, too, on any mesh. "auto" takes the first where
+        `mesh.quality.suits_two_point`, and, with a warning, where cells are not star-shaped.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def tangent_potential(mesh: Mesh, rho: Array, drho: Array, *, scheme: Scheme = "
     ------
     InputError
         Where drho does not add up to 0 in a component: mass would have to cross the vacuum. Also
-        for a rho that is no density, and a drho that is no finite number in each cell.
+        for a rho that is not a density, and a drho that is not a finite number in each cell.
     ConvergenceError
         Where the linear system is not solved.
     MeshError
@@ -92,7 +92,7 @@ def metric(mesh: Mesh, rho: Array, phi: Array, psi: Array, *, scheme: Scheme = "
     InputError
         For values that are not finite numbers of the cells.
     ConvergenceError
-        Where the values at corners are not found.
+        If the iteration for the values at corners fails.
 
     Examples
     --------
@@ -144,7 +144,7 @@ def norm(mesh: Mesh, rho: Array, phi: Array, *, scheme: Scheme = "auto") -> floa
 def length(mesh: Mesh, t: ArrayLike, rho: ArrayLike, *, scheme: Scheme = "auto") -> float:
     """The length of a path of densities: the sum of tau norm(psi) over its steps.
 
-    psi is the tangent potential of (rho_(n+1) - rho_n) / tau at the mean of both densities. But for
+    psi is the tangent potential of (rho_(n+1) - rho_n) / tau at the mean of both densities. Up to
     errors of the mesh, the length is at least W2 of the ends, and W2 along a geodesic. Collective.
 
     Parameters

@@ -154,9 +154,9 @@ def get_points(mesh: Any, single: bool) -> Array:
     worst = mesh.ranks.max(relative_move.max(initial=0.0))
     mesh.ranks.check(
         worst <= MAX_POINT_MOVE,
-        f"in single precision points of this mesh move by {worst:.1e} of the size of "
-        f"their cell, more than {MAX_POINT_MOVE:g}: it is far from the origin; take "
-        "single=False, or coordinates that begin nearby",
+        f"in single precision points of this mesh move by {worst:.1e} of the size of their cell, "
+        f"more than {MAX_POINT_MOVE:g}: it is far from the origin; take single=False, or shift "
+        "the coordinates towards the origin",
     )
     return points
 

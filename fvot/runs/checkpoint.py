@@ -58,16 +58,16 @@ SIGTERM_STATUS = 128 + signal.SIGTERM
 @frozen
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file in which the state of a run is kept, and from which it goes on.
+    """A file that stores the state of a run, and from which it continues.
 
     It is an argument of `solve`: ``solve(..., checkpoint=fvot.Checkpoint("run.h5"))``.
 
     Parameters
     ----------
     path : str or pathlib.Path
-        The file, whose folders are made. Where it exists, the run goes on from there, on any number
-        of ranks, if it is of the same mesh, problem and version. The run may now have more times
-        after those reached.
+        The file; missing folders are made. If it exists, the run continues from it, on any number
+        of ranks, if mesh, problem and version are the same. The run may now have later times after
+        those reached.
     every : float, optional
         Seconds between two checkpoints; 0: after each step. There is one at the end, too: the same
         call then returns the content of the file.
@@ -76,14 +76,14 @@ class Checkpoint:
     ------
     InputError
         In `solve`: where the file is of another mesh, problem or version, or damaged; where it
-        cannot be written; for a path or an *every* that cannot be used; and where another run holds
+        cannot be written; for a path or an *every* that cannot be used; and if another run is using
         it (if the file system has locks).
 
     Notes
     -----
     The last two checkpoints are kept, the older one as PATH.before. SIGTERM makes a last checkpoint
-    and ends the program with status 143. A checkpoint that cannot be written, as on a full disk, is
-    a warning: the run goes on, and the ones before stay.
+    and ends the program with status 143. A checkpoint that cannot be written, as on a full disk,
+    causes a warning: the run continues, and earlier ones stay.
 
     Examples
     --------
@@ -214,7 +214,7 @@ class CheckpointManager:
         self.write(cells, values)
         if self.must_end:
             self._print_once(
-                f"SIGTERM: the run is kept in {self.path}; started again, it goes on from there"
+                f"SIGTERM: the run is saved in {self.path}; started again, it continues from there"
             )
             sys.exit(SIGTERM_STATUS)
 
@@ -254,8 +254,8 @@ class CheckpointManager:
             self.last_sync = time.monotonic()
         if failure is not None:
             self._print_once(
-                f"warning: no checkpoint could be written to {self.path} ({failure}); the run goes "
-                "on, the checkpoints before stay"
+                f"warning: no checkpoint could be written to {self.path} ({failure}); the run "
+                "continues, and earlier checkpoints stay"
             )
 
     # ---- reading ---------------------------------------------------------------------------------

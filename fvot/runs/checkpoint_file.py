@@ -83,7 +83,7 @@ def _lock(path, place):
             with file:
                 file.seek(0)
                 raise InputError(
-                    f"another run ({file.read(200) or 'just begun'}) is kept in the checkpoint "
+                    f"another run ({file.read(200) or 'just begun'}) is using the checkpoint "
                     f"{path}: wait for its end, or give another path"
                 ) from None
         except OSError:
@@ -222,13 +222,13 @@ def _check_whole(path):
     words = header.rstrip(b"\0").split()
     if words[:2] != [b"fvot", b"checkpoint"] or len(words) < 3:
         raise InputError(
-            f"{path} is no checkpoint of fvot, or its beginning is damaged{_find_remedy(path)}"
+            f"{path} is not a checkpoint of fvot, or its beginning is damaged{_find_remedy(path)}"
         )
     if words[2] != str(FORMAT_NUMBER).encode():
         theirs = words[2].decode(errors="replace")[:20]
         raise InputError(
             f"the checkpoint {path} is of another version of fvot (format {theirs}, this has "
-            f"{FORMAT_NUMBER}): go on with that version, or delete the file to start anew"
+            f"{FORMAT_NUMBER}): continue with that version, or delete the file to start anew"
         )
     if header != _make_header(_hash_content(path), path.stat().st_size):
         raise InputError(
@@ -240,7 +240,7 @@ def _check_whole(path):
 def _find_remedy(path):
     before = _add_ending(path, "before")
     if before.exists() and before != path:
-        return f"; copy {before} over it to go on from the one before"
+        return f"; copy {before} over it to continue from the previous one"
     return "; give another path, or delete it to start anew"
 
 

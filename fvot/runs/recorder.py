@@ -178,7 +178,7 @@ def _check_times(t, path, values):
     theirs = np.array(values["t"])
     if len(t) < n or (t[: len(theirs)] != theirs[: len(t)]).any():
         raise InputError(
-            f"the checkpoint {path} has been at times {theirs[:n]!s:.60}, on its way to "
-            f"{theirs[-1]:g}: t must begin so, and may go on longer; here it is {t!s:.60}. With "
-            "another path, or without that file, the run starts anew"
+            f"the checkpoint {path} has reached the times {theirs[:n]!s:.60} of a run to "
+            f"{theirs[-1]:g}: t must begin with these times, and may add later ones; here it is "
+            f"{t!s:.60}. With another path, or without that file, the run starts anew"
         )

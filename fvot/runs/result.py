@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arguments.frozen import frozen
-from ..arguments.functions import is_integer
+from ..arguments.functions import as_floats, is_integer
 from ..arguments.types import Array, ArrayLike
+from ..errors import InputError
+from ..finite_volume.interpolation import interpolate
 from ..finite_volume.velocity_field import VelocityField
 from ..output.series import Fields, Output, write_all
 from .ledger import Ledger
@@ -91,7 +93,8 @@ class Writable:
         Raises
         ------
         InputError
-            On every rank, for a path that cannot be written, and for fields that there are not.
+            On every rank, for a path that cannot be written, and for fields that the run does not
+            have.
 
         Examples
         --------
@@ -105,6 +108,46 @@ class Writable:
         """
         output = Output(path, every, fields, single)
         write_all(output, self.mesh, self.t, self._present, self._derived)
+
+    def probe(self, points: ArrayLike) -> Array:
+        """The density at points, at all recorded times: what a gauge there would show. Collective.
+
+        Parameters
+        ----------
+        points : array (dim, n) or (dim,)
+            Points of the mesh, the same on every rank.
+
+        Returns
+        -------
+        array (n_times, n), or (n_times,) for one point
+            The density, linear in each cell around its centroid, and between the smallest and the
+            largest cell average of that time; the same on every rank.
+
+        Raises
+        ------
+        InputError
+            On every rank, for points outside the mesh.
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(0, 1, 16)
+        >>> equation = fvot.FokkerPlanck(mesh, diffusion=1.0)
+        >>> result = equation.solve(mesh.density(lambda x: 2 * x[0]), [0, 0.1, 1])
+        >>> result.probe([[0.25, 0.75]]).round(3)[[0, -1]].tolist()
+        [[0.5, 1.5], [1.0, 1.0]]
+        """
+        mesh = self.mesh
+        with mesh.ranks.raising_together():
+            places = as_floats(points, "points must be an array (dim, n)")
+            if places.ndim not in (1, 2) or len(places) != mesh.dim:
+                raise InputError(
+                    f"points has shape {places.shape}; it must be ({mesh.dim}, n), or "
+                    f"({mesh.dim},) for one point"
+                )
+        mesh.ranks.check_same("points", places)
+        values = interpolate(mesh, self.rho, places.reshape(mesh.dim, -1))
+        return values if places.ndim == 2 else values[:, 0]
 
     def plot(
         self,
@@ -152,8 +195,8 @@ class Writable:
         Raises
         ------
         InputError
-            On every rank, for a path that cannot be written, for a field, time or velocity that
-            there is not, and on a machine that cannot draw.
+            On every rank, for a path that cannot be written, for a field, time or velocity that the
+            result does not have, and if the machine cannot draw.
 
         Examples
         --------
@@ -308,7 +351,7 @@ class DerivedSeries:
 
 @frozen
 class Result(Writable):
-    """A density at the recorded times, as an evolution returns it.
+    """The density of an evolution at the recorded times.
 
     A result can be pickled and copied on one rank; a copy has what is listed here, but no other
     `fields`. On several ranks that is an `InputError`: write it to a file.

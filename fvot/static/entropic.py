@@ -103,7 +103,7 @@ def sinkhorn(
     InputError
         For measures of different mass, and parameters out of range.
     ConvergenceError
-        Where the masses of the plan are not reached.
+        If the iteration does not reach the masses to tol.
 
     Notes
     -----

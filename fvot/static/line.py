@@ -233,7 +233,7 @@ def _find_quantile(x, a, name):
     if not are_lists or len(x) - len(a) not in (0, 1) or not len(a):
         raise InputError(
             f"{name}: points (n,) and masses (n,), or edges (n + 1,) and densities (n,), are "
-            f"wanted, not shapes {x.shape} and {a.shape}"
+            f"needed, not shapes {x.shape} and {a.shape}"
         )
     if (a < 0).any():
         raise InputError(f"{name}: the masses must be at least 0, but one is {a.min():.6g}")

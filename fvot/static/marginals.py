@@ -63,7 +63,7 @@ def find_common_mass(first: float, second: float, *given: ArrayLike) -> float:
     if abs(first - second) > rounding * max(first, second):
         raise InputError(
             f"the masses differ: {first:.12g} and {second:.12g}; scale one of them, mass is "
-            "neither made nor lost"
+            "conserved"
         )
 
     return first

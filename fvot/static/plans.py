@@ -186,8 +186,8 @@ def _find_plan(a, b, c):
     terms = (P * sizes).sum()
     if excess > COST_SLACK * cost + COST_ROUNDING * terms:
         raise ConvergenceError(
-            f"the plan may cost {excess:.1e} more than the best one, of its {cost:.1e}: with costs "
-            f"of up to {c.max():.1e} floating point does not tell; leave out what is far away"
+            f"the plan may cost {excess:.1e} more than the best one, of its {cost:.1e}: with "
+            f"costs of up to {c.max():.1e} floating point cannot tell; leave out distant points"
         )
 
     return P, v
@@ -283,9 +283,7 @@ def _compute_powers(x, y, cost):
             distance = cdist(x.T, y.T)
             C = distance**cost
     if not np.isfinite(C).all():
-        raise InputError(
-            "the points are so far apart that the costs are no finite numbers: scale them"
-        )
+        raise InputError("the points are so far apart that the costs are not finite: scale them")
 
     return C
 
@@ -293,8 +291,8 @@ def _compute_powers(x, y, cost):
 def _check_pairs(n, m):
     if n * m > MAX_COST_ENTRIES:
         raise InputError(
-            f"{n} times {m} points are {n * m:.1e} pairs, at most {MAX_COST_ENTRIES:.0e} will do: "
-            "take a coarser mesh"
+            f"{n} times {m} points are {n * m:.1e} pairs, but at most {MAX_COST_ENTRIES:.0e} are "
+            "possible: take  a coarser mesh"
         )
 
 
@@ -438,7 +436,7 @@ def displacement_interpolation(plan: Plan, t: float) -> tuple[Array, Array]:
     Raises
     ------
     InputError
-        For anything that is no plan, and for t outside [0, 1].
+        For anything that is not a plan, and for t outside [0, 1].
 
     Examples
     --------

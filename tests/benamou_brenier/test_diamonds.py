@@ -453,3 +453,19 @@ class NoWarning:
 
     def __exit__(self, *_):
         pass
+
+
+def test_thin_oblique_cells_are_named_where_the_gap_stays():
+    """More iterations hardly help there, so the message names the mesh."""
+    points, cells = brought.quads(8, brought.waves(0.15))
+    thin = Mesh.from_cells(points * np.array([[1.0], [1 / 30]]), cells)
+    rho0 = thin.density(lambda x: 1 + 0.5 * np.cos(2 * np.pi * x[0]))
+    rho1 = thin.density(lambda x: 1 - 0.5 * np.cos(2 * np.pi * x[0]))
+    with pytest.raises(ConvergenceError, match=r"thin and oblique .* 8\d degrees"):
+        BenamouBrenier(thin, 4, tol=1e-6, max_iter=5).solve(rho0, rho1)
+
+    square = Mesh.from_cells(points, cells)
+    with pytest.raises(ConvergenceError, match=r"max_iter=\d+ may suffice"):
+        BenamouBrenier(square, 4, tol=1e-6, max_iter=5).solve(
+            *[square.density(lambda x, a=a: 1 + a * np.cos(2 * np.pi * x[0])) for a in (0.5, -0.5)]
+        )

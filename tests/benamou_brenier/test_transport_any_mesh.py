@@ -321,7 +321,7 @@ def test_two_point_solvers_of_a_skewed_mesh_say_so_once():
     good = Mesh.from_cells(*quads(8))
     rho = mesh.density(lambda x: 1 + x[0] / 2)
     users = {
-        "scheme='two_point' W2.2 may be off by up to .*scheme='corners' is right": lambda mesh: (
+        "scheme='two_point' W2.2 may be off by up to .*scheme='corners' is accurate": lambda mesh: (
             BenamouBrenier(mesh, 4, scheme="two_point")
         ),
         "diffusion may be off by up to .* does not converge": lambda mesh: FokkerPlanck(

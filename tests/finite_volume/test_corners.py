@@ -248,7 +248,7 @@ def test_two_point_fluxes_are_taken_there(recwarn):
     recwarn.clear()
     equation = FokkerPlanck(mesh, diffusion=1.0)
     said = [str(warning.message) for warning in recwarn]
-    assert any("two-point fluxes are taken: cell 0" in text for text in said) == mesh.ranks.is_root
+    assert any("two-point fluxes are used: cell 0" in text for text in said) == mesh.ranks.is_root
 
     two_point = FokkerPlanck(mesh, diffusion=1.0, scheme="two_point")
     rho0 = mesh.density(lambda x: x[0] > 3)

@@ -181,7 +181,7 @@ def test_bad_bounds():
     assert JKO(mesh, fvot.Entropy() + HERE, bounds=(0, 1)).order == 1
 
 
-def test_pressure_is_written_and_drawn(shared_folder):
+def test_pressure_is_written_and_drawn(gl, shared_folder):
     mesh = PLACES["triangles"]()
     result = JKO(mesh, HERE, bounds=(0, 1)).solve(ring(mesh), [0, 0.4, 0.8], tau=0.2)
     result.write(shared_folder / "crowd.pvd")

@@ -234,7 +234,7 @@ def bricks(counts, shift=0.0):
     return np.concatenate(corners, axis=1), [("hexahedron", np.concatenate(cells))]
 
 
-@pytest.mark.filterwarnings("ignore:.* points of the mesh lie where others do")
+@pytest.mark.filterwarnings("ignore:.* points of the mesh coincide with others")
 @pytest.mark.parametrize("counts, shift", [((1, 2), 0), ((2, 3), 0), ((4, 4), 0.1), ((3, 3), 0.5)])
 def test_faces_that_touch_in_parts_are_refused(counts, shift):
     points, blocks = bricks(counts, shift)
@@ -248,7 +248,7 @@ def test_faces_that_touch_in_parts_are_refused(counts, shift):
         assert first < counts[0] ** 2 <= second
 
 
-@pytest.mark.filterwarnings("ignore:.* points of the mesh lie where others do")
+@pytest.mark.filterwarnings("ignore:.* points of the mesh coincide with others")
 def test_tetrahedra_that_are_cut_on_one_side_are_refused():
     points = np.array([[0, 1, 0, 0, 0, 0.5], [0, 0, 1, 0, 0, 0.5], [0, 0, 0, 1, -1, 0]])
     whole = [[0, 1, 2, 3]]
@@ -261,7 +261,7 @@ def test_tetrahedra_that_are_cut_on_one_side_are_refused():
     assert mesh.n_inner == 1
 
 
-@pytest.mark.filterwarnings("ignore:.* points of the mesh lie where others do")
+@pytest.mark.filterwarnings("ignore:.* points of the mesh coincide with others")
 def test_faces_that_fit_are_not_refused():
     mesh = Mesh.from_cells(*bricks((4, 4)), comm=MPI.COMM_SELF)
     assert mesh.area[mesh.n_inner :].sum() == pytest.approx(10)

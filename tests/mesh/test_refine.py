@@ -215,5 +215,5 @@ def test_kites(name):
 def test_kites_need_acute_triangles():
     with pytest.raises(InputError, match="angle of 90 degrees or more"):
         MESHES["triangles"]().kites()
-    with pytest.raises(InputError, match="kites are cut from triangles"):
+    with pytest.raises(InputError, match="only triangles can be cut in kites"):
         MESHES["rectangle"]().kites()

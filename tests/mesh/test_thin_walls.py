@@ -59,7 +59,7 @@ def made(points, cells, **options):
 @pytest.mark.parametrize("gap", [0, 1e-9, 1e-8, -1e-7, 1e-6])
 def test_gaps_of_round_off_are_closed(gap):
     mesh, said = made(*side_by_side(gap))
-    assert len(said) == 1 and "7 points of the mesh lie where others do" in said[0]
+    assert len(said) == 1 and "7 points of the mesh coincide with others" in said[0]
     assert RANKS.sum(mesh.area[mesh.n_inner :].sum()) == pytest.approx(6, abs=1e-5)
 
 

@@ -225,7 +225,7 @@ BAD = {
     "everything, by True": (lambda m: m.without(True), "all 16 cells"),
     "values": (lambda m: m.without(m.center[0]), "numpy.isnan"),
     "a mask of another mesh": (lambda m: m.without(np.ones(77, bool)), "77"),
-    "a masked array": (lambda m: m.without(np.ma.masked_less(m.center[0], 0.5) > 0.7), "hidden"),
+    "a masked array": (lambda m: m.without(np.ma.masked_less(m.center[0], 0.5) > 0.7), "masked"),
     "a cell that there is not": (lambda m: m.without([3, 16]), "no cell 16"),
     "no name": (lambda m: m.without([3], name=""), "name"),
     "a function of values": (lambda m: m.without(lambda x: x[0]), "condition"),

@@ -17,13 +17,6 @@ pytestmark = pytest.mark.ranks
 VIRIDIS = {0.0: (68, 1, 84), 1.0: (253, 231, 36)}
 
 
-@pytest.fixture(scope="session")
-def gl(ranks):
-    """Skip where nothing can be drawn."""
-    if not ranks.broadcast(drawing.can_draw() if ranks.is_root else None):
-        pytest.skip("no OpenGL on this machine")
-
-
 def result(mesh, densities=None):
     """A result with made-up densities, and the velocity of a rotation."""
     if densities is None:

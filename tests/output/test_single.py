@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from meshes import MESHES
 from numpy.testing import assert_allclose, assert_array_equal
-from test_plot import assert_color, gl, pixels  # noqa: F401  a fixture
+from test_plot import assert_color, pixels
 
 import fvot
 from fvot import InputError, Mesh
@@ -53,7 +53,7 @@ def test_grids_of_pyvista(kind):
         result.to_pyvista(7)
 
 
-def test_values_have_their_colors(gl, shared_folder, ranks):  # noqa: F811
+def test_values_have_their_colors(gl, shared_folder, ranks):
     mesh = Mesh.rectangle((0, 0), (2, 1), (8, 4))
     path = shared_folder / "x.png"
     mesh.plot(np.where(mesh.center[0] < 1, 10.0, 0.1), path, width=400, log=True)
@@ -63,7 +63,7 @@ def test_values_have_their_colors(gl, shared_folder, ranks):  # noqa: F811
     assert_color(picture[middle, 260], (68, 1, 84))
 
 
-def test_a_mesh_is_drawn_with_its_names(gl, shared_folder, ranks):  # noqa: F811
+def test_a_mesh_is_drawn_with_its_names(gl, shared_folder, ranks):
     x, y = np.meshgrid(np.linspace(0, 2, 9), np.linspace(0, 1, 5))
     corner = (9 * np.arange(4)[:, None] + np.arange(8)).ravel()
     quads = np.stack([corner, corner + 1, corner + 10, corner + 9], axis=1)
@@ -83,7 +83,7 @@ def test_a_mesh_is_drawn_with_its_names(gl, shared_folder, ranks):  # noqa: F811
 
 
 @pytest.mark.parametrize("kind", ["interval", "tetrahedra"])
-def test_meshes_of_other_dimensions(kind, gl, shared_folder, ranks):  # noqa: F811
+def test_meshes_of_other_dimensions(kind, gl, shared_folder, ranks):
     path = shared_folder / "x.png"
     MESHES[kind]().plot(path, width=400)
     assert (pixels(path, ranks).sum(axis=-1) < 600).mean() > 0.005

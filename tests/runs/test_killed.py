@@ -204,7 +204,7 @@ def test_stopped_by_a_scheduler(tmp_path, uninterrupted):
     for pid in victims:
         os.kill(pid, signal.SIGTERM)
     status, output = ended(process)
-    assert status == 143 and "goes on from there" in output, (status, output)
+    assert status == 143 and "continues from there" in output, (status, output)
     assert steps(tmp_path) > known
     status, output = ended(start(tmp_path))
     assert status == 0, output

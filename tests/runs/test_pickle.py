@@ -37,7 +37,9 @@ def test_copies_on_one_rank(kind, copied):
     same = copied(result)
     way = copied(path)
     assert (same.rho == result.rho).all() and (way.rho == path.rho).all() and way.gap == path.gap
-    assert same.mesh.integrate(same.rho[-1]) == result.ledger["mass"][-1]
+    # Where arrays lie in memory may change the order of a sum.
+    mass = same.mesh.integrate(same.rho[-1])
+    assert mass == pytest.approx(result.ledger["mass"][-1], rel=1e-14)
     again = fvot.FokkerPlanck(other, diffusion=0.1).solve(result.rho[0], 0.1, tau=0.05)
     assert (again.rho == result.rho).all()
     for made, name in (other, "volume"), (same, "rho"), (way, "cost"):

@@ -14,9 +14,9 @@ import numpy as np
 from ..arguments.functions import as_floats, as_function
 from ..arguments.types import Array, ArrayLike, Coefficient, IntArray
 from ..errors import InputError
-from ..finite_volume.velocity_field import cell_velocity
 from ..mesh.means import average_over_faces, circulate_around_faces
 from ..mesh.quadrature import integrate_along_edges
+from .velocity_field import cell_velocity
 
 
 class VelocitySource(Protocol):
@@ -51,18 +51,25 @@ def build_velocity_source(
     velocity: Coefficient | None,
     stream: Coefficient | None,
     face_flux: ArrayLike | None,
-) -> VelocitySource:
-    """The source that is given; `InputError` unless exactly one is, and it is valid."""
-    sources = dict(velocity=velocity, stream=stream, face_flux=face_flux)
+    *,
+    what: str = "velocity",
+) -> VelocitySource | None:
+    """The source that is given, or None; `InputError` if more than one is, or it is not valid.
+
+    what : the user's name for the velocity
+    """
+    sources = {what: velocity, "stream": stream, "face_flux": face_flux}
     names = [name for name, value in sources.items() if value is not None]
-    if len(names) != 1:
+    if len(names) > 1:
         raise InputError(
-            "give exactly one of velocity, stream and face_flux, not "
-            f"{' and '.join(names) or 'none of them'}"
+            f"{what}, stream and face_flux are three ways to give one thing: give one of them, not "
+            f"{' and '.join(names)}"
         )
+    if not names:
+        return None
 
     if velocity is not None:
-        return VelocityFunction(mesh, velocity)
+        return VelocityFunction(mesh, velocity, what)
     if stream is not None:
         return StreamFunction(mesh, stream)
     return FaceFluxes(mesh, face_flux)
@@ -71,9 +78,9 @@ def build_velocity_source(
 class VelocityFunction:
     """A velocity function, integrated over the faces."""
 
-    def __init__(self, mesh: Any, velocity: Coefficient):
+    def __init__(self, mesh: Any, velocity: Coefficient, what: str):
         self.mesh = mesh
-        self.f = as_function(velocity, "velocity", (mesh.dim,))
+        self.f = as_function(velocity, what, (mesh.dim,))
         self.steady = not self.f.depends_on_time
 
     def sample(self, t: float) -> Array:
