@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from . import linalg, parallel
+from .arguments.notebook import in_notebook
 from .errors import ConvergenceError, InputError
 
 Value = TypeVar("Value")
@@ -83,7 +84,7 @@ def run(main: Callable[..., Value]) -> Value:
     -----
     ``--help`` or ``-h`` shows the options below main's docstring. Other options with one dash
     (``-ksp_monitor``) are PETSc's. An error ends the program on all ranks with status 1, or 2 if
-    the options are wrong, and is printed once.
+    the options are wrong, and is printed once. In a notebook run(main) is main().
 
     Examples
     --------
@@ -95,6 +96,9 @@ def run(main: Callable[..., Value]) -> Value:
     >>> fvot.run(main)
     32
     """
+    if in_notebook():  # whose words are those of its kernel, and which shows errors itself
+        return main()
+
     finish = parallel.Ranks().duplicate()  # the ranks meet here at the end, also after failures
     words, options = _read_options(main, finish)
 

@@ -21,7 +21,7 @@ from margins import Margins
 from meshes import MESHES
 from mpi4py import MPI
 
-from fvot.output import plot
+from fvot.output import drawing
 from fvot.parallel import Ranks
 
 RANK, SIZE = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
@@ -168,7 +168,7 @@ def mpirun_here(one_rank_here):
 @pytest.fixture(scope="session")
 def gl(ranks):
     """Skip where nothing can be drawn."""
-    if not ranks.broadcast(plot.can_draw() if ranks.is_root else None):
+    if not ranks.broadcast(drawing.can_draw() if ranks.is_root else None):
         pytest.skip("no OpenGL on this machine")
 
 

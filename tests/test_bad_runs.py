@@ -419,8 +419,8 @@ RUNS = {  # what is run, words of the message
         ["no pressure", "density"],
     ),
     "a velocity that is not": (
-        lambda m: diffusion(m).solve(bump(m), 0.1).write("x.pvd", fields=["velocity"]),
-        ["no velocity", "density"],
+        lambda m: diffusion(m).solve(bump(m), 0.1).write("x.pvd", fields=["speed"]),
+        ["no speed", "density", "velocity"],
     ),
     "keep of text": (
         lambda m: flow(m).solve(ones(m), 0.1, write=fvot.Output("x.pvd", keep="no")),

@@ -149,7 +149,7 @@ class Geodesic(Writable):
         return np.stack([velocity_field.cell_velocity(self.mesh, F) for F in moving])
 
     @cached_property
-    def velocity(self) -> Array:  # type: ignore[override]
+    def velocity(self) -> Array:
         """v at the times t; meaningless where there is hardly any mass.
 
         Returns
@@ -169,6 +169,10 @@ class Geodesic(Writable):
         v = self._node_velocity
         middle = (v[:-1] + v[1:]) / 2
         return np.concatenate([v[:1], middle, v[-1:]])
+
+    @property
+    def _present(self):
+        return {"density": self.rho, "velocity": self.velocity}
 
     def at(self, t: float) -> Array:
         """The density at time t, linear between the recorded ones.

@@ -29,6 +29,9 @@ MIN_NEWTON_FACTOR = 0.05
 # density, at most.
 MAX_START_DIFFUSIVITY = 100
 
+# The step of differences in the place, in units of the cell's width.
+GRADIENT_STEP = 1e-3
+
 # Densities between the floor and the mean among which the start is chosen.
 START_CANDIDATES = 57
 
@@ -84,6 +87,34 @@ class FreeEnergy:
             values[Interaction.name] = integrate(self.mesh, self.convolve(rho) * rho) / 2
         total = {"energy": sum(values.values())}
         return total | values if len(values) > 1 else total
+
+    @property
+    def external(self) -> Array:
+        """V (n_cells,), the sum of the potentials in the energy."""
+        return self._V
+
+    def osmotic_pressure(self, rho: Array) -> Array:
+        """rho e'(rho) - e(rho) (n_cells,): a gradient of rho drives mass by minus its gradient."""
+        x = self._points
+        with self.mesh.ranks.raising_together(), np.errstate(divide="ignore", invalid="ignore"):
+            product = rho * self._local.derivative(rho, x)
+            return np.where(rho > 0, product, 0.0) - self._local.value(rho, x)
+
+    def explicit_gradient(self, rho: Array) -> Array:
+        """The gradient (dim, n_cells) of e(rho, x) in x alone: 0 unless an energy of a user's own
+        depends on the place.
+        """
+        mesh = self.mesh
+        step = GRADIENT_STEP * mesh.volume ** (1 / mesh.dim)
+        gradient = np.zeros((mesh.dim, len(rho)))
+        with mesh.ranks.raising_together():
+            for axis in range(mesh.dim):
+                shift = np.zeros_like(self._points)
+                shift[axis] = step
+                after = self._local.value(rho, self._points + shift)
+                before = self._local.value(rho, self._points - shift)
+                gradient[axis] = (after - before) / (2 * step)
+        return gradient
 
     def potential(self, rho: Array) -> Array:
         """V + W * rho (n_cells,)."""

@@ -34,6 +34,11 @@ def cell_velocity(mesh: Mesh, U: Array) -> Array:
     return moment[:, : mesh.n_cells] / mesh.volume
 
 
+def divide_by_density(current: Array, rho: Array) -> Array:
+    """The velocity current / rho (dim, n_cells); 0 where there is no mass."""
+    return np.divide(current, rho, out=np.zeros_like(current), where=rho > 0)
+
+
 class VelocityField:
     """v(points, t) from means (n_times, dim, n_cells) of cells at increasing times: linear in each
     cell, and in time.

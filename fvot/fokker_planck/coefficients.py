@@ -164,6 +164,21 @@ class DriftDiffusion:
         with self.mesh.ranks.raising_together():
             return self._V.in_cells(self.numbering, self.points, t)
 
+    @property
+    def has_potential(self) -> bool:
+        """Whether there is a potential."""
+        return self._V is not None
+
+    @property
+    def has_drift(self) -> bool:
+        """Whether there is a drift, beside that of the noise."""
+        return self._flow is not None
+
+    def drift(self, t: float = 0.0) -> Array:
+        """The cell means b (dim, n_cells), in the user's order. Collective."""
+        flow: Any = self._flow
+        return self.numbering.outward(flow.cell_velocity(t))
+
     def find_temperature(self, D: Array | float) -> Any:
         """T: the given one, else a D that is one number, else None."""
         if self.temperature is not None:

@@ -24,7 +24,6 @@ from ..arguments.times import check_step, check_times
 from ..arguments.types import Array, ArrayLike, Coefficient, Path, Scheme, TwoPointFlux
 from ..errors import InputError
 from ..finite_volume.fluxes import describe_flux, scharfetter_gummel
-from ..finite_volume.velocity_field import cell_velocity
 from ..mesh import Mesh
 from ..mesh.cell_values import check_density, integrate, spread_over_regions
 from ..mesh.numbering import find_numbering
@@ -288,7 +287,7 @@ class FokkerPlanck:
         write : path or Output, optional
             A series for ParaView that is written during the run.
         progress : bool, optional
-            Whether to show a progress bar. None: if rank 0 writes to a terminal.
+            Whether to show a progress bar. None: if rank 0 writes to a terminal or a notebook.
 
         Returns
         -------
@@ -483,11 +482,7 @@ class FokkerPlanck:
         True
         """
         check_density(self.mesh, rho, "rho")
-        rates, entering = self._stepper.find_coefficients(t)
-        values = self._stepper.find_values(self._numbering.inward(np.asarray(rho, float)), t)
-        if self._stepper.has_corners:
-            return self._numbering.outward(rates.current(values, entering))
-        return cell_velocity(self.mesh, rates.flux(values, entering))
+        return self._stepper.find_current(np.asarray(rho, float), t)
 
 
 def _check_same_on_all_ranks(mesh, numbers, coefficients):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..arguments.types import Array, ArrayLike
+from ..finite_volume.velocity_field import divide_by_density
 from ..mesh import Numbering
 from ..mesh.cell_values import integrate
 from ..runs.checkpoint import fingerprint
+from ..runs.run import DerivedField
 from .step_control import RunState, StepControl
 from .stepper import Stepper
 
@@ -112,6 +114,35 @@ class FokkerPlanckRun:
     def field(self, name: str) -> Array:
         """The density."""
         return {"density": self.state.rho}[name]
+
+    @property
+    def derived(self) -> dict[str, DerivedField]:
+        """Current, velocity, and the coefficients of the equation."""
+        operator = self.operator
+        stepper = self.stepper
+        outward = operator.numbering.outward
+        n = self.mesh.n_cells
+
+        def find_current(t: float, recorded: Mapping[str, Array]) -> Array:
+            return stepper.find_current(recorded["density"], t)
+
+        def find_velocity(t: float, recorded: Mapping[str, Array]) -> Array:
+            return divide_by_density(find_current(t, recorded), recorded["density"])
+
+        def find_diffusion(t: float, recorded: Mapping[str, Array]) -> Array:
+            D = operator.diffusion(t)
+            return outward(np.broadcast_to(D, (*np.shape(D)[:-1], n)))
+
+        fields: dict[str, DerivedField] = {
+            "current": find_current,
+            "velocity": find_velocity,
+            "diffusion": find_diffusion,
+        }
+        if operator.has_potential:
+            fields["potential"] = lambda t, recorded: outward(operator.potential(t))
+        if operator.has_drift:
+            fields["drift"] = lambda t, recorded: operator.drift(t)
+        return fields
 
     def account(self) -> dict[str, float]:
         """The ledger's numbers."""

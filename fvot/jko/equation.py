@@ -231,7 +231,7 @@ class JKO:
         write : path or Output, optional
             A series for ParaView that is written during the run.
         progress : bool, optional
-            Whether to show a progress bar. None: if rank 0 writes to a terminal.
+            Whether to show a progress bar. None: if rank 0 writes to a terminal or a notebook.
 
         Returns
         -------

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..arguments.types import Array, ArrayLike
 from ..energies.checks import describe_energy
-from ..energies.energy import Energy
+from ..energies.energy import Energy, split_sum
 from ..energies.free_energy import FreeEnergy
+from ..energies.local import Potential
 from ..errors import ConvergenceError
 from ..mesh import Numbering
 from ..mesh.cell_values import integrate
 from ..runs.checkpoint import fingerprint
+from ..runs.run import DerivedField
+from .corner_step import CornerStep
+from .current import compute_current
 from .proper_step import ProperStep
 from .step import StepMethod, StepResult
 from .step_control import MAX_STEP_GROWTH, StepControl
@@ -84,6 +89,11 @@ class JKORun:
         self.dissipation = 0.0
         self.control = StepControl(mesh, t, flow.order, flow.tol, self.mass0)
 
+    @cached_property
+    def _energy(self):
+        """The energy on the mesh. The first use is collective."""
+        return self.free_energy or FreeEnergy(self.numbering, self.flow.energy)
+
     # ---- steps ----------------------------------------------------------------------------------
 
     def advance(self, begin: float, end: float) -> Iterator[float]:
@@ -147,7 +157,7 @@ class JKORun:
         """What a checkpoint knows of the problem."""
         flow = self.flow
         mesh = self.mesh
-        free_energy = self.free_energy or FreeEnergy(self.numbering, flow.energy)
+        free_energy = self._energy
         mean = self.mass0 / free_energy.measure
         rho = self.rho + mean  # above 0, where derivatives may be infinite
         slope = free_energy.derivative(rho) + free_energy.potential(rho)
@@ -194,6 +204,24 @@ class JKORun:
         values = {"density": self.rho, "pressure": self.pressure}[name]
         assert values is not None  # asked only with an upper bound, where there is a pressure
         return values
+
+    @property
+    def derived(self) -> dict[str, DerivedField]:
+        """Current, velocity, and the potential where the energy has one."""
+        numbering = self.numbering
+        goes_to_corners = isinstance(self.take_step, CornerStep)
+
+        def find_both(recorded: Mapping[str, Array]) -> tuple[Array, Array]:
+            inward = {name: numbering.inward(recorded[name]) for name in self.fields}
+            return compute_current(self._energy, goes_to_corners, **inward)
+
+        fields: dict[str, DerivedField] = {
+            "current": lambda t, recorded: numbering.outward(find_both(recorded)[0]),
+            "velocity": lambda t, recorded: numbering.outward(find_both(recorded)[1]),
+        }
+        if any(isinstance(part, Potential) for _, part in split_sum(self.flow.energy)):
+            fields["potential"] = lambda t, recorded: numbering.outward(self._energy.external)
+        return fields
 
     def account(self) -> dict[str, float]:
         """The ledger's numbers; with the estimated error if tau is None."""

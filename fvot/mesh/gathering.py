@@ -44,6 +44,36 @@ def gather_mesh(mesh: AnyMesh, facets: dict[Any, IntArray] | None = None) -> tup
     return None if parts is None else _join_parts(parts, mesh.dim)
 
 
+def gather_cells(mesh: AnyMesh) -> tuple | None:
+    """On rank 0 (points, kind, start, corners) of the whole mesh, in its file's numbering of cells,
+    as it is drawn: periodic meshes are not joined. None on other ranks. Collective.
+    """
+    if mesh.block is None:
+        whole = gather_mesh(mesh, facets={})
+        return whole and whole[:4]
+    own = (
+        mesh.points,
+        mesh.kind,
+        mesh.corners.reshape(mesh.n_cells, -1),
+        mesh.cell_id[: mesh.n_cells],
+    )
+    parts = mesh.ranks.gather_to_root(own)
+    if parts is None:
+        return None
+
+    # Each block has its own copies of the points between blocks.
+    points, kind, corners, number = zip(*parts)
+    shift = np.cumsum([0, *(p.shape[1] for p in points)])
+    all_corners = np.concatenate([own + first for own, first in zip(corners, shift)])
+    place = np.argsort(np.concatenate(number))
+    return (
+        np.concatenate(points, axis=1),
+        np.concatenate(kind)[place],
+        all_corners.shape[1] * np.arange(len(place) + 1),
+        all_corners[place].ravel(),
+    )
+
+
 def _join_parts(parts, dim):
     """The parts of all ranks as one mesh."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from .. import parallel
 from ..arguments.frozen import frozen
 from ..arguments.functions import refuse_masked
 from ..arguments.types import Array, ArrayLike, BoolArray, IntArray, Path, PointFunction
-from . import builders, cell_values, density_input, geodesic_distance, means, removal
+from . import builders, cell_values, density_input, gathering, geodesic_distance, means, removal
 from .assembly import (
     MeshInput,
     Patches,
@@ -1198,6 +1199,138 @@ class Mesh:
         (0.0, 1.0, 'two-point fluxes')
         """
         return self._quality
+
+    # ---- files and pictures ----------------------------------------------------------------------
+
+    def gather_cells(self) -> tuple[Array, IntArray, IntArray, IntArray] | None:
+        """The cells of the whole mesh on rank 0, in VTK's form, for files and pictures.
+
+        Cells are in the file's order. Collective.
+
+        Returns
+        -------
+        points, kind, start, corners : array (dim, n), (n_cells,), (n_cells + 1,), (n_corners,)
+            Cell k is of VTK's type kind[k], and has the points corners[start[k] : start[k + 1]]. On
+            other ranks None.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> points, kind, start, corners = Mesh.interval(0, 1, 2).gather_cells()
+        >>> points.tolist(), corners.tolist()
+        ([[0.0, 0.5, 1.0]], [0, 1, 1, 2])
+        """
+        return gathering.gather_cells(self)
+
+    def write(self, path: Path, fields: Mapping[str, Any] | None = None) -> None:
+        """Write the mesh, perhaps with fields, for ParaView.
+
+        Collective.
+
+        Parameters
+        ----------
+        path : str or pathlib.Path
+            A .vtu, one file; or a .pvd or .vtkhdf, as results are written to.
+        fields : {name: values}, optional
+            Cell values (n_cells,) or (dim, n_cells), or functions of x, taken at the centroids.
+
+        Raises
+        ------
+        InputError
+            On every rank, for a path that cannot be written and for values that are no fields.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> from fvot import Mesh
+        >>> mesh = Mesh.triangles((0, 0), (1, 1), 8)
+        >>> path = os.path.join(tempfile.mkdtemp(), "mesh.vtu")
+        >>> mesh.write(path, {"depth": lambda x: 1 + x[0], "volume": mesh.volume})
+        >>> os.path.exists(path)
+        True
+        """
+        from ..output.single import write_mesh
+
+        write_mesh(self, path, fields or {})
+
+    def plot(self, values: Any = None, path: Path | None = None, **options: Any) -> Any:
+        """Draw the mesh, with its boundary and regions by name; or values in its cells.
+
+        Collective.
+
+        Parameters
+        ----------
+        values : array or function, optional
+            Cell values (n_cells,) or vectors (dim, n_cells), whose lengths are drawn, or a function
+            of x, taken at the centroids. None: the edges of the cells.
+        path : str or pathlib.Path, optional
+            A .png, .svg or .pdf file; it may come first where there are no values. None: the figure
+            is returned, which notebooks show.
+        **options
+            label : str
+                What the values are, beside the colour bar.
+            clim, cmap, log, along, width, ax
+                As for `Result.plot`. Without values: width and ax.
+
+        Returns
+        -------
+        matplotlib.figure.Figure or None
+            The figure, on rank 0, if neither a path nor ax is given.
+
+        Raises
+        ------
+        InputError
+            On every rank, for a path that cannot be written, for values that are no field, and on a
+            machine that cannot draw.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> from fvot import Mesh
+        >>> mesh = Mesh.interval(0, 1, 8)
+        >>> path = os.path.join(tempfile.mkdtemp(), "potential.png")
+        >>> mesh.plot(lambda x: x[0] ** 2, path, label="potential")
+        >>> os.path.exists(path)
+        True
+        """
+        from ..output.single import plot_mesh, plot_values
+
+        if path is None and isinstance(values, (str, PathLike)):
+            values, path = None, values
+        if values is None:
+            return plot_mesh(self, path, **options)
+        return plot_values(self, values, path, **options)
+
+    def to_pyvista(self, fields: Mapping[str, Any] | None = None) -> Any:
+        """The whole mesh as a pyvista.UnstructuredGrid, on every rank.
+
+        Collective.
+
+        Parameters
+        ----------
+        fields : {name: values}, optional
+            Cell values (n_cells,) or (dim, n_cells), or functions of x, taken at the centroids.
+
+        Returns
+        -------
+        pyvista.UnstructuredGrid
+            Its cells are in the file's order; `cell_data` has the fields, "cell" and "rank".
+
+        Raises
+        ------
+        InputError
+            On every rank, for values that are no fields.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> grid = Mesh.rectangle((0, 0), (1, 1), (4, 4)).to_pyvista({"x": lambda x: x[0]})
+        >>> grid.n_cells, grid.cell_data["x"][:4].tolist()
+        (16, [0.125, 0.125, 0.125, 0.125])
+        """
+        from ..output.single import build_pyvista_grid
+
+        return build_pyvista_grid(self, fields or {})
 
     # ---- other meshes made from it ---------------------------------------------------------------
 

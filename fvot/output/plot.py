@@ -1,54 +1,47 @@
-"""Pictures of a result at one time or several (.png), and in motion (.gif).
+"""Pictures of a result at one time or several, and in motion.
 
 Every rank hands its part to rank 0, which draws: VTK the cells (`scenes`), Matplotlib axes, colour
-bar and title around them.
+bar and title around them (`figures`).
 """
 
 from __future__ import annotations
 
-import functools
 import math
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from ..arguments.functions import is_integer
-from ..arguments.types import Array, IntArray, Path
+from ..arguments.functions import as_floats, is_integer
+from ..arguments.types import Array, Path
 from ..errors import InputError
-from . import pvd
-from .scenes import GatheredCells, Plane, Scene, Solid
+from . import films, pvd
+from .drawing import check_can_draw
+from .figures import (
+    Colors,
+    Curves,
+    draw_curves,
+    draw_into,
+    draw_panels,
+    render,
+    save_figure,
+)
+from .scenes import GatheredCells, Plane, Scene, Solid, list_own_cells
 
-Field = Literal["density", "speed", "pressure"]
-
-# The width of a picture in inches; its `width` in pixels sets the resolution.
-PICTURE_INCHES = 8.0
-
-# The height in inches of a domain that is higher than wide.
-MAX_DOMAIN_INCHES = 7.0
-
-# The height in inches of a domain below which the colour bar lies under it.
-MIN_BAR_INCHES = 1.6
-
-# How many times a picture of a density on an interval shows by default.
+# How many times a picture of curves shows by default.
 DEFAULT_CURVES = 6
 
-# A program that draws with VTK.
-DRAWING_TRIAL = """
-import vtkmodules.vtkRenderingOpenGL2
-from vtkmodules.vtkRenderingCore import vtkRenderer, vtkRenderWindow
-window = vtkRenderWindow()
-window.SetOffScreenRendering(1)
-window.SetSize(8, 8)
-window.AddRenderer(vtkRenderer())
-window.Render()
-print("drawn")
-"""
+# Points of a profile along a line.
+PROFILE_POINTS = 801
+
+# What pictures and movies are written to.
+PICTURE_SUFFIXES = ".png", ".svg", ".pdf"
+MOVIE_SUFFIXES = ".gif", ".mp4"
+
+# Times that are shown per second, at most, which is what a .gif can show.
+MAX_FPS = 50
 
 
 class Drawable(Protocol):
@@ -61,50 +54,73 @@ class Drawable(Protocol):
     def t(self) -> Array: ...
 
     @property
-    def rho(self) -> Array: ...
+    def fields(self) -> Mapping[str, Any]: ...
 
-    @property
-    def velocity(self) -> Any: ...
 
-    @property
-    def pressure(self) -> Any: ...
+@dataclass(frozen=True)
+class Look:
+    """What a picture shows, and how; see `plot`."""
+
+    field: str = "density"
+    clim: tuple[float, float] | None = None
+    cmap: Any = "viridis"
+    log: bool = False
+    along: Any = None
+    arrows: bool = False
+    dots: Any = None
+    width: int = 1200
 
 
 def plot(
     result: Drawable,
-    path: Path,
+    path: Path | None = None,
     time: int | Sequence[int] | None = None,
-    field: Field = "density",
+    field: str = "density",
     *,
     clim: tuple[float, float] | None = None,
     cmap: Any = "viridis",
+    log: bool = False,
+    along: Any = None,
     arrows: bool = False,
     dots: Array | None = None,
     width: int = 1200,
-) -> None:
-    """Draw a field of a result to a .png. Collective.
+    ax: Any = None,
+) -> Any:
+    """Draw a field of a result. Collective.
 
     Parameters
     ----------
     result : Result or Geodesic
         What a solver returned.
-    path : str or pathlib.Path
-        Ends with .png.
+    path : str or pathlib.Path, optional
+        Ends with .png, .svg or .pdf. None: nothing is written.
     time : int or sequence of int, optional
-        Number of the recorded time, or several, drawn side by side. None: the last one; on an
-        interval up to six in one picture.
-    field : {"density", "speed", "pressure"}
-        What the colours show.
+        Number of the recorded time, or several, drawn side by side. None: the last one; of curves
+        up to six in one picture.
+    field : str
+        What the colours show: the name of one of the result's `fields`, of vectors their length, or
+        "speed", the length of the velocity.
     clim : (low, high), optional
         The values at the ends of the colours. None: from the values.
     cmap : str or matplotlib.colors.Colormap
         The colour map.
+    log : bool
+        Logarithmic colours, or a logarithmic axis of curves.
+    along : (start, end), optional
+        Curves over the line between two points, in place of colours.
     arrows : bool
         Draw the velocity, in 2D.
     dots : array (n_times, 2, n), optional
         Positions of particles at the recorded times, drawn on top, in 2D; the same on every rank.
     width : int
         Pixels.
+    ax : matplotlib.axes.Axes, optional
+        Axes of your own to draw one time into. Only rank 0 looks at it.
+
+    Returns
+    -------
+    matplotlib.figure.Figure or None
+        The figure, on rank 0, if neither a path nor ax is given.
 
     Raises
     ------
@@ -124,32 +140,58 @@ def plot(
     >>> os.path.exists(path)
     True
     """
-    with Picture(result, path, ".png", time, field, clim, cmap, arrows, dots, width) as picture:
+    look = Look(field, clim, cmap, log, along, arrows, dots, width)
+    return draw_times(result, look, time, path, ax)
+
+
+def draw_times(
+    result: Drawable,
+    look: Look,
+    time: int | Sequence[int] | None,
+    path: Path | None,
+    ax: Any,
+) -> Any:
+    """The figure of a result, on rank 0, if it is not written to a path; see `plot`. Collective."""
+    ranks = result.mesh.ranks
+    if path is not None:
+        path = pvd.check_path(ranks, path, *PICTURE_SUFFIXES)
+    with Picture(result, look, time, path) as picture:
+        ranks.check(
+            ax is None or picture.shows_curves or len(picture.times) == 1,
+            f"ax takes one time, not {len(picture.times)}: call plot for each of your axes",
+        )
         values = [picture.gather_values(i) for i in picture.times]
-        result.mesh.ranks.on_root(picture.save, values)
+        figure = ranks.on_root(picture.draw, values, picture.times, ax)
+        if path is not None:
+            ranks.on_root(save_figure, figure, path)
+
+    # A notebook shows the figure of a user's axes itself.
+    return figure if path is None and ax is None else None
 
 
 def movie(
     result: Drawable,
     path: Path,
-    field: Field = "density",
+    field: str = "density",
     *,
     clim: tuple[float, float] | None = None,
     cmap: Any = "viridis",
+    log: bool = False,
+    along: Any = None,
     arrows: bool = False,
     dots: Array | None = None,
     width: int = 800,
     fps: float = 15,
 ) -> None:
-    """Draw a field at every recorded time to a .gif, with the same colours for all. Collective.
+    """Draw a field at every recorded time, with the same colours for all. Collective.
 
     Parameters
     ----------
     result : Result or Geodesic
         What a solver returned.
     path : str or pathlib.Path
-        Ends with .gif.
-    field, clim, cmap, arrows, dots, width
+        Ends with .gif or .mp4, which ffmpeg writes: ``pip install imageio-ffmpeg`` gets it.
+    field, clim, cmap, log, along, arrows, dots, width
         As for `plot`.
     fps : float
         Times that are shown per second, at most 50.
@@ -157,7 +199,8 @@ def movie(
     Raises
     ------
     InputError
-        As for `plot`, and for an fps that is no number above 0 and at most 50.
+        As for `plot`, for an fps that is no number above 0 and at most 50, and for an .mp4 where
+        there is no ffmpeg.
 
     Examples
     --------
@@ -172,16 +215,19 @@ def movie(
     """
     ranks = result.mesh.ranks
     ranks.check(
-        isinstance(fps, Real) and 0 < fps <= 50,
-        f"fps must be above 0 and at most 50, which is what a .gif can show, not {fps!r}",
+        isinstance(fps, Real) and 0 < fps <= MAX_FPS,
+        f"fps must be above 0 and at most {MAX_FPS}, which is what a .gif can show, not {fps!r}",
     )
-    times = range(len(result.t))
-    with Picture(result, path, ".gif", times, field, clim, cmap, arrows, dots, width) as picture:
-        frames = []
+    path = pvd.check_path(ranks, path, *MOVIE_SUFFIXES)
+    if path.suffix == ".mp4":
+        ranks.on_root(films.find_ffmpeg)
+    look = Look(field, clim, cmap, log, along, arrows, dots, width)
+    with Picture(result, look, range(len(result.t)), path) as picture:
+        images = []
         for i in picture.times:
             values = picture.gather_values(i)
-            frames.append(ranks.on_root(picture.draw_frame, values, i))
-        ranks.on_root(picture.save_frames, frames, round(1000 / fps))
+            images.append(ranks.on_root(picture.draw_image, values, i))
+        ranks.on_root(picture.save_film, images, fps)
 
 
 class Picture:
@@ -193,47 +239,27 @@ class Picture:
     def __init__(
         self,
         result: Drawable,
-        path: Path,
-        suffix: str,
+        look: Look,
         time: int | Sequence[int] | None,
-        field: Field,
-        clim: tuple[float, float] | None,
-        cmap: Any,
-        arrows: bool,
-        dots: Array | None,
-        width: int,
+        path: Any = None,
     ) -> None:
         mesh = result.mesh
         self.result = result
-        self.field = field
-        self.path = pvd.check_path(mesh.ranks, path, suffix)
-        self.arrows = arrows
-        self.dots = None if dots is None else np.asarray(dots)
-        self.width = width
+        self.look = look
+        self.path = path
+        self.dots = None if look.dots is None else np.asarray(look.dots)
+        self.shows_curves = mesh.dim == 1 or look.along is not None
         with mesh.ranks.raising_together():
+            self.name = _name_values(look.field)
             self._check()
-            self.times = _choose_times(time, len(result.t), mesh.dim)
+            self.times = _choose_times(time, len(result.t), self.shows_curves)
             self.format_time = _choose_time_format(result.t)
+        self._line = None if look.along is None else _Line(mesh, look.along)
+        self._own: dict[int, Array] = {}
+        self.colors = self._choose_colors()
 
-        low, high = np.inf, -np.inf
-        for i in self.times:
-            values = self._get_own(i)
-            low = values.min(initial=low)
-            high = values.max(initial=high)
-        low, high = mesh.ranks.min(low), mesh.ranks.max(high)
-        with mesh.ranks.raising_together():
-            self.colors = Colors.choose(low, high, clim, cmap)
-
-        own_cells = (
-            mesh.points,
-            mesh.kind,
-            np.diff(mesh.start),
-            mesh.corners,
-            mesh.vertices[:, mesh.n_inner :],
-            mesh.centroid,
-        )
-        parts = mesh.ranks.gather_to_root(own_cells)
-        center = self._find_cut() if mesh.dim == 3 else None
+        parts = mesh.ranks.gather_to_root(list_own_cells(mesh))
+        center = self._find_cut() if mesh.dim == 3 and not self.shows_curves else None
         self.scene = mesh.ranks.on_root(self._build_scene, parts, center)
 
     def __enter__(self):
@@ -244,24 +270,27 @@ class Picture:
             self.scene.close()
 
     def _check(self):
-        result = self.result
-        if self.field not in ("density", "speed", "pressure"):
-            raise InputError(f"field must be 'density', 'speed' or 'pressure', not {self.field!r}")
-        if self.field == "pressure" and result.pressure is None:
+        look = self.look
+        fields = self.result.fields
+        wanted = "velocity" if look.field == "speed" else look.field
+        if wanted not in fields:
+            known = [*fields, *(["speed"] if "velocity" in fields else [])]
             raise InputError(
-                "this result has no pressure to draw: only JKO with an upper bound has one"
+                f"this result has no {wanted} to draw: field must be one of {', '.join(known)}, "
+                f"not {look.field!r:.60}"
             )
-        if not is_integer(self.width) or not 50 <= self.width <= 20000:
-            raise InputError(
-                f"width must be a whole number of pixels from 50 to 20000, not {self.width!r}"
-            )
+        check_width(look.width)
+        for name in ("log", "arrows"):
+            if not isinstance(getattr(look, name), (bool, np.bool_)):
+                raise InputError(f"{name} must be True or False, not {getattr(look, name)!r:.60}")
 
-        if result.velocity is None and (self.arrows or self.field == "speed"):
+        if look.arrows and "velocity" not in fields:
             raise InputError(
                 "this result has no velocity to draw: use field='density' and arrows=False"
             )
-        if self.arrows and result.mesh.dim != 2:
-            raise InputError(f"arrows are drawn in 2D; this mesh has dimension {result.mesh.dim}")
+        if look.arrows and self.result.mesh.dim != 2:
+            dim = self.result.mesh.dim
+            raise InputError(f"arrows are drawn in 2D; this mesh has dimension {dim}")
         if self.dots is not None:
             self._check_dots()
 
@@ -276,23 +305,42 @@ class Picture:
                 f"{dots.shape}"
             )
 
+    def _choose_colors(self):
+        ranks = self.result.mesh.ranks
+        low, high = np.inf, -np.inf
+        for i in self.times:
+            values = self._get_own(i)
+            shown = values[values > 0] if self.look.log else values[np.isfinite(values)]
+            low = shown.min(initial=low)
+            high = shown.max(initial=high)
+        low, high = ranks.min(low), ranks.max(high)
+        with ranks.raising_together():
+            return Colors.choose(low, high, self.look.clim, self.look.cmap, self.look.log)
+
     def _get_own(self, i):
-        """The field at recorded time i: (n_cells,) of this rank."""
-        if self.field == "speed":
-            return np.linalg.norm(self.result.velocity[i], axis=0)
-        values = self.result.rho if self.field == "density" else self.result.pressure
-        return values[i]
+        """The field at recorded time i: (n_cells,) of this rank, or along the line. Collective."""
+        if i not in self._own:
+            name = "velocity" if self.look.field == "speed" else self.look.field
+            values = np.asarray(self.result.fields[name][i])
+            if values.ndim > 1:
+                values = np.sqrt((values**2).sum(axis=tuple(range(values.ndim - 1))))
+            self._own[i] = values if self._line is None else self._line.sample(values)
+        return self._own[i]
 
     def gather_values(self, i: int) -> tuple[Array, Array | None, Array | None] | None:
         """On rank 0 (field, velocity or None, dots or None) at recorded time i; None elsewhere."""
-        own = (self._get_own(i), self.result.velocity[i] if self.arrows else None)
-        parts = self.result.mesh.ranks.gather_to_root(own)
+        ranks = self.result.mesh.ranks
+        values = self._get_own(i)
+        if self._line is not None:
+            return (values, None, None) if ranks.is_root else None
+        velocity = self.result.fields["velocity"][i] if self.look.arrows else None
+        parts = ranks.gather_to_root((values, velocity))
         if parts is None:
             return None
-        values, velocity = zip(*parts)
+        all_values, velocities = zip(*parts)
         return (
-            np.concatenate(values),
-            np.concatenate(velocity, axis=-1) if self.arrows else None,
+            np.concatenate(all_values),
+            np.concatenate(velocities, axis=-1) if self.look.arrows else None,
             None if self.dots is None else self.dots[i],
         )
 
@@ -314,56 +362,100 @@ class Picture:
         return np.clip(center, smallest, largest)
 
     def _build_scene(self, parts, center):
+        if self.path is not None:
+            with pvd.explain_write_errors(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self._line is not None:
+            return Curves(self._line.distance, self._line.label, lambda values: values)
         cells = GatheredCells.join(parts)
-        with pvd.explain_write_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        dim = len(cells.points)
-        if dim == 1:
-            return Curve(cells)
+        if len(cells.points) == 1:
+            return Curves.over_interval(cells)
         check_can_draw()
-        if dim == 3:
+        if len(cells.points) == 3:
             return Solid(cells, center, self.colors.ink)
         block = self.result.mesh.block
         return Plane(cells, seam=block is not None and any(block.periodic))
 
-    def draw(self, values: Sequence[tuple[Any, ...]], times: Sequence[int] | None = None) -> Any:
-        """A Pillow image of the values at some recorded times. On rank 0."""
-        times = self.times if times is None else times
+    def draw(self, values: Sequence[Any], times: Sequence[int], ax: Any = None) -> Any:
+        """A Matplotlib figure of the values at some recorded times. On rank 0."""
         labels = [self.format_time(self.result.t[i]) for i in times]
-        if isinstance(self.scene, Curve):
-            densities = [density for density, *_ in values]
-            figure = self.scene.draw(densities, labels, self.field, self.colors)
+        name, colors, width = self.name, self.colors, self.look.width
+        if isinstance(self.scene, Curves):
+            curves = [u for u, *_ in values]
+            if ax is None:
+                return draw_curves(self.scene, curves, labels, name, colors, width)
+            self.scene.draw(ax, curves, labels, name, colors)
+            return ax.figure
+        if ax is None:
+            return draw_panels(self.scene, values, labels, name, colors, width)
+        draw_into(ax, self.scene, values[0], labels[0], name, colors, width)
+        return ax.figure
+
+    def draw_image(self, values: tuple[Any, ...], i: int) -> Any:
+        """A Pillow image, at recorded time i. On rank 0."""
+        return render(self.draw([values], [i]))
+
+    def save_film(self, images: list[Any], fps: float) -> None:
+        """Write a movie of images. On rank 0."""
+        if self.path.suffix == ".mp4":
+            films.save_mp4(self.path, images, fps)
         else:
-            figure = _draw_panels(self.scene, values, labels, self.field, self.colors, self.width)
-        return _render(figure, self.width)
-
-    def save(self, values: Sequence[tuple[Any, ...]]) -> None:
-        """Write a picture of the values at all chosen times. On rank 0."""
-        with pvd.explain_write_errors(self.path):
-            self.draw(values).save(self.path)
-
-    def draw_frame(self, values: tuple[Any, ...], i: int) -> Any:
-        """One image of a movie, at recorded time i. On rank 0."""
-        return _reduce_colors(self.draw([values], [i]), self.colors)
-
-    def save_frames(self, frames: list[Any], milliseconds: int) -> None:
-        """Write a movie that shows each frame for a time. On rank 0."""
-        first, *others = frames
-        with pvd.explain_write_errors(self.path):
-            first.save(
-                self.path,
-                save_all=True,
-                append_images=others,
-                duration=milliseconds,
-                loop=0,
-                optimize=False,
-            )
+            films.save_gif(self.path, images, self.colors, fps)
 
 
-def _choose_times(time, n_times, dim):
+class _Line:
+    """A line through a mesh, from start to end. Collective.
+
+    distance (PROFILE_POINTS,) : of its points from the start
+    label : what the distance is
+    """
+
+    def __init__(self, mesh: Any, along: Any) -> None:
+        wanted = f"along must be two points (start, end), of {mesh.dim} numbers each"
+        with mesh.ranks.raising_together():
+            ends = as_floats(along, wanted)
+            if mesh.dim == 1 and ends.shape == (2,):
+                ends = ends[:, None]
+            if ends.shape != (2, mesh.dim) or not np.isfinite(ends).all():
+                raise InputError(f"{wanted}, not {along!r:.60}")
+            length = np.linalg.norm(ends[1] - ends[0])
+            if not length > 0:
+                raise InputError(f"{wanted} that are not the same point, not {along!r:.60}")
+
+        self._ranks = mesh.ranks
+        part = np.linspace(0, 1, PROFILE_POINTS)
+        points = ends[0][:, None] + part * (ends[1] - ends[0])[:, None]
+        self._cell, self._is_inside = mesh.find(points)
+        mesh.ranks.check(
+            self._is_inside.any(), f"the line along {along!r:.60} does not meet the mesh"
+        )
+        self.distance = length * part
+        start = ", ".join(f"{x:.4g}" for x in ends[0])
+        end = ", ".join(f"{x:.4g}" for x in ends[1])
+        self.label = f"distance from ({start}) towards ({end})"
+
+    def sample(self, values: Array) -> Array:
+        """Values (n_cells,) at the points of the line, the same on every rank; nan outside."""
+        is_own = self._cell >= 0
+        own = np.where(is_own, values[self._cell], 0.0)
+        return np.where(self._is_inside, self._ranks.sum(own), np.nan)
+
+
+def check_width(width: Any) -> None:
+    """`InputError` unless a picture can have so many pixels."""
+    if not is_integer(width) or not 50 <= width <= 20000:
+        raise InputError(f"width must be a whole number of pixels from 50 to 20000, not {width!r}")
+
+
+def _name_values(field):
+    """What the numbers are called."""
+    return f"|{field}|" if field in ("current", "velocity", "drift") else str(field)
+
+
+def _choose_times(time, n_times, shows_curves):
     """The numbers of the recorded times in a picture."""
     if time is None:
-        n_shown = min(DEFAULT_CURVES, n_times) if dim == 1 else 1
+        n_shown = min(DEFAULT_CURVES, n_times) if shows_curves else 1
         return [int(i) for i in np.linspace(n_times - 1, 0, n_shown).round()][::-1]
 
     times = np.ravel(time).tolist()
@@ -383,291 +475,15 @@ def _choose_times(time, n_times, dim):
 
 
 def _choose_time_format(t) -> Callable[[float], str]:
-    """A function from a time to its label, with enough digits to distinguish the recorded times."""
+    """A function from a time to its label, with enough digits to distinguish the recorded times.
+
+    What has no time has an empty label.
+    """
+    if np.isnan(t).any():
+        return lambda time: ""
     size = max(float(np.abs(t).max()), 1e-300)
     step = float(np.diff(t).min()) if len(t) > 1 else size
     digits = math.ceil(-math.log10(max(step, 1e-6 * size))) + 1
     if size >= 1e5 or digits > 6:
         return lambda time: f"t = {time:.4g}"
     return lambda time: f"t = {time:.{max(digits, 0)}f}"
-
-
-@dataclass(frozen=True)
-class Colors:
-    """The colours of values: `map` between low and high."""
-
-    low: float
-    high: float
-    map: Any
-    extend: str  # the ends of the colour bar that stand for values beyond them
-
-    @classmethod
-    def choose(
-        cls, least: float, largest: float, clim: tuple[float, float] | None, cmap: Any
-    ) -> Colors:
-        """Colours for values between *least* and *largest*.
-
-        By default they begin at 0, unless all values are far from 0.
-        """
-        cmap = _find_map(cmap)
-        if clim is not None:
-            low, high = _check_limits(clim)
-        else:
-            low = 0.0 if 0 <= least < largest / 2 else least
-            high = largest
-        if not high - low > 1e-12 * max(abs(low), abs(high)):  # a constant
-            low, high = (0.0, 2 * high) if high > 0 else (low - 1, high + 1)
-
-        names = {
-            (False, False): "neither",
-            (True, False): "min",
-            (False, True): "max",
-            (True, True): "both",
-        }
-        return cls(low, high, cmap, names[bool(least < low), bool(largest > high)])
-
-    @property
-    def norm(self) -> Any:
-        """Matplotlib's map from values to [0, 1]."""
-        from matplotlib.colors import Normalize
-
-        return Normalize(self.low, self.high, clip=True)
-
-    @property
-    def ink(self) -> str:
-        """The colour of lines that can be seen on the lowest values, hence on most of a picture."""
-        brightness = np.dot([0.3, 0.6, 0.1], self.map(0.0)[:3])
-        return "black" if brightness > 0.5 else "white"
-
-    def as_rgb(self, values: Array) -> IntArray:
-        """(n, 3) bytes."""
-        return self.map(self.norm(values), bytes=True)[:, :3]
-
-
-def _find_map(cmap):
-    from matplotlib import colormaps
-
-    if not isinstance(cmap, str):
-        return cmap
-    if cmap not in colormaps:
-        raise InputError(
-            f"there is no colour map {cmap!r} in Matplotlib; 'viridis' and 'magma_r' are two"
-        )
-    return colormaps[cmap]
-
-
-def _check_limits(clim):
-    """(low, high) as numbers."""
-    try:
-        low, high = map(float, clim)
-    except (TypeError, ValueError):
-        raise InputError(f"clim must be two numbers (low, high), not {clim!r:.60}") from None
-    if not low < high:
-        raise InputError(f"clim must be (low, high) with low < high, not {clim}")
-    return low, high
-
-
-class Curve:
-    """A density on an interval: a step function of x for each time."""
-
-    def __init__(self, cells: GatheredCells) -> None:
-        self.ends = np.sort(cells.points[0, cells.corners].reshape(-1, 2), axis=1)
-        self.order = np.argsort(self.ends[:, 0])
-
-    def draw(self, values: list[Array], labels: list[str], name: str, colors: Colors) -> Any:
-        """A Matplotlib figure of the values (n_cells,) at the times with the given labels."""
-        from matplotlib.figure import Figure
-
-        figure = Figure((PICTURE_INCHES, 0.6 * PICTURE_INCHES), layout="constrained")
-        layout: Any = figure.get_layout_engine()
-        layout.set(w_pad=0.15, h_pad=0.12)
-        axes = figure.add_subplot()
-        x = self.ends[self.order].ravel()
-        steps = [np.repeat(u[self.order], 2) for u in values]
-        for i, (y, label) in enumerate(zip(steps, labels)):
-            color = colors.map(0.85 * i / max(len(steps) - 1, 1))
-            axes.plot(x, y, color=color, linewidth=2, label=label)
-        if len(steps) == 1:
-            axes.fill_between(x, steps[0], color=colors.map(0.0), alpha=0.15, linewidth=0)
-            axes.set_title(labels[0])
-        else:
-            axes.legend(frameon=False)
-
-        margin = 0.05 * (colors.high - colors.low)
-        floor = colors.low - margin if colors.low else 0.0
-        ceiling = colors.high + margin
-        axes.set_xlabel("x")
-        axes.set_ylabel(name)
-        axes.set_xlim(x[0], x[-1])
-        axes.set_ylim(floor, ceiling)
-        axes.spines[["top", "right"]].set_visible(False)
-        return figure
-
-
-class _Layout:
-    """Where panels and colour bar stand in a picture, in inches."""
-
-    top = 0.42
-    gap = 0.22
-
-    def __init__(self, scene: Scene, n: int, dpi: float) -> None:
-        """Of n panels beside one another."""
-        left, right, bottom, top = scene.extent
-        aspect = (top - bottom) / (right - left)
-        is_flat = isinstance(scene, Plane)
-        self.n = n
-        self.left = 0.62 if is_flat else 0.5
-        self.right = 1.15 if is_flat else 1.3
-        self.bottom = 0.38
-        width = min(self._panel_width(), MAX_DOMAIN_INCHES / aspect)
-        self.has_bar_below = width * aspect < MIN_BAR_INCHES
-        if self.has_bar_below:
-            self.right = 0.25
-            self.bottom += 0.75
-            width = self._panel_width()
-
-        # whole pixels
-        self.size = (max(int(width * dpi), 1), max(int(width * aspect * dpi), 1))
-        self.panel_height = self.size[1] / dpi
-        total_height = self.bottom + self.panel_height + self.top
-        self.total = (self.left + n * width + (n - 1) * self.gap + self.right, total_height)
-        self.panel_width = self.size[0] / dpi
-
-    def _panel_width(self):
-        room = PICTURE_INCHES - self.left - self.right - (self.n - 1) * self.gap
-        return room / self.n
-
-    def add_axes(self, figure: Any, x: float, y: float, width: float, height: float) -> Any:
-        """Axes with a corner and a size in inches."""
-        total_width, total_height = self.total
-        return figure.add_axes(
-            (x / total_width, y / total_height, width / total_width, height / total_height)
-        )
-
-    def add_panel(self, figure: Any, i: int) -> Any:
-        x = self.left + i * (self.panel_width + self.gap)
-        return self.add_axes(figure, x, self.bottom, self.panel_width, self.panel_height)
-
-    def add_bar(self, figure: Any) -> Any:
-        total_width, _ = self.total
-        if self.has_bar_below:
-            width = total_width - self.left - self.right
-            return self.add_axes(figure, self.left, 0.48, width, 0.16)
-        return self.add_axes(figure, total_width - 0.95, self.bottom, 0.18, self.panel_height)
-
-
-def _draw_panels(scene, values, labels, name, colors, width):
-    """A figure with one panel for each time and one colour bar, without room to spare."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    dpi = width / PICTURE_INCHES
-    layout = _Layout(scene, len(values), dpi)
-    n_x_ticks = max(2, round(layout.panel_width / 0.9))
-    n_y_ticks = max(2, round(layout.panel_height / 0.7))
-    figure = Figure(layout.total, dpi=dpi)
-    for i, ((u, velocity, dots), label) in enumerate(zip(values, labels)):
-        axes = layout.add_panel(figure, i)
-        image = scene.draw_cells(colors.as_rgb(u), layout.size)
-        axes.imshow(image, extent=scene.extent, aspect="auto", interpolation="nearest")
-        axes.set_autoscale_on(False)
-        axes.xaxis.set_major_locator(MaxNLocator(n_x_ticks, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_locator(MaxNLocator(n_y_ticks, steps=[1, 2, 5, 10]))
-        axes.set_title(label, fontsize=13)
-        scene.dress(axes, velocity, dots, i == 0)
-    _draw_bar(figure, layout, colors, name)
-    return figure
-
-
-def _draw_bar(figure, layout, colors, name):
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.ticker import ScalarFormatter
-
-    bar = layout.add_bar(figure)
-    digits = ScalarFormatter(useMathText=True)
-    digits.set_powerlimits((-2, 4))  # small numbers are written with a power of ten above the bar
-    figure.colorbar(
-        ScalarMappable(colors.norm, colors.map),
-        cax=bar,
-        label=name,
-        extend=colors.extend,
-        format=digits,
-        orientation="horizontal" if layout.has_bar_below else "vertical",
-    )
-    bar.tick_params(labelsize=10)
-
-
-def _render(figure, width):
-    """A Pillow image of a Matplotlib figure."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
-
-    figure.set_dpi(width / PICTURE_INCHES)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3])
-
-
-def _reduce_colors(frame, colors):
-    """The frame with a palette that all frames share: the colours of the map, and greys for the
-    rest.
-    """
-    from PIL import Image
-    from scipy.spatial import cKDTree
-
-    map_colors = colors.map(np.linspace(0, 1, 208), bytes=True)[:, :3]
-    greys = np.linspace([0, 0, 0], [255, 255, 255], 48).round().astype(np.uint8)
-    palette = np.concatenate([map_colors, greys])
-
-    red, green, blue = np.moveaxis(np.asarray(frame, np.int64), -1, 0)
-    different, place = np.unique(65536 * red + 256 * green + blue, return_inverse=True)
-    pixels = np.stack([different >> 16, different >> 8 & 255, different & 255], axis=1)
-    number = cKDTree(palette).query(pixels)[1]
-    indexed = Image.fromarray(number.astype(np.uint8)[place].reshape(red.shape))
-    indexed.putpalette(palette.tobytes())
-    return indexed
-
-
-def check_can_draw() -> None:
-    """`InputError` if this machine cannot draw."""
-    if not can_draw():
-        raise InputError(
-            "this machine cannot draw: VTK finds no OpenGL. On Debian and Ubuntu: apt-get install "
-            "--no-install-recommends libegl1 libgl1 libgl1-mesa-dri"
-        )
-
-
-@functools.cache
-def can_draw() -> bool:
-    """Whether VTK draws off screen here.
-
-    Tried in another process, because VTK ends a process in which it cannot draw. Sets
-    VTK_DEFAULT_OPENGL_WINDOW to a window that works; without a display that is EGL's.
-    """
-    name = "VTK_DEFAULT_OPENGL_WINDOW"
-    windows: list[str | None] = ["vtkEGLRenderWindow", None]
-    if name in os.environ or os.environ.get("DISPLAY"):
-        windows = [os.environ.get(name)]
-
-    for window in windows:
-        setting = {name: window} if window else {}
-        environment = {
-            key: value
-            for key, value in os.environ.items()
-            if not key.startswith(("OMPI_", "PMIX_", "PRTE_", "PMI_", name))
-        }
-
-        try:
-            trial = subprocess.run(
-                [sys.executable, "-c", DRAWING_TRIAL],
-                env=environment | setting,
-                capture_output=True,
-                text=True,
-                timeout=120,
-            )
-        except subprocess.TimeoutExpired:
-            continue
-        if trial.returncode == 0 and "drawn" in trial.stdout:
-            os.environ.update(setting)
-            return True
-    return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path as FilePath
@@ -34,12 +35,12 @@ MAX_POINT_MOVE = 1e-2
 VTK_TYPES = {"f8": "Float64", "f4": "Float32", "i8": "Int64", "i4": "Int32", "u1": "UInt8"}
 
 
-def check_path(ranks: Ranks, path: Path, suffix: str) -> FilePath:
-    """The `Path` of a file to be written; `InputError` on every rank unless it has that suffix."""
+def check_path(ranks: Ranks, path: Path, *suffixes: str) -> FilePath:
+    """The `Path` of a file to be written; `InputError` on every rank for another suffix."""
     is_path = isinstance(path, (str, os.PathLike)) and "\0" not in str(path)
     ranks.check(
-        is_path and FilePath(path).suffix == suffix,
-        f"this is written to a {suffix} file, not to {path!r:.80}",
+        is_path and FilePath(path).suffix in suffixes,
+        f"this is written to a {' or '.join(suffixes)} file, not to {path!r:.80}",
     )
     with ranks.raising_together():
         return expand_home(path)
@@ -85,7 +86,7 @@ class Series:
             rows = {
                 name: as_field_rows(name, values, mesh.n_cells) for name, values in fields.items()
             }
-            _write(self.folder / f"{stem}_{ranks.rank}.vtu", _format_vtu(self.grid, rows))
+            write_text(self.folder / f"{stem}_{ranks.rank}.vtu", format_vtu(self.grid, rows))
         self.entries.append((float(time), f"{self.folder.name}/{stem}.pvtu"))
         ranks.on_root(self._finish_time, stem, rows)
 
@@ -130,7 +131,7 @@ class Series:
         """When all pieces of a time are there: name them in its .pvtu, and that one in the .pvd."""
         with explain_write_errors(self.path):
             pieces = [f"{stem}_{rank}.vtu" for rank in range(self.mesh.ranks.size)]
-            _write(self.folder / f"{stem}.pvtu", _format_pvtu(pieces, rows, self.point_type))
+            write_text(self.folder / f"{stem}.pvtu", _format_pvtu(pieces, rows, self.point_type))
             _replace(self.path, _format_pvd(self.entries))
 
 
@@ -197,6 +198,14 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def import_pyvista() -> Any:
+    """pyvista, without the warning of a package it imports that a notebook has no widgets."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import pyvista
+    return pyvista
+
+
 def build_grid(points: Array, kind: IntArray, start: IntArray, corners: IntArray) -> Any:
     """A vtkUnstructuredGrid of points (dim, n), VTK cell types (n_cells,) and the cells' points in
     CSR form.
@@ -218,6 +227,16 @@ def build_grid(points: Array, kind: IntArray, start: IntArray, corners: IntArray
     return grid
 
 
+def build_pyvista_grid(
+    points: Array, kind: IntArray, start: IntArray, corners: IntArray, rows: dict[str, Array]
+) -> Any:
+    """The same as a pyvista.UnstructuredGrid with fields as `as_field_rows` has them."""
+    grid = import_pyvista().wrap(build_grid(points, kind, start, corners))
+    for name, values in rows.items():
+        grid.cell_data[name] = values
+    return grid
+
+
 def as_vtk_vectors(vectors: Array) -> Array:
     """Vectors (dim, n) in VTK's form, (n, 3)."""
     # single precision stays, everything else becomes double
@@ -228,22 +247,34 @@ def as_vtk_vectors(vectors: Array) -> Array:
 
 
 def as_field_rows(name: str, values: Any, n_cells: int) -> Array:
-    """A field in VTK's form: (n_cells,) or (n_cells, 3)."""
+    """A field in VTK's form: (n_cells,), (n_cells, 3), or (n_cells, 9) for tensors."""
     refuse_masked(values, f"field {name!r} must be numbers")
     values = np.asarray(values)
     is_scalar = values.shape == (n_cells,)
     is_vector = values.ndim == 2 and len(values) <= 3 and values.shape[1] == n_cells
-    if not is_scalar and not is_vector:
+    is_tensor = values.ndim == 3 and values.shape[0] == values.shape[1] <= 3
+    if not is_scalar and not is_vector and not (is_tensor and values.shape[2] == n_cells):
         raise InputError(
             f"field {name!r} has shape {values.shape}: it needs one value for each of this rank's "
             f"cells, ({n_cells},), or one vector, (dim, {n_cells})"
         )
     if values.dtype.str[1:] not in VTK_TYPES:
         values = values.astype(float)
+    if is_tensor:
+        return _as_vtk_tensors(values)
     return values if is_scalar else as_vtk_vectors(values)
 
 
-def _format_vtu(grid, rows):
+def _as_vtk_tensors(tensors):
+    """Tensors (dim, dim, n) in VTK's form, (n, 9)."""
+    dim, _, n = tensors.shape
+    rows = np.zeros((n, 3, 3), np.result_type(tensors, np.float32))
+    rows[:, :dim, :dim] = np.moveaxis(tensors, -1, 0)
+    return rows.reshape(n, 9)
+
+
+def format_vtu(grid: Any, rows: dict[str, Array]) -> str:
+    """The text of a .vtu: a grid with fields as `as_field_rows` has them."""
     from vtkmodules.util.numpy_support import numpy_to_vtk
     from vtkmodules.vtkIOXML import vtkXMLUnstructuredGridWriter
 
@@ -266,7 +297,7 @@ def _format_vtu(grid, rows):
 def _format_pvtu(pieces, rows, point_type):
     arrays = [
         f"<PDataArray type={quoteattr(VTK_TYPES[values.dtype.str[1:]])} Name={quoteattr(name)} "
-        f'NumberOfComponents="{1 if values.ndim == 1 else 3}"/>'
+        f'NumberOfComponents="{values[:1].size}"/>'
         for name, values in rows.items()
     ]
 
@@ -307,11 +338,11 @@ def _replace(path, text):
     it.
     """
     temporary = path.with_name(path.name + ".tmp")
-    _write(temporary, text, lasting=True)
+    write_text(temporary, text, lasting=True)
     os.replace(temporary, path)
 
 
-def _write(path, text, lasting=False):
+def write_text(path: FilePath, text: str, lasting: bool = False) -> None:
     """Put *text* at *path*; remove the file if that fails, as on a full disk.
 
     lasting : the file outlasts a power failure

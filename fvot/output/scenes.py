@@ -16,6 +16,10 @@ from . import pvd
 # Cells up to which their edges are drawn.
 MAX_CELLS_WITH_EDGES = 1500
 
+# How opaque edges are in a picture of values, and in one of the mesh.
+FAINT_EDGES = 0.12
+PLAIN_EDGES = 0.55
+
 # Pixels that are drawn for one that is kept, along each axis.
 PIXELS_PER_PIXEL = 2
 
@@ -50,6 +54,18 @@ class GatheredCells:
             np.concatenate([w + s for w, s in zip(walls, shift)], axis=1),
             np.concatenate(centroid, axis=1),
         )
+
+
+def list_own_cells(mesh: Any) -> tuple[Any, ...]:
+    """This rank's part of `GatheredCells`."""
+    return (
+        mesh.points,
+        mesh.kind,
+        np.diff(mesh.start),
+        mesh.corners,
+        mesh.vertices[:, mesh.n_inner :],
+        mesh.centroid,
+    )
 
 
 class Scene:
@@ -89,7 +105,7 @@ class Scene:
         return fine.mean(axis=(1, 3)).round().astype(np.uint8)
 
     def _begin(self, rgb, size):
-        import pyvista
+        pyvista = pvd.import_pyvista()
 
         width, height = size
         window = [PIXELS_PER_PIXEL * width, PIXELS_PER_PIXEL * height]
@@ -121,10 +137,14 @@ class Scene:
 
 
 class Plane(Scene):
-    """A mesh in the plane; *seam*: draw the edge of the box, through which a periodic mesh goes."""
+    """A mesh in the plane.
 
-    def __init__(self, cells: GatheredCells, seam: bool) -> None:
-        import pyvista
+    seam : draw the edge of the box, through which a periodic mesh goes
+    has_edges : draw the edges of the cells so that they are seen; else faintly, if cells are few
+    """
+
+    def __init__(self, cells: GatheredCells, seam: bool, has_edges: bool = False) -> None:
+        pyvista = pvd.import_pyvista()
 
         lower = cells.points.min(axis=1)
         upper = cells.points.max(axis=1)
@@ -144,16 +164,18 @@ class Plane(Scene):
 
         self.walls = cells.points[:, cells.walls].T  # (n, 2, dim)
         self.box = (lower, upper) if seam else None
-        self.has_edges = len(cells.kind) <= MAX_CELLS_WITH_EDGES
+        self.edge_opacity = FAINT_EDGES if len(cells.kind) <= MAX_CELLS_WITH_EDGES else 0.0
+        if has_edges:
+            self.edge_opacity = PLAIN_EDGES
         self.centroid = cells.centroid
 
     def decorate(self, plotter: Any) -> None:
-        if self.has_edges:
+        if self.edge_opacity:
             once = self.surface.clean()  # edges that two ranks have would be drawn twice
             plotter.add_mesh(
                 once.extract_all_edges(),
                 color="black",
-                opacity=0.12,
+                opacity=self.edge_opacity,
                 line_width=PIXELS_PER_PIXEL,
                 lighting=False,
             )
@@ -212,11 +234,16 @@ class Plane(Scene):
 
 
 class Solid(Scene):
-    """A mesh in space, with the octant towards the eye cut out at a given centre; *ink*: the colour
-    of its edges.
+    """A mesh in space, with the octant towards the eye cut out at a given centre.
+
+    ink : the colour of its edges
+    has_edges : draw the edges of the cells
     """
 
-    def __init__(self, cells: GatheredCells, center: Array, ink: str) -> None:
+    def __init__(
+        self, cells: GatheredCells, center: Array, ink: str, has_edges: bool = False
+    ) -> None:
+        self.has_edges = has_edges
         size = np.ptp(cells.points, axis=1).max()
         grid = pvd.build_grid(cells.points, cells.kind, cells.start, cells.corners)
         # A cut along faces of cells could show either side of them: cut a little beyond.
@@ -249,7 +276,7 @@ class Solid(Scene):
         super().__init__(surface, cell, extent, 4 * size * eye, focus, up)
 
     def decorate(self, plotter: Any) -> None:
-        import pyvista
+        pyvista = pvd.import_pyvista()
         from vtkmodules.vtkFiltersHybrid import vtkPolyDataSilhouette
 
         silhouette = vtkPolyDataSilhouette()
@@ -257,6 +284,11 @@ class Solid(Scene):
         silhouette.SetVector(*-self.eye)
         silhouette.SetEnableFeatureAngle(0)
         rim = pyvista.wrap(_run_filter(silhouette, self.surface))
+        if self.has_edges:
+            edges = self.surface.extract_all_edges()
+            edges.clear_data()
+            edges.points = np.asarray(edges.points, float) + 5e-4 * self.eye
+            plotter.add_mesh(edges, color="dimgray", line_width=PIXELS_PER_PIXEL, lighting=False)
         for lines, color in ((rim, "black"), (self.edges, self.ink)):
             if lines.n_cells:
                 # towards the eye: otherwise faces hide half of each line
@@ -387,7 +419,7 @@ def _find_edges(surface, creases):
 
 
 def _join(pieces):
-    import pyvista
+    pyvista = pvd.import_pyvista()
     from vtkmodules.vtkFiltersCore import vtkAppendPolyData
 
     append = vtkAppendPolyData()

@@ -5,25 +5,29 @@ A series is written during a run, or after it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from ..arguments.frozen import frozen
-from ..arguments.functions import is_integer
-from ..arguments.types import Array, Path
-from .pvd import Series, round_to_single
+from ..arguments.functions import as_function, call_function, is_integer, refuse_masked
+from ..arguments.types import Array, Coefficient, Path
+from ..errors import InputError
+from .pvd import Series, as_field_rows, round_to_single
 from .vtkhdf import HdfSeries
 
 if TYPE_CHECKING:
     from ..parallel import Ranks
 
-FIELD_NAMES = ("density", "velocity", "pressure")
+# What is written: names of fields, and fields of one's own by their names.
+Fields: TypeAlias = Sequence[str | Mapping[str, Coefficient]]
 
+# Names that files have for themselves.
+NAMES_OF_FILES = "cell", "rank"
 
 # The class that writes a series, by the suffix of its path.
 FORMATS: dict[str, Any] = {".pvd": Series, ".vtkhdf": HdfSeries}
@@ -42,8 +46,12 @@ class Output:
     every : int
         Write each of the recorded times (1), each second one (2), ...; the first and the last one
         are always written.
-    fields : tuple of str, optional
-        Some of "density", "velocity" and "pressure". None: all that the run has.
+    fields : list, optional
+        Names of fields: "density"; "velocity" and "current", which is density times velocity;
+        "pressure" of a `JKO` with an upper bound; "potential", "diffusion" and "drift" of equations
+        that have them. And dicts of fields of your own, ``{"depth": values}``: cell values
+        (n_cells,) or (dim, n_cells), or a function of x or (x, t), taken at the centroids. None:
+        density, pressure, and the velocity of a `ContinuityEquation`.
     single : bool
         Points and fields in single precision, which takes half the space. Times and the numbers of
         cells and ranks keep their precision.
@@ -55,8 +63,8 @@ class Output:
     Raises
     ------
     InputError
-        In `solve`, on every rank: for a path that ends with neither, or cannot be written; for an
-        *every* below 1; and for fields that the run does not have.
+        In `solve`, before the run and on every rank: for a path that ends with neither, or cannot
+        be written; for an *every* below 1; and for fields that the run does not have.
 
     Examples
     --------
@@ -71,25 +79,33 @@ class Output:
     ... )
     >>> os.path.exists(path)
     True
+
+    The current and a field of one's own, beside the density:
+
+    >>> fields = ["density", "current", {"distance": lambda x: abs(x[0] - 0.5)}]
+    >>> result.write(path, fields=fields)
     """
 
     path: str | PathLike[str]
     every: int = 1
-    fields: tuple[str, ...] | None = None
+    fields: Fields | None = None
     single: bool = False
     keep: bool = True
 
 
 class Writer:
-    """Writes an `Output` of a run with *n_times* recorded times. Collective.
+    """Writes an `Output` of a run with recorded times t. Collective.
 
     done : how many of the recorded times are in the file already
     """
 
-    def __init__(self, output: Output, mesh: Any, n_times: int, done: int = 0) -> None:
+    def __init__(self, output: Output, mesh: Any, t: Array, done: int = 0) -> None:
         self.output = output
         self.mesh = mesh
-        self.n_times = n_times
+        self.n_times = len(t)
+        self._names, own = split_fields(output.fields)
+        with mesh.ranks.raising_together():
+            self._own = {name: build_field(mesh, name, u, t[0]) for name, u in own.items()}
         n_written = sum(self.is_due(i) for i in range(done))
         series = FORMATS[FilePath(output.path).suffix]
         self.series = series(output.path, mesh, n_written, output.single)
@@ -99,12 +115,18 @@ class Writer:
         return i % self.output.every == 0 or i == self.n_times - 1
 
     def has(self, name: str) -> bool:
-        """Whether a field is written if the run has it."""
-        return self.output.fields is None or name in self.output.fields
+        """Whether a field is written if the run always has it."""
+        return self._names is None or name in self._names
+
+    def names(self, name: str) -> bool:
+        """Whether a field is asked for by its name."""
+        return self._names is not None and name in self._names
 
     def add(self, time: float, fields: dict[str, Any]) -> None:
         """Write the next time that is due, with fields {name: cell values}."""
         values = {name: np.asarray(u) for name, u in fields.items() if self.has(name)}
+        with self.mesh.ranks.raising_together():
+            values |= {name: find(time) for name, find in self._own.items()}
         if self.output.single:
             with self.mesh.ranks.raising_together():
                 values = {name: round_to_single(name, u) for name, u in values.items()}
@@ -120,23 +142,39 @@ class Writer:
 
 
 def write_all(
-    output: Output | str | FilePath, mesh: Any, t: Array, fields: dict[str, Array]
+    output: Output | str | FilePath,
+    mesh: Any,
+    t: Array,
+    fields: Mapping[str, Any],
+    derived: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write fields {name: (n_times, ..., n_cells)} at the times t."""
-    writer = Writer(check_output(output, mesh.ranks, fields), mesh, len(t))
+    """Write fields {name: values} at the times t, where values[i] (..., n_cells) are those at t[i];
+    derived ones if they are asked for.
+    """
+    derived = derived or {}
+    writer = Writer(check_output(output, mesh.ranks, fields, derived), mesh, t)
+    chosen = {name: values for name, values in fields.items() if writer.has(name)}
+    chosen |= {name: values for name, values in derived.items() if writer.names(name)}
     for i, time in enumerate(t):
         if writer.is_due(i):
-            writer.add(time, {name: values[i] for name, values in fields.items()})
+            writer.add(time, {name: values[i] for name, values in chosen.items()})
     writer.close()
 
 
-def check_output(output: Output | Path | None, ranks: Ranks, run_fields: Collection[str]) -> Any:
+# ---- what is asked for ---------------------------------------------------------------------------
+
+
+def check_output(
+    output: Output | Path | None,
+    ranks: Ranks,
+    run_fields: Collection[str],
+    derived: Collection[str] = (),
+) -> Any:
     """The `Output`, which may be given by its path, of a run that has these fields. Collective.
 
     None stays None.
     """
-    is_known = output is None or isinstance(output, (Output, str, FilePath))
-    ranks.check_same("write", output if is_known else type(output))
+    ranks.check_same("write", _describe(output))
     if output is None:
         return None
     output = output if isinstance(output, Output) else Output(output)
@@ -151,7 +189,8 @@ def check_output(output: Output | Path | None, ranks: Ranks, run_fields: Collect
         is_integer(every) and every >= 1,
         f"every must be a whole number of recorded times from 1 on, not {every!r}",
     )
-    _check_fields(output.fields, ranks, run_fields)
+    with ranks.raising_together():
+        _check_fields(output.fields, [*run_fields, *derived])
     for name in ("single", "keep"):
         value = getattr(output, name)
         ranks.check(
@@ -160,16 +199,70 @@ def check_output(output: Output | Path | None, ranks: Ranks, run_fields: Collect
     return output
 
 
-def _check_fields(fields, ranks, run_fields):
+def _describe(output):
+    """What must be the same on every rank: not the values of one's own fields."""
+    if not isinstance(output, Output):
+        return output if isinstance(output, (str, FilePath, type(None))) else type(output)
+    fields = output.fields
+    if isinstance(fields, (list, tuple, set)):
+        fields = sorted(str(list(f) if isinstance(f, Mapping) else f) for f in fields)
+    return output.path, output.every, fields, output.single, output.keep
+
+
+def split_fields(fields: Fields | None) -> tuple[set[str] | None, dict[str, Coefficient]]:
+    """(the names in *fields*, None for None; the fields of one's own)."""
+    if fields is None:
+        return None, {}
+    own: dict[str, Coefficient] = {}
+    for field in fields:
+        if isinstance(field, Mapping):
+            own |= field
+    return {field for field in fields if isinstance(field, str)}, own
+
+
+def _check_fields(fields, known):
+    """`InputError` unless *fields* are of the known names, or one's own by new names."""
     if fields is None:
         return
     is_collection = isinstance(fields, (list, tuple, set)) and len(fields) > 0
-    ranks.check(
-        is_collection and all(name in FIELD_NAMES for name in fields),
-        f"fields must be some of {', '.join(FIELD_NAMES)}, not {fields!r:.60}",
-    )
-    missing = [name for name in fields if name not in run_fields]
-    ranks.check(
-        not missing,
-        f"this run has no {' and no '.join(missing)} to write, but {' and '.join(run_fields)}",
-    )
+    if not is_collection or not all(isinstance(field, (str, Mapping)) for field in fields):
+        raise InputError(
+            "fields must be a list of names, and of dicts {name: values} of fields of your own, "
+            f"not {fields!r:.60}; here there are {', '.join(known)}"
+        )
+    names, own = split_fields(fields)
+    unknown = [field for field in fields if isinstance(field, str) and field not in known]
+    if unknown:
+        raise InputError(
+            f"this run has no {' and no '.join(unknown)} to write, but {', '.join(known)}; a field "
+            f"of your own is a dict, {{{unknown[0]!r}: values}}"
+        )
+    for name in own:
+        if not isinstance(name, str) or not name:
+            raise InputError(f"the name of a field must be a word, not {name!r:.60}")
+        if name in known or name in NAMES_OF_FILES:
+            raise InputError(f"there is a field {name!r} already: give yours another name")
+
+
+def build_field(mesh: Any, name: str, given: Coefficient, t: float) -> Callable[[float], Array]:
+    """Cell values as a function of the time, of a field of one's own.
+
+    given : cell values (n_cells,) or (dim, n_cells), or a function of x or (x, t)
+    t : a time at which it can be called
+    """
+    what = f"field {name!r}"
+    if not callable(given):
+        refuse_masked(given, f"{what} must be numbers")
+        values = np.asarray(given)
+        if values.dtype.kind not in "biuf":
+            raise InputError(f"{what} must be numbers or a function, not {given!r:.60}")
+        if values.ndim == 0:
+            values = np.broadcast_to(values, (mesh.n_cells,))
+        as_field_rows(name, values, mesh.n_cells)
+        return lambda time: values
+
+    x = mesh.centroid
+    more = (t,) if as_function(given, what).depends_on_time else ()
+    sample = np.asarray(call_function(given, what, x, *more))
+    f = as_function(given, what, sample.shape[:-1])
+    return lambda time: f(x, time)

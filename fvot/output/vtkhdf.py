@@ -2,7 +2,8 @@
 file.
 
 Rank 0 writes it, in the order of the cells in the mesh's file. It is complete after each time:
-however the program ends, these times stay.
+however the program ends, these times stay. It has no lock of HDF5's, so that it can be looked at
+while it is written.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import numpy as np
 
 from ..arguments.types import Array, Path
 from ..errors import InputError
-from ..mesh.gathering import gather_mesh
 from .pvd import (
     as_field_rows,
     as_vtk_vectors,
@@ -54,7 +54,7 @@ class HdfSeries:
         numbers = mesh.ranks.gather_to_root(mesh.cell_id[: mesh.n_cells])
         self.order = np.concatenate(numbers) if mesh.ranks.is_root else None
         self.counts = [len(own) for own in numbers] if mesh.ranks.is_root else None
-        whole = None if done else _gather_whole(mesh, self.order)
+        whole = None if done else mesh.gather_cells()
         mesh.ranks.on_root(self._begin, whole, done)
 
     def _begin(self, whole, done):
@@ -67,7 +67,7 @@ class HdfSeries:
                 return
             points, kind, start, corners = whole
             self._check_free_space(points.nbytes + start.nbytes + corners.nbytes)
-            self.file = h5py.File(self.path, "w", libver=("earliest", "v110"))
+            self.file = h5py.File(self.path, "w", libver=("earliest", "v110"), locking=False)
             root = self.file.create_group("VTKHDF", track_order=True)
             root.attrs["Version"] = (2, 0)
             root.attrs.create("Type", b"UnstructuredGrid", dtype="S16")
@@ -102,7 +102,7 @@ class HdfSeries:
         if not self.path.exists():
             raise make_series_error(f"there is no series {self.path}", done)
         try:
-            self.file = h5py.File(self.path, "r+")
+            self.file = h5py.File(self.path, "r+", locking=False)
         except OSError:
             problem = f"the series {self.path} is cut off, or cannot be read"
             raise make_series_error(problem, done) from None
@@ -193,31 +193,6 @@ class HdfSeries:
         """Close the file after a failure. On this rank alone."""
         if self.mesh.ranks.is_root:
             self.file.close()
-
-
-def _gather_whole(mesh, order):
-    """(points (dim, n), kind (n_cells,), start (n_cells + 1,), corners) of the whole mesh, in the
-    file's order, on rank 0.
-    """
-    if mesh.block is None:
-        whole = gather_mesh(mesh)
-        return whole and whole[:4]
-    own = (mesh.points, mesh.kind, mesh.corners.reshape(mesh.n_cells, -1))
-    parts = mesh.ranks.gather_to_root(own)
-    if parts is None:
-        return None
-
-    # Each block has its own copies of the points between blocks.
-    points, kind, corners = zip(*parts)
-    shift = np.cumsum([0, *(p.shape[1] for p in points)])
-    corners = np.concatenate([own + first for own, first in zip(corners, shift)])
-    place = np.argsort(order)
-    return (
-        np.concatenate(points, axis=1),
-        np.concatenate(kind)[place],
-        corners.shape[1] * np.arange(len(place) + 1),
-        corners[place].ravel(),
-    )
 
 
 def _create_steps(root):

@@ -14,8 +14,8 @@ from ..arguments.types import Array, Path
 from ..errors import ConvergenceError
 from .checkpoint import Checkpoint
 from .recorder import Recorder
-from .result import Result, build_ledger
-from .run import Run, RunWithVelocity
+from .result import DerivedSeries, Result, build_ledger
+from .run import Run, RunWithVelocity, find_derived
 
 if TYPE_CHECKING:
     from ..mesh.numbering import Numbering
@@ -40,7 +40,14 @@ def march(
     times, and the last one.
     """
     recorder = Recorder(
-        numbering, t, run.fields, checkpoint, run.describe, write=write, progress=progress
+        numbering,
+        t,
+        run.fields,
+        checkpoint,
+        run.describe,
+        derived=find_derived(run),
+        write=write,
+        progress=progress,
     )
     with recorder:
         if recorder.saved is None:
@@ -64,11 +71,15 @@ def march(
 
 def _make_result(run, numbering, recorder):
     t = recorder.kept_times
+    recorded = {name: recorder.series(name) for name in recorder.fields}
     return Result(
         mesh=numbering.user_mesh,
         t=t,
-        rho=recorder.series("density"),
-        ledger=build_ledger(recorder.records),
+        rho=recorded["density"],
+        ledger=build_ledger(recorder.records, recorder.t),
         velocity=cast(RunWithVelocity, run).velocity(t) if "velocity" in run.fields else None,
-        pressure=recorder.series("pressure") if "pressure" in run.fields else None,
+        pressure=recorded.get("pressure"),
+        derived={
+            name: DerivedSeries(compute, t, recorded) for name, compute in find_derived(run).items()
+        },
     )

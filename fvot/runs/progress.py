@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 from tqdm import tqdm
 
+from ..arguments.notebook import in_notebook
 from ..parallel import Ranks
 
 # Seconds between two updates of the bar at least.
 UPDATE_INTERVAL = 0.5
 
+# The width of the bar in a notebook, in characters.
+NOTEBOOK_COLUMNS = 80
+
 
 class Progress:
     """A bar from *start* to *end* on rank 0, if *show* is true, or None and standard error is a
-    terminal.
+    terminal, or a notebook runs this program.
 
     name : of the quantity that goes from start to end, a time or a number of iterations
 
@@ -25,9 +32,16 @@ class Progress:
             disable = True
         elif show is not None:
             disable = not show
+        elif in_notebook():
+            disable = False
+
+        place: dict[str, Any] = {}
+        if in_notebook():  # as text, which needs no widgets; short runs show none
+            place = dict(file=sys.stdout, ncols=NOTEBOOK_COLUMNS, delay=UPDATE_INTERVAL)
         self._bar = tqdm(
             total=end - start,
             disable=disable,
+            **place,
             leave=False,
             mininterval=UPDATE_INTERVAL,
             bar_format="{l_bar}{bar}| {elapsed} < {remaining}{postfix}",

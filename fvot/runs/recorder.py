@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -15,7 +15,7 @@ from ..mesh.cell_values import integrate
 from ..output.series import Writer, check_output
 from .checkpoint import Checkpoint, CheckpointManager
 from .progress import Progress
-from .run import Run, RunWithVelocity
+from .run import DerivedField, Run, RunWithVelocity
 
 if TYPE_CHECKING:
     from ..mesh.numbering import Numbering
@@ -38,18 +38,21 @@ class Recorder:
         checkpoint: Checkpoint | None,
         describe: Callable[[], dict[str, Any]],
         *,
+        derived: Mapping[str, DerivedField],
         write: Output | Path | None = None,
         progress: bool | None = None,
     ):
         """numbering : of all cell values that come; files and `series` have the user's
         fields : names of the run's fields
         describe() : the description of the run, see `CheckpointManager`
+        derived : fields that follow from the others, see `RunWithDerivedFields`
         write : an `Output`, or its path
         """
         self.numbering = numbering
         self.t = t
         self.progress = progress
-        self.write = check_output(write, numbering.user_mesh.ranks, fields)
+        self.derived = derived
+        self.write = check_output(write, numbering.user_mesh.ranks, fields, derived)
         self.records: list[dict[str, float]] = []
         self.saved: tuple[dict[str, Array], dict[str, Any]] | None = None
         # Velocities follow from the times: they are not kept.
@@ -67,7 +70,7 @@ class Recorder:
             self.writer = None
             if self.write is not None:
                 self.writer = Writer(
-                    self.write, self.numbering.user_mesh, len(self.t), len(self.records)
+                    self.write, self.numbering.user_mesh, self.t, len(self.records)
                 )
 
             is_complete = all(len(series) == len(self.records) for series in self.fields.values())
@@ -105,10 +108,12 @@ class Recorder:
         i = len(self.records)
         values = self._take(run)
         if self.writer is not None and self.writer.is_due(i):
-            has = self.writer.has
-            fields = {name: self.numbering.outward(u) for name, u in values.items() if has(name)}
+            fields = {name: self.numbering.outward(u) for name, u in values.items()}
             if self.writer.has("velocity") and "velocity" in run.fields:
                 fields["velocity"] = cast(RunWithVelocity, run).velocity(self.t[[i]])[0]
+            for name, compute in self.derived.items():
+                if self.writer.names(name):
+                    fields[name] = compute(self.t[i], fields)
             self.writer.add(self.t[i], fields)
 
     def stop(self, run: Run) -> None:

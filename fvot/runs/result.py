@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import html
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,9 @@ from ..arguments.types import Array, ArrayLike
 from ..errors import InputError
 from ..finite_volume.interpolation import interpolate
 from ..finite_volume.velocity_field import VelocityField
-from ..output.series import Output, write_all
+from ..output.series import Fields, Output, write_all
+from .ledger import Ledger
+from .run import DerivedField
 
 if TYPE_CHECKING:
     from ..mesh import Mesh
@@ -28,25 +30,56 @@ MASS_LOSSES = ("outflow", "killed")
 
 
 class Writable:
-    """A density (n_times, n_cells) at times t, perhaps with a velocity and a pressure: it can be
+    """A density (n_times, n_cells) at times t, perhaps with a velocity and other fields: it can be
     written and drawn.
     """
 
     mesh: Any
     t: Array
     rho: Array
-    velocity: Array | None
-    pressure: Array | None = None
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """What can be written and drawn, by name: those that are always written come first.
+
+        Returns
+        -------
+        {name: values}
+            values[i] are those at recorded time number i, (n_cells,), (dim, n_cells) or
+            (dim, dim, n_cells). Some are computed when they are asked for, which is collective.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(0, 1, 10)
+        >>> result = fvot.FokkerPlanck(mesh, diffusion=1.0).solve(np.ones(mesh.n_cells), 0.1)
+        >>> list(result.fields)
+        ['density', 'current', 'velocity', 'diffusion']
+        >>> result.fields["current"][-1].shape
+        (1, 10)
+        """
+        return self._present | self._derived
+
+    @property
+    def _present(self) -> dict[str, Any]:
+        """The fields that are there."""
+        raise NotImplementedError
+
+    @property
+    def _derived(self) -> dict[str, Any]:
+        """The fields that are computed when they are asked for."""
+        return {}
 
     def write(
         self,
         path: str | Path,
         *,
         every: int = 1,
-        fields: tuple[str, ...] | None = None,
+        fields: Fields | None = None,
         single: bool = False,
     ) -> None:
-        """Write density, velocity and pressure for ParaView.
+        """Write density, velocity and pressure, or other fields, for ParaView.
 
         Collective.
 
@@ -56,8 +89,9 @@ class Writable:
             A .pvd, with a folder of pieces beside it, or a .vtkhdf.
         every : int, optional
             Write each, each second, ... of the recorded times.
-        fields : tuple of str, optional
-            Names of the fields to write; None for all.
+        fields : list, optional
+            Names of `fields`, and dicts of fields of your own, see `Output`. None: density,
+            pressure, and the velocity of a `ContinuityEquation` or of transport.
         single : bool, optional
             Write in single precision; see `Output`.
 
@@ -74,11 +108,11 @@ class Writable:
         >>> import fvot
         >>> mesh = fvot.Mesh.interval(0, 1, 10)
         >>> result = fvot.FokkerPlanck(mesh, diffusion=1.0).solve(np.ones(mesh.n_cells), 0.1)
-        >>> result.write(tempfile.mkdtemp() + "/run.pvd", fields=("density",))
+        >>> fields = ["density", "current", {"x": mesh.center[0], "wave": lambda x, t: x[0] - t}]
+        >>> result.write(tempfile.mkdtemp() + "/run.pvd", fields=fields)
         """
-        series = {"density": self.rho, "velocity": self.velocity, "pressure": self.pressure}
-        present = {name: u for name, u in series.items() if u is not None}
-        write_all(Output(path, every, fields, single), self.mesh, self.t, present)
+        output = Output(path, every, fields, single)
+        write_all(output, self.mesh, self.t, self._present, self._derived)
 
     def probe(self, points: ArrayLike) -> Array:
         """The density at points, at all recorded times: what a gauge there would show. Collective.
@@ -121,26 +155,33 @@ class Writable:
         return values if places.ndim == 2 else values[:, 0]
 
     def plot(
-        self, path: str | Path, time: int | Sequence[int] | None = None, **options: Any
-    ) -> None:
-        """Draw the density at one recorded time, or at several, to a .png.
+        self,
+        path: str | Path | None = None,
+        time: int | Sequence[int] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Draw the density at one recorded time, or at several, side by side.
 
         Collective.
 
         Parameters
         ----------
-        path : str or pathlib.Path
-            A .png file.
+        path : str or pathlib.Path, optional
+            A .png, .svg or .pdf file. None: the figure is returned, which notebooks show.
         time : int or sequence of int, optional
-            The number of the recorded time, or several, drawn side by side. None: the last one; on
-            an interval up to six in one picture.
+            The number of the recorded time, or several. None: the last one; of curves, as on an
+            interval, up to six in one picture.
         **options
-            field : {"density", "speed", "pressure"}
-                What the colours show.
+            field : str
+                What the colours show: a name of `fields`, of vectors their length, or "speed".
             clim : (low, high)
                 The values at the ends of the colours; None takes those of the field.
             cmap : str or matplotlib.colors.Colormap
                 The colour map.
+            log : bool
+                Logarithmic colours, or a logarithmic axis of curves.
+            along : (start, end)
+                Curves over the line between two points.
             arrows : bool
                 Draw the velocity, in 2D.
             dots : array (n_times, 2, n)
@@ -148,6 +189,13 @@ class Writable:
                 rank.
             width : int
                 Pixels.
+            ax : matplotlib.axes.Axes
+                Axes of your own, for one time; only rank 0 looks at them.
+
+        Returns
+        -------
+        matplotlib.figure.Figure or None
+            The figure, on rank 0, if neither a path nor ax is given.
 
         Raises
         ------
@@ -167,22 +215,25 @@ class Writable:
         >>> path.plot(picture, [0, 2, 5], cmap="magma_r", width=600)
         >>> os.path.exists(picture)
         True
+        >>> figure = path.plot(time=[0, 5])
+        >>> figure.axes[0].get_ylabel()
+        'density'
         """
         from ..output.plot import plot
 
-        plot(self, path, time, **options)
+        return plot(self, path, time, **options)
 
     def movie(self, path: str | Path, **options: Any) -> None:
-        """Draw the density at all recorded times to a .gif.
+        """Draw the density at all recorded times to a .gif or an .mp4.
 
         Collective.
 
         Parameters
         ----------
         path : str or pathlib.Path
-            A .gif file.
+            A .gif file, or an .mp4, which ffmpeg writes: ``pip install imageio-ffmpeg`` gets it.
         **options
-            field, clim, cmap, arrows, dots, width
+            field, clim, cmap, log, along, arrows, dots, width
                 As for `plot`.
             fps : float
                 Times that are shown per second, at most 50.
@@ -190,7 +241,8 @@ class Writable:
         Raises
         ------
         InputError
-            As for `plot`, and for an fps that is no number above 0 and at most 50.
+            As for `plot`, for an fps that is no number above 0 and at most 50, and for an .mp4
+            where there is no ffmpeg.
 
         Examples
         --------
@@ -207,6 +259,39 @@ class Writable:
         from ..output.plot import movie
 
         movie(self, path, **options)
+
+    def to_pyvista(self, time: int = -1) -> Any:
+        """The mesh with all `fields` at one recorded time as a pyvista.UnstructuredGrid.
+
+        On every rank the whole mesh. Collective.
+
+        Parameters
+        ----------
+        time : int, optional
+            The number of the recorded time; negative ones count from the last.
+
+        Returns
+        -------
+        pyvista.UnstructuredGrid
+            Its cells are in the file's order; `cell_data` has the fields, "cell" and "rank".
+
+        Raises
+        ------
+        InputError
+            If there is no recorded time of that number.
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.rectangle((0, 0), (1, 1), (4, 4))
+        >>> rho0 = mesh.density(lambda x: x[0])
+        >>> result = fvot.FokkerPlanck(mesh, diffusion=1.0).solve(rho0, 0.1)
+        >>> grid = result.to_pyvista()
+        >>> grid.n_cells, grid.cell_data["current"].shape
+        (16, (16, 3))
+        """
+        self._check_time(time)
+        return self.mesh.to_pyvista({name: values[time] for name, values in self.fields.items()})
 
     def to_points(self, k: int = 1, time: int = -1) -> tuple[Array, Array]:
         """The density at one recorded time as point masses.
@@ -240,18 +325,41 @@ class Writable:
         >>> points.tolist(), weights.tolist()
         ([[0.125, 0.375]], [0.5, 0.5])
         """
+        self._check_time(time)
+        return self.mesh.to_points(self.rho[time], k)
+
+    def _check_time(self, time):
         self.mesh.ranks.check(
             is_integer(time) and -len(self.t) <= time < len(self.t),
             f"time must be the number of a recorded time, from 0 to {len(self.t) - 1}, not "
             f"{time!r}",
         )
-        return self.mesh.to_points(self.rho[time], k)
+
+
+class DerivedSeries:
+    """A `DerivedField` at the times t: series[i] is computed when it is asked for. Collective.
+
+    recorded : {name: cell values (n_times, n_cells)} from which it follows
+    """
+
+    def __init__(self, compute: DerivedField, t: Array, recorded: Mapping[str, Array]) -> None:
+        self.compute = compute
+        self.t = t
+        self.recorded = recorded
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self.t)))
+
+    def __getitem__(self, i: int) -> Array:
+        return self.compute(self.t[i], {name: values[i] for name, values in self.recorded.items()})
 
 
 @frozen
-@dataclass(frozen=True, repr=False)
 class Result(Writable):
     """The density of an evolution at the recorded times.
+
+    A result can be pickled and copied on one rank; a copy has what is listed here, but no other
+    `fields`. On several ranks that is an `InputError`: write it to a file.
 
     Attributes
     ----------
@@ -262,9 +370,8 @@ class Result(Writable):
     rho : array (n_times, n_cells)
         Cell averages.
     ledger : {name: array (n_times,)}
-        Mass, minimum, maximum, mass_error and further numbers of the solver.
-    velocity : array (n_times, dim, n_cells) or None
-        The mean velocity of each cell, or None where there is none.
+        Mass, minimum, maximum, mass_error and further numbers of the solver. Notebooks show it as a
+        table.
     pressure : array (n_times, n_cells) or None
         The pressure of an upper bound on the density, above 0 where it is reached; None without a
         bound.
@@ -281,12 +388,71 @@ class Result(Writable):
     True
     """
 
-    mesh: Mesh
-    t: Array
-    rho: Array
-    ledger: dict[str, Array]
-    velocity: Array | None = None
-    pressure: Array | None = None
+    def __init__(
+        self,
+        mesh: Mesh,
+        t: Array,
+        rho: Array,
+        ledger: dict[str, Array],
+        velocity: Array | None = None,
+        pressure: Array | None = None,
+        derived: Mapping[str, DerivedSeries] | None = None,
+    ) -> None:
+        self.mesh = mesh
+        self.t = t
+        self.rho = rho
+        self.ledger = ledger if isinstance(ledger, Ledger) else Ledger(ledger, t)
+        self.pressure = pressure
+        self._velocity = velocity
+        self._series = dict(derived or {})
+
+    @property
+    def _present(self):
+        fields = {"density": self.rho}
+        if "velocity" not in self._series and self._velocity is not None:
+            fields["velocity"] = self._velocity
+        if self.pressure is not None:
+            fields["pressure"] = self.pressure
+        return fields
+
+    @property
+    def _derived(self):
+        return self._series
+
+    @property
+    def velocity(self) -> Array | None:
+        """The mean velocity of each cell: current / density where nothing else is given.
+
+        Of `FokkerPlanck` and `JKO` it is computed at the first use, which is collective.
+
+        Returns
+        -------
+        array (n_times, dim, n_cells) or None
+            None where there is none.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(0, 1, 10)
+        >>> equation = fvot.FokkerPlanck(mesh, diffusion=1.0, potential=lambda x: x[0])
+        >>> result = equation.solve(equation.stationary(), [0.0, 0.1])
+        >>> bool(abs(result.velocity).max() < 1e-8)
+        True
+        """
+        if self._velocity is None and "velocity" in self._series:
+            self._velocity = np.stack([*self._series["velocity"]])
+        return self._velocity
+
+    def _repr_html_(self):
+        """What notebooks show."""
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>{self.ledger._repr_html_()}"
+
+    def __getstate__(self):
+        """What is copied: no equation, which may have functions that cannot be pickled."""
+        alone = self.mesh.ranks.size == 1  # else the mesh refuses
+        velocity = self.velocity if alone else None
+        return vars(self) | dict(_velocity=velocity, _series={})
 
     def __repr__(self):
         return (
@@ -328,8 +494,8 @@ class Result(Writable):
         True
         """
         self.mesh.ranks.check(
-            self.velocity is not None,
-            "this result has no velocity: those of ContinuityEquation have one",
+            "velocity" in self.fields,
+            "this result has no velocity",
         )
         return self._field(points, t)
 
@@ -338,8 +504,8 @@ class Result(Writable):
         return VelocityField(self.mesh, self.t, self.velocity)
 
 
-def build_ledger(records: Sequence[dict[str, float]]) -> dict[str, Array]:
-    """{name: (n_times,)} from one dict per time, with the relative error of the mass balance.
+def build_ledger(records: Sequence[dict[str, float]], t: Array) -> Ledger:
+    """{name: (n_times,)} from one dict per time t, with the relative error of the mass balance.
 
     mass_error = (mass - gains + losses - initial mass) / (initial mass + the largest gains)
     """
@@ -349,4 +515,5 @@ def build_ledger(records: Sequence[dict[str, float]]) -> dict[str, Array]:
     gains = sum((ledger[name] for name in MASS_GAINS if name in ledger), zero)
     losses = sum((ledger[name] for name in MASS_LOSSES if name in ledger), zero)
     scale = max(mass[0] + gains.max(), np.finfo(float).tiny)
-    return ledger | {"mass_error": (mass - gains + losses - mass[0]) / scale}
+    mass_error = (mass - gains + losses - mass[0]) / scale
+    return Ledger(ledger | {"mass_error": mass_error}, t)

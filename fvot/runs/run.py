@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, TypeAlias
 
 from ..arguments.types import Array
+
+# A field that follows from the time and from recorded ones: (t, {name: cell values}) -> cell values
+# (..., n_cells), all in the user's order. Collective.
+DerivedField: TypeAlias = Callable[[float, Mapping[str, Array]], Array]
 
 
 class Run(Protocol):
@@ -63,3 +67,17 @@ class RunWithVelocity(Run, Protocol):
     def velocity(self, t: Array) -> Array:
         """(n_times, dim, n_cells) at the times t, in the user's order."""
         ...
+
+
+class RunWithDerivedFields(Run, Protocol):
+    """A run that can compute more fields than those that it always writes."""
+
+    @property
+    def derived(self) -> Mapping[str, DerivedField]:
+        """{name: how it follows}: files and pictures have these where they are asked for."""
+        ...
+
+
+def find_derived(run: Run) -> Mapping[str, DerivedField]:
+    """The derived fields of a run, if it has any."""
+    return getattr(run, "derived", {})

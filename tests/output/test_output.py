@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fvot
 from fvot import Checkpoint, InputError, Mesh, Output
+from fvot.output.vtkhdf import HdfSeries
 
 pytestmark = pytest.mark.ranks
 
@@ -136,6 +137,17 @@ def test_one_file_is_smaller(ranks, shared_folder):
     if ranks.is_root:
         pieces = sum(path.stat().st_size for path in (shared_folder / "x").iterdir())
         assert (shared_folder / "x.vtkhdf").stat().st_size < pieces / 5
+
+
+def test_a_file_can_be_read_while_it_is_written(ranks, shared_folder):
+    """By others, which ask for HDF5's lock: it is complete after each time."""
+    mesh = Mesh.interval(0, 1, 8)
+    path = shared_folder / "x.vtkhdf"
+    series = HdfSeries(path, mesh)
+    for i in range(2):
+        series.add(i / 2, {"density": mesh.volume})
+        assert not ranks.is_root or len(read(path)["t"]) == i + 1
+    series.close()
 
 
 class Interrupted(Exception):
@@ -266,7 +278,10 @@ def test_other_solvers(ranks, shared_folder):
         (3, "a .pvd file, or a .vtkhdf"),
         (Output("x.pvd", every=0), "every"),
         (Output("x.pvd", every=1.5), "every"),
-        (Output("x.pvd", fields=["speed"]), "fields"),
+        (Output("x.pvd", fields=["speed"]), "no speed to write, but density, current, velocity"),
+        (Output("x.pvd", fields=[{"density": 1.0}]), "there is a field 'density' already"),
+        (Output("x.pvd", fields=[{"own": [1.0, 2.0]}]), "'own' has shape .2,."),
+        (Output("x.pvd", fields=[{"own": lambda x: x[:, 1:]}]), "'own' returned shape"),
         (Output("x.pvd", fields="density"), "fields"),
         (Output("x.pvd", fields=[]), "fields"),
         ("/dev/null/x.pvd", "cannot write"),

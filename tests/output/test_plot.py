@@ -2,13 +2,15 @@
 can be drawn.
 """
 
+import sys
+
 import numpy as np
 import pytest
 from meshes import MESHES
 from mpi4py import MPI
 
 from fvot import InputError, Mesh
-from fvot.output import plot
+from fvot.output import drawing
 from fvot.runs.result import Result
 
 pytestmark = pytest.mark.ranks
@@ -97,7 +99,7 @@ def test_same_picture_on_any_number_of_ranks(name, gl, shared_folder, ranks):
 
 
 def test_interval_needs_no_gl(shared_folder, ranks, monkeypatch):
-    monkeypatch.setattr(plot, "can_draw", lambda: False)
+    monkeypatch.setattr(drawing, "can_draw", lambda: False)
     path = shared_folder / "x.png"
     result(MESHES["lines"]()).plot(path)
     assert pixels(path, ranks).shape == (720, 1200, 3)
@@ -118,6 +120,90 @@ def test_speed_and_arrows(gl, shared_folder, ranks):
     ranks.wait()
     result(mesh).plot(path, field="speed", arrows=True, width=400)
     assert (plain != pixels(path, ranks)).any(axis=-1).mean() > 0.01
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".pdf"])
+def test_drawings(suffix, gl, shared_folder, ranks):
+    path = shared_folder / f"x{suffix}"
+    result(MESHES["triangles"]()).plot(path, [0, 1], width=300)
+    ranks.wait()
+    head = path.read_bytes()[:300]
+    assert b"<svg" in head or head.startswith(b"%PDF")
+
+
+def test_a_figure_is_returned_and_shown_once_in_a_notebook(gl, ranks):
+    figure = result(MESHES["triangles"]()).plot(width=300)
+    assert (figure is None) == (not ranks.is_root)
+    if ranks.is_root:
+        import matplotlib.pyplot as plt
+
+        data, shown = figure._repr_png_()
+        assert data.startswith(b"\x89PNG") and shown["width"] == 800
+        assert not plt.get_fignums()  # pyplot would show it once more
+        assert figure.axes[0].get_title() == "t = 1.00"
+        assert figure.axes[1].get_ylabel() == "density"
+
+
+def test_log_colors(gl):
+    mesh = MESHES["triangles"]()
+    figure = result(mesh, [10.0 ** (-12 * mesh.centroid[0])]).plot(log=True, width=300)
+    if mesh.ranks.is_root:
+        low, high = figure.axes[1].get_ylim()
+        assert figure.axes[1].get_yscale() == "log" and abs(high / low / 1e6 - 1) < 1e-6
+
+
+def test_axes_of_ones_own(gl, ranks):
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots(1, 2)
+    made = result(MESHES["triangles"]())
+    assert made.plot(time=0, ax=axes[0], width=200) is None  # notebooks show it once more
+    result(MESHES["interval"]()).plot(ax=axes[1], log=True)
+    if ranks.is_root:
+        assert axes[0].get_title() == "t = 0.00" and len(axes[0].images) == 1
+        assert len(axes[1].lines) == 3 and axes[1].get_yscale() == "log"
+    with pytest.raises(InputError, match="ax takes one time, not 2"):
+        made.plot(time=[0, 1], ax=axes[0])
+
+
+@pytest.mark.parametrize("kind", ["interval", "triangles", "box"])
+def test_profile_along_a_line(kind, ranks, monkeypatch):
+    """The values of the cells on the line, nan outside, without OpenGL."""
+    monkeypatch.setattr(drawing, "can_draw", lambda: False)
+    mesh = MESHES[kind]()
+    lower, upper = mesh.bounds
+    end = 2 * upper - lower
+    figure = result(mesh, [mesh.centroid.sum(axis=0)] * 3).plot(along=(lower, end))
+    if ranks.is_root:
+        axes = figure.axes[0]
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+            "t = 0.00",
+            "t = 0.50",
+            "t = 1.00",
+        ]
+        distance, values = axes.lines[0].get_data()
+        length = np.linalg.norm(upper - lower)
+        exact = lower.sum() + distance / length * (upper - lower).sum()
+        inside = distance < 0.999 * length
+        largest = np.ptp(mesh.bounds, axis=0).sum()
+        assert np.abs(values - exact)[inside].max() < 0.5 * largest
+        assert np.isnan(values[distance > 1.001 * length]).all()
+
+
+def test_an_mp4_has_a_frame_for_each_time(gl, shared_folder, ranks):
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    path = shared_folder / "x.mp4"
+    result(MESHES["interval"]()).movie(path, width=301, fps=10)
+    ranks.wait()
+    n_frames, seconds = imageio_ffmpeg.count_frames_and_secs(path)
+    assert n_frames == 3 and seconds == pytest.approx(0.3)
+
+
+def test_no_ffmpeg_is_said_on_every_rank(shared_folder, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(InputError, match="pip install imageio-ffmpeg"):
+        result(MESHES["interval"]()).movie(shared_folder / "x.mp4")
 
 
 @pytest.mark.parametrize("name", ["voronoi", "interval"])
@@ -148,23 +234,23 @@ def test_movie_keeps_its_colors(gl, shared_folder, ranks):
 
 
 def test_no_gl_is_said_on_every_rank(shared_folder, monkeypatch):
-    monkeypatch.setattr(plot, "can_draw", lambda: False)
+    monkeypatch.setattr(drawing, "can_draw", lambda: False)
     with pytest.raises(InputError, match="libegl1 libgl1 libgl1-mesa-dri"):
         result(MESHES["rectangle"]()).plot(shared_folder / "x.png")
 
 
 def test_probe_outlives_a_crash(monkeypatch):
-    monkeypatch.setattr(plot, "DRAWING_TRIAL", "import os; os.abort()")
-    assert not plot.can_draw.__wrapped__()
+    monkeypatch.setattr(drawing, "DRAWING_TRIAL", "import os; os.abort()")
+    assert not drawing.can_draw.__wrapped__()
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(path="x.jpg"), "written to a .png file"),
+        (dict(path="x.jpg"), "written to a .png or .svg or .pdf file"),
         (dict(time=3), "no recorded time 3"),
         (dict(time=[]), "time is empty"),
-        (dict(field="colour"), "'density', 'speed' or 'pressure'"),
+        (dict(field="colour"), "one of density, velocity, speed, not .colour"),
         (dict(field="pressure"), "no pressure to draw"),
         (dict(cmap="nonsense"), "colour map 'nonsense'"),
         (dict(clim=(1, 1)), "low < high"),
@@ -173,6 +259,11 @@ def test_probe_outlives_a_crash(monkeypatch):
         (dict(time="last"), "not 'last'"),
         (dict(width=0), "width must be a whole number of pixels from 50 to 20000, not 0"),
         (dict(width="wide"), "not 'wide'"),
+        (dict(log=2), "log must be True or False, not 2"),
+        (dict(log=True, clim=(0, 1)), "low > 0"),
+        (dict(along=3), "along must be two points"),
+        (dict(along=(0.5, 0.5)), "not the same point"),
+        (dict(along=(7, 8)), "does not meet the mesh"),
     ],
 )
 def test_wrong_arguments(options, message, shared_folder):

@@ -73,3 +73,14 @@ def test_a_result_whose_velocity_was_looked_up_can_be_copied(copied):
     points = np.array([[0.3, 0.8], [0.2, 0.6]])
     v = result.velocity_at(points, 0.15)
     assert (copied(result).velocity_at(points, 0.15) == v).all()
+
+
+def test_a_copy_has_the_velocity_and_not_the_functions_that_it_comes_from():
+    mesh = Mesh.interval(0, 1, 8, comm=MPI.COMM_SELF)
+    equation = fvot.FokkerPlanck(mesh, diffusion=lambda x: 1 + x[0])
+    result = equation.solve(mesh.density(lambda x: 1 + x[0]), [0.0, 0.1])
+    copied = pickle.loads(pickle.dumps(result))
+    assert (copied.velocity == result.velocity).all() and np.abs(copied.velocity[0]).max() > 0.1
+    assert list(copied.fields) == ["density", "velocity"]
+    assert copied.ledger.keys() == result.ledger.keys()
+    assert copied._repr_html_() == result._repr_html_()

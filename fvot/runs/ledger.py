@@ -1,0 +1,39 @@
+"""`Ledger`: the numbers of a run at its recorded times."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+
+from ..arguments.types import Array
+
+# Rows of a table that are shown; where there are more, those in the middle are left out.
+MAX_TABLE_ROWS = 20
+
+
+class Ledger(dict[str, Array]):
+    """{name: array (n_times,)} at times t: a dict that notebooks show as a table."""
+
+    def __init__(self, values: Mapping[str, Array], t: Array) -> None:
+        super().__init__(values)
+        self.t = t
+
+    def __reduce__(self):
+        return type(self), (dict(self), self.t)
+
+    def _repr_html_(self):
+        """What notebooks show: a row for each time."""
+        columns = {"t": self.t, **self}
+        n = len(self.t)
+        rows = [[f"{values[i]:.6g}" for values in columns.values()] for i in range(n)]
+        if n > MAX_TABLE_ROWS:
+            half = MAX_TABLE_ROWS // 2
+            rows = [*rows[:half], ["..."] * len(columns), *rows[-half:]]
+
+        head = _format_row("th", columns)
+        return f"<table>{head}{''.join(_format_row('td', row) for row in rows)}</table>"
+
+
+def _format_row(tag, words):
+    cells = (f"<{tag}>{html.escape(str(word))}</{tag}>" for word in words)
+    return f"<tr>{''.join(cells)}</tr>"
