@@ -77,7 +77,7 @@ class Stepper:
 
         rates, _ = self.find_coefficients(0.0)  # refuses coefficients of the wrong kind at once
         is_closed = operator.steady and not rates.crosses_boundary()
-        self.closed = not operator.has_reactions and (operator.has_walls_only or is_closed)
+        self.closed = not operator.reactions and (operator.has_walls_only or is_closed)
         self.kills, self.bears = self._find_signs_of_growth()
         self.minus_log_gibbs = self._find_minus_log_gibbs()
         self.restart()
@@ -123,7 +123,7 @@ class Stepper:
         ranks = self.mesh.ranks
         volume = self.mesh.volume
         uncertain = np.abs(crossed)
-        if self.operator.has_reactions:
+        if self.operator.reactions:
             uncertain[-self.mesh.n_cells :] = 0.0
         mass, net, gross = ranks.sum(
             np.array([(volume * rho).sum(), crossed.sum(), uncertain.sum()])
@@ -144,7 +144,7 @@ class Stepper:
         n = mesh.n_faces - mesh.n_inner
         faces = crossed[:n]
         exchanged = dict(inflow=np.maximum(-faces, 0).sum(), outflow=np.maximum(faces, 0).sum())
-        if not self.operator.has_reactions:
+        if not self.operator.reactions:
             return exchanged
         killed, removed = crossed[n:].reshape(2, -1)
         if self.kills and self.bears:
@@ -154,7 +154,7 @@ class Stepper:
             exchanged["killed"] = killed.sum()
         elif self.bears:
             exchanged["born"] = -killed.sum()
-        if self.operator.has_source:
+        if self.operator.reactions.has_source:
             exchanged["added"] = -removed.sum()
         return exchanged
 
@@ -162,7 +162,7 @@ class Stepper:
     def no_exchange(self) -> dict[str, float]:
         """{name in the ledger: 0} of all that may come and go."""
         n_boundary = self.mesh.n_faces - self.mesh.n_inner
-        n_losses = 2 * self.mesh.n_cells if self.operator.has_reactions else 0
+        n_losses = 2 * self.mesh.n_cells if self.operator.reactions else 0
         return self._name_exchanged(np.zeros(n_boundary + n_losses))
 
     def _scale(self, rho, factor, mass):
@@ -253,9 +253,9 @@ class Stepper:
 
     def _find_signs_of_growth(self):
         """(kills, bears), see the class; both, where growth depends on time."""
-        if not self.operator.has_growth:
+        if not self.operator.reactions.has_growth:
             return False, False
-        if self.operator.growth_depends_on_time:
+        if self.operator.reactions.growth_depends_on_time:
             return True, True
         lowest, highest = self.operator.find_growth_range(0.0, 0.0)
         return lowest < 0, highest > 0
