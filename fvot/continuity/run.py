@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments.types import Array, ArrayLike
-from ..finite_volume.boundary import evaluate_densities
+from ..finite_volume.boundary import evaluate_densities, name_crossed, number_open_parts
 from ..finite_volume.fluxes import describe_flux
 from ..finite_volume.velocity_field import cell_velocity
 from ..mesh import Numbering
@@ -23,7 +23,9 @@ class ContinuityRun:
     steps, done : their number, and how many of them since the last recorded time
     crossed (2, n_boundary) : what has left, and entered, through each boundary face, since the
         start or the checkpoint
-    before (2,) : the same of all faces up to that checkpoint
+    reacted (2, n_cells) : by how much the density has grown, and what was added to it, in the same
+        way
+    before : {name in the ledger: mass} of what came and went up to that checkpoint
     """
 
     fields = ("density", "velocity")
@@ -50,15 +52,20 @@ class ContinuityRun:
         self.steps = 0
         self.done = 0
         self.crossed = np.zeros((2, mesh.n_faces - mesh.n_inner))
-        self.before = np.zeros(2)
+        self.reacted = np.zeros((2, mesh.n_cells))
+        self._open_parts = number_open_parts(self.users, stepper.conditions)
+        self.before: dict[str, float] = {}
         stepper.scheme.start(self.rho)
 
     def advance(self, begin: float, end: float) -> Iterator[float]:
         """Take the steps to *end*, and yield the time after each."""
         now = max(self.now, begin)
         for step in self.stepper.choose_steps(begin, end, self.tau, self.done, now):
-            self.rho, left, entered = self.stepper.advance(self.rho, step, self.steps)
-            self.crossed += left, entered
+            made = self.stepper.advance(self.rho, step, self.steps)
+            self.rho = made.rho
+            self.crossed += made.left, made.entered
+            if made.reacted is not None:
+                self.reacted += made.reacted
             self.now = step.until
             self.steps += 1
             self.done += 1
@@ -79,24 +86,35 @@ class ContinuityRun:
 
     def account(self) -> dict[str, float]:
         """The ledger's numbers."""
-        outflow, inflow = self._sum_crossed()
-        return dict(inflow=inflow, outflow=outflow, steps=self.steps)
+        return dict(**self._sum_exchanged(), steps=self.steps)
 
-    def _sum_crossed(self):
-        """(what has left, what has entered) since the start."""
-        return self.before + self.mesh.ranks.sum(self.crossed.sum(axis=1))
+    def _sum_exchanged(self):
+        """{name in the ledger: mass} of what came and went since the start."""
+        mesh = self.mesh
+        left, entered = self.crossed
+        exchanged = name_crossed(entered, left, self._open_parts)
+        grown, added = (mesh.volume * self.reacted).sum(axis=1).tolist()
+        if self.stepper.reactions.has_growth:
+            exchanged["grown"] = grown
+        if self.stepper.reactions.has_source:
+            exchanged["added"] = added
+
+        sums = mesh.ranks.sum(np.array(list(exchanged.values()))).tolist()
+        return {name: mass + self.before.get(name, 0.0) for name, mass in zip(exchanged, sums)}
 
     # ---- for checkpoints ------------------------------------------------------------------------
 
     def save(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """(cells, values) for a checkpoint."""
-        values = dict(now=self.now, steps=self.steps, done=self.done, crossed=self._sum_crossed())
+        values = dict(
+            now=self.now, steps=self.steps, done=self.done, exchanged=self._sum_exchanged()
+        )
         return dict(rho=self.rho), values
 
     def restore(self, cells: dict[str, Array], values: dict[str, Any]) -> None:
         """Take over what `save` gave."""
         self.rho = cells["rho"]
-        self.before = np.array(values["crossed"])
+        self.before = values["exchanged"]
         self.now = values["now"]
         self.steps = values["steps"]
         self.done = values["done"]
@@ -119,7 +137,13 @@ class ContinuityRun:
             rho0=fingerprint(self.mesh, self.rho),
             velocity=fingerprint(users, np.stack(velocity)),
             entering=fingerprint(users, np.stack(entering)),
+            growth=fingerprint(self.mesh, self._see_at_times(stepper.reactions.growth)),
+            source=fingerprint(self.mesh, self._see_at_times(stepper.reactions.source)),
         )
+
+    def _see_at_times(self, field):
+        """A field(t) (n_cells,) at the first two times."""
+        return np.stack([field(now) for now in self.t[:2]])
 
     def _enter_cells(self, t):
         """The densities that enter at time t, times areas, summed over each cell (n_cells,)."""

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..arguments.times import MAX_STEPS
 from ..arguments.types import Array, BoolArray
+from ..arguments.watch import find_spacing
 from ..errors import ConvergenceError, InputError, warn
 from ..finite_volume.boundary import evaluate_densities
+from ..finite_volume.cell_fields import Reactions
 from ..finite_volume.velocity_source import VelocitySource
 from ..mesh import Numbering
+from .reactions import ReactionStep
 from .scheme import ExplicitScheme
 from .time_means import Look, Means, TimeMeans, TimeStep
 from .two_point import TwoPointScheme
@@ -40,12 +43,28 @@ RATE_GROWTH_TOLERANCE = 1.05
 WALL_CROSSING_TOLERANCE = 1e-9
 
 
+class Advanced(NamedTuple):
+    """The result of a step.
+
+    rho (n_cells,) : the density
+    left, entered (n_faces - n_inner,) : what left through each boundary face, and what entered
+    reacted (2, n_cells) : by how much the density has grown, and what sources have added to it;
+        None without such terms
+    """
+
+    rho: Array
+    left: Array
+    entered: Array
+    reacted: Array | None
+
+
 class Stepper:
     """Steps of a scheme for a velocity, on the mesh of a `Numbering`.
 
     conditions : as from `boundary.read_conditions`
     is_wall (n_faces,) : where nothing crosses
     cfl : the fraction of the scheme's positivity bound that a step takes
+    reactions : growth and sources
     """
 
     def __init__(
@@ -56,6 +75,7 @@ class Stepper:
         conditions: list,
         is_wall: BoolArray,
         cfl: float,
+        reactions: Reactions,
     ):
         mesh: Any = numbering.mesh
         self.numbering = numbering
@@ -66,6 +86,8 @@ class Stepper:
         self.conditions = conditions
         self.is_wall = is_wall
         self.cfl = cfl
+        self.reactions = reactions
+        self._reaction_step = ReactionStep(reactions)
 
         self._entering = evaluate_densities(numbering.user_mesh, conditions, 0.0)
         self._means = TimeMeans(numbering.user_mesh, flow, conditions, is_wall, scheme.rate)
@@ -131,6 +153,7 @@ class Stepper:
         Raises `ConvergenceError` where the velocity grows until the end is out of reach.
         """
         self._means.set_interval(begin, end)
+        self._reaction_step.spacing = find_spacing(begin, end)
         if not self.flow.steady:
             yield from self._choose_changing_steps(begin, end, tau, begin if now is None else now)
             return
@@ -214,11 +237,24 @@ class Stepper:
 
     # ---- what steps do --------------------------------------------------------------------------
 
-    def advance(self, rho: Array, step: TimeStep, count: int) -> tuple[Array, Array, Array]:
-        """The number *count* of the steps, from rho (n_cells,).
-
-        Returns (rho after it, what left through each boundary face, what entered there).
+    def advance(self, rho: Array, step: TimeStep, count: int) -> Advanced:
+        """The number *count* of the steps, from rho (n_cells,): growth and sources for half of its
+        time before and after the transport.
         """
+        if not self.reactions:
+            rho, left, entered = self._transport(rho, step, count)
+            return Advanced(rho, left, entered, None)
+
+        middle = (step.now + step.until) / 2
+        first = self._reaction_step.advance(rho, step.now, middle)
+        rho, left, entered = self._transport(first.rho, step, count)
+        second = self._reaction_step.advance(rho, middle, step.until)
+        grown = first.grown + second.grown
+        added = first.added + second.added
+        return Advanced(second.rho, left, entered, np.stack([grown, added]))
+
+    def _transport(self, rho, step, count):
+        """(rho after the transport, what left through each boundary face, what entered there)."""
         self._prepare(step)
         if self._means.has_changes and self.conditions:
             self._entering = self._find_mean_density(step)
@@ -230,14 +266,23 @@ class Stepper:
             return rho, left, entered
         return self._exchange(rho, step, left, entered)
 
-    def apply_adjoint(self, phi: Array, step: TimeStep) -> Array:
+    def apply_adjoint(self, phi: Array, step: TimeStep, spacing: float) -> Array:
         """phi (n_cells,) at the beginning of a step from that at its end, by the step's transpose.
+
+        spacing : as the step from there had it, see `ReactionStep`
 
         Raises `InputError` unless the flux is a two-point flux.
         """
         scheme = self.find_linear_scheme()
         self._prepare(step)
-        return scheme.apply_transpose(self._find_kept_part(step) * phi)
+        if not self.reactions.has_growth:
+            return scheme.apply_transpose(self._find_kept_part(step) * phi)
+
+        self._reaction_step.spacing = spacing
+        middle = (step.now + step.until) / 2
+        phi = self._reaction_step.find_factor(middle, step.until) * phi
+        phi = scheme.apply_transpose(self._find_kept_part(step) * phi)
+        return self._reaction_step.find_factor(step.now, middle) * phi
 
     def find_linear_scheme(self) -> TwoPointScheme:
         """The scheme; `InputError` where what it does depends on the density."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..arguments.frozen import frozen
 from ..arguments.functions import Function, as_function
-from ..arguments.types import Array, Coefficient
+from ..arguments.types import Array, Coefficient, IntArray
 from ..errors import InputError
 
 if TYPE_CHECKING:
@@ -226,3 +226,20 @@ def check_disjoint(mesh: Mesh, names: Iterable[str]) -> None:
                     "value for one of the two only, or make groups that do not overlap"
                 )
             owner[part] = name
+
+
+def number_open_parts(mesh: Any, conditions: Sequence[tuple[Any, Any]]) -> dict[Any, IntArray]:
+    """{name: numbers among the boundary faces (n_faces - n_inner,)} of the parts in question."""
+    number = np.arange(mesh.n_faces) - mesh.n_inner
+    return {name: number[mesh.boundary[name]] for name, _ in conditions}
+
+
+def name_crossed(entered: Array, left: Array, parts: Mapping[Any, IntArray]) -> dict[str, float]:
+    """{name in the ledger: mass} of what entered and left through boundary faces (n_faces -
+    n_inner,), in all and through each part.
+    """
+    crossed = dict(inflow=float(entered.sum()), outflow=float(left.sum()))
+    for name, part in parts.items():
+        crossed[f"inflow:{name}"] = float(entered[part].sum())
+        crossed[f"outflow:{name}"] = float(left[part].sum())
+    return crossed

@@ -19,7 +19,8 @@ from ..arguments.functions import as_function
 from ..arguments.types import Array, ArrayLike, Coefficient, IntArray, TwoPointFlux
 from ..arguments.watch import CELL_BLOCKS, WATCHED_TIMES, Watch, WatchedFaces, group_faces
 from ..errors import InputError
-from ..finite_volume.boundary import read_conditions, robin
+from ..finite_volume.boundary import number_open_parts, read_conditions, robin
+from ..finite_volume.cell_fields import Reactions
 from ..finite_volume.stencil import Stencil, gradient_weights, gradients
 from ..finite_volume.velocity_source import build_velocity_source
 from ..mesh import Numbering
@@ -60,7 +61,7 @@ class DriftDiffusion:
     steady : whether the coefficients are the same at all times
     entering_steady : whether the boundary's densities and the sources are
     has_walls_only : whether no part of the boundary is open
-    has_growth, has_source : whether there are such terms
+    reactions : the growth and the sources
     """
 
     def __init__(self, numbering: Numbering, terms: Terms, points: Array):
@@ -87,8 +88,7 @@ class DriftDiffusion:
             self._D = build_diffusion(numbering, terms.diffusion, is_diagonal)
             V = terms.potential
             self._V = None if V is None else build_field(numbering, V, "potential")
-            self._growth = _build_optional(numbering, terms.growth, "growth")
-            self._source = _build_optional(numbering, terms.source, "source")
+            self.reactions = Reactions(numbering, terms.growth, terms.source, points)
             self._flow = build_velocity_source(
                 mesh, terms.drift, terms.stream, terms.face_flux, what="drift"
             )
@@ -99,22 +99,20 @@ class DriftDiffusion:
                 )
 
         has_steady_flow = self._flow is None or self._flow.steady
-        fields = self._D, self._V, self._growth
-        self.steady = has_steady_flow and not _depend_on_time([*fields, *self._exit_rates.values()])
+        fields = [self._D, self._V, *self._exit_rates.values()]
+        reactions = self.reactions
         densities = [density for _, density in self._conditions]
-        self.entering_steady = not _depend_on_time([*densities, self._source])
+        is_steady = not (_depend_on_time(fields) or reactions.growth_depends_on_time)
+        self.steady = has_steady_flow and is_steady
+        self.entering_steady = not (_depend_on_time(densities) or reactions.source_depends_on_time)
         self.has_walls_only = not self._conditions
-        self.has_growth = self._growth is not None
-        self.has_source = self._source is not None
         if self._V is not None:
             self._check_periodic()
 
     @cached_property
     def open_parts(self) -> dict[Any, IntArray]:
-        """{name: numbers among the boundary faces (n_faces - n_inner,)} of the open parts."""
-        mesh = self.mesh
-        number = np.arange(mesh.n_faces) - mesh.n_inner
-        return {name: number[mesh.boundary[name]] for name, _ in self._conditions}
+        """{name: numbers among the boundary faces} of the open parts."""
+        return number_open_parts(self.mesh, self._conditions)
 
     @property
     def has_tensors(self) -> bool:
@@ -187,65 +185,33 @@ class DriftDiffusion:
 
     # ---- growth and sources ---------------------------------------------------------------------
 
-    @property
-    def has_reactions(self) -> bool:
-        """Whether there are growth or sources."""
-        return self.has_growth or self.has_source
-
-    @property
-    def growth_depends_on_time(self) -> bool:
-        """Whether growth is a function of x and t."""
-        return _depend_on_time([self._growth])
-
-    def growth(self, t: float = 0.0) -> Array:
-        """The growth (n_cells,) at the cell points; 0 where there is none."""
-        return self._find_cell_values(self._growth, t)
-
     def find_growth_range(self, begin: float, end: float) -> tuple[float, float]:
         """The least and the largest growth of all cells between two times, as a `Watch` sees it.
         Collective.
         """
-        if self._growth is None:
-            return 0.0, 0.0
+        reactions = self.reactions
         times = np.array([begin])
-        if self._growth.depends_on_time:
+        if reactions.growth_depends_on_time:
             times = np.linspace(begin, end, WATCHED_TIMES)
         lowest = math.inf
         highest = -math.inf
         for t in times:
-            growth = self.growth(t)
+            growth = reactions.growth(t)
             lowest = min(lowest, growth.min(initial=math.inf))
             highest = max(highest, growth.max(initial=-math.inf))
         return self.mesh.ranks.min(lowest), self.mesh.ranks.max(highest)
 
     def _compute_decay(self, t):
         """|K| times the decay (n_cells,), as `Rates` needs it."""
-        return -self.mesh.volume * self.growth(t) if self.has_reactions else None
+        return -self.mesh.volume * self.reactions.growth(t) if self.reactions else None
 
     def _add_sources(self, densities, t):
         """The densities at the boundary, followed by |K| times the sources where `Rates` needs
         them. Collective.
         """
-        if not self.has_reactions:
+        if not self.reactions:
             return densities
-        source = self._find_cell_values(self._source, t)
-        with self.mesh.ranks.raising_together():
-            if (source < 0).any():
-                cell = int(source.argmin())
-                place = self.numbering.inward(self.points)[:, cell]
-                raise InputError(
-                    f"source is {source[cell]} in cell {self.mesh.cell_id[cell]} (at {place}): it "
-                    "must be at least 0, as a cell may be empty. What is taken away in proportion "
-                    "to what is there is growth below 0: a well that pumps the volume q per time "
-                    "out of a cell of volume |K| has growth -q / |K| there"
-                )
-        return np.concatenate([densities, self.mesh.volume * source])
-
-    def _find_cell_values(self, field, t):
-        if field is None:
-            return np.zeros(self.mesh.n_cells)
-        with self.mesh.ranks.raising_together():
-            return field.in_cells(self.numbering, self.points, t)
+        return np.concatenate([densities, self.mesh.volume * self.reactions.source(t)])
 
     def _compute_minus_log_gibbs(self, D, V):
         """V / T (n_cells,), if e^(-V/T) makes all inner fluxes zero, but for the discretisation;
@@ -340,7 +306,7 @@ class DriftDiffusion:
         signals = []
         x = self.mesh.face_center[:, watched.faces]
 
-        for field in self._D, self._V, self._growth, self._source:
+        for field in self._D, self._V, *self.reactions.fields:
             if field is None or not field.depends_on_time:
                 continue
             values = np.stack([field.f(x, now) for now in t])
@@ -385,10 +351,6 @@ class DriftDiffusion:
                         f"potential changes by {jump:.3g} over one period along axis {axis} of a "
                         "periodic mesh: it must be periodic; a constant force belongs in drift="
                     )
-
-
-def _build_optional(numbering, coefficient, what):
-    return None if coefficient is None else build_field(numbering, coefficient, what)
 
 
 def _depend_on_time(fields):

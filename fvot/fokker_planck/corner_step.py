@@ -38,7 +38,7 @@ class CornerStep(Step):
         crossed = self._find_crossed(fluxes)
         rho = self.cells(high)
         was_given_back = False
-        if self.stepper.operator.has_reactions and self.stepper.order > 1:
+        if self.stepper.operator.reactions and self.stepper.order > 1:
             rho, crossed, was_given_back = self._give_back(rho, crossed)
         sides = self.stepper.operator.corners.sides
         rho, was_in_debt = settle(self.mesh, sides, rho)

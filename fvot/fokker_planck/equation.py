@@ -292,7 +292,8 @@ class FokkerPlanck:
         Returns
         -------
         Result
-            Its ledger has, per time: mass, inflow and outflow (since the start), mass_error (mass -
+            Its ledger has, per time: mass, inflow and outflow (since the start; in all, and as
+            ``inflow:name`` and ``outflow:name`` through each open part), mass_error (mass -
             inflow + outflow - initial mass, relative), minimum, maximum; steps, limited (steps
             whose fluxes were limited, or in which cells in debt were settled), solves, iterations;
             time_error (the estimate). Where there is growth or a source: killed, born (by growth

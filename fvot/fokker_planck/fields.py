@@ -14,7 +14,7 @@ from ..arguments.frozen import frozen
 from ..arguments.functions import as_floats, as_function
 from ..arguments.types import Array, PointFunction, TimeFunction
 from ..errors import InputError
-from ..mesh.cell_values import describe_wanted_shape
+from ..finite_volume.cell_fields import Field, build_cell_field
 
 
 @frozen
@@ -38,58 +38,14 @@ class cell_mean:
     V: PointFunction | TimeFunction
 
 
-@dataclass(frozen=True)
-class Field:
-    """A scalar or tensor field: a constant, a function of x or (x, t), or cell values.
-
-    value : a number, (n_cells,), or tensors (dim, dim, n_cells), in the solver's order; None for a
-        function
-    f : a `Function`; None for values
-    mean : whether cells take exponential means, see `cell_mean`
-    """
-
-    value: Any = None
-    f: Any = None
-    mean: bool = False
-
-    @property
-    def constant(self) -> bool:
-        """Whether it is one number."""
-        return self.value is not None and np.ndim(self.value) == 0
-
-    @property
-    def is_tensor(self) -> bool:
-        """Whether it is a diagonal or a tensor."""
-        return np.ndim(self.value) == 3 if self.f is None else len(self.f.shape) > 0
-
-    @property
-    def depends_on_time(self) -> bool:
-        """Whether it is a function of x and t."""
-        return self.f is not None and self.f.depends_on_time
-
-    def in_cells(self, numbering: Any, points: Array, t: float) -> Array:
-        """The values (..., n_cells) at the points (dim, n_cells) of the cells, in the order of a
-        `Numbering`.
-
-        A function gets the points in the user's order.
-        """
-        if self.f is None:
-            shape = np.shape(self.value)[:-1] + (numbering.mesh.n_cells,)
-            return np.broadcast_to(self.value, shape)
-        return numbering.inward(self.f(points, t))
-
-
 def build_field(numbering: Any, coefficient: Any, what: str) -> Field:
     """The `Field` of a user's scalar coefficient; *what* names it in errors."""
     if isinstance(coefficient, cell_mean):
         if what != "potential":
             raise InputError(f"fvot.cell_mean is for the potential, not for the {what}")
         return Field(f=as_function(coefficient.V, what), mean=True)
-    if callable(coefficient):
-        return Field(f=as_function(coefficient, what))
-
-    values = _check_values(numbering.user_mesh, coefficient, what)
-    return Field(value=numbering.inward(values)) if values.shape else Field(value=float(values))
+    others = _describe_tensors(numbering.user_mesh, what)
+    return build_cell_field(numbering, coefficient, what, others)
 
 
 def find_shape(coefficient: Any) -> tuple[int, ...] | None:
@@ -145,35 +101,6 @@ def check_tensors(numbering: Any, D: Array, points: Array) -> None:
             f"diffusion is 0 {place}: it must be above 0 in some direction; for flow "
             "without diffusion use fvot.ContinuityEquation"
         )
-
-
-def _check_values(mesh, coefficient, what):
-    """The coefficient as an array of shape () or (n_cells,) of finite numbers."""
-    values = np.array(
-        as_floats(
-            coefficient,
-            f"{what} must be a finite number, a function of x or of (x, t), or this rank's finite "
-            f"cell values ({mesh.n_cells},)",
-        )
-    )
-    if values.shape not in ((), (mesh.n_cells,)):
-        raise InputError(
-            f"{what} must be a finite number, a function of x or of (x, t), or cell values"
-            f"{_describe_tensors(mesh, what)}, not of shape {values.shape}; "
-            f"{describe_wanted_shape(mesh, values.shape)}"
-        )
-
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad) and values.shape:
-        raise InputError(
-            f"{what} is {values[bad[0]]} in cell {mesh.cell_id[bad[0]]} (at "
-            f"{mesh.center[:, bad[0]]}): it must be finite ({len(bad)} of {mesh.n_cells} cells "
-            f"are not). mesh.without(~numpy.isfinite({what})) is the mesh without these cells; or "
-            "replace these values, for example by numpy.nan_to_num(..., nan=10.0, posinf=10.0)"
-        )
-    if len(bad):
-        raise InputError(f"{what} must be a finite number, not {coefficient!r}")
-    return values
 
 
 def _describe_tensors(mesh, what):

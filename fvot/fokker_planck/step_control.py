@@ -313,7 +313,7 @@ class StepControl:
         empty at first nothing else is known against which an error is small. The density that
         enters is a mean over time: a short pulse must not count as if it lasted for the whole run.
         """
-        if self.operator.has_walls_only and not self.operator.has_source:
+        if self.operator.has_walls_only and not self.operator.reactions.has_source:
             return 0.0
 
         mesh = self.mesh
@@ -321,7 +321,7 @@ class StepControl:
         whole = t[-1] - t[0]
         entering = self._average_entering()
         largest = mesh.ranks.max(entering.max(initial=0.0)) * integrate(mesh, 1.0)
-        is_full = not self.operator.has_source and largest <= integrate(mesh, rho)
+        is_full = not self.operator.reactions.has_source and largest <= integrate(mesh, rho)
         if is_full:  # as the inflow can make it
             return 0.0
 

@@ -9,6 +9,7 @@ import numba
 import numpy as np
 
 from ..arguments.types import Array
+from ..finite_volume.boundary import name_crossed
 from ..finite_volume.corner_step import NodeSolver
 from ..finite_volume.fluxes import scharfetter_gummel
 from ..finite_volume.implicit_step import ColumnScaleCache, Resolvent
@@ -78,7 +79,7 @@ class Stepper:
 
         rates, _ = self.find_coefficients(0.0)  # refuses coefficients of the wrong kind at once
         is_closed = operator.steady and not rates.crosses_boundary()
-        self.closed = not operator.has_reactions and (operator.has_walls_only or is_closed)
+        self.closed = not operator.reactions and (operator.has_walls_only or is_closed)
         self.kills, self.bears = self._find_signs_of_growth()
         self.minus_log_gibbs = self._find_minus_log_gibbs()
         self.restart()
@@ -124,7 +125,7 @@ class Stepper:
         ranks = self.mesh.ranks
         volume = self.mesh.volume
         uncertain = np.abs(crossed)
-        if self.operator.has_reactions:
+        if self.operator.reactions:
             uncertain[-self.mesh.n_cells :] = 0.0
         mass, net, gross = ranks.sum(
             np.array([(volume * rho).sum(), crossed.sum(), uncertain.sum()])
@@ -144,13 +145,10 @@ class Stepper:
         mesh = self.mesh
         n = mesh.n_faces - mesh.n_inner
         faces = crossed[:n]
-        entered = np.maximum(-faces, 0)
-        left = np.maximum(faces, 0)
-        exchanged = dict(inflow=entered.sum(), outflow=left.sum())
-        for name, part in self.operator.open_parts.items():
-            exchanged[f"inflow:{name}"] = entered[part].sum()
-            exchanged[f"outflow:{name}"] = left[part].sum()
-        if not self.operator.has_reactions:
+        exchanged = name_crossed(
+            np.maximum(-faces, 0), np.maximum(faces, 0), self.operator.open_parts
+        )
+        if not self.operator.reactions:
             return exchanged
         killed, removed = crossed[n:].reshape(2, -1)
         if self.kills and self.bears:
@@ -160,7 +158,7 @@ class Stepper:
             exchanged["killed"] = killed.sum()
         elif self.bears:
             exchanged["born"] = -killed.sum()
-        if self.operator.has_source:
+        if self.operator.reactions.has_source:
             exchanged["added"] = -removed.sum()
         return exchanged
 
@@ -168,7 +166,7 @@ class Stepper:
     def no_exchange(self) -> dict[str, float]:
         """{name in the ledger: 0} of all that may come and go."""
         n_boundary = self.mesh.n_faces - self.mesh.n_inner
-        n_losses = 2 * self.mesh.n_cells if self.operator.has_reactions else 0
+        n_losses = 2 * self.mesh.n_cells if self.operator.reactions else 0
         return self._name_exchanged(np.zeros(n_boundary + n_losses))
 
     def _scale(self, rho, factor, mass):
@@ -272,9 +270,9 @@ class Stepper:
 
     def _find_signs_of_growth(self):
         """(kills, bears), see the class; both, where growth depends on time."""
-        if not self.operator.has_growth:
+        if not self.operator.reactions.has_growth:
             return False, False
-        if self.operator.growth_depends_on_time:
+        if self.operator.reactions.growth_depends_on_time:
             return True, True
         lowest, highest = self.operator.find_growth_range(0.0, 0.0)
         return lowest < 0, highest > 0

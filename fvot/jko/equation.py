@@ -46,7 +46,9 @@ class JKO:
     """The gradient flow d rho/dt = div(rho grad E'(rho)) of an energy in the Wasserstein metric.
 
     Every step conserves mass to round-off and keeps the density >= 0, for every tau. Boundaries are
-    no-flux; a periodic mesh is a torus.
+    no-flux; a periodic mesh is a torus. There is neither growth nor a source: the metric compares
+    densities of one mass. `FokkerPlanck` has both for Entropy and Potential; for other energies
+    take turns of `step` and your own growth.
 
     Parameters
     ----------

@@ -461,6 +461,42 @@ class Result(Writable):
             f"{self.ledger['mass_error'][-1]:.0e}>"
         )
 
+    def flux_through(self, name: Any) -> Array:
+        """The mass per time that leaves through an open part of the boundary, net of what enters.
+
+        Parameters
+        ----------
+        name : str or int
+            The name of a part in the solver's ``boundary=``.
+
+        Returns
+        -------
+        array (n_times - 1,)
+            The mean between each two recorded times.
+
+        Raises
+        ------
+        InputError
+            For a part that is not open.
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(0, 1, 16)
+        >>> boundary = {"left": fvot.dirichlet(1.0), "right": fvot.dirichlet(0.0)}
+        >>> equation = fvot.FokkerPlanck(mesh, diffusion=0.5, boundary=boundary)
+        >>> result = equation.solve(1 - mesh.center[0], [0, 1, 2])
+        >>> result.flux_through("right").round(6).tolist()
+        [0.5, 0.5]
+        """
+        if f"outflow:{name}" not in self.ledger:
+            known = [key.split(":", 1)[1] for key in self.ledger if key.startswith("outflow:")]
+            raise InputError(
+                f"no mass can cross boundary {name!r}; open parts: {', '.join(known) or 'none'}"
+            )
+        net = self.ledger[f"outflow:{name}"] - self.ledger[f"inflow:{name}"]
+        return np.diff(net) / np.diff(self.t)
+
     def velocity_at(self, points: ArrayLike, t: float) -> Array:
         """The velocity at points of the mesh, linear in cells and between recorded times.
 

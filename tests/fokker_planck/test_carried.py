@@ -10,13 +10,16 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from fvot import (
     Checkpoint,
+    ContinuityEquation,
     FokkerPlanck,
     InputError,
     Mesh,
     dirichlet,
     inflow,
+    muscl,
     outflow,
     potential_flow,
+    upwind,
 )
 
 pytestmark = pytest.mark.ranks
@@ -175,3 +178,30 @@ def test_the_ledger_knows_what_crosses_each_part():
         assert_array_equal(ledger["inflow:right"], 0)
         assert_array_equal(ledger["inflow:top"], 0)
         assert (ledger["outflow:top"][1:] > 0).all() and (ledger["inflow:bottom"][1:] > 0).all()
+
+
+@pytest.mark.parametrize("flux", [upwind, muscl()])
+def test_a_flow_knows_what_crosses_each_part(flux, shared_folder):
+    """Also where it goes on from a checkpoint; and the flux through each part, by name."""
+    mesh = MESHES["harbour"]()
+    rate = 2.0
+    flow = potential_flow(mesh, {"inlet": rate, "outlet": -rate})
+    equation = ContinuityEquation(
+        mesh,
+        face_flux=flow,
+        flux=flux,
+        boundary={"inlet": inflow(3.0), "outlet": outflow},
+    )
+    file = shared_folder / "run.h5"
+    t = np.linspace(0, 0.2, 3)
+    start = np.ones(mesh.n_cells)
+    equation.solve(start, t[:2], checkpoint=Checkpoint(file))
+    result = equation.solve(start, t, checkpoint=Checkpoint(file))
+    ledger = result.ledger
+    assert_allclose(ledger["inflow:inlet"], ledger["inflow"])
+    assert_allclose(ledger["outflow:outlet"], ledger["outflow"])
+    assert_allclose(ledger["inflow"], 3 * rate * t, rtol=1e-12)
+    assert_allclose(result.flux_through("inlet"), -3 * rate, rtol=1e-12)
+    assert_allclose(result.flux_through("outlet"), rate, rtol=1e-3)  # clean water leaves first
+    with pytest.raises(InputError, match="open parts: inlet, outlet"):
+        result.flux_through("mole")
