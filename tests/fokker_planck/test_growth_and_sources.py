@@ -102,12 +102,12 @@ def test_terms_that_change_in_time_keep_the_balance_adaptively(kind):
         source=lambda x, t: np.maximum(np.cos(6 * t), 0) + 0 * x[0],
         boundary={"left": fvot.dirichlet(lambda x, t: 1 + t + 0 * x[0])},
         order=3,
-        tol=1e-2,
+        tol=3e-2,
     )
-    result = equation.solve(np.zeros(mesh.n_cells), [0, 0.3, 0.5])
+    result = equation.solve(np.zeros(mesh.n_cells), [0, 0.2, 0.3])
     assert_promises(result)
     assert result.ledger["killed"][-1] > 0 and result.ledger["born"][-1] > 0
-    assert result.ledger["time_error"][-1] <= 1e-2
+    assert result.ledger["time_error"][-1] <= 3e-2
 
 
 def test_steps_are_divided_where_mass_grows_fast():
@@ -171,6 +171,7 @@ def manufactured(order, n_steps):
     return mesh.integrate(np.abs(result.rho[-1] - (2 + np.sin(3.0)) * shape))
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:a time-dependent coefficient")
 @pytest.mark.parametrize(("order", "expected"), [(1, 0.9), (2, 1.95), (3, 2.9)])
 def test_orders_in_time_of_terms_that_depend_on_time(order, expected):
@@ -202,6 +203,7 @@ def test_a_constant_decay_is_a_factor(kind):
     assert_allclose(decayed.rho[-1], np.exp(-0.25) * plain.rho[-1], rtol=2e-5)
 
 
+@pytest.mark.long
 def test_the_estimated_error_grows_with_the_mass():
     mesh = KINDS["interval"]()
     rho0 = 1 + np.cos(np.pi * mesh.center[0])
