@@ -43,7 +43,7 @@ class ReactionStep:
         self._last: tuple[float, Any] = (0.0, None)
 
     def advance(self, rho: Array, begin: float, length: float) -> Reacted:
-        """The density that rho (n_cells,) of time *begin* becomes in a time *length*. Collective."""
+        """What rho (n_cells,) of time *begin* becomes in a time *length*. Collective."""
         now = rho
         added = np.zeros(len(rho))
         for t, h in self._split(begin, length):
