@@ -39,49 +39,45 @@ class ReactionStep:
     def __init__(self, reactions: Reactions):
         self.reactions = reactions
         self.spacing = math.inf
-        self._known: dict[str, Array] = {}
+        self.is_steady = not (reactions.growth_depends_on_time or reactions.source_depends_on_time)
+        self._last: tuple[float, Any] = (0.0, None)
 
-    def advance(self, rho: Array, begin: float, end: float) -> Reacted:
-        """The density rho (n_cells,) at time *begin*, at time *end*. Collective."""
+    def advance(self, rho: Array, begin: float, length: float) -> Reacted:
+        """What rho (n_cells,) of time *begin* becomes in a time *length*. Collective."""
         now = rho
         added = np.zeros(len(rho))
-        for middle, h in self._split(begin, end):
-            growth = h * self._find("growth", middle)
-            source = h * self._find("source", middle)
-            now = np.exp(growth) * now + _phi(growth) * source
+        for t, h in self._split(begin, length):
+            factor, gain, source = self._find_piece(t, h)
+            now = factor * now + gain
             added += source
         return Reacted(now, now - rho - added, added)
 
-    def find_factor(self, begin: float, end: float) -> Array:
-        """What a density without sources is multiplied by from *begin* to *end* (n_cells,).
-        Collective.
-        """
-        exponent = sum(h * self._find("growth", t) for t, h in self._split(begin, end))
-        return np.exp(exponent)
+    def apply_transpose(self, phi: Array, begin: float, length: float) -> Array:
+        """The transpose of `advance` without its sources, of phi (n_cells,). Collective."""
+        for t, h in self._split(begin, length):
+            factor, _, _ = self._find_piece(t, h)
+            phi = factor * phi
+        return phi
 
-    def _split(self, begin: float, end: float) -> Iterator[tuple[float, float]]:
+    def _split(self, begin: float, length: float) -> Iterator[tuple[float, float]]:
         """(the middle, the length) of the pieces in which the terms are taken as constant."""
-        reactions = self.reactions
-        is_steady = not (reactions.growth_depends_on_time or reactions.source_depends_on_time)
-        count = 1 if is_steady else math.ceil((end - begin) / self.spacing) or 1
-        h = (end - begin) / count
+        count = 1 if self.is_steady else math.ceil(length / self.spacing) or 1
+        h = length / count
         for i in range(count):
             yield begin + (i + 0.5) * h, h
 
-    def _find(self, name: str, t: float) -> Any:
-        """The growth, or the source, at time t; a steady one is kept."""
-        reactions = self.reactions
-        if name in self._known:
-            return self._known[name]
-        if name == "growth":
-            values = reactions.growth(t)
-            is_steady = not reactions.growth_depends_on_time
-        else:
-            values = reactions.source(t)
-            is_steady = not reactions.source_depends_on_time
-        if is_steady:
-            self._known[name] = values
-        return values
+    def _find_piece(self, t: float, h: float) -> tuple[Array, Array, Array]:
+        """(e^(g h), h phi(g h) s, h s) for the terms of time t; the last ones of steady terms are
+        kept.
+        """
+        known, piece = self._last
+        if self.is_steady and known == h:
+            return piece
+        exponent = h * self.reactions.growth(t)
+        source = h * self.reactions.source(t)
+        piece = np.exp(exponent), _phi(exponent) * source, source
+        self._last = (h, piece)
+        return piece
 
 
 def _phi(z):

@@ -245,10 +245,10 @@ class Stepper:
             rho, left, entered = self._transport(rho, step, count)
             return Advanced(rho, left, entered, None)
 
-        middle = (step.now + step.until) / 2
-        first = self._reaction_step.advance(rho, step.now, middle)
+        half = step.tau / 2
+        first = self._reaction_step.advance(rho, step.now, half)
         rho, left, entered = self._transport(first.rho, step, count)
-        second = self._reaction_step.advance(rho, middle, step.until)
+        second = self._reaction_step.advance(rho, step.now + half, half)
         grown = first.grown + second.grown
         added = first.added + second.added
         return Advanced(second.rho, left, entered, np.stack([grown, added]))
@@ -279,10 +279,10 @@ class Stepper:
             return scheme.apply_transpose(self._find_kept_part(step) * phi)
 
         self._reaction_step.spacing = spacing
-        middle = (step.now + step.until) / 2
-        phi = self._reaction_step.find_factor(middle, step.until) * phi
+        half = step.tau / 2
+        phi = self._reaction_step.apply_transpose(phi, step.now + half, half)
         phi = scheme.apply_transpose(self._find_kept_part(step) * phi)
-        return self._reaction_step.find_factor(step.now, middle) * phi
+        return self._reaction_step.apply_transpose(phi, step.now, half)
 
     def find_linear_scheme(self) -> TwoPointScheme:
         """The scheme; `InputError` where what it does depends on the density."""

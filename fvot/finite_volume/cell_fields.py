@@ -4,6 +4,7 @@ among them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from ..arguments.functions import as_floats, as_function
 from ..arguments.types import Array
+from ..arguments.watch import WATCHED_TIMES
 from ..errors import InputError
 from ..mesh.cell_values import describe_wanted_shape
 
@@ -122,6 +124,26 @@ class Reactions:
                     "of a cell of volume |K| has growth -q / |K| there"
                 )
         return source
+
+    def find_growth_range(self, begin: float, end: float) -> tuple[float, float]:
+        """The least and the largest growth of all cells between two times, as a `Watch` sees it.
+        Collective.
+        """
+        field = self._growth
+        ranks = self._numbering.mesh.ranks
+        if field is None:
+            return 0.0, 0.0
+        times = np.array([begin])
+        if field.depends_on_time:
+            times = np.linspace(begin, end, WATCHED_TIMES)
+        lowest = math.inf
+        highest = -math.inf
+        with ranks.raising_together():
+            for t in times:
+                growth = field.in_cells(self._numbering, self._points, t)
+                lowest = min(lowest, growth.min(initial=math.inf))
+                highest = max(highest, growth.max(initial=-math.inf))
+        return ranks.min(lowest), ranks.max(highest)
 
     def _evaluate(self, field, t):
         mesh = self._numbering.mesh

@@ -7,7 +7,6 @@ is rho grad V, without D / T. Noise that is not kinetic is a drift, too (`argume
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ import numpy as np
 from ..arguments.diffusion import Noise, as_tensors, compute_noise_drift, take_root
 from ..arguments.functions import as_function
 from ..arguments.types import Array, ArrayLike, Coefficient, IntArray, TwoPointFlux
-from ..arguments.watch import CELL_BLOCKS, WATCHED_TIMES, Watch, WatchedFaces, group_faces
+from ..arguments.watch import CELL_BLOCKS, Watch, WatchedFaces, group_faces
 from ..errors import InputError
 from ..finite_volume.boundary import number_open_parts, read_conditions, robin
 from ..finite_volume.cell_fields import Reactions
@@ -184,22 +183,6 @@ class DriftDiffusion:
         return D if self._D.constant else None
 
     # ---- growth and sources ---------------------------------------------------------------------
-
-    def find_growth_range(self, begin: float, end: float) -> tuple[float, float]:
-        """The least and the largest growth of all cells between two times, as a `Watch` sees it.
-        Collective.
-        """
-        reactions = self.reactions
-        times = np.array([begin])
-        if reactions.growth_depends_on_time:
-            times = np.linspace(begin, end, WATCHED_TIMES)
-        lowest = math.inf
-        highest = -math.inf
-        for t in times:
-            growth = reactions.growth(t)
-            lowest = min(lowest, growth.min(initial=math.inf))
-            highest = max(highest, growth.max(initial=-math.inf))
-        return self.mesh.ranks.min(lowest), self.mesh.ranks.max(highest)
 
     def _compute_decay(self, t):
         """|K| times the decay (n_cells,), as `Rates` needs it."""

@@ -384,14 +384,14 @@ class FokkerPlanck:
     # ---- the long run ---------------------------------------------------------------------------
 
     def stationary(self) -> Array:
-        """The stationary density: of mass 1 without open boundaries, else sustained by the inflow.
+        """The stationary density: of mass 1, or, where there are open boundaries, growth or
+        sources, what inflow and sources sustain.
 
         In closed form where the fluxes of the Gibbs density e^(-V/T) are zero. Otherwise, for
-        two-point fluxes and where nothing crosses the boundary, by elimination without subtraction,
-        which is exact to round-off in every well however rarely it is left (`markov.stationary`; on
-        one rank, for up to `fokker_planck.stationary.ELIMINATION_CELL_LIMIT` cells). With corners,
-        open boundaries, and on larger meshes, by ever longer implicit steps, until one changes the
-        density by less than 1e-11.
+        two-point fluxes, by elimination without subtraction, which is exact to round-off in every
+        well however rarely it is left (`markov.stationary`; on one rank, for up to
+        `fokker_planck.stationary.ELIMINATION_CELL_LIMIT` cells). With corners and on larger meshes,
+        by ever longer implicit steps, until one changes the density by less than 1e-11.
 
         Returns
         -------
@@ -401,8 +401,8 @@ class FokkerPlanck:
         Raises
         ------
         InputError
-            Where the stationary density is not unique or zero, or where a coefficient depends on
-            time.
+            Where the stationary density is not unique or zero, where a coefficient depends on
+            time, and for growth above 0.
         ConvergenceError
             Where the implicit steps do not converge.
 
@@ -420,8 +420,8 @@ class FokkerPlanck:
     def relaxation_rates(self, k: int = 1) -> Array:
         """The k slowest rates at which densities relax: eigenvalues of the operator, without the 0.
 
-        Deviations decay like e^(-rate t). With open boundaries the first rate is the rate at which
-        mass is lost in the long run.
+        Deviations decay like e^(-rate t). With open boundaries or growth the first rate is the rate
+        at which mass is lost in the long run, below 0 if it grows.
 
         Parameters
         ----------
@@ -440,7 +440,7 @@ class FokkerPlanck:
         ------
         InputError
             Where a coefficient depends on time, where the mesh has one cell that nothing leaves,
-            and for a k that is not a number of rates.
+            for a k that is not a number of rates, and for growth above 0 with corners.
 
         Examples
         --------

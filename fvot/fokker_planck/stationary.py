@@ -96,7 +96,7 @@ def find_relaxation_rates(stepper: Stepper, k: int) -> Array:
         return slow_modes.find_rates(stepper, int(k))
 
     # Growth is killing below 0: killing everywhere in addition makes all rates larger by the same.
-    _, highest = stepper.operator.find_growth_range(0.0, 0.0)
+    _, highest = stepper.operator.reactions.find_growth_range(0.0, 0.0)
     shift = max(highest, 0.0)
 
     def compute_rates(chain: Any) -> Array:

@@ -264,7 +264,7 @@ class Stepper:
         """
         if not self.bears:
             return math.inf
-        _, growth = self.operator.find_growth_range(begin, end)
+        _, growth = self.operator.reactions.find_growth_range(begin, end)
         stage = self.scheme.g if stage is None else stage
         return 1 / (2 * stage * growth) if growth > 0 else math.inf
 
@@ -274,7 +274,7 @@ class Stepper:
             return False, False
         if self.operator.reactions.growth_depends_on_time:
             return True, True
-        lowest, highest = self.operator.find_growth_range(0.0, 0.0)
+        lowest, highest = self.operator.reactions.find_growth_range(0.0, 0.0)
         return lowest < 0, highest > 0
 
     # ---- the free energy ------------------------------------------------------------------------

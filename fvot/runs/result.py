@@ -494,8 +494,9 @@ class Result(Writable):
             raise InputError(
                 f"no mass can cross boundary {name!r}; open parts: {', '.join(known) or 'none'}"
             )
-        net = self.ledger[f"outflow:{name}"] - self.ledger[f"inflow:{name}"]
-        return np.diff(net) / np.diff(self.t)
+        left = self.ledger[f"outflow:{name}"]
+        entered = self.ledger.get(f"inflow:{name}", np.zeros_like(left))
+        return np.diff(left - entered) / np.diff(self.t)
 
     def velocity_at(self, points: ArrayLike, t: float) -> Array:
         """The velocity at points of the mesh, linear in cells and between recorded times.

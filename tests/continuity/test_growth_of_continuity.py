@@ -94,8 +94,9 @@ def test_order_of_convergence(flux, least):
     assert np.log2(errors[1] / errors[2]) > least
 
 
-def test_terms_that_depend_on_time_are_of_second_order():
-    """Growth cos(5 t), source e^t, in an eddy: constants stay constants in space."""
+@pytest.mark.long
+def test_terms_that_depend_on_time_are_exact_where_nothing_varies_in_space():
+    """Growth 5 cos(5 t), source e^sin(5 t), in an eddy: constants stay constants in space."""
     mesh = KINDS["squares"]()
     errors = []
     for tau in 0.02, 0.01:

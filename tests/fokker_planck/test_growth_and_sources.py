@@ -3,6 +3,7 @@ the sign, for every step.
 """
 
 import brought_meshes as brought
+import meshes
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -26,9 +27,10 @@ KINDS = {
     "triangles": lambda: Mesh.triangles((0, 0), (1, 1), 10),
     "right triangles": lambda: with_sides(*brought.right_triangles(8)),
     "quadrilaterals": lambda: with_sides(*brought.quads(9, brought.noise(9, 0.2))),
+    "L": meshes.MESHES["l_shape"],
     "box": lambda: Mesh.box((0, 0, 0), (1, 1, 1), (5, 4, 4)),
 }
-ON_KINDS = pytest.mark.parametrize("kind", KINDS)
+ON_KINDS = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "L"])
 
 
 def find_balance(ledger):
@@ -77,7 +79,7 @@ def test_the_balance_is_exact_and_nothing_is_negative_at_any_step(kind, order):
         assert "energy" not in ledger
 
 
-@pytest.mark.parametrize("kind", ["triangles", "quadrilaterals"])
+@pytest.mark.parametrize("kind", ["triangles", "quadrilaterals", "L"])
 @ORDERS
 def test_a_decay_that_empties_the_mesh_in_one_step(kind, order):
     """The stages of order 2 and 3 have negative values in every cell at once."""
@@ -98,16 +100,16 @@ def test_terms_that_change_in_time_keep_the_balance_adaptively(kind):
     equation = FokkerPlanck(
         mesh,
         diffusion=0.1,
-        growth=lambda x, t: 3 * np.sin(6 * t + x[0]),
+        growth=lambda x, t: 3 * np.cos(9 * t + x[0]),
         source=lambda x, t: np.maximum(np.cos(6 * t), 0) + 0 * x[0],
         boundary={"left": fvot.dirichlet(lambda x, t: 1 + t + 0 * x[0])},
         order=3,
-        tol=1e-2,
+        tol=3e-2,
     )
-    result = equation.solve(np.zeros(mesh.n_cells), [0, 0.3, 0.5])
+    result = equation.solve(np.zeros(mesh.n_cells), [0, 0.2, 0.3])
     assert_promises(result)
     assert result.ledger["killed"][-1] > 0 and result.ledger["born"][-1] > 0
-    assert result.ledger["time_error"][-1] <= 1e-2
+    assert result.ledger["time_error"][-1] <= 3e-2
 
 
 def test_steps_are_divided_where_mass_grows_fast():
@@ -171,6 +173,7 @@ def manufactured(order, n_steps):
     return mesh.integrate(np.abs(result.rho[-1] - (2 + np.sin(3.0)) * shape))
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:a time-dependent coefficient")
 @pytest.mark.parametrize(("order", "expected"), [(1, 0.9), (2, 1.95), (3, 2.9)])
 def test_orders_in_time_of_terms_that_depend_on_time(order, expected):
@@ -202,6 +205,7 @@ def test_a_constant_decay_is_a_factor(kind):
     assert_allclose(decayed.rho[-1], np.exp(-0.25) * plain.rho[-1], rtol=2e-5)
 
 
+@pytest.mark.long
 def test_the_estimated_error_grows_with_the_mass():
     mesh = KINDS["interval"]()
     rho0 = 1 + np.cos(np.pi * mesh.center[0])
@@ -287,7 +291,7 @@ def test_relaxation_rates_with_decay_on_corners():
     assert_allclose(decayed.relaxation_rates(3), [0.5, *(plain + 0.5)], rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["interval", "triangles"])
+@pytest.mark.parametrize("kind", ["interval", "triangles", "L"])
 def test_the_entropy_relative_to_the_stationary_density_falls(kind):
     """sum |K| (rho log(rho / s) - rho + s), for steps of order 1 of any length."""
     mesh = KINDS[kind]()

@@ -130,6 +130,7 @@ def test_it_lies_between_a_wall_and_a_given_density(kind):
     assert_allclose(end(right=fvot.robin(1e10, 0.5)), given, rtol=1e-7)
 
 
+@pytest.mark.long
 def test_a_rate_that_depends_on_time():
     """The wall opens at t = 0.5."""
     mesh = Mesh.interval(0, 1, 20)
