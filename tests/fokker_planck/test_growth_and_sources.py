@@ -299,7 +299,7 @@ def test_the_entropy_relative_to_the_stationary_density_falls(kind):
         mesh,
         diffusion=0.1,
         potential=lambda x: np.sin(4 * x[0]),
-        growth=lambda x: -0.1 - 2 * x[0],
+        growth=lambda x: -0.1 - 2 * x[0] ** 2,
         source=lambda x: 1 + np.cos(3 * x[0]),
         order=1,
     )
