@@ -135,8 +135,12 @@ def _find_driven_density(stepper, numbering):
         "a stationary density needs growth <= 0: with growth above 0 there may be none. solve() up "
         "to a late time computes it, where there is one",
     )
+    empty = rates.extend(np.zeros(mesh.n_cells))
+    if stepper.has_corners:
+        empty = rates.give(empty, entering)
+    leaving = [rates.boundary_flux(empty, entering), rates.find_losses(empty, entering)]
     ranks.check(
-        ranks.max(entering.max(initial=0.0)) > 0,
+        ranks.min(np.concatenate(leaving).min(initial=0.0)) < 0,
         "nothing enters through the boundary or by a source, so everything leaves or decays: the "
         "stationary density is 0; relaxation_rates(1) is the rate at which the mesh empties",
     )
@@ -148,8 +152,8 @@ def _find_driven_density(stepper, numbering):
     if stepper.has_corners or mesh.n_cells_global > ELIMINATION_CELL_LIMIT[mesh.dim]:
         return numbering.outward(_take_long_steps(stepper, np.zeros(mesh.n_cells)))
 
-    out, _ = rates.outflow(np.zeros(mesh.n_cells), entering)
-    gained = mesh.gather(-out)
+    out, _ = rates.outflow(empty, entering)
+    gained = mesh.gather(0.0 - out)
 
     def find_masses(chain: Any) -> Array:
         return markov.stationary(chain.rates, chain.center, killing=chain.killing, source=gained)

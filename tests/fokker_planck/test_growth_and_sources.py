@@ -360,6 +360,9 @@ def test_long_runs_that_do_not_end_are_refused():
     mesh = KINDS["triangles"]()
     with pytest.raises(InputError, match="stationary density is 0"):
         FokkerPlanck(mesh, diffusion=0.1, growth=-1.0).stationary()
+    against = {"left": fvot.inflow(1.0)}  # the drift carries nothing in
+    with pytest.raises(InputError, match="stationary density is 0"):
+        FokkerPlanck(mesh, diffusion=0.1, drift=(-1.0, 0.0), boundary=against).stationary()
     with pytest.raises(InputError, match="needs growth <= 0"):
         FokkerPlanck(mesh, diffusion=0.1, growth=0.1, source=1.0).stationary()
     with pytest.raises(InputError, match="grow"):
