@@ -20,8 +20,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..arguments.types import Array
-from ..energies.checks import check_own, separate_parts
-from ..energies.energy import Energy
+from ..energies.checks import check_own, refuse_time, separate_parts
+from ..energies.energy import Energy, split_sum
+from ..energies.local import Potential
 from ..errors import InputError
 from ..mesh.cell_values import integrate
 from .discretisation import Discretisation
@@ -59,6 +60,8 @@ class Terminal:
         self.x = disc.average(mesh.centroid.T).T
         self.measure = integrate(mesh, 1.0)
         with mesh.ranks.raising_together():
+            refuse_time(energy, "terminal")
+            _refuse_cell_values(energy)
             self.V, self.curved, pairs = separate_parts(energy, self.x)
             check_own(energy, self.x, 1 / self.measure)
             if pairs:
@@ -312,3 +315,9 @@ class EndState:
         z = self.z + 2 * self._k * self.rho1
         side = self.scale * z
         return disc.mesh.volume * disc.spread(side)
+
+
+def _refuse_cell_values(energy):
+    """`InputError` where a potential is given by cell values: here energies live on patches."""
+    if any(isinstance(part, Potential) and part.has_cell_values for _, part in split_sum(energy)):
+        raise InputError("terminal: a Potential of cell values is for JKO: give a function V(x)")

@@ -39,23 +39,40 @@ def describe_energy(energy: Any) -> Any:
     ]
 
 
-def separate_parts(energy: Energy, x: Array) -> tuple[Array, Sum, list[tuple[float, Interaction]]]:
-    """(V, others, pairs): the potentials in an energy as values (n,) at points x (dim, n), the
-    `Sum` of all other local ones, and the interactions, as pairs (weight, energy).
+def separate_parts(
+    energy: Energy, x: Array, t: float = 0.0
+) -> tuple[Array, Sum, list[tuple[float, Interaction]]]:
+    """(V, others, pairs): the potentials in an energy as values (n,) at points x (dim, n) and time
+    t, the `Sum` of all other local ones, and the interactions, as pairs (weight, energy).
 
-    Raises `InputError` where V(x) is no finite number.
+    Raises `InputError` where V is no finite number.
     """
     V = np.zeros(x.shape[1])
     local = []
     pairs = []
     for weight, part in split_sum(energy):
         if isinstance(part, Potential):
-            V = V + weight * part.values(x)
+            V = V + weight * part.values(x, t)
         elif isinstance(part, Interaction):
             pairs.append((weight, part))
         else:
             local.append((weight, part))
     return V, Sum(tuple(local)), pairs
+
+
+def depends_on_time(energy: Energy) -> bool:
+    """Whether a potential in it does."""
+    return any(
+        isinstance(part, Potential) and part.depends_on_time for _, part in split_sum(energy)
+    )
+
+
+def refuse_time(energy: Energy, what: str) -> None:
+    """`InputError` where a potential depends on time."""
+    if depends_on_time(energy):
+        raise InputError(
+            f"{what}: a potential V(x, t) is for JKO, whose steps have a time: give a function of x"
+        )
 
 
 def check_own(energy: Energy, x: Array, mean: float) -> None:

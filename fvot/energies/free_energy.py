@@ -11,10 +11,11 @@ import numpy as np
 
 from ..arguments.types import Array
 from ..mesh.cell_values import integrate
-from .checks import check_own, separate_parts
+from .checks import check_own, depends_on_time, separate_parts
 from .convolution import build_convolution
 from .energy import Energy, split_sum
 from .interaction import Interaction
+from .local import Potential
 
 if TYPE_CHECKING:
     from ..mesh.numbering import Numbering
@@ -39,6 +40,9 @@ START_CANDIDATES = 57
 class FreeEnergy:
     """An energy (`energies`) on a mesh; arrays are this rank's cells. Collective.
 
+    energy : the sum of energies
+    times : at which potentials are taken: their mean; `parts` takes the last one
+    depends_on_time : whether a potential does
     diffuses : whether there is a local energy that is not a potential
     convolve : rho -> W * rho, the sum over all interactions; None where there is none
     measure : of the mesh
@@ -55,7 +59,10 @@ class FreeEnergy:
         self.mesh = mesh
         self._user_points = numbering.user_mesh.center if points is None else points
         self._points = numbering.inward(self._user_points)
+        self.energy = energy
         self._parts = split_sum(energy)
+        self.times: tuple[float, ...] = (0.0,)
+        self.depends_on_time = depends_on_time(energy)
         with mesh.ranks.raising_together():
             potential, local, pairs = separate_parts(energy, self._user_points)
             check_own(energy, self._points, 1.0)
@@ -71,6 +78,19 @@ class FreeEnergy:
         _, slope = self.difference(empty, empty)
         self.singular = mesh.ranks.max(int(not np.isfinite(slope).all())) > 0
 
+    def set_times(self, *times: float) -> None:
+        """Take potentials at these times."""
+        if not self.depends_on_time or times == self.times:
+            return
+        self.times = times
+        self._V = np.mean([self.find_potential(t) for t in times], axis=0)
+
+    def find_potential(self, t: float) -> Array:
+        """V (n_cells,) at a time."""
+        with self.mesh.ranks.raising_together():
+            V, _, _ = separate_parts(self.energy, self._user_points, t)
+        return self.numbering.inward(V)
+
     def parts(self, rho: Array) -> dict[str, float]:
         """{name: value} of each kind of energy, "energy" for their sum."""
         mesh = self.numbering.user_mesh
@@ -80,7 +100,10 @@ class FreeEnergy:
             if isinstance(part, Interaction):
                 continue
             with mesh.ranks.raising_together():
-                density = part.value(users_rho, self._user_points)
+                if isinstance(part, Potential):
+                    density = part.values(self._user_points, self.times[-1]) * users_rho
+                else:
+                    density = part.value(users_rho, self._user_points)
             values[part.name] = values.get(part.name, 0.0) + weight * integrate(mesh, density)
 
         if self.convolve is not None:

@@ -11,8 +11,8 @@ import numpy as np
 from scipy import special
 
 from ..arguments.frozen import frozen
-from ..arguments.functions import Function, as_function, is_number
-from ..arguments.types import Array, Coefficient, PointFunction
+from ..arguments.functions import Function, as_floats, as_function, is_number
+from ..arguments.types import Array, Coefficient
 from ..errors import InputError
 from .energy import Energy
 
@@ -120,35 +120,72 @@ class Potential(Energy):
 
     Parameters
     ----------
-    V : function or float
-        A function V(x) of points (dim, n), or a constant.
+    V : function, float or (n_cells,) array
+        A function V(x) of points (dim, n), a constant, or cell values of the mesh. In `JKO` it may
+        depend on time, V(x, t).
 
     Examples
     --------
     >>> import fvot
     >>> energy = fvot.Entropy() + fvot.Potential(lambda x: x[0] ** 2)
+
+    The way to a place, around whatever stands there:
+
+    >>> mesh = fvot.Mesh.rectangle((0, 0), (3, 3), (3, 3)).without([4])
+    >>> V = mesh.geodesic_distance([[0.5], [1.5]], mesh.gather(mesh.center))[0]
+    >>> energy = fvot.Power(2) + fvot.Potential(mesh.scatter(V))
     """
 
-    V: PointFunction | Coefficient
-    _V: Function = field(init=False, repr=False, compare=False)
+    V: Coefficient
+    _V: Function | Array = field(init=False, repr=False, compare=False)
     name = "potential_energy"
 
     def __post_init__(self):
-        object.__setattr__(self, "_V", as_function(self.V, "Potential: V", of=("x",)))
+        object.__setattr__(self, "_V", _read_potential(self.V))
 
-    def values(self, x: Array) -> Array:
+    @property
+    def has_cell_values(self) -> bool:
+        """Whether V is given by cell values.
+
+        Returns
+        -------
+        bool
+        """
+        return isinstance(self._V, np.ndarray)
+
+    @property
+    def depends_on_time(self) -> bool:
+        """Whether V is a function of place and time.
+
+        Returns
+        -------
+        bool
+        """
+        return not isinstance(self._V, np.ndarray) and self._V.depends_on_time
+
+    def values(self, x: Array, t: float = 0.0) -> Array:
         """V at points.
 
         Parameters
         ----------
         x : array (dim, n)
-            The points.
+            The points; where V is given by cell values, those of the cells.
+        t : float, optional
+            The time.
 
         Returns
         -------
         array (n,)
         """
-        return self._V(x, 0.0)
+        if not isinstance(self._V, np.ndarray):
+            return self._V(x, t)
+
+        if len(self._V) != x.shape[1]:
+            raise InputError(
+                f"Potential: V has {len(self._V)} values, but there are {x.shape[1]} cells here; "
+                "mesh.scatter(V) makes this rank's part of the values of all cells"
+            )
+        return self._V
 
     def value(self, rho: Array, x: Array) -> Any:
         return self.values(x) * rho
@@ -182,6 +219,18 @@ def _divide_entropies(rho, old, D, out):
             slope = (z - log) / z / z
         out[0, i] = D * (math.log(old[i]) + mean)
         out[1, i] = D * slope / old[i]
+
+
+def _read_potential(V):
+    """A `Function`, or the cell values as an array that does not change."""
+    what = "Potential: V"
+    if callable(V) or np.ndim(V) != 1:
+        return as_function(V, what)
+
+    values = np.array(as_floats(V, f"{what} must be a function, a number or cell values"))
+    _check(np.isfinite(values).all(), f"{what} must be finite in every cell")
+    values.setflags(write=False)
+    return values
 
 
 def _check(ok, message):

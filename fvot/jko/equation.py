@@ -6,7 +6,7 @@ The energy falls in every step, however long it is.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,7 +15,7 @@ from ..arguments.frozen import frozen
 from ..arguments.functions import is_number
 from ..arguments.times import check_step, check_times
 from ..arguments.types import Array, ArrayLike, Path, Scheme
-from ..energies.checks import describe_energy
+from ..energies.checks import depends_on_time, describe_energy
 from ..energies.energy import Energy, split_sum
 from ..energies.free_energy import FreeEnergy
 from ..energies.interaction import Interaction
@@ -30,6 +30,7 @@ from ..runs.checkpoint import Checkpoint
 from ..runs.march import march
 from ..runs.result import Result
 from .corner_step import CornerStep
+from .doors import Doors, check_doors
 from .linearised_step import LinearisedStep
 from .midpoint_step import MidpointStep
 from .proper_step import ProperStep, TransportSolver
@@ -46,9 +47,10 @@ class JKO:
     """The gradient flow d rho/dt = div(rho grad E'(rho)) of an energy in the Wasserstein metric.
 
     Every step conserves mass to round-off and keeps the density >= 0, for every tau. Boundaries are
-    no-flux; a periodic mesh is a torus. There is neither growth nor a source: the metric compares
-    densities of one mass. `FokkerPlanck` has both for Entropy and Potential; for other energies
-    take turns of `step` and your own growth.
+    no-flux, but for doors; a periodic mesh is a torus. Masses only move, and leave through doors:
+    there is neither growth nor a source, as the metric compares densities of one mass.
+    `FokkerPlanck` has both for Entropy and Potential; for other energies take turns of `step` and
+    your own growth.
 
     Parameters
     ----------
@@ -57,7 +59,7 @@ class JKO:
     energy : Energy
         A sum of multiples of `Entropy` (diffusion), `Power` (porous media, fast diffusion),
         `Potential` (drift), `Interaction` (attraction, repulsion), and energies of your own (see
-        `fvot.Energy`).
+        `fvot.Energy`). A potential may depend on time, V(x, t).
     order : {1, 2}, optional
         Order of the steps. 2: discrete-gradient midpoint steps: the energy lost is exactly what
         their fluxes dissipate; where nothing diffuses they are upwind, of first order in space.
@@ -67,6 +69,11 @@ class JKO:
     bounds : (0, upper)
         rho <= upper everywhere, by a pressure p >= 0 where the bound is reached. (0, None): no
         upper bound.
+    boundary : dict, optional
+        {name: fvot.outflow} for doors: mass leaves through that part of the boundary, and none
+        enters. Outside there is nobody, and no pressure: e' at density 0, which must be finite, as
+        it is for `Power` above 1 and for an upper bound. Every other part is a wall. Doors have
+        two-point fluxes, and no `Interaction`.
     inner : BenamouBrenier, optional
         A transport solver of the same mesh, without a terminal energy. Each step is then the full
         variational JKO step, which minimises W2^2(rho, rho_n) / (2 tau) + E(rho), with a certified
@@ -94,6 +101,10 @@ class JKO:
     1/tol steps of order 1, which are not shorter than tol times the elapsed time: where cells fill
     up, the density has a kink in time, however short the step is.
 
+    At a door mass leaves down the difference between the potential in the cell and V at the face,
+    with the density of the cell: it has velocity -grad(V + p), with p = 0 at the door. A crowd
+    without pressure, in a potential alone, waits before the door for about one step of order 1.
+
     PETSc's options reach the linear solves by the prefix ``fvot_jko_``.
 
     Examples
@@ -113,6 +124,7 @@ class JKO:
         *,
         order: Literal[1, 2] | None = None,
         bounds: Sequence[float | None] = (0, None),
+        boundary: Mapping[Any, Any] | None = None,
         inner: TransportSolver | None = None,
         scheme: Scheme = "auto",
         tol: float = 1e-3,
@@ -129,7 +141,11 @@ class JKO:
         self.tol = float(tol)
         self.upper = _check_bounds(mesh.ranks, bounds)
         self.inner = inner
+        self.boundary = {} if boundary is None else boundary
+        self._door_names = check_doors(mesh, self.boundary)
+        self._check_doors(scheme)
 
+        self._doors: Doors | None = None
         self._free_energy: FreeEnergy | None = None
         self._step: StepMethod
         if inner is not None:
@@ -158,7 +174,10 @@ class JKO:
         mesh = self.mesh
         report = mesh.quality
         if scheme == "corners" or (
-            scheme == "auto" and self.order == 2 and not report.suits_two_point
+            scheme == "auto"
+            and self.order == 2
+            and not report.suits_two_point
+            and not self._door_names
         ):
             try:
                 energy = FreeEnergy(self._numbering, self.energy, mesh.centroid)
@@ -176,8 +195,11 @@ class JKO:
         quality.use_two_point(mesh, what, problem)
         energy = FreeEnergy(self._numbering, self.energy)
         self._free_energy = energy
-        is_second = self.order == 2
-        self._step = MidpointStep(energy) if is_second else LinearisedStep(energy, self.upper)
+        self._doors = Doors(energy, self._door_names)
+        if self.order == 2:
+            self._step = MidpointStep(energy, doors=self._doors)
+        else:
+            self._step = LinearisedStep(energy, self.upper, doors=self._doors)
 
     def _describe_coincidence(self):
         """A sentence on steps of order 1 where cell points coincide; empty if that does no harm."""
@@ -201,7 +223,11 @@ class JKO:
             f"{weight:g} {kind}({', '.join(f'{x:g}' for x in numbers)})"
             for weight, kind, numbers in describe_energy(self.energy)
         )
-        return f"<fvot.JKO: {parts}{bound}, order {self.order}, {self.mesh.n_cells_global} cells>"
+        doors = f", doors {', '.join(map(str, self._door_names))}" if self._door_names else ""
+        return (
+            f"<fvot.JKO: {parts}{bound}{doors}, order {self.order}, "
+            f"{self.mesh.n_cells_global} cells>"
+        )
 
     # ---- evolution ------------------------------------------------------------------------------
 
@@ -244,7 +270,11 @@ class JKO:
             lost), dissipation (its mean rate in the last step); steps, newton (iterations),
             iterations (of linear solvers; with inner both are those of the transport solver); with
             tau=None time_error, the estimate. With inner: gap, the largest certified one so far.
-            With an upper bound the result also has a pressure.
+            With doors: outflow, the mass that has left since the start, also through each door,
+            such as "outflow:exit", and energy_outflow, the energy V + e'(0) that it had at the
+            face. With a potential that depends on time: work, the integral of rho dV/dt since the
+            start. Then energy + dissipated + energy_outflow - work is constant with order 2, and
+            does not grow with order 1. With an upper bound the result also has a pressure.
 
         Raises
         ------
@@ -275,22 +305,24 @@ class JKO:
             run, self._numbering, times, checkpoint=checkpoint, write=write, progress=progress
         )
 
-    def step(self, rho: ArrayLike, tau: float) -> Array:
-        """The density after a time tau.
+    def step(self, rho: ArrayLike, tau: float, t: float = 0.0) -> Array:
+        """The density at t + tau from the density at t.
 
         In one step, or in several where Newton's method needs too many iterations.
 
         Parameters
         ----------
         rho : (n_cells,) array
-            A density.
+            The density at time t.
         tau : float
             The length of the step.
+        t : float
+            The time at the start of the step, for potentials that depend on it.
 
         Returns
         -------
         (n_cells,) array
-            The density after it.
+            The density at t + tau.
 
         Raises
         ------
@@ -309,20 +341,42 @@ class JKO:
         True
         """
         self._check_density(rho, "rho")
+        self.mesh.ranks.check(is_number(t) and math.isfinite(t), f"t must be a time, not {t!r}")
         self.mesh.ranks.check(
             tau is not None, "tau must be a number above 0, not None: the time to go forward"
         )
         check_step(self.mesh.ranks, tau)
 
-        run = self._start(rho, np.array([0.0, tau]), tau)
-        for _ in run.advance(0.0, tau):
+        run = self._start(rho, np.array([t, t + tau]), tau)
+        for _ in run.advance(t, t + tau):
             pass
         return self._numbering.outward(run.rho)
 
     def _start(self, rho0, times, tau):
-        return JKORun(self, self._step, self._numbering, rho0, times, tau, self._free_energy)
+        return JKORun(
+            self, self._step, self._numbering, rho0, times, tau, self._free_energy, self._doors
+        )
 
     # ---- checks ---------------------------------------------------------------------------------
+
+    def _check_doors(self, scheme):
+        """`InputError` where there are doors, and what does not go with them."""
+        if not self._door_names:
+            return
+        ranks = self.mesh.ranks
+        ranks.check(
+            not any(isinstance(part, Interaction) for _, part in split_sum(self.energy)),
+            "with doors the energy may have no Interaction: what has left would still attract and "
+            "repel; leave boundary or the Interaction out",
+        )
+        ranks.check(
+            scheme != "corners",
+            "doors have two-point fluxes: leave scheme='corners' or boundary out",
+        )
+        ranks.check(
+            self.inner is None,
+            "inner= carries mass on the mesh, and none out of it: leave boundary out",
+        )
 
     def _check_inner(self, order):
         ranks = self.mesh.ranks
@@ -337,6 +391,10 @@ class JKO:
         ranks.check(
             order in (None, 1) and self.upper == math.inf,
             "with inner= steps are of order 1 and have no upper bound: leave order and bounds out",
+        )
+        ranks.check(
+            not depends_on_time(self.energy),
+            "with inner= a potential may not depend on time: leave inner out",
         )
         ranks.check(
             not any(isinstance(part, Interaction) for _, part in split_sum(self.energy)),
@@ -358,14 +416,18 @@ class JKO:
             self._check_room(rho, what)
 
     def _check_room(self, rho, what):
-        """`InputError` where the density fills the mesh, or a piece of it, up to its bound."""
+        """`InputError` where the density fills the mesh, or a piece of it, up to its bound, and
+        there is no door.
+        """
         mesh = self.mesh
         piece, count = find_connected_pieces(mesh)
-        mass, room = mesh.ranks.sum(
-            np.stack([np.bincount(piece, mesh.volume * u, count) for u in (rho, self.upper)])
-        )
+        is_open = np.zeros(count)
+        for name in self._door_names:
+            is_open[piece[mesh.left[mesh.boundary[name]]]] = 1
+        sums = [np.bincount(piece, mesh.volume * u, count) for u in (rho, self.upper)]
+        mass, room, n_doors = mesh.ranks.sum(np.stack([*sums, is_open]))
         mesh.ranks.check(
-            (mass < room * (1 - BOUND_TOLERANCE)).all(),
+            ((mass < room * (1 - BOUND_TOLERANCE)) | (n_doors > 0)).all(),
             f"{what} fills the mesh, or a piece of it, up to its bound {self.upper:.6g}: nothing "
             "can move there",
         )

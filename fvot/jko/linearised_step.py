@@ -13,10 +13,14 @@ the optimum obeys
     H_K(phi) = 1 / (2 |K|) sum over the faces by which K gives of t_s (phi_K - phi_other)^2
     p >= 0,  rho <= upper,  p (upper - rho) = 0    (Maury, Roudneff-Chupin, Santambrogio 2010)
 
+At a door (`doors`) phi_other is the potential outside: what leaves takes it along.
+
 F1 = A(phi) rho - |K| old, where A is an M-matrix (`streams`): rho >= 0 for every phi, and phi is
 also defined in the vacuum. Then
 
     E(old) - E(rho) >= tau / 2 sum_s t_s rho_giving (phi_left - phi_right)^2
+
+plus, at doors, what leaves times the potential outside.
 
 Newton's method has a set of *full* cells, where rho = upper and p is unknown; elsewhere p = 0 and
 rho is unknown. The next set consists of the cells with p > 0 or rho > upper: a primal-dual active
@@ -50,6 +54,7 @@ from ..energies.free_energy import MIN_NEWTON_FACTOR, NEWTON_FLOOR, FreeEnergy
 from ..errors import ConvergenceError
 from ..finite_volume.rates import Rates
 from ..mesh.cell_values import integrate
+from .doors import Doors
 from .newton_step import NewtonStep
 from .newton_systems import RESIDUAL_ROUNDING
 from .step import StepResult
@@ -77,7 +82,7 @@ REDUCED_LU_CELL_LIMIT = 20_000
 # The part of the upper bound by which a cell that counts as full may be below it.
 FULL_CELL_TOLERANCE = 1e-6
 
-# The least density in the Laplacian of the pressure, as a part of the upper bound: no weight is 0
+# The least density in the Laplacian of the pressure, as a part of the largest one: no weight is 0
 # where full cells end.
 MIN_PRESSURE_DENSITY = 1e-8
 
@@ -86,13 +91,20 @@ class LinearisedStep(NewtonStep):
     """rho after a step from old, (n_cells,) each, for a `FreeEnergy`. Collective.
 
     upper : bound of the density, inf for none
-    tol : largest residual of the equations, in L1, relative to the mass, and to the energies in it
+    tol : largest residual of the equations, in L1, relative to the mass at first, and to the
+        energies in what is there
     """
 
     order = 1
 
-    def __init__(self, free_energy: FreeEnergy, upper: float = math.inf, tol: float = 1e-12):
-        super().__init__(free_energy, tol)
+    def __init__(
+        self,
+        free_energy: FreeEnergy,
+        upper: float = math.inf,
+        tol: float = 1e-12,
+        doors: Doors | None = None,
+    ):
+        super().__init__(free_energy, tol, doors)
         self.upper = upper
         self.methods, self.reduced_methods = _choose_methods(self.mesh)
         self.restart()
@@ -116,8 +128,10 @@ class LinearisedStep(NewtonStep):
         mesh = self.mesh
         mass = integrate(self.mesh, old)
         if mass == 0:
-            return StepResult(old, 0.0, 0, np.zeros(mesh.n_cells))
+            nothing = 0.0 * self.doors.potential
+            return StepResult(old, 0.0, 0, np.zeros(mesh.n_cells), nothing)
 
+        self.first_mass = max(self.first_mass, mass)
         self.solver.begin(tau)
 
         # Pressure in all full cells at once: where a crowd comes to a halt, it would otherwise
@@ -156,8 +170,8 @@ class LinearisedStep(NewtonStep):
             if (residual <= self.tol).all():
                 if self.upper < math.inf:
                     self._last = np.stack([phi, equations.p])
-                rho = equations.compute_density()
-                return StepResult(rho, tau * equations.action, iteration, equations.p)
+                rho, left = equations.compute_density()
+                return StepResult(rho, tau * equations.action, iteration, equations.p, left)
 
             drho, dphi, dp = equations.compute_newton_step()
             least = np.maximum(self._choose_kept_fraction(residual.max()) * rho, floor)
@@ -212,7 +226,7 @@ class _Equations:
 
     residual (2,) : sums of |F1|, less its rounding, and of rho |F2|, relative to *scale*; without
         the cells at the *floor* whose equation asks for a lower density
-    scale (2,) : the mass, and the energies in it
+    scale (2,) : the mass at first, and the energies in what is there
     action : sum of t_s rho_giving (phi_left - phi_right)^2 / 2
     """
 
@@ -252,6 +266,9 @@ class _Equations:
         action, terms = _compute_upwind_fluxes(
             *mesh.with_ghosts(np.stack([rho, phi])),
             self.step.transmissibility,
+            self.step.doors.faces,
+            self.step.doors.transmissibility,
+            self.step.doors.potential,
             mesh.left,
             mesh.right,
             mesh.face_owned,
@@ -276,17 +293,25 @@ class _Equations:
         *residual, mass, size, self.action, terms = mesh.ranks.sum(
             np.array([*map(np.sum, terms_by_cell), action, terms])
         )
-        self.scale = np.maximum([mass, size], np.finfo(float).tiny)
+        largest = max(mass, self.step.first_mass)
+        self.scale = np.maximum([largest, size], np.finfo(float).tiny)
         rounding = np.array([RESIDUAL_ROUNDING * tau * terms, 0])
         self.residual = np.maximum(residual - rounding, 0) / self.scale
 
-    def compute_density(self) -> Array:
-        """The density that F1 = 0 gives, of the exact mass."""
+    def compute_density(self) -> tuple[Array, Array]:
+        """(the density that F1 = 0 gives, what has left through the doors): of the exact mass."""
         mesh = self.mesh
+        doors = self.step.doors
+        rates = self.tau * self.a[doors.faces]
         if self.step.free_energy.diffuses:
-            return self.rho * (integrate(mesh, self.old) / integrate(mesh, self.rho))
+            left = rates * self.rho[doors.cells]
+            whole = integrate(mesh, self.rho) + doors.sum(left)
+            factor = integrate(mesh, self.old) / whole
+            return self.rho * factor, left * factor
+
         all_cells = np.ones(mesh.n_cells, bool)
-        return self._streams.solve_along(mesh.volume * self.old, all_cells, self.rho)
+        rho = self._streams.solve_along(mesh.volume * self.old, all_cells, self.rho)
+        return rho, rates * rho[doors.cells]
 
     def compute_newton_step(self) -> tuple[Array, Array, Array]:
         """(drho, dphi, dp), (n_cells,) each."""
@@ -379,12 +404,14 @@ class _Equations:
     @cached_property
     def _weights(self):
         """t_s rho_giving (n_faces,), but not 0 where full cells end."""
-        mesh = self.mesh
         n = self.mesh.n_inner
         if self.step.upper == math.inf:
             return self.through
-        least = MIN_PRESSURE_DENSITY * self.step.upper * mesh.area / mesh.distance
-        return np.where(np.arange(mesh.n_faces) < n, np.maximum(self.through, least), 0.0)
+        weights = self.through.copy()
+        largest = self.mesh.ranks.max(self.rho.max(initial=0.0))
+        least = MIN_PRESSURE_DENSITY * largest * self.step.transmissibility
+        weights[:n] = np.maximum(weights[:n], least)
+        return weights
 
     # ---- products with A ------------------------------------------------------------------------
 
@@ -405,15 +432,20 @@ class _Equations:
         from_left = np.bincount(left, self.a[:n] * fall, mesh.n_local)
         from_right = np.bincount(right, self.b[:n] * -fall, mesh.n_local)
         added = from_left + from_right
+        doors = self.step.doors
+        np.add.at(added, doors.cells, self.a[doors.faces] * x[doors.cells])
         return mesh.volume * x + self.tau * added[: mesh.n_cells]
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _compute_upwind_fluxes(rho, phi, t, left, right, owned, a, b, through, out, gained):
-    """Through the inner faces: a, b, the parts of t (phi_left - phi_right), through = t rho_giving;
-    and out, gained, their sums over cells.
+def _compute_upwind_fluxes(
+    rho, phi, t, door, t_door, outside, left, right, owned, a, b, through, out, gained
+):
+    """Through inner faces and doors: a, b, the parts of t (phi_left - phi_right), through = t
+    rho_giving; and out, gained, their sums over cells.
 
-    t (n_inner,) : |s| / d_s. Returns (action, terms): what is dissipated, and the size of the terms
+    t (n_inner,) : |s| / d_s; door, t_door, outside (n,) : the faces of the doors, |s| / d_s there,
+    and phi outside. Returns (action, terms): what is dissipated, and the size of the terms
     of the fluxes, to which their rounding is relative.
     """
     action = 0.0
@@ -433,4 +465,17 @@ def _compute_upwind_fluxes(rho, phi, t, left, right, owned, a, b, through, out, 
         if owned[f]:
             action += F * g / 2
             terms += through[f] * (abs(phi[l]) + abs(phi[r]))
+    for i in range(len(door)):
+        f = door[i]
+        l = left[f]
+        g = phi[l] - outside[i]
+        if g < 0:
+            continue
+        a[f] = t_door[i] * g
+        through[f] = t_door[i] * rho[l]
+        F = through[f] * g
+        out[l] += F
+        gained[l] += a[f] * g / 2
+        action += F * g / 2
+        terms += through[f] * (abs(phi[l]) + abs(outside[i]))
     return action, terms

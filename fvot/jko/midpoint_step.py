@@ -14,6 +14,9 @@ where diffusion is strong, upwind where it is weak, and bounded by what the givi
     w_s = 1 / (1 + P_s^4)
     P_s = |mu_left - mu_right| / (8 rho e''(rho)) at the old density, rho e'' the mean of both cells
 
+At a door (`doors`) the cell outside has the density 0 and a given mu; nothing comes in, and what
+leaves takes that mu along.
+
 P_s is small where mu is smooth on the mesh (for the entropy it is the cell Peclet number of the
 velocity, over 8), and infinite where nothing diffuses: there the scheme is upwind, of first order,
 as the mean would be unstable. An empty cell gives nothing, so that rho >= 0 for every tau, and the
@@ -37,6 +40,7 @@ from ..energies.free_energy import MIN_NEWTON_FACTOR, FreeEnergy
 from ..errors import ConvergenceError
 from ..finite_volume.rates import Rates
 from ..mesh.cell_values import integrate
+from .doors import Doors
 from .newton_step import NewtonStep
 from .newton_systems import RESIDUAL_ROUNDING, rank_by_cost
 from .step import StepResult
@@ -56,28 +60,30 @@ class MidpointStep(NewtonStep):
 
     order = 2
 
-    def __init__(self, free_energy: FreeEnergy, tol: float = 1e-12):
-        super().__init__(free_energy, tol)
+    def __init__(self, free_energy: FreeEnergy, tol: float = 1e-12, doors: Doors | None = None):
+        super().__init__(free_energy, tol, doors)
 
     def __call__(self, old: Array, tau: float) -> StepResult:
         """The `StepResult` of length tau. Raises `ConvergenceError`."""
         mesh = self.mesh
         mass = integrate(self.mesh, old)
         if mass == 0:
-            return StepResult(old, 0.0, 0)
+            return StepResult(old, 0.0, 0, left=0.0 * self.doors.potential)
 
+        self.first_mass = max(self.first_mass, mass)
         kept_fraction = MIN_NEWTON_FACTOR if self.free_energy.singular else 0.0
         rho = np.maximum(old, self.free_energy.start(mass / self.free_energy.measure))
         self.solver.begin(tau)
-        w = self._compute_weights(old)
+        w, w_door = self._compute_weights(old)
 
         for iteration in range(MAX_MIDPOINT_ITERATIONS):
-            fluxes = _Fluxes(self, rho, old, tau, w)
+            fluxes = _Fluxes(self, rho, old, tau, w, w_door)
             if not np.isfinite(fluxes.size):
                 break
-            if fluxes.size <= self.tol * mass + RESIDUAL_ROUNDING * fluxes.terms:
-                scaled = rho * (mass / integrate(mesh, rho))
-                return StepResult(scaled, tau * fluxes.dissipation, iteration)
+            if fluxes.size <= self.tol * self.first_mass + RESIDUAL_ROUNDING * fluxes.terms:
+                factor = mass / (integrate(mesh, rho) + self.doors.sum(fluxes.left))
+                dissipated = tau * fluxes.dissipation
+                return StepResult(rho * factor, dissipated, iteration, left=fluxes.left * factor)
 
             methods, matrix = fluxes.linearise()
             change = self.solver(
@@ -95,7 +101,7 @@ class MidpointStep(NewtonStep):
         )
 
     def _compute_weights(self, old):
-        """w (n_inner,), see the module."""
+        """w at the inner faces (n_inner,) and at the doors (n,), see the module."""
         mesh = self.mesh
         n = self.mesh.n_inner
         energy = self.free_energy
@@ -108,7 +114,11 @@ class MidpointStep(NewtonStep):
             sums = UPWIND_PECLET / 2 * (diffusivity[left] + diffusivity[right])
             jump = np.abs(mu[left] - mu[right])
             w = 1 / (1 + (jump / sums) ** 4)
-        return np.where(np.isfinite(w), w, 0.0)
+
+            cells = self.doors.cells
+            jump = np.abs(mu[cells] - self.doors.potential)
+            w_door = 1 / (1 + (jump / (UPWIND_PECLET / 2 * diffusivity[cells])) ** 4)
+        return np.where(np.isfinite(w), w, 0.0), np.where(np.isfinite(w_door), w_door, 0.0)
 
 
 class _Fluxes:
@@ -117,16 +127,19 @@ class _Fluxes:
     residual (n_cells,), size : of the equations, and its sum of absolute values
     dissipation : sum of F_s (mu_left - mu_right)
     terms : the size of the terms in the residual, to which its rounding is relative
+    left (n,) : the mass that leaves through each face of the doors
     scale (n_cells,) : of the columns; None where the energy has no infinite derivative
     """
 
-    def __init__(self, step: MidpointStep, rho: Array, old: Array, tau: float, w: Array):
+    def __init__(
+        self, step: MidpointStep, rho: Array, old: Array, tau: float, w: Array, w_door: Array
+    ):
         self.mesh = step.mesh
         self.step = step
         self.tau = tau
-        self._evaluate(rho, old, w)
+        self._evaluate(rho, old, w, w_door)
 
-    def _evaluate(self, rho, old, w):
+    def _evaluate(self, rho, old, w, w_door):
         """Find the fluxes, their derivatives, and sums over them."""
         mesh = self.mesh
         step = self.step
@@ -155,10 +168,25 @@ class _Fluxes:
             self._through,
             out,
         )
+        doors = step.doors
+        leaving = np.empty(len(doors.faces))
+        at_doors = _compute_door_fluxes(
+            *local,
+            doors.faces,
+            doors.cells,
+            doors.transmissibility,
+            doors.potential,
+            MOBILITY_LIMIT,
+            w_door,
+            self._a,
+            out,
+            leaving,
+        )
+        self.left = tau * leaving
         self.residual = mesh.volume * (rho - old) + tau * out[: mesh.n_cells]
 
         self.size, self.dissipation, terms = mesh.ranks.sum(
-            np.array([np.abs(self.residual).sum(), *sums])
+            np.array([np.abs(self.residual).sum(), *np.add(sums, at_doors)])
         )
         self.terms = tau * terms
 
@@ -217,4 +245,32 @@ def _compute_fluxes(rho, old, mu, slope, t, left, right, owned, limit, w, a, b, 
         if owned[f]:
             dissipation += F * g
             terms += through[f] * (abs(mu[l]) + abs(mu[r]))
+    return dissipation, terms
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _compute_door_fluxes(rho, old, mu, slope, face, cell, t, outside, limit, w, a, out, leaving):
+    """Through the doors: a, and *leaving* (n,), the fluxes out of the cells; added to out.
+
+    The same as through an inner face, with an empty cell outside, where mu is *outside* (n,).
+    Returns (dissipation, terms), see `_Fluxes`
+    """
+    dissipation = 0.0
+    terms = 0.0
+    for i in range(len(face)):
+        l = cell[i]
+        g = mu[l] - outside[i]
+        leaving[i] = 0.0
+        if not g > 0:
+            continue
+        R = w[i] * (rho[l] + old[l]) / 4 + (1 - w[i]) * rho[l]
+        by_left = 1 - 0.75 * w[i]
+        if R > limit * rho[l]:
+            R = limit * rho[l]
+            by_left = limit
+        leaving[i] = t[i] * R * g
+        a[face[i]] = t[i] * (R * slope[l] + g * by_left)
+        out[l] += leaving[i]
+        dissipation += leaving[i] * g
+        terms += t[i] * R * (abs(mu[l]) + abs(outside[i]))
     return dissipation, terms

@@ -12,12 +12,14 @@ class StepResult(NamedTuple):
     dissipated : the energy that it has dissipated
     newton : its iterations
     pressure (n_cells,) : of an upper bound; None where there is none
+    left (n,) : the mass that has left through each face of the `Doors`; None where there are none
     """
 
     rho: Array
     dissipated: float
     newton: int
     pressure: Array | None = None
+    left: Array | None = None
 
 
 class StepMethod(Protocol):

@@ -26,7 +26,8 @@ class Streams:
     """A and its transpose, for the rates a (n_faces,) from left to right, b from right to left.
 
     (A z)_K = |K| z_K + tau (sum of what leaves - sum of what enters)
-    (A^T x)_K = |K| x_K + tau sum of leaving rates (x_K - x_other)
+    (A^T x)_K = |K| x_K + tau sum of leaving rates (x_K - x_other), with x_other = 0 outside of the
+        boundary
     """
 
     def __init__(self, stencil: Stencil, mesh: Any, a: Array, b: Array, tau: float):
@@ -88,12 +89,11 @@ def _sweep(order, start, face, sign, neighbour, a, b, n_inner, tau, volume, y, f
         weight = volume[cell]
         for s in range(start[cell], start[cell + 1]):
             f = face[s]
-            if f < n_inner:
-                leaves, enters = (a[f], b[f]) if sign[s] > 0 else (b[f], a[f])
-                weight += tau * leaves
-                passed = leaves if transposed else enters
-                if passed > 0:
-                    content += tau * passed * x[neighbour[s]]
+            leaves, enters = (a[f], b[f]) if sign[s] > 0 else (b[f], a[f])
+            weight += tau * leaves
+            passed = leaves if transposed else enters
+            if f < n_inner and passed > 0:
+                content += tau * passed * x[neighbour[s]]
         new = content / weight
         changed |= new != x[cell]
         x[cell] = new

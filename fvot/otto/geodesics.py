@@ -13,7 +13,7 @@ import numpy as np
 
 from ..arguments.functions import as_floats, is_number
 from ..arguments.types import Array, ArrayLike, Scheme
-from ..energies.checks import describe_energy
+from ..energies.checks import describe_energy, refuse_time
 from ..energies.energy import Energy
 from ..energies.free_energy import FreeEnergy
 from ..errors import InputError
@@ -82,6 +82,8 @@ def wasserstein_gradient(
     )
     mesh.ranks.check_same("the energy", describe_energy(energy))
     check_density(mesh, rho, "rho")
+    with mesh.ranks.raising_together():
+        refuse_time(energy, "wasserstein_gradient")
 
     points = choose_metric(mesh, scheme).find_points(mesh)
     free = FreeEnergy(Numbering(mesh, mesh), energy, points)
