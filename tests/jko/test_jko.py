@@ -575,7 +575,7 @@ def test_bad_input():
         JKO(3, Entropy())
     for wrong, words in (
         (lambda: Interaction(None), "W must be a function of z,"),
-        (lambda: Potential(lambda x, t: t), "V must be a function of x;"),
+        (lambda: Potential(lambda t: t), "V must be a function of x or of"),
     ):
         with pytest.raises(InputError, match=words):
             wrong()
