@@ -89,7 +89,7 @@ NUMBERS = {
         "ratio_40": 1.919743829,
         "ratio_400": 5690.163431,
     },
-    "evacuation": {"inside": 0.5409567213, "half": 0.8194864594, "pressure": 0.336047121},
+    "evacuation": {"inside": 0.5579893358, "half": 0.8646214925, "pressure": 0.2682471464},
     "geodesic": {
         "cost": 8.524059341,
         "lower_bound": 8.237176622,

@@ -277,6 +277,7 @@ class CornerStep:
     def restart(self) -> None:
         """Forget earlier steps."""
         self.solver.restart()
+        self._two_point.restart()
 
     def save(self) -> dict:
         """What a checkpoint keeps."""
