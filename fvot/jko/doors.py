@@ -134,7 +134,7 @@ class Doors:
 def check_doors(mesh: Any, boundary: Mapping[Any, Any]) -> list[Any]:
     """The names of the doors. Raises `InputError` for conditions that are no doors. Collective."""
     with mesh.ranks.raising_together():
-        read_conditions(boundary, mesh)
+        read_conditions(boundary, mesh, "JKO")
         for name, condition in boundary.items():
             if condition != outflow:
                 raise InputError(

@@ -494,7 +494,7 @@ class Result(Writable):
             raise InputError(
                 f"no mass can cross boundary {name!r}; open parts: {', '.join(known) or 'none'}"
             )
-        net = self.ledger[f"outflow:{name}"] - self.ledger[f"inflow:{name}"]
+        net = self.ledger[f"outflow:{name}"] - self.ledger.get(f"inflow:{name}", 0.0)
         return np.diff(net) / np.diff(self.t)
 
     def velocity_at(self, points: ArrayLike, t: float) -> Array:
