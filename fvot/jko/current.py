@@ -16,6 +16,7 @@ from ..arguments.types import Array
 from ..energies.free_energy import FreeEnergy
 from ..finite_volume.stencil import Stencil, gradient_weights, gradients
 from ..finite_volume.velocity_field import cell_velocity, divide_by_density
+from .doors import Doors
 
 # The cosine between a face's normal and the line between centroids below which that line is not
 # used.
@@ -23,9 +24,14 @@ MIN_COSINE = 0.1
 
 
 def compute_current(
-    energy: FreeEnergy, goes_to_corners: bool, density: Array, pressure: Array | None = None
+    energy: FreeEnergy,
+    goes_to_corners: bool,
+    density: Array,
+    pressure: Array | None = None,
+    doors: Doors | None = None,
 ) -> tuple[Array, Array]:
-    """(current, velocity) (dim, n_cells) of a density (n_cells,); nothing crosses the boundary.
+    """(current, velocity) (dim, n_cells) of a density (n_cells,); nothing crosses the boundary but
+    what leaves through the doors.
 
     Where there is no mass, the velocity is -grad(V + W * rho + p). Collective.
     """
@@ -35,6 +41,12 @@ def compute_current(
     flux = np.zeros((2, mesh.n_faces))
     slopes = _find_slopes(mesh, fields, goes_to_corners)
     flux[:, : mesh.n_inner] = -mesh.area[: mesh.n_inner] * slopes
+    if doors is not None:
+        here = doors.cells
+        fall = fields[:, here]
+        fall[1] -= doors.external
+        leaves = (fall[1] > 0) | (fall[0] + density[here] * fall[1] > 0)
+        flux[:, doors.faces] = np.where(leaves, doors.transmissibility * fall, 0.0)
 
     spreading = cell_velocity(mesh, flux[0]) - energy.explicit_gradient(density)
     driven = cell_velocity(mesh, flux[1])

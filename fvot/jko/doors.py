@@ -35,7 +35,7 @@ class Doors:
     door (n,) : the number of each face's door
     faces, cells (n,) : the faces, and the cells inside
     transmissibility (n,) : |s| / d_s
-    potential (n,) : phi_outside, at the times of the energy
+    external, potential (n,) : V and phi_outside, at the times of the energy
     """
 
     def __init__(self, free_energy: FreeEnergy, names: Sequence[Any] = ()):
@@ -58,8 +58,9 @@ class Doors:
 
     def renew(self) -> None:
         """Find the potential at the times of the energy."""
-        V = np.mean([self._find_potential(t) for t in self.free_energy.times], axis=0)
-        self.potential = V + self._slope_of_nothing
+        times = self.free_energy.times
+        self.external = np.mean([self._find_potential(t) for t in times], axis=0)
+        self.potential = self.external + self._slope_of_nothing
 
     def sum(self, values: Array) -> float:
         """The sum over all ranks of values (n,) at the faces."""

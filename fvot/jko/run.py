@@ -283,20 +283,19 @@ class JKORun:
         def find_both(t: float, recorded: Mapping[str, Array]) -> tuple[Array, Array]:
             self._set_times(t)
             inward = {name: numbering.inward(recorded[name]) for name in self.fields}
-            return compute_current(self._energy, goes_to_corners, **inward)
+            return compute_current(self._energy, goes_to_corners, doors=self.doors, **inward)
+
+        def find_potential(t: float, recorded: Mapping[str, Array]) -> Array:
+            self._set_times(t)
+            return numbering.outward(self._energy.external)
 
         fields: dict[str, DerivedField] = {
             "current": lambda t, recorded: numbering.outward(find_both(t, recorded)[0]),
             "velocity": lambda t, recorded: numbering.outward(find_both(t, recorded)[1]),
         }
         if any(isinstance(part, Potential) for _, part in split_sum(self.flow.energy)):
-            fields["potential"] = lambda t, recorded: self._find_potential(t)
+            fields["potential"] = find_potential
         return fields
-
-    def _find_potential(self, t):
-        """V (n_cells,) at time t, in the user's order."""
-        self._set_times(t)
-        return self.numbering.outward(self._energy.external)
 
     def account(self) -> dict[str, float]:
         """The ledger's numbers; with the estimated error if tau is None."""
