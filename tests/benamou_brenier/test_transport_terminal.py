@@ -215,7 +215,6 @@ def test_what_energies_refuse():
         (lambda: Power(1), "Entropy"),
         (lambda: Power(-2), "above 0"),
         (lambda: -1 * Power(2), ">= 0"),
-        (lambda: Potential(lambda x, t: x[0]), "function of x"),
         (lambda: Potential("x"), "V must be"),
     ):
         with pytest.raises(InputError, match=words):
@@ -235,6 +234,9 @@ def test_what_the_solver_refuses():
         BenamouBrenier(mesh).solve(rho)
     with pytest.raises(InputError, match="finite"):
         BenamouBrenier(mesh, terminal=Potential(lambda x: np.where(x[0] > 0.9, np.nan, x[0])))
+    for V, words in ((lambda x, t: x[0] * t, r"\(x, t\)|time"), (rho, "cell values|function")):
+        with pytest.raises(InputError, match=words):
+            BenamouBrenier(mesh, terminal=Potential(V)).solve(rho)
 
 
 class Square(Energy):
