@@ -104,6 +104,8 @@ class Ranks(_HasCommunicator):
 
     def _reduce(self, x, operation):
         x = np.asarray(x, order="C")
+        if x.dtype == bool:  # MPI compares numbers
+            x = x.astype(np.int64)
         total = np.empty_like(x)
         self.comm.Allreduce(x, total, operation)
         return total if total.ndim else total.item()

@@ -21,6 +21,12 @@ def test_sums_and_extremes(ranks):
     assert ranks.min(float(ranks.rank)) == 0.0
 
 
+def test_masks_have_extremes(ranks):
+    """Where any, and where all ranks say yes."""
+    assert ranks.max(ranks.rank == 0) == 1 and ranks.max(False) == 0
+    assert ranks.min(ranks.rank == 0) == (ranks.size == 1)
+
+
 def test_a_failed_check_raises_everywhere_with_the_first_message(ranks):
     with pytest.raises(InputError, match=f"rank {ranks.size - 1} objects"):
         ranks.check(ranks.rank < ranks.size - 1, f"rank {ranks.rank} objects")

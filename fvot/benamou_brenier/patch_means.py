@@ -39,6 +39,9 @@ LARGEST_UNRESOLVED_MOVE = 0.2
 # The part of W2^2 that levels rho0 within patches, above which it is said.
 LARGEST_LEVELLING_PART = 0.1
 
+# W2^2, relative to the energy, up to which nothing moves.
+NO_MOVE = 1e-12
+
 
 def has_single_cells(disc: Discretisation) -> bool:
     """Whether all patches are single cells. Collective."""
@@ -130,7 +133,8 @@ def warn_of_levelling(path: Geodesic) -> None:
     action = path.cost - 2 * path.energy
     half_step = path.node_t[1] / 2
     excess = half_step * (path.speed[0] ** 2 - path.speed[1] ** 2)
-    if excess > LARGEST_LEVELLING_PART * action and path.mesh.ranks.is_root:
+    is_move = action > NO_MOVE * abs(path.energy)
+    if is_move and excess > LARGEST_LEVELLING_PART * action and path.mesh.ranks.is_root:
         warn(
             f"{excess / action:.0%} of W2^2 is spent on levelling rho0 within patches of cells, "
             "and is no part of the move: rho1 is right, W2^2 too large; refine the mesh, or make "

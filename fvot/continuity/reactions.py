@@ -15,7 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..arguments.types import Array
+from ..arguments.watch import END_MARGIN
 from ..finite_volume.cell_fields import Reactions
+
+# Halvings of a piece in which the terms jump, at most.
+MAX_HALVINGS = 12
+
+# Departure of the terms from a straight line, relative to their size, from which a piece is halved.
+JUMP_TOLERANCE = 1e-2
 
 
 class Reacted(NamedTuple):
@@ -60,11 +67,40 @@ class ReactionStep:
         return phi
 
     def _split(self, begin: float, length: float) -> Iterator[tuple[float, float]]:
-        """(the middle, the length) of the pieces in which the terms are taken as constant."""
-        count = 1 if self.is_steady else math.ceil(length / self.spacing) or 1
+        """(the middle, the length) of the pieces in which the terms are taken as constant.
+
+        Pieces in which they jump are halved until those are short. Collective.
+        """
+        if self.is_steady:
+            yield begin + length / 2, length
+            return
+
+        count = math.ceil(length / self.spacing) or 1
         h = length / count
         for i in range(count):
-            yield begin + (i + 0.5) * h, h
+            yield from self._halve(begin + i * h, h, MAX_HALVINGS)
+
+    def _halve(self, begin, h, n_halvings):
+        if n_halvings == 0 or not self._jump_within(begin, h):
+            yield begin + h / 2, h
+            return
+
+        for start in (begin, begin + h / 2):
+            yield from self._halve(start, h / 2, n_halvings - 1)
+
+    def _jump_within(self, begin, h):
+        """Whether the terms are far from straight lines in time in a piece. Collective."""
+        margin = END_MARGIN * h
+        times = begin + margin, begin + h / 2, begin + h - margin
+        sizes = []
+        for term in (self.reactions.growth, self.reactions.source):
+            first, middle, last = (np.atleast_1d(term(t)) for t in times)
+            departure = np.abs(first - 2 * middle + last).max(initial=0.0)
+            size = np.abs([first, middle, last]).max(initial=0.0)
+            sizes += [departure, size]
+        departures_and_sizes = self.reactions.ranks.max(np.array(sizes)).reshape(2, 2)
+        departure, size = departures_and_sizes.T
+        return bool((departure > JUMP_TOLERANCE * size).any())
 
     def _find_piece(self, t: float, h: float) -> tuple[Array, Array, Array]:
         """(e^(g h), h phi(g h) s, h s) for the terms of time t; the last ones of steady terms are

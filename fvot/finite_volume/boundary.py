@@ -200,8 +200,8 @@ def read_conditions(boundary: Any, mesh: Mesh, solver: str) -> list[tuple[str, F
             )
         if not isinstance(condition, (*AT_FACES, inflow, _Outflow)):
             raise InputError(
-                f"boundary {name!r} must be fvot.inflow(density), fvot.dirichlet(density) or "
-                f"fvot.outflow, not {condition!r}"
+                f"boundary {name!r} must be fvot.inflow(density), fvot.dirichlet(density), "
+                f"fvot.robin(rate) or fvot.outflow, not {condition!r}"
             )
         if isinstance(condition, robin) and solver != "FokkerPlanck":
             raise InputError(

@@ -81,6 +81,7 @@ class Reactions:
 
         points (dim, n_cells) : where cells take the values of functions, in the user's order
         """
+        self.ranks = numbering.mesh.ranks
         self._numbering = numbering
         self._points = points
         self._growth = None

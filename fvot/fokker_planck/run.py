@@ -52,7 +52,8 @@ class FokkerPlanckRun:
         users: Any = numbering.user_mesh
         mass = integrate(users, np.asarray(rho0, float))
         first_step = (t[-1] - t[0]) * TRIAL_STEP_FRACTION
-        self.state = RunState(rho, mass, first_step, stepper.no_exchange)
+        growth_changes = stepper.operator.reactions.growth_depends_on_time
+        self.state = RunState(rho, mass, first_step, stepper.no_exchange, growth_changes)
         stepper.restart()
 
     def advance(self, begin: float, end: float) -> Iterator[float]:

@@ -63,7 +63,8 @@ class RunState:
     rho itself does. Hence the sum of what earlier steps have missed is, now, the present derivative
     times the sum of their tau^(p+1): one look tells the error of the run. It fades as the
     derivative does, at a rate that is averaged over the last steps; where mass is born it may grow
-    as the derivative does, at most as the mass.
+    as the derivative does, at most as the mass. Where growth changes in time, derivatives fall and
+    rise with it, and the error does not fade faster than the mass.
 
     rho (n_cells,), mass : the density, in the order of the run's mesh, and its mass
     exchanged : this rank's part of what came and went since the start, by names as in the ledger:
@@ -74,12 +75,21 @@ class RunState:
     powers_since_look, steps_since_look : the sum of tau^(p+1), and the number of steps, since the
         last look at the error
     mass_at_look : the mass at that look
+    growth_changes : whether growth depends on time
     halvings, steps_done : how often the interval between two recorded times is halved into steps,
         and the steps taken in it
     """
 
-    def __init__(self, rho: Array, mass: float, step: float, exchanged: dict[str, float]):
+    def __init__(
+        self,
+        rho: Array,
+        mass: float,
+        step: float,
+        exchanged: dict[str, float],
+        growth_changes: bool = False,
+    ):
         self.rho = rho
+        self.growth_changes = growth_changes
         self.mass = mass
         self.exchanged = {name: (start, 0.0) for name, start in exchanged.items()}
         self.steps = 0
@@ -127,10 +137,11 @@ class RunState:
 
     def _look_at(self, derivative, step):
         """Take the present derivative, as seen in the last step."""
-        largest = 1.0
-        if "born" in self.exchanged and self.mass_at_look > 0:
-            largest = max(1.0, self.mass / self.mass_at_look)
+        mass_ratio = self.mass / self.mass_at_look if self.mass_at_look > 0 else 1.0
+        largest = max(1.0, mass_ratio) if "born" in self.exchanged else 1.0
         kept = min(largest, derivative / self.derivative) if self.derivative > 0 else 1.0
+        if self.growth_changes:
+            kept = max(kept, mass_ratio)
         self.error = kept * self.error + derivative * self.powers_since_look
         self.fading = (self.fading - math.log(max(kept, MIN_KEPT_PART)) / step) / 2
         self.derivative = derivative

@@ -489,6 +489,7 @@ class Result(Writable):
         >>> result.flux_through("right").round(6).tolist()
         [0.5, 0.5]
         """
+        self.mesh.boundary[name]  # an error that lists the names, if there is no such part
         if f"outflow:{name}" not in self.ledger:
             known = [key.split(":", 1)[1] for key in self.ledger if key.startswith("outflow:")]
             raise InputError(

@@ -162,3 +162,20 @@ def test_terms_that_cannot_be_are_refused():
         ContinuityEquation(mesh, stream=eddy, growth=[1.0, 2.0])
     with pytest.raises(InputError, match="no argument 'growth'"):
         fvot.JKO(mesh, fvot.Entropy(), growth=1.0)
+
+
+@pytest.mark.parametrize("begin, length", [(0.317, 0.01), (0.5131, 0.01), (0.3, 0.05)])
+@pytest.mark.parametrize("speed", [0.0, 1.0])
+def test_pulses_of_sources_and_growth_are_seen_wherever_they_begin(begin, length, speed):
+    """What a pulse adds, and what it leaves, to 1e-4."""
+    mesh = Mesh.rectangle((0, 0), (1, 1), (6, 6), periodic=True)
+    flow = dict(velocity=(speed, 0.0))
+
+    def pulse(x, t):
+        return (begin < t < begin + length) / length + 0 * x[0]
+
+    start = np.ones(mesh.n_cells)
+    ledger = ContinuityEquation(mesh, **flow, source=pulse).solve(start, [0, 1]).ledger
+    assert ledger["added"][-1] == pytest.approx(1, rel=1e-4)
+    killed = ContinuityEquation(mesh, **flow, growth=lambda x, t: -pulse(x, t))
+    assert killed.solve(start, [0, 1]).ledger["mass"][-1] == pytest.approx(np.exp(-1), rel=1e-4)
