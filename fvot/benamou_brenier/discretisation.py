@@ -129,6 +129,12 @@ class Discretisation(ABC):
         return u[self.patch]
 
     @cached_property
+    def has_single_cells(self) -> bool:
+        """Whether all patches are single cells. The first call is collective."""
+        own_difference = self.mesh.n_cells - self.n_patches
+        return self.mesh.ranks.max(own_difference) == 0
+
+    @cached_property
     def component(self) -> IntArray:
         """The connected piece of the whole mesh to which each patch belongs: (n_patches,), numbered
         from 0.

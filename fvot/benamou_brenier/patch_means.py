@@ -43,15 +43,9 @@ LARGEST_LEVELLING_PART = 0.1
 NO_MOVE = 1e-12
 
 
-def has_single_cells(disc: Discretisation) -> bool:
-    """Whether all patches are single cells. Collective."""
-    own_number = disc.mesh.n_cells - disc.n_patches
-    return disc.mesh.ranks.max(own_number) == 0
-
-
 def take_patch_means(disc: Discretisation, rho: Array) -> Array:
     """P rho (n_cells, ...): the mean of rho over the patch of each cell. Collective."""
-    if has_single_cells(disc):
+    if disc.has_single_cells:
         return rho
 
     return disc.spread(disc.average(rho))
@@ -64,7 +58,7 @@ def find_levelling(disc: Discretisation, rho0: Array, rho1: Array) -> Array:
     """
     mesh = disc.mesh
     levelling = np.zeros((2, mesh.n_faces))
-    if has_single_cells(disc):
+    if disc.has_single_cells:
         return levelling
 
     densities = np.stack([rho0, -rho1], axis=1)
@@ -82,7 +76,7 @@ def find_correction(disc: Discretisation, phi: Array, rho0: Array, rho1: Array) 
 
     phi (n_points, N + 1) : the potential of the path between the means
     """
-    if has_single_cells(disc):
+    if disc.has_single_cells:
         return 0.0
 
     mesh = disc.mesh
@@ -93,23 +87,24 @@ def find_correction(disc: Discretisation, phi: Array, rho0: Array, rho1: Array) 
     return 2 * mesh.ranks.sum(own_sum)
 
 
-def warn_of_unresolved_move(disc: Discretisation, rho0: Array, rho1: Array, square: float) -> None:
+def warn_of_unresolved_move(
+    disc: Discretisation, rho0: Array, rho1: Array, levelling: Array, square: float
+) -> None:
     """Warn where much of the move from rho0 to rho1 (n_cells,) lies within patches. Collective.
 
+    levelling (2, n_faces) : of `find_levelling`
     square : W2^2 between the means over patches
 
-    With l_s the mass through the faces within patch P, of mass m_P, that brings P rho0 - rho0 to
-    P rho1 - rho1, and d_s the distance of centroids there, the move within patches is the root of
+    With l_s the mass of both levellings through the faces within patch P, of mass m_P, and d_s the
+    distance of centroids there, the move within patches is the root of
 
         sum_P (sum_s |l_s| d_s)^2 / m_P
     """
     mesh = disc.mesh
-    if has_single_cells(disc):
+    if disc.has_single_cells:
         return
 
-    levelling = find_levelling(disc, rho0, rho1)
-    is_within = _find_faces_within(disc)
-    faces = np.flatnonzero(is_within)
+    faces = np.flatnonzero(_find_faces_within(disc))
     left = mesh.left[faces]
     right = mesh.right[faces]
     height = (mesh.volume[left] + mesh.volume[right]) / mesh.area[faces]

@@ -351,10 +351,11 @@ class BenamouBrenier:
             path = build()
             warn_of_levelling(path)
         else:
-            warn_of_unresolved_move(disc, rho0, rho1, reached.upper.action)
+            levelling = find_levelling(disc, rho0, rho1)
+            warn_of_unresolved_move(disc, rho0, rho1, levelling, reached.upper.action)
             correction = find_correction(disc, reached.lower.phi, rho0, rho1)
             self.mesh.ranks.check(reached.lower.cost + correction >= 0, DIFFERS_WITHIN_PATCHES)
-            path = build(rho1, find_levelling(disc, rho0, rho1), correction)
+            path = build(rho1, levelling, correction)
 
         if not reached.gap <= self.tol:
             raise ConvergenceError(

@@ -322,14 +322,18 @@ def draw_into(
     width: int,
 ) -> None:
     """Add cells, drawn *width* pixels wide, and a colour bar to axes of a user's own."""
-    left, right, bottom, top = scene.extent
     u, velocity, dots = values
-    height = max(round(width * (top - bottom) / (right - left)), 1)
-    draw_cells(axes, scene, colors.as_rgb(u), (width, height))
+    draw_cells(axes, scene, colors.as_rgb(u), _find_pixels(scene, width))
     axes.set_title(label)
     scene.dress(axes, velocity, dots, True)
     bar = axes.inset_axes((1.03, 0, 0.04, 1))
     _fill_bar(axes.figure, bar, colors, name)
+
+
+def _find_pixels(scene, width):
+    """(width, height) of a picture that shows all of a scene."""
+    left, right, bottom, top = scene.extent
+    return width, max(round(width * (top - bottom) / (right - left)), 1)
 
 
 def draw_mesh(
@@ -375,9 +379,7 @@ def draw_mesh_into(
     if scene is None:
         _draw_interval(axes, cells, sides)
         return
-    left, right, bottom, top = scene.extent
-    height = max(round(width * (top - bottom) / (right - left)), 1)
-    draw_cells(axes, scene, _color_regions(region), (width, height))
+    draw_cells(axes, scene, _color_regions(region), _find_pixels(scene, width))
     _name_parts(axes, scene, regions, sides)
 
 
