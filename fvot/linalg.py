@@ -323,11 +323,6 @@ class System:
         self.iterations += self.ksp.getIterationNumber()
         return self._x.getArray().copy()
 
-    def relative_residual(self) -> float:
-        """|b - matrix x| / |b| of the last solve. Collective."""
-        residual = (self._b - self.matrix * self._x).norm()
-        return residual / max(self._b.norm(), np.finfo(float).tiny)
-
     @property
     def reason(self) -> int:
         """PETSc's reason for stopping: negative for a failure."""
@@ -441,36 +436,6 @@ def _set_defaults(database, options):
     finally:
         for name in unset:
             database.delValue(name)
-
-
-def solve(
-    ranks: Ranks,
-    matrix: Any,
-    b: Array,
-    *,
-    prefix: str,
-    rtol: float = 1e-10,
-    singular: bool = False,
-) -> Array:
-    """Solve a symmetric positive matrix by conjugate gradients with algebraic multigrid: x (n,) of
-    this rank. Collective.
-
-    *matrix* holds this rank's rows, with global column numbers (CSR); *singular*: constants are its
-    null space. PETSc options with the given prefix overrule the choice. Raises `ConvergenceError`
-    if the true residual stays above 100 rtol |b|.
-    """
-    method = find_method("cg", 2, ranks.size)
-    system = System(ranks, matrix, method, prefix=prefix, rtol=rtol, singular=singular)
-    x = system(b)
-
-    residual = system.relative_residual()
-    if system.reason < 0 or residual > 100 * rtol:
-        raise ConvergenceError(
-            f"the linear system {prefix!r} stopped after {system.iterations} iterations with "
-            f"relative residual {residual:.1e} > {100 * rtol:.1e} (PETSc's reason "
-            f"{system.reason}); try -{prefix}pc_type lu"
-        )
-    return x
 
 
 # ---- which method is the cheapest ----------------------------------------------------------------

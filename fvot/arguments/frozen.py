@@ -58,6 +58,31 @@ def frozen(cls: Class) -> Class:
     return cls
 
 
+def remade(cls: Class) -> Class:
+    """The class, whose objects are copied and pickled by the arguments that have made them.
+
+    For solvers, whose matrices cannot be copied: a copy makes its own.
+    """
+    init = cls.__init__  # type: ignore[misc]
+
+    @wraps(init)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        object.__setattr__(self, "_call", (args, kwargs))
+        init(self, *args, **kwargs)
+
+    def __reduce__(self: Any) -> tuple[Any, ...]:
+        args, kwargs = self._call
+        return _remake, (type(self), args, kwargs)
+
+    cls.__init__ = __init__  # type: ignore[misc]
+    cls.__reduce__ = __reduce__  # type: ignore[method-assign, assignment]
+    return cls
+
+
+def _remake(cls, args, kwargs):
+    return cls(*args, **kwargs)
+
+
 def _explain_assignment(made, names, name, value):
     """The message for an attribute that was assigned, with the call that makes such an object."""
     kind = type(made).__name__

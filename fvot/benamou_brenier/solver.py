@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from ..arguments.frozen import frozen
+from ..arguments.frozen import frozen, remade
 from ..arguments.functions import find_rounding, is_count, is_number
 from ..arguments.types import Array, Precision, Scheme
 from ..energies.checks import describe_energy
@@ -64,6 +64,7 @@ DIFFERS_WITHIN_PATCHES = (
 )
 
 
+@remade
 @frozen
 class BenamouBrenier:
     """Optimal transport between two densities on a mesh, with certified bounds of its cost.

@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments.frozen import frozen
+from ..arguments.frozen import frozen, remade
 from ..arguments.functions import as_floats, is_number
 from ..arguments.times import check_step, check_times
 from ..arguments.types import Array, ArrayLike, Coefficient, Path, TwoPointFlux
@@ -55,6 +55,7 @@ from .scheme import build_scheme
 from .stepper import Stepper
 
 
+@remade
 @frozen
 class ContinuityEquation:
     """d rho/dt + div(rho v) = growth rho + source, v given in exactly one of three ways.

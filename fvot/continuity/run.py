@@ -55,6 +55,8 @@ class ContinuityRun:
         self.reacted = np.zeros((2, mesh.n_cells))
         self._open_parts = number_open_parts(self.users, stepper.conditions)
         self.before: dict[str, float] = {}
+        if not stepper.conditions:
+            stepper.reactions.check_total_growth(t[0], t[-1])
         stepper.scheme.start(self.rho)
 
     def advance(self, begin: float, end: float) -> Iterator[float]:

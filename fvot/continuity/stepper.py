@@ -249,6 +249,7 @@ class Stepper:
         first = self._reaction_step.advance(rho, step.now, half)
         rho, left, entered = self._transport(first.rho, step, count)
         second = self._reaction_step.advance(rho, step.now + half, half)
+        self.reactions.check_grown(second.rho, step.until)
         grown = first.grown + second.grown
         added = first.added + second.added
         return Advanced(second.rho, left, entered, np.stack([grown, added]))

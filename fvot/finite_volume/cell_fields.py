@@ -13,8 +13,11 @@ import numpy as np
 from ..arguments.functions import as_floats, as_function
 from ..arguments.types import Array
 from ..arguments.watch import WATCHED_TIMES
-from ..errors import InputError
+from ..errors import ConvergenceError, InputError
 from ..mesh.cell_values import describe_wanted_shape
+
+# The largest density that growth may lead to: squares of larger ones overflow.
+LARGEST_DENSITY = 1e150
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,35 @@ class Reactions:
                 highest = max(highest, growth.max(initial=-math.inf))
         return ranks.min(lowest), ranks.max(highest)
 
+    def check_total_growth(self, begin: float, end: float) -> None:
+        """`InputError` where all densities in a closed mesh would grow too large between two times.
+        Collective.
+        """
+        lowest, _ = self.find_growth_range(begin, end)
+        exponent = lowest * (end - begin)
+        self._numbering.mesh.ranks.check(
+            exponent <= math.log(LARGEST_DENSITY),
+            f"growth is at least {lowest:.6g} per time in all cells: until t = {end:.6g} mass "
+            f"grows by a factor of e^{exponent:.4g}, and densities beyond {LARGEST_DENSITY:.0e} "
+            "are not computed. End before, or check the sign and the units of growth (below 0 it "
+            "is decay)",
+        )
+
+    def check_grown(self, rho: Array, t: float) -> None:
+        """`ConvergenceError` where rho (n_cells,) has grown too large for numbers. Collective."""
+        if not self.has_growth:
+            return
+        ranks = self._numbering.mesh.ranks
+        largest = ranks.max(rho.max(initial=0.0))
+        if largest <= LARGEST_DENSITY:
+            return
+        _, growth = self.find_growth_range(t, t)
+        raise ConvergenceError(
+            f"the density has grown to {largest:.3g} at t = {t:.6g}, with growth of up to "
+            f"{growth:.6g} per time: densities beyond {LARGEST_DENSITY:.0e} are not computed. End "
+            "before, or check the sign and the units of growth (below 0 it is decay)"
+        )
+
     def _evaluate(self, field, t):
         mesh = self._numbering.mesh
         if field is None:
@@ -176,7 +208,8 @@ def _check_values(mesh, coefficient, what, others):
             f"{what} is {values[bad[0]]} in cell {mesh.cell_id[bad[0]]} (at "
             f"{mesh.center[:, bad[0]]}): it must be finite ({len(bad)} of {mesh.n_cells} cells "
             f"are not). mesh.without(~numpy.isfinite({what})) is the mesh without these cells; or "
-            "replace these values, for example by numpy.nan_to_num(..., nan=10.0, posinf=10.0)"
+            f"replace these values, for example by numpy.where(numpy.isfinite({what}), {what}, "
+            "value)"
         )
     if len(bad):
         raise InputError(f"{what} must be a finite number, not {coefficient!r}")

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..arguments.diffusion import Noise, check_noise
-from ..arguments.frozen import frozen
+from ..arguments.frozen import frozen, remade
 from ..arguments.functions import is_integer, is_number
 from ..arguments.times import check_step, check_times
 from ..arguments.types import Array, ArrayLike, Coefficient, Path, Scheme, TwoPointFlux
@@ -39,6 +39,7 @@ from .run import FokkerPlanckRun
 from .stepper import Stepper
 
 
+@remade
 @frozen
 class FokkerPlanck:
     """Drift and noise: d rho/dt = div(D grad rho + rho grad V - rho b) + growth rho + source.

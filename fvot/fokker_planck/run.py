@@ -47,6 +47,8 @@ class FokkerPlanckRun:
         self.tau = tau
         self.tol = tol
         self.now = t[0]
+        if self.operator.has_walls_only:
+            self.operator.reactions.check_total_growth(t[0], t[-1])
 
         rho = numbering.inward(np.array(rho0, float))
         users: Any = numbering.user_mesh

@@ -112,6 +112,7 @@ class Stepper:
         error = step.estimate_error() if estimate else None
         new, crossed = step.compute_result()
         rho, mass, crossed = self._balance(new, crossed, mass)
+        self.operator.reactions.check_grown(rho, now + tau)
         return Advanced(rho, mass, self._name_exchanged(crossed), error)
 
     def _balance(self, rho, crossed, before):

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..arguments.frozen import frozen
+from ..arguments.frozen import frozen, remade
 from ..arguments.functions import is_number
 from ..arguments.times import check_step, check_times
 from ..arguments.types import Array, ArrayLike, Path, Scheme
@@ -42,6 +42,7 @@ from .step import StepMethod
 BOUND_TOLERANCE = 1e-9
 
 
+@remade
 @frozen
 class JKO:
     """The gradient flow d rho/dt = div(rho grad E'(rho)) of an energy in the Wasserstein metric.

@@ -76,16 +76,16 @@ def save_mp4(path: Path, images: Iterable[Any], fps: float) -> None:
     with explain_write_errors(path), open(path, "wb"):
         pass
 
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdin is not None and process.stderr is not None
-    try:
-        for frame in (first, *frames):
-            process.stdin.write(frame.tobytes())
-        process.stdin.close()
-    except BrokenPipeError:
-        pass
-    problem = process.stderr.read().decode(errors="replace").strip()
-    if process.wait() != 0:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stderr is not None
+        try:
+            for frame in (first, *frames):
+                process.stdin.write(frame.tobytes())
+            process.stdin.close()
+        except BrokenPipeError:
+            pass
+        problem = process.stderr.read().decode(errors="replace").strip()
+    if process.returncode != 0:
         raise InputError(f"ffmpeg could not write {str(path)!r}: {problem[-300:]}; write a .gif")
 
 

@@ -13,6 +13,7 @@ from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from ..arguments.functions import as_floats, is_integer
 from ..arguments.types import Array, Path
@@ -155,6 +156,7 @@ def draw_times(
     ranks = result.mesh.ranks
     if path is not None:
         path = pvd.check_path(ranks, path, *PICTURE_SUFFIXES)
+    ranks.on_root(check_axes, ax)
     with Picture(result, look, time, path) as picture:
         ranks.check(
             ax is None or picture.shows_curves or len(picture.times) == 1,
@@ -273,11 +275,11 @@ class Picture:
         look = self.look
         fields = self.result.fields
         wanted = "velocity" if look.field == "speed" else look.field
-        if wanted not in fields:
+        if not isinstance(wanted, str) or wanted not in fields:
             known = [*fields, *(["speed"] if "velocity" in fields else [])]
             raise InputError(
-                f"this result has no {wanted} to draw: field must be one of {', '.join(known)}, "
-                f"not {look.field!r:.60}"
+                f"this result has no {wanted!s:.60} to draw: field must be one of "
+                f"{', '.join(known)}, not {look.field!r:.60}"
             )
         check_width(look.width)
         for name in ("log", "arrows"):
@@ -439,6 +441,14 @@ class _Line:
         is_own = self._cell >= 0
         own = np.where(is_own, values[self._cell], 0.0)
         return np.where(self._is_inside, self._ranks.sum(own), np.nan)
+
+
+def check_axes(ax: Any) -> None:
+    """`InputError` unless ax is None or axes of Matplotlib."""
+    if ax is not None and not isinstance(ax, Axes):
+        raise InputError(
+            f"ax must be axes of Matplotlib, such as figure, ax = plt.subplots(), not {ax!r:.60}"
+        )
 
 
 def check_width(width: Any) -> None:

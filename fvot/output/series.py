@@ -238,10 +238,18 @@ def _check_fields(fields, known):
             f"of your own is a dict, {{{unknown[0]!r}: values}}"
         )
     for name in own:
-        if not isinstance(name, str) or not name:
-            raise InputError(f"the name of a field must be a word, not {name!r:.60}")
+        check_field_name(name)
         if name in known or name in NAMES_OF_FILES:
             raise InputError(f"there is a field {name!r} already: give yours another name")
+
+
+def check_field_name(name: Any) -> None:
+    """`InputError` unless a field can be called so in every kind of file."""
+    if not isinstance(name, str) or not name or "/" in name:
+        raise InputError(
+            f"the name of a field must be a word, without a slash (which makes folders inside "
+            f".vtkhdf files), not {name!r:.60}"
+        )
 
 
 def build_field(mesh: Any, name: str, given: Coefficient, t: float) -> Callable[[float], Array]:

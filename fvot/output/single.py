@@ -12,9 +12,9 @@ from ..errors import InputError
 from . import pvd
 from .drawing import check_can_draw
 from .figures import draw_mesh, draw_mesh_into, save_figure
-from .plot import PICTURE_SUFFIXES, Look, check_width, draw_times
+from .plot import PICTURE_SUFFIXES, Look, check_axes, check_width, draw_times
 from .scenes import GatheredCells, Plane, Solid, list_own_cells
-from .series import FORMATS, NAMES_OF_FILES, build_field
+from .series import FORMATS, NAMES_OF_FILES, build_field, check_field_name
 
 # What a mesh is written to.
 MESH_SUFFIXES = ".vtu", *FORMATS
@@ -68,7 +68,8 @@ def _build_fields(mesh, fields):
         if not isinstance(fields, Mapping):
             raise InputError(f"fields must be a dict {{name: values}}, not {fields!r:.60}")
         for name in fields:
-            if not isinstance(name, str) or not name or name in NAMES_OF_FILES:
+            check_field_name(name)
+            if name in NAMES_OF_FILES:
                 raise InputError(
                     f"a field cannot be called {name!r:.60}: take another word than "
                     f"{' and '.join(NAMES_OF_FILES)}, which files have"
@@ -108,16 +109,25 @@ def plot_values(
     return draw_times(still, look, [0], path, ax)
 
 
-def plot_mesh(mesh: Any, path: Path | None = None, *, width: int = 1200, ax: Any = None) -> Any:
+def plot_mesh(
+    mesh: Any, path: Path | None = None, *, width: int = 1200, ax: Any = None, **options: Any
+) -> Any:
     """Draw the edges of cells, regions and the names of the boundary; see `Mesh.plot`.
 
-    Collective.
+    options : those that need values, which are refused. Collective.
     """
     ranks = mesh.ranks
+    unfit = ", ".join(options)
+    ranks.check(
+        not options,
+        f"a picture of the mesh alone takes width= and ax=, not {unfit}: for values in its cells "
+        "write mesh.plot(values, ...), which takes label, clim, cmap, log, along, width and ax",
+    )
     if path is not None:
         path = pvd.check_path(ranks, path, *PICTURE_SUFFIXES)
     with ranks.raising_together():
         check_width(width)
+    ranks.on_root(check_axes, ax)
     region = np.full(mesh.n_cells, -1)
     regions = [str(name) for name in mesh.regions] if len(mesh.regions) > 1 else []
     for i, cells in enumerate(mesh.regions.values() if regions else ()):

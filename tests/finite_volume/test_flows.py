@@ -1,12 +1,16 @@
 """Potential flow and the correction along spanning trees."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from meshes import FILES, MESHES, shaken_quads
+from mpi4py import MPI
 from numpy.testing import assert_allclose, assert_array_equal
 
 from fvot import FokkerPlanck, InputError, Mesh, dispersion, inflow, outflow, potential_flow
 from fvot.finite_volume import face_flux
+from fvot.finite_volume.velocity_field import cell_velocity
 from fvot.mesh.connected_pieces import find_connected_pieces
 
 pytestmark = pytest.mark.ranks
@@ -175,6 +179,61 @@ def test_layers_across_the_flow_do_not_turn_it():
     K = 10.0 ** -np.floor(mesh.center[0])
     U = potential_flow(mesh, {"left": 1, "right": -1}, conductivity=K)
     assert_allclose(U, mesh.area * mesh.normal[0], atol=1e-9)  # contrasts of 1000, solved to 1e-12
+
+
+def solve_exactly(t, left, right, source):
+    """The fluxes t (u_left - u_right), in rational numbers: Gauss' elimination with u_0 = 0."""
+    n = len(source)
+    rows = [{i: Fraction(0)} for i in range(n)]
+    for s, (i, j) in enumerate(zip(left, right)):
+        for a, b in (i, j), (j, i):
+            rows[a][a] += t[s]
+            rows[a][b] = rows[a].get(b, Fraction(0)) - t[s]
+    rest = list(source)
+    for k in range(n - 1, 0, -1):
+        for i in [i for i in rows[k] if i < k]:
+            factor = rows[i].pop(k) / rows[k][k]
+            rest[i] -= factor * rest[k]
+            for j, value in rows[k].items():
+                if j < k:
+                    rows[i][j] = rows[i].get(j, Fraction(0)) - factor * value
+    u = [Fraction(0)] * n
+    for k in range(1, n):
+        known = sum((value * u[j] for j, value in rows[k].items() if j < k), Fraction(0))
+        u[k] = (rest[k] - known) / rows[k][k]
+    return np.array([float(t[s] * (u[i] - u[j])) for s, (i, j) in enumerate(zip(left, right))])
+
+
+@pytest.mark.parametrize("contrast", [1e-3, 1e-6, 1e-9, 1e-12])
+@pytest.mark.parametrize(
+    "is_dense",
+    [lambda x: x[0] > 0.5, lambda x: x[1] > 0.5, lambda x: np.abs(x - 0.5).max(axis=0) < 0.2],
+    ids=["in the way", "beside", "inside"],
+)
+def test_any_contrast_of_the_ground_has_the_exact_flow(contrast, is_dense):
+    """Pressures that span twelve digits do not hide the flow where the ground is open."""
+    mesh = Mesh.rectangle((0, 0), (1, 1), (6, 6))
+    K = np.where(is_dense(mesh.center), contrast, 1.0)
+    U = potential_flow(mesh, {"left": 1, "bottom": 1, "right": -2}, conductivity=K)
+
+    alone = Mesh.rectangle((0, 0), (1, 1), (6, 6), comm=MPI.COMM_SELF)
+    n = alone.n_inner
+    ground = np.where(is_dense(alone.center), contrast, 1.0)
+    left, right = alone.left[:n], alone.right[:n]
+    t = [2 / (1 / Fraction(a) + 1 / Fraction(b)) for a, b in zip(ground[left], ground[right])]
+    entering = np.zeros(alone.n_faces)
+    for name, rate in ("left", 1), ("bottom", 1), ("right", -2):
+        entering[alone.boundary[name]] = rate / 6
+    source = np.bincount(alone.left[n:], entering[n:], 36)
+    exact = solve_exactly(
+        t, left.tolist(), right.tolist(), [Fraction(x).limit_denominator(6) for x in source]
+    )
+
+    speeds = mesh.gather(cell_velocity(mesh, U))
+    expected = np.zeros(alone.n_faces)
+    expected[:n] = exact
+    expected[n:] = -entering[n:]
+    assert_allclose(speeds, cell_velocity(alone, expected), atol=1e-11)
 
 
 def test_bad_conductivities_are_refused():

@@ -374,6 +374,22 @@ def test_long_runs_that_do_not_end_are_refused():
         FokkerPlanck(corners, diffusion=0.1, growth=1.0).relaxation_rates(1)
 
 
+@pytest.mark.parametrize("make", [FokkerPlanck, fvot.ContinuityEquation])
+@pytest.mark.parametrize("kind", ["triangles", "right triangles"])
+def test_growth_beyond_what_numbers_hold_is_said(make, kind):
+    """A closed mesh before the run; growth in a part of it as soon as it is seen."""
+    mesh = KINDS[kind]()
+    terms = dict(diffusion=0.1) if make is FokkerPlanck else dict(velocity=lambda x: 0 * x)
+    start = np.ones(mesh.n_cells)
+    with pytest.raises(InputError, match=r"factor of e\^800"):
+        make(mesh, **terms, growth=800.0).solve(start, 1.0)
+    with pytest.raises(fvot.ConvergenceError, match="has grown to .* at t = 0.[34]") as error:
+        make(mesh, **terms, growth=lambda x: 900 * (x[0] < 0.5)).solve(start, 1.0, tau=0.01)
+    assert np.isfinite(error.value.result.rho).all()
+    calm = make(mesh, **terms, growth=-800.0).solve(start, [0, 1.0], tau=0.1)
+    assert np.isfinite(calm.rho).all()
+
+
 @pytest.mark.parametrize("order, most", [(2, 1.0), (3, 4.0)])
 def test_the_error_of_growth_that_changes_its_sign_is_seen(order, most):
     """The mass is exp(sin(2 pi t)), 1 in the end. (Measured: 0.07 to 0.8 of tol, 1.8 to 3.4.)"""

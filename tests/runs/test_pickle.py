@@ -1,5 +1,5 @@
-"""Meshes and results that are copied and pickled: whole and frozen on one rank, refused on
-several.
+"""Meshes, equations and results that are copied and pickled: whole and frozen on one rank, refused
+on several.
 """
 
 import copy
@@ -16,6 +16,10 @@ from fvot import InputError, Mesh
 pytestmark = pytest.mark.ranks
 
 COPIES = {"pickle": lambda made: pickle.loads(pickle.dumps(made)), "deepcopy": copy.deepcopy}
+
+
+def eddy(x):
+    return np.prod(np.sin(np.pi * x), axis=0)
 
 
 def made_on(mesh):
@@ -84,3 +88,25 @@ def test_a_copy_has_the_velocity_and_not_the_functions_that_it_comes_from():
     assert list(copied.fields) == ["density", "velocity"]
     assert copied.ledger.keys() == result.ledger.keys()
     assert copied._repr_html_() == result._repr_html_()
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+def test_equations_are_copied_by_their_arguments(copied):
+    """Also after a solve, when they hold matrices."""
+    mesh = Mesh.triangles((0, 0), (1, 1), 5, comm=MPI.COMM_SELF)
+    rho0 = mesh.density(lambda x: 1 + x[0])
+    rho1 = mesh.density(lambda x: 2 - x[0])
+    for equation in (
+        fvot.FokkerPlanck(mesh, diffusion=0.1, potential=mesh.center[0], order=3),
+        fvot.JKO(mesh, fvot.Power(2) + fvot.Entropy(0.1), order=1),
+        fvot.ContinuityEquation(mesh, stream=eddy, flux=fvot.muscl(sharp=0.3)),
+    ):
+        result = equation.solve(rho0, [0.0, 0.1])
+        other = copied(equation)
+        assert type(other) is type(equation) and repr(other) == repr(equation)
+        np.testing.assert_allclose(other.solve(rho0, [0.0, 0.1]).rho, result.rho, rtol=1e-12)
+        with pytest.raises(AttributeError, match="cannot be changed"):
+            other.mesh = mesh
+    transport = fvot.BenamouBrenier(mesh, n_steps=4, tol=0.1)
+    path = transport.solve(rho0, rho1)
+    assert copied(transport).solve(rho0, rho1).cost == pytest.approx(path.cost, rel=1e-10)
