@@ -44,7 +44,7 @@ from ..finite_volume.cell_fields import Reactions
 from ..finite_volume.fluxes import describe_flux, muscl
 from ..finite_volume.velocity_source import build_velocity_source
 from ..mesh import Mesh
-from ..mesh.cell_values import check_density, describe_wanted_shape
+from ..mesh.cell_values import check_density, describe_wanted_shape, spread_over_regions
 from ..mesh.numbering import find_numbering
 from ..output.series import Output
 from ..runs.checkpoint import Checkpoint
@@ -78,10 +78,11 @@ class ContinuityEquation:
         {name: fvot.inflow(density) or fvot.outflow}. Every part of the boundary without an entry is
         a wall, where the flux is 0. A velocity that crosses a wall is reported once, with its
         amount, in a warning.
-    growth : number, array or function, optional
-        The rate at which mass grows where it is, per time: a number, growth(x), growth(x, t), or
-        cell values (n_cells,); below 0 it is decay. Functions are taken at the centroids.
-    source : number, array or function, optional
+    growth : number, array, dict or function, optional
+        The rate at which mass grows where it is, per time: a number, growth(x), growth(x, t), cell
+        values (n_cells,), or {region: number}; below 0 it is decay. Functions are taken at the
+        centroids.
+    source : number, array, dict or function, optional
         The density that is added per time, at least 0, in the same forms; of injection wells at
         points x it is ``mesh.deposit(x, rates)``. What is pumped out is growth: -q / |K| in the
         cell of a well that pumps the volume q per time.
@@ -149,6 +150,8 @@ class ContinuityEquation:
         self.mesh = mesh
         self.flux = muscl() if flux is None or flux is muscl else flux
         self._numbering = find_numbering(mesh)
+        growth = spread_over_regions(mesh, growth, "growth")
+        source = spread_over_regions(mesh, source, "source")
         with mesh.ranks.raising_together():
             if cfl is not None and not (is_number(cfl) and 0 < cfl <= 1):
                 raise InputError(

@@ -95,12 +95,12 @@ class FokkerPlanck:
         dirichlet(0) absorbs, and robin(rate) does so in part. inflow and
         outflow let through what the drift carries, and no diffusion. For two-point fluxes a
         potential of cell values is constant from the cell point to a dirichlet or robin boundary.
-    growth : number, array or function, optional
-        The rate at which mass grows where it is, per time: a number, growth(x), growth(x, t), or
-        cell values (n_cells,). Below 0 it is decay, or the killing of paths: -0.1 leaves
-        e^(-0.1 t). Where it is above 0 steps are at most 1 / (2 g growth), g = 1, 0.293 and 0.436
-        for the orders 1, 2 and 3: longer ones are divided.
-    source : number, array or function, optional
+    growth : number, array, dict or function, optional
+        The rate at which mass grows where it is, per time: a number, growth(x), growth(x, t), cell
+        values (n_cells,), or {region: number}. Below 0 it is decay, or the killing of paths: -0.1
+        leaves e^(-0.1 t). Where it is above 0 steps are at most 1 / (2 g growth), g = 1, 0.293 and
+        0.436 for the orders 1, 2 and 3: longer ones are divided.
+    source : number, array, dict or function, optional
         The density that is added per time, at least 0, in the same forms; of injection wells at
         points x it is ``mesh.deposit(x, rates)``. What is pumped out is growth: -q / |K| in the
         cell of a well that pumps the volume q per time.

@@ -8,7 +8,16 @@ from meshes import FILES, MESHES, shaken_quads
 from mpi4py import MPI
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fvot import FokkerPlanck, InputError, Mesh, dispersion, inflow, outflow, potential_flow
+from fvot import (
+    ContinuityEquation,
+    FokkerPlanck,
+    InputError,
+    Mesh,
+    dispersion,
+    inflow,
+    outflow,
+    potential_flow,
+)
 from fvot.finite_volume import face_flux
 from fvot.finite_volume.velocity_field import cell_velocity
 from fvot.mesh.connected_pieces import find_connected_pieces
@@ -260,6 +269,26 @@ def test_materials_by_region_diffuse_as_cell_values_do():
     by_cell = FokkerPlanck(mesh, diffusion=D)
     rho0 = mesh.density(lambda x: x[0] < 4)
     assert_array_equal(by_region.step(rho0, 0.1), by_cell.step(rho0, 0.1))
+
+
+@pytest.mark.parametrize("make", [FokkerPlanck, ContinuityEquation])
+def test_growth_and_sources_by_region_are_those_of_their_cells(make):
+    mesh = make_layers()
+    problem = dict(diffusion=0.1) if make is FokkerPlanck else dict(velocity=(0.0, 0.0))
+    by_region = make(
+        mesh, **problem, growth={"sand": 1.0, "clay": -2.0}, source={"sand": 0.5, "clay": 0.0}
+    )
+    is_sand = np.zeros(mesh.n_cells, bool)
+    is_sand[mesh.regions["sand"]] = True
+    by_cell = make(
+        mesh, **problem, growth=np.where(is_sand, 1.0, -2.0), source=np.where(is_sand, 0.5, 0.0)
+    )
+    rho0 = np.ones(mesh.n_cells)
+    found = by_region.solve(rho0, 0.1, tau=0.01)
+    assert_array_equal(found.rho, by_cell.solve(rho0, 0.1, tau=0.01).rho)
+    assert found.ledger["added"][-1] > 0
+    with pytest.raises(InputError, match="growth by regions must name each cell once"):
+        make(mesh, **problem, growth={"sand": 1.0})
 
     tensors = {"sand": [[1.0, 0.2], [0.2, 0.5]], "clay": [[0.1, 0.0], [0.0, 0.1]]}
     values = np.array(list(tensors.values()))

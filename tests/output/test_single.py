@@ -99,6 +99,10 @@ def test_meshes_of_other_dimensions(kind, gl, shared_folder, ranks):
         (lambda mesh: mesh.plot(np.ones(3)), "'value' has shape"),
         (lambda mesh: mesh.plot("x.jpg"), ".png or .svg or .pdf"),
         (lambda mesh: mesh.plot(width=0), "width"),
+        (lambda mesh: mesh.plot(ax=3), "axes of Matplotlib"),
+        (lambda mesh: mesh.plot(mesh.volume, ax=3), "axes of Matplotlib"),
+        (lambda mesh: mesh.plot(clim=(0, 1)), "takes width= and ax=, not clim"),
+        (lambda mesh: mesh.write("x.vtkhdf", {"a/b": mesh.volume}), "without a slash"),
         (lambda mesh: mesh.plot(-mesh.volume, log=True), "above 0"),
     ],
 )
