@@ -45,7 +45,8 @@ class Geodesic(Writable):
         Times 0, tau, ..., 1 of potential and flux.
     phi : array (N + 1, n_cells)
         The potential, feasible for the dual problem. Where there is mass, the velocity is its
-        gradient.
+        gradient. -2 phi[0] and 2 phi[-1] are the gradients of W2^2 in rho0 and rho1, up to
+        constants.
     flux : array (N + 1, n_faces)
         The mass that crosses each face per time, along its normal; what flows to corners is led
         through the faces that meet there. The first and the last also level the data within

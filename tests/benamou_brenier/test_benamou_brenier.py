@@ -772,3 +772,27 @@ def test_the_ends_of_a_path_are_the_data(name):
         assert_array_equal(path.rho[0], rho0)
         assert_array_equal(path.rho[-1], rho1)
         assert path.residual < 1e-13
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_the_potential_at_the_ends_is_the_gradient(end):
+    """d W2^2 = 2 int phi(1) d rho1 - 2 int phi(0) d rho0, against differences of the bounds."""
+    mesh = Mesh.rectangle((0, 0), (1, 1), (12, 12))
+    solver = BenamouBrenier(mesh, n_steps=8, tol=1e-6, max_iter=3000)
+    ends = [
+        mesh.density(lambda x: 1 + 0.5 * np.cos(np.pi * x[0])),
+        mesh.density(lambda x: 1 - 0.4 * np.cos(np.pi * x[1])),
+    ]
+    change = mesh.average(lambda x: np.cos(np.pi * x[1 - end]) + 0.3 * np.cos(np.pi * x[end]))
+    step = 1e-2
+
+    costs = []
+    for size in (-step, step):
+        moved = list(ends)
+        moved[end] = moved[end] + size * change
+        costs.append(solver.solve(*moved).cost)
+    difference = (costs[1] - costs[0]) / (2 * step)
+
+    path = solver.solve(*ends)
+    gradient = 2 * path.phi[-1] if end else -2 * path.phi[0]
+    assert mesh.integrate(gradient * change) == pytest.approx(difference, rel=2e-3)
