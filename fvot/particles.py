@@ -317,7 +317,7 @@ def langevin(
     >>> paths = particles.langevin(np.zeros((1, 1000)), lambda x: -x, 0.5, 5.0, seed=1)
     >>> paths.shape
     (2, 1, 1000)
-    >>> 0.4 < paths[-1].var() < 0.6
+    >>> bool(0.4 < paths[-1].var() < 0.6)
     True
     """
     ranks = Ranks(comm)

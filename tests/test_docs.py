@@ -11,6 +11,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fvot
@@ -144,9 +145,20 @@ EXAMPLES = {
 }
 
 
+SHOW = sys.__displayhook__
+
+
+def show_plainly(value):
+    """Show a value as Python does, unless NumPy 1 and 2 show it differently, as their scalars."""
+    values = value if isinstance(value, (tuple, list)) else (value,)
+    assert not any(isinstance(one, np.generic) for one in values), f"{value!r} is a NumPy scalar"
+    SHOW(value)
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_in_docstrings_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "__displayhook__", show_plainly)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     for test in EXAMPLES[name]:
         runner.run(test)

@@ -336,7 +336,7 @@ def build_geodesic(
         phi=phi,
         flux=flux,
         cost=unit * (upper.cost + correction),
-        lower_bound=unit * (lower.cost + correction),
+        lower_bound=float(unit * (lower.cost + correction)),
         iterations=iterations,
         energy=unit * upper.energy,
         residual=residual,

@@ -185,7 +185,7 @@ def length(mesh: Mesh, t: ArrayLike, rho: ArrayLike, *, scheme: Scheme = "auto")
     for tau, before, after in zip(np.diff(times), densities, densities[1:]):
         here = metric_at(mesh, (before + after) / 2)
         psi = here.find_tangent_potential((after - before) / tau)
-        total += tau * math.sqrt(here.product(psi, psi))
+        total += float(tau) * math.sqrt(here.product(psi, psi))
     return total
 
 
