@@ -27,12 +27,13 @@ Nothing is added on the boundary: there the density is known, or leaves with the
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
 
-from ..arguments.types import Array
+from ..arguments.types import Array, IntArray
 from .rates import Rates
 from .stencil import Stencil, gradient_weights
 
@@ -50,6 +51,8 @@ class LimitedCorrection:
         self.mesh = mesh
         self.stencil = stencil
         self.weight = gradient_weights(stencil)
+        self._find_shape = _build_find_shape(mesh.dim)
+        self._limit = _build_limit(mesh.dim)
         self._known: tuple = (None, None)
 
     def __call__(self, rho: Array, rates: Rates) -> Array:
@@ -61,10 +64,10 @@ class LimitedCorrection:
         numerical, largest = self._find_weights(rates)
         local = mesh.with_ghosts(rho)
         shape = np.empty((mesh.dim + 2, mesh.n_cells))
-        _find_shape(local, sides.start, sides.neighbour, self.weight, shape)
+        self._find_shape(local, sides.start, sides.neighbour, self.weight, shape)
 
         added = np.zeros(mesh.n_faces)
-        _add(
+        self._limit(
             local,
             mesh.with_ghosts(shape),
             rates.a,
@@ -98,45 +101,85 @@ class LimitedCorrection:
         return self._known[1]
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _find_shape(rho, start, neighbour, weight, shape):
-    """The gradient in each cell, then the smallest and the largest difference to a neighbour, or
-    0.
+@lru_cache
+def _build_find_shape(dim):
+    """The kernel that finds the gradient in each cell, then the smallest and the largest difference
+    to a neighbour, or 0. The dimension is a constant of the compilation.
     """
-    dim = len(weight)
-    for cell in range(shape.shape[1]):
-        shape[:, cell] = 0.0
-        for s in range(start[cell], start[cell + 1]):
-            d = rho[neighbour[s]] - rho[cell]
+
+    @numba.njit(cache=True, error_model="numpy")
+    def find_shape(
+        rho: Array, start: IntArray, neighbour: IntArray, weight: Array, shape: Array
+    ) -> None:
+        gradient = np.empty(dim)
+        for cell in range(shape.shape[1]):
+            here = rho[cell]
+            smallest = 0.0
+            largest = 0.0
             for axis in range(dim):
-                shape[axis, cell] += weight[axis, s] * d
-            shape[dim, cell] = min(shape[dim, cell], d)
-            shape[dim + 1, cell] = max(shape[dim + 1, cell], d)
+                gradient[axis] = 0.0
+            for s in range(numba.uintp(start[cell]), numba.uintp(start[cell + 1])):
+                d = rho[neighbour[s]] - here
+                smallest = min(smallest, d)
+                largest = max(largest, d)
+                for axis in range(dim):
+                    gradient[axis] += weight[axis, s] * d
+            for axis in range(dim):
+                shape[axis, cell] = gradient[axis]
+            shape[dim, cell] = smallest
+            shape[dim + 1, cell] = largest
+
+    return find_shape
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _add(rho, shape, a, b, numerical, largest, left, right, left_offset, right_offset, added):
-    dim = len(left_offset)
-    for f in range(len(numerical)):
-        is_rightward = a[f] > b[f]
-        K = left[f] if is_rightward else right[f]
-        L = right[f] if is_rightward else left[f]
+@lru_cache
+def _build_limit(dim):
+    """The kernel that finds what is added to the fluxes of the inner faces. The dimension is a
+    constant of the compilation.
+    """
 
-        along = 0.0
-        to_face = 0.0
-        for axis in range(dim):
-            span = left_offset[axis, f] - right_offset[axis, f]
-            along += shape[axis, K] * (span if is_rightward else -span)
-            offset = left_offset[axis, f] if is_rightward else right_offset[axis, f]
-            to_face += shape[axis, K] * offset
+    @numba.njit(cache=True, error_model="numpy")
+    def limit(
+        rho: Array,
+        shape: Array,
+        a: Array,
+        b: Array,
+        numerical: Array,
+        largest: Array,
+        left: IntArray,
+        right: IntArray,
+        left_offset: Array,
+        right_offset: Array,
+        added: Array,
+    ) -> None:
+        for f in range(len(numerical)):
+            i = numba.uintp(left[f])
+            j = numba.uintp(right[f])
+            ahead = rho[j] - rho[i]
+            K = i if a[f] > b[f] else j
+            if ahead == 0.0 or shape[dim, K] == 0.0 or shape[dim + 1, K] == 0.0:
+                continue  # an extremum, at which the density stays as it is
 
-        ahead = rho[L] - rho[K]
-        behind = min(max(2 * along - ahead, -shape[dim + 1, K]), -shape[dim, K])
-        e = 2 * to_face + (ahead - along) / 3
-        if not (ahead * behind > 0 and ahead * e > 0):
-            continue
-        size = numerical[f] * min(abs(e), 2 * abs(ahead), 2 * abs(behind))
-        flux = a[f] * rho[left[f]] - b[f] * rho[right[f]]
-        size = min(size, largest[f] * abs(flux))
-        is_more = (ahead > 0) == is_rightward
-        added[f] = size if is_more else -size
+            # seen from left to right, also where the flow goes the other way
+            along = 0.0
+            to_face = 0.0
+            for axis in range(dim):
+                slope = shape[axis, K]
+                along += slope * (left_offset[axis, f] - right_offset[axis, f])
+                to_face += slope * (left_offset[axis, f] if K == i else right_offset[axis, f])
+            behind = 2 * along - ahead
+            if K == i:
+                behind = min(max(behind, -shape[dim + 1, K]), -shape[dim, K])
+                e = 2 * to_face + (ahead - along) / 3
+            else:
+                behind = min(max(behind, shape[dim, K]), shape[dim + 1, K])
+                e = -2 * to_face + (ahead - along) / 3
+            if ahead < 0:
+                behind = -behind
+                e = -e
+            size = numerical[f] * min(e, 2 * abs(ahead), 2 * behind)
+            flux = a[f] * rho[i] - b[f] * rho[j]
+            size = min(max(size, 0.0), largest[f] * abs(flux))
+            added[f] = size if ahead > 0 else -size
+
+    return limit
