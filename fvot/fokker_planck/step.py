@@ -198,6 +198,8 @@ class Step:
 class TwoPointStep(Step):
     """A `Step` with two-point fluxes, limited as the module says."""
 
+    max_sweeps = MAX_LIMITER_SWEEPS
+
     def _take_euler_step(self, rho, t):
         scaled = rho
 
@@ -300,8 +302,8 @@ class TwoPointStep(Step):
         forward = np.maximum(f, 0)
         backward = np.maximum(-f, 0)
         order = downstream_order(forward, backward, mesh.n_inner, sides)
-        for sweep in range(MAX_LIMITER_SWEEPS + 1):
-            with_income = sweep < MAX_LIMITER_SWEEPS
+        for sweep in range(self.max_sweeps + 1):
+            with_income = sweep < self.max_sweeps
             lacked = _limit_leaving_fluxes(
                 f, mesh.n_faces, content, order, sides.start, sides.face, sides.sign, with_income
             )
