@@ -87,12 +87,17 @@ class LimitedStep(TwoPointStep):
         return integrate(self.mesh, np.abs(e))
 
     def _sum_scheme(self):
-        """The scheme's sum and its linear fluxes; the sum of the corrections is kept."""
+        """The scheme's sum and its linear fluxes.
+
+        Kept are the sum of the corrections, and what an empty mesh would let through its boundary.
+        """
         scheme = self.scheme
         Y = self.rho
         outflows = []
         fluxes = []
+        nothing = np.zeros(self.mesh.n_cells)
         self.correction = np.zeros(self.mesh.n_faces)
+        self.least_crossing = np.zeros(self.mesh.n_faces - self.mesh.n_inner)
         for i, (row, time) in enumerate(zip(scheme.stages, scheme.times, strict=True)):
             t = min(self.now + time * self.tau, self.latest)
             known = sum(weight * outflow for weight, outflow in zip(row, outflows, strict=False))
@@ -105,7 +110,10 @@ class LimitedStep(TwoPointStep):
             outflow, _ = rates.outflow(Y, entering)
             outflows.append(outflow + added)
             fluxes.append((scheme.stages[-1, i], (rates, entering), Y))
-            self.correction += self.tau * scheme.stages[-1, i] * correction
+            weight = self.tau * scheme.stages[-1, i]
+            self.correction += weight * correction
+            if not self.stepper.closed:
+                self.least_crossing += weight * rates.boundary_flux(nothing, entering)
         return Y, fluxes
 
     def _check(self, high):
@@ -116,7 +124,10 @@ class LimitedStep(TwoPointStep):
         return super()._limit_fluxes((1 - KEPT_PART) * low, f)
 
     def _limit(self, high_fluxes):
-        high_fluxes[: self.mesh.n_faces] += self.correction
+        mesh = self.mesh
+        high_fluxes[: mesh.n_faces] += self.correction
+        crossing = high_fluxes[mesh.n_inner : mesh.n_faces]
+        np.maximum(crossing, self.least_crossing, out=crossing)  # no negative density leaves
         return super()._limit(high_fluxes)
 
     def _sum_partner(self):
