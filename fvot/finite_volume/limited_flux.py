@@ -8,19 +8,17 @@ more than k,
 some U^2 / 12 k for small x, and |U| / 2 for large x, where F is the upwind flux. It is taken away
 as far as the density is smooth. K is the upwind cell of a face s, L the cell behind the face:
 
-1. g = least-squares gradient in K; d = rho_L - rho_K; d' = 2 g.(x_L - x_K) - d, which on a uniform
-   mesh is the difference to the cell on the other side of K, cut off so that rho_K - d' is among
-   the densities of K and its neighbours
-2. e = 2 g.(x_s - x_K) + (d - g.(x_L - x_K)) / 3, twice the change from K to the face, of third
-   order on uniform meshes (Koren 1993); 0 unless d, d' and e have one sign, and at most 2 |d| and
-   2 |d'|
+1. g = least-squares gradient in K; m, M = smallest and largest density among K and its neighbours
+2. e = 2 g.(x_s - x_K) + w (rho_L - rho_K - g.(x_L - x_K)), twice the change from K to the face; of
+   third order on uniform meshes, w = 1/3 (Koren 1993); w = 0 on triangles and tetrahedra. At most
+   2 (rho_K - m) and 2 (M - rho_K), and so 0 at extrema
 3. N e from K to L is added to F, but at most (1 + 3 mu)/2 N |F| / max(a, b), which is below |F|
 
-Because of 1 and 2 a flow without divergence makes no maximum larger and no minimum smaller. With
-wider bounds for d' round-off grows without limit on triangles. Because of 3 every flux keeps its
-direction: what is stationary with F and has no fluxes (the Gibbs density) stays so, and every
-convex entropy that falls with F falls. Near the Gibbs density, where F itself is of second order,
-less than F x^2 / 24 is added.
+Because of 2 a flow without divergence makes no maximum larger and no minimum smaller, but for the
+error in time. With wider bounds round-off grows without limit on triangles. Because of 3 every flux keeps its direction: what
+is stationary with F and has no fluxes (the Gibbs density) stays so, and every convex entropy that
+falls with F falls. Near the Gibbs density, where F itself is of second order, about F x^2 / 24 is
+added at most, for small x.
 
 Nothing is added on the boundary: there the density is known, or leaves with the drift.
 """
@@ -51,6 +49,9 @@ class LimitedCorrection:
         self.mesh = mesh
         self.stencil = stencil
         self.weight = gradient_weights(stencil)
+        is_simplex = np.diff(stencil.start) == mesh.dim + 1
+        is_skewed = is_simplex & (mesh.dim > 1)
+        self.blend = mesh.with_ghosts(np.where(is_skewed, 0.0, 1 / 3))
         self._find_shape = _build_find_shape(mesh.dim)
         self._limit = _build_limit(mesh.dim)
         self._known: tuple = (None, None)
@@ -78,6 +79,7 @@ class LimitedCorrection:
             mesh.right,
             mesh.left_offset,
             mesh.right_offset,
+            self.blend,
             added,
         )
         return added
@@ -150,36 +152,30 @@ def _build_limit(dim):
         right: IntArray,
         left_offset: Array,
         right_offset: Array,
+        blend: Array,
         added: Array,
     ) -> None:
         for f in range(len(numerical)):
             i = numba.uintp(left[f])
             j = numba.uintp(right[f])
-            ahead = rho[j] - rho[i]
-            K = i if a[f] > b[f] else j
-            if ahead == 0.0 or shape[dim, K] == 0.0 or shape[dim + 1, K] == 0.0:
-                continue  # an extremum, at which the density stays as it is
+            is_rightward = a[f] > b[f]
+            K = i if is_rightward else j
+            bound = min(-shape[dim, K], shape[dim + 1, K])
+            if bound == 0.0:
+                continue
 
-            # seen from left to right, also where the flow goes the other way
+            # from left to right, also where the flow goes the other way
             along = 0.0
             to_face = 0.0
             for axis in range(dim):
                 slope = shape[axis, K]
                 along += slope * (left_offset[axis, f] - right_offset[axis, f])
-                to_face += slope * (left_offset[axis, f] if K == i else right_offset[axis, f])
-            behind = 2 * along - ahead
-            if K == i:
-                behind = min(max(behind, -shape[dim + 1, K]), -shape[dim, K])
-                e = 2 * to_face + (ahead - along) / 3
-            else:
-                behind = min(max(behind, shape[dim, K]), shape[dim + 1, K])
-                e = -2 * to_face + (ahead - along) / 3
-            if ahead < 0:
-                behind = -behind
-                e = -e
-            size = numerical[f] * min(e, 2 * abs(ahead), 2 * behind)
+                to_face += slope * (left_offset[axis, f] if is_rightward else right_offset[axis, f])
+            bent = blend[K] * (rho[j] - rho[i] - along)
+            e = bent + 2 * to_face if is_rightward else bent - 2 * to_face
+
             flux = a[f] * rho[i] - b[f] * rho[j]
-            size = min(max(size, 0.0), largest[f] * abs(flux))
-            added[f] = size if ahead > 0 else -size
+            size = min(numerical[f] * min(abs(e), 2 * bound), largest[f] * abs(flux))
+            added[f] = size if e > 0 else -size
 
     return limit
