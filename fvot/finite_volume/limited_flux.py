@@ -15,10 +15,10 @@ as far as the density is smooth. K is the upwind cell of a face s, L the cell be
 3. N e from K to L is added to F, but at most (1 + 3 mu)/2 N |F| / max(a, b), which is below |F|
 
 Because of 2 a flow without divergence makes no maximum larger and no minimum smaller, but for the
-error in time. With wider bounds round-off grows without limit on triangles. Because of 3 every flux keeps its direction: what
-is stationary with F and has no fluxes (the Gibbs density) stays so, and every convex entropy that
-falls with F falls. Near the Gibbs density, where F itself is of second order, about F x^2 / 24 is
-added at most, for small x.
+error in time; with wider bounds round-off grows without limit on triangles. Because of 3 every flux
+keeps its direction: what is stationary with F and has no fluxes (the Gibbs density) stays so, and
+every convex entropy that falls with F falls. Near the Gibbs density, where F itself is of second
+order, about F x^2 / 24 is added at most, for small x.
 
 Nothing is added on the boundary: there the density is known, or leaves with the drift.
 """
