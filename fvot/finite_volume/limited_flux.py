@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ..mesh import Mesh
 
 # x below which coth(x/2) - 2/x is taken from its series, whose relative error is x^2 / 60.
-SERIES_LIMIT = 1e-4
+MU_SERIES_LIMIT = 1e-4
 
 
 class LimitedCorrection:
@@ -93,7 +93,7 @@ class LimitedCorrection:
         b = rates.b[:n]
         with np.errstate(divide="ignore", invalid="ignore"):
             x = np.abs(np.log(a / b))
-            mu = np.where(x < SERIES_LIMIT, x / 6, 1 / np.tanh(x / 2) - 2 / x)
+            mu = np.where(x < MU_SERIES_LIMIT, x / 6, 1 / np.tanh(x / 2) - 2 / x)
         speed = np.abs(a - b)
         mu = np.where(speed > 0, mu, 0.0)
         numerical = mu * speed / 2

@@ -30,16 +30,16 @@ KEPT_PART = 1e-3
 # Sweeps of the limiter. In long steps corrections run in circles, and are much larger than what
 # cells hold: it takes hundreds of sweeps until a circle is consistent, and the last sweep would cut
 # nearly all of what is not.
-MAX_LIMITER_SWEEPS = 1000
+MAX_CIRCLE_SWEEPS = 1000
 
 # What takes the place of negative values within rounding: smaller numbers are denormal, and slow.
-SMALLEST_DENSITY = 1e-290
+FLOOR_DENSITY = 1e-290
 
 
 class LimitedStep(TwoPointStep):
     """A `TwoPointStep` with corrected fluxes, see the module."""
 
-    max_sweeps = MAX_LIMITER_SWEEPS
+    max_sweeps = MAX_CIRCLE_SWEEPS
 
     @property
     def is_checked(self) -> bool:
@@ -118,7 +118,7 @@ class LimitedStep(TwoPointStep):
 
     def _check(self, high):
         checked, is_good = super()._check(high)
-        return np.where(high < 0, SMALLEST_DENSITY, checked), is_good
+        return np.where(high < 0, FLOOR_DENSITY, checked), is_good
 
     def _limit_fluxes(self, low, f):
         return super()._limit_fluxes((1 - KEPT_PART) * low, f)
