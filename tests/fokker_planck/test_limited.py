@@ -75,6 +75,7 @@ def test_a_rotating_process_with_drift():
     assert np.log2(rotate(64, fvot.limited(), 100) / limited) > 1.7
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_order_of_smooth_densities_that_drift(kind):
     """A smooth hump with compact support is carried half its width along."""
@@ -104,6 +105,7 @@ def test_the_order_of_smooth_densities_that_drift(kind):
     assert limited[1] < linear[1] / 4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_block_keeps_its_edges_and_its_bounds(kind):
     n = {1: 100, 2: 32, 3: 12}[KINDS[kind](4).dim]
@@ -126,6 +128,7 @@ def test_a_block_keeps_its_edges_and_its_bounds(kind):
     assert result.ledger["maximum"].max() < 1.02
 
 
+@pytest.mark.long
 def test_steady_layers_at_a_boundary():
     """d rho/dx = D d2 rho/dx2 + 1, rho = 0 on both ends: the layer is exp((x - 1) / D) wide."""
 
@@ -154,6 +157,7 @@ def test_steady_layers_at_a_boundary():
     assert errors[0.001, 80, limited] < 0.4 * errors[0.001, 80, linear]
 
 
+@pytest.mark.long
 def test_a_flow_without_divergence_makes_no_density_rougher():
     """On triangles round-off would grow without the bounds of the neighbours."""
 
@@ -252,6 +256,7 @@ def build_periodic(flux=FLUXES[1], **options):
     return mesh, rho0, FokkerPlanck(mesh, diffusion=0.003, flux=flux, **options)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("order", "least"), [(1, 0.7), (2, 1.8), (3, 2.2)])
 def test_the_order_in_time(order, least):
     mesh, rho0, equation = build_periodic(drift=(1.0, 0.5), order=order)
@@ -261,6 +266,7 @@ def test_the_order_in_time(order, least):
     assert 0.2 < fine.ledger["time_error"][-1] / errors[1] < 5
 
 
+@pytest.mark.long
 def test_adaptive_steps():
     def drift(x, t):
         return np.stack([1 + 0 * x[0], np.sin(6 * t) + 0 * x[0]])
@@ -272,6 +278,7 @@ def test_adaptive_steps():
     assert distance(mesh, result.rho[-1], exact) < 2e-3
 
 
+@pytest.mark.long
 def test_adaptive_steps_grow_on_the_way_to_a_stationary_density():
     mesh = Mesh.rectangle((-5, -5), (5, 5), (24, 24))
     equation = FokkerPlanck(
@@ -287,6 +294,7 @@ def test_adaptive_steps_grow_on_the_way_to_a_stationary_density():
     assert distance(mesh, result.rho[1], result.rho[2]) < 1e-3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_long_steps_lead_to_the_stationary_density_of_short_ones(order):
     mesh = Mesh.rectangle((-5, -5), (5, 5), (32, 32))
