@@ -26,7 +26,7 @@ from .errors import ConvergenceError, InputError, MeshError
 from .finite_volume.boundary import dirichlet, inflow, outflow, robin
 from .finite_volume.dispersion import dispersion
 from .finite_volume.face_flux import potential_flow
-from .finite_volume.fluxes import central, muscl, scharfetter_gummel, square_root, upwind
+from .finite_volume.fluxes import central, limited, muscl, scharfetter_gummel, square_root, upwind
 from .fokker_planck.coefficients import cell_mean
 from .fokker_planck.equation import FokkerPlanck
 from .jko import JKO
@@ -65,6 +65,7 @@ __all__ = [
     "example_mesh",
     "inflow",
     "info",
+    "limited",
     "muscl",
     "otto",
     "outflow",

@@ -1,6 +1,6 @@
 """Two-point fluxes F = a rho_left - b rho_right: functions (U, k) -> (a, b), U the integral of v.n
-over the face and k = D area / distance. A user's own function may take their place. `muscl` stands
-beside them: it needs more than two cells.
+over the face and k = D area / distance. A user's own function may take their place. `muscl` and
+`limited` stand beside them: they need more than two cells.
 """
 
 from __future__ import annotations
@@ -175,6 +175,34 @@ class muscl:
             raise InputError(f"muscl(sharp={self.sharp!r}): sharp must lie between 0 and 1")
 
 
+@frozen
+@dataclass(frozen=True)
+class limited:
+    """Second-order fluxes of `FokkerPlanck` for drift that outweighs diffusion: those of
+    `scharfetter_gummel`, whose numerical diffusion is taken away where the density is smooth.
+
+    A limiter keeps sharp fronts free of oscillations. Every flux keeps its direction: the Gibbs
+    density stays stationary, and the free energy falls. A step takes two to three times as long.
+
+    Examples
+    --------
+    A front, carried by the drift [1.0] from 0.3 to 0.6:
+
+    >>> import fvot
+    >>> mesh = fvot.Mesh.interval(0, 1, 100)
+    >>> front = mesh.average(lambda x: x[0] < 0.3)
+    >>> inlet = {"left": fvot.inflow(1.0), "right": fvot.outflow}
+    >>> for flux in (fvot.scharfetter_gummel, fvot.limited()):
+    ...     equation = fvot.FokkerPlanck(
+    ...         mesh, diffusion=1e-6, drift=[1.0], boundary=inlet, flux=flux
+    ...     )
+    ...     rho = equation.solve(front, 0.3, tau=0.005).rho[-1]
+    ...     print(round(mesh.integrate(abs(rho - mesh.average(lambda x: x[0] < 0.6))), 2))
+    0.04
+    0.01
+    """
+
+
 def evaluate_flux(flux: TwoPointFlux, U: Array, k: Array, remedy: str) -> tuple[Array, Array]:
     """(a, b) of a two-point flux, perhaps a user's own; `InputError` unless they are of the shape
     of U, finite and not negative. Not collective.
@@ -208,6 +236,6 @@ def evaluate_flux(flux: TwoPointFlux, U: Array, k: Array, remedy: str) -> tuple[
 
 def describe_flux(flux: Any) -> str:
     """The flux in words that are the same on every rank."""
-    if isinstance(flux, muscl):
+    if isinstance(flux, (muscl, limited)):
         return repr(flux)
     return getattr(flux, "__name__", type(flux).__name__)

@@ -86,13 +86,19 @@ class Rates:
             defect = np.abs(log_ratio + difference) / (1 + np.abs(difference))
         return mesh.ranks.max(defect[np.isfinite(defect)].max(initial=0.0)) <= GIBBS_TOLERANCE
 
-    def dissipation(self, rho: Array, entering: Array, xi: Array) -> float:
-        """sum_s F_s (xi_left - xi_right) over the inner faces, for xi (n_cells,). Collective."""
+    def dissipation(
+        self, rho: Array, entering: Array, xi: Array, added: Array | float = 0.0
+    ) -> float:
+        """sum_s F_s (xi_left - xi_right) over the inner faces, for xi (n_cells,). Collective.
+
+        added (n_faces,) : what is added to the fluxes
+        """
         mesh = self.mesh
         n = mesh.n_inner
         local = mesh.with_ghosts(xi)
         difference = local[mesh.left[:n]] - local[mesh.right[:n]]
-        dissipated = self.flux(rho, entering)[:n] * difference
+        flux = self.flux(rho, entering) + added
+        dissipated = flux[:n] * difference
         return mesh.ranks.sum(np.nansum(dissipated[mesh.face_owned[:n]]))
 
     def boundary_flux(self, rho: Array, entering: Array) -> Array:

@@ -20,6 +20,8 @@ from ..arguments.watch import CELL_BLOCKS, Watch, WatchedFaces, group_faces
 from ..errors import InputError
 from ..finite_volume.boundary import number_open_parts, read_conditions, robin
 from ..finite_volume.cell_fields import Reactions
+from ..finite_volume.fluxes import limited
+from ..finite_volume.limited_flux import LimitedCorrection
 from ..finite_volume.stencil import Stencil, gradient_weights, gradients
 from ..finite_volume.velocity_source import build_velocity_source
 from ..mesh import Numbering
@@ -42,7 +44,7 @@ class Terms(NamedTuple):
     drift: Coefficient | None = None
     temperature: float | None = None
     noise: Noise = "kinetic"
-    flux: TwoPointFlux | None = None
+    flux: TwoPointFlux | limited | None = None
     boundary: Mapping[Any, Any] | None = None
     growth: Coefficient | None = None
     source: Coefficient | None = None
@@ -61,7 +63,10 @@ class DriftDiffusion:
     entering_steady : whether the boundary's densities and the sources are
     has_walls_only : whether no part of the boundary is open
     reactions : the growth and the sources
+    correction : what is added to the linear fluxes of the rates; None where they are all
     """
+
+    correction: LimitedCorrection | None = None
 
     def __init__(self, numbering: Numbering, terms: Terms, points: Array):
         """numbering : the `Numbering` of the mesh.

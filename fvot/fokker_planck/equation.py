@@ -23,7 +23,7 @@ from ..arguments.functions import is_integer, is_number
 from ..arguments.times import check_step, check_times
 from ..arguments.types import Array, ArrayLike, Coefficient, Path, Scheme, TwoPointFlux
 from ..errors import InputError
-from ..finite_volume.fluxes import describe_flux, scharfetter_gummel
+from ..finite_volume.fluxes import describe_flux, limited, scharfetter_gummel
 from ..mesh import Mesh
 from ..mesh.cell_values import check_density, integrate, spread_over_regions
 from ..mesh.numbering import find_numbering
@@ -88,7 +88,8 @@ class FokkerPlanck:
         Which of the equations above it is.
     flux : two-point flux
         `scharfetter_gummel`, `square_root`, `upwind`, `central`, or your own function (U, k) -> (a,
-        b) with a, b >= 0. With any but the first, "auto" does not choose corners.
+        b) with a, b >= 0; or `limited()`, second order also where drift outweighs diffusion. With
+        any but the first, "auto" does not choose corners.
     boundary : dict, optional
         {name: fvot.dirichlet(density), fvot.robin(rate, density), fvot.inflow(density) or
         fvot.outflow}. Every part of the boundary without an entry is a wall that nothing crosses.
@@ -189,7 +190,7 @@ class FokkerPlanck:
         face_flux: ArrayLike | None = None,
         temperature: float | None = None,
         noise: Noise = "kinetic",
-        flux: TwoPointFlux = scharfetter_gummel,
+        flux: TwoPointFlux | limited = scharfetter_gummel,
         boundary: Mapping[Any, Any] | None = None,
         growth: Coefficient | None = None,
         source: Coefficient | None = None,
@@ -201,6 +202,7 @@ class FokkerPlanck:
         if not isinstance(mesh, Mesh):
             raise InputError(f"mesh must be a fvot.Mesh, not {mesh!r:.60}")
 
+        flux = limited() if flux is limited else flux
         self.mesh = mesh
         self.order = order
         self.tol = tol

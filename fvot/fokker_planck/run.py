@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments.types import Array, ArrayLike
+from ..finite_volume.fluxes import describe_flux
 from ..finite_volume.velocity_field import divide_by_density
 from ..mesh import Numbering
 from ..mesh.cell_values import integrate
@@ -103,8 +104,11 @@ class FokkerPlanckRun:
             across = np.bincount(mesh.left[mesh.n_inner :], crossing, n)
             coefficients += [rates.leaving(), outflow[:n] / mesh.volume, -inflow[:n], across]
 
+        correction = self.operator.correction
+        flux = {} if correction is None else dict(flux=describe_flux(self.operator.terms.flux))
         return dict(
             solver="FokkerPlanck",
+            **flux,
             order=self.stepper.order,
             tau=self.tau,
             tol=None if self.tau else self.tol,
@@ -188,7 +192,12 @@ class FokkerPlanckRun:
             entropy_density = T * np.where(rho > 0, rho * log, 0.0)
             entropy, potential = integrate(mesh, np.stack([entropy_density, V * rho]))
             values = self.stepper.find_values(rho, t)
-            dissipation = rates.dissipation(values, entering, T * log + V)
+            xi = T * log + V
+            if self.operator.correction is None:
+                dissipation = rates.dissipation(values, entering, xi)
+            else:
+                added = self.operator.correction(rho, rates)
+                dissipation = rates.dissipation(values, entering, xi, added)
 
         return dict(
             energy=entropy + potential,

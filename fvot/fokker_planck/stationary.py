@@ -53,6 +53,12 @@ def find_stationary(stepper: Stepper, numbering: Numbering) -> Array:
     """The stationary density (n_cells,) in the user's order, see `FokkerPlanck.stationary`."""
     _check_steady(stepper, "a stationary density")
     mesh: Any = numbering.user_mesh
+    if stepper.minus_log_gibbs is None:
+        _check_linear(
+            stepper,
+            "stationary() finds no density other than the Gibbs density",
+            "or solve() up to a late time",
+        )
     if not stepper.closed:
         return _find_driven_density(stepper, numbering)
 
@@ -75,6 +81,7 @@ def find_stationary(stepper: Stepper, numbering: Numbering) -> Array:
 def find_relaxation_rates(stepper: Stepper, k: int) -> Array:
     """The k slowest rates (k,), see `FokkerPlanck.relaxation_rates`."""
     _check_steady(stepper, "relaxation rates")
+    _check_linear(stepper, "relaxation_rates() has no eigenvalues")
     ranks = stepper.mesh.ranks
     n_rates = stepper.mesh.n_cells_global - int(stepper.closed)
     ranks.check(
@@ -111,6 +118,14 @@ def _check_steady(stepper, what):
         stepper.autonomous,
         f"{what} exists only where potential, drift, diffusion, growth, source and boundary do not "
         "depend on time",
+    )
+
+
+def _check_linear(stepper, problem, other_remedy=""):
+    remedy = " ".join(["take flux=fvot.scharfetter_gummel", other_remedy]).strip()
+    stepper.mesh.ranks.check(
+        stepper.operator.correction is None,
+        f"{problem} with flux=fvot.limited(), which is not linear: {remedy}",
     )
 
 

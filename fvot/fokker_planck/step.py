@@ -198,6 +198,8 @@ class Step:
 class TwoPointStep(Step):
     """A `Step` with two-point fluxes, limited as the module says."""
 
+    max_sweeps = MAX_LIMITER_SWEEPS
+
     def _take_euler_step(self, rho, t):
         scaled = rho
 
@@ -213,17 +215,29 @@ class TwoPointStep(Step):
     def compute_result(self) -> tuple[Array, Array]:
         """(rho, the mass that has left, see `_find_crossed`) after the step."""
         high, fluxes = self._sum_scheme()
-        if self.stepper.order == 1:  # an implicit Euler step: its sign and energy are checked
+        if self.is_checked:
             return high, self._find_crossed(fluxes)
 
-        negative = -integrate(self.mesh, np.minimum(high, 0))
-        high = np.maximum(high, 0)
-        is_positive = negative <= NEGATIVE_MASS_ROUNDING * self.mass
-        if is_positive and not self._energy_grows(self._scale_if_closed(high)):
+        high, is_good = self._check(high)
+        if is_good:
             return high, self._find_crossed(fluxes)
 
         self.stepper.counts["limited"] += 1
         return self._limit(self._sum_fluxes(fluxes))
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether the sum needs no check: it is one implicit Euler step, which has been checked."""
+        return self.stepper.order == 1
+
+    def _check(self, high):
+        """(high without rounding below 0, whether it has no other negative values and no more
+        energy than the start).
+        """
+        negative = -integrate(self.mesh, np.minimum(high, 0))
+        high = np.maximum(high, 0)
+        is_positive = negative <= NEGATIVE_MASS_ROUNDING * self.mass
+        return high, is_positive and not self._energy_grows(self._scale_if_closed(high))
 
     def _sum_fluxes(self, fluxes):
         """tau sum of weight * F(density) (n_faces,), then the losses of cells, over [(weight,
@@ -288,8 +302,8 @@ class TwoPointStep(Step):
         forward = np.maximum(f, 0)
         backward = np.maximum(-f, 0)
         order = downstream_order(forward, backward, mesh.n_inner, sides)
-        for sweep in range(MAX_LIMITER_SWEEPS + 1):
-            with_income = sweep < MAX_LIMITER_SWEEPS
+        for sweep in range(self.max_sweeps + 1):
+            with_income = sweep < self.max_sweeps
             lacked = _limit_leaving_fluxes(
                 f, mesh.n_faces, content, order, sides.start, sides.face, sides.sign, with_income
             )

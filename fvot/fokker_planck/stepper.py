@@ -17,8 +17,9 @@ from ..finite_volume.velocity_field import cell_velocity
 from ..mesh.cell_values import integrate
 from .corner_step import CornerStep
 from .corners import CornerDriftDiffusion
+from .limited_step import LimitedStep
 from .schemes import find_scheme
-from .step import TwoPointStep
+from .step import Step, TwoPointStep
 from .two_point import TwoPointDriftDiffusion
 
 # Growth of the free energy, relative to its terms, up to which no step is refused. A term x log x
@@ -62,6 +63,11 @@ class Stepper:
     def __init__(self, operator: Any, order: int, rtol: float):
         self.operator = operator
         self.has_corners = isinstance(operator, CornerDriftDiffusion)
+        self._step_type: type[Step] = TwoPointStep
+        if self.has_corners:
+            self._step_type = CornerStep
+        elif operator.correction is not None:
+            self._step_type = LimitedStep
         self.order = order
         self.rtol = rtol
         self.mesh = operator.mesh
@@ -107,8 +113,7 @@ class Stepper:
         inside : whether the estimate uses only those before it, too; otherwise it looks a little
             beyond the step
         """
-        step_type = CornerStep if self.has_corners else TwoPointStep
-        step = step_type(self, rho, mass, now, tau, n_solves, until, inside)
+        step = self._step_type(self, rho, mass, now, tau, n_solves, until, inside)
         error = step.estimate_error() if estimate else None
         new, crossed = step.compute_result()
         rho, mass, crossed = self._balance(new, crossed, mass)
@@ -224,7 +229,10 @@ class Stepper:
         self._known_values = known  # a run goes on from those of its own density
         if self.has_corners:
             return numbering.outward(rates.current(values, entering))
-        return cell_velocity(numbering.user_mesh, rates.flux(values, entering))
+        flux = rates.flux(values, entering)
+        if self.operator.correction is not None:
+            flux += self.operator.correction(values, rates)
+        return cell_velocity(numbering.user_mesh, flux)
 
     def find_two_point_stepper(self) -> Stepper:
         """The `Stepper` with two-point fluxes for the same equation, made when first needed."""

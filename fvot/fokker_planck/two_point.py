@@ -22,8 +22,9 @@ import numpy as np
 from ..arguments.types import Array
 from ..errors import InputError
 from ..finite_volume.boundary import AT_FACES, evaluate_densities, evaluate_rates
-from ..finite_volume.fluxes import evaluate_flux, muscl, scharfetter_gummel
+from ..finite_volume.fluxes import evaluate_flux, limited, muscl, scharfetter_gummel
 from ..finite_volume.implicit_step import Resolvent
+from ..finite_volume.limited_flux import LimitedCorrection
 from ..finite_volume.rates import Rates, SparsityPattern
 from ..mesh import Numbering
 from .coefficients import SLOPE_STEP, DriftDiffusion, Terms
@@ -46,15 +47,19 @@ class TwoPointDriftDiffusion(DriftDiffusion):
     def __init__(self, numbering: Numbering, terms: Terms, points: Array | None = None):
         """points (dim, n_cells) : where functions are taken; None for the points of the cells."""
         mesh = numbering.mesh
-        self.flux = scharfetter_gummel if terms.flux is None else terms.flux
+        is_limited = isinstance(terms.flux, limited)
+        self.flux = scharfetter_gummel if terms.flux is None or is_limited else terms.flux
         with mesh.ranks.raising_together():
             if not callable(self.flux) or self.flux is muscl:
                 raise InputError(
-                    "flux must be fvot.scharfetter_gummel, fvot.square_root, fvot.upwind, "
-                    f"fvot.central, or a function (U, k) -> (a, b), not {self.flux!r:.60}"
+                    "flux must be fvot.scharfetter_gummel, fvot.limited(), fvot.square_root, "
+                    "fvot.upwind, fvot.central, or a function (U, k) -> (a, b), not "
+                    f"{self.flux!r:.60}"
                 )
         super().__init__(numbering, terms, numbering.user_mesh.center if points is None else points)
         self.pattern = SparsityPattern(mesh)
+        if is_limited:
+            self.correction = LimitedCorrection(mesh, self.pattern.stencil)
 
     def rates(self, t: float = 0.0) -> Rates:
         """The `Rates` at time t. Raises `InputError` for a flux with negative or infinite
