@@ -103,6 +103,10 @@ class FokkerPlanck:
         The density that is added per time, at least 0, in the same forms; of injection wells at
         points x it is ``mesh.deposit(x, rates)``. What is pumped out is growth: -q / |K| in the
         cell of a well that pumps the volume q per time.
+    signed : bool
+        Whether fields have any sign, as temperatures and differences of densities do: rho0, source
+        and the densities at the boundary may be below 0. Then steps are linear in them and exact in
+        mass, and nothing is limited; there is no free energy. See the notes.
     scheme : {"auto", "two_point", "corners"}
         The fluxes, see the notes.
     order : {1, 2, 3}
@@ -137,6 +141,10 @@ class FokkerPlanck:
     Adaptive steps do not miss pulses, gaps and periods that last at least 1/200 of the time between
     two recorded times (`arguments.watch`). For shorter ones, and for jumps, add their times to t:
     the run then takes fewer steps.
+
+    With signed=True "mass" is the integral of the field, which may be 0, and errors are relative
+    to its L1 norm, which the ledger has, too. Long steps of order 2 and 3 may overshoot where the
+    field is steep; those of order 1 with two-point fluxes do not.
 
     Growth and sources take the values of functions at the cell points, as the potential does. In
     time they are treated as the fluxes are: implicitly, to the order of the steps.
@@ -192,6 +200,7 @@ class FokkerPlanck:
         boundary: Mapping[Any, Any] | None = None,
         growth: Coefficient | None = None,
         source: Coefficient | None = None,
+        signed: bool = False,
         scheme: Scheme = "auto",
         order: Literal[1, 2, 3] = 2,
         tol: float = 1e-4,
@@ -201,6 +210,7 @@ class FokkerPlanck:
             raise InputError(f"mesh must be a fvot.Mesh, not {mesh!r:.60}")
 
         self.mesh = mesh
+        self.signed = signed
         self.order = order
         self.tol = tol
         self.rtol = rtol
@@ -214,6 +224,7 @@ class FokkerPlanck:
                 flux=describe_flux(flux),
                 temperature=temperature,
                 noise=noise,
+                signed=signed,
             ),
             dict(
                 diffusion=diffusion,
@@ -230,6 +241,7 @@ class FokkerPlanck:
         with mesh.ranks.raising_together():
             _check_order_and_tolerances(order, tol, rtol)
             check_noise(noise)
+            _check_signed(signed)
             _check_temperature(temperature, noise)
             _check_scheme(scheme, flux)
 
@@ -250,6 +262,7 @@ class FokkerPlanck:
             source,
             stream,
             face_flux,
+            bool(signed),
         )
         self._operator = build_operator(self._numbering, terms, scheme)
         self._stepper = Stepper(self._operator, order, rtol)
@@ -304,6 +317,10 @@ class FokkerPlanck:
             dissipation, the rate at which the energy falls if V does not change. T is the
             temperature; without one it is D, and 1 for a D that varies without a potential.
 
+            Of signed fields: norm, the integral of abs(rho); grown in place of killed and born; no
+            energy; and mass_error is relative to the largest norm plus the largest sums of what
+            came and of what went.
+
         Raises
         ------
         InputError
@@ -323,7 +340,7 @@ class FokkerPlanck:
         """
         mesh = self.mesh
         times = check_times(mesh.ranks, t)
-        check_density(mesh, rho0, "rho0")
+        check_density(mesh, rho0, "rho0", signed=self.signed)
         check_step(mesh.ranks, tau, times)
         run = FokkerPlanckRun(self._stepper, self._numbering, rho0, times, tau, self.tol)
         return march(
@@ -364,7 +381,7 @@ class FokkerPlanck:
         True
         """
         ranks = self.mesh.ranks
-        check_density(self.mesh, rho, "rho")
+        check_density(self.mesh, rho, "rho", signed=self.signed)
         ranks.check(is_number(t) and math.isfinite(t), f"t must be a time, not {t!r}")
         ranks.check(tau is not None, "tau must be a step above 0, not None: `step` takes one step")
         check_step(ranks, tau)
@@ -385,7 +402,7 @@ class FokkerPlanck:
 
     def stationary(self) -> Array:
         """The stationary density: of mass 1, or, where there are open boundaries, growth or
-        sources, what inflow and sources sustain.
+        sources, what inflow and sources sustain (of a signed field, those of both signs).
 
         In closed form where the fluxes of the Gibbs density e^(-V/T) are zero. Otherwise, for
         two-point fluxes, by elimination without subtraction, which is exact to round-off in every
@@ -482,7 +499,7 @@ class FokkerPlanck:
         >>> bool(abs(equation.current(equation.stationary())).max() < 1e-14)
         True
         """
-        check_density(self.mesh, rho, "rho")
+        check_density(self.mesh, rho, "rho", signed=self.signed)
         return self._stepper.find_current(np.asarray(rho, float), t)
 
 
@@ -495,6 +512,13 @@ def _check_same_on_all_ranks(mesh, numbers, coefficients):
     boundary = coefficients["boundary"]
     parts = sorted(map(str, boundary)) if isinstance(boundary, dict) else []
     mesh.ranks.check_same("every argument of FokkerPlanck", numbers | kinds | dict(parts=parts))
+
+
+def _check_signed(signed):
+    if not isinstance(signed, (bool, np.bool_)):
+        raise InputError(
+            f"signed must be True or False, not {signed!r:.60}: whether densities may be below 0"
+        )
 
 
 def _check_temperature(temperature, noise):

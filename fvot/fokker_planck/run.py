@@ -51,16 +51,17 @@ class FokkerPlanckRun:
         rho = numbering.inward(np.array(rho0, float))
         users: Any = numbering.user_mesh
         mass = integrate(users, np.asarray(rho0, float))
+        size = stepper.find_size(rho) if stepper.signed else mass
         first_step = (t[-1] - t[0]) * TRIAL_STEP_FRACTION
         growth_changes = stepper.operator.reactions.growth_depends_on_time
-        self.state = RunState(rho, mass, first_step, stepper.no_exchange, growth_changes)
+        self.state = RunState(rho, mass, size, first_step, stepper.no_exchange, growth_changes)
         stepper.restart()
 
     def advance(self, begin: float, end: float) -> Iterator[float]:
         """Take the steps to *end*, and yield the time after each."""
         if self.tau is None:
             if self.state.steps == 0:
-                self.state.scale = max(self.state.scale, self.control.predict_mass(self.state.rho))
+                self.state.scale = max(self.state.scale, self.control.predict_size(self.state.rho))
             steps = self.control.take_adaptive_steps(self.state, begin, end)
         else:
             steps = self.control.take_equal_steps(self.state, begin, end, self.tau)
@@ -103,6 +104,7 @@ class FokkerPlanckRun:
 
         return dict(
             solver="FokkerPlanck",
+            signed=self.stepper.signed,
             order=self.stepper.order,
             tau=self.tau,
             tol=None if self.tau else self.tol,
@@ -118,7 +120,9 @@ class FokkerPlanckRun:
 
     @property
     def derived(self) -> dict[str, DerivedField]:
-        """Current, velocity, and the coefficients of the equation."""
+        """Current, velocity, and the coefficients of the equation. Signed densities have no
+        velocity: the current does not vanish where they do.
+        """
         operator = self.operator
         stepper = self.stepper
         outward = operator.numbering.outward
@@ -139,6 +143,8 @@ class FokkerPlanckRun:
             "velocity": find_velocity,
             "diffusion": find_diffusion,
         }
+        if stepper.signed:
+            del fields["velocity"]
         if operator.has_potential:
             fields["potential"] = lambda t, recorded: outward(operator.potential(t))
         if operator.has_drift:
@@ -149,7 +155,9 @@ class FokkerPlanckRun:
         """The ledger's numbers."""
         state = self.state
         tiny = float(np.finfo(float).tiny)
+        norm = dict(norm=self.stepper.find_size(state.rho)) if self.stepper.signed else {}
         numbers = dict(
+            **norm,
             **self._sum_exchanged(),
             steps=state.steps,
             **self.stepper.counts,
@@ -165,11 +173,14 @@ class FokkerPlanckRun:
         return dict(zip(exchanged, sums.tolist(), strict=True))
 
     def _compute_energies(self):
-        """energy, its parts and its dissipation; {} where there is no energy.
+        """energy, its parts and its dissipation; {} where there is no energy, as of signed
+        densities.
 
         The dissipation is the sum of what leaves cells, times xi = T log rho + V; T is 1 where the
         diffusion varies and there is neither a temperature nor a potential.
         """
+        if self.stepper.signed:
+            return {}
         t = self.now
         mesh = self.mesh
         rho = self.state.rho

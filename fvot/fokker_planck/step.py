@@ -107,8 +107,11 @@ class Step:
             counts["iterations"] += resolvent.iterations - iterations
 
     def _scale_if_closed(self, Y):
-        """Y with the mass of the start, where nothing crosses the boundary."""
-        if not self.stepper.closed:
+        """Y with the mass of the start, where nothing crosses the boundary.
+
+        Signed densities are left as they are: their mass may be 0, and is corrected at the end.
+        """
+        if not self.stepper.closed or self.stepper.signed:
             return Y
         mass = integrate(self.mesh, self.cells(Y))
         return Y * (self.mass / mass) if mass > 0 else Y
@@ -213,7 +216,8 @@ class TwoPointStep(Step):
     def compute_result(self) -> tuple[Array, Array]:
         """(rho, the mass that has left, see `_find_crossed`) after the step."""
         high, fluxes = self._sum_scheme()
-        if self.stepper.order == 1:  # an implicit Euler step: its sign and energy are checked
+        # An implicit Euler step: its sign and energy are checked.
+        if self.stepper.order == 1 or self.stepper.signed:
             return high, self._find_crossed(fluxes)
 
         negative = -integrate(self.mesh, np.minimum(high, 0))

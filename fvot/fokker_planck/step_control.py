@@ -66,15 +66,16 @@ class RunState:
     as the derivative does, at most as the mass. Where growth changes in time, derivatives fall and
     rise with it, and the error does not fade faster than the mass.
 
-    rho (n_cells,), mass : the density, in the order of the run's mesh, and its mass
+    rho (n_cells,), mass, size : the density, in the order of the run's mesh, its mass and its L1
+        norm
     exchanged : this rank's part of what came and went since the start, by names as in the ledger:
         the sum, and what its rounding has lost
     step : the length of the last step
-    scale : the largest mass so far, or to come
+    scale : the largest L1 norm so far, or to come
     error, derivative, fading : as above
     powers_since_look, steps_since_look : the sum of tau^(p+1), and the number of steps, since the
         last look at the error
-    mass_at_look : the mass at that look
+    size_at_look : the L1 norm at that look
     growth_changes : whether growth depends on time
     halvings, steps_done : how often the interval between two recorded times is halved into steps,
         and the steps taken in it
@@ -84,6 +85,7 @@ class RunState:
         self,
         rho: Array,
         mass: float,
+        size: float,
         step: float,
         exchanged: dict[str, float],
         growth_changes: bool = False,
@@ -91,17 +93,18 @@ class RunState:
         self.rho = rho
         self.growth_changes = growth_changes
         self.mass = mass
+        self.size = size
         self.exchanged = {name: (start, 0.0) for name, start in exchanged.items()}
         self.steps = 0
         self.step = step
-        self.scale = mass
+        self.scale = size
 
         self.error = 0.0
         self.derivative = 0.0
         self.fading = 0.0
         self.powers_since_look = 0.0
         self.steps_since_look = 0
-        self.mass_at_look = mass
+        self.size_at_look = size
 
         self.halvings = 0
         self.steps_done = 0
@@ -109,7 +112,7 @@ class RunState:
     @classmethod
     def restore(cls, rho: Array, values: dict[str, Any], is_root: bool) -> RunState:
         """The state that a checkpoint holds; what came and went counts on rank 0."""
-        state = cls(rho, 0.0, 0.0, {})
+        state = cls(rho, 0.0, 0.0, 0.0, {})
         vars(state).update(values)
         if not is_root:
             state.exchanged = dict.fromkeys(state.exchanged, (0.0, 0.0))
@@ -120,12 +123,13 @@ class RunState:
         new = copy(self)
         new.rho = made.rho
         new.mass = made.mass
+        new.size = made.size
         new.exchanged = {
             name: _add(*known, made.exchanged[name]) for name, known in self.exchanged.items()
         }
         new.steps += 1
         new.step = step
-        new.scale = max(self.scale, made.mass)
+        new.scale = max(self.scale, made.size)
         new.steps_done += 1
 
         power = step ** (order + 1)
@@ -137,17 +141,18 @@ class RunState:
 
     def _look_at(self, derivative, step):
         """Take the present derivative, as seen in the last step."""
-        mass_ratio = self.mass / self.mass_at_look if self.mass_at_look > 0 else 1.0
-        largest = max(1.0, mass_ratio) if "born" in self.exchanged else 1.0
+        size_ratio = self.size / self.size_at_look if self.size_at_look > 0 else 1.0
+        may_grow = "born" in self.exchanged or "grown" in self.exchanged
+        largest = max(1.0, size_ratio) if may_grow else 1.0
         kept = min(largest, derivative / self.derivative) if self.derivative > 0 else 1.0
         if self.growth_changes:
-            kept = max(kept, mass_ratio)
+            kept = max(kept, size_ratio)
         self.error = kept * self.error + derivative * self.powers_since_look
         self.fading = (self.fading - math.log(max(kept, MIN_KEPT_PART)) / step) / 2
         self.derivative = derivative
         self.powers_since_look = 0.0
         self.steps_since_look = 0
-        self.mass_at_look = self.mass
+        self.size_at_look = self.size
 
 
 def _add(total, lost, more):
@@ -161,7 +166,7 @@ def _add(total, lost, more):
 class StepControl:
     """Chooses the steps that a `Stepper` takes through the times t.
 
-    tol : largest error in time of the whole run, relative to the mass
+    tol : largest error in time of the whole run, relative to the L1 norm
     """
 
     def __init__(self, stepper: Stepper, t: Array, tol: float):
@@ -258,7 +263,7 @@ class StepControl:
             self.stepper.advance, state.rho, state.mass, now, step, n_solves, estimate=True
         )
         made = advance(until=end)
-        state.scale = max(state.scale, made.mass)
+        state.scale = max(state.scale, made.size)
         allowed = self._allow(state, step, now - self.t[0], left)
         if made.error > allowed and self._may_jump(watch, now + step, step, end):
             # The estimate looks beyond the step: what comes after a jump there does not count.
@@ -317,10 +322,10 @@ class StepControl:
         spare = max(whole - (1 - faded) * state.error, MIN_SPARE * self.tol * state.scale)
         return spare * max(step / left, step / (passed + step) / TOLERATED_E_FOLDINGS, faded)
 
-    def predict_mass(self, rho: Array) -> float:
-        """About the mass at the end of the run, where more may enter or be added; else 0.
+    def predict_size(self, rho: Array) -> float:
+        """About the L1 norm at the end of the run, where more may enter or be added; else 0.
 
-        It is the mass after one implicit step over the whole run from rho. Of a domain that is
+        It is that after one implicit step over the whole run from rho. Of a domain that is
         empty at first nothing else is known against which an error is small. The density that
         enters is a mean over time: a short pulse must not count as if it lasted for the whole run.
         """
@@ -331,19 +336,24 @@ class StepControl:
         t = self.t
         whole = t[-1] - t[0]
         entering = self._average_entering()
-        largest = mesh.ranks.max(entering.max(initial=0.0)) * integrate(mesh, 1.0)
-        is_full = not self.operator.reactions.has_source and largest <= integrate(mesh, rho)
+        largest = mesh.ranks.max(np.abs(entering).max(initial=0.0)) * integrate(mesh, 1.0)
+        is_full = not self.operator.reactions.has_source
+        is_full = is_full and largest <= self.stepper.find_size(rho)
         if is_full:  # as the inflow can make it
             return 0.0
 
         rates, _ = self.stepper.find_coefficients(t[-1])
         step = min(whole, self.stepper.find_longest_step(t[0], t[-1], stage=1.0))
         resolvent = self.operator.resolvent(
-            rates, step, scales=self.stepper.column_scales, rtol=PREDICTION_TOLERANCE
+            rates,
+            step,
+            scales=self.stepper.column_scales,
+            rtol=PREDICTION_TOLERANCE,
+            signed=self.stepper.signed,
         )
         try:
             after = resolvent.expect(1)(rates.extend(rho), entering)
-            return integrate(mesh, after[: mesh.n_cells])
+            return self.stepper.find_size(after[: mesh.n_cells])
         except ConvergenceError:
             return 0.0
         finally:

@@ -38,12 +38,14 @@ class Advanced(NamedTuple):
     """The result of a step.
 
     rho (n_cells,), mass : the density and its mass
+    size : its L1 norm
     exchanged : this rank's part of the masses that came and went, by their names in the ledger
     error : of the step, as an L1 norm; None where it was not estimated
     """
 
     rho: Array
     mass: float
+    size: float
     exchanged: dict[str, float]
     error: float | None
 
@@ -52,6 +54,7 @@ class Stepper:
     """Steps of the given order for a `DriftDiffusion` operator; keeps the matrices of the last few.
 
     autonomous : whether nothing depends on time
+    signed : whether densities have any sign: then nothing is limited, and there is no free energy
     closed : whether mass stays: nothing crosses the boundary, grows, or is added
     kills, bears : whether growth is below, and above, 0 somewhere
     minus_log_gibbs (n_cells,) : of the Gibbs density of mass 1, if its fluxes are zero; else None
@@ -61,6 +64,7 @@ class Stepper:
 
     def __init__(self, operator: Any, order: int, rtol: float):
         self.operator = operator
+        self.signed = operator.signed
         self.has_corners = isinstance(operator, CornerDriftDiffusion)
         self.order = order
         self.rtol = rtol
@@ -111,36 +115,46 @@ class Stepper:
         step = step_type(self, rho, mass, now, tau, n_solves, until, inside)
         error = step.estimate_error() if estimate else None
         new, crossed = step.compute_result()
-        rho, mass, crossed = self._balance(new, crossed, mass)
-        return Advanced(rho, mass, self._name_exchanged(crossed), error)
+        rho, mass, size, crossed = self._balance(new, crossed, mass)
+        return Advanced(rho, mass, size, self._name_exchanged(crossed), error)
+
+    def find_size(self, rho: Array) -> float:
+        """The L1 norm of a density (n_cells,). Collective."""
+        return integrate(self.mesh, np.abs(rho) if self.signed else rho)
 
     def _balance(self, rho, crossed, before):
-        """(rho, its mass, what has left) with mass = before - sum of crossed, see
+        """(rho, its mass, its L1 norm, what has left) with mass = before - sum of crossed, see
         `Step._find_crossed`.
 
         The linear solves have left an error of their tolerance in this balance. It goes where it is
-        relatively smaller: into the density, by a factor, or into what has left. What sources add
-        is known.
+        relatively smaller: into the density, by a factor (of what is above 0, and another one of
+        what is below), or into what has left. What sources add is known.
         """
         ranks = self.mesh.ranks
-        volume = self.mesh.volume
+        content = self.mesh.volume * rho
+        sizes = np.abs(content) if self.signed else content
         uncertain = np.abs(crossed)
         if self.operator.reactions:
             uncertain[-self.mesh.n_cells :] = 0.0
-        mass, net, gross = ranks.sum(
-            np.array([(volume * rho).sum(), crossed.sum(), uncertain.sum()])
+        mass, size, net, gross = ranks.sum(
+            np.array([content.sum(), sizes.sum(), crossed.sum(), uncertain.sum()])
         )
 
-        if mass >= gross:
-            factor = (before - net) / mass if mass > 0 else 1.0
-            return self._scale(rho, factor, mass), before - net, crossed
-        return rho, mass, crossed + (before - net - mass) * uncertain / gross
+        after = before - net
+        if size < gross:
+            return rho, mass, size, crossed + (after - mass) * uncertain / gross
+        if self.signed:
+            part = (after - mass) / size if size > 0 else 0.0
+            return rho + part * np.abs(rho), after, size, crossed
+        factor = after / mass if mass > 0 else 1.0
+        return self._scale(rho, factor, mass), after, after, crossed
 
     def _name_exchanged(self, crossed):
         """{name in the ledger: mass} of what has left, see `Step._find_crossed`.
 
         What decays and what grows are told apart by sign only where both happen: elsewhere the
-        stages' small terms of the other sign are part of the sum.
+        stages' small terms of the other sign are part of the sum. Of signed densities both are one
+        sum.
         """
         mesh = self.mesh
         n = mesh.n_faces - mesh.n_inner
@@ -151,7 +165,9 @@ class Stepper:
         if not self.operator.reactions:
             return exchanged
         killed, removed = crossed[n:].reshape(2, -1)
-        if self.kills and self.bears:
+        if self.signed and self.operator.reactions.has_growth:
+            exchanged["grown"] = -killed.sum()
+        elif self.kills and self.bears:
             exchanged["killed"] = np.maximum(killed, 0).sum()
             exchanged["born"] = np.maximum(-killed, 0).sum()
         elif self.kills:
@@ -248,7 +264,7 @@ class Stepper:
         self._destroy_resolvents(MAX_KEPT_MATRICES - 1 if may_keep else 0)
         rates, _ = self.find_coefficients(t)
         self._resolvents[t, s] = self.operator.resolvent(
-            rates, s, scales=self.column_scales, rtol=self.rtol
+            rates, s, scales=self.column_scales, rtol=self.rtol, signed=self.signed
         )
         return self._resolvents[t, s].expect(n_solves)
 
@@ -295,9 +311,9 @@ class Stepper:
     def compute_energy_growth(self, rho: Array, new: Array, mass: float) -> float:
         """The growth of the free energy over D, sum |K| rho log(rho / pi), from rho to new.
 
-        0 where it is within rounding, and where there is no Gibbs density pi.
+        0 where it is within rounding, and where there is no Gibbs density pi, or rho is signed.
         """
-        if self.minus_log_gibbs is None or mass == 0:
+        if self.minus_log_gibbs is None or self.signed or mass == 0:
             return 0.0
         entropy_before, size_before = self._find_relative_entropy(rho)
         entropy_after, size_after = self._find_relative_entropy(new)

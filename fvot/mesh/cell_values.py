@@ -78,8 +78,10 @@ def spread_over_regions(mesh: AnyMesh, coefficient: Any, what: str) -> Any:
     return spread
 
 
-def check_density(mesh: AnyMesh, rho: Any, what: str) -> None:
-    """`InputError` on every rank unless rho is of shape (n_cells,), finite and non-negative."""
+def check_density(mesh: AnyMesh, rho: Any, what: str, *, signed: bool = False) -> None:
+    """`InputError` on every rank unless rho is of shape (n_cells,), finite, and non-negative unless
+    it is signed.
+    """
     ranks = mesh.ranks
     with ranks.raising_together():
         refuse_masked(rho, f"{what} must be an array of numbers")
@@ -96,12 +98,14 @@ def check_density(mesh: AnyMesh, rho: Any, what: str) -> None:
     )
 
     with ranks.raising_together():
-        bad = np.flatnonzero(~(rho >= 0) | ~np.isfinite(rho))
+        is_good = np.isfinite(rho) if signed else np.isfinite(rho) & (rho >= 0)
+        bad = np.flatnonzero(~is_good)
         if len(bad):
             cell = bad[0]
+            wanted = "finite" if signed else "finite and at least 0"
             raise InputError(
                 f"{what} is {rho[cell]} in cell {mesh.cell_id[cell]} (at {mesh.center[:, cell]}): "
-                f"it must be finite and at least 0 ({len(bad)} cells are not)"
+                f"it must be {wanted} ({len(bad)} cells are not)"
             )
 
 

@@ -314,8 +314,21 @@ class Picture:
             low = shown.min(initial=low)
             high = shown.max(initial=high)
         low, high = ranks.min(low), ranks.max(high)
+        if self.look.log and self.look.field == "density":
+            self._check_log()
         with ranks.raising_together():
             return Colors.choose(low, high, self.look.clim, self.look.cmap, self.look.log)
+
+    def _check_log(self):
+        """`InputError` where a density that is to be drawn logarithmically has values below 0."""
+        ranks = self.result.mesh.ranks
+        shown = [self._get_own(i) for i in self.times]
+        least = ranks.min(min(values[values < 0].min(initial=0.0) for values in shown))
+        ranks.check(
+            least == 0,
+            f"log=True shows values above 0, and this density has values down to {least:.3g}: "
+            "leave out log; cmap='RdBu_r' with clim=(-a, a) shows both signs",
+        )
 
     def _get_own(self, i):
         """The field at recorded time i: (n_cells,) of this rank, or along the line. Collective."""

@@ -546,12 +546,18 @@ def build_ledger(records: Sequence[dict[str, float]], t: Array) -> Ledger:
     """{name: (n_times,)} from one dict per time t, with the relative error of the mass balance.
 
     mass_error = (mass - gains + losses - initial mass) / (initial mass + the largest gains)
+
+    Of signed densities it is relative to the largest of their L1 norms, plus the largest gains and
+    losses by their absolute values.
     """
     ledger = {name: np.array([record[name] for record in records]) for name in records[0]}
     mass = ledger["mass"]
     zero = np.zeros(len(mass))
     gains = sum((ledger[name] for name in MASS_GAINS if name in ledger), zero)
     losses = sum((ledger[name] for name in MASS_LOSSES if name in ledger), zero)
-    scale = max(mass[0] + gains.max(), np.finfo(float).tiny)
+    scale = mass[0] + gains.max()
+    if "norm" in ledger:
+        scale = ledger["norm"].max() + np.abs(gains).max() + np.abs(losses).max()
+    scale = max(scale, np.finfo(float).tiny)
     mass_error = (mass - gains + losses - mass[0]) / scale
     return Ledger(ledger | {"mass_error": mass_error}, t)
