@@ -340,7 +340,7 @@ class FokkerPlanck:
         """
         mesh = self.mesh
         times = check_times(mesh.ranks, t)
-        check_density(mesh, rho0, "rho0", signed=self.signed)
+        check_density(mesh, rho0, "rho0", signed=self.signed, batch=True)
         check_step(mesh.ranks, tau, times)
         run = FokkerPlanckRun(self._stepper, self._numbering, rho0, times, tau, self.tol)
         return march(
@@ -381,22 +381,25 @@ class FokkerPlanck:
         True
         """
         ranks = self.mesh.ranks
-        check_density(self.mesh, rho, "rho", signed=self.signed)
+        check_density(self.mesh, rho, "rho", signed=self.signed, batch=True)
         ranks.check(is_number(t) and math.isfinite(t), f"t must be a time, not {t!r}")
         ranks.check(tau is not None, "tau must be a step above 0, not None: `step` takes one step")
         check_step(ranks, tau)
 
         numbering = self._numbering
         stepper = self._stepper
-        now = numbering.inward(np.array(rho, float))
-        mass = integrate(self.mesh, np.asarray(rho, float))
+        given = np.array(rho, float)
+        states = [
+            (numbering.inward(one), integrate(self.mesh, one)) for one in np.atleast_2d(given)
+        ]
+        stepper.restart(len(states))
         count = math.ceil(tau / stepper.find_longest_step(t, t + tau)) or 1
         for i in range(count):
             begin = t + i * tau / count
-            made = stepper.advance(now, mass, begin, tau / count, n_solves=8 * self.order)
-            now = made.rho
-            mass = made.mass
-        return numbering.outward(now)
+            made = stepper.advance(states, begin, tau / count, n_solves=8 * self.order)
+            states = [(one.rho, one.mass) for one in made]
+        after = np.stack([numbering.outward(now) for now, _ in states])
+        return after.reshape(given.shape)
 
     # ---- the long run ---------------------------------------------------------------------------
 
@@ -499,8 +502,10 @@ class FokkerPlanck:
         >>> bool(abs(equation.current(equation.stationary())).max() < 1e-14)
         True
         """
-        check_density(self.mesh, rho, "rho", signed=self.signed)
-        return self._stepper.find_current(np.asarray(rho, float), t)
+        check_density(self.mesh, rho, "rho", signed=self.signed, batch=True)
+        given = np.asarray(rho, float)
+        currents = [self._stepper.find_current(one, t) for one in np.atleast_2d(given)]
+        return np.stack(currents) if given.ndim == 2 else currents[0]
 
 
 def _check_same_on_all_ranks(mesh, numbers, coefficients):

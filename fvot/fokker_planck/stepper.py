@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numba
@@ -50,8 +51,24 @@ class Advanced(NamedTuple):
     error: float | None
 
 
+class Memory:
+    """What a `Stepper` remembers of one density of a batch, from one step to the next.
+
+    counts : of solves, iterations and limited steps
+    entropies : [(density, (its relative entropy, the size of its terms))] of the last two
+    values : [(density, its values at cells and nodes)] of the last one
+    """
+
+    def __init__(self) -> None:
+        self.counts = dict(limited=0, solves=0, iterations=0)
+        self.entropies: list = []
+        self.values: list = []
+
+
 class Stepper:
     """Steps of the given order for a `DriftDiffusion` operator; keeps the matrices of the last few.
+
+    All densities of a batch share its coefficients and matrices.
 
     autonomous : whether nothing depends on time
     signed : whether densities have any sign: then nothing is limited, and there is no free energy
@@ -59,7 +76,7 @@ class Stepper:
     kills, bears : whether growth is below, and above, 0 somewhere
     minus_log_gibbs (n_cells,) : of the Gibbs density of mass 1, if its fluxes are zero; else None
     column_scales : the column scaling of multigrid, which all implicit steps share
-    counts : of solves, iterations and limited steps
+    memories : of each density of a batch, and `memory` that of the density at work
     """
 
     def __init__(self, operator: Any, order: int, rtol: float):
@@ -73,8 +90,6 @@ class Stepper:
         self.autonomous = operator.steady and operator.entering_steady
 
         self.column_scales = ColumnScaleCache()
-        self._entropies: list = []
-        self._known_values: list = []
         self._node_solver: NodeSolver | None = None
         self._two_point: Stepper | None = None
         self._resolvents: dict = {}
@@ -88,34 +103,67 @@ class Stepper:
         self.minus_log_gibbs = self._find_minus_log_gibbs()
         self.restart()
 
-    def restart(self) -> None:
-        """Count from 0."""
-        self.counts = dict(limited=0, solves=0, iterations=0)
+    def restart(self, n_members: int = 1) -> None:
+        """Begin with so many densities: count from 0."""
+        self.memories = [Memory() for _ in range(n_members)]
+        self.select(0)
+
+    def select(self, i: int) -> None:
+        """Work on density number i."""
+        self.memory = self.memories[i]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Of solves, iterations and limited steps of the density at work."""
+        return self.memory.counts
 
     def advance(
         self,
-        rho: Array,
-        mass: float,
+        starts: Sequence[tuple[Array, float]],
         now: float,
         tau: float,
         n_solves: int,
         estimate: bool = False,
         until: float = math.inf,
         inside: bool = False,
-    ) -> Advanced:
-        """The step of length tau from rho (n_cells,), which has that mass, at time *now*.
+    ) -> list[Advanced]:
+        """The steps of length tau from all densities (rho (n_cells,), its mass) at time *now*.
 
-        n_solves : number of linear solves with the same matrix that are likely to follow
+        n_solves : number of linear solves with the same matrix that are likely to follow, for
+            each density
         estimate : whether to estimate the error
         until : where coefficients may jump: the step uses only those before it
         inside : whether the estimate uses only those before it, too; otherwise it looks a little
             beyond the step
         """
         step_type = CornerStep if self.has_corners else TwoPointStep
-        step = step_type(self, rho, mass, now, tau, n_solves, until, inside)
+        n_all = n_solves * len(starts)
+        steps: Any = (
+            step_type(self, rho, mass, now, tau, n_all, until, inside) for rho, mass in starts
+        )
+        if len(starts) > 1 and not self.autonomous:
+            steps = list(steps)
+            self._take_stages(steps, estimate)
+        return [self._complete(i, step, estimate) for i, step in enumerate(steps)]
+
+    def _take_stages(self, steps, estimate):
+        """Take each stage of all steps before the next one: they share the matrix of its time."""
+        n_rungs = len(self.scheme.error) if estimate else 1
+        for k in range(1, n_rungs + 1):
+            for i, step in enumerate(steps):
+                self.select(i)
+                step.Y(k)
+        for k in range(self.order):
+            for i, step in enumerate(steps):
+                self.select(i)
+                step.take_stage(k)
+
+    def _complete(self, i, step, estimate):
+        """What the step of density number i makes, as `Advanced`."""
+        self.select(i)
         error = step.estimate_error() if estimate else None
         new, crossed = step.compute_result()
-        rho, mass, size, crossed = self._balance(new, crossed, mass)
+        rho, mass, size, crossed = self._balance(new, crossed, step.mass)
         return Advanced(rho, mass, size, self._name_exchanged(crossed), error)
 
     def find_size(self, rho: Array) -> float:
@@ -192,9 +240,9 @@ class Stepper:
         """
         scaled = factor * rho
         more = factor * math.log(factor) * mass if factor > 0 else 0.0
-        self._entropies += [
+        self.memory.entropies += [
             (scaled, (factor * entropy + more, factor * size + abs(more)))
-            for known, (entropy, size) in self._entropies
+            for known, (entropy, size) in self.memory.entropies
             if known is rho
         ]
         return scaled
@@ -218,14 +266,14 @@ class Stepper:
         """
         if not self.has_corners:
             return rho
-        for known, values in self._known_values:
+        for known, values in self.memory.values:
             if known is rho:
                 return values
         rates, entering = self.find_coefficients(t)
         if self._node_solver is None or self._node_solver.rates is not rates:
             self._node_solver = NodeSolver(rates, self.rtol)
         values = self._node_solver(rho, entering)
-        self._known_values = [(rho, values)]
+        self.memory.values = [(rho, values)]
         return values
 
     def find_current(self, rho: Array, t: float) -> Array:
@@ -234,9 +282,9 @@ class Stepper:
         """
         numbering = self.operator.numbering
         rates, entering = self.find_coefficients(t)
-        known = self._known_values
+        known = self.memory.values
         values = self.find_values(numbering.inward(rho), t)
-        self._known_values = known  # a run goes on from those of its own density
+        self.memory.values = known  # a run goes on from those of its own density
         if self.has_corners:
             return numbering.outward(rates.current(values, entering))
         return cell_velocity(numbering.user_mesh, rates.flux(values, entering))
@@ -322,12 +370,12 @@ class Stepper:
 
     def _find_relative_entropy(self, rho):
         """(sum |K| rho log(rho / pi), the sum of the terms' sizes); the last ones are kept."""
-        for known, sums in self._entropies:
+        for known, sums in self.memory.entropies:
             if known is rho:
                 return sums
         on_this_rank = np.array(_sum_relative_entropy(self.mesh.volume, rho, self.minus_log_gibbs))
         sums = tuple(self.mesh.ranks.sum(on_this_rank))
-        self._entropies = [*self._entropies[-1:], (rho, sums)]
+        self.memory.entropies = [*self.memory.entropies[-1:], (rho, sums)]
         return sums
 
 
