@@ -32,7 +32,7 @@ class inflow:
     Parameters
     ----------
     density
-        A number >= 0, f(x) or f(x, t).
+        A number >= 0 (any number for FokkerPlanck(signed=True)), f(x) or f(x, t).
 
     Examples
     --------
@@ -54,7 +54,7 @@ class dirichlet:
     Parameters
     ----------
     density
-        A number >= 0, f(x) or f(x, t).
+        A number >= 0 (any number for FokkerPlanck(signed=True)), f(x) or f(x, t).
 
     Examples
     --------
@@ -115,7 +115,8 @@ class robin:
     rate
         A number >= 0, f(x) or f(x, t): a velocity, length per time.
     density
-        The density outside: a number >= 0, f(x) or f(x, t).
+        The density outside: a number >= 0 (any number for FokkerPlanck(signed=True)), f(x) or
+        f(x, t).
 
     Notes
     -----

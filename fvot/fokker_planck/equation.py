@@ -100,9 +100,9 @@ class FokkerPlanck:
         e^(-0.1 t). Where it is above 0 steps are at most 1 / (2 g growth), g = 1, 0.293 and 0.436
         for the orders 1, 2 and 3: longer ones are divided.
     source : number, array or function, optional
-        The density that is added per time, at least 0, in the same forms; of injection wells at
-        points x it is ``mesh.deposit(x, rates)``. What is pumped out is growth: -q / |K| in the
-        cell of a well that pumps the volume q per time.
+        The density that is added per time, at least 0 unless signed, in the same forms; of
+        injection wells at points x it is ``mesh.deposit(x, rates)``. What is pumped out is growth:
+        -q / |K| in the cell of a well that pumps the volume q per time.
     signed : bool
         Whether fields have any sign, as temperatures and differences of densities do: rho0, source
         and the densities at the boundary may be below 0. Then steps are linear in them and exact in
@@ -183,6 +183,14 @@ class FokkerPlanck:
     [0.3, 0.11, 0.19]
     >>> round(float(mesh.integrate(fed.stationary())), 12)
     0.3
+
+    A temperature between -1 and 1:
+
+    >>> rod = fvot.Mesh.interval(0, 1, 4)
+    >>> ends = {"left": fvot.dirichlet(-1.0), "right": fvot.dirichlet(1.0)}
+    >>> heat = fvot.FokkerPlanck(rod, diffusion=0.1, boundary=ends, signed=True)
+    >>> heat.stationary().round(9).tolist()
+    [-0.75, -0.25, 0.25, 0.75]
     """
 
     def __init__(
@@ -287,13 +295,15 @@ class FokkerPlanck:
 
         Parameters
         ----------
-        rho0 : (n_cells,) array
-            The density at the start.
+        rho0 : (n_cells,) or (k, n_cells) array
+            The density at the start; or a batch of k densities, which take the same steps and share
+            all matrices. Each is balanced and limited by itself: its numbers are those of a run of
+            its own with these steps.
         t : float or increasing sequence
             A final time, or times, the first of which is the start.
         tau : float, optional
             Largest step; steps are equal between two times, and hit them. None: steps such that the
-            errors in time add up to at most `tol`.
+            errors in time add up to at most `tol`, for each density of a batch.
         checkpoint : Checkpoint, optional
             A file that stores the run, and from which it continues, to the same numbers up to the
             linear solver's tolerance.
@@ -305,7 +315,10 @@ class FokkerPlanck:
         Returns
         -------
         Result
-            Its ledger has, per time: mass, inflow and outflow (since the start; in all, and as
+            Its rho is (n_times, n_cells). Of a batch it is (n_times, k, n_cells), all numbers of
+            the ledger are (n_times, k), and ``result.member(i)`` is the result of one density.
+
+            The ledger has, per time: mass, inflow and outflow (since the start; in all, and as
             ``inflow:name`` and ``outflow:name`` through each open part), mass_error (mass -
             inflow + outflow - initial mass, relative), minimum, maximum; steps, limited (steps
             whose fluxes were limited, or in which cells in debt were settled), solves, iterations;
@@ -337,6 +350,13 @@ class FokkerPlanck:
         >>> result = equation.solve(mesh.density(lambda x: x[0] < 0.5), [0, 0.1, 0.2], tau=0.05)
         >>> result.rho.shape
         (3, 64)
+
+        Two densities at once:
+
+        >>> halves = [mesh.density(lambda x: x[0] < 0.5), mesh.density(lambda x: x[1] < 0.5)]
+        >>> result = equation.solve(halves, [0, 0.1, 0.2], tau=0.05)
+        >>> result.rho.shape, result.ledger["mass"].shape, result.member(1).rho.shape
+        ((3, 2, 64), (3, 2), (3, 64))
         """
         mesh = self.mesh
         times = check_times(mesh.ranks, t)
@@ -352,8 +372,8 @@ class FokkerPlanck:
 
         Parameters
         ----------
-        rho : (n_cells,) array
-            The density at time t.
+        rho : (n_cells,) or (k, n_cells) array
+            The density, or the densities, at time t.
         tau : float
             The length of the step.
         t : float
@@ -361,8 +381,8 @@ class FokkerPlanck:
 
         Returns
         -------
-        (n_cells,) array
-            The density at t + tau.
+        (n_cells,) or (k, n_cells) array
+            The same at t + tau.
 
         Raises
         ------
@@ -479,14 +499,14 @@ class FokkerPlanck:
 
         Parameters
         ----------
-        rho : (n_cells,) array
-            A density.
+        rho : (n_cells,) or (k, n_cells) array
+            A density, or several.
         t : float
             The time at which the coefficients are taken.
 
         Returns
         -------
-        (dim, n_cells) array
+        (dim, n_cells) or (k, dim, n_cells) array
             The cell means, from the fluxes through the faces of each cell.
 
         Raises

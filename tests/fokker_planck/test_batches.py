@@ -110,14 +110,21 @@ def test_signed_batches_are_those_of_single_runs(kind):
         assert_same(batch.member(i), single, rtol=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["interval", "triangles", "quadrilaterals"])
-@pytest.mark.parametrize("name", EQUATIONS)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("interval", "closed"),
+        ("interval", "moving"),
+        ("triangles", "swinging"),
+        ("quadrilaterals", "open"),
+    ],
+)
 def test_adaptive_steps_are_those_of_the_worst_member(kind, name):
     mesh = KINDS[kind]()
     rho0 = make_densities(mesh)
-    tol = 2e-3
+    tol = 1e-2
     equation = FokkerPlanck(mesh, diffusion=0.1, tol=tol, **EQUATIONS[name])
-    t = [0, 0.1, 0.2]
+    t = [0, 0.05, 0.1]
     batch = equation.solve(rho0, t)
     steps = batch.ledger["steps"]
     assert (steps == steps[:, :1]).all()
