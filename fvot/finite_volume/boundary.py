@@ -32,7 +32,7 @@ class inflow:
     Parameters
     ----------
     density
-        A number >= 0, f(x) or f(x, t).
+        A number >= 0 (any number for FokkerPlanck(signed=True)), f(x) or f(x, t).
 
     Examples
     --------
@@ -54,7 +54,7 @@ class dirichlet:
     Parameters
     ----------
     density
-        A number >= 0, f(x) or f(x, t).
+        A number >= 0 (any number for FokkerPlanck(signed=True)), f(x) or f(x, t).
 
     Examples
     --------
@@ -115,7 +115,8 @@ class robin:
     rate
         A number >= 0, f(x) or f(x, t): a velocity, length per time.
     density
-        The density outside: a number >= 0, f(x) or f(x, t).
+        The density outside: a number >= 0 (any number for FokkerPlanck(signed=True)), f(x) or
+        f(x, t).
 
     Notes
     -----
@@ -156,21 +157,29 @@ def evaluate_rates(mesh: Mesh, rate: Function, name: Any, t: float) -> Array:
     return values
 
 
-def evaluate_densities(mesh: Mesh, conditions: Sequence[tuple[str, Function]], t: float) -> Array:
+def evaluate_densities(
+    mesh: Mesh, conditions: Sequence[tuple[str, Function]], t: float, signed: bool = False
+) -> Array:
     """The densities of the conditions at the middle of each boundary face (n_faces - n_inner,); 0
-    on walls. Collective.
+    on walls. They are at least 0 unless they are signed. Collective.
     """
     values = np.zeros(mesh.n_faces)
     with mesh.ranks.raising_together():
         for name, density in conditions:
             faces = mesh.boundary[name]
             values[faces] = density(mesh.face_center[:, faces], t)
-            if (values[faces] < 0).any():
-                raise InputError(
-                    f"the density at boundary {name!r} is {values[faces].min()}: it must be at "
-                    "least 0"
-                )
+            if not signed:
+                check_sign(values[faces], name)
     return values[mesh.n_inner :]
+
+
+def check_sign(density: Array, name: Any) -> None:
+    """`InputError` unless the densities at the part of that name are at least 0."""
+    if (density < 0).any():
+        raise InputError(
+            f"the density at boundary {name!r} is {density.min()}: it must be at least 0, but for "
+            "FokkerPlanck(signed=True), which takes fields of any sign"
+        )
 
 
 def read_conditions(boundary: Any, mesh: Mesh, solver: str) -> list[tuple[str, Function]]:

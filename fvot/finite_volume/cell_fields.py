@@ -79,11 +79,15 @@ class Reactions:
     growth_depends_on_time, source_depends_on_time : whether they are functions of x and t
     """
 
-    def __init__(self, numbering: Any, growth: Any, source: Any, points: Array):
+    def __init__(
+        self, numbering: Any, growth: Any, source: Any, points: Array, signed: bool = False
+    ):
         """growth, source : as a user gives them, or None
 
         points (dim, n_cells) : where cells take the values of functions, in the user's order
+        signed : whether the source may be below 0
         """
+        self._signed = signed
         self.ranks = numbering.mesh.ranks
         self._numbering = numbering
         self._points = points
@@ -114,8 +118,10 @@ class Reactions:
         return self._evaluate(self._growth, t)
 
     def source(self, t: float = 0.0) -> Array:
-        """The source (n_cells,), in the same way, at least 0."""
+        """The source (n_cells,), in the same way, at least 0 unless it is signed."""
         source = self._evaluate(self._source, t)
+        if self._signed:
+            return source
         mesh = self._numbering.mesh
         with mesh.ranks.raising_together():
             if (source < 0).any():
@@ -125,7 +131,8 @@ class Reactions:
                     f"source is {source[cell]} in cell {mesh.cell_id[cell]} (at {place}): it must "
                     "be at least 0, as a cell may be empty. What is taken away in proportion to "
                     "what is there is growth below 0: a well that pumps the volume q per time out "
-                    "of a cell of volume |K| has growth -q / |K| there"
+                    "of a cell of volume |K| has growth -q / |K| there. FokkerPlanck(signed=True) "
+                    "takes fields and sources of any sign"
                 )
         return source
 
@@ -168,7 +175,7 @@ class Reactions:
         if not self.has_growth:
             return
         ranks = self._numbering.mesh.ranks
-        largest = ranks.max(rho.max(initial=0.0))
+        largest = ranks.max(np.abs(rho).max(initial=0.0))
         if largest <= LARGEST_DENSITY:
             return
         _, growth = self.find_growth_range(t, t)

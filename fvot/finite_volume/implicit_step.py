@@ -146,6 +146,7 @@ class Resolvent:
     names : the methods that have not failed
     iterations, solves : of the linear solver, so far
     is_monotone : whether exact solutions of positive right-hand sides are positive
+    signed : whether densities have any sign
     """
 
     is_monotone = True
@@ -158,9 +159,11 @@ class Resolvent:
         scales: ColumnScaleCache,
         rtol: float = 1e-10,
         prefix: str = IMPLICIT_STEP_PREFIX,
+        signed: bool = False,
     ):
         mesh = rates.mesh
         self.rates = rates
+        self.signed = signed
         self.s = s
         self.rtol = rtol
         self.prefix = prefix
@@ -246,7 +249,7 @@ class Resolvent:
     def _attempt(self, start, entering, rest, judge):
         """(Y, None), or (Y, the message of a check that has failed)."""
         d = np.zeros_like(start)
-        is_positive = self.is_monotone and np.ndim(rest) == 0
+        is_positive = self.is_monotone and not self.signed and np.ndim(rest) == 0
         residual, before = self._residual(d, start, entering, rest)
         if before.size == 0:
             return start.copy(), None

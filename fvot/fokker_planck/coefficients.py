@@ -50,6 +50,7 @@ class Terms(NamedTuple):
     source: Coefficient | None = None
     stream: Coefficient | None = None
     face_flux: ArrayLike | None = None
+    signed: bool = False
 
 
 class DriftDiffusion:
@@ -62,6 +63,7 @@ class DriftDiffusion:
     steady : whether the coefficients are the same at all times
     entering_steady : whether the boundary's densities and the sources are
     has_walls_only : whether no part of the boundary is open
+    signed : whether densities, also those at the boundary, and sources have any sign
     reactions : the growth and the sources
     correction : what is added to the linear fluxes of the rates; None where they are all
     """
@@ -80,6 +82,7 @@ class DriftDiffusion:
         self.terms = terms
         self.points = points
         self.temperature = terms.temperature
+        self.signed = terms.signed
         boundary = terms.boundary
         with mesh.ranks.raising_together():
             shape = find_shape(terms.diffusion)
@@ -92,7 +95,7 @@ class DriftDiffusion:
             self._D = build_diffusion(numbering, terms.diffusion, is_diagonal)
             V = terms.potential
             self._V = None if V is None else build_field(numbering, V, "potential")
-            self.reactions = Reactions(numbering, terms.growth, terms.source, points)
+            self.reactions = Reactions(numbering, terms.growth, terms.source, points, terms.signed)
             self._flow = build_velocity_source(
                 mesh, terms.drift, terms.stream, terms.face_flux, what="drift"
             )

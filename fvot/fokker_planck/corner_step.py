@@ -37,6 +37,9 @@ class CornerStep(Step):
         high, fluxes = self._sum_scheme()
         crossed = self._find_crossed(fluxes)
         rho = self.cells(high)
+        if self.stepper.signed:
+            return rho, crossed
+
         was_given_back = False
         if self.stepper.operator.reactions and self.stepper.order > 1:
             rho, crossed, was_given_back = self._give_back(rho, crossed)

@@ -14,7 +14,13 @@ import numpy as np
 from ..arguments.diffusion import as_tensors
 from ..arguments.types import Array
 from ..errors import InputError
-from ..finite_volume.boundary import AT_FACES, dirichlet, evaluate_densities, evaluate_rates
+from ..finite_volume.boundary import (
+    AT_FACES,
+    check_sign,
+    dirichlet,
+    evaluate_densities,
+    evaluate_rates,
+)
 from ..finite_volume.corner_rates import CornerRates, Exits, GivenNodes
 from ..finite_volume.corner_step import CornerResolvent
 from ..finite_volume.corners import find_corners
@@ -159,7 +165,7 @@ class CornerDriftDiffusion(DriftDiffusion):
         """
         corners = self.corners
         mesh = self.mesh
-        at_faces = evaluate_densities(mesh, self._conditions, t)
+        at_faces = evaluate_densities(mesh, self._conditions, t, self.signed)
         if not self.given.anywhere:
             return self._add_sources(np.concatenate([at_faces, np.zeros(corners.n_nodes)]), t)
 
@@ -172,11 +178,8 @@ class CornerDriftDiffusion(DriftDiffusion):
                 _, corner, area = self._list_corners([name])
                 node = corners.node[corner]
                 at_nodes = density(corners.points[:, node], t)
-                if (at_nodes < 0).any():
-                    raise InputError(
-                        f"the density at boundary {name!r} is {at_nodes.min()}: it must be at "
-                        "least 0"
-                    )
+                if not self.signed:
+                    check_sign(at_nodes, name)
                 total += np.bincount(node, area * at_nodes, corners.n_nodes)
                 weight += np.bincount(node, area, corners.n_nodes)
         total, weight = corners.add(np.stack([total, weight]))

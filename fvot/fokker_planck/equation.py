@@ -102,9 +102,13 @@ class FokkerPlanck:
         leaves e^(-0.1 t). Where it is above 0 steps are at most 1 / (2 g growth), g = 1, 0.293 and
         0.436 for the orders 1, 2 and 3: longer ones are divided.
     source : number, array, dict or function, optional
-        The density that is added per time, at least 0, in the same forms; of injection wells at
-        points x it is ``mesh.deposit(x, rates)``. What is pumped out is growth: -q / |K| in the
-        cell of a well that pumps the volume q per time.
+        The density that is added per time, at least 0 unless signed, in the same forms; of
+        injection wells at points x it is ``mesh.deposit(x, rates)``. What is pumped out is growth:
+        -q / |K| in the cell of a well that pumps the volume q per time.
+    signed : bool
+        Whether fields have any sign, as temperatures and differences of densities do: rho0, source
+        and the densities at the boundary may be below 0. Then steps are linear in them and exact in
+        mass, and nothing is limited; there is no free energy. See the notes.
     scheme : {"auto", "two_point", "corners"}
         The fluxes, see the notes.
     order : {1, 2, 3}
@@ -139,6 +143,10 @@ class FokkerPlanck:
     Adaptive steps do not miss pulses, gaps and periods that last at least 1/200 of the time between
     two recorded times (`arguments.watch`). For shorter ones, and for jumps, add their times to t:
     the run then takes fewer steps.
+
+    With signed=True "mass" is the integral of the field, which may be 0, and errors are relative
+    to its L1 norm, which the ledger has, too. Long steps of order 2 and 3 may overshoot where the
+    field is steep; those of order 1 with two-point fluxes do not.
 
     Growth and sources take the values of functions at the cell points, as the potential does. In
     time they are treated as the fluxes are: implicitly, to the order of the steps.
@@ -177,6 +185,14 @@ class FokkerPlanck:
     [0.3, 0.11, 0.19]
     >>> round(float(mesh.integrate(fed.stationary())), 12)
     0.3
+
+    A temperature between -1 and 1:
+
+    >>> rod = fvot.Mesh.interval(0, 1, 4)
+    >>> ends = {"left": fvot.dirichlet(-1.0), "right": fvot.dirichlet(1.0)}
+    >>> heat = fvot.FokkerPlanck(rod, diffusion=0.1, boundary=ends, signed=True)
+    >>> heat.stationary().round(9).tolist()
+    [-0.75, -0.25, 0.25, 0.75]
     """
 
     def __init__(
@@ -194,6 +210,7 @@ class FokkerPlanck:
         boundary: Mapping[Any, Any] | None = None,
         growth: Coefficient | None = None,
         source: Coefficient | None = None,
+        signed: bool = False,
         scheme: Scheme = "auto",
         order: Literal[1, 2, 3] = 2,
         tol: float = 1e-4,
@@ -204,6 +221,7 @@ class FokkerPlanck:
 
         flux = limited() if flux is limited else flux
         self.mesh = mesh
+        self.signed = signed
         self.order = order
         self.tol = tol
         self.rtol = rtol
@@ -217,6 +235,7 @@ class FokkerPlanck:
                 flux=describe_flux(flux),
                 temperature=temperature,
                 noise=noise,
+                signed=signed,
             ),
             dict(
                 diffusion=diffusion,
@@ -233,6 +252,7 @@ class FokkerPlanck:
         with mesh.ranks.raising_together():
             _check_order_and_tolerances(order, tol, rtol)
             check_noise(noise)
+            _check_signed(signed, flux)
             _check_temperature(temperature, noise)
             _check_scheme(scheme, flux)
 
@@ -253,6 +273,7 @@ class FokkerPlanck:
             source,
             stream,
             face_flux,
+            bool(signed),
         )
         self._operator = build_operator(self._numbering, terms, scheme)
         self._stepper = Stepper(self._operator, order, rtol)
@@ -277,13 +298,15 @@ class FokkerPlanck:
 
         Parameters
         ----------
-        rho0 : (n_cells,) array
-            The density at the start.
+        rho0 : (n_cells,) or (k, n_cells) array
+            The density at the start; or a batch of k densities, which take the same steps and share
+            all matrices. Each is balanced and limited by itself: its numbers are those of a run of
+            its own with these steps.
         t : float or increasing sequence
             A final time, or times, the first of which is the start.
         tau : float, optional
             Largest step; steps are equal between two times, and hit them. None: steps such that the
-            errors in time add up to at most `tol`.
+            errors in time add up to at most `tol`, for each density of a batch.
         checkpoint : Checkpoint, optional
             A file that stores the run, and from which it continues, to the same numbers up to the
             linear solver's tolerance.
@@ -295,7 +318,10 @@ class FokkerPlanck:
         Returns
         -------
         Result
-            Its ledger has, per time: mass, inflow and outflow (since the start; in all, and as
+            Its rho is (n_times, n_cells). Of a batch it is (n_times, k, n_cells), all numbers of
+            the ledger are (n_times, k), and ``result.member(i)`` is the result of one density.
+
+            The ledger has, per time: mass, inflow and outflow (since the start; in all, and as
             ``inflow:name`` and ``outflow:name`` through each open part), mass_error (mass -
             inflow + outflow - initial mass, relative), minimum, maximum; steps, limited (steps
             whose fluxes were limited, or in which cells in debt were settled), solves, iterations;
@@ -306,6 +332,10 @@ class FokkerPlanck:
             source: energy = entropy + potential_energy = T int rho log rho + int V rho, and
             dissipation, the rate at which the energy falls if V does not change. T is the
             temperature; without one it is D, and 1 for a D that varies without a potential.
+
+            Of signed fields: norm, the integral of abs(rho); grown in place of killed and born; no
+            energy; and mass_error is relative to the largest norm plus the largest sums of what
+            came and of what went.
 
         Raises
         ------
@@ -323,10 +353,17 @@ class FokkerPlanck:
         >>> result = equation.solve(mesh.density(lambda x: x[0] < 0.5), [0, 0.1, 0.2], tau=0.05)
         >>> result.rho.shape
         (3, 64)
+
+        Two densities at once:
+
+        >>> halves = [mesh.density(lambda x: x[0] < 0.5), mesh.density(lambda x: x[1] < 0.5)]
+        >>> result = equation.solve(halves, [0, 0.1, 0.2], tau=0.05)
+        >>> result.rho.shape, result.ledger["mass"].shape, result.member(1).rho.shape
+        ((3, 2, 64), (3, 2), (3, 64))
         """
         mesh = self.mesh
         times = check_times(mesh.ranks, t)
-        check_density(mesh, rho0, "rho0")
+        check_density(mesh, rho0, "rho0", signed=self.signed, batch=True)
         check_step(mesh.ranks, tau, times)
         run = FokkerPlanckRun(self._stepper, self._numbering, rho0, times, tau, self.tol)
         return march(
@@ -338,8 +375,8 @@ class FokkerPlanck:
 
         Parameters
         ----------
-        rho : (n_cells,) array
-            The density at time t.
+        rho : (n_cells,) or (k, n_cells) array
+            The density, or the densities, at time t.
         tau : float
             The length of the step.
         t : float
@@ -347,8 +384,8 @@ class FokkerPlanck:
 
         Returns
         -------
-        (n_cells,) array
-            The density at t + tau.
+        (n_cells,) or (k, n_cells) array
+            The same at t + tau.
 
         Raises
         ------
@@ -367,28 +404,31 @@ class FokkerPlanck:
         True
         """
         ranks = self.mesh.ranks
-        check_density(self.mesh, rho, "rho")
+        check_density(self.mesh, rho, "rho", signed=self.signed, batch=True)
         ranks.check(is_number(t) and math.isfinite(t), f"t must be a time, not {t!r}")
         ranks.check(tau is not None, "tau must be a step above 0, not None: `step` takes one step")
         check_step(ranks, tau)
 
         numbering = self._numbering
         stepper = self._stepper
-        now = numbering.inward(np.array(rho, float))
-        mass = integrate(self.mesh, np.asarray(rho, float))
+        given = np.array(rho, float)
+        states = [
+            (numbering.inward(one), integrate(self.mesh, one)) for one in np.atleast_2d(given)
+        ]
+        stepper.restart(len(states))
         count = math.ceil(tau / stepper.find_longest_step(t, t + tau)) or 1
         for i in range(count):
             begin = t + i * tau / count
-            made = stepper.advance(now, mass, begin, tau / count, n_solves=8 * self.order)
-            now = made.rho
-            mass = made.mass
-        return numbering.outward(now)
+            made = stepper.advance(states, begin, tau / count, n_solves=8 * self.order)
+            states = [(one.rho, one.mass) for one in made]
+        after = np.stack([numbering.outward(now) for now, _ in states])
+        return after.reshape(given.shape)
 
     # ---- the long run ---------------------------------------------------------------------------
 
     def stationary(self) -> Array:
         """The stationary density: of mass 1, or, where there are open boundaries, growth or
-        sources, what inflow and sources sustain.
+        sources, what inflow and sources sustain (of a signed field, those of both signs).
 
         In closed form where the fluxes of the Gibbs density e^(-V/T) are zero. Otherwise, for
         two-point fluxes, by elimination without subtraction, which is exact to round-off in every
@@ -462,14 +502,14 @@ class FokkerPlanck:
 
         Parameters
         ----------
-        rho : (n_cells,) array
-            A density.
+        rho : (n_cells,) or (k, n_cells) array
+            A density, or several.
         t : float
             The time at which the coefficients are taken.
 
         Returns
         -------
-        (dim, n_cells) array
+        (dim, n_cells) or (k, dim, n_cells) array
             The cell means, from the fluxes through the faces of each cell.
 
         Raises
@@ -485,8 +525,10 @@ class FokkerPlanck:
         >>> bool(abs(equation.current(equation.stationary())).max() < 1e-14)
         True
         """
-        check_density(self.mesh, rho, "rho")
-        return self._stepper.find_current(np.asarray(rho, float), t)
+        check_density(self.mesh, rho, "rho", signed=self.signed, batch=True)
+        given = np.asarray(rho, float)
+        currents = [self._stepper.find_current(one, t) for one in np.atleast_2d(given)]
+        return np.stack(currents) if given.ndim == 2 else currents[0]
 
 
 def _check_same_on_all_ranks(mesh, numbers, coefficients):
@@ -498,6 +540,18 @@ def _check_same_on_all_ranks(mesh, numbers, coefficients):
     boundary = coefficients["boundary"]
     parts = sorted(map(str, boundary)) if isinstance(boundary, dict) else []
     mesh.ranks.check_same("every argument of FokkerPlanck", numbers | kinds | dict(parts=parts))
+
+
+def _check_signed(signed, flux):
+    if not isinstance(signed, (bool, np.bool_)):
+        raise InputError(
+            f"signed must be True or False, not {signed!r:.60}: whether densities may be below 0"
+        )
+    if signed and isinstance(flux, limited):
+        raise InputError(
+            "fvot.limited() keeps densities above 0, and signed fields have any sign: leave out one "
+            "of them"
+        )
 
 
 def _check_temperature(temperature, noise):

@@ -153,17 +153,23 @@ def _find_driven_density(stepper, numbering):
     empty = rates.extend(np.zeros(mesh.n_cells))
     if stepper.has_corners:
         empty = rates.give(empty, entering)
-    leaving = [rates.boundary_flux(empty, entering), rates.find_losses(empty, entering)]
+    leaving = np.concatenate(
+        [rates.boundary_flux(empty, entering), rates.find_losses(empty, entering)]
+    )
+    is_driven = ranks.max(np.abs(leaving).max(initial=0.0)) > 0
     ranks.check(
-        ranks.min(np.concatenate(leaving).min(initial=0.0)) < 0,
+        is_driven or stepper.signed,
         "nothing enters through the boundary or by a source, so everything leaves or decays: the "
         "stationary density is 0; relaxation_rates(1) is the rate at which the mesh empties",
     )
     ranks.check(
         stepper.kills or rates.crosses_boundary(),
-        "what the source adds stays, and mass grows without bound: there is no stationary density "
-        "without decay (growth below 0) or an open boundary",
+        "what the source adds stays, and mass grows without bound, or depends on the initial one: "
+        "there is no stationary density, or many of them, without decay (growth below 0) or an "
+        "open boundary",
     )
+    if not is_driven:
+        return np.zeros(mesh.n_cells)
     if stepper.has_corners or mesh.n_cells_global > ELIMINATION_CELL_LIMIT[mesh.dim]:
         return numbering.outward(_take_long_steps(stepper, np.zeros(mesh.n_cells)))
 
@@ -171,7 +177,14 @@ def _find_driven_density(stepper, numbering):
     gained = mesh.gather(0.0 - out)
 
     def find_masses(chain: Any) -> Array:
-        return markov.stationary(chain.rates, chain.center, killing=chain.killing, source=gained)
+        masses = np.zeros(len(gained))
+        for sign in 1, -1:  # what is gained of each sign adds up
+            source = np.maximum(sign * gained, 0)
+            if source.any():
+                masses += sign * markov.stationary(
+                    chain.rates, chain.center, killing=chain.killing, source=source
+                )
+        return masses
 
     mass = _run_on_root(stepper, find_masses)
     return users.scatter(mass) / users.volume
@@ -220,13 +233,14 @@ def _take_long_steps(stepper, rho):
     for power in [*FIRST_STEP_POWERS, *[MAX_STEP_POWER] * MAX_LONGEST_STEPS]:
         resolvent = stepper.find_resolvent(0.0, 10.0**power / fastest, EXPECTED_SOLVES)
         new = resolvent(rates.extend(rho), entering)[: mesh.n_cells]
-        if stepper.has_corners:
+        may_settle = stepper.closed or not stepper.signed
+        if stepper.has_corners and may_settle:
             new, _ = settle(mesh, stepper.operator.corners.sides, new)
         if stepper.closed:
             new = new / integrate(mesh, new)
         change = integrate(mesh, np.abs(new - rho))
         rho = new
-        if power == MAX_STEP_POWER and change <= SETTLED_CHANGE * integrate(mesh, new):
+        if power == MAX_STEP_POWER and change <= SETTLED_CHANGE * stepper.find_size(new):
             return rho
 
     raise ConvergenceError(

@@ -66,6 +66,8 @@ class Step:
         self.latest = np.nextafter(until, now)
         self.inside = inside
         self.ladder = [self._begin()]
+        self._outflows: list[Array] = []
+        self._stages: list[tuple[float, Any, Array]] = []
 
     def _begin(self):
         """The values with which the ladder begins."""
@@ -107,8 +109,11 @@ class Step:
             counts["iterations"] += resolvent.iterations - iterations
 
     def _scale_if_closed(self, Y):
-        """Y with the mass of the start, where nothing crosses the boundary."""
-        if not self.stepper.closed:
+        """Y with the mass of the start, where nothing crosses the boundary.
+
+        Signed densities are left as they are: their mass may be 0, and is corrected at the end.
+        """
+        if not self.stepper.closed or self.stepper.signed:
             return Y
         mass = integrate(self.mesh, self.cells(Y))
         return Y * (self.mass / mass) if mass > 0 else Y
@@ -146,23 +151,30 @@ class Step:
 
     def _solve_stages(self):
         """The same by the stages of the SDIRK scheme, each with the coefficients of its time."""
+        for i in range(len(self.scheme.times)):
+            self.take_stage(i)
+        _, _, Y = self._stages[-1]
+        return Y, self._stages
+
+    def take_stage(self, i: int) -> None:
+        """Take stage number i of the SDIRK scheme after those before it, unless it was taken."""
+        if i < len(self._stages):
+            return
         scheme = self.scheme
+        t = min(self.now + scheme.times[i] * self.tau, self.latest)
         Y = self.Y(1)
-        outflows = []
-        fluxes = []
-        for i, (row, time) in enumerate(zip(scheme.stages, scheme.times, strict=True)):
-            t = min(self.now + time * self.tau, self.latest)
-            if i > 0:
-                known = sum(
-                    weight * outflow for weight, outflow in zip(row, outflows, strict=False)
-                )
-                rest = self.mesh.volume * (self.rho - self.cells(Y)) - self.tau * known
-                Y = self._solve(t, Y, rest=rest)
-            rates, entering = self.stepper.find_coefficients(t)
-            outflow, _ = rates.outflow(Y, entering)
-            outflows.append(self.cells(outflow))
-            fluxes.append((scheme.stages[-1, i], (rates, entering), Y))
-        return Y, fluxes
+        if i > 0:
+            _, _, Y = self._stages[-1]
+            known = sum(
+                weight * outflow
+                for weight, outflow in zip(scheme.stages[i], self._outflows, strict=False)
+            )
+            rest = self.mesh.volume * (self.rho - self.cells(Y)) - self.tau * known
+            Y = self._solve(t, Y, rest=rest)
+        rates, entering = self.stepper.find_coefficients(t)
+        outflow, _ = rates.outflow(Y, entering)
+        self._outflows.append(self.cells(outflow))
+        self._stages.append((scheme.stages[-1, i], (rates, entering), Y))
 
     def _list_partner(self):
         """The positive partner, and its fluxes as [(weight, (rates, entering), density)]."""
@@ -227,8 +239,10 @@ class TwoPointStep(Step):
 
     @property
     def is_checked(self) -> bool:
-        """Whether the sum needs no check: it is one implicit Euler step, which has been checked."""
-        return self.stepper.order == 1
+        """Whether the sum needs no check: it is one implicit Euler step, which has been checked, or
+        may have any sign.
+        """
+        return self.stepper.order == 1 or self.stepper.signed
 
     def _check(self, high):
         """(high without rounding below 0, whether it has no other negative values and no more

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from copy import copy
 from functools import partial
 from typing import Any
@@ -56,8 +57,8 @@ PREDICTION_TOLERANCE = 1e-3
 SIMPSON_RULE = ((1e-9, 1 / 6), (0.5, 2 / 3), (1 - 1e-9, 1 / 6))
 
 
-class RunState:
-    """The density of a run and its mass, what came and went, and the error in time as an L1 norm.
+class MemberState:
+    """A density of a run and its mass, what came and went, and the error in time as an L1 norm.
 
     A step misses tau^(p+1) times a derivative of rho of order p + 1, and this derivative moves as
     rho itself does. Hence the sum of what earlier steps have missed is, now, the present derivative
@@ -66,48 +67,29 @@ class RunState:
     as the derivative does, at most as the mass. Where growth changes in time, derivatives fall and
     rise with it, and the error does not fade faster than the mass.
 
-    rho (n_cells,), mass : the density, in the order of the run's mesh, and its mass
+    rho (n_cells,), mass, size : the density, in the order of the run's mesh, its mass and its L1
+        norm
     exchanged : this rank's part of what came and went since the start, by names as in the ledger:
         the sum, and what its rounding has lost
-    step : the length of the last step
-    scale : the largest mass so far, or to come
+    scale : the largest L1 norm so far, or to come
     error, derivative, fading : as above
-    powers_since_look, steps_since_look : the sum of tau^(p+1), and the number of steps, since the
-        last look at the error
-    mass_at_look : the mass at that look
-    growth_changes : whether growth depends on time
-    halvings, steps_done : how often the interval between two recorded times is halved into steps,
-        and the steps taken in it
+    size_at_look : the L1 norm at the last look at the error
     """
 
-    def __init__(
-        self,
-        rho: Array,
-        mass: float,
-        step: float,
-        exchanged: dict[str, float],
-        growth_changes: bool = False,
-    ):
+    def __init__(self, rho: Array, mass: float, size: float, exchanged: dict[str, float]):
         self.rho = rho
-        self.growth_changes = growth_changes
         self.mass = mass
+        self.size = size
         self.exchanged = {name: (start, 0.0) for name, start in exchanged.items()}
-        self.steps = 0
-        self.step = step
-        self.scale = mass
+        self.scale = size
 
         self.error = 0.0
         self.derivative = 0.0
         self.fading = 0.0
-        self.powers_since_look = 0.0
-        self.steps_since_look = 0
-        self.mass_at_look = mass
-
-        self.halvings = 0
-        self.steps_done = 0
+        self.size_at_look = size
 
     @classmethod
-    def restore(cls, rho: Array, values: dict[str, Any], is_root: bool) -> RunState:
+    def restore(cls, rho: Array, values: dict[str, Any], is_root: bool) -> MemberState:
         """The state that a checkpoint holds; what came and went counts on rank 0."""
         state = cls(rho, 0.0, 0.0, {})
         vars(state).update(values)
@@ -115,39 +97,80 @@ class RunState:
             state.exchanged = dict.fromkeys(state.exchanged, (0.0, 0.0))
         return state
 
-    def build_next(self, made: Advanced, step: float, order: int) -> RunState:
+    def build_next(self, made: Advanced) -> MemberState:
         """The state one step later."""
         new = copy(self)
         new.rho = made.rho
         new.mass = made.mass
+        new.size = made.size
         new.exchanged = {
             name: _add(*known, made.exchanged[name]) for name, known in self.exchanged.items()
         }
+        new.scale = max(self.scale, made.size)
+        return new
+
+    def look_at(self, derivative: float, step: float, powers: float, growth_changes: bool) -> None:
+        """Take the present derivative, as seen in the last step.
+
+        powers : the sum of tau^(p+1) since the last look
+        growth_changes : whether growth depends on time
+        """
+        size_ratio = self.size / self.size_at_look if self.size_at_look > 0 else 1.0
+        may_grow = "born" in self.exchanged or "grown" in self.exchanged
+        largest = max(1.0, size_ratio) if may_grow else 1.0
+        kept = min(largest, derivative / self.derivative) if self.derivative > 0 else 1.0
+        if growth_changes:
+            kept = max(kept, size_ratio)
+        self.error = kept * self.error + derivative * powers
+        self.fading = (self.fading - math.log(max(kept, MIN_KEPT_PART)) / step) / 2
+        self.derivative = derivative
+        self.size_at_look = self.size
+
+
+class RunState:
+    """The densities of a run, all at one time, and its steps.
+
+    members : a `MemberState` for each density
+    steps, step : the number of steps so far, and the length of the last one
+    powers_since_look, steps_since_look : the sum of tau^(p+1), and the number of steps, since the
+        last look at the error
+    growth_changes : whether growth depends on time
+    halvings, steps_done : how often the interval between two recorded times is halved into steps,
+        and the steps taken in it
+    """
+
+    def __init__(self, members: list[MemberState], step: float, growth_changes: bool = False):
+        self.members = members
+        self.growth_changes = growth_changes
+        self.steps = 0
+        self.step = step
+        self.powers_since_look = 0.0
+        self.steps_since_look = 0
+
+        self.halvings = 0
+        self.steps_done = 0
+
+    def build_next(self, made: Sequence[Advanced], step: float, order: int) -> RunState:
+        """The state one step later."""
+        new = copy(self)
+        new.members = [
+            member.build_next(one) for member, one in zip(self.members, made, strict=True)
+        ]
         new.steps += 1
         new.step = step
-        new.scale = max(self.scale, made.mass)
         new.steps_done += 1
 
         power = step ** (order + 1)
         new.powers_since_look += power
         new.steps_since_look += 1
-        if made.error is not None:
-            new._look_at(made.error / power, step)
+        errors = [one.error for one in made if one.error is not None]
+        if not errors:
+            return new
+        for member, error in zip(new.members, errors, strict=True):
+            member.look_at(error / power, step, new.powers_since_look, self.growth_changes)
+        new.powers_since_look = 0.0
+        new.steps_since_look = 0
         return new
-
-    def _look_at(self, derivative, step):
-        """Take the present derivative, as seen in the last step."""
-        mass_ratio = self.mass / self.mass_at_look if self.mass_at_look > 0 else 1.0
-        largest = max(1.0, mass_ratio) if "born" in self.exchanged else 1.0
-        kept = min(largest, derivative / self.derivative) if self.derivative > 0 else 1.0
-        if self.growth_changes:
-            kept = max(kept, mass_ratio)
-        self.error = kept * self.error + derivative * self.powers_since_look
-        self.fading = (self.fading - math.log(max(kept, MIN_KEPT_PART)) / step) / 2
-        self.derivative = derivative
-        self.powers_since_look = 0.0
-        self.steps_since_look = 0
-        self.mass_at_look = self.mass
 
 
 def _add(total, lost, more):
@@ -158,10 +181,18 @@ def _add(total, lost, more):
     return added, lost + ((more - added) + total)
 
 
+def _find_worst(made, allowed):
+    """(error, what it may be) of the step whose error is the largest in terms of that."""
+    tiny = float(np.finfo(float).tiny)
+    parts = [one.error / max(limit, tiny) for one, limit in zip(made, allowed, strict=True)]
+    i = int(np.argmax(parts))
+    return made[i].error, allowed[i]
+
+
 class StepControl:
     """Chooses the steps that a `Stepper` takes through the times t.
 
-    tol : largest error in time of the whole run, relative to the mass
+    tol : largest error in time of the whole run, relative to the L1 norm
     """
 
     def __init__(self, stepper: Stepper, t: Array, tol: float):
@@ -191,7 +222,8 @@ class StepControl:
             is_due = state.steps_since_look >= STEPS_BETWEEN_LOOKS or end == self.t[-1]
             estimate = i == count - 1 and is_due
             now = begin + i * step
-            made = self.stepper.advance(state.rho, state.mass, now, step, n_solves, estimate, end)
+            starts = [(member.rho, member.mass) for member in state.members]
+            made = self.stepper.advance(starts, now, step, n_solves, estimate, end)
             state = state.build_next(made, step, self.order)
             yield state, begin + (i + 1) * step
 
@@ -238,13 +270,13 @@ class StepControl:
             now = begin + done * length / 2**halvings
             left = self.t[-1] - begin - done * step
 
-            made, allowed = self._try_step(state, watch, now, step, left, end)
-            if made.error > allowed:
-                self._refine(state, made.error, allowed, length, now)
+            made, error, allowed = self._try_step(state, watch, now, step, left, end)
+            if error > allowed:
+                self._refine(state, error, allowed, length, now)
                 continue
 
             state = state.build_next(made, step, self.order)
-            is_small = made.error * 2**self.order < DOUBLING_MARGIN * allowed
+            is_small = error * 2**self.order < DOUBLING_MARGIN * allowed
             is_small = is_small and 2 * step <= longest
             if is_small and state.steps_done % 2 == 0 and halvings > 0:
                 state.halvings = halvings - 1
@@ -252,18 +284,26 @@ class StepControl:
             yield state, begin + (done + 1) * step
 
     def _try_step(self, state, watch, now, step, left, end):
-        """(the step as `Advanced`, the error that it may have)."""
+        """(the step of each density as `Advanced`; the error, and what it may be, of the density
+        that needs the shortest steps).
+        """
         n_solves = (self.order + 2) * min(2**state.halvings - state.steps_done, MAX_EXPECTED_STEPS)
-        advance = partial(
-            self.stepper.advance, state.rho, state.mass, now, step, n_solves, estimate=True
-        )
+        members = state.members
+        starts = [(member.rho, member.mass) for member in members]
+        advance = partial(self.stepper.advance, starts, now, step, n_solves, estimate=True)
         made = advance(until=end)
-        state.scale = max(state.scale, made.mass)
-        allowed = self._allow(state, step, now - self.t[0], left)
-        if made.error > allowed and self._may_jump(watch, now + step, step, end):
+        allowed = []
+        for member, one in zip(members, made, strict=True):
+            member.scale = max(member.scale, one.size)
+            fading = member.fading if state.steps else None
+            allowed.append(self._allow(member, fading, step, now - self.t[0], left))
+
+        error, limit = _find_worst(made, allowed)
+        if error > limit and self._may_jump(watch, now + step, step, end):
             # The estimate looks beyond the step: what comes after a jump there does not count.
             made = advance(until=now + step, inside=True)
-        return made, allowed
+            error, limit = _find_worst(made, allowed)
+        return made, error, limit
 
     def _refine(self, state, error, allowed, length, now):
         """Halve the steps, as often as their error asks for."""
@@ -305,49 +345,59 @@ class StepControl:
         last = t + step
         return not watch.is_smooth(first, last)
 
-    def _allow(self, state, step, passed, left):
-        """The error in time that a step may add: a share of what the tolerance leaves.
+    def _allow(self, member, fading, step, passed, left):
+        """The error in time that a step may add to that of a density: a share of what the
+        tolerance leaves. fading : its rate; None for the first step.
 
         That is the largest of three: its share of the time that is left; its share of the logarithm
         of the time that has passed, since most runs begin with something fast; and the part of the
         error that fades during the step.
         """
-        faded = 1 - math.exp(-state.fading * step) if state.steps else FIRST_FADED_PART
-        whole = self.tol * state.scale
-        spare = max(whole - (1 - faded) * state.error, MIN_SPARE * self.tol * state.scale)
+        faded = FIRST_FADED_PART if fading is None else 1 - math.exp(-fading * step)
+        whole = self.tol * member.scale
+        spare = max(whole - (1 - faded) * member.error, MIN_SPARE * self.tol * member.scale)
         return spare * max(step / left, step / (passed + step) / TOLERATED_E_FOLDINGS, faded)
 
-    def predict_mass(self, rho: Array) -> float:
-        """About the mass at the end of the run, where more may enter or be added; else 0.
+    def predict_sizes(self, densities: Sequence[Array]) -> list[float]:
+        """About the L1 norms at the end of the run, where more may enter or be added; else 0.
 
-        It is the mass after one implicit step over the whole run from rho. Of a domain that is
-        empty at first nothing else is known against which an error is small. The density that
-        enters is a mean over time: a short pulse must not count as if it lasted for the whole run.
+        They are those after one implicit step over the whole run from each density. Of a domain
+        that is empty at first nothing else is known against which an error is small. The density
+        that enters is a mean over time: a short pulse must not count as if it lasted for the whole
+        run.
         """
         if self.operator.has_walls_only and not self.operator.reactions.has_source:
-            return 0.0
+            return [0.0 for _ in densities]
 
         mesh = self.mesh
         t = self.t
         whole = t[-1] - t[0]
         entering = self._average_entering()
-        largest = mesh.ranks.max(entering.max(initial=0.0)) * integrate(mesh, 1.0)
-        is_full = not self.operator.reactions.has_source and largest <= integrate(mesh, rho)
-        if is_full:  # as the inflow can make it
-            return 0.0
+        largest = mesh.ranks.max(np.abs(entering).max(initial=0.0)) * integrate(mesh, 1.0)
+        has_source = self.operator.reactions.has_source
+        # Others are as full as the inflow can make them.
+        may_fill = [has_source or largest > self.stepper.find_size(rho) for rho in densities]
+        if not any(may_fill):
+            return [0.0 for _ in densities]
 
         rates, _ = self.stepper.find_coefficients(t[-1])
         step = min(whole, self.stepper.find_longest_step(t[0], t[-1], stage=1.0))
         resolvent = self.operator.resolvent(
-            rates, step, scales=self.stepper.column_scales, rtol=PREDICTION_TOLERANCE
+            rates,
+            step,
+            scales=self.stepper.column_scales,
+            rtol=PREDICTION_TOLERANCE,
+            signed=self.stepper.signed,
         )
-        try:
-            after = resolvent.expect(1)(rates.extend(rho), entering)
-            return integrate(mesh, after[: mesh.n_cells])
-        except ConvergenceError:
-            return 0.0
-        finally:
-            resolvent.destroy()
+        resolvent.expect(len(densities))
+        sizes = [0.0 for _ in densities]
+        with suppress(ConvergenceError):
+            for i, rho in enumerate(densities):
+                if may_fill[i]:
+                    after = resolvent(rates.extend(rho), entering)
+                    sizes[i] = self.stepper.find_size(after[: mesh.n_cells])
+        resolvent.destroy()
+        return sizes
 
     def _average_entering(self):
         """The means over the run of what enters: densities at the boundary, and sources."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numba
@@ -39,29 +40,49 @@ class Advanced(NamedTuple):
     """The result of a step.
 
     rho (n_cells,), mass : the density and its mass
+    size : its L1 norm
     exchanged : this rank's part of the masses that came and went, by their names in the ledger
     error : of the step, as an L1 norm; None where it was not estimated
     """
 
     rho: Array
     mass: float
+    size: float
     exchanged: dict[str, float]
     error: float | None
+
+
+class Memory:
+    """What a `Stepper` remembers of one density of a batch, from one step to the next.
+
+    counts : of solves, iterations and limited steps
+    entropies : [(density, (its relative entropy, the size of its terms))] of the last two
+    values : [(density, its values at cells and nodes)] of the last one
+    """
+
+    def __init__(self) -> None:
+        self.counts = dict(limited=0, solves=0, iterations=0)
+        self.entropies: list = []
+        self.values: list = []
 
 
 class Stepper:
     """Steps of the given order for a `DriftDiffusion` operator; keeps the matrices of the last few.
 
+    All densities of a batch share its coefficients and matrices.
+
     autonomous : whether nothing depends on time
+    signed : whether densities have any sign: then nothing is limited, and there is no free energy
     closed : whether mass stays: nothing crosses the boundary, grows, or is added
     kills, bears : whether growth is below, and above, 0 somewhere
     minus_log_gibbs (n_cells,) : of the Gibbs density of mass 1, if its fluxes are zero; else None
     column_scales : the column scaling of multigrid, which all implicit steps share
-    counts : of solves, iterations and limited steps
+    memories : of each density of a batch, and `memory` that of the density at work
     """
 
     def __init__(self, operator: Any, order: int, rtol: float):
         self.operator = operator
+        self.signed = operator.signed
         self.has_corners = isinstance(operator, CornerDriftDiffusion)
         self._step_type: type[Step] = TwoPointStep
         if self.has_corners:
@@ -75,8 +96,6 @@ class Stepper:
         self.autonomous = operator.steady and operator.entering_steady
 
         self.column_scales = ColumnScaleCache()
-        self._entropies: list = []
-        self._known_values: list = []
         self._node_solver: NodeSolver | None = None
         self._two_point: Stepper | None = None
         self._resolvents: dict = {}
@@ -90,63 +109,107 @@ class Stepper:
         self.minus_log_gibbs = self._find_minus_log_gibbs()
         self.restart()
 
-    def restart(self) -> None:
-        """Count from 0."""
-        self.counts = dict(limited=0, solves=0, iterations=0)
+    def restart(self, n_members: int = 1) -> None:
+        """Begin with so many densities: count from 0."""
+        self.memories = [Memory() for _ in range(n_members)]
+        self.select(0)
+
+    def select(self, i: int) -> None:
+        """Work on density number i."""
+        self.memory = self.memories[i]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Of solves, iterations and limited steps of the density at work."""
+        return self.memory.counts
 
     def advance(
         self,
-        rho: Array,
-        mass: float,
+        starts: Sequence[tuple[Array, float]],
         now: float,
         tau: float,
         n_solves: int,
         estimate: bool = False,
         until: float = math.inf,
         inside: bool = False,
-    ) -> Advanced:
-        """The step of length tau from rho (n_cells,), which has that mass, at time *now*.
+    ) -> list[Advanced]:
+        """The steps of length tau from all densities (rho (n_cells,), its mass) at time *now*.
 
-        n_solves : number of linear solves with the same matrix that are likely to follow
+        n_solves : number of linear solves with the same matrix that are likely to follow, for
+            each density
         estimate : whether to estimate the error
         until : where coefficients may jump: the step uses only those before it
         inside : whether the estimate uses only those before it, too; otherwise it looks a little
             beyond the step
         """
-        step = self._step_type(self, rho, mass, now, tau, n_solves, until, inside)
+        n_all = n_solves * len(starts)
+        steps: Any = (
+            self._step_type(self, rho, mass, now, tau, n_all, until, inside) for rho, mass in starts
+        )
+        is_linear = self.operator.correction is None
+        if len(starts) > 1 and not self.autonomous and is_linear:
+            steps = list(steps)
+            self._take_stages(steps, estimate)
+        return [self._complete(i, step, estimate) for i, step in enumerate(steps)]
+
+    def _take_stages(self, steps, estimate):
+        """Take each stage of all steps before the next one: they share the matrix of its time."""
+        n_rungs = len(self.scheme.error) if estimate else 1
+        for k in range(1, n_rungs + 1):
+            for i, step in enumerate(steps):
+                self.select(i)
+                step.Y(k)
+        for k in range(self.order):
+            for i, step in enumerate(steps):
+                self.select(i)
+                step.take_stage(k)
+
+    def _complete(self, i, step, estimate):
+        """What the step of density number i makes, as `Advanced`."""
+        self.select(i)
         error = step.estimate_error() if estimate else None
         new, crossed = step.compute_result()
-        rho, mass, crossed = self._balance(new, crossed, mass)
-        self.operator.reactions.check_grown(rho, now + tau)
-        return Advanced(rho, mass, self._name_exchanged(crossed), error)
+        rho, mass, size, crossed = self._balance(new, crossed, step.mass)
+        self.operator.reactions.check_grown(rho, step.now + step.tau)
+        return Advanced(rho, mass, size, self._name_exchanged(crossed), error)
+
+    def find_size(self, rho: Array) -> float:
+        """The L1 norm of a density (n_cells,). Collective."""
+        return integrate(self.mesh, np.abs(rho) if self.signed else rho)
 
     def _balance(self, rho, crossed, before):
-        """(rho, its mass, what has left) with mass = before - sum of crossed, see
+        """(rho, its mass, its L1 norm, what has left) with mass = before - sum of crossed, see
         `Step._find_crossed`.
 
         The linear solves have left an error of their tolerance in this balance. It goes where it is
-        relatively smaller: into the density, by a factor, or into what has left. What sources add
-        is known.
+        relatively smaller: into the density, by a factor (of what is above 0, and another one of
+        what is below), or into what has left. What sources add is known.
         """
         ranks = self.mesh.ranks
-        volume = self.mesh.volume
+        content = self.mesh.volume * rho
+        sizes = np.abs(content) if self.signed else content
         uncertain = np.abs(crossed)
         if self.operator.reactions:
             uncertain[-self.mesh.n_cells :] = 0.0
-        mass, net, gross = ranks.sum(
-            np.array([(volume * rho).sum(), crossed.sum(), uncertain.sum()])
+        mass, size, net, gross = ranks.sum(
+            np.array([content.sum(), sizes.sum(), crossed.sum(), uncertain.sum()])
         )
 
-        if mass >= gross:
-            factor = (before - net) / mass if mass > 0 else 1.0
-            return self._scale(rho, factor, mass), before - net, crossed
-        return rho, mass, crossed + (before - net - mass) * uncertain / gross
+        after = before - net
+        if size < gross:
+            return rho, mass, size, crossed + (after - mass) * uncertain / gross
+        if self.signed:
+            part = (after - mass) / size if size > 0 else 0.0
+            return rho + part * np.abs(rho), after, size, crossed
+        factor = after / mass if mass > 0 else 1.0
+        return self._scale(rho, factor, mass), after, after, crossed
 
     def _name_exchanged(self, crossed):
         """{name in the ledger: mass} of what has left, see `Step._find_crossed`.
 
         What decays and what grows are told apart by sign only where both happen: elsewhere the
-        stages' small terms of the other sign are part of the sum.
+        stages' small terms of the other sign are part of the sum. Of signed densities both are one
+        sum.
         """
         mesh = self.mesh
         n = mesh.n_faces - mesh.n_inner
@@ -157,7 +220,9 @@ class Stepper:
         if not self.operator.reactions:
             return exchanged
         killed, removed = crossed[n:].reshape(2, -1)
-        if self.kills and self.bears:
+        if self.signed and self.operator.reactions.has_growth:
+            exchanged["grown"] = -killed.sum()
+        elif self.kills and self.bears:
             exchanged["killed"] = np.maximum(killed, 0).sum()
             exchanged["born"] = np.maximum(-killed, 0).sum()
         elif self.kills:
@@ -182,9 +247,9 @@ class Stepper:
         """
         scaled = factor * rho
         more = factor * math.log(factor) * mass if factor > 0 else 0.0
-        self._entropies += [
+        self.memory.entropies += [
             (scaled, (factor * entropy + more, factor * size + abs(more)))
-            for known, (entropy, size) in self._entropies
+            for known, (entropy, size) in self.memory.entropies
             if known is rho
         ]
         return scaled
@@ -208,14 +273,14 @@ class Stepper:
         """
         if not self.has_corners:
             return rho
-        for known, values in self._known_values:
+        for known, values in self.memory.values:
             if known is rho:
                 return values
         rates, entering = self.find_coefficients(t)
         if self._node_solver is None or self._node_solver.rates is not rates:
             self._node_solver = NodeSolver(rates, self.rtol)
         values = self._node_solver(rho, entering)
-        self._known_values = [(rho, values)]
+        self.memory.values = [(rho, values)]
         return values
 
     def find_current(self, rho: Array, t: float) -> Array:
@@ -224,9 +289,9 @@ class Stepper:
         """
         numbering = self.operator.numbering
         rates, entering = self.find_coefficients(t)
-        known = self._known_values
+        known = self.memory.values
         values = self.find_values(numbering.inward(rho), t)
-        self._known_values = known  # a run goes on from those of its own density
+        self.memory.values = known  # a run goes on from those of its own density
         if self.has_corners:
             return numbering.outward(rates.current(values, entering))
         flux = rates.flux(values, entering)
@@ -257,7 +322,7 @@ class Stepper:
         self._destroy_resolvents(MAX_KEPT_MATRICES - 1 if may_keep else 0)
         rates, _ = self.find_coefficients(t)
         self._resolvents[t, s] = self.operator.resolvent(
-            rates, s, scales=self.column_scales, rtol=self.rtol
+            rates, s, scales=self.column_scales, rtol=self.rtol, signed=self.signed
         )
         return self._resolvents[t, s].expect(n_solves)
 
@@ -304,9 +369,9 @@ class Stepper:
     def compute_energy_growth(self, rho: Array, new: Array, mass: float) -> float:
         """The growth of the free energy over D, sum |K| rho log(rho / pi), from rho to new.
 
-        0 where it is within rounding, and where there is no Gibbs density pi.
+        0 where it is within rounding, and where there is no Gibbs density pi, or rho is signed.
         """
-        if self.minus_log_gibbs is None or mass == 0:
+        if self.minus_log_gibbs is None or self.signed or mass == 0:
             return 0.0
         entropy_before, size_before = self._find_relative_entropy(rho)
         entropy_after, size_after = self._find_relative_entropy(new)
@@ -315,12 +380,12 @@ class Stepper:
 
     def _find_relative_entropy(self, rho):
         """(sum |K| rho log(rho / pi), the sum of the terms' sizes); the last ones are kept."""
-        for known, sums in self._entropies:
+        for known, sums in self.memory.entropies:
             if known is rho:
                 return sums
         on_this_rank = np.array(_sum_relative_entropy(self.mesh.volume, rho, self.minus_log_gibbs))
         sums = tuple(self.mesh.ranks.sum(on_this_rank))
-        self._entropies = [*self._entropies[-1:], (rho, sums)]
+        self.memory.entropies = [*self.memory.entropies[-1:], (rho, sums)]
         return sums
 
 

@@ -96,7 +96,8 @@ class TwoPointDriftDiffusion(DriftDiffusion):
         """The given density at each boundary face (n_faces - n_inner,), then the sources, see
         `Rates`. Collective.
         """
-        return self._add_sources(evaluate_densities(self.mesh, self._conditions, t), t)
+        at_faces = evaluate_densities(self.mesh, self._conditions, t, self.signed)
+        return self._add_sources(at_faces, t)
 
     # ---- parts of the rates ---------------------------------------------------------------------
 

@@ -78,8 +78,12 @@ def spread_over_regions(mesh: AnyMesh, coefficient: Any, what: str) -> Any:
     return spread
 
 
-def check_density(mesh: AnyMesh, rho: Any, what: str) -> None:
-    """`InputError` on every rank unless rho is of shape (n_cells,), finite and non-negative."""
+def check_density(
+    mesh: AnyMesh, rho: Any, what: str, *, signed: bool = False, batch: bool = False
+) -> None:
+    """`InputError` on every rank unless rho is of shape (n_cells,), finite, and non-negative unless
+    it is signed. A batch may be (k, n_cells), with the same k on all ranks.
+    """
     ranks = mesh.ranks
     with ranks.raising_together():
         refuse_masked(rho, f"{what} must be an array of numbers")
@@ -90,18 +94,30 @@ def check_density(mesh: AnyMesh, rho: Any, what: str) -> None:
 
     ranks.check(rho.dtype != object, f"{what} must be an array of numbers, not {rho!s:.60}")
     ranks.check(rho.dtype.kind in "biuf", f"{what} must be real numbers, not of type {rho.dtype}")
+    is_batch = rho.ndim == 2 and rho.shape[1] == mesh.n_cells and len(rho) > 0
     ranks.check(
-        rho.shape == (mesh.n_cells,),
+        batch or not is_batch,
+        f"{what} has shape {rho.shape}: several densities (k, n_cells) at once are for "
+        f"FokkerPlanck only; here take one after another, {what}[0], {what}[1], ...",
+    )
+    ranks.check(
+        rho.shape == (mesh.n_cells,) or is_batch,
         f"{what} has shape {rho.shape}; {describe_wanted_shape(mesh, rho.shape)}",
     )
+    if batch:
+        ranks.check_same(f"the number of densities in {what}", rho.shape[:-1])
 
     with ranks.raising_together():
-        bad = np.flatnonzero(~(rho >= 0) | ~np.isfinite(rho))
+        is_good = np.isfinite(rho) if signed else np.isfinite(rho) & (rho >= 0)
+        bad = np.argwhere(~is_good)
         if len(bad):
-            cell = bad[0]
+            place = tuple(bad[0])
+            *member, cell = place
+            name = f"{what}[{member[0]}]" if member else what
+            wanted = "finite" if signed else "finite and at least 0"
             raise InputError(
-                f"{what} is {rho[cell]} in cell {mesh.cell_id[cell]} (at {mesh.center[:, cell]}): "
-                f"it must be finite and at least 0 ({len(bad)} cells are not)"
+                f"{name} is {rho[place]} in cell {mesh.cell_id[cell]} (at {mesh.center[:, cell]}): "
+                f"it must be {wanted} ({len(bad)} cells are not)"
             )
 
 

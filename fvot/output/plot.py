@@ -275,6 +275,12 @@ class Picture:
         look = self.look
         fields = self.result.fields
         wanted = "velocity" if look.field == "speed" else look.field
+        if wanted not in fields and "density_0" in fields:
+            raise InputError(
+                f"this is the result of several densities, and has no {wanted} to draw: "
+                "result.member(i) is that of one, with plot and movie; or give the name of one of "
+                "the fields here, such as field='density_0'"
+            )
         if not isinstance(wanted, str) or wanted not in fields:
             known = [*fields, *(["speed"] if "velocity" in fields else [])]
             raise InputError(
@@ -316,8 +322,21 @@ class Picture:
             low = shown.min(initial=low)
             high = shown.max(initial=high)
         low, high = ranks.min(low), ranks.max(high)
+        if self.look.log and self.look.field.startswith("density"):
+            self._check_log()
         with ranks.raising_together():
             return Colors.choose(low, high, self.look.clim, self.look.cmap, self.look.log)
+
+    def _check_log(self):
+        """`InputError` where a density that is to be drawn logarithmically has values below 0."""
+        ranks = self.result.mesh.ranks
+        shown = [self._get_own(i) for i in self.times]
+        least = ranks.min(min(values[values < 0].min(initial=0.0) for values in shown))
+        ranks.check(
+            least == 0,
+            f"log=True shows values above 0, and this density has values down to {least:.3g}: "
+            "leave out log; cmap='RdBu_r' with clim=(-a, a) shows both signs",
+        )
 
     def _get_own(self, i):
         """The field at recorded time i: (n_cells,) of this rank, or along the line. Collective."""
@@ -459,7 +478,8 @@ def check_width(width: Any) -> None:
 
 def _name_values(field):
     """What the numbers are called."""
-    return f"|{field}|" if field in ("current", "velocity", "drift") else str(field)
+    kind, _, _ = str(field).partition("_")  # fields of a batch end with a number
+    return f"|{field}|" if kind in ("current", "velocity", "drift") else str(field)
 
 
 def _choose_times(time, n_times, shows_curves):

@@ -49,9 +49,10 @@ class Output:
     fields : list, optional
         Names of fields: "density"; "velocity" and "current", which is density times velocity;
         "pressure" of a `JKO` with an upper bound; "potential", "diffusion" and "drift" of equations
-        that have them. And dicts of fields of your own, ``{"depth": values}``: cell values
-        (n_cells,) or (dim, n_cells), or a function of x or (x, t), taken at the centroids. None:
-        density, pressure, and the velocity of a `ContinuityEquation`.
+        that have them; of a batch of densities "density_0", "current_0", ... And dicts of fields of
+        your own, ``{"depth": values}``: cell values (n_cells,) or (dim, n_cells), or a function of
+        x or (x, t), taken at the centroids. None: density, pressure, and the velocity of a
+        `ContinuityEquation`.
     single : bool
         Points and fields in single precision, which takes half the space. Times and the numbers of
         cells and ranks keep their precision.

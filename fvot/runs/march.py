@@ -15,7 +15,7 @@ from ..errors import ConvergenceError
 from .checkpoint import Checkpoint
 from .recorder import Recorder
 from .result import DerivedSeries, Result, build_ledger
-from .run import Run, RunWithVelocity, find_derived
+from .run import Run, RunWithVelocity, find_derived, join_densities
 
 if TYPE_CHECKING:
     from ..mesh.numbering import Numbering
@@ -75,7 +75,7 @@ def _make_result(run, numbering, recorder):
     return Result(
         mesh=numbering.user_mesh,
         t=t,
-        rho=recorded["density"],
+        rho=join_densities(recorded),
         ledger=build_ledger(recorder.records, recorder.t),
         velocity=cast(RunWithVelocity, run).velocity(t) if "velocity" in run.fields else None,
         pressure=recorded.get("pressure"),

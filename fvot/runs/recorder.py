@@ -15,7 +15,7 @@ from ..mesh.cell_values import integrate
 from ..output.series import Writer, check_output
 from .checkpoint import Checkpoint, CheckpointManager
 from .progress import Progress
-from .run import DerivedField, Run, RunWithVelocity
+from .run import DerivedField, Run, RunWithVelocity, join_densities
 
 if TYPE_CHECKING:
     from ..mesh.numbering import Numbering
@@ -53,7 +53,7 @@ class Recorder:
         self.progress = progress
         self.derived = derived
         self.write = check_output(write, numbering.user_mesh.ranks, fields, derived)
-        self.records: list[dict[str, float]] = []
+        self.records: list[dict[str, Any]] = []
         self.saved: tuple[dict[str, Array], dict[str, Any]] | None = None
         # Velocities follow from the times: they are not kept.
         self.fields: dict[str, list[Array]] = {name: [] for name in fields if name != "velocity"}
@@ -126,7 +126,7 @@ class Recorder:
     def _take(self, run):
         """Keep the ledger's numbers and the fields; return the fields, {name: (n_cells,)}."""
         values = {name: run.field(name) for name in self.fields}
-        self.records.append(self._summarise(values["density"]) | run.account())
+        self.records.append(self._summarise(join_densities(values)) | run.account())
         for name, series in self.fields.items():
             if not self.keeps_all and len(series) > 1:
                 series.pop()
@@ -134,12 +134,12 @@ class Recorder:
         return values
 
     def _summarise(self, rho):
-        """The ledger's numbers that every density (n_cells,) has."""
+        """The ledger's numbers that every density (n_cells,) has; of a batch (k, n_cells) (k,)."""
         mesh = self.numbering.mesh
         return dict(
             mass=integrate(mesh, rho),
-            minimum=mesh.ranks.min(rho.min(initial=np.inf)),
-            maximum=mesh.ranks.max(rho.max(initial=-np.inf)),
+            minimum=mesh.ranks.min(rho.min(axis=-1, initial=np.inf)),
+            maximum=mesh.ranks.max(rho.max(axis=-1, initial=-np.inf)),
         )
 
     def after_step(self, now: float, run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..finite_volume.interpolation import interpolate
 from ..finite_volume.velocity_field import VelocityField
 from ..output.series import Fields, Output, write_all
 from .ledger import Ledger
-from .run import DerivedField
+from .run import DerivedField, name_densities
 
 if TYPE_CHECKING:
     from ..mesh import Mesh
@@ -126,7 +127,8 @@ class Writable:
         -------
         array (n_times, n), or (n_times,) for one point
             The density, linear in each cell around its centroid, and between the smallest and the
-            largest cell average of that time; the same on every rank.
+            largest cell average of that time; the same on every rank. Of a batch (n_times, k, n),
+            or (n_times, k).
 
         Raises
         ------
@@ -151,8 +153,10 @@ class Writable:
                     f"({mesh.dim},) for one point"
                 )
         mesh.ranks.check_same("points", places)
-        values = interpolate(mesh, self.rho, places.reshape(mesh.dim, -1))
-        return values if places.ndim == 2 else values[:, 0]
+        rows = self.rho.reshape(math.prod(self.rho.shape[:-1]), mesh.n_cells)
+        values = interpolate(mesh, rows, places.reshape(mesh.dim, -1))
+        values = values.reshape(*self.rho.shape[:-1], -1)
+        return values if places.ndim == 2 else values[..., 0]
 
     def plot(
         self,
@@ -368,10 +372,10 @@ class Result(Writable):
     t : array (n_times,)
         The recorded times, the first is the start.
     rho : array (n_times, n_cells)
-        Cell averages.
+        Cell averages; of a batch of k densities (n_times, k, n_cells), see `member`.
     ledger : {name: array (n_times,)}
-        Mass, minimum, maximum, mass_error and further numbers of the solver. Notebooks show it as a
-        table.
+        Mass, minimum, maximum, mass_error and further numbers of the solver; of a batch
+        (n_times, k). Notebooks show it as a table.
     pressure : array (n_times, n_cells) or None
         The pressure of an upper bound on the density, above 0 where it is reached; None without a
         bound.
@@ -407,7 +411,91 @@ class Result(Writable):
         self._series = dict(derived or {})
 
     @property
+    def n_members(self) -> int | None:
+        """The number of densities of a batch; None where it is none.
+
+        Returns
+        -------
+        int or None
+            The number.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(0, 1, 10)
+        >>> equation = fvot.FokkerPlanck(mesh, diffusion=1.0)
+        >>> equation.solve(np.ones((3, mesh.n_cells)), 0.1).n_members
+        3
+        """
+        return self.rho.shape[1] if self.rho.ndim == 3 else None
+
+    def member(self, i: int) -> Result:
+        """The result of one density of a batch, as if it were the only one.
+
+        Parameters
+        ----------
+        i : int
+            The number of the density; negative ones count from the last.
+
+        Returns
+        -------
+        Result
+            Its rho is (n_times, n_cells); it shares its memory with that of the batch.
+
+        Raises
+        ------
+        InputError
+            Where there is no density of that number, and where the result is that of one density.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(0, 1, 10)
+        >>> equation = fvot.FokkerPlanck(mesh, diffusion=1.0)
+        >>> rho0 = np.stack([mesh.density(lambda x, k=k: x[0] ** k) for k in range(3)])
+        >>> result = equation.solve(rho0, [0, 0.1, 0.2])
+        >>> result.rho.shape, result.member(2).rho.shape
+        ((3, 3, 10), (3, 10))
+        """
+        k = self.n_members
+        ranks = self.mesh.ranks
+        ranks.check(k is not None, "this is the result of one density, and has no members")
+        ranks.check(
+            is_integer(i) and -(k or 0) <= i < (k or 0),
+            f"member must be the number of a density, from 0 to {(k or 0) - 1}, not {i!r}",
+        )
+        i = i % (k or 1)
+        own = {}
+        for name, series in self._series.items():
+            base, _, ending = name.rpartition("_")
+            if not ending.isdigit():
+                own[name] = series
+            elif int(ending) == i:
+                own[base] = series
+        return Result(
+            self.mesh,
+            self.t,
+            self.rho[:, i],
+            {name: values[:, i] for name, values in self.ledger.items()},
+            velocity=None if self._velocity is None else self._velocity[:, i],
+            derived=own,
+        )
+
+    def _refuse_batch(self, call):
+        """`InputError` for a batch, where a call is for one density."""
+        self.mesh.ranks.check(
+            self.n_members is None,
+            f"this is the result of {self.n_members} densities, and {call} is for one: take "
+            f"result.member(i).{call}",
+        )
+
+    @property
     def _present(self):
+        if self.n_members is not None:
+            names = name_densities(self.n_members)
+            return {name: self.rho[:, i] for i, name in enumerate(names)}
         fields = {"density": self.rho}
         if "velocity" not in self._series and self._velocity is not None:
             fields["velocity"] = self._velocity
@@ -427,7 +515,7 @@ class Result(Writable):
 
         Returns
         -------
-        array (n_times, dim, n_cells) or None
+        array (n_times, dim, n_cells), of a batch (n_times, k, dim, n_cells), or None
             None where there is none.
 
         Examples
@@ -442,6 +530,9 @@ class Result(Writable):
         """
         if self._velocity is None and "velocity" in self._series:
             self._velocity = np.stack([*self._series["velocity"]])
+        if self._velocity is None and "velocity_0" in self._series:
+            members = [self._series[f"velocity_{i}"] for i in range(self.rho.shape[1])]
+            self._velocity = np.stack([np.stack([*series]) for series in members], axis=1)
         return self._velocity
 
     def _repr_html_(self):
@@ -455,10 +546,16 @@ class Result(Writable):
         return vars(self) | dict(_velocity=velocity, _series={})
 
     def __repr__(self):
+        mass = self.ledger["mass"][-1]
+        error = self.ledger["mass_error"][-1]
+        if self.n_members is None:
+            masses = f"mass {mass:.6g}"
+        else:
+            masses = f"{len(mass)} densities, masses {mass.min():.6g} to {mass.max():.6g}"
+            error = error[np.abs(error).argmax()]
         return (
             f"<fvot.Result: {len(self.t)} times from {self.t[0]:.6g} to {self.t[-1]:.6g}, "
-            f"{self.mesh.n_cells_global} cells, mass {self.ledger['mass'][-1]:.6g}, mass error "
-            f"{self.ledger['mass_error'][-1]:.0e}>"
+            f"{self.mesh.n_cells_global} cells, {masses}, mass error {error:.0e}>"
         )
 
     def flux_through(self, name: Any) -> Array:
@@ -471,7 +568,7 @@ class Result(Writable):
 
         Returns
         -------
-        array (n_times - 1,)
+        array (n_times - 1,), of a batch (n_times - 1, k)
             The mean between each two recorded times.
 
         Raises
@@ -497,7 +594,8 @@ class Result(Writable):
             )
         left = self.ledger[f"outflow:{name}"]
         entered = self.ledger.get(f"inflow:{name}", np.zeros_like(left))
-        return np.diff(left - entered) / np.diff(self.t)
+        lengths = np.diff(self.t).reshape(-1, *[1] * (left.ndim - 1))
+        return np.diff(left - entered, axis=0) / lengths
 
     def velocity_at(self, points: ArrayLike, t: float) -> Array:
         """The velocity at points of the mesh, linear in cells and between recorded times.
@@ -531,6 +629,7 @@ class Result(Writable):
         >>> bool(np.allclose(v, [[1.0], [0.0]]))
         True
         """
+        self._refuse_batch("velocity_at(points, t)")
         self.mesh.ranks.check(
             "velocity" in self.fields,
             "this result has no velocity",
@@ -542,16 +641,24 @@ class Result(Writable):
         return VelocityField(self.mesh, self.t, self.velocity)
 
 
-def build_ledger(records: Sequence[dict[str, float]], t: Array) -> Ledger:
-    """{name: (n_times,)} from one dict per time t, with the relative error of the mass balance.
+def build_ledger(records: Sequence[dict[str, Any]], t: Array) -> Ledger:
+    """{name: (n_times,)}, of a batch (n_times, k), from one dict per time t, with the relative
+    error of the mass balance.
 
     mass_error = (mass - gains + losses - initial mass) / (initial mass + the largest gains)
+
+    Of signed densities it is relative to the largest of their L1 norms, plus the largest gains and
+    losses by their absolute values.
     """
     ledger = {name: np.array([record[name] for record in records]) for name in records[0]}
     mass = ledger["mass"]
-    zero = np.zeros(len(mass))
+    zero = np.zeros(mass.shape)
     gains = sum((ledger[name] for name in MASS_GAINS if name in ledger), zero)
     losses = sum((ledger[name] for name in MASS_LOSSES if name in ledger), zero)
-    scale = max(mass[0] + gains.max(), np.finfo(float).tiny)
+    scale = mass[0] + gains.max(axis=0)
+    if "norm" in ledger:
+        exchanged = np.abs(gains).max(axis=0) + np.abs(losses).max(axis=0)
+        scale = ledger["norm"].max(axis=0) + exchanged
+    scale = np.maximum(scale, np.finfo(float).tiny)
     mass_error = (mass - gains + losses - mass[0]) / scale
     return Ledger(ledger | {"mass_error": mass_error}, t)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
+
 from ..arguments.types import Array
 
 # A field that follows from the time and from recorded ones: (t, {name: cell values}) -> cell values
@@ -12,10 +14,24 @@ from ..arguments.types import Array
 DerivedField: TypeAlias = Callable[[float, Mapping[str, Array]], Array]
 
 
+def name_densities(k: int) -> tuple[str, ...]:
+    """The names of the densities of a batch. Fields that each of them has end in the same way."""
+    return tuple(f"density_{i}" for i in range(k))
+
+
+def join_densities(values: Mapping[str, Array]) -> Array:
+    """The density (..., n_cells) among fields; of a batch the densities (..., k, n_cells)."""
+    if "density" in values:
+        return values["density"]
+    names = [name for name in values if name.startswith("density_")]
+    return np.stack([values[name] for name in names], axis=-2)
+
+
 class Run(Protocol):
     """What an evolution gives to `march`: its state, and how it goes on.
 
-    fields : names of the fields it has, "density" first; perhaps "velocity", "pressure"
+    fields : names of the fields it has, "density" first; perhaps "velocity", "pressure"; of a batch
+        those of `name_densities`
     now : the time it has come to
     """
 
@@ -38,9 +54,9 @@ class Run(Protocol):
         """Cell values (n_cells,) of a field now, in the order of the equation's own mesh."""
         ...
 
-    def account(self) -> dict[str, float]:
+    def account(self) -> dict[str, Any]:
         """The ledger's numbers now, beside mass, minimum and maximum of the density: steps; inflow
-        and outflow since the start, where the boundary is open.
+        and outflow since the start, where the boundary is open. Of a batch lists (k,).
         """
         ...
 
