@@ -549,8 +549,8 @@ def _check_signed(signed, flux):
         )
     if signed and isinstance(flux, limited):
         raise InputError(
-            "fvot.limited() keeps densities above 0, and signed fields have any sign: leave out one "
-            "of them"
+            "fvot.limited() is for densities of at least 0, not for signed fields: leave out one "
+            "of both"
         )
 
 

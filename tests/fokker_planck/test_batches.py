@@ -52,6 +52,11 @@ EQUATIONS = {
         boundary={"left": fvot.dirichlet(lambda x, t: 1 + np.sin(5 * t) + 0 * x[0])},
     ),
 }
+SHARP = dict(drift=lambda x: 5 + 0 * x, flux=fvot.limited(), boundary={"right": fvot.outflow})
+LIMITED = {
+    "steady": SHARP,
+    "moving": SHARP | dict(growth=lambda x, t: -np.sin(5 * t) + 0 * x[0]),
+}
 
 
 def assert_same(batch, single, rtol):
@@ -90,6 +95,18 @@ def test_equal_steps_give_the_numbers_of_single_runs(kind, name, order):
             equation.step(rho0, 0.03, t=0.1)[i], equation.step(rho0[i], 0.03, t=0.1), atol=1e-8
         )
         assert_allclose(equation.current(rho0)[i], equation.current(rho0[i]), atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["interval", "triangles", "box"])
+@pytest.mark.parametrize("name", LIMITED)
+def test_batches_of_limited_fluxes_are_those_of_single_runs(kind, name):
+    mesh = KINDS[kind]()
+    rho0 = make_densities(mesh)
+    equation = FokkerPlanck(mesh, diffusion=0.01, rtol=1e-12, **LIMITED[name])
+    batch = equation.solve(rho0, [0, 0.1, 0.15], tau=0.03)
+    assert np.abs(batch.ledger["mass_error"]).max() <= 1e-15
+    for i in range(K):
+        assert_same(batch.member(i), equation.solve(rho0[i], [0, 0.1, 0.15], tau=0.03), rtol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["interval", "triangles", "quadrilaterals"])

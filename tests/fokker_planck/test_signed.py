@@ -313,6 +313,8 @@ def test_pictures_files_and_fields(shared_folder):
 def test_bad_input():
     mesh = meshes.MESHES["interval"]()
     signs = np.where(mesh.center[0] > 0, 1.0, -1.0)
+    with pytest.raises(InputError, match="limited.. is for densities of at least 0"):
+        FokkerPlanck(mesh, diffusion=0.1, flux=fvot.limited(), signed=True)
     with pytest.raises(InputError, match="signed must be True or False, not 'yes'"):
         FokkerPlanck(mesh, diffusion=1.0, signed="yes")
     with pytest.raises(InputError, match="must be finite "):
