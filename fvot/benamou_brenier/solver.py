@@ -505,7 +505,7 @@ def _check_parameters(mesh, n_steps, tol, max_iter, precision, terminal, scheme)
             f"{mesh!r:.60}"
         )
 
-    refuse_radial(mesh, "transport cannot be", "take a mesh of Cartesian coordinates")
+    refuse_radial(mesh, "optimal transport", "take one in Cartesian coordinates")
     ranks = mesh.ranks
     ranks.check_choice("scheme", scheme, get_args(Scheme))
     ranks.check(is_count(n_steps), f"n_steps must be a whole number from 1 on, not {n_steps!r}")

@@ -62,8 +62,8 @@ def build_convolution(
     """
     refuse_radial(
         mesh,
-        "an interaction cannot be",
-        "W(x - y) of points of two rings is not one number; leave the Interaction out",
+        "interactions",
+        "W(x - y) is not one number for the points of two rings; leave the Interaction out",
     )
     _check_kernel(mesh, W)
     if mesh.block is not None:

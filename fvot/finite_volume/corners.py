@@ -334,8 +334,8 @@ def find_corners(mesh: AnyMesh) -> Corners:
     """The `Corners` of a mesh; `MeshError` where a cell is not star-shaped. Collective."""
     refuse_radial(
         mesh,
-        "fluxes to corners cannot be",
-        "two-point fluxes are right there, with scheme='auto' and diagonal diffusion (D_r, D_z)",
+        "fluxes to corners",
+        "two-point fluxes are right there; leave scheme out",
     )
     corners = Corners(mesh)
     bad = np.flatnonzero(corners.find_smallest_simplices() < SMALLEST_SIMPLEX * mesh.volume)

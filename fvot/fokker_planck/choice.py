@@ -44,7 +44,7 @@ def build_operator(
     if sine > CONORMAL_TOLERANCE:
         refuse_radial(
             mesh,
-            "diffusion with entries beside the diagonal cannot be",
+            "diffusion with entries beside the diagonal",
             "it needs fluxes to corners; give (D_r, D_z)",
         )
     problem = _describe_problem(report, sine)

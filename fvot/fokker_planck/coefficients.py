@@ -95,8 +95,8 @@ class DriftDiffusion:
             if terms.noise != "kinetic" and self._D.is_tensor:
                 refuse_radial(
                     mesh,
-                    f"noise={terms.noise!r} of a diagonal or tensor cannot be",
-                    "what it is around the axis is not known; give diffusion as one number for "
+                    f"noise={terms.noise!r} of diagonals or tensors",
+                    "their entry around the axis is not known; give diffusion as one number for "
                     "each place, or take noise='kinetic'",
                 )
             if isinstance(V, cell_mean) and not (self._D.constant or self.temperature):

@@ -46,9 +46,9 @@ def check_coordinates(coordinates: Any, dim: int, periodic: Any = False) -> None
 
 
 def refuse_radial(mesh: AnyMesh, what: str, remedy: str) -> None:
-    """`InputError` on a mesh in radial coordinates: *what* is not right there."""
+    """`InputError` on a mesh in radial coordinates, on which *what* is not right."""
     if mesh.coordinates != "cartesian":
-        raise InputError(f"{what} on a mesh in {mesh.coordinates} coordinates: {remedy}")
+        raise InputError(f"a mesh in {mesh.coordinates} coordinates has no {what}: {remedy}")
 
 
 def weigh(ranks: Ranks, part: dict, meta: dict, coordinates: Coordinates) -> tuple[dict, dict]:

@@ -21,7 +21,7 @@ def choose_metric(mesh: Mesh, scheme: Scheme) -> type[DensityMetric]:
     star-shaped.
     """
     mesh.ranks.check_choice("scheme", scheme, get_args(Scheme))
-    refuse_radial(mesh, "Otto's metric cannot be", "take a mesh of Cartesian coordinates")
+    refuse_radial(mesh, "metric of densities", "take one in Cartesian coordinates")
     report = mesh.quality
     if scheme == "corners":
         find_corners(mesh)
