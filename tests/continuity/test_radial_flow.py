@@ -82,6 +82,7 @@ def swirl(x):
     return np.stack([across, (2 - 4 * x[0] ** 2) * (1 - x[1] ** 2)])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("given", ["stream", "velocity"])
 def test_a_vortex_ring(given):
     def blob(x):

@@ -68,6 +68,7 @@ def test_a_disc_with_a_wall():
     check_orders(solve)
 
 
+@pytest.mark.long
 def test_a_ball_that_absorbs_at_its_surface():
     """sin(pi r / R) / r."""
 
@@ -79,6 +80,7 @@ def test_a_ball_that_absorbs_at_its_surface():
     check_orders(solve)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("coordinates", DIMENSION)
 def test_cells_of_different_widths(coordinates):
     """The error on graded cells falls as on equal ones."""
@@ -132,6 +134,7 @@ def test_rates_of_a_disc():
 # ---- drift, wells and noise ----------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("coordinates", DIMENSION)
 def test_a_gaussian_in_a_trap(coordinates):
     """Ornstein and Uhlenbeck's process: the variance goes to 1 as e^(-2 t)."""
@@ -197,6 +200,7 @@ def test_noise_that_varies(noise, power, coordinates, given):
     check_orders(solve, counts=(16, 32, 64))
 
 
+@pytest.mark.long
 def test_velocities_of_cells():
     """A Gaussian of variance s spreads with the velocity x D / s."""
 

@@ -34,6 +34,7 @@ def check_orders(solve, counts, least):
     assert np.log2(np.array(errors[:-1]) / errors[1:]).min() > least, errors
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("coordinates", DIMENSION)
 @pytest.mark.parametrize("order, least", [(2, 1.4), (1, 0.6)])
 def test_barenblatts_solution(coordinates, order, least):

@@ -216,6 +216,7 @@ def test_the_axis_is_no_part_of_the_boundary():
             FokkerPlanck(mesh, diffusion=1.0, boundary=condition)
 
 
+@pytest.mark.long
 def test_meshes_are_written_and_drawn(shared_folder, gl):
     for i, mesh in enumerate([*list_intervals("spherical")[:1], *list_rectangles()[1:4]]):
         mesh.write(shared_folder / f"{i}.vtu", {"r": lambda x: x[0], "volume": mesh.volume})
@@ -237,12 +238,12 @@ TENSOR = [[1.0, 0.5], [0.5, 1.0]]
 WRONG_MESHES = {
     "radii below 0": (lambda: Mesh.interval(-1, 1, 4, coordinates="spherical"), "at least 0"),
     "edges below 0": (
-        lambda: Mesh.interval(edges=[-1, 0, 1], coordinates="spherical"),
+        lambda: Mesh.interval(edges=[-1, 0, 1, 2, 3], coordinates="spherical"),
         "at least 0, not -1",
     ),
     "another name": (lambda: Mesh.interval(0, 1, 4, coordinates="polar"), "not 'polar'"),
     "another name, edges": (
-        lambda: Mesh.rectangle(edges=[[0, 1, 2], [0, 1, 2]], coordinates=1),
+        lambda: Mesh.rectangle(edges=[[0, 1, 2, 3], [0, 1, 2]], coordinates=1),
         "not 1",
     ),
     "spherical rectangles": (
