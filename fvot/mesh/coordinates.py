@@ -65,7 +65,7 @@ def weigh(ranks: Ranks, part: dict, meta: dict, coordinates: Coordinates) -> tup
     )
     part = part | _weigh_cells(part, power) | _weigh_faces(part, power)
     names = _drop_axis(ranks, part, meta["names"])
-    quality = _describe_volumes(ranks, part["volume"], meta["quality"])
+    quality = _describe_quality(ranks, part["volume"], meta["quality"])
     return part, meta | dict(names=names, quality=quality)
 
 
@@ -160,8 +160,9 @@ def _drop_axis(ranks, part, names):
     return {name: sets for name, sets in names.items() if max(largest[k] for k in sets) != 0}
 
 
-def _describe_volumes(ranks, volume, quality: Quality) -> Quality:
+def _describe_quality(ranks, volume, quality: Quality) -> Quality:
     least = ranks.min(volume.min(initial=np.inf))
     most = ranks.max(volume.max(initial=0.0))
     mean = ranks.sum(volume.sum()) / quality.n_cells
-    return replace(quality, volume=(float(least), float(mean), float(most)))
+    volumes = (float(least), float(mean), float(most))
+    return replace(quality, volume=volumes, is_radial=True)

@@ -45,6 +45,11 @@ def list_rectangles():
     ]
 
 
+def mesh_size():
+    """The fewest cells that a mesh can have here: one for each rank."""
+    return Mesh.interval(0, 1, 64).ranks.size
+
+
 def find_radii(mesh):
     """(smaller, larger) radius of each cell."""
     corners = mesh.points[0, mesh.corners].reshape(mesh.n_cells, -1)
@@ -118,6 +123,28 @@ def test_the_divergence_of_the_position_is_the_dimension(coordinates):
         for mesh in list_rectangles():
             flux = mesh.area * mesh.normal[0] * mesh.face_center[0]
             assert_allclose(mesh.divergence(flux), 2, rtol=1e-12)
+
+
+def test_gradients_are_exact_for_the_square_of_the_radius():
+    """The means of r^2 over equal rings differ by 2 r times the distance of their middles."""
+    for mesh in list_intervals("cylindrical")[:2] + list_rectangles()[:3]:
+        n = mesh.n_inner
+        slope = mesh.gradient(mesh.average(lambda x: x[0] ** 2))[:n]
+        exact = 2 * mesh.face_center[0, :n] * mesh.normal[0, :n]
+        assert_allclose(slope, exact, atol=1e-12)
+
+
+def test_the_quality_has_no_figures_of_transport():
+    for mesh in (list_intervals("spherical")[0], list_rectangles()[3]):
+        assert mesh.quality.suits_two_point
+        assert "transport" not in str(mesh.quality)
+    assert "transport" in str(Mesh.interval(0, 1, 4).quality)
+
+
+def test_one_cell():
+    mesh = Mesh.interval(0, 2, mesh_size(), coordinates="spherical")
+    assert mesh.integrate(1.0) == pytest.approx(32 / 3 * np.pi, rel=1e-14)
+    assert list(mesh.boundary) == ["right"]
 
 
 # ---- functions on it -----------------------------------------------------------------------------
