@@ -47,13 +47,22 @@ def log_mean_exp_over_cells(mesh: AnyMesh, f: PointFunction, degree: int = 8) ->
 
 
 def average_over_faces(mesh: AnyMesh, f: PointFunction, degree: int = 3) -> Array:
-    """Averages (..., n_faces) of f(x); collective."""
+    """Averages (..., n_faces) of f(x); 0 on faces without an area, at the radius 0, where f may
+    not be defined. Collective.
+    """
     power = POWER[mesh.coordinates]
+    has_area = mesh.area > 0 if power else slice(None)
+    vertices = mesh.vertices[:, has_area]
     with mesh.ranks.raising_together():
-        return sum(
+        means = sum(
             weight * np.asarray(call_function(f, "the function", x))
-            for x, weight in quadrature.list_face_points(mesh.points, mesh.vertices, degree, power)
+            for x, weight in quadrature.list_face_points(mesh.points, vertices, degree, power)
         )
+    if not power:
+        return means
+    averages = np.zeros((*means.shape[:-1], mesh.n_faces))
+    averages[..., has_area] = means
+    return averages
 
 
 def circulate_around_faces(mesh: AnyMesh, f: PointFunction, degree: int = 3) -> Array:

@@ -400,7 +400,7 @@ def list_face_points(
 
     The weights of each face sum to 1.
 
-    power : of the radius in the measure, see `Pieces`
+    power : of the radius in the measure, see `Pieces`; no face may then lie at the radius 0
     """
     n_faces = vertices.shape[1]
     if len(vertices) == 1:
@@ -433,14 +433,10 @@ def list_face_points(
 
 
 def _weigh_face_points(face_points, power):
-    """The same points, with weights by the measure; faces at the radius 0 keep theirs."""
+    """The same points, with weights by the measure."""
     measures = [weight * point[0] ** power for point, weight in face_points]
     total = sum(measures)
-    has_measure = total > 0
-    return [
-        (point, np.divide(measure, total, out=weight, where=has_measure))
-        for (point, weight), measure in zip(face_points, measures)
-    ]
+    return [(point, measure / total) for (point, _), measure in zip(face_points, measures)]
 
 
 def _divide_faces(points, vertices):

@@ -71,6 +71,17 @@ def test_a_shell_moves_with_the_volume(coordinates):
     check_orders(solve, (100, 200, 400), 1.4)
 
 
+@pytest.mark.parametrize("coordinates", MEASURE)
+def test_functions_need_no_value_on_the_axis(coordinates):
+    """A velocity 1/r that a sink in the middle cells takes up."""
+    mesh = Mesh.interval(0, 1, 20, coordinates=coordinates)
+    for velocity in (from_a_source(coordinates, -1.0), lambda x, t: -(x**2) * t / x):
+        with np.errstate(all="raise"):
+            result = ContinuityEquation(mesh, velocity=velocity).solve(mesh.volume, [0, 1e-3])
+        assert np.isfinite(result.rho).all()
+        assert np.abs(result.ledger["mass_error"]).max() < 1e-14
+
+
 def stream(x):
     """Stokes's stream function of a vortex ring in a cylinder of radius 1 and length 2."""
     return x[0] ** 2 * (1 - x[0] ** 2) * (1 - x[1] ** 2)
