@@ -27,11 +27,15 @@ Precision: TypeAlias = Literal["double", "single"]
 # How diffusion is discretised: two numbers for each face, or with unknowns at the corners of cells.
 Scheme: TypeAlias = Literal["auto", "two_point", "corners"]
 
+# How the points of intervals and rectangles are measured: volumes and areas may stand for rings.
+Coordinates: TypeAlias = Literal["cartesian", "cylindrical", "spherical"]
+
 __all__ = [
     "Array",
     "ArrayLike",
     "BoolArray",
     "Coefficient",
+    "Coordinates",
     "IntArray",
     "Path",
     "PointFunction",

@@ -17,6 +17,7 @@ from ..energies.energy import Energy
 from ..errors import ConvergenceError, InputError
 from ..mesh import Mesh
 from ..mesh.cell_values import check_density, integrate
+from ..mesh.coordinates import refuse_radial
 from ..mesh.numbering import find_numbering
 from ..runs.checkpoint import Checkpoint, CheckpointManager, fingerprint
 from ..runs.progress import Progress
@@ -505,6 +506,7 @@ def _check_parameters(mesh, n_steps, tol, max_iter, precision, terminal, scheme)
             f"{mesh!r:.60}"
         )
 
+    refuse_radial(mesh, "optimal transport", "take one in Cartesian coordinates")
     ranks = mesh.ranks
     ranks.check_choice("scheme", scheme, get_args(Scheme))
     ranks.check(is_count(n_steps), f"n_steps must be a whole number from 1 on, not {n_steps!r}")

@@ -68,7 +68,8 @@ class ContinuityEquation:
         v(x) or v(x, t), returning (dim, n) for x (dim, n); or a constant vector.
     stream : function, optional
         psi(x) or psi(x, t), v = (d psi/dy, -d psi/dx) in 2D; in 3D a vector potential A with
-        v = curl A. The face fluxes are then divergence-free to round-off.
+        v = curl A; on (r, z) in cylindrical coordinates Stokes's, v = (-1/r d psi/dz,
+        1/r d psi/dr). The face fluxes are then divergence-free to round-off.
     face_flux : (n_faces,) array, optional
         Volume per time through each face of this rank, from left to right.
     flux : `muscl` or two-point flux, optional

@@ -49,7 +49,9 @@ class ExplicitScheme(Protocol):
 def build_scheme(mesh: Any, flux: Any) -> ExplicitScheme:
     """The scheme for a flux on a mesh; `InputError` for a flux that is none."""
     if isinstance(flux, muscl):
-        return LimitedFaces(mesh, flux.sharp) if mesh.block is None else Sweeps(mesh, flux.sharp)
+        # The sweeps take all cells, and all faces across an axis, to be of one size.
+        is_uniform = mesh.block is not None and mesh.coordinates == "cartesian"
+        return Sweeps(mesh, flux.sharp) if is_uniform else LimitedFaces(mesh, flux.sharp)
     if not callable(flux):
         raise InputError(
             f"flux must be fvot.muscl(), fvot.upwind, or a function (U, k) -> (a, b), not {flux!r}"

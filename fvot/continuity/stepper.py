@@ -232,7 +232,8 @@ class Stepper:
         return sum(self._means.look(now).rate for now in times) / LOOKS_FOR_STEP_COUNT
 
     def _find_largest_speed(self, look: Look):
-        speeds = np.abs(look.U) / self.mesh.area
+        area = self.mesh.area
+        speeds = np.divide(np.abs(look.U), area, out=np.zeros_like(area), where=area > 0)
         return self.ranks.max(speeds.max(initial=0.0))
 
     # ---- what steps do --------------------------------------------------------------------------

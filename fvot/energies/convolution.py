@@ -23,6 +23,7 @@ from ..arguments.functions import Function
 from ..arguments.types import Array
 from ..errors import InputError
 from ..mesh.cell_values import gather, scatter
+from ..mesh.coordinates import refuse_radial
 from ..mesh.quadrature import make_gauss_rule
 
 if TYPE_CHECKING:
@@ -59,6 +60,11 @@ def build_convolution(
     Raises `InputError` where W is not symmetric, not finite, not integrable or not the same on all
     ranks, and for meshes that are too large.
     """
+    refuse_radial(
+        mesh,
+        "interactions",
+        "W(x - y) is not one number for the points of two rings; leave the Interaction out",
+    )
     _check_kernel(mesh, W)
     if mesh.block is not None:
         return _Fourier(mesh, mesh.block, W)

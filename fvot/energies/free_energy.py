@@ -128,7 +128,7 @@ class FreeEnergy:
         depends on the place.
         """
         mesh = self.mesh
-        step = GRADIENT_STEP * mesh.volume ** (1 / mesh.dim)
+        step = GRADIENT_STEP * mesh.flat_volume ** (1 / mesh.dim)
         gradient = np.zeros((mesh.dim, len(rho)))
         with mesh.ranks.raising_together():
             for axis in range(mesh.dim):

@@ -205,7 +205,7 @@ def read_conditions(boundary: Any, mesh: Mesh, solver: str) -> list[tuple[str, F
             place = ", which is inside the mesh (mesh.interfaces)" if is_inside else ""
             raise InputError(
                 f"boundary has no part {name!r}{place}; the mesh has: "
-                f"{names or 'none (it is periodic)'}"
+                f"{names or 'none (it is periodic)'}{mesh.boundary.hint}"
             )
         if not isinstance(condition, (*AT_FACES, inflow, _Outflow)):
             raise InputError(

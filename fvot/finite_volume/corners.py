@@ -28,6 +28,7 @@ from scipy.sparse.csgraph import connected_components
 from .. import linalg
 from ..arguments.types import Array, IntArray
 from ..errors import MeshError
+from ..mesh.coordinates import refuse_radial
 from ..mesh.face_exchange import find_face_exchange
 from ..mesh.memory import AnyMesh, kept_with_mesh
 from ..mesh.patch_moments import SMALLEST_SIMPLEX
@@ -331,6 +332,11 @@ class Corners:
 @kept_with_mesh
 def find_corners(mesh: AnyMesh) -> Corners:
     """The `Corners` of a mesh; `MeshError` where a cell is not star-shaped. Collective."""
+    refuse_radial(
+        mesh,
+        "fluxes to corners",
+        "two-point fluxes are right there; leave scheme out",
+    )
     corners = Corners(mesh)
     bad = np.flatnonzero(corners.find_smallest_simplices() < SMALLEST_SIMPLEX * mesh.volume)
     with mesh.ranks.raising_together():

@@ -14,9 +14,14 @@ import numpy as np
 from ..arguments.functions import as_floats, as_function
 from ..arguments.types import Array, ArrayLike, Coefficient, IntArray
 from ..errors import InputError
+from ..mesh.coordinates import find_axis_edges
 from ..mesh.means import average_over_faces, circulate_around_faces
 from ..mesh.quadrature import integrate_along_edges
 from .velocity_field import cell_velocity
+
+# The change of a stream function along an edge at the radius 0, relative to its range, that is
+# rounding.
+AXIS_TOLERANCE = 1e-9
 
 
 class VelocitySource(Protocol):
@@ -109,6 +114,10 @@ class VelocityFunction:
 class StreamFunction:
     """A stream function: U = psi(b) - psi(a) along the face from a to b.
 
+    In cylindrical coordinates it is Stokes's stream function, v_r = -1/r d psi/dz and
+    v_z = 1/r d psi/dr: U = 2 pi (psi(a) - psi(b)). (r, z) is turned against (x, y), as the angle
+    stands between r and z.
+
     In 3D it is a vector potential A: U is the circulation of A around the face.
     """
 
@@ -120,6 +129,9 @@ class StreamFunction:
         self.mesh = mesh
         self.f = as_function(stream, "stream", () if mesh.dim == 2 else (3,))
         self.steady = not self.f.depends_on_time
+        self._is_radial = mesh.coordinates != "cartesian"
+        self._factor = -2 * np.pi if self._is_radial else 1.0
+        self._axis = find_axis_edges(mesh) if self._is_radial else None
 
     def sample(self, t: float) -> Array:
         """U (n_faces,) itself."""
@@ -128,7 +140,23 @@ class StreamFunction:
             return circulate_around_faces(mesh, lambda x: self.f(x, t))
         with mesh.ranks.raising_together():
             psi = self.f(mesh.points, t)
-        return psi[mesh.vertices[1]] - psi[mesh.vertices[0]]
+            if self._axis is not None:
+                self._check_axis(psi)
+        U = psi[mesh.vertices[1]] - psi[mesh.vertices[0]]
+        if self._is_radial:
+            U *= self._factor
+            U[mesh.area == 0] = 0.0
+        return U
+
+    def _check_axis(self, psi):
+        """`InputError` unless the stream function has one value along r = 0."""
+        begin, end = psi[self._axis]
+        change = np.abs(end - begin).max(initial=0.0)
+        if change > AXIS_TOLERANCE * np.ptp(psi):
+            raise InputError(
+                f"stream changes by {change:.3g} along an edge at r = 0, where nothing flows: "
+                "Stokes's stream function is constant there, such as r^2 / 2 for v_z = 1"
+            )
 
     def flux(self, sample: Array) -> Array:
         """The sample itself."""
@@ -151,7 +179,7 @@ class StreamFunction:
 
         def compute_flux(t: float) -> Array:
             psi = self.f(x, t)
-            return psi[end] - psi[begin]
+            return self._factor * (psi[end] - psi[begin])
 
         return compute_flux
 
@@ -161,6 +189,8 @@ class StreamFunction:
         The integral of curl A over a cell is that of n x A over its faces.
         """
         mesh = self.mesh
+        if self._is_radial:
+            return cell_velocity(mesh, self.sample(t))
         n = self.mesh.normal
         A = average_over_faces(mesh, lambda x: self.f(x, t))
         if mesh.dim == 2:
@@ -229,7 +259,7 @@ def _compute_face_velocity(mesh, U):
 def _average_with_flux(U, cells, n_inner, left, right, area, normal, velocity):
     dim = len(cells)
     for f in range(len(U)):
-        lacking = U[f] / area[f]
+        lacking = U[f] / area[f] if area[f] > 0 else 0.0  # no area: at the radius 0
         for axis in range(dim):
             mean = cells[axis, left[f]]
             if f < n_inner:

@@ -13,6 +13,7 @@ from ..arguments.types import Scheme
 from ..errors import MeshError
 from ..finite_volume.fluxes import describe_flux, scharfetter_gummel
 from ..mesh import Numbering, quality
+from ..mesh.coordinates import refuse_radial
 from .coefficients import Terms
 from .corners import CornerDriftDiffusion
 from .two_point import TwoPointDriftDiffusion
@@ -40,6 +41,12 @@ def build_operator(
     if report.suits_two_point and sine <= CONORMAL_TOLERANCE:
         return two_point
 
+    if sine > CONORMAL_TOLERANCE:
+        refuse_radial(
+            mesh,
+            "diffusion with entries beside the diagonal",
+            "it needs fluxes to corners; give (D_r, D_z)",
+        )
     problem = _describe_problem(report, sine)
     remedy = f"{problem}; scheme='corners' is accurate here" if problem else ""
     what = "scheme='two_point'"

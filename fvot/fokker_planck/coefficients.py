@@ -25,6 +25,7 @@ from ..finite_volume.limited_flux import LimitedCorrection
 from ..finite_volume.stencil import Stencil, gradient_weights, gradients
 from ..finite_volume.velocity_source import build_velocity_source
 from ..mesh import Numbering
+from ..mesh.coordinates import refuse_radial
 from ..mesh.means import log_mean_exp_over_cells
 from .fields import build_diffusion, build_field, cell_mean, check_tensors, find_shape
 
@@ -99,6 +100,13 @@ class DriftDiffusion:
             self._flow = build_velocity_source(
                 mesh, terms.drift, terms.stream, terms.face_flux, what="drift"
             )
+            if terms.noise != "kinetic" and self._D.is_tensor:
+                refuse_radial(
+                    mesh,
+                    f"noise={terms.noise!r} of diagonals or tensors",
+                    "their entry around the axis is not known; give diffusion as one number for "
+                    "each place, or take noise='kinetic'",
+                )
             if isinstance(V, cell_mean) and not (self._D.constant or self.temperature):
                 raise InputError(
                     "fvot.cell_mean(V) needs a constant diffusion, or a temperature: otherwise "
@@ -244,7 +252,7 @@ class DriftDiffusion:
         if self._D.f is None:
             return self._difference_cell_values(t)
 
-        width = mesh.with_ghosts(mesh.volume)[mesh.left] / mesh.area
+        width = mesh.with_ghosts(mesh.flat_volume)[mesh.left] / mesh.flat_area
         step = SLOPE_STEP * width
         x = mesh.face_center.copy()
         x[:, inner:] -= 2 * step[inner:] * mesh.normal[:, inner:]
@@ -259,8 +267,11 @@ class DriftDiffusion:
         D = as_tensors(self.diffusion(t), dim)
         root = take_root(D) if self.terms.noise == "stratonovich" else D
         stencil = Stencil(mesh)
+        span = None
+        if mesh.coordinates != "cartesian":  # centroids lie outside of the middles
+            span = stencil.span_points(mesh.center)
         entries = root.reshape(dim * dim, -1)
-        slopes = gradients(mesh, stencil, gradient_weights(stencil), entries)
+        slopes = gradients(mesh, stencil, gradient_weights(stencil, span), entries)
         divergence = np.einsum("ijjn->in", slopes.reshape(dim, dim, dim, -1))
         if self.terms.noise == "stratonovich":
             divergence = np.einsum("ikn,kn->in", root, divergence)

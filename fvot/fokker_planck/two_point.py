@@ -201,7 +201,7 @@ class TwoPointDriftDiffusion(DriftDiffusion):
                 "potential is given by cell values, which do not determine its slope at boundary "
                 f"{name!r}: give a function, or fvot.dirichlet there",
             )
-            step = SLOPE_STEP * mesh.volume[here] / mesh.area[faces]
+            step = SLOPE_STEP * mesh.flat_volume[here] / mesh.flat_area[faces]
             with mesh.ranks.raising_together():
                 V0, V1, V2 = (
                     f(mesh.face_center[:, faces] - k * step * normal, t) for k in range(3)

@@ -13,11 +13,12 @@ import numpy as np
 
 from .. import parallel
 from ..arguments.functions import as_floats
-from ..arguments.types import Array, ArrayLike
+from ..arguments.types import Array, ArrayLike, Coordinates
 from ..errors import InputError, warn
 from . import builders, cartesian, faces, gathering, partition, patches, power_centers, quality
 from . import refine as cuts
 from .cells import connect
+from .coordinates import check_coordinates, weigh
 from .joining import check_conforming, count_thin_walls, join_cells
 from .memory import AnyMesh
 from .patch_choice import add_patch_test, choose_patches
@@ -51,6 +52,7 @@ def build_cartesian(
     comm: Any,
     patches: Patches,
     strict: bool = True,
+    coordinates: Coordinates = "cartesian",
 ) -> AnyMesh:
     """A Cartesian mesh, of which each rank makes its own block; collective."""
     ranks = parallel.Ranks(comm)
@@ -60,6 +62,7 @@ def build_cartesian(
             raise InputError(
                 f"patches of a Cartesian mesh are its cells: 'auto' or 'none', not {patches!r:.60}"
             )
+        check_coordinates(coordinates, len(shape), periodic)
         part, meta, block = cartesian.make(ranks, lower, upper, shape, periodic)
 
     ranks.check_same(
@@ -69,6 +72,7 @@ def build_cartesian(
             upper=np.array(upper).tolist(),
             shape=block.grid,
             periodic=block.periodic,
+            coordinates=coordinates,
         ),
     )
     finer = partial(
@@ -78,8 +82,10 @@ def build_cartesian(
         shape=tuple(2 * n for n in block.grid),
         periodic=periodic,
         patches=patches,
+        coordinates=coordinates,
     )
-    return cls(ranks, part, **meta, block=block, finer=finer)
+    part, meta = weigh(ranks, part, meta, coordinates)
+    return cls(ranks, part, **meta, block=block, finer=finer, coordinates=coordinates)
 
 
 def build_box(
@@ -94,6 +100,7 @@ def build_box(
     strict: bool,
     *,
     dim: int,
+    coordinates: Coordinates = "cartesian",
 ) -> AnyMesh:
     """Equal cells of a box, by `build_cartesian`, or those between edges; collective."""
     by_shape = [lower, upper, shape]
@@ -102,7 +109,9 @@ def build_box(
         if n_given < len(by_shape):
             raise InputError("give lower and upper ends and numbers of cells, or edges=")
         shape = check_box_shape(shape, dim)
-        return build_cartesian(cls, lower, upper, shape, periodic, comm, patches, strict)
+        return build_cartesian(
+            cls, lower, upper, shape, periodic, comm, patches, strict, coordinates
+        )
 
     if n_given:
         raise InputError("edges= says where all cells are: give no ends and numbers of cells")
@@ -110,11 +119,13 @@ def build_box(
         raise InputError("edges= goes with walls, not with periodic=True")
 
     def make() -> MeshInput:
+        check_coordinates(coordinates, dim)
         checked = builders.check_edges(edges, dim)
         points, blocks = builders.build_between_edges(checked)
         return name_box_sides(points, blocks, points[:, 0], points[:, -1])
 
-    return build_mesh(cls, make, comm, patches, strict, given=dict(edges=edges))
+    given = dict(edges=edges, coordinates=coordinates)
+    return build_mesh(cls, make, comm, patches, strict, given=given, coordinates=coordinates)
 
 
 def _rebuild_cartesian(mesh, **arguments):
@@ -139,6 +150,7 @@ def build_mesh(
     finer: Callable | None = None,
     merge: bool = False,
     given: dict[str, Any] | None = None,
+    coordinates: Coordinates = "cartesian",
 ) -> AnyMesh:
     """The mesh of what make() returns on rank 0, dealt out to the ranks; collective.
 
@@ -155,7 +167,8 @@ def build_mesh(
         finer = partial(refine_cells, patches=patches, strict=strict)
     part = ranks.send_parts(parts)
     meta = ranks.broadcast(meta)
-    return cls(ranks, part, **meta, finer=finer)
+    part, meta = weigh(ranks, part, meta, coordinates)
+    return cls(ranks, part, **meta, finer=finer, coordinates=coordinates)
 
 
 def refine_cells(mesh: AnyMesh, patches: Patches, strict: bool) -> AnyMesh:
@@ -169,7 +182,7 @@ def refine_cells(mesh: AnyMesh, patches: Patches, strict: bool) -> AnyMesh:
         return MeshInput(points, blocks, facets, None, finer_regions)
 
     rule = keep_patch_rule(patches)
-    return build_mesh(type(mesh), make, mesh.ranks.comm, rule, strict)
+    return build_mesh(type(mesh), make, mesh.ranks.comm, rule, strict, coordinates=mesh.coordinates)
 
 
 def cut_into_kites(mesh: AnyMesh) -> AnyMesh:

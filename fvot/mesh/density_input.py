@@ -15,6 +15,7 @@ from ..arguments.types import Array
 from ..errors import InputError
 from .cartesian import Block
 from .cell_values import check_density, describe_wanted_shape
+from .coordinates import POWER
 from .means import average_over_cells
 from .memory import AnyMesh
 from .point_masses import deposit_masses
@@ -176,18 +177,23 @@ def _average_picture(mesh, picture):
     """
     mesh.ranks.check_same_array("the picture", picture)
     if mesh.block is not None:
-        return average_over_block(picture, mesh.block)
+        return average_over_block(picture, mesh.block, mesh.bounds[0, 0], POWER[mesh.coordinates])
     lower, upper = mesh.bounds
     n_halvings = count_halvings(picture, lower, upper, mesh.quality.size[1], mesh.n_cells_global)
     return average_over_cells(mesh, make_picture_function(picture, lower, upper), 2, n_halvings)
 
 
-def average_over_block(picture: Array, block: Block) -> Array:
+def average_over_block(picture: Array, block: Block, least: float = 0.0, power: int = 0) -> Array:
     """Exact averages (n_cells,) over the cells of a Cartesian block of a picture laid over the
     whole mesh.
+
+    least, power : where the first axis begins, and the power of its radius in the measure (see
+        `coordinates`)
     """
     for axis, n_pixels in enumerate(picture.shape):
         share = _compute_shares(block.first[axis], block.shape[axis], block.grid[axis], n_pixels)
+        if axis == 0 and power:
+            share = _weigh_shares(share, block, least, power)
         rows = np.moveaxis(picture, axis, 0)
         means = (share @ rows.reshape(n_pixels, -1)).reshape(-1, *rows.shape[1:])
         picture = np.moveaxis(means, 0, axis)
@@ -207,6 +213,20 @@ def _compute_shares(first, n, n_cells, n_pixels):
     length = np.diff(cuts)
     cell = begin // n_pixels - first
     return sparse.csr_matrix((length / n_pixels, (cell, begin // n_cells)), (n, n_pixels))
+
+
+def _weigh_shares(share, block, least, power):
+    """The shares (n, n_pixels) of `_compute_shares` along the radius, by its measure."""
+    n_pixels = share.shape[1]
+    pixel = block.spacing[0] * block.grid[0] / n_pixels
+    rows = sparse.coo_matrix(share)
+    cell_begin = least + (block.first[0] + rows.row) * block.spacing[0]
+    pixel_begin = least + rows.col * pixel
+    begin = np.maximum(cell_begin, pixel_begin)
+    end = np.minimum(cell_begin + block.spacing[0], pixel_begin + pixel)
+    measure = end ** (power + 1) - begin ** (power + 1)
+    total = np.bincount(rows.row, measure, share.shape[0])
+    return sparse.csr_matrix((measure / total[rows.row], (rows.row, rows.col)), share.shape)
 
 
 def make_picture_function(picture: Array, lower: Array, upper: Array) -> Callable[[Array], Array]:

@@ -16,6 +16,8 @@ class Parts(dict):
     """{name: faces or cells}; a group without a name has its number, which may be written as text.
 
     A name that is not there is an `InputError` that lists those that are.
+
+    hint : what the message about such a name ends with
     """
 
     def __init__(self, parts: Mapping, what: str, sets: Any = None):
@@ -23,6 +25,7 @@ class Parts(dict):
         super().__init__(parts)
         self.what = what
         self._sets = sets
+        self.hint = ""
 
     def __missing__(self, name):
         return self[self._key(name)]
@@ -41,7 +44,7 @@ class Parts(dict):
         if key is None:
             raise InputError(
                 f"the mesh has no {self.what} {name!r}; it has: "
-                f"{', '.join(map(str, self)) or 'none'}"
+                f"{', '.join(map(str, self)) or 'none'}{self.hint}"
             )
         return key
 

@@ -5,6 +5,7 @@ import numpy as np
 from ..arguments.functions import call_function
 from ..arguments.types import Array, IntArray, PointFunction
 from . import quadrature
+from .coordinates import POWER
 from .memory import AnyMesh, kept_with_mesh
 
 
@@ -12,8 +13,9 @@ from .memory import AnyMesh, kept_with_mesh
 def find_pieces(mesh: AnyMesh) -> list[quadrature.Pieces]:
     """The simplices and boxes that this rank's cells consist of."""
     spacing = None if mesh.block is None else mesh.block.spacing
+    power = POWER[mesh.coordinates]
     return quadrature.split_cells(
-        mesh.points, mesh.kind, mesh.start, mesh.corners, mesh.centroid, spacing
+        mesh.points, mesh.kind, mesh.start, mesh.corners, mesh.centroid, spacing, power
     )
 
 
@@ -45,12 +47,22 @@ def log_mean_exp_over_cells(mesh: AnyMesh, f: PointFunction, degree: int = 8) ->
 
 
 def average_over_faces(mesh: AnyMesh, f: PointFunction, degree: int = 3) -> Array:
-    """Averages (..., n_faces) of f(x); collective."""
+    """Averages (..., n_faces) of f(x); 0 on faces without an area, at the radius 0, where f may
+    not be defined. Collective.
+    """
+    power = POWER[mesh.coordinates]
+    has_area = mesh.area > 0 if power else slice(None)
+    vertices = mesh.vertices[:, has_area]
     with mesh.ranks.raising_together():
-        return sum(
+        means = sum(
             weight * np.asarray(call_function(f, "the function", x))
-            for x, weight in quadrature.list_face_points(mesh.points, mesh.vertices, degree)
+            for x, weight in quadrature.list_face_points(mesh.points, vertices, degree, power)
         )
+    if not power:
+        return means
+    averages = np.zeros((*means.shape[:-1], mesh.n_faces))
+    averages[..., has_area] = means
+    return averages
 
 
 def circulate_around_faces(mesh: AnyMesh, f: PointFunction, degree: int = 3) -> Array:

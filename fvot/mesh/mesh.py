@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from .. import parallel
 from ..arguments.frozen import frozen
 from ..arguments.functions import refuse_masked
-from ..arguments.types import Array, ArrayLike, BoolArray, IntArray, Path, PointFunction
+from ..arguments.types import (
+    Array,
+    ArrayLike,
+    BoolArray,
+    Coordinates,
+    IntArray,
+    Path,
+    PointFunction,
+)
 from . import builders, cell_values, density_input, gathering, geodesic_distance, means, removal
 from .assembly import (
     MeshInput,
@@ -30,12 +38,16 @@ from .assembly import (
 from .cartesian import Block
 from .cell_values import check_cell_values
 from .cells import TETRA, TRIANGLE
+from .coordinates import flat_areas, flat_volumes
 from .groups import Parts
 from .point_masses import deposit_masses, draw_points
 from .points import check_points, find_cells, find_nearest, locate_points
 from .quality import Quality
 from .read import read
 from .walls import Walls
+
+# What the message about an unknown part of the boundary adds in radial coordinates.
+AXIS_HINT = "; faces at r = 0 are no part of it: nothing crosses them"
 
 
 @frozen
@@ -76,6 +88,9 @@ class Mesh:
         The cells of each group, index arrays; a cell may be in several, or in none.
     bounds : array (2, dim)
         Lower and upper corner of the box around the whole mesh.
+    coordinates : str
+        "cartesian"; or "cylindrical" or "spherical", where volumes and areas are those of rings
+        and shells around r = 0 (see `interval` and `rectangle`).
     has_simplices : bool
         Whether all cells are triangles or all are tetrahedra.
     first_row : int
@@ -153,9 +168,11 @@ class Mesh:
         regions: Any = (),
         block: Block | None = None,
         finer: Any = None,
+        coordinates: Coordinates = "cartesian",
     ):
         self.ranks = ranks
         self.block = block
+        self.coordinates = coordinates
         self._finer = finer
         self._quality: Any = quality
         self._names = names
@@ -190,6 +207,8 @@ class Mesh:
             lower = ranks.min(self.points.min(axis=1))
             upper = ranks.max(self.points.max(axis=1))
             self.bounds = _freeze(np.stack([lower, upper]))
+            if coordinates != "cartesian" and lower[0] == 0:
+                self.boundary.hint = AXIS_HINT
 
         own = self.cell_id[: self.n_cells]
         ghosts = self.cell_id[self.n_cells :]
@@ -205,6 +224,7 @@ class Mesh:
         n: int | None = None,
         *,
         edges: ArrayLike | None = None,
+        coordinates: Coordinates = "cartesian",
         periodic: bool = False,
         comm: Any = None,
         patches: Patches = "auto",
@@ -221,6 +241,11 @@ class Mesh:
             The number of cells.
         edges : array (n + 1,), optional
             The ends of all cells, increasing, in place of a, b and n.
+        coordinates : {"cartesian", "cylindrical", "spherical"}, optional
+            What x is: a place on a line, or a radius r >= 0 of circles (for each unit of length
+            along the axis) or of spheres. Cells between radii have the volumes pi (r2^2 - r1^2) or
+            4/3 pi (r2^3 - r1^3), faces the areas 2 pi r or 4 pi r^2. An end at r = 0 is no part of
+            the boundary: nothing crosses it.
         periodic : bool, optional
             Whether the ends are one point.
         comm : MPI communicator, optional
@@ -237,8 +262,8 @@ class Mesh:
         Raises
         ------
         InputError
-            For ends that are not finite with a < b, for fewer cells than ranks, and for fewer than
-            3 cells if periodic.
+            For ends that are not finite with a < b, for fewer cells than ranks, for fewer than 3
+            cells if periodic, and for radii below 0.
 
         Examples
         --------
@@ -248,10 +273,18 @@ class Mesh:
         [[0.125, 0.375, 0.625, 0.875]]
         >>> list(mesh.boundary)
         ['left', 'right']
+
+        A ball, from the middle outwards:
+
+        >>> ball = Mesh.interval(0, 1, 4, coordinates="spherical")
+        >>> round(ball.integrate(1.0) * 3 / 4, 6), list(ball.boundary)
+        (3.141593, ['right'])
         """
         shape = None if n is None else (n,)
         axes = None if edges is None else [edges]
-        return build_box(cls, a, b, shape, axes, periodic, comm, patches, strict, dim=1)
+        return build_box(
+            cls, a, b, shape, axes, periodic, comm, patches, strict, dim=1, coordinates=coordinates
+        )
 
     @classmethod
     def rectangle(
@@ -261,6 +294,7 @@ class Mesh:
         shape: tuple[int, int] | None = None,
         *,
         edges: Sequence[ArrayLike] | None = None,
+        coordinates: Coordinates = "cartesian",
         periodic: bool | tuple[bool, bool] = False,
         comm: Any = None,
         patches: Patches = "auto",
@@ -281,6 +315,11 @@ class Mesh:
             The numbers of cells along the axes.
         edges : [x, y], optional
             The sides of all cells along each axis, increasing, in place of lower, upper and shape.
+        coordinates : {"cartesian", "cylindrical"}, optional
+            What (x, y) are: places in the plane, or (r, z) of rings around the axis r = 0. Rings
+            have the volumes pi (r2^2 - r1^2) dz, faces the areas 2 pi r dz or pi (r2^2 - r1^2).
+            Vectors and velocities are (v_r, v_z). A side at r = 0 is no part of the boundary:
+            nothing crosses it.
         periodic : bool or one per axis, optional
             Whether opposite sides are joined.
         comm : MPI communicator, optional
@@ -298,7 +337,8 @@ class Mesh:
         ------
         InputError
             For a box or a shape that cannot be used, for cells that cannot be distributed over so
-            many ranks, and for fewer than 3 cells along a periodic axis.
+            many ranks, for fewer than 3 cells along a periodic axis, and for radii below 0 or
+            periodic ones.
 
         Examples
         --------
@@ -314,8 +354,26 @@ class Mesh:
         >>> mesh = Mesh.rectangle(edges=[[0, 0.1, 0.3, 1], [0, 1, 2]])
         >>> mesh.volume.round(12).tolist()
         [0.1, 0.1, 0.2, 0.2, 0.7, 0.7]
+
+        A pipe of radius 1 and length 3:
+
+        >>> pipe = Mesh.rectangle((0, 0), (1, 3), (4, 6), coordinates="cylindrical")
+        >>> round(pipe.integrate(1.0) / 3, 6), list(pipe.boundary)
+        (3.141593, ['right', 'bottom', 'top'])
         """
-        return build_box(cls, lower, upper, shape, edges, periodic, comm, patches, strict, dim=2)
+        return build_box(
+            cls,
+            lower,
+            upper,
+            shape,
+            edges,
+            periodic,
+            comm,
+            patches,
+            strict,
+            dim=2,
+            coordinates=coordinates,
+        )
 
     @classmethod
     def box(
@@ -697,6 +755,7 @@ class Mesh:
             quality=self._quality,
             interfaces=list(self.interfaces),
             regions=list(self.regions),
+            coordinates=self.coordinates,
         )
 
     # ---- functions on it -------------------------------------------------------------------------
@@ -995,6 +1054,41 @@ class Mesh:
         [[1.0], [0.6]]
         """
         return Walls.gather(self)
+
+    @property
+    def flat_volume(self) -> Array:
+        """The measures of the cells in the plane of their points, for widths: `volume` itself, but
+        lengths or areas without the factor of radial coordinates.
+
+        Returns
+        -------
+        array (n_cells,)
+            Lengths, areas or volumes.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> Mesh.interval(0, 1, 4, coordinates="spherical").flat_volume.tolist()
+        [0.25, 0.25, 0.25, 0.25]
+        """
+        return flat_volumes(self)
+
+    @property
+    def flat_area(self) -> Array:
+        """The measures of the faces in the same way: `area`, or lengths in the plane of (r, z).
+
+        Returns
+        -------
+        array (n_faces,)
+            Areas or lengths; 1 in 1D.
+
+        Examples
+        --------
+        >>> from fvot import Mesh
+        >>> Mesh.interval(0, 1, 2, coordinates="cylindrical").flat_area.tolist()
+        [1.0, 1.0, 1.0]
+        """
+        return flat_areas(self)
 
     def integrate(self, u: ArrayLike) -> Any:
         """The integral sum_K |K| u_K of cell values. Collective.
@@ -1442,7 +1536,8 @@ class Mesh:
     def __repr__(self):
         plural = "s" * (self.ranks.size > 1)
         where = f"{self.ranks.size} rank{plural}"
-        return f"<fvot.Mesh: {self.n_cells_global} cells in {self.dim}D on {where}>"
+        kind = "" if self.coordinates == "cartesian" else f", {self.coordinates},"
+        return f"<fvot.Mesh: {self.n_cells_global} cells in {self.dim}D{kind} on {where}>"
 
 
 def _freeze(array):

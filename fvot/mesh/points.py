@@ -135,13 +135,13 @@ def is_convex(mesh: AnyMesh) -> bool:
 
     corners = np.unique(mesh.vertices[:, mesh.n_inner :])
     ends = mesh.ranks.all_gather(mesh.points[:, corners])
-    measure = mesh.integrate(1.0)
+    measure = mesh.ranks.sum(mesh.flat_volume.sum())
     if mesh.dim == 1:
         return bool(np.ptp(ends[0]) <= measure * (1 + RELATIVE_SLACK))
 
     # A mesh that fills its convex hull may still have walls without thickness inside.
     hull = ConvexHull(ends.T)
-    wall_area = mesh.ranks.sum(mesh.area[mesh.n_inner :].sum())
+    wall_area = mesh.ranks.sum(mesh.flat_area[mesh.n_inner :].sum())
     fills_hull = hull.volume <= measure * (1 + RELATIVE_SLACK)
     has_no_inner_walls = wall_area <= hull.area * (1 + RELATIVE_SLACK)
     return bool(fills_hull and has_no_inner_walls)

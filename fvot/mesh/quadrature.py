@@ -25,6 +25,7 @@ from .cells import (
     find_next_places,
     take_rows,
 )
+from .coordinates import FACTOR
 
 # Points given to a user's function at a time.
 POINTS_PER_CALL = 200_000
@@ -37,12 +38,15 @@ INDICATOR_HALVINGS = {1: 20, 2: 7, 3: 4}
 class Pieces:
     """Affine images x = origin + sum_i xi_i edge_i of the unit simplex or the unit cube, each part
     of a cell.
+
+    power : of the radius x_0 in the measure, see `coordinates`
     """
 
     cell: IntArray  # (n,)
     origin: Array  # (dim, n)
     edges: Array  # (dim, dim edges, n)
     cube: bool
+    power: int = 0
 
     @property
     def dim(self) -> int:
@@ -54,7 +58,7 @@ class Pieces:
         cell = self.cell[index]
         origin = self.origin[:, index]
         edges = self.edges[:, :, index]
-        return Pieces(cell, origin, edges, self.cube)
+        return Pieces(cell, origin, edges, self.cube, self.power)
 
     def take_in_turn(self, n: int) -> Iterable[Pieces]:
         """All pieces, at most n at a time."""
@@ -62,13 +66,29 @@ class Pieces:
             yield self.take(slice(first, first + n))
 
     def compute_volume(self) -> Array:
-        """Volume of each piece."""
+        """Volume of each piece, by the measure."""
         matrix = self.edges.transpose(2, 0, 1)
         size = np.abs(np.linalg.det(matrix))
-        if self.cube:
+        if not self.cube:
+            size = size / np.prod(range(1, self.dim + 1))
+        if not self.power:
             return size
-        factorial = np.prod(range(1, self.dim + 1))
-        return size / factorial
+        reference, weights = make_gauss_rule(self.dim, self.power, self.cube)
+        radius = self.map_points(reference)[0]
+        return size * FACTOR[self.power] * (weights @ radius**self.power)
+
+    def make_rule(self, degree: int) -> tuple[Array, Array]:
+        """The Gauss rule that is exact for polynomials of that degree times the measure."""
+        return make_gauss_rule(self.dim, degree + self.power, self.cube)
+
+    def weigh(self, points: Array, weights: Array) -> Array:
+        """Weights of Gauss points (dim, q, n) with the measure, which sum to 1: (q, n), or the
+        weights (q,) of the rule where the measure is uniform.
+        """
+        if not self.power:
+            return weights
+        measure = weights[:, None] * points[0] ** self.power
+        return measure / measure.sum(axis=0)
 
     def map_points(self, reference: Array) -> Array:
         """Images (dim, n_reference, n) of reference points (dim, n_reference)."""
@@ -88,6 +108,7 @@ class Pieces:
             np.concatenate(origins, axis=1),
             np.concatenate(edges, axis=2),
             self.cube,
+            self.power,
         )
 
 
@@ -98,9 +119,12 @@ def split_cells(
     corners: IntArray,
     centroid: Array,
     spacing: Array | None = None,
+    power: int = 0,
 ) -> list[Pieces]:
     """The pieces of all cells: one box each (*spacing* given), simplices as they are, other cells
     as fans from the centroid.
+
+    power : of the radius in the measure, see `Pieces`
     """
     if spacing is not None:
         n_cells = len(kind)
@@ -108,7 +132,7 @@ def split_cells(
         edges = np.repeat(box_edges, n_cells, axis=2)
         first_corner = corners[start[:-1]]
         origin = points[:, first_corner]
-        return [Pieces(np.arange(n_cells), origin, edges, True)]
+        return [Pieces(np.arange(n_cells), origin, edges, True, power)]
 
     pieces = []
     for k in np.unique(kind):
@@ -126,7 +150,7 @@ def split_cells(
         for owner, vertices in simplices:
             origin, *others = vertices
             edges = np.stack([vertex - origin for vertex in others], axis=1)
-            pieces.append(Pieces(owner, origin, edges, False))
+            pieces.append(Pieces(owner, origin, edges, False, power))
     return pieces
 
 
@@ -228,9 +252,9 @@ def split_into_parts(pieces: list[Pieces], min_count: int) -> tuple[Array, Array
         for _ in range(n_halvings):
             group = group.halve()
 
-        reference, weights = make_gauss_rule(group.dim, 1, group.cube)
+        reference, weights = group.make_rule(1)
         points = group.map_points(reference)
-        centroids.append(np.einsum("dqn,q->dn", points, weights))
+        centroids.append(_average_points(points, group.weigh(points, weights)))
         volumes.append(group.compute_volume())
         cells.append(group.cell)
     return np.concatenate(centroids, axis=1), np.concatenate(volumes), np.concatenate(cells)
@@ -247,18 +271,19 @@ def average(
     total: Any = 0.0
     volume = np.zeros(n_cells)
     for group in pieces:
-        reference, weights = make_gauss_rule(group.dim, degree, group.cube)
+        reference, weights = group.make_rule(degree)
         n_points = len(weights) * 2 ** (group.dim * halvings)
         n_at_once = max(1, POINTS_PER_CALL // n_points)
         for part in group.take_in_turn(n_at_once):
             for _ in range(halvings):
                 part = part.halve()
             size = part.compute_volume()
-            values = evaluate(f, part.map_points(reference))
+            points = part.map_points(reference)
+            values = evaluate(f, points)
             if values.dtype == bool:
                 mean = _find_fraction(f, part, INDICATOR_HALVINGS[part.dim])
             else:
-                mean = np.einsum("...qn,q->...n", values, weights)
+                mean = _average_points(values, part.weigh(points, weights))
 
             total = total + _sum_by_cell(part.cell, mean * size, n_cells)
             volume += np.bincount(part.cell, size, n_cells)
@@ -274,12 +299,12 @@ def compute_log_mean_exp(
     """
     samples = []
     for group in pieces:
-        reference, weights = make_gauss_rule(group.dim, degree, group.cube)
+        reference, weights = group.make_rule(degree)
         n_at_once = max(1, POINTS_PER_CALL // len(weights))
         for part in group.take_in_turn(n_at_once):
             points = part.map_points(reference)
             values = evaluate(f, points)
-            samples.append((part.cell, part.compute_volume(), values, weights))
+            samples.append((part.cell, part.compute_volume(), values, part.weigh(points, weights)))
 
     top = np.full(n_cells, -np.inf)
     for cell, _, values, _ in samples:
@@ -287,10 +312,18 @@ def compute_log_mean_exp(
     total = np.zeros(n_cells)
     volume = np.zeros(n_cells)
     for cell, size, values, weights in samples:
-        mean = weights @ np.exp(values - top[cell])
+        powers = np.exp(values - top[cell])
+        mean = weights @ powers if weights.ndim == 1 else (weights * powers).sum(axis=0)
         total += np.bincount(cell, size * mean, n_cells)
         volume += np.bincount(cell, size, n_cells)
     return top + np.log(total / volume)
+
+
+def _average_points(values, weights):
+    """Means (..., n) of values (..., q, n) at points with weights (q,) or (q, n)."""
+    if weights.ndim == 1:
+        return np.einsum("...qn,q->...n", values, weights)
+    return np.einsum("...qn,qn->...n", values, weights)
 
 
 def _sum_by_cell(cell, values, n_cells):
@@ -338,7 +371,11 @@ def _find_fraction(f, pieces, depth):
     n_at_once = max(1, POINTS_PER_CALL // sample.shape[1])
     parts = [_find_fraction(f, part, depth - 1) for part in halves.take_in_turn(n_at_once)]
     of_halves = np.concatenate(parts).reshape(-1, len(cut))
-    fraction[cut] = of_halves.mean(axis=0)
+    if not pieces.power:
+        fraction[cut] = of_halves.mean(axis=0)
+        return fraction
+    volume = halves.compute_volume().reshape(-1, len(cut))
+    fraction[cut] = (of_halves * volume).sum(axis=0) / volume.sum(axis=0)
     return fraction
 
 
@@ -356,16 +393,20 @@ def _list_samples(dim, cube):
     return np.concatenate([near_corners, inside], axis=1)
 
 
-def list_face_points(points: Array, vertices: IntArray, degree: int) -> list[tuple[Array, Array]]:
+def list_face_points(
+    points: Array, vertices: IntArray, degree: int, power: int = 0
+) -> list[tuple[Array, Array]]:
     """Gauss points on faces: a list of (points (dim, n_faces), weight (n_faces,)).
 
     The weights of each face sum to 1.
+
+    power : of the radius in the measure, see `Pieces`; no face may then lie at the radius 0
     """
     n_faces = vertices.shape[1]
     if len(vertices) == 1:
         return [(points[:, vertices[0]], np.ones(n_faces))]
     if len(vertices) == 2:
-        xi, weights = make_gauss_rule(1, degree, True)
+        xi, weights = make_gauss_rule(1, degree + power, True)
         a = points[:, vertices[0]]
         b = points[:, vertices[1]]
         rule = zip(xi[0], weights, strict=True)
@@ -373,7 +414,7 @@ def list_face_points(points: Array, vertices: IntArray, degree: int) -> list[tup
         for x, w in rule:
             point = a + x * (b - a)
             edge_points.append((point, np.full(n_faces, w)))
-        return edge_points
+        return _weigh_face_points(edge_points, power) if power else edge_points
 
     fan = _divide_faces(points, vertices)
     areas = []
@@ -389,6 +430,13 @@ def list_face_points(points: Array, vertices: IntArray, degree: int) -> list[tup
             point = a + x * (b - a) + y * (c - a)
             face_points.append((point, w * area / total))
     return face_points
+
+
+def _weigh_face_points(face_points, power):
+    """The same points, with weights by the measure."""
+    measures = [weight * point[0] ** power for point, weight in face_points]
+    total = sum(measures)
+    return [(point, measure / total) for (point, _), measure in zip(face_points, measures)]
 
 
 def _divide_faces(points, vertices):

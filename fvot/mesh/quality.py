@@ -63,6 +63,17 @@ ADVICE_IN_ORDER = {
 }
 
 
+# Figures of transport and its metric, which meshes in radial coordinates do not have.
+TRANSPORT_ROWS = (
+    "transport",
+    "Otto's metric",
+    "moments of patches",
+    "two-point metric",
+    "two-point energy",
+    "two-point W2^2",
+)
+
+
 @dataclass(frozen=True)
 class Quality:
     """Numbers that say how good a mesh is; lengths in the mesh's units, cells in the file's
@@ -71,7 +82,8 @@ class Quality:
 
     n_cells: int
     volume: tuple[float, float, float]  # smallest, mean, largest
-    size: tuple[float, float, float]  # volume^(1/dim): smallest, mean, largest
+    # volume^(1/dim), in radial coordinates that of the plane: smallest, mean, largest
+    size: tuple[float, float, float]
     # largest sine of the angle between x_L - x_K and the face's normal
     orthogonality_defect: float
     orthogonality_mean: float
@@ -104,6 +116,7 @@ class Quality:
     n_coincident: int = 0  # faces with both cell points, or point and wall, in one place
     n_merged: int = 0  # points that lay where others do
     n_hanging: int = 0  # points on edges of larger cells, which are polygons with these as corners
+    is_radial: bool = False  # whether it has radial coordinates, and no transport
     # why two-point fluxes refuse a mesh whose cell points are out of order; empty with strict=False
     disorder: str = ""
 
@@ -237,6 +250,8 @@ class Quality:
             "points merged": f"{self.n_merged}",
             "hanging points": f"{self.n_hanging}",
         }
+        if self.is_radial:
+            rows = {name: row for name, row in rows.items() if name not in TRANSPORT_ROWS}
         return "\n".join(f"{name:22} {value}" for name, value in rows.items())
 
 

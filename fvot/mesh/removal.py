@@ -39,7 +39,9 @@ def remove_cells(mesh: AnyMesh, f: Any, name: str) -> AnyMesh:
     patch = gather(mesh, mesh.patch)[stays]
     rest = _gather_rest(mesh, _name_faces(mesh, removed, name), is_removed)
     strict = mesh.quality.n_negative == 0 or mesh.quality.disorder != ""
-    smaller = build_mesh(type(mesh), lambda: rest, ranks.comm, patch, strict)
+    smaller = build_mesh(
+        type(mesh), lambda: rest, ranks.comm, patch, strict, coordinates=mesh.coordinates
+    )
 
     parent_cell = stays[smaller.cell_id[: smaller.n_cells]]
     parent_cell.flags.writeable = False

@@ -8,6 +8,7 @@ from ..arguments.types import Scheme
 from ..errors import MeshError
 from ..finite_volume.corners import find_corners
 from ..mesh import Mesh, quality
+from ..mesh.coordinates import refuse_radial
 from .corners import CornerMetric
 from .density_metric import DensityMetric
 from .two_point import TwoPointMetric
@@ -20,6 +21,7 @@ def choose_metric(mesh: Mesh, scheme: Scheme) -> type[DensityMetric]:
     star-shaped.
     """
     mesh.ranks.check_choice("scheme", scheme, get_args(Scheme))
+    refuse_radial(mesh, "metric of densities", "take one in Cartesian coordinates")
     report = mesh.quality
     if scheme == "corners":
         find_corners(mesh)

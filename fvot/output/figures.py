@@ -163,11 +163,11 @@ class Curves:
     expand: Callable[[Array], Array]
 
     @classmethod
-    def over_interval(cls, cells: GatheredCells) -> Curves:
-        """Step functions over the cells of an interval."""
+    def over_interval(cls, cells: GatheredCells, label: str) -> Curves:
+        """Step functions over the cells of an interval, whose axis has the label."""
         ends = np.sort(cells.points[0, cells.corners].reshape(-1, 2), axis=1)
         order = np.argsort(ends[:, 0])
-        return cls(ends[order].ravel(), "x", lambda u: np.repeat(u[order], 2))
+        return cls(ends[order].ravel(), label, lambda u: np.repeat(u[order], 2))
 
     def draw(
         self, axes: Any, values: Sequence[Array], labels: Sequence[str], name: str, colors: Colors

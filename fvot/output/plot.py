@@ -390,7 +390,8 @@ class Picture:
             return Curves(self._line.distance, self._line.label, lambda values: values)
         cells = GatheredCells.join(parts)
         if len(cells.points) == 1:
-            return Curves.over_interval(cells)
+            is_radius = self.result.mesh.coordinates != "cartesian"
+            return Curves.over_interval(cells, "r" if is_radius else "x")
         check_can_draw()
         if len(cells.points) == 3:
             return Solid(cells, center, self.colors.ink)

@@ -149,7 +149,7 @@ def get_points(mesh: Any, single: bool) -> Array:
     if mesh.n_cells:
         move_of_cell = np.maximum.reduceat(move_of_corner, mesh.start[:-1])
 
-    size_of_cell = mesh.volume ** (1 / mesh.dim)
+    size_of_cell = mesh.flat_volume ** (1 / mesh.dim)
     relative_move = move_of_cell / size_of_cell
     worst = mesh.ranks.max(relative_move.max(initial=0.0))
     mesh.ranks.check(
