@@ -35,6 +35,7 @@ from .output.series import Output
 from .parallel import say
 from .program import info, run
 from .runs.checkpoint import Checkpoint
+from .runs.expectation import Expectation
 from .runs.result import Result
 
 # setup.cfg has the version; a package that is not installed does not know it.
@@ -48,6 +49,7 @@ __all__ = [
     "ConvergenceError",
     "Energy",
     "Entropy",
+    "Expectation",
     "FokkerPlanck",
     "Geodesic",
     "InputError",

@@ -316,10 +316,20 @@ class System:
         """x (n,) for the right-hand side b (n,) of this rank; the caller looks at `reason` and at
         the residual. Collective.
         """
+        return self._solve(self.ksp.solve, b, rtol, max_it)
+
+    def solve_transposed(self, b: Array, rtol: float | None = None) -> Array:
+        """x (n,) with (matrix)^T x = b, by the same preconditioner. Collective.
+
+        Multigrid cannot do so: `reason` is negative then.
+        """
+        return self._solve(self.ksp.solveTranspose, b, rtol, None)
+
+    def _solve(self, solve, b, rtol, max_it):
         self.ksp.setTolerances(rtol=rtol, max_it=max_it)
         self._b.setArray(b)
         with _translating_errors():
-            self.ksp.solve(self._b, self._x)
+            solve(self._b, self._x)
         self.iterations += self.ksp.getIterationNumber()
         return self._x.getArray().copy()
 

@@ -133,6 +133,33 @@ class Rates:
         )
         return add_losses(self.decay, rho, entering, out[: mesh.n_cells], sizes)
 
+    def transposed_outflow(self, f: Array) -> tuple[Array, Array]:
+        """((A^T f)_K = sum over the faces of K of a_KL (f_K - f_L), and a_K f_K where K leads out
+        of the mesh, the same sum of sizes), all (n_cells,), for any f (n_cells,). Collective.
+
+        a_KL is the coefficient of what leaves K for L. The rounding is relative to the sizes. A
+        constant f gives 0 to the bit where nothing leaves the mesh.
+        """
+        mesh = self.mesh
+        sides = self.pattern.stencil
+        out = np.empty(mesh.n_cells)
+        sizes = np.empty(mesh.n_cells)
+        decay = np.zeros(mesh.n_cells) if self.decay is None else self.decay
+        _transposed_outflow(
+            mesh.with_ghosts(f),
+            self.a,
+            self.b,
+            decay,
+            mesh.n_inner,
+            sides.start,
+            sides.face,
+            sides.sign,
+            sides.neighbour,
+            out,
+            sizes,
+        )
+        return out, sizes
+
     def leaving(self) -> Array:
         """The rates (n_cells,) at which cells are emptied: A_KK / |K|."""
         sides = self.pattern.stencil
@@ -247,8 +274,7 @@ class SparsityPattern:
         """|K| + s A as this rank's rows (CSR, global columns); cells in the given order, columns
         times scale (n_cells,).
 
-        diagonal (n_cells,) : takes the place of |K|; transposed: |K| + s A^T, where the boundary is
-            closed
+        diagonal (n_cells,) : takes the place of |K|; transposed: |K| + s A^T
         """
         mesh = self.mesh
         sides = self.stencil
@@ -318,6 +344,20 @@ def _outflow(rho, a, b, entering, left, right, n_inner, out):
         terms += abs(gives) + abs(gets)
         fluxes += abs(gives) + abs(gets)
     return terms, fluxes
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _transposed_outflow(f, a, b, decay, n_inner, start, face, sign, neighbour, out, sizes):
+    for cell in range(len(out)):
+        total = decay[cell] * f[cell]
+        size = abs(total)
+        for s in range(start[cell], start[cell + 1]):
+            leaves = a[face[s]] if sign[s] > 0 else b[face[s]]
+            there = f[neighbour[s]] if face[s] < n_inner else 0.0
+            total += leaves * (f[cell] - there)
+            size += leaves * (abs(f[cell]) + abs(there))
+        out[cell] = total
+        sizes[cell] = size
 
 
 @numba.njit(cache=True, error_model="numpy")
