@@ -29,6 +29,7 @@ from .finite_volume.face_flux import potential_flow
 from .finite_volume.fluxes import central, muscl, scharfetter_gummel, square_root, upwind
 from .fokker_planck.coefficients import cell_mean
 from .fokker_planck.equation import FokkerPlanck
+from .fokker_planck.transition_paths import TransitionPaths
 from .jko import JKO
 from .mesh import Mesh, example_mesh
 from .output.series import Output
@@ -60,6 +61,7 @@ __all__ = [
     "Potential",
     "Power",
     "Result",
+    "TransitionPaths",
     "cell_mean",
     "central",
     "dirichlet",

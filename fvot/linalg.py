@@ -258,7 +258,7 @@ class System:
         action: Callable[[Array], Array] | None = None,
     ):
         self.ranks = ranks
-        self.matrix = _assemble(ranks, matrix)
+        self.matrix = assemble(ranks, matrix)
         if singular:
             self.matrix.setNullSpace(PETSc.NullSpace().create(constant=True, comm=ranks.comm))
 
@@ -306,7 +306,7 @@ class System:
         kept. Collective.
         """
         old = self.matrix
-        self.matrix = _assemble(self.ranks, matrix)
+        self.matrix = assemble(self.ranks, matrix)
         self._set_operators(action)
         self.ksp.getPC().setReusePreconditioner(keep_preconditioner)
         old.destroy()
@@ -349,7 +349,7 @@ class System:
             part.destroy()
 
 
-def _assemble(ranks, matrix):
+def assemble(ranks: Ranks, matrix: Any) -> PETSc.Mat:
     """PETSc's matrix of this rank's rows (CSR, global columns); itself if it is one already."""
     if isinstance(matrix, PETSc.Mat):
         return matrix
@@ -408,8 +408,8 @@ class Assembly:
 
 def add_square(ranks: Ranks, B: sparse.csr_matrix, L: sparse.csr_matrix) -> PETSc.Mat:
     """PETSc's matrix B^T B + L, of this rank's rows of both (CSR, global columns)."""
-    B = _assemble(ranks, B)
-    L = _assemble(ranks, L)
+    B = assemble(ranks, B)
+    L = assemble(ranks, L)
     total = B.transposeMatMult(B)
     total.axpy(1.0, L, structure=PETSc.Mat.Structure.SUBSET_NONZERO_PATTERN)
     B.destroy()

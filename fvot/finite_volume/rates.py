@@ -12,6 +12,7 @@ sources bring stands behind the densities at the boundary, in `entering`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numba
@@ -181,9 +182,12 @@ class Rates:
         total, count = self.mesh.ranks.sum(own_sums)
         return total / max(count, 1)
 
-    def gather_chain(self) -> Chain | None:
+    def gather_chain(self, exits: Sequence[IntArray] = ()) -> Chain | None:
         """On rank 0 the `Chain` that the masses |K| rho_K of all cells, in the file's numbering,
         follow; None elsewhere. Collective.
+
+        exits : lists of boundary faces. What leaves through those of a list does not end there, but
+            in one more state, which is never left: the first one has the number n_cells_global
         """
         mesh = self.mesh
         n = mesh.n_inner
@@ -193,11 +197,15 @@ class Rates:
         own_faces = np.stack([left, right, self.a[own], self.b[own]])
         faces = mesh.ranks.gather_to_root(own_faces)
 
-        killed = np.bincount(mesh.left[n:], self.a[n:], mesh.n_cells).astype(float)
+        target = np.zeros(mesh.n_faces - n, np.int64)
+        for number, members in enumerate(exits, start=1):
+            target[members - n] = number
+        leaving = np.zeros((1 + len(exits), mesh.n_cells))
+        np.add.at(leaving, (target, mesh.left[n:]), self.a[n:])
         if self.decay is not None:
-            killed += self.decay
-        own_cells = np.stack([mesh.volume, killed / mesh.volume])
-        volume, killing = mesh.gather(own_cells)
+            leaving[0] += self.decay
+        own_cells = np.concatenate([mesh.volume[None], leaving / mesh.volume])
+        volume, killing, *exit_rates = mesh.gather(own_cells)
         center = mesh.gather(mesh.center)
         if faces is None:
             return None
@@ -205,11 +213,16 @@ class Rates:
         left, right, a, b = np.concatenate(faces, axis=1)
         left = left.astype(np.int64)
         right = right.astype(np.int64)
-        values = np.concatenate([a / volume[left], b / volume[right]])
-        rows = np.concatenate([left, right])
-        columns = np.concatenate([right, left])
-        shape = (mesh.n_cells_global, mesh.n_cells_global)
-        rates = sparse.csr_matrix((values, (rows, columns)), shape)
+        n_cells = mesh.n_cells_global
+        cells = np.arange(n_cells)
+        values = np.concatenate([a / volume[left], b / volume[right], *exit_rates])
+        rows = np.concatenate([left, right, *[cells for _ in exits]])
+        outside = [np.full(n_cells, n_cells + i) for i in range(len(exits))]
+        columns = np.concatenate([right, left, *outside])
+        n_states = n_cells + len(exits)
+        rates = sparse.csr_matrix((values, (rows, columns)), (n_states, n_states))
+        killing = np.append(killing, np.zeros(len(exits)))
+        center = np.append(center, np.repeat(center[:, :1], len(exits), axis=1), axis=1)
         return Chain(rates, killing, center)
 
     def order_by_drift(self) -> IntArray:

@@ -12,7 +12,7 @@ implicit Euler step. Stationary densities and relaxation rates are in `stationar
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -32,12 +32,14 @@ from ..runs.checkpoint import Checkpoint
 from ..runs.expectation import Expectation
 from ..runs.march import march
 from ..runs.result import Result
-from . import backward, stationary
+from . import backward, stationary, transition_paths
 from .choice import build_operator
 from .coefficients import Terms
 from .fields import cell_mean
+from .generator import build_generator
 from .run import FokkerPlanckRun
 from .stepper import Stepper
+from .transition_paths import TransitionPaths
 
 
 @frozen
@@ -433,7 +435,7 @@ class FokkerPlanck:
         >>> f = mesh.average(lambda x: x[0] > 0.5)
         >>> seen = equation.backward(f, [0, 1], tau=0.05)
         >>> seen.probe([[0.1, 0.9]])[0].round(3).tolist()
-        [0.204, 0.587]
+        [0.157, 0.576]
         >>> rho0 = mesh.density(lambda x: x[0] < 0.2)
         >>> rho = equation.solve(rho0, [0, 1], tau=0.05).rho[-1]
         >>> bool(abs(mesh.integrate(f * rho - seen.u[0] * rho0)) < 1e-13)
@@ -516,6 +518,248 @@ class FokkerPlanck:
         [0.974, 0.974]
         """
         return stationary.find_relaxation_rates(self._stepper, k)
+
+    # ---- rare events ----------------------------------------------------------------------------
+
+    def committor(self, A: Any, B: Any) -> Array:
+        """The probability to come to B before A: Q q = 0 between them, q = 0 in A and 1 in B.
+
+        Every value has a relative accuracy of 1e-13, however small it is (for barriers of up to
+        about 600 kT). Where paths end, by decay or through an open boundary, q and the committor
+        of A before B add up to less than 1.
+
+        Parameters
+        ----------
+        A, B : mask, numbers of cells, function, or name
+            Sets of cells: (n_cells,) booleans; integers in the file's order, the same on every
+            rank; a function x -> bool of the cell points; the name of a region; or the name of a
+            part of the boundary: where it is open, B is reached by leaving through it, else in the
+            cells at it.
+
+        Returns
+        -------
+        (n_cells,) array
+            The committor.
+
+        Raises
+        ------
+        InputError
+            For sets that are empty or overlap, cells that lead to neither, coefficients that
+            depend on time, growth above 0, and fluxes to corners.
+        ConvergenceError
+            For barriers so high that rates underflow.
+
+        Notes
+        -----
+        For two-point fluxes, by elimination without subtraction on rank 0
+        (`fvot.markov.committors`).
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(-2, 2, 401)
+        >>> equation = fvot.FokkerPlanck(
+        ...     mesh, diffusion=0.5, potential=lambda x: 4 * (x[0] ** 2 - 1) ** 2
+        ... )
+        >>> q = equation.committor(lambda x: x[0] <= -1, lambda x: x[0] >= 1)
+        >>> round(float(q[200]), 12), bool(q[150] < 0.006)
+        (0.5, True)
+        """
+        return transition_paths.find_committors(self._stepper, self._numbering, dict(A=A, B=B))[1]
+
+    def backward_committor(self, A: Any, B: Any) -> Array:
+        """The probability that a stationary path was last in A rather than in B.
+
+        Where there is a Gibbs density it is 1 - `committor`; where the drift is no gradient it is
+        the committor of the path backwards in time, whose rates are p_L q_LK / p_K.
+
+        Parameters
+        ----------
+        A, B : mask, numbers of cells, function, or name
+            Sets of cells, as of `committor`.
+
+        Returns
+        -------
+        (n_cells,) array
+            The backward committor: 1 in A and 0 in B.
+
+        Raises
+        ------
+        InputError
+            As of `committor`, and where mass enters or leaves.
+        ConvergenceError
+            For barriers so high that rates underflow.
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(0, 1, 10, periodic=True)
+        >>> carried = fvot.FokkerPlanck(mesh, diffusion=0.01, drift=(1.0,))
+        >>> g = carried.backward_committor([0], [5])
+        >>> bool(g[2] > 0.99), bool(g[7] < 0.01)
+        (True, True)
+        """
+        sets = dict(A=A, B=B)
+        return transition_paths.find_backward_committors(self._stepper, self._numbering, sets)[0]
+
+    def splitting_probabilities(self, sets: Sequence[Any]) -> Array:
+        """The probabilities to come to each of several sets before the others.
+
+        Parameters
+        ----------
+        sets : sequence
+            Two or more sets of cells, as of `committor`.
+
+        Returns
+        -------
+        (number of sets, n_cells) array
+            They add up to 1, unless paths end before.
+
+        Raises
+        ------
+        InputError, ConvergenceError
+            As of `committor`.
+
+        Examples
+        --------
+        Where paths leave the unit square:
+
+        >>> import fvot
+        >>> sides = ["left", "right", "bottom", "top"]
+        >>> absorbing = {name: fvot.dirichlet(0) for name in sides}
+        >>> mesh = fvot.Mesh.rectangle((0, 0), (1, 1), (9, 9))
+        >>> equation = fvot.FokkerPlanck(mesh, diffusion=1.0, boundary=absorbing)
+        >>> equation.splitting_probabilities(sides)[:, 40].round(12).tolist()
+        [0.25, 0.25, 0.25, 0.25]
+        """
+        given = transition_paths.name_sets(self.mesh, sets)
+        return transition_paths.find_committors(self._stepper, self._numbering, given)
+
+    def mean_first_passage_time(self, A: Any, cost: Any = 1.0, moments: int = 1) -> Array:
+        """The mean time until a path first comes to A: -Q T = 1 outside, T = 0 in A.
+
+        Where paths may end, by decay or through an open boundary, it is the time until they come
+        to A or end.
+
+        Parameters
+        ----------
+        A : mask, numbers of cells, function, or name
+            A set of cells, as of `committor`.
+        cost : number, (n_cells,) array or function of x
+            What is gathered per time, at least 0, in place of time itself.
+        moments : int
+            The number of moments: T_m, the expected value of the time to the power of m, solves
+            -Q T_m = m T_(m-1).
+
+        Returns
+        -------
+        (n_cells,) array, or (moments, n_cells) for more than one
+            The means, to a relative accuracy of 1e-13 each.
+
+        Raises
+        ------
+        InputError
+            As of `committor`; where cells never lead to A nor to an end, the time is infinite.
+        ConvergenceError
+            For barriers so high that rates underflow, and moments that overflow.
+
+        Notes
+        -----
+        For two-point fluxes, by elimination without subtraction on rank 0
+        (`fvot.markov.passage_times`).
+
+        Examples
+        --------
+        From the middle of an interval of length 1 to its open ends, 1 / (8 D):
+
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(0, 1, 101)
+        >>> ends = {"left": fvot.dirichlet(0), "right": fvot.dirichlet(0)}
+        >>> equation = fvot.FokkerPlanck(mesh, diffusion=0.5, boundary=ends)
+        >>> round(float(equation.mean_first_passage_time("left")[50]), 4)
+        0.25
+        """
+        times = transition_paths.find_passage_times(
+            self._stepper, self._numbering, A, cost, moments
+        )
+        return times[0] if len(times) == 1 else times
+
+    def transition_paths(self, A: Any, B: Any) -> TransitionPaths:
+        """The paths from A to B in the stationary state: how often, how fast, and which way.
+
+        Parameters
+        ----------
+        A, B : mask, numbers of cells, function, or name
+            Sets of cells, as of `committor`.
+
+        Returns
+        -------
+        TransitionPaths
+            ``rate``, ``k_AB``, ``k_BA``, ``committor``, ``density``, ``flux``, ``current``.
+
+        Raises
+        ------
+        InputError
+            As of `committor`, and where mass enters or leaves.
+        ConvergenceError
+            For barriers so high that rates underflow.
+
+        Notes
+        -----
+        Transition path theory (E, Vanden-Eijnden 2006); the formulas are on the page about rare
+        events. For two wells k_AB + k_BA is the first of the `relaxation_rates`, up to terms of the
+        order of the ratio of the first two.
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(-2, 2, 401)
+        >>> equation = fvot.FokkerPlanck(
+        ...     mesh, diffusion=0.2, potential=lambda x: 4 * (x[0] ** 2 - 1) ** 2
+        ... )
+        >>> paths = equation.transition_paths(lambda x: x[0] <= -1, lambda x: x[0] >= 1)
+        >>> float(paths.flux[150] / paths.rate).__round__(9)
+        1.0
+        >>> bool(abs((paths.k_AB + paths.k_BA) / equation.relaxation_rates(1)[0] - 1) < 1e-2)
+        True
+        """
+        return transition_paths.find_transition_paths(self._stepper, self._numbering, A, B)
+
+    def generator(self, t: float = 0.0, *, petsc: bool = False) -> Any:
+        """The generator Q of the Markov chain that two-point fluxes are: d p/dt = Q^T p + source,
+        for the masses p_K = |K| rho_K of cells.
+
+        Parameters
+        ----------
+        t : float
+            The time at which the coefficients are taken.
+        petsc : bool
+            Whether to return PETSc's matrix, on any number of ranks.
+
+        Returns
+        -------
+        scipy.sparse.csr_matrix, or petsc4py.PETSc.Mat
+            (n_cells, n_cells), in the order of the cells (with PETSc, those of rank 0, 1, ...). The
+            entry of K and L is the rate from K to L; rows add up to minus the rate at which a cell
+            loses mass through the boundary and by decay.
+
+        Raises
+        ------
+        InputError
+            For fluxes to corners, and on several ranks without ``petsc=True``.
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(0, 1, 2)
+        >>> ends = {"right": fvot.dirichlet(0)}
+        >>> fvot.FokkerPlanck(mesh, diffusion=1.0, boundary=ends).generator().toarray().tolist()
+        [[-4.0, 4.0], [4.0, -12.0]]
+        """
+        self.mesh.ranks.check(is_number(t) and math.isfinite(t), f"t must be a time, not {t!r}")
+        return build_generator(self._stepper, self._numbering, t, petsc)
+
+    # ---- currents -------------------------------------------------------------------------------
 
     def current(self, rho: ArrayLike, t: float = 0.0) -> Array:
         """The mean of the current rho b - rho grad V - D grad rho in each cell.

@@ -51,7 +51,7 @@ SAME_DENSITY_TOLERANCE = 1e-6
 
 def find_stationary(stepper: Stepper, numbering: Numbering) -> Array:
     """The stationary density (n_cells,) in the user's order, see `FokkerPlanck.stationary`."""
-    _check_steady(stepper, "a stationary density")
+    check_steady(stepper, "a stationary density")
     mesh: Any = numbering.user_mesh
     if not stepper.closed:
         return _find_driven_density(stepper, numbering)
@@ -74,7 +74,7 @@ def find_stationary(stepper: Stepper, numbering: Numbering) -> Array:
 
 def find_relaxation_rates(stepper: Stepper, k: int) -> Array:
     """The k slowest rates (k,), see `FokkerPlanck.relaxation_rates`."""
-    _check_steady(stepper, "relaxation rates")
+    check_steady(stepper, "relaxation rates")
     ranks = stepper.mesh.ranks
     n_rates = stepper.mesh.n_cells_global - int(stepper.closed)
     ranks.check(
@@ -106,11 +106,12 @@ def find_relaxation_rates(stepper: Stepper, k: int) -> Array:
     return _run_on_root(stepper, compute_rates)
 
 
-def _check_steady(stepper, what):
+def check_steady(stepper: Stepper, what: str) -> None:
+    """`InputError` on every rank if a coefficient depends on time; *what* exists only otherwise."""
     stepper.mesh.ranks.check(
         stepper.autonomous,
-        f"{what} exists only where potential, drift, diffusion, growth, source and boundary do not "
-        "depend on time",
+        f"{what} can be computed only where potential, drift, diffusion, growth, source and "
+        "boundary do not depend on time",
     )
 
 
