@@ -44,6 +44,9 @@ EXPECTED_SOLVES = 6
 # Chosen.
 SETTLED_CHANGE = 1e-11
 
+# The value of a mode that is made positive is the first one of at least this part of the largest.
+NEARLY_LARGEST = 1 - 1e-6
+
 # The difference in L1 between the densities from two starts below which they are the same. Chosen:
 # far above what settled densities are apart, and far below what wells hold.
 SAME_DENSITY_TOLERANCE = 1e-6
@@ -74,7 +77,39 @@ def find_stationary(stepper: Stepper, numbering: Numbering) -> Array:
 
 def find_relaxation_rates(stepper: Stepper, k: int) -> Array:
     """The k slowest rates (k,), see `FokkerPlanck.relaxation_rates`."""
-    check_steady(stepper, "relaxation rates")
+    _check_rate_count(stepper, k, "relaxation rates")
+    if stepper.has_corners:
+        rates, _ = slow_modes.find_rates(stepper, int(k))
+        return rates
+
+    shift = _find_shift(stepper)
+
+    def compute_rates(chain: Any) -> Array:
+        killing = np.maximum(chain.killing + shift, 0)
+        return markov.relaxation_rates(chain.rates, k, killing=killing, center=chain.center) - shift
+
+    return _run_on_root(stepper, compute_rates)
+
+
+def find_slow_modes(stepper: Stepper, numbering: Numbering, k: int) -> markov.SlowModes:
+    """The k slowest modes in the user's order, see `FokkerPlanck.slow_modes`."""
+    _check_rate_count(stepper, k, "slow modes")
+    mesh: Any = numbering.user_mesh
+    if stepper.has_corners:
+        return _find_modes_of_corners(stepper, numbering, int(k))
+
+    shift = _find_shift(stepper)
+
+    def compute_modes(chain: Any) -> markov.SlowModes:
+        killing = np.maximum(chain.killing + shift, 0)
+        return markov.slow_modes(chain.rates, k, killing=killing, center=chain.center)
+
+    rates, left, right = _run_on_root(stepper, compute_modes)
+    return markov.SlowModes(rates - shift, mesh.scatter(left) / mesh.volume, mesh.scatter(right))
+
+
+def _check_rate_count(stepper, k, what):
+    check_steady(stepper, what)
     ranks = stepper.mesh.ranks
     n_rates = stepper.mesh.n_cells_global - int(stepper.closed)
     ranks.check(
@@ -87,23 +122,42 @@ def find_relaxation_rates(stepper: Stepper, k: int) -> Array:
         f"k must be a number of rates from 1 to {n_rates}, not {k!r}",
     )
     ranks.check_same("k", int(k))
-    if stepper.has_corners:
-        ranks.check(
-            not stepper.bears,
-            "relaxation rates with fluxes to corners need growth <= 0: take scheme='two_point', or "
-            "growth that is lower by a constant everywhere, which makes all rates larger by that",
-        )
-        return slow_modes.find_rates(stepper, int(k))
+    ranks.check(
+        not (stepper.has_corners and stepper.bears),
+        f"{what} with fluxes to corners need growth <= 0: take scheme='two_point', or growth that "
+        "is lower by a constant everywhere, which makes all rates larger by that",
+    )
 
-    # Growth is killing below 0: killing everywhere in addition makes all rates larger by the same.
+
+def _find_shift(stepper):
+    """Growth is killing below 0: killing everywhere in addition makes all rates larger by the
+    same. Collective.
+    """
     _, highest = stepper.operator.reactions.find_growth_range(0.0, 0.0)
-    shift = max(highest, 0.0)
+    return max(highest, 0.0)
 
-    def compute_rates(chain: Any) -> Array:
-        killing = np.maximum(chain.killing + shift, 0)
-        return markov.relaxation_rates(chain.rates, k, killing=killing, center=chain.center) - shift
 
-    return _run_on_root(stepper, compute_rates)
+def _find_modes_of_corners(stepper, numbering, k):
+    """The `SlowModes` of a Gibbs density: the right vectors are the left ones over it."""
+    mesh = numbering.user_mesh
+    rates, _ = stepper.find_coefficients(0.0)
+    mesh.ranks.check(
+        rates.minus_log_gibbs is not None,
+        "slow modes with fluxes to corners need a Gibbs density, which a drift has not: take "
+        "scheme='two_point', on a mesh whose faces are orthogonal to the lines between cell points",
+    )
+    found, modes = slow_modes.find_rates(stepper, k)
+    left = mesh.scatter(modes)
+    phi = numbering.outward(rates.minus_log_gibbs)
+    lowest = mesh.ranks.min(phi.min(initial=np.inf))
+    right = left * np.exp(phi - lowest)
+
+    size = np.abs(modes)
+    is_largest = size >= NEARLY_LARGEST * size.max(axis=1, keepdims=True)
+    sign = np.sign(modes[np.arange(k), is_largest.argmax(axis=1)])
+    left = left * (sign / mesh.integrate(np.abs(left)))[:, None]
+    right = right / mesh.integrate(left * right)[:, None]
+    return markov.SlowModes(found, left, right)
 
 
 def check_steady(stepper: Stepper, what: str) -> None:

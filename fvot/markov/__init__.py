@@ -33,15 +33,18 @@ from .checks import (
     require_one_class,
 )
 from .elimination import Elimination
+from .modes import SlowModes, slow_modes
 from .passages import backward_committors, committors, passage_times
 from .slow_rates import relaxation_rates
 
 __all__ = [
+    "SlowModes",
     "Trace",
     "backward_committors",
     "committors",
     "passage_times",
     "relaxation_rates",
+    "slow_modes",
     "stationary",
     "trace",
 ]

@@ -396,3 +396,44 @@ def test_times_that_overflow_are_refused():
     equation = FokkerPlanck(mesh, diffusion=0.01, potential=double_well)
     with pytest.raises(ConvergenceError, match="moment number 2 overflows"):
         equation.mean_first_passage_time(in_right_well, moments=2)
+
+
+# ---- slow modes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["two_point", "corners"])
+@pytest.mark.parametrize("kind", ["rectangle", "triangles", "box"])
+def test_modes_decay_at_their_rates(kind, scheme):
+    """A step of implicit Euler makes pi + c left to pi + c left / (1 + tau rate)."""
+    mesh = build_mesh(kind)
+    equation = FokkerPlanck(
+        mesh, diffusion=1.0, potential=double_well, order=1, scheme=scheme, rtol=1e-13
+    )
+    rates, left, right = equation.slow_modes(3)
+    assert_allclose(rates, equation.relaxation_rates(3), rtol=1e-9)
+    assert_allclose(mesh.integrate(np.abs(left)), 1, rtol=1e-12)
+    products = mesh.integrate(left[:, None] * right)
+    assert_allclose(products, np.eye(3), atol=1e-7)
+
+    pi = equation.stationary()
+    size = mesh.ranks.max(np.abs(left / pi).max())
+    for rate, mode in zip(rates, left, strict=True):
+        rho = equation.step(pi + mode / (2 * size), 0.3)
+        expected = mode / (1 + 0.3 * rate)
+        assert mesh.integrate(np.abs((rho - pi) * 2 * size - expected)) < 1e-7
+
+
+def test_modes_of_open_and_growing_equations():
+    """The first mode is the quasi-stationary density; constant growth changes the rates alone."""
+    mesh = build_mesh("rectangle")
+    options = dict(diffusion=0.3, potential=double_well, drift=rotation)
+    leaky = {"left": fvot.dirichlet(0.0)}
+    rates, left, right = FokkerPlanck(mesh, boundary=leaky, **options).slow_modes(1)
+    assert mesh.ranks.min(left.min()) >= 0 and mesh.integrate(left[0]) == pytest.approx(1)
+    grown, same, _ = FokkerPlanck(mesh, boundary=leaky, growth=0.5, **options).slow_modes(1)
+    assert_allclose(grown, rates - 0.5, rtol=1e-9)
+    assert_allclose(same, left, rtol=1e-8, atol=1e-12)
+    with pytest.raises(InputError, match="need a Gibbs density"):
+        FokkerPlanck(mesh, scheme="corners", **options).slow_modes(1)
+    with pytest.raises(InputError, match="k must be a number of rates"):
+        FokkerPlanck(mesh, **options).slow_modes(0)
