@@ -17,6 +17,7 @@ from ..arguments.functions import is_integer
 from ..arguments.types import Array
 from ..errors import ConvergenceError, InputError
 from ..finite_volume.settling import settle
+from ..markov.modes import find_largest
 from ..mesh import Numbering
 from ..mesh.cell_values import integrate
 from ..mesh.connected_pieces import find_connected_pieces
@@ -43,9 +44,6 @@ EXPECTED_SOLVES = 6
 # The change of the density in one of the longest steps, relative in L1, below which it has settled.
 # Chosen.
 SETTLED_CHANGE = 1e-11
-
-# The value of a mode that is made positive is the first one of at least this part of the largest.
-NEARLY_LARGEST = 1 - 1e-6
 
 # The difference in L1 between the densities from two starts below which they are the same. Chosen:
 # far above what settled densities are apart, and far below what wells hold.
@@ -152,9 +150,7 @@ def _find_modes_of_corners(stepper, numbering, k):
     lowest = mesh.ranks.min(phi.min(initial=np.inf))
     right = left * np.exp(phi - lowest)
 
-    size = np.abs(modes)
-    is_largest = size >= NEARLY_LARGEST * size.max(axis=1, keepdims=True)
-    sign = np.sign(modes[np.arange(k), is_largest.argmax(axis=1)])
+    sign = np.sign(find_largest(modes))
     left = left * (sign / mesh.integrate(np.abs(left)))[:, None]
     right = right / mesh.integrate(left * right)[:, None]
     return markov.SlowModes(found, left, right)

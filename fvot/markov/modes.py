@@ -184,12 +184,18 @@ def _orthonormalise(vectors, weights):
     return np.linalg.solve(np.linalg.cholesky(gram), scaled)
 
 
+def find_largest(vectors: Array) -> Array:
+    """The value (m,) of vectors (m, n) of the largest size, the first one of nearly equal ones."""
+    size = np.abs(vectors)
+    is_largest = size >= NEARLY_LARGEST * size.max(axis=1, keepdims=True)
+    return vectors[np.arange(len(vectors)), is_largest.argmax(axis=1)]
+
+
 def _normalise(values, left, right):
     """The `SlowModes`, scaled as it says; real where all rates are."""
-    size = np.abs(left)
-    candidate = size >= NEARLY_LARGEST * size.max(axis=1, keepdims=True)
-    first = left[np.arange(len(left)), candidate.argmax(axis=1)]
-    left = left * (np.conj(first) / np.abs(first) / size.sum(axis=1))[:, None]
+    first = find_largest(left)
+    size = np.abs(left).sum(axis=1)
+    left = left * (np.conj(first) / np.abs(first) / size)[:, None]
     right = right / (left * right).sum(axis=1)[:, None]
     if np.isrealobj(values):
         left = left.real
