@@ -31,6 +31,7 @@ from .fokker_planck.coefficients import cell_mean
 from .fokker_planck.equation import FokkerPlanck
 from .fokker_planck.transition_paths import TransitionPaths
 from .jko import JKO
+from .markov import SlowModes
 from .mesh import Mesh, example_mesh
 from .output.series import Output
 from .parallel import say
@@ -61,6 +62,7 @@ __all__ = [
     "Potential",
     "Power",
     "Result",
+    "SlowModes",
     "TransitionPaths",
     "cell_mean",
     "central",

@@ -578,7 +578,7 @@ class FokkerPlanck:
 
         Parameters
         ----------
-        A, B : mask, numbers of cells, function, or name
+        A, B : mask, integers, function or str
             Sets of cells: (n_cells,) booleans; integers in the file's order, the same on every
             rank; a function x -> bool of the cell points; the name of a region; or the name of a
             part of the boundary: where it is open, B is reached by leaving through it, else in the
@@ -623,7 +623,7 @@ class FokkerPlanck:
 
         Parameters
         ----------
-        A, B : mask, numbers of cells, function, or name
+        A, B : mask, integers, function or str
             Sets of cells, as of `committor`.
 
         Returns
@@ -691,7 +691,7 @@ class FokkerPlanck:
 
         Parameters
         ----------
-        A : mask, numbers of cells, function, or name
+        A : mask, integers, function or str
             A set of cells, as of `committor`.
         cost : number, (n_cells,) array or function of x
             What is gathered per time, at least 0, in place of time itself.
@@ -737,7 +737,7 @@ class FokkerPlanck:
 
         Parameters
         ----------
-        A, B : mask, numbers of cells, function, or name
+        A, B : mask, integers, function or str
             Sets of cells, as of `committor`.
 
         Returns

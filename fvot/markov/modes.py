@@ -74,6 +74,14 @@ class SlowModes(NamedTuple):
         Distributions: left Q = -rate left, the sum of |left| is 1. Of cells they are densities.
     right : array (k, n)
         Functions: Q right = -rate right, the sum of left right is 1.
+
+    Examples
+    --------
+    >>> import fvot
+    >>> mesh = fvot.Mesh.interval(0, 1, 20)
+    >>> modes = fvot.FokkerPlanck(mesh, diffusion=1.0).slow_modes(2)
+    >>> modes.rates.round(2).tolist(), modes.right.shape
+    ([9.85, 39.15], (2, 20))
     """
 
     rates: Array
