@@ -14,8 +14,9 @@ the right one of the chain backwards in time.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal, localcontext
-from typing import NamedTuple
 
 import numpy as np
 from scipy import linalg, sparse
@@ -63,8 +64,9 @@ SMALLEST_START = 1e-3
 NEARLY_LARGEST = 1 - 1e-6
 
 
-class SlowModes(NamedTuple):
-    """The slowest modes.
+@dataclass(frozen=True)
+class SlowModes:
+    """The slowest modes, which unpack as ``rates, left, right = modes``.
 
     Attributes
     ----------
@@ -87,6 +89,9 @@ class SlowModes(NamedTuple):
     rates: Array
     left: Array
     right: Array
+
+    def __iter__(self) -> Iterator[Array]:
+        return iter((self.rates, self.left, self.right))
 
 
 def slow_modes(
