@@ -29,12 +29,15 @@ from .finite_volume.face_flux import potential_flow
 from .finite_volume.fluxes import central, limited, muscl, scharfetter_gummel, square_root, upwind
 from .fokker_planck.coefficients import cell_mean
 from .fokker_planck.equation import FokkerPlanck
+from .fokker_planck.transition_paths import TransitionPaths
 from .jko import JKO
+from .markov import SlowModes
 from .mesh import Mesh, example_mesh
 from .output.series import Output
 from .parallel import say
 from .program import info, run
 from .runs.checkpoint import Checkpoint
+from .runs.expectation import Expectation
 from .runs.result import Result
 
 # setup.cfg has the version; a package that is not installed does not know it.
@@ -48,6 +51,7 @@ __all__ = [
     "ConvergenceError",
     "Energy",
     "Entropy",
+    "Expectation",
     "FokkerPlanck",
     "Geodesic",
     "InputError",
@@ -58,6 +62,8 @@ __all__ = [
     "Potential",
     "Power",
     "Result",
+    "SlowModes",
+    "TransitionPaths",
     "cell_mean",
     "central",
     "dirichlet",

@@ -258,7 +258,7 @@ class System:
         action: Callable[[Array], Array] | None = None,
     ):
         self.ranks = ranks
-        self.matrix = _assemble(ranks, matrix)
+        self.matrix = assemble(ranks, matrix)
         if singular:
             self.matrix.setNullSpace(PETSc.NullSpace().create(constant=True, comm=ranks.comm))
 
@@ -306,7 +306,7 @@ class System:
         kept. Collective.
         """
         old = self.matrix
-        self.matrix = _assemble(self.ranks, matrix)
+        self.matrix = assemble(self.ranks, matrix)
         self._set_operators(action)
         self.ksp.getPC().setReusePreconditioner(keep_preconditioner)
         old.destroy()
@@ -316,10 +316,20 @@ class System:
         """x (n,) for the right-hand side b (n,) of this rank; the caller looks at `reason` and at
         the residual. Collective.
         """
+        return self._solve(self.ksp.solve, b, rtol, max_it)
+
+    def solve_transposed(self, b: Array, rtol: float | None = None) -> Array:
+        """x (n,) with (matrix)^T x = b, by the same preconditioner. Collective.
+
+        Multigrid cannot do so: `reason` is negative then.
+        """
+        return self._solve(self.ksp.solveTranspose, b, rtol, None)
+
+    def _solve(self, solve, b, rtol, max_it):
         self.ksp.setTolerances(rtol=rtol, max_it=max_it)
         self._b.setArray(b)
         with _translating_errors():
-            self.ksp.solve(self._b, self._x)
+            solve(self._b, self._x)
         self.iterations += self.ksp.getIterationNumber()
         return self._x.getArray().copy()
 
@@ -334,7 +344,7 @@ class System:
             part.destroy()
 
 
-def _assemble(ranks, matrix):
+def assemble(ranks: Ranks, matrix: Any) -> PETSc.Mat:
     """PETSc's matrix of this rank's rows (CSR, global columns); itself if it is one already."""
     if isinstance(matrix, PETSc.Mat):
         return matrix
@@ -393,8 +403,8 @@ class Assembly:
 
 def add_square(ranks: Ranks, B: sparse.csr_matrix, L: sparse.csr_matrix) -> PETSc.Mat:
     """PETSc's matrix B^T B + L, of this rank's rows of both (CSR, global columns)."""
-    B = _assemble(ranks, B)
-    L = _assemble(ranks, L)
+    B = assemble(ranks, B)
+    L = assemble(ranks, L)
     total = B.transposeMatMult(B)
     total.axpy(1.0, L, structure=PETSc.Mat.Structure.SUBSET_NONZERO_PATTERN)
     B.destroy()

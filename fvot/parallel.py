@@ -326,6 +326,8 @@ def _make_portable(failure, rank):
     """The failure as it can be sent to other ranks."""
     if failure is None or isinstance(failure, InputError):
         return failure
+    if isinstance(failure, ConvergenceError):
+        return ConvergenceError(str(failure))  # its result is that of one rank
     return RuntimeError(f"rank {rank} failed: {type(failure).__name__}: {failure}")
 
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import fvot
-from fvot import InputError
+from fvot import ConvergenceError, InputError
 from fvot.parallel import Exchange, LayerExchange
 from fvot.runs.progress import Progress
 
@@ -39,6 +39,14 @@ def test_what_fails_on_one_rank_fails_on_all(ranks):
     ):
         with ranks.raising_together():
             1 / (1 if ranks.rank else 0)
+
+
+def test_a_solver_that_stops_on_one_rank_raises_its_error_on_all(ranks):
+    def stop():
+        raise ConvergenceError("the rates underflow")
+
+    with pytest.raises(ConvergenceError, match="^the rates underflow$"):
+        ranks.on_root(stop)
 
 
 def test_a_value_of_the_root_is_shared(ranks):

@@ -14,7 +14,7 @@ from ..finite_volume import velocity_field
 from ..mesh import Mesh, Numbering
 from ..mesh.cell_values import integrate
 from ..mesh.points import find_cells, is_convex
-from ..runs.result import Writable
+from ..runs.result import WritableDensity
 from .best_flux import UpperBound
 from .bounds import LowerBound
 from .discretisation import Discretisation
@@ -29,7 +29,7 @@ STEPS_AROUND_CORNERS = 4
 
 @frozen
 @dataclass(frozen=True, eq=False, repr=False)
-class Geodesic(Writable):
+class Geodesic(WritableDensity):
     """A certified path of densities: lower_bound <= W2^2 of the discrete problem <= cost.
 
     With a terminal energy E: lower_bound <= min W2^2(rho0, rho1) + 2 E(rho1) <= cost; see `energy`.
@@ -174,6 +174,10 @@ class Geodesic(Writable):
     @property
     def _present(self):
         return {"density": self.rho, "velocity": self.velocity}
+
+    @property
+    def _recorded(self):
+        return self.rho
 
     def at(self, t: float) -> Array:
         """The density at time t, linear between the recorded ones.

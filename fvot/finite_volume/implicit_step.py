@@ -23,6 +23,7 @@ itself, hence
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numba
@@ -51,6 +52,9 @@ MAX_SOLVES = 5
 
 # Tolerance of all solves but the first: they start from a small residual.
 REFINEMENT_TOLERANCE = 1e-3
+
+# The smallest tolerance of a solve with the transposed matrix.
+TIGHTEST_TOLERANCE = 1e-12
 
 # The smallest tolerance that the checks ask for, and the rounding of sums over cells, relative to
 # the sum of absolute values.
@@ -181,6 +185,7 @@ class Resolvent:
         self.iterations = 0
         self.solves = 0
         self._method: LinearMethod | None = None
+        self._transposed_method: CellMethod | None = None
 
     def expect(self, n_solves: float) -> Resolvent:
         """Prepare for that many solves, by the method that is the cheapest for them."""
@@ -207,10 +212,30 @@ class Resolvent:
 
         Raises `ConvergenceError` where no method passes the checks.
         """
+        return self._try_methods(lambda: self._attempt(start, entering, rest, fault))
+
+    def transposed(self, start: Array, rest: Array | float = 0.0) -> Array:
+        """Y (n_cells,) with |K| (Y - start) + s A^T Y = rest: where the rest is 0, what this step
+        makes of a function of the state, for the equation backwards in time. Collective.
+
+        start (n_cells,) : of any sign. Constants stay to the bit where nothing leaves the mesh, and
+            without growth and a rest Y lies between the smallest and the largest value of the
+            start (0 among them, where mass leaves the mesh)
+        rest (n_cells,) : a source in the cells
+
+        The rows of |K| + s A^T add up to at least |K|: where r is the residual, Y is wrong by at
+        most max |r_K| / |K|. That is less than 10 rtol of the largest value, up to round-off.
+
+        Raises `ConvergenceError` where no method passes the checks.
+        """
+        return self._try_methods(lambda: self._attempt_transposed(start, rest))
+
+    def _try_methods(self, attempt):
+        """The values that attempt() returns, by the first method that passes the checks."""
         faults = []
         while self.names:
             try:
-                Y, problem = self._attempt(start, entering, rest, fault)
+                Y, problem = attempt()
             except ConvergenceError as error:
                 problem = str(error)
             if problem is None:
@@ -245,6 +270,9 @@ class Resolvent:
         if self._method is not None:
             self._method.system.destroy()
         self._method = None
+        if self._transposed_method is not None:
+            self._transposed_method.system.destroy()
+        self._transposed_method = None
 
     def _attempt(self, start, entering, rest, judge):
         """(Y, None), or (Y, the message of a check that has failed)."""
@@ -279,6 +307,86 @@ class Resolvent:
     def _build_method(self, name):
         scale = self.scales.find(self.rates) if name == "amg" else None
         return CellMethod(self.rates, self.s, name, self.rtol, self.prefix, scale)
+
+    # ---- transposed -----------------------------------------------------------------------------
+
+    def _attempt_transposed(self, start, rest):
+        """(Y, None), or (Y, the message of a check that has failed)."""
+        d = np.zeros_like(start)
+        residual, before = self._transposed_residual(d, start, rest)
+        if before.error == 0:
+            return start.copy(), None
+
+        method = self._find_transposed_method()
+        tolerance = max(method.rtol, RELATIVE_ROUNDING)
+        loosest = method.rtol
+        now = before
+        for _ in range(MAX_SOLVES):
+            wanted = tolerance * before.size / now.error
+            rtol = min(max(wanted, TIGHTEST_TOLERANCE), loosest)
+            d += method.solve_transposed(residual, rtol)
+            Y = start + d
+            residual, now = self._transposed_residual(d, Y, rest)
+
+            self.solves += 1
+            size = max(before.size, now.size)
+            terms = max(before.terms, now.terms)
+            is_good = now.error <= 10 * tolerance * size + RELATIVE_ROUNDING * terms
+            if is_good or method.has_failed or not np.isfinite(now.error):
+                break
+            loosest = REFINEMENT_TOLERANCE
+
+        self.iterations += method.count_iterations()
+        if not is_good:
+            return Y, f"errors up to {now.error:.1e} in values up to {size:.1e}"
+        return (self._keep_within(start, Y) if np.ndim(rest) == 0 else Y), None
+
+    def _find_transposed_method(self):
+        """The method at work, or, where that is multigrid, which cannot solve the transposed system
+        of its own, another one with the transposed matrix.
+        """
+        name = self.names[0]
+        if name == "amg":
+            if self._transposed_method is None:
+                self._transposed_method = CellMethod(
+                    self.rates, self.s, name, self.rtol, self.prefix, transposed=True
+                )
+            return self._transposed_method
+        if self._method is None:
+            self._method = self._build_method(name)
+        return self._method
+
+    def _transposed_residual(self, d, Y, rest):
+        """(residual (n_cells,), its `TransposedNorms`)."""
+        mesh = self.rates.mesh
+        out, sizes = self.rates.transposed_outflow(Y)
+        residual = rest - mesh.volume * d - self.s * out
+        own = np.stack([residual / mesh.volume, self.s * sizes / mesh.volume, Y])
+        largest = np.abs(own).max(axis=1, initial=0.0)
+        largest = np.where(np.isnan(largest), np.inf, largest)
+        return residual, TransposedNorms(*mesh.ranks.max(largest))
+
+    def _keep_within(self, start, Y):
+        """Y between the bounds of exact solutions, see `transposed`."""
+        ranks = self.rates.mesh.ranks
+        leaves, grows = self._exits
+        if grows:
+            return Y
+        extremes = np.append(start, [0.0] if leaves else [])
+        low = ranks.min(extremes.min(initial=np.inf))
+        high = ranks.max(extremes.max(initial=-np.inf))
+        return np.clip(Y, low, high)
+
+    @cached_property
+    def _exits(self):
+        """(whether mass leaves the mesh, whether it grows somewhere). Collective."""
+        rates = self.rates
+        decay = np.zeros(1) if rates.decay is None else rates.decay
+        leaving = max(rates.a[rates.mesh.n_inner :].max(initial=0.0), decay.max(initial=0.0))
+        leaves, grows = rates.mesh.ranks.max(np.array([leaving, -decay.min(initial=0.0)]))
+        return leaves > 0, grows > 0
+
+    # ---- checks ---------------------------------------------------------------------------------
 
     def _residual(self, d, Y, entering, rest):
         """(residual (n_cells,), its `ResidualNorms`).
@@ -327,6 +435,16 @@ class ResidualNorms(NamedTuple):
     mass: float
     terms: float
     fluxes: float
+
+
+class TransposedNorms(NamedTuple):
+    """The largest values of all cells: |residual| / |K|, s times the sizes of
+    `Rates.transposed_outflow` / |K|, and |Y|.
+    """
+
+    error: float
+    terms: float
+    size: float
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -388,11 +506,15 @@ class CellMethod(LinearMethod):
         rtol: float,
         prefix: str,
         scale: Array | None = None,
+        *,
+        transposed: bool = False,
     ):
+        """transposed : whether the matrix is |K| + s A^T; then neither order nor scale."""
         mesh = rates.mesh
         self.order = rates.order_by_drift() if name == "ilu" else None
         self.scale = scale
-        matrix = rates.pattern.matrix(rates, s, self.order, self.scale)
+        self.transposed = transposed
+        matrix = rates.pattern.matrix(rates, s, self.order, self.scale, transposed=transposed)
         method = linalg.find_method(name, mesh.dim, mesh.ranks.size)
         system = linalg.System(mesh.ranks, matrix, method, prefix=prefix, rtol=rtol)
         super().__init__(name, system)
@@ -405,3 +527,13 @@ class CellMethod(LinearMethod):
             return d
         y = self.system(rhs, rtol)
         return y if self.scale is None else self.scale * y
+
+    def solve_transposed(self, rhs: Array, rtol: float) -> Array:
+        """d with (|K| + s A^T) d = rhs, in the same way, where no columns are scaled."""
+        if self.transposed:
+            return self.system(rhs, rtol)
+        if self.order is None:
+            return self.system.solve_transposed(rhs, rtol)
+        d = np.empty_like(rhs)
+        d[self.order] = self.system.solve_transposed(rhs[self.order], rtol)
+        return d

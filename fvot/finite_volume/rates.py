@@ -12,6 +12,7 @@ sources bring stands behind the densities at the boundary, in `entering`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numba
@@ -139,6 +140,33 @@ class Rates:
         )
         return add_losses(self.decay, rho, entering, out[: mesh.n_cells], sizes)
 
+    def transposed_outflow(self, f: Array) -> tuple[Array, Array]:
+        """((A^T f)_K = sum over the faces of K of a_KL (f_K - f_L), and a_K f_K where K leads out
+        of the mesh, the same sum of sizes), all (n_cells,), for any f (n_cells,). Collective.
+
+        a_KL is the coefficient of what leaves K for L. The rounding is relative to the sizes. A
+        constant f gives 0 to the bit where nothing leaves the mesh.
+        """
+        mesh = self.mesh
+        sides = self.pattern.stencil
+        out = np.empty(mesh.n_cells)
+        sizes = np.empty(mesh.n_cells)
+        decay = np.zeros(mesh.n_cells) if self.decay is None else self.decay
+        _transposed_outflow(
+            mesh.with_ghosts(f),
+            self.a,
+            self.b,
+            decay,
+            mesh.n_inner,
+            sides.start,
+            sides.face,
+            sides.sign,
+            sides.neighbour,
+            out,
+            sizes,
+        )
+        return out, sizes
+
     def leaving(self) -> Array:
         """The rates (n_cells,) at which cells are emptied: A_KK / |K|."""
         sides = self.pattern.stencil
@@ -160,9 +188,12 @@ class Rates:
         total, count = self.mesh.ranks.sum(own_sums)
         return total / max(count, 1)
 
-    def gather_chain(self) -> Chain | None:
+    def gather_chain(self, exits: Sequence[IntArray] = ()) -> Chain | None:
         """On rank 0 the `Chain` that the masses |K| rho_K of all cells, in the file's numbering,
         follow; None elsewhere. Collective.
+
+        exits : lists of boundary faces. What leaves through those of a list does not end there, but
+            in one more state, which is never left: the first one has the number n_cells_global
         """
         mesh = self.mesh
         n = mesh.n_inner
@@ -172,11 +203,15 @@ class Rates:
         own_faces = np.stack([left, right, self.a[own], self.b[own]])
         faces = mesh.ranks.gather_to_root(own_faces)
 
-        killed = np.bincount(mesh.left[n:], self.a[n:], mesh.n_cells).astype(float)
+        target = np.zeros(mesh.n_faces - n, np.int64)
+        for number, members in enumerate(exits, start=1):
+            target[members - n] = number
+        leaving = np.zeros((1 + len(exits), mesh.n_cells))
+        np.add.at(leaving, (target, mesh.left[n:]), self.a[n:])
         if self.decay is not None:
-            killed += self.decay
-        own_cells = np.stack([mesh.volume, killed / mesh.volume])
-        volume, killing = mesh.gather(own_cells)
+            leaving[0] += self.decay
+        own_cells = np.concatenate([mesh.volume[None], leaving / mesh.volume])
+        volume, killing, *exit_rates = mesh.gather(own_cells)
         center = mesh.gather(mesh.center)
         if faces is None:
             return None
@@ -184,11 +219,16 @@ class Rates:
         left, right, a, b = np.concatenate(faces, axis=1)
         left = left.astype(np.int64)
         right = right.astype(np.int64)
-        values = np.concatenate([a / volume[left], b / volume[right]])
-        rows = np.concatenate([left, right])
-        columns = np.concatenate([right, left])
-        shape = (mesh.n_cells_global, mesh.n_cells_global)
-        rates = sparse.csr_matrix((values, (rows, columns)), shape)
+        n_cells = mesh.n_cells_global
+        cells = np.arange(n_cells)
+        values = np.concatenate([a / volume[left], b / volume[right], *exit_rates])
+        rows = np.concatenate([left, right, *[cells for _ in exits]])
+        outside = [np.full(n_cells, n_cells + i) for i in range(len(exits))]
+        columns = np.concatenate([right, left, *outside])
+        n_states = n_cells + len(exits)
+        rates = sparse.csr_matrix((values, (rows, columns)), (n_states, n_states))
+        killing = np.append(killing, np.zeros(len(exits)))
+        center = np.append(center, np.repeat(center[:, :1], len(exits), axis=1), axis=1)
         return Chain(rates, killing, center)
 
     def order_by_drift(self) -> IntArray:
@@ -253,8 +293,7 @@ class SparsityPattern:
         """|K| + s A as this rank's rows (CSR, global columns); cells in the given order, columns
         times scale (n_cells,).
 
-        diagonal (n_cells,) : takes the place of |K|; transposed: |K| + s A^T, where the boundary is
-            closed
+        diagonal (n_cells,) : takes the place of |K|; transposed: |K| + s A^T
         """
         mesh = self.mesh
         sides = self.stencil
@@ -324,6 +363,20 @@ def _outflow(rho, a, b, entering, left, right, n_inner, out):
         terms += abs(gives) + abs(gets)
         fluxes += abs(gives) + abs(gets)
     return terms, fluxes
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _transposed_outflow(f, a, b, decay, n_inner, start, face, sign, neighbour, out, sizes):
+    for cell in range(len(out)):
+        total = decay[cell] * f[cell]
+        size = abs(total)
+        for s in range(start[cell], start[cell + 1]):
+            leaves = a[face[s]] if sign[s] > 0 else b[face[s]]
+            there = f[neighbour[s]] if face[s] < n_inner else 0.0
+            total += leaves * (f[cell] - there)
+            size += leaves * (abs(f[cell]) + abs(there))
+        out[cell] = total
+        sizes[cell] = size
 
 
 @numba.njit(cache=True, error_model="numpy")

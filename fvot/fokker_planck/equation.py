@@ -12,7 +12,7 @@ implicit Euler step. Stationary densities and relaxation rates are in `stationar
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -24,19 +24,23 @@ from ..arguments.times import check_step, check_times
 from ..arguments.types import Array, ArrayLike, Coefficient, Path, Scheme, TwoPointFlux
 from ..errors import InputError
 from ..finite_volume.fluxes import describe_flux, limited, scharfetter_gummel
+from ..markov import SlowModes
 from ..mesh import Mesh
 from ..mesh.cell_values import check_density, integrate, spread_over_regions
 from ..mesh.numbering import find_numbering
 from ..output.series import Output
 from ..runs.checkpoint import Checkpoint
+from ..runs.expectation import Expectation
 from ..runs.march import march
 from ..runs.result import Result
-from . import stationary
+from . import backward, stationary, transition_paths
 from .choice import build_operator
 from .coefficients import Terms
 from .fields import cell_mean
+from .generator import build_generator
 from .run import FokkerPlanckRun
 from .stepper import Stepper
+from .transition_paths import TransitionPaths
 
 
 @remade
@@ -424,6 +428,70 @@ class FokkerPlanck:
         after = np.stack([numbering.outward(now) for now, _ in states])
         return after.reshape(given.shape)
 
+    # ---- backwards in time ----------------------------------------------------------------------
+
+    def backward(self, f: ArrayLike, t: ArrayLike, *, tau: float) -> Expectation:
+        """What f is expected to be at the last of the times t, for what is in each cell earlier.
+
+        u(x, s) = E[f(X_t) | X_s = x] solves the backward equation -du/ds = div(D grad u) - grad V .
+        grad u + b . grad u + growth u with u(., t) = f; paths that leave the mesh count 0. Its
+        steps are the exact transposes of those that `solve` takes for the same t and tau:
+
+            sum |K| f rho(t) = sum |K| u(s) rho(s) + what enters from s to t adds
+
+        up to the tolerance of the linear solves (1e-13 where they are factorised), as long as no
+        step of `solve` was limited.
+
+        Parameters
+        ----------
+        f : (n_cells,) array
+            The values at the last time, of any sign.
+        t : float or increasing sequence
+            A final time, or times, the first of which is the start.
+        tau : float
+            Largest step; steps are equal between two times, and hit them.
+
+        Returns
+        -------
+        Expectation
+            `t`, `u` (n_times, n_cells) and a ledger, of which ``gained`` is what enters adds.
+
+        Raises
+        ------
+        InputError
+            For fluxes to corners, and for input of the wrong shape, kind or range.
+        ConvergenceError
+            Where no linear solver passes its checks.
+
+        Notes
+        -----
+        Where nothing leaves the mesh constants stay to the bit, for steps of any length, and at
+        order 1 all values lie between the smallest and the largest of f. At order 2 and 3 long
+        steps may exceed these.
+
+        Examples
+        --------
+        The probability to be in the right half at t = 1:
+
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(0, 1, 20)
+        >>> equation = fvot.FokkerPlanck(mesh, diffusion=0.1, potential=lambda x: 0.2 * x[0])
+        >>> f = mesh.average(lambda x: x[0] > 0.5)
+        >>> seen = equation.backward(f, [0, 1], tau=0.05)
+        >>> seen.probe([[0.1, 0.9]])[0].round(3).tolist()
+        [0.157, 0.576]
+        >>> rho0 = mesh.density(lambda x: x[0] < 0.2)
+        >>> rho = equation.solve(rho0, [0, 1], tau=0.05).rho[-1]
+        >>> bool(abs(mesh.integrate(f * rho - seen.u[0] * rho0)) < 1e-13)
+        True
+        """
+        ranks = self.mesh.ranks
+        times = check_times(ranks, t)
+        values = backward.check_function(self.mesh, f)
+        ranks.check(tau is not None, "tau must be a step above 0, not None: see FokkerPlanck.solve")
+        check_step(ranks, tau, times)
+        return backward.carry_backward(self._stepper, self._numbering, values, times, tau, self.tol)
+
     # ---- the long run ---------------------------------------------------------------------------
 
     def stationary(self) -> Array:
@@ -494,6 +562,295 @@ class FokkerPlanck:
         [0.974, 0.974]
         """
         return stationary.find_relaxation_rates(self._stepper, k)
+
+    def slow_modes(self, k: int = 1) -> SlowModes:
+        """The k slowest modes: rates, the densities that decay so, and the functions that do.
+
+        Deviations from the stationary density decay as sum_i c_i e^(-rate_i t) left_i, with c_i =
+        sum |K| right_i rho; with open boundaries or decay so does the density itself, and left_0 is
+        the quasi-stationary one.
+
+        Parameters
+        ----------
+        k : int
+            Number of modes.
+
+        Returns
+        -------
+        SlowModes
+            (rates (k,), left (k, n_cells), right (k, n_cells)), the first as of `relaxation_rates`.
+            left are densities, with sum |K| |left| = 1 and their largest value positive, right
+            functions, with sum |K| left_i right_j = 1 for i = j and else 0. Where there is a Gibbs
+            density, right is left over that, up to a factor. Complex where a rate is.
+
+        Raises
+        ------
+        InputError
+            As of `relaxation_rates`, and for a drift with fluxes to corners.
+        ConvergenceError
+            Where modes of nearly equal rates cannot be told apart.
+
+        Notes
+        -----
+        Values have an accuracy of 1e-13 of the largest one of the mode, also where wells are left
+        once in 10^60 times (`fvot.markov.slow_modes`).
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(-1.6, 1.6, 80)
+        >>> equation = fvot.FokkerPlanck(
+        ...     mesh, diffusion=0.1, potential=lambda x: 4 * (x[0] ** 2 - 1) ** 2
+        ... )
+        >>> rates, left, right = equation.slow_modes(1)
+        >>> abs(right[0][[19, 60]]).round(6).tolist()
+        [1.0, 1.0]
+        >>> bool(right[0][19] * right[0][60] < 0)
+        True
+        """
+        return stationary.find_slow_modes(self._stepper, self._numbering, k)
+
+    # ---- rare events ----------------------------------------------------------------------------
+
+    def committor(self, A: Any, B: Any) -> Array:
+        """The probability to come to B before A: Q q = 0 between them, q = 0 in A and 1 in B.
+
+        Every value has a relative accuracy of 1e-13, however small it is (for barriers of up to
+        about 600 kT). Where paths end, by decay or through an open boundary, q and the committor
+        of A before B add up to less than 1.
+
+        Parameters
+        ----------
+        A, B : mask, integers, function or str
+            Sets of cells: (n_cells,) booleans; integers in the file's order, the same on every
+            rank; a function x -> bool of the cell points; the name of a region; or the name of a
+            part of the boundary: where it is open, B is reached by leaving through it, else in the
+            cells at it.
+
+        Returns
+        -------
+        (n_cells,) array
+            The committor.
+
+        Raises
+        ------
+        InputError
+            For sets that are empty or overlap, cells that lead to neither, coefficients that
+            depend on time, growth above 0, and fluxes to corners.
+        ConvergenceError
+            For barriers so high that rates underflow.
+
+        Notes
+        -----
+        For two-point fluxes, by elimination without subtraction on rank 0
+        (`fvot.markov.committors`).
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(-2, 2, 401)
+        >>> equation = fvot.FokkerPlanck(
+        ...     mesh, diffusion=0.5, potential=lambda x: 4 * (x[0] ** 2 - 1) ** 2
+        ... )
+        >>> q = equation.committor(lambda x: x[0] <= -1, lambda x: x[0] >= 1)
+        >>> round(float(q[200]), 12), bool(q[150] < 0.006)
+        (0.5, True)
+        """
+        return transition_paths.find_committors(self._stepper, self._numbering, dict(A=A, B=B))[1]
+
+    def backward_committor(self, A: Any, B: Any) -> Array:
+        """The probability that a stationary path was last in A rather than in B.
+
+        Where there is a Gibbs density it is 1 - `committor`; where the drift is no gradient it is
+        the committor of the path backwards in time, whose rates are p_L q_LK / p_K.
+
+        Parameters
+        ----------
+        A, B : mask, integers, function or str
+            Sets of cells, as of `committor`.
+
+        Returns
+        -------
+        (n_cells,) array
+            The backward committor: 1 in A and 0 in B.
+
+        Raises
+        ------
+        InputError
+            As of `committor`, and where mass enters or leaves.
+        ConvergenceError
+            For barriers so high that rates underflow.
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(0, 1, 10, periodic=True)
+        >>> carried = fvot.FokkerPlanck(mesh, diffusion=0.01, drift=(1.0,))
+        >>> g = carried.backward_committor([0], [5])
+        >>> bool(g[2] > 0.99), bool(g[7] < 0.01)
+        (True, True)
+        """
+        sets = dict(A=A, B=B)
+        return transition_paths.find_backward_committors(self._stepper, self._numbering, sets)[0]
+
+    def splitting_probabilities(self, sets: Sequence[Any]) -> Array:
+        """The probabilities to come to each of several sets before the others.
+
+        Parameters
+        ----------
+        sets : sequence
+            Two or more sets of cells, as of `committor`.
+
+        Returns
+        -------
+        (number of sets, n_cells) array
+            They add up to 1, unless paths end before.
+
+        Raises
+        ------
+        InputError, ConvergenceError
+            As of `committor`.
+
+        Examples
+        --------
+        Where paths leave the unit square:
+
+        >>> import fvot
+        >>> sides = ["left", "right", "bottom", "top"]
+        >>> absorbing = {name: fvot.dirichlet(0) for name in sides}
+        >>> mesh = fvot.Mesh.rectangle((0, 0), (1, 1), (9, 9))
+        >>> equation = fvot.FokkerPlanck(mesh, diffusion=1.0, boundary=absorbing)
+        >>> equation.splitting_probabilities(sides)[:, 40].round(12).tolist()
+        [0.25, 0.25, 0.25, 0.25]
+        """
+        given = transition_paths.name_sets(self.mesh, sets)
+        return transition_paths.find_committors(self._stepper, self._numbering, given)
+
+    def mean_first_passage_time(self, A: Any, cost: Any = 1.0, moments: int = 1) -> Array:
+        """The mean time until a path first comes to A: -Q T = 1 outside, T = 0 in A.
+
+        Where paths may end, by decay or through an open boundary, it is the time until they come
+        to A or end.
+
+        Parameters
+        ----------
+        A : mask, integers, function or str
+            A set of cells, as of `committor`.
+        cost : number, (n_cells,) array or function of x
+            What is gathered per time, at least 0, in place of time itself.
+        moments : int
+            The number of moments: T_m, the expected value of the time to the power of m, solves
+            -Q T_m = m T_(m-1).
+
+        Returns
+        -------
+        (n_cells,) array, or (moments, n_cells) for more than one
+            The means, to a relative accuracy of 1e-13 each.
+
+        Raises
+        ------
+        InputError
+            As of `committor`; where cells never lead to A nor to an end, the time is infinite.
+        ConvergenceError
+            For barriers so high that rates underflow, and moments that overflow.
+
+        Notes
+        -----
+        For two-point fluxes, by elimination without subtraction on rank 0
+        (`fvot.markov.passage_times`).
+
+        Examples
+        --------
+        From the middle of an interval of length 1 to its open ends, 1 / (8 D):
+
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(0, 1, 101)
+        >>> ends = {"left": fvot.dirichlet(0), "right": fvot.dirichlet(0)}
+        >>> equation = fvot.FokkerPlanck(mesh, diffusion=0.5, boundary=ends)
+        >>> round(float(equation.mean_first_passage_time("left")[50]), 4)
+        0.25
+        """
+        times = transition_paths.find_passage_times(
+            self._stepper, self._numbering, A, cost, moments
+        )
+        return times[0] if len(times) == 1 else times
+
+    def transition_paths(self, A: Any, B: Any) -> TransitionPaths:
+        """The paths from A to B in the stationary state: how often, how fast, and which way.
+
+        Parameters
+        ----------
+        A, B : mask, integers, function or str
+            Sets of cells, as of `committor`.
+
+        Returns
+        -------
+        TransitionPaths
+            ``rate``, ``k_AB``, ``k_BA``, ``committor``, ``density``, ``flux``, ``current``.
+
+        Raises
+        ------
+        InputError
+            As of `committor`, and where mass enters or leaves.
+        ConvergenceError
+            For barriers so high that rates underflow.
+
+        Notes
+        -----
+        Transition path theory (E, Vanden-Eijnden 2006); the formulas are on the page about rare
+        events. For two wells k_AB + k_BA is the first of the `relaxation_rates`, up to terms of the
+        order of the ratio of the first two.
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(-2, 2, 401)
+        >>> equation = fvot.FokkerPlanck(
+        ...     mesh, diffusion=0.2, potential=lambda x: 4 * (x[0] ** 2 - 1) ** 2
+        ... )
+        >>> paths = equation.transition_paths(lambda x: x[0] <= -1, lambda x: x[0] >= 1)
+        >>> float(paths.flux[150] / paths.rate).__round__(9)
+        1.0
+        >>> bool(abs((paths.k_AB + paths.k_BA) / equation.relaxation_rates(1)[0] - 1) < 1e-2)
+        True
+        """
+        return transition_paths.find_transition_paths(self._stepper, self._numbering, A, B)
+
+    def generator(self, t: float = 0.0, *, petsc: bool = False) -> Any:
+        """The generator Q of the Markov chain that two-point fluxes are: d p/dt = Q^T p + source,
+        for the masses p_K = |K| rho_K of cells.
+
+        Parameters
+        ----------
+        t : float
+            The time at which the coefficients are taken.
+        petsc : bool
+            Whether to return PETSc's matrix, on any number of ranks.
+
+        Returns
+        -------
+        scipy.sparse.csr_matrix, or petsc4py.PETSc.Mat
+            (n_cells, n_cells), in the order of the cells (with PETSc, those of rank 0, 1, ...). The
+            entry of K and L is the rate from K to L; rows add up to minus the rate at which a cell
+            loses mass through the boundary and by decay.
+
+        Raises
+        ------
+        InputError
+            For fluxes to corners, and on several ranks without ``petsc=True``.
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(0, 1, 2)
+        >>> ends = {"right": fvot.dirichlet(0)}
+        >>> fvot.FokkerPlanck(mesh, diffusion=1.0, boundary=ends).generator().toarray().tolist()
+        [[-4.0, 4.0], [4.0, -12.0]]
+        """
+        self.mesh.ranks.check(is_number(t) and math.isfinite(t), f"t must be a time, not {t!r}")
+        return build_generator(self._stepper, self._numbering, t, petsc)
+
+    # ---- currents -------------------------------------------------------------------------------
 
     def current(self, rho: ArrayLike, t: float = 0.0) -> Array:
         """The mean of the current rho b - rho grad V - D grad rho in each cell.

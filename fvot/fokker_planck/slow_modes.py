@@ -41,8 +41,9 @@ MODE_TOLERANCE = 1e-10
 REAL_RATE_TOLERANCE = 1e-8
 
 
-def find_rates(stepper: Any, k: int) -> Any:
-    """The k slowest rates (k,), without the 0 of a closed domain. Collective.
+def find_rates(stepper: Any, k: int) -> tuple[Array, Array]:
+    """(the k slowest rates (k,), without the 0 of a closed domain, the densities (k,
+    n_cells_global) that decay so, in the file's order). Collective.
 
     Eigenvalues are known to the tolerance of the linear solves: a rate is known well if s times it
     is neither small nor large. Longer steps are taken until that is so for all k.
@@ -55,17 +56,19 @@ def find_rates(stepper: Any, k: int) -> Any:
     s = CROSSINGS * mesh.n_cells_global ** (2 / mesh.dim) / fastest
 
     best = np.zeros(k, complex)
+    modes = np.zeros((k, mesh.n_cells_global), complex)
     best_error = np.full(k, np.inf)
     for _ in range(MAX_RATE_STEPS):
-        found = _find_rates_by_step(stepper, rates, s, k)
+        found, densities = _find_rates_by_step(stepper, rates, s, k)
         with np.errstate(divide="ignore"):
             error = stepper.rtol * np.abs(1 + s * found) ** 2 / np.abs(s * found)
         is_better = (error < best_error) & (found.real > 0)
         best[is_better] = found[is_better]
+        modes[is_better] = densities[is_better]
         best_error[is_better] = error[is_better]
         if best_error.max() <= RATE_TOLERANCE:
             is_real = np.all(np.abs(best.imag) <= REAL_RATE_TOLERANCE * np.abs(best))
-            return best.real if is_real else best
+            return (best.real, modes.real) if is_real else (best, modes)
         s = s * STEP_LENGTH_GROWTH
 
     raise ConvergenceError(
@@ -77,7 +80,9 @@ def find_rates(stepper: Any, k: int) -> Any:
 
 
 def _find_rates_by_step(stepper, rates, s, k):
-    """The k slowest rates (k,), complex, by the resolvent of a step s. Collective."""
+    """(the k slowest rates (k,), complex, their densities (k, n_cells_global)), by the resolvent of
+    a step s. Collective.
+    """
     mesh = stepper.mesh
     _, entering = stepper.find_coefficients(0.0)
     resolvent = stepper.find_resolvent(0.0, s, 20 * k)
@@ -99,29 +104,34 @@ def _find_rates_by_step(stepper, rates, s, k):
     n_wanted = k + int(stepper.closed)
     if not is_symmetric:
         n_wanted = MODES_PER_RATE * n_wanted + SPARE_MODES
-    values = mesh.ranks.serve(apply, lambda act: _find_largest(act, mesh, n_wanted, is_symmetric))
-    found = np.sort_complex((1 / values - 1) / s)
-    first = int(stepper.closed)
-    return found[first : first + k]
+    values, vectors = mesh.ranks.serve(
+        apply, lambda act: _find_largest(act, mesh, n_wanted, is_symmetric)
+    )
+    found = (1 / values - 1) / s
+    order = np.lexsort([found.imag, found.real])[int(stepper.closed) :][:k]
+    return found[order], vectors.T[order] / whole_weight
 
 
-def _find_largest(act: Callable[[Array], Array], mesh: Any, k: int, is_symmetric: bool) -> Array:
-    """The k largest eigenvalues of the map act of vectors (n_cells_global,)."""
+def _find_largest(
+    act: Callable[[Array], Array], mesh: Any, k: int, is_symmetric: bool
+) -> tuple[Array, Array]:
+    """The k largest eigenvalues (k,) of the map act of vectors (n_cells_global,), and its vectors
+    (n_cells_global, k).
+    """
     n = mesh.n_cells_global
     if k >= n - 1:
         matrix = np.stack([act(column) for column in np.eye(n)], axis=1)
-        values = np.linalg.eigvals(matrix)
-        return values[np.argsort(-np.abs(values))[:k]].astype(complex)
+        values, vectors = np.linalg.eig(matrix)
+        largest = np.argsort(-np.abs(values))[:k]
+        return values[largest].astype(complex), vectors[:, largest]
 
     start = np.random.default_rng(0).standard_normal(n)
     operator = sparse_linalg.LinearOperator((n, n), matvec=act, dtype=float)
     solve = sparse_linalg.eigsh if is_symmetric else sparse_linalg.eigs
     try:
-        values = solve(
-            operator, k, which="LM", v0=start, tol=MODE_TOLERANCE, return_eigenvectors=False
-        )
+        values, vectors = solve(operator, k, which="LM", v0=start, tol=MODE_TOLERANCE)
     except sparse_linalg.ArpackNoConvergence as error:
         raise ConvergenceError(
             f"only {len(error.eigenvalues)} of {k} relaxation rates were found: ask for fewer"
         ) from None
-    return np.asarray(values, complex)
+    return np.asarray(values, complex), vectors

@@ -17,6 +17,7 @@ from ..arguments.functions import is_integer
 from ..arguments.types import Array
 from ..errors import ConvergenceError, InputError
 from ..finite_volume.settling import settle
+from ..markov.modes import find_largest
 from ..mesh import Numbering
 from ..mesh.cell_values import integrate
 from ..mesh.connected_pieces import find_connected_pieces
@@ -51,10 +52,10 @@ SAME_DENSITY_TOLERANCE = 1e-6
 
 def find_stationary(stepper: Stepper, numbering: Numbering) -> Array:
     """The stationary density (n_cells,) in the user's order, see `FokkerPlanck.stationary`."""
-    _check_steady(stepper, "a stationary density")
+    check_steady(stepper, "a stationary density")
     mesh: Any = numbering.user_mesh
     if stepper.minus_log_gibbs is None:
-        _check_linear(
+        check_linear(
             stepper,
             "stationary() finds no density other than the Gibbs density",
             "or solve() up to a late time",
@@ -80,8 +81,40 @@ def find_stationary(stepper: Stepper, numbering: Numbering) -> Array:
 
 def find_relaxation_rates(stepper: Stepper, k: int) -> Array:
     """The k slowest rates (k,), see `FokkerPlanck.relaxation_rates`."""
-    _check_steady(stepper, "relaxation rates")
-    _check_linear(stepper, "relaxation_rates() has no eigenvalues")
+    _check_rate_count(stepper, k, "relaxation rates")
+    if stepper.has_corners:
+        rates, _ = slow_modes.find_rates(stepper, int(k))
+        return rates
+
+    shift = _find_shift(stepper)
+
+    def compute_rates(chain: Any) -> Array:
+        killing = np.maximum(chain.killing + shift, 0)
+        return markov.relaxation_rates(chain.rates, k, killing=killing, center=chain.center) - shift
+
+    return _run_on_root(stepper, compute_rates)
+
+
+def find_slow_modes(stepper: Stepper, numbering: Numbering, k: int) -> markov.SlowModes:
+    """The k slowest modes in the user's order, see `FokkerPlanck.slow_modes`."""
+    _check_rate_count(stepper, k, "slow modes")
+    mesh: Any = numbering.user_mesh
+    if stepper.has_corners:
+        return _find_modes_of_corners(stepper, numbering, int(k))
+
+    shift = _find_shift(stepper)
+
+    def compute_modes(chain: Any) -> markov.SlowModes:
+        killing = np.maximum(chain.killing + shift, 0)
+        return markov.slow_modes(chain.rates, k, killing=killing, center=chain.center)
+
+    rates, left, right = _run_on_root(stepper, compute_modes)
+    return markov.SlowModes(rates - shift, mesh.scatter(left) / mesh.volume, mesh.scatter(right))
+
+
+def _check_rate_count(stepper, k, what):
+    check_steady(stepper, what)
+    check_linear(stepper, f"there are no {what}")
     ranks = stepper.mesh.ranks
     n_rates = stepper.mesh.n_cells_global - int(stepper.closed)
     ranks.check(
@@ -94,34 +127,53 @@ def find_relaxation_rates(stepper: Stepper, k: int) -> Array:
         f"k must be a number of rates from 1 to {n_rates}, not {k!r}",
     )
     ranks.check_same("k", int(k))
-    if stepper.has_corners:
-        ranks.check(
-            not stepper.bears,
-            "relaxation rates with fluxes to corners need growth <= 0: take scheme='two_point', or "
-            "growth that is lower by a constant everywhere, which makes all rates larger by that",
-        )
-        return slow_modes.find_rates(stepper, int(k))
-
-    # Growth is killing below 0: killing everywhere in addition makes all rates larger by the same.
-    _, highest = stepper.operator.reactions.find_growth_range(0.0, 0.0)
-    shift = max(highest, 0.0)
-
-    def compute_rates(chain: Any) -> Array:
-        killing = np.maximum(chain.killing + shift, 0)
-        return markov.relaxation_rates(chain.rates, k, killing=killing, center=chain.center) - shift
-
-    return _run_on_root(stepper, compute_rates)
-
-
-def _check_steady(stepper, what):
-    stepper.mesh.ranks.check(
-        stepper.autonomous,
-        f"{what} exists only where potential, drift, diffusion, growth, source and boundary do not "
-        "depend on time",
+    ranks.check(
+        not (stepper.has_corners and stepper.bears),
+        f"{what} with fluxes to corners need growth <= 0: take scheme='two_point', or growth that "
+        "is lower by a constant everywhere, which makes all rates larger by that",
     )
 
 
-def _check_linear(stepper, problem, other_remedy=""):
+def _find_shift(stepper):
+    """Growth is killing below 0: killing everywhere in addition makes all rates larger by the
+    same. Collective.
+    """
+    _, highest = stepper.operator.reactions.find_growth_range(0.0, 0.0)
+    return max(highest, 0.0)
+
+
+def _find_modes_of_corners(stepper, numbering, k):
+    """The `SlowModes` of a Gibbs density: the right vectors are the left ones over it."""
+    mesh = numbering.user_mesh
+    rates, _ = stepper.find_coefficients(0.0)
+    mesh.ranks.check(
+        rates.minus_log_gibbs is not None,
+        "slow modes with fluxes to corners need a Gibbs density, which a drift has not: take "
+        "scheme='two_point', on a mesh whose faces are orthogonal to the lines between cell points",
+    )
+    found, modes = slow_modes.find_rates(stepper, k)
+    left = mesh.scatter(modes)
+    phi = numbering.outward(rates.minus_log_gibbs)
+    lowest = mesh.ranks.min(phi.min(initial=np.inf))
+    right = left * np.exp(phi - lowest)
+
+    sign = np.sign(find_largest(modes))
+    left = left * (sign / mesh.integrate(np.abs(left)))[:, None]
+    right = right / mesh.integrate(left * right)[:, None]
+    return markov.SlowModes(found, left, right)
+
+
+def check_steady(stepper: Stepper, what: str) -> None:
+    """`InputError` on every rank if a coefficient depends on time; *what* exists only otherwise."""
+    stepper.mesh.ranks.check(
+        stepper.autonomous,
+        f"{what} can be computed only where potential, drift, diffusion, growth, source and "
+        "boundary do not depend on time",
+    )
+
+
+def check_linear(stepper: Stepper, problem: str, other_remedy: str = "") -> None:
+    """`InputError` on every rank, with the problem, if fluxes are not linear."""
     remedy = " ".join(["take flux=fvot.scharfetter_gummel", other_remedy]).strip()
     stepper.mesh.ranks.check(
         stepper.operator.correction is None,

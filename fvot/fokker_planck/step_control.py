@@ -212,11 +212,8 @@ class StepControl:
 
         The last one is looked at for its error, unless there were only a few since the last look.
         """
-        longest = min(tau, self.stepper.find_longest_step(begin, end))
-        count = math.ceil((end - begin) / longest * (1 - 1e-12))
-        step = (end - begin) / count
+        count, step = self.divide(begin, end, tau)
         n_solves = count * self.order
-        self._warn_of_missed_changes(begin, step, count)
 
         for i in range(state.steps_done, count):
             is_due = state.steps_since_look >= STEPS_BETWEEN_LOOKS or end == self.t[-1]
@@ -226,6 +223,17 @@ class StepControl:
             made = self.stepper.advance(starts, now, step, n_solves, estimate, end)
             state = state.build_next(made, step, self.order)
             yield state, begin + (i + 1) * step
+
+    def divide(self, begin: float, end: float, tau: float) -> tuple[int, float]:
+        """(number, length) of equal steps of at most tau from begin to end. Collective.
+
+        Warns of coefficients that change within them.
+        """
+        longest = min(tau, self.stepper.find_longest_step(begin, end))
+        count = math.ceil((end - begin) / longest * (1 - 1e-12))
+        step = (end - begin) / count
+        self._warn_of_missed_changes(begin, step, count)
+        return count, step
 
     def _warn_of_missed_changes(self, begin, step, count):
         """Warn, once for each pair of recorded times, of coefficients that change within steps."""

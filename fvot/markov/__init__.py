@@ -7,6 +7,7 @@ linear algebra:
     stationary distribution     p Q = 0, sum p = 1
     committors                  Q h = 0 except in the chosen states, h = 1 in one of these, 0 in the
                                 others
+    first passage times         -Q T = 1 except in the chosen states, T = 0 there
     relaxation rates            -Q x = lambda x
     driven masses               p (-Q) = source
 
@@ -32,9 +33,21 @@ from .checks import (
     require_one_class,
 )
 from .elimination import Elimination
+from .modes import SlowModes, slow_modes
+from .passages import backward_committors, committors, passage_times
 from .slow_rates import relaxation_rates
 
-__all__ = ["Trace", "relaxation_rates", "stationary", "trace"]
+__all__ = [
+    "SlowModes",
+    "Trace",
+    "backward_committors",
+    "committors",
+    "passage_times",
+    "relaxation_rates",
+    "slow_modes",
+    "stationary",
+    "trace",
+]
 
 
 def stationary(

@@ -78,14 +78,14 @@ def check_states(states: Any, n: int) -> IntArray:
     return array.astype(np.int64)
 
 
-def check_source(source: Any, n: int) -> Array:
-    """Masses >= 0 that are added to n states per time."""
+def check_source(source: Any, n: int, name: str = "source") -> Array:
+    """Numbers >= 0 for each of n states, such as the masses that are added per time."""
     added = np.asarray(source, float)
     if added.shape != (n,):
         raise InputError(
-            f"source must have one number for each of the {n} states, not the shape {added.shape}"
+            f"{name} must have one number for each of the {n} states, not the shape {added.shape}"
         )
-    _require_rates(added, lambda bad: f"the source of state {bad}")
+    _require_rates(added, lambda bad: f"the {name} of state {bad}")
     return added
 
 

@@ -157,6 +157,17 @@ class Elimination:
         p = self._substitute(u, [front.columns for front in self._fronts])
         return np.ldexp(p[0], -self._exponent)
 
+    def solve_masses(self, sources: Array) -> Array:
+        """p >= 0 (m, n) with p (-Q) = sources >= 0 (m, n) in the eliminated states, and p = 0 in
+        the kept ones.
+        """
+        u = np.ascontiguousarray(sources.T, float)
+        for front in reversed(self._fronts):
+            _send(u, front.states, front.pivot, front.rows)
+        u[self.left] = 0.0
+        p = self._substitute(u, [front.columns for front in self._fronts])
+        return np.ldexp(p, -self._exponent)
+
     def _eliminate(self, late):
         """Eliminate all states, the *late* ones in the last front.
 

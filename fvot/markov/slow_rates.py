@@ -20,13 +20,17 @@ its digits (Demmel et al. 1999).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
 import numpy as np
 from scipy import linalg, sparse
 from scipy.sparse.csgraph import breadth_first_order
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigs, eigsh, splu
 
 from ..arguments.functions import is_integer
-from ..arguments.types import Array, ArrayLike
+from ..arguments.types import Array, ArrayLike, IntArray
 from ..errors import ConvergenceError, InputError
 from .checks import check_chain, find_closed_classes, require_one_class
 from .elimination import Elimination, build_underflow_error
@@ -134,6 +138,23 @@ def relaxation_rates(
     [4.0]
     """
     rates, killing, center = check_chain(rates, killing, center)
+    n_zero = check_rate_count(rates, killing, k)
+    spectrum = Spectrum(rates, killing, center)
+    values, vectors, cut = find_gap(spectrum, int(k) + n_zero, n_zero)
+    slow = np.empty(0)
+    if cut > n_zero:
+        slow = WellChain(keep_wells(spectrum, values, vectors, cut)).find_values()
+        if spectrum.is_reversible:
+            slow = np.real(slow)
+
+    values = np.concatenate([slow, values[cut:]])
+    return drop_rounding(values[sort_rates(values)[:k]])
+
+
+def check_rate_count(rates: sparse.csr_matrix, killing: Array, k: int) -> int:
+    """How many eigenvalues of a chain are 0 (0 or 1); `InputError` if it has not k others, or is
+    disconnected.
+    """
     n = rates.shape[0]
     n_zero = int(not killing.any())
     if not is_integer(k) or not 1 <= k <= n - n_zero:
@@ -142,21 +163,10 @@ def relaxation_rates(
             f"for a {'closed' if n_zero else 'killed'} chain of {n} states, not {k!r}"
         )
     require_one_class(rates, killing)
-
-    spectrum = _Spectrum(rates, killing, center)
-    values, vectors, cut = _find_gap(spectrum, int(k) + n_zero, n_zero)
-    slow = np.empty(0)
-    if cut > n_zero:
-        slow = _compute_slow_values(_keep_wells(spectrum, values, vectors, cut))
-        if spectrum.is_reversible:
-            slow = np.real(slow)
-
-    values = _sort(np.concatenate([slow, values[cut:]]))[:k]
-    is_real = np.abs(values.imag) <= IMAGINARY_ROUNDING * np.abs(values)
-    return values.real if is_real.all() else values
+    return n_zero
 
 
-def _keep_wells(spectrum, values, vectors, cut):
+def keep_wells(spectrum: Spectrum, values: Array, vectors: Array, cut: int) -> Elimination:
     """The `Elimination` of all states but one in each well.
 
     They are where the vectors are large and independent: the first pivots of a QR factorisation.
@@ -167,7 +177,7 @@ def _keep_wells(spectrum, values, vectors, cut):
     return Elimination(spectrum.rates, spectrum.killing, spectrum.center, wells)
 
 
-def _find_gap(spectrum, count, n_zero):
+def find_gap(spectrum: Spectrum, count: int, n_zero: int) -> tuple[Array, Array, int]:
     """(values, vectors, cut): at least *count* eigenvalues, and a gap after the first *cut*.
 
     Those below the gap need a trace: they are lost in round-off, or less accurate than they could
@@ -205,7 +215,7 @@ def _find_gap(spectrum, count, n_zero):
         wanted *= 2
 
 
-class _Spectrum:
+class Spectrum:
     """Approximate eigenvalues of -Q next to 0, and vectors that are large in the wells.
 
     For reversible chains, those of the symmetric matrix S with the off-diagonal entries -sqrt(q_ij
@@ -218,7 +228,7 @@ class _Spectrum:
         self.rates = rates
         self.killing = killing
         self.center = center
-        total = np.asarray(rates.sum(axis=1)).ravel() + killing
+        self.total = total = np.asarray(rates.sum(axis=1)).ravel() + killing
         self.largest = float(total.max())
         self.scale = 2.0 ** -np.frexp(self.largest)[1]
         self.is_reversible = _is_reversible(rates)
@@ -231,6 +241,13 @@ class _Spectrum:
             root = _find_root_of_weights(rates, center)
             coupling = sparse.diags(1 / root) @ scaled.T @ sparse.diags(root)
         self.matrix = (sparse.diags(total * self.scale) - coupling).tocsc()
+
+    @cached_property
+    def weights(self) -> Array:
+        """The stationary distribution (n,) without killing, not too small; 1 where there is
+        none.
+        """
+        return _find_root_of_weights(self.rates, self.center) ** 2
 
     def find_nearest(self, count: int) -> tuple[Array, Array]:
         """(values (m,), vectors (n, m)) of the eigenvalues nearest to 0, sorted by size.
@@ -351,36 +368,61 @@ def _sum_to_root(step, child, parent):
     return log_p
 
 
-def _compute_slow_values(elimination):
-    """As many eigenvalues as there are wells, those of the chain watched in one state of each."""
-    if not elimination.sure.all():
-        raise build_underflow_error()
+class WellChain:
+    """The chain that is watched in one state of each well, and its M(lambda), see the module.
 
-    psi = elimination.occupation()
-    h = elimination.committors()
-    A = (elimination.rates, elimination.killing)
-    moments = [psi @ h.T]
-    values = _find_graded_eigenvalues(*A, moments[0])
+    terms : h, C^-1 h, C^-2 h, ... (m, n), as many as are needed
+    moments : psi h, psi C^-1 h, ... (m, m)
+    """
 
-    # The terms of M(lambda), until they are negligible for the largest lambda.
-    largest = np.abs(values).max(initial=0.0)
-    h[:, elimination.left] = 0.0
-    size = 1.0 if h.any() else 0.0
-    while size >= SERIES_TOLERANCE and len(moments) < MAX_SERIES_TERMS:
-        h = elimination.solve(h)
-        moments.append(psi @ h.T)
-        power = largest ** (len(moments) - 1)
-        last_sums = moments[-1].sum(axis=1)
-        first_diagonal = np.diag(moments[0])
-        size = power * np.max(last_sums / first_diagonal)
-    if size > SERIES_FAILURE:
-        raise ConvergenceError(
-            "the wells of the chain are too shallow to tell its slow rates from the others"
+    def __init__(self, elimination: Elimination):
+        if not elimination.sure.all():
+            raise build_underflow_error()
+
+        self.elimination = elimination
+        self.rates = elimination.rates
+        self.killing = elimination.killing
+        self.psi = elimination.occupation()
+        h = elimination.committors()
+        self.terms = [h]
+        self.moments = [self.psi @ h.T]
+        self._first = _find_graded_eigenvalues(self.rates, self.killing, self.moments[0])
+
+        # The terms of M(lambda), until they are negligible for the largest lambda.
+        largest = np.abs(self._first).max(initial=0.0)
+        h = h.copy()
+        h[:, elimination.left] = 0.0
+        size = 1.0 if h.any() else 0.0
+        while size >= SERIES_TOLERANCE and len(self.moments) < MAX_SERIES_TERMS:
+            h = elimination.solve(h)
+            self.terms.append(h)
+            self.moments.append(self.psi @ h.T)
+            power = largest ** (len(self.moments) - 1)
+            last_sums = self.moments[-1].sum(axis=1)
+            first_diagonal = np.diag(self.moments[0])
+            size = power * np.max(last_sums / first_diagonal)
+        if size > SERIES_FAILURE:
+            raise ConvergenceError(
+                "the wells of the chain are too shallow to tell its slow rates from the others"
+            )
+
+    def find_values(self) -> Array:
+        """As many eigenvalues (m,) as there are wells."""
+        return np.array(
+            [
+                _find_fixed_point(self.rates, self.killing, self.moments, value, place)
+                for place, value in enumerate(self._first)
+            ]
         )
 
-    return np.array(
-        [_find_fixed_point(*A, moments, value, place) for place, value in enumerate(values)]
-    )
+    def find_mass(self, value: complex) -> Array:
+        """M(value) (m, m)."""
+        return sum_powers(value, self.moments)
+
+
+def sum_powers(value: complex, terms: Sequence[Array]) -> Any:
+    """terms[0] + value terms[1] + value^2 terms[2] + ..."""
+    return sum(value**power * term for power, term in enumerate(terms))
 
 
 def _find_fixed_point(rates, killing, moments, value, place):
@@ -391,7 +433,7 @@ def _find_fixed_point(rates, killing, moments, value, place):
     for _ in range(MAX_FIXED_POINT_STEPS):
         value = value if value.imag else value.real
         last_value = value
-        mass = sum(value**term * moment for term, moment in enumerate(moments))
+        mass = sum_powers(value, moments)
         values = _find_graded_eigenvalues(rates, killing, mass)
         value = values[np.abs(values - value).argmin() if value.imag else place]
         if abs(value - last_value) <= 1e-15 * abs(value):
@@ -425,7 +467,8 @@ def _find_graded_eigenvalues(rates, killing, mass):
     for number in np.unique(block):
         own = np.flatnonzero(block == number)
         values.append(_find_block_eigenvalues(K[np.ix_(own, own)], D[own]))
-    return _sort(np.concatenate(values))
+    found = np.concatenate(values)
+    return found[sort_rates(found)]
 
 
 def _find_block_eigenvalues(K, D):
@@ -479,5 +522,12 @@ def _factorise_lu(K):
     return L, np.triu(U)
 
 
-def _sort(values):
-    return values[np.lexsort([values.imag, values.real])]
+def drop_rounding(values: Array) -> Array:
+    """Rates without their imaginary parts, where those are round-off in all of them."""
+    is_real = np.abs(values.imag) <= IMAGINARY_ROUNDING * np.abs(values)
+    return values.real if is_real.all() else values
+
+
+def sort_rates(values: Array) -> IntArray:
+    """The order of rates by their real parts, then their imaginary ones."""
+    return np.lexsort([values.imag, values.real])

@@ -31,13 +31,12 @@ MASS_LOSSES = ("outflow", "killed")
 
 
 class Writable:
-    """A density (n_times, n_cells) at times t, perhaps with a velocity and other fields: it can be
-    written and drawn.
+    """Fields at times t: they can be written and drawn. The first one, values (n_times, n_cells),
+    is that which pictures and probes show.
     """
 
     mesh: Any
     t: Array
-    rho: Array
 
     @property
     def fields(self) -> Mapping[str, Any]:
@@ -68,9 +67,19 @@ class Writable:
         raise NotImplementedError
 
     @property
+    def _recorded(self) -> Array:
+        """The values (n_times, ..., n_cells) that `probe` looks at."""
+        raise NotImplementedError
+
+    @property
     def _derived(self) -> dict[str, Any]:
         """The fields that are computed when they are asked for."""
         return {}
+
+    @property
+    def _first(self) -> str:
+        """The name of the field that pictures show by default."""
+        return next(iter(self._present))
 
     def write(
         self,
@@ -116,7 +125,8 @@ class Writable:
         write_all(output, self.mesh, self.t, self._present, self._derived)
 
     def probe(self, points: ArrayLike) -> Array:
-        """The density at points, at all recorded times: what a gauge there would show. Collective.
+        """The density (of an `Expectation`, the values) at points, at all recorded times: what a
+        gauge there would show. Collective.
 
         Parameters
         ----------
@@ -153,9 +163,10 @@ class Writable:
                     f"({mesh.dim},) for one point"
                 )
         mesh.ranks.check_same("points", places)
-        rows = self.rho.reshape(math.prod(self.rho.shape[:-1]), mesh.n_cells)
+        recorded = self._recorded
+        rows = recorded.reshape(math.prod(recorded.shape[:-1]), mesh.n_cells)
         values = interpolate(mesh, rows, places.reshape(mesh.dim, -1))
-        values = values.reshape(*self.rho.shape[:-1], -1)
+        values = values.reshape(*recorded.shape[:-1], -1)
         return values if places.ndim == 2 else values[..., 0]
 
     def plot(
@@ -225,7 +236,7 @@ class Writable:
         """
         from ..output.plot import plot
 
-        return plot(self, path, time, **options)
+        return plot(self, path, time, **dict(field=self._first) | options)
 
     def movie(self, path: str | Path, **options: Any) -> None:
         """Draw the density at all recorded times to a .gif or an .mp4.
@@ -262,7 +273,7 @@ class Writable:
         """
         from ..output.plot import movie
 
-        movie(self, path, **options)
+        movie(self, path, **dict(field=self._first) | options)
 
     def to_pyvista(self, time: int = -1) -> Any:
         """The mesh with all `fields` at one recorded time as a pyvista.UnstructuredGrid.
@@ -296,6 +307,19 @@ class Writable:
         """
         self._check_time(time)
         return self.mesh.to_pyvista({name: values[time] for name, values in self.fields.items()})
+
+    def _check_time(self, time):
+        self.mesh.ranks.check(
+            is_integer(time) and -len(self.t) <= time < len(self.t),
+            f"time must be the number of a recorded time, from 0 to {len(self.t) - 1}, not "
+            f"{time!r}",
+        )
+
+
+class WritableDensity(Writable):
+    """A density (n_times, n_cells) at times t, perhaps with a velocity and other fields."""
+
+    rho: Array
 
     def to_points(self, k: int = 1, time: int = -1) -> tuple[Array, Array]:
         """The density at one recorded time as point masses.
@@ -332,13 +356,6 @@ class Writable:
         self._check_time(time)
         return self.mesh.to_points(self.rho[time], k)
 
-    def _check_time(self, time):
-        self.mesh.ranks.check(
-            is_integer(time) and -len(self.t) <= time < len(self.t),
-            f"time must be the number of a recorded time, from 0 to {len(self.t) - 1}, not "
-            f"{time!r}",
-        )
-
 
 class DerivedSeries:
     """A `DerivedField` at the times t: series[i] is computed when it is asked for. Collective.
@@ -359,7 +376,7 @@ class DerivedSeries:
 
 
 @frozen
-class Result(Writable):
+class Result(WritableDensity):
     """The density of an evolution at the recorded times.
 
     A result can be pickled and copied on one rank; a copy has what is listed here, but no other
@@ -502,6 +519,10 @@ class Result(Writable):
         if self.pressure is not None:
             fields["pressure"] = self.pressure
         return fields
+
+    @property
+    def _recorded(self):
+        return self.rho
 
     @property
     def _derived(self):
