@@ -395,8 +395,17 @@ def test_what_a_flux_that_is_not_linear_cannot_do():
     with pytest.raises(InputError, match=r"not linear.*scharfetter_gummel or solve\(\)"):
         turning.stationary()
     in_potential = FokkerPlanck(mesh, diffusion=0.1, potential=lambda x: x[0], flux=fvot.limited())
-    with pytest.raises(InputError, match=r"relaxation_rates.*limited\(\).*scharfetter_gummel"):
-        in_potential.relaxation_rates(1)
+    inside = mesh.center[0] < 0.5
+    for call in (
+        lambda: in_potential.relaxation_rates(1),
+        lambda: in_potential.slow_modes(1),
+        lambda: in_potential.generator(petsc=True),
+        lambda: in_potential.backward(1.0 * inside, 1.0, tau=0.1),
+        lambda: in_potential.committor(inside, ~inside),
+        lambda: in_potential.mean_first_passage_time(inside),
+    ):
+        with pytest.raises(InputError, match=r"limited\(\), which is not linear.*scharfetter_gu"):
+            call()
     with pytest.raises(InputError, match="scheme='corners' has none"):
         FokkerPlanck(mesh, diffusion=0.1, flux=fvot.limited(), scheme="corners")
     with pytest.raises(InputError, match=r"fvot.limited\(\)"):

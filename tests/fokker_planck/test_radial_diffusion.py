@@ -237,3 +237,28 @@ def test_a_run_goes_on_from_its_checkpoint(shared_folder):
     other = FokkerPlanck(flat, diffusion=0.3, drift=(0.0, 1.0))
     with pytest.raises(fvot.InputError):
         other.solve(flat.density(lambda x: 1 + x[0]), [0, 0.1], checkpoint=fvot.Checkpoint(path))
+
+
+@pytest.mark.parametrize("coordinates", DIMENSION)
+def test_limited_fluxes_are_of_second_order(coordinates):
+    """A shell that is carried outwards, v r^(d - 1) = 1, hardly spreads: r^d = r0^d + d t."""
+    d = DIMENSION[coordinates]
+
+    def shell(x, t):
+        r0 = np.maximum(x[0] ** d - d * t, 0) ** (1 / d)
+        return np.exp(-40 * (r0 - 1) ** 2)
+
+    def solve(n):
+        mesh = Mesh.interval(0.5, 2.5, n, coordinates=coordinates)
+        equation = FokkerPlanck(
+            mesh,
+            diffusion=1e-8,
+            drift=lambda x: x ** (1 - d),
+            flux=fvot.limited(),
+            boundary={"left": fvot.inflow(0.0), "right": fvot.outflow},
+        )
+        rho0 = mesh.average(lambda x: shell(x, 0.0))
+        rho = equation.solve(rho0, 0.6, tau=0.3 / n).rho[-1]
+        return find_error(mesh, rho, mesh.average(lambda x: shell(x, 0.6)))
+
+    check_orders(solve, counts=(50, 100, 200))
