@@ -95,14 +95,11 @@ def check_density(
     ranks.check(rho.dtype != object, f"{what} must be an array of numbers, not {rho!s:.60}")
     ranks.check(rho.dtype.kind in "biuf", f"{what} must be real numbers, not of type {rho.dtype}")
     is_batch = rho.ndim == 2 and rho.shape[1] == mesh.n_cells and len(rho) > 0
+    hint = "; several densities (k, n_cells) at once are for FokkerPlanck only: take one at a time"
     ranks.check(
-        batch or not is_batch,
-        f"{what} has shape {rho.shape}: several densities (k, n_cells) at once are for "
-        f"FokkerPlanck only; here take one after another, {what}[0], {what}[1], ...",
-    )
-    ranks.check(
-        rho.shape == (mesh.n_cells,) or is_batch,
-        f"{what} has shape {rho.shape}; {describe_wanted_shape(mesh, rho.shape)}",
+        rho.shape == (mesh.n_cells,) or is_batch and batch,
+        f"{what} has shape {rho.shape}; {describe_wanted_shape(mesh, rho.shape)}"
+        f"{hint if is_batch else ''}",
     )
     if batch:
         ranks.check_same(f"the number of densities in {what}", rho.shape[:-1])
