@@ -513,7 +513,7 @@ class FokkerPlanck:
         ------
         InputError
             Where the stationary density is not unique or zero, where a coefficient depends on
-            time, and for growth above 0.
+            time, for growth above 0, and for `limited` fluxes where it is not the Gibbs density.
         ConvergenceError
             Where the implicit steps do not converge.
 
@@ -551,7 +551,8 @@ class FokkerPlanck:
         ------
         InputError
             Where a coefficient depends on time, where the mesh has one cell that nothing leaves,
-            for a k that is not a number of rates, and for growth above 0 with corners.
+            for a k that is not a number of rates, for growth above 0 with corners, and for
+            `limited` fluxes, which are not linear.
 
         Examples
         --------
