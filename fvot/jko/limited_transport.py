@@ -56,11 +56,14 @@ EMPTY_CELL = 1e-14
 # 0.
 MIN_KEPT_FRACTION = 0.5
 
-# Sweeps over the cells that fluxes would leave with less than nothing or more than the bound. One
-# is enough on one rank, where the fluxes do not run in circles.
-MAX_CONTENT_SWEEPS = 10
+# Mass goes along the corrections, room against them.
+DIRECTIONS = (1.0, -1.0)
 
-# What cells may lack after a sweep, relative to the mass: round-off.
+# Sweeps over the cells, givers first. One is enough on one rank, where the fluxes do not run in
+# circles; on several, as many as a stream crosses from rank to rank.
+MAX_CONTENT_SWEEPS = 100
+
+# What cells may lack before the last sweep, relative to the mass: round-off.
 CONTENT_ROUNDING = 1e-16
 
 # Halvings of the correction, before the step stays upwind.
@@ -193,28 +196,35 @@ class LimitedTransport:
     # ---- how much of them -----------------------------------------------------------------------
 
     def _limit(self, step, A):
-        """The corrections A (n_faces,), made smaller where a cell lacks mass or room.
-
-        A cell is visited after those that give to it, or take from it. The last sweep leaves out
-        what comes in, or goes out, which is always enough.
+        """The corrections A (n_faces,), made smaller where a cell lacks mass, then where one lacks
+        room: which leaves none without mass.
         """
         mesh = self.mesh
         A = A.copy()
-        sides = self.stencil
-        mass, room = self._find_content(step)
-        order = downstream_order(np.maximum(A, 0), np.maximum(-A, 0), mesh.n_inner, sides)
+        contents = self._find_content(step)
+        order = downstream_order(np.maximum(A, 0), np.maximum(-A, 0), mesh.n_inner, self.stencil)
+        orders = (order, order[::-1])
         largest_lack = CONTENT_ROUNDING * integrate(mesh, step.rho)
-        geometry = (sides.start, sides.face, sides.sign)
 
-        for sweep in range(MAX_CONTENT_SWEEPS + 1):
-            with_income = sweep < MAX_CONTENT_SWEEPS
-            lacked = _limit_leaving(A, 1.0, mass, order, *geometry, with_income)
-            self._take_from_limiting_side(A, 1.0)
-            lacked += _limit_leaving(A, -1.0, room, order[::-1], *geometry, with_income)
-            self._take_from_limiting_side(A, -1.0)
-            if mesh.ranks.sum(lacked) <= largest_lack:
-                break
+        is_consistent = True
+        for direction, content, cells in zip(DIRECTIONS, contents, orders, strict=True):
+            for _ in range(MAX_CONTENT_SWEEPS):
+                lacked = self._sweep(A, direction, content, cells, True)
+                if lacked <= largest_lack:
+                    break
+            is_consistent &= lacked <= largest_lack
+        if not is_consistent:  # without what comes in, or goes out, one sweep is always enough
+            for direction, content, cells in zip(DIRECTIONS, contents, orders, strict=True):
+                self._sweep(A, direction, content, cells, False)
         return A
+
+    def _sweep(self, A, direction, content, order, with_income):
+        """Limit what leaves the cells in that direction, on all ranks; returns what they lacked."""
+        sides = self.stencil
+        geometry = (sides.start, sides.face, sides.sign)
+        lacked = _limit_leaving(A, direction, content, order, *geometry, with_income)
+        self._take_from_limiting_side(A, direction)
+        return self.mesh.ranks.sum(lacked)
 
     def _find_content(self, step):
         """(the mass (n_cells,) that each cell can lose, the mass that it can gain)."""
