@@ -84,8 +84,9 @@ class JKO:
     mobility : {"upwind", "limited"}
         Which density carries the mass through a face, in steps of order 1. "upwind": that of the
         cell which gives; of first order in space, and fronts spread. "limited": a limited linear
-        one, for sharp fronts; of second order in space, and in time where nothing diffuses. Mass,
-        sign, bound, pressure and the decay of the energy are kept as with "upwind".
+        one, for sharp fronts; of second order in space, and in time where nothing diffuses and
+        potentials are steady. Mass, sign, bound, pressure and the decay of the energy are kept as
+        with "upwind".
     scheme : {"auto", "two_point", "corners"}
         "two_point" fluxes are consistent where the lines between cell points are orthogonal to the
         faces. "corners" takes fluxes from cells to their corners, with unknowns there: of second
