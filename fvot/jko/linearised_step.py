@@ -20,7 +20,8 @@ also defined in the vacuum. Then
 
     E(old) - E(rho) >= tau / 2 sum_s t_s rho_giving (phi_left - phi_right)^2
 
-plus, at doors, what leaves times the potential outside.
+plus, at doors, what leaves times the potential outside. For limited mobilities `limited_transport`
+corrects rho and the fluxes of this step; p stays as it is.
 
 Newton's method has a set of *full* cells, where rho = upper and p is unknown; elsewhere p = 0 and
 rho is unknown. The next set consists of the cells with p > 0 or rho > upper: a primal-dual active
