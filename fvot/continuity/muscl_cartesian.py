@@ -23,8 +23,8 @@ import numba
 import numpy as np
 
 from ..arguments.types import Array, IntArray
+from ..finite_volume.muscl import DEFAULT_CFL, SMALLEST_DENSITY
 from ..parallel import LayerExchange
-from .muscl import DEFAULT_CFL, SMALLEST_DENSITY
 
 # Layers of cells beyond a block that face values need.
 GHOST_LAYERS = 2

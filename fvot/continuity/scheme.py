@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ..arguments.types import Array
 from ..errors import InputError
 from ..finite_volume.fluxes import muscl
-from .muscl import LimitedFaces
+from ..finite_volume.muscl import LimitedFaces
 from .muscl_cartesian import Sweeps
 from .two_point import TwoPointScheme
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..arguments.types import Array, TwoPointFlux
 from ..finite_volume.fluxes import evaluate_flux, upwind
+from ..finite_volume.muscl import DEFAULT_CFL
 from ..finite_volume.stencil import Stencil, outflow_rate
-from .muscl import DEFAULT_CFL
 
 
 class TwoPointScheme:

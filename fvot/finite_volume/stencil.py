@@ -137,13 +137,9 @@ class Stencil:
 
         place = np.full(mesh.n_faces, -1)
         place[shared] = np.arange(n_shared)
-        sent = {}
-        received = {}
-        for rank, faces in find_face_exchange(mesh).send.items():
-            places = place[faces]
-            sent[rank] = own[places]
-            received[rank] = ghost[places]
-
+        between = find_face_exchange(mesh)
+        sent = {rank: own[place[faces]] for rank, faces in between.send.items()}
+        received = {rank: ghost[place[faces]] for rank, faces in between.receive.items()}
         exchange = Exchange(mesh.ranks, sent, received)
         side_on_left = left_side[self.face]
         side_on_right = right_side[self.face]

@@ -34,6 +34,39 @@ def cell_velocity(mesh: Mesh, U: Array) -> Array:
     return moment[:, : mesh.n_cells] / mesh.volume
 
 
+def face_velocity(mesh: Mesh, U: Array) -> Array:
+    """Velocities (dim, n_faces): the mean of the two cells, with the normal part of U (n_faces,),
+    what is carried through the faces. Collective.
+    """
+    velocity = np.empty((mesh.dim, mesh.n_faces))
+    _average_with_flux(
+        U,
+        mesh.with_ghosts(cell_velocity(mesh, U)),
+        mesh.n_inner,
+        mesh.left,
+        mesh.right,
+        mesh.area,
+        mesh.normal,
+        velocity,
+    )
+    return velocity
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _average_with_flux(U, cells, n_inner, left, right, area, normal, velocity):
+    dim = len(cells)
+    for f in range(len(U)):
+        lacking = U[f] / area[f] if area[f] > 0 else 0.0  # no area: at the radius 0
+        for axis in range(dim):
+            mean = cells[axis, left[f]]
+            if f < n_inner:
+                mean = (mean + cells[axis, right[f]]) / 2
+            velocity[axis, f] = mean
+            lacking -= mean * normal[axis, f]
+        for axis in range(dim):
+            velocity[axis, f] += lacking * normal[axis, f]
+
+
 def divide_by_density(current: Array, rho: Array) -> Array:
     """The velocity current / rho (dim, n_cells); 0 where there is no mass."""
     return np.divide(current, rho, out=np.zeros_like(current), where=rho > 0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import numba
 import numpy as np
 
 from ..arguments.functions import as_floats, as_function
@@ -17,7 +16,7 @@ from ..errors import InputError
 from ..mesh.coordinates import find_axis_edges
 from ..mesh.means import average_over_faces, circulate_around_faces
 from ..mesh.quadrature import integrate_along_edges
-from .velocity_field import cell_velocity
+from .velocity_field import cell_velocity, face_velocity
 
 # The change of a stream function along an edge at the radius 0, relative to its range, that is
 # rounding.
@@ -164,7 +163,7 @@ class StreamFunction:
 
     def velocity(self, sample: Array, U: Array) -> Array:
         """The velocity (dim, n_faces), from the fluxes."""
-        return _compute_face_velocity(self.mesh, U)
+        return face_velocity(self.mesh, U)
 
     def flux_function(self, faces: IntArray) -> Callable[[float], Array]:
         """U of these faces."""
@@ -228,7 +227,7 @@ class FaceFluxes:
 
     def velocity(self, sample: Array, U: Array) -> Array:
         """The velocity (dim, n_faces), from the fluxes."""
-        return _compute_face_velocity(self.mesh, U)
+        return face_velocity(self.mesh, U)
 
     def flux_function(self, faces: IntArray) -> Callable[[float], Array]:
         """U of these faces, at all times."""
@@ -237,34 +236,3 @@ class FaceFluxes:
     def cell_velocity(self, t: float) -> Array:
         """Means (dim, n_cells), from the fluxes."""
         return cell_velocity(self.mesh, self.U)
-
-
-def _compute_face_velocity(mesh, U):
-    """Velocities (dim, n_faces): the mean of the two cells, with the flux's own normal part."""
-    velocity = np.empty((mesh.dim, mesh.n_faces))
-    _average_with_flux(
-        U,
-        mesh.with_ghosts(cell_velocity(mesh, U)),
-        mesh.n_inner,
-        mesh.left,
-        mesh.right,
-        mesh.area,
-        mesh.normal,
-        velocity,
-    )
-    return velocity
-
-
-@numba.njit(cache=True, error_model="numpy")
-def _average_with_flux(U, cells, n_inner, left, right, area, normal, velocity):
-    dim = len(cells)
-    for f in range(len(U)):
-        lacking = U[f] / area[f] if area[f] > 0 else 0.0  # no area: at the radius 0
-        for axis in range(dim):
-            mean = cells[axis, left[f]]
-            if f < n_inner:
-                mean = (mean + cells[axis, right[f]]) / 2
-            velocity[axis, f] = mean
-            lacking -= mean * normal[axis, f]
-        for axis in range(dim):
-            velocity[axis, f] += lacking * normal[axis, f]

@@ -37,6 +37,9 @@ from .proper_step import ProperStep, TransportSolver
 from .run import JKORun
 from .step import StepMethod
 
+# Which density carries the mass through a face.
+Mobility = Literal["upwind", "limited"]
+
 # The part of its upper bound by which a density may be above it at the start: the rounding of a
 # density that is computed to lie at the bound.
 BOUND_TOLERANCE = 1e-9
@@ -79,6 +82,12 @@ class JKO:
         A transport solver of the same mesh, without a terminal energy. Each step is then the full
         variational JKO step, which minimises W2^2(rho, rho_n) / (2 tau) + E(rho), with a certified
         gap. It is slow, a reference; it needs a tau, no bounds and no interactions.
+    mobility : {"upwind", "limited"}
+        Which density carries the mass through a face, in steps of order 1. "upwind": that of the
+        cell which gives; of first order in space, and fronts spread. "limited": a limited linear
+        one, for sharp fronts; of second order in space, and in time where nothing diffuses and
+        potentials are steady. Mass, sign, bound, pressure and the decay of the energy are kept as
+        with "upwind".
     scheme : {"auto", "two_point", "corners"}
         "two_point" fluxes are consistent where the lines between cell points are orthogonal to the
         faces. "corners" takes fluxes from cells to their corners, with unknowns there: of second
@@ -127,6 +136,7 @@ class JKO:
         bounds: Sequence[float | None] = (0, None),
         boundary: Mapping[Any, Any] | None = None,
         inner: TransportSolver | None = None,
+        mobility: Mobility = "upwind",
         scheme: Scheme = "auto",
         tol: float = 1e-3,
     ):
@@ -136,9 +146,11 @@ class JKO:
             )
         _check_energy_order_and_tol(mesh.ranks, energy, order, tol)
         mesh.ranks.check_choice("scheme", scheme, get_args(Scheme))
+        mesh.ranks.check_choice("mobility", mobility, get_args(Mobility))
 
         self.mesh = mesh
         self.energy = energy
+        self.mobility = mobility
         self.tol = float(tol)
         self.upper = _check_bounds(mesh.ranks, bounds)
         self.inner = inner
@@ -150,7 +162,7 @@ class JKO:
         self._free_energy: FreeEnergy | None = None
         self._step: StepMethod
         if inner is not None:
-            self._check_inner(order)
+            self._check_inner(order, mobility)
             self._numbering = Numbering(mesh, mesh)
             self.order = 1
             self._step = ProperStep(inner, energy)
@@ -162,6 +174,12 @@ class JKO:
         mesh.ranks.check(
             self.order == 1 or not is_bounded,
             "an upper bound needs order=1 (or None): steps of order 2 do not support one",
+        )
+        mesh.ranks.check(
+            self.order == 1 or mobility == "upwind",
+            "mobility='limited' needs order=1: steps of order 2 have the mean mobility where "
+            "something diffuses, and need none where nothing does, as limited steps of order 1 are "
+            "of second order there",
         )
         mesh.ranks.check(
             self.order == 2 or scheme != "corners",
@@ -200,7 +218,9 @@ class JKO:
         if self.order == 2:
             self._step = MidpointStep(energy, doors=self._doors)
         else:
-            self._step = LinearisedStep(energy, self.upper, doors=self._doors)
+            self._step = LinearisedStep(
+                energy, self.upper, doors=self._doors, limited=self.mobility == "limited"
+            )
 
     def _describe_coincidence(self):
         """A sentence on steps of order 1 where cell points coincide; empty if that does no harm."""
@@ -224,9 +244,10 @@ class JKO:
             f"{weight:g} {kind}({', '.join(f'{x:g}' for x in numbers)})"
             for weight, kind, numbers in describe_energy(self.energy)
         )
+        mobility = "" if self.mobility == "upwind" else f", {self.mobility} mobility"
         doors = f", doors {', '.join(map(str, self._door_names))}" if self._door_names else ""
         return (
-            f"<fvot.JKO: {parts}{bound}{doors}, order {self.order}, "
+            f"<fvot.JKO: {parts}{bound}{doors}, order {self.order}{mobility}, "
             f"{self.mesh.n_cells_global} cells>"
         )
 
@@ -379,8 +400,12 @@ class JKO:
             "inner= carries mass on the mesh, and none out of it: leave boundary out",
         )
 
-    def _check_inner(self, order):
+    def _check_inner(self, order, mobility):
         ranks = self.mesh.ranks
+        ranks.check(
+            mobility == "upwind",
+            "inner= has a mobility of its own: leave mobility or inner out",
+        )
         inner = self.inner
         ranks.check(
             getattr(inner, "mesh", None) is self.mesh

@@ -20,7 +20,8 @@ also defined in the vacuum. Then
 
     E(old) - E(rho) >= tau / 2 sum_s t_s rho_giving (phi_left - phi_right)^2
 
-plus, at doors, what leaves times the potential outside.
+plus, at doors, what leaves times the potential outside. For limited mobilities `limited_transport`
+corrects rho and the fluxes of this step; p stays as it is.
 
 Newton's method has a set of *full* cells, where rho = upper and p is unknown; elsewhere p = 0 and
 rho is unknown. The next set consists of the cells with p > 0 or rho > upper: a primal-dual active
@@ -55,6 +56,7 @@ from ..errors import ConvergenceError
 from ..finite_volume.rates import Rates
 from ..mesh.cell_values import integrate
 from .doors import Doors
+from .limited_transport import LimitedTransport, UpwindStep
 from .newton_step import NewtonStep
 from .newton_systems import RESIDUAL_ROUNDING
 from .step import StepResult
@@ -93,6 +95,7 @@ class LinearisedStep(NewtonStep):
     upper : bound of the density, inf for none
     tol : largest residual of the equations, in L1, relative to the mass at first, and to the
         energies in what is there
+    transport : corrects steps by `limited_transport`; None for upwind ones
     """
 
     order = 1
@@ -103,9 +106,15 @@ class LinearisedStep(NewtonStep):
         upper: float = math.inf,
         tol: float = 1e-12,
         doors: Doors | None = None,
+        limited: bool = False,
     ):
         super().__init__(free_energy, tol, doors)
         self.upper = upper
+        self.transport = (
+            LimitedTransport(free_energy, upper, self.doors, self.pattern.stencil)
+            if limited
+            else None
+        )
         self.methods, self.reduced_methods = _choose_methods(self.mesh)
         self.restart()
 
@@ -171,7 +180,11 @@ class LinearisedStep(NewtonStep):
                 if self.upper < math.inf:
                     self._last = np.stack([phi, equations.p])
                 rho, left = equations.compute_density()
-                return StepResult(rho, tau * equations.action, iteration, equations.p, left)
+                dissipated = tau * equations.action
+                if self.transport is not None:
+                    step = equations.describe_step(rho)
+                    rho, left, dissipated = self._correct(step)
+                return StepResult(rho, dissipated, iteration, equations.p, left)
 
             drho, dphi, dp = equations.compute_newton_step()
             least = np.maximum(self._choose_kept_fraction(residual.max()) * rho, floor)
@@ -183,6 +196,11 @@ class LinearisedStep(NewtonStep):
             f"the step of {tau:.3g}: Newton's method misses the equations by {residual[0]:.1e} of "
             f"the mass and {residual[1]:.1e} of the energy after {iteration + 1} iterations"
         )
+
+    def _correct(self, step):
+        """(rho, what has left through the doors, the energy dissipated) of a corrected step."""
+        rho, flux = self.transport.correct(step)
+        return rho, flux[self.doors.faces], step.dissipated(self.mesh, flux)
 
     def _choose_kept_fraction(self, residual):
         """The fraction of a density that an iteration leaves at least, for a relative residual.
@@ -312,6 +330,42 @@ class _Equations:
         all_cells = np.ones(mesh.n_cells, bool)
         rho = self._streams.solve_along(mesh.volume * self.old, all_cells, self.rho)
         return rho, rates * rho[doors.cells]
+
+    def describe_step(self, rho: Array) -> UpwindStep:
+        """The `UpwindStep` to rho (n_cells,), the density that these equations give."""
+        step = self.step
+        rates = Rates(step.pattern, self.a, self.b)
+        flux = self.tau * rates.flux(rho, step.no_inflow)
+        U = self.a - self.b
+        fall = U * self._find_resistance()
+        if not step.free_energy.diffuses:
+            U = self._find_volume_flux(rho)
+        return UpwindStep(self.old, self.tau, rho, flux, fall, U, self.p > 0)
+
+    def _find_resistance(self):
+        """d_s / |s| (n_faces,), 0 on walls."""
+        mesh = self.mesh
+        doors = self.step.doors
+        resistance = np.zeros(mesh.n_faces)
+        resistance[: mesh.n_inner] = 1 / self.step.transmissibility
+        resistance[doors.faces] = 1 / doors.transmissibility
+        return resistance
+
+    def _find_volume_flux(self, rho):
+        """t_s (mu_left - mu_right) (n_faces,) with the potential and the pressure alone; nothing
+        comes in.
+        """
+        mesh = self.mesh
+        n = mesh.n_inner
+        doors = self.step.doors
+        mu = self.step.free_energy.potential((rho + self.old) / 2) + self.p
+        local = mesh.with_ghosts(mu)
+        U = np.zeros(mesh.n_faces)
+        fall = local[mesh.left[:n]] - local[mesh.right[:n]]
+        U[:n] = self.step.transmissibility * fall
+        fall = mu[doors.cells] - doors.potential
+        U[doors.faces] = doors.transmissibility * np.maximum(fall, 0)
+        return U
 
     def compute_newton_step(self) -> tuple[Array, Array, Array]:
         """(drho, dphi, dp), (n_cells,) each."""

@@ -53,6 +53,7 @@ class GradientFlow(Protocol):
     tol: float
     upper: float
     order: int
+    mobility: str
     inner: Any
 
 
@@ -230,8 +231,12 @@ class JKORun:
         )
 
     def _describe_changes(self):
-        """What else a checkpoint knows where there are doors, or potentials depend on time."""
+        """What else a checkpoint knows where there are doors, limited fluxes, or potentials that
+        depend on time.
+        """
         description: dict[str, Any] = {}
+        if self.flow.mobility != "upwind":
+            description["mobility"] = self.flow.mobility
         if self.doors is not None and self.doors.names:
             description["doors"] = str(self.doors.names)
         energy = self.free_energy

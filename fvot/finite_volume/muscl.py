@@ -33,7 +33,7 @@ import numba
 import numpy as np
 
 from ..arguments.types import Array, IntArray
-from ..finite_volume.stencil import Stencil, gradient_weights, outflow_rate
+from .stencil import Stencil, gradient_weights, outflow_rate
 
 # Densities below it are set to zero: denormal numbers are slow.
 SMALLEST_DENSITY = 1e-290
