@@ -80,7 +80,7 @@ def assert_promises(result, upper=np.inf):
 # ---- promises ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tau", [1e-3, 0.1, 10.0])
+@pytest.mark.parametrize("tau", [1e-3, 0.1, pytest.param(10.0, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", ENERGIES)
 @pytest.mark.parametrize("place", PLACES)
 def test_promises_for_any_step(place, name, tau):
