@@ -193,6 +193,12 @@ class Resolvent:
             self.destroy()
         return self
 
+    def prefer(self, name: str) -> None:
+        """Try the method of that name first."""
+        if name in self.names and self.names[0] != name:
+            self.destroy()
+            self.names = [name, *[other for other in self.names if other != name]]
+
     def __call__(
         self,
         start: Array,
