@@ -503,7 +503,7 @@ class FokkerPlanck:
             rotate. For two-point fluxes to full relative accuracy also where a well is left once in
             10^60 times (`markov.relaxation_rates`; on one rank). With corners, to the accuracy of
             linear solves: rates below some 1e-14 of the others are round-off. On meshes in space
-            of more than 20 000 cells, where there is a Gibbs density, in the same way, on all
+            of more than 40 000 cells, where there is a Gibbs density, in the same way, on all
             ranks, if the estimated relative error is below 1e-8; else as before.
 
         Raises

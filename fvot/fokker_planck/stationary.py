@@ -31,8 +31,8 @@ ELIMINATION_CELL_LIMIT = {1: 10**6, 2: 10**6, 3: 100_000}
 
 # Cells up to which relaxation rates are found by elimination at once, by the dimension. Above,
 # Krylov spaces of implicit steps are tried first, where there is a Gibbs density: in space they
-# take a half of the time at 40 000 cells and an eighth at 110 000.
-RATES_ELIMINATION_CELL_LIMIT = {1: 10**9, 2: 10**9, 3: 20_000}
+# take a half of the time at 40 000 cells, and a fifth to a half at 110 000.
+RATES_ELIMINATION_CELL_LIMIT = {1: 10**9, 2: 10**9, 3: 40_000}
 
 # The estimated relative error of rates by Krylov spaces up to which they are taken. Chosen.
 KRYLOV_RATE_TOLERANCE = 1e-8
