@@ -226,8 +226,9 @@ class Resolvent:
             start (0 among them, where mass leaves the mesh)
         rest (n_cells,) : a source in the cells
 
-        The rows of |K| + s A^T add up to at least |K|: where r is the residual, Y is wrong by at
-        most max |r_K| / |K|. That is less than 10 rtol of the largest value, up to round-off.
+        The rows of |K| + s A^T add up to at least |K| (half of it, where mass grows): with the
+        residual r, Y is wrong by at most max |r_K| / |K| (twice that). This is less than 10 rtol of
+        the largest value, up to round-off.
 
         Raises `ConvergenceError` where no method passes the checks.
         """
