@@ -196,6 +196,12 @@ class Resolvent:
             self.destroy()
         return self
 
+    def prefer(self, name: str) -> None:
+        """Try the method of that name first."""
+        if name in self.names and self.names[0] != name:
+            self.destroy()
+            self.names = [name, *[other for other in self.names if other != name]]
+
     def __call__(
         self,
         start: Array,
@@ -223,8 +229,9 @@ class Resolvent:
             start (0 among them, where mass leaves the mesh)
         rest (n_cells,) : a source in the cells
 
-        The rows of |K| + s A^T add up to at least |K|: where r is the residual, Y is wrong by at
-        most max |r_K| / |K|. That is less than 10 rtol of the largest value, up to round-off.
+        The rows of |K| + s A^T add up to at least |K| (half of it, where mass grows): with the
+        residual r, Y is wrong by at most max |r_K| / |K| (twice that). This is less than 10 rtol of
+        the largest value, up to round-off.
 
         Raises `ConvergenceError` where no method passes the checks.
         """

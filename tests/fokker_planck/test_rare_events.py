@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 
 import fvot
 from fvot import ConvergenceError, FokkerPlanck, InputError, Mesh
+from fvot.fokker_planck import stationary
 
 pytestmark = pytest.mark.ranks
 
@@ -437,3 +438,24 @@ def test_modes_of_open_and_growing_equations():
         FokkerPlanck(mesh, scheme="corners", **options).slow_modes(1)
     with pytest.raises(InputError, match="k must be a number of rates"):
         FokkerPlanck(mesh, **options).slow_modes(0)
+
+
+@pytest.mark.parametrize("D", [1.0, 0.25, 0.02])
+def test_rates_of_large_meshes_are_those_of_elimination(D, monkeypatch):
+    """By Krylov spaces, or, for wells that are too deep for them, by elimination after all."""
+    mesh = build_mesh("box")
+    equation = FokkerPlanck(mesh, diffusion=D, potential=double_well)
+    eliminated = equation.relaxation_rates(3)
+    monkeypatch.setitem(stationary.RATES_ELIMINATION_CELL_LIMIT, 3, 1)
+    assert_allclose(equation.relaxation_rates(3), eliminated, rtol=2e-8)
+
+
+@pytest.mark.parametrize("k", [4, 6])
+def test_equal_rates_are_all_found_with_corners(k):
+    """Those of a cube come in threes: one Krylov space may show two of them."""
+    mesh = Mesh.box((0, 0, 0), (1, 1, 1), (8, 8, 8))
+    equation = FokkerPlanck(mesh, diffusion=1.0, scheme="corners", rtol=1e-12)
+    rates = equation.relaxation_rates(k)
+    first, second = rates[0], rates[3]
+    assert_allclose(rates, [first] * 3 + [second] * (k - 3), rtol=1e-6)
+    assert second == pytest.approx(2 * first, rel=0.05)
