@@ -1,0 +1,131 @@
+"""The self-consistent reference: chains that are tilted towards the bridge itself.
+
+A chain of jumps of length h has the cost of a cosh: where the bridge moves fast against its noise,
+h |v| / eps > 1, its action is too small by about (h |v| / eps)^2 / 16. Against the reference that is
+tilted by psi = log g of the last bridge (`fokker_planck.reference`), which already moves, the bridge
+has little to do: its own g is about 1. The relative entropies of both references differ by
+
+    KL(pi | P) = KL(pi | P') + <rho_1, psi_1> - <rho_0, psi_0>
+
+and this holds for every psi: only the growth c has to be right where there is mass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..arguments.types import Array
+from ..fokker_planck.reference import Reference, find_longest_step
+from ..mesh.cell_values import integrate
+from .kernel import EulerStep, Kernel
+
+# The largest growth of a reference, times the length of a stage: from 1 on a step would make
+# negative values.
+MAX_STAGE_GROWTH = 0.5
+
+
+def build_kernels(reference: Reference, times: Array, n_steps: int, deaths: bool) -> list[Kernel]:
+    """The `Kernel`s of an equation between snapshots at times (m + 1,), each of n_steps steps.
+    Collective.
+    """
+    kernels = []
+    for begin, end in zip(times, times[1:]):
+        tau = (end - begin) / n_steps
+        s = reference.scheme.g * tau
+        if reference.steady:
+            rates = reference.find_rates(begin)
+            steps = [EulerStep(rates, s, _find_exits(rates, deaths))] * n_steps
+        else:
+            steps = []
+            for n in range(n_steps):
+                rates = reference.find_rates(begin + (n + 0.5) * tau)
+                steps.append(EulerStep(rates, s, _find_exits(rates, deaths)))
+        longest = min(find_longest_step(step.rates, reference.scheme.g) for step in steps[:1])
+        reference.mesh.ranks.check(
+            tau <= longest,
+            f"mass grows so fast that steps must be at most {longest:.3g}, and with n_steps="
+            f"{n_steps} they are {tau:.3g}: take n_steps={int(np.ceil((end - begin) / longest))} "
+            "or more",
+        )
+        kernels.append(Kernel(steps, tau, reference.scheme))
+    return kernels
+
+
+def _find_exits(rates, deaths, discount: Any = 1.0):
+    """What `EulerStep` calls exits: decay and what leaves through the boundary."""
+    if not deaths:
+        return None
+    mesh = rates.mesh
+    inner = mesh.n_inner
+    exits = np.zeros(mesh.n_cells)
+    np.add.at(exits, mesh.left[inner:], rates.a[inner:])
+    if rates.decay is not None:
+        exits += rates.decay
+    return exits * discount
+
+
+class TiltedReference:
+    """A reference that is tilted by psi (m, n_steps + 1, n_cells) between the snapshots."""
+
+    def __init__(self, reference: Reference, times: Array, n_steps: int, deaths: bool):
+        self.reference = reference
+        self.times = times
+        self.n_steps = n_steps
+        self.deaths = deaths
+        self.psi = np.zeros((len(times) - 1, n_steps + 1, reference.mesh.n_cells))
+        self.cut: list[list[Any]] = []
+
+    def add(self, g: Array) -> None:
+        """Tilt it further, by g (m, n_steps + 1, n_cells) of a bridge.
+
+        g is not smooth at the snapshots, and may be 0 there: the value before is taken.
+        """
+        self.psi += np.log(np.concatenate([g[:, :-1], g[:, -2:-1]], axis=1))
+        self.psi[:, -1] = self.psi[:, -2]
+
+    def build_kernels(self) -> list[Kernel]:
+        """Its `Kernel`s between the snapshots. Collective."""
+        reference = self.reference
+        g = reference.scheme.g
+        self.cut = []
+        kernels = []
+        for k, (begin, end) in enumerate(zip(self.times, self.times[1:])):
+            tau = (end - begin) / self.n_steps
+            steps = []
+            cut = []
+            for n in range(self.n_steps):
+                t = begin + (n + 0.5) * tau
+                before, after = self.psi[k, n : n + 2]
+                middle = (before + after) / 2
+                plain = reference.find_rates(t)
+                exits = _find_exits(plain, self.deaths, np.exp(-middle) if self.deaths else 1.0)
+                largest = MAX_STAGE_GROWTH / (g * tau)
+                rates, is_cut = reference.tilt(t, middle, (after - before) / tau, largest)
+                steps.append(EulerStep(rates, g * tau, exits))
+                cut.append(is_cut)
+            kernels.append(Kernel(steps, tau, reference.scheme))
+            self.cut.append(cut)
+        return kernels
+
+    def find_cost(self, rho: Array) -> float:
+        """KL(pi | P) - KL(pi | P') of bridges through densities (m + 1, n_cells). Collective."""
+        mesh = self.reference.mesh
+        psi = self.psi
+        gains = [integrate(mesh, rho[k + 1] * psi[k, -1]) for k in range(len(psi))]
+        losses = [integrate(mesh, rho[k] * psi[k, 0]) for k in range(len(psi))]
+        return sum(gains) - sum(losses)
+
+    def find_cut_mass(self, rho: Array) -> float:
+        """The largest part of a density (m, n_steps + 1, n_cells) in cells where the growth of the
+        reference was cut off. Collective.
+        """
+        mesh = self.reference.mesh
+        parts = [
+            integrate(mesh, density * is_cut) / integrate(mesh, density)
+            for densities, cuts in zip(rho, self.cut)
+            for density, is_cut in zip(densities, cuts)
+        ]
+        return max(parts, default=0.0)
