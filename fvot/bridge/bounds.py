@@ -11,15 +11,14 @@ e_k, is coupled independently. By convexity
     KL <= sum_k <marginal'_k, log u'_k> - (M - d) log(1 - delta)
           + sum_k H(e_k) - m d log d - d log delta - sum_k <e_(k-1) e_k / d, log P_k>
 
-and P_k(x, y) >= |z| p(x, z) q(z, y) for each cell z: half of the steps lead to that cell, the others
-from it.
+and P_k(x, y) >= |z| p(x, z) q(z, y) for each cell z: half of the steps lead to that cell, the
+others from it.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..arguments.types import Array
 from ..mesh.cell_values import integrate
 from .fitting import Fitting, Paths, Potentials
 

@@ -53,8 +53,8 @@ class Bridge(WritableDensity):
         Rigorous bounds of the cost, up to round-off, as long as no transition probability of the
         chain is negative.
     resolution : float
-        h |v| / eps: how much log g changes from cell to cell, where mass moves. Without `sweeps` the
-        action is too small by about a part resolution^2 / 16.
+        h |v| / eps: how much log g changes from cell to cell, where mass moves. Without `sweeps`
+        the action is too small by about a part resolution^2 / 16.
     marginal_error : float
         The largest error in L1 of the density at a snapshot, relative to its mass.
     iterations : int

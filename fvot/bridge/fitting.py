@@ -77,8 +77,9 @@ class Fitting:
         self.sweeps = 0
         self._is_fitted = rho[1:] > 0
 
-    def fit(self, tol: float, report: Callable[[float], None]) -> tuple[Potentials, float]:
-        """(the potentials, the error of the masses in L1, relative). Collective.
+    def fit(self, tol: float, report: Callable[[float], None]) -> Potentials:
+        """The potentials with which the error of the densities in L1, relative, is at most tol; it
+        is reported after each sweep. Collective.
 
         Raises `ConvergenceError` where the sweeps do not come to the tolerance.
         """
@@ -100,7 +101,7 @@ class Fitting:
             error = self.ranks.sum(float(weight @ change))
             report(error)
             if error <= tol:
-                return self._split(x), error
+                return self._split(x)
             x = anderson.find_next(x, new - x)
 
         raise ConvergenceError(
@@ -172,6 +173,11 @@ class Fitting:
             ratio = np.where(rho > 0, rho / message, 0.0)
         self.ranks.check(np.isfinite(ratio).all(), UNDERFLOW_REMEDY, ConvergenceError)
         return ratio
+
+    def destroy(self) -> None:
+        """Give the memory of the kernels back. Collective."""
+        for kernel in self.kernels:
+            kernel.destroy()
 
     # ---- what the potentials are ----------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ..arguments.frozen import frozen
 from ..arguments.functions import find_rounding, is_count, is_integer, is_number
 from ..arguments.times import check_times
 from ..arguments.types import Array, ArrayLike
-from ..errors import InputError, warn
+from ..errors import warn
 from ..fokker_planck.equation import FokkerPlanck
 from ..fokker_planck.reference import build_reference
 from ..mesh.cell_values import check_density, integrate
@@ -24,7 +24,7 @@ from ..mesh.connected_pieces import find_connected_pieces
 from ..runs.progress import Progress
 from .bounds import find_lower_bound, find_upper_bound, sum_potentials
 from .bridge import Bridge
-from .fitting import Fitting, Paths
+from .fitting import Fitting, Paths, Potentials
 from .kernel import Kernel
 from .sweeps import TiltedReference, build_kernels
 
@@ -38,6 +38,14 @@ CUT_MASS_TOLERANCE = 1e-3
 
 # Relative difference of two masses that counts as rounding.
 MASS_ROUNDING = 1e-11
+
+
+class Fitted(NamedTuple):
+    """A fitted chain, its complete potentials and paths."""
+
+    fitting: Fitting
+    potentials: Potentials
+    paths: Paths
 
 
 @frozen
@@ -168,32 +176,37 @@ class SchroedingerBridge:
         reference = self._reference
         rho = reference.numbering.inward(rho)
         tilted = TiltedReference(reference, times, self.n_steps, self.deaths)
-        digits = -math.log10(self.tol)
+        kernels = build_kernels(reference, times, self.n_steps, self.deaths)
         iterations = 0
+        with Progress(0.0, self._digits * (self.sweeps + 1), progress, "digits") as bar:
+            fitted = self._fit(kernels, rho, bar, 0)
+            iterations += fitted.fitting.sweeps
+            for sweep in range(1, self.sweeps + 1):
+                tilted.add(fitted.paths.g)
+                fitted.fitting.destroy()
+                fitted = self._fit(tilted.build_kernels(), rho, bar, sweep)
+                iterations += fitted.fitting.sweeps
 
-        with Progress(0.0, digits * (self.sweeps + 1), progress, "digits") as bar:
-            for sweep in range(self.sweeps + 1):
-
-                def report(error: float, done: float = sweep * digits) -> None:
-                    bar.to(done + min(max(-math.log10(max(error, 1e-300)), 0.0), digits))
-
-                if sweep > 0:
-                    tilted.add(paths.g)
-                    for kernel in fitting.kernels:
-                        kernel.destroy()
-                    kernels = tilted.build_kernels()
-                else:
-                    kernels = build_kernels(reference, times, self.n_steps, self.deaths)
-                fitting = Fitting(reference.mesh, kernels, rho, self.deaths)
-                potentials, _ = fitting.fit(self.tol, report)
-                potentials = fitting.complete(potentials)
-                paths = fitting.trace(potentials)
-                iterations += fitting.sweeps
-
-        bridge = self._build(fitting, potentials, paths, tilted, times, iterations)
-        for kernel in fitting.kernels:
-            kernel.destroy()
+        bridge = self._build(fitted, tilted, times, iterations)
+        fitted.fitting.destroy()
         return bridge
+
+    @property
+    def _digits(self):
+        """The digits to which the densities at the snapshots are found."""
+        return -math.log10(self.tol)
+
+    def _fit(self, kernels, rho, bar, sweep):
+        """The `Fitted` bridge of the chain with these kernels. Collective."""
+        done = sweep * self._digits
+
+        def report(error: float) -> None:
+            reached = -math.log10(max(error, self.tol))
+            bar.to(done + max(reached, 0.0))
+
+        fitting = Fitting(self._reference.mesh, kernels, rho, self.deaths)
+        potentials = fitting.complete(fitting.fit(self.tol, report))
+        return Fitted(fitting, potentials, fitting.trace(potentials))
 
     # ---- input ----------------------------------------------------------------------------------
 
@@ -291,8 +304,9 @@ class SchroedingerBridge:
 
     # ---- output ---------------------------------------------------------------------------------
 
-    def _build(self, fitting, potentials, paths, tilted, times, iterations):
-        """The `Bridge` of fitted potentials. Collective."""
+    def _build(self, fitted, tilted, times, iterations):
+        """The `Bridge` of the last fit. Collective."""
+        fitting, potentials, paths = fitted
         reference = self._reference
         numbering = reference.numbering
         mesh = reference.mesh

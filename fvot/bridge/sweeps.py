@@ -1,9 +1,9 @@
 """The self-consistent reference: chains that are tilted towards the bridge itself.
 
 A chain of jumps of length h has the cost of a cosh: where the bridge moves fast against its noise,
-h |v| / eps > 1, its action is too small by about (h |v| / eps)^2 / 16. Against the reference that is
-tilted by psi = log g of the last bridge (`fokker_planck.reference`), which already moves, the bridge
-has little to do: its own g is about 1. The relative entropies of both references differ by
+h |v| / eps > 1, its action is too small by about (h |v| / eps)^2 / 16. Against the reference that
+is tilted by psi = log g of the last bridge (`fokker_planck.reference`), which already moves, the
+bridge has little to do: its own g is about 1. The relative entropies of both references differ by
 
     KL(pi | P) = KL(pi | P') + <rho_1, psi_1> - <rho_0, psi_0>
 
@@ -12,7 +12,6 @@ and this holds for every psi: only the growth c has to be right where there is m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
