@@ -33,6 +33,9 @@ from .sweeps import TiltedReference, build_kernels
 COARSE_RESOLUTION = 1.0
 COARSE_RESOLUTION_WITH_SWEEPS = 2.0
 
+# The tolerance of all bridges but the last one: every reference is a valid one.
+REFERENCE_TOLERANCE = 1e-4
+
 # Mass in cells where the growth of a reference was cut off, relative, above which this is said.
 CUT_MASS_TOLERANCE = 1e-3
 
@@ -182,7 +185,7 @@ class SchroedingerBridge:
             fitted = self._fit(kernels, rho, bar, 0)
             iterations += fitted.fitting.sweeps
             for sweep in range(1, self.sweeps + 1):
-                tilted.add(fitted.paths.g)
+                tilted.add(fitted.paths.f, fitted.paths.g)
                 fitted.fitting.destroy()
                 fitted = self._fit(tilted.build_kernels(), rho, bar, sweep)
                 iterations += fitted.fitting.sweeps
@@ -199,13 +202,16 @@ class SchroedingerBridge:
     def _fit(self, kernels, rho, bar, sweep):
         """The `Fitted` bridge of the chain with these kernels. Collective."""
         done = sweep * self._digits
+        tol = self.tol
+        if sweep < self.sweeps:
+            tol = max(tol, REFERENCE_TOLERANCE)
 
         def report(error: float) -> None:
             reached = -math.log10(max(error, self.tol))
             bar.to(done + max(reached, 0.0))
 
         fitting = Fitting(self._reference.mesh, kernels, rho, self.deaths)
-        potentials = fitting.complete(fitting.fit(self.tol, report))
+        potentials = fitting.complete(fitting.fit(tol, report))
         return Fitted(fitting, potentials, fitting.trace(potentials))
 
     # ---- input ----------------------------------------------------------------------------------
