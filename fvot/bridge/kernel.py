@@ -32,6 +32,10 @@ from ..finite_volume.rates import Rates
 
 BRIDGE_PREFIX = "fvot_bridge_"
 
+# Cells times different steps, by the dimension, up to which factorisations are kept, at about 1 kB
+# for each in the plane; beyond that each is made anew for each use.
+KEPT_FACTORISATIONS = {1: 10**8, 2: 8 * 10**6, 3: 5 * 10**5}
+
 
 class EulerStep:
     """r and r^T of one step; the factorisation is made when first needed.
@@ -99,6 +103,10 @@ class Kernel:
         self.tau = tau
         self.scheme = scheme
         self.n_positive = 0
+        mesh = steps[0].mesh
+        n_different = len(set(map(id, steps)))
+        size = n_different * mesh.n_cells_global
+        self._keeps = n_different == 1 or size <= KEPT_FACTORISATIONS[mesh.dim]
 
     def __len__(self):
         return len(self.steps)
@@ -126,6 +134,7 @@ class Kernel:
         step = self.steps[n]
         weights, flux_weights = self._find_weights(n)
         powers = self._list_powers(step.forward, f, len(weights))
+        self._release(step)
         died = 0.0
         if step.exits is not None:
             died = self.tau * float(step.exits @ _sum(flux_weights, powers))
@@ -136,6 +145,7 @@ class Kernel:
         step = self.steps[n]
         weights, _ = self._find_weights(n)
         powers = self._list_powers(lambda u: step.backward(u, at_cemetery), g, len(weights))
+        self._release(step)
         return _sum(weights, powers)
 
     def cross(self, n: int, f: Array, g: Array, at_cemetery: float) -> Crossing:
@@ -146,6 +156,7 @@ class Kernel:
         weights, flux_weights = self._find_weights(n)
         forward = self._list_powers(step.forward, f, len(weights))
         backward = self._list_powers(lambda u: step.backward(u, at_cemetery), g, len(weights))
+        self._release(step)
 
         mesh = step.mesh
         inner = mesh.n_inner
@@ -186,6 +197,10 @@ class Kernel:
             u = apply(u)
             powers.append(u)
         return powers
+
+    def _release(self, step):
+        if not self._keeps:
+            step.destroy()
 
     def destroy(self) -> None:
         """Give the memory of all factorisations back. Collective."""
