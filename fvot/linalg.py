@@ -199,6 +199,16 @@ class Method:
     max_it: int = 1000
 
 
+REDUNDANT_LU = Method(
+    "preonly",
+    "redundant",
+    {
+        "redundant_pc_factor_zeropivot": ZERO_PIVOT,
+        "redundant_pc_factor_mat_ordering_type": "nd",
+    },
+)
+
+
 def find_method(name: str, dim: int, n_ranks: int) -> Method:
     """The `Method` of that name.
 
@@ -207,14 +217,16 @@ def find_method(name: str, dim: int, n_ranks: int) -> Method:
         matrix is symmetric: cheap, for few iterations
     lu : one factorisation: in nested-dissection order on one rank, else by MUMPS, or where PETSc
         lacks that, of all rows on every rank
-    monotone : the same without pivoting: of an M-matrix and a right-hand side >= 0, all that it
-        does but for pivots is to add, so that each entry of the solution has a small relative
-        error of its own, however small it is
+    redundant : one factorisation of all rows on every rank, in nested-dissection order; no pivoting
+    monotone : lu without pivoting. Of an M-matrix and a right-hand side >= 0 its triangular solves
+        only add, so that each entry of the solution has a small relative error of its own
     ilu : BiCGStab with ILU(0) of each rank's rows in their given order
     amg : right-preconditioned GMRES, which watches the true residual, with BoomerAMG
     """
     if name == "lu":
         return _find_lu(n_ranks)
+    if name == "redundant":
+        return _find_lu(1) if n_ranks == 1 else REDUNDANT_LU
     if name == "monotone":
         method = _find_lu(n_ranks)
         is_mumps = "pc_factor_mat_solver_type" in method.options
@@ -243,7 +255,7 @@ def _find_lu(n_ranks):
         return Method("preonly", "lu", options)
     if has_package("mumps"):
         return Method("preonly", "lu", {"pc_factor_mat_solver_type": "mumps"})
-    return Method("preonly", "redundant", {"redundant_pc_factor_zeropivot": ZERO_PIVOT})
+    return REDUNDANT_LU
 
 
 # ---- linear systems ------------------------------------------------------------------------------

@@ -58,7 +58,11 @@ class Paths(NamedTuple):
 
 
 class NegativeValuesError(Exception):
-    """Steps have made negative values: more of them have to be positive."""
+    """Steps of some kernels have made negative values: more of them have to be positive."""
+
+    def __init__(self, kernels: Sequence[Kernel]):
+        super().__init__()
+        self.kernels = kernels
 
 
 class Fitting:
@@ -91,8 +95,9 @@ class Fitting:
         for _ in range(MAX_FITTING_SWEEPS):
             try:
                 new = self._sweep(x)
-            except NegativeValuesError:
-                self._use_more_positive_steps()
+            except NegativeValuesError as negative:
+                for kernel in negative.kernels:
+                    kernel.use_more_positive_steps()
                 anderson.restart()
                 continue
             self.sweeps += 1
@@ -126,13 +131,13 @@ class Fitting:
         new[0] = self._divide(self.rho[0], messages[0])
         F = np.ones(self.mesh.n_cells)
         died = 0.0
-        lowest = 0.0
+        lowest = np.zeros(len(self.kernels))
         for k, kernel in enumerate(self.kernels):
             f = new[k] * F
             for n in range(len(kernel)):
                 f, died_now = kernel.forward(n, f)
                 died += died_now
-                lowest = min(lowest, f.min(initial=0.0))
+                lowest[k] = min(lowest[k], f.min(initial=0.0))
             F = f
             new[k + 1] = self._divide(self.rho[k + 1], F * messages[k + 1])
         self._check_sign(lowest)
@@ -144,28 +149,30 @@ class Fitting:
         return np.append(logs, log_at_cemetery)
 
     def _find_messages_from_future(self, u, at_cemetery):
-        """(B (m + 1, n_cells), the lowest value on the way)."""
+        """(B (m + 1, n_cells), the lowest value on each way (m,), or 0)."""
         messages = np.ones_like(u)
-        lowest = 0.0
+        lowest = np.zeros(len(self.kernels))
         for k in reversed(range(len(self.kernels))):
             kernel = self.kernels[k]
             g = u[k + 1] * messages[k + 1]
             for n in reversed(range(len(kernel))):
                 g = kernel.backward(n, g, at_cemetery)
-                lowest = min(lowest, g.min(initial=0.0))
+                lowest[k] = min(lowest[k], g.min(initial=0.0))
             messages[k] = g
         return messages, lowest
 
     def _check_sign(self, lowest):
-        """Raise `NegativeValuesError` where there are negative values, and steps that may make
-        them.
+        """Raise `NegativeValuesError` where kernels have made negative values (m,), and have steps
+        that may. Collective.
         """
-        if self.ranks.min(lowest) < 0 and not all(kernel.is_positive for kernel in self.kernels):
-            raise NegativeValuesError
-
-    def _use_more_positive_steps(self):
-        for kernel in self.kernels:
-            kernel.use_more_positive_steps()
+        all_lowest = self.ranks.min(lowest)
+        kernels = [
+            kernel
+            for kernel, value in zip(self.kernels, all_lowest)
+            if value < 0 and not kernel.is_positive
+        ]
+        if kernels:
+            raise NegativeValuesError(kernels)
 
     def _divide(self, rho, message):
         """rho / message where there is mass, 0 elsewhere. Collective."""

@@ -36,6 +36,10 @@ BRIDGE_PREFIX = "fvot_bridge_"
 # for each in the plane; beyond that each is made anew for each use.
 KEPT_FACTORISATIONS = {1: 10**8, 2: 8 * 10**6, 3: 5 * 10**5}
 
+# Cells of a mesh up to which every rank factorises the whole matrix: MUMPS, which shares it, takes
+# five times as long for small ones.
+REDUNDANT_CELL_LIMIT = 200_000
+
 
 class EulerStep:
     """r and r^T of one step; the factorisation is made when first needed.
@@ -66,7 +70,9 @@ class EulerStep:
         if self._system is None:
             mesh = self.mesh
             matrix = self.rates.pattern.matrix(self.rates, self.s)
-            method = linalg.find_method("monotone", mesh.dim, mesh.ranks.size)
+            is_small = mesh.n_cells_global <= REDUNDANT_CELL_LIMIT
+            name = "redundant" if is_small else "monotone"
+            method = linalg.find_method(name, mesh.dim, mesh.ranks.size)
             self._system = linalg.System(
                 mesh.ranks, matrix, method, prefix=BRIDGE_PREFIX, rtol=1e-10
             )
