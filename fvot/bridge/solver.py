@@ -16,7 +16,7 @@ from ..arguments.frozen import frozen
 from ..arguments.functions import find_rounding, is_count, is_integer, is_number
 from ..arguments.times import check_times
 from ..arguments.types import Array, ArrayLike
-from ..errors import warn
+from ..errors import ConvergenceError, warn
 from ..fokker_planck.equation import FokkerPlanck
 from ..fokker_planck.reference import build_reference
 from ..mesh.cell_values import check_density, integrate
@@ -44,11 +44,12 @@ MASS_ROUNDING = 1e-11
 
 
 class Fitted(NamedTuple):
-    """A fitted chain, its complete potentials and paths."""
+    """A fitted chain, its complete potentials and paths, and the error of the densities in L1."""
 
     fitting: Fitting
     potentials: Potentials
     paths: Paths
+    error: float
 
 
 @frozen
@@ -175,11 +176,11 @@ class SchroedingerBridge:
         >>> bridge.t[[0, 8, 16]].tolist()
         [0.0, 1.0, 3.0]
         """
-        rho, times = self._read(rho0, rho1, times)
+        densities, nodes = self._read(rho0, rho1, times)
         reference = self._reference
-        rho = reference.numbering.inward(rho)
-        tilted = TiltedReference(reference, times, self.n_steps, self.deaths)
-        kernels = build_kernels(reference, times, self.n_steps, self.deaths)
+        rho = reference.numbering.inward(densities)
+        tilted = TiltedReference(reference, nodes, self.n_steps, self.deaths)
+        kernels = build_kernels(reference, nodes, self.n_steps, self.deaths)
         iterations = 0
         with Progress(0.0, self._digits * (self.sweeps + 1), progress, "digits") as bar:
             fitted = self._fit(kernels, rho, bar, 0)
@@ -190,8 +191,15 @@ class SchroedingerBridge:
                 fitted = self._fit(tilted.build_kernels(), rho, bar, sweep)
                 iterations += fitted.fitting.sweeps
 
-        bridge = self._build(fitted, tilted, times, iterations)
+        bridge = self._build(fitted, tilted, nodes, iterations)
         fitted.fitting.destroy()
+        if fitted.error > self.tol:
+            raise ConvergenceError(
+                f"the fitting of the densities has reached an error of {fitted.error:.1e} > tol = "
+                f"{self.tol:.1e} in {fitted.fitting.sweeps} sweeps: take a larger diffusion, or a "
+                "larger tol; the bridge so far is in .result",
+                bridge,
+            )
         return bridge
 
     @property
@@ -211,8 +219,9 @@ class SchroedingerBridge:
             bar.to(done + max(reached, 0.0))
 
         fitting = Fitting(self._reference.mesh, kernels, rho, self.deaths)
-        potentials = fitting.complete(fitting.fit(tol, report))
-        return Fitted(fitting, potentials, fitting.trace(potentials))
+        found, error = fitting.fit(tol, report)
+        potentials = fitting.complete(found)
+        return Fitted(fitting, potentials, fitting.trace(potentials), error)
 
     # ---- input ----------------------------------------------------------------------------------
 
@@ -249,9 +258,10 @@ class SchroedingerBridge:
         for k, rho in enumerate(snapshots):
             check_density(self.mesh, rho, f"rho{k}" if len(snapshots) == 2 else f"density {k}")
         rounding = ranks.max(max(MASS_ROUNDING, find_rounding(*snapshots)))
-        return self._scale(np.stack([np.asarray(rho, float) for rho in snapshots]), rounding), times
+        densities = np.stack([np.asarray(rho, float) for rho in snapshots])
+        return self._scale(densities, times, rounding), times
 
-    def _scale(self, rho, rounding):
+    def _scale(self, rho, times, rounding):
         """The densities, those behind the first scaled to its mass in each piece of the mesh, where
         they should have it.
         """
@@ -266,7 +276,8 @@ class SchroedingerBridge:
             f"density {int(total.argmin())} is zero everywhere: there is nothing to move",
         )
         if self.deaths:
-            self._check_deaths(total, rounding)
+            self._check_deaths(total, times, rounding)
+        if self.deaths and total[1] < (1 - rounding) * total[0]:
             return rho
 
         for k in range(1, len(rho)):
@@ -288,7 +299,7 @@ class SchroedingerBridge:
         factors = np.divide(mass[0], mass, out=np.ones_like(mass), where=mass > 0)
         return rho * factors[:, piece]
 
-    def _check_deaths(self, total, rounding):
+    def _check_deaths(self, total, times, rounding):
         ranks = self.mesh.ranks
         reference = self._reference
         ranks.check(
@@ -302,7 +313,7 @@ class SchroedingerBridge:
             "deaths=True needs an equation in which mass is lost: growth below 0, or an open "
             "boundary such as fvot.dirichlet(0)",
         )
-        _, highest = reference.reactions.find_growth_range(0.0, 0.0)
+        _, highest = reference.reactions.find_growth_range(*times)
         ranks.check(
             highest <= 0,
             f"with deaths=True growth must be at most 0 everywhere, not {highest:.3g}",
@@ -312,7 +323,7 @@ class SchroedingerBridge:
 
     def _build(self, fitted, tilted, times, iterations):
         """The `Bridge` of the last fit. Collective."""
-        fitting, potentials, paths = fitted
+        fitting, potentials, paths, _ = fitted
         reference = self._reference
         numbering = reference.numbering
         mesh = reference.mesh
@@ -397,8 +408,8 @@ class SchroedingerBridge:
 def _check_parameters(ranks, n_steps, tol, sweeps, deaths):
     ranks.check(is_count(n_steps), f"n_steps must be a whole number from 1 on, not {n_steps!r}")
     ranks.check(
-        is_number(tol) and 1e-14 <= tol < 1,
-        f"tol must lie between 1e-14 and 1 (the error of the densities, relative), not {tol!r}",
+        is_number(tol) and 1e-13 <= tol < 1,
+        f"tol must lie between 1e-13 and 1 (the error of the densities, relative), not {tol!r}",
     )
     ranks.check(
         is_integer(sweeps) and sweeps >= 0,

@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 
 import fvot
 from fvot import ConvergenceError, FokkerPlanck, InputError, Mesh, SchroedingerBridge, static
+from fvot.bridge import fitting
 from fvot.bridge import kernel as kernels
 from fvot.bridge.anderson import Anderson
 from fvot.bridge.sweeps import build_kernels
@@ -507,6 +508,27 @@ def test_bad_input():
         dying.solve(0.5 * rho, rho)
     with pytest.raises(InputError, match="is for two densities"):
         dying.solve([rho, rho, rho], [0, 1, 2])
+
+
+def test_what_has_not_converged_is_in_the_error(monkeypatch):
+    monkeypatch.setattr(fitting, "MAX_FITTING_SWEEPS", 2)
+    mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
+    rho0, rho1 = make_ends(mesh)
+    solver = SchroedingerBridge(FokkerPlanck(mesh, diffusion=0.05), 4)
+    with pytest.raises(ConvergenceError, match="in 2 sweeps: take a larger diffusion") as caught:
+        solver.solve(rho0, rho1)
+    assert 1e-9 < caught.value.result.marginal_error < 1
+    assert find_continuity_error(caught.value.result) < 1e-14
+
+
+def test_no_deaths_where_both_masses_are_the_same():
+    mesh = Mesh.interval(0, 1, 20)
+    rho0, rho1 = make_ends(mesh)
+    equation = FokkerPlanck(mesh, diffusion=0.1, growth=-1.0)
+    dying = SchroedingerBridge(equation, 4, deaths=True).solve(rho0, rho1)
+    living = SchroedingerBridge(equation, 4).solve(rho0, rho1)
+    assert dying.deaths is None
+    assert_allclose(dying.rho, living.rho, rtol=1e-12)
 
 
 def test_underflow_is_said():
