@@ -40,7 +40,7 @@ REFERENCE_TOLERANCE = 1e-4
 CUT_MASS_TOLERANCE = 1e-3
 
 # Relative difference of two masses that counts as rounding.
-MASS_ROUNDING = 1e-11
+SNAPSHOT_MASS_ROUNDING = 1e-11
 
 
 class Fitted(NamedTuple):
@@ -257,7 +257,7 @@ class SchroedingerBridge:
         )
         for k, rho in enumerate(snapshots):
             check_density(self.mesh, rho, f"rho{k}" if len(snapshots) == 2 else f"density {k}")
-        rounding = ranks.max(max(MASS_ROUNDING, find_rounding(*snapshots)))
+        rounding = ranks.max(max(SNAPSHOT_MASS_ROUNDING, find_rounding(*snapshots)))
         densities = np.stack([np.asarray(rho, float) for rho in snapshots])
         return self._scale(densities, times, rounding), times
 
