@@ -229,7 +229,7 @@ class SchroedingerBridge:
         """(the densities (m + 1, n_cells), their times (m + 1,)), checked."""
         ranks = self.mesh.ranks
         snapshots = [rho0, rho1]
-        if isinstance(rho0, (list, tuple)) or np.ndim(rho0) == 2:
+        if _is_sequence_of_densities(rho0):
             ranks.check(
                 rho1 is None or times is None,
                 "solve takes two densities and perhaps times, or a list of densities and times",
@@ -417,6 +417,12 @@ def _check_parameters(ranks, n_steps, tol, sweeps, deaths):
     )
     ranks.check(isinstance(deaths, bool), f"deaths must be True or False, not {deaths!r}")
     ranks.check_same("the parameters of SchroedingerBridge", (n_steps, tol, sweeps, deaths))
+
+
+def _is_sequence_of_densities(rho):
+    if isinstance(rho, (list, tuple)):
+        return len(rho) > 0 and np.ndim(rho[0]) > 0
+    return np.ndim(rho) == 2
 
 
 def _list_times(times, n_steps):

@@ -52,7 +52,8 @@ def build_kernels(reference: Reference, times: Array, n_steps: int, deaths: bool
             for n in range(n_steps):
                 rates = reference.find_rates(begin + (n + 0.5) * tau)
                 steps.append(EulerStep(rates, s, _find_exits(rates, deaths)))
-        longest = min(find_longest_step(step.rates, reference.scheme.g) for step in steps[:1])
+        different = dict.fromkeys(steps)
+        longest = min(find_longest_step(step.rates, reference.scheme.g) for step in different)
         reference.mesh.ranks.check(
             tau <= longest,
             f"mass grows so fast that steps must be at most {longest:.3g}, and with n_steps="
