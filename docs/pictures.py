@@ -273,7 +273,7 @@ def draw_any_mesh(file, errors):
 
 # ---- what the blocks of pages draw ---------------------------------------------------------------
 
-PAGES = "continuity", "fokker_planck", "gradient_flows", "transport", "witnesses"
+PAGES = "continuity", "fokker_planck", "gradient_flows", "transport", "bridges", "witnesses"
 
 
 def run_blocks(folder):

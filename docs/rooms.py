@@ -33,6 +33,7 @@ ROOMS = {
     "fokker_planck": "the Fokker-Planck equation",
     "jko": "Wasserstein gradient flows",
     "benamou_brenier": "dynamical optimal transport",
+    "bridge": "Schroedinger bridges: the most likely motion between densities",
     "otto": "Otto's Riemannian geometry of densities",
     "program": "a function as a program, its end on all ranks, versions; the only reader of "
     "sys.argv",

@@ -20,6 +20,7 @@ from . import kernel_cache  # noqa: F401    before all kernels: it chooses where
 # isort: on
 from . import otto, particles, program, static
 from .benamou_brenier import BenamouBrenier, Geodesic
+from .bridge import Bridge, SchroedingerBridge
 from .continuity.equation import ContinuityEquation
 from .energies import Energy, Entropy, Interaction, Potential, Power
 from .errors import ConvergenceError, InputError, MeshError
@@ -46,6 +47,7 @@ __version__ = program.find_version("fvot", default="0+unknown")
 __all__ = [
     "JKO",
     "BenamouBrenier",
+    "Bridge",
     "Checkpoint",
     "ContinuityEquation",
     "ConvergenceError",
@@ -62,6 +64,7 @@ __all__ = [
     "Potential",
     "Power",
     "Result",
+    "SchroedingerBridge",
     "SlowModes",
     "TransitionPaths",
     "cell_mean",

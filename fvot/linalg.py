@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -179,6 +179,16 @@ BOOMERAMG_3D = {
 }
 
 
+# MUMPS without pivots, also in the last front: no threshold, no permutation to a large diagonal, no
+# scaling, no ScaLAPACK.
+MUMPS_MONOTONE = {
+    "mat_mumps_cntl_1": 0.0,
+    "mat_mumps_icntl_6": 0,
+    "mat_mumps_icntl_8": 0,
+    "mat_mumps_icntl_13": 1,
+}
+
+
 @dataclass(frozen=True)
 class Method:
     """A Krylov method, its preconditioner and PETSc's options for both."""
@@ -189,6 +199,16 @@ class Method:
     max_it: int = 1000
 
 
+REDUNDANT_LU = Method(
+    "preonly",
+    "redundant",
+    {
+        "redundant_pc_factor_zeropivot": ZERO_PIVOT,
+        "redundant_pc_factor_mat_ordering_type": "nd",
+    },
+)
+
+
 def find_method(name: str, dim: int, n_ranks: int) -> Method:
     """The `Method` of that name.
 
@@ -197,11 +217,20 @@ def find_method(name: str, dim: int, n_ranks: int) -> Method:
         matrix is symmetric: cheap, for few iterations
     lu : one factorisation: in nested-dissection order on one rank, else by MUMPS, or where PETSc
         lacks that, of all rows on every rank
+    redundant : one factorisation of all rows on every rank, in nested-dissection order; no pivoting
+    monotone : lu without pivoting. Of an M-matrix and a right-hand side >= 0 its triangular solves
+        only add, so that each entry of the solution has a small relative error of its own
     ilu : BiCGStab with ILU(0) of each rank's rows in their given order
     amg : right-preconditioned GMRES, which watches the true residual, with BoomerAMG
     """
     if name == "lu":
         return _find_lu(n_ranks)
+    if name == "redundant":
+        return _find_lu(1) if n_ranks == 1 else REDUNDANT_LU
+    if name == "monotone":
+        method = _find_lu(n_ranks)
+        is_mumps = "pc_factor_mat_solver_type" in method.options
+        return replace(method, options=method.options | (MUMPS_MONOTONE if is_mumps else {}))
     if name == "ilu":
         return Method("bcgs", "bjacobi", {"sub_pc_factor_zeropivot": ZERO_PIVOT}, 500)
     if name == "icc":
@@ -226,7 +255,7 @@ def _find_lu(n_ranks):
         return Method("preonly", "lu", options)
     if has_package("mumps"):
         return Method("preonly", "lu", {"pc_factor_mat_solver_type": "mumps"})
-    return Method("preonly", "redundant", {"redundant_pc_factor_zeropivot": ZERO_PIVOT})
+    return REDUNDANT_LU
 
 
 # ---- linear systems ------------------------------------------------------------------------------

@@ -61,9 +61,11 @@ class TwoPointDriftDiffusion(DriftDiffusion):
         if is_limited:
             self.correction = LimitedCorrection(mesh, self.pattern.stencil)
 
-    def rates(self, t: float = 0.0) -> Rates:
+    def rates(self, t: float = 0.0, tilt: Array | None = None) -> Rates:
         """The `Rates` at time t. Raises `InputError` for a flux with negative or infinite
         coefficients.
+
+        tilt (n_cells,) : psi of a further drift 2 D grad psi, which crosses no boundary
         """
         mesh = self.mesh
         n = self.mesh.n_inner
@@ -72,10 +74,13 @@ class TwoPointDriftDiffusion(DriftDiffusion):
         along = self._project(D)
         resistance = self._compute_resistance(along)
         U = self._compute_velocity(V, along, resistance, t)
+        k = mesh.area[:n] / resistance
+        if tilt is not None:
+            U[:n] += 2 * k * self._find_differences(tilt)
 
         a = np.zeros(mesh.n_faces)
         b = np.zeros(mesh.n_faces)
-        a[:n], b[:n] = self._compute_coefficients(U[:n], mesh.area[:n] / resistance)
+        a[:n], b[:n] = self._compute_coefficients(U[:n], k)
         for name, condition in self._kinds.items():
             faces = mesh.boundary[name]
             if isinstance(condition, AT_FACES):
@@ -90,7 +95,37 @@ class TwoPointDriftDiffusion(DriftDiffusion):
                 a[faces] = np.maximum(U[faces], 0)
                 b[faces] = np.maximum(-U[faces], 0)
         phi = self._compute_minus_log_gibbs(D, V)
+        if tilt is not None and phi is not None:
+            phi = phi - 2 * tilt
         return Rates(self.pattern, a, b, phi, self._compute_decay(t))
+
+    def apply_generator(self, psi: Array, t: float) -> tuple[Array, Array]:
+        """(|K| (b . grad psi + div(D grad psi)), |K| (grad psi . D grad psi)), both (n_cells,), of
+        psi (n_cells,) in cells whose boundary is closed, with central differences and the drift b
+        of potential, noise and flow. Collective.
+        """
+        mesh = self.mesh
+        n = mesh.n_inner
+        along = self._project(self.diffusion(t))
+        resistance = self._compute_resistance(along)
+        U = self._compute_velocity(self.potential(t), along, resistance, t)[:n]
+        k = mesh.area[:n] / resistance
+        change = self._find_differences(psi)
+
+        linear = np.zeros(mesh.n_local)
+        square = np.zeros(mesh.n_local)
+        np.add.at(linear, mesh.left[:n], (U / 2 + k) * change)
+        np.add.at(linear, mesh.right[:n], (U / 2 - k) * change)
+        np.add.at(square, mesh.left[:n], k * change**2 / 2)
+        np.add.at(square, mesh.right[:n], k * change**2 / 2)
+        return linear[: mesh.n_cells], square[: mesh.n_cells]
+
+    def _find_differences(self, psi):
+        """psi_right - psi_left (n_inner,) of cell values. Collective."""
+        mesh = self.mesh
+        n = mesh.n_inner
+        local = mesh.with_ghosts(psi)
+        return local[mesh.right[:n]] - local[mesh.left[:n]]
 
     def entering(self, t: float = 0.0) -> Array:
         """The given density at each boundary face (n_faces - n_inner,), then the sources, see
