@@ -196,8 +196,8 @@ class SchroedingerBridge:
         if fitted.error > self.tol:
             raise ConvergenceError(
                 f"the fitting of the densities has reached an error of {fitted.error:.1e} > tol = "
-                f"{self.tol:.1e} in {fitted.fitting.sweeps} iterations: take a larger diffusion, or a "
-                "larger tol; the bridge so far is in .result",
+                f"{self.tol:.1e} in {fitted.fitting.sweeps} iterations: take a larger "
+                "diffusion, or a larger tol; the bridge so far is in .result",
                 bridge,
             )
         return bridge
