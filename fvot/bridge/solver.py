@@ -26,7 +26,7 @@ from .bounds import find_lower_bound, find_upper_bound, sum_potentials
 from .bridge import Bridge
 from .fitting import Fitting, Paths, Potentials
 from .kernel import Kernel
-from .sweeps import TiltedReference, build_kernels
+from .sweeps import TiltedReference, build_kernels, take_log
 
 # The resolution above which the action of the plain chain is too small by some per cent, and that
 # above which sweeps of the reference converge slowly.
@@ -196,8 +196,8 @@ class SchroedingerBridge:
         if fitted.error > self.tol:
             raise ConvergenceError(
                 f"the fitting of the densities has reached an error of {fitted.error:.1e} > tol = "
-                f"{self.tol:.1e} in {fitted.fitting.sweeps} sweeps: take a larger diffusion, or a "
-                "larger tol; the bridge so far is in .result",
+                f"{self.tol:.1e} in {fitted.fitting.sweeps} iterations: take a larger "
+                "diffusion, or a larger tol; the bridge so far is in .result",
                 bridge,
             )
         return bridge
@@ -335,10 +335,8 @@ class SchroedingerBridge:
         if noise is not None and not fitting.has_deaths:
             action = cost - noise / 2 * self._find_end_entropies(fitting.rho)
 
-        log_backward = np.full_like(paths.g, -np.inf)
-        np.log(paths.g, out=log_backward, where=paths.g > 0)
-        log_backward += tilted.psi
-        steps = _list_step_ends(log_backward)
+        log_backward = take_log(paths.g) + tilted.psi
+        steps = _list_step_ends(log_backward, paths.g)
         resolution = _find_resolution(fitting, paths, log_backward)
         rho = paths.f * paths.g
         self._warn(resolution, tilted.find_cut_mass(rho))
@@ -352,7 +350,7 @@ class SchroedingerBridge:
         marginal_errors = integrate(mesh, errors) / integrate(mesh, fitting.rho)
         with np.errstate(over="ignore"):
             forward = _join(paths.f * np.exp(-tilted.psi))
-            backward = _join(np.exp(log_backward))
+            backward = _join(paths.g * np.exp(tilted.psi))
         has_deaths = fitting.has_deaths
         deaths = np.stack([crossing.deaths for crossing in crossings]) if has_deaths else None
         return Bridge(
@@ -441,12 +439,12 @@ def _join(values):
     return np.concatenate([values[:, :-1].reshape(m * (n - 1), n_cells), values[-1, -1:]])
 
 
-def _list_step_ends(logs):
-    """log g (m n_steps, 2, n_cells) at both ends of each step, of those at the nodes (m,
-    n_steps + 1, n_cells); where it is infinite at a snapshot, that before.
+def _list_step_ends(logs, g):
+    """log g (m n_steps, 2, n_cells) at both ends of each step, of logs and g at the nodes (m,
+    n_steps + 1, n_cells); where g is 0 at a snapshot, that before.
     """
     m, n, n_cells = logs.shape
-    last = np.where(np.isfinite(logs[:, -1]), logs[:, -1], logs[:, -2])
+    last = np.where(g[:, -1] > 0, logs[:, -1], logs[:, -2])
     ends = np.concatenate([logs[:, 1:-1], last[:, None]], axis=1)
     return np.stack([logs[:, :-1], ends], axis=2).reshape(m * (n - 1), 2, n_cells)
 

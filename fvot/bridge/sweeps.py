@@ -36,6 +36,16 @@ FROZEN_PART = 1 / 8
 ROUGHNESS_RATIO = 1.5
 
 
+# log g where g underflows, far from all mass: its exponential and the inverse are finite.
+LOWEST_LOG = -700.0
+
+
+def take_log(g: Array) -> Array:
+    """log g, and `LOWEST_LOG` where g is 0."""
+    logs = np.full_like(g, LOWEST_LOG)
+    return np.log(g, out=logs, where=g > 0)
+
+
 def build_kernels(reference: Reference, times: Array, n_steps: int, deaths: bool) -> list[Kernel]:
     """The `Kernel`s of an equation between snapshots at times (m + 1,), each of n_steps steps.
     Collective.
@@ -95,7 +105,7 @@ class TiltedReference:
 
     def add(self, f: Array, g: Array) -> None:
         """Tilt it further, by g (m, n_steps + 1, n_cells) of a bridge with that f. Collective."""
-        self.psi[:, :-1] += np.log(g[:, :-1])
+        self.psi[:, :-1] += take_log(g[:, :-1])
         for k in range(len(g)):
             end = f[k, -1] * g[k, -1]
             if self._is_rough(end, self.psi[k, -2], self.psi[k, -1], g[k, -1]):

@@ -580,7 +580,7 @@ def test_what_has_not_converged_is_in_the_error(monkeypatch):
     mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
     rho0, rho1 = make_ends(mesh)
     solver = SchroedingerBridge(FokkerPlanck(mesh, diffusion=0.05), 4)
-    with pytest.raises(ConvergenceError, match="in 2 sweeps: take a larger diffusion") as caught:
+    with pytest.raises(ConvergenceError, match="in 2 iterations: take a larger") as caught:
         solver.solve(rho0, rho1)
     assert 1e-9 < caught.value.result.marginal_error < 1
     assert find_continuity_error(caught.value.result) < 1e-14
