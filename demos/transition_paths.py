@@ -116,8 +116,8 @@ def main(mesh="squares", n=100, kT=10.0, radius=0.1, pictures=True, out="out/tra
         f"rate of transitions   {paths.rate:.9e}\n"
         f"k_AB, k_BA            {paths.k_AB:.9e}, {paths.k_BA:.9e}\n"
         f"coming from A         {paths.rate / paths.k_AB:.6f} of the time\n"
-        f"mean time from A to B {time:.6f}, times k_AB {time * paths.k_AB:.6f}\n"
-        f"under way from A to B {under_way:.6e} of the time, {under_way / paths.rate:.5f} each\n"
+        f"mean time from A to B {time:.6e}, times k_AB {time * paths.k_AB:.6f}\n"
+        f"under way from A to B {under_way:.6e} of the time, {under_way / paths.rate:.4e} each\n"
         f"committor             {at_top:.3f} at the pass, {at_c:.6f} in the third well"
     )
     rates = table(mesh, A, B, a, b, top)
@@ -136,7 +136,7 @@ def main(mesh="squares", n=100, kT=10.0, radius=0.1, pictures=True, out="out/tra
         under_way=under_way,
         at_top=at_top,
         **{f"ratio_{kT:g}": row[0] / row[2] for kT, row in zip(TEMPERATURES, rates)},
-        **{f"sum_{kT:g}": row[0] + row[1] for kT, row in zip(TEMPERATURES, rates)},
+        **{f"back_{kT:g}": row[1] / row[3] for kT, row in zip(TEMPERATURES, rates)},
     )
 
 
