@@ -175,10 +175,6 @@ class Geodesic(WritableDensity):
     def _present(self):
         return {"density": self.rho, "velocity": self.velocity}
 
-    @property
-    def _recorded(self):
-        return self.rho
-
     def at(self, t: float) -> Array:
         """The density at time t, linear between the recorded ones.
 

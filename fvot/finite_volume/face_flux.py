@@ -12,8 +12,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from .. import linalg
-from ..arguments.functions import as_floats
-from ..arguments.types import Array, ArrayLike
+from ..arguments.functions import as_floats, call_function
+from ..arguments.types import Array, Coefficient
 from ..errors import ConvergenceError, InputError
 from ..mesh import quality
 from ..mesh.cell_values import describe_wanted_shape, spread_over_regions
@@ -41,7 +41,7 @@ def potential_flow(
     mesh: Mesh,
     rates: Mapping[str, float],
     *,
-    conductivity: float | ArrayLike | Mapping[str, float] = 1.0,
+    conductivity: Coefficient = 1.0,
 ) -> Array:
     """Face fluxes U (n_faces,) of the flow v = -K grad p, div v = 0, that enters and leaves through
     named boundaries: potential flow, or Darcy's in heterogeneous ground.
@@ -57,8 +57,8 @@ def potential_flow(
         the part's faces. They must add up to 0 on each connected piece of the mesh. Boundaries
         without a name are walls.
     conductivity
-        K above 0: a number, cell values (n_cells,), or {name of a region: number}. Faces take the
-        harmonic mean of their cells. One number for all does not change the flow.
+        K above 0: a number, a function of x, cell values (n_cells,), or {region: number}. Faces
+        take the harmonic mean of their cells. One number for all does not change the flow.
 
     Returns
     -------
@@ -146,7 +146,11 @@ def _read_conductivity(mesh, conductivity):
     """K of the inner faces (n_inner,): the harmonic mean of both cells, by their distances."""
     conductivity = spread_over_regions(mesh, conductivity, "conductivity")
     with mesh.ranks.raising_together():
-        K = as_floats(conductivity, "conductivity must be a number, cell values or a dict")
+        if callable(conductivity):
+            conductivity = call_function(conductivity, "conductivity", mesh.centroid)
+        K = as_floats(
+            conductivity, "conductivity must be a number, a function of x, cell values or a dict"
+        )
         if K.shape not in ((), (mesh.n_cells,)):
             raise InputError(
                 f"conductivity has shape {K.shape}; it must be a number, or "

@@ -294,13 +294,16 @@ class Resolvent:
 
         for i in range(MAX_SOLVES):
             rtol = self._method.rtol if i == 0 else max(self._method.rtol, REFINEMENT_TOLERANCE)
-            d += self._method.solve(residual, rtol)
-            Y = start + d
-            residual, now = self._residual(d, Y, entering, rest)
+            correction = self._method.solve(residual, rtol)
+            if i == 0:
+                d = correction
+                solution = start + d
+            else:
+                d, solution = _correct(start, d, solution, correction)
+            residual, now = self._residual(d, solution, entering, rest)
 
             fault = self._describe_fault(before, now, is_positive)
-            if is_positive:
-                np.maximum(Y, 0, out=Y)
+            Y = np.maximum(solution, 0) if is_positive else solution
             if fault is None and judge:
                 fault = judge(Y)
 
@@ -472,6 +475,18 @@ def compute_residual(rest, volume, d, step, out, Y, residual):
         mass += abs(content)
         negative += abs(content) - content
     return size, gained, negative / 2, mass
+
+
+def _correct(start, d, Y, correction):
+    """(d, Y) with a further correction added to both, Y = start + d.
+
+    The smaller one of Y and d in a cell keeps its digits: where nearly all has decayed, Y would be
+    lost in the rounding of the start.
+    """
+    change = d + correction
+    is_small = np.abs(Y) < np.abs(d)
+    corrected = np.where(is_small, Y + correction, start + change)
+    return np.where(is_small, corrected - start, change), corrected
 
 
 class LinearMethod:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arguments.functions import is_integer
+from ..arguments.functions import call_function, is_integer
 from ..arguments.types import BoolArray, IntArray
 from ..errors import InputError
 
@@ -66,7 +66,7 @@ def _find_set(mesh, name, value, is_open):
         mesh.ranks.check_same(name, value)
         return CellSet(name, *_find_named_part(mesh, name, value, is_open))
     with mesh.ranks.raising_together():
-        values = np.asarray(value(mesh.center) if callable(value) else value)
+        values = np.asarray(call_function(value, name, mesh.center) if callable(value) else value)
         what = f"{name} must be {WANTED}"
         if values.dtype == bool:
             if values.shape != (mesh.n_cells,):

@@ -328,14 +328,15 @@ class FokkerPlanck:
             The ledger has, per time: mass, inflow and outflow (since the start; in all, and as
             ``inflow:name`` and ``outflow:name`` through each open part), mass_error (mass -
             inflow + outflow - initial mass, relative), minimum, maximum; steps, limited (steps
-            whose fluxes were limited, or in which cells in debt were settled), solves, iterations;
-            time_error (the estimate). Where there is growth or a source: killed, born (by growth
-            below and above 0) and added, since the start, as far as there may be any; mass_error is
-            then that of mass = initial mass + inflow - outflow + added + born - killed. Where there
-            is a Gibbs density, nothing crosses the boundary, and there is neither growth nor a
-            source: energy = entropy + potential_energy = T int rho log rho + int V rho, and
-            dissipation, the rate at which the energy falls if V does not change. T is the
-            temperature; without one it is D, and 1 for a D that varies without a potential.
+            whose fluxes were limited, or in which cells in debt were settled, those that were taken
+            again with a shorter length among them), solves, iterations; time_error (the estimate).
+            Where there is growth or a source: killed, born (by growth below and above 0) and added,
+            since the start, as far as there may be any; mass_error is then that of mass = initial
+            mass + inflow - outflow + added + born - killed. Where there is a Gibbs density, nothing
+            crosses the boundary, and there is neither growth nor a source: energy = entropy +
+            potential_energy = T int rho log rho + int V rho, and dissipation, the rate at which the
+            energy falls if V does not change. T is the temperature; without one it is D, and 1 for
+            a D that varies without a potential.
 
             Of signed fields: norm, the integral of abs(rho); grown in place of killed and born; no
             energy; and mass_error is relative to the largest norm plus the largest sums of what

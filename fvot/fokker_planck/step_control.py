@@ -49,6 +49,9 @@ FIRST_FADED_PART = 0.5
 # some 30. Chosen.
 MIN_ALLOWED_PART = 1e-9
 
+# The error in time, relative to the mass, from which runs with growth and given steps warn.
+LARGE_TIME_ERROR = 0.1
+
 # Relative tolerance of the step that predicts how much mass a run will have: only its size counts.
 PREDICTION_TOLERANCE = 1e-3
 
@@ -223,6 +226,19 @@ class StepControl:
             made = self.stepper.advance(starts, now, step, n_solves, estimate, end)
             state = state.build_next(made, step, self.order)
             yield state, begin + (i + 1) * step
+
+        if end == self.t[-1]:
+            self._warn_of_fast_growth(state, step)
+
+    def _warn_of_fast_growth(self, state, step):
+        """Warn if mass grows so fast that steps of this length have missed much of it."""
+        tiny = float(np.finfo(float).tiny)
+        error = max(member.error / max(member.scale, tiny) for member in state.members)
+        if self.stepper.bears and error > LARGE_TIME_ERROR and self.mesh.ranks.is_root:
+            warn(
+                f"mass grows so fast that steps of {step:.3g} miss some {error:.2g} times the mass "
+                'at the end, see ledger["time_error"]: leave out tau, or give a smaller one'
+            )
 
     def divide(self, begin: float, end: float, tau: float) -> tuple[int, float]:
         """(number, length) of equal steps of at most tau from begin to end. Collective.

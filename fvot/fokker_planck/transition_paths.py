@@ -24,7 +24,7 @@ import numpy as np
 
 from .. import markov
 from ..arguments.frozen import frozen
-from ..arguments.functions import as_floats
+from ..arguments.functions import as_floats, call_function, is_number
 from ..arguments.types import Array
 from ..errors import InputError
 from ..finite_volume.velocity_field import cell_velocity
@@ -106,6 +106,9 @@ def find_passage_times(
     """The moments (moments, n_cells) of the cost until paths come to A, or end. Collective."""
     _check_chain(stepper, "passage times")
     mesh: Any = numbering.user_mesh
+    mesh.ranks.check_same("moments", moments)
+    if is_number(cost):
+        mesh.ranks.check_same("cost", cost)
     price = _check_cost(mesh, cost)
     (target,) = find_sets(mesh, {"A": A}, _find_open_faces(stepper))
     whole_price = mesh.gather(price)
@@ -194,7 +197,7 @@ def _check_closed(stepper, what):
 def _check_cost(mesh, cost):
     """cost as cell values (n_cells,) >= 0, in the user's order."""
     with mesh.ranks.raising_together():
-        values = cost(mesh.center) if callable(cost) else cost
+        values = call_function(cost, "cost", mesh.center) if callable(cost) else cost
         values = as_floats(values, "cost must be a number, cell values, or a function of x")
         if values.shape not in ((), (mesh.n_cells,)):
             raise InputError(

@@ -321,6 +321,10 @@ class WritableDensity(Writable):
 
     rho: Array
 
+    @property
+    def _recorded(self) -> Array:
+        return self.rho
+
     def to_points(self, k: int = 1, time: int = -1) -> tuple[Array, Array]:
         """The density at one recorded time as point masses.
 
@@ -519,10 +523,6 @@ class Result(WritableDensity):
         if self.pressure is not None:
             fields["pressure"] = self.pressure
         return fields
-
-    @property
-    def _recorded(self):
-        return self.rho
 
     @property
     def _derived(self):

@@ -170,6 +170,10 @@ def test_layers_share_the_flow_by_their_conductivity():
 
     K = np.where(mesh.centroid[1] > 0.5, 9e-5, 1e-5)
     same = potential_flow(mesh, {"left": 1, "right": -1}, conductivity=K)
+    by_function = potential_flow(
+        mesh, {"left": 1, "right": -1}, conductivity=lambda x: np.where(x[1] > 0.5, 9e-5, 1e-5)
+    )
+    assert_array_equal(by_function, U)
     assert_allclose(same, U, atol=1e-12)
 
 

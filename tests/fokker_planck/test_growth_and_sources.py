@@ -2,6 +2,9 @@
 the sign, for every step.
 """
 
+import warnings
+from contextlib import nullcontext
+
 import brought_meshes as brought
 import meshes
 import numpy as np
@@ -110,6 +113,32 @@ def test_terms_that_change_in_time_keep_the_balance_adaptively(kind):
     assert_promises(result)
     assert result.ledger["killed"][-1] > 0 and result.ledger["born"][-1] > 0
     assert result.ledger["time_error"][-1] <= 3e-2
+
+
+@pytest.mark.parametrize("kind", ["triangles", "right triangles"])
+@pytest.mark.parametrize("decay", [1e4, 1e8, 1e14])
+def test_decay_of_any_size_is_exact(kind, decay):
+    """In one implicit step all mass is divided by 1 + decay, and none is lost in rounding."""
+    mesh = KINDS[kind]()
+    rho0 = mesh.density(lambda x: x[0] < 0.3)
+    equation = FokkerPlanck(mesh, diffusion=0.1, growth=-decay, order=1)
+    result = equation.solve(rho0, 1.0, tau=1.0)
+    assert_promises(result)
+    assert result.ledger["mass"][-1] == pytest.approx(1 / (1 + decay), rel=1e-9)
+
+
+def test_steps_that_miss_growth_are_said():
+    mesh = KINDS["triangles"]()
+    equation = FokkerPlanck(mesh, diffusion=0.1, growth=1.0)
+    with (
+        pytest.warns(UserWarning, match="mass grows so fast")
+        if mesh.ranks.is_root
+        else nullcontext()
+    ):
+        equation.solve(np.ones(mesh.n_cells), 10.0, tau=10.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        equation.solve(np.ones(mesh.n_cells), 1.0, tau=0.05)
 
 
 def test_steps_are_divided_where_mass_grows_fast():

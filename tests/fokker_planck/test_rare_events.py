@@ -1,5 +1,6 @@
 """Committors, passage times, transition paths and the generator on meshes."""
 
+from contextlib import nullcontext
 from fractions import Fraction
 
 import numpy as np
@@ -354,6 +355,24 @@ def test_refusals_of_sets():
         equation.mean_first_passage_time(in_left_well, cost=np.ones(mesh.n_cells + 1))
     with pytest.raises(InputError, match="moments"):
         equation.mean_first_passage_time(in_left_well, moments=0)
+
+
+def test_numbers_that_differ_between_ranks_are_refused(ranks):
+    mesh = Mesh.interval(0, 1, 20)
+    equation = FokkerPlanck(mesh, diffusion=0.1)
+    other = ranks.size > 1 and ranks.rank == 1
+    with (
+        pytest.raises(InputError, match="cost must be the same")
+        if ranks.size > 1
+        else nullcontext()
+    ):
+        equation.mean_first_passage_time(mesh.center[0] < 0.2, cost=2.0 if other else 1.0)
+    with (
+        pytest.raises(InputError, match="moments must be the") if ranks.size > 1 else nullcontext()
+    ):
+        equation.mean_first_passage_time(mesh.center[0] < 0.2, moments=2 if other else 1)
+    with pytest.raises(InputError, match="A failed for x of shape"):
+        equation.mean_first_passage_time(lambda x, t: x[0] < 0.2)
 
 
 def test_refusals_of_equations():
