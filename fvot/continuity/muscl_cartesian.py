@@ -78,14 +78,17 @@ class Sweeps:
             parts.append((low, high))
             out.append(np.maximum(high, 0) - np.minimum(low, 0))
 
-        growth = sum(high - low for low, high in parts) / 2
+        # Round-off is none, relative to axes that come first in one of the orders.
+        squeezed = -sum(high - low for low, high in parts) / 2
+        is_squeezed = squeezed > NEGLIGIBLE_GROWTH * np.maximum(out[0], out[-1])
+        squeezed = np.where(is_squeezed, squeezed, 0.0) if is_squeezed.any() else None
         for order in (self._find_order(0), self._find_order(1)):
             emptied = 0.0
             for axis in order:
                 low, high = parts[axis]
                 outflow = out[axis] + emptied
-                is_squeezed = -growth > NEGLIGIBLE_GROWTH * outflow
-                outflow = np.where(is_squeezed, outflow - growth, outflow)
+                if squeezed is not None:
+                    outflow = outflow + squeezed
                 worst = max(worst, float(outflow.max()))
                 emptied = emptied + (high - low)
         with np.errstate(over="ignore"):  # of a velocity that `ContinuityEquation` refuses

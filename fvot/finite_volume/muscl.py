@@ -170,8 +170,10 @@ class LimitedFaces:
 
 def companion_volume(growth: Array) -> Array:
     """J for tau/2 div u in the cells: the volume in the middle of a step, 1 at its beginning."""
-    J = np.maximum(1 + growth, LEAST_COMPANION)
-    return np.where(np.abs(growth) <= NEGLIGIBLE_GROWTH, 1.0, J)
+    stretches = np.abs(growth) > NEGLIGIBLE_GROWTH
+    if not stretches.any():
+        return np.ones_like(growth)
+    return np.where(stretches, np.maximum(1 + growth, LEAST_COMPANION), 1.0)
 
 
 @numba.njit(cache=True, error_model="numpy")
