@@ -10,7 +10,8 @@ through the boundary, and by growth and sources (`continuity.reactions`). The fa
 that of the upwind cell (`upwind`), or a limited second-order one (`muscl`, see
 `finite_volume.muscl`; on Cartesian meshes of third order, see `continuity.muscl_cartesian`). Both
 are positive while no cell gives more than it has: tau rate(U) <= 1, rate(U) = max_K sum_s U_s+ /
-|K|; `cfl` is the fraction of this bound that a step takes.
+|K|, for `muscl` plus half of -div v where that is positive; `cfl` is the fraction of this bound
+that a step takes.
 
 Where the velocity changes with time: rate is convex and of degree 1 in U (it is made of positive
 parts, sums and maxima of linear functions of U, also on Cartesian meshes), so that by Jensen's

@@ -1,23 +1,30 @@
 """Gradients and limited face values on any mesh: the one-step `muscl` scheme.
 
-U_s > 0 is the volume that flows per time from cell K through its face s to the neighbour L,
-lambda_s = tau U_s / |K|, Lambda = sum of lambda over the faces by which K is left. Every face gets
-its value from its upwind cell K:
+The density at the faces is that in the middle of the step, when the flow has stretched the mass of
+cell K over the volume J_K |K|,
 
-1. g = least-squares gradient over the face neighbours; m, M = smallest and largest value among them
-    and K, m >= 0
-2. a_s = g.(x_s - x_K - tau/2 u_s) + w_s [(rho_L - rho_K) - g.(x_L - x_K)]: the mean of the linear
+    J = 1 + tau/2 div u,   q = rho / J
+
+Where div u = 0, q is rho. U_s > 0 is the volume that flows per time from cell K through its face s
+to the neighbour L, lambda_s = tau U_s / (J |K|), Lambda = sum of lambda over the faces by which K
+is left. Every face gets its value from its upwind cell K:
+
+1. g = least-squares gradient of q over the face neighbours; m, M = smallest and largest value among
+    them and K, m >= 0
+2. a_s = g.(x_s - x_K - tau/2 u_s) + w_s [(q_L - q_K) - g.(x_L - x_K)]: the mean of the linear
    function over what leaves during the step (Hancock), with the third-order blend w = (1 - nu)(1 -
    2 nu)/6 on cells that are no simplices, nu = tau u_s.(x_L - x_K) / |x_L - x_K|^2 (Leonard 1979)
-3. a_s is clamped to [m - rho_K, M - rho_K], then all a_s of the cell are scaled by one factor phi
-   <= 1, so that what remains in the cell, rho* = rho_K - phi S / (1 - Lambda) with S = sum lambda_s
-   a_s, lies in [m, M], too
+3. a_s is clamped to [m - q_K, M - q_K], then all a_s of the cell are scaled by one factor phi <= 1,
+   so that what remains in the cell, q* = q_K - phi S / (1 - Lambda) with S = sum lambda_s a_s, lies
+   in [m, M], too
 
-Then rho_K(t + tau) = (1 - Lambda) rho* + what comes in: a combination with non-negative weights of
+Then rho_K(t + tau) = J (1 - Lambda) q* + what comes in: a combination with non-negative weights of
 non-negative values, positive for Lambda <= 1 on any cell shape. If div u = 0 it is a convex one: a
-local maximum principle.
+local maximum principle. With the rates at which volume leaves and enters, o = sum U_s+ / |K| and
+i = sum U_s- / |K|, Lambda <= 1 is tau (o + i) / 2 <= 1. Steps obey tau max(o, (o + i) / 2) <= 1:
+where the flow expands, too, no more volume leaves a cell than it has.
 
-The bound on rho* also makes the scheme stable on triangles: with wider bounds, round-off grows
+The bound on q* also makes the scheme stable on triangles: with wider bounds, round-off grows
 within a hundred steps to what the bounds allow. But where Lambda is near 1, the factor
 1 / (1 - Lambda) makes it cut smooth slopes: on uniform triangles the order falls from 2 to 1
 between Lambda = 0.7 and 0.95. Hence `cfl`.
@@ -33,7 +40,7 @@ import numba
 import numpy as np
 
 from ..arguments.types import Array, IntArray
-from .stencil import Stencil, gradient_weights, outflow_rate
+from .stencil import Stencil, gradient_weights
 
 # Densities below it are set to zero: denormal numbers are slow.
 SMALLEST_DENSITY = 1e-290
@@ -41,6 +48,12 @@ SMALLEST_DENSITY = 1e-290
 # Range of the neighbours' densities, relative to the largest density, below which a cell needs no
 # gradient: round-off.
 FLAT_RANGE = 1e-14
+
+# Half the growth of a cell's volume in a step that is round-off of a flow without divergence.
+NEGLIGIBLE_GROWTH = 1e-12
+
+# The least J: a positive step keeps it above 0, but where it is smaller, q is no prediction.
+LEAST_COMPANION = 0.5
 
 # The fraction of the positivity bound that steps take by default on triangles and tetrahedra, where
 # larger ones cut smooth slopes (see the module's docstring).
@@ -88,7 +101,7 @@ class LimitedFaces:
         positive.
         """
         s = self.stencil
-        return outflow_rate(U, -U, self.mesh.volume, s.start, s.face, s.sign)
+        return _find_rate(U, self.mesh.volume, s.start, s.face, s.sign)
 
     def start(self, rho: Array) -> None:
         """Take the largest density of rho (n_cells,), relative to which others are flat."""
@@ -118,6 +131,11 @@ class LimitedFaces:
         )
         self.entering = np.maximum(-tau * U[self.mesh.n_inner :], 0.0)
 
+        J = companion_volume(tau / 2 * self.mesh.divergence(U))
+        self.is_stretched = bool((J != 1).any())
+        self.J = J
+        self.held = J * self.mesh.volume if self.is_stretched else self.mesh.volume
+
     def step(self, rho: Array, entering: Array, count: int) -> tuple[Array, Array]:
         """The new rho (n_cells,), and what left through each boundary face (n_faces - n_inner,).
 
@@ -126,10 +144,13 @@ class LimitedFaces:
         """
         mesh = self.mesh
         s = self.stencil
+        q = rho / self.J if self.is_stretched else rho
         new = np.empty(self.mesh.n_cells)
         self.leave(
-            mesh.with_ghosts(rho),
+            rho,
+            mesh.with_ghosts(q),
             mesh.volume,
+            self.held,
             s.start,
             s.neighbour,
             self.square_start,
@@ -145,6 +166,31 @@ class LimitedFaces:
         self.moved[self.outer :] = self.entering * entering
         self.enter(mesh.volume, s.start, self.opposite, self.moved, new)
         return new, self.moved[self.boundary_side] - self.moved[self.outer :]
+
+
+def companion_volume(growth: Array) -> Array:
+    """J for tau/2 div u in the cells: the volume in the middle of a step, 1 at its beginning."""
+    stretches = np.abs(growth) > NEGLIGIBLE_GROWTH
+    if not stretches.any():
+        return np.ones_like(growth)
+    return np.where(stretches, np.maximum(1 + growth, LEAST_COMPANION), 1.0)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _find_rate(U, volume, start, face, sign):
+    """The largest max(o, (o + i) / 2) of the module."""
+    most = 0.0
+    for cell in range(len(volume)):
+        out = 0.0
+        growth = 0.0
+        for s in range(numba.uintp(start[cell]), numba.uintp(start[cell + 1])):
+            leaving = sign[s] * U[face[s]]
+            out += max(leaving, 0.0)
+            growth += leaving / 2
+        if -growth > NEGLIGIBLE_GROWTH * out:
+            out -= growth
+        most = max(most, out / volume[cell])
+    return most
 
 
 @lru_cache
@@ -209,6 +255,8 @@ def _build_coefficients(n_faces, dim):
 def _build_leave(n_faces, sharpened):
     """The kernel of the scheme: what remains in each cell, and the mass *moved* through its sides.
 
+    held (n_cells,) : J |K|
+
     Constants of the compilation: the number of faces of every cell (0: they differ), and whether to
     sharpen.
     """
@@ -216,7 +264,9 @@ def _build_leave(n_faces, sharpened):
     @numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
     def leave(
         rho: Array,
+        q: Array,
         volume: Array,
+        held: Array,
         start: IntArray,
         neighbour: IntArray,
         square_start: IntArray,
@@ -235,19 +285,19 @@ def _build_leave(n_faces, sharpened):
             first = numba.uintp(n_faces * cell if n_faces else start[cell])
             n = n_faces if n_faces else start[cell + 1] - start[cell]
             entry = numba.uintp(n_faces * n_faces * cell if n_faces else square_start[cell])
-            value = rho[cell]
+            value = q[cell]
             low = 0.0
             high = 0.0
             for i in range(n):
-                d = rho[neighbour[first + numba.uintp(i)]] - value
+                d = q[neighbour[first + numba.uintp(i)]] - value
                 difference[i] = d
                 low = min(low, d)
                 high = max(high, d)
             flat = high - low <= FLAT_RANGE * most
             low = max(low, -value)  # m >= 0
 
-            total = 0.0  # |K| Lambda
-            excess = 0.0  # |K| S
+            total = 0.0  # J |K| Lambda
+            excess = 0.0  # J |K| S
             if not flat:
                 for i in range(n):
                     s = first + numba.uintp(i)
@@ -262,7 +312,7 @@ def _build_leave(n_faces, sharpened):
                     total += amount[s]
                     excess += amount[s] * a
 
-            rest = max(volume[cell] - total, 0.0)
+            rest = max(held[cell] - total, 0.0)
             bound = rest * (-low if excess > 0 else high)
             scale = bound / abs(excess) if abs(excess) > bound else 1.0  # phi
 
@@ -272,7 +322,7 @@ def _build_leave(n_faces, sharpened):
                 mass = amount[s] * (value if flat else max(value + scale * correction[i], 0.0))
                 moved[s] = mass
                 out += mass
-            left = max(value - out / volume[cell], 0.0)  # only removes round-off
+            left = max(rho[cell] - out / volume[cell], 0.0)  # only removes round-off
             new[cell] = left if left > SMALLEST_DENSITY else 0.0
 
     return leave

@@ -19,9 +19,6 @@ is corrected along the way of the mass:
 
     plus, at doors, what leaves times the potential outside. F + A are the fluxes of a step with
     another mobility, for which this is the same inequality
-
-The mass that leaves cell K during a substep of length tau is tau U_s (1 - tau / 2 div u) times the
-density that `muscl` takes at the face: with both the fluxes are of second order in time, too.
 """
 
 from __future__ import annotations
@@ -114,7 +111,7 @@ class LimitedTransport:
         """(rho (n_cells,) after the step, the masses (n_faces,) that have crossed the faces)."""
         giving = self._find_givers(step.U)
         moves = self._find_moving_faces(step, giving)
-        carried = self._carry(step, np.where(moves, step.U, 0.0), giving)
+        carried = self._carry(step, np.where(moves, step.U, 0.0))
         if carried is None:
             return step.rho, step.flux
 
@@ -150,10 +147,10 @@ class LimitedTransport:
         moves[:n] &= ~full[mesh.right[:n]]
         return moves
 
-    def _carry(self, step, U, giving):
+    def _carry(self, step, U):
         """The masses (n_faces,) that `muscl` carries through the faces; None for too many substeps.
 
-        They are steered by the fluxes U (n_faces,), from the *giving* cells.
+        They are steered by the fluxes U (n_faces,).
         """
         mesh = self.mesh
         muscl = self._muscl
@@ -161,10 +158,6 @@ class LimitedTransport:
         if count > MAX_SUBSTEPS:
             return None
 
-        tau = step.tau / count
-        growth = np.clip(tau / 2 * mesh.divergence(U), -1.0, 1.0)
-        U = U * (1 - mesh.with_ghosts(growth)[giving])
-        count = max(count, self._count_substeps(U, step.tau))
         muscl.start(step.old)
         muscl.prepare(U, step.tau / count, lambda: face_velocity(mesh, U))
 
