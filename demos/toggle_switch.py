@@ -66,10 +66,10 @@ def time_by_langevin(mesh, f, volume, on):
 def time_by_molecules(side, f, volume, on):
     """The same by the master equation, of at most side * volume molecules of each protein."""
     number = np.arange(round(side * volume))
-    birth = sparse.diags_array(volume * f(number / volume))
-    up = sparse.eye_array(len(number), k=1)
-    down = sparse.diags_array(number[1:].astype(float), offsets=-1)
-    one = sparse.eye_array(len(number))
+    birth = sparse.diags(volume * f(number / volume))
+    up = sparse.eye(len(number), k=1)
+    down = sparse.diags(number[1:].astype(float), -1)
+    one = sparse.eye(len(number))
     rates = (
         sparse.kron(up, birth)  # a molecule of x more,
         + sparse.kron(down, one)  # or less,
@@ -92,8 +92,8 @@ def main(n=100, production=2.0, hill=3.0, volume=30.0, pictures=True, out="out/t
     on = find_state(f)
     if n < 4 or n % 2 or volume <= 0 or not on[0] - on[1] > 2 * RADIUS:
         raise fvot.InputError(
-            f"this takes an even n >= 4, volume > 0 and two states (production above 1.3 for "
-            f"hill = 3, above 2.1 for hill = 2), not n = {n}, volume = {volume:g} and {on.round(3)}"
+            f"this takes an even n >= 4, volume > 0 and two states (production from 1.4 on for "
+            f"hill 3, from 2.2 on for hill 2), not n = {n}, volume = {volume:g} and {on.round(3)}"
         )
     side = 2 * production
     mesh = fvot.Mesh.rectangle((0, 0), (side, side), (n, n))
