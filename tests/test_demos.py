@@ -37,6 +37,10 @@ SMALL = {
     "terrain": lambda folder: dict(
         coarsen=16, n_times=7, tol=1e-2, pictures=False, out=str(folder)
     ),
+    "toggle_switch": lambda folder: dict(n=24, pictures=False, out=str(folder)),
+    "transition_paths": lambda folder: dict(
+        mesh="triangles", n=24, radius=0.2, pictures=False, out=str(folder)
+    ),
     "w2_convergence": lambda folder: dict(
         problems=("waves", "blocks"), n=8, levels=2, tol=2e-3, pictures=False, out=str(folder)
     ),
@@ -120,6 +124,39 @@ NUMBERS = {
         "free": 135.9539685,
         "away": 0.685920005,
         "height": 294.551909,
+    },
+    "toggle_switch": {
+        "time": 1841.366925,
+        "k_AB": 0.0005449136581,
+        "k_BA": 0.0005449136581,
+        "slowest": 0.001093719509,
+        "difference": 0.3291960626,
+        "langevin_5": 21.76910333,
+        "langevin_10": 61.22628375,
+        "langevin_20": 340.5851843,
+        "langevin_40": 10104.24496,
+        "molecules_5": 22.87608563,
+        "molecules_10": 58.47696405,
+        "molecules_20": 309.3834699,
+        "molecules_40": 8904.410408,
+    },
+    "transition_paths": {
+        "rate": 0.00495361285,
+        "k_AB": 0.005082833222,
+        "k_BA": 0.1948484407,
+        "time": 196.7461392,
+        "under_way": 0.0002321642548,
+        "at_top": 0.266475115,
+        "ratio_20": 0.5848260751,
+        "ratio_10": 0.8041987341,
+        "ratio_5": 0.9451485945,
+        "ratio_2.5": 1.072000888,
+        "ratio_1": 1.809040963,
+        "back_20": 0.3923296192,
+        "back_10": 0.6609761151,
+        "back_5": 0.8747178499,
+        "back_2.5": 0.8482337941,
+        "back_1": 0.6071322643,
     },
     "w2_convergence": {
         "waves_squares": 1.005845964,

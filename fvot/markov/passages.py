@@ -24,6 +24,10 @@ from ..errors import ConvergenceError, InputError
 from .checks import check_chain, check_source, check_states, find_closed_classes
 from .elimination import Elimination
 
+# The smallest probability, relative to the largest, of a state whose past is known: below it
+# `stationary` is 0 or has lost digits, and rates backwards in time would overflow.
+LEAST_PROBABILITY = 1e-280
+
 
 def committors(
     rates: sparse.spmatrix | ArrayLike,
@@ -160,7 +164,7 @@ def backward_committors(
     Returns
     -------
     array (m, n)
-        They add up to 1; 0 where p is 0.
+        They add up to 1; 0 where p is below 1e-280 of its largest value.
 
     Raises
     ------
@@ -178,6 +182,7 @@ def backward_committors(
     rates, _, center = check_chain(rates, None, center)
     n = rates.shape[0]
     p = check_source(p, n, "p")
+    p = np.where(p > LEAST_PROBABILITY * p.max(initial=0.0), p, 0.0)
     flow = sparse.diags(p) @ rates
     inverse = np.divide(1.0, p, out=np.zeros(n), where=p > 0)
     reversed_rates = (sparse.diags(inverse) @ flow.T).tocsr()

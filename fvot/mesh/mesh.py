@@ -1363,6 +1363,8 @@ class Mesh:
         **options
             label : str
                 What the values are, beside the colour bar.
+            arrows : array (2, n_cells) or function
+                Vectors to draw on the values, in 2D.
             clim, cmap, log, along, width, ax
                 As for `Result.plot`. Without values: width and ax.
 

@@ -67,9 +67,14 @@ class Look:
     cmap: Any = "viridis"
     log: bool = False
     along: Any = None
-    arrows: bool = False
+    arrows: bool | str = False
     dots: Any = None
     width: int = 1200
+
+    @property
+    def vectors(self) -> str:
+        """The name of the field that arrows show."""
+        return self.arrows if isinstance(self.arrows, str) else "velocity"
 
 
 def plot(
@@ -82,7 +87,7 @@ def plot(
     cmap: Any = "viridis",
     log: bool = False,
     along: Any = None,
-    arrows: bool = False,
+    arrows: bool | str = False,
     dots: Array | None = None,
     width: int = 1200,
     ax: Any = None,
@@ -109,8 +114,8 @@ def plot(
         Logarithmic colours, or a logarithmic axis of curves.
     along : (start, end), optional
         Curves over the line between two points, in place of colours.
-    arrows : bool
-        Draw the velocity, in 2D.
+    arrows : bool or str
+        Draw the velocity, or the vectors of the field of that name, in 2D.
     dots : array (n_times, 2, n), optional
         Positions of particles at the recorded times, drawn on top, in 2D; the same on every rank.
     width : int
@@ -180,7 +185,7 @@ def movie(
     cmap: Any = "viridis",
     log: bool = False,
     along: Any = None,
-    arrows: bool = False,
+    arrows: bool | str = False,
     dots: Array | None = None,
     width: int = 800,
     fps: float = 15,
@@ -288,19 +293,29 @@ class Picture:
                 f"{', '.join(known)}, not {look.field!r:.60}"
             )
         check_width(look.width)
-        for name in ("log", "arrows"):
-            if not isinstance(getattr(look, name), (bool, np.bool_)):
-                raise InputError(f"{name} must be True or False, not {getattr(look, name)!r:.60}")
+        if not isinstance(look.log, (bool, np.bool_)):
+            raise InputError(f"log must be True or False, not {look.log!r:.60}")
 
-        if look.arrows and "velocity" not in fields:
-            raise InputError(
-                "this result has no velocity to draw: use field='density' and arrows=False"
-            )
-        if look.arrows and self.result.mesh.dim != 2:
-            dim = self.result.mesh.dim
-            raise InputError(f"arrows are drawn in 2D; this mesh has dimension {dim}")
+        self._check_arrows()
         if self.dots is not None:
             self._check_dots()
+
+    def _check_arrows(self):
+        arrows = self.look.arrows
+        if not isinstance(arrows, (bool, np.bool_, str)):
+            raise InputError(
+                f"arrows must be True, False or the name of a field of vectors, not {arrows!r:.60}"
+            )
+        if not arrows:
+            return
+        name = self.look.vectors
+        if name not in self.result.fields:
+            raise InputError(
+                f"this result has no {name:.60} to draw: use field='density' and arrows=False"
+            )
+        if self.result.mesh.dim != 2:
+            dim = self.result.mesh.dim
+            raise InputError(f"arrows are drawn in 2D; this mesh has dimension {dim}")
 
     def _check_dots(self):
         dots = self.dots
@@ -349,21 +364,31 @@ class Picture:
         return self._own[i]
 
     def gather_values(self, i: int) -> tuple[Array, Array | None, Array | None] | None:
-        """On rank 0 (field, velocity or None, dots or None) at recorded time i; None elsewhere."""
+        """On rank 0 (field, vectors or None, dots or None) at recorded time i; None elsewhere."""
         ranks = self.result.mesh.ranks
         values = self._get_own(i)
         if self._line is not None:
             return (values, None, None) if ranks.is_root else None
-        velocity = self.result.fields["velocity"][i] if self.look.arrows else None
-        parts = ranks.gather_to_root((values, velocity))
+        vectors = self._get_own_vectors(i) if self.look.arrows else None
+        parts = ranks.gather_to_root((values, vectors))
         if parts is None:
             return None
-        all_values, velocities = zip(*parts)
+        all_values, all_vectors = zip(*parts)
         return (
             np.concatenate(all_values),
-            np.concatenate(velocities, axis=-1) if self.look.arrows else None,
+            np.concatenate(all_vectors, axis=-1) if self.look.arrows else None,
             None if self.dots is None else self.dots[i],
         )
+
+    def _get_own_vectors(self, i):
+        """What the arrows show at recorded time i: (2, n_cells) of this rank. Collective."""
+        name = self.look.vectors
+        vectors = np.asarray(self.result.fields[name][i])
+        self.result.mesh.ranks.check(
+            vectors.ndim == 2,
+            f"arrows show vectors (2, n_cells), and {name:.60} has the shape {vectors.shape}",
+        )
+        return vectors
 
     def _find_cut(self):
         """The point at which a solid is cut open: the centre of mass of the field, but not too near

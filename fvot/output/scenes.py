@@ -26,6 +26,9 @@ PIXELS_PER_PIXEL = 2
 # Degrees between two faces from which a line is drawn between them.
 CREASE_ANGLE = 40
 
+# Length, relative to the longest, below which an arrow would be a dot and is left out.
+MIN_ARROW = 0.08
+
 # From the domain to the eye, in 3D.
 EYE_DIRECTION = np.array([0.55, -0.7, 0.45])
 
@@ -217,11 +220,13 @@ class Plane(Scene):
         _, first_of_square = np.unique(key[order], return_index=True)
         nearest = order[first_of_square]
 
-        longest = np.linalg.norm(velocity[:, nearest], axis=0).max()
+        length = np.linalg.norm(velocity[:, nearest], axis=0)
+        longest = length.max()
+        seen = nearest[length > MIN_ARROW * longest]
         if longest > 0:
             axes.quiver(
-                *self.centroid[:, nearest],
-                *velocity[:, nearest],
+                *self.centroid[:, seen],
+                *velocity[:, seen],
                 angles="xy",
                 scale_units="xy",
                 scale=longest / (1.3 * side),

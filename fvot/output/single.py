@@ -100,12 +100,18 @@ def plot_values(
     cmap: Any = "viridis",
     log: bool = False,
     along: Any = None,
+    arrows: Any = None,
     width: int = 1200,
     ax: Any = None,
 ) -> Any:
     """Draw cell values; see `Mesh.plot`. Collective."""
-    still = Still(mesh, _build_fields(mesh, {label: values}))
-    look = Look(label, clim, cmap, log, along, width=width)
+    fields = {label: values}
+    vectors: bool | str = False
+    if arrows is not None:
+        vectors = f"arrows on {label}"
+        fields[vectors] = arrows
+    still = Still(mesh, _build_fields(mesh, fields))
+    look = Look(label, clim, cmap, log, along, vectors, width=width)
     return draw_times(still, look, [0], path, ax)
 
 
@@ -121,7 +127,8 @@ def plot_mesh(
     ranks.check(
         not options,
         f"a picture of the mesh alone takes width= and ax=, not {unfit}: for values in its cells "
-        "write mesh.plot(values, ...), which takes label, clim, cmap, log, along, width and ax",
+        "write mesh.plot(values, ...), which takes label, clim, cmap, log, along, arrows, width "
+        "and ax",
     )
     if path is not None:
         path = pvd.check_path(ranks, path, *PICTURE_SUFFIXES)

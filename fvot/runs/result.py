@@ -197,8 +197,8 @@ class Writable:
                 Logarithmic colours, or a logarithmic axis of curves.
             along : (start, end)
                 Curves over the line between two points.
-            arrows : bool
-                Draw the velocity, in 2D.
+            arrows : bool or str
+                Draw the velocity, or the vectors of the field of that name, in 2D.
             dots : array (n_times, 2, n)
                 Positions of particles at the recorded times, drawn on top, in 2D; the same on every
                 rank.

@@ -99,6 +99,18 @@ def test_backward_committors_are_those_of_the_reversed_chain():
     )
 
 
+def test_the_past_of_states_whose_probability_underflows_is_unknown():
+    """A walk with a bias of 1e-10 a step, to 1e-400: it is reversible."""
+    n = 41
+    rates = np.diag(np.ones(n - 1), 1) + np.diag(np.full(n - 1, 1e10), -1)
+    p = np.array([float(f"1e-{10 * k}") for k in range(n)])
+    assert ((p > 0) & (p < 1e-308)).any() and p[-1] == 0
+    g = backward_committors(rates, [[0], [3]], p)
+    seen = p > 1e-279
+    assert_allclose(g[:, seen], committors(rates, [[0], [3]])[:, seen], rtol=1e-12)
+    assert (g[:, ~seen] == 0).all()
+
+
 def test_a_barrier_of_1000_decades_between_committors_in_exact_fractions():
     """A walk with a bias of 1e-4 a step: h = 4e-k after k steps back, in both directions."""
     n = 61

@@ -120,6 +120,9 @@ def test_speed_and_arrows(gl, shared_folder, ranks):
     ranks.wait()
     result(mesh).plot(path, field="speed", arrows=True, width=400)
     assert (plain != pixels(path, ranks)).any(axis=-1).mean() > 0.01
+    ranks.wait()
+    result(mesh).plot(path, field="speed", arrows="velocity", width=400)
+    assert (plain != pixels(path, ranks)).any(axis=-1).mean() > 0.01
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".pdf"])
@@ -277,6 +280,10 @@ def test_missing_velocity(shared_folder):
     still = Result(mesh, np.array([0.0]), np.ones((1, mesh.n_cells)), {})
     with pytest.raises(InputError, match="no velocity"):
         still.plot(shared_folder / "x.png", field="speed")
+    with pytest.raises(InputError, match="no current"):
+        still.plot(shared_folder / "x.png", arrows="current")
+    with pytest.raises(InputError, match="arrows must be True, False or the name"):
+        still.plot(shared_folder / "x.png", arrows=3)
     with pytest.raises(InputError, match="in 2D"):
         result(MESHES["interval"]()).plot(shared_folder / "x.png", arrows=True)
 

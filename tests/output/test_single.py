@@ -82,6 +82,23 @@ def test_a_mesh_is_drawn_with_its_names(gl, shared_folder, ranks):
         assert words == ["sand", "clay", "boundary"]
 
 
+def test_arrows_on_values(gl, shared_folder, ranks):
+    mesh = Mesh.rectangle((0, 0), (2, 1), (8, 4))
+    path = shared_folder / "x.png"
+    mesh.plot(mesh.center[0], path, width=400)
+    plain = pixels(path, ranks)
+    ranks.wait()
+    towards_right = np.stack([np.ones(mesh.n_cells), np.zeros(mesh.n_cells)])
+    pictures = []
+    for arrows in (towards_right, lambda x: np.stack([1 + 0 * x[0], 0 * x[0]])):
+        mesh.plot(mesh.center[0], path, width=400, label="arrows", arrows=arrows)
+        pictures.append(pixels(path, ranks))
+        ranks.wait()
+    at_cells = slice(60, 180), slice(30, 300)
+    assert (plain[at_cells] != pictures[0][at_cells]).any(axis=-1).mean() > 0.01
+    assert_array_equal(*pictures)
+
+
 @pytest.mark.parametrize("kind", ["interval", "tetrahedra"])
 def test_meshes_of_other_dimensions(kind, gl, shared_folder, ranks):
     path = shared_folder / "x.png"
@@ -104,6 +121,9 @@ def test_meshes_of_other_dimensions(kind, gl, shared_folder, ranks):
         (lambda mesh: mesh.plot(clim=(0, 1)), "takes width= and ax=, not clim"),
         (lambda mesh: mesh.write("x.vtkhdf", {"a/b": mesh.volume}), "without a slash"),
         (lambda mesh: mesh.plot(-mesh.volume, log=True), "above 0"),
+        (lambda mesh: mesh.plot(mesh.volume, arrows=np.ones(3)), "'arrows on value' has shape"),
+        (lambda mesh: mesh.plot(mesh.volume, arrows=mesh.volume), "arrows show vectors"),
+        (lambda mesh: mesh.plot(mesh.volume, arrows=True), "arrows show vectors"),
     ],
 )
 def test_wrong_arguments(call, message):
