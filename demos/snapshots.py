@@ -1,0 +1,246 @@
+"""Two snapshots of a population of cells, and how it most likely got from one to the other: a
+Schroedinger bridge at ever less noise, and optimal transport, which has none.
+
+    python demos/snapshots.py
+    mpirun -n 2 python demos/snapshots.py --n 48 --noise 0.1 0.02
+    python demos/snapshots.py day2.txt day7.txt
+
+To measure a cell is to kill it: its future is not seen, only another sample, later. One cloud of
+cells has become three fates by then. If single cells move by noise, dX = sqrt(eps) dW, the most
+likely motion between the densities rho_0 and rho_1 has the velocity v that minimises the action
+
+    A = min int int rho |v|^2 / 2 + eps^2 / 8 rho |grad log rho|^2 dx dt,
+
+and 2 A tends to W2^2 as eps -> 0, like eps^2. The densities are kernel estimates of the samples:
+point masses that have diffused for a while. Files have two numbers on a line, one line for each
+cell. Writes the series for ParaView and a picture.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+import fvot
+
+FIRST = ((0.22, 0.5, 0.055, 600),)  # x, y, width and number of cells of each cloud
+SECOND = (0.7, 0.8, 0.045, 180), (0.82, 0.48, 0.04, 150), (0.68, 0.2, 0.05, 270)
+NOISE = 0.1, 0.03, 0.01, 0.005
+MARGIN = 0.15  # around the cells of files, part of their extent
+
+# The part of the noise that crosses a cell, h |v| / eps, above which the reference is improved.
+RESOLUTION = 0.3
+
+
+def draw_cells(clouds, seed):
+    """Points (2, n) of Gaussian clouds."""
+    rng = np.random.default_rng(seed)
+    return np.concatenate([rng.normal((x, y), s, (k, 2)) for x, y, s, k in clouds]).T
+
+
+def read_cells(*names):
+    """The points (2, n) of each file, in units in which all of them fit into the unit square."""
+    points = [read_points(name) for name in names]
+    together = np.concatenate(points, axis=1)
+    center = (together.min(axis=1) + together.max(axis=1)) / 2
+    extent = np.ptp(together, axis=1).max()
+    if not extent > 0:
+        raise fvot.InputError(f"all cells of {' and '.join(names)} are at the same place")
+    return [0.5 + (x - center[:, None]) / ((1 + 2 * MARGIN) * extent) for x in points]
+
+
+def read_points(name):
+    """The points (2, n) of a file."""
+    try:
+        points = np.loadtxt(Path(name).expanduser(), ndmin=2).T
+    except (OSError, ValueError) as error:
+        raise fvot.InputError(f"{name} cannot be read as a table of numbers: {error}") from error
+    if len(points) != 2:
+        raise fvot.InputError(f"{name} must have two numbers on a line, not {len(points)}")
+    return points
+
+
+def estimate_density(mesh, points, width):
+    """The density of a sample: point masses that have diffused to Gaussians of a width."""
+    heat = fvot.FokkerPlanck(mesh, diffusion=width**2 / 2)
+    return heat.solve(mesh.density(points), [0, 1], tau=1 / 32).rho[-1]
+
+
+def main(
+    first="",
+    second="",
+    /,
+    n=64,
+    noise=NOISE,
+    width=0.035,
+    n_steps=32,
+    sweeps=3,
+    tol=1e-3,
+    pictures=True,
+    out="out/snapshots",
+):
+    """Find the most likely motion between two snapshots of cells, at ever less noise.
+
+    first, second: files of points; n: grid cells along a side; noise: eps, the variance that a cell
+    gains in each direction, in units of the square of the side; width: of the kernel that makes
+    samples densities; n_steps: steps in time; sweeps: of the reference, where noise is small; tol:
+    the certified relative gap between the bounds of W2^2; out: folder for what is written.
+    """
+    if bool(first) != bool(second):
+        raise fvot.InputError(f"give two files, or none: {first} alone has no second snapshot")
+    cells = draw_cells(FIRST, 1), draw_cells(SECOND, 2)
+    if first:
+        cells = read_cells(first, second)
+    mesh = fvot.Mesh.rectangle((0, 0), (1, 1), (n, n))
+    rho0, rho1 = (estimate_density(mesh, points, width) for points in cells)
+
+    geodesic = fvot.BenamouBrenier(mesh, n_steps, tol=tol).solve(rho0, rho1)
+    speed = np.sqrt(geodesic.cost)
+    fvot.say(
+        f"{cells[0].shape[1]} and {cells[1].shape[1]} cells, {n} x {n} grid, {n_steps} steps, "
+        f"{mesh.ranks.size} ranks\n"
+        f"W2^2 between {geodesic.lower_bound:.6f} and {geodesic.cost:.6f}\n\n"
+        f"{'eps':>6} {'sweeps':>6} {'cost':>9} {'upper-lower':>11} {'action A':>9} "
+        f"{'2 A - W2^2':>10} {'/ eps^2':>8} {'h|v|/eps':>8} {'ends':>7} {'middle':>7}"
+    )
+    bridges = []
+    for eps in noise:
+        equation = fvot.FokkerPlanck(mesh, diffusion=eps / 2)
+        further = sweeps if speed / n > RESOLUTION * eps else 0
+        bridge = fvot.SchroedingerBridge(equation, n_steps, sweeps=further).solve(rho0, rho1)
+        excess = 2 * bridge.action - geodesic.cost
+        fvot.say(
+            f"{eps:6g} {further:6} {bridge.cost:9.6f} "
+            f"{bridge.upper_bound - bridge.lower_bound:11.0e} {bridge.action:9.6f} {excess:10.6f} "
+            f"{excess / eps**2:8.2f} {bridge.resolution:8.2f} {bridge.marginal_error:7.0e} "
+            f"{distance(bridge, geodesic):7.4f}"
+        )
+        bridges.append(bridge)
+
+    folder = Path(out).expanduser()
+    for eps, bridge in zip(noise, bridges):
+        bridge.write(folder / f"noise_{eps:g}.pvd")
+    geodesic.write(folder / "geodesic.pvd")
+    if pictures:
+        picture(folder / "snapshots.png", cells, noise, bridges, geodesic)
+    fvot.say(f"\nParaView opens {folder}/noise_*.pvd and {folder / 'geodesic.pvd'}")
+    return dict(
+        cost=geodesic.cost,
+        lower_bound=geodesic.lower_bound,
+        **{f"cost_{eps:g}": bridge.cost for eps, bridge in zip(noise, bridges)},
+        **{f"action_{eps:g}": bridge.action for eps, bridge in zip(noise, bridges)},
+        **{f"middle_{eps:g}": distance(bridge, geodesic) for eps, bridge in zip(noise, bridges)},
+    )
+
+
+def distance(bridge, geodesic):
+    """The difference in L1 of both densities half-way."""
+    return bridge.mesh.integrate(np.abs(bridge.at(0.5) - geodesic.at(0.5)))
+
+
+# ---- the picture ---------------------------------------------------------------------------------
+
+RED, BLUE, GREY = "#d1495b", "#4064b0", "0.35"
+SHOWN = 0.25, 0.5, 0.75
+BRIGHTEST = 0.6  # of the highest density of both ends: the colours end there
+FAINT = 0.03  # of the same: there are no arrows where the density is below
+ARROWS = 16  # along a side, at most
+
+
+def picture(path, cells, noise, bridges, geodesic):
+    """The samples and the actions, and the density at some times (rows) at each noise (columns)."""
+    mesh = geodesic.mesh
+    grid = mesh.block.grid
+    top = mesh.ranks.max(geodesic.rho[[0, -1]].max())
+    motions = [*bridges, geodesic]
+    densities = [
+        [mesh.gather(motion.at(t)).reshape(grid) / top for t in SHOWN] for motion in motions
+    ]
+    velocities = [
+        [mesh.gather(motion.velocity[find_node(motion, t)]).reshape(2, *grid) for t in SHOWN]
+        for motion in motions
+    ]
+    excess = [2 * bridge.action - geodesic.cost for bridge in bridges]
+    mesh.ranks.on_root(draw, path, cells, noise, excess, densities, velocities)
+
+
+def find_node(motion, t):
+    """The number of the recorded time next to t."""
+    return np.abs(motion.t - t).argmin()
+
+
+def draw(path, cells, noise, excess, densities, velocities):
+    """Write the picture, of densities and velocities [motion][time], of which the last motion is
+    optimal transport.
+    """
+    from matplotlib.figure import Figure
+
+    # inches
+    side, gap, left, top = 2.2, 0.08, 0.75, 0.4
+    n_columns = len(densities)
+    width = left + side + 0.35 + n_columns * (side + gap)
+    height = top + len(SHOWN) * (side + gap)
+    figure = Figure((width, height))
+
+    def add_panel(x, row):
+        bottom = (len(SHOWN) - 1 - row) * (side + gap) + gap
+        return figure.add_axes((x / width, bottom / height, side / width, side / height))
+
+    for row, (points, name, color) in enumerate(zip(cells, ("first", "second"), (BLUE, RED))):
+        axes = add_panel(left, row)
+        axes.plot(*points, ".", color=color, markersize=1.5)
+        axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
+        axes.set_title(f"{name} snapshot", fontsize=11, color=GREY, y=0.88)
+    draw_excess(figure, noise, excess)
+
+    titles = [f"$\\varepsilon$ = {eps:g}" for eps in noise] + ["no noise: transport"]
+    for column, title in enumerate(titles):
+        for row, t in enumerate(SHOWN):
+            axes = add_panel(left + side + 0.35 + column * (side + gap), row)
+            draw_motion(axes, densities[column][row], velocities[column][row])
+            if row == 0:
+                axes.set_title(title, fontsize=13, color=GREY)
+            if column == 0:
+                axes.set_ylabel(f"$t$ = {t:g}", fontsize=12, color=GREY)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def draw_motion(axes, density, velocity):
+    """A density (nx, ny) in colours, and its velocity (2, nx, ny) as arrows."""
+    axes.imshow(
+        density.T,
+        extent=(0, 1, 0, 1),
+        origin="lower",
+        cmap="magma",
+        vmin=0,
+        vmax=BRIGHTEST,
+        interpolation="bicubic",
+    )
+    step = -(-len(density) // ARROWS)
+    some = np.zeros(density.shape, bool)
+    some[step // 2 :: step, step // 2 :: step] = True
+    i, j = np.nonzero(some & (density > FAINT))
+    axes.quiver(
+        (i + 0.5) / density.shape[0],
+        (j + 0.5) / density.shape[1],
+        *velocity[:, i, j],
+        color="white",
+        scale=10,
+        width=0.006,
+        alpha=0.8,
+    )
+    axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def draw_excess(figure, noise, excess):
+    """How far the actions are from that of transport, over the noise."""
+    axes = figure.add_axes((0.055, 0.08, 0.13, 0.24))
+    axes.loglog(noise, excess, "o-", color=BLUE, label="$2A - W_2^2$")
+    axes.loglog(noise, excess[-1] * (np.array(noise) / noise[-1]) ** 2, "--", color=GREY)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+
+
+if __name__ == "__main__":
+    fvot.run(main)
