@@ -72,7 +72,7 @@ def main(
     n=64,
     noise=NOISE,
     width=0.035,
-    n_steps=32,
+    n_steps=64,
     sweeps=3,
     tol=1e-3,
     pictures=True,
@@ -141,105 +141,102 @@ def distance(bridge, geodesic):
 
 RED, BLUE, GREY = "#d1495b", "#4064b0", "0.35"
 SHOWN = 0.25, 0.5, 0.75
-BRIGHTEST = 0.6  # of the highest density of both ends: the colours end there
-FAINT = 0.03  # of the same: there are no arrows where the density is below
+BRIGHTEST = 0.8  # of the highest density of both snapshots: the colours end there
+FAINT = 0.02  # of the same: there are no arrows where the density is below
 ARROWS = 16  # along a side, at most
+
+# Inches.
+SIDE, GAP, LEFT, BETWEEN, TOP = 2.2, 0.08, 0.6, 0.4, 0.38
 
 
 def picture(path, cells, noise, bridges, geodesic):
-    """The samples and the actions, and the density at some times (rows) at each noise (columns)."""
+    """The samples and the actions; the density at some times (rows) at each noise (columns)."""
     mesh = geodesic.mesh
-    grid = mesh.block.grid
     top = mesh.ranks.max(geodesic.rho[[0, -1]].max())
-    motions = [*bridges, geodesic]
-    densities = [
-        [mesh.gather(motion.at(t)).reshape(grid) / top for t in SHOWN] for motion in motions
-    ]
-    velocities = [
-        [mesh.gather(motion.velocity[find_node(motion, t)]).reshape(2, *grid) for t in SHOWN]
-        for motion in motions
-    ]
+    frames = [[gather_frame(motion, t, top) for t in SHOWN] for motion in (*bridges, geodesic)]
     excess = [2 * bridge.action - geodesic.cost for bridge in bridges]
-    mesh.ranks.on_root(draw, path, cells, noise, excess, densities, velocities)
+    mesh.ranks.on_root(draw, path, cells, noise, excess, frames)
 
 
-def find_node(motion, t):
-    """The number of the recorded time next to t."""
-    return np.abs(motion.t - t).argmin()
+def gather_frame(motion, t, top):
+    """The density (nx, ny), relative to a highest one, and the velocity (2, nx, ny) at a time."""
+    mesh = motion.mesh
+    near = np.abs(motion.t - t).argmin()
+    density = mesh.gather(motion.at(t)).reshape(mesh.block.grid)
+    return density / top, mesh.gather(motion.velocity[near]).reshape(2, *mesh.block.grid)
 
 
-def draw(path, cells, noise, excess, densities, velocities):
-    """Write the picture, of densities and velocities [motion][time], of which the last motion is
-    optimal transport.
-    """
+def draw(path, cells, noise, excess, frames):
+    """Write the picture, of frames [motion][time], of which the last motion is transport."""
     from matplotlib.figure import Figure
 
-    # inches
-    side, gap, left, top = 2.2, 0.08, 0.75, 0.4
-    n_columns = len(densities)
-    width = left + side + 0.35 + n_columns * (side + gap)
-    height = top + len(SHOWN) * (side + gap)
+    width = LEFT + SIDE + BETWEEN + len(frames) * (SIDE + GAP)
+    height = TOP + len(SHOWN) * (SIDE + GAP)
     figure = Figure((width, height))
 
-    def add_panel(x, row):
-        bottom = (len(SHOWN) - 1 - row) * (side + gap) + gap
-        return figure.add_axes((x / width, bottom / height, side / width, side / height))
+    def add_panel(x, row, shrink=0.0):
+        y = height - TOP - row * (SIDE + GAP) - SIDE
+        side = SIDE - shrink
+        return figure.add_axes((x / width, (y + shrink) / height, SIDE / width, side / height))
 
-    for row, (points, name, color) in enumerate(zip(cells, ("first", "second"), (BLUE, RED))):
-        axes = add_panel(left, row)
-        axes.plot(*points, ".", color=color, markersize=1.5)
+    for row, (points, color) in enumerate(zip(cells, (BLUE, RED))):
+        axes = add_panel(LEFT, row)
+        axes.plot(*points, ".", color=color, markersize=2)
+        axes.text(0.04, 0.04, f"$t$ = {row}", fontsize=12, color=GREY)
         axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
-        axes.set_title(f"{name} snapshot", fontsize=11, color=GREY, y=0.88)
-    draw_excess(figure, noise, excess)
+        axes.spines[:].set_color("0.8")
+    draw_excess(add_panel(LEFT, len(cells), shrink=0.4), noise, excess)
 
-    titles = [f"$\\varepsilon$ = {eps:g}" for eps in noise] + ["no noise: transport"]
-    for column, title in enumerate(titles):
-        for row, t in enumerate(SHOWN):
-            axes = add_panel(left + side + 0.35 + column * (side + gap), row)
-            draw_motion(axes, densities[column][row], velocities[column][row])
+    titles = [f"noise $\\varepsilon$ = {eps:g}" for eps in noise] + ["no noise: transport"]
+    for column, (title, motion) in enumerate(zip(titles, frames)):
+        for row, (t, frame) in enumerate(zip(SHOWN, motion)):
+            axes = add_panel(LEFT + SIDE + BETWEEN + column * (SIDE + GAP), row)
+            draw_frame(axes, *frame)
             if row == 0:
-                axes.set_title(title, fontsize=13, color=GREY)
+                axes.set_title(title, fontsize=12, color=GREY)
             if column == 0:
                 axes.set_ylabel(f"$t$ = {t:g}", fontsize=12, color=GREY)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
 
-def draw_motion(axes, density, velocity):
+def draw_frame(axes, density, velocity):
     """A density (nx, ny) in colours, and its velocity (2, nx, ny) as arrows."""
+    from matplotlib.colors import PowerNorm
+
     axes.imshow(
         density.T,
         extent=(0, 1, 0, 1),
         origin="lower",
         cmap="magma",
-        vmin=0,
-        vmax=BRIGHTEST,
+        norm=PowerNorm(0.6, 0, BRIGHTEST),
         interpolation="bicubic",
     )
     step = -(-len(density) // ARROWS)
-    some = np.zeros(density.shape, bool)
-    some[step // 2 :: step, step // 2 :: step] = True
-    i, j = np.nonzero(some & (density > FAINT))
+    lattice = np.zeros(density.shape, bool)
+    lattice[step // 2 :: step, step // 2 :: step] = True
+    i, j = np.nonzero(lattice & (density > FAINT))
     axes.quiver(
-        (i + 0.5) / density.shape[0],
-        (j + 0.5) / density.shape[1],
+        *(np.array([i, j]) + 0.5) / len(density),
         *velocity[:, i, j],
         color="white",
-        scale=10,
-        width=0.006,
-        alpha=0.8,
+        scale=9,
+        width=0.007,
+        alpha=0.85,
     )
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 
 
-def draw_excess(figure, noise, excess):
-    """How far the actions are from that of transport, over the noise."""
-    axes = figure.add_axes((0.055, 0.08, 0.13, 0.24))
-    axes.loglog(noise, excess, "o-", color=BLUE, label="$2A - W_2^2$")
-    axes.loglog(noise, excess[-1] * (np.array(noise) / noise[-1]) ** 2, "--", color=GREY)
+def draw_excess(axes, noise, excess):
+    """How far twice the actions are above W2^2, over the noise, beside a line of order 2."""
+    square = excess[-1] * (np.array(noise) / noise[-1]) ** 2
+    axes.loglog(noise, square, "--", color=GREY, linewidth=1)
+    axes.loglog(noise, excess, "o-", color=BLUE)
+    axes.set_xlabel("noise $\\varepsilon$", color=GREY, labelpad=0)
+    axes.text(0.06, 0.84, "$2A - W_2^2$", fontsize=12, color=BLUE, transform=axes.transAxes)
+    axes.text(0.6, 0.2, "order 2", color=GREY, transform=axes.transAxes)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
 
 
 if __name__ == "__main__":
