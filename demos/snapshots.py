@@ -27,7 +27,7 @@ SECOND = (0.7, 0.8, 0.045, 180), (0.82, 0.48, 0.04, 150), (0.68, 0.2, 0.05, 270)
 NOISE = 0.1, 0.03, 0.01, 0.005
 MARGIN = 0.15  # around the cells of files, part of their extent
 
-# The part of the noise that crosses a cell, h |v| / eps, above which the reference is improved.
+# h |v| / eps above which sweeps of the reference pay.
 RESOLUTION = 0.3
 
 
@@ -94,7 +94,6 @@ def main(
     rho0, rho1 = (estimate_density(mesh, points, width) for points in cells)
 
     geodesic = fvot.BenamouBrenier(mesh, n_steps, tol=tol).solve(rho0, rho1)
-    speed = np.sqrt(geodesic.cost)
     fvot.say(
         f"{cells[0].shape[1]} and {cells[1].shape[1]} cells, {n} x {n} grid, {n_steps} steps, "
         f"{mesh.ranks.size} ranks\n"
@@ -104,16 +103,10 @@ def main(
     )
     bridges = []
     for eps in noise:
+        further = sweeps if np.sqrt(geodesic.cost) / n > RESOLUTION * eps else 0
         equation = fvot.FokkerPlanck(mesh, diffusion=eps / 2)
-        further = sweeps if speed / n > RESOLUTION * eps else 0
         bridge = fvot.SchroedingerBridge(equation, n_steps, sweeps=further).solve(rho0, rho1)
-        excess = 2 * bridge.action - geodesic.cost
-        fvot.say(
-            f"{eps:6g} {further:6} {bridge.cost:9.6f} "
-            f"{bridge.upper_bound - bridge.lower_bound:11.0e} {bridge.action:9.6f} {excess:10.6f} "
-            f"{excess / eps**2:8.2f} {bridge.resolution:8.2f} {bridge.marginal_error:7.0e} "
-            f"{distance(bridge, geodesic):7.4f}"
-        )
+        report(eps, further, bridge, geodesic)
         bridges.append(bridge)
 
     folder = Path(out).expanduser()
@@ -129,6 +122,16 @@ def main(
         **{f"cost_{eps:g}": bridge.cost for eps, bridge in zip(noise, bridges)},
         **{f"action_{eps:g}": bridge.action for eps, bridge in zip(noise, bridges)},
         **{f"middle_{eps:g}": distance(bridge, geodesic) for eps, bridge in zip(noise, bridges)},
+    )
+
+
+def report(eps, sweeps, bridge, geodesic):
+    """Print a line of the table."""
+    excess = 2 * bridge.action - geodesic.cost
+    fvot.say(
+        f"{eps:6g} {sweeps:6} {bridge.cost:9.6f} {bridge.upper_bound - bridge.lower_bound:11.0e} "
+        f"{bridge.action:9.6f} {excess:10.6f} {excess / eps**2:8.2f} {bridge.resolution:8.2f} "
+        f"{bridge.marginal_error:7.0e} {distance(bridge, geodesic):7.4f}"
     )
 
 
