@@ -330,10 +330,10 @@ class SchroedingerBridge:
         noise = reference.noise
         unit = 1.0 if noise is None else noise
         offset = tilted.find_cost(fitting.rho)
-        cost = unit * (sum_potentials(fitting, potentials) + offset)
+        cost = float(unit * (sum_potentials(fitting, potentials) + offset))
         action = None
         if noise is not None and not fitting.has_deaths:
-            action = cost - noise / 2 * self._find_end_entropies(fitting.rho)
+            action = float(cost - noise / 2 * self._find_end_entropies(fitting.rho))
 
         log_backward = take_log(paths.g) + tilted.psi
         steps = _list_step_ends(log_backward, paths.g)
@@ -362,8 +362,8 @@ class SchroedingerBridge:
             backward=numbering.outward(backward),
             cost=cost,
             action=action,
-            lower_bound=unit * (find_lower_bound(fitting, potentials, paths) + offset),
-            upper_bound=unit * (find_upper_bound(fitting, potentials, paths) + offset),
+            lower_bound=float(unit * (find_lower_bound(fitting, potentials, paths) + offset)),
+            upper_bound=float(unit * (find_upper_bound(fitting, potentials, paths) + offset)),
             resolution=resolution,
             marginal_error=float(marginal_errors.max()),
             iterations=iterations,
