@@ -65,8 +65,9 @@ from .streams import Streams
 # The smallest e'', relative to the change of e' when the density changes by its mean.
 MIN_CURVATURE = 1e-10
 
-# Iterations of Newton's method, before the step is refused.
-MAX_LINEARISED_ITERATIONS = 40
+# Iterations of Newton's method, before the step is refused. They grow with the cells that a front
+# crosses in the step, to 60 for seventy cells; several shorter steps take more of them together.
+MAX_LINEARISED_ITERATIONS = 100
 
 # Iterations of Newton's method without a smaller residual, before the step is refused. The first
 # residual, at phi = 0, is 1 by its scale; those that follow start above it in long steps.
