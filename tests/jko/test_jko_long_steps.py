@@ -12,24 +12,25 @@ def drop(t):
 
 
 def spread(n, tau):
-    """(the flow, rho0, its result after one step) on n x n squares from the time 0.1."""
+    """(the flow, its result after one step) on n x n squares, from the time 0.1."""
     mesh = Mesh.rectangle((-6, -6), (6, 6), (n, n))
     flow = JKO(mesh, Power(2), order=1)
     rho0 = mesh.average(drop(0.1), degree=8)
-    return flow, rho0, flow.solve(rho0, tau, tau=tau)
+    return flow, flow.solve(rho0, tau, tau=tau)
 
 
 @pytest.mark.ranks
 @pytest.mark.parametrize("tau", [0.05, 0.3, 1.0])
 @pytest.mark.parametrize("n", [72, 128])
 def test_incomplete_factors_serve_in_long_steps(n, tau):
-    """With cells in the order of the flow they solve every system: nothing is factorised, and no
-    method is given up. Mass, sign and decay of the energy are kept.
-
-    The front crosses up to 40 cells in a step.
+    """With cells in the order of the flow they solve every system on one rank, and no method is
+    given up; on several ranks multigrid may take over. Nothing is factorised. Mass, sign and decay
+    of the energy are kept.
     """
-    flow, rho0, result = spread(n, tau)
-    assert flow._step.solver.save()["failed"] == {}
+    flow, result = spread(n, tau)
+    failed = set(flow._step.solver.save()["failed"])
+    assert failed <= (set() if flow.mesh.ranks.size == 1 else {"icc"})
+    assert result.ledger["steps"][-1] == 1
     ledger = result.ledger
     assert np.abs(ledger["mass_error"]).max() <= 1e-14
     assert result.rho.min() >= 0
