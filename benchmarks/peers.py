@@ -88,6 +88,9 @@ def fplanck(n, *_):
     """Rates from the square root of Boltzmann factors, and the exponential of their matrix."""
     import fplanck as fpl
 
+    if not hasattr(fpl, "fokker_planck"):
+        raise SystemExit(f"fplanck {version('fplanck')} has other names: this needs fplanck 0.2.2")
+
     def setup():
         return fpl.fokker_planck(
             temperature=1 / fpl.k,

@@ -250,7 +250,7 @@ class CornerStep:
         e = np.zeros(corners.n_nodes)
         e[: corners.n_own] = self.solver(
             self._rank_methods(tau, diagonal),
-            lambda scale: corners.assembly.matrix(values),
+            lambda scale, order: corners.assembly.matrix(values),
             rhs[: corners.n_own],
         )
         return corners.exchange(e) / root

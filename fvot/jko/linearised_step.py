@@ -65,17 +65,20 @@ from .streams import Streams
 # The smallest e'', relative to the change of e' when the density changes by its mean.
 MIN_CURVATURE = 1e-10
 
-# Iterations of Newton's method, before the step is refused.
-MAX_LINEARISED_ITERATIONS = 40
+# Iterations of Newton's method, before the step is refused. They grow with the cells that a front
+# crosses in the step, to 60 for seventy cells; several shorter steps take more of them together.
+MAX_LINEARISED_ITERATIONS = 100
 
-# Iterations of Newton's method without a smaller residual, before the step is refused.
+# Iterations of Newton's method without a smaller residual, before the step is refused. The first
+# residual, at phi = 0, is 1 by its scale; those that follow start above it in long steps.
 MAX_STALLED_ITERATIONS = 12
 
 # Cells up to which the matrix is factorised at once.
 FIRST_LU_CELL_LIMIT = 4000
 
-# Cells up to which the matrix is factorised where incomplete factors fail, by the dimension.
-SECOND_LU_CELL_LIMIT = {1: 10**7, 2: 10**5, 3: FIRST_LU_CELL_LIMIT}
+# Cells up to which the matrix is factorised where incomplete factors fail, in one dimension. In
+# more, the factors of A D A^T, which links cells two faces apart, cost more than multigrid.
+LINE_LU_CELL_LIMIT = 10**7
 
 # Cells up to which the matrix of the reduced system is factorised, on one rank only: on several,
 # MUMPS waits too long in each of many solves.
@@ -170,7 +173,7 @@ class LinearisedStep(NewtonStep):
             equations = _Equations(self, bounded, phi, pressure, full, floor, old, tau)
 
             residual = equations.residual + integrate(mesh, violation) / equations.scale
-            if residual.max() < smallest:
+            if iteration > 0 and residual.max() < smallest:
                 smallest = residual.max()
                 smallest_iteration = iteration
             is_stalled = iteration > smallest_iteration + MAX_STALLED_ITERATIONS
@@ -229,7 +232,7 @@ def _choose_methods(mesh):
     cells = mesh.n_cells_global
     if cells <= FIRST_LU_CELL_LIMIT:
         methods = ("lu", "cg")
-    elif cells <= SECOND_LU_CELL_LIMIT[mesh.dim]:
+    elif mesh.dim == 1 and cells <= LINE_LU_CELL_LIMIT:
         methods = ("icc", "lu", "cg")
     else:
         methods = ("icc", "cg", "lu")
@@ -271,6 +274,7 @@ class _Equations:
     def _evaluate(self, phi, floor):
         """Find F1 and F2, and sums over them."""
         mesh = self.mesh
+        self.phi = phi
         energy = self.step.free_energy
         rho = self.rho
         old = self.old
@@ -386,15 +390,30 @@ class _Equations:
         tau = self.tau
         curvature = step.compute_curvature(self.rho)
         D = np.where(self.full, 0.0, 1 / (mesh.volume * curvature))
-        B = pattern.matrix(Rates(pattern, self.a, self.b), tau, transposed=True)
-        B.data *= np.repeat(np.sqrt(D), np.diff(B.indptr))
+        rates = Rates(pattern, self.a, self.b)
         symmetric = Rates(pattern, self.through, self.through)
-        L = pattern.matrix(symmetric, tau, diagonal=np.zeros(mesh.n_cells))
+        nothing = np.zeros(mesh.n_cells)
+
+        def build(scale, order):
+            B = pattern.matrix(rates, tau, order, transposed=True)
+            root = np.sqrt(D) if order is None else np.sqrt(D[order])
+            B.data *= np.repeat(root, np.diff(B.indptr))
+            L = pattern.matrix(symmetric, tau, order, diagonal=nothing)
+            return linalg.add_square(mesh.ranks, B, L)
 
         outflow = self._compute_outflow(self.a, self.b, D * self.F2)
         rhs = mesh.volume * D * self.F2 + tau * outflow - self.F1
-        dphi = step.solver(step.methods, lambda scale: linalg.add_square(mesh.ranks, B, L), rhs)
+        dphi = step.solver(step.methods, build, rhs, order=self._order_downstream())
         return D * (self._apply_transpose(dphi) - self.F2), dphi
+
+    def _order_downstream(self):
+        """The cells (n_cells,), givers first.
+
+        A is triangular then, and A D^(1/2) the Cholesky factor of A D A^T, without fill: incomplete
+        factors are exact where A D A^T dominates, as it does in long steps. In other orders they
+        break down there.
+        """
+        return np.argsort(-self.phi, kind="stable")
 
     # ---- where nothing diffuses -----------------------------------------------------------------
 
@@ -411,7 +430,7 @@ class _Equations:
             rhs = -self._apply_adjoint(self.F1 + self._apply_laplacian(w))
             v = self.step.solver(
                 self.step.reduced_methods,
-                lambda scale: self._build_laplacian_of_full_cells(),
+                lambda scale, order: self._build_laplacian_of_full_cells(),
                 rhs,
                 action=self._apply_remainder,
             )

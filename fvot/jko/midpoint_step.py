@@ -35,7 +35,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from ..arguments.types import Array
+from ..arguments.types import Array, IntArray
 from ..energies.free_energy import MIN_NEWTON_FACTOR, FreeEnergy
 from ..errors import ConvergenceError
 from ..finite_volume.rates import Rates
@@ -190,13 +190,15 @@ class _Fluxes:
         )
         self.terms = tau * terms
 
-    def linearise(self) -> tuple[Sequence[str], Callable[[Array | None], Any]]:
+    def linearise(
+        self,
+    ) -> tuple[Sequence[str], Callable[[Array | None, IntArray | None], Any]]:
         """(names of methods, the cheapest first; the matrix as a function of a column scale)."""
         pattern = self.step.pattern
         rates = Rates(pattern, self._a, self._b)
 
-        def build_matrix(scale: Array | None) -> Any:
-            return pattern.matrix(rates, self.tau, scale=scale)
+        def build_matrix(scale: Array | None, order: IntArray | None) -> Any:
+            return pattern.matrix(rates, self.tau, order, scale)
 
         return rank_by_cost(self.mesh, rates, self.tau), build_matrix
 

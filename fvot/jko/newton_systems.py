@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import linalg
-from ..arguments.types import Array
+from ..arguments.types import Array, IntArray
 from ..errors import ConvergenceError
 from ..finite_volume.rates import Rates
 
@@ -59,6 +59,7 @@ class Solver:
         self._name: str | None = None
         self._ready = False
         self._scale: Array | None = None
+        self._order: IntArray | None = None
         self.restart()
 
     def restart(self) -> None:
@@ -87,29 +88,34 @@ class Solver:
     def __call__(
         self,
         names: Sequence[str],
-        matrix: Callable[[Array | None], Any],
+        matrix: Callable[[Array | None, IntArray | None], Any],
         b: Array,
         *,
         action: Callable[[Array], Array] | None = None,
         scale: Array | None = None,
+        order: IntArray | None = None,
     ) -> Array:
         """x (n_cells,) for b (n_cells,). Raises `ConvergenceError` where no method succeeds.
 
-        matrix : a function of a scale (n_cells,) or None that makes this rank's rows, their columns
-            scaled
+        matrix : a function of a scale (n_cells,) or None and an order (n_cells,) or None that makes
+            this rank's rows, their columns scaled, rows and columns in that order
         action : a map of x that is added to the matrix, but not to the preconditioner
         scale : of the columns, for the method "amg"
+        order : of rows and columns, for the method "icc"; without an action
         """
         for name in [name for name in names if name not in self._failed] or names:
             method = self._choose_method(name, has_action=action is not None)
             is_reusable = self._ready and name == self._name and name in REUSABLE_METHODS
             for keep in [True, False] if is_reusable else [False]:
-                if not keep:  # a kept preconditioner belongs to the kept scale
+                if not keep:  # a kept preconditioner belongs to the kept scale and order
                     self._scale = scale if name == "amg" else None
+                    self._order = order if name == "icc" else None
                 scaled_action = self._scale_action(action)
-                x = self._attempt(name, method, matrix(self._scale), b, scaled_action, keep)
+                made = matrix(self._scale, self._order)
+                ordered_b = b if self._order is None else b[self._order]
+                x = self._attempt(name, method, made, ordered_b, scaled_action, keep)
                 if x is not None:
-                    return x if self._scale is None else self._scale * x
+                    return self._undo(x)
             self._failed[name] = self._tau
 
         raise ConvergenceError(
@@ -131,6 +137,14 @@ class Solver:
         if action is None or scale is None:
             return action
         return lambda x: action(scale * x)
+
+    def _undo(self, x):
+        """The solution in the order of the cells and without the scale."""
+        if self._order is not None:
+            ordered = x
+            x = np.empty_like(ordered)
+            x[self._order] = ordered
+        return x if self._scale is None else self._scale * x
 
     def _attempt(self, name, method, matrix, b, action, keep):
         """x, or None where the method does not reach the tolerance."""
