@@ -40,6 +40,7 @@ from ..finite_volume.stencil import Stencil
 from ..finite_volume.velocity_field import face_velocity
 from ..mesh.cell_values import integrate
 from ..mesh.face_exchange import find_face_exchange
+from ..mesh.quality import COINCIDENT
 from .doors import Doors
 
 # How much of superbee's steeper slope the reconstruction takes, see `fvot.muscl`: fronts get
@@ -55,6 +56,10 @@ EMPTY_CELL = 1e-14
 # The part of its density after the upwind step that a cell keeps at least where e' is infinite at
 # 0.
 MIN_KEPT_FRACTION = 0.5
+
+# Conjugate gradients for the fluxes between cells with coinciding points: of few cells each.
+MAX_PLACE_ITERATIONS = 100
+PLACE_TOLERANCE = 1e-12
 
 # Mass goes along the corrections, room against them.
 DIRECTIONS = (1.0, -1.0)
@@ -109,9 +114,13 @@ class LimitedTransport:
         self.stencil = stencil
         self._muscl = LimitedFaces(mesh, SHARPNESS)
         self._no_inflow = np.zeros(mesh.n_faces - mesh.n_inner)
+        self._coincident = _find_coincident(mesh)
+        self._has_coincident = mesh.ranks.max(int(self._coincident.any())) > 0
 
     def correct(self, step: UpwindStep) -> tuple[Array, Array]:
         """(rho (n_cells,) after the step, the masses (n_faces,) that have crossed the faces)."""
+        if self._has_coincident:
+            step = step._replace(U=self._pass_within_places(step))
         giving = self._find_givers(step.U)
         moves = self._find_moving_faces(step, giving)
         carried = self._carry(step, np.where(moves, step.U, 0.0), giving)
@@ -129,6 +138,44 @@ class LimitedTransport:
         return step.rho, step.flux
 
     # ---- the fluxes of second order -------------------------------------------------------------
+
+    def _pass_within_places(self, step):
+        """The volume fluxes U (n_faces,) with those between cells whose points coincide such that
+        div u is as even as it can be, in the sense of least squares, in the cells of one place.
+
+        Cells beside a full one are left out, as their faces are not corrected.
+        """
+        mesh = self.mesh
+        n = mesh.n_inner
+        full = mesh.with_ghosts(step.full.astype(float)) > 0
+        is_open = ~full[mesh.left]
+        is_open[:n] &= ~full[mesh.right[:n]]
+        passed = self._coincident & is_open
+
+        def differ(flux):
+            div = mesh.with_ghosts(mesh.divergence(flux))
+            uneven = np.zeros(mesh.n_faces)
+            uneven[:n] = div[mesh.left[:n]] - div[mesh.right[:n]]
+            return np.where(passed, uneven, 0.0)
+
+        def square(x, y):
+            return mesh.ranks.sum((x * y)[mesh.face_owned].sum())
+
+        U = np.where(passed, 0.0, step.U)
+        residual = -differ(np.where(is_open, U, 0.0))
+        direction = residual
+        size = first_size = square(residual, residual)
+        for _ in range(MAX_PLACE_ITERATIONS):
+            if size <= PLACE_TOLERANCE**2 * first_size:
+                break
+            image = differ(direction)
+            length = size / square(direction, image)
+            U = U + length * direction
+            residual = residual - length * image
+            last_size = size
+            size = square(residual, residual)
+            direction = residual + size / last_size * direction
+        return U
 
     def _find_givers(self, U):
         """The cells (n_faces,) from which mass flows."""
@@ -249,6 +296,21 @@ class LimitedTransport:
         lost, size = integrate(mesh, changes)
         gone = doors.sum(flux[doors.faces] * doors.potential)
         return lost - gone - step.dissipated(mesh, flux) >= -INEQUALITY_ROUNDING * size
+
+
+def _find_coincident(mesh):
+    """Which faces (n_faces,) are between two cells with their points in one place."""
+    n = mesh.n_inner
+    left = mesh.left[:n]
+    right = mesh.right[:n]
+    size = mesh.volume ** (1 / mesh.dim)
+    local = mesh.with_ghosts(np.vstack([mesh.center - mesh.centroid, size]))
+    apart = mesh.left_offset[:, :n] - mesh.right_offset[:, :n]  # of the centroids
+    apart = apart + local[:-1, right] - local[:-1, left]
+    least = COINCIDENT * np.minimum(local[-1, left], local[-1, right])
+    coincident = np.zeros(mesh.n_faces, bool)
+    coincident[:n] = np.linalg.norm(apart, axis=0) <= least
+    return coincident
 
 
 @numba.njit(cache=True, error_model="numpy")
