@@ -6,7 +6,8 @@ is corrected along the way of the mass:
 1. `finite_volume.muscl` carries old with steady volume fluxes U through the faces, in as many
     explicit substeps as its positivity asks for. Where nothing diffuses, U_s = t_s (mu_left -
     mu_right) with mu = V + W * (rho + old) / 2 + p, the potential at the middle of the step;
-    elsewhere U_s = t_s (phi_left - phi_right), as e' in mu is that at the end
+    elsewhere U_s = t_s (phi_left - phi_right), as e' in mu is that at the end. Between cells with
+    their points in one place no potential falls: there U makes div u even in the cells of the place
 2. the difference A of its fluxes and the upwind ones is 0 on the faces of full cells, which stay
     full, and of empty givers. It is made smaller where it would leave a cell with less than nothing
     or more than the bound: A_s -> R_K A_s where A_s leaves a cell that lacks mass, or enters one
@@ -103,7 +104,11 @@ class UpwindStep(NamedTuple):
 
 
 class LimitedTransport:
-    """Corrects upwind steps for an energy, an upper bound and doors, see the module. Collective."""
+    """Corrects upwind steps for an energy, an upper bound and doors, see the module. Collective.
+
+    coincident (n_faces,), has_coincident : the faces between cells with their points in one place,
+        and whether any rank has one
+    """
 
     def __init__(self, free_energy: FreeEnergy, upper: float, doors: Doors, stencil: Stencil):
         mesh: Any = free_energy.mesh
@@ -114,12 +119,12 @@ class LimitedTransport:
         self.stencil = stencil
         self._muscl = LimitedFaces(mesh, SHARPNESS)
         self._no_inflow = np.zeros(mesh.n_faces - mesh.n_inner)
-        self._coincident = _find_coincident(mesh)
-        self._has_coincident = mesh.ranks.max(int(self._coincident.any())) > 0
+        self.coincident = _find_coincident(mesh)
+        self.has_coincident = mesh.ranks.max(int(self.coincident.any())) > 0
 
     def correct(self, step: UpwindStep) -> tuple[Array, Array]:
         """(rho (n_cells,) after the step, the masses (n_faces,) that have crossed the faces)."""
-        if self._has_coincident:
+        if self.has_coincident:
             step = step._replace(U=self._pass_within_places(step))
         giving = self._find_givers(step.U)
         moves = self._find_moving_faces(step, giving)
@@ -150,7 +155,7 @@ class LimitedTransport:
         full = mesh.with_ghosts(step.full.astype(float)) > 0
         is_open = ~full[mesh.left]
         is_open[:n] &= ~full[mesh.right[:n]]
-        passed = self._coincident & is_open
+        passed = self.coincident & is_open
 
         def differ(flux):
             div = mesh.with_ghosts(mesh.divergence(flux))
