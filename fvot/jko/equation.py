@@ -235,8 +235,8 @@ class JKO:
             f"the points of two cells coincide at {n_coincident} faces of this mesh, like those "
             "of the two halves of a rectangle: transport by a potential or an interaction does "
             "not converge there with upwind steps of order 1 (errors of 100 % were measured); take "
-            "mobility='limited', order=2 where something diffuses, ContinuityEquation with the velocity -grad V "
-            "where nothing does, or a mesh of acute triangles"
+            "mobility='limited', order=2 where something diffuses, ContinuityEquation with the "
+            "velocity -grad V where nothing does, or a mesh of acute triangles"
         )
 
     def __repr__(self) -> str:
