@@ -6,7 +6,8 @@ is corrected along the way of the mass:
 1. `finite_volume.muscl` carries old with steady volume fluxes U through the faces, in as many
     explicit substeps as its positivity asks for. Where nothing diffuses, U_s = t_s (mu_left -
     mu_right) with mu = V + W * (rho + old) / 2 + p, the potential at the middle of the step;
-    elsewhere U_s = t_s (phi_left - phi_right), as e' in mu is that at the end
+    elsewhere U_s = t_s (phi_left - phi_right), as e' in mu is that at the end. Between cells with
+    their points in one place no potential falls: there U makes div u even in the cells of the place
 2. the difference A of its fluxes and the upwind ones is 0 on the faces of full cells, which stay
     full, and of empty givers. It is made smaller where it would leave a cell with less than nothing
     or more than the bound: A_s -> R_K A_s where A_s leaves a cell that lacks mass, or enters one
@@ -37,6 +38,7 @@ from ..finite_volume.stencil import Stencil
 from ..finite_volume.velocity_field import face_velocity
 from ..mesh.cell_values import integrate
 from ..mesh.face_exchange import find_face_exchange
+from ..mesh.quality import COINCIDENT
 from .doors import Doors
 
 # How much of superbee's steeper slope the reconstruction takes, see `fvot.muscl`: fronts get
@@ -52,6 +54,10 @@ EMPTY_CELL = 1e-14
 # The part of its density after the upwind step that a cell keeps at least where e' is infinite at
 # 0.
 MIN_KEPT_FRACTION = 0.5
+
+# Conjugate gradients for the fluxes between cells with coinciding points: of few cells each.
+MAX_PLACE_ITERATIONS = 100
+PLACE_TOLERANCE = 1e-12
 
 # Mass goes along the corrections, room against them.
 DIRECTIONS = (1.0, -1.0)
@@ -95,7 +101,11 @@ class UpwindStep(NamedTuple):
 
 
 class LimitedTransport:
-    """Corrects upwind steps for an energy, an upper bound and doors, see the module. Collective."""
+    """Corrects upwind steps for an energy, an upper bound and doors, see the module. Collective.
+
+    coincident (n_faces,), has_coincident : the faces between cells with their points in one place,
+        and whether any rank has one
+    """
 
     def __init__(self, free_energy: FreeEnergy, upper: float, doors: Doors, stencil: Stencil):
         mesh: Any = free_energy.mesh
@@ -106,9 +116,13 @@ class LimitedTransport:
         self.stencil = stencil
         self._muscl = LimitedFaces(mesh, SHARPNESS)
         self._no_inflow = np.zeros(mesh.n_faces - mesh.n_inner)
+        self.coincident = _find_coincident(mesh)
+        self.has_coincident = mesh.ranks.max(int(self.coincident.any())) > 0
 
     def correct(self, step: UpwindStep) -> tuple[Array, Array]:
         """(rho (n_cells,) after the step, the masses (n_faces,) that have crossed the faces)."""
+        if self.has_coincident:
+            step = step._replace(U=self._pass_within_places(step))
         giving = self._find_givers(step.U)
         moves = self._find_moving_faces(step, giving)
         carried = self._carry(step, np.where(moves, step.U, 0.0))
@@ -126,6 +140,44 @@ class LimitedTransport:
         return step.rho, step.flux
 
     # ---- the fluxes of second order -------------------------------------------------------------
+
+    def _pass_within_places(self, step):
+        """The volume fluxes U (n_faces,) with those between cells whose points coincide such that
+        div u is as even as it can be, in the sense of least squares, in the cells of one place.
+
+        Cells beside a full one are left out, as their faces are not corrected.
+        """
+        mesh = self.mesh
+        n = mesh.n_inner
+        full = mesh.with_ghosts(step.full.astype(float)) > 0
+        is_open = ~full[mesh.left]
+        is_open[:n] &= ~full[mesh.right[:n]]
+        passed = self.coincident & is_open
+
+        def differ(flux):
+            div = mesh.with_ghosts(mesh.divergence(flux))
+            uneven = np.zeros(mesh.n_faces)
+            uneven[:n] = div[mesh.left[:n]] - div[mesh.right[:n]]
+            return np.where(passed, uneven, 0.0)
+
+        def square(x, y):
+            return mesh.ranks.sum((x * y)[mesh.face_owned].sum())
+
+        U = np.where(passed, 0.0, step.U)
+        residual = -differ(np.where(is_open, U, 0.0))
+        direction = residual
+        size = first_size = square(residual, residual)
+        for _ in range(MAX_PLACE_ITERATIONS):
+            if size <= PLACE_TOLERANCE**2 * first_size:
+                break
+            image = differ(direction)
+            length = size / square(direction, image)
+            U = U + length * direction
+            residual = residual - length * image
+            last_size = size
+            size = square(residual, residual)
+            direction = residual + size / last_size * direction
+        return U
 
     def _find_givers(self, U):
         """The cells (n_faces,) from which mass flows."""
@@ -242,6 +294,21 @@ class LimitedTransport:
         lost, size = integrate(mesh, changes)
         gone = doors.sum(flux[doors.faces] * doors.potential)
         return lost - gone - step.dissipated(mesh, flux) >= -INEQUALITY_ROUNDING * size
+
+
+def _find_coincident(mesh):
+    """Which faces (n_faces,) are between two cells with their points in one place."""
+    n = mesh.n_inner
+    left = mesh.left[:n]
+    right = mesh.right[:n]
+    size = mesh.volume ** (1 / mesh.dim)
+    local = mesh.with_ghosts(np.vstack([mesh.center - mesh.centroid, size]))
+    apart = mesh.left_offset[:, :n] - mesh.right_offset[:, :n]  # of the centroids
+    apart = apart + local[:-1, right] - local[:-1, left]
+    least = COINCIDENT * np.minimum(local[-1, left], local[-1, right])
+    coincident = np.zeros(mesh.n_faces, bool)
+    coincident[:n] = np.linalg.norm(apart, axis=0) <= least
+    return coincident
 
 
 @numba.njit(cache=True, error_model="numpy")

@@ -91,6 +91,11 @@ FULL_CELL_TOLERANCE = 1e-6
 # where full cells end.
 MIN_PRESSURE_DENSITY = 1e-8
 
+# The two-point distance, relative to the size of the cells, that limited steps give to cells with
+# their points in one place where nothing diffuses: first one that changes pressures by 1 %, then,
+# where Newton's method fails, one with which it succeeds.
+PLACE_DISTANCES = (0.01, 0.1)
+
 
 class LinearisedStep(NewtonStep):
     """rho after a step from old, (n_cells,) each, for a `FreeEnergy`. Collective.
@@ -118,8 +123,23 @@ class LinearisedStep(NewtonStep):
             if limited
             else None
         )
+        self._transmissibilities = [self.transmissibility]
+        if self.transport is not None and not free_energy.diffuses:
+            self._transmissibilities = self._separate_places()
         self.methods, self.reduced_methods = _choose_methods(self.mesh)
         self.restart()
+
+    def _separate_places(self):
+        """The transmissibilities (n_inner,) to try one after the other."""
+        transport = self.transport
+        if not transport.has_coincident:
+            return self._transmissibilities
+        mesh = self.mesh
+        n = mesh.n_inner
+        size = mesh.with_ghosts(mesh.volume ** (1 / mesh.dim))
+        smaller = np.minimum(size[mesh.left[:n]], size[mesh.right[:n]])
+        far = np.where(transport.coincident[:n], smaller, 0.0)
+        return [mesh.area[:n] / np.maximum(mesh.distance[:n], d * far) for d in PLACE_DISTANCES]
 
     def restart(self) -> None:
         """Forget earlier steps."""
@@ -151,6 +171,14 @@ class LinearisedStep(NewtonStep):
         is_full = old >= (1 - FULL_CELL_TOLERANCE) * self.upper
         p = self._last[1]
         p = np.where(is_full, np.maximum(p, np.finfo(float).tiny), p)
+
+        *others, last = self._transmissibilities
+        for self.transmissibility in others:
+            try:
+                return self._run_newton(old, tau, mass, p)
+            except ConvergenceError:
+                pass
+        self.transmissibility = last
         return self._run_newton(old, tau, mass, p)
 
     def _run_newton(self, old, tau, mass, p):
