@@ -228,15 +228,16 @@ class JKO:
         is_carried = any(
             isinstance(part, (Potential, Interaction)) for _, part in split_sum(self.energy)
         )
-        is_upwind = self.order == 1 and self.mobility == "upwind"
-        if not is_upwind or not n_coincident or not is_carried:
+        is_corrected = self.mobility == "limited" and self.upper == math.inf
+        if self.order == 2 or is_corrected or not n_coincident or not is_carried:
             return ""
         return (
             f"the points of two cells coincide at {n_coincident} faces of this mesh, like those "
             "of the two halves of a rectangle: transport by a potential or an interaction does "
-            "not converge there with upwind steps of order 1 (errors of 100 % were measured); take "
-            "mobility='limited', order=2 where something diffuses, ContinuityEquation with the "
-            "velocity -grad V where nothing does, or a mesh of acute triangles"
+            "not converge there with steps of order 1 (errors of 100 % were measured), except with "
+            "mobility='limited' and without an upper bound, or below half of it; take that, "
+            "order=2 where something diffuses, ContinuityEquation with the velocity -grad V "
+            "where nothing does, or a mesh of acute triangles"
         )
 
     def __repr__(self) -> str:

@@ -243,8 +243,11 @@ def test_promises_on_right_triangles(options):
         assert_allclose(ends, 0.3**2 / (2 * np.pi), rtol=0.03)
 
 
-@pytest.mark.filterwarnings("ignore:the points of two cells:UserWarning")
-def test_a_block_moves_on_right_triangles():
+def test_a_block_moves_on_right_triangles(ranks):
+    alone = halves(2, comm=ranks.comm.Split(ranks.rank))
+    with pytest.warns(UserWarning, match="below half of it"):
+        limited(alone, ALONG, bounds=FULL)
+
     apart = []
     for n in 20, 40:
         mesh = halves(n)
