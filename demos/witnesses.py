@@ -12,6 +12,7 @@ particles are independent of the solvers on meshes.
 from itertools import permutations
 
 import numpy as np
+from mpi4py import MPI
 
 import fvot
 from fvot import (
@@ -23,6 +24,7 @@ from fvot import (
     Mesh,
     Potential,
     Power,
+    SchroedingerBridge,
     otto,
     particles,
     static,
@@ -518,6 +520,58 @@ def steepest_descent(n):
     )
 
 
+def past_and_future(n):
+    """Functions that are carried backwards, committors, and bridges between two densities."""
+    mesh, D = Mesh.interval(-1, 1, 4 * n), 0.5
+    x = mesh.center[0]
+
+    def V(x):
+        return np.cos(3 * x[0]) + x[0] ** 2
+
+    ends = {"left": fvot.dirichlet(0.0), "right": fvot.dirichlet(0.0)}
+    equation = FokkerPlanck(mesh, diffusion=D, potential=V, boundary=ends, order=1)
+    rho0, f = mesh.density(blob([-0.3])), x**3
+    rho = equation.solve(rho0, 0.2, tau=0.02).rho[-1]
+    u = equation.backward(f, 0.2, tau=0.02).u[0]
+    yield (
+        "backward equation: int f rho(T) = int u(0) rho0",
+        "Kolmogorov 1931",
+        "FokkerPlanck, backward",
+        abs(mesh.integrate(f * rho - u * rho0)),
+        1e-12,
+    )
+
+    fine = np.linspace(-1, 1, 40 * n + 1)
+    slopes = np.exp(V(fine[None]) / D)
+    below = np.append(0.0, np.cumsum(slopes[1:] + slopes[:-1]))  # by trapezoids
+    q = equation.committor("left", "right")
+    yield (
+        "committor = int e^(V/D) below / int e^(V/D)",
+        "Onsager 1938",
+        "committor, quadrature",
+        mesh.ranks.max(np.abs(q - np.interp(x, fine, below / below[-1])).max(initial=0.0)),
+        0.1 / n**2,
+    )
+
+    m, steps, noise = 24, 8, 0.1
+    mesh = Mesh.interval(0, 1, m, comm=MPI.COMM_SELF)
+    equation = FokkerPlanck(mesh, diffusion=noise / 2, order=1)
+    rho0, rho1 = mesh.density(lambda x: 1 + x[0]), mesh.density(lambda x: 2 - x[0])
+    bridge = SchroedingerBridge(equation, n_steps=steps, tol=1e-12).solve(rho0, rho1)
+    step = np.linalg.inv(np.eye(m) - equation.generator().toarray() / steps)
+    P = np.linalg.matrix_power(step, steps)  # of probabilities
+    x, a, b = mesh.center, mesh.volume * rho0, mesh.volume * rho1
+    plan = static.sinkhorn(x, a, x, b, 1.0, -np.log(P / mesh.volume), tol=1e-12, debias=False)
+    KL = np.sum(plan.matrix * np.log(plan.matrix / (mesh.volume[:, None] * P)))
+    yield (
+        "bridge = Sinkhorn's plan of log transition densities",
+        "Schroedinger 1931",
+        "SchroedingerBridge, static",
+        abs(bridge.cost / (noise * KL) - 1),
+        1e-9,
+    )
+
+
 WITNESSES = (
     weak_form,
     push_forward,
@@ -527,6 +581,7 @@ WITNESSES = (
     on_any_mesh,
     round_a_corner,
     steepest_descent,
+    past_and_future,
 )
 
 
