@@ -48,13 +48,15 @@ class Bridge(WritableDensity):
         min 1/2 int rho |v|^2 + eps^2/8 int rho |grad log rho|^2 for an equation without a drift:
         cost - eps/2 (H(rho0) + H(rho1)), H(rho) = int rho log rho; with a potential, that of
         rho / e^(-V/D) in place of rho; with a drift that has no divergence, the mean of the control
-        efforts forwards and backwards. None where D is not one number, and with deaths.
+        efforts forwards and backwards. None where D is not one number, and with deaths, growth,
+        open boundaries, or a drift that has a divergence.
     lower_bound, upper_bound : float
         Rigorous bounds of the cost, up to round-off, as long as no transition probability of the
         chain is negative.
     resolution : float
         h |v| / eps: how much log g changes from cell to cell, where mass moves. Without `sweeps`
-        the action is too small by about a part resolution^2 / 16.
+        the action is too small by about a part resolution^2 / 8 for motion along an axis of the
+        mesh, and half of that along a diagonal.
     marginal_error : float
         The largest error in L1 of the density at a snapshot, relative to its mass.
     iterations : int

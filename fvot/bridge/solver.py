@@ -332,7 +332,7 @@ class SchroedingerBridge:
         offset = tilted.find_cost(fitting.rho)
         cost = float(unit * (sum_potentials(fitting, potentials) + offset))
         action = None
-        if noise is not None and not fitting.has_deaths:
+        if noise is not None and reference.is_reversed_by_time(times):
             action = float(cost - noise / 2 * self._find_end_entropies(fitting.rho))
 
         log_backward = take_log(paths.g) + tilted.psi

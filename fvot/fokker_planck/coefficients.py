@@ -235,8 +235,10 @@ class DriftDiffusion:
         has_one_value = self._D.is_tensor and len(find_shape(self.terms.diffusion) or ()) < 3
         return self._D.constant or self._D.f is None and has_one_value
 
-    def _compute_drift(self, t):
-        """What the drift carries through each face (n_faces,), with that of the noise."""
+    def compute_drift_flux(self, t: float) -> Array:
+        """What the drift, with that of the noise, carries through each face (n_faces,).
+        Collective.
+        """
         mesh = self.mesh
         U = np.zeros(mesh.n_faces)
         if self._flow is not None:

@@ -58,7 +58,7 @@ class CornerDriftDiffusion(DriftDiffusion):
             d = change / (T if np.ndim(T) == 0 else T[corners.cell])
             d[self._is_beside_opening[corners.cell]] = 0.0
 
-        U = self._compute_drift(t)
+        U = self.compute_drift_flux(t)
         U[self._is_wall] = 0.0
         U_of_V = np.zeros(mesh.n_faces)
         without_phi = np.zeros(mesh.n_cells, bool)

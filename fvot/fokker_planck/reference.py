@@ -26,6 +26,10 @@ from .equation import FokkerPlanck
 from .schemes import Scheme
 from .stationary import check_linear
 
+# Divergence of a drift, relative to its flux through all faces, up to which it is that of
+# quadrature.
+DIVERGENCE_ROUNDING = 1e-5
+
 
 class Reference:
     """The chain of a `FokkerPlanck` equation. Arrays have the solver's order of cells.
@@ -82,6 +86,21 @@ class Reference:
         decay = 0.0 if rates.decay is None else rates.decay
         rates.decay = decay - volume * growth
         return rates, is_cut
+
+    def is_reversed_by_time(self, times: Array) -> bool:
+        """Whether the reversed chain is that of the reversed drift: nothing leaves or grows, and
+        the drift, beside the potential, has no divergence. Collective.
+        """
+        if self.is_open or self.reactions.has_growth:
+            return False
+        mesh = self.mesh
+        for t in times:
+            U = self._operator.compute_drift_flux(t)
+            own = np.array([np.abs(mesh.divergence(U) * mesh.volume).sum(), np.abs(U).sum()])
+            divergence, size = mesh.ranks.sum(own)
+            if divergence > DIVERGENCE_ROUNDING * size:
+                return False
+        return True
 
     def find_gibbs(self) -> Array | None:
         """-log of the Gibbs density (n_cells,), where there is one at all times; else None."""

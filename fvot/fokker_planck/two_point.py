@@ -174,7 +174,7 @@ class TwoPointDriftDiffusion(DriftDiffusion):
             U[:n] *= mesh.distance[:n] / resistance / self.temperature
             U[n:] *= (along.left if np.ndim(along.left) == 0 else along.left[n:]) / self.temperature
         if self._flow is not None or self.has_noise_drift:
-            U += self._compute_drift(t)
+            U += self.compute_drift_flux(t)
         return U
 
     def _find_transmitted_part(self, name, b, t):

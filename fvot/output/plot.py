@@ -385,8 +385,9 @@ class Picture:
         name = self.look.vectors
         vectors = np.asarray(self.result.fields[name][i])
         self.result.mesh.ranks.check(
-            vectors.ndim == 2,
-            f"arrows show vectors (2, n_cells), and {name:.60} has the shape {vectors.shape}",
+            vectors.ndim == 2 and len(vectors) == 2 and bool(np.isfinite(vectors).all()),
+            f"arrows show vectors (2, n_cells) of finite numbers, and {name:.60} has the shape "
+            f"{vectors.shape}, or other numbers",
         )
         return vectors
 

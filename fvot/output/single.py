@@ -76,7 +76,10 @@ def _build_fields(mesh, fields):
                 )
     ranks.check_same("the names of fields", list(fields))
     with ranks.raising_together():
-        return {name: build_field(mesh, name, given, 0.0)(0.0) for name, given in fields.items()}
+        built = {name: build_field(mesh, name, given, 0.0)(0.0) for name, given in fields.items()}
+    for name, values in built.items():
+        ranks.check_same(f"the kind of field {name!r}", values.shape[:-1])
+    return built
 
 
 def _gather_rows(mesh, values):

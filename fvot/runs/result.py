@@ -525,6 +525,10 @@ class Result(WritableDensity):
         return fields
 
     @property
+    def _first(self):
+        return "density"  # which a batch does not have: pictures refuse it
+
+    @property
     def _derived(self):
         return self._series
 

@@ -616,3 +616,23 @@ def test_anderson_solves_linear_equations(ranks):
     for _ in range(7):
         x = method.find_next(x, A @ x + b - x)
     assert_allclose(x, exact, rtol=1e-9)
+
+
+def test_there_is_an_action_where_it_has_a_meaning():
+    """Not where the drift compresses, mass grows, or leaves."""
+    mesh = Mesh.triangles((0, 0), (1, 1), 8)
+    rho0, rho1 = make_ends(mesh)
+
+    def find_action(**terms):
+        equation = FokkerPlanck(mesh, diffusion=0.1, **terms)
+        return SchroedingerBridge(equation, 4).solve(rho0, rho1).action
+
+    assert find_action() is not None
+    assert find_action(drift=lambda x: np.stack([0.5 - x[1], x[0] - 0.5])) is not None
+    assert find_action(potential=lambda x: x[0] ** 2) is not None
+    for terms in (
+        dict(drift=lambda x: -x),
+        dict(growth=-1.0),
+        dict(boundary={"left": fvot.dirichlet(0.0)}),
+    ):
+        assert find_action(**terms) is None

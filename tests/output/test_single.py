@@ -118,6 +118,14 @@ def test_meshes_of_other_dimensions(kind, gl, shared_folder, ranks):
         (lambda mesh: mesh.plot(width=0), "width"),
         (lambda mesh: mesh.plot(ax=3), "axes of Matplotlib"),
         (lambda mesh: mesh.plot(mesh.volume, ax=3), "axes of Matplotlib"),
+        (
+            lambda mesh: mesh.plot(mesh.volume, arrows=np.ones((3, mesh.n_cells))),
+            "vectors .* of finite numbers",
+        ),
+        (
+            lambda mesh: mesh.plot(mesh.volume, arrows=np.nan * mesh.center),
+            "vectors .* of finite numbers",
+        ),
         (lambda mesh: mesh.plot(clim=(0, 1)), "takes width= and ax=, not clim"),
         (lambda mesh: mesh.write("x.vtkhdf", {"a/b": mesh.volume}), "without a slash"),
         (lambda mesh: mesh.plot(-mesh.volume, log=True), "above 0"),
@@ -129,3 +137,12 @@ def test_meshes_of_other_dimensions(kind, gl, shared_folder, ranks):
 def test_wrong_arguments(call, message):
     with pytest.raises(InputError, match=message):
         call(MESHES["rectangle"]())
+
+
+def test_fields_of_different_kinds_on_ranks_are_refused(ranks):
+    if ranks.size == 1:
+        pytest.skip("needs several ranks")
+    mesh = MESHES["rectangle"]()
+    arrows = np.ones((3 if ranks.rank == 1 else 2, mesh.n_cells))
+    with pytest.raises(InputError, match="the kind of field .* must be the same"):
+        mesh.plot(mesh.volume, arrows=arrows)
