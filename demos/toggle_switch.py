@@ -88,6 +88,10 @@ def main(n=100, production=2.0, hill=3.0, volume=30.0, pictures=True, out="out/t
     other one represses it; volume: molecules per unit of concentration; out: folder for what is
     written.
     """
+    if min(production, hill) <= 0:
+        raise fvot.InputError(
+            f"production and hill must be above 0, not {production:g} and {hill:g}"
+        )
     f = made_at(production, hill)
     on = find_state(f)
     if n < 4 or n % 2 or volume <= 0 or not on[0] - on[1] > 2 * RADIUS:

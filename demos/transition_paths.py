@@ -96,6 +96,8 @@ def main(mesh="squares", n=100, kT=10.0, radius=0.1, pictures=True, out="out/tra
     """
     if mesh not in MESHES:
         raise fvot.InputError(f"mesh must be one of {', '.join(MESHES)}, not {mesh!r}")
+    if not kT > 0:
+        raise fvot.InputError(f"kT must be above 0, not {kT:g}")
     mesh = MESHES[mesh](n)
     a, b, c, top = (critical_point(near) for near in NEAR)
     A = within(a, radius)
