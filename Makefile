@@ -1,7 +1,7 @@
 # Every target makes .venv first (scripts/setup.sh, nothing to do when it is up to date).
 RANKS = 2
 PYTEST = -q
-LIMIT = 1200
+LIMIT = 2400
 PROCESSORS = Prescott Haswell
 draws = from fvot.output.plot import can_draw; print('' if can_draw() else '--no-pictures')
 

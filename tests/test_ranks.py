@@ -15,7 +15,7 @@ MARKED = sorted(
     for path in TESTS.rglob("test_*.py")
     if "\npytestmark = pytest.mark.ranks\n" in path.read_text()
 )
-LIMIT = 700  # seconds for a launch
+LIMIT = 1500  # seconds for a launch
 
 
 def launch(n_ranks, *arguments, limit=LIMIT):
