@@ -133,6 +133,7 @@ def test_the_same_on_any_number_of_ranks(name, ranks):
 # ---- crowds --------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tau", [0.05, 0.01])
 def test_a_block_becomes_a_full_jam(tau):
     """rho = 1/2 on [1, 2] walks to the wall and is all in the jam [0, 1/2] at t = 1.5."""
@@ -149,6 +150,7 @@ def test_a_block_becomes_a_full_jam(tau):
     assert mesh.integrate(np.abs(smeared.rho[-1] - jam)) > 0.05
 
 
+@pytest.mark.long
 def test_the_chosen_steps_reach_the_jam():
     mesh = Mesh.interval(0, 3, 300)
     rho0 = mesh.average(lambda x: (x[0] > 1) & (x[0] < 2)) / 2
@@ -213,6 +215,7 @@ def halves(n, alternate=False, **options):
     return Mesh.from_cells(np.array([x.ravel(), y.ravel()]), [("triangle", corners)], **options)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:the points of two cells:UserWarning")
 @pytest.mark.parametrize("alternate", [False, True])
 def test_a_crowd_walks_on_right_triangles(alternate):
@@ -227,6 +230,7 @@ def test_a_crowd_walks_on_right_triangles(alternate):
         assert_allclose(result.ledger["energy"][[1, 3]], [0.18, 0.045], rtol=0.02)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:the points of two cells:UserWarning")
 @pytest.mark.parametrize("options", [{}, dict(bounds=FULL)])
 def test_promises_on_right_triangles(options):
@@ -304,6 +308,7 @@ def test_second_order_in_a_bowl(kind):
     assert apart[-1] < 0.03 and apart[-1] < 0.15 * smeared[-1]
 
 
+@pytest.mark.long
 def test_a_block_keeps_its_height_and_its_edges():
     mesh = Mesh.interval(0, 3, 200)
 
