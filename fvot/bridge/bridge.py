@@ -113,10 +113,6 @@ class Bridge(WritableDensity):
     def _present(self):
         return {"density": self.rho, "velocity": self.velocity}
 
-    @property
-    def _recorded(self):
-        return self.rho
-
     @cached_property
     def velocity(self) -> Array:
         """The mean velocity of each cell at the times t: flux / density, 0 where there is no mass.
