@@ -242,7 +242,9 @@ def _iterate(spectrum, values, vectors):
     if spectrum.is_reversible:
         return _unite(left, right, p, minus_Q)
     if len(values) > 1:
-        _, mixture = np.linalg.eig(left @ (minus_Q @ right.T))
+        found, mixture = np.linalg.eig(left @ (minus_Q @ right.T))
+        if np.isrealobj(values):  # rounding may have made equal ones a complex pair
+            mixture = np.where(found.imag < 0, mixture.imag, mixture.real)
         right = mixture.T @ right
         left = np.linalg.solve(mixture, left)
     return right, left
