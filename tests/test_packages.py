@@ -73,6 +73,25 @@ def test_the_same_answers(run, rtol, alone):
     assert_allclose(total(other, run(other)), found, rtol=rtol)
 
 
+def test_no_solve_is_asked_for_digits_below_the_rounding(alone, monkeypatch):
+    """Of potential flow: for what the first one has left."""
+    reasons = []
+
+    class Watched(linalg.System):
+        def __call__(self, *arguments):
+            x = super().__call__(*arguments)
+            reasons.append(self.reason)
+            return x
+
+    monkeypatch.setattr(linalg, "System", Watched)
+    alone()
+    mesh = Mesh.rectangle((0, 0), (6, 2), (192, 32))
+    flux = fvot.potential_flow(mesh, {"left": 2.0, "right": -2.0})
+    assert np.abs(mesh.divergence(flux)).max(initial=0.0) < 1e-12
+    assert len(reasons) > 1
+    assert min(reasons) > 0
+
+
 @pytest.mark.parametrize("method", ["lu", "ilu", "amg"])
 def test_every_method(method, alone, monkeypatch):
     mesh = Mesh.rectangle((0, 0), (1, 1), (12, 12))

@@ -33,6 +33,10 @@ LAPLACE_TOLERANCE = 1e-12
 MAX_LEFT_BY_SOLVE = 0.5
 ACCEPTED_DIVERGENCE = 1e-10
 
+# A further solve aims at this part of the tolerance: conjugate gradients that are asked for digits
+# below the rounding of the fluxes grow again, and are lost.
+MARGIN_OF_FURTHER_SOLVES = 0.01
+
 # How far the rates may be from adding up to 0, relative to the largest: they are rounded.
 RATE_BALANCE_TOLERANCE = 1e-10
 
@@ -117,8 +121,9 @@ def _subtract_gradients(mesh, U, K):
     source, left = _find_source(mesh, U)
     whole = left
     while left > LAPLACE_TOLERANCE * whole:
+        aim = max(1.0, MARGIN_OF_FURTHER_SOLVES * whole / left) * LAPLACE_TOLERANCE
         corrected = U.copy()
-        corrected[:n] -= weight * mesh.gradient(system(source))[:n]
+        corrected[:n] -= weight * mesh.gradient(system(source, aim))[:n]
         source, still_left = _find_source(mesh, corrected)
         if not still_left <= MAX_LEFT_BY_SOLVE * left:
             break
