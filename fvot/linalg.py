@@ -4,12 +4,14 @@ that imports petsc4py.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from scipy import sparse
@@ -17,7 +19,7 @@ from scipy import sparse
 from .arguments.paths import expand_home
 from .arguments.types import Array, ArrayLike, IntArray
 from .errors import ConvergenceError, InputError, missing
-from .parallel import Exchange, Ranks
+from .parallel import Exchange, Gathering, Ranks
 
 try:
     import petsc4py
@@ -199,14 +201,11 @@ class Method:
     max_it: int = 1000
 
 
-REDUNDANT_LU = Method(
-    "preonly",
-    "redundant",
-    {
-        "redundant_pc_factor_zeropivot": ZERO_PIVOT,
-        "redundant_pc_factor_mat_ordering_type": "nd",
-    },
-)
+# What PETSc's options for the factors on rank 0 begin with, after the prefix of their system.
+GATHERED_PREFIX = "gathered_"
+
+# PETSc's own LU of the whole matrix, which does not pivot.
+OWN_LU = {"pc_factor_mat_ordering_type": "nd", "pc_factor_zeropivot": ZERO_PIVOT}
 
 
 def find_method(name: str, dim: int, n_ranks: int) -> Method:
@@ -215,22 +214,22 @@ def find_method(name: str, dim: int, n_ranks: int) -> Method:
     cg : conjugate gradients with algebraic multigrid, for symmetric positive matrices
     icc : conjugate gradients with ILU(0) of each rank's rows, which is incomplete Cholesky where a
         matrix is symmetric: cheap, for few iterations
-    lu : one factorisation: in nested-dissection order on one rank, else by MUMPS, or where PETSc
-        lacks that, of all rows on every rank
-    redundant : one factorisation of all rows on every rank, in nested-dissection order; no pivoting
-    monotone : lu without pivoting. Of an M-matrix and a right-hand side >= 0 its triangular solves
+    lu : one factorisation of the whole matrix on rank 0, in nested-dissection order, without
+        pivoting; other ranks wait. Of an M-matrix and a right-hand side >= 0 its triangular solves
         only add, so that each entry of the solution has a small relative error of its own
+    shared : the same by MUMPS, which shares the work and the memory, for matrices that are too
+        large for one rank: it waits long in each solve. On one rank, or without MUMPS, it is lu
     ilu : BiCGStab with ILU(0) of each rank's rows in their given order
     amg : right-preconditioned GMRES, which watches the true residual, with BoomerAMG
     """
-    if name == "lu":
-        return _find_lu(n_ranks)
-    if name == "redundant":
-        return _find_lu(1) if n_ranks == 1 else REDUNDANT_LU
-    if name == "monotone":
-        method = _find_lu(n_ranks)
-        is_mumps = "pc_factor_mat_solver_type" in method.options
-        return replace(method, options=method.options | (MUMPS_MONOTONE if is_mumps else {}))
+    if name == "shared" and n_ranks > 1 and has_package("mumps"):
+        solver = {"pc_factor_mat_solver_type": "mumps"}
+        return Method("preonly", "lu", solver | MUMPS_MONOTONE)
+    if name in ("lu", "shared") and n_ranks == 1:
+        return Method("preonly", "lu", OWN_LU)
+    if name in ("lu", "shared"):
+        on_root = {GATHERED_PREFIX + option: value for option, value in OWN_LU.items()}
+        return Method("preonly", "mat", on_root)
     if name == "ilu":
         return Method("bcgs", "bjacobi", {"sub_pc_factor_zeropivot": ZERO_PIVOT}, 500)
     if name == "icc":
@@ -247,15 +246,6 @@ def find_method(name: str, dim: int, n_ranks: int) -> Method:
     if dim == 3:
         options |= BOOMERAMG_3D
     return Method("gmres", "hypre", options, 120)
-
-
-def _find_lu(n_ranks):
-    if n_ranks == 1:
-        options = {"pc_factor_mat_ordering_type": "nd", "pc_factor_zeropivot": ZERO_PIVOT}
-        return Method("preonly", "lu", options)
-    if has_package("mumps"):
-        return Method("preonly", "lu", {"pc_factor_mat_solver_type": "mumps"})
-    return REDUNDANT_LU
 
 
 # ---- linear systems ------------------------------------------------------------------------------
@@ -291,7 +281,10 @@ class System:
         if singular:
             self.matrix.setNullSpace(PETSc.NullSpace().create(constant=True, comm=ranks.comm))
 
+        PETSc.garbage_cleanup(ranks.comm)  # of systems that Python has dropped on all ranks
         self.ksp = PETSc.KSP().create(ranks.comm)
+        self._factors: _GatheredFactors | None = None
+        self._inverse: PETSc.Mat | None = None
         self._set_operators(action)
         self.ksp.setOptionsPrefix(prefix)
         self.ksp.setType(method.ksp)
@@ -303,7 +296,11 @@ class System:
         self._defaults: dict[str, Any] = {} if users_own else method.options
         with _set_defaults(self._database, self._defaults):
             self.ksp.setFromOptions()
-        self._set_up()
+        if self.ksp.getPC().getType() == "mat":
+            self._factors = _GatheredFactors(ranks, self.matrix, prefix)
+            self._inverse = self._make_shell(self._factors)
+            self._set_operators(action)
+        self._set_up(keeps_preconditioner=False)
 
         self.rtol = self.ksp.getTolerances()[0]
         self.iterations = 0
@@ -311,17 +308,25 @@ class System:
         self._x = self.matrix.createVecRight()
 
     def _set_operators(self, action):
+        """Hand over the matrix, and that of which the preconditioner is made."""
         operator = self.matrix
         if action is not None:
-            operator = PETSc.Mat().createPython(
-                self.matrix.getSizes(), _Action(self.matrix, action), comm=self.ranks.comm
-            )
-            operator.setUp()
-        self.ksp.setOperators(operator, self.matrix)
+            operator = self._make_shell(_Action(self.matrix, action))
+        self.ksp.setOperators(operator, self._inverse or self.matrix)
 
-    def _set_up(self):
+    def _make_shell(self, context):
+        """PETSc's matrix whose products a context makes."""
+        sizes = self.matrix.getSizes()
+        shell = PETSc.Mat().createPython(sizes, context, comm=self.ranks.comm)
+        shell.setUp()
+        _with_shells.add(self)
+        return shell
+
+    def _set_up(self, keeps_preconditioner):
         """Make the preconditioner, whose parts look for their options only now."""
         with _set_defaults(self._database, self._defaults), _translating_errors():
+            if self._factors is not None and not keeps_preconditioner:
+                self._factors.factorise(self.matrix)
             self.ksp.setUp()
 
     def renew(
@@ -339,7 +344,7 @@ class System:
         self._set_operators(action)
         self.ksp.getPC().setReusePreconditioner(keep_preconditioner)
         old.destroy()
-        self._set_up()
+        self._set_up(keep_preconditioner)
 
     def __call__(self, b: Array, rtol: float | None = None, max_it: int | None = None) -> Array:
         """x (n,) for the right-hand side b (n,) of this rank; the caller looks at `reason` and at
@@ -365,11 +370,91 @@ class System:
     @property
     def reason(self) -> int:
         """PETSc's reason for stopping: negative for a failure."""
+        if self._factors is not None and self._factors.has_failed:
+            return PETSc.KSP.ConvergedReason.DIVERGED_PCSETUP_FAILED
         return self.ksp.getConvergedReason()
 
     def destroy(self) -> None:
         """Give the memory back at once: a factorisation may fill it. Collective."""
-        for part in self.ksp, self.matrix, self._b, self._x:
+        for part in self.ksp, self._inverse, self.matrix, self._b, self._x:
+            if part is not None:
+                part.destroy()
+
+
+# Systems that have matrices whose products Python makes.
+_with_shells: WeakSet[System] = WeakSet()
+
+
+def _leave_shells():
+    """Let no system with a shell be destroyed any more.
+
+    What Python drops after this, PETSc would destroy at its own end, after Python's: it would call
+    Python then.
+    """
+    for system in _with_shells:
+        if system.ksp:
+            system.ksp.incRef()
+
+
+atexit.register(_leave_shells)
+
+
+class _GatheredFactors:
+    """The LU factors of a whole matrix on rank 0, as a matrix whose products are solutions.
+
+    has_failed : whether there are none, as a pivot is 0; solutions are not finite then
+    """
+
+    def __init__(self, ranks: Ranks, matrix: PETSc.Mat, prefix: str):
+        self.ranks = ranks
+        self.has_failed = False
+        n_global = matrix.getSize()[0]
+        n = n_global if ranks.is_root else 0
+        self._rows = PETSc.IS().createStride(n, step=1, comm=PETSc.COMM_SELF)
+        self._gathering = Gathering(ranks, matrix.getLocalSize()[0])
+        self._whole: list[PETSc.Mat] | None = None
+        self._b = PETSc.Vec().createWithArray(self._gathering.whole, comm=PETSc.COMM_SELF)
+        self._x = self._b.duplicate()
+
+        self.ksp = PETSc.KSP().create(PETSc.COMM_SELF)
+        self.ksp.setOptionsPrefix(prefix + GATHERED_PREFIX)
+        self.ksp.setType("preonly")
+        self.ksp.getPC().setType("lu")
+
+    def factorise(self, matrix: PETSc.Mat) -> None:
+        """Make the factors of a matrix. Collective."""
+        self._whole = matrix.createSubMatrices(self._rows, self._rows, self._whole)
+        self.has_failed = self.ranks.broadcast(self.ranks.is_root and not self._succeeds())
+
+    def _succeeds(self):
+        """Whether rank 0 finds the factors of what it has."""
+        self.ksp.setOperators(self._whole[0])
+        try:
+            self.ksp.setFromOptions()
+            self.ksp.setUp()
+        except PETSc.Error:
+            return False
+        return self.ksp.getConvergedReason() >= 0
+
+    def mult(self, mat: PETSc.Mat, b: PETSc.Vec, x: PETSc.Vec) -> None:
+        """x with (matrix) x = b. Collective."""
+        self._solve(self.ksp.solve, b, x)
+
+    def multTranspose(self, mat: PETSc.Mat, b: PETSc.Vec, x: PETSc.Vec) -> None:
+        """x with (matrix)^T x = b. Collective."""
+        self._solve(self.ksp.solveTranspose, b, x)
+
+    def _solve(self, solve, b, x):
+        self._gathering.gather(b.getArray(readonly=True))
+        if self.ranks.is_root and self.has_failed:
+            self._x.set(np.nan)
+        elif self.ranks.is_root:
+            solve(self._b, self._x)
+        x.setArray(self._gathering.scatter(self._x.getArray(readonly=True)))
+
+    def destroy(self, mat: PETSc.Mat) -> None:
+        """Give the memory back: PETSc calls this where the matrix is destroyed."""
+        for part in self.ksp, self._rows, self._b, self._x, *(self._whole or []):
             part.destroy()
 
 
@@ -516,22 +601,17 @@ AMG_SCALING = 9
 LU_REFERENCE_CELLS = {1: 1, 2: 65_536, 3: 8_000}
 
 # PETSc's own LU on one rank, by the dimension: (factor, exponent of the cells in units of those
-# above) to set up, and of one solve.
-LU_SERIAL_COSTS = {
+# above) to set up, and of one solve. It does not fall with the number of ranks.
+LU_COSTS = {
     1: ((0.2, 0.0), (0.015, 0.0)),
     2: ((2.5, 0.6), (0.045, 0.12)),
     3: ((10, 1.25), (0.11, 0.4)),
 }
 
-# The same of MUMPS on several ranks.
-LU_MUMPS_COSTS = {
-    1: ((1.0, 0.0), (0.1, 0.0)),
-    2: ((6.8, 0.0), (0.5, 0.7)),
-    3: ((20, 0.4), (0.7, 0.0)),
-}
-
-# What MUMPS waits for other ranks, in all cells together: to set up, and in one solve.
-MUMPS_WAITS = (4000, 1600)
+# What it takes to gather matrices, and vectors, on rank 0: for each cell; and the wait for each
+# rank, in all cells together.
+GATHERING_COSTS = (0.2, 0.005)
+GATHERING_WAIT = 4
 
 
 def estimate_costs(
@@ -572,14 +652,13 @@ def _estimate_ilu_iterations(n, dim, stiffness, steepness):
 
 
 def _estimate_lu_costs(n, dim, n_ranks):
-    """(set-up, one solve): PETSc's own LU on one rank; MUMPS, which also waits, on several."""
+    """(set-up, one solve) of PETSc's own LU on one rank, to which several send what they have."""
     size = n / LU_REFERENCE_CELLS[dim]
-    costs = LU_SERIAL_COSTS if n_ranks == 1 else LU_MUMPS_COSTS
-    set_up, solve = (factor * size**exponent for factor, exponent in costs[dim])
-    if n_ranks == 1:
-        return set_up, solve
-    wait_to_set_up, wait_to_solve = MUMPS_WAITS
-    return set_up + wait_to_set_up / n, solve + wait_to_solve / n
+    costs = np.array([factor * size**exponent for factor, exponent in LU_COSTS[dim]])
+    if n_ranks > 1:
+        costs += np.array(GATHERING_COSTS) + GATHERING_WAIT * n_ranks / n
+    set_up, solve = costs
+    return set_up, solve
 
 
 def rank_methods(

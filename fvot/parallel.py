@@ -402,6 +402,33 @@ def _sort_by_rank(lists):
     return {rank: np.asarray(index, np.intp) for rank, index in sorted(lists.items()) if len(index)}
 
 
+class Gathering(_HasCommunicator):
+    """Vectors of numbers, of which each rank has a part of n, put together on rank 0 and taken
+    apart again. The buffers are made once.
+
+    whole : what `gather` fills; empty on other ranks than rank 0
+
+    Collective.
+    """
+
+    def __init__(self, ranks: Ranks, n: int):
+        self.comm = ranks.comm
+        self._counts = ranks.all_gather(np.array([n]))
+        self._part = np.empty(n)
+        self.whole = np.empty(self._counts.sum() if ranks.is_root else 0)
+
+    def gather(self, part: NDArray[Any]) -> None:
+        """Fill *whole* with the parts (n,) of all ranks. Collective."""
+        self.comm.Gatherv(part, (self.whole, self._counts), root=0)
+
+    def scatter(self, whole: NDArray[Any]) -> NDArray[Any]:
+        """This rank's part (n,) of what rank 0 has; a buffer that the next call fills again.
+        Collective.
+        """
+        self.comm.Scatterv((whole, self._counts), self._part, root=0)
+        return self._part
+
+
 class LayerExchange(_HasCommunicator):
     """Ghost layers of a block along one axis: *width* layers swapped with the rank below and the
     rank above.

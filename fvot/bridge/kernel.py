@@ -36,9 +36,9 @@ BRIDGE_PREFIX = "fvot_bridge_"
 # for each in the plane; beyond that each is made anew for each use.
 KEPT_FACTORISATIONS = {1: 10**8, 2: 8 * 10**6, 3: 5 * 10**5}
 
-# Cells of a mesh up to which every rank factorises the whole matrix: MUMPS, which shares it, takes
-# five times as long for small ones.
-REDUNDANT_CELL_LIMIT = 200_000
+# Cells of a mesh up to which one rank factorises the whole matrix: MUMPS, which shares the memory,
+# takes five times as long for small ones.
+ONE_RANK_CELL_LIMIT = 200_000
 
 
 class EulerStep:
@@ -70,8 +70,8 @@ class EulerStep:
         if self._system is None:
             mesh = self.mesh
             matrix = self.rates.pattern.matrix(self.rates, self.s)
-            is_small = mesh.n_cells_global <= REDUNDANT_CELL_LIMIT
-            name = "redundant" if is_small else "monotone"
+            is_small = mesh.n_cells_global <= ONE_RANK_CELL_LIMIT
+            name = "lu" if is_small else "shared"
             method = linalg.find_method(name, mesh.dim, mesh.ranks.size)
             self._system = linalg.System(
                 mesh.ranks, matrix, method, prefix=BRIDGE_PREFIX, rtol=1e-10

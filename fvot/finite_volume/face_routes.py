@@ -82,7 +82,7 @@ class FaceRoutes:
         diagonal = np.asarray(matrix[own, self.first + own]).ravel()
         more = np.where(is_first, np.where(diagonal > 0, diagonal, 1.0), 0.0)
         matrix = matrix + sparse.csr_matrix((more, (own, self.first + own)), matrix.shape)
-        method = linalg.find_method("lu", mesh.dim, mesh.ranks.size)
+        method = linalg.find_method("shared", mesh.dim, mesh.ranks.size)
         return linalg.System(mesh.ranks, matrix, method, prefix=FACE_ROUTES_PREFIX, rtol=1e-14)
 
     def _list_own_parts(self):

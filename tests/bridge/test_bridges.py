@@ -229,7 +229,7 @@ def test_small_transition_probabilities_have_all_digits(limit, monkeypatch):
     """Forwards and backwards, by the factorisation of each rank and by that which ranks share: the
     heat kernel is symmetric, in its points and in both axes, to the last digits of 1e-40.
     """
-    monkeypatch.setattr(kernels, "REDUNDANT_CELL_LIMIT", limit)
+    monkeypatch.setattr(kernels, "ONE_RANK_CELL_LIMIT", limit)
     mesh = Mesh.rectangle((0, 0), (1, 1), (32, 32))
     reference = build_reference(FokkerPlanck(mesh, diffusion=5e-5))
     kernel, *_ = build_kernels(reference, np.array([0.0, 1.0]), 8, False)
