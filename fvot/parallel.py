@@ -461,3 +461,66 @@ class LayerExchange(_HasCommunicator):
 
     def _index(self, layers):
         return (slice(None),) * self.axis + (layers,)
+
+
+class ColumnDeal(_HasCommunicator):
+    """Arrays with the own rows of all columns, turned into all rows of the own columns, and back.
+
+    Each way is one message to every other rank.
+
+    own : the global numbers of the rows of this rank; all ranks have each of them once
+    n_columns : dealt in blocks as equal as can be; ranks beyond that many get none
+    """
+
+    def __init__(self, ranks: Ranks, own: NDArray[Any], n_columns: int):
+        self.comm = ranks.comm
+        self.n_columns = n_columns
+        ends = np.arange(ranks.size + 1) * n_columns // ranks.size
+        self._begin = ends[:-1]
+        self._widths = np.diff(ends)
+        self.columns = slice(int(ends[ranks.rank]), int(ends[ranks.rank + 1]))
+
+        self._n_rows = np.array(ranks.all_reports(len(own)))
+        number = ranks.all_gather(np.asarray(own, np.intp))
+        is_sorted = (np.diff(number) > 0).all()
+        self._number = slice(None) if is_sorted else number
+
+    def collect(self, u: NDArray[Any]) -> NDArray[Any]:
+        """All rows (n_rows, k) of the columns of this rank, from own rows (n_own, n_columns)."""
+        if self.comm.size == 1:
+            return self._sort(u)
+
+        n_own = len(u)
+        width = self._widths[self.comm.rank]
+        blocks = [u[:, b : b + w].ravel() for b, w in zip(self._begin, self._widths)]
+        sent = np.concatenate(blocks)
+        received = np.empty((self._n_rows.sum(), width), u.dtype)
+        self._swap(sent, n_own * self._widths, received, self._n_rows * width)
+        return self._sort(received)
+
+    def give_back(self, u: NDArray[Any]) -> NDArray[Any]:
+        """Own rows (n_own, n_columns), from all rows (n_rows, k) of the columns of this rank."""
+        sent = np.ascontiguousarray(u[self._number])
+        if self.comm.size == 1:
+            return sent
+
+        n_own = self._n_rows[self.comm.rank]
+        width = self._widths[self.comm.rank]
+        received = np.empty(n_own * self.n_columns, u.dtype)
+        self._swap(sent, self._n_rows * width, received, n_own * self._widths)
+        out = np.empty((n_own, self.n_columns), u.dtype)
+        for begin, w in zip(self._begin, self._widths):
+            block = received[n_own * begin : n_own * (begin + w)]
+            out[:, begin : begin + w] = block.reshape(n_own, w)
+        return out
+
+    def _sort(self, rows):
+        """Rows in the order of the ranks, put in that of their numbers."""
+        if isinstance(self._number, slice):
+            return rows
+        out = np.empty(rows.shape, rows.dtype)
+        out[self._number] = rows
+        return out
+
+    def _swap(self, sent, sent_counts, received, received_counts):
+        self.comm.Alltoallv([sent, sent_counts], [received, received_counts])
