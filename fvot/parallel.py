@@ -466,52 +466,57 @@ class LayerExchange(_HasCommunicator):
 class ColumnDeal(_HasCommunicator):
     """Arrays with the own rows of all columns, turned into all rows of the own columns, and back.
 
-    Each way is one message to every other rank.
+    Each way is one message to every other rank. Columns are dealt in blocks as equal as can be;
+    ranks beyond their number get none.
 
     own : the global numbers of the rows of this rank; all ranks have each of them once
-    n_columns : dealt in blocks as equal as can be; ranks beyond that many get none
     """
 
-    def __init__(self, ranks: Ranks, own: NDArray[Any], n_columns: int):
+    def __init__(self, ranks: Ranks, own: NDArray[Any]):
         self.comm = ranks.comm
-        self.n_columns = n_columns
-        ends = np.arange(ranks.size + 1) * n_columns // ranks.size
-        self._begin = ends[:-1]
-        self._widths = np.diff(ends)
-        self.columns = slice(int(ends[ranks.rank]), int(ends[ranks.rank + 1]))
-
         self._n_rows = np.array(ranks.all_reports(len(own)))
         number = ranks.all_gather(np.asarray(own, np.intp))
         is_sorted = (np.diff(number) > 0).all()
         self._number = slice(None) if is_sorted else number
+
+    def columns(self, n_columns: int) -> slice:
+        """Those of n_columns that are dealt to this rank."""
+        begin, end = self._find_ends(n_columns)[self.comm.rank :][:2]
+        return slice(int(begin), int(end))
+
+    def _find_ends(self, n_columns):
+        return np.arange(self.comm.size + 1) * n_columns // self.comm.size
 
     def collect(self, u: NDArray[Any]) -> NDArray[Any]:
         """All rows (n_rows, k) of the columns of this rank, from own rows (n_own, n_columns)."""
         if self.comm.size == 1:
             return self._sort(u)
 
-        n_own = len(u)
-        width = self._widths[self.comm.rank]
-        blocks = [u[:, b : b + w].ravel() for b, w in zip(self._begin, self._widths)]
+        ends = self._find_ends(u.shape[1])
+        widths = np.diff(ends)
+        width = widths[self.comm.rank]
+        blocks = [u[:, begin:end].ravel() for begin, end in zip(ends, ends[1:])]
         sent = np.concatenate(blocks)
         received = np.empty((self._n_rows.sum(), width), u.dtype)
-        self._swap(sent, n_own * self._widths, received, self._n_rows * width)
+        self.comm.Alltoallv([sent, len(u) * widths], [received, self._n_rows * width])
         return self._sort(received)
 
-    def give_back(self, u: NDArray[Any]) -> NDArray[Any]:
+    def give_back(self, u: NDArray[Any], n_columns: int) -> NDArray[Any]:
         """Own rows (n_own, n_columns), from all rows (n_rows, k) of the columns of this rank."""
         sent = np.ascontiguousarray(u[self._number])
         if self.comm.size == 1:
             return sent
 
+        ends = self._find_ends(n_columns)
+        widths = np.diff(ends)
+        width = widths[self.comm.rank]
         n_own = self._n_rows[self.comm.rank]
-        width = self._widths[self.comm.rank]
-        received = np.empty(n_own * self.n_columns, u.dtype)
-        self._swap(sent, self._n_rows * width, received, n_own * self._widths)
-        out = np.empty((n_own, self.n_columns), u.dtype)
-        for begin, w in zip(self._begin, self._widths):
-            block = received[n_own * begin : n_own * (begin + w)]
-            out[:, begin : begin + w] = block.reshape(n_own, w)
+        received = np.empty(n_own * n_columns, u.dtype)
+        self.comm.Alltoallv([sent, self._n_rows * width], [received, n_own * widths])
+        out = np.empty((n_own, n_columns), u.dtype)
+        for begin, end in zip(ends, ends[1:]):
+            block = received[n_own * begin : n_own * end]
+            out[:, begin:end] = block.reshape(n_own, end - begin)
         return out
 
     def _sort(self, rows):
@@ -521,6 +526,3 @@ class ColumnDeal(_HasCommunicator):
         out = np.empty(rows.shape, rows.dtype)
         out[self._number] = rows
         return out
-
-    def _swap(self, sent, sent_counts, received, received_counts):
-        self.comm.Alltoallv([sent, sent_counts], [received, received_counts])

@@ -132,10 +132,11 @@ def test_columns_are_dealt_and_given_back(n_columns, dtype, ranks):
     owner = rng.integers(0, max(ranks.size - 1, 1), 50)
     numbers = rng.permutation(50)
     own = numbers[owner[numbers] == ranks.rank]
-    deal = ColumnDeal(ranks, own, n_columns)
-    assert ranks.sum(len(range(n_columns)[deal.columns])) == n_columns
+    deal = ColumnDeal(ranks, own)
+    columns = deal.columns(n_columns)
+    assert ranks.sum(columns.stop - columns.start) == n_columns
 
     mine = deal.collect(whole[own])
     assert mine.dtype == dtype
-    assert_array_equal(mine, whole[:, deal.columns])
-    assert_array_equal(deal.give_back(mine), whole[own])
+    assert_array_equal(mine, whole[:, columns])
+    assert_array_equal(deal.give_back(mine, n_columns), whole[own])

@@ -44,8 +44,8 @@ class CosinePoisson:
 
         V, shift = time_modes(disc.n_steps, theta, end)
         own = disc.mesh.cell_id[: disc.mesh.n_cells]
-        self.deal = ColumnDeal(disc.mesh.ranks, own, len(V))
-        symbol = shift[self.deal.columns]
+        self.deal = ColumnDeal(disc.mesh.ranks, own)
+        symbol = shift[self.deal.columns(len(V))]
         for axis in range(dim):
             wave = self._list_eigenvalues(axis, block)
             symbol = symbol + wave.reshape([-1 if a == axis else 1 for a in range(dim + 1)])
@@ -66,7 +66,7 @@ class CosinePoisson:
     def __call__(self, f: Array) -> Array:
         """phi (n_cells, N + 1) for the right-hand side f (n_cells, N + 1)."""
         modes = self._solve(self.deal.collect(f @ self.V))
-        return self.deal.give_back(modes) @ self.V.T
+        return self.deal.give_back(modes, len(self.V)) @ self.V.T
 
     def _solve(self, f):
         """The modes (n_cells, k) of this rank for the whole mesh, from their right-hand sides."""
