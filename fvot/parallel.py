@@ -488,3 +488,68 @@ class LayerExchange(_HasCommunicator):
 
     def _index(self, layers):
         return (slice(None),) * self.axis + (layers,)
+
+
+class ColumnDeal(_HasCommunicator):
+    """Arrays with the own rows of all columns, turned into all rows of the own columns, and back.
+
+    Each way is one message to every other rank. Columns are dealt in blocks as equal as can be;
+    ranks beyond their number get none.
+
+    own : the global numbers of the rows of this rank; all ranks have each of them once
+    """
+
+    def __init__(self, ranks: Ranks, own: NDArray[Any]):
+        self.comm = ranks.comm
+        self._n_rows = np.array(ranks.all_reports(len(own)))
+        number = ranks.all_gather(np.asarray(own, np.intp))
+        is_sorted = (np.diff(number) > 0).all()
+        self._number = slice(None) if is_sorted else number
+
+    def columns(self, n_columns: int) -> slice:
+        """Those of n_columns that are dealt to this rank."""
+        begin, end = self._find_ends(n_columns)[self.comm.rank :][:2]
+        return slice(int(begin), int(end))
+
+    def _find_ends(self, n_columns):
+        return np.arange(self.comm.size + 1) * n_columns // self.comm.size
+
+    def collect(self, u: NDArray[Any]) -> NDArray[Any]:
+        """All rows (n_rows, k) of the columns of this rank, from own rows (n_own, n_columns)."""
+        if self.comm.size == 1:
+            return self._sort(u)
+
+        ends = self._find_ends(u.shape[1])
+        widths = np.diff(ends)
+        width = widths[self.comm.rank]
+        blocks = [u[:, begin:end].ravel() for begin, end in zip(ends, ends[1:])]
+        sent = np.concatenate(blocks)
+        received = np.empty((self._n_rows.sum(), width), u.dtype)
+        self.comm.Alltoallv([sent, len(u) * widths], [received, self._n_rows * width])
+        return self._sort(received)
+
+    def give_back(self, u: NDArray[Any], n_columns: int) -> NDArray[Any]:
+        """Own rows (n_own, n_columns), from all rows (n_rows, k) of the columns of this rank."""
+        sent = np.ascontiguousarray(u[self._number])
+        if self.comm.size == 1:
+            return sent
+
+        ends = self._find_ends(n_columns)
+        widths = np.diff(ends)
+        width = widths[self.comm.rank]
+        n_own = self._n_rows[self.comm.rank]
+        received = np.empty(n_own * n_columns, u.dtype)
+        self.comm.Alltoallv([sent, self._n_rows * width], [received, n_own * widths])
+        out = np.empty((n_own, n_columns), u.dtype)
+        for begin, end in zip(ends, ends[1:]):
+            block = received[n_own * begin : n_own * end]
+            out[:, begin:end] = block.reshape(n_own, end - begin)
+        return out
+
+    def _sort(self, rows):
+        """Rows in the order of the ranks, put in that of their numbers."""
+        if isinstance(self._number, slice):
+            return rows
+        out = np.empty(rows.shape, rows.dtype)
+        out[self._number] = rows
+        return out

@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 
 import fvot
 from fvot import ConvergenceError, InputError
-from fvot.parallel import Exchange, LayerExchange
+from fvot.parallel import ColumnDeal, Exchange, LayerExchange
 from fvot.runs.progress import Progress
 
 pytestmark = pytest.mark.ranks
@@ -121,3 +121,22 @@ def test_info_names_what_runs_here():
     assert found["mpi4py"].startswith(f"{mpi4py.__version__} (")
     assert found["petsc4py"].startswith(f"{petsc4py.__version__} (")
     assert found["MPI"] == " ".join(found["MPI"].split())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_columns", [0, 1, 2, 7, 33])
+def test_columns_are_dealt_and_given_back(n_columns, dtype, ranks):
+    """Also where ranks have no columns, or no rows."""
+    rng = np.random.default_rng(n_columns)
+    whole = rng.standard_normal((50, n_columns)).astype(dtype)
+    owner = rng.integers(0, max(ranks.size - 1, 1), 50)
+    numbers = rng.permutation(50)
+    own = numbers[owner[numbers] == ranks.rank]
+    deal = ColumnDeal(ranks, own)
+    columns = deal.columns(n_columns)
+    assert ranks.sum(columns.stop - columns.start) == n_columns
+
+    mine = deal.collect(whole[own])
+    assert mine.dtype == dtype
+    assert_array_equal(mine, whole[:, columns])
+    assert_array_equal(deal.give_back(mine, n_columns), whole[own])

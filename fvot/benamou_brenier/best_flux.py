@@ -33,7 +33,7 @@ BOUND_ROUND_OFF = 1e-15
 # Relative gap that is asked for where nothing but round-off is left.
 SMALLEST_GAP = 1e-8
 
-# Unknowns (cells times nodes) of one linear system, at most.
+# Unknowns (cells times nodes) of one linear system, at most, unless ranks would have no nodes.
 MAX_UNKNOWNS = 200_000
 
 # PETSc's options. The energy counts, hence its norm; and a set-up serves few steps, so it must be
@@ -112,7 +112,7 @@ class BestFlux(ABC):
         cost = 0.0
         residual = 0.0
         most_points = mesh.ranks.max(disc.n_points)
-        nodes_at_once = int(max(1, MAX_UNKNOWNS // most_points))
+        nodes_at_once = int(max(mesh.ranks.size, MAX_UNKNOWNS // most_points))
         for first in range(0, n_nodes, nodes_at_once):
             stop = min(first + nodes_at_once, n_nodes)
             part = slice(first, stop)

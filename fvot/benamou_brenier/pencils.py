@@ -29,6 +29,7 @@ from ..arguments.types import Array, IntArray
 from ..finite_volume.corner_rates import NodeSystem, condense
 from ..finite_volume.face_flux import build_laplacian
 from .diamonds import DiamondDiscretisation
+from .disjoint import Disjoint
 from .distributed_matrix import DistributedMatrix, append_ghosts
 from .two_point import TwoPointDiscretisation
 
@@ -277,7 +278,7 @@ def make_positive(diagonal: Array, largest: float) -> Array:
 # ---- loops over cells and modes ------------------------------------------------------------------
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", pipeline_class=Disjoint)
 def _add_pencil(sign, start, index, stiffness, mean, shift, u, out):
     for i in range(len(out)):
         for e in range(start[i], start[i + 1]):
@@ -288,7 +289,7 @@ def _add_pencil(sign, start, index, stiffness, mean, shift, u, out):
                 out[i, j] += (a + shift[j] * m) * u[row, j]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", pipeline_class=Disjoint)
 def _patch_sweep(cells, cell_start, diagonal, share, shift, damping, r, z):
     """z += damping (diag K + s_k u u^T)^-1 r on every patch, u = *share*."""
     k = r.shape[1]
@@ -313,7 +314,7 @@ def _patch_sweep(cells, cell_start, diagonal, share, shift, damping, r, z):
                 z[cell, j] += inverse * (r[cell, j] - u * mean[j])
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", pipeline_class=Disjoint)
 def _solve_patch(cells, first, last, diagonal, share, shift, r, mean):
     """r = (K_cc + s_k u u^T)^-1 r for the cells of a patch, r (n, k) by their places in it."""
     one = r.dtype.type(1)
@@ -335,7 +336,7 @@ def _solve_patch(cells, first, last, diagonal, share, shift, r, mean):
             r[i - first, j] = inverse * (r[i - first, j] - u * mean[j])
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", pipeline_class=Disjoint)
 def _add_from_nodes(first_corner, last_corner, node, column, u, r):
     """r -= K_cv u of one cell; K_cv = -column."""
     for c in range(first_corner, last_corner):
@@ -345,7 +346,7 @@ def _add_from_nodes(first_corner, last_corner, node, column, u, r):
             r[j] += a * of_node[j]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", pipeline_class=Disjoint)
 def _make_room(cell_start, k, dtype):
     """An array (n, k) for the cells of the largest patch."""
     largest = 0
@@ -354,7 +355,7 @@ def _make_room(cell_start, k, dtype):
     return np.empty((largest, k), dtype)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", pipeline_class=Disjoint)
 def _eliminate_cells(cells, cell_start, start, node, column, diagonal, share, shift, f, out):
     """out -= K_vc (K_cc + s_k C)^-1 f_c at the nodes; K_vc = -column."""
     k = f.shape[1]
@@ -375,7 +376,7 @@ def _eliminate_cells(cells, cell_start, start, node, column, diagonal, share, sh
                     into[j] += a * r[i - first, j]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", pipeline_class=Disjoint)
 def _substitute_cells(cells, cell_start, start, node, column, diagonal, share, shift, u, f, phi):
     """phi_c = (K_cc + s_k C)^-1 (f_c - K_cv u)."""
     k = f.shape[1]
@@ -393,7 +394,7 @@ def _substitute_cells(cells, cell_start, start, node, column, diagonal, share, s
             phi[cells[i]] = r[i - first]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", pipeline_class=Disjoint)
 def _multiply_condensed(
     cells, cell_start, start, node, column, diagonal, share, shift, pair_start, matrix, u, out
 ):

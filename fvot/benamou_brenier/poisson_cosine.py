@@ -14,14 +14,16 @@ from numpy.typing import DTypeLike
 from scipy import fft
 
 from ..arguments.types import Array
+from ..parallel import ColumnDeal
 from .discretisation import Discretisation
 from .time_basis import time_modes
 
 
 class CosinePoisson:
-    """Direct solves on a Cartesian mesh of one rank.
+    """Direct solves on a Cartesian mesh.
 
-    Cosine transforms between walls, Fourier transforms along periods. The penalty is uniform.
+    Cosine transforms between walls, Fourier transforms along periods. The penalty is uniform. Each
+    rank solves for the whole mesh and its share of the modes.
 
     end : theta_e^2
     """
@@ -40,12 +42,15 @@ class CosinePoisson:
         self.walls = [axis for axis in range(dim) if not block.periodic[axis]]
         self.periods = [axis for axis in range(dim) if block.periodic[axis]]
 
-        V, symbol = time_modes(disc.n_steps, theta, end)
+        V, shift = time_modes(disc.n_steps, theta, end)
+        own = disc.mesh.cell_id[: disc.mesh.n_cells]
+        self.deal = ColumnDeal(disc.mesh.ranks, own)
+        symbol = shift[self.deal.columns(len(V))]
         for axis in range(dim):
             wave = self._list_eigenvalues(axis, block)
             symbol = symbol + wave.reshape([-1 if a == axis else 1 for a in range(dim + 1)])
-        symbol *= disc.mesh.volume[0]
-        symbol[(0,) * (dim + 1)] = symbol[(0,) * (dim + 1)] or np.inf
+        symbol *= np.prod(block.spacing)
+        symbol[symbol == 0] = np.inf  # a constant
         self.V = V.astype(dtype)
         self.inverse = (1 / symbol).astype(dtype)
 
@@ -60,7 +65,15 @@ class CosinePoisson:
 
     def __call__(self, f: Array) -> Array:
         """phi (n_cells, N + 1) for the right-hand side f (n_cells, N + 1)."""
-        modes = (f @ self.V).reshape(*self.shape, -1)
+        modes = self._solve(self.deal.collect(f @ self.V))
+        return self.deal.give_back(modes, len(self.V)) @ self.V.T
+
+    def _solve(self, f):
+        """The modes (n_cells, k) of this rank for the whole mesh, from their right-hand sides."""
+        if f.shape[1] == 0:
+            return f
+
+        modes = f.reshape(*self.shape, -1)
         if self.walls:
             modes = fft.dctn(modes, axes=self.walls, norm="ortho", overwrite_x=True)
         if self.periods:
@@ -73,4 +86,4 @@ class CosinePoisson:
             modes = fft.irfftn(modes, s=sizes, axes=self.periods, overwrite_x=True)
         if self.walls:
             modes = fft.idctn(modes, axes=self.walls, norm="ortho", overwrite_x=True)
-        return modes.reshape(len(f), -1) @ self.V.T
+        return modes.reshape(len(f), -1)

@@ -33,6 +33,7 @@ from numpy.typing import DTypeLike
 from ..arguments.types import Array, IntArray
 from .diamonds import DiamondDiscretisation
 from .discretisation import Discretisation
+from .disjoint import Disjoint
 from .two_point import TwoPointDiscretisation
 
 # Newton steps, at most: more than any state needs, as 1 + l grows by half each time far below the
@@ -250,7 +251,7 @@ def multiplier(z_a: Array, square: Array, theta: float) -> Array:
     return l
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", pipeline_class=Disjoint)
 def _newton(z_a, square, inverse, close, l):
     one = l.dtype.type(1)
     half = l.dtype.type(0.5)
@@ -258,12 +259,13 @@ def _newton(z_a, square, inverse, close, l):
     for _ in range(MAX_MULTIPLIER_STEPS):
         far = 0
         for j in range(len(l)):
-            x = one / (one + l[j])
+            old = l[j]
+            x = one / (one + old)
             t = square[j] * x * x
-            step = (z_a[j] - l[j] * inverse + half * t) / (inverse + t * x)
-            new = l[j] + step
+            step = (z_a[j] - old * inverse + half * t) / (inverse + t * x)
+            new = old + step
             new = new if new > zero else zero
-            far += abs(new - l[j]) > close * new
+            far += abs(new - old) > close * new
             l[j] = new
         if far == 0:
             break
@@ -295,11 +297,13 @@ def _grow_penalty(shrink, inverse, za, lp, grow, factor, square):
     two = one + one
     for j in range(len(lp)):
         old = lp[j]
-        lp[j] *= shrink
-        za[j] += (lp[j] - old) * inverse
-        grow[j] = (one + lp[j]) / (one + old)
-        factor[j] = (one - lp[j]) / (one + old)
-        square[j] = (za[j] - two * lp[j] * inverse) / inverse
+        new = old * shrink
+        moved = za[j] + (new - old) * inverse
+        lp[j] = new
+        za[j] = moved
+        grow[j] = (one + new) / (one + old)
+        factor[j] = (one - new) / (one + old)
+        square[j] = (moved - two * new * inverse) / inverse
 
 
 @numba.njit(cache=True, error_model="numpy", inline="always")
@@ -314,7 +318,7 @@ def _push_in_time(members, volume, square, out):
             row[j + 1] += m * square[j]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", pipeline_class=Disjoint)
 def _sweep(
     phi,
     cells,
@@ -337,12 +341,11 @@ def _sweep(
     out,
 ):
     n = l.shape[1]
-    one = l.dtype.type(1)
-    zero = one - one
     square = np.empty(n, l.dtype)
     factor = np.empty(n, l.dtype)
     grow = np.empty(n, l.dtype)
-    node = np.empty(n + 1, l.dtype)
+    begin = np.empty(n, l.dtype)
+    end = np.empty(n, l.dtype)
     for patch in range(len(l)):
         za = z_a[patch]
         lp = l[patch]
@@ -355,31 +358,37 @@ def _sweep(
             w = norm[c]
             first, second = z_b[c, 0], z_b[c, 1]
             for j in range(n):
-                first[j] += alpha * (s * (high[j] - low[j]) - first[j] * factor[j])
-                second[j] += alpha * (s * (high[j + 1] - low[j + 1]) - second[j] * factor[j])
-                square[j] += w * (first[j] * first[j] + second[j] * second[j])
+                b = first[j] + alpha * (s * (high[j] - low[j]) - first[j] * factor[j])
+                d = second[j] + alpha * (s * (high[j + 1] - low[j + 1]) - second[j] * factor[j])
+                first[j] = b
+                second[j] = d
+                square[j] += w * (b * b + d * d)
         _newton(za, square, inverse, close, lp)
         _grow_penalty(shrink, inverse, za, lp, grow, factor, square)
         for c in range(copy_start[patch], copy_start[patch + 1]):
             first = z_b[c, 0]
             second = z_b[c, 1]
             w = push[c]
-            node[:] = zero
             for j in range(n):
-                node[j] += w * first[j] * factor[j]
-                first[j] *= grow[j]
-            for j in range(n):
-                node[j + 1] += w * second[j] * factor[j]
-                second[j] *= grow[j]
+                b = first[j]
+                d = second[j]
+                begin[j] = w * b * factor[j]
+                end[j] = w * d * factor[j]
+                first[j] = b * grow[j]
+                second[j] = d * grow[j]
             low, high = out[left[c]], out[right[c]]
-            for j in range(n + 1):
-                high[j] += node[j]
-            for j in range(n + 1):
-                low[j] -= node[j]
+            high[0] += begin[0]
+            low[0] -= begin[0]
+            for j in range(1, n):
+                pushed = end[j - 1] + begin[j]
+                high[j] += pushed
+                low[j] -= pushed
+            high[n] += end[n - 1]
+            low[n] -= end[n - 1]
         _push_in_time(members, volume, square, out)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", pipeline_class=Disjoint)
 def _sweep_diamonds(
     phi,
     cells,
@@ -440,9 +449,13 @@ def _sweep_diamonds(
                         node[j] += R * slopes[m, j]
                 r = first_row + i
                 for j in range(n):
-                    z_b[r, 0, j] += alpha * (node[j] - z_b[r, 0, j] * factor[j])
-                    z_b[r, 1, j] += alpha * (node[j + 1] - z_b[r, 1, j] * factor[j])
-                    square[j] += w * (z_b[r, 0, j] * z_b[r, 0, j] + z_b[r, 1, j] * z_b[r, 1, j])
+                    b = z_b[r, 0, j]
+                    d = z_b[r, 1, j]
+                    b += alpha * (node[j] - b * factor[j])
+                    d += alpha * (node[j + 1] - d * factor[j])
+                    z_b[r, 0, j] = b
+                    z_b[r, 1, j] = d
+                    square[j] += w * (b * b + d * d)
 
         _newton(za, square, inverse, close, lp)
         _grow_penalty(shrink, inverse, za, lp, grow, factor, square)

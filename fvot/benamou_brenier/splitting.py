@@ -26,6 +26,10 @@ from .two_point import TwoPointDiscretisation
 # Part of the iterations that is in single precision, with cosine transforms on one rank.
 SINGLE_PRECISION_PART = 0.75
 
+# Ranks for each mode of time up to which cosine transforms are faster than multigrid, though some
+# ranks then wait.
+MOST_RANKS_PER_MODE = 4
+
 # The penalty r at the end over that at the beginning.
 PENALTY_GROWTH = 100
 
@@ -92,7 +96,8 @@ class Iteration:
             self.end = EndState(terminal, rho1, self.metric, self.state.sigma, self.r)
 
         self.has_cosines = sigma is None and has_cosines(disc)
-        may_be_single = self.has_cosines and terminal is None and not start.done
+        is_alone = disc.mesh.ranks.size == 1
+        may_be_single = self.has_cosines and is_alone and terminal is None and not start.done
         is_single = may_be_single and penalty.moves_far(ends, start.square)
         self.n_single = int(SINGLE_PRECISION_PART * n_iterations) if is_single else 0
         self._ends = ends
@@ -115,8 +120,8 @@ class Iteration:
         growth = PENALTY_GROWTH ** (1 / max(self.n_iterations - 1, 1))
 
         for k in range(self.done, self.n_iterations):
-            # The iterations to come forget the round-off so far. (Several ranks would not agree to
-            # 1e-8.)
+            # The iterations to come forget most of the round-off so far. (Several ranks would not
+            # agree to 1e-8.)
             if k == self.n_single > 0:
                 state.change_precision(self.dtype)
                 rhs = rhs.astype(self.dtype)
@@ -152,10 +157,11 @@ class Iteration:
 
 
 def has_cosines(disc: Discretisation) -> bool:
-    """Whether cosine transforms can solve the linear half: for two-point slopes on Cartesian meshes
-    of one rank.
+    """Whether cosine transforms can solve the linear half: for two-point slopes on Cartesian
+    meshes, unless there are far more ranks than modes of time.
 
     They need a uniform penalty, too.
     """
     is_two_point = isinstance(disc, TwoPointDiscretisation)
-    return is_two_point and disc.mesh.block is not None and disc.mesh.ranks.size == 1
+    has_modes = disc.mesh.ranks.size <= MOST_RANKS_PER_MODE * (disc.n_steps + 1)
+    return is_two_point and disc.mesh.block is not None and has_modes

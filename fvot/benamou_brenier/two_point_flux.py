@@ -2,7 +2,9 @@
 
     Phi_s = -M_s / d_s^2 (psi_L - psi_K),      |K| (rho^n - rho^{n-1})_K + tau_n sum_s +-Phi_s = 0
 
-with psi from a Laplace equation with the face weights M_s / d_s^2; see `best_flux`.
+with psi from a Laplace equation with the face weights M_s / d_s^2; see `best_flux`. All nodes are
+solved at once, and dealt to ranks (`flux_multigrid`); PETSc solves where there are more ranks than
+nodes, or where that does not converge.
 
     W2^2 <= 2 sum_n tau_n sum_s d_s^2 Phi_s^2 / (2 M_s)
 """
@@ -17,6 +19,7 @@ from scipy import sparse
 from ..arguments.types import Array
 from ..mesh import Mesh
 from .best_flux import BestFlux, ground, stack_blocks
+from .flux_multigrid import DealtFluxMultigrid
 from .spanning_trees import SpanningTrees
 from .two_point import TwoPointDiscretisation
 
@@ -28,48 +31,47 @@ class TwoPointFlux(BestFlux):
 
     def __init__(self, disc: TwoPointDiscretisation, rtol: float):
         super().__init__(rtol)
-        mesh = disc.mesh
-        n = disc.mesh.n_inner
         self.disc = disc
-        own_number = mesh.first_row + np.arange(mesh.n_cells)
-        self._number = mesh.with_ghosts(own_number)
+
+    @cached_property
+    def _number(self):
+        """(n_local,) PETSc's numbers of the cells."""
+        mesh = self.disc.mesh
+        return mesh.with_ghosts(mesh.first_row + np.arange(mesh.n_cells))
+
+    @cached_property
+    def _pattern(self):
+        """The CSR pattern (start, column) of the Laplacian with PETSc's columns.
+
+        Also the map from face weights to its entries, and which entries are grounded. A cell
+        without faces has a row, too.
+        """
+        mesh = self.disc.mesh
+        n = mesh.n_inner
         left = mesh.left[:n]
         right = mesh.right[:n]
-
         faces, sign = _list_own_sides(mesh)
         is_left = sign > 0
         cells = np.where(is_left, left[faces], right[faces])
         neighbours = np.where(is_left, right[faces], left[faces])
 
-        rows = np.concatenate([cells, cells])
-        own_columns = self._number[cells]
-        other_columns = self._number[neighbours]
-        columns = np.concatenate([own_columns, other_columns])
-        self._find_pattern(rows, columns, faces)
-
-    def _find_pattern(self, row, column, faces):
-        """The CSR pattern of the Laplacian with PETSc's columns.
-
-        Also the map from face weights to its entries. A cell without faces has a row, too.
-        """
-        mesh = self.disc.mesh
         own = np.arange(mesh.n_cells)
-        row = np.append(row, own)
-        column = np.append(column, self._number[own])
+        row = np.concatenate([cells, cells, own])
+        column = self._number[np.concatenate([cells, neighbours, own])]
         keys = row.astype(np.int64) * mesh.n_cells_global + column
         key, entry = np.unique(keys, return_inverse=True)
-        row, self._column = np.divmod(key, mesh.n_cells_global)
+        row, column = np.divmod(key, mesh.n_cells_global)
         row_ends = np.arange(mesh.n_cells + 1)
-        self._start = np.searchsorted(row, row_ends)
+        start = np.searchsorted(row, row_ends)
 
         sign = np.repeat([1.0, -1.0], len(faces))
         face_entry = entry[: len(sign)]
         places = (face_entry, np.tile(faces, 2))
-        self._entries = sparse.csr_matrix((sign, places), (len(key), mesh.n_inner))
+        entries = sparse.csr_matrix((sign, places), (len(key), mesh.n_inner))
 
-        is_diagonal = self._column == self._number[row]
+        is_diagonal = column == self._number[row]
         is_first = self._find_first_cells()
-        self._grounded = is_diagonal & is_first[row]
+        return start, column, entries, is_diagonal & is_first[row]
 
     def _find_first_cells(self):
         """(n_cells,) whether this is the first cell of a connected piece of the mesh."""
@@ -81,6 +83,10 @@ class TwoPointFlux(BestFlux):
         np.minimum.at(first, component, number)
         first = disc.mesh.ranks.min(first)
         return number == first[component]
+
+    @cached_property
+    def _multigrid(self):
+        return DealtFluxMultigrid(self.disc.mesh)
 
     @cached_property
     def _trees(self):
@@ -96,11 +102,22 @@ class TwoPointFlux(BestFlux):
         mesh = self.disc.mesh
         distance = mesh.distance[: mesh.n_inner, None]
         weight = mobility / distance**2
-        value = self._entries @ (weight * tau)
-        ground(value, self._grounded)
-        matrix = stack_blocks(self._start, self._column, value, mesh.n_cells_global)
-        psi = self._solve_blocks(matrix, loss)
+        psi = self._find_potential(weight * tau, loss)
         return -weight * self.disc.gradient(psi) * distance
+
+    def _find_potential(self, weight, loss):
+        """psi (n_cells, k) of the Laplace equations with the weights (n_inner, k)."""
+        mesh = self.disc.mesh
+        if mesh.ranks.size <= loss.shape[1]:
+            psi, has_converged = self._multigrid(weight, loss, self.rtol)
+            if has_converged:
+                return psi
+
+        start, column, entries, is_grounded = self._pattern
+        value = entries @ weight
+        ground(value, is_grounded)
+        matrix = stack_blocks(start, column, value, mesh.n_cells_global)
+        return self._solve_blocks(matrix, loss)
 
 
 class MobilityTrees:
