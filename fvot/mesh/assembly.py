@@ -15,7 +15,17 @@ from .. import parallel
 from ..arguments.functions import as_floats
 from ..arguments.types import Array, ArrayLike, Coordinates
 from ..errors import InputError, warn
-from . import builders, cartesian, faces, gathering, partition, patches, power_centers, quality
+from . import (
+    builders,
+    cartesian,
+    faces,
+    gathering,
+    partition,
+    patches,
+    power_centers,
+    quality,
+    refined_part,
+)
 from . import refine as cuts
 from .cells import connect
 from .coordinates import check_coordinates, weigh
@@ -27,6 +37,14 @@ from .patch_test import TwoPoint
 # What a user may give for patches: "auto", "none", a number of cells, numbers of patches, or a
 # function of the centroids that returns these.
 Patches: TypeAlias = ArrayLike | Callable[[Array], ArrayLike]
+
+
+# Up to so many cells a finer mesh is made whole on rank 0, where its patches are chosen as for any
+# other mesh; larger ones are cut where they lie.
+MAX_WHOLE_CELLS = 100_000
+
+# The same where cell points are out of order: weights that put them in order are found there.
+MAX_SEARCHED_CELLS = 1_000_000
 
 
 class MeshInput(NamedTuple):
@@ -173,15 +191,30 @@ def build_mesh(
 
 def refine_cells(mesh: AnyMesh, patches: Patches, strict: bool) -> AnyMesh:
     """The mesh with every cell cut in 2^dim; collective."""
+    rule = keep_patch_rule(patches)
+    n_cells = 2**mesh.dim * mesh.n_cells_global
+    if n_cells <= MAX_WHOLE_CELLS:
+        return _refine_whole(mesh, rule, strict)
+
+    follows = rule is patches
+    part, known = refined_part.refine_part(mesh, rule, strict, follows)
+    if known["quality"].n_negative and n_cells <= MAX_SEARCHED_CELLS:
+        return _refine_whole(mesh, rule, strict)
+    part, known = weigh(mesh.ranks, part, known, mesh.coordinates)
+    finer = partial(refine_cells, patches=rule, strict=strict)
+    return type(mesh)(mesh.ranks, part, **known, finer=finer, coordinates=mesh.coordinates)
+
+
+def _refine_whole(mesh, rule, strict):
+    """The same, by rank 0: patches and cell points are chosen for the whole mesh."""
     whole = gathering.gather_mesh(mesh)
     regions = gathering.gather_regions(mesh)
 
     def make():
-        points, blocks, facets = cuts.split_cells(*whole)
+        finer = cuts.split_cells(*whole)
         finer_regions = cuts.split_regions(regions, 2**mesh.dim)
-        return MeshInput(points, blocks, facets, None, finer_regions)
+        return MeshInput(finer.points, finer.blocks, finer.facets, None, finer_regions)
 
-    rule = keep_patch_rule(patches)
     return build_mesh(type(mesh), make, mesh.ranks.comm, rule, strict, coordinates=mesh.coordinates)
 
 
