@@ -118,8 +118,6 @@ class TimeMeans:
         self.rate = rate
         self.densities_change = any(density.depends_on_time for _, density in conditions)
         self.has_changes = self.densities_change or not flow.steady
-        self.groups = _Groups(mesh, [mesh.boundary[name] for name, _ in conditions])
-
         self.crossing = np.zeros(2)
         self._largest_density = 0.0
         self._interval = (0.0, 0.0)
@@ -128,6 +126,11 @@ class TimeMeans:
         self._densities: Array | None = None
         self._steady_look: Look | None = None
         self._steady_look = self._look(0.0) if flow.steady else None
+
+    @cached_property
+    def groups(self) -> _Groups:
+        """The groups of faces in which rules are compared."""
+        return _Groups(self.mesh, [self.mesh.boundary[name] for name, _ in self.conditions])
 
     @property
     def steady_means(self) -> Means:

@@ -170,7 +170,7 @@ def evaluate_densities(
             values[faces] = density(mesh.face_center[:, faces], t)
             if not signed:
                 check_sign(values[faces], name)
-    return values[mesh.n_inner :]
+    return values[mesh.n_inner :].copy()
 
 
 def check_sign(density: Array, name: Any) -> None:

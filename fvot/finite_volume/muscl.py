@@ -121,8 +121,9 @@ class LimitedFaces:
             s.start,
             s.face,
             s.sign,
-            s.offset,
-            s.span,
+            self.mesh.left_offset,
+            self.mesh.right_offset,
+            s.n_inner,
             self.weight,
             self.square_start,
             self.amount,
@@ -212,8 +213,9 @@ def _build_coefficients(n_faces, dim):
         start: IntArray,
         face: IntArray,
         sign: Array,
-        offset: Array,
-        span: Array,
+        left_offset: Array,
+        right_offset: Array,
+        n_inner: int,
         weight: Array,
         square_start: IntArray,
         amount: Array,
@@ -221,6 +223,8 @@ def _build_coefficients(n_faces, dim):
         matrix: Array,
     ) -> None:
         reach = np.empty(dim)
+        offset = np.empty(dim)
+        span = np.empty(dim)
         for cell in range(len(start) - 1):
             first = numba.uintp(start[cell])
             entry = numba.uintp(square_start[cell])
@@ -231,16 +235,17 @@ def _build_coefficients(n_faces, dim):
                 along = 0.0
                 square = 0.0
                 for axis in range(dim):
-                    along += tau * velocity[axis, f] * span[axis, s]
-                    square += span[axis, s] ** 2
+                    offset[axis] = left_offset[axis, f] if sign[s] > 0 else right_offset[axis, f]
+                    beyond = right_offset[axis, f] if sign[s] > 0 else left_offset[axis, f]
+                    span[axis] = offset[axis] - beyond if f < n_inner else 0.0
+                    along += tau * velocity[axis, f] * span[axis]
+                    square += span[axis] ** 2
                 nu = min(max(along / square, 0.0), 1.0) if square > 0 else 0.0
                 blend = 0.0 if n == dim + 1 or square == 0 else (1 - nu) * (1 - 2 * nu) / 6
                 amount[s] = max(tau * sign[s] * U[f], 0.0)
                 half[s] = (1 - nu) / 2
                 for axis in range(dim):
-                    reach[axis] = (
-                        offset[axis, s] - tau * velocity[axis, f] / 2 - blend * span[axis, s]
-                    )
+                    reach[axis] = offset[axis] - tau * velocity[axis, f] / 2 - blend * span[axis]
                 for j in range(n):
                     value = blend if i == j else 0.0
                     for axis in range(dim):

@@ -4,7 +4,6 @@ neighbours.
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numba
@@ -30,7 +29,7 @@ class Stencil:
         at the boundary)
     sign (n,) : +1 where the face's normal leaves K, -1 where it enters
     offset, span (dim, n) : from the centroid of K to that of the face, and to that of the neighbour
-        (0 at the boundary)
+        (0 at the boundary); they are made anew at every use
     """
 
     def __init__(self, mesh: Mesh):
@@ -59,13 +58,13 @@ class Stencil:
         neighbour = np.where(behind < 0, self.cell, behind)
         self.neighbour = neighbour.astype(np.uint32)
 
-    @cached_property
+    @property
     def offset(self) -> Array:
         from_left = self._mesh.left_offset[:, self.face]
         from_right = self._mesh.right_offset[:, self.face]
         return np.where(self.sign > 0, from_left, from_right)
 
-    @cached_property
+    @property
     def span(self) -> Array:
         from_left = self._mesh.left_offset[:, self.face]
         from_right = self._mesh.right_offset[:, self.face]

@@ -12,10 +12,20 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from .. import parallel
-from ..arguments.functions import as_floats
+from ..arguments.functions import as_floats, is_integer
 from ..arguments.types import Array, ArrayLike, Coordinates
 from ..errors import InputError, warn
-from . import builders, cartesian, faces, gathering, partition, patches, power_centers, quality
+from . import (
+    builders,
+    cartesian,
+    faces,
+    gathering,
+    partition,
+    patches,
+    power_centers,
+    quality,
+    refined_part,
+)
 from . import refine as cuts
 from .cells import connect
 from .coordinates import check_coordinates, weigh
@@ -27,6 +37,14 @@ from .patch_test import TwoPoint
 # What a user may give for patches: "auto", "none", a number of cells, numbers of patches, or a
 # function of the centroids that returns these.
 Patches: TypeAlias = ArrayLike | Callable[[Array], ArrayLike]
+
+
+# Up to so many cells a finer mesh is made whole on rank 0, where its patches are chosen as for any
+# other mesh; larger ones are cut where they lie.
+MAX_WHOLE_CELLS = 100_000
+
+# The same where cell points are out of order: weights that put them in order are found there.
+MAX_SEARCHED_CELLS = 1_000_000
 
 
 class MeshInput(NamedTuple):
@@ -171,18 +189,91 @@ def build_mesh(
     return cls(ranks, part, **meta, finer=finer, coordinates=coordinates)
 
 
+def build_refined(
+    cls: type,
+    make: Callable[[], MeshInput],
+    times: Any,
+    comm: Any,
+    patches: Patches,
+    strict: bool,
+    merge: bool,
+) -> AnyMesh:
+    """The mesh of what make() returns on rank 0, refined so many times; collective.
+
+    While it has few cells, rank 0 refines it before it deals it out: there may be less cells than
+    ranks at first.
+    """
+    ranks = parallel.Ranks(comm)
+    ranks.check(
+        is_integer(times) and times >= 0,
+        f"refine, how many times every cell is cut, must be a whole number from 0 on, not "
+        f"{times!r:.60}",
+    )
+    ranks.check_same("refine", int(times))
+    done = 0
+
+    def make_finer() -> MeshInput:
+        nonlocal done
+        given = make()
+        dim = len(given.points)
+        n_cells = sum(len(rows) for _, rows in given.blocks)
+        done = min(times, count_whole_cuts(n_cells, dim))
+        if not done:
+            return given
+
+        alone = ranks.alone()
+        mesh = build_mesh(cls, lambda: given, alone.comm, "none", True, merge=merge)
+        for _ in range(done - 1):
+            mesh = _refine_whole(mesh, "none", True)
+        return _cut_whole(gathering.gather_mesh(mesh), gathering.gather_regions(mesh))
+
+    rule = keep_patch_rule(patches) if times else patches
+    if not times:
+        return build_mesh(cls, make, comm, rule, strict, merge=merge, given={})
+    mesh = build_mesh(cls, make_finer, comm, rule, strict, merge=merge, given={})
+    for _ in range(times - ranks.broadcast(done)):
+        mesh = mesh.refine()
+    return mesh
+
+
+def count_whole_cuts(n_cells: int, dim: int) -> int:
+    """How many times a mesh of so many cells is refined on rank 0."""
+    count = 0
+    while n_cells * 2 ** (dim * (count + 1)) <= MAX_WHOLE_CELLS:
+        count += 1
+    return count
+
+
 def refine_cells(mesh: AnyMesh, patches: Patches, strict: bool) -> AnyMesh:
     """The mesh with every cell cut in 2^dim; collective."""
+    rule = keep_patch_rule(patches)
+    n_cells = 2**mesh.dim * mesh.n_cells_global
+    if n_cells <= MAX_WHOLE_CELLS:
+        return _refine_whole(mesh, rule, strict)
+
+    follows = rule is patches
+    part, known = refined_part.refine_part(mesh, rule, strict, follows)
+    if known["quality"].n_negative and n_cells <= MAX_SEARCHED_CELLS:
+        return _refine_whole(mesh, rule, strict)
+    part, known = weigh(mesh.ranks, part, known, mesh.coordinates)
+    finer = partial(refine_cells, patches=rule, strict=strict)
+    return type(mesh)(mesh.ranks, part, **known, finer=finer, coordinates=mesh.coordinates)
+
+
+def _refine_whole(mesh, rule, strict):
+    """The same, by rank 0: patches and cell points are chosen for the whole mesh."""
     whole = gathering.gather_mesh(mesh)
     regions = gathering.gather_regions(mesh)
 
-    def make():
-        points, blocks, facets = cuts.split_cells(*whole)
-        finer_regions = cuts.split_regions(regions, 2**mesh.dim)
-        return MeshInput(points, blocks, facets, None, finer_regions)
-
-    rule = keep_patch_rule(patches)
+    make = partial(_cut_whole, whole, regions)
     return build_mesh(type(mesh), make, mesh.ranks.comm, rule, strict, coordinates=mesh.coordinates)
+
+
+def _cut_whole(whole, regions):
+    """The `MeshInput` of a whole mesh with every cell cut."""
+    finer = cuts.split_cells(*whole)
+    finer_regions = cuts.split_regions(regions, 2 ** len(finer.points))
+    return MeshInput(finer.points, finer.blocks, finer.facets, None, finer_regions)
 
 
 def cut_into_kites(mesh: AnyMesh) -> AnyMesh:

@@ -311,7 +311,7 @@ def _check_corners(cells):
 
 def face_keys(vertices: IntArray, n_points: int) -> IntArray:
     """One integer per face, equal for those of the same points (three of four are enough to tell
-    faces apart).
+    faces apart), and in the order of the points.
     """
     rows = np.sort(vertices, axis=0)[-3:]
     if n_points ** len(rows) < 2**62:
@@ -319,7 +319,7 @@ def face_keys(vertices: IntArray, n_points: int) -> IntArray:
         for row in rows[1:]:
             key = key * n_points + row
         return key
-    order = np.lexsort(rows)
+    order = np.lexsort(rows[::-1])
     ordered = rows[:, order]
     is_new = (ordered[:, 1:] != ordered[:, :-1]).any(axis=0)
     key = np.zeros(len(order), np.int64)

@@ -35,9 +35,9 @@ def name_faces(
     owner = np.repeat(number, [points.shape[1] for points in wanted]).astype(np.int64)
     all_wanted = join_faces([np.empty((len(boundary), 0), np.int64), *wanted])
 
-    face = _match_faces(boundary, all_wanted, n_points)
+    face = match_faces(boundary, all_wanted, n_points)
     other = np.flatnonzero(face < 0)
-    within = _match_faces(inner, all_wanted[:, other], n_points)
+    within = match_faces(inner, all_wanted[:, other], n_points)
     _warn_of_missing(names, owner, owner[other[within < 0]])
     interfaces = {
         names[i]: np.unique(within[(owner[other] == i) & (within >= 0)])
@@ -77,7 +77,7 @@ def join_faces(parts: list[IntArray]) -> IntArray:
     return np.concatenate(padded, axis=1)
 
 
-def _match_faces(vertices, wanted, n_points):
+def match_faces(vertices: IntArray, wanted: IntArray, n_points: int) -> IntArray:
     """For each of the facets *wanted* (width, m) the face (width, n) that has the same points, or
     -1.
     """

@@ -28,6 +28,7 @@ from .assembly import (
     Patches,
     build_box,
     build_mesh,
+    build_refined,
     check_mesh_points,
     check_named_parts,
     cut_into_kites,
@@ -611,6 +612,7 @@ class Mesh:
         cls,
         path: Path,
         *,
+        refine: int = 0,
         merge: bool = True,
         comm: Any = None,
         patches: Patches = "auto",
@@ -630,6 +632,9 @@ class Mesh:
         ----------
         path : str or Path
             The file.
+        refine : int, optional
+            How many times to `refine` the mesh. Only the file's own mesh has to fit into the memory
+            of one rank. Patches that are an array become "auto".
         merge : bool, optional
             As in `from_cells`.
         comm : MPI communicator, optional
@@ -646,7 +651,7 @@ class Mesh:
         Raises
         ------
         InputError
-            For a file that cannot be read.
+            For a file that cannot be read, and for cells that cannot be refined.
         MeshError
             For a mesh that cannot be used.
 
@@ -660,13 +665,15 @@ class Mesh:
         >>> meshio.write_points_cells(path, points, [("triangle", [[0, 1, 2]])])
         >>> Mesh.read(path).volume.round(6).tolist()
         [0.4]
+        >>> Mesh.read(path, refine=1).volume.round(6).tolist()
+        [0.1, 0.1, 0.1, 0.1]
         """
 
         def make() -> MeshInput:
             points, blocks, facets, regions = read(path)
             return MeshInput(points, blocks, facets, None, regions)
 
-        return build_mesh(cls, make, comm, patches, strict, merge=merge, given={})
+        return build_refined(cls, make, refine, comm, patches, strict, merge)
 
     @classmethod
     def from_cells(
@@ -1438,6 +1445,11 @@ class Mesh:
         file's numbering. A Cartesian mesh gets twice its shape, and a mesh of `voronoi` is made
         anew, with four times its cells. Boundaries keep their names. Cell points are chosen anew,
         as by `from_cells`; patches that were given as an array become "auto". Collective.
+
+        A mesh that then has more than 100 000 cells is cut where its cells lie, so that no rank has
+        to hold it all. It is the same on any number of ranks. Its patches are parts of those of
+        this mesh, and the figures of transport in `quality` are this mesh's; if it has more than
+        10^6 cells and points of these are out of order, no power centres are searched for.
 
         Returns
         -------

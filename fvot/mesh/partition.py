@@ -87,7 +87,7 @@ def build_parts(whole: WholeMesh, n_ranks: int) -> list[dict]:
     close_order = []
     for rank in range(n_ranks):
         own = np.flatnonzero(owner == rank)
-        close_order.append(_sort_cells(graph, own))
+        close_order.append(sort_cells(graph, own))
     del graph
     if n_ranks > 1:
         return [
@@ -96,7 +96,7 @@ def build_parts(whole: WholeMesh, n_ranks: int) -> list[dict]:
 
     users_order = np.arange(whole.n_cells)
     order = close_order[0]
-    if _measure_reach(whole.faces, users_order) <= _measure_reach(whole.faces, order):
+    if measure_reach(whole.faces, users_order) <= measure_reach(whole.faces, order):
         return [_build_part(whole, owner, users_order, users_order, 0)]
     return [_build_part(whole, owner, users_order, order, 0) | dict(near_order=order)]
 
@@ -195,7 +195,7 @@ def find_local_faces(
     return LocalFaces(ghosts, touching[sorting], left[sorting], right[sorting], ends)
 
 
-def _measure_reach(faces, order):
+def measure_reach(faces: Any, order: IntArray) -> float:
     """How far apart neighbours are, in places of an order of all cells: the mean over the inner
     faces.
     """
@@ -218,7 +218,7 @@ def _number_cells(own, ghosts, n_cells):
     return number
 
 
-def _sort_cells(graph, own):
+def sort_cells(graph: sparse.csr_matrix, own: IntArray) -> IntArray:
     """The rank's cells in an order in which neighbours lie close in memory (reverse
     Cuthill-McKee).
     """

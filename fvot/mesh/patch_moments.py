@@ -32,6 +32,7 @@ from .cells import TETRA, TRIANGLE, Cells, columns
 from .faces import Faces
 from .isotropic_weights import Copies
 from .patch_test import TwoPoint
+from .share import Share
 
 # A simplex of a cell whose volume, relative to the cell's, is below this is turned inside out.
 SMALLEST_SIMPLEX = 1e-12
@@ -155,19 +156,27 @@ def sum_corner_moments(
     return moment
 
 
-def count_hidden(cells: Cells, volume: Array, centroid: Array, faces: Faces) -> int:
+def count_hidden(
+    cells: Cells, volume: Array, centroid: Array, faces: Faces, share: Share | None = None
+) -> int:
     """The number of cells that are not star-shaped about their centroids: fluxes to corners refuse
     them.
+
+    share : which of the cells and faces count here, so that the call is collective; None for a
+        whole mesh
     """
-    if set(np.unique(cells.kind)) <= {TRIANGLE, TETRA}:
-        return 0
-    smallest = find_smallest_simplices(cells, centroid, faces)
-    return int((smallest < SMALLEST_SIMPLEX * volume).sum())
+    share = share or Share.of_whole(cells.n_cells)
+    count = 0
+    if not set(np.unique(cells.kind)) <= {TRIANGLE, TETRA}:
+        smallest = find_smallest_simplices(cells, centroid, faces)
+        is_hidden = smallest < SMALLEST_SIMPLEX * volume
+        count = int(is_hidden[: share.n_cells].sum())
+    return share.sum(count)
 
 
 def find_smallest_simplices(cells: Cells, centroid: Array, faces: Faces) -> Array:
     """The smallest signed volume (n_cells,) of the simplices of each cell."""
-    smallest = np.full(cells.n_cells, np.inf)
+    smallest = np.full(centroid.shape[1], np.inf)
     _find_smallest(
         cells.points,
         centroid,

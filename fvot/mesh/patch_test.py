@@ -41,6 +41,7 @@ from .faces import Faces
 from .isotropic_weights import Copies, compute_target, copy_faces, correct_weights
 from .patches import adjacency, number_components
 from .quality import COINCIDENT, compute_sines, is_consistent
+from .share import Share
 
 # Sines up to this are rounding: cell points are solutions of linear systems.
 ROUNDING_SINE = 1e-6
@@ -101,18 +102,21 @@ class TwoPoint:
         """Root of the mean square of the tangent of the angle between x_L - x_K and the normal,
         weighed by |s| d_s.
         """
+        return self.compute_tangent_rms(Share.of_whole(self.n_cells))
+
+    def compute_tangent_rms(self, share: Share) -> float:
+        """The same over the faces of all ranks, of which each has a share."""
         n = self.faces.n_inner
-        if not n:
-            return 0.0
         normal = self.faces.normal[:, :n]
         along_normal = np.einsum("if,if->f", self.step, normal)
         tangential = self.step - along_normal * normal
         left_volume = self.volume[self.faces.left[:n]]
         size = left_volume ** (1 / self.dim)
         distance = np.maximum(self.distance, COINCIDENT * size)
-        weight = self.faces.area[:n] * distance
+        weight = self.faces.area[:n] * distance * share.owns(self.faces)[:n]
         square = weight * (tangential**2).sum(axis=0) / distance**2
-        return float(np.sqrt(square.sum() / weight.sum()))
+        total = share.sum(np.array([square.sum(), weight.sum()]))
+        return float(np.sqrt(total[0] / total[1])) if total[1] else 0.0
 
     @cached_property
     def largest_sine(self) -> float:

@@ -150,7 +150,7 @@ def split_cells(
         for owner, vertices in simplices:
             origin, *others = vertices
             edges = np.stack([vertex - origin for vertex in others], axis=1)
-            pieces.append(Pieces(owner, origin, edges, False, power))
+            pieces.append(Pieces(owner, origin.copy(), edges, False, power))
     return pieces
 
 

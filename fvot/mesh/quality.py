@@ -15,6 +15,7 @@ import numpy as np
 from ..arguments.types import Array
 from ..errors import MeshError, warn
 from .cells import columns
+from .share import Share
 
 if TYPE_CHECKING:
     from .faces import Faces
@@ -301,9 +302,13 @@ def compute_face_sizes(volume: Array, faces: Faces) -> Array:
     return np.minimum(size[faces.left], size[other])
 
 
-def assess(volume: Array, center: Array, faces: Faces) -> tuple[Quality, Array, Array]:
+def assess(
+    volume: Array, center: Array, faces: Faces, share: Share | None = None
+) -> tuple[Quality, Array, Array]:
     """The `Quality` of a mesh and its one-sided distances, clipped to [0, d_sigma]: (quality, left,
     right).
+
+    share : which of the cells and faces count here; None for a whole mesh
     """
     dim = len(center)
     n = faces.n_inner
@@ -311,28 +316,32 @@ def assess(volume: Array, center: Array, faces: Faces) -> tuple[Quality, Array, 
     distance = left + right
     size = volume ** (1 / dim)
     relative = distance / compute_face_sizes(volume, faces)
-    worst = relative.argmin()
     sine = compute_sines(center, faces)
     anisotropy = compute_anisotropy(volume, faces, left, right)
     # A right angle has its circumcentre on the face, up to round-off.
     rounding = COINCIDENT * size[faces.left[:n]]
     left_is_clipped = left[:n] < -rounding
     right_is_clipped = right[:n] < -rounding
-    n_clipped = left_is_clipped.sum() + right_is_clipped.sum()
+    n_clipped = left_is_clipped.astype(np.int8) + right_is_clipped
+    is_negative = _find_disorder(relative, sine)
+    is_coincident = relative <= COINCIDENT
 
+    share = share or Share.of_whole(len(volume))
+    worst_cell, smallest_distance = share.find_smallest(faces, relative)
+    _, mean_anisotropy, largest_anisotropy = share.find_range(anisotropy)
     quality = Quality(
-        n_cells=len(volume),
-        volume=_find_range(volume),
-        size=_find_range(size),
-        orthogonality_defect=float(sine.max(initial=0)),
-        orthogonality_mean=float(sine.mean()) if n else 0.0,
-        isotropy_defect=float(anisotropy.max()),
-        isotropy_mean=float(anisotropy.mean()),
-        smallest_distance=float(relative[worst]),
-        worst_cell=int(faces.left[worst]),
-        n_negative=int(_find_disorder(relative, sine).sum()),
-        n_clipped=int(n_clipped),
-        n_coincident=int((relative <= COINCIDENT).sum()),
+        n_cells=share.n_cells_global,
+        volume=share.find_range(volume),
+        size=share.find_range(size),
+        orthogonality_defect=float(share.max(sine.max(initial=0))),
+        orthogonality_mean=share.mean_over_inner(faces, sine),
+        isotropy_defect=largest_anisotropy,
+        isotropy_mean=mean_anisotropy,
+        smallest_distance=smallest_distance,
+        worst_cell=worst_cell,
+        n_negative=share.count(faces, is_negative),
+        n_clipped=share.count(faces, n_clipped),
+        n_coincident=share.count(faces, is_coincident),
     )
     left = np.clip(left, 0, np.maximum(distance, 0))
     right = np.where(np.arange(len(left)) < n, distance - left, 0.0)
@@ -347,10 +356,6 @@ def _find_disorder(relative, sine):
     is_oblique[: len(sine)] = sine > OUT_OF_ORDER
     least = np.where(is_oblique, COINCIDENT, -OUT_OF_ORDER)
     return relative < least
-
-
-def _find_range(x):
-    return float(x.min()), float(x.mean()), float(x.max())
 
 
 def compute_sines(center: Array, faces: Faces) -> Array:
@@ -427,23 +432,55 @@ def make_admissible(
             volume, centroid, center, faces, quality, strict, move is not None
         )
 
+    left, right = _lengthen(left, right, volume, faces, volume.sum())
+    return quality, center, left, right
+
+
+def make_share_admissible(
+    volume: Array,
+    centroid: Array,
+    center: Array,
+    faces: Faces,
+    strict: bool,
+    share: Share,
+    fill: Any,
+) -> tuple[Quality, Array, Array, Array]:
+    """The same as `make_admissible` for this rank's share of a mesh, without a search for other
+    cell points. Collective.
+
+    fill : fill(center) makes the points of ghosts those of their owners
+    """
+    quality, left, right = assess(volume, center, faces, share)
+    if quality.n_negative:
+        problem = _describe_disorder(quality, share.sum(int(share.owns(faces).sum())))
+        remedy = _advise(center)
+        if not strict and share.ranks.is_root:
+            _warn_of_clipping(problem)
+        own = _replace_by_centroids(volume, centroid, center, faces)
+        center = fill(own)
+        clipped, left, right = assess(volume, center, faces, share)
+        quality = replace(
+            clipped,
+            n_negative=quality.n_negative,
+            disorder=f"{problem}; {remedy}" if strict else "",
+        )
+    left, right = _lengthen(left, right, volume, faces, share.total(volume))
+    return quality, center, left, right
+
+
+def _lengthen(left, right, volume, faces, volume_of_mesh):
+    """One-sided distances that are long enough: those of inner faces that were too short are equal
+    halves.
+    """
     size = compute_face_sizes(volume, faces)
-    square_of_mesh = volume.sum() ** (2 / len(center))
+    square_of_mesh = volume_of_mesh ** (2 / len(faces.normal))
     relative = MIN_DISTANCE * size**2 / square_of_mesh
     relative = np.clip(relative, *MIN_DISTANCE_RANGE)
     least = size * relative
     is_short = left + right < least
     distance = np.where(is_short, least, left + right)
-    left, right = _lengthen(left, right, distance, is_short, faces.n_inner)
-    return quality, center, left, right
-
-
-def _lengthen(left, right, distance, is_short, n_inner):
-    """One-sided distances that add up to *distance*, in equal halves on inner faces where they were
-    too short.
-    """
     half = distance / 2
-    half[n_inner:] = distance[n_inner:]
+    half[faces.n_inner :] = distance[faces.n_inner :]
     left = np.where(is_short, half, left)
     right = np.where(is_short, distance - half, right)
     return left, right
@@ -453,21 +490,43 @@ def _take_centroids(volume, centroid, center, faces, quality, strict, was_moved)
     """(quality, center, left, right) with centroids as points beside faces that are not admissible;
     a warning if not *strict*.
     """
-    problem = (
-        f"the mesh is not admissible: cell {quality.worst_cell} has a face of signed distance "
-        f"{quality.smallest_distance:.2g} cell sizes, and {quality.n_negative} of "
-        f"{len(faces.area)} faces have cell points out of order"
-    )
+    problem = _describe_disorder(quality, len(faces.area))
     also = ", for power centres near their cells, too" if was_moved else ""
-    remedy = f"{ADVICE_IN_ORDER[len(center)]}, or strict=False to go on with less accurate results"
+    remedy = _advise(center)
     if strict and not was_moved:
         raise MeshError(f"{problem}; {remedy}")
     if not strict:
-        warn(
-            f"{problem}; they are clipped: scheme='two_point', and solvers without other fluxes, "
-            "are inconsistent there"
-        )
+        _warn_of_clipping(problem)
+    center = _replace_by_centroids(volume, centroid, center, faces)
+    clipped, left, right = assess(volume, center, faces)
+    disorder = f"{problem}{also}; {remedy}" if strict else ""
+    clipped = replace(
+        clipped, n_negative=quality.n_negative, n_moved=quality.n_moved, disorder=disorder
+    )
+    return clipped, center, left, right
 
+
+def _describe_disorder(quality, n_faces):
+    return (
+        f"the mesh is not admissible: cell {quality.worst_cell} has a face of signed distance "
+        f"{quality.smallest_distance:.2g} cell sizes, and {quality.n_negative} of "
+        f"{n_faces} faces have cell points out of order"
+    )
+
+
+def _advise(center):
+    return f"{ADVICE_IN_ORDER[len(center)]}, or strict=False to go on with less accurate results"
+
+
+def _warn_of_clipping(problem):
+    warn(
+        f"{problem}; they are clipped: scheme='two_point', and solvers without other fluxes, "
+        "are inconsistent there"
+    )
+
+
+def _replace_by_centroids(volume, centroid, center, faces):
+    """The cell points, of which those beside faces that are not admissible are centroids."""
     distance = sum(compute_distances(faces, center))
     relative = distance / compute_face_sizes(volume, faces)
     sine = compute_sines(center, faces)
@@ -477,12 +536,7 @@ def _take_centroids(volume, centroid, center, faces, quality, strict, was_moved)
     touched = np.unique(np.concatenate([left_cells, right_cells]))
     center = center.copy()
     center[:, touched] = centroid[:, touched]
-    clipped, left, right = assess(volume, center, faces)
-    disorder = f"{problem}{also}; {remedy}" if strict else ""
-    clipped = replace(
-        clipped, n_negative=quality.n_negative, n_moved=quality.n_moved, disorder=disorder
-    )
-    return clipped, center, left, right
+    return center
 
 
 def _move_centers(volume, center, faces, move, quality, left, right):

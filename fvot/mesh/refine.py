@@ -8,7 +8,7 @@ cut along its shortest diagonal (Bey 1995, Zhang 1995).
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -108,6 +108,10 @@ CUTS: dict[int, list[CutTable]] = {
 }
 
 
+# How many old points tell a new one from the others that are means of so many.
+TELLING_POINTS = {2: 2, 4: 3, 8: 2}
+
+
 def split_regions(regions: dict[Any, IntArray], n: int) -> dict[Any, IntArray]:
     """The regions of a mesh whose cells have been cut in n each."""
     finer = {}
@@ -139,11 +143,22 @@ class Cut:
         return cell_by_cell.reshape(n_corners, -1)
 
 
+class SplitCells(NamedTuple):
+    """Points, cells and named faces of a finer mesh."""
+
+    points: Array  # (dim, n), the old ones first
+    blocks: list  # [(type name, connectivity (n_cells, n_corners))]
+    facets: dict  # {name: points (width, n) of its faces}
+    # new points, by the number of old ones whose means they are: numbers (width, n) of old points
+    # that tell each of them from the others, sorted
+    new_points: dict[int, IntArray]
+
+
 def split_cells(
     points: Array, kind: IntArray, start: IntArray, corners: IntArray, facets: dict
-) -> tuple[Array, list, dict]:
-    """(points, blocks, facets) of the mesh with every cell cut in 2^dim; the children of cell k are
-    cells 2^dim k, 2^dim k + 1, ...
+) -> SplitCells:
+    """The mesh with every cell cut in 2^dim; the children of cell k are cells 2^dim k,
+    2^dim k + 1, ...
 
     Raises `InputError` for polygons and pyramids.
     """
@@ -168,7 +183,7 @@ def split_cells(
             sides.append((name, _cut(points, side_kind, side_corners)))
 
     cuts = cells + [cut for _, cut in sides]
-    points, children = _number_points(points, cuts)
+    points, children, new_points = _number_points(points, cuts)
     children_of_sides = children[len(cells) :]
     blocks = [(NAME[cut.kind], rows.T) for cut, rows in zip(cells, children)]
 
@@ -176,7 +191,7 @@ def split_cells(
     for (name, _), rows in zip(sides, children_of_sides):
         parts.setdefault(name, []).append(rows)
     finer = {name: join_faces(rows) for name, rows in parts.items()}
-    return points, blocks, finer
+    return SplitCells(points, blocks, finer, new_points)
 
 
 def _split_by_width(vertices):
@@ -228,11 +243,12 @@ def _find_shortest_diagonal(p):
 
 
 def _number_points(points, cuts):
-    """The points and all new ones, and the children's corners of each cut: the same set makes the
-    same point.
+    """The points and all new ones; the children's corners of each cut: the same set makes the same
+    point; and what tells the new points apart, as in `SplitCells`.
     """
     n_points = points.shape[1]
     all_points = [points]
+    new_rows = {}
     count = n_points
     numbers = [[None] * len(cut.sets) for cut in cuts]
     for size in (1, 2, 4, 8):
@@ -255,6 +271,7 @@ def _number_points(points, cuts):
             new_sets = np.sort(sets[:, first], axis=0)
             new_points = points[:, new_sets].mean(axis=1)
             all_points.append(new_points)
+            new_rows[size] = np.sort(telling[:, first], axis=0)[-TELLING_POINTS[size] :]
             number = number.ravel() + count
             count = count + len(first)
 
@@ -263,7 +280,7 @@ def _number_points(points, cuts):
         for (i, j, rows), part in zip(places, parts):
             numbers[i][j] = part.reshape(rows.shape[1:])
     children = [cut.corners(number) for cut, number in zip(cuts, numbers)]
-    return np.concatenate(all_points, axis=1), children
+    return np.concatenate(all_points, axis=1), children, new_rows
 
 
 # ---- kites ---------------------------------------------------------------------------------------
