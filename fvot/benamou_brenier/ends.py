@@ -22,12 +22,14 @@ SPREAD_CONCENTRATION = 18.0
 class Ends:
     """The densities rho0 and rho1 (n_cells,) of a transport problem. Collective.
 
-    Where the end is free, rho1 is the latest estimate of it.
+    Where the end is free, rho1 is the latest estimate of it. Where mass may grow, the masses may
+    differ, and one of them may be 0.
     """
 
     mesh: Mesh
     rho0: Array
     rho1: Array
+    may_grow: bool = False
 
     def with_rho1(self, rho1: Array) -> Ends:
         """The same start with another end."""
@@ -43,19 +45,28 @@ class Ends:
 
     @cached_property
     def mass(self) -> float:
-        """The mass of rho0."""
-        return integrate(self.mesh, self.rho0)
+        """The mass of rho0, or the mean of both where mass may grow."""
+        mass = integrate(self.mesh, self.rho0)
+        return (mass + integrate(self.mesh, self.rho1)) / 2 if self.may_grow else mass
 
     @cached_property
     def mean(self) -> float:
-        """The mean of rho0 over the mesh."""
+        """`mass` over the measure of the mesh."""
         return self.mass / integrate(self.mesh, 1.0)
 
     @cached_property
     def concentration(self) -> float:
-        """int rho^2 / int rho, the density that a particle sees on average: mean of both ends."""
+        """int rho^2 / int rho, the density that a particle sees on average: mean of both ends, if
+        both have mass.
+        """
         integrate = self.mesh.integrate
-        return sum(integrate(rho**2) / integrate(rho) for rho in (self.rho0, self.rho1)) / 2
+        ends = [rho for rho in (self.rho0, self.rho1) if not self.may_grow or integrate(rho) > 0]
+        return sum(integrate(rho**2) / integrate(rho) for rho in ends) / len(ends)
+
+    @cached_property
+    def mesh_size(self) -> float:
+        """The side of a cube that is as large as the mesh."""
+        return integrate(self.mesh, 1.0) ** (1 / self.mesh.dim)
 
     @cached_property
     def width(self) -> float:

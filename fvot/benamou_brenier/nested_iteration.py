@@ -44,6 +44,9 @@ MAX_COARSEST_SOLVES = 6
 # Part of an estimate of W2^2 below which the next estimate does not fall at once.
 SMALLEST_SQUARE_RATIO = 1e-3
 
+# A first estimate of the cost where mass may grow, relative to mass times square of size.
+GROWING_SQUARE_RATIO = 0.3
+
 # Gap from which a coarser level's phi is dropped, and the straight path is tried as well.
 HOPELESS_GAP = 0.3
 
@@ -148,11 +151,12 @@ class NestedIteration:
         self.best: BoundedPath | None = None
         self.used = 0
         self._ramp: Ramp | None = None
+        self.may_grow = levels[0].disc.growth is not None
 
-        self.ends = [Ends(levels[0].disc.mesh, rho0, rho1)]
+        self.ends = [Ends(levels[0].disc.mesh, rho0, rho1, self.may_grow)]
         for level, coarser in zip(levels, levels[1:]):
             rho0, rho1 = level.coarser_densities(self.ends[-1].columns)
-            self.ends.append(Ends(coarser.disc.mesh, rho0, rho1))
+            self.ends.append(Ends(coarser.disc.mesh, rho0, rho1, self.may_grow))
 
     def run(self, saved: tuple[dict, dict] | None = None) -> Iterator[int]:
         """Iterate until the gap is below tol, or max_iter is used up.
@@ -271,6 +275,9 @@ class NestedIteration:
         """A first estimate of W2^2."""
         ends = self.ends[0]
         size = np.ptp(ends.mesh.bounds, axis=0)
+        if self.may_grow:
+            return GROWING_SQUARE_RATIO * ends.mass * (size**2).mean()
+
         smallest = SMALLEST_SQUARE_RATIO * ends.mass * (size**2).sum()
         return max(compute_gelbrich_bound(ends), smallest)
 
@@ -279,7 +286,7 @@ class NestedIteration:
         for _ in range(MAX_COARSEST_SOLVES):
             before = start.square
             reached, start = self._run_level(depth, start)
-            if before / 2 < start.square < 2 * before:
+            if self.may_grow or before / 2 < start.square < 2 * before:
                 break
         return reached, start
 
@@ -348,7 +355,7 @@ class NestedIteration:
 
         It is on coarser levels, and first of all where it makes steps cheap.
         """
-        if depth > 0 or len(self.levels) == 1 and not is_restart:
+        if depth > 0 or self.may_grow or len(self.levels) == 1 and not is_restart:
             return True
 
         ends = self.ends[depth]
@@ -374,7 +381,7 @@ class NestedIteration:
         lower = lower_bound(disc, phi, ends, terminal)
         upper = self._find_upper_bound(depth, rho, ends, start.eps, lower, enough)
         reached = BoundedPath(phi, rho, lower, upper)
-        is_short = depth < 2 and _is_short_move(disc, upper)
+        is_short = depth < 2 and not self.may_grow and _is_short_move(disc, upper)
         if reached.gap <= (self.tol if is_short else HOPELESS_GAP):
             return reached
 
@@ -413,9 +420,16 @@ def _is_short_move(disc, upper):
 
 
 def _build_straight_path(disc, ends):
-    """The path (1 - t) rho0 + t rho1 (n_patches, N), nearly optimal where both hardly differ."""
+    """The path (1 - t) rho0 + t rho1 (n_patches, N), nearly optimal where both hardly differ.
+
+    Where mass may grow, the roots of the densities are linear: nothing moves.
+    """
     t = slab_middles(disc.n_steps)
     patches = disc.average(ends.columns)
+    if disc.growth is not None:
+        roots = np.sqrt(patches)
+        return (roots[:, :1] * (1 - t) + roots[:, 1:] * t) ** 2
+
     return patches[:, :1] * (1 - t) + patches[:, 1:] * t
 
 
@@ -425,7 +439,7 @@ def compute_moving_square(disc: Discretisation, upper: UpperBound) -> float:
     Half of the kinetic energy belongs to speeds below the median one. The cost is mass times the
     mean square of the speed; where most of the mass stays, the rest is much faster than that.
     """
-    if upper.terms:
+    if upper.terms or upper.source is not None:
         return upper.action
 
     tau = node_weights(disc.n_steps)

@@ -40,7 +40,8 @@ class CosinePoisson:
         self.walls = [axis for axis in range(dim) if not block.periodic[axis]]
         self.periods = [axis for axis in range(dim) if block.periodic[axis]]
 
-        V, symbol = time_modes(disc.n_steps, theta, end)
+        V, symbol = time_modes(disc.n_steps, theta, end, disc.slab_weights)
+        symbol = symbol + disc.reaction
         for axis in range(dim):
             wave = self._list_eigenvalues(axis, block)
             symbol = symbol + wave.reshape([-1 if a == axis else 1 for a in range(dim + 1)])

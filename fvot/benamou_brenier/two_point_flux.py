@@ -67,9 +67,9 @@ class TwoPointFlux(BestFlux):
         places = (face_entry, np.tile(faces, 2))
         self._entries = sparse.csr_matrix((sign, places), (len(key), mesh.n_inner))
 
-        is_diagonal = self._column == self._number[row]
+        self._is_diagonal = self._column == self._number[row]
         is_first = self._find_first_cells()
-        self._grounded = is_diagonal & is_first[row]
+        self._grounded = self._is_diagonal & is_first[row]
 
     def _find_first_cells(self):
         """(n_cells,) whether this is the first cell of a connected piece of the mesh."""
@@ -87,17 +87,23 @@ class TwoPointFlux(BestFlux):
         return MobilityTrees(self.disc.mesh)
 
     def _conserve(self, flux, mobility, loss):
+        if self.disc.growth is not None:
+            return flux
+
         return self._trees.conserve(flux, mobility, loss)
 
     def _leave(self, flux):
         return self._trees.divergence @ flux
 
-    def _solve(self, mobility, loss, tau):
+    def _solve(self, mobility, loss, tau, growth):
         mesh = self.disc.mesh
         distance = mesh.distance[: mesh.n_inner, None]
         weight = mobility / distance**2
         value = self._entries @ (weight * tau)
-        ground(value, self._grounded)
+        if growth is None:
+            ground(value, self._grounded)
+        else:
+            value[self._is_diagonal] += np.where(growth > 0, growth, 1.0)
         matrix = stack_blocks(self._start, self._column, value, mesh.n_cells_global)
         psi = self._solve_blocks(matrix, loss)
         return -weight * self.disc.gradient(psi) * distance
