@@ -60,13 +60,30 @@ class Ends:
         both have mass.
         """
         integrate = self.mesh.integrate
-        ends = [rho for rho in (self.rho0, self.rho1) if not self.may_grow or integrate(rho) > 0]
+        ends = self._list_with_mass()
         return sum(integrate(rho**2) / integrate(rho) for rho in ends) / len(ends)
 
+    def _list_with_mass(self):
+        """Both densities; where mass may grow, those that have mass."""
+        ends = [self.rho0, self.rho1]
+        if not self.may_grow:
+            return ends
+
+        return [rho for rho in ends if integrate(self.mesh, rho) > 0]
+
     @cached_property
-    def mesh_size(self) -> float:
-        """The side of a cube that is as large as the mesh."""
-        return integrate(self.mesh, 1.0) ** (1 / self.mesh.dim)
+    def extent(self) -> float:
+        """The longest side of a box in which even masses are as spread out as both ends together,
+        but at least that of a cell.
+        """
+        mesh = self.mesh
+        ends = [rho / integrate(mesh, rho) for rho in self._list_with_mass()]
+        rho = sum(ends) / len(ends)
+        x = mesh.centroid
+        mean = integrate(mesh, rho * x)
+        variance = integrate(mesh, rho * (x - mean[:, None]) ** 2).max()
+        mean_volume = integrate(mesh, 1.0) / mesh.n_cells_global
+        return max(np.sqrt(12 * variance), mean_volume ** (1 / mesh.dim))
 
     @cached_property
     def width(self) -> float:

@@ -37,7 +37,7 @@ FAR_MOVE_RATIO = 0.3
 # r at the beginning, in units of the concentration.
 INITIAL_PENALTY = 0.1
 
-# theta in units of 1 / (the size of the domain) where mass may grow.
+# theta in units of 1 / (the extent of the masses) where mass may grow.
 GROWING_THETA_SCALE = 2.0
 
 # r at the beginning, in units of the concentration, where mass may grow: the density of what grows
@@ -80,8 +80,8 @@ def choose_initial_penalty(ends: Ends) -> float:
 
 
 def choose_growing_theta(ends: Ends) -> float:
-    """theta where mass may grow: it is created and destroyed everywhere, at any distance."""
-    return GROWING_THETA_SCALE / ends.mesh_size
+    """theta where mass may grow: it is created and destroyed everywhere that mass is."""
+    return GROWING_THETA_SCALE / ends.extent
 
 
 def choose_growing_penalty(ends: Ends) -> float:
