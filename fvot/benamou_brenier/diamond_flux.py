@@ -167,7 +167,6 @@ class DiamondFlux(BestFlux):
         _add_to_sides(corners.side_corner, choice, carried, flux)
         return flux
 
-
     def _empty_nodes(self, flux, left, best, choice):
         """The fluxes, corrected so that nothing stays at nodes, which *left* (n_own, k) leaves.
 

@@ -29,6 +29,9 @@ from .time_basis import node_mean, node_weights, slab_middles
 # Iterations on each coarser level.
 COARSE_ITERATIONS = 100
 
+# The same where mass may grow.
+GROWING_COARSE_ITERATIONS = 200
+
 # Iterations where no coarser level predicts them, and the fewest of densities that vanish.
 DEFAULT_ITERATIONS = 140
 
@@ -61,6 +64,13 @@ VANISHING_RATE = 1.7
 
 # The same for densities that vanish nowhere.
 POSITIVE_RATE = 4.0
+
+# The same where mass may grow.
+GROWING_RATE = 2.5
+
+# Iterations and the gap that they leave on most meshes where mass may grow. Coarser levels predict
+# too many: there, a step in time is short against the cells.
+USUAL_GROWTH = 150, 3e-3
 
 # Safety factor of predicted numbers of iterations.
 ITERATION_SAFETY = 1.3
@@ -152,6 +162,7 @@ class NestedIteration:
         self.used = 0
         self._ramp: Ramp | None = None
         self.may_grow = levels[0].disc.growth is not None
+        self.coarse_iterations = GROWING_COARSE_ITERATIONS if self.may_grow else COARSE_ITERATIONS
 
         self.ends = [Ends(levels[0].disc.mesh, rho0, rho1, self.may_grow)]
         for level, coarser in zip(levels, levels[1:]):
@@ -268,7 +279,7 @@ class NestedIteration:
             start = self._interpolate(depth, start, reached)
 
             factor = 1.0 if self._has_uniform_penalty(0) else LOCAL_PENALTY_FACTOR
-            n_iterations = self._choose_iterations(factor * COARSE_ITERATIONS, reached.gap)
+            n_iterations = self._choose_iterations(factor * self.coarse_iterations, reached.gap)
         return start, n_iterations
 
     def _guess_square(self):
@@ -292,7 +303,7 @@ class NestedIteration:
 
     def _run_level(self, depth, start):
         """(`BoundedPath`, `Start` from there) on a coarser level."""
-        iteration = self._build_iteration(depth, start, COARSE_ITERATIONS)
+        iteration = self._build_iteration(depth, start, self.coarse_iterations)
         for _ in iteration.run():
             pass
 
@@ -328,9 +339,14 @@ class NestedIteration:
     def _choose_iterations(self, n_iterations, gap):
         """Iterations that should bring the gap to tol, where n_iterations brought it to *gap*.
 
-        Where densities vanish, gaps obey no law below DEFAULT_ITERATIONS, unless they fall much
+        Where mass may grow, not more than usual. Where densities vanish, gaps obey no law below DEFAULT_ITERATIONS, unless they fall much
         faster.
         """
+        if self.may_grow:
+            expected = predict_iterations(self.tol, n_iterations, gap, GROWING_RATE)
+            usual = predict_iterations(self.tol, *USUAL_GROWTH, GROWING_RATE)
+            return max(min(expected, usual), DEFAULT_ITERATIONS)
+
         vanishes = self.ends[0].vanishes
         rate = VANISHING_RATE if vanishes else POSITIVE_RATE
         expected = predict_iterations(self.tol, n_iterations, gap, rate)
