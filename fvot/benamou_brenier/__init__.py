@@ -3,11 +3,12 @@
 `solver` is the way in, `geodesic` its result. `nested_iteration` runs all `levels`, each by the
 `splitting` into a `projection` and a Poisson solve (`poisson_cosine`, `poisson_multigrid`). The
 `penalty` and its growth follow from the `ends`. `bounds` and `best_flux` certify the result.
-`terminal` is an energy of the density at the end. `discretisation` and `time_basis` hold the
+`terminal` is an energy of the density at the end; `growth` lets masses differ. `discretisation` and `time_basis` hold the
 operators.
 """
 
 from .geodesic import Geodesic
+from .growth import FisherRao
 from .solver import BenamouBrenier
 
-__all__ = ["BenamouBrenier", "Geodesic"]
+__all__ = ["BenamouBrenier", "FisherRao", "Geodesic"]

@@ -55,6 +55,7 @@ class UpperBound(NamedTuple):
     residual : the largest error of the continuity equation in a cell, relative to the mass
     eps : the share of the background
     rho1 (n_cells,) : the density at the end
+    source (n_cells, N + 1) : zeta, where mass may grow
     energy, terms : its terminal energy E (see `terminal`), and the sum of the absolute values of
         the terms of E
     """
@@ -67,6 +68,7 @@ class UpperBound(NamedTuple):
     rho1: Array
     energy: float = 0.0
     terms: float = 0.0
+    source: Array | None = None
 
     @property
     def action(self) -> float:
@@ -88,12 +90,18 @@ class BestFlux(ABC):
         self.rtol = rtol
 
     @abstractmethod
-    def _solve(self, mobility: Array, loss: Array, tau: Array) -> Array:
-        """Fluxes (..., k) with about the losses (n_cells, k) of the cells in the times tau (k,)."""
+    def _solve(self, mobility: Array, loss: Array, tau: Array, growth: Array | None) -> Array:
+        """Fluxes (..., k) with about the losses (n_cells, k) of the cells in the times tau (k,).
+
+        growth (n_cells, k) : what growth adds to the diagonal of K(M), tau |K| rhobar / delta^2
+        """
 
     @abstractmethod
     def _conserve(self, flux: Array, mobility: Array, loss: Array) -> Array:
-        """The fluxes, corrected so that cells lose *loss* (n_cells, k) per time."""
+        """The fluxes, corrected so that cells lose *loss* (n_cells, k) per time, and nodes nothing.
+
+        With growth, cells may lose anything.
+        """
 
     @abstractmethod
     def _leave(self, flux: Array) -> Array:
@@ -109,6 +117,7 @@ class BestFlux(ABC):
 
         n_nodes = len(tau)
         fluxes = []
+        sources = []
         cost = 0.0
         residual = 0.0
         most_points = mesh.ranks.max(disc.n_points)
@@ -119,12 +128,17 @@ class BestFlux(ABC):
             mobility = disc.mobility(rho_at_nodes[:, part])
             loss = self._find_loss(rho, ends, part)
             tau_part = tau[part]
-            F = self._solve(mobility, loss, tau_part)
+            growth = self._find_growth(rho_at_nodes[:, part], tau_part)
+            F = self._solve(mobility, loss, tau_part, growth)
             F = self._conserve(F, mobility, loss / tau_part)
             fluxes.append(F)
 
             error = self._leave(F) * tau_part
             error[: mesh.n_cells] -= loss
+            if growth is not None:
+                source, source_cost = self._balance(error, growth, tau_part)
+                sources.append(source)
+                cost += source_cost
             largest_error = np.abs(error).max(initial=0)
             residual = max(residual, largest_error)
 
@@ -140,7 +154,28 @@ class BestFlux(ABC):
             relative_residual,
             eps,
             ends.rho1,
+            source=np.concatenate(sources, axis=1) if sources else None,
         )
+
+    def _find_growth(self, rho_at_nodes, tau):
+        """tau |K| rhobar / delta^2 (n_cells, k); None where mass cannot grow."""
+        disc = self.disc
+        if disc.growth is None:
+            return None
+
+        return disc.reaction * disc.mesh.volume[:, None] * disc.spread(rho_at_nodes) * tau
+
+    def _balance(self, error, growth, tau):
+        """(zeta (n_cells, k), its cost): growth is all that is left of the balance of the cells.
+
+        error (n_points, k) : what fluxes and change lack; it is 0 in the cells afterwards.
+        """
+        n_cells = self.disc.mesh.n_cells
+        missing = error[:n_cells].copy()
+        error[:n_cells] = 0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            costs = np.where(missing == 0, 0.0, missing**2 / growth)
+        return missing / (self.disc.mesh.volume[:, None] * tau), costs.sum()
 
     def _find_loss(self, rho, ends, nodes):
         """The mass that each cell loses (n_cells, k) at some nodes: |K| (rho^{n-1} - rho^n).

@@ -13,6 +13,8 @@ Upper: rho is given the right mass in each slab and mixed with a background rho_
 The cost of the best flux for that rho (see `best_flux`) is the bound; several eps are tried. Its
 error is quadratic in the error of rho.
 
+Where mass may grow, see `growth_bounds` for the lower bound; rho needs no mass for the upper one.
+
 Both bounds hold for each connected piece of the mesh, in which rho0 and rho1 must have the same
 mass.
 """
@@ -30,6 +32,7 @@ from .diamond_flux import DiamondFlux
 from .diamonds import DiamondDiscretisation
 from .discretisation import Discretisation
 from .ends import Ends
+from .growth_bounds import find_growing_bound
 from .terminal import Terminal
 from .time_basis import slab_middles
 from .two_point import TwoPointDiscretisation
@@ -64,6 +67,10 @@ def lower_bound(
     np.maximum.at(largest, disc.component, disc.violation(phi))
 
     largest = disc.mesh.ranks.max(largest)
+    if disc.growth is not None:
+        cost, phi = find_growing_bound(disc, phi, ends, largest)
+        return LowerBound(cost, phi)
+
     steps = np.pad(disc.tau * largest, ((0, 0), (1, 0)))
     shift = np.cumsum(steps, axis=1)
     phi = phi - shift[disc.point_component]
@@ -127,7 +134,7 @@ def upper_bound(
     """
     fluxes = build_best_flux(disc, rtol)
     background = _build_background(disc, ends)
-    rho = with_mass(disc, rho, background)
+    rho = np.maximum(rho, 0.0) if disc.growth else with_mass(disc, rho, background)
     first = FIRST_EPSILON if first is None else first
     middle = epsilons.index(first) if first in epsilons else len(epsilons) // 2
 
@@ -150,7 +157,8 @@ def _build_background(disc, ends):
     """rho_b (n_patches, N)."""
     t = slab_middles(disc.n_steps)
     patches = disc.average(ends.columns)
-    mass = disc.masses(patches)[:, :1]
+    mass = disc.masses(patches)
+    mass = mass.mean(axis=1, keepdims=True) if disc.growth else mass[:, :1]
     volume = disc.masses(np.ones((disc.n_patches, 1)))
     mean = (mass / volume)[disc.component]
     first = patches[:, :1]

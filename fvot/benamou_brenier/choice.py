@@ -10,11 +10,12 @@ from ..arguments.types import Scheme
 from ..errors import MeshError, warn
 from ..mesh import Numbering, quality
 from .diamonds import DiamondDiscretisation
+from .growth import FisherRao
 from .two_point import TwoPointDiscretisation
 
 
 def choose_discretisation(
-    numbering: Numbering, n_steps: int, scheme: Scheme
+    numbering: Numbering, n_steps: int, scheme: Scheme, growth: FisherRao | None = None
 ) -> TwoPointDiscretisation | DiamondDiscretisation:
     """The discretisation of a mesh in n_steps slabs. Collective.
 
@@ -27,7 +28,7 @@ def choose_discretisation(
     what = "scheme='two_point'"
     if scheme == "corners" or scheme == "auto" and not report.suits_two_point_transport:
         try:
-            disc = DiamondDiscretisation(numbering.mesh, n_steps)
+            disc = DiamondDiscretisation(numbering.mesh, n_steps, growth)
         except MeshError as error:
             if scheme == "corners":
                 raise
@@ -43,7 +44,7 @@ def choose_discretisation(
     quality.use_two_point(mesh, what, problem)
     if not problem:
         _warn_of_moments(mesh, quality.TWO_POINT)
-    return TwoPointDiscretisation(numbering.mesh, n_steps)
+    return TwoPointDiscretisation(numbering.mesh, n_steps, growth=growth)
 
 
 def _warn_of_moments(mesh, scheme):

@@ -38,8 +38,8 @@ class DiamondFlux(BestFlux):
         self._start = pattern.indptr.astype(np.int64)
         self._column = pattern.indices.astype(np.int64)
         row = np.repeat(np.arange(corners.n_own), np.diff(self._start))
-        is_diagonal = self._column == corners.first_row + row
-        self._grounded = is_diagonal & self._find_first_nodes()[row]
+        self._is_diagonal = self._column == corners.first_row + row
+        self._grounded = self._is_diagonal & self._find_first_nodes()[row]
 
     def _find_first_nodes(self):
         """(n_own,) whether this is the first node of a connected piece of the mesh."""
@@ -51,7 +51,7 @@ class DiamondFlux(BestFlux):
         first = disc.mesh.ranks.min(first)
         return number == first[component]
 
-    def _solve(self, mobility, loss, tau):
+    def _solve(self, mobility, loss, tau, growth):
         disc = self.disc
         corners = disc.corners
         k = len(tau)
@@ -64,6 +64,8 @@ class DiamondFlux(BestFlux):
             matrix = corners.sum_sides(mobility[:, i] * tau[i])
             column = corners.sum_rows(matrix)
             diagonal = np.add.reduceat(column, corners.start[:-1])
+            if growth is not None:
+                diagonal = diagonal + growth[:, i]
             diagonal[diagonal <= 0] = np.inf  # nothing moves
             system = NodeSystem(corners, column, matrix, column)
             values[:, i] = corners.assembly.matrix(condense(system, 1.0, diagonal, ones, ones)).data
@@ -72,7 +74,10 @@ class DiamondFlux(BestFlux):
             diagonals.append(diagonal)
 
         side = corners.sum_columns_at_nodes(given)
-        ground(values, self._grounded)
+        if growth is None:
+            ground(values, self._grounded)
+        else:
+            values[self._is_diagonal] += np.where(values[self._is_diagonal] > 0, 0.0, 1.0)
         stacked = stack_blocks(self._start, self._column, values, corners.n_global)
         psi = np.zeros((corners.n_nodes, k))
         psi[: corners.n_own] = self._solve_blocks(stacked, side)
@@ -140,6 +145,9 @@ class DiamondFlux(BestFlux):
         )
 
         left = self._leave(flux)
+        if disc.growth is not None:
+            return self._empty_nodes(flux, left[n_cells:], best, choice)
+
         missing = np.zeros((n_cells + corners.n_nodes, k))
         missing[:n_cells] = loss - left[:n_cells]
         missing[n_cells : n_cells + corners.n_own] = -left[n_cells:]
@@ -157,6 +165,24 @@ class DiamondFlux(BestFlux):
         carried = trees.carry_inside(best, missing)
         flux = flux.copy()
         _add_to_sides(corners.side_corner, choice, carried, flux)
+        return flux
+
+    def _empty_nodes(self, flux, left, best, choice):
+        """The fluxes, corrected so that nothing stays at nodes, which *left* (n_own, k) leaves.
+
+        It is led back to the cells around, in proportion to the conductance *best* of the legs.
+        """
+        corners = self.disc.corners
+        k = flux.shape[-1]
+        of_nodes = np.zeros((2, corners.n_nodes, k))
+        of_nodes[0, : corners.n_own] = corners.sum_columns_at_nodes(best)
+        of_nodes[1, : corners.n_own] = left
+        for values in of_nodes:
+            corners.exchange(values.T)
+        total, excess = of_nodes[:, corners.node]
+        share = np.divide(best, total, out=np.zeros_like(best), where=total > 0)
+        flux = flux.copy()
+        _add_to_sides(corners.side_corner, choice, share * excess, flux)
         return flux
 
 

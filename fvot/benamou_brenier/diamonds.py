@@ -36,6 +36,7 @@ from ..mesh import Mesh
 from ..mesh.isotropic_weights import copy_faces
 from ..parallel import Exchange
 from .discretisation import Discretisation
+from .growth import FisherRao
 
 
 class DiamondTable(NamedTuple):
@@ -62,12 +63,13 @@ class DiamondDiscretisation(Discretisation):
     row_start (n_copies + 1,) : the rows of b that belong to each copy
     """
 
-    def __init__(self, mesh: Mesh, n_steps: int):
+    def __init__(self, mesh: Mesh, n_steps: int, growth: FisherRao | None = None):
         corners = find_corners(mesh)
         self.corners = corners
         n_points = mesh.n_cells + corners.n_own
         n_local = mesh.n_local + corners.n_nodes
-        super().__init__(mesh, n_steps, n_points, self._join_exchanges(mesh, corners), n_local)
+        exchange = self._join_exchanges(mesh, corners)
+        super().__init__(mesh, n_steps, n_points, exchange, n_local, growth)
         self.node_point = self._find_node_points()
         self._build_diamonds()
         self._find_copies()

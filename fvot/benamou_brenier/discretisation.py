@@ -40,6 +40,7 @@ from ..mesh.connected_pieces import find_connected_pieces
 from ..parallel import Exchange
 from .distributed_matrix import append_ghosts
 from .ends import Ends
+from .growth import FisherRao, weigh_slabs
 
 
 class Discretisation(ABC):
@@ -48,6 +49,8 @@ class Discretisation(ABC):
     n_points : of this rank: its cells first, then the nodes of some schemes
     exchange, n_local : fills the ghosts of n_local points, own ones first
 
+    growth : how mass may grow (see `growth`), or None
+    slab_weights (n_steps,) : of the metric of the iteration
     n_steps, tau, n_patches, n_copies : numbers
     patch (n_cells,) : this rank's number of each cell's patch; volume (n_patches,) : m_P
     cells (n_cells,), cell_start (n_patches + 1,) : the cells of each patch
@@ -59,9 +62,19 @@ class Discretisation(ABC):
     copy_start: IntArray
     n_copies: int
 
-    def __init__(self, mesh: Mesh, n_steps: int, n_points: int, exchange: Exchange, n_local: int):
+    def __init__(
+        self,
+        mesh: Mesh,
+        n_steps: int,
+        n_points: int,
+        exchange: Exchange,
+        n_local: int,
+        growth: FisherRao | None,
+    ):
         self.mesh = mesh
         self.n_steps = n_steps
+        self.growth = growth
+        self.slab_weights = np.ones(n_steps) if growth is None else weigh_slabs(n_steps)
         self.n_points = n_points
         self.exchange = exchange
         self.n_local = n_local
@@ -228,10 +241,23 @@ class Discretisation(ABC):
         a = np.diff(mean) / self.tau
         return a, self.slopes(phi)
 
+    @property
+    def reaction(self) -> float:
+        """1 / delta^2, what growth adds to the Laplacian; 0 where mass cannot grow."""
+        return 0.0 if self.growth is None else self.growth.delta**-2
+
+    def growth_square(self, phi: Array) -> Array:
+        """|c|^2 (n_patches, N) of phi (n_points, N + 1)."""
+        mean_square = self.reaction * self.average(phi[: self.mesh.n_cells] ** 2)
+        return (mean_square[:, :-1] + mean_square[:, 1:]) / 2
+
     def violation(self, phi: Array) -> Array:
-        """v = a + |b|^2 / 2 (n_patches, N) of phi (n_points, N + 1)."""
+        """v = a + |b|^2 / 2 + |c|^2 / 2 (n_patches, N) of phi (n_points, N + 1)."""
         a, b = self.apply(phi)
-        return a + self.square(b) / 2
+        v = a + self.square(b) / 2
+        if self.growth is not None:
+            v += self.growth_square(phi) / 2
+        return v
 
     def source(self, ends: Ends) -> Array:
         """L' (n_points, N + 1), the data's part of the right-hand side: L(phi) = sum phi L'."""

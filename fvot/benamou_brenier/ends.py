@@ -22,12 +22,14 @@ SPREAD_CONCENTRATION = 18.0
 class Ends:
     """The densities rho0 and rho1 (n_cells,) of a transport problem. Collective.
 
-    Where the end is free, rho1 is the latest estimate of it.
+    Where the end is free, rho1 is the latest estimate of it. Where mass may grow, the masses may
+    differ, and one of them may be 0.
     """
 
     mesh: Mesh
     rho0: Array
     rho1: Array
+    may_grow: bool = False
 
     def with_rho1(self, rho1: Array) -> Ends:
         """The same start with another end."""
@@ -43,19 +45,45 @@ class Ends:
 
     @cached_property
     def mass(self) -> float:
-        """The mass of rho0."""
-        return integrate(self.mesh, self.rho0)
+        """The mass of rho0, or the mean of both where mass may grow."""
+        mass = integrate(self.mesh, self.rho0)
+        return (mass + integrate(self.mesh, self.rho1)) / 2 if self.may_grow else mass
 
     @cached_property
     def mean(self) -> float:
-        """The mean of rho0 over the mesh."""
+        """`mass` over the measure of the mesh."""
         return self.mass / integrate(self.mesh, 1.0)
 
     @cached_property
     def concentration(self) -> float:
-        """int rho^2 / int rho, the density that a particle sees on average: mean of both ends."""
+        """int rho^2 / int rho, the density that a particle sees on average: mean of both ends, if
+        both have mass.
+        """
         integrate = self.mesh.integrate
-        return sum(integrate(rho**2) / integrate(rho) for rho in (self.rho0, self.rho1)) / 2
+        ends = self._list_with_mass()
+        return sum(integrate(rho**2) / integrate(rho) for rho in ends) / len(ends)
+
+    def _list_with_mass(self):
+        """Both densities; where mass may grow, those that have mass."""
+        ends = [self.rho0, self.rho1]
+        if not self.may_grow:
+            return ends
+
+        return [rho for rho in ends if integrate(self.mesh, rho) > 0]
+
+    @cached_property
+    def extent(self) -> float:
+        """The longest side of a box in which even masses are as spread out as both ends together,
+        but at least that of a cell.
+        """
+        mesh = self.mesh
+        ends = [rho / integrate(mesh, rho) for rho in self._list_with_mass()]
+        rho = sum(ends) / len(ends)
+        x = mesh.centroid
+        mean = integrate(mesh, rho * x)
+        variance = integrate(mesh, rho * (x - mean[:, None]) ** 2).max()
+        mean_volume = integrate(mesh, 1.0) / mesh.n_cells_global
+        return max(np.sqrt(12 * variance), mean_volume ** (1 / mesh.dim))
 
     @cached_property
     def width(self) -> float:

@@ -33,6 +33,7 @@ class Geodesic(WritableDensity):
     """A certified path of densities: lower_bound <= W2^2 of the discrete problem <= cost.
 
     With a terminal energy E: lower_bound <= min W2^2(rho0, rho1) + 2 E(rho1) <= cost; see `energy`.
+    With growth (see `FisherRao`), WFR^2 takes the place of W2^2.
 
     Parameters
     ----------
@@ -51,9 +52,11 @@ class Geodesic(WritableDensity):
         The mass that crosses each face per time, along its normal; what flows to corners is led
         through the faces that meet there. The first and the last also level the data within
         patches, which costs nothing. With tau_n = tau, and half of it at the ends,
-        |K| (rho_{n+1} - rho_n)_K + tau_n sum_s +-flux_s = 0 holds for all n and K to round-off.
+        |K| (rho_{n+1} - rho_n)_K + tau_n sum_s +-flux_s = tau_n |K| source_K holds for all n and K
+        to round-off.
     cost, lower_bound : float
         The path's action sum_n tau_n int |m|^2 / rho, and a lower bound of the action of all paths.
+        With growth, delta^2 source^2 / rho is added to |m|^2 / rho.
         Both include how the data differ within patches: int phi (rho - P rho) at t = 1, less that
         at t = 0, twice, where P rho is the mean over the patch.
     iterations : int
@@ -65,7 +68,12 @@ class Geodesic(WritableDensity):
     speed : array (N + 1,)
         The norm (int |m|^2 / rho dx)^(1/2) at the nodes: constant along a geodesic, and equal to W2
         there. With a terminal energy the first value has the levelling of rho0 within patches in
-        it.
+        it. With growth, delta^2 source^2 / rho is added, and it is WFR.
+    source : array (N + 1, n_cells)
+        The mass that is created per time and volume at the nodes, below 0 where it is destroyed; 0
+        without growth.
+    mass : array (N + 2,)
+        The mass at the times t.
 
     Examples
     --------
@@ -92,12 +100,15 @@ class Geodesic(WritableDensity):
     energy: float
     residual: float
     speed: Array
+    source: Array
+    mass: Array
     _levelling: Array
     _node_velocity: Array
     _scale: float
+    _grows: bool
 
     def __repr__(self):
-        name = "W2^2 + 2 E" if self.energy else "W2^2"
+        name = "W2^2 + 2 E" if self.energy else "WFR^2" if self._grows else "W2^2"
         return (
             f"<fvot.Geodesic: {self.lower_bound:.6g} <= {name} <= {self.cost:.6g}, "
             f"{len(self.node_t) - 1} steps on {self.mesh.n_cells_global} cells>"
@@ -173,7 +184,11 @@ class Geodesic(WritableDensity):
 
     @property
     def _present(self):
-        return {"density": self.rho, "velocity": self.velocity}
+        present = {"density": self.rho, "velocity": self.velocity}
+        if self._grows:
+            middle = (self.source[:-1] + self.source[1:]) / 2
+            present["source"] = np.concatenate([self.source[:1], middle, self.source[-1:]])
+        return present
 
     def at(self, t: float) -> Array:
         """The density at time t, linear between the recorded ones.
@@ -262,14 +277,63 @@ class Geodesic(WritableDensity):
         >>> path.transport_map().tolist()
         [[0.125, 0.375, 0.625, 0.875]]
         """
+        points = self.mesh.gather(self.mesh.centroid)
+        for t, tau in self._list_steps():
+            _, points = self._advance(points, t, tau)
+        return self.mesh.scatter(points)
+
+    def growth_map(self) -> Array:
+        """The factor by which the mass of each cell grows while the flow carries it. Collective.
+
+        Returns
+        -------
+        array (n_cells,)
+            For this rank's cells: 1 without growth. It is meaningful where rho0 > 0.
+
+        Notes
+        -----
+        The rate of growth is source / rho, linear in cells and in time, along the path of
+        `transport_map`.
+
+        Examples
+        --------
+        >>> import fvot
+        >>> mesh = fvot.Mesh.interval(0, 1, 4)
+        >>> rho = mesh.density(lambda x: 1 + x[0])
+        >>> solver = fvot.BenamouBrenier(mesh, n_steps=8, growth=fvot.FisherRao(0.5))
+        >>> solver.solve(rho, 2 * rho).growth_map().round(2).tolist()
+        [2.0, 2.0, 2.0, 2.0]
+        """
         mesh = self.mesh
+        if not self._grows:
+            return np.ones(mesh.n_cells)
+
+        rates = velocity_field.VelocityField(mesh, self.node_t, self._growth_rate[:, None])
         points = mesh.gather(mesh.centroid)
-        n_parts = 1 if is_convex(mesh) else STEPS_AROUND_CORNERS
+        factor = np.ones(points.shape[1])
+        for t, tau in self._list_steps():
+            middle, points = self._advance(points, t, tau)
+            rate = rates.within(find_cells(mesh, middle)[0], middle, t + tau / 2)[0]
+            factor *= _grow(rate * tau)
+        return mesh.scatter(factor)
+
+    @property
+    def _growth_rate(self):
+        """source / rho (N + 1, n_cells) at the nodes; 0 without mass."""
+        rho = node_mean(self.rho[1:-1].T).T
+        return np.divide(self.source, rho, out=np.zeros_like(rho), where=rho > 0)
+
+    def _list_steps(self):
+        """The (begin, length) of the steps of the midpoint rule along the flow."""
+        n_parts = 1 if is_convex(self.mesh) else STEPS_AROUND_CORNERS
         for t, tau in zip(self.node_t, np.diff(self.node_t) / n_parts):
             for k in range(n_parts):
-                middle = self._move(points, points, t + k * tau, tau / 2)
-                points = self._move(points, middle, t + (k + 0.5) * tau, tau)
-        return mesh.scatter(points)
+                yield t + k * tau, tau
+
+    def _advance(self, points, t, tau):
+        """Where points that flow are half a step later, and a step later."""
+        middle = self._move(points, points, t, tau / 2)
+        return middle, self._move(points, middle, t + tau / 2, tau)
 
     def _move(self, points, places, t, tau):
         """points + tau v(places, t), by shorter steps where a wall is in the way."""
@@ -321,12 +385,14 @@ def build_geodesic(
     phi = np.ascontiguousarray(numbering.outward(lower.phi[: mesh.n_cells].T))
     mobility = _compute_mobility(disc, upper.rho)
     velocity = numbering.outward(disc.find_velocities(upper.flux, mobility))
-    residual = _compute_residual(mesh, rho, flux)
-    speed = _compute_speed(disc, upper.flux, mobility)
+    source = _find_source(disc, upper)
+    residual = _compute_residual(mesh, rho, flux, source)
+    speed = _compute_speed(disc, upper, mobility)
     if unit != 1:
         rho *= unit
         flux *= unit
         at_ends *= unit
+        source = source * unit
 
     return Geodesic(
         mesh=users_mesh,
@@ -341,9 +407,12 @@ def build_geodesic(
         energy=unit * upper.energy,
         residual=residual,
         speed=np.sqrt(unit) * speed,
+        source=numbering.outward(source),
+        mass=integrate(mesh, rho),
         _levelling=at_ends,
         _node_velocity=velocity,
         _scale=unit * upper.scale,
+        _grows=upper.source is not None,
     )
 
 
@@ -352,6 +421,7 @@ def build_geodesic_at_rest(
 ) -> Geodesic:
     """The path of N steps that stays at rho (n_cells,), in the order of *near*."""
     mesh: Any = numbering.user_mesh
+    mass = integrate(numbering.mesh, rho)
     rho = numbering.outward(rho)
     return Geodesic(
         mesh=mesh,
@@ -366,9 +436,12 @@ def build_geodesic_at_rest(
         energy=energy,
         residual=0.0,
         speed=np.zeros(N + 1),
+        source=np.zeros((N + 1, mesh.n_cells)),
+        mass=np.full(N + 2, mass),
         _levelling=np.zeros((2, mesh.n_faces)),
         _node_velocity=np.zeros((N + 1, mesh.dim, mesh.n_cells)),
         _scale=0.0,
+        _grows=False,
     )
 
 
@@ -389,19 +462,44 @@ def _compute_mobility(disc, rho):
 # ---- of paths rho (N + 2, n_cells) with flux (N + 1, n_faces) ------------------------------------
 
 
-def _compute_residual(mesh, rho, flux):
+def _find_source(disc, upper):
+    """zeta (N + 1, n_cells)."""
+    shape = (disc.n_steps + 1, disc.mesh.n_cells)
+    if upper.source is None:
+        return np.broadcast_to(0.0, shape)  # without memory
+
+    return upper.source.T
+
+
+def _grow(x):
+    """The factor of mass in a step in which its rate of growth, in the middle, is x / step.
+
+    It is e^x up to third order, and exact where the root of the density is linear in time, as where
+    it grows from nothing.
+    """
+    half_root = np.clip(x / 4, -1, 1 - 1e-12)
+    return ((1 + half_root) / (1 - half_root)) ** 2
+
+
+def _compute_residual(mesh, rho, flux, source):
     """The largest error of the continuity equation in a cell, relative to the mass."""
     weights = node_weights(len(flux) - 1)
     errors = [
-        mesh.volume * (after - before + weight * mesh.divergence(F))
-        for before, after, weight, F in zip(rho, rho[1:], weights, flux)
+        mesh.volume * (after - before + weight * (mesh.divergence(F) - zeta))
+        for before, after, weight, F, zeta in zip(rho, rho[1:], weights, flux, source)
     ]
     own_largest = np.abs(errors).max(initial=0.0)
     largest = mesh.ranks.max(own_largest)
-    return largest / integrate(mesh, rho[0])
+    masses = integrate(mesh, rho[[0, -1]])
+    return largest / masses.max()
 
 
-def _compute_speed(disc, flux, mobility):
-    """(int |m|^2 / rho dx)^(1/2) at the nodes (N + 1,)."""
-    own_sums = disc.cost_fluxes(flux, mobility).sum(axis=0)
+def _compute_speed(disc, upper, mobility):
+    """(int |m|^2 / rho dx)^(1/2) at the nodes (N + 1,), with the cost of growth."""
+    own_sums = disc.cost_fluxes(upper.flux, mobility).sum(axis=0)
+    if upper.source is not None:
+        rho = disc.spread(node_mean(upper.rho))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            costs = np.where(upper.source == 0, 0.0, upper.source**2 / rho)
+        own_sums += disc.growth.delta**2 * (disc.mesh.volume @ costs)
     return np.sqrt(disc.mesh.ranks.sum(own_sums))

@@ -29,6 +29,9 @@ from .time_basis import node_mean, node_weights, slab_middles
 # Iterations on each coarser level.
 COARSE_ITERATIONS = 100
 
+# The same where mass may grow.
+GROWING_COARSE_ITERATIONS = 200
+
 # Iterations where no coarser level predicts them, and the fewest of densities that vanish.
 DEFAULT_ITERATIONS = 140
 
@@ -44,6 +47,9 @@ MAX_COARSEST_SOLVES = 6
 # Part of an estimate of W2^2 below which the next estimate does not fall at once.
 SMALLEST_SQUARE_RATIO = 1e-3
 
+# A first estimate of the cost where mass may grow, relative to mass times square of size.
+GROWING_SQUARE_RATIO = 0.3
+
 # Gap from which a coarser level's phi is dropped, and the straight path is tried as well.
 HOPELESS_GAP = 0.3
 
@@ -58,6 +64,13 @@ VANISHING_RATE = 1.7
 
 # The same for densities that vanish nowhere.
 POSITIVE_RATE = 4.0
+
+# The same where mass may grow.
+GROWING_RATE = 2.5
+
+# Iterations and the gap that they leave on most meshes where mass may grow. Coarser levels predict
+# too many: there, a step in time is short against the cells.
+USUAL_GROWTH = 150, 3e-3
 
 # Safety factor of predicted numbers of iterations.
 ITERATION_SAFETY = 1.3
@@ -148,11 +161,13 @@ class NestedIteration:
         self.best: BoundedPath | None = None
         self.used = 0
         self._ramp: Ramp | None = None
+        self.may_grow = levels[0].disc.growth is not None
+        self.coarse_iterations = GROWING_COARSE_ITERATIONS if self.may_grow else COARSE_ITERATIONS
 
-        self.ends = [Ends(levels[0].disc.mesh, rho0, rho1)]
+        self.ends = [Ends(levels[0].disc.mesh, rho0, rho1, self.may_grow)]
         for level, coarser in zip(levels, levels[1:]):
             rho0, rho1 = level.coarser_densities(self.ends[-1].columns)
-            self.ends.append(Ends(coarser.disc.mesh, rho0, rho1))
+            self.ends.append(Ends(coarser.disc.mesh, rho0, rho1, self.may_grow))
 
     def run(self, saved: tuple[dict, dict] | None = None) -> Iterator[int]:
         """Iterate until the gap is below tol, or max_iter is used up.
@@ -264,13 +279,16 @@ class NestedIteration:
             start = self._interpolate(depth, start, reached)
 
             factor = 1.0 if self._has_uniform_penalty(0) else LOCAL_PENALTY_FACTOR
-            n_iterations = self._choose_iterations(factor * COARSE_ITERATIONS, reached.gap)
+            n_iterations = self._choose_iterations(factor * self.coarse_iterations, reached.gap)
         return start, n_iterations
 
     def _guess_square(self):
         """A first estimate of W2^2."""
         ends = self.ends[0]
         size = np.ptp(ends.mesh.bounds, axis=0)
+        if self.may_grow:
+            return GROWING_SQUARE_RATIO * ends.mass * (size**2).mean()
+
         smallest = SMALLEST_SQUARE_RATIO * ends.mass * (size**2).sum()
         return max(compute_gelbrich_bound(ends), smallest)
 
@@ -279,13 +297,13 @@ class NestedIteration:
         for _ in range(MAX_COARSEST_SOLVES):
             before = start.square
             reached, start = self._run_level(depth, start)
-            if before / 2 < start.square < 2 * before:
+            if self.may_grow or before / 2 < start.square < 2 * before:
                 break
         return reached, start
 
     def _run_level(self, depth, start):
         """(`BoundedPath`, `Start` from there) on a coarser level."""
-        iteration = self._build_iteration(depth, start, COARSE_ITERATIONS)
+        iteration = self._build_iteration(depth, start, self.coarse_iterations)
         for _ in iteration.run():
             pass
 
@@ -321,9 +339,14 @@ class NestedIteration:
     def _choose_iterations(self, n_iterations, gap):
         """Iterations that should bring the gap to tol, where n_iterations brought it to *gap*.
 
-        Where densities vanish, gaps obey no law below DEFAULT_ITERATIONS, unless they fall much
+        Where mass may grow, not more than usual. Where densities vanish, gaps obey no law below DEFAULT_ITERATIONS, unless they fall much
         faster.
         """
+        if self.may_grow:
+            expected = predict_iterations(self.tol, n_iterations, gap, GROWING_RATE)
+            usual = predict_iterations(self.tol, *USUAL_GROWTH, GROWING_RATE)
+            return max(min(expected, usual), DEFAULT_ITERATIONS)
+
         vanishes = self.ends[0].vanishes
         rate = VANISHING_RATE if vanishes else POSITIVE_RATE
         expected = predict_iterations(self.tol, n_iterations, gap, rate)
@@ -348,7 +371,7 @@ class NestedIteration:
 
         It is on coarser levels, and first of all where it makes steps cheap.
         """
-        if depth > 0 or len(self.levels) == 1 and not is_restart:
+        if depth > 0 or self.may_grow or len(self.levels) == 1 and not is_restart:
             return True
 
         ends = self.ends[depth]
@@ -374,7 +397,7 @@ class NestedIteration:
         lower = lower_bound(disc, phi, ends, terminal)
         upper = self._find_upper_bound(depth, rho, ends, start.eps, lower, enough)
         reached = BoundedPath(phi, rho, lower, upper)
-        is_short = depth < 2 and _is_short_move(disc, upper)
+        is_short = depth < 2 and not self.may_grow and _is_short_move(disc, upper)
         if reached.gap <= (self.tol if is_short else HOPELESS_GAP):
             return reached
 
@@ -413,9 +436,16 @@ def _is_short_move(disc, upper):
 
 
 def _build_straight_path(disc, ends):
-    """The path (1 - t) rho0 + t rho1 (n_patches, N), nearly optimal where both hardly differ."""
+    """The path (1 - t) rho0 + t rho1 (n_patches, N), nearly optimal where both hardly differ.
+
+    Where mass may grow, the roots of the densities are linear: nothing moves.
+    """
     t = slab_middles(disc.n_steps)
     patches = disc.average(ends.columns)
+    if disc.growth is not None:
+        roots = np.sqrt(patches)
+        return (roots[:, :1] * (1 - t) + roots[:, 1:] * t) ** 2
+
     return patches[:, :1] * (1 - t) + patches[:, 1:] * t
 
 
@@ -425,7 +455,7 @@ def compute_moving_square(disc: Discretisation, upper: UpperBound) -> float:
     Half of the kinetic energy belongs to speeds below the median one. The cost is mass times the
     mean square of the speed; where most of the mass stays, the rest is much faster than that.
     """
-    if upper.terms:
+    if upper.terms or upper.source is not None:
         return upper.action
 
     tau = node_weights(disc.n_steps)

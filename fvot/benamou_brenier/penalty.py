@@ -37,6 +37,13 @@ FAR_MOVE_RATIO = 0.3
 # r at the beginning, in units of the concentration.
 INITIAL_PENALTY = 0.1
 
+# theta in units of 1 / (the extent of the masses) where mass may grow.
+GROWING_THETA_SCALE = 2.0
+
+# r at the beginning, in units of the concentration, where mass may grow: the density of what grows
+# from nothing is small at first.
+GROWING_INITIAL_PENALTY = 3e-3
+
 # Smallest sigma.
 SMALLEST_SIGMA = 0.03
 
@@ -70,6 +77,16 @@ def moves_far(ends: Ends, square: float) -> bool:
 def choose_initial_penalty(ends: Ends) -> float:
     """r at the beginning of a ramp; not less than the mean density."""
     return max(INITIAL_PENALTY * ends.concentration, ends.mean)
+
+
+def choose_growing_theta(ends: Ends) -> float:
+    """theta where mass may grow: it is created and destroyed everywhere that mass is."""
+    return GROWING_THETA_SCALE / ends.extent
+
+
+def choose_growing_penalty(ends: Ends) -> float:
+    """r at the beginning of a ramp where mass may grow."""
+    return GROWING_INITIAL_PENALTY * ends.concentration
 
 
 def compute_sigma(disc: Discretisation, rho: Array, ends: Ends) -> Array:

@@ -14,6 +14,9 @@ the same way. What is left for the nodes is
 Multigrid approximates it by S_0 and a diagonal, that of the lumped C:
 
     d_k = -K_vc (s_k c_K / (K_cc + s_k c_K))_K,    c_K = sigma_P |K|
+
+Growth adds c_K / delta^2 to K_cc. S_0 has larger row sums then, and d_k is smaller by the part of
+K_cc that this is not.
 """
 
 from __future__ import annotations
@@ -93,6 +96,9 @@ class TwoPointPencil:
         weight = disc.mobility(sigma[:, None])[:, 0]
         inner_distance = mesh.distance[: mesh.n_inner]
         self.stiffness = build_laplacian(mesh, weight / inner_distance**2)
+        if disc.reaction:
+            added = disc.reaction * sigma_of_cell * mesh.volume
+            self.stiffness += sparse.diags(added, shape=self.stiffness.shape, format="csr")
         self.mass = sigma_of_cell * mesh.volume
         volume_of_patch = disc.volume[disc.patch]
         self.share = mesh.volume * np.sqrt(sigma_of_cell / volume_of_patch)
@@ -200,9 +206,9 @@ class DiamondPencil:
         weight = disc.mobility(sigma[:, None])[:, 0]
         self.matrix = corners.sum_sides(weight)
         self.column = corners.sum_rows(self.matrix)
-        self.diagonal = np.add.reduceat(self.column, corners.start[:-1])
         sigma_of_cell = sigma[disc.patch]
         self.mass = sigma_of_cell * mesh.volume
+        self.diagonal = np.add.reduceat(self.column, corners.start[:-1]) + disc.reaction * self.mass
         self.share = mesh.volume * np.sqrt(sigma_of_cell / disc.volume[disc.patch])
 
         self._patches: Any = (
@@ -260,6 +266,7 @@ class DiamondPencil:
         rows = corners.assembly.matrix(values).tocoo()
         shifted = self.mass[:, None] * self.shift
         part = shifted / (self.diagonal[:, None] + shifted)
+        part *= (1 - self._disc.reaction * self.mass / self.diagonal)[:, None]
         at_corners = self.column[:, None] * part[corners.cell]
         extra = np.maximum(corners.sum_columns_at_nodes(at_corners), 0.0)
         label = corners.label[: corners.n_own]

@@ -42,10 +42,10 @@ class CosinePoisson:
         self.walls = [axis for axis in range(dim) if not block.periodic[axis]]
         self.periods = [axis for axis in range(dim) if block.periodic[axis]]
 
-        V, shift = time_modes(disc.n_steps, theta, end)
+        V, shift = time_modes(disc.n_steps, theta, end, disc.slab_weights)
         own = disc.mesh.cell_id[: disc.mesh.n_cells]
         self.deal = ColumnDeal(disc.mesh.ranks, own)
-        symbol = shift[self.deal.columns(len(V))]
+        symbol = shift[self.deal.columns(len(V))] + disc.reaction
         for axis in range(dim):
             wave = self._list_eigenvalues(axis, block)
             symbol = symbol + wave.reshape([-1 if a == axis else 1 for a in range(dim + 1)])

@@ -59,7 +59,7 @@ class MultigridPoisson:
     ):
         self.ranks = disc.mesh.ranks
         self.steps = steps
-        V, shift = time_modes(disc.n_steps, theta, end)
+        V, shift = time_modes(disc.n_steps, theta, end, disc.slab_weights)
         self.V = V.astype(dtype)
         if sigma is None:
             sigma = np.ones(disc.n_patches)

@@ -17,6 +17,9 @@ r l q_b. One sweep does
     3. right-hand side += Lambda* (2 q - z)           2 q - z = (z_a - 2 l / theta^2, z_b (1 - l) /
         (1 + l))
 
+Where mass may grow (see `growth`), the slopes c of the cells are more rows of b, in an array of
+their own, and slab j has the weight w_j in the metric, so that rho = r w_j l.
+
 (Benamou, Brenier 2000; Eckstein, Bertsekas 1992 for alpha in (1, 2).) Time runs innermost, so that
 everything is done for all slabs of a patch at once, by vector instructions.
 """
@@ -46,7 +49,7 @@ LAST_STEP = {4: 3e-4, 8: 1e-8}
 
 class State(ABC):
     """z_a, l (n_patches, N) and z_b (n_rows, 2, N) of a `Discretisation`, with the metric's theta;
-    they start at 0.
+    they start at 0. With growth also z_c (n_cells, 2, N).
 
     dtype : float64 or float32, of the state, of phi and of the right-hand sides
     sigma : (n_patches,) local factor of the penalty in the metric, None for 1; rho = r sigma l
@@ -70,6 +73,8 @@ class State(ABC):
         self.z_a = np.zeros((disc.n_patches, n_steps), dtype)
         self.l = np.zeros((disc.n_patches, n_steps), dtype)
         self.z_b = np.zeros((n_rows, 2, n_steps), dtype)
+        n_growing = 0 if disc.growth is None else disc.mesh.n_cells
+        self.z_c = np.zeros((n_growing, 2, n_steps), dtype)
         self.sigma = np.ones(disc.n_patches) if sigma is None else sigma
 
         self._exact = self._find_coefficients()
@@ -101,6 +106,8 @@ class State(ABC):
         self.z_a = self.z_a.astype(dtype, copy=False)
         self.l = self.l.astype(dtype, copy=False)
         self.z_b = self.z_b.astype(dtype, copy=False)
+        self.z_c = self.z_c.astype(dtype, copy=False)
+        self._slab_weights = self.disc.slab_weights.astype(dtype)
         self._coefficients = tuple(array.astype(dtype, copy=False) for array in self._exact)
         self._inverse = self.dtype.type(self.theta**-2)
         self._last_step = self.dtype.type(LAST_STEP[self.dtype.itemsize])
@@ -110,13 +117,27 @@ class State(ABC):
 
         phi (n_points, N + 1), rho (n_patches, N)
         """
-        a, b = self.disc.apply(phi)
-        shift = multiplier(a, self.disc.square(b), self.theta)
-        l = rho / (r * self.sigma[:, None])
+        disc = self.disc
+        a, b = disc.apply(phi)
+        square = disc.square(b)
+        if disc.growth is not None:
+            square += disc.growth_square(phi)
+        shift = multiplier(a, square, self.theta)
+        l = rho / (r * self.weight)
         self.l[:] = l
         self.z_a[:] = a + (l - shift) / self.theta**2
         factor = (1 + l) / (1 + shift)
         self.z_b[:] = b * factor[self.row_patch, None]
+        if disc.growth is not None:
+            n_cells = disc.mesh.n_cells
+            c = phi[:n_cells] / disc.growth.delta
+            c = np.stack([c[:, :-1], c[:, 1:]], axis=1)
+            self.z_c[:] = c * factor[disc.patch, None]
+
+    @property
+    def weight(self) -> Array:
+        """sigma w (n_patches, N): rho = r sigma w l."""
+        return self.sigma[:, None] * self.disc.slab_weights
 
     def right_hand_side(self) -> Array:
         """Lambda* (2 q - z) (n_points, N + 1) of the state as it is."""
@@ -135,12 +156,16 @@ class State(ABC):
         self._sweep(
             phi,
             *self._coefficients,
+            self._slab_weights,
+            real(self.disc.tau / 2),
+            real(self.disc.reaction**0.5),
             self._inverse,
             real(alpha),
             real(1 / kappa),
             self._last_step,
             self.z_a,
             self.z_b,
+            self.z_c,
             self.l,
             out,
         )
@@ -289,7 +314,7 @@ def _relax_in_time(members, share, alpha, inverse, phi, za, lp, square, factor):
 
 
 @numba.njit(cache=True, error_model="numpy", inline="always")
-def _grow_penalty(shrink, inverse, za, lp, grow, factor, square):
+def _grow_penalty(shrink, inverse, slab_weights, za, lp, grow, factor, square):
     """l <- l / kappa and z_a with it; the factors of z_b by which it grows and is pushed, and what
     z_a pushes.
     """
@@ -302,8 +327,38 @@ def _grow_penalty(shrink, inverse, za, lp, grow, factor, square):
         lp[j] = new
         za[j] = moved
         grow[j] = (one + new) / (one + old)
-        factor[j] = (one - new) / (one + old)
-        square[j] = (moved - two * new * inverse) / inverse
+        factor[j] = slab_weights[j] * (one - new) / (one + old)
+        square[j] = slab_weights[j] * (moved - two * new * inverse) / inverse
+
+
+@numba.njit(cache=True, error_model="numpy", inline="always")
+def _relax_growth(members, share, half_step, decay, alpha, phi, z_c, factor, square):
+    """z_c += alpha (c - q_c) for a patch, and |z_c|^2 into square; decay = 1 / delta."""
+    for cell in members:
+        row = phi[cell]
+        w = half_step * share[cell]
+        first, second = z_c[cell, 0], z_c[cell, 1]
+        for j in range(len(square)):
+            b = first[j] + alpha * (decay * row[j] - first[j] * factor[j])
+            d = second[j] + alpha * (decay * row[j + 1] - second[j] * factor[j])
+            first[j] = b
+            second[j] = d
+            square[j] += w * (b * b + d * d)
+
+
+@numba.njit(cache=True, error_model="numpy", inline="always")
+def _push_growth(members, volume, half_step, decay, z_c, factor, grow, out):
+    """Add what z_c pushes to the cells of a patch, and let it grow."""
+    for cell in members:
+        row = out[cell]
+        w = half_step * decay * volume[cell]
+        first, second = z_c[cell, 0], z_c[cell, 1]
+        for j in range(len(factor)):
+            row[j] += w * first[j] * factor[j]
+            first[j] *= grow[j]
+        for j in range(len(factor)):
+            row[j + 1] += w * second[j] * factor[j]
+            second[j] *= grow[j]
 
 
 @numba.njit(cache=True, error_model="numpy", inline="always")
@@ -331,12 +386,16 @@ def _sweep(
     slope,
     norm,
     push,
+    slab_weights,
+    half_step,
+    decay,
     inverse,
     alpha,
     shrink,
     close,
     z_a,
     z_b,
+    z_c,
     l,
     out,
 ):
@@ -363,8 +422,10 @@ def _sweep(
                 first[j] = b
                 second[j] = d
                 square[j] += w * (b * b + d * d)
+        if len(z_c):
+            _relax_growth(members, share, half_step, decay, alpha, phi, z_c, factor, square)
         _newton(za, square, inverse, close, lp)
-        _grow_penalty(shrink, inverse, za, lp, grow, factor, square)
+        _grow_penalty(shrink, inverse, slab_weights, za, lp, grow, factor, square)
         for c in range(copy_start[patch], copy_start[patch + 1]):
             first = z_b[c, 0]
             second = z_b[c, 1]
@@ -385,6 +446,8 @@ def _sweep(
                 low[j] -= pushed
             high[n] += end[n - 1]
             low[n] -= end[n - 1]
+        if len(z_c):
+            _push_growth(members, volume, half_step, decay, z_c, factor, grow, out)
         _push_in_time(members, volume, square, out)
 
 
@@ -403,12 +466,16 @@ def _sweep_diamonds(
     root,
     norm,
     push,
+    slab_weights,
+    half_step,
+    decay,
     inverse,
     alpha,
     shrink,
     close,
     z_a,
     z_b,
+    z_c,
     l,
     out,
 ):
@@ -457,8 +524,10 @@ def _sweep_diamonds(
                     z_b[r, 1, j] = d
                     square[j] += w * (b * b + d * d)
 
+        if len(z_c):
+            _relax_growth(members, share, half_step, decay, alpha, phi, z_c, factor, square)
         _newton(za, square, inverse, close, lp)
-        _grow_penalty(shrink, inverse, za, lp, grow, factor, square)
+        _grow_penalty(shrink, inverse, slab_weights, za, lp, grow, factor, square)
 
         for c in range(copy_start[patch], copy_start[patch + 1]):
             first_row = row_start[c]
@@ -488,4 +557,6 @@ def _sweep_diamonds(
             for j in range(n + 1):
                 out[here, j] -= base[j]
 
+        if len(z_c):
+            _push_growth(members, volume, half_step, decay, z_c, factor, grow, out)
         _push_in_time(members, volume, square, out)

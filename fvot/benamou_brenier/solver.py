@@ -24,6 +24,7 @@ from ..runs.progress import Progress
 from .choice import choose_discretisation
 from .diamonds import DiamondDiscretisation
 from .geodesic import Geodesic, build_geodesic, build_geodesic_at_rest
+from .growth import FisherRao
 from .levels import build_levels
 from .nested_iteration import NestedIteration, predict_iterations
 from .patch_means import (
@@ -58,6 +59,11 @@ THIN_TANGENT = 4.0
 
 # Difference of lower bound and cost, relative to action and energy, that counts as rounding.
 BOUND_ROUNDING = 1e-8
+
+GROWTH_OR_TERMINAL = (
+    "growth and a terminal energy exclude each other: with growth=, give both densities to "
+    "solve(rho0, rho1); with terminal=, masses stay"
+)
 
 DIFFERS_WITHIN_PATCHES = (
     "rho0 and rho1 differ little but within patches of cells, and transport resolves whole "
@@ -97,6 +103,9 @@ class BenamouBrenier:
     terminal : Energy, optional
         An energy E (see `fvot.Entropy`), convex in rho: then the end is free, and the path
         minimises W2^2(rho0, rho1) / 2 + E(rho1), a step of Jordan, Kinderlehrer and Otto (1998).
+    growth : FisherRao, optional
+        How mass may be created and destroyed on its way: then the masses may differ, and one
+        density may be zero. W2^2 is replaced by WFR^2 = min of the action and the cost of growth.
     scheme : {"auto", "two_point", "corners"}
         Fluxes through faces, or to corners. "auto": through faces where the error of W2^2 is then
         that of the resolution, as on squares, acute triangles and most Voronoi polygons
@@ -138,18 +147,20 @@ class BenamouBrenier:
         max_iter: int = 1000,
         precision: Precision = "double",
         terminal: Energy | None = None,
+        growth: FisherRao | None = None,
         scheme: Scheme = "auto",
     ):
-        _check_parameters(mesh, n_steps, tol, max_iter, precision, terminal, scheme)
+        _check_parameters(mesh, n_steps, tol, max_iter, precision, terminal, growth, scheme)
         self.mesh = mesh
         self.n_steps = int(n_steps)
         self.tol = float(tol)
         self.max_iter = int(max_iter)
         self.precision = precision
         self.terminal = terminal
+        self.growth = growth
 
         self._numbering = find_numbering(mesh)
-        disc = choose_discretisation(self._numbering, self.n_steps, scheme)
+        disc = choose_discretisation(self._numbering, self.n_steps, scheme, growth)
         self._n_patches = mesh.ranks.sum(disc.n_patches)
         self._levels = build_levels(disc)
 
@@ -185,6 +196,7 @@ class BenamouBrenier:
         self.mesh.ranks.check(
             isinstance(energy, Energy), f"the terminal energy must be an energy, not {energy!r:.60}"
         )
+        self.mesh.ranks.check(self.growth is None, GROWTH_OR_TERMINAL)
         other = copy(self)
         terminals = [Terminal(level.disc, energy) for level in self._levels]
         vars(other).update(terminal=energy, _terminals=terminals)
@@ -247,7 +259,7 @@ class BenamouBrenier:
         Parameters
         ----------
         rho0, rho1 : arrays (n_cells,)
-            Cell averages of equal mass.
+            Cell averages of equal mass, or of any masses with growth=.
         checkpoint : Checkpoint, optional
             A file that stores the run, and from which it continues, to the same tolerance or with
             another tol or max_iter. It does not hold the results of coarser levels.
@@ -261,8 +273,8 @@ class BenamouBrenier:
         Raises
         ------
         InputError
-            For densities that are negative, not finite, or of different mass, in total or in one of
-            the connected pieces of the mesh.
+            For densities that are negative, not finite, or, without growth=, of different mass, in
+            total or in one of the connected pieces of the mesh.
         ConvergenceError
             If max_iter is not enough; `.result` holds the path so far.
 
@@ -290,7 +302,7 @@ class BenamouBrenier:
             is_resolved = not self._are_same(start, end)
             self.mesh.ranks.check(is_resolved, DIFFERS_WITHIN_PATCHES)
 
-        unit = self._choose_unit(rho0)
+        unit = self._choose_unit(rho0, rho1)
         if is_free:
             self._check_energy(rho0)
             if self._terminals[0].is_flat:
@@ -380,13 +392,15 @@ class BenamouBrenier:
             )
         return f"max_iter={predict_iterations(self.tol, used, gap)} may suffice"
 
-    def _choose_unit(self, rho0):
+    def _choose_unit(self, rho0, rho1):
         """The unit of mass of the iteration.
 
         It is a power of 2, and 1 unless squares of masses would overflow or underflow. W2^2 is
         proportional to the mass; with a terminal energy, the minimum is not.
         """
         mass = integrate(self._numbering.mesh, rho0)
+        if self.growth is not None:
+            mass = max(mass, integrate(self._numbering.mesh, rho1))
         if self.terminal is None:
             low = SMALLEST_MASS
             high = LARGEST_MASS
@@ -424,6 +438,7 @@ class BenamouBrenier:
             rho0=fingerprint(mesh, rho0),
             rho1=fingerprint(mesh, rho1),
             slope=fingerprint(mesh, slope + 0 * rho0),
+            growth=repr(self.growth),
         )
 
     def _check_energy(self, rho0):
@@ -458,29 +473,40 @@ class BenamouBrenier:
         mass = disc.masses(disc.average(columns))
         self._check_masses(mass, rounding)
 
+        if self.growth is not None:
+            return rho0, rho1
+
         mass0, mass1 = mass.T
         is_same = np.abs(mass1 - mass0) <= MASS_SUM_ROUNDING * mass0
         factor = np.where(is_same, 1, mass0 / np.where(mass1 > 0, mass1, 1))
         return rho0, rho1 * disc.spread(factor[disc.component])
 
     def _check_masses(self, mass, rounding):
-        """Raise `InputError` unless the masses (n_components, 2) of both ends are the same."""
+        """Raise `InputError` unless the masses (n_components, 2) of both ends are the same.
+
+        With growth, one of them may be anything.
+        """
         ranks = self.mesh.ranks
         total = mass.sum(axis=0)
+        may_grow = self.growth is not None
         ranks.check(
-            (total > 0).all(),
+            total.any() if may_grow else total.all(),
             "the densities are zero everywhere: there is nothing to move"
             if not total.any()
             else f"rho{int(total.argmin())} is zero everywhere, the other density has mass "
-            f"{total.max():.6g}",
+            f"{total.max():.6g}; growth=fvot.FisherRao(delta) creates and destroys mass",
         )
+        if may_grow:
+            return
 
         differs = np.abs(total[1] - total[0]) > rounding * total[0]
         ranks.check(
             not differs,
             f"rho0 has mass {total[0]:.12g}, rho1 has {total[1]:.12g}: they must be equal. "
             "mesh.density makes densities of mass 1; "
-            "rho1 * mesh.integrate(rho0) / mesh.integrate(rho1) has the mass of rho0",
+            "rho1 * mesh.integrate(rho0) / mesh.integrate(rho1) has the mass of rho0. Where mass is "
+            "created and destroyed on its way, BenamouBrenier(mesh, growth=fvot.FisherRao(delta)) "
+            "takes any masses",
         )
         ranks.check(
             self.terminal is None or mass.min() > 0,
@@ -495,11 +521,12 @@ class BenamouBrenier:
             not piece_differs,
             f"the mesh has {len(mass)} pieces that do not touch, and one of them has mass "
             f"{mass[worst, 0]:.6g} of rho0 and {mass[worst, 1]:.6g} of rho1: nothing can move "
-            "between them, so both must have the same mass in each piece",
+            "between them, so both must have the same mass in each piece, unless mass may grow: "
+            "growth=fvot.FisherRao(delta)",
         )
 
 
-def _check_parameters(mesh, n_steps, tol, max_iter, precision, terminal, scheme):
+def _check_parameters(mesh, n_steps, tol, max_iter, precision, terminal, growth, scheme):
     if not isinstance(mesh, Mesh):
         raise InputError(
             "BenamouBrenier needs a mesh, such as fvot.Mesh.rectangle(0, 1, (64, 64)), not "
@@ -523,9 +550,15 @@ def _check_parameters(mesh, n_steps, tol, max_iter, precision, terminal, scheme)
         "terminal must be an energy, such as fvot.Entropy() or "
         f"0.1 * fvot.Power(2), or None, not {terminal!r:.60}",
     )
+    ranks.check(
+        growth is None or isinstance(growth, FisherRao),
+        f"growth must be fvot.FisherRao(delta), such as fvot.FisherRao(0.2), or None, not "
+        f"{growth!r:.60}",
+    )
+    ranks.check(growth is None or terminal is None, GROWTH_OR_TERMINAL)
     ranks.check_same(
         "the parameters of BenamouBrenier",
-        (n_steps, tol, max_iter, precision, describe_energy(terminal)),
+        (n_steps, tol, max_iter, precision, describe_energy(terminal), growth),
     )
 
 

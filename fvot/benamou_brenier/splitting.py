@@ -33,6 +33,9 @@ MOST_RANKS_PER_MODE = 4
 # The penalty r at the end over that at the beginning.
 PENALTY_GROWTH = 100
 
+# The same where mass may grow: densities of many sizes, in time, too.
+GROWING_PENALTY_GROWTH = 1e4
+
 # Over-relaxation alpha.
 RELAXATION = 1.8
 
@@ -79,8 +82,14 @@ class Iteration:
         self.sigma = sigma
         self.phi: Any = start.phi
         self.done = start.done
-        self.r = start.r or penalty.choose_initial_penalty(ends)
-        self.theta = penalty.choose_theta(ends, start.square)
+        if disc.growth is None:
+            self.r = start.r or penalty.choose_initial_penalty(ends)
+            self.theta = penalty.choose_theta(ends, start.square)
+            self.penalty_growth = PENALTY_GROWTH
+        else:
+            self.r = start.r or penalty.choose_growing_penalty(ends)
+            self.theta = penalty.choose_growing_theta(ends)
+            self.penalty_growth = GROWING_PENALTY_GROWTH
 
         self.state = build_state(disc, self.theta, dtype, sigma)
         if start.phi is not None and start.rho is not None:
@@ -117,7 +126,7 @@ class Iteration:
         rhs = state.right_hand_side()
         if end is not None:
             rhs[:n_cells, -1] += end.right_hand_side()
-        growth = PENALTY_GROWTH ** (1 / max(self.n_iterations - 1, 1))
+        growth = self.penalty_growth ** (1 / max(self.n_iterations - 1, 1))
 
         for k in range(self.done, self.n_iterations):
             # The iterations to come forget most of the round-off so far. (Several ranks would not
@@ -151,7 +160,7 @@ class Iteration:
 
         The density at the end is None without a `Terminal`.
         """
-        rho = self.r * self.state.sigma[:, None] * self.state.l
+        rho = self.r * self.state.weight * self.state.l
         rho1 = None if self.end is None else self.end.rho1
         return self.phi.astype(float), rho, rho1
 

@@ -18,15 +18,20 @@ def slab_middles(n_steps: int) -> Array:
     return (np.arange(n_steps) + 0.5) / n_steps
 
 
-def time_stiffness(n_steps: int) -> Array:
-    """K_t (n_steps + 1, n_steps + 1) with phi K_t phi = sum_j (phi^{j+1} - phi^j)^2 / tau."""
-    n_nodes = n_steps + 1
-    diagonal = 2 * np.eye(n_nodes)
-    above = np.eye(n_nodes, k=1)
-    below = np.eye(n_nodes, k=-1)
-    K = diagonal - above - below
-    K[0, 0] = K[-1, -1] = 1
-    return K * n_steps
+def time_stiffness(n_steps: int, slab_weights: float | Array = 1.0) -> Array:
+    """K_t (n_steps + 1, n_steps + 1) with phi K_t phi = sum_j w_j (phi^{j+1} - phi^j)^2 / tau.
+
+    slab_weights : w_j (n_steps,)
+    """
+    difference = np.diff(np.eye(n_steps + 1), axis=0)
+    weights = np.broadcast_to(slab_weights, n_steps)
+    return n_steps * (difference.T @ (weights[:, None] * difference))
+
+
+def time_masses(n_steps: int, slab_weights: float | Array = 1.0) -> Array:
+    """The diagonal M_t (n_steps + 1,): halves of w_j tau of the slabs beside each node."""
+    weights = np.broadcast_to(slab_weights, n_steps)
+    return (np.pad(weights, (1, 0)) + np.pad(weights, (0, 1))) / (2 * n_steps)
 
 
 def time_basis(n_steps: int) -> tuple[Array, Array]:
@@ -45,20 +50,22 @@ def time_basis(n_steps: int) -> tuple[Array, Array]:
     return V, eigenvalue
 
 
-def time_modes(n_steps: int, theta: float, end: float = 0.0) -> tuple[Array, Array]:
+def time_modes(
+    n_steps: int, theta: float, end: float = 0.0, slab_weights: float | Array = 1.0
+) -> tuple[Array, Array]:
     """(V, s) with (theta^2 K_t + end e_N e_N^T) V = M_t V diag(s), V^T M_t V = I.
 
-    e_N is the unit vector of the last node.
+    e_N is the unit vector of the last node; K_t and M_t are those of weighted slabs.
     """
-    if not end:
+    if not end and np.all(slab_weights == 1):
         V, eigenvalue = time_basis(n_steps)
         return V, theta**2 * eigenvalue
 
-    K = theta**2 * time_stiffness(n_steps)
+    K = theta**2 * time_stiffness(n_steps, slab_weights)
     K[-1, -1] += end
-    M = np.diag(node_weights(n_steps))
+    M = np.diag(time_masses(n_steps, slab_weights))
     s, V = linalg.eigh(K, M)
-    return V, s
+    return V, np.maximum(s, 0)
 
 
 def node_mean(u: Array) -> Array:

@@ -35,6 +35,7 @@ from ..mesh.isotropic_weights import (
     correct_weights,
 )
 from .discretisation import Discretisation
+from .growth import FisherRao
 
 
 class TwoPointDiscretisation(Discretisation):
@@ -48,8 +49,15 @@ class TwoPointDiscretisation(Discretisation):
         inside a patch has its one copy on the left
     """
 
-    def __init__(self, mesh: Mesh, n_steps: int, *, isotropic: bool | None = None):
-        super().__init__(mesh, n_steps, mesh.n_cells, mesh.exchange, mesh.n_local)
+    def __init__(
+        self,
+        mesh: Mesh,
+        n_steps: int,
+        *,
+        isotropic: bool | None = None,
+        growth: FisherRao | None = None,
+    ):
+        super().__init__(mesh, n_steps, mesh.n_cells, mesh.exchange, mesh.n_local, growth)
         self._find_copies()
 
         self.weight = self.plain_weight

@@ -43,8 +43,8 @@ class TwoPointFlux(BestFlux):
     def _pattern(self):
         """The CSR pattern (start, column) of the Laplacian with PETSc's columns.
 
-        Also the map from face weights to its entries, and which entries are grounded. A cell
-        without faces has a row, too.
+        Also the map from face weights to its entries, which entries are on the diagonal, and which
+        are in the row of the first cell of a piece. A cell without faces has a row, too.
         """
         mesh = self.disc.mesh
         n = mesh.n_inner
@@ -71,7 +71,7 @@ class TwoPointFlux(BestFlux):
 
         is_diagonal = column == self._number[row]
         is_first = self._find_first_cells()
-        return start, column, entries, is_diagonal & is_first[row]
+        return start, column, entries, is_diagonal, is_first[row]
 
     def _find_first_cells(self):
         """(n_cells,) whether this is the first cell of a connected piece of the mesh."""
@@ -93,29 +93,35 @@ class TwoPointFlux(BestFlux):
         return MobilityTrees(self.disc.mesh)
 
     def _conserve(self, flux, mobility, loss):
+        if self.disc.growth is not None:
+            return flux
+
         return self._trees.conserve(flux, mobility, loss)
 
     def _leave(self, flux):
         return self._trees.divergence @ flux
 
-    def _solve(self, mobility, loss, tau):
+    def _solve(self, mobility, loss, tau, growth):
         mesh = self.disc.mesh
         distance = mesh.distance[: mesh.n_inner, None]
         weight = mobility / distance**2
-        psi = self._find_potential(weight * tau, loss)
+        psi = self._find_potential(weight * tau, loss, growth)
         return -weight * self.disc.gradient(psi) * distance
 
-    def _find_potential(self, weight, loss):
+    def _find_potential(self, weight, loss, growth):
         """psi (n_cells, k) of the Laplace equations with the weights (n_inner, k)."""
         mesh = self.disc.mesh
-        if mesh.ranks.size <= loss.shape[1]:
+        if growth is None and mesh.ranks.size <= loss.shape[1]:
             psi, has_converged = self._multigrid(weight, loss, self.rtol)
             if has_converged:
                 return psi
 
-        start, column, entries, is_grounded = self._pattern
+        start, column, entries, is_diagonal, is_first = self._pattern
         value = entries @ weight
-        ground(value, is_grounded)
+        if growth is None:
+            ground(value, is_diagonal & is_first)
+        else:
+            value[is_diagonal] += np.where(growth > 0, growth, 1.0)
         matrix = stack_blocks(start, column, value, mesh.n_cells_global)
         return self._solve_blocks(matrix, loss)
 

@@ -74,7 +74,7 @@ def divide_by_density(current: Array, rho: Array) -> Array:
 
 class VelocityField:
     """v(points, t) from means (n_times, dim, n_cells) of cells at increasing times: linear in each
-    cell, and in time.
+    cell, and in time. Any number of components will do.
     """
 
     def __init__(self, mesh: Mesh, t: Array, velocity: Any):
@@ -101,7 +101,7 @@ class VelocityField:
         from_centroid = points[:, own] - self.mesh.centroid[:, k]
         offset = remove_periods(self.mesh, from_centroid)
 
-        v = np.zeros(points.shape)
+        v = np.zeros((self.velocity[before].shape[0], points.shape[1]))
         for weight, i in ((1 - part, before), (part, before + 1)):
             if weight:
                 slopes = self._find_slopes(i)[:, :, k]

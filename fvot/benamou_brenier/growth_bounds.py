@@ -1,0 +1,160 @@
+"""The lower bound where mass may grow, from any phi.
+
+A shift of phi in time, as in `bounds`, is amplified by growth, exponentially where phi is large and
+negative. But v is convex in phi: phi is mixed with a function kappa of time alone,
+
+    phi^n <- (1 - e) phi^n + e kappa^n,    v <= (1 - e) V_j + e v_kappa = 0,    V_j = max_P v_P^j
+    v_kappa = (kappa' - kappa) / tau + (kappa^2 + kappa'^2) / (4 delta^2)
+
+where kappa, kappa' are the values at both ends of slab j. From kappa^0 on, the largest kappa' of
+each slab is the root of a quadratic equation, a step of a Riccati equation, if there is one. Only
+the N numbers V_j are needed to find the e and kappa^0 of the best bound
+
+    (1 - e) L(phi) + e (m1 kappa^N - m0 kappa^0)
+
+which is concave in e, and for each e in kappa^0, where m0 and m1 are the masses at both ends. e = 1
+always gives one, and e = 0 does where all V_j <= 0. Each connected piece of the mesh has its own.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from ..arguments.types import Array
+from .best_flux import BOUND_ROUND_OFF
+from .discretisation import Discretisation
+from .ends import Ends
+
+# Steps of bisection for kappa^0, and of golden sections for log e.
+N_BISECTIONS = 60
+N_SECTIONS = 60
+
+# The smallest e.
+SMALLEST_PART = 1e-14
+
+
+def find_growing_bound(
+    disc: Discretisation, phi: Array, ends: Ends, largest: Array
+) -> tuple[float, Array]:
+    """(cost <= WFR^2, the phi (n_points, N + 1) that proves it) of phi (n_points, N + 1).
+
+    largest (n_components, N) : V_j of each piece of the mesh
+    """
+    assert disc.growth is not None
+    both_ends = [0, -1]
+    source = disc.source(ends)[:, both_ends]
+    work = phi[:, both_ends] * source
+    columns = [work, np.abs(work), source]
+    sums = np.zeros((disc.n_components, 6))
+    np.add.at(sums, disc.point_component, np.concatenate(columns, axis=1))
+    sums = disc.mesh.ranks.sum(sums)
+
+    kappa = np.zeros((disc.n_components, disc.n_steps + 1))
+    part = np.ones(disc.n_components)
+    cost = 0.0
+    for piece, (first, last, size0, size1, minus_mass0, mass1) in enumerate(sums):
+        masses = -minus_mass0, mass1
+        value, part[piece], kappa[piece] = _mix(
+            largest[piece], first + last, *masses, disc.growth.delta, disc.tau
+        )
+        ends_of_kappa = np.abs(kappa[piece, both_ends])
+        terms = (1 - part[piece]) * (size0 + size1) + part[piece] * (ends_of_kappa @ masses)
+        value = 2 * (value - BOUND_ROUND_OFF * terms)
+        if value > 0:
+            cost += value
+        else:
+            part[piece] = 1.0  # phi = 0 is feasible, too
+            kappa[piece] = 0.0
+
+    of_points = disc.point_component
+    mixed = (1 - part)[of_points, None] * phi + (part[:, None] * kappa)[of_points]
+    return float(cost), mixed
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _mix(largest, work, mass0, mass1, delta, tau):
+    """(best bound, its e, kappa (N + 1,)) for L(phi) = work."""
+    golden = 0.5 * (np.sqrt(5.0) - 1)
+    kappa = np.empty(len(largest) + 1)
+    low, high = np.log(SMALLEST_PART), 0.0
+    best = _bound_at(1.0, largest, work, mass0, mass1, delta, tau, kappa)
+    best_part = 1.0
+    x = high - golden * (high - low)
+    y = low + golden * (high - low)
+    at_x = _bound_at(np.exp(x), largest, work, mass0, mass1, delta, tau, kappa)
+    at_y = _bound_at(np.exp(y), largest, work, mass0, mass1, delta, tau, kappa)
+    for _ in range(N_SECTIONS):
+        if at_x > best:
+            best = at_x
+            best_part = np.exp(x)
+        if at_y > best:
+            best = at_y
+            best_part = np.exp(y)
+        if at_x > at_y:
+            high = y
+            y = x
+            at_y = at_x
+            x = high - golden * (high - low)
+            at_x = _bound_at(np.exp(x), largest, work, mass0, mass1, delta, tau, kappa)
+        else:
+            low = x
+            x = y
+            at_x = at_y
+            y = low + golden * (high - low)
+            at_y = _bound_at(np.exp(y), largest, work, mass0, mass1, delta, tau, kappa)
+    best = _bound_at(best_part, largest, work, mass0, mass1, delta, tau, kappa)
+    return best, best_part, kappa
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _bound_at(part, largest, work, mass0, mass1, delta, tau, kappa):
+    """The best bound for e = part, and its kappa; -inf where no kappa is feasible."""
+    w = (1 - part) / part * largest
+    top = 2 * delta**2 / tau
+    room = 2 * top * top - 4 * delta**2 * w[0]
+    if room < 0:
+        return -np.inf
+
+    low = top - np.sqrt(room)
+    high = top
+    slope = _advance(high, w, delta, tau, kappa)
+    if slope < 0:
+        return -np.inf
+
+    for _ in range(N_BISECTIONS):
+        middle = (low + high) / 2
+        slope = _advance(middle, w, delta, tau, kappa)
+        if slope < 0 or mass1 * slope > mass0:
+            low = middle
+        else:
+            high = middle
+    _advance(high, w, delta, tau, kappa)
+    return (1 - part) * work + part * (mass1 * kappa[-1] - mass0 * kappa[0])
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _advance(first, w, delta, tau, kappa):
+    """The largest kappa from kappa^0 = first on, and d kappa^N / d kappa^0; -1 where there is none.
+
+    kappa' is at most the one from which the next one grows.
+    """
+    beta = 1 / tau
+    top = 2 * delta**2 * beta
+    curvature = 1 / (4 * delta**2)
+    kappa[0] = first
+    slope = 1.0
+    for j in range(len(w)):
+        k = kappa[j]
+        gamma = w[j] + curvature * k * k - beta * k
+        square = beta * beta - 4 * curvature * gamma
+        if square < 0:
+            return -1.0
+        root = np.sqrt(square)
+        new = -2 * gamma / (beta + root)
+        slope *= (beta - 2 * curvature * k) / max(root, 1e-300)
+        if new > top and j < len(w) - 1:
+            new = top
+            slope = 0.0
+        kappa[j + 1] = new
+    return slope

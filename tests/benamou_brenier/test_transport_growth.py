@@ -1,0 +1,405 @@
+"""Transport between unequal masses: exact answers, an interior point method that knows nothing of
+the solver, its promises on every kind of mesh, bad input.
+"""
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from meshes import MESHES
+from mpi4py import MPI
+from numpy.testing import assert_allclose
+
+from fvot import BenamouBrenier, Checkpoint, ConvergenceError, Entropy, FisherRao, InputError, Mesh
+from fvot.benamou_brenier.bounds import lower_bound, upper_bound
+from fvot.benamou_brenier.diamonds import DiamondDiscretisation
+from fvot.benamou_brenier.ends import Ends
+from fvot.benamou_brenier.poisson_cosine import CosinePoisson
+from fvot.benamou_brenier.poisson_multigrid import MultigridPoisson
+from fvot.benamou_brenier.time_basis import (
+    node_mean,
+    node_weights,
+    time_masses,
+    time_modes,
+    time_stiffness,
+)
+from fvot.benamou_brenier.two_point import TwoPointDiscretisation
+
+pytestmark = pytest.mark.ranks
+
+SCHEMES = {"two_point": TwoPointDiscretisation, "corners": DiamondDiscretisation}
+
+
+def gaussian(mesh, at, width, mass=1.0):
+    at = np.reshape(at, (-1, 1))
+    return mass * mesh.density(lambda x: np.exp(-((x - at) ** 2).sum(axis=0) / (2 * width**2)))
+
+
+def noise(mesh, *columns, seed=0):
+    """Numbers (n_cells, *columns) that do not depend on how the mesh is dealt."""
+    values = np.random.default_rng(seed).standard_normal((*columns, mesh.n_cells_global))
+    return np.moveaxis(mesh.scatter(values), -1, 0)
+
+
+def solved(mesh, n_steps, delta, rho0, rho1, **options):
+    """The path, converged or not; what every one promises."""
+    solver = BenamouBrenier(mesh, n_steps, growth=FisherRao(delta), **options)
+    try:
+        path = solver.solve(rho0, rho1)
+    except ConvergenceError as error:
+        path = error.result
+    check(path, delta, rho0, rho1)
+    return path
+
+
+def check(path, delta, rho0, rho1):
+    mesh = path.mesh
+    N = len(path.node_t) - 1
+    assert path.source.shape == (N + 1, mesh.n_cells)
+    assert path.mass.shape == (N + 2,)
+    assert 0 <= path.lower_bound <= path.cost
+    assert path.residual <= 1e-14
+    assert path.rho.min(initial=0) >= 0
+    assert_allclose(path.rho[[0, -1]], [rho0, rho1], rtol=1e-15)
+    assert_allclose(path.mass, mesh.integrate(path.rho), rtol=1e-13)
+
+    # Nothing crosses the boundary: mass changes by the source alone.
+    created = node_weights(N) * mesh.integrate(path.source)
+    assert_allclose(np.diff(path.mass), created, atol=1e-13 * path.mass.max())
+
+    tau = node_weights(N)
+    largest = mesh.ranks.max(np.abs(path.rho).max())
+    for n, flux in enumerate(path.flux):
+        change = path.rho[n + 1] - path.rho[n] + tau[n] * (mesh.divergence(flux) - path.source[n])
+        assert mesh.ranks.max(np.abs(change).max(initial=0)) <= 1e-12 * largest
+
+
+# ---- exact answers -------------------------------------------------------------------------------
+
+
+def move_on_cone(n, t, delta=0.5):
+    """Cell averages (n,) at time t of the exact path on [0, 1], its map and its growth at the
+    centres: rho0 = 1 + .5 cos 2 pi x and phi0 = .05 cos pi x - .08 move and grow by the cone's map.
+    """
+
+    def move(x):
+        v = -0.05 * np.pi * np.sin(np.pi * x)
+        z = (0.05 * np.cos(np.pi * x) - 0.08) / delta**2
+        along = 1 + t * z / 2
+        across = t * v / (2 * delta)
+        return x + 2 * delta * np.arctan2(across, along), along**2 + across**2
+
+    x = np.linspace(0, 1, 100_001)
+    X, factor = move(x)
+    density = (1 + 0.5 * np.cos(2 * np.pi * x)) * factor
+    mass = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(x))])
+    centers = (np.arange(n) + 0.5) / n
+    at_edges = np.interp(np.arange(n + 1) / n, X, mass)
+    return np.diff(at_edges) * n, *move(centers)
+
+
+SMOOTH_COST = 2 * 0.0205513770630  # by exact.md's primal and dual, for delta = 1/2
+
+
+@pytest.mark.parametrize("n, error", [(16, 8e-3), (32, 2e-3), (64, 5e-4)])
+def test_a_smooth_path_is_of_second_order(n, error):
+    mesh = Mesh.interval(0, 1, n)
+    rho0, rho1, middle = (mesh.scatter(move_on_cone(n, t)[0]) for t in (0, 1, 0.5))
+    path = solved(mesh, n // 2, 0.5, rho0, rho1, tol=1e-5)
+    assert path.gap <= 1e-5
+    assert path.cost == pytest.approx(SMOOTH_COST, rel=error)
+    assert mesh.integrate(np.abs(path.at(0.5) - middle)) < error
+    assert path.mass[-1] == pytest.approx(0.7211027541260, rel=1e-9)
+    assert_allclose(path.speed[1:-1], SMOOTH_COST**0.5, rtol=error)
+
+    _, end, factor = move_on_cone(n, 1.0)
+    assert_allclose(path.transport_map()[0], mesh.scatter(end), atol=3 * error)
+    assert_allclose(path.growth_map(), mesh.scatter(factor), atol=error)
+    assert mesh.integrate(rho0 * path.growth_map()) == pytest.approx(path.mass[-1], rel=error)
+
+
+@pytest.mark.parametrize("name", ["interval", "triangles", "voronoi", "box", "quads"])
+def test_scaled_copies_do_not_move(name):
+    """rho1 = s rho0: the root of the mass is linear in time, on any mesh."""
+    mesh = MESHES[name]()
+    lower, upper = mesh.bounds
+    rho0 = 1 + 0.5 * np.sin((mesh.centroid - lower[:, None]).sum(axis=0) / np.ptp(mesh.bounds))
+    mass = mesh.integrate(rho0)
+    delta = 0.3 * np.ptp(mesh.bounds, axis=0).max()
+    path = solved(mesh, 16, delta, rho0, 3 * rho0)
+    exact = 4 * delta**2 * (3**0.5 - 1) ** 2 * mass
+    assert path.gap <= 1e-3
+    assert path.cost == pytest.approx(exact, rel=4e-3)
+    assert_allclose(path.growth_map(), 3, rtol=5e-2)
+    roots = 1 + (3**0.5 - 1) * path.t
+    assert_allclose(path.mass, roots**2 * mass, rtol=1e-2)
+
+
+@pytest.mark.parametrize("shift", [0.3, 2.0])
+def test_two_bumps(shift):
+    """Small bumps are like Diracs: 4 delta^2 (m0 + m1 - 2 (m0 m1)^1/2 cos(min(r / 2 delta, pi/2)).
+    Farther apart than pi delta, one vanishes and the other one grows.
+    """
+    delta = 0.5
+    mesh = Mesh.interval(-0.5, 2.5, 192)
+    rho0 = gaussian(mesh, 0.0, 0.04)
+    rho1 = gaussian(mesh, shift, 0.04, 0.7)
+    path = solved(mesh, 32, delta, rho0, rho1, tol=2e-3)
+    cosine = np.cos(min(shift / (2 * delta), np.pi / 2))
+    exact = 4 * delta**2 * (1.7 - 2 * 0.7**0.5 * cosine)
+    assert path.gap <= 2e-3
+    # At the far one's mass is created out of nothing, which is of first order in time.
+    assert path.cost == pytest.approx(exact, rel=1e-2 if shift < 1 else 6e-2)
+
+
+def test_growth_that_costs_much_is_balanced_transport():
+    mesh = Mesh.rectangle((0, 0), (1, 1), (16, 16))
+    rho0 = gaussian(mesh, (0.3, 0.4), 0.12)
+    rho1 = gaussian(mesh, (0.6, 0.55), 0.15)
+    balanced = BenamouBrenier(mesh, 8).solve(rho0, rho1)
+    path = solved(mesh, 8, 20.0, rho0, rho1)
+    assert path.gap <= 1e-3
+    assert path.cost == pytest.approx(balanced.cost, rel=3e-3)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e3])
+def test_units_do_not_matter(size):
+    """A domain of another size, with masses in other units: the same path, to the gap."""
+    paths = []
+    for length, mass in ((1.0, 1.0), (size, 1e200)):
+        mesh = Mesh.rectangle((0, 0), (length, length), (16, 16))
+        rho0 = gaussian(mesh, (0.3 * length, 0.3 * length), 0.1 * length, mass)
+        rho1 = gaussian(mesh, (0.7 * length, 0.6 * length), 0.12 * length, 2 * mass)
+        path = solved(mesh, 8, 0.2 * length, rho0, rho1)
+        assert path.gap <= 1e-3
+        paths.append(path.cost / (length**2 * mass))
+    assert paths[0] == pytest.approx(paths[1], rel=1e-3)
+
+
+# ---- against an interior point method ------------------------------------------------------------
+
+
+def minimise(X, Y, y0, weight, n_positive, start):
+    """min sum weight (Y u + y0)^2 / (X u) over u whose first n_positive values are positive: Newton's
+    method with a barrier, from a feasible start. The minimum, up to 1e-9 of it.
+    """
+    u = start
+    barrier = 1.0
+
+    def value(u):
+        x = X @ u
+        if (u[:n_positive] <= 0).any() or (x <= 0).any():
+            return np.inf
+        return (weight * (Y @ u + y0) ** 2 / x).sum() - barrier * np.log(u[:n_positive]).sum()
+
+    while True:
+        for _ in range(50):
+            x = X @ u
+            y = Y @ u + y0
+            gradient = 2 * Y.T @ (weight * y / x) - X.T @ (weight * (y / x) ** 2)
+            gradient[:n_positive] -= barrier / u[:n_positive]
+            tilted = Y - (y / x)[:, None] * X
+            hessian = tilted.T @ (2 * (weight / x)[:, None] * tilted)
+            hessian[range(n_positive), range(n_positive)] += barrier / u[:n_positive] ** 2
+            step = -np.linalg.lstsq(hessian, gradient, rcond=1e-15)[0]
+            decrease = -gradient @ step
+            if decrease < 1e-12 * barrier:
+                break
+            length = 1.0
+            before = value(u)
+            while value(u + length * step) > before - 0.1 * length * decrease and length > 1e-12:
+                length /= 2
+            u = u + length * step
+        cost = (weight * (Y @ u + y0) ** 2 / (X @ u)).sum()
+        if n_positive * barrier < 1e-9 * cost:
+            return cost
+        barrier /= 10
+
+
+def optimum(disc, delta, rho0, rho1):
+    """The discrete WFR^2 of a two-point discretisation on one rank."""
+    mesh = disc.mesh
+    N = disc.n_steps
+    n_faces = mesh.n_inner
+    n_rho = disc.n_patches * N
+    tau = node_weights(N)
+
+    def terms(u):
+        """(mobilities and densities, fluxes and sources) at all nodes."""
+        rho = u[:n_rho].reshape(disc.n_patches, N)
+        flux = u[n_rho:].reshape(n_faces, N + 1)
+        rho_at_nodes = node_mean(rho)
+        change = np.diff(np.concatenate([ends[0], disc.spread(rho), ends[1]], axis=1))
+        through = np.pad(flux.T, ((0, 0), (0, mesh.n_faces - n_faces)))
+        divergence = np.stack([mesh.divergence(each) for each in through], axis=1)
+        source = change / tau + divergence
+        x = [disc.mobility(rho_at_nodes), disc.spread(rho_at_nodes)]
+        return np.concatenate(x).ravel(), np.concatenate([flux, source]).ravel()
+
+    ends = [rho0[:, None], rho1[:, None]]
+    size = n_rho + n_faces * (N + 1)
+    _, y0 = terms(np.zeros(size))
+    ends = [0 * rho0[:, None], 0 * rho1[:, None]]
+    columns = [terms(unit) for unit in np.eye(size)]
+    X, Y = (np.stack(each, axis=1) for each in zip(*columns))
+    weight = [mesh.distance[:n_faces, None] ** 2 * tau, delta**2 * mesh.volume[:, None] * tau]
+    start = np.zeros(size)
+    start[:n_rho] = 1.0
+    return minimise(X, Y, y0, np.concatenate(weight).ravel(), n_rho, start)
+
+
+@pytest.mark.parametrize("delta", [0.05, 0.3, 2.0])
+@pytest.mark.parametrize("kind", ["interval", "rectangle", "triangles"])
+def test_bounds_enclose_the_optimum_of_an_interior_point_method(kind, delta):
+    """On one rank each. The data vanish in some cells, and differ within patches."""
+    alone = MPI.COMM_SELF
+    make = {
+        "interval": lambda: Mesh.interval(0, 1, 10, comm=alone),
+        "rectangle": lambda: Mesh.rectangle((0, 0), (1, 0.75), (4, 3), comm=alone),
+        "triangles": lambda: Mesh.triangles((0, 0), (1, 1), 3, comm=alone),
+    }
+    disc = TwoPointDiscretisation(make[kind](), 3, growth=FisherRao(delta))
+    mesh = disc.mesh
+    x = mesh.centroid[0]
+    rho0 = disc.spread(disc.average(np.where(x < 0.4, 1.0 + x, 0.0)))
+    rho1 = disc.spread(disc.average(np.where(x > 0.3, 2.0 * x, 0.0)))
+    path = solved(mesh, 3, delta, rho0, rho1, tol=1e-6, max_iter=3000)
+    best = optimum(disc, delta, rho0, rho1)
+    assert path.gap < 1e-5
+    assert path.lower_bound <= best * (1 + 1e-8)
+    assert best <= path.cost * (1 + 1e-8)
+
+
+# ---- bounds and parts ----------------------------------------------------------------------------
+
+PARTS = {}
+
+
+def part(name, scheme, delta):
+    """The discretisation on that mesh, made once."""
+    key = name, scheme, delta
+    if key not in PARTS:
+        PARTS[key] = SCHEMES[scheme](MESHES[name](), 3, growth=FisherRao(delta))
+    return PARTS[key]
+
+
+KINDS = [
+    ("interval", "two_point"),
+    ("torus", "two_point"),
+    ("box", "two_point"),
+    ("triangles", "two_point"),
+    ("voronoi", "two_point"),
+    ("two_rooms", "corners"),
+    ("two_rooms", "two_point"),
+]
+
+
+@pytest.mark.parametrize("name, scheme", KINDS)
+@given(
+    seed=st.integers(0, 1000),
+    size=st.sampled_from([0.0, 0.01, 0.3, 3.0]),
+    power=st.sampled_from([0, 1, 8]),
+    delta=st.sampled_from([0.01, 0.2, 10.0]),
+    mass=st.sampled_from([0.0, 1e-6, 1.0, 40.0]),
+)
+@settings(max_examples=6)
+def test_bounds_are_in_order(name, scheme, seed, size, power, delta, mass):
+    disc = part(name, scheme, delta)
+    mesh = disc.mesh
+    rho0, rho1 = np.maximum(noise(mesh, 2, seed=seed), 0).T
+    phi = (
+        size
+        * np.random.default_rng(seed).standard_normal(disc.n_steps + 1)
+        * np.ones((disc.n_points, 1))
+    )
+    phi[: mesh.n_cells] += size * noise(mesh, disc.n_steps + 1, seed=seed + 1)
+    rho = disc.average(np.maximum(noise(mesh, disc.n_steps, seed=seed + 2), 0) ** power)
+    ends = Ends(mesh, rho0, mass * rho1, may_grow=True)
+    lower = lower_bound(disc, phi, ends)
+    upper = upper_bound(disc, rho, ends, rtol=1e-3)
+    assert 0 <= lower.cost <= upper.cost < np.inf
+    assert upper.residual < 1e-13 * (1 + mass)
+    slopes = mesh.ranks.max(np.abs(lower.phi).max()) / min(mesh.distance.min(), delta, 1)
+    assert mesh.ranks.max(disc.violation(lower.phi).max()) <= 1e-11 * (1 + slopes**2 + slopes)
+
+
+def test_the_lower_bound_of_nothing_is_the_cost_of_growth_alone():
+    """From phi = 0 comes the best bound by a function of time alone: exact for scaled copies."""
+    disc = part("rectangle", "two_point", 0.2)
+    ones = np.ones(disc.mesh.n_cells)
+    phi = np.zeros((disc.n_points, disc.n_steps + 1))
+    mass = disc.mesh.integrate(1.0)
+    for s in 0.0, 0.3, 5.0:
+        ends = Ends(disc.mesh, ones, s * ones, may_grow=True)
+        lower = lower_bound(disc, phi, ends)
+        exact = 4 * 0.04 * (s**0.5 - 1) ** 2 * mass
+        # Three steps are a third of what growth from nothing needs.
+        assert lower.cost == pytest.approx(exact, rel=0.45 if s == 0 else 5e-2)
+        t = (np.arange(3) + 0.5) / 3
+        rho = (((1 - t) + t * s**0.5) ** 2) * np.ones((disc.n_patches, 1))
+        assert lower.cost <= upper_bound(disc, rho, ends).cost
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 7])
+def test_weighted_time_modes(n_steps):
+    w = np.random.default_rng(0).uniform(0.1, 1, n_steps)
+    V, s = time_modes(n_steps, 0.7, 0.0, w)
+    M = np.diag(time_masses(n_steps, w))
+    assert_allclose(0.49 * time_stiffness(n_steps, w) @ V, M @ V * s, atol=1e-10 * s.max())
+    assert_allclose(V.T @ M @ V, np.eye(n_steps + 1), atol=1e-12)
+    assert_allclose(time_masses(n_steps), node_weights(n_steps))
+
+
+def test_both_linear_solvers_agree():
+    disc = TwoPointDiscretisation(
+        Mesh.rectangle((0, 0), (1, 1), (12, 9), comm=MPI.COMM_SELF), 4, growth=FisherRao(0.3)
+    )
+    f = noise(disc.mesh, 5, seed=3)
+    multigrid = MultigridPoisson(disc, 0.7)
+    phi = multigrid(f)
+    multigrid.improve(30)
+    phi = multigrid.pencil.expand(multigrid.unknowns, f @ multigrid.V) @ multigrid.V.T
+    assert_allclose(phi, CosinePoisson(disc, 0.7)(f), atol=1e-9 * np.abs(phi).max())
+
+
+# ---- every kind of mesh --------------------------------------------------------------------------
+
+EVERY = [
+    "interval",
+    "rectangle",
+    "torus",
+    "box",
+    "triangles",
+    "tetrahedra",
+    "voronoi",
+    "honeycomb",
+    "two_rooms",
+    "right_triangles",
+    "quads",
+]
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if name in MESHES])
+def test_every_kind_of_mesh(name):
+    mesh = MESHES[name]()
+    size = np.ptp(mesh.bounds, axis=0).max()
+    low, high = mesh.bounds
+    at = low + (high - low) * 0.35
+    rho0 = gaussian(mesh, at, 0.25 * size)
+    rho1 = gaussian(mesh, low + (high - low) * 0.6, 0.2 * size, 1.7)
+    path = solved(mesh, 8, 0.3 * size, rho0, rho1, tol=3e-3)
+    assert path.gap <= 3e-3
+    assert np.isfinite(path.growth_map()).all()
+    assert mesh.integrate(rho0 * path.growth_map()) == pytest.approx(1.7, rel=0.2)
+
+
+@pytest.mark.parametrize("scheme", ["two_point", "corners"])
+def test_both_schemes_agree(scheme):
+    mesh = Mesh.rectangle((0, 0), (1, 1), (20, 20))
+    rho0 = gaussian(mesh, (0.35, 0.4), 0.15)
+    rho1 = gaussian(mesh, (0.6, 0.6), 0.12, 2.0)
+    path = solved(mesh, 10, 0.3, rho0, rho1, scheme=scheme)
+    assert path.gap <= 1e-3
+    assert path.cost == pytest.approx(0.1773, rel=6e-3)
