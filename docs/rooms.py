@@ -26,6 +26,7 @@ ROOMS = {
     "particles": "flows and noise, particle by particle",
     "output": "series for ParaView, pictures, movies",
     "mesh": "cells, faces, geometry; builders and files; quality; patches, levels, partition",
+    "multigrid": "the package's own multigrid for implicit finite-volume steps",
     "finite_volume": "two-point fluxes, corners, boundary, exchange rates, gradients, steps",
     "energies": "free energies, and their values and derivatives on a mesh",
     "runs": "the one time loop, its records, checkpoints and results",

@@ -74,6 +74,23 @@ def _with_folder(word):
     return f"{kind}:{path}{rest}"
 
 
+def find_users_choice(prefix: str, names: Sequence[str]) -> str | None:
+    """The method that the option *method* with the prefix names, one of *names*; None without.
+
+    Raises `InputError` where it names another one.
+    """
+    name = PETSc.Options(prefix).getString("method", "")
+    if name and name not in names:
+        raise InputError(f"-{prefix}method must be one of {', '.join(names)}, not {name!r:.60}")
+    return name or None
+
+
+def has_users_solver(prefix: str) -> bool:
+    """Whether an option with the prefix chooses a solver or a preconditioner of PETSc's."""
+    options = PETSc.Options(prefix)
+    return options.hasName("ksp_type") or options.hasName("pc_type")
+
+
 def petsc_version() -> str:
     """PETSc's version, such as "3.18.5"."""
     return ".".join(map(str, PETSc.Sys.getVersion()))
@@ -292,8 +309,7 @@ class System:
         self.ksp.getPC().setType(method.pc)
 
         self._database = PETSc.Options(prefix)
-        users_own = self._database.hasName("ksp_type") or self._database.hasName("pc_type")
-        self._defaults: dict[str, Any] = {} if users_own else method.options
+        self._defaults: dict[str, Any] = {} if has_users_solver(prefix) else method.options
         with _set_defaults(self._database, self._defaults):
             self.ksp.setFromOptions()
         if self.ksp.getPC().getType() == "mat":
@@ -597,6 +613,19 @@ AMG_SOLVE_IN_DRIFT = {1: 0.5, 2: 0.5, 3: 0.0}
 # To find the scaling of the columns for multigrid.
 AMG_SCALING = 9
 
+# The package's own multigrid: to set up; one cycle, by the dimension, in single precision; what one
+# message takes, in all cells together.
+MULTIGRID_SET_UP = 0.1
+MULTIGRID_CYCLE = {1: 0.01, 2: 0.009, 3: 0.012}
+MULTIGRID_MESSAGE = 8.0
+
+# Its cycles in one solve; more by this part for each unit of the cell Peclet number.
+MULTIGRID_CYCLES = 16
+MULTIGRID_CYCLES_IN_DRIFT = 0.15
+
+# The stiffness from which it works in double precision.
+MULTIGRID_LONG_STEP = 1e3
+
 # Cells of the meshes on which the costs of LU were measured; in one dimension they do not change.
 LU_REFERENCE_CELLS = {1: 1, 2: 65_536, 3: 8_000}
 
@@ -615,7 +644,13 @@ GATHERING_WAIT = 4
 
 
 def estimate_costs(
-    n: int, dim: int, n_ranks: int, stiffness: float, steepness: float, has_scale: bool = True
+    n: int,
+    dim: int,
+    n_ranks: int,
+    stiffness: float,
+    steepness: float,
+    has_scale: bool = True,
+    has_multigrid: bool = False,
 ) -> dict[str, tuple[float, float]]:
     """{method: (set-up, one solve)} of |K| + s A for n cells, in microseconds per cell.
 
@@ -623,6 +658,7 @@ def estimate_costs(
     steepness : a typical cell Peclet number; above 1 the drift dominates, and ILU(0) in its order
         is nearly exact
     has_scale : whether the scaling of the columns is known; else it has to be found first
+    has_multigrid : whether the package's own multigrid has a solver
     """
     parallel_share = n_ranks**RANKS_EXPONENT
     found_once = 0 if has_scale else AMG_SCALING
@@ -636,9 +672,28 @@ def estimate_costs(
         "ilu": (ILU_SET_UP * parallel_share, ilu_solve * parallel_share),
         "amg": (amg_set_up * parallel_share, amg_solve * parallel_share),
     }
+    if has_multigrid:
+        costs["multigrid"] = _estimate_multigrid_costs(
+            n, dim, n_ranks, stiffness, steepness, found_once
+        )
     if n <= LU_CELL_LIMIT[dim]:
         costs["lu"] = _estimate_lu_costs(n, dim, n_ranks)
     return costs
+
+
+def _estimate_multigrid_costs(n, dim, n_ranks, stiffness, steepness, found_once):
+    """(set-up, one solve) of the package's own multigrid, which waits for messages."""
+    side = n ** (1 / dim)
+    n_cycles = MULTIGRID_CYCLES * (1 + MULTIGRID_CYCLES_IN_DRIFT * min(steepness, 10))
+    n_grids = 1 + np.log2(1 + np.clip(stiffness, 1, side**2)) / 2
+    is_long = stiffness > MULTIGRID_LONG_STEP
+    parallel_share = n_ranks**RANKS_EXPONENT
+    set_up = MULTIGRID_SET_UP * parallel_share + (found_once if stiffness > 2 * side else 0)
+    cycle = MULTIGRID_CYCLE[dim] * (2 if is_long else 1) * parallel_share
+    messages = 0.0
+    if n_ranks > 1:
+        messages = (4 * n_grids + 3) * MULTIGRID_MESSAGE / n
+    return set_up, n_cycles * (cycle + messages)
 
 
 def _estimate_ilu_iterations(n, dim, stiffness, steepness):

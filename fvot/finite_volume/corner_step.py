@@ -69,6 +69,10 @@ class CornerResolvent(Resolvent):
         self._known = (Y, entering, outflow)
         return outflow
 
+    def has_multigrid(self) -> bool:
+        """See `Resolvent`: nodes have none."""
+        return False
+
     def _build_method(self, name):
         return NodeMethod(self.rates, self.s, name, self.rtol, self.prefix)
 
@@ -123,7 +127,7 @@ class NodeMethod(LinearMethod):
         matrix = corners.assembly.matrix(values)
         method = linalg.find_method(name, mesh.dim, mesh.ranks.size)
         system = linalg.System(mesh.ranks, matrix, method, prefix=prefix, rtol=rtol)
-        super().__init__(name, system)
+        super().__init__(name, system, system.rtol)
 
     def _find_scalings(self, name):
         """Factors of the rows and the columns (n_nodes,).

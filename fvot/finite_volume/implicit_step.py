@@ -14,10 +14,11 @@ itself, hence
    (which an M-matrix cannot make) and, where there is one, its entropy. A solution that fails is
    refined by one more solve for the residual, then the next method is tried, then a
    `ConvergenceError` is raised. A residual r bounds the error: |Y - exact|_L1 <= sum |r_K|.
-3. Three methods, ranked by `linalg.rank_methods`: LU, factorised once for many steps; BiCGStab with
-   ILU(0), cells in the order of the drift; GMRES with BoomerAMG on the columns scaled by the Gibbs
-   density G, (|K| + s A) G y = rhs, d = G y. That matrix is symmetric where there is a potential,
-   and its iterations grow neither with the barriers nor with s.
+3. Four methods, ranked by `linalg.rank_methods`: LU, factorised once for many steps; BiCGStab with
+   ILU(0), cells in the order of the drift; on Cartesian meshes the package's own `multigrid`; GMRES
+   with BoomerAMG on the columns scaled by the Gibbs density G, (|K| + s A) G y = rhs, d = G y. That
+   matrix is symmetric where there is a potential, and its iterations grow neither with the barriers
+   nor with s.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import numpy as np
 from .. import linalg
 from ..arguments.types import Array
 from ..errors import ConvergenceError
+from ..multigrid.solver import Multigrid
 from .rates import Rates
 
 IMPLICIT_STEP_PREFIX = "fvot_fokker_planck_"
@@ -52,6 +54,13 @@ MAX_SOLVES = 5
 
 # Tolerance of all solves but the first: they start from a small residual.
 REFINEMENT_TOLERANCE = 1e-3
+
+# What multigrid aims at, in tolerances: a third of the residual that the checks accept.
+AIMED_TOLERANCES = 3
+
+# The stiffness, in cells along a side, up to which multigrid takes a uniform smooth state: mass
+# does not move over the whole mesh in such a step.
+SHORT_STEP_CELLS = 2
 
 # The smallest tolerance of a solve with the transposed matrix.
 TIGHTEST_TOLERANCE = 1e-12
@@ -130,7 +139,7 @@ def _compute_scale(rates):
             inner, s, "amg", SCALE_TOLERANCE, IMPLICIT_STEP_PREFIX + "scale_", scale
         )
         rho = rho + method.solve(-s * inner.outflow(rho, closed)[0], SCALE_TOLERANCE)
-        method.system.destroy()
+        method.destroy()
 
         largest = mesh.ranks.max(np.abs(rho).max(initial=0.0))
         rho = np.maximum(rho / largest, np.exp(-MAX_EXPONENT))
@@ -180,17 +189,24 @@ class Resolvent:
             self.stiffness,
             rates.steepness(),
             rates.minus_log_gibbs is not None,
+            self.has_multigrid(),
         )
+        self.first_name = linalg.find_users_choice(prefix, list(self.costs))
         self.names = list(self.costs)
         self.iterations = 0
         self.solves = 0
         self._method: LinearMethod | None = None
-        self._transposed_method: CellMethod | None = None
+        self._transposed_method: LinearMethod | None = None
+
+    def has_multigrid(self) -> bool:
+        """Whether `multigrid` has a solver for these rates, and the user wants none of PETSc's."""
+        return self.rates.mesh.block is not None and not linalg.has_users_solver(self.prefix)
 
     def expect(self, n_solves: float) -> Resolvent:
         """Prepare for that many solves, by the method that is the cheapest for them."""
         ready = None if self._method is None else self._method.name
         by_cost = linalg.rank_methods(self.costs, n_solves, ready)
+        by_cost.sort(key=lambda name: name != self.first_name)
         self.names = [name for name in by_cost if name in self.names]
         if ready is not None and self.names and self.names[0] != ready:
             self.destroy()
@@ -265,6 +281,8 @@ class Resolvent:
         """Whether the method at work is multigrid with a scaling that was computed for other
         rates.
         """
+        if self.names[0] == "multigrid" and isinstance(self._method, MultigridMethod):
+            return not self._method.is_short and self.scales.is_stale(self.rates)
         return self.names[0] == "amg" and self.scales.is_stale(self.rates)
 
     def give_up(self) -> None:
@@ -274,11 +292,10 @@ class Resolvent:
 
     def destroy(self) -> None:
         """Give the memory of the linear system back. Collective."""
-        if self._method is not None:
-            self._method.system.destroy()
+        for method in self._method, self._transposed_method:
+            if method is not None:
+                method.destroy()
         self._method = None
-        if self._transposed_method is not None:
-            self._transposed_method.system.destroy()
         self._transposed_method = None
 
     def _attempt(self, start, entering, rest, judge):
@@ -292,8 +309,9 @@ class Resolvent:
         if self._method is None:
             self._method = self._build_method(self.names[0])
 
+        now = before
         for i in range(MAX_SOLVES):
-            rtol = self._method.rtol if i == 0 else max(self._method.rtol, REFINEMENT_TOLERANCE)
+            rtol = self._method.choose_tolerance(now.size / before.size, is_first=i == 0)
             correction = self._method.solve(residual, rtol)
             if i == 0:
                 d = correction
@@ -315,6 +333,8 @@ class Resolvent:
         return Y, fault
 
     def _build_method(self, name):
+        if name == "multigrid":
+            return MultigridMethod(self.rates, self.s, self.rtol, self.stiffness, self.scales)
         scale = self.scales.find(self.rates) if name == "amg" else None
         return CellMethod(self.rates, self.s, name, self.rtol, self.prefix, scale)
 
@@ -352,14 +372,20 @@ class Resolvent:
         return (self._keep_within(start, Y) if np.ndim(rest) == 0 else Y), None
 
     def _find_transposed_method(self):
-        """The method at work, or, where that is multigrid, which cannot solve the transposed system
-        of its own, another one with the transposed matrix.
+        """The method at work, or, where that is one of multigrid, which cannot solve the transposed
+        system of its own, another one with the transposed matrix.
         """
         name = self.names[0]
         if name == "amg":
             if self._transposed_method is None:
                 self._transposed_method = CellMethod(
                     self.rates, self.s, name, self.rtol, self.prefix, transposed=True
+                )
+            return self._transposed_method
+        if name == "multigrid":
+            if self._transposed_method is None:
+                self._transposed_method = MultigridMethod(
+                    self.rates, self.s, self.rtol, self.stiffness, self.scales, transposed=True
                 )
             return self._transposed_method
         if self._method is None:
@@ -495,10 +521,10 @@ class LinearMethod:
     rtol : the tolerance, which PETSc's options may have changed
     """
 
-    def __init__(self, name: str, system: linalg.System):
+    def __init__(self, name: str, system: Any, rtol: float):
         self.name = name
         self.system = system
-        self.rtol = system.rtol
+        self.rtol = rtol
         self._counted = 0
 
     @property
@@ -506,11 +532,73 @@ class LinearMethod:
         """Whether PETSc says that the last solve has not converged."""
         return self.system.reason < 0
 
+    def choose_tolerance(self, reduction: float, *, is_first: bool) -> float:
+        """The tolerance of the next solve, where those before have left that part of the
+        residual.
+        """
+        return self.rtol if is_first else max(self.rtol, REFINEMENT_TOLERANCE)
+
     def count_iterations(self) -> int:
         """The iterations since the last call."""
         before = self._counted
         self._counted = self.system.iterations
         return self._counted - before
+
+    def destroy(self) -> None:
+        """Give the memory back. Collective."""
+        self.system.destroy()
+
+
+class MultigridMethod(LinearMethod):
+    """The package's own multigrid on |K| + s A.
+
+    The smooth state is uniform in short steps, which move mass over less than the mesh; in longer
+    ones it is the column scaling, which is the Gibbs density where there is one.
+    """
+
+    def __init__(
+        self,
+        rates: Rates,
+        s: float,
+        rtol: float,
+        stiffness: float,
+        scales: ColumnScaleCache,
+        *,
+        transposed: bool = False,
+    ):
+        mesh = rates.mesh
+        side = mesh.n_cells_global ** (1 / mesh.dim)
+        self.is_short = stiffness <= SHORT_STEP_CELLS * side
+        density = np.ones(mesh.n_cells) if self.is_short else scales.find(rates)
+        kept = mesh.volume if rates.decay is None else mesh.volume + s * rates.decay
+        system = Multigrid(
+            mesh, s * rates.a, s * rates.b, kept, density, stiffness, transposed=transposed
+        )
+        super().__init__("multigrid", system, rtol)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last solve has not reached its tolerance."""
+        return self.system.has_failed
+
+    def choose_tolerance(self, reduction: float, *, is_first: bool) -> float:
+        """See `LinearMethod`. What is left to do is shared evenly by the fewest solves of the
+        precision.
+        """
+        left = min(AIMED_TOLERANCES * self.rtol / max(reduction, self.rtol), 0.5)
+        n_solves = np.ceil(np.log(left) / np.log(self.system.tolerance))
+        return left ** (1 / n_solves)
+
+    def solve(self, rhs: Array, rtol: float) -> Array:
+        """d with (|K| + s A) d = rhs, all (n_cells,), to the tolerance unless `has_failed`."""
+        return self.system.solve(rhs, rtol)
+
+    def solve_transposed(self, rhs: Array, rtol: float) -> Array:
+        """The same of the transposed matrix, for which this is."""
+        return self.system.solve(rhs, rtol)
+
+    def destroy(self) -> None:
+        """See `LinearMethod`: there is nothing to be told."""
 
 
 class CellMethod(LinearMethod):
@@ -539,7 +627,7 @@ class CellMethod(LinearMethod):
         matrix = rates.pattern.matrix(rates, s, self.order, self.scale, transposed=transposed)
         method = linalg.find_method(name, mesh.dim, mesh.ranks.size)
         system = linalg.System(mesh.ranks, matrix, method, prefix=prefix, rtol=rtol)
-        super().__init__(name, system)
+        super().__init__(name, system, system.rtol)
 
     def solve(self, rhs: Array, rtol: float) -> Array:
         """d with (|K| + s A) d = rhs, all (n_cells,), to the tolerance unless `has_failed`."""

@@ -1,0 +1,221 @@
+"""The package's own multigrid for implicit steps: against factorisations, on 1 to 3 ranks."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from fvot import FokkerPlanck, InputError, Mesh, linalg
+from fvot.multigrid.solver import Multigrid
+
+pytestmark = pytest.mark.ranks
+
+MESHES = {
+    "interval": lambda: Mesh.interval(-1, 1, 150),
+    "circle": lambda: Mesh.interval(-1, 1, 60, periodic=True),
+    "squares": lambda: Mesh.rectangle((-1, -1), (1, 1), (32, 32)),
+    "odd": lambda: Mesh.rectangle((-1, -1), (1, 1), (37, 21)),
+    "thin": lambda: Mesh.rectangle((-1, -1), (1, 1), (90, 9)),
+    "torus": lambda: Mesh.rectangle((-1, -1), (1, 1), (25, 14), periodic=True),
+    "box": lambda: Mesh.box((-1, -1, -1), (1, 1, 1), (12, 9, 10)),
+    "tube": lambda: Mesh.box((-1, -1, -1), (1, 1, 1), (6, 7, 11), periodic=(False, True, False)),
+}
+ON_MESHES = pytest.mark.parametrize("make", MESHES.values(), ids=MESHES)
+
+
+def bowl(x):
+    """Periodic with the meshes."""
+    return 6 * (1 - np.cos(np.pi * x)).sum(axis=0)
+
+
+def wells(x):
+    """Wells with a barrier of 400 between them in each direction."""
+    return 1600 * ((x**2 - 0.5) ** 2).sum(axis=0)
+
+
+def turning(x):
+    """A rotation about the origin in the first two axes, slower towards the walls."""
+    speed = 20 * np.prod(1 - x**2, axis=0)
+    return speed * np.concatenate([[-x[1], x[0]], 0 * x[2:]])
+
+
+def force(monkeypatch, *methods):
+    """Solve linear systems by these methods, one after the other."""
+    costs = {name: (1.0, 1.0 + i) for i, name in enumerate(methods)}
+    monkeypatch.setattr(linalg, "estimate_costs", lambda *about: costs)
+
+
+def find_rates(mesh, **coefficients):
+    """The rates of a Fokker-Planck equation."""
+    rates, _ = FokkerPlanck(mesh, **coefficients)._stepper.find_coefficients(0.0)
+    return rates
+
+
+def find_step(rates, stiffness):
+    """The step with that largest ratio of what leaves a cell to what it has."""
+    return stiffness / rates.mesh.ranks.max(rates.leaving().max())
+
+
+def random(mesh, seed=0):
+    """Random cell values, the same on any number of ranks."""
+    return mesh.scatter(np.random.default_rng(seed).uniform(-1, 1, mesh.n_cells_global))
+
+
+def bump(mesh):
+    return np.exp(-20 * ((mesh.center - 0.3) ** 2).sum(axis=0))
+
+
+def solve_directly(rates, s, rhs, transposed):
+    """(|K| + s A)^-1 rhs, or by the transposed matrix, by a factorisation."""
+    ranks = rates.mesh.ranks
+    matrix = rates.pattern.matrix(rates, s, transposed=transposed)
+    method = linalg.find_method("redundant", rates.mesh.dim, ranks.size)
+    system = linalg.System(ranks, matrix, method, prefix="fvot_test_", rtol=1e-12)
+    return system(rhs)
+
+
+# ---- against factorisations ----------------------------------------------------------------------
+
+
+@ON_MESHES
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("stiffness", [0.1, 30.0, 1e5])
+def test_solutions_are_those_of_a_factorisation(make, transposed, stiffness):
+    """In the sum of |r|, or of |r| / m where transposed, to the tolerance of the precision; the
+    inverse does not enlarge the former, and the latter by the stiffness at most.
+    """
+    mesh = make()
+    rates = find_rates(mesh, diffusion=1.0, potential=bowl)
+    s = find_step(rates, stiffness)
+    density = np.exp(-rates.minus_log_gibbs)
+    solver = Multigrid(
+        mesh, s * rates.a, s * rates.b, mesh.volume, density, stiffness, transposed=transposed
+    )
+    rhs = mesh.volume * (1.5 + random(mesh))
+    d = solver.solve(rhs, 1e-10)
+    exact = solve_directly(rates, s, rhs, transposed)
+    assert not solver.has_failed
+    error = mesh.integrate(np.abs(d - exact)) / mesh.integrate(np.abs(exact))
+    assert error <= (1e-3 if stiffness <= 1e3 else 1e-4)
+    assert solver.iterations <= (25 if stiffness <= 1e3 else 50)
+
+
+@pytest.mark.parametrize("stiffness", [3.0, 30.0, 300.0, 3e4, 3e6])
+def test_cycles_do_not_grow_with_the_number_of_cells(stiffness):
+    cycles = []
+    for n in 32, 64, 128, 256:
+        mesh = Mesh.rectangle((-1, -1), (1, 1), (n, n))
+        rates = find_rates(mesh, diffusion=1.0, potential=bowl)
+        s = find_step(rates, stiffness)
+        density = np.exp(-rates.minus_log_gibbs)
+        solver = Multigrid(mesh, s * rates.a, s * rates.b, mesh.volume, density, stiffness)
+        solver.solve(mesh.volume * bump(mesh), 1e-5)
+        assert not solver.has_failed
+        cycles.append(solver.iterations)
+    assert max(cycles) <= 16
+    assert cycles[-1] <= cycles[0] + 3
+
+
+# ---- steps ---------------------------------------------------------------------------------------
+
+
+def assert_promises(result):
+    """Mass to round-off, no negative density, and free energy that never grows where there is
+    one.
+    """
+    ledger = result.ledger
+    assert np.abs(ledger["mass_error"]).max() <= 1e-14
+    assert result.mesh.ranks.min(result.rho.min()) >= 0
+    if "energy" in ledger:
+        parts = np.abs(ledger["entropy"]).max() + np.abs(ledger["potential_energy"]).max()
+        assert np.diff(ledger["energy"]).max() <= 1e-14 * parts
+
+
+@ON_MESHES
+@pytest.mark.parametrize("order", [1, 2])
+def test_steps_keep_the_promises_and_agree_with_factorisations(make, order, monkeypatch):
+    """With a drift that has no potential in two dimensions and more."""
+    mesh = make()
+    drift = turning if mesh.dim > 1 and not any(mesh.block.periodic) else None
+    coefficients = dict(diffusion=0.5, potential=bowl, drift=drift, order=order)
+    rho0 = 0.1 + bump(mesh)
+    for tau in 1e-3, 0.03, 10.0:
+        force(monkeypatch, "multigrid")
+        result = FokkerPlanck(mesh, **coefficients).solve(rho0, 3 * tau, tau=tau)
+        assert_promises(result)
+        force(monkeypatch, "lu")
+        exact = FokkerPlanck(mesh, **coefficients).solve(rho0, 3 * tau, tau=tau)
+        assert_allclose(result.rho, exact.rho, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("tau", [1e-6, 1e-3, 1.0, 1e3])
+def test_hard_problems_fall_back_without_a_wrong_answer(order, tau, monkeypatch):
+    """Barriers of 400 kT, with and without a rotating drift, and all mass in one corner or
+    everywhere: other methods take over where multigrid does not pass the checks.
+    """
+    mesh = Mesh.rectangle((-1, -1), (1, 1), (32, 32))
+    corner = np.where(mesh.cell_id[: mesh.n_cells] == 0, 1.0, 0.0)
+    for drift in None, turning:
+        force(monkeypatch, "multigrid", "lu")
+        solver = FokkerPlanck(mesh, diffusion=1.0, potential=wells, drift=drift, order=order)
+        force(monkeypatch, "lu")
+        reference = FokkerPlanck(mesh, diffusion=1.0, potential=wells, drift=drift, order=order)
+        for rho0 in corner, np.ones(mesh.n_cells):
+            result = solver.solve(rho0, 3 * tau, tau=tau)
+            exact = reference.solve(rho0, 3 * tau, tau=tau)
+            assert_promises(result)
+            distance = mesh.integrate(np.abs(result.rho[-1] - exact.rho[-1]))
+            assert distance <= 1e-7 * mesh.integrate(rho0)
+
+
+def test_densities_over_130_decades():
+    """A potential of 300: the Gibbs density is a fixed point, also in its tails."""
+    mesh = Mesh.rectangle((-1, -1), (1, 1), (32, 32))
+    rates = find_rates(mesh, diffusion=1.0, potential=lambda x: 150 * (x**2).sum(axis=0))
+    density = np.exp(-rates.minus_log_gibbs)
+    for stiffness in 10.0, 1e3, 1e6:
+        s = find_step(rates, stiffness)
+        solver = Multigrid(mesh, s * rates.a, s * rates.b, mesh.volume, density, stiffness)
+        rhs = mesh.volume * bump(mesh)
+        d = solver.solve(rhs, 1e-5)
+        exact = solve_directly(rates, s, rhs, False)
+        assert not solver.has_failed
+        assert mesh.integrate(np.abs(d - exact)) <= 1e-3 * mesh.integrate(exact)
+
+
+# ---- the choice ----------------------------------------------------------------------------------
+
+
+def test_a_failure_is_counted_and_the_next_method_takes_over(monkeypatch):
+    """On all ranks, where multigrid gives up."""
+    force(monkeypatch, "multigrid", "lu")
+    monkeypatch.setattr("fvot.multigrid.solver.MAX_CYCLES", 2)
+    mesh = Mesh.rectangle((-1, -1), (1, 1), (24, 24))
+    solver = FokkerPlanck(mesh, diffusion=1.0, potential=bowl)
+    result = solver.solve(bump(mesh), 0.3, tau=0.1)
+    assert_promises(result)
+    (resolvent,) = solver._stepper._resolvents.values()
+    assert resolvent.names == ["lu"]
+
+
+def test_an_option_names_the_method(monkeypatch):
+    mesh = Mesh.rectangle((-1, -1), (1, 1), (16, 16))
+    for name in "lu", "ilu", "amg", "multigrid":
+        linalg.set_options(["-fvot_fokker_planck_method", name])
+        try:
+            solver = FokkerPlanck(mesh, diffusion=1.0, potential=bowl)
+            solver.solve(bump(mesh), 0.3, tau=0.1)
+        finally:
+            linalg.PETSc.Options().delValue("fvot_fokker_planck_method")
+        (resolvent,) = solver._stepper._resolvents.values()
+        assert resolvent.names[0] == name
+
+
+def test_an_option_that_names_no_method_is_refused():
+    mesh = Mesh.rectangle((-1, -1), (1, 1), (16, 16))
+    linalg.set_options(["-fvot_fokker_planck_method", "magic"])
+    try:
+        with pytest.raises(InputError, match="must be one of .*multigrid.*, not 'magic'"):
+            FokkerPlanck(mesh, diffusion=1.0).solve(bump(mesh), 0.3, tau=0.1)
+    finally:
+        linalg.PETSc.Options().delValue("fvot_fokker_planck_method")
