@@ -37,13 +37,13 @@ def wave(sign):
 def test_transport_between_pieces_is_refused_at_once(n_pieces, n):
     points, cells = squares(n_pieces, n)
     mesh = Mesh.from_cells(points, [("quad", cells)])
-    begin = time.perf_counter()
+    begin = time.process_time()
     solver = BenamouBrenier(mesh, n_steps=8)
     with pytest.raises(
         InputError, match=f"{n_pieces} pieces that do not touch.*same mass in each piece"
     ):
         solver.solve(mesh.density(lambda x: 1 + 0 * x[0]), mesh.density(lambda x: 1 + x[0]))
-    assert time.perf_counter() - begin < 20
+    assert time.process_time() - begin < 20
 
 
 @pytest.mark.parametrize("n_pieces, n", [(30, 4), (256, 4), (9, 16)])
@@ -82,11 +82,11 @@ def test_cells_on_their_own_beside_a_large_piece():
 
 def test_thousands_of_pieces_are_set_up_in_seconds():
     points, cells = squares(10_000, 1)
-    begin = time.perf_counter()
+    begin = time.process_time()
     mesh = Mesh.from_cells(points, [("quad", cells)])
     rho = FokkerPlanck(mesh, diffusion=1.0).solve(mesh.density(lambda x: 1 + x[0]), 1.0).rho[-1]
     BenamouBrenier(mesh, n_steps=8)
-    assert time.perf_counter() - begin < 20
+    assert time.process_time() - begin < 20
     assert mesh.n_inner == 0 and np.abs(rho - mesh.density(lambda x: 1 + x[0])).max() < 1e-12
 
 

@@ -192,8 +192,8 @@ def test_files(tmp_path):
 
 def test_many_points_are_merged_in_seconds():
     points, blocks = torn(*triangles(200))
-    begin = time.perf_counter()
+    begin = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         Mesh.from_cells(points, [(kind, np.array(rows)) for kind, rows in blocks])
-    assert time.perf_counter() - begin < 15
+    assert time.process_time() - begin < 15

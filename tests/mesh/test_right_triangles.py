@@ -119,9 +119,9 @@ def test_points_in_one_place_are_no_error(name):
 @pytest.mark.parametrize("alternate", [False, True])
 def test_large_meshes_are_set_up_in_seconds(alternate):
     points, blocks = right(128, alternate=alternate)
-    begin = time.perf_counter()
+    begin = time.process_time()
     mesh = Mesh.from_cells(points, blocks)
-    assert time.perf_counter() - begin < 10 and mesh.n_cells_global == 2 * 128**2
+    assert time.process_time() - begin < 10 and mesh.n_cells_global == 2 * 128**2
 
 
 @pytest.mark.parametrize("digits", [np.float32, 6])
@@ -242,10 +242,10 @@ def test_points_stay_near_their_cells():
 @pytest.mark.parametrize("move", [jitter(120, 0.1), mapped], ids=["moved", "mapped"])
 def test_the_search_is_bounded(move):
     points, blocks = right(120, move=move)
-    begin = time.perf_counter()
+    begin = time.process_time()
     mesh = Mesh.from_cells(points, blocks)
     assert "of 43440 faces have cell points out of order" in mesh.quality.disorder
-    assert time.perf_counter() - begin < 20
+    assert time.process_time() - begin < 20
 
 
 def test_points_that_are_given_must_not_be_in_one_place():
