@@ -613,18 +613,23 @@ AMG_SOLVE_IN_DRIFT = {1: 0.5, 2: 0.5, 3: 0.0}
 # To find the scaling of the columns for multigrid.
 AMG_SCALING = 9
 
-# The package's own multigrid: to set up; one cycle, by the dimension, in single precision; what one
-# message takes, in all cells together.
-MULTIGRID_SET_UP = 0.1
-MULTIGRID_CYCLE = {1: 0.01, 2: 0.009, 3: 0.012}
+# The package's own multigrid, by the kind of its grids: to set up; one cycle, by the dimension, in
+# single precision; what one message takes, in all cells together.
+MULTIGRID_SET_UP = {"blocks": 0.1, "graphs": 0.5}
+MULTIGRID_CYCLE = {
+    "blocks": {1: 0.01, 2: 0.009, 3: 0.014},
+    "graphs": {1: 0.015, 2: 0.016, 3: 0.03},
+}
 MULTIGRID_MESSAGE = 8.0
 
 # Its cycles in one solve; more by this part for each unit of the cell Peclet number.
 MULTIGRID_CYCLES = 16
 MULTIGRID_CYCLES_IN_DRIFT = 0.15
 
-# The stiffness from which it works in double precision.
+# The stiffness from which it works in double precision, and what cycles cost more then: they are
+# slower, and a few more.
 MULTIGRID_LONG_STEP = 1e3
+MULTIGRID_DOUBLE = 3
 
 # Cells of the meshes on which the costs of LU were measured; in one dimension they do not change.
 LU_REFERENCE_CELLS = {1: 1, 2: 65_536, 3: 8_000}
@@ -650,7 +655,7 @@ def estimate_costs(
     stiffness: float,
     steepness: float,
     has_scale: bool = True,
-    has_multigrid: bool = False,
+    multigrid: str | None = None,
 ) -> dict[str, tuple[float, float]]:
     """{method: (set-up, one solve)} of |K| + s A for n cells, in microseconds per cell.
 
@@ -658,7 +663,8 @@ def estimate_costs(
     steepness : a typical cell Peclet number; above 1 the drift dominates, and ILU(0) in its order
         is nearly exact
     has_scale : whether the scaling of the columns is known; else it has to be found first
-    has_multigrid : whether the package's own multigrid has a solver
+    multigrid : the grids of the package's own multigrid, "blocks" or "graphs"; None where it has
+        none
     """
     parallel_share = n_ranks**RANKS_EXPONENT
     found_once = 0 if has_scale else AMG_SCALING
@@ -672,24 +678,24 @@ def estimate_costs(
         "ilu": (ILU_SET_UP * parallel_share, ilu_solve * parallel_share),
         "amg": (amg_set_up * parallel_share, amg_solve * parallel_share),
     }
-    if has_multigrid:
+    if multigrid is not None:
         costs["multigrid"] = _estimate_multigrid_costs(
-            n, dim, n_ranks, stiffness, steepness, found_once
+            n, dim, n_ranks, stiffness, steepness, found_once, multigrid
         )
     if n <= LU_CELL_LIMIT[dim]:
         costs["lu"] = _estimate_lu_costs(n, dim, n_ranks)
     return costs
 
 
-def _estimate_multigrid_costs(n, dim, n_ranks, stiffness, steepness, found_once):
+def _estimate_multigrid_costs(n, dim, n_ranks, stiffness, steepness, found_once, kind):
     """(set-up, one solve) of the package's own multigrid, which waits for messages."""
     side = n ** (1 / dim)
     n_cycles = MULTIGRID_CYCLES * (1 + MULTIGRID_CYCLES_IN_DRIFT * min(steepness, 10))
     n_grids = 1 + np.log2(1 + np.clip(stiffness, 1, side**2)) / 2
     is_long = stiffness > MULTIGRID_LONG_STEP
     parallel_share = n_ranks**RANKS_EXPONENT
-    set_up = MULTIGRID_SET_UP * parallel_share + (found_once if stiffness > 2 * side else 0)
-    cycle = MULTIGRID_CYCLE[dim] * (2 if is_long else 1) * parallel_share
+    set_up = MULTIGRID_SET_UP[kind] * parallel_share + (found_once if stiffness > 2 * side else 0)
+    cycle = MULTIGRID_CYCLE[kind][dim] * (MULTIGRID_DOUBLE if is_long else 1) * parallel_share
     messages = 0.0
     if n_ranks > 1:
         messages = (4 * n_grids + 3) * MULTIGRID_MESSAGE / n

@@ -69,9 +69,8 @@ class CornerResolvent(Resolvent):
         self._known = (Y, entering, outflow)
         return outflow
 
-    def has_multigrid(self) -> bool:
+    def find_multigrid(self) -> None:
         """See `Resolvent`: nodes have none."""
-        return False
 
     def _build_method(self, name):
         return NodeMethod(self.rates, self.s, name, self.rtol, self.prefix)

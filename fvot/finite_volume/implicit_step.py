@@ -15,10 +15,10 @@ itself, hence
    refined by one more solve for the residual, then the next method is tried, then a
    `ConvergenceError` is raised. A residual r bounds the error: |Y - exact|_L1 <= sum |r_K|.
 3. Four methods, ranked by `linalg.rank_methods`: LU, factorised once for many steps; BiCGStab with
-   ILU(0), cells in the order of the drift; on Cartesian meshes the package's own `multigrid`; GMRES
-   with BoomerAMG on the columns scaled by the Gibbs density G, (|K| + s A) G y = rhs, d = G y. That
-   matrix is symmetric where there is a potential, and its iterations grow neither with the barriers
-   nor with s.
+   ILU(0), cells in the order of the drift; the package's own `multigrid`; GMRES with BoomerAMG on
+   the columns scaled by the Gibbs density G, (|K| + s A) G y = rhs, d = G y. That matrix is
+   symmetric where there is a potential, and its iterations grow neither with the barriers nor with
+   s.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class Resolvent:
             self.stiffness,
             rates.steepness(),
             rates.minus_log_gibbs is not None,
-            self.has_multigrid(),
+            self.find_multigrid(),
         )
         self.first_name = linalg.find_users_choice(prefix, list(self.costs))
         self.names = list(self.costs)
@@ -198,9 +198,11 @@ class Resolvent:
         self._method: LinearMethod | None = None
         self._transposed_method: LinearMethod | None = None
 
-    def has_multigrid(self) -> bool:
-        """Whether `multigrid` has a solver for these rates, and the user wants none of PETSc's."""
-        return self.rates.mesh.block is not None and not linalg.has_users_solver(self.prefix)
+    def find_multigrid(self) -> str | None:
+        """The kind of the grids of `multigrid`; None where the user wants a solver of PETSc's."""
+        if linalg.has_users_solver(self.prefix):
+            return None
+        return "graphs" if self.rates.mesh.block is None else "blocks"
 
     def expect(self, n_solves: float) -> Resolvent:
         """Prepare for that many solves, by the method that is the cheapest for them."""
@@ -572,7 +574,14 @@ class MultigridMethod(LinearMethod):
         density = np.ones(mesh.n_cells) if self.is_short else scales.find(rates)
         kept = mesh.volume if rates.decay is None else mesh.volume + s * rates.decay
         system = Multigrid(
-            mesh, s * rates.a, s * rates.b, kept, density, stiffness, transposed=transposed
+            mesh,
+            rates.pattern.stencil,
+            s * rates.a,
+            s * rates.b,
+            kept,
+            density,
+            stiffness,
+            transposed=transposed,
         )
         super().__init__("multigrid", system, rtol)
 

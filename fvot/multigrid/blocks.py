@@ -223,6 +223,30 @@ class BlockGrid:
         _fill_weights(self.shape, coarse.shape, factors, content, coarse.total, self.weight)
         return coarse, coarse_flows
 
+    @property
+    def n_global(self) -> int:
+        """The number of cells, of all ranks."""
+        return int(np.prod(self.grid))
+
+    def list_rows(self) -> tuple[IntArray, IntArray, IntArray, Array]:
+        """(places of this rank's cells, row, column, value): the entries of P, by global
+        numbers. Collective.
+        """
+        own = [np.arange(a, a + n) for a, n in zip(self.first, self.own, strict=True)]
+        index = np.meshgrid(*own, indexing="ij")
+        number = np.zeros(self.shape.size, np.int64)
+        number[self.own_place] = np.ravel_multi_index([i.ravel() for i in index], self.grid)
+        self.exchange(number)
+
+        row = np.tile(number[self.own_place], 2 * self.dim)
+        columns = []
+        for axis in range(self.dim):
+            for layers in slice(None, -2), slice(2, None):
+                near = [slice(1, -1)] * self.dim
+                near[axis] = layers
+                columns.append(number[self.place[tuple(near)].ravel()])
+        return self.own_place, row, np.concatenate(columns), self.parts[:, self.own_place].ravel()
+
     # ---- the cycle ------------------------------------------------------------------------------
 
     def begin(self, r: Array, x: Array) -> None:
@@ -231,7 +255,7 @@ class BlockGrid:
         self.exchange(x)
         _relax(self.shape, self.parts, r, x, 1)
 
-    def restrict(self, x: Array, coarse: BlockGrid) -> None:
+    def restrict(self, r: Array, x: Array, coarse: BlockGrid) -> None:
         """The residual, which only red cells have, summed into the coarse grid's. Collective."""
         self.exchange(x)
         coarse.r[:] = 0

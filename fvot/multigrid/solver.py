@@ -25,12 +25,16 @@ import numpy as np
 from ..arguments.types import Array
 from ..mesh.cartesian import cut
 from .blocks import BlockGrid, Flows
+from .graphs import GraphFlows, GraphGrid
 
 # A grid is coarsened while in some cell more leaves than this multiple of what stays there.
 COARSENED_STIFFNESS = 4.0
 
 # Cells of a grid, of all ranks, up to which it is solved directly rather than coarsened.
 MAX_DIRECT_CELLS = 64
+
+# The same of a grid that has no coarser one.
+MAX_STALLED_CELLS = 1000
 
 # Sweeps, red and black and back, on the coarsest grid where it is not solved directly.
 COARSEST_SWEEPS = 2
@@ -50,7 +54,7 @@ MAX_CYCLES = 80
 class Multigrid:
     """The solver of one matrix |K| + s A on a mesh: d = solve(r, rtol).
 
-    mesh : a Cartesian one
+    sides : the `Stencil` of the mesh
     left, right (n_faces,) : s a and s b of the `Rates`, multiples of the densities on both sides
         that cross the faces
     kept (n_cells,) : what else is on the diagonal
@@ -67,6 +71,7 @@ class Multigrid:
     def __init__(
         self,
         mesh: Any,
+        sides: Any,
         left: Array,
         right: Array,
         kept: Array,
@@ -79,9 +84,9 @@ class Multigrid:
         self.tolerance = SINGLE_TOLERANCE if stiffness <= SINGLE_STIFFNESS else DOUBLE_TOLERANCE
         self.iterations = 0
         self.has_failed = False
-        self.grids: list[BlockGrid] = []
+        self.grids: list[Any] = []
         self.precision = np.float32 if stiffness <= SINGLE_STIFFNESS else np.float64
-        grid, flows = _list_flows(mesh, left, right, kept, self.precision)
+        grid, flows = _list_flows(mesh, sides, left, right, kept, self.precision)
         self._build(grid, flows, density, transposed)
 
         finest = self.grids[0]
@@ -90,21 +95,23 @@ class Multigrid:
         self.work = [finest.zeros() for _ in range(8)]
 
     def _build(self, grid, flows, density, transposed):
-        local = np.zeros(grid.shape.size)
+        grid.set_up(flows, transposed=transposed)
+        local = np.zeros(len(grid.total))
         local[grid.own_place] = density
         grid.exchange(local)
-        grid.set_up(flows, transposed=transposed)
         self.grids.append(grid)
         self.direct = None
         while grid.find_stiffness(flows.kept) > COARSENED_STIFFNESS:
-            if np.prod(grid.grid) <= MAX_DIRECT_CELLS:
+            if grid.n_global <= MAX_DIRECT_CELLS:
                 self.direct = DirectSolver(grid)
                 return
             coarser = grid.coarsen(flows, local)
             if coarser is None:
+                if grid.n_global <= MAX_STALLED_CELLS:
+                    self.direct = DirectSolver(grid)
                 return
             grid, flows = coarser
-            local = np.ones(grid.shape.size)
+            local = np.ones(len(grid.total))
             self.grids.append(grid)
 
     def solve(self, rhs: Array, rtol: float) -> Array:
@@ -178,7 +185,7 @@ class Multigrid:
             return
         coarse = self.grids[level + 1]
         grid.begin(r, x)
-        grid.restrict(x, coarse)
+        grid.restrict(r, x, coarse)
         self._cycle(level + 1, coarse.r, coarse.x)
         grid.correct(coarse, r, x)
 
@@ -186,40 +193,27 @@ class Multigrid:
 class DirectSolver:
     """The inverse of a grid of a few cells, on every rank."""
 
-    def __init__(self, grid: BlockGrid):
-        ranks = grid.ranks
-        n = int(np.prod(grid.grid))
-        own = [np.arange(begin, begin + m) for begin, m in zip(grid.first, grid.own, strict=True)]
-        mesh_index = np.meshgrid(*own, indexing="ij")
-        number = np.ravel_multi_index([index.ravel() for index in mesh_index], grid.grid)
-        local = np.zeros(grid.shape.size)
-        local[grid.own_place] = number
-        grid.exchange(local)
-
-        self.place = grid.own_place
-        self.ranks = ranks
-        rows = np.zeros((len(number), n))
-        rows[np.arange(len(number)), number] = 1.0
-        for axis in range(grid.dim):
-            for side in range(2):
-                layers = [slice(1, -1)] * grid.dim
-                layers[axis] = slice(2, None) if side else slice(None, -2)
-                neighbour = grid.place[tuple(layers)].ravel()
-                part = grid.parts[2 * axis + side][self.place]
-                np.add.at(rows, (np.arange(len(number)), local[neighbour].astype(np.int64)), -part)
-        order = ranks.all_gather(number)
-        whole = ranks.all_gather(rows.T)
-        matrix = np.empty((n, n))
-        matrix[order] = whole.T
-        self.inverse = np.linalg.inv(matrix)[number][:, order]
+    def __init__(self, grid: Any):
+        self.ranks = grid.ranks
+        self.place, *entries = grid.list_rows()
+        n_own = len(self.place)
+        row, column, value = self.ranks.all_gather(np.stack(entries))
+        n = grid.n_global
+        matrix = np.eye(n)
+        np.add.at(matrix, (row.astype(np.int64), column.astype(np.int64)), -value)
+        own = entries[0][:n_own].astype(np.int64)
+        order = self.ranks.all_gather(own)
+        self.inverse = np.linalg.inv(matrix)[own][:, order]
 
     def __call__(self, r: Array, x: Array) -> None:
         """x from r. Collective."""
         x[self.place] = self.inverse @ self.ranks.all_gather(r[self.place])
 
 
-def _list_flows(mesh, left, right, kept, precision):
-    """(the finest `BlockGrid`, its `Flows`)."""
+def _list_flows(mesh, sides, left, right, kept, precision):
+    """(the finest grid, its flows)."""
+    if mesh.block is None:
+        return _list_sides(mesh, sides, left, right, kept, precision)
     block = mesh.block
     thickness = [np.diff(cut(n, p)) for n, p in zip(block.grid, block.ranks, strict=True)]
     grid = BlockGrid(mesh.ranks, block, thickness, precision)
@@ -237,6 +231,19 @@ def _list_flows(mesh, left, right, kept, precision):
         up.append(inner_left[faces].reshape(shape))
         down.append(inner_right[faces].reshape(shape))
     return grid, Flows(up, down, kept.reshape(grid.shape.cells))
+
+
+def _list_sides(mesh, sides, left, right, kept, precision):
+    """The same of a mesh that is not Cartesian."""
+    grid = GraphGrid(mesh.ranks, mesh.dim, mesh.n_cells, mesh.cell_id, mesh.ghost_owner, precision)
+    out = np.where(sides.sign > 0, left[sides.face], right[sides.face])
+    into = np.where(sides.sign > 0, right[sides.face], left[sides.face])
+    is_outer = sides.face >= mesh.n_inner
+    kept = kept + np.bincount(sides.cell[is_outer], out[is_outer], mesh.n_cells)
+    start = np.append(0, np.cumsum(~is_outer))[sides.start]
+    inner = ~is_outer
+    neighbour = sides.neighbour[inner].astype(np.int64)
+    return grid, GraphFlows(start, neighbour, out[inner], into[inner], kept)
 
 
 # ---- kernels -------------------------------------------------------------------------------------

@@ -18,6 +18,10 @@ MESHES = {
     "torus": lambda: Mesh.rectangle((-1, -1), (1, 1), (25, 14), periodic=True),
     "box": lambda: Mesh.box((-1, -1, -1), (1, 1, 1), (12, 9, 10)),
     "tube": lambda: Mesh.box((-1, -1, -1), (1, 1, 1), (6, 7, 11), periodic=(False, True, False)),
+    "triangles": lambda: Mesh.triangles((-1, -1), (1, 1), 20),
+    "polygons": lambda: Mesh.voronoi((-1, -1), (1, 1), 300),
+    "tetrahedra": lambda: Mesh.tetrahedra((-1, -1, -1), (1, 1, 1), 5),
+    "graded": lambda: Mesh.rectangle(edges=[np.linspace(-1, 1, 24) ** 3, np.linspace(-1, 1, 30)]),
 }
 ON_MESHES = pytest.mark.parametrize("make", MESHES.values(), ids=MESHES)
 
@@ -38,6 +42,10 @@ def turning(x):
     return speed * np.concatenate([[-x[1], x[0]], 0 * x[2:]])
 
 
+def is_periodic(mesh):
+    return mesh.block is not None and any(mesh.block.periodic)
+
+
 def force(monkeypatch, *methods):
     """Solve linear systems by these methods, one after the other."""
     costs = {name: (1.0, 1.0 + i) for i, name in enumerate(methods)}
@@ -48,6 +56,20 @@ def find_rates(mesh, **coefficients):
     """The rates of a Fokker-Planck equation."""
     rates, _ = FokkerPlanck(mesh, **coefficients)._stepper.find_coefficients(0.0)
     return rates
+
+
+def build(rates, s, density, stiffness, transposed=False):
+    """The `Multigrid` of |K| + s A."""
+    return Multigrid(
+        rates.mesh,
+        rates.pattern.stencil,
+        s * rates.a,
+        s * rates.b,
+        rates.mesh.volume,
+        density,
+        stiffness,
+        transposed=transposed,
+    )
 
 
 def find_step(rates, stiffness):
@@ -87,9 +109,7 @@ def test_solutions_are_those_of_a_factorisation(make, transposed, stiffness):
     rates = find_rates(mesh, diffusion=1.0, potential=bowl)
     s = find_step(rates, stiffness)
     density = np.exp(-rates.minus_log_gibbs)
-    solver = Multigrid(
-        mesh, s * rates.a, s * rates.b, mesh.volume, density, stiffness, transposed=transposed
-    )
+    solver = build(rates, s, density, stiffness, transposed)
     rhs = mesh.volume * (1.5 + random(mesh))
     d = solver.solve(rhs, 1e-10)
     exact = solve_directly(rates, s, rhs, transposed)
@@ -107,7 +127,7 @@ def test_cycles_do_not_grow_with_the_number_of_cells(stiffness):
         rates = find_rates(mesh, diffusion=1.0, potential=bowl)
         s = find_step(rates, stiffness)
         density = np.exp(-rates.minus_log_gibbs)
-        solver = Multigrid(mesh, s * rates.a, s * rates.b, mesh.volume, density, stiffness)
+        solver = build(rates, s, density, stiffness)
         solver.solve(mesh.volume * bump(mesh), 1e-5)
         assert not solver.has_failed
         cycles.append(solver.iterations)
@@ -135,7 +155,7 @@ def assert_promises(result):
 def test_steps_keep_the_promises_and_agree_with_factorisations(make, order, monkeypatch):
     """With a drift that has no potential in two dimensions and more."""
     mesh = make()
-    drift = turning if mesh.dim > 1 and not any(mesh.block.periodic) else None
+    drift = turning if mesh.dim > 1 and not is_periodic(mesh) else None
     coefficients = dict(diffusion=0.5, potential=bowl, drift=drift, order=order)
     rho0 = 0.1 + bump(mesh)
     for tau in 1e-3, 0.03, 10.0:
@@ -175,7 +195,7 @@ def test_densities_over_130_decades():
     density = np.exp(-rates.minus_log_gibbs)
     for stiffness in 10.0, 1e3, 1e6:
         s = find_step(rates, stiffness)
-        solver = Multigrid(mesh, s * rates.a, s * rates.b, mesh.volume, density, stiffness)
+        solver = build(rates, s, density, stiffness)
         rhs = mesh.volume * bump(mesh)
         d = solver.solve(rhs, 1e-5)
         exact = solve_directly(rates, s, rhs, False)
