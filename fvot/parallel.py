@@ -25,6 +25,9 @@ except ImportError as error:
 # Seconds between two looks at whether all ranks have arrived.
 POLLING_INTERVAL = 0.01
 
+# Shapes and types of arrays for which an exchange keeps its buffers.
+MAX_CHANNELS = 8
+
 # Characters of a value that are shown where two ranks differ, and of those before the difference.
 SHOWN_LENGTH = 80
 SHOWN_BEFORE = 40
@@ -340,6 +343,7 @@ class Exchange(_HasCommunicator):
     ``receive[q]`` come from it.
 
     Both are dicts from a rank to an index array; the lists of two neighbours have the same order.
+    Buffers and requests are kept for arrays of the last few shapes and types.
     """
 
     def __init__(
@@ -348,6 +352,10 @@ class Exchange(_HasCommunicator):
         self.comm = ranks.comm
         self.send = _sort_by_rank(send)
         self.receive = _sort_by_rank(receive)
+        self._channels: dict[tuple, _Channel] = {}
+
+    def __getstate__(self):
+        return super().__getstate__() | dict(_channels={})
 
     @classmethod
     def ghosts(
@@ -376,7 +384,7 @@ class Exchange(_HasCommunicator):
         u itself).
         """
         target = u if into is None else into
-        for q, values in self._swap(u, self.send, self.receive).items():
+        for q, values in self._swap(u, False).items():
             target[..., self.receive[q]] = values
         return target
 
@@ -384,21 +392,52 @@ class Exchange(_HasCommunicator):
         """Send the copies of entries of *u* (..., n) back to their owners, which add them to their
         own.
         """
-        for q, values in self._swap(u, self.receive, self.send).items():
+        for q, values in self._swap(u, True).items():
             u[..., self.send[q]] += values
         return u
 
-    def _swap(self, u, send, receive):
-        """{rank: the values that come from it} for the entries of *u* to send and to receive."""
-        if not (send or receive):
+    def _swap(self, u, is_backwards):
+        """{rank: the values that come from it}, backwards those that are sent otherwise; they are
+        in buffers that the next exchange fills again.
+        """
+        if not (self.send or self.receive):
             return {}
-        shape = u.shape[:-1]
-        received = {q: np.empty(shape + index.shape, u.dtype) for q, index in receive.items()}
-        requests = [self.comm.Irecv(buffer, source=q) for q, buffer in received.items()]
-        sent = {q: np.ascontiguousarray(u[..., index]) for q, index in send.items()}
-        requests += [self.comm.Isend(buffer, dest=q) for q, buffer in sent.items()]
-        MPI.Request.Waitall(requests)
-        return received
+        send, receive = (self.receive, self.send) if is_backwards else (self.send, self.receive)
+        key = (is_backwards, u.shape[:-1], u.dtype)
+        channel = self._channels.pop(key, None)
+        if channel is None:
+            channel = _Channel(self.comm, send, receive, u.shape[:-1], u.dtype)
+        channel.run(u)
+        self._channels[key] = channel
+        if len(self._channels) > MAX_CHANNELS:
+            del self._channels[next(iter(self._channels))]
+        return channel.received
+
+
+class _Channel:
+    """The buffers of an exchange of arrays of one shape and type, and its persistent requests."""
+
+    def __init__(self, comm, send, receive, shape, dtype):
+        self._requests: list[MPI.Prequest] = []
+        self._send = send
+        self.received = {q: np.empty(shape + index.shape, dtype) for q, index in receive.items()}
+        self._sent = {q: np.empty(shape + index.shape, dtype) for q, index in send.items()}
+        self._requests = [
+            *(comm.Recv_init(buffer, source=q) for q, buffer in self.received.items()),
+            *(comm.Send_init(buffer, dest=q) for q, buffer in self._sent.items()),
+        ]
+
+    def run(self, u: NDArray[Any]) -> None:
+        """Send entries of *u* (..., n), and fill *received*."""
+        for q, index in self._send.items():
+            np.take(u, index, axis=-1, out=self._sent[q], mode="clip")  # other modes copy twice
+        MPI.Prequest.Startall(self._requests)
+        MPI.Request.Waitall(self._requests)
+
+    def __del__(self, is_finalized=MPI.Is_finalized):
+        if not is_finalized():
+            for request in self._requests:
+                request.Free()
 
 
 def _sort_by_rank(lists):

@@ -1,5 +1,8 @@
 """Ranks together: sums, shared failures, messages between neighbours, what is said once."""
 
+import copy
+import pickle
+
 import mpi4py
 import numpy as np
 import petsc4py
@@ -7,7 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import fvot
-from fvot import ConvergenceError, InputError
+from fvot import ConvergenceError, InputError, parallel
 from fvot.parallel import ColumnDeal, Exchange, LayerExchange
 from fvot.runs.progress import Progress
 
@@ -85,6 +88,68 @@ def test_copies_are_added_to_what_their_owners_have(ranks):
     added = exchange.add(u)
     assert_array_equal(added[:, :3], [[1 + 10 * before, 2, 103], [2, 1, 2]])
     assert_array_equal(added[:, 3:], [[10 * ranks.rank, 100], [1, 1]])
+
+
+def make_ring(ranks):
+    """(an exchange with the ranks before and after, an array (5,) whose last two are ghosts)."""
+    after, before = (ranks.rank + 1) % ranks.size, (ranks.rank - 1) % ranks.size
+    owned = 3 * ranks.rank + np.arange(3)
+    ghosts = np.array([3 * after, 3 * before + 2])
+    exchange = Exchange.ghosts(ranks, owned, ghosts, np.array([after, before]))
+    return exchange, np.concatenate([owned, ghosts])
+
+
+def test_arrays_of_many_shapes_and_types_take_turns(ranks):
+    """More of them than buffers are kept for; each twice, with new numbers."""
+    exchange, numbers = make_ring(ranks)
+    kinds = [
+        ((), float),
+        ((), np.float32),
+        ((), np.int64),
+        ((), np.int8),
+        ((), bool),
+        *[((k,), float) for k in range(6)],
+        ((2, 3), complex),
+    ]
+    for turn in (1, 2, 3):
+        for shape, kind in kinds:
+            full = np.broadcast_to(turn * numbers, (*shape, 5)).astype(kind)
+            u = full.copy()
+            u[..., 3:] = 0
+            assert_array_equal(exchange(u), full)
+            into = np.zeros_like(full)
+            exchange(np.asfortranarray(full), into)
+            assert_array_equal(into[..., 3:], full[..., 3:])
+    assert len(exchange._channels) <= parallel.MAX_CHANNELS
+
+
+def test_buffers_and_requests_go_with_their_exchange(ranks, monkeypatch):
+    """Also those of many exchanges, of which MPI would run out."""
+    freed = []
+    free = parallel._Channel.__del__
+
+    def count(channel):
+        free(channel)
+        freed.append(1)
+
+    monkeypatch.setattr(parallel._Channel, "__del__", count)
+    for _ in range(3000):
+        exchange, numbers = make_ring(ranks)
+        exchange(numbers.astype(float))
+        exchange.add(numbers.astype(float))
+    del exchange
+    assert len(freed) == 2 * 3000
+
+
+def test_an_exchange_is_copied_without_its_buffers(one_rank_here):
+    ranks = parallel.Ranks()
+    exchange, numbers = make_ring(ranks)
+    full = numbers.astype(float)
+    exchange(full.copy())
+    for other in copy.copy(exchange), copy.deepcopy(exchange), pickle.loads(pickle.dumps(exchange)):
+        u = np.append(full[:3], [-1, -1])
+        assert_array_equal(other(u), full)
+        assert_array_equal(exchange(u), full)
 
 
 @pytest.mark.parametrize("thinnest", [1, 2])
