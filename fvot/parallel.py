@@ -286,6 +286,10 @@ class Ranks(_HasCommunicator):
             time.sleep(POLLING_INTERVAL)
         return True
 
+    def alone(self) -> Ranks:
+        """This rank by itself, for what each does without the others."""
+        return Ranks(MPI.COMM_SELF)
+
     def duplicate(self) -> Ranks:
         """The same ranks with messages of their own: those that a failure has left behind cannot
         interfere.
