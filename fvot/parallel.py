@@ -290,7 +290,7 @@ class Ranks(_HasCommunicator):
         return True
 
     def alone(self) -> Ranks:
-        """This rank without the others."""
+        """This rank by itself, for what each does without the others."""
         return Ranks(MPI.COMM_SELF)
 
     def duplicate(self) -> Ranks:

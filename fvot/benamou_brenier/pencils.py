@@ -31,6 +31,7 @@ from scipy import sparse
 from ..arguments.types import Array, IntArray
 from ..finite_volume.corner_rates import NodeSystem, condense
 from ..finite_volume.face_flux import build_laplacian
+from ..parallel import Exchange
 from .diamonds import DiamondDiscretisation
 from .disjoint import Disjoint
 from .distributed_matrix import DistributedMatrix, append_ghosts
@@ -82,43 +83,71 @@ class Pencil(Protocol):
 class TwoPointPencil:
     """K + s_k C, applied to the columns k of an array (n_cells, N + 1); see `Pencil`.
 
+    is_whole : whether each rank has all cells, in the order of the ranks, and its own modes
     stiffness, mass : K (CSR, n_cells x n_local) and the lumped C (n_cells,)
     share (n_cells,) : u with C = u u^T on each patch
     """
 
     smooths_patches = True
 
-    def __init__(self, disc: TwoPointDiscretisation, sigma: Array, shift: Array, dtype: DTypeLike):
+    def __init__(
+        self,
+        disc: TwoPointDiscretisation,
+        sigma: Array,
+        shift: Array,
+        dtype: DTypeLike,
+        is_whole: bool = False,
+    ):
         mesh = disc.mesh
-        self._mesh = mesh
-        self.n_unknowns = mesh.n_cells
         sigma_of_cell = sigma[disc.patch]
         weight = disc.mobility(sigma[:, None])[:, 0]
         inner_distance = mesh.distance[: mesh.n_inner]
-        self.stiffness = build_laplacian(mesh, weight / inner_distance**2)
+        stiffness = build_laplacian(mesh, weight / inner_distance**2)
         if disc.reaction:
             added = disc.reaction * sigma_of_cell * mesh.volume
-            self.stiffness += sparse.diags(added, shape=self.stiffness.shape, format="csr")
-        self.mass = sigma_of_cell * mesh.volume
+            stiffness += sparse.diags(added, shape=stiffness.shape, format="csr")
+        mass = sigma_of_cell * mesh.volume
         volume_of_patch = disc.volume[disc.patch]
-        self.share = mesh.volume * np.sqrt(sigma_of_cell / volume_of_patch)
+        share = mesh.volume * np.sqrt(sigma_of_cell / volume_of_patch)
+        cells = _Cells(
+            stiffness,
+            mass,
+            share,
+            mesh.patch[: mesh.n_cells],
+            mesh.cell_id,
+            mesh.with_ghosts(mesh.first_row + np.arange(mesh.n_cells)),
+            mesh.exchange,
+        )
+        if is_whole:
+            cells = _gather_cells(mesh.ranks, cells)
+
+        self._cells = cells
+        self.n_unknowns = len(cells.mass)
+        self.stiffness = cells.stiffness
+        self.mass = cells.mass
+        self.share = cells.share
         self.shift = shift.astype(dtype)
 
         diagonal = self.stiffness.diagonal()
         largest = mesh.ranks.max(diagonal.max(initial=0.0))
         diagonal = make_positive(diagonal, largest)
+        own_id = cells.cell_id[: self.n_unknowns]
+        _, patch = np.unique(cells.patch, return_inverse=True)
+        patch = patch.ravel()
+        order = np.lexsort((own_id, patch))
+        n_patches = int(patch.max(initial=-1)) + 1
         self._patches: Any = (
-            disc.cells,
-            disc.cell_start,
+            order,
+            np.searchsorted(patch[order], np.arange(n_patches + 1)),
             diagonal.astype(dtype),
             self.share.astype(dtype),
             self.shift,
         )
 
-        C = _square_on_patches(self.share, disc.patch)
-        self._find_pattern(mesh, C.tocoo(), dtype)
+        C = _square_on_patches(self.share, patch)
+        self._find_pattern(C.tocoo(), dtype)
 
-    def _find_pattern(self, mesh, C, dtype):
+    def _find_pattern(self, C, dtype):
         """One CSR pattern with the entries of both K and C.
 
         Entries of a row are in the order of the file's numbers: sums must not depend on the
@@ -127,7 +156,7 @@ class TwoPointPencil:
         K = self.stiffness.tocoo()
         row = np.concatenate([K.row, C.row])
         column = np.concatenate([K.col, C.col])
-        column_id = mesh.cell_id[column]
+        column_id = self._cells.cell_id[column]
         keys = np.stack([row, column_id, column])
         key, place = np.unique(keys, axis=1, return_inverse=True)
         place = place.ravel()
@@ -139,10 +168,10 @@ class TwoPointPencil:
         values = [value_of_K.astype(dtype), value_of_C.astype(dtype)]
 
         unique_row, _, unique_column = key
-        row_ends = np.arange(mesh.n_cells + 1)
+        row_ends = np.arange(self.n_unknowns + 1)
         start = np.searchsorted(unique_row, row_ends)
         pattern = sparse.csr_matrix((values[0], unique_column, start), K.shape)
-        self._matrix = DistributedMatrix(pattern, mesh.exchange)
+        self._matrix = DistributedMatrix(pattern, self._cells.exchange)
         self._entries = (self._matrix.start, self._matrix.index, *values, self.shift)
 
     def condense(self, f: Array) -> Array:
@@ -171,11 +200,45 @@ class TwoPointPencil:
 
     def list_equations(self) -> Equations:
         """See `Pencil`."""
-        mesh = self._mesh
         K = self.stiffness.tocoo()
-        place = mesh.with_ghosts(mesh.first_row + np.arange(mesh.n_cells))
-        own_id = mesh.cell_id[: mesh.n_cells]
+        place = self._cells.place
+        own_id = self._cells.cell_id[: self.n_unknowns]
         return Equations(own_id, self.mass, place[K.row], place[K.col], K.data)
+
+
+class _Cells(NamedTuple):
+    """What a `TwoPointPencil` is made of: of the cells of this rank, or of all.
+
+    patch (n_cells,) : numbers of the patches, on all ranks
+    cell_id, place (n_local,) : in the file, and by rank
+    """
+
+    stiffness: sparse.csr_matrix
+    mass: Array
+    share: Array
+    patch: IntArray
+    cell_id: IntArray
+    place: IntArray
+    exchange: Exchange | None
+
+
+def _gather_cells(ranks, cells):
+    """Those of all ranks, on every rank."""
+    n_own = len(cells.mass)
+    K = cells.stiffness.tocoo()
+    row, column = ranks.all_gather(np.stack([cells.place[K.row], cells.place[K.col]]))
+    value = ranks.all_gather(K.data)
+    mass, share = ranks.all_gather(np.stack([cells.mass, cells.share]))
+    n = len(mass)
+    return _Cells(
+        sparse.csr_matrix((value, (row, column)), (n, n)),
+        mass,
+        share,
+        ranks.all_gather(cells.patch),
+        ranks.all_gather(cells.cell_id[:n_own]),
+        np.arange(n),
+        None,
+    )
 
 
 def _square_on_patches(share, patch):

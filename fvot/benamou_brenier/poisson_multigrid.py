@@ -4,6 +4,10 @@ Each mode k has the equation (K + s_k C) phi_k = f_k, s_k as in `poisson_cosine`
 has the unknowns and the matrices. They start from the last result, and one V-cycle of multigrid
 preconditions them (`multigrid_cycle`): one step is enough in each iteration, and a few are where
 cells are thin.
+
+With two-point slopes, each rank solves for the whole mesh and its share of the modes, so that an
+iteration sends two messages to every other rank. Where there are more ranks than modes, and with
+diamonds, each rank has its part of the mesh.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..arguments.types import Array
+from ..parallel import ColumnDeal
 from .diamonds import DiamondDiscretisation
 from .discretisation import Discretisation
 from .multigrid_cycle import Cycle
@@ -57,15 +62,22 @@ class MultigridPoisson:
         end: float = 0.0,
         steps: int = 1,
     ):
-        self.ranks = disc.mesh.ranks
+        mesh = disc.mesh
+        self.ranks = mesh.ranks
         self.steps = steps
         V, shift = time_modes(disc.n_steps, theta, end, disc.slab_weights)
         self.V = V.astype(dtype)
         if sigma is None:
             sigma = np.ones(disc.n_patches)
+
+        self.deal = None
+        if is_dealt(disc):
+            self.deal = ColumnDeal(self.ranks, mesh.first_row + np.arange(mesh.n_cells))
+            shift = shift[self.deal.columns(len(V))]
+            self.ranks = self.ranks.alone()
         self.pencil = build_pencil(disc, sigma, shift, dtype)
         self.cycle = Cycle(self.ranks, self.pencil)
-        n_modes = len(V)
+        n_modes = len(shift)
         shape = (self.pencil.n_unknowns, n_modes)
         self.unknowns = np.zeros(shape, dtype)
         self.residual = np.zeros(shape, dtype)
@@ -76,6 +88,8 @@ class MultigridPoisson:
     def __call__(self, f: Array) -> Array:
         """phi (n_points, N + 1) for the right-hand side f (n_points, N + 1)."""
         right_hand_sides = f @ self.V
+        if self.deal is not None:
+            right_hand_sides = self.deal.collect(right_hand_sides)
         condensed = self.pencil.condense(right_hand_sides)
         self.pencil.residual(self.unknowns, condensed, self.residual)
         if self.has_started:
@@ -86,6 +100,8 @@ class MultigridPoisson:
                 self.steps = max(self.steps, _choose_steps(rate))
         self.has_started = True
         phi = self.pencil.expand(self.unknowns, right_hand_sides)
+        if self.deal is not None:
+            phi = self.deal.give_back(phi, len(self.V))
         return phi @ self.V.T
 
     def improve(self, steps: int) -> float:
@@ -120,7 +136,7 @@ class MultigridPoisson:
             _move(length, direction, self.image, self.unknowns, self.residual)
             last_square = square
 
-        reduction = _divide(last_square, first_square).max()
+        reduction = _divide(last_square, first_square).max(initial=0.0)
         return reduction ** (0.5 / max(steps - 1, 1))
 
 
@@ -139,14 +155,20 @@ def _divide(a, b):
     return np.where(a > 0, a / divisor, 0.0)
 
 
+def is_dealt(disc: Discretisation) -> bool:
+    """Whether each rank solves for the whole mesh and its share of the modes."""
+    has_modes = disc.mesh.ranks.size <= disc.n_steps + 1
+    return isinstance(disc, TwoPointDiscretisation) and has_modes
+
+
 def build_pencil(
     disc: Discretisation, sigma: Array, shift: Array, dtype: DTypeLike
 ) -> TwoPointPencil | DiamondPencil:
-    """The `Pencil` of a discretisation."""
+    """The `Pencil` of a discretisation, for the modes with these shifts."""
     if isinstance(disc, DiamondDiscretisation):
         return DiamondPencil(disc, sigma, shift, dtype)
     assert isinstance(disc, TwoPointDiscretisation)
-    return TwoPointPencil(disc, sigma, shift, dtype)
+    return TwoPointPencil(disc, sigma, shift, dtype, is_dealt(disc))
 
 
 @numba.njit(cache=True, error_model="numpy")
