@@ -95,6 +95,8 @@ class LimitedFaces:
         self.amount = np.empty(len(face))
         self.half = np.empty(len(face), np.float32)
         self.matrix = np.empty(self.square_start[-1], np.float32)
+        self._count = 0
+        self._geometry: Any = None
 
     def rate(self, U: Array) -> float:
         """The largest rate at which a cell of this rank is emptied: steps with tau rate <= 1 are
@@ -121,9 +123,7 @@ class LimitedFaces:
             s.start,
             s.face,
             s.sign,
-            self.mesh.left_offset,
-            self.mesh.right_offset,
-            s.n_inner,
+            *self._find_geometry(),
             self.weight,
             self.square_start,
             self.amount,
@@ -136,6 +136,16 @@ class LimitedFaces:
         self.is_stretched = bool((J != 1).any())
         self.J = J
         self.held = J * self.mesh.volume if self.is_stretched else self.mesh.volume
+
+    def _find_geometry(self):
+        """The stencil's (offset, span), which are kept from the second time on: steady flows use
+        them once.
+        """
+        self._count += 1
+        geometry = self._geometry or (self.stencil.offset, self.stencil.span)
+        if self._count > 1:
+            self._geometry = geometry
+        return geometry
 
     def step(self, rho: Array, entering: Array, count: int) -> tuple[Array, Array]:
         """The new rho (n_cells,), and what left through each boundary face (n_faces - n_inner,).
@@ -213,9 +223,8 @@ def _build_coefficients(n_faces, dim):
         start: IntArray,
         face: IntArray,
         sign: Array,
-        left_offset: Array,
-        right_offset: Array,
-        n_inner: int,
+        offset: Array,
+        span: Array,
         weight: Array,
         square_start: IntArray,
         amount: Array,
@@ -223,8 +232,6 @@ def _build_coefficients(n_faces, dim):
         matrix: Array,
     ) -> None:
         reach = np.empty(dim)
-        offset = np.empty(dim)
-        span = np.empty(dim)
         for cell in range(len(start) - 1):
             first = numba.uintp(start[cell])
             entry = numba.uintp(square_start[cell])
@@ -235,17 +242,16 @@ def _build_coefficients(n_faces, dim):
                 along = 0.0
                 square = 0.0
                 for axis in range(dim):
-                    offset[axis] = left_offset[axis, f] if sign[s] > 0 else right_offset[axis, f]
-                    beyond = right_offset[axis, f] if sign[s] > 0 else left_offset[axis, f]
-                    span[axis] = offset[axis] - beyond if f < n_inner else 0.0
-                    along += tau * velocity[axis, f] * span[axis]
-                    square += span[axis] ** 2
+                    along += tau * velocity[axis, f] * span[axis, s]
+                    square += span[axis, s] ** 2
                 nu = min(max(along / square, 0.0), 1.0) if square > 0 else 0.0
                 blend = 0.0 if n == dim + 1 or square == 0 else (1 - nu) * (1 - 2 * nu) / 6
                 amount[s] = max(tau * sign[s] * U[f], 0.0)
                 half[s] = (1 - nu) / 2
                 for axis in range(dim):
-                    reach[axis] = offset[axis] - tau * velocity[axis, f] / 2 - blend * span[axis]
+                    reach[axis] = (
+                        offset[axis, s] - tau * velocity[axis, f] / 2 - blend * span[axis, s]
+                    )
                 for j in range(n):
                     value = blend if i == j else 0.0
                     for axis in range(dim):

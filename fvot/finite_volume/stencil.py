@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # dimensions gets the shortest gradient.
 LEAST_SQUARES_SHIFT = 1e-12
 
+# Cells whose least-squares matrices are in memory at the same time.
+CELLS_AT_ONCE = 1 << 16
+
 
 class Stencil:
     """The sides of each cell: its faces, seen from inside. Cell K has the sides start[K] to
@@ -60,17 +63,18 @@ class Stencil:
 
     @property
     def offset(self) -> Array:
-        from_left = self._mesh.left_offset[:, self.face]
-        from_right = self._mesh.right_offset[:, self.face]
-        return np.where(self.sign > 0, from_left, from_right)
+        offset = np.take(self._mesh.left_offset, self.face, axis=1)
+        from_right = self.sign < 0
+        offset[:, from_right] = self._mesh.right_offset[:, self.face[from_right]]
+        return offset
 
     @property
     def span(self) -> Array:
-        from_left = self._mesh.left_offset[:, self.face]
-        from_right = self._mesh.right_offset[:, self.face]
-        beyond = np.where(self.sign > 0, from_right, from_left)
-        is_inner = self.face < self.n_inner
-        return np.where(is_inner, self.offset - beyond, 0.0)
+        apart = self._mesh.left_offset - self._mesh.right_offset
+        apart[:, self.n_inner :] = 0
+        span = np.take(apart, self.face, axis=1)
+        span *= self.sign
+        return span
 
     def span_points(self, points: Array) -> Array:
         """`span` between points (dim, n_cells) of the cells in place of centroids. Collective."""
@@ -173,15 +177,26 @@ def gradient_weights(stencil: Stencil, span: Array | None = None) -> Array:
     """
     if span is None:
         span = stencil.span
+    weights = np.empty_like(span)
+    for first in range(0, stencil.n_cells, CELLS_AT_ONCE):
+        start = stencil.start[first : first + CELLS_AT_ONCE + 1]
+        sides = slice(start[0], start[-1])
+        cell = stencil.cell[sides] - first
+        weights[:, sides] = _weigh_sides(span[:, sides], cell, start - start[0])
+    return weights
+
+
+def _weigh_sides(span, cell, start):
+    """The same of some cells that follow each other, and of their sides."""
     dim = len(span)
     square = np.einsum("in,in->n", span, span)
     zeros = np.zeros_like(square)
     weight = np.divide(1.0, square, out=zeros, where=square > 0)
-    normal = np.empty((dim, dim, stencil.n_cells))
+    normal = np.empty((dim, dim, len(start) - 1))
     for i in range(dim):
         for j in range(dim):
             products = weight * span[i] * span[j]
-            normal[i, j] = stencil.cell_sum(products)
+            normal[i, j] = np.add.reduceat(products, start[:-1])
 
     trace = np.trace(normal)
     trace = np.where(trace > 0, trace, 1.0)  # a cell without neighbours has none
@@ -189,7 +204,7 @@ def gradient_weights(stencil: Stencil, span: Array | None = None) -> Array:
     shifted = normal + LEAST_SQUARES_SHIFT * trace * unit
     matrices = shifted.transpose(2, 0, 1)
     inverse = np.linalg.inv(matrices)
-    return np.einsum("nij,jn->in", inverse[stencil.cell], weight * span)
+    return np.einsum("nij,jn->in", inverse[cell], weight * span)
 
 
 def gradients(mesh: Mesh, stencil: Stencil, weights: Array, fields: Array) -> Array:
