@@ -27,7 +27,7 @@ from .two_point import TwoPointDiscretisation
 SINGLE_PRECISION_PART = 0.75
 
 # The penalty r at the end over that at the beginning.
-PENALTY_GROWTH = 100
+PENALTY_GROWTH = 100.0
 
 # The same where mass may grow: densities of many sizes, in time, too.
 GROWING_PENALTY_GROWTH = 1e4
