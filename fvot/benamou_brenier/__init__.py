@@ -3,8 +3,8 @@
 `solver` is the way in, `geodesic` its result. `nested_iteration` runs all `levels`, each by the
 `splitting` into a `projection` and a Poisson solve (`poisson_cosine`, `poisson_multigrid`). The
 `penalty` and its growth follow from the `ends`. `bounds` and `best_flux` certify the result.
-`terminal` is an energy of the density at the end; `growth` lets masses differ. `discretisation` and `time_basis` hold the
-operators.
+`terminal` is an energy of the density at the end; `growth` lets masses differ, with a lower bound
+of its own (`growth_bounds`). `discretisation` and `time_basis` hold the operators.
 """
 
 from .geodesic import Geodesic

@@ -53,7 +53,8 @@ class FisherRao:
     >>> import fvot
     >>> mesh = fvot.Mesh.interval(0, 1, 32)
     >>> rho0 = mesh.density(lambda x: 1 + 0.5 * x[0])
-    >>> path = fvot.BenamouBrenier(mesh, n_steps=8, growth=fvot.FisherRao(0.5)).solve(rho0, 4 * rho0)
+    >>> solver = fvot.BenamouBrenier(mesh, n_steps=8, growth=fvot.FisherRao(0.5))
+    >>> path = solver.solve(rho0, 4 * rho0)
     >>> round(path.cost, 2)  # 4 delta^2 (4^(1/2) - 1)^2
     1.0
     """
@@ -64,8 +65,8 @@ class FisherRao:
         is_length = is_number(self.delta) and SMALLEST_LENGTH <= self.delta <= 1 / SMALLEST_LENGTH
         if not is_length:
             raise InputError(
-                "FisherRao: delta must be a positive length, such as 0.2 of the size of the domain, "
-                f"not {self.delta!r:.60}"
+                "FisherRao: delta must be a positive length, such as 0.2 of the size of the "
+                f"domain, not {self.delta!r:.60}"
             )
 
 

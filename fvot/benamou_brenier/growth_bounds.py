@@ -25,6 +25,7 @@ from ..arguments.types import Array
 from .best_flux import BOUND_ROUND_OFF
 from .discretisation import Discretisation
 from .ends import Ends
+from .time_basis import slab_middles
 
 # Steps of bisection for kappa^0, and of golden sections for log e.
 N_BISECTIONS = 60
@@ -70,6 +71,47 @@ def find_growing_bound(
     of_points = disc.point_component
     mixed = (1 - part)[of_points, None] * phi + (part[:, None] * kappa)[of_points]
     return float(cost), mixed
+
+
+def find_growth_alone(disc: Discretisation, ends: Ends) -> tuple[Array, Array]:
+    """(phi (n_points, N + 1), rho (n_patches, N)) where nothing moves.
+
+    phi is the best function of time alone, for each piece of the mesh. rho has the masses that
+    belong to it; its shape is that of linear roots of the densities.
+    """
+    assert disc.growth is not None
+    delta = disc.growth.delta
+    N = disc.n_steps
+    patches = disc.average(ends.columns)
+    masses = disc.masses(patches)
+    kappa = np.zeros((disc.n_components, N + 1))
+    target = np.zeros((disc.n_components, N))
+    zeros = np.zeros(N)
+    for piece, (mass0, mass1) in enumerate(masses):
+        _bound_at(1.0, zeros, 0.0, mass0, mass1, delta, disc.tau, kappa[piece])
+        target[piece] = _follow_mass(mass0, mass1, disc.tau / (2 * delta**2) * kappa[piece])
+
+    t = slab_middles(N)
+    roots = np.sqrt(patches)
+    rho = (roots[:, :1] * (1 - t) + roots[:, 1:] * t) ** 2
+    mass = disc.masses(rho)
+    factor = np.divide(target, mass, out=np.zeros_like(mass), where=mass > 0)
+    return kappa[disc.point_component], rho * factor[disc.component]
+
+
+def _follow_mass(mass0, mass1, rate):
+    """The masses (N,) in the slabs, from the end that has more: mass changes by its mean in the
+    slabs on both sides of a node, times twice rate (N + 1,) there.
+    """
+    if mass0 > mass1:
+        return _follow_mass(mass1, mass0, -rate[::-1])[::-1]
+
+    N = len(rate) - 1
+    mass = np.empty(N)
+    mass[-1] = mass1 / (1 + rate[-1])
+    for j in range(N - 1, 0, -1):
+        mass[j - 1] = mass[j] * (1 - rate[j]) / (1 + rate[j])
+    return mass
 
 
 @numba.njit(cache=True, error_model="numpy")

@@ -20,6 +20,7 @@ from .best_flux import UpperBound
 from .bounds import EPSILONS, LowerBound, lower_bound, upper_bound, with_mass
 from .discretisation import Discretisation
 from .ends import Ends
+from .growth_bounds import find_growth_alone
 from .levels import Level
 from .moments import compute_gelbrich_bound
 from .splitting import Iteration, Start, has_cosines
@@ -271,6 +272,9 @@ class NestedIteration:
     def _solve_coarse_levels(self):
         """(`Start` on the mesh itself, iterations that it should take), from all coarser levels."""
         start = Start(None, None, self._guess_square(), None)
+        if self.may_grow:
+            phi, rho = find_growth_alone(self.levels[-1].disc, self.ends[-1])
+            start = start._replace(phi=phi, rho=rho)
         n_iterations = DEFAULT_ITERATIONS
         coarsest = len(self.levels) - 1
         for depth in range(coarsest, 0, -1):
@@ -339,8 +343,8 @@ class NestedIteration:
     def _choose_iterations(self, n_iterations, gap):
         """Iterations that should bring the gap to tol, where n_iterations brought it to *gap*.
 
-        Where mass may grow, not more than usual. Where densities vanish, gaps obey no law below DEFAULT_ITERATIONS, unless they fall much
-        faster.
+        Where mass may grow, not more than usual. Where densities vanish, gaps obey no law below
+        DEFAULT_ITERATIONS, unless they fall much faster.
         """
         if self.may_grow:
             expected = predict_iterations(self.tol, n_iterations, gap, GROWING_RATE)
@@ -397,17 +401,20 @@ class NestedIteration:
         lower = lower_bound(disc, phi, ends, terminal)
         upper = self._find_upper_bound(depth, rho, ends, start.eps, lower, enough)
         reached = BoundedPath(phi, rho, lower, upper)
-        is_short = depth < 2 and not self.may_grow and _is_short_move(disc, upper)
-        if reached.gap <= (self.tol if is_short else HOPELESS_GAP):
-            return reached
+        others = []
+        if self.may_grow:
+            if reached.gap > self.tol:
+                others = _list_growing_paths(disc, rho, ends)
+        else:
+            is_short = depth < 2 and _is_short_move(disc, upper)
+            if reached.gap > (self.tol if is_short else HOPELESS_GAP):
+                others = [_build_straight_path(disc, ends)]
 
-        straight = self._find_upper_bound(
-            depth, _build_straight_path(disc, ends), ends, min(EPSILONS), lower, enough
-        )
-        if upper.cost <= straight.cost:
-            return reached
-
-        return reached._replace(rho=straight.rho, upper=straight)
+        for other in others:
+            bound = self._find_upper_bound(depth, other, ends, min(EPSILONS), lower, enough)
+            if bound.cost < reached.upper.cost:
+                reached = reached._replace(rho=bound.rho, upper=bound)
+        return reached
 
     def _find_upper_bound(self, depth, rho, ends, first, lower, enough):
         """The best `UpperBound`, or one with which the gap is *enough*.
@@ -436,17 +443,18 @@ def _is_short_move(disc, upper):
 
 
 def _build_straight_path(disc, ends):
-    """The path (1 - t) rho0 + t rho1 (n_patches, N), nearly optimal where both hardly differ.
-
-    Where mass may grow, the roots of the densities are linear: nothing moves.
-    """
+    """The path (1 - t) rho0 + t rho1 (n_patches, N), nearly optimal where both hardly differ."""
     t = slab_middles(disc.n_steps)
     patches = disc.average(ends.columns)
-    if disc.growth is not None:
-        roots = np.sqrt(patches)
-        return (roots[:, :1] * (1 - t) + roots[:, 1:] * t) ** 2
-
     return patches[:, :1] * (1 - t) + patches[:, 1:] * t
+
+
+def _list_growing_paths(disc, rho, ends):
+    """Paths (n_patches, N) that may be better than rho where mass may grow: that on which nothing
+    moves, and rho with the masses of that, which are nearly right where growth costs much.
+    """
+    _, alone = find_growth_alone(disc, ends)
+    return [alone, with_mass(disc, rho, alone)]
 
 
 def compute_moving_square(disc: Discretisation, upper: UpperBound) -> float:

@@ -65,6 +65,13 @@ GROWTH_OR_TERMINAL = (
     "solve(rho0, rho1); with terminal=, masses stay"
 )
 
+# The distance that mass can move where it may grow, in units of the size of cells, below which
+# nothing moves on the mesh.
+SMALLEST_REACH = 0.5
+
+# The largest length of growth, in units of the size of the domain.
+LARGEST_LENGTH = 200
+
 DIFFERS_WITHIN_PATCHES = (
     "rho0 and rho1 differ little but within patches of cells, and transport resolves whole "
     "patches: refine the mesh, or make it with patches='none'"
@@ -158,6 +165,9 @@ class BenamouBrenier:
         self.precision = precision
         self.terminal = terminal
         self.growth = growth
+
+        if growth is not None:
+            _check_length(mesh, growth)
 
         self._numbering = find_numbering(mesh)
         disc = choose_discretisation(self._numbering, self.n_steps, scheme, growth)
@@ -504,9 +514,9 @@ class BenamouBrenier:
             not differs,
             f"rho0 has mass {total[0]:.12g}, rho1 has {total[1]:.12g}: they must be equal. "
             "mesh.density makes densities of mass 1; "
-            "rho1 * mesh.integrate(rho0) / mesh.integrate(rho1) has the mass of rho0. Where mass is "
-            "created and destroyed on its way, BenamouBrenier(mesh, growth=fvot.FisherRao(delta)) "
-            "takes any masses",
+            "rho1 * mesh.integrate(rho0) / mesh.integrate(rho1) has the mass of rho0. Where mass "
+            "is created and destroyed on its way, BenamouBrenier(mesh, "
+            "growth=fvot.FisherRao(delta)) takes any masses",
         )
         ranks.check(
             self.terminal is None or mass.min() > 0,
@@ -559,6 +569,25 @@ def _check_parameters(mesh, n_steps, tol, max_iter, precision, terminal, growth,
     ranks.check_same(
         "the parameters of BenamouBrenier",
         (n_steps, tol, max_iter, precision, describe_energy(terminal), growth),
+    )
+
+
+def _check_length(mesh, growth):
+    """Raise `InputError` unless the length of growth suits the mesh."""
+    cell = (integrate(mesh, 1.0) / mesh.n_cells_global) ** (1 / mesh.dim)
+    reach = np.pi * growth.delta
+    mesh.ranks.check(
+        reach > SMALLEST_REACH * cell,
+        f"growth: with delta = {growth.delta:.3g} mass moves at most pi delta = {reach:.3g}, and "
+        f"cells are {cell:.3g} wide: nothing would move. Take a larger delta, or a finer mesh; "
+        "without motion WFR^2 is 4 delta^2 int (rho1^(1/2) - rho0^(1/2))^2",
+    )
+    size = np.ptp(mesh.bounds, axis=0).max()
+    mesh.ranks.check(
+        growth.delta < LARGEST_LENGTH * size,
+        f"growth: delta = {growth.delta:.3g} is more than {LARGEST_LENGTH:g} times the size of the "
+        f"domain, {size:.3g}: growth would cost so much that only masses count. Take a smaller "
+        "delta, or scale rho1 to the mass of rho0 and leave growth out",
     )
 
 

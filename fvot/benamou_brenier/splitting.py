@@ -31,7 +31,7 @@ SINGLE_PRECISION_PART = 0.75
 MOST_RANKS_PER_MODE = 4
 
 # The penalty r at the end over that at the beginning.
-PENALTY_GROWTH = 100
+PENALTY_GROWTH = 100.0
 
 # The same where mass may grow: densities of many sizes, in time, too.
 GROWING_PENALTY_GROWTH = 1e4

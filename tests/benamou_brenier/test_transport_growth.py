@@ -2,8 +2,6 @@
 the solver, its promises on every kind of mesh, bad input.
 """
 
-import pickle
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -182,8 +180,8 @@ def test_units_do_not_matter(size):
 
 
 def minimise(X, Y, y0, weight, n_positive, start):
-    """min sum weight (Y u + y0)^2 / (X u) over u whose first n_positive values are positive: Newton's
-    method with a barrier, from a feasible start. The minimum, up to 1e-9 of it.
+    """min sum weight (Y u + y0)^2 / (X u) over u whose first n_positive values are positive, up to
+    1e-9 of it: Newton's method with a barrier, from a feasible start.
     """
     u = start
     barrier = 1.0
@@ -403,3 +401,107 @@ def test_both_schemes_agree(scheme):
     path = solved(mesh, 10, 0.3, rho0, rho1, scheme=scheme)
     assert path.gap <= 1e-3
     assert path.cost == pytest.approx(0.1773, rel=6e-3)
+
+
+# ---- zeros, pieces, checkpoints, files -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_all_mass_is_created_or_destroyed(reverse):
+    """From nothing the root of the mass is linear; half a step at the end makes it first order."""
+    mesh = Mesh.rectangle((0, 0), (1, 1), (16, 16))
+    rho = gaussian(mesh, (0.4, 0.5), 0.1, 3.0)
+    costs = []
+    for n_steps in 8, 16, 32:
+        ends = (rho, 0 * rho) if reverse else (0 * rho, rho)
+        path = solved(mesh, n_steps, 0.2, *ends)
+        assert path.gap <= 1e-3
+        costs.append(path.cost / (4 * 0.04 * 3.0) - 1)
+    assert_allclose(costs, [-0.1645, -0.0909, -0.048], atol=2e-3)
+    assert path.growth_map().min(initial=0) >= 0
+    assert path.mass.min() >= 0
+
+
+def test_pieces_of_the_mesh_grow_on_their_own():
+    """Two islands: one loses all its mass, the other one grows from nothing."""
+    points = np.array([[x, y] for y in (0.0, 1.0) for x in np.arange(10.0)]).T
+    quads = [[i, i + 1, 11 + i, 10 + i] for i in range(9) if i != 4]
+    mesh = Mesh.from_cells(points, [("quad", quads)])
+    is_left = mesh.centroid[0] < 4.5
+    rho0 = np.where(is_left, 1.0, 0.0)
+    rho1 = np.where(is_left, 0.0, 2.0)
+    path = solved(mesh, 8, 1.5, rho0, rho1)
+    assert path.gap <= 1e-3
+    exact = 4 * 1.5**2 * (4.0 + 8.0)
+    assert path.cost == pytest.approx(exact * (1 - 0.1645), rel=5e-3)
+    with pytest.raises(InputError, match=r"unless mass may grow: growth=fvot\.FisherRao"):
+        BenamouBrenier(mesh, 8).solve(rho0, rho1 / 2)
+
+
+def test_equal_densities_rest():
+    mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
+    rho = gaussian(mesh, (0.4, 0.5), 0.2)
+    path = solved(mesh, 4, 0.2, rho, rho)
+    assert path.cost == path.lower_bound == path.gap == 0
+    assert (path.growth_map() == 1).all()
+
+
+def test_a_run_continues_from_its_checkpoint(tmp_path, ranks):
+    mesh = Mesh.rectangle((0, 0), (1, 1), (16, 16))
+    rho0 = gaussian(mesh, (0.3, 0.4), 0.1)
+    rho1 = gaussian(mesh, (0.6, 0.6), 0.12, 2.0)
+    file = ranks.broadcast(tmp_path / "growth.h5")
+    solver = BenamouBrenier(mesh, 8, growth=FisherRao(0.3), tol=1e-6, max_iter=150)
+    with pytest.raises(ConvergenceError) as error:
+        solver.solve(rho0, rho1, checkpoint=Checkpoint(file))
+    check(error.value.result, 0.3, rho0, rho1)
+    longer = BenamouBrenier(mesh, 8, growth=FisherRao(0.3), tol=1e-3)
+    path = longer.solve(rho0, rho1, checkpoint=Checkpoint(file))
+    check(path, 0.3, rho0, rho1)
+    assert path.gap <= 1e-3
+    other = BenamouBrenier(mesh, 8, growth=FisherRao(0.2), tol=1e-3)
+    with pytest.raises(InputError, match="growth"):
+        other.solve(rho0, rho1, checkpoint=Checkpoint(file))
+
+
+def test_paths_are_written_and_drawn(tmp_path, ranks):
+    mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
+    rho0 = gaussian(mesh, (0.3, 0.4), 0.15)
+    path = solved(mesh, 4, 0.3, rho0, gaussian(mesh, (0.6, 0.6), 0.2, 2.0))
+    folder = ranks.broadcast(tmp_path)
+    assert list(path.fields)[:3] == ["density", "velocity", "source"]
+    assert path.fields["source"].shape == path.rho.shape
+    path.write(folder / "path.pvd")
+    path.plot(folder / "path.png", time=[0, 3, 5])
+    path.movie(folder / "path.gif")
+    assert "WFR^2" in repr(path)
+
+
+# ---- bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delta", [0, -1, np.nan, np.inf, "wide", None, [1.0]])
+def test_lengths_that_are_none(delta):
+    with pytest.raises(InputError, match="delta must be a positive length"):
+        FisherRao(delta)
+
+
+def test_what_is_refused():
+    mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
+    rho = gaussian(mesh, (0.4, 0.5), 0.2)
+    with pytest.raises(InputError, match=r"growth must be fvot\.FisherRao"):
+        BenamouBrenier(mesh, growth=0.3)
+    with pytest.raises(InputError, match="exclude each other"):
+        BenamouBrenier(mesh, growth=FisherRao(0.3), terminal=Entropy())
+    with pytest.raises(InputError, match="exclude each other"):
+        BenamouBrenier(mesh, growth=FisherRao(0.3)).with_terminal(Entropy())
+    with pytest.raises(InputError, match="nothing would move"):
+        BenamouBrenier(mesh, growth=FisherRao(1e-3))
+    with pytest.raises(InputError, match="only masses count"):
+        BenamouBrenier(mesh, growth=FisherRao(1e3))
+    with pytest.raises(InputError, match="zero everywhere: there is nothing"):
+        BenamouBrenier(mesh, growth=FisherRao(0.3)).solve(0 * rho, 0 * rho)
+    with pytest.raises(InputError, match=r"growth=fvot\.FisherRao\(delta\)\) takes any masses"):
+        BenamouBrenier(mesh).solve(rho, 2 * rho)
+    with pytest.raises(InputError, match="growth=fvot"):
+        BenamouBrenier(mesh).solve(rho, 0 * rho)
