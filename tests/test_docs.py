@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import fvot
+from fvot.output import drawing
 
 pytestmark = pytest.mark.usefixtures("one_rank_here")
 
@@ -183,6 +184,8 @@ def test_blocks_run(name, tmp_path):
         text=True,
         timeout=100,
     )
+    if "this machine cannot draw" in done.stderr and not drawing.can_draw():
+        pytest.skip("no OpenGL on this machine")
     assert done.returncode == 0, done.stderr
 
 

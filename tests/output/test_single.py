@@ -134,7 +134,7 @@ def test_meshes_of_other_dimensions(kind, gl, shared_folder, ranks):
         (lambda mesh: mesh.plot(mesh.volume, arrows=True), "arrows show vectors"),
     ],
 )
-def test_wrong_arguments(call, message):
+def test_wrong_arguments(call, message, gl):
     with pytest.raises(InputError, match=message):
         call(MESHES["rectangle"]())
 
