@@ -17,7 +17,9 @@ demo: setup
 	scripts/mpirun -n $(RANKS) python -m mpi4py demos/harbour.py $(pictures)
 	scripts/mpirun -n $(RANKS) python -m mpi4py demos/geodesic.py $(pictures)
 
-# First what needs one rank, on two cores; then what starts several ranks, with the machine to itself.
+# First what needs one rank, on two cores; then what starts several ranks, with the machine to itself. Threads of the
+# linear algebra in NumPy's wheels would wait for each other on the busy cores.
+test: export OMP_NUM_THREADS = 1
 test: setup
 	$(timeout) .venv/bin/python -m pytest $(PYTEST) -n 2 -m "not alone"
 	$(timeout) .venv/bin/python -m pytest $(PYTEST) -m alone
