@@ -73,7 +73,7 @@ def test_the_same_answers(run, rtol, alone):
     assert_allclose(total(other, run(other)), found, rtol=rtol)
 
 
-@pytest.mark.parametrize("method", ["lu", "ilu", "amg"])
+@pytest.mark.parametrize("method", ["lu", "ilu", "amg", "multigrid"])
 def test_every_method(method, alone, monkeypatch):
     mesh = Mesh.rectangle((0, 0), (1, 1), (12, 12))
     found = total(mesh, stirred(mesh))
