@@ -273,6 +273,41 @@ def test_a_failure_is_counted_and_the_next_method_takes_over(monkeypatch):
     assert resolvent.names == ["lu"]
 
 
+def test_a_matrix_that_is_singular_fails():
+    """To rounding: nothing is kept."""
+    mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
+    rates = find_rates(mesh, diffusion=1.0)
+    ones = np.ones(mesh.n_cells)
+    solver = Multigrid(
+        mesh, rates.pattern.stencil, rates.a, rates.b, 1e-300 * ones, ones, stiffness=np.inf
+    )
+    solver.solve(ones, 1e-5)
+    assert solver.has_failed
+    solver.solve(np.inf * ones, 1e-5)
+    assert solver.has_failed
+    assert mesh.ranks.max(np.abs(solver.solve(0 * ones, 1e-5)).max()) == 0
+    assert not solver.has_failed
+
+
+def test_where_it_is_the_cheapest():
+    """For many cells, and few steps of one length; not where one factorisation does for many, in
+    one dimension, or where drift dominates.
+    """
+
+    def find_cheapest(n, dim, n_solves, stiffness=100.0, steepness=0.1, n_ranks=1):
+        costs = linalg.estimate_costs(n, dim, n_ranks, stiffness, steepness, True, "blocks")
+        return linalg.rank_methods(costs, n_solves)[0]
+
+    assert find_cheapest(10**6, 2, 10) == "multigrid"
+    assert find_cheapest(10**6, 2, 10, n_ranks=2) == "multigrid"
+    assert find_cheapest(10**6, 3, 1000) == "multigrid"
+    assert find_cheapest(10**5, 2, 5) == "multigrid"
+    assert find_cheapest(10**5, 2, 1000) == "lu"
+    assert find_cheapest(10**5, 1, 5) == "lu"
+    assert find_cheapest(10**6, 2, 10, steepness=30.0) == "ilu"
+    assert find_cheapest(10**6, 2, 10, stiffness=0.1) == "multigrid"
+
+
 def test_an_option_names_the_method(monkeypatch):
     mesh = Mesh.rectangle((-1, -1), (1, 1), (16, 16))
     for name in "lu", "ilu", "amg", "multigrid":
