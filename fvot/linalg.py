@@ -613,17 +613,21 @@ AMG_SOLVE_IN_DRIFT = {1: 0.5, 2: 0.5, 3: 0.0}
 # To find the scaling of the columns for multigrid.
 AMG_SCALING = 9
 
-# The package's own multigrid, by the kind of its grids: to set up; one cycle, by the dimension, in
-# single precision; what one message takes, in all cells together.
-MULTIGRID_SET_UP = {"blocks": 0.1, "graphs": 0.5}
+# The package's own multigrid, by the kind of its grids: to set up; one solve, without its cycles;
+# one cycle, by the dimension, in single precision, where more cycles are taken into account; what
+# one message takes, in all cells together.
+MULTIGRID_SET_UP = {"blocks": 0.1, "graphs": 0.4}
+MULTIGRID_SOLVE = 0.025
 MULTIGRID_CYCLE = {
-    "blocks": {1: 0.01, 2: 0.009, 3: 0.014},
-    "graphs": {1: 0.015, 2: 0.016, 3: 0.03},
+    "blocks": {1: 0.01, 2: 0.009, 3: 0.022},
+    "graphs": {1: 0.015, 2: 0.024, 3: 0.04},
 }
 MULTIGRID_MESSAGE = 8.0
 
-# Its cycles in one solve; more by this part for each unit of the cell Peclet number.
-MULTIGRID_CYCLES = 16
+# Its cycles on squares: those of every solve; more for each decade of the stiffness; more by this
+# part for each unit of the cell Peclet number.
+MULTIGRID_LEAST_CYCLES = 6
+MULTIGRID_CYCLES_BY_STIFFNESS = 3
 MULTIGRID_CYCLES_IN_DRIFT = 0.15
 
 # The stiffness from which it works in double precision, and what cycles cost more then: they are
@@ -690,7 +694,9 @@ def estimate_costs(
 def _estimate_multigrid_costs(n, dim, n_ranks, stiffness, steepness, found_once, kind):
     """(set-up, one solve) of the package's own multigrid, which waits for messages."""
     side = n ** (1 / dim)
-    n_cycles = MULTIGRID_CYCLES * (1 + MULTIGRID_CYCLES_IN_DRIFT * min(steepness, 10))
+    by_stiffness = MULTIGRID_CYCLES_BY_STIFFNESS * np.log10(1 + min(stiffness, MULTIGRID_LONG_STEP))
+    in_drift = 1 + MULTIGRID_CYCLES_IN_DRIFT * min(steepness, 10)
+    n_cycles = (MULTIGRID_LEAST_CYCLES + by_stiffness) * in_drift
     n_grids = 1 + np.log2(1 + np.clip(stiffness, 1, side**2)) / 2
     is_long = stiffness > MULTIGRID_LONG_STEP
     parallel_share = n_ranks**RANKS_EXPONENT
@@ -699,7 +705,7 @@ def _estimate_multigrid_costs(n, dim, n_ranks, stiffness, steepness, found_once,
     messages = 0.0
     if n_ranks > 1:
         messages = (4 * n_grids + 3) * MULTIGRID_MESSAGE / n
-    return set_up, n_cycles * (cycle + messages)
+    return set_up, MULTIGRID_SOLVE * parallel_share + n_cycles * (cycle + messages)
 
 
 def _estimate_ilu_iterations(n, dim, stiffness, steepness):

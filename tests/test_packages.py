@@ -92,7 +92,7 @@ def test_no_solve_is_asked_for_digits_below_the_rounding(alone, monkeypatch):
     assert min(reasons) > 0
 
 
-@pytest.mark.parametrize("method", ["lu", "ilu", "amg"])
+@pytest.mark.parametrize("method", ["lu", "ilu", "amg", "multigrid"])
 def test_every_method(method, alone, monkeypatch):
     mesh = Mesh.rectangle((0, 0), (1, 1), (12, 12))
     found = total(mesh, stirred(mesh))

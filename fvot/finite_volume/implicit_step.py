@@ -34,6 +34,7 @@ from .. import linalg
 from ..arguments.types import Array
 from ..errors import ConvergenceError
 from ..multigrid.solver import Multigrid
+from .guesses import Guesses
 from .rates import Rates
 
 IMPLICIT_STEP_PREFIX = "fvot_fokker_planck_"
@@ -157,6 +158,7 @@ class Resolvent:
     scales : the cache of the column scaling, shared with other steps on the same mesh
     rtol : relative tolerance of the linear solves
     names : the methods that have not failed
+    guesses : the last right-hand sides and solutions, from which multigrid begins; None without
     iterations, solves : of the linear solver, so far
     is_monotone : whether exact solutions of positive right-hand sides are positive
     signed : whether densities have any sign
@@ -193,6 +195,7 @@ class Resolvent:
         )
         self.first_name = linalg.find_users_choice(prefix, list(self.costs))
         self.names = list(self.costs)
+        self.guesses: Guesses | None = None
         self.iterations = 0
         self.solves = 0
         self._method: LinearMethod | None = None
@@ -213,6 +216,12 @@ class Resolvent:
         if ready is not None and self.names and self.names[0] != ready:
             self.destroy()
         return self
+
+    def keep_guesses(self) -> None:
+        """Begin solves by multigrid from the solutions of the last ones. Where a density is nearly
+        0 that leaves errors of both signs: the caller must not mind.
+        """
+        self.guesses = Guesses(self.rates.mesh.ranks)
 
     def prefer(self, name: str) -> None:
         """Try the method of that name first."""
@@ -294,6 +303,8 @@ class Resolvent:
 
     def destroy(self) -> None:
         """Give the memory of the linear system back. Collective."""
+        if self.guesses is not None:
+            self.guesses.clear()
         for method in self._method, self._transposed_method:
             if method is not None:
                 method.destroy()
@@ -311,16 +322,17 @@ class Resolvent:
         if self._method is None:
             self._method = self._build_method(self.names[0])
 
-        now = before
+        guess, residual, left = self._find_guess(residual)
         for i in range(MAX_SOLVES):
-            rtol = self._method.choose_tolerance(now.size / before.size, is_first=i == 0)
+            rtol = self._method.choose_tolerance(left, is_first=i == 0)
             correction = self._method.solve(residual, rtol)
             if i == 0:
-                d = correction
+                d = correction if guess is None else guess + correction
                 solution = start + d
             else:
                 d, solution = _correct(start, d, solution, correction)
             residual, now = self._residual(d, solution, entering, rest)
+            left = now.size / before.size
 
             fault = self._describe_fault(before, now, is_positive)
             Y = np.maximum(solution, 0) if is_positive else solution
@@ -332,7 +344,15 @@ class Resolvent:
                 break
 
         self.iterations += self._method.count_iterations()
+        if fault is None and self.guesses is not None:
+            self.guesses.add(d)
         return Y, fault
+
+    def _find_guess(self, residual):
+        """(a first guess or None, the residual that it leaves, the relative size of that)."""
+        if self.guesses is None or self._method.name != "multigrid":
+            return None, residual, 1.0
+        return self.guesses.find(residual)
 
     def _build_method(self, name):
         if name == "multigrid":
@@ -535,7 +555,7 @@ class LinearMethod:
         return self.system.reason < 0
 
     def choose_tolerance(self, reduction: float, *, is_first: bool) -> float:
-        """The tolerance of the next solve, where those before have left that part of the
+        """The tolerance of the next solve, where what was done before has left that part of the
         residual.
         """
         return self.rtol if is_first else max(self.rtol, REFINEMENT_TOLERANCE)
@@ -594,7 +614,8 @@ class MultigridMethod(LinearMethod):
         """See `LinearMethod`. What is left to do is shared evenly by the fewest solves of the
         precision.
         """
-        left = min(AIMED_TOLERANCES * self.rtol / max(reduction, self.rtol), 0.5)
+        loosest = 0.5 if is_first else REFINEMENT_TOLERANCE
+        left = min(AIMED_TOLERANCES * self.rtol / max(reduction, self.rtol), loosest)
         n_solves = np.ceil(np.log(left) / np.log(self.system.tolerance))
         return left ** (1 / n_solves)
 

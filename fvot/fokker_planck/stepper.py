@@ -324,6 +324,9 @@ class Stepper:
         self._resolvents[t, s] = self.operator.resolvent(
             rates, s, scales=self.column_scales, rtol=self.rtol, signed=self.signed
         )
+        # Steps of higher order are limited where they are below 0, be it by the tolerance.
+        if self.order == 1 or self.signed:
+            self._resolvents[t, s].keep_guesses()
         return self._resolvents[t, s].expect(n_solves)
 
     def _destroy_resolvents(self, n_left):

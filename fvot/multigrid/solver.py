@@ -1,4 +1,4 @@
-"""Multigrid in single precision for implicit steps: (|K| + s A) d = r, an M-matrix.
+"""Multigrid, in single precision unless steps are very long: (|K| + s A) d = r, an M-matrix.
 
 The unknowns are what cells hold and give up, e = m d with the diagonal m, and the equations
 N e = r, N = 1 - P, where P_KL >= 0 is the part of what L gives up that comes into K. All parts are
@@ -36,8 +36,8 @@ MAX_DIRECT_CELLS = 64
 # The same of a grid that has no coarser one.
 MAX_STALLED_CELLS = 1000
 
-# Sweeps, red and black and back, on the coarsest grid where it is not solved directly.
-COARSEST_SWEEPS = 2
+# Sweeps, after the first one, on the coarsest grid where it is not solved directly.
+COARSEST_SWEEPS = 1
 
 # The stiffness up to which single precision is enough: it rounds what leaves a cell, and so loses a
 # part of what stays there, 6e-8 times that.
@@ -62,6 +62,7 @@ class Multigrid:
     stiffness : the largest ratio of what leaves a cell to what it has
     transposed : whether to solve with the transposed matrix; tolerances are then those of r / m
 
+    tolerance : the smallest one of a solve
     iterations : cycles of all solves so far
     has_failed : whether the last solve did not reach its tolerance
 
@@ -115,8 +116,8 @@ class Multigrid:
             self.grids.append(grid)
 
     def solve(self, rhs: Array, rtol: float) -> Array:
-        """d (n_cells,) with a residual of at most max(rtol, 1e-5) times the sum of |rhs|, unless
-        `has_failed`. Collective.
+        """d (n_cells,) with a residual of at most max(rtol, the tolerance of the precision) times
+        the sum of |rhs|, unless `has_failed`. Collective.
         """
         finest = self.grids[0]
         if self.transposed:
@@ -126,29 +127,44 @@ class Multigrid:
         if size == 0 or self.has_failed:
             return np.zeros(len(rhs))
 
-        x, r, shadow, p, v, y, z, t = self.work
-        number = self.precision
+        x, r, *_ = self.work
         finest.load(rhs, largest, r)
-        shadow[:] = r
-        x[:] = 0
-        p[:] = 0
-        v[:] = 0
         target = max(rtol, self.tolerance) * size / largest
+        with np.errstate(over="ignore", invalid="ignore"):
+            left = self._iterate(target)
+        self.has_failed = not left <= target
+        factor = np.ones(len(rhs)) if self.transposed else self.inverse
+        return finest.unload(x, factor, largest)
+
+    def _iterate(self, target):
+        """BiCGStab for the right-hand side r until the sum of |r| is at most the target; that
+        sum.
+        """
+        finest = self.grids[0]
+        number = self.precision
+        x, r, shadow, p, v, y, z, t = self.work
+        shadow[:] = r
+        for start in x, p, v:
+            start[:] = 0
+
         alpha = omega = rho = 1.0
         rho_new = self.ranks.sum(_dot(shadow, r))
-        norm = size / largest
+        left = np.inf
         for _ in range(MAX_CYCLES // 2):
             beta = rho_new / rho * (alpha / omega)
             rho = rho_new
             _direct(p, r, v, number(beta), number(omega))
             self.precondition(p, y)
             finest.apply(y, v)
-            alpha = rho / self.ranks.sum(_dot(shadow, v))
-            norm = self.ranks.sum(_add_and_size(r, number(-alpha), v))
+            product = self.ranks.sum(_dot(shadow, v))
+            if product == 0:
+                return left
+            alpha = rho / product
+            left = self.ranks.sum(_add_and_size(r, number(-alpha), v))
             self.iterations += 1
-            if norm <= target:
+            if left <= target:
                 _add(x, number(alpha), y)
-                break
+                return left
 
             self.precondition(r, z)
             finest.apply(z, t)
@@ -156,13 +172,11 @@ class Multigrid:
             omega = tr / tt if tt > 0 else 0.0
             _add_both(x, number(alpha), y, number(omega), z)
             sums = _add_and_dot(r, number(-omega), t, shadow)
-            rho_new, norm = self.ranks.sum(np.array(sums))
+            rho_new, left = self.ranks.sum(np.array(sums))
             self.iterations += 1
-            if not (norm > target and np.isfinite(norm)) or rho_new == 0 or omega == 0:
-                break
-        self.has_failed = not norm <= target
-        factor = np.ones(len(rhs)) if self.transposed else self.inverse
-        return finest.unload(x, factor, largest)
+            if not (left > target and np.isfinite(left)) or rho_new == 0 or omega == 0:
+                return left
+        return left
 
     def _measure(self, rhs):
         """(the sum of |rhs|, its largest entry)."""
@@ -203,7 +217,11 @@ class DirectSolver:
         np.add.at(matrix, (row.astype(np.int64), column.astype(np.int64)), -value)
         own = entries[0][:n_own].astype(np.int64)
         order = self.ranks.all_gather(own)
-        self.inverse = np.linalg.inv(matrix)[own][:, order]
+        try:
+            inverse = np.linalg.inv(matrix)
+        except np.linalg.LinAlgError:  # to rounding: solves will fail
+            inverse = np.full((n, n), np.nan)
+        self.inverse = inverse[own][:, order]
 
     def __call__(self, r: Array, x: Array) -> None:
         """x from r. Collective."""

@@ -13,6 +13,7 @@ import fvot
 from fvot import ConvergenceError, FokkerPlanck, InputError, Mesh, linalg
 from fvot.finite_volume import implicit_step
 from fvot.mesh.means import average_over_faces
+from fvot.multigrid.solver import Multigrid
 
 pytestmark = pytest.mark.ranks
 
@@ -130,7 +131,7 @@ def test_any_step_keeps_mass_sign_and_energy_decay_on_every_mesh(mesh, order):
 
 
 @ON_KINDS
-@pytest.mark.parametrize("method", ["lu", "ilu", "amg"])
+@pytest.mark.parametrize("method", ["lu", "ilu", "amg", "multigrid"])
 def test_every_solver_and_tolerance_keeps_the_promises_or_raises(make, method, monkeypatch):
     """D = 0.01: a barrier of 400 kT."""
     monkeypatch.setattr(linalg, "estimate_costs", lambda *about: {method: (1.0, 1.0)})
@@ -205,20 +206,31 @@ def test_a_solver_that_fails_raises(monkeypatch):
     mesh = KINDS["triangles"](8)
     solver = FokkerPlanck(mesh, diffusion=0.01, potential=double_well)
     good = linalg.System.__call__
-    for broken in (
-        lambda self, b, rtol: 0 * b,
-        lambda self, b, rtol: 0.9 * good(self, b, rtol),
-        lambda self, b, rtol: np.nan * b,
-        lambda self, b, rtol: good(self, b, rtol) - 1e-3,
+    good_multigrid = Multigrid.solve
+
+    def break_all(spoil):
+        """Spoil the solutions of all methods."""
+        monkeypatch.setattr(
+            linalg.System, "__call__", lambda self, b, rtol: spoil(good(self, b, rtol))
+        )
+        monkeypatch.setattr(
+            Multigrid, "solve", lambda self, b, rtol: spoil(good_multigrid(self, b, rtol))
+        )
+
+    for spoil in (
+        lambda d: 0 * d,
+        lambda d: 0.9 * d,
+        lambda d: np.nan * d,
+        lambda d: d - 1e-3,
     ):
-        monkeypatch.setattr(linalg.System, "__call__", broken)
+        break_all(spoil)
         with pytest.raises(
             ConvergenceError, match="no linear solver succeeded with an implicit step"
         ):
             FokkerPlanck(mesh, diffusion=0.01, potential=double_well).solve(
                 uniform(mesh), 1.0, tau=0.5
             )
-    monkeypatch.setattr(linalg.System, "__call__", good)
+    break_all(lambda d: d)
     assert_promises(solver.solve(uniform(mesh), 1.0, tau=0.5))
 
 

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from brought_meshes import BROUGHT
 from numpy.testing import assert_allclose
 
 from fvot import FokkerPlanck, InputError, Mesh, linalg
+from fvot.finite_volume.guesses import Guesses
 from fvot.multigrid.solver import Multigrid
 
 pytestmark = pytest.mark.ranks
@@ -203,6 +205,59 @@ def test_densities_over_130_decades():
         assert mesh.integrate(np.abs(d - exact)) <= 1e-3 * mesh.integrate(exact)
 
 
+@pytest.mark.parametrize("name", ["noise", "kershaw", "hanging", "hexahedra"])
+@pytest.mark.filterwarnings("ignore:diffusion may be off")
+def test_meshes_that_are_not_orthogonal(name, monkeypatch):
+    mesh = BROUGHT[name](strict=False)
+    rho0 = 1 + mesh.center[0]
+    for tau in 1e-3, 10.0:
+        results = []
+        for method in "multigrid", "lu":
+            force(monkeypatch, method)
+            solver = FokkerPlanck(
+                mesh, diffusion=0.5, potential=lambda x: 3 * x[0], order=1, scheme="two_point"
+            )
+            results.append(solver.solve(rho0, 3 * tau, tau=tau))
+            assert_promises(results[-1])
+        assert_allclose(results[0].rho, results[1].rho, rtol=1e-6)
+
+
+# ---- guesses -------------------------------------------------------------------------------------
+
+
+def test_a_guess_is_the_nearest_combination():
+    """Of right-hand sides that are known: nothing is left of a combination of them."""
+    mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
+    guesses = Guesses(mesh.ranks)
+    rhs = [random(mesh, seed) for seed in range(7)]
+    for i, r in enumerate(rhs):
+        guess, rest, left = guesses.find(r)
+        assert guess is None or left < 0.5
+        assert_allclose(rest if guess is None else rest + guess / 2, r, rtol=1e-9, atol=1e-12)
+        guesses.add(2 * r)  # the matrix is a half of the identity
+        assert i < 4 or guesses.find(rhs[i - 4])[0] is None  # forgotten
+    combined = rhs[3] - 2 * rhs[4] + 3 * rhs[6]
+    guess, rest, left = guesses.find(combined)
+    assert_allclose(guess, 2 * combined, rtol=1e-9, atol=1e-12)
+    assert mesh.ranks.max(np.abs(rest).max()) <= 1e-12
+    assert left <= 1e-7
+
+
+def test_guesses_save_cycles_and_change_nothing_but_the_rounding(monkeypatch):
+    force(monkeypatch, "multigrid")
+    mesh = Mesh.rectangle((-1, -1), (1, 1), (32, 32))
+    results = []
+    for is_guessed in True, False:
+        if not is_guessed:
+            monkeypatch.setattr("fvot.finite_volume.guesses.N_KEPT", 0)
+        solver = FokkerPlanck(mesh, diffusion=1.0, potential=bowl, order=1)
+        results.append(solver.solve(1 + bump(mesh), 0.2, tau=0.01))
+        assert_promises(results[-1])
+    guessed, plain = results
+    assert_allclose(guessed.rho, plain.rho, rtol=1e-7, atol=1e-9)
+    assert guessed.ledger["iterations"][-1] < 0.95 * plain.ledger["iterations"][-1]
+
+
 # ---- the choice ----------------------------------------------------------------------------------
 
 
@@ -216,6 +271,41 @@ def test_a_failure_is_counted_and_the_next_method_takes_over(monkeypatch):
     assert_promises(result)
     (resolvent,) = solver._stepper._resolvents.values()
     assert resolvent.names == ["lu"]
+
+
+def test_a_matrix_that_is_singular_fails():
+    """To rounding: nothing is kept."""
+    mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
+    rates = find_rates(mesh, diffusion=1.0)
+    ones = np.ones(mesh.n_cells)
+    solver = Multigrid(
+        mesh, rates.pattern.stencil, rates.a, rates.b, 1e-300 * ones, ones, stiffness=np.inf
+    )
+    solver.solve(ones, 1e-5)
+    assert solver.has_failed
+    solver.solve(np.inf * ones, 1e-5)
+    assert solver.has_failed
+    assert mesh.ranks.max(np.abs(solver.solve(0 * ones, 1e-5)).max()) == 0
+    assert not solver.has_failed
+
+
+def test_where_it_is_the_cheapest():
+    """For many cells, and few steps of one length; not where one factorisation does for many, in
+    one dimension, or where drift dominates.
+    """
+
+    def find_cheapest(n, dim, n_solves, stiffness=100.0, steepness=0.1, n_ranks=1):
+        costs = linalg.estimate_costs(n, dim, n_ranks, stiffness, steepness, True, "blocks")
+        return linalg.rank_methods(costs, n_solves)[0]
+
+    assert find_cheapest(10**6, 2, 10) == "multigrid"
+    assert find_cheapest(10**6, 2, 10, n_ranks=2) == "multigrid"
+    assert find_cheapest(10**6, 3, 1000) == "multigrid"
+    assert find_cheapest(10**5, 2, 5) == "multigrid"
+    assert find_cheapest(10**5, 2, 1000) == "lu"
+    assert find_cheapest(10**5, 1, 5) == "lu"
+    assert find_cheapest(10**6, 2, 10, steepness=30.0) == "ilu"
+    assert find_cheapest(10**6, 2, 10, stiffness=0.1) == "multigrid"
 
 
 def test_an_option_names_the_method(monkeypatch):
