@@ -50,7 +50,7 @@ import numpy as np
 from scipy import sparse
 
 from .. import linalg
-from ..arguments.types import Array, BoolArray
+from ..arguments.types import Array, BoolArray, IntArray
 from ..energies.free_energy import MIN_NEWTON_FACTOR, NEWTON_FLOOR, FreeEnergy
 from ..errors import ConvergenceError
 from ..finite_volume.rates import Rates
@@ -70,7 +70,8 @@ MIN_CURVATURE = 1e-10
 MAX_LINEARISED_ITERATIONS = 100
 
 # Iterations of Newton's method without a smaller residual, before the step is refused. The first
-# residual, at phi = 0, is 1 by its scale; those that follow start above it in long steps.
+# residual does not count: at phi = 0 it is 1 by its scale; those that follow start above it in long
+# steps.
 MAX_STALLED_ITERATIONS = 12
 
 # Cells up to which the matrix is factorised at once.
@@ -127,6 +128,8 @@ class LinearisedStep(NewtonStep):
         if self.transport is not None and not free_energy.diffuses:
             self._transmissibilities = self._separate_places()
         self.methods, self.reduced_methods = _choose_methods(self.mesh)
+        self._square_sum = linalg.SquareSum(self.mesh.ranks)
+        self._summed_order: IntArray | None = None
         self.restart()
 
     def _separate_places(self):
@@ -172,19 +175,34 @@ class LinearisedStep(NewtonStep):
         p = self._last[1]
         p = np.where(is_full, np.maximum(p, np.finfo(float).tiny), p)
 
-        *others, last = self._transmissibilities
-        for self.transmissibility in others:
+        starts = self._list_starts()
+        *others, last = [(t, start) for t in self._transmissibilities for start in starts]
+        for self.transmissibility, start in others:
             try:
-                return self._run_newton(old, tau, mass, p)
+                return self._run_newton(old, tau, mass, start, p)
             except ConvergenceError:
                 pass
-        self.transmissibility = last
-        return self._run_newton(old, tau, mass, p)
+        self.transmissibility, start = last
+        return self._run_newton(old, tau, mass, start, p)
 
-    def _run_newton(self, old, tau, mass, p):
-        """The `StepResult` from old, of that mass; the first full cells are those with p > 0."""
+    def _list_starts(self):
+        """[(a potential (n_cells,) from which to start, how many iterations to take at least)], one
+        to be tried after the other: that of the last step; then, without a bound, 0.
+
+        In a very short step the equations hold within `tol` for the potential of the last one
+        already: many of those, each without an iteration, would miss them by more and more.
+        """
+        last = self._last[0]
+        if self.upper < math.inf or not self.mesh.ranks.max(int(last.any())):
+            return [(last, 0)]
+        return [(last, 1), (np.zeros(self.mesh.n_cells), 0)]
+
+    def _run_newton(self, old, tau, mass, start, p):
+        """The `StepResult` from old, of that mass, by iterations from a start of `_list_starts`;
+        the first full cells are those with p > 0.
+        """
+        phi, least_iterations = start
         mesh = self.mesh
-        phi = self._last[0]
         mean = mass / self.free_energy.measure
         floor = NEWTON_FLOOR * mean if self.free_energy.diffuses else 0.0
         rho = np.maximum(old, max(floor, self.free_energy.start(mean)))
@@ -207,9 +225,8 @@ class LinearisedStep(NewtonStep):
             is_stalled = iteration > smallest_iteration + MAX_STALLED_ITERATIONS
             if not np.isfinite(residual).all() or is_stalled:
                 break
-            if (residual <= self.tol).all():
-                if self.upper < math.inf:
-                    self._last = np.stack([phi, equations.p])
+            if (residual <= self.tol).all() and iteration >= least_iterations:
+                self._last = np.stack([phi, equations.p])
                 rho, left = equations.compute_density()
                 dissipated = tau * equations.action
                 if self.transport is not None:
@@ -242,6 +259,14 @@ class LinearisedStep(NewtonStep):
         within `tol`. Where e' is infinite at 0 no cell empties.
         """
         return MIN_NEWTON_FACTOR if self.free_energy.singular else min(MIN_NEWTON_FACTOR, residual)
+
+    def add_square(self, B: Any, L: Any, order: IntArray | None) -> Any:
+        """B^T B + L for matrices of the mesh with cells in that order: a new one is another array.
+        Collective.
+        """
+        has_old_pattern = order is self._summed_order
+        self._summed_order = order
+        return self._square_sum(B, L, has_old_pattern=has_old_pattern)
 
     def compute_curvature(self, rho: Array) -> Array:
         """e'' (n_cells,), not below MIN_CURVATURE times the change of e' when the density changes
@@ -427,7 +452,7 @@ class _Equations:
             root = np.sqrt(D) if order is None else np.sqrt(D[order])
             B.data *= np.repeat(root, np.diff(B.indptr))
             L = pattern.matrix(symmetric, tau, order, diagonal=nothing)
-            return linalg.add_square(mesh.ranks, B, L)
+            return step.add_square(B, L, order)
 
         outflow = self._compute_outflow(self.a, self.b, D * self.F2)
         rhs = mesh.volume * D * self.F2 + tau * outflow - self.F1
