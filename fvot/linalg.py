@@ -168,6 +168,9 @@ UNSYMMETRIC_GAMG = {
     "mg_levels_pc_type": "sor",
 }
 
+# GAMG would keep its levels for all matrices with entries in the same places.
+NEW_LEVELS = {"pc_gamg_reuse_interpolation": False}
+
 BOOMERAMG = {
     "pc_hypre_type": "boomeramg",
     "pc_hypre_boomeramg_relax_type_all": "sor/jacobi",
@@ -237,11 +240,11 @@ def find_method(name: str, dim: int, n_ranks: int) -> Method:
     if name == "cg" and has_package("hypre"):
         return Method("cg", "hypre", {"pc_hypre_type": "boomeramg"})
     if name == "cg":
-        return Method("cg", "gamg", {})
+        return Method("cg", "gamg", NEW_LEVELS)
 
     options: dict[str, Any] = {"ksp_pc_side": "right", "ksp_gmres_restart": 60}
     if not has_package("hypre"):
-        return Method("gmres", "gamg", options | UNSYMMETRIC_GAMG, 120)
+        return Method("gmres", "gamg", options | UNSYMMETRIC_GAMG | NEW_LEVELS, 120)
     options |= BOOMERAMG
     if dim == 3:
         options |= BOOMERAMG_3D

@@ -81,8 +81,7 @@ FIRST_LU_CELL_LIMIT = 4000
 # more, the factors of A D A^T, which links cells two faces apart, cost more than multigrid.
 LINE_LU_CELL_LIMIT = 10**7
 
-# Cells up to which the matrix of the reduced system is factorised, on one rank only: on several,
-# MUMPS waits too long in each of many solves.
+# Cells up to which the matrix of the reduced system is factorised.
 REDUCED_LU_CELL_LIMIT = 20_000
 
 # The part of the upper bound by which a cell that counts as full may be below it.
@@ -290,7 +289,7 @@ def _choose_methods(mesh):
     else:
         methods = ("icc", "cg", "lu")
 
-    if cells <= REDUCED_LU_CELL_LIMIT and mesh.ranks.size == 1:
+    if cells <= REDUCED_LU_CELL_LIMIT:
         return methods, ("lu", "cg")
     return methods, ("icc", "cg", "lu")
 
@@ -473,7 +472,7 @@ class _Equations:
     def _solve_reduced(self):
         """drho and dphi where nothing diffuses."""
         mesh = self.mesh
-        free = ~self.full
+        free = self._free
         streams = self._streams
         zeros = np.zeros(self.mesh.n_cells)
 
@@ -493,19 +492,23 @@ class _Equations:
         return drho, dphi
 
     @cached_property
+    def _free(self):
+        return ~self.full
+
+    @cached_property
     def _streams(self):
         return Streams(self.step.pattern.stencil, self.mesh, self.a, self.b, self.tau)
 
     def _apply_adjoint(self, y):
         """E^T y: what the free cells have is carried along the streams into the full ones."""
-        carried = self._streams.solve_along(y, ~self.full, np.zeros(self.mesh.n_cells))
+        carried = self._streams.solve_along(y, self._free, np.zeros(self.mesh.n_cells))
         outflow = self._compute_outflow(self.a, self.b, carried)
         return np.where(self.full, y - self.tau * outflow, 0.0)
 
     def _apply_remainder(self, v):
         """E^T tau L E v, without the part that the preconditioner's matrix has."""
         v = np.where(self.full, v, 0.0)
-        extended = self._streams.solve_against(np.zeros(self.mesh.n_cells), ~self.full, v)
+        extended = self._streams.solve_against(np.zeros(self.mesh.n_cells), self._free, v)
         whole = self._apply_adjoint(self._apply_laplacian(extended))
         return whole - np.where(self.full, self._apply_laplacian(v), 0.0)
 
