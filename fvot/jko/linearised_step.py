@@ -474,9 +474,9 @@ class _Equations:
         mesh = self.mesh
         free = self._free
         streams = self._streams
-        zeros = np.zeros(self.mesh.n_cells)
+        nothing = np.zeros(self.mesh.n_cells)
 
-        w = streams.solve_against(self.F2, free, zeros)
+        w = streams.solve_against(self.F2, free)
         dphi = w
         if mesh.ranks.max(int(self.full.any())):
             rhs = -self._apply_adjoint(self.F1 + self._apply_laplacian(w))
@@ -486,9 +486,9 @@ class _Equations:
                 rhs,
                 action=self._apply_remainder,
             )
-            dphi = w + streams.solve_against(zeros, free, v)
+            dphi = w + streams.solve_against(nothing, free, v)
 
-        drho = streams.solve_along(-self.F1 - self._apply_laplacian(dphi), free, zeros)
+        drho = streams.solve_along(-self.F1 - self._apply_laplacian(dphi), free)
         return drho, dphi
 
     @cached_property
@@ -501,7 +501,7 @@ class _Equations:
 
     def _apply_adjoint(self, y):
         """E^T y: what the free cells have is carried along the streams into the full ones."""
-        carried = self._streams.solve_along(y, self._free, np.zeros(self.mesh.n_cells))
+        carried = self._streams.solve_along(y, self._free)
         outflow = self._compute_outflow(self.a, self.b, carried)
         return np.where(self.full, y - self.tau * outflow, 0.0)
 

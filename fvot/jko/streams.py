@@ -62,23 +62,25 @@ class Streams:
         )
         self._rows: list[tuple[BoolArray, bool, Rows]] = []
 
-    def solve_along(self, y: Array, free: BoolArray, fixed: Array) -> Array:
-        """z (n_cells,) with (A z)_K = y_K in the cells that are *free*, z = fixed (n_cells,) in the
-        others.
-        The rows are kept for the same array *free*. Collective.
+    def solve_along(self, y: Array, free: BoolArray, fixed: Array | None = None) -> Array:
+        """z (n_cells,) with (A z)_K = y_K in the cells that are *free*, z = fixed (n_cells,), or 0,
+        in the others. The rows are kept for the same array *free*. Collective.
         """
         return self._solve(y, free, fixed, False)
 
-    def solve_against(self, y: Array, free: BoolArray, fixed: Array) -> Array:
-        """x (n_cells,) with (A^T x)_K = y_K in the cells that are *free*, x = fixed (n_cells,) in
-        the others. The rows are kept for the same array *free*. Collective.
+    def solve_against(self, y: Array, free: BoolArray, fixed: Array | None = None) -> Array:
+        """x (n_cells,) with (A^T x)_K = y_K in the cells that are *free*, x = fixed (n_cells,), or
+        0, in the others. The rows are kept for the same array *free*. Collective.
         """
         return self._solve(y, free, fixed, True)
 
     def _solve(self, y, free, fixed, transposed):
         mesh = self.mesh
         rows = self._find_rows(free, transposed)
-        x = mesh.with_ghosts(np.where(free, 0.0, fixed))
+        x = np.zeros(mesh.n_local)
+        if fixed is not None:
+            x[: mesh.n_cells] = np.where(free, 0.0, fixed)
+            mesh.exchange(x)
         begin = 0
         for depth, end in enumerate(rows.ends):
             if depth > 0:
