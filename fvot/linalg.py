@@ -185,6 +185,9 @@ UNSYMMETRIC_GAMG = {
     "mg_levels_pc_type": "sor",
 }
 
+# GAMG would keep its levels for all matrices with entries in the same places.
+NEW_LEVELS = {"pc_gamg_reuse_interpolation": False}
+
 BOOMERAMG = {
     "pc_hypre_type": "boomeramg",
     "pc_hypre_boomeramg_relax_type_all": "sor/jacobi",
@@ -254,11 +257,11 @@ def find_method(name: str, dim: int, n_ranks: int) -> Method:
     if name == "cg" and has_package("hypre"):
         return Method("cg", "hypre", {"pc_hypre_type": "boomeramg"})
     if name == "cg":
-        return Method("cg", "gamg", {})
+        return Method("cg", "gamg", NEW_LEVELS)
 
     options: dict[str, Any] = {"ksp_pc_side": "right", "ksp_gmres_restart": 60}
     if not has_package("hypre"):
-        return Method("gmres", "gamg", options | UNSYMMETRIC_GAMG, 120)
+        return Method("gmres", "gamg", options | UNSYMMETRIC_GAMG | NEW_LEVELS, 120)
     options |= BOOMERAMG
     if dim == 3:
         options |= BOOMERAMG_3D
@@ -295,6 +298,7 @@ class System:
     ):
         self.ranks = ranks
         self.matrix = assemble(ranks, matrix)
+        self._pattern = _find_pattern(matrix)
         if singular:
             self.matrix.setNullSpace(PETSc.NullSpace().create(constant=True, comm=ranks.comm))
 
@@ -316,7 +320,7 @@ class System:
             self._factors = _GatheredFactors(ranks, self.matrix, prefix)
             self._inverse = self._make_shell(self._factors)
             self._set_operators(action)
-        self._set_up(keeps_preconditioner=False)
+        self._set_up(keeps_preconditioner=False, has_old_pattern=False)
 
         self.rtol = self.ksp.getTolerances()[0]
         self.iterations = 0
@@ -338,11 +342,11 @@ class System:
         _with_shells.add(self)
         return shell
 
-    def _set_up(self, keeps_preconditioner):
+    def _set_up(self, *, keeps_preconditioner, has_old_pattern):
         """Make the preconditioner, whose parts look for their options only now."""
         with _set_defaults(self._database, self._defaults), _translating_errors():
             if self._factors is not None and not keeps_preconditioner:
-                self._factors.factorise(self.matrix)
+                self._factors.factorise(self.matrix, has_old_pattern=has_old_pattern)
             self.ksp.setUp()
 
     def renew(
@@ -354,13 +358,31 @@ class System:
     ) -> None:
         """Replace the matrix by another one of the same shape, and the preconditioner unless it is
         kept. Collective.
+
+        Where entries have the same places as before, PETSc's matrix stays, and with it what
+        preconditioners have found out about the places. PETSc's own matrix may be the one of before
+        with other values.
         """
         old = self.matrix
-        self.matrix = assemble(self.ranks, matrix)
+        if self._has_pattern_of(matrix):
+            put_values(self.matrix, matrix)
+        else:
+            self.matrix = assemble(self.ranks, matrix)
+            self._pattern = _find_pattern(matrix)
+
         self._set_operators(action)
         self.ksp.getPC().setReusePreconditioner(keep_preconditioner)
-        old.destroy()
-        self._set_up(keep_preconditioner)
+        is_old = self.matrix == old
+        if not is_old:
+            old.destroy()
+        self._set_up(keeps_preconditioner=keep_preconditioner, has_old_pattern=is_old)
+
+    def _has_pattern_of(self, matrix):
+        """Whether entries of a matrix have the places of those that are there, on all ranks."""
+        old = self._pattern
+        new = _find_pattern(matrix)
+        is_same = old is not None and new is not None and all(map(np.array_equal, old, new))
+        return bool(self.ranks.min(is_same))
 
     def __call__(self, b: Array, rtol: float | None = None, max_it: int | None = None) -> Array:
         """x (n,) for the right-hand side b (n,) of this rank; the caller looks at `reason` and at
@@ -437,8 +459,10 @@ class _GatheredFactors:
         self.ksp.setType("preonly")
         self.ksp.getPC().setType("lu")
 
-    def factorise(self, matrix: PETSc.Mat) -> None:
-        """Make the factors of a matrix. Collective."""
+    def factorise(self, matrix: PETSc.Mat, *, has_old_pattern: bool) -> None:
+        """Make the factors of a matrix, perhaps that of before with other values. Collective."""
+        if not has_old_pattern:
+            self._forget()
         self._whole = matrix.createSubMatrices(self._rows, self._rows, self._whole)
         self.has_failed = self.ranks.broadcast(self.ranks.is_root and not self._succeeds())
 
@@ -470,8 +494,15 @@ class _GatheredFactors:
 
     def destroy(self, mat: PETSc.Mat) -> None:
         """Give the memory back: PETSc calls this where the matrix is destroyed."""
-        for part in self.ksp, self._rows, self._b, self._x, *(self._whole or []):
+        self._forget()
+        for part in self.ksp, self._rows, self._b, self._x:
             part.destroy()
+
+    def _forget(self):
+        """Give the memory of what rank 0 has gathered back."""
+        for part in self._whole or []:
+            part.destroy()
+        self._whole = None
 
 
 def assemble(ranks: Ranks, matrix: Any) -> PETSc.Mat:
@@ -483,6 +514,21 @@ def assemble(ranks: Ranks, matrix: Any) -> PETSc.Mat:
     columns = matrix.indices.astype(PETSc.IntType)
     csr = (starts, columns, matrix.data)
     return PETSc.Mat().createAIJ(((n, None), (n, None)), csr=csr, comm=ranks.comm)
+
+
+def _find_pattern(matrix):
+    """(starts of the rows, columns) of the entries of this rank's rows; None for PETSc's matrix."""
+    return None if isinstance(matrix, PETSc.Mat) else (matrix.indptr, matrix.indices)
+
+
+def put_values(target: PETSc.Mat, matrix: sparse.csr_matrix) -> None:
+    """Replace the values of PETSc's matrix by those of this rank's rows (CSR, global columns),
+    which have the same places. Collective.
+    """
+    starts = matrix.indptr.astype(PETSc.IntType, copy=False)
+    columns = matrix.indices.astype(PETSc.IntType, copy=False)
+    target.setValuesCSR(starts, columns, matrix.data)
+    target.assemble()
 
 
 class Assembly:
@@ -531,15 +577,39 @@ class Assembly:
         return sparse.csr_matrix((data, self._column, self._start), shape)
 
 
-def add_square(ranks: Ranks, B: sparse.csr_matrix, L: sparse.csr_matrix) -> PETSc.Mat:
-    """PETSc's matrix B^T B + L, of this rank's rows of both (CSR, global columns)."""
-    B = assemble(ranks, B)
-    L = assemble(ranks, L)
-    total = B.transposeMatMult(B)
-    total.axpy(1.0, L, structure=PETSc.Mat.Structure.SUBSET_NONZERO_PATTERN)
-    B.destroy()
-    L.destroy()
-    return total
+class SquareSum:
+    """PETSc's matrices B^T B + L, of this rank's rows of both (CSR, global columns).
+
+    The pattern of the product is found once for matrices with entries in the same places, and its
+    matrix is the same one. It belongs to whoever has it, and may have been destroyed.
+    """
+
+    def __init__(self, ranks: Ranks):
+        self.ranks = ranks
+        self._B = PETSc.Mat()
+        self._L = PETSc.Mat()
+        self._total = PETSc.Mat()
+
+    def __call__(
+        self, B: sparse.csr_matrix, L: sparse.csr_matrix, *, has_old_pattern: bool
+    ) -> PETSc.Mat:
+        """B^T B + L. Collective.
+
+        has_old_pattern : whether entries of both have the same places as in the last call
+        """
+        if has_old_pattern and self._total:
+            put_values(self._B, B)
+            put_values(self._L, L)
+            self._B.transposeMatMult(self._B, self._total)
+        else:
+            for part in self._B, self._L:
+                part.destroy()
+            self._B = assemble(self.ranks, B)
+            self._L = assemble(self.ranks, L)
+            self._total = self._B.transposeMatMult(self._B)
+
+        self._total.axpy(1.0, self._L, structure=PETSc.Mat.Structure.SUBSET_NONZERO_PATTERN)
+        return self._total
 
 
 class _Action:

@@ -138,6 +138,59 @@ def test_systems_that_are_dropped_give_their_memory_back(ranks):
     assert not alive
 
 
+@on_ranks
+@pytest.mark.parametrize("method", ["lu", "ilu"])
+def test_a_matrix_with_entries_in_the_same_places_stays(ranks, method):
+    """And gets other values; one with entries elsewhere takes its place."""
+    n = 60
+    exact = np.linspace(-1, 2, n)
+    system, rows = make_system(ranks, make_matrix(n), method)
+    first = system.matrix.handle
+    wider = make_matrix(n) + 0.1 * sparse.eye(n, k=7) + sparse.eye(n)
+    for matrix, stays in [(make_matrix(n, 30.0), True), (wider, False), (2 * wider, True)]:
+        before = system.matrix.handle
+        own = matrix.tocsr()[rows]
+        system.renew(own)
+        assert (system.matrix.handle == before) == stays
+        assert_allclose(system((matrix @ exact)[rows], 1e-12), exact[rows], rtol=1e-9, atol=1e-9)
+        assert system.reason > 0
+    assert system.matrix.handle != first
+    system.destroy()
+
+
+@on_ranks
+def test_sums_of_squares(ranks):
+    """Of matrices with entries in the same places and elsewhere, also where somebody destroys the
+    last sum.
+    """
+    n = 60
+    exact = np.linspace(-1, 2, n)
+    square_sum = linalg.SquareSum(ranks)
+    rows = find_own_rows(ranks, make_matrix(n))
+    wider = make_matrix(n) + sparse.eye(n, k=7)
+    last = None
+    for B, L, is_old in [
+        (make_matrix(n), make_matrix(n, 0.1), False),
+        (make_matrix(n, 3.0), make_matrix(n, 0.2), True),
+        (wider, make_matrix(n), False),
+        (2 * wider, make_matrix(n, 4.0), True),
+        (3 * wider, make_matrix(n), True),
+    ]:
+        total = square_sum(B.tocsr()[rows], L.tocsr()[rows], has_old_pattern=is_old)
+        assert (last is not None and bool(last) and total == last) == is_old
+        x, y = total.createVecs()
+        x.setArray(exact[rows])
+        total.mult(x, y)
+        expected = B.T @ (B @ exact) + L @ exact
+        assert_allclose(y.getArray(), expected[rows], rtol=1e-12, atol=1e-11)
+        last = total
+    total.destroy()
+    total = square_sum(wider.tocsr()[rows], make_matrix(n).tocsr()[rows], has_old_pattern=True)
+    total.mult(x, y)
+    expected = wider.T @ (wider @ exact) + make_matrix(n) @ exact
+    assert_allclose(y.getArray(), expected[rows], rtol=1e-12, atol=1e-11)
+
+
 @pytest.mark.alone
 @pytest.mark.usefixtures("mpirun_here")
 def test_a_program_ends_while_systems_are_alive():

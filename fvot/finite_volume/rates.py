@@ -273,12 +273,31 @@ class Chain(NamedTuple):
     center: Array
 
 
+class Places(NamedTuple):
+    """The places of the entries of A in a matrix of CSR rows, for cells in one order.
+
+    order : of the rows and columns; None for that of the cells
+    start (n_cells + 1,), column (n_entries,) : the rows' starts, and global columns
+    of_cell (n_cells,) : where the diagonal entry of each cell is
+    of_side (n_sides,) : where the entry of a cell and its neighbour is; of no meaning at walls
+    """
+
+    order: IntArray | None
+    start: IntArray
+    column: IntArray
+    of_cell: IntArray
+    of_side: IntArray
+
+
 class SparsityPattern:
-    """The places of the entries of A in a matrix of CSR rows: made once for a mesh."""
+    """Matrices of CSR rows with the entries of A; their places are kept until others are asked
+    for.
+    """
 
     def __init__(self, mesh: Mesh):
         self.mesh = mesh
         self.stencil = Stencil(mesh)
+        self._places: Places | None = None
 
     def matrix(
         self,
@@ -291,8 +310,9 @@ class SparsityPattern:
         transposed: bool = False,
     ) -> sparse.csr_matrix:
         """|K| + s A as this rank's rows (CSR, global columns); cells in the given order, columns
-        times scale (n_cells,).
+        times scale (n_cells,). Collective.
 
+        order : the same array as in the last call keeps the places of entries; None does so, too
         diagonal (n_cells,) : takes the place of |K|; transposed: |K| + s A^T
         """
         mesh = self.mesh
@@ -303,15 +323,10 @@ class SparsityPattern:
             diagonal = diagonal + s * rates.decay
         scale = np.ones(mesh.n_local) if scale is None else mesh.with_ghosts(scale)
 
-        order = np.arange(n) if order is None else order
-        position = np.empty(n, np.int64)
-        position[order] = np.arange(n)
-        number = mesh.with_ghosts(mesh.first_row + position)
-
-        max_entries = len(sides.face) + n
-        start = np.zeros(n + 1, np.int32)
-        column = np.empty(max_entries, np.int32)
-        value = np.empty(max_entries)
+        if self._places is None or order is not self._places.order:
+            self._places = self._find_places(order)
+        places = self._places
+        value = np.zeros(len(places.column))
         _fill(
             rates.a,
             rates.b,
@@ -322,17 +337,41 @@ class SparsityPattern:
             sides.face,
             sides.sign,
             sides.neighbour,
-            order,
-            number,
             scale,
             transposed,
-            start,
-            column,
+            places.of_cell,
+            places.of_side,
             value,
         )
-        n_entries = start[-1]
         shape = (n, mesh.n_cells_global)
-        return sparse.csr_matrix((value[:n_entries], column[:n_entries], start), shape)
+        return sparse.csr_matrix((value, places.column, places.start), shape)
+
+    def _find_places(self, given_order):
+        mesh = self.mesh
+        sides = self.stencil
+        n = mesh.n_cells
+        order = np.arange(n) if given_order is None else given_order
+        position = np.empty(n, np.int64)
+        position[order] = np.arange(n)
+        number = mesh.with_ghosts(mesh.first_row + position)
+
+        start = np.zeros(n + 1, np.int32)
+        column = np.empty(len(sides.face) + n, np.int32)
+        of_cell = np.empty(n, np.int32)
+        of_side = np.zeros(len(sides.face), np.int32)
+        _find_places(
+            mesh.n_inner,
+            sides.start,
+            sides.face,
+            sides.neighbour,
+            order,
+            number,
+            start,
+            column,
+            of_cell,
+            of_side,
+        )
+        return Places(given_order, start, column[: start[-1]].copy(), of_cell, of_side)
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -389,6 +428,46 @@ def _leaving(a, b, start, face, sign, out):
 
 
 @numba.njit(cache=True, error_model="numpy")
+def _find_places(n_inner, start, face, neighbour, order, number, first, column, of_cell, of_side):
+    """Rows in the given order, each with its columns sorted (by insertion: they are few) and equal
+    ones in one place.
+    """
+    end = 0
+    for row in range(len(order)):
+        cell = order[row]
+        begin = end
+        column[end] = number[cell]
+        end += 1
+        for s in range(start[cell], start[cell + 1]):
+            if face[s] >= n_inner:
+                continue
+            other = number[neighbour[s]]
+            at = begin
+            while at < end and column[at] < other:
+                at += 1
+            if at < end and column[at] == other:
+                continue
+            for i in range(end, at, -1):
+                column[i] = column[i - 1]
+            column[at] = other
+            end += 1
+
+        at = begin
+        while column[at] != number[cell]:
+            at += 1
+        of_cell[cell] = at
+        for s in range(start[cell], start[cell + 1]):
+            if face[s] >= n_inner:
+                continue
+            other = number[neighbour[s]]
+            at = begin
+            while column[at] != other:
+                at += 1
+            of_side[s] = at
+        first[row + 1] = end
+
+
+@numba.njit(cache=True, error_model="numpy")
 def _fill(
     a,
     b,
@@ -399,48 +478,23 @@ def _fill(
     face,
     sign,
     neighbour,
-    order,
-    number,
     scale,
     transposed,
-    first,
-    column,
+    of_cell,
+    of_side,
     value,
 ):
-    """Rows in the given order, each with its columns sorted (by insertion: they are few) and equal
-    ones added up.
-    """
-    end = 0
-    for row in range(len(order)):
-        cell = order[row]
-        begin = end
-        column[end] = number[cell]
-        value[end] = diagonal[cell] * scale[cell]
-        end += 1
+    """Add up the values in their places."""
+    for cell in range(len(of_cell)):
+        own = diagonal[cell] * scale[cell]
         for s in range(start[cell], start[cell + 1]):
             f = face[s]
             leaves, enters = (a[f], b[f]) if sign[s] > 0 else (b[f], a[f])
-            at = begin
-            while column[at] != number[cell]:
-                at += 1
-            value[at] += step * leaves * scale[cell]
-            if f >= n_inner:
-                continue
-            other = number[neighbour[s]]
-            entry = -step * (leaves if transposed else enters) * scale[neighbour[s]]
-            at = begin
-            while at < end and column[at] < other:
-                at += 1
-            if at < end and column[at] == other:
-                value[at] += entry
-                continue
-            for i in range(end, at, -1):
-                column[i] = column[i - 1]
-                value[i] = value[i - 1]
-            column[at] = other
-            value[at] = entry
-            end += 1
-        first[row + 1] = end
+            own += step * leaves * scale[cell]
+            if f < n_inner:
+                passed = leaves if transposed else enters
+                value[of_side[s]] += -step * passed * scale[neighbour[s]]
+        value[of_cell[cell]] += own
 
 
 def downstream_order(a: Array, b: Array, n_inner: int, sides: Stencil) -> IntArray:

@@ -50,7 +50,7 @@ import numpy as np
 from scipy import sparse
 
 from .. import linalg
-from ..arguments.types import Array, BoolArray
+from ..arguments.types import Array, BoolArray, IntArray
 from ..energies.free_energy import MIN_NEWTON_FACTOR, NEWTON_FLOOR, FreeEnergy
 from ..errors import ConvergenceError
 from ..finite_volume.rates import Rates
@@ -70,7 +70,8 @@ MIN_CURVATURE = 1e-10
 MAX_LINEARISED_ITERATIONS = 100
 
 # Iterations of Newton's method without a smaller residual, before the step is refused. The first
-# residual, at phi = 0, is 1 by its scale; those that follow start above it in long steps.
+# residual does not count: at phi = 0 it is 1 by its scale; those that follow start above it in long
+# steps.
 MAX_STALLED_ITERATIONS = 12
 
 # Cells up to which the matrix is factorised at once.
@@ -80,8 +81,7 @@ FIRST_LU_CELL_LIMIT = 4000
 # more, the factors of A D A^T, which links cells two faces apart, cost more than multigrid.
 LINE_LU_CELL_LIMIT = 10**7
 
-# Cells up to which the matrix of the reduced system is factorised, on one rank only: on several,
-# MUMPS waits too long in each of many solves.
+# Cells up to which the matrix of the reduced system is factorised.
 REDUCED_LU_CELL_LIMIT = 20_000
 
 # The part of the upper bound by which a cell that counts as full may be below it.
@@ -127,6 +127,8 @@ class LinearisedStep(NewtonStep):
         if self.transport is not None and not free_energy.diffuses:
             self._transmissibilities = self._separate_places()
         self.methods, self.reduced_methods = _choose_methods(self.mesh)
+        self._square_sum = linalg.SquareSum(self.mesh.ranks)
+        self._summed_order: IntArray | None = None
         self.restart()
 
     def _separate_places(self):
@@ -172,19 +174,34 @@ class LinearisedStep(NewtonStep):
         p = self._last[1]
         p = np.where(is_full, np.maximum(p, np.finfo(float).tiny), p)
 
-        *others, last = self._transmissibilities
-        for self.transmissibility in others:
+        starts = self._list_starts()
+        *others, last = [(t, start) for t in self._transmissibilities for start in starts]
+        for self.transmissibility, start in others:
             try:
-                return self._run_newton(old, tau, mass, p)
+                return self._run_newton(old, tau, mass, start, p)
             except ConvergenceError:
                 pass
-        self.transmissibility = last
-        return self._run_newton(old, tau, mass, p)
+        self.transmissibility, start = last
+        return self._run_newton(old, tau, mass, start, p)
 
-    def _run_newton(self, old, tau, mass, p):
-        """The `StepResult` from old, of that mass; the first full cells are those with p > 0."""
+    def _list_starts(self):
+        """[(a potential (n_cells,) from which to start, how many iterations to take at least)], one
+        to be tried after the other: that of the last step; then, without a bound, 0.
+
+        In a very short step the equations hold within `tol` for the potential of the last one
+        already: many of those, each without an iteration, would miss them by more and more.
+        """
+        last = self._last[0]
+        if self.upper < math.inf or not self.mesh.ranks.max(int(last.any())):
+            return [(last, 0)]
+        return [(last, 1), (np.zeros(self.mesh.n_cells), 0)]
+
+    def _run_newton(self, old, tau, mass, start, p):
+        """The `StepResult` from old, of that mass, by iterations from a start of `_list_starts`;
+        the first full cells are those with p > 0.
+        """
+        phi, least_iterations = start
         mesh = self.mesh
-        phi = self._last[0]
         mean = mass / self.free_energy.measure
         floor = NEWTON_FLOOR * mean if self.free_energy.diffuses else 0.0
         rho = np.maximum(old, max(floor, self.free_energy.start(mean)))
@@ -207,9 +224,8 @@ class LinearisedStep(NewtonStep):
             is_stalled = iteration > smallest_iteration + MAX_STALLED_ITERATIONS
             if not np.isfinite(residual).all() or is_stalled:
                 break
-            if (residual <= self.tol).all():
-                if self.upper < math.inf:
-                    self._last = np.stack([phi, equations.p])
+            if (residual <= self.tol).all() and iteration >= least_iterations:
+                self._last = np.stack([phi, equations.p])
                 rho, left = equations.compute_density()
                 dissipated = tau * equations.action
                 if self.transport is not None:
@@ -243,6 +259,14 @@ class LinearisedStep(NewtonStep):
         """
         return MIN_NEWTON_FACTOR if self.free_energy.singular else min(MIN_NEWTON_FACTOR, residual)
 
+    def add_square(self, B: Any, L: Any, order: IntArray | None) -> Any:
+        """B^T B + L for matrices of the mesh with cells in that order: a new one is another array.
+        Collective.
+        """
+        has_old_pattern = order is self._summed_order
+        self._summed_order = order
+        return self._square_sum(B, L, has_old_pattern=has_old_pattern)
+
     def compute_curvature(self, rho: Array) -> Array:
         """e'' (n_cells,), not below MIN_CURVATURE times the change of e' when the density changes
         by its mean.
@@ -265,7 +289,7 @@ def _choose_methods(mesh):
     else:
         methods = ("icc", "cg", "lu")
 
-    if cells <= REDUCED_LU_CELL_LIMIT and mesh.ranks.size == 1:
+    if cells <= REDUCED_LU_CELL_LIMIT:
         return methods, ("lu", "cg")
     return methods, ("icc", "cg", "lu")
 
@@ -427,7 +451,7 @@ class _Equations:
             root = np.sqrt(D) if order is None else np.sqrt(D[order])
             B.data *= np.repeat(root, np.diff(B.indptr))
             L = pattern.matrix(symmetric, tau, order, diagonal=nothing)
-            return linalg.add_square(mesh.ranks, B, L)
+            return step.add_square(B, L, order)
 
         outflow = self._compute_outflow(self.a, self.b, D * self.F2)
         rhs = mesh.volume * D * self.F2 + tau * outflow - self.F1
@@ -448,11 +472,11 @@ class _Equations:
     def _solve_reduced(self):
         """drho and dphi where nothing diffuses."""
         mesh = self.mesh
-        free = ~self.full
+        free = self._free
         streams = self._streams
-        zeros = np.zeros(self.mesh.n_cells)
+        nothing = np.zeros(self.mesh.n_cells)
 
-        w = streams.solve_against(self.F2, free, zeros)
+        w = streams.solve_against(self.F2, free)
         dphi = w
         if mesh.ranks.max(int(self.full.any())):
             rhs = -self._apply_adjoint(self.F1 + self._apply_laplacian(w))
@@ -462,10 +486,14 @@ class _Equations:
                 rhs,
                 action=self._apply_remainder,
             )
-            dphi = w + streams.solve_against(zeros, free, v)
+            dphi = w + streams.solve_against(nothing, free, v)
 
-        drho = streams.solve_along(-self.F1 - self._apply_laplacian(dphi), free, zeros)
+        drho = streams.solve_along(-self.F1 - self._apply_laplacian(dphi), free)
         return drho, dphi
+
+    @cached_property
+    def _free(self):
+        return ~self.full
 
     @cached_property
     def _streams(self):
@@ -473,14 +501,14 @@ class _Equations:
 
     def _apply_adjoint(self, y):
         """E^T y: what the free cells have is carried along the streams into the full ones."""
-        carried = self._streams.solve_along(y, ~self.full, np.zeros(self.mesh.n_cells))
+        carried = self._streams.solve_along(y, self._free)
         outflow = self._compute_outflow(self.a, self.b, carried)
         return np.where(self.full, y - self.tau * outflow, 0.0)
 
     def _apply_remainder(self, v):
         """E^T tau L E v, without the part that the preconditioner's matrix has."""
         v = np.where(self.full, v, 0.0)
-        extended = self._streams.solve_against(np.zeros(self.mesh.n_cells), ~self.full, v)
+        extended = self._streams.solve_against(np.zeros(self.mesh.n_cells), self._free, v)
         whole = self._apply_adjoint(self._apply_laplacian(extended))
         return whole - np.where(self.full, self._apply_laplacian(v), 0.0)
 

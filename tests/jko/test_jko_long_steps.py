@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from fvot import JKO, Mesh, Power
+from fvot.energies.free_energy import FreeEnergy
+from fvot.jko.linearised_step import LinearisedStep
+from fvot.mesh.numbering import Numbering
 
 
 def drop(t):
@@ -49,3 +53,36 @@ def test_steps_are_not_cut_while_newtons_method_converges(n, tau):
     ledger = JKO(mesh, 3 * Power(2), order=1).solve(rho0, tau, tau=tau).ledger
     assert ledger["steps"][-1] == 1
     assert ledger["energy"][1] + ledger["dissipated"][1] <= ledger["energy"][0]
+
+
+@pytest.mark.ranks
+def test_steps_start_from_the_potential_of_the_last_one():
+    """Which takes fewer iterations than from 0, and leads to the same density."""
+    mesh = Mesh.rectangle((-6, -6), (6, 6), (48, 48))
+    rho = mesh.average(drop(0.1), degree=8)
+    flow = JKO(mesh, Power(2), order=1)
+    counted = []
+    for start_anew in (True, False):
+        ends = flow.solve(rho, np.linspace(0, 0.5, 11), tau=0.05)
+        newton = ends.ledger["newton"][-1]
+        if start_anew:
+            newton = 0
+            now = rho
+            for _ in range(10):
+                step = flow.solve(now, 0.05, tau=0.05)
+                newton += step.ledger["newton"][-1]
+                now = step.rho[-1]
+        counted.append(newton)
+    assert counted[1] <= 0.95 * counted[0]
+    assert mesh.integrate(np.abs(now - ends.rho[-1])) < 1e-10
+
+
+@pytest.mark.ranks
+def test_a_step_that_fails_from_the_last_potential_starts_from_0():
+    mesh = Mesh.rectangle((-6, -6), (6, 6), (24, 24))
+    rho = mesh.average(drop(0.1), degree=8)
+    expected = JKO(mesh, Power(2), order=1).step(rho, 0.05)
+    free_energy = FreeEnergy(Numbering(mesh, mesh), Power(2))
+    step = LinearisedStep(free_energy)
+    step._last[0] = 1e9 * mesh.center[0]
+    assert_allclose(step(rho, 0.05).rho, expected, rtol=0, atol=1e-9)
