@@ -53,8 +53,6 @@ class State(ABC):
     n_rows : of z_b
     """
 
-    _coefficients: tuple[Array, ...]
-
     def __init__(
         self,
         disc: Discretisation,
@@ -72,8 +70,11 @@ class State(ABC):
         self.z_b = np.zeros((n_rows, 2, n_steps), dtype)
         self.sigma = np.ones(disc.n_patches) if sigma is None else sigma
 
-        self._exact = self._find_coefficients()
-        self.change_precision(dtype)
+        self._coefficients = tuple(
+            array.astype(self.dtype, copy=False) for array in self._find_coefficients()
+        )
+        self._inverse = self.dtype.type(self.theta**-2)
+        self._last_step = self.dtype.type(LAST_STEP[self.dtype.itemsize])
 
     @abstractmethod
     def _find_coefficients(self) -> tuple[Array, ...]:
@@ -94,16 +95,6 @@ class State(ABC):
         mesh = disc.mesh
         share = mesh.volume / disc.volume[disc.patch]
         return self.sigma[disc.patch] * mesh.volume, share / disc.tau
-
-    def change_precision(self, dtype: DTypeLike) -> None:
-        """Continue with numbers of another precision."""
-        self.dtype = np.dtype(dtype)
-        self.z_a = self.z_a.astype(dtype, copy=False)
-        self.l = self.l.astype(dtype, copy=False)
-        self.z_b = self.z_b.astype(dtype, copy=False)
-        self._coefficients = tuple(array.astype(dtype, copy=False) for array in self._exact)
-        self._inverse = self.dtype.type(self.theta**-2)
-        self._last_step = self.dtype.type(LAST_STEP[self.dtype.itemsize])
 
     def start(self, phi: Array, rho: Array, r: float) -> None:
         """Set z = P(Lambda phi) + l (1 / theta^2, q_b) with l = rho / (r sigma).

@@ -312,9 +312,7 @@ def test_bounds_are_in_order_for_random_densities(name, seed, power):
 
 
 def test_the_same_on_any_number_of_ranks(ranks):
-    """The same iterations give the same cost to 1e-8; cosine transforms, on one rank alone, agree
-    within the gap.
-    """
+    """The same iterations give the same cost to 1e-8."""
     for name in "triangles", "voronoi", "two_rooms", "rectangle", "tetrahedra":
         costs = []
         for comm in ranks.comm, MPI.COMM_SELF:
@@ -326,7 +324,7 @@ def test_the_same_on_any_number_of_ranks(ranks):
             path = BenamouBrenier(mesh, 8, tol=2e-3).solve(*rho)
             costs.append((path.cost, path.iterations))
         assert costs[0][1] == costs[1][1]
-        assert costs[0][0] == pytest.approx(costs[1][0], rel=2e-3 if name == "rectangle" else 1e-8)
+        assert costs[0][0] == pytest.approx(costs[1][0], rel=1e-8)
 
 
 @pytest.mark.parametrize("name", ["rectangle", "triangles"])
