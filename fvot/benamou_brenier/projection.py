@@ -73,8 +73,9 @@ class State(ABC):
         self._coefficients = tuple(
             array.astype(self.dtype, copy=False) for array in self._find_coefficients()
         )
-        self._inverse = self.dtype.type(self.theta**-2)
-        self._last_step = self.dtype.type(LAST_STEP[self.dtype.itemsize])
+        real: Any = self.dtype.type
+        self._inverse = real(self.theta**-2)
+        self._last_step = real(LAST_STEP[self.dtype.itemsize])
 
     @abstractmethod
     def _find_coefficients(self) -> tuple[Array, ...]:
