@@ -287,15 +287,17 @@ def _grow_penalty(shrink, inverse, za, lp, grow, factor, square):
     """
     one = lp.dtype.type(1)
     two = one + one
+    metric = one / inverse
     for j in range(len(lp)):
         old = lp[j]
         new = old * shrink
         moved = za[j] + (new - old) * inverse
         lp[j] = new
         za[j] = moved
-        grow[j] = (one + new) / (one + old)
-        factor[j] = (one - new) / (one + old)
-        square[j] = (moved - two * new * inverse) / inverse
+        x = one / (one + old)
+        grow[j] = (one + new) * x
+        factor[j] = (one - new) * x
+        square[j] = moved * metric - two * new
 
 
 @numba.njit(cache=True, error_model="numpy", inline="always")
