@@ -353,11 +353,11 @@ def sweep_bytes(state, one):
 def poisson_bytes(poisson, one):
     """Each array once in each pass: the time basis twice, and between them
 
-    cosine transforms : each axis twice, the division by the symbol
+    cosine transforms : each axis but the first twice, and elimination along that one
     multigrid : a residual, the V-cycle, one step of conjugate gradients (see the list below)
     """
     if isinstance(poisson, CosinePoisson):
-        return (2 + 2 + 3 + 4 * len(poisson.shape)) * one
+        return (2 + 2 + 6 + 4 * (len(poisson.shape) - 1)) * one
     # f V and phi V^T 4; residual 3; sweep 2, residual 3, restriction 1, correction 2, residual 3,
     # sweep 3; products 2 + 2, image 2, step 6
     matrix = sum(array.nbytes for array in poisson.pencil._entries)

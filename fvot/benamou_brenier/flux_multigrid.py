@@ -26,10 +26,10 @@ from .disjoint import Disjoint
 COARSE_WEIGHT = 0.5
 
 # Smallest weight, relative to the largest one: less would overflow when divided by.
-SMALLEST_WEIGHT = 1e-100
+SMALLEST_FACE_WEIGHT = 1e-100
 
 # Steps of conjugate gradients, at most.
-MAX_STEPS = 100
+MAX_GRADIENT_STEPS = 100
 
 
 class Graph(NamedTuple):
@@ -87,7 +87,7 @@ class FluxMultigrid:
         size_of_weight = _find_sizes(weight)
         size_of_f = _find_sizes(f)
         weight = weight / size_of_weight
-        weight[weight < SMALLEST_WEIGHT] = 0.0
+        weight[weight < SMALLEST_FACE_WEIGHT] = 0.0
         psi, has_converged = self._solve_scaled(weight, f / size_of_f, rtol)
         return psi * (size_of_f / size_of_weight), has_converged
 
@@ -114,7 +114,7 @@ class FluxMultigrid:
         direction = np.zeros_like(f)
         square = np.ones(f.shape[1])
         first_square = None
-        for _ in range(MAX_STEPS):
+        for _ in range(MAX_GRADIENT_STEPS):
             z = self._cycle(levels, 0, residual)
             last_square = square
             square = _multiply_columns(z, residual)

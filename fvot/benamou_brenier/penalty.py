@@ -31,9 +31,6 @@ SHORT_MOVE_RATIO = 100
 # The width in units of W2 from which multigrid takes two steps in each iteration.
 TWO_STEP_RATIO = 8
 
-# W2 in units of the width above which small gaps are not expected.
-FAR_MOVE_RATIO = 0.3
-
 # r at the beginning, in units of the concentration.
 INITIAL_PENALTY = 0.1
 
@@ -64,14 +61,6 @@ def choose_theta(ends: Ends, square: float) -> float:
 def choose_multigrid_steps(ends: Ends, square: float) -> int:
     """The steps of multigrid in each iteration."""
     return 1 if ends.width * np.sqrt(ends.mass / square) < TWO_STEP_RATIO else 2
-
-
-def moves_far(ends: Ends, square: float) -> bool:
-    """Whether mass moves far, and densities vanish somewhere.
-
-    Most iterations may then be in single precision.
-    """
-    return square > (FAR_MOVE_RATIO * ends.width) ** 2 * ends.mass and ends.vanishes
 
 
 def choose_initial_penalty(ends: Ends) -> float:

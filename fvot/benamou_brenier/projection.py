@@ -56,8 +56,6 @@ class State(ABC):
     n_rows : of z_b
     """
 
-    _coefficients: tuple[Array, ...]
-
     def __init__(
         self,
         disc: Discretisation,
@@ -77,8 +75,13 @@ class State(ABC):
         self.z_c = np.zeros((n_growing, 2, n_steps), dtype)
         self.sigma = np.ones(disc.n_patches) if sigma is None else sigma
 
-        self._exact = self._find_coefficients()
-        self.change_precision(dtype)
+        self._coefficients = tuple(
+            array.astype(self.dtype, copy=False) for array in self._find_coefficients()
+        )
+        self._slab_weights = disc.slab_weights.astype(self.dtype)
+        real: Any = self.dtype.type
+        self._inverse = real(self.theta**-2)
+        self._last_step = real(LAST_STEP[self.dtype.itemsize])
 
     @abstractmethod
     def _find_coefficients(self) -> tuple[Array, ...]:
@@ -99,18 +102,6 @@ class State(ABC):
         mesh = disc.mesh
         share = mesh.volume / disc.volume[disc.patch]
         return self.sigma[disc.patch] * mesh.volume, share / disc.tau
-
-    def change_precision(self, dtype: DTypeLike) -> None:
-        """Continue with numbers of another precision."""
-        self.dtype = np.dtype(dtype)
-        self.z_a = self.z_a.astype(dtype, copy=False)
-        self.l = self.l.astype(dtype, copy=False)
-        self.z_b = self.z_b.astype(dtype, copy=False)
-        self.z_c = self.z_c.astype(dtype, copy=False)
-        self._slab_weights = self.disc.slab_weights.astype(dtype)
-        self._coefficients = tuple(array.astype(dtype, copy=False) for array in self._exact)
-        self._inverse = self.dtype.type(self.theta**-2)
-        self._last_step = self.dtype.type(LAST_STEP[self.dtype.itemsize])
 
     def start(self, phi: Array, rho: Array, r: float) -> None:
         """Set z = P(Lambda phi) + l (1 / theta^2, q_b) with l = rho / (r sigma).
@@ -320,15 +311,17 @@ def _grow_penalty(shrink, inverse, slab_weights, za, lp, grow, factor, square):
     """
     one = lp.dtype.type(1)
     two = one + one
+    metric = one / inverse
     for j in range(len(lp)):
         old = lp[j]
         new = old * shrink
         moved = za[j] + (new - old) * inverse
         lp[j] = new
         za[j] = moved
-        grow[j] = (one + new) / (one + old)
-        factor[j] = slab_weights[j] * (one - new) / (one + old)
-        square[j] = slab_weights[j] * (moved - two * new * inverse) / inverse
+        x = one / (one + old)
+        grow[j] = (one + new) * x
+        factor[j] = slab_weights[j] * (one - new) * x
+        square[j] = slab_weights[j] * (moved * metric - two * new)
 
 
 @numba.njit(cache=True, error_model="numpy", inline="always")

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import DTypeLike
 
 from ..arguments.types import Array
@@ -22,9 +21,6 @@ from .poisson_multigrid import MultigridPoisson
 from .projection import build_state
 from .terminal import EndState, Terminal
 from .two_point import TwoPointDiscretisation
-
-# Part of the iterations that is in single precision, with cosine transforms on one rank.
-SINGLE_PRECISION_PART = 0.75
 
 # Ranks for each mode of time up to which cosine transforms are faster than multigrid, though some
 # ranks then wait.
@@ -105,10 +101,6 @@ class Iteration:
             self.end = EndState(terminal, rho1, self.metric, self.state.sigma, self.r)
 
         self.has_cosines = sigma is None and has_cosines(disc)
-        is_alone = disc.mesh.ranks.size == 1
-        may_be_single = self.has_cosines and is_alone and terminal is None and not start.done
-        is_single = may_be_single and penalty.moves_far(ends, start.square)
-        self.n_single = int(SINGLE_PRECISION_PART * n_iterations) if is_single else 0
         self._ends = ends
         self._square = start.square
 
@@ -120,8 +112,6 @@ class Iteration:
         state = self.state
         end = self.end
         n_cells = self.disc.mesh.n_cells
-        if self.n_single:
-            state.change_precision(np.float32)
         poisson = self._build_poisson(state.dtype)
         rhs = state.right_hand_side()
         if end is not None:
@@ -129,13 +119,6 @@ class Iteration:
         growth = self.penalty_growth ** (1 / max(self.n_iterations - 1, 1))
 
         for k in range(self.done, self.n_iterations):
-            # The iterations to come forget most of the round-off so far. (Several ranks would not
-            # agree to 1e-8.)
-            if k == self.n_single > 0:
-                state.change_precision(self.dtype)
-                rhs = rhs.astype(self.dtype)
-                poisson = self._build_poisson(self.dtype)
-
             rhs[:, [0, -1]] += self.source / self.r
             self.phi = poisson(rhs)
 
