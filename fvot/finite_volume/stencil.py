@@ -4,6 +4,7 @@ neighbours.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numba
@@ -48,32 +49,38 @@ class Stencil:
         cell = np.concatenate([left_cell, right_cell])
         face = np.concatenate([left, right])
         order = np.argsort(cell, kind="stable")
-        self.cell = cell[order]
         self.face = face[order]
-        start = np.searchsorted(self.cell, np.arange(mesh.n_cells + 1))
-        self.start = start.astype(np.int32)
+        count = np.bincount(cell, minlength=mesh.n_cells)
+        self.start = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
 
         leaves = order < len(left)
         self.sign = np.where(leaves, 1.0, -1.0)
         left_of_face = mesh.left[self.face]
         right_of_face = mesh.right[self.face]
         behind = np.where(leaves, right_of_face, left_of_face)
-        neighbour = np.where(behind < 0, self.cell, behind)
+        neighbour = np.where(behind < 0, cell[order], behind)
         self.neighbour = neighbour.astype(np.uint32)
+
+    @cached_property
+    def cell(self) -> IntArray:
+        return np.repeat(np.arange(self.n_cells), np.diff(self.start))
 
     @property
     def offset(self) -> Array:
+        from_right = np.flatnonzero(self.sign < 0)
+        face = self.face[from_right]
         offset = np.take(self._mesh.left_offset, self.face, axis=1)
-        from_right = self.sign < 0
-        offset[:, from_right] = self._mesh.right_offset[:, self.face[from_right]]
+        for axis, right_offset in enumerate(self._mesh.right_offset):
+            offset[axis, from_right] = right_offset[face]
         return offset
 
     @property
     def span(self) -> Array:
-        apart = self._mesh.left_offset - self._mesh.right_offset
-        apart[:, self.n_inner :] = 0
-        span = np.take(apart, self.face, axis=1)
-        span *= self.sign
+        span = np.empty((self._mesh.dim, len(self.face)))
+        for axis in range(len(span)):
+            apart = self._mesh.left_offset[axis] - self._mesh.right_offset[axis]
+            apart[self.n_inner :] = 0
+            np.multiply(apart[self.face], self.sign, out=span[axis])
         return span
 
     def span_points(self, points: Array) -> Array:
@@ -181,18 +188,19 @@ def gradient_weights(stencil: Stencil, span: Array | None = None) -> Array:
     for first in range(0, stencil.n_cells, CELLS_AT_ONCE):
         start = stencil.start[first : first + CELLS_AT_ONCE + 1]
         sides = slice(start[0], start[-1])
-        cell = stencil.cell[sides] - first
-        weights[:, sides] = _weigh_sides(span[:, sides], cell, start - start[0])
+        weights[:, sides] = _weigh_sides(span[:, sides], start - start[0])
     return weights
 
 
-def _weigh_sides(span, cell, start):
+def _weigh_sides(span, start):
     """The same of some cells that follow each other, and of their sides."""
+    count = np.diff(start)
+    cell = np.repeat(np.arange(len(count)), count)
     dim = len(span)
     square = np.einsum("in,in->n", span, span)
     zeros = np.zeros_like(square)
     weight = np.divide(1.0, square, out=zeros, where=square > 0)
-    normal = np.empty((dim, dim, len(start) - 1))
+    normal = np.empty((dim, dim, len(count)))
     for i in range(dim):
         for j in range(dim):
             products = weight * span[i] * span[j]

@@ -1448,8 +1448,9 @@ class Mesh:
 
         A mesh that then has more than 100 000 cells is cut where its cells lie, so that no rank has
         to hold it all. It is the same on any number of ranks. Its patches are parts of those of
-        this mesh, and the figures of transport in `quality` are this mesh's; if it has more than
-        10^6 cells and points of these are out of order, no power centres are searched for.
+        this mesh; the two-point energy, corrections of weights and moments of patches in `quality`
+        are this mesh's. Of more than 10^6 cells whose points are out of order, no power centres are
+        searched for.
 
         Returns
         -------

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from .. import parallel
-from ..arguments.types import Array, IntArray
+from ..arguments.types import IntArray
 from .cells import TETRA, TRIANGLE, WEDGE
 from .patch_choice import CORNER_TETRAHEDRA
 from .patches import adjacency, grow, match
@@ -58,7 +58,7 @@ def divide_patches(
     for size in sorted(set(sizes.values())):
         kinds = [k for k, other in sizes.items() if other == size]
         members = np.flatnonzero(np.isin(kind, kinds))
-        part = np.arange(len(members))
+        part: IntArray = np.arange(len(members))
         if size > 1 and len(members):
             graph = _connect(faces, parent, patch, across_first=size == 2)
             if len(members) < len(kind):
@@ -92,7 +92,7 @@ def _connect(faces, parent, patch, across_first):
 
 def number_patches(
     ranks: parallel.Ranks, part: IntArray, coarse: IntArray, cell_id: IntArray
-) -> Array:
+) -> IntArray:
     """Global numbers (n_cells,) of the fine patches that this rank numbers by *part*: by coarse
     patch, then by first cell. Collective.
 

@@ -23,9 +23,10 @@ from ..errors import InputError
 from .builders import check_positive_integer
 from .cells import PYRAMID, TETRA, TRIANGLE, WEDGE, Cells
 from .patch_moments import compute_corner_moment, compute_two_point_moment, count_hidden
-from .patch_test import TwoPoint
+from .patch_test import ROUNDING_SINE, TwoPoint
 from .patches import grow, match
 from .quality import MAX_ERROR, Quality, compute_anisotropy
+from .share import Share
 
 # Expected error of W2^2 from anisotropic patches, in units of their mean square anisotropy. A
 # density on single cells gains more from it, because it may change from cell to cell: measured 0.2
@@ -206,15 +207,52 @@ def _keep_plain_weights(patch, two_point, energy_error):
     return PatchChoice(patch, False, energy_error, error)
 
 
-def _estimate_plain_error(patch, two_point):
+def _estimate_plain_error(patch, two_point, share=None):
     """The error of W2^2 that the anisotropy of patches with plain weights brings."""
-    is_single = patch.max() + 1 == len(patch)
+    share = share or Share.of_whole(two_point.n_cells)
+    n_patches = share.sum(int(patch[: share.n_cells].max()) + 1)
+    is_single = n_patches == share.n_cells_global
     factor = ANISOTROPY_ERROR_SINGLE if is_single else ANISOTROPY_ERROR_PATCHES
-    return factor * two_point.compute_anisotropy(patch) ** 2
+    return factor * two_point.compute_anisotropy(patch, share) ** 2
 
 
 def _find_largest(eigenvalues):
     return float(eigenvalues[np.abs(eigenvalues).argmax()])
+
+
+def add_inherited_test(
+    quality: Quality,
+    coarse: Quality,
+    two_point: TwoPoint,
+    patch: IntArray,
+    group: IntArray,
+    share: Share,
+) -> Quality:
+    """The `Quality` of a refined mesh with the errors of its two-point scheme. Collective.
+
+    Whether weights are corrected, and how far they then fail the patch test, is taken over from the
+    coarse mesh: its cells have nearly the same shapes.
+
+    patch, group (n_local,) : numbers on this rank of the patches, and of small groups of cells for
+        the error of the metric; those of ghosts are last
+    """
+    sine = share.max(two_point.largest_sine)
+    is_exact = two_point.dim == 1 or sine <= ROUNDING_SINE
+    metric_error = 0.0 if is_exact else two_point.compute_metric_error(group, share)
+    error = 0.0
+    if two_point.dim > 1 and coarse.corrects_weights:
+        error = coarse.transport_error
+    elif two_point.dim > 1:
+        error = max(_estimate_plain_error(patch, two_point, share), metric_error)
+    return replace(
+        quality,
+        tangent_rms=two_point.compute_tangent_rms(share),
+        metric_error=metric_error,
+        energy_error=coarse.energy_error,
+        transport_error=error,
+        corrects_weights=coarse.corrects_weights,
+        patch_moment=coarse.patch_moment,
+    )
 
 
 # ---- patches from the user -----------------------------------------------------------------------

@@ -160,10 +160,13 @@ class TwoPoint:
         target = self._compute_target(patch)
         return correct_weights(sides.weight, normal, sides.patch, target)
 
-    def compute_anisotropy(self, patch: IntArray) -> float:
+    def compute_anisotropy(self, patch: IntArray, share: Share | None = None) -> float:
         """Root of the mean square of |sum omega e e^T / m_P - I| over the patches, with plain
         weights.
+
+        share : which cells count here, whose patches come first; None for the whole mesh
         """
+        share = share or Share.of_whole(self.n_cells)
         n = self.faces.n_inner
         volume = np.bincount(patch, self.volume)
         left_patch = patch[self.faces.left[:n]]
@@ -177,8 +180,10 @@ class TwoPoint:
                 right_weight = weight * self.right_distance[:n]
                 defect[:, i, j] -= np.bincount(left_patch, left_weight, len(volume))
                 defect[:, i, j] -= np.bincount(right_patch, right_weight, len(volume))
-        square = (defect**2).sum(axis=(1, 2)) / volume
-        return float(np.sqrt(square.sum() / volume.sum()))
+        own = slice(patch[: share.n_cells].max() + 1)
+        square = (defect[own] ** 2).sum(axis=(1, 2)) / volume[own]
+        total = share.sum(np.array([square.sum(), volume[own].sum()]))
+        return float(np.sqrt(total[0] / total[1]))
 
     def _compute_target(self, patch):
         """The sum that the copies of each patch should have: (n_patches, dim, dim)."""
@@ -247,14 +252,18 @@ class TwoPoint:
         """The largest |1 - 1/eigenvalue| of the mean of A_K over groups of cells, with plain
         weights.
         """
+        group_size = int(np.clip(self.n_cells // GROUP_COUNT, *GROUP_SIZES))
+        n_groups = -(-self.n_cells // group_size)
+        group = _divide_into_boxes(self.center, n_groups)
+        return self.compute_metric_error(group, Share.of_whole(self.n_cells))
+
+    def compute_metric_error(self, group: IntArray, share: Share) -> float:
+        """The same over these groups (n_cells,), those of cells that count here first."""
         n = self.faces.n_inner
         faces = self.faces
         left = faces.left[:n]
         right = faces.right[:n]
         conductance = faces.area[:n] / self.distance
-        group_size = int(np.clip(self.n_cells // GROUP_COUNT, *GROUP_SIZES))
-        n_groups = -(-self.n_cells // group_size)
-        group = _divide_into_boxes(self.center, n_groups)
         left_group = group[left]
         right_group = group[right]
         wall_group = group[faces.left[n:]]
@@ -272,9 +281,10 @@ class TwoPoint:
                 wall_flux = (faces.area * faces.normal[j] * to_wall)[n:]
                 outer = np.bincount(wall_group, wall_flux, len(volume))
                 metric[:, i, j] = (inner + outer) / volume
-        eigenvalue = np.linalg.eigvalsh(_symmetrise(metric))
+        own = slice(group[: share.n_cells].max() + 1)
+        eigenvalue = np.linalg.eigvalsh(_symmetrise(metric[own]))
         error = 1 - 1 / np.maximum(eigenvalue, 1e-3)
-        return float(np.abs(error).max())
+        return float(share.max(np.abs(error).max()))
 
 
 def _divide_into_boxes(points, count):

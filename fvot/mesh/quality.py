@@ -454,7 +454,7 @@ def make_share_admissible(
     if quality.n_negative:
         problem = _describe_disorder(quality, share.sum(int(share.owns(faces).sum())))
         remedy = _advise(center)
-        if not strict and share.ranks.is_root:
+        if not strict and share.speaks:
             _warn_of_clipping(problem)
         own = _replace_by_centroids(volume, centroid, center, faces)
         center = fill(own)

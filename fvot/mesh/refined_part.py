@@ -22,8 +22,9 @@ from .faces import Faces
 from .facets import join_faces, match_faces
 from .memory import AnyMesh
 from .nested_patches import choose_sizes, divide_patches, number_patches
+from .patch_choice import add_inherited_test
 from .patch_moments import count_hidden
-from .patch_test import TwoPoint
+from .patch_test import GROUP_SIZES, TwoPoint
 from .patches import adjacency
 from .quality import make_share_admissible
 from .share import Share
@@ -113,15 +114,23 @@ def refine_part(
     report, center, left, right = make_share_admissible(
         volume, centroid, center, face, strict, share, exchange
     )
+    levels, patch = _nest_levels(mesh, fine, own, face, rule, follows)
+    group = _choose_groups(levels, share)
     two_point = TwoPoint(volume, center, face, left, right)
-    report = replace(report, tangent_rms=two_point.compute_tangent_rms(share))
-    del two_point
-    report = _take_over(report, mesh.quality, rule)
+    report = add_inherited_test(
+        report,
+        mesh.quality,
+        two_point,
+        _add_outside(patch, len(ghosts)),
+        _add_outside(group, len(ghosts)),
+        share,
+    )
+    del two_point, patch, group
+    report = replace(report, has_given_patches=not isinstance(rule, str) or rule != "auto")
     if not report.suits_two_point_transport:
         n_hidden = count_hidden(fine.cells, volume, centroid, face, share)
         report = replace(report, n_hidden=n_hidden)
 
-    levels = _nest_levels(mesh, fine, own, face, rule, follows)
     place, start = take_rows(fine.cells.start, own)
     n = face.n_inner
     right_offset = np.zeros_like(face.center)
@@ -373,7 +382,9 @@ def _refine_regions(mesh, fine, own):
 
 
 def _nest_levels(mesh, fine, own, face, rule, follows):
-    """Levels (n_levels, n_cells): patches inside the coarse ones, then these. Collective."""
+    """(levels (n_levels, n_cells), patch (n_cells,)): patches inside the coarse ones, then these;
+    and the patches as this rank numbers them. Collective.
+    """
     ranks = mesh.ranks
     n_children = 2**mesh.dim
     coarse_levels = columns(mesh.levels, fine.coarse)
@@ -389,17 +400,20 @@ def _nest_levels(mesh, fine, own, face, rule, follows):
     part = divide_patches(fine.cells.kind, inner, parent, coarse_patch, sizes)
     patch = number_patches(ranks, part, coarse_patch, fine.cell_id)
     levels = np.concatenate([patch[None], np.repeat(coarse_levels, n_children, axis=1)])
-    return columns(levels.astype(np.int32), own)
+    return columns(levels.astype(np.int32), own), part[own]
 
 
-def _take_over(report, coarse, rule):
-    """The `Quality` with the figures of transport of the coarse mesh, whose shapes are similar."""
-    return replace(
-        report,
-        metric_error=coarse.metric_error,
-        energy_error=coarse.energy_error,
-        transport_error=coarse.transport_error,
-        corrects_weights=coarse.corrects_weights,
-        patch_moment=coarse.patch_moment,
-        has_given_patches=not isinstance(rule, str) or rule != "auto",
-    )
+def _choose_groups(levels, share):
+    """The groups (n_cells,) of this rank's cells, numbered on this rank: patches of the first level
+    that are large enough. Collective.
+    """
+    counts = share.max(levels.max(axis=1)) + 1
+    is_large = share.n_cells_global >= GROUP_SIZES[0] * counts
+    level = int(is_large.argmax()) if is_large.any() else len(levels) - 1
+    _, group = np.unique(levels[level], return_inverse=True)
+    return group.ravel()
+
+
+def _add_outside(number, n_ghosts):
+    """Numbers of groups of cells, and a last one for all ghosts."""
+    return np.append(number, np.full(n_ghosts, number.max() + 1))

@@ -27,6 +27,11 @@ class Share:
         """All cells of a mesh of so many."""
         return cls(n_cells, n_cells)
 
+    @property
+    def speaks(self) -> bool:
+        """Whether this rank warns, for all."""
+        return self.ranks is None or self.ranks.is_root
+
     def sum(self, x: Any) -> Any:
         """The sum of a number of each rank, or of an array, element by element."""
         return x if self.ranks is None else self.ranks.sum(x)
@@ -54,7 +59,7 @@ class Share:
         """Which of the faces count here."""
         return faces.left < self.n_cells
 
-    def count(self, faces: Any, x: Array) -> int:
+    def count(self, faces: Any, x: Any) -> int:
         """The sum of whole numbers x, or of truth values, of the first faces."""
         return int(self.sum((x * self.owns(faces)[: len(x)]).sum()))
 
