@@ -491,7 +491,7 @@ def _compute_residual(mesh, rho, flux, source):
     own_largest = np.abs(errors).max(initial=0.0)
     largest = mesh.ranks.max(own_largest)
     masses = integrate(mesh, rho[[0, -1]])
-    return largest / masses.max()
+    return largest / float(masses.max())
 
 
 def _compute_speed(disc, upper, mobility):
