@@ -403,6 +403,18 @@ def test_both_schemes_agree(scheme):
     assert path.cost == pytest.approx(0.1773, rel=6e-3)
 
 
+def test_paths_do_not_depend_on_ranks(ranks):
+    """The whole mesh on each rank, and dealt to all: to 1e-8, where both use multigrid."""
+    costs = []
+    for comm in ranks.comm, ranks.comm.Split(ranks.rank):
+        mesh = Mesh.triangles((0, 0), (1, 1), 7, comm=comm)
+        rho0 = gaussian(mesh, (0.35, 0.4), 0.15)
+        rho1 = gaussian(mesh, (0.6, 0.6), 0.2, 2.0)
+        path = solved(mesh, 4, 0.3, rho0, rho1, tol=1e-2)
+        costs.append([path.cost, path.lower_bound, *mesh.gather(path.rho[3])])
+    assert_allclose(costs[0], costs[1], rtol=1e-7, atol=1e-8)
+
+
 # ---- zeros, pieces, checkpoints, files -----------------------------------------------------------
 
 
