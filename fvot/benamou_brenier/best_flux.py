@@ -48,7 +48,7 @@ MAX_REWEIGHTINGS = 12
 LEAST_IMPROVEMENT = 1e-5
 
 # The smallest |zeta| in it, relative to the largest.
-SMALLEST_WEIGHT = 1e-8
+SMALLEST_SOURCE_RATIO = 1e-8
 
 # The smallest largest one.
 SMALLEST_SOURCE = 1e-250
@@ -210,7 +210,7 @@ class BestFlux(ABC):
         best_cost = np.inf
         for _ in range(MAX_REWEIGHTINGS):
             own_largest = np.abs(source).max(initial=0)
-            floor = SMALLEST_WEIGHT * max(ranks.max(own_largest), SMALLEST_SOURCE)
+            floor = SMALLEST_SOURCE_RATIO * max(ranks.max(own_largest), SMALLEST_SOURCE)
             growth = volume * tau * np.maximum(np.abs(source), floor) / kappa
             balance = self._find_balance(mobility, loss, tau, growth)
             cost = ranks.sum(balance.cost)
