@@ -19,7 +19,7 @@ from . import kernel_cache  # noqa: F401    before all kernels: it chooses where
 
 # isort: on
 from . import otto, particles, program, static
-from .benamou_brenier import BenamouBrenier, FisherRao, Geodesic
+from .benamou_brenier import BenamouBrenier, FisherRao, Geodesic, TotalVariation
 from .bridge import Bridge, SchroedingerBridge
 from .continuity.equation import ContinuityEquation
 from .energies import Energy, Entropy, Interaction, Potential, Power
@@ -67,6 +67,7 @@ __all__ = [
     "Result",
     "SchroedingerBridge",
     "SlowModes",
+    "TotalVariation",
     "TransitionPaths",
     "cell_mean",
     "central",

@@ -8,7 +8,7 @@ of its own (`growth_bounds`). `discretisation` and `time_basis` hold the operato
 """
 
 from .geodesic import Geodesic
-from .growth import FisherRao
+from .growth import FisherRao, TotalVariation
 from .solver import BenamouBrenier
 
-__all__ = ["BenamouBrenier", "FisherRao", "Geodesic"]
+__all__ = ["BenamouBrenier", "FisherRao", "Geodesic", "TotalVariation"]

@@ -8,6 +8,10 @@ satisfies the continuity equation belongs to a potential psi,
 with the matrix K(M) of the scheme. An iterative solve leaves a part of the continuity equation
 unsatisfied. That part is carried along a spanning tree of largest mobility, where it costs least,
 so that the equation holds to round-off (`spanning_trees`). Every tolerance therefore gives a bound.
+
+Where mass may grow (see `growth`), tau_n |K| rhobar / delta^2 is added to the diagonal of K(M), and
+the source zeta is all that is left of the balance of each cell: nothing is missing then. Where
+growth costs kappa |zeta|, |zeta| is taken for rhobar / delta^2 kappa, and renewed some times.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from .. import linalg
 from ..arguments.types import Array, IntArray
 from .discretisation import Discretisation
 from .ends import Ends
+from .growth import TotalVariation
 from .time_basis import node_mean, node_weights
 
 BEST_FLUX_PREFIX = "fvot_benamou_brenier_certificate_"
@@ -35,6 +40,18 @@ SMALLEST_GAP = 1e-8
 
 # Unknowns (cells times nodes) of one linear system, at most, unless ranks would have no nodes.
 MAX_UNKNOWNS = 200_000
+
+# Times that the quadratic bound of kappa |zeta| is renewed, at most.
+MAX_REWEIGHTINGS = 12
+
+# Relative improvement of the cost up to which it is not renewed again.
+LEAST_IMPROVEMENT = 1e-5
+
+# The smallest |zeta| in it, relative to the largest.
+SMALLEST_SOURCE_RATIO = 1e-8
+
+# The smallest largest one.
+SMALLEST_SOURCE = 1e-250
 
 # PETSc's options. The energy counts, hence its norm; and a set-up serves few steps, so it must be
 # cheap.
@@ -81,10 +98,22 @@ class UpperBound(NamedTuple):
         return max(self.action, BOUND_ROUND_OFF * self.terms / SMALLEST_GAP)
 
 
+class Balance(NamedTuple):
+    """What this rank has of the flux (..., k) and source (n_cells, k) at some nodes of time, its
+    part of their cost, and the largest error of the continuity equation.
+    """
+
+    flux: Array
+    source: Array | None
+    cost: float
+    error: float
+
+
 class BestFlux(ABC):
     """The fluxes of least cost for a density, on one `Discretisation`."""
 
     disc: Discretisation
+    source: Array | None = None  # a guess of zeta (n_cells, N + 1), where growth costs kappa |zeta|
 
     def __init__(self, rtol: float):
         self.rtol = rtol
@@ -128,22 +157,17 @@ class BestFlux(ABC):
             mobility = disc.mobility(rho_at_nodes[:, part])
             loss = self._find_loss(rho, ends, part)
             tau_part = tau[part]
-            growth = self._find_growth(rho_at_nodes[:, part], tau_part)
-            F = self._solve(mobility, loss, tau_part, growth)
-            F = self._conserve(F, mobility, loss / tau_part)
-            fluxes.append(F)
-
-            error = self._leave(F) * tau_part
-            error[: mesh.n_cells] -= loss
-            if growth is not None:
-                source, source_cost = self._balance(error, growth, tau_part)
-                sources.append(source)
-                cost += source_cost
-            largest_error = np.abs(error).max(initial=0)
-            residual = max(residual, largest_error)
-
-            costs = disc.cost_fluxes(F, mobility) * tau_part
-            cost += costs.sum()
+            if isinstance(disc.growth, TotalVariation):
+                guess = self.source[:, part] if self.source is not None else None
+                balance = self._find_partial(mobility, loss, tau_part, guess)
+            else:
+                growth = self._find_growth(rho_at_nodes[:, part], tau_part)
+                balance = self._find_balance(mobility, loss, tau_part, growth)
+            fluxes.append(balance.flux)
+            if balance.source is not None:
+                sources.append(balance.source)
+            residual = max(residual, balance.error)
+            cost += balance.cost
 
         total_cost = mesh.ranks.sum(cost)
         relative_residual = mesh.ranks.max(residual) / ends.mass
@@ -156,6 +180,48 @@ class BestFlux(ABC):
             ends.rho1,
             source=np.concatenate(sources, axis=1) if sources else None,
         )
+
+    def _find_balance(self, mobility, loss, tau, growth):
+        """The `Balance` of the best flux at some nodes."""
+        disc = self.disc
+        F = self._solve(mobility, loss, tau, growth)
+        F = self._conserve(F, mobility, loss / tau)
+        error = self._leave(F) * tau
+        error[: disc.mesh.n_cells] -= loss
+        costs = disc.cost_fluxes(F, mobility) * tau
+        cost = costs.sum()
+        source = None
+        if growth is not None:
+            source, source_cost = self._balance(error, growth, tau)
+            cost += source_cost
+        return Balance(F, source, cost, np.abs(error).max(initial=0))
+
+    def _find_partial(self, mobility, loss, tau, source):
+        """The best `Balance` where growth costs kappa |zeta|, from a guess of zeta on.
+
+        |zeta| is replaced by zeta^2 / (2 |zeta_0|) + |zeta_0| / 2, with the last zeta for zeta_0.
+        """
+        ranks = self.disc.mesh.ranks
+        volume = self.disc.mesh.volume[:, None]
+        kappa = self.disc.growth.kappa
+        if source is None:
+            source = loss / (volume * tau)
+        best = None
+        best_cost = np.inf
+        for _ in range(MAX_REWEIGHTINGS):
+            own_largest = np.abs(source).max(initial=0)
+            floor = SMALLEST_SOURCE_RATIO * max(ranks.max(own_largest), SMALLEST_SOURCE)
+            growth = volume * tau * np.maximum(np.abs(source), floor) / kappa
+            balance = self._find_balance(mobility, loss, tau, growth)
+            cost = ranks.sum(balance.cost)
+            if cost < best_cost:
+                is_slow = cost > (1 - LEAST_IMPROVEMENT) * best_cost
+                best = balance
+                best_cost = cost
+                if is_slow:
+                    break
+            source = balance.source
+        return best
 
     def _find_growth(self, rho_at_nodes, tau):
         """tau |K| rhobar / delta^2 (n_cells, k); None where mass cannot grow."""
@@ -173,8 +239,11 @@ class BestFlux(ABC):
         n_cells = self.disc.mesh.n_cells
         missing = error[:n_cells].copy()
         error[:n_cells] = 0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            costs = np.where(missing == 0, 0.0, missing**2 / growth)
+        if isinstance(self.disc.growth, TotalVariation):
+            costs = 2 * self.disc.growth.kappa * np.abs(missing)
+        else:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                costs = np.where(missing == 0, 0.0, missing**2 / growth)
         return missing / (self.disc.mesh.volume[:, None] * tau), costs.sum()
 
     def _find_loss(self, rho, ends, nodes):

@@ -32,7 +32,7 @@ from .diamond_flux import DiamondFlux
 from .diamonds import DiamondDiscretisation
 from .discretisation import Discretisation
 from .ends import Ends
-from .growth_bounds import find_growing_bound
+from .growth_bounds import find_growing_bound, find_partial_bound
 from .terminal import Terminal
 from .time_basis import slab_middles
 from .two_point import TwoPointDiscretisation
@@ -67,13 +67,15 @@ def lower_bound(
     np.maximum.at(largest, disc.component, disc.violation(phi))
 
     largest = disc.mesh.ranks.max(largest)
-    if disc.growth is not None:
-        cost, phi = find_growing_bound(disc, phi, ends, largest)
-        return LowerBound(cost, phi)
+    if disc.has_fisher_rao:
+        return LowerBound(*find_growing_bound(disc, phi, ends, largest))
 
     steps = np.pad(disc.tau * largest, ((0, 0), (1, 0)))
     shift = np.cumsum(steps, axis=1)
     phi = phi - shift[disc.point_component]
+    if disc.growth is not None:
+        return LowerBound(*find_partial_bound(disc, phi, ends))
+
     if terminal is not None:
         return _find_terminal_bound(disc, phi, ends.rho0, terminal)
 
@@ -123,6 +125,7 @@ def upper_bound(
     first: float | None = None,
     enough: float = -np.inf,
     rtol: float = 1e-6,
+    source: Array | None = None,
 ) -> UpperBound:
     """The best `UpperBound` that rho (n_patches, N) >= 0 gives.
 
@@ -133,6 +136,7 @@ def upper_bound(
     Raises `ConvergenceError` if PETSc refuses a solve.
     """
     fluxes = build_best_flux(disc, rtol)
+    fluxes.source = source
     background = _build_background(disc, ends)
     rho = np.maximum(rho, 0.0) if disc.growth else with_mass(disc, rho, background)
     first = FIRST_EPSILON if first is None else first

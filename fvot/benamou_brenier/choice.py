@@ -10,12 +10,12 @@ from ..arguments.types import Scheme
 from ..errors import MeshError, warn
 from ..mesh import Numbering, quality
 from .diamonds import DiamondDiscretisation
-from .growth import FisherRao
+from .growth import Growth
 from .two_point import TwoPointDiscretisation
 
 
 def choose_discretisation(
-    numbering: Numbering, n_steps: int, scheme: Scheme, growth: FisherRao | None = None
+    numbering: Numbering, n_steps: int, scheme: Scheme, growth: Growth | None = None
 ) -> TwoPointDiscretisation | DiamondDiscretisation:
     """The discretisation of a mesh in n_steps slabs. Collective.
 

@@ -36,7 +36,7 @@ from ..mesh import Mesh
 from ..mesh.isotropic_weights import copy_faces
 from ..parallel import Exchange
 from .discretisation import Discretisation
-from .growth import FisherRao
+from .growth import Growth
 
 
 class DiamondTable(NamedTuple):
@@ -63,7 +63,7 @@ class DiamondDiscretisation(Discretisation):
     row_start (n_copies + 1,) : the rows of b that belong to each copy
     """
 
-    def __init__(self, mesh: Mesh, n_steps: int, growth: FisherRao | None = None):
+    def __init__(self, mesh: Mesh, n_steps: int, growth: Growth | None = None):
         corners = find_corners(mesh)
         self.corners = corners
         n_points = mesh.n_cells + corners.n_own

@@ -40,7 +40,7 @@ from ..mesh.connected_pieces import find_connected_pieces
 from ..parallel import Exchange
 from .distributed_matrix import append_ghosts
 from .ends import Ends
-from .growth import FisherRao, weigh_slabs
+from .growth import FisherRao, Growth, weigh_slabs
 
 
 class Discretisation(ABC):
@@ -49,6 +49,7 @@ class Discretisation(ABC):
     n_points : of this rank: its cells first, then the nodes of some schemes
     exchange, n_local : fills the ghosts of n_local points, own ones first
 
+    has_fisher_rao : whether growth is a copy of each cell
     growth : how mass may grow (see `growth`), or None
     slab_weights (n_steps,) : of the metric of the iteration
     n_steps, tau, n_patches, n_copies : numbers
@@ -69,12 +70,13 @@ class Discretisation(ABC):
         n_points: int,
         exchange: Exchange,
         n_local: int,
-        growth: FisherRao | None,
+        growth: Growth | None,
     ):
         self.mesh = mesh
         self.n_steps = n_steps
         self.growth = growth
-        self.slab_weights = np.ones(n_steps) if growth is None else weigh_slabs(n_steps)
+        self.has_fisher_rao = isinstance(growth, FisherRao)
+        self.slab_weights = weigh_slabs(n_steps) if self.has_fisher_rao else np.ones(n_steps)
         self.n_points = n_points
         self.exchange = exchange
         self.n_local = n_local
@@ -243,8 +245,8 @@ class Discretisation(ABC):
 
     @property
     def reaction(self) -> float:
-        """1 / delta^2, what growth adds to the Laplacian; 0 where mass cannot grow."""
-        return 0.0 if self.growth is None else self.growth.delta**-2
+        """What growth adds to the Laplacian; 0 where mass cannot grow."""
+        return 0.0 if self.growth is None else self.growth.reaction
 
     def growth_square(self, phi: Array) -> Array:
         """|c|^2 (n_patches, N) of phi (n_points, N + 1)."""
@@ -255,7 +257,7 @@ class Discretisation(ABC):
         """v = a + |b|^2 / 2 + |c|^2 / 2 (n_patches, N) of phi (n_points, N + 1)."""
         a, b = self.apply(phi)
         v = a + self.square(b) / 2
-        if self.growth is not None:
+        if self.has_fisher_rao:
             v += self.growth_square(phi) / 2
         return v
 

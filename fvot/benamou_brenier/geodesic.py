@@ -18,6 +18,7 @@ from ..runs.result import WritableDensity
 from .best_flux import UpperBound
 from .bounds import LowerBound
 from .discretisation import Discretisation
+from .growth import FisherRao, Growth
 from .time_basis import node_mean, node_weights, slab_middles
 
 # Times that a step which would leave the mesh is halved, at most.
@@ -33,7 +34,7 @@ class Geodesic(WritableDensity):
     """A certified path of densities: lower_bound <= W2^2 of the discrete problem <= cost.
 
     With a terminal energy E: lower_bound <= min W2^2(rho0, rho1) + 2 E(rho1) <= cost; see `energy`.
-    With growth (see `FisherRao`), WFR^2 takes the place of W2^2.
+    With growth (see `FisherRao`, `TotalVariation`), its cost is added to W2^2.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ class Geodesic(WritableDensity):
         to round-off.
     cost, lower_bound : float
         The path's action sum_n tau_n int |m|^2 / rho, and a lower bound of the action of all paths.
-        With growth, delta^2 source^2 / rho is added to |m|^2 / rho.
+        With growth, delta^2 source^2 / rho or 2 kappa |source| is added to |m|^2 / rho.
         Both include how the data differ within patches: int phi (rho - P rho) at t = 1, less that
         at t = 0, twice, where P rho is the mean over the patch.
     iterations : int
@@ -68,7 +69,7 @@ class Geodesic(WritableDensity):
     speed : array (N + 1,)
         The norm (int |m|^2 / rho dx)^(1/2) at the nodes: constant along a geodesic, and equal to W2
         there. With a terminal energy the first value has the levelling of rho0 within patches in
-        it. With growth, delta^2 source^2 / rho is added, and it is WFR.
+        it. With `FisherRao`, delta^2 source^2 / rho is added, and it is WFR.
     source : array (N + 1, n_cells)
         The mass that is created per time and volume at the nodes, below 0 where it is destroyed; 0
         without growth.
@@ -105,10 +106,14 @@ class Geodesic(WritableDensity):
     _levelling: Array
     _node_velocity: Array
     _scale: float
-    _grows: bool
+    _growth: Growth | None
 
     def __repr__(self):
-        name = "W2^2 + 2 E" if self.energy else "WFR^2" if self._grows else "W2^2"
+        name = "W2^2 + 2 E" if self.energy else "W2^2"
+        if isinstance(self._growth, FisherRao):
+            name = "WFR^2"
+        elif self._grows:
+            name = "W2^2 + 2 kappa int |source|"
         return (
             f"<fvot.Geodesic: {self.lower_bound:.6g} <= {name} <= {self.cost:.6g}, "
             f"{len(self.node_t) - 1} steps on {self.mesh.n_cells_global} cells>"
@@ -181,6 +186,10 @@ class Geodesic(WritableDensity):
         v = self._node_velocity
         middle = (v[:-1] + v[1:]) / 2
         return np.concatenate([v[:1], middle, v[-1:]])
+
+    @property
+    def _grows(self):
+        return self._growth is not None
 
     @property
     def _present(self):
@@ -412,7 +421,7 @@ def build_geodesic(
         _levelling=at_ends,
         _node_velocity=velocity,
         _scale=unit * upper.scale,
-        _grows=upper.source is not None,
+        _growth=disc.growth,
     )
 
 
@@ -441,7 +450,7 @@ def build_geodesic_at_rest(
         _levelling=np.zeros((2, mesh.n_faces)),
         _node_velocity=np.zeros((N + 1, mesh.dim, mesh.n_cells)),
         _scale=0.0,
-        _grows=False,
+        _growth=None,
     )
 
 
@@ -491,13 +500,13 @@ def _compute_residual(mesh, rho, flux, source):
     own_largest = np.abs(errors).max(initial=0.0)
     largest = mesh.ranks.max(own_largest)
     masses = integrate(mesh, rho[[0, -1]])
-    return largest / masses.max()
+    return largest / float(masses.max())
 
 
 def _compute_speed(disc, upper, mobility):
     """(int |m|^2 / rho dx)^(1/2) at the nodes (N + 1,), with the cost of growth."""
     own_sums = disc.cost_fluxes(upper.flux, mobility).sum(axis=0)
-    if upper.source is not None:
+    if disc.has_fisher_rao:
         rho = disc.spread(node_mean(upper.rho))
         with np.errstate(divide="ignore", invalid="ignore"):
             costs = np.where(upper.source == 0, 0.0, upper.source**2 / rho)

@@ -14,6 +14,9 @@ Dual: growth is one more copy for each cell, with the slope c = phi_K / delta an
 
     v = a + |b|^2 / 2 + |c|^2 / 2 <= 0,   |c|^2_P = sum_K |K| / (2 m_P) (|c_K^j|^2 + |c_K^{j+1}|^2)
 
+Partial transport has 2 kappa |zeta| in place of delta^2 zeta^2 / rho. In the dual problem it is the
+constraint |phi_K^n| <= kappa for all cells and nodes of time (see `source_state`).
+
 (Chizat, Peyre, Schmitzer, Vialard 2018; Kondratyev, Monsaingeon, Vorotnikov 2016; Liero, Mielke,
 Savare 2018.)
 """
@@ -26,6 +29,9 @@ from ..arguments.functions import is_number
 from ..arguments.types import Array
 from ..errors import InputError
 from .time_basis import slab_middles
+
+# eta^2 in units of 1 / kappa.
+METRIC_SCALE = 10.0
 
 # The smallest length of growth, and the inverse of the largest: their squares are squared.
 SMALLEST_LENGTH = 1e-60
@@ -68,6 +74,60 @@ class FisherRao:
                 "FisherRao: delta must be a positive length, such as 0.2 of the size of the "
                 f"domain, not {self.delta!r:.60}"
             )
+
+    @property
+    def reaction(self) -> float:
+        """1 / delta^2, what it adds to the Laplacian."""
+        return self.delta**-2
+
+
+@dataclass(frozen=True)
+class TotalVariation:
+    """Growth of mass at the cost kappa |zeta|, for `BenamouBrenier`: partial transport.
+
+    The path minimises the kinetic energy (1/2) int |m|^2 / rho + kappa int |zeta|, half of `cost`.
+    A mass is moved as a whole where that costs less than to destroy it in one place and to create
+    it in the other one, where it has less than 2 kappa^(1/2) to go.
+
+    Parameters
+    ----------
+    kappa : float
+        The cost of creating, or destroying, a unit of mass: a square of a length.
+
+    Raises
+    ------
+    InputError
+        Unless kappa is a positive number.
+
+    Examples
+    --------
+    >>> import fvot
+    >>> import numpy as np
+    >>> mesh = fvot.Mesh.interval(0, 1, 32)
+    >>> rho0 = np.ones(32)
+    >>> solver = fvot.BenamouBrenier(mesh, n_steps=8, growth=fvot.TotalVariation(0.1))
+    >>> path = solver.solve(rho0, 3 * rho0)
+    >>> round(path.cost, 3)  # 2 kappa (3 - 1)
+    0.4
+    """
+
+    kappa: float
+
+    def __post_init__(self):
+        is_cost = is_number(self.kappa) and SMALLEST_LENGTH <= self.kappa <= 1 / SMALLEST_LENGTH
+        if not is_cost:
+            raise InputError(
+                "TotalVariation: kappa must be a positive number, such as 0.1 of the square of the "
+                f"size of the domain, not {self.kappa!r:.60}"
+            )
+
+    @property
+    def reaction(self) -> float:
+        """eta^2, what it adds to the Laplacian: the weight of phi in the metric."""
+        return METRIC_SCALE / self.kappa
+
+
+Growth = FisherRao | TotalVariation
 
 
 def weigh_slabs(n_steps: int) -> Array:

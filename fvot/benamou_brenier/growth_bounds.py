@@ -25,6 +25,7 @@ from ..arguments.types import Array
 from .best_flux import BOUND_ROUND_OFF
 from .discretisation import Discretisation
 from .ends import Ends
+from .growth import FisherRao, TotalVariation
 from .time_basis import slab_middles
 
 # Steps of bisection for kappa^0, and of golden sections for log e.
@@ -42,7 +43,7 @@ def find_growing_bound(
 
     largest (n_components, N) : V_j of each piece of the mesh
     """
-    assert disc.growth is not None
+    assert isinstance(disc.growth, FisherRao)
     both_ends = [0, -1]
     source = disc.source(ends)[:, both_ends]
     work = phi[:, both_ends] * source
@@ -73,13 +74,52 @@ def find_growing_bound(
     return float(cost), mixed
 
 
+def find_partial_bound(disc: Discretisation, phi: Array, ends: Ends) -> tuple[float, Array]:
+    """(cost, phi (n_points, N + 1)) of phi with v <= 0, where growth costs kappa |zeta|.
+
+    v is convex and 0 for phi = 0: (phi + c) s is feasible for each constant c, if s <= 1 makes its
+    size kappa at most. The best c, in each piece of the mesh, is one of three, or infinite.
+    """
+    assert isinstance(disc.growth, TotalVariation)
+    kappa = disc.growth.kappa
+    n = disc.mesh.n_cells
+    piece = disc.point_component[:n]
+    extremes = np.full((disc.n_components, 2), -np.inf)
+    np.maximum.at(extremes, piece, np.stack([phi[:n].max(axis=1), -phi[:n].min(axis=1)], axis=1))
+    high, minus_low = disc.mesh.ranks.max(extremes).T
+    masses = disc.masses(disc.average(ends.columns))
+    growth = masses[:, 1] - masses[:, 0]
+
+    source = disc.source(ends)[:, [0, -1]]
+    work = phi[:, [0, -1]] * source
+    sums = np.zeros((disc.n_components, 2))
+    np.add.at(sums, disc.point_component, np.stack([work.sum(1), np.abs(work).sum(1)], axis=1))
+    work, terms = disc.mesh.ranks.sum(sums).T
+
+    best = kappa * np.abs(growth)
+    scale = np.zeros(disc.n_components)
+    constant = kappa * np.sign(growth)
+    for c in kappa - high, minus_low - kappa, (minus_low - high) / 2:
+        size = np.maximum(np.maximum(high + c, minus_low - c), kappa)
+        value = kappa / size * (work + c * growth)
+        is_better = value > best
+        best = np.where(is_better, value, best)
+        scale = np.where(is_better, kappa / size, scale)
+        constant = np.where(is_better, kappa / size * c, constant)
+
+    rounding = BOUND_ROUND_OFF * (scale * terms + np.abs(constant) * masses.sum(axis=1))
+    cost = 2 * np.maximum(best - rounding, 0).sum()
+    of_points = disc.point_component
+    return float(cost), scale[of_points, None] * phi + constant[of_points, None]
+
+
 def find_growth_alone(disc: Discretisation, ends: Ends) -> tuple[Array, Array]:
     """(phi (n_points, N + 1), rho (n_patches, N)) where nothing moves.
 
     phi is the best function of time alone, for each piece of the mesh. rho has the masses that
     belong to it; its shape is that of linear roots of the densities.
     """
-    assert disc.growth is not None
+    assert isinstance(disc.growth, FisherRao)
     delta = disc.growth.delta
     N = disc.n_steps
     patches = disc.average(ends.columns)

@@ -83,7 +83,7 @@ def build_levels(disc: Discretisation) -> list[Level]:
         coarse, prolong, restrict = coarsening_maps
         levels.append(Level(disc, prolong, restrict))
         n_steps = _halve_number(disc.n_steps, FEWEST_TIME_STEPS)
-        if disc.growth is not None:
+        if disc.has_fisher_rao:
             n_steps = disc.n_steps  # phi is too large at both ends for longer steps
         disc = TwoPointDiscretisation(coarse, n_steps, growth=disc.growth)
 

@@ -272,7 +272,7 @@ class NestedIteration:
     def _solve_coarse_levels(self):
         """(`Start` on the mesh itself, iterations that it should take), from all coarser levels."""
         start = Start(None, None, self._guess_square(), None)
-        if self.may_grow:
+        if self.levels[0].disc.has_fisher_rao:
             phi, rho = find_growth_alone(self.levels[-1].disc, self.ends[-1])
             start = start._replace(phi=phi, rho=rho)
         n_iterations = DEFAULT_ITERATIONS
@@ -399,14 +399,15 @@ class NestedIteration:
             ends = ends.with_rho1(disc.spread(rho1))
 
         lower = lower_bound(disc, phi, ends, terminal)
-        upper = self._find_upper_bound(depth, rho, ends, start.eps, lower, enough)
+        source = None if iteration.sources is None else iteration.sources.source()
+        upper = self._find_upper_bound(depth, rho, ends, start.eps, lower, enough, source)
         reached = BoundedPath(phi, rho, lower, upper)
         others = []
-        if self.may_grow:
+        if disc.has_fisher_rao:
             if reached.gap > self.tol:
                 others = _list_growing_paths(disc, rho, ends)
         else:
-            is_short = depth < 2 and _is_short_move(disc, upper)
+            is_short = depth < 2 and not self.may_grow and _is_short_move(disc, upper)
             if reached.gap > (self.tol if is_short else HOPELESS_GAP):
                 others = [_build_straight_path(disc, ends)]
 
@@ -416,7 +417,7 @@ class NestedIteration:
                 reached = reached._replace(rho=bound.rho, upper=bound)
         return reached
 
-    def _find_upper_bound(self, depth, rho, ends, first, lower, enough):
+    def _find_upper_bound(self, depth, rho, ends, first, lower, enough, source=None):
         """The best `UpperBound`, or one with which the gap is *enough*.
 
         With a `Terminal`, rho1 of the ends may have any mass.
@@ -432,7 +433,7 @@ class NestedIteration:
             energy, terms = terminal.value(rho1)
 
         target = (lower.cost - 2 * energy) / (1 - enough) if enough < 1 else np.inf
-        upper = upper_bound(disc, rho, ends, first=first, enough=target)
+        upper = upper_bound(disc, rho, ends, first=first, enough=target, source=source)
         return upper._replace(cost=upper.cost + 2 * energy, energy=energy, terms=terms)
 
 

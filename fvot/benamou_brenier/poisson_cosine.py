@@ -4,7 +4,8 @@ K_x is the Laplacian with the weights sum_P omega_{P,s} / d_s^2, which are |s| /
 corrected. The eigenvectors V of theta^2 K_t V = M_t V diag(s) decouple it: with f^ = f V and phi =
 phi^ V^T there is one equation in space for each mode, (K_x + s_k Q^T M_P Q) phi^_k = f^_k. Where
 s_0 = 0 the mean is not determined, and set to 0. With an energy at the end, theta_e^2 e_N e_N^T is
-added to theta^2 K_t (see `terminal`).
+added to theta^2 K_t (see `terminal`). With growth, |K| / delta^2 is added to K_x, and slabs have
+weights in K_t and M_t (see `growth`); then the mean is determined.
 """
 
 from __future__ import annotations

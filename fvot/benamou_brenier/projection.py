@@ -71,7 +71,7 @@ class State(ABC):
         self.z_a = np.zeros((disc.n_patches, n_steps), dtype)
         self.l = np.zeros((disc.n_patches, n_steps), dtype)
         self.z_b = np.zeros((n_rows, 2, n_steps), dtype)
-        n_growing = 0 if disc.growth is None else disc.mesh.n_cells
+        n_growing = disc.mesh.n_cells if disc.has_fisher_rao else 0
         self.z_c = np.zeros((n_growing, 2, n_steps), dtype)
         self.sigma = np.ones(disc.n_patches) if sigma is None else sigma
 
@@ -111,7 +111,7 @@ class State(ABC):
         disc = self.disc
         a, b = disc.apply(phi)
         square = disc.square(b)
-        if disc.growth is not None:
+        if disc.has_fisher_rao:
             square += disc.growth_square(phi)
         shift = multiplier(a, square, self.theta)
         l = rho / (r * self.weight)
@@ -119,9 +119,9 @@ class State(ABC):
         self.z_a[:] = a + (l - shift) / self.theta**2
         factor = (1 + l) / (1 + shift)
         self.z_b[:] = b * factor[self.row_patch, None]
-        if disc.growth is not None:
+        if disc.has_fisher_rao:
             n_cells = disc.mesh.n_cells
-            c = phi[:n_cells] / disc.growth.delta
+            c = phi[:n_cells] * disc.reaction**0.5
             c = np.stack([c[:, :-1], c[:, 1:]], axis=1)
             self.z_c[:] = c * factor[disc.patch, None]
 

@@ -24,7 +24,7 @@ from ..runs.progress import Progress
 from .choice import choose_discretisation
 from .diamonds import DiamondDiscretisation
 from .geodesic import Geodesic, build_geodesic, build_geodesic_at_rest
-from .growth import FisherRao
+from .growth import FisherRao, Growth, TotalVariation
 from .levels import build_levels
 from .nested_iteration import NestedIteration, predict_iterations
 from .patch_means import (
@@ -110,9 +110,10 @@ class BenamouBrenier:
     terminal : Energy, optional
         An energy E (see `fvot.Entropy`), convex in rho: then the end is free, and the path
         minimises W2^2(rho0, rho1) / 2 + E(rho1), a step of Jordan, Kinderlehrer and Otto (1998).
-    growth : FisherRao, optional
+    growth : FisherRao or TotalVariation, optional
         How mass may be created and destroyed on its way: then the masses may differ, and one
-        density may be zero. W2^2 is replaced by WFR^2 = min of the action and the cost of growth.
+        density may be zero. Its cost is added to the action: W2^2 is replaced by WFR^2, or by the
+        cost of partial transport.
     scheme : {"auto", "two_point", "corners"}
         Fluxes through faces, or to corners. "auto": through faces where the error of W2^2 is then
         that of the resolution, as on squares, acute triangles and most Voronoi polygons
@@ -154,7 +155,7 @@ class BenamouBrenier:
         max_iter: int = 1000,
         precision: Precision = "double",
         terminal: Energy | None = None,
-        growth: FisherRao | None = None,
+        growth: Growth | None = None,
         scheme: Scheme = "auto",
     ):
         _check_parameters(mesh, n_steps, tol, max_iter, precision, terminal, growth, scheme)
@@ -166,7 +167,7 @@ class BenamouBrenier:
         self.terminal = terminal
         self.growth = growth
 
-        if growth is not None:
+        if isinstance(growth, FisherRao):
             _check_length(mesh, growth)
 
         self._numbering = find_numbering(mesh)
@@ -561,8 +562,9 @@ def _check_parameters(mesh, n_steps, tol, max_iter, precision, terminal, growth,
         f"0.1 * fvot.Power(2), or None, not {terminal!r:.60}",
     )
     ranks.check(
-        growth is None or isinstance(growth, FisherRao),
-        f"growth must be fvot.FisherRao(delta), such as fvot.FisherRao(0.2), or None, not "
+        growth is None or isinstance(growth, FisherRao | TotalVariation),
+        "growth must be fvot.FisherRao(delta), such as fvot.FisherRao(0.2), "
+        "fvot.TotalVariation(kappa), or None, not "
         f"{growth!r:.60}",
     )
     ranks.check(growth is None or terminal is None, GROWTH_OR_TERMINAL)

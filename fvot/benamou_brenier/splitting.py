@@ -16,9 +16,11 @@ from ..arguments.types import Array
 from . import penalty
 from .discretisation import Discretisation
 from .ends import Ends
+from .growth import TotalVariation
 from .poisson_cosine import CosinePoisson
 from .poisson_multigrid import MultigridPoisson
 from .projection import build_state
+from .source_state import SourceState
 from .terminal import EndState, Terminal
 from .two_point import TwoPointDiscretisation
 
@@ -100,6 +102,10 @@ class Iteration:
             self.metric = terminal.metric(rho1, self.theta)
             self.end = EndState(terminal, rho1, self.metric, self.state.sigma, self.r)
 
+        self.sources = None
+        if isinstance(disc.growth, TotalVariation):
+            self.sources = SourceState(disc, start.phi, self.r)
+
         self.has_cosines = sigma is None and has_cosines(disc)
         self._ends = ends
         self._square = start.square
@@ -116,6 +122,8 @@ class Iteration:
         rhs = state.right_hand_side()
         if end is not None:
             rhs[:n_cells, -1] += end.right_hand_side()
+        if self.sources is not None:
+            rhs[:n_cells] += self.sources.right_hand_side()
         growth = self.penalty_growth ** (1 / max(self.n_iterations - 1, 1))
 
         for k in range(self.done, self.n_iterations):
@@ -127,6 +135,8 @@ class Iteration:
             self.r *= kappa
             if end is not None:
                 rhs[:n_cells, -1] += end.sweep(self.phi[:n_cells, -1], RELAXATION, kappa)
+            if self.sources is not None:
+                rhs[:n_cells] += self.sources.sweep(self.phi[:n_cells], RELAXATION, kappa)
             self.done = k + 1
             yield self.done
 

@@ -35,7 +35,7 @@ from ..mesh.isotropic_weights import (
     correct_weights,
 )
 from .discretisation import Discretisation
-from .growth import FisherRao
+from .growth import Growth
 
 
 class TwoPointDiscretisation(Discretisation):
@@ -55,7 +55,7 @@ class TwoPointDiscretisation(Discretisation):
         n_steps: int,
         *,
         isotropic: bool | None = None,
-        growth: FisherRao | None = None,
+        growth: Growth | None = None,
     ):
         super().__init__(mesh, n_steps, mesh.n_cells, mesh.exchange, mesh.n_local, growth)
         self._find_copies()
