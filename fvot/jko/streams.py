@@ -3,7 +3,8 @@
 Mass runs from high to low potential, and never in circles: in the order of the potential the matrix
 is triangular, and one sweep over the cells solves it, to round-off. On several ranks a cell has a
 depth: how often a stream that reaches it has crossed from rank to rank, or where a periodic mesh
-closes. The cells of one depth are solved together, and their values sent, before those of the next one.
+closes. The cells of one depth are solved together, and their values sent, before those of the next
+one.
 """
 
 from __future__ import annotations
