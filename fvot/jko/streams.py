@@ -2,8 +2,9 @@
 
 Mass runs from high to low potential, and never in circles: in the order of the potential the matrix
 is triangular, and one sweep over the cells solves it, to round-off. On several ranks a cell has a
-depth: how often a stream that reaches it has crossed from rank to rank. The cells of one depth are
-solved together, and their values sent, before those of the next one.
+depth: how often a stream that reaches it has crossed from rank to rank, or where a periodic mesh
+closes. The cells of one depth are solved together, and their values sent, before those of the next
+one.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class Streams:
     def __init__(self, stencil: Stencil, mesh: Any, a: Array, b: Array, tau: float):
         self.mesh = mesh
         self.tau = tau
+        # One rank has ghosts, too, where a mesh is periodic.
+        self._has_ghosts = mesh.ranks.max(mesh.n_local - mesh.n_cells) > 0
         self._order = downstream_order(a, b, mesh.n_inner, stencil)
         self._sides = (
             stencil.start,
@@ -129,7 +132,7 @@ class Streams:
         """(how often streams to each cell (n_local,) have crossed between ranks, the largest)."""
         mesh = self.mesh
         depth = np.zeros(mesh.n_local, np.int64)
-        if mesh.ranks.size == 1:
+        if not self._has_ghosts:
             return depth, 0
 
         for _ in range(MAX_RANK_CROSSINGS):

@@ -5,6 +5,7 @@ import pytest
 from meshes import MESHES
 from numpy.testing import assert_allclose
 
+from fvot import Mesh
 from fvot.finite_volume.rates import Rates, SparsityPattern
 from fvot.jko.streams import Streams
 
@@ -17,11 +18,17 @@ POTENTIALS = {
 }
 
 
+KINDS = MESHES | {
+    "ring": lambda: Mesh.interval(0, 1, 12, periodic=True),
+    "torus": lambda: Mesh.rectangle((0, 0), (1, 1), (9, 8), periodic=True),
+}
+
+
 @pytest.mark.parametrize("potential", POTENTIALS)
-@pytest.mark.parametrize("kind", ["interval", "rectangle", "triangles", "honeycomb"])
+@pytest.mark.parametrize("kind", ["interval", "ring", "torus", "triangles", "honeycomb"])
 def test_systems_are_solved_both_ways(kind, potential, ranks):
     """Also where streams cross from rank to rank many times, and some cells are given."""
-    mesh = MESHES[kind]()
+    mesh = KINDS[kind]()
     pattern = SparsityPattern(mesh)
     n = mesh.n_inner
     phi = mesh.with_ghosts(POTENTIALS[potential](mesh.center))
