@@ -40,7 +40,7 @@ from ..mesh.connected_pieces import find_connected_pieces
 from ..parallel import Exchange
 from .distributed_matrix import append_ghosts
 from .ends import Ends
-from .growth import FisherRao, Growth, weigh_slabs
+from .growth import FisherRao, Growth, find_reaction, weigh_slabs
 
 
 class Discretisation(ABC):
@@ -246,7 +246,7 @@ class Discretisation(ABC):
     @property
     def reaction(self) -> float:
         """What growth adds to the Laplacian; 0 where mass cannot grow."""
-        return 0.0 if self.growth is None else self.growth.reaction
+        return find_reaction(self.growth)
 
     def growth_square(self, phi: Array) -> Array:
         """|c|^2 (n_patches, N) of phi (n_points, N + 1)."""

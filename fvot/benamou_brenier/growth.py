@@ -75,11 +75,6 @@ class FisherRao:
                 f"domain, not {self.delta!r:.60}"
             )
 
-    @property
-    def reaction(self) -> float:
-        """1 / delta^2, what it adds to the Laplacian."""
-        return self.delta**-2
-
 
 @dataclass(frozen=True)
 class TotalVariation:
@@ -121,13 +116,18 @@ class TotalVariation:
                 f"size of the domain, not {self.kappa!r:.60}"
             )
 
-    @property
-    def reaction(self) -> float:
-        """eta^2, what it adds to the Laplacian: the weight of phi in the metric."""
-        return METRIC_SCALE / self.kappa
-
 
 Growth = FisherRao | TotalVariation
+
+
+def find_reaction(growth: Growth | None) -> float:
+    """What growth adds to the Laplacian: 1 / delta^2, or eta^2, the weight of phi in the metric."""
+    if growth is None:
+        return 0.0
+    if isinstance(growth, FisherRao):
+        return growth.delta**-2
+
+    return METRIC_SCALE / growth.kappa
 
 
 def weigh_slabs(n_steps: int) -> Array:
