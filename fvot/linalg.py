@@ -702,7 +702,7 @@ MULTIGRID_CYCLES_IN_DRIFT = 0.15
 
 # The stiffness from which it works in double precision, and what cycles cost more then: they are
 # slower, and a few more.
-MULTIGRID_LONG_STEP = 1e3
+MULTIGRID_LONG_STEP = 1e4
 MULTIGRID_DOUBLE = 3
 
 # Cells of the meshes on which the costs of LU were measured; in one dimension they do not change.

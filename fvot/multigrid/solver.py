@@ -41,10 +41,12 @@ COARSEST_SWEEPS = 1
 
 # The stiffness up to which single precision is enough: it rounds what leaves a cell, and so loses a
 # part of what stays there, 6e-8 times that.
-SINGLE_STIFFNESS = 1e3
+SINGLE_STIFFNESS = 1e4
 
-# The smallest tolerance of a solve in single, and in double precision.
+# The smallest tolerance of a solve in single precision: in short steps, and in units of the
+# stiffness in longer ones; and that in double precision.
 SINGLE_TOLERANCE = 1e-5
+SINGLE_ROUNDING = 1e-7
 DOUBLE_TOLERANCE = 1e-10
 
 # Cycles of a solve at most.
@@ -82,11 +84,13 @@ class Multigrid:
         transposed: bool = False,
     ):
         self.ranks = mesh.ranks
-        self.tolerance = SINGLE_TOLERANCE if stiffness <= SINGLE_STIFFNESS else DOUBLE_TOLERANCE
+        is_single = stiffness <= SINGLE_STIFFNESS
+        in_single = max(SINGLE_TOLERANCE, SINGLE_ROUNDING * stiffness)
+        self.tolerance = in_single if is_single else DOUBLE_TOLERANCE
         self.iterations = 0
         self.has_failed = False
         self.grids: list[Any] = []
-        self.precision = np.float32 if stiffness <= SINGLE_STIFFNESS else np.float64
+        self.precision = np.float32 if is_single else np.float64
         grid, flows = _list_flows(mesh, sides, left, right, kept, self.precision)
         self._build(grid, flows, density, transposed)
 
