@@ -27,19 +27,12 @@ from .step import TwoPointStep
 # The part of the low density that the limiter leaves in each cell. Chosen: far below what counts.
 KEPT_PART = 1e-3
 
-# Sweeps of the limiter. In long steps corrections run in circles, and are much larger than what
-# cells hold: it takes hundreds of sweeps until a circle is consistent, and the last sweep would cut
-# nearly all of what is not.
-MAX_CIRCLE_SWEEPS = 1000
-
 # What takes the place of negative values within rounding: smaller numbers are denormal, and slow.
 FLOOR_DENSITY = 1e-290
 
 
 class LimitedStep(TwoPointStep):
     """A `TwoPointStep` with corrected fluxes, see the module."""
-
-    max_sweeps = MAX_CIRCLE_SWEEPS
 
     @property
     def is_checked(self) -> bool:

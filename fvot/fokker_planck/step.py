@@ -28,9 +28,11 @@ from ..mesh.face_exchange import find_face_exchange
 # Negative mass, relative to the mass of the density, up to which no step is limited: round-off.
 NEGATIVE_MASS_ROUNDING = 1e-16
 
-# Sweeps over the cells that fluxes would leave negative. One is enough where the fluxes do not run
-# in circles.
-MAX_LIMITER_SWEEPS = 10
+# Sweeps over the cells that fluxes would leave negative. One is enough on one rank, where the
+# fluxes do not run in circles; on several, as many as they cross from rank to rank. In circles it
+# takes hundreds until all is consistent; the last sweep would cut nearly all of what is not, and
+# which that is depends on the order of the cells.
+MAX_LIMITER_SWEEPS = 1000
 
 # Halvings of the way from the positive partner, before the partner itself is taken.
 MAX_ENERGY_HALVINGS = 60
@@ -210,8 +212,6 @@ class Step:
 class TwoPointStep(Step):
     """A `Step` with two-point fluxes, limited as the module says."""
 
-    max_sweeps = MAX_LIMITER_SWEEPS
-
     def _take_euler_step(self, rho, t):
         scaled = rho
 
@@ -306,7 +306,8 @@ class TwoPointStep(Step):
         negative.
 
         R_K = (|K| low_K + what comes in) / what goes out, where that is below 1. A cell is visited
-        after those that give to it: where f does not run in circles, one sweep is enough. The last
+        after those that give to it, and sweeps go on until every cell has enough. The factors are
+        then the largest that are enough, whatever the order and the ranks of the cells. The last
         sweep leaves out what comes in, which is always enough.
         """
         mesh = self.mesh
@@ -316,8 +317,8 @@ class TwoPointStep(Step):
         forward = np.maximum(f, 0)
         backward = np.maximum(-f, 0)
         order = downstream_order(forward, backward, mesh.n_inner, sides)
-        for sweep in range(self.max_sweeps + 1):
-            with_income = sweep < self.max_sweeps
+        for sweep in range(MAX_LIMITER_SWEEPS + 1):
+            with_income = sweep < MAX_LIMITER_SWEEPS
             lacked = _limit_leaving_fluxes(
                 f, mesh.n_faces, content, order, sides.start, sides.face, sides.sign, with_income
             )

@@ -268,6 +268,47 @@ def test_limited_steps_are_exact_in_mass_and_positive():
             assert_promises(result)
 
 
+def shuffle_cells(mesh, seed=5):
+    """(the cells (n_cells,) in another order, a polygonal mesh of one rank with that order)."""
+    order = np.random.default_rng(seed).permutation(mesh.n_cells)
+    polygons = np.split(mesh.corners, mesh.start[1:-1])
+    cells = [polygons[cell].tolist() for cell in order]
+    return order, Mesh.from_cells(
+        mesh.points, [("polygon", cells)], center=mesh.center[:, order], comm=MPI.COMM_SELF
+    )
+
+
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("drift", [0, 1000], ids=["potential", "circling"])
+def test_limited_steps_do_not_depend_on_the_order_of_cells(order, drift):
+    """What one cell gives is limited by what others give to it: over many ranks, and where the
+    fluxes run in circles.
+    """
+
+    def V(x):
+        return 10 * np.cos(2 * np.pi * x[0])
+
+    def turn(x):
+        return drift * np.stack([0.5 - x[1], x[0] - 0.5])
+
+    def solve(mesh):
+        solver = FokkerPlanck(
+            mesh, diffusion=1.0, potential=V, drift=turn if drift else None, order=order
+        )
+        result = solver.solve(mesh.density(lambda x: x[0] < 0.4), 0.01, tau=0.01)
+        assert result.ledger["limited"][-1] == 1
+        assert_promises(result)
+        return mesh.gather(result.rho[-1])
+
+    mesh = Mesh.voronoi((0, 0), (1, 1), 800)
+    rho = solve(mesh)
+    if mesh.ranks.is_root:
+        own = Mesh.voronoi((0, 0), (1, 1), 800, comm=MPI.COMM_SELF)
+        assert_allclose(solve(own), rho, atol=1e-6)
+        cells, shuffled = shuffle_cells(own)
+        assert_allclose(solve(shuffled), rho[cells], atol=1e-6)
+
+
 def test_limiting_costs_no_accuracy_on_fine_meshes():
     """Order 3 overshoots in the tail of a Gaussian: what is limited there must not grow with the
     number of cells.
