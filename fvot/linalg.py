@@ -18,7 +18,7 @@ from scipy import sparse
 
 from .arguments.paths import expand_home
 from .arguments.types import Array, ArrayLike, IntArray
-from .errors import ConvergenceError, InputError, missing
+from .errors import ConvergenceError, InputError, missing, warn
 from .parallel import Exchange, Gathering, Ranks
 
 try:
@@ -74,15 +74,25 @@ def _with_folder(word):
     return f"{kind}:{path}{rest}"
 
 
-def find_users_choice(prefix: str, names: Sequence[str]) -> str | None:
-    """The method that the option *method* with the prefix names, one of *names*; None without.
+def find_users_choice(prefix: str, names: Sequence[str], ranks: Ranks) -> str | None:
+    """The method that the option *method* with the prefix names, if it is one of *names*; None
+    without. Another one of `METHODS` is passed over with a warning: it may suit other equations of
+    the same script.
 
-    Raises `InputError` where it names another one.
+    Raises `InputError` where it names no method.
     """
     name = PETSc.Options(prefix).getString("method", "")
-    if name and name not in names:
-        raise InputError(f"-{prefix}method must be one of {', '.join(names)}, not {name!r:.60}")
-    return name or None
+    if name and name not in METHODS:
+        raise InputError(f"-{prefix}method must be one of {', '.join(METHODS)}, not {name!r:.60}")
+    if name in names:
+        return name
+
+    if name and ranks.is_root:
+        warn(
+            f"-{prefix}method {name} is passed over here: {name} needs {METHOD_NEEDS[name]}; "
+            f"choose one of {', '.join(names)}"
+        )
+    return None
 
 
 def has_users_solver(prefix: str) -> bool:
@@ -720,6 +730,13 @@ LU_COSTS = {
 # rank, in all cells together.
 GATHERING_COSTS = (0.2, 0.005)
 GATHERING_WAIT = 4
+
+# All methods of `estimate_costs`, and what some of them need.
+METHODS = ("ilu", "amg", "multigrid", "lu")
+METHOD_NEEDS = {
+    "multigrid": "two-point fluxes, and no option that chooses a solver of PETSc's",
+    "lu": f"a mesh of at most {LU_CELL_LIMIT[2]} cells in 2D, {LU_CELL_LIMIT[3]} in 3D",
+}
 
 
 def estimate_costs(

@@ -7,6 +7,7 @@ the serial case of the same path; nothing here asks whether a run is parallel.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -112,6 +113,14 @@ class Ranks(_HasCommunicator):
         total = np.empty_like(x)
         self.comm.Allreduce(x, total, operation)
         return total if total.ndim else total.item()
+
+    def count_memory(self) -> int:
+        """The bytes of memory of all computers on which the ranks run. Collective."""
+        neighbours = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
+        is_first = neighbours.rank == 0
+        neighbours.Free()
+        here = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return self.sum(here if is_first else 0)
 
     # ---- shared failure --------------------------------------------------------------------------
 

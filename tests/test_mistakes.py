@@ -1,6 +1,7 @@
 """Usual mistakes: a message that names what is meant, and nothing that is wrong without a word."""
 
 import copy
+import inspect
 import math
 import pickle
 
@@ -276,6 +277,19 @@ def test_the_message_writes_the_call():
         OBJECTS["FokkerPlanck"].difusion = 5
     with pytest.raises(AttributeError, match=r"Entropy\(D=2\)"):
         OBJECTS["Entropy"].D = 2
+
+
+@pytest.mark.parametrize(
+    "make",
+    [fvot.JKO, fvot.BenamouBrenier, fvot.FokkerPlanck, fvot.ContinuityEquation, fvot.Checkpoint],
+)
+def test_the_message_of_an_unknown_argument_is_in_sentences(make):
+    """Nothing is near to "quux", and every name is near to itself with a letter too many."""
+    with pytest.raises(InputError, match=r"has no argument 'quux'\. It takes: "):
+        make(quux=1)
+    known = list(inspect.signature(make).parameters)[-1]
+    with pytest.raises(InputError, match=rf"; is it {known}=\? It takes: "):
+        make(**{known + "x": 1})
 
 
 def test_what_is_kept_for_later_still_is():

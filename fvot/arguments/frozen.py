@@ -129,7 +129,7 @@ def _explain_call(kind, signature, args, kwargs):
     unknown = [name for name in kwargs if name not in signature.parameters]
     if unknown:
         near = difflib.get_close_matches(unknown[0], positional + keyword_only, 1)
-        guess = f"; is it {near[0]}=?" if near else ""
+        guess = f"; is it {near[0]}=?" if near else "."
         return (
             f"{kind} has no argument {unknown[0]!r}{guess} It takes: "
             f"{', '.join(positional + keyword_only)}"

@@ -193,7 +193,7 @@ class Resolvent:
             rates.minus_log_gibbs is not None,
             self.find_multigrid(),
         )
-        self.first_name = linalg.find_users_choice(prefix, list(self.costs))
+        self.first_name = linalg.find_users_choice(prefix, list(self.costs), mesh.ranks)
         self.names = list(self.costs)
         self.guesses: Guesses | None = None
         self.iterations = 0

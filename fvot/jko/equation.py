@@ -417,6 +417,10 @@ class JKO:
             f"not {inner!r:.80}",
         )
         ranks.check(
+            getattr(inner, "growth", None) is None,
+            "inner= takes no growth, as masses stay: leave growth out of the BenamouBrenier there",
+        )
+        ranks.check(
             order in (None, 1) and self.upper == math.inf,
             "with inner= steps are of order 1 and have no upper bound: leave order and bounds out",
         )

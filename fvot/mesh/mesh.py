@@ -651,7 +651,8 @@ class Mesh:
         Raises
         ------
         InputError
-            For a file that cannot be read, and for cells that cannot be refined.
+            For a file that cannot be read, for cells that cannot be refined, and where the refined
+            mesh is larger than the memory of the computers.
         MeshError
             For a mesh that cannot be used.
 
@@ -1459,7 +1460,8 @@ class Mesh:
         Raises
         ------
         InputError
-            For meshes with polygons or pyramids.
+            For meshes with polygons or pyramids, and where the finer mesh is larger than the memory
+            of the computers.
         MeshError
             If the finer mesh is not admissible.
 

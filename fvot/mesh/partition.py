@@ -65,12 +65,13 @@ def divide(whole: Any, graph: sparse.csr_matrix, n_ranks: int) -> IntArray:
     least = MIN_PATCHES_PER_RANK * n_ranks
     fine_enough = [level for level in whole.levels if level.max() + 1 >= least]
     patch = (fine_enough or whole.levels[:1])[-1]
-    n_patches = patch.max() + 1
+    n_patches = int(patch.max()) + 1
     if n_patches < n_ranks:
         raise InputError(
-            f"a mesh of {whole.n_cells} cells in {n_patches} patches cannot be distributed over "
-            f"{n_ranks} ranks: use fewer ranks or a finer mesh (smaller patches, if they were "
-            "given)"
+            f"a mesh of {whole.n_cells} cell{'s' * (whole.n_cells != 1)} in {n_patches} "
+            f"patch{'es' * (n_patches != 1)} cannot be distributed over {n_ranks} ranks: use "
+            "fewer ranks, or a finer mesh, such as by Mesh.read(path, refine=...), which refines "
+            "it before it is distributed (smaller patches, if they were given)"
         )
     count = np.bincount(patch)
     total = np.stack([np.bincount(patch, x) for x in whole.centroid])

@@ -228,7 +228,7 @@ def _check_whole(path):
         theirs = words[2].decode(errors="replace")[:20]
         raise InputError(
             f"the checkpoint {path} is of another version of fvot (format {theirs}, this has "
-            f"{FORMAT_NUMBER}): continue with that version, or delete the file to start anew"
+            f"{FORMAT_NUMBER}): continue with that version, or {_say_what_to_delete(path)}"
         )
     if header != _make_header(_hash_content(path), path.stat().st_size):
         raise InputError(
@@ -241,7 +241,15 @@ def _find_remedy(path):
     before = _add_ending(path, "before")
     if before.exists() and before != path:
         return f"; copy {before} over it to continue from the previous one"
-    return "; give another path, or delete it to start anew"
+    return f"; give another path, or {_say_what_to_delete(path)}"
+
+
+def _say_what_to_delete(path):
+    """How to start anew: a run goes on from the file before, too, where the other is gone."""
+    before = _add_ending(path, "before")
+    if before.exists():
+        return f"delete both it and {before} to start anew"
+    return "delete it to start anew"
 
 
 class CheckpointReader:
@@ -287,7 +295,7 @@ def _check_same(path, kind, meta, wanted, names):
             how = "is not the same" if isinstance(ours, list) else f"is {theirs}, here {ours}"
             raise InputError(
                 f"the checkpoint {path} is of another {kind}: {name} {how}; give another path, or "
-                "delete it to start anew"
+                f"{_say_what_to_delete(path)}"
             )
 
 

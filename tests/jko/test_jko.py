@@ -14,6 +14,7 @@ from fvot import (
     ConvergenceError,
     Energy,
     Entropy,
+    FisherRao,
     FokkerPlanck,
     InputError,
     Interaction,
@@ -686,6 +687,8 @@ def test_bad_inner():
     ):
         with pytest.raises(InputError, match="inner"):
             JKO(mesh, Entropy(), **arguments)
+    with pytest.raises(InputError, match="inner= takes no growth.*: leave growth out"):
+        JKO(mesh, Entropy(), inner=BenamouBrenier(mesh, 4, growth=FisherRao(0.3)))
     with pytest.raises(InputError, match="tau"):
         JKO(mesh, Entropy(), inner=transport).solve(np.ones(mesh.n_cells), 1.0)
     with pytest.raises(InputError, match="inner= the energy may have no Interaction"):

@@ -52,7 +52,9 @@ def test_promises_for_any_step(room, name, tau):
     assert result.ledger["mass"][-1] < result.ledger["mass"][0]
 
 
-@pytest.mark.parametrize("room", ["interval", "squares", "triangles"])
+@pytest.mark.parametrize(
+    "room", [pytest.param("interval", marks=pytest.mark.long), "squares", "triangles"]
+)
 def test_a_full_room_moves_out_at_speed_one(room):
     """rho = 1 on (0, 1 - t) while V = x drives it through the door at 0, with v = -1."""
     sizes = {"interval": (20, 40, 80), "squares": (10, 20), "triangles": (8, 16)}[room]
@@ -79,6 +81,7 @@ def test_a_full_room_moves_out_at_speed_one(room):
     assert misses[-1] < 0.6 / sizes[-1] and (orders > 0.8).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("order", [1, 2])
 def test_a_porous_medium_drains_as_one_over_t(order):
     """rho = f(x) / (t + t0), (f^2)'' = -f with f = 0 at the door and f' = 0 at the wall: mass = C /
@@ -99,6 +102,7 @@ def test_a_porous_medium_drains_as_one_over_t(order):
     assert misses[1] < (0.75, 0.3)[order - 1] * misses[0]
 
 
+@pytest.mark.long
 def test_nobody_is_left():
     """In a room with an obstacle, on any way; and the times after that are of an empty room."""
     mesh = Mesh.rectangle((0, 0), (1, 1), (20, 20)).without(

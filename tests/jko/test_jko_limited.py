@@ -161,6 +161,7 @@ def test_the_chosen_steps_reach_the_jam():
     assert result.ledger["steps"][-1] < 500
 
 
+@pytest.mark.long
 def test_a_crowd_leaves_through_a_door_on_time():
     """A block on [0.3, 0.5] with speed 1 reaches the door at 0.3, and has left at 0.5: for steps of
     any length where there is no bound, else up to the wait of upwind steps before the door.

@@ -1,14 +1,17 @@
 """Finer meshes: every cell cut in 2^dim."""
 
+import os
 from functools import partial
 
 import numpy as np
 import pytest
-from meshes import MESHES, honeycomb, tiling
+from meshes import FILES, MESHES, honeycomb, tiling
 from mpi4py import MPI
 from numpy.testing import assert_allclose, assert_array_equal
 
 from fvot import InputError, Mesh
+from fvot.mesh import assembly
+from fvot.parallel import Ranks
 
 pytestmark = pytest.mark.ranks
 
@@ -183,6 +186,50 @@ def test_both_sides_of_a_slit_stay_apart():
 def test_what_cannot_be_cut_is_refused(make, word):
     with pytest.raises(InputError, match=f"{word}.* cannot be refined.*make a finer mesh"):
         Mesh.from_cells(*make()).refine()
+
+
+@pytest.mark.skipif(not (FILES / "annulus.msh").exists(), reason="no mesh files")
+@pytest.mark.parametrize("times", [30, 1000])
+def test_a_mesh_that_no_memory_holds_is_refused_at_once(times):
+    """1000 times are more cells than a float can count."""
+    path = FILES / "annulus.msh"
+    n = Mesh.read(path).n_cells_global
+    words = (
+        rf"{n} x 4\^{times} = \d\.\de\d+ cells, .* at least \d\.\de\d+ GB .*: refine it less often"
+    )
+    with pytest.raises(InputError, match=words):
+        Mesh.read(path, refine=times)
+
+
+def test_the_numbers_of_a_refusal(monkeypatch, ranks):
+    """Two gigabytes for 10^5 hexahedra are enough, but not for 64 x 10^5, of 300 bytes."""
+    assembly._check_memory(10**5, 3, 1, 2 * 10**9)
+    words = r"100000 x 8\^2 = 6\.4e6 cells, and need at least 1\.9e0 GB .* have 1\.8 GB"
+    with pytest.raises(InputError, match=words):
+        assembly._check_memory(10**5, 3, 2, 1.8 * 10**9)
+    assert ranks.count_memory() == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+    monkeypatch.setattr(Ranks, "count_memory", lambda self: 10**6)
+    monkeypatch.setattr(assembly, "MAX_WHOLE_CELLS", 0)
+    with pytest.raises(InputError, match="refined once, .* the ranks' computers have 0.0 GB"):
+        Mesh.read(FILES / "annulus.msh").refine()
+
+
+@pytest.mark.parametrize("n_cells, words", [(1, "1 cell in 1 patch"), (2, "2 cells in 2 patches")])
+def test_too_few_cells_for_the_ranks(n_cells, words, ranks):
+    x = np.arange(n_cells + 1)
+    points = np.stack([np.tile(x, 2), np.repeat([0, 1], n_cells + 1)])
+    i = x[:-1]
+    quads = np.stack([i, i + 1, i + n_cells + 2, i + n_cells + 1], axis=1)
+
+    def make():
+        return Mesh.from_cells(points, [("quad", quads)], patches="none")
+
+    if ranks.size <= n_cells:
+        assert make().n_cells_global == n_cells
+        return
+    with pytest.raises(InputError, match=rf"{words} cannot .*fewer ranks.*Mesh.read\(path, refine"):
+        make()
 
 
 @pytest.mark.parametrize("name", ["disc", "annulus", "two_rooms"])

@@ -1,5 +1,7 @@
 """The package's own multigrid for implicit steps: against factorisations, on 1 to 3 ranks."""
 
+import warnings
+
 import numpy as np
 import pytest
 from brought_meshes import BROUGHT
@@ -319,6 +321,37 @@ def test_an_option_names_the_method(monkeypatch):
             linalg.PETSc.Options().delValue("fvot_fokker_planck_method")
         (resolvent,) = solver._stepper._resolvents.values()
         assert resolvent.names[0] == name
+
+
+@pytest.mark.parametrize(
+    "options, scheme, words",
+    [
+        (["-fvot_fokker_planck_method", "multigrid"], "corners", "two-point fluxes"),
+        (
+            ["-fvot_fokker_planck_method", "multigrid", "-fvot_fokker_planck_pc_type", "bjacobi"],
+            "two_point",
+            "no option that chooses a solver of PETSc's",
+        ),
+    ],
+)
+def test_a_method_that_equations_do_not_have_is_passed_over(options, scheme, words, ranks):
+    """It may suit others of the same script; the result is that without the option."""
+    mesh = Mesh.triangles((-1, -1), (1, 1), 8)
+    solver = FokkerPlanck(mesh, diffusion=1.0, potential=bowl, scheme=scheme)
+    expected = solver.solve(bump(mesh), 0.3, tau=0.1).rho[-1]
+    linalg.set_options(options)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            solver = FokkerPlanck(mesh, diffusion=1.0, potential=bowl, scheme=scheme)
+            rho = solver.solve(bump(mesh), 0.3, tau=0.1).rho[-1]
+    finally:
+        for name in options[::2]:
+            linalg.PETSc.Options().delValue(name[1:])
+    said = [str(warning.message) for warning in caught if "passed over" in str(warning.message)]
+    assert bool(said) == ranks.is_root
+    assert all(words in text for text in said)
+    assert_allclose(rho, expected, rtol=1e-7)
 
 
 def test_an_option_that_names_no_method_is_refused():

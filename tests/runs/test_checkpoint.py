@@ -3,6 +3,7 @@ See `test_killed.py`.
 """
 
 import errno
+import re
 import shutil
 
 import numpy as np
@@ -425,6 +426,23 @@ def test_the_one_before(kept, ranks, shared_folder):
         kept.unlink()  # as a run that was killed between two names leaves it
     ranks.wait()
     assert len(solve(kept, t=(0, 0.1, 0.2)).t) == 3
+
+
+def test_what_to_delete_are_the_files_that_there_are(kept, ranks):
+    """Both files, or the one that is left; then the run starts anew."""
+    solve(kept, t=(0, 0.1, 0.2))
+    before = kept.with_name(f"{kept.name}.before")
+    with pytest.raises(InputError, match=rf"delete both it and {re.escape(str(before))} to start"):
+        solve(kept, t=(0, 0.1, 0.2), diffusion=0.2)
+    if ranks.is_root:
+        kept.unlink()
+    ranks.wait()
+    with pytest.raises(InputError, match=rf"{re.escape(str(before))} is .* or delete it to start"):
+        solve(kept, t=(0, 0.1, 0.2), diffusion=0.2)
+    if ranks.is_root:
+        before.unlink()
+    ranks.wait()
+    assert len(solve(kept, diffusion=0.2).t) == 2
 
 
 def test_bad_checkpoints(ranks, shared_folder):
