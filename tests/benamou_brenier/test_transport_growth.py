@@ -27,6 +27,7 @@ from fvot.benamou_brenier.diamonds import DiamondDiscretisation
 from fvot.benamou_brenier.ends import Ends
 from fvot.benamou_brenier.poisson_cosine import CosinePoisson
 from fvot.benamou_brenier.poisson_multigrid import MultigridPoisson
+from fvot.benamou_brenier.splitting import Iteration, Start
 from fvot.benamou_brenier.time_basis import (
     node_mean,
     node_weights,
@@ -591,6 +592,47 @@ def test_a_run_continues_from_its_checkpoint(tmp_path, ranks):
     other = BenamouBrenier(mesh, 8, growth=FisherRao(0.2), tol=1e-3)
     with pytest.raises(InputError, match="growth"):
         other.solve(rho0, rho1, checkpoint=Checkpoint(file))
+
+
+@pytest.mark.parametrize("name", ["interval", "rectangle", "triangles"])
+def test_partial_transport_continues_from_its_checkpoint(name, tmp_path, ranks):
+    """A finished run returns at once, with bounds as good as before."""
+    mesh = MESHES[name]()
+    size = np.ptp(mesh.bounds, axis=0).max()
+    low, high = mesh.bounds
+    rho0 = gaussian(mesh, low + (high - low) * 0.3, 0.12 * size)
+    rho1 = gaussian(mesh, low + (high - low) * 0.6, 0.15 * size, 1.7)
+    file = ranks.broadcast(tmp_path / "partial.h5")
+    growth = TotalVariation(0.05 * size**2)
+    solver = BenamouBrenier(mesh, 4, growth=growth, tol=2e-3)
+    path = solver.solve(rho0, rho1, checkpoint=Checkpoint(file, every=0))
+    for _ in range(2):
+        again = solver.solve(rho0, rho1, checkpoint=Checkpoint(file, every=0))
+        check(again, rho0, rho1)
+        assert again.iterations == path.iterations
+        assert again.gap <= path.gap * (1 + 1e-6) + 1e-9
+
+
+def test_an_interrupted_ramp_continues_as_it_was():
+    """The state of the sources is that of the run which was not interrupted."""
+    mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
+    disc = TwoPointDiscretisation(mesh, 4, growth=TotalVariation(0.05))
+    rho0 = gaussian(mesh, (0.3, 0.4), 0.1)
+    ends = Ends(mesh, rho0, gaussian(mesh, (0.6, 0.6), 0.12, 1.7), may_grow=True)
+    iteration = Iteration(disc, ends, None, Start(None, None, 0.1, None), None, 40, np.float64)
+    for k in iteration.run():
+        if k == 20:
+            phi, rho, _ = iteration.path()
+            source = iteration.find_source()
+            start = Start(phi, rho, 0.1, None, source, k, iteration.r)
+
+    other = Iteration(disc, ends, None, start, None, 40, np.float64)
+    assert_allclose(other.find_source(), source, atol=1e-9 * np.abs(source).max())
+    for _ in other.run():
+        pass
+    # phi of the other state is where that of the multiplier is, up to what is still to converge.
+    largest = np.abs(iteration.path()[0]).max()
+    assert_allclose(other.path()[0], iteration.path()[0], atol=5e-2 * largest)
 
 
 def test_paths_are_written_and_drawn(tmp_path, ranks):
