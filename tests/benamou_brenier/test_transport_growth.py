@@ -635,6 +635,30 @@ def test_an_interrupted_ramp_continues_as_it_was():
     assert_allclose(other.path()[0], iteration.path()[0], atol=5e-2 * largest)
 
 
+@pytest.mark.parametrize("name", ["interval", "rectangle", "quads"])
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_the_growth_of_blocks(name):
+    """1 where there is no mass; the mass that each cell sends adds up to what arrives."""
+    mesh = MESHES[name]()
+    low, high = mesh.bounds
+    x = (mesh.centroid[0] - low[0]) / (high[0] - low[0])
+    rho0 = np.where(np.abs(x - 0.3) < 0.15, 1.0, 0.0)
+    rho1 = np.where(np.abs(x - 0.6) < 0.2, 2.0, 0.0)
+    path = solved(mesh, 8, 0.3 * (high[0] - low[0]), rho0, rho1, tol=3e-3)
+    growth = path.growth_map()
+    assert (growth[rho0 == 0] == 1).all()
+    assert growth.max(initial=0) < 20
+    assert mesh.integrate(rho0 * growth) == pytest.approx(path.mass[-1], rel=0.2)
+
+
+def test_partial_transport_has_no_growth_map():
+    mesh = Mesh.interval(0, 1, 16)
+    rho = gaussian(mesh, 0.4, 0.1)
+    path = solved(mesh, 4, TotalVariation(0.1), rho, 2 * rho)
+    with pytest.raises(InputError, match=r"growth_map is for fvot\.FisherRao.*\.source has"):
+        path.growth_map()
+
+
 def test_paths_are_written_and_drawn(tmp_path, ranks):
     mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
     rho0 = gaussian(mesh, (0.3, 0.4), 0.15)
