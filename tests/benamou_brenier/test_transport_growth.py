@@ -497,6 +497,22 @@ def test_partial_transport_on_every_kind_of_mesh(name):
     assert path.cost == pytest.approx(0.2 * size**2, rel=3e-3)
 
 
+@pytest.mark.parametrize("more", [1.0, 1.5])
+def test_a_large_cost_of_growth_is_balanced_transport(more):
+    """The largest kappa: all of the smaller mass is moved, the rest created."""
+    mesh = Mesh.interval(0, 2, 32)
+    rho0 = gaussian(mesh, 0.6, 0.2)
+    rho1 = gaussian(mesh, 1.2, 0.2)
+    path = solved(mesh, 8, TotalVariation(4.0), rho0, more * rho1)
+    assert path.gap <= 1e-3
+    created = 2 * 4.0 * (more - 1)
+    if more == 1:
+        balanced = BenamouBrenier(mesh, 8).solve(rho0, rho1)
+        assert path.cost == pytest.approx(balanced.cost, rel=2.5e-3)
+    else:
+        assert created < path.cost < created + 0.36
+
+
 def test_far_masses_stay_out():
     """Farther apart than 2 kappa^(1/2): one is destroyed, the other one created."""
     mesh = Mesh.interval(0, 3, 60)
@@ -700,6 +716,12 @@ def test_what_is_refused():
         BenamouBrenier(mesh, growth=FisherRao(1e-3))
     with pytest.raises(InputError, match="only masses count"):
         BenamouBrenier(mesh, growth=FisherRao(1e3))
+    with pytest.raises(InputError, match="nothing would move"):
+        BenamouBrenier(mesh, growth=FisherRao(0.6 / 8))  # 1.9 cells
+    with pytest.raises(InputError, match="less than two cells"):
+        BenamouBrenier(mesh, growth=TotalVariation(0.95 / 64))
+    with pytest.raises(InputError, match="the square of the size of the domain, 1:"):
+        BenamouBrenier(mesh, growth=TotalVariation(1.05))
     with pytest.raises(InputError, match="zero everywhere: there is nothing"):
         BenamouBrenier(mesh, growth=FisherRao(0.3)).solve(0 * rho, 0 * rho)
     with pytest.raises(InputError, match=r"growth=fvot\.FisherRao\(delta\)\) takes any masses"):
