@@ -47,6 +47,9 @@ LARGEST_MASS = 1e302
 # Masses up to this, and down to its inverse, have squares within the range of floating point.
 LARGEST_SQUARABLE_MASS = 1e140
 
+# The same where mass may grow.
+LARGEST_UNSCALED_MASS = 1e20
+
 # Relative difference of two masses that counts as rounding, in double precision.
 MASS_ROUNDING_DOUBLE = 1e-11
 
@@ -390,7 +393,7 @@ class BenamouBrenier:
 
         if not reached.gap <= self.tol:
             raise ConvergenceError(
-                f"Benamou-Brenier reached a certified gap of {reached.gap:.1e} > tol = "
+                f"Benamou-Brenier reached a certified gap of {_round_up(reached.gap)} > tol = "
                 f"{self.tol:.1e} in {used} iterations; {self._advise(reached.gap, used)}, or a "
                 "larger tol; the path so far is in .result",
                 path,
@@ -412,7 +415,8 @@ class BenamouBrenier:
     def _choose_unit(self, rho0, rho1):
         """The unit of mass of the iteration.
 
-        It is a power of 2, and 1 unless squares of masses would overflow or underflow. W2^2 is
+        It is a power of 2, and 1 unless squares of masses would overflow or underflow, or, with
+        growth, masses are far from the smallest numbers that count there. W2^2 is
         proportional to the mass; with a terminal energy, the minimum is not.
         """
         mass = integrate(self._numbering.mesh, rho0)
@@ -432,7 +436,8 @@ class BenamouBrenier:
                 f"must lie between {low:.0e} and {high:.0e}; scale {remedy}"
             )
 
-        if 1 / LARGEST_SQUARABLE_MASS <= mass <= LARGEST_SQUARABLE_MASS:
+        unscaled = LARGEST_SQUARABLE_MASS if self.growth is None else LARGEST_UNSCALED_MASS
+        if 1 / unscaled <= mass <= unscaled:
             return 1.0
 
         return 2.0 ** math.floor(math.log2(mass))
@@ -618,6 +623,15 @@ def _check_cost(mesh, growth):
         "path is the same. Take that, and add 2 kappa |difference of the masses| for the rest of "
         "kappa to the cost; or leave growth out where the masses are equal",
     )
+
+
+def _round_up(gap):
+    """A gap to two digits, rounded up: it is above tol then, too."""
+    if not (math.isfinite(gap) and gap > 0):
+        return f"{gap:.1e}"
+
+    unit = 10.0 ** (math.floor(math.log10(gap)) - 1)
+    return f"{math.ceil(gap / unit) * unit:.1e}"
 
 
 def _find_cell_size(mesh):

@@ -27,6 +27,7 @@ from fvot.benamou_brenier.diamonds import DiamondDiscretisation
 from fvot.benamou_brenier.ends import Ends
 from fvot.benamou_brenier.poisson_cosine import CosinePoisson
 from fvot.benamou_brenier.poisson_multigrid import MultigridPoisson
+from fvot.benamou_brenier.solver import _round_up
 from fvot.benamou_brenier.splitting import Iteration, Start
 from fvot.benamou_brenier.time_basis import (
     node_mean,
@@ -190,6 +191,23 @@ def test_units_do_not_matter(size):
         assert path.gap <= 1e-3
         paths.append(path.cost / (length**2 * mass))
     assert paths[0] == pytest.approx(paths[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("growth", [FisherRao(0.3), TotalVariation(0.05)], ids=str)
+@pytest.mark.parametrize("mass", [1e-100, 1e100])
+def test_the_unit_of_mass_does_not_matter(growth, mass):
+    mesh = Mesh.interval(0, 1, 16)
+    rho0 = gaussian(mesh, 0.3, 0.15)
+    rho1 = gaussian(mesh, 0.6, 0.15, 2.0)
+    path = solved(mesh, 4, growth, rho0, rho1)
+    scaled = BenamouBrenier(mesh, 4, growth=growth).solve(mass * rho0, mass * rho1)
+    assert scaled.iterations == path.iterations
+    assert scaled.cost / mass == pytest.approx(path.cost, rel=1e-9)
+
+
+def test_the_gap_in_an_error_is_above_tol():
+    texts = [_round_up(gap) for gap in (1.00003e-3, 9.96e-4, 0.0299, np.inf, 0.0)]
+    assert texts == ["1.1e-03", "1.0e-03", "3.0e-02", "inf", "0.0e+00"]
 
 
 # ---- against an interior point method ------------------------------------------------------------
