@@ -18,7 +18,7 @@ from ..runs.result import WritableDensity
 from .best_flux import UpperBound
 from .bounds import LowerBound
 from .discretisation import Discretisation
-from .growth import FisherRao, Growth
+from .growth import FisherRao, Growth, TotalVariation
 from .time_basis import node_mean, node_weights, slab_middles
 
 # Times that a step which would leave the mesh is halved, at most.
@@ -26,6 +26,15 @@ MAX_STEP_HALVINGS = 6
 
 # Steps along the flow for each step in time, on domains that are not convex: paths bend there.
 STEPS_AROUND_CORNERS = 4
+
+# The largest rate of growth, in units of 1 / step: that of growth from nothing without motion.
+LARGEST_GROWTH_RATE = 2.0
+
+GROWS_AT_ONCE = (
+    "growth_map is for fvot.FisherRao: with fvot.TotalVariation mass may be created or destroyed "
+    "at any instant, all at once, and no factor describes it; .source has what is created per "
+    "time and volume"
+)
 
 
 @frozen
@@ -297,7 +306,12 @@ class Geodesic(WritableDensity):
         Returns
         -------
         array (n_cells,)
-            For this rank's cells: 1 without growth. It is meaningful where rho0 > 0.
+            For this rank's cells: 1 without growth, and where rho0 is 0.
+
+        Raises
+        ------
+        InputError
+            With `TotalVariation`: see `source` there.
 
         Notes
         -----
@@ -317,13 +331,15 @@ class Geodesic(WritableDensity):
         if not self._grows:
             return np.ones(mesh.n_cells)
 
+        mesh.ranks.check(not isinstance(self._growth, TotalVariation), GROWS_AT_ONCE)
+        has_mass = mesh.gather(self.rho[0]) > 0
         rates = velocity_field.VelocityField(mesh, self.node_t, self._growth_rate[:, None])
         points = mesh.gather(mesh.centroid)
         factor = np.ones(points.shape[1])
         for t, tau in self._list_steps():
             middle, points = self._advance(points, t, tau)
             rate = rates.within(find_cells(mesh, middle)[0], middle, t + tau / 2)[0]
-            factor *= _grow(rate * tau)
+            factor *= np.where(has_mass, _grow(rate * tau), 1.0)
         return mesh.scatter(factor)
 
     @property
@@ -486,7 +502,7 @@ def _grow(x):
     It is e^x up to third order, and exact where the root of the density is linear in time, as where
     it grows from nothing.
     """
-    half_root = np.clip(x / 4, -1, 1 - 1e-12)
+    half_root = np.clip(x, -4, LARGEST_GROWTH_RATE) / 4
     return ((1 + half_root) / (1 - half_root)) ** 2
 
 

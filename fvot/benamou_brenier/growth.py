@@ -87,7 +87,8 @@ class TotalVariation:
     Parameters
     ----------
     kappa : float
-        The cost of creating, or destroying, a unit of mass: a square of a length.
+        The cost of creating, or destroying, a unit of mass: a square of a length, at most of the
+        size of the domain, and at least of that of the cells.
 
     Raises
     ------

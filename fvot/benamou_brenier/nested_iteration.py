@@ -96,12 +96,16 @@ N_SPEED_BINS = 80
 
 
 class BoundedPath(NamedTuple):
-    """phi (n_points, N + 1), rho (n_patches, N) after an iteration, with bounds of W2^2 (+ 2 E)."""
+    """phi (n_points, N + 1), rho (n_patches, N) after an iteration, with bounds of W2^2 (+ 2 E).
+
+    source : zeta (n_cells, N + 1) where growth costs kappa |zeta|
+    """
 
     phi: Array
     rho: Array
     lower: LowerBound
     upper: UpperBound
+    source: Array | None = None
 
     @property
     def gap(self) -> float:
@@ -200,7 +204,7 @@ class NestedIteration:
             last_gap = math.inf if self.best is None else self.best.gap
             best = self._finish_ramp(iteration, start, n_iterations)
             square = self._estimate_square(0, best.upper, start.square)
-            start = Start(best.phi, best.rho, square, best.upper.eps)
+            start = Start(best.phi, best.rho, square, best.upper.eps, best.source)
 
             # A ramp from here on needs half as many, unless this one was too short to be of use.
             expected = predict_iterations(self.tol, n_iterations / 2, best.gap)
@@ -237,18 +241,21 @@ class NestedIteration:
             square=compute_moving_square(self.levels[0].disc, best.upper),
             eps=best.upper.eps,
         )
-        return self._list_cells(best.phi, best.rho, self.ends[0].rho1), values
+        return self._list_cells(best.phi, best.rho, self.ends[0].rho1, best.source), values
 
     def _save_ramp(self, ramp):
         phi, rho, rho1 = ramp.iteration.path()
         rho1 = self.ends[0].rho1 if rho1 is None else self.levels[0].disc.spread(rho1)
         values = dict(ramp.values, done=ramp.iteration.done, r=float(ramp.iteration.r))
-        return self._list_cells(phi, rho, rho1), values
+        return self._list_cells(phi, rho, rho1, ramp.iteration.find_source()), values
 
-    def _list_cells(self, phi, rho, rho1):
+    def _list_cells(self, phi, rho, rho1, source):
         """The arrays of a checkpoint, whose last axis is that of the cells."""
         disc = self.levels[0].disc
-        return dict(phi=disc.pack(phi), rho=disc.spread(rho).T, rho1=rho1)
+        cells = dict(phi=disc.pack(phi), rho=disc.spread(rho).T, rho1=rho1)
+        if source is not None:
+            cells["source"] = source.T
+        return cells
 
     def _restore(self, cells, values):
         """(`Start`, iterations of its ramp) of what was saved."""
@@ -262,6 +269,7 @@ class NestedIteration:
             disc.average(np.ascontiguousarray(cells["rho"].T)),
             values["square"],
             values["eps"],
+            cells["source"].T if "source" in cells else None,
             values["done"],
             values["r"],
         )
@@ -399,9 +407,9 @@ class NestedIteration:
             ends = ends.with_rho1(disc.spread(rho1))
 
         lower = lower_bound(disc, phi, ends, terminal)
-        source = None if iteration.sources is None else iteration.sources.source()
+        source = iteration.find_source()
         upper = self._find_upper_bound(depth, rho, ends, start.eps, lower, enough, source)
-        reached = BoundedPath(phi, rho, lower, upper)
+        reached = BoundedPath(phi, rho, lower, upper, source)
         others = []
         if disc.has_fisher_rao:
             if reached.gap > self.tol:
@@ -414,7 +422,7 @@ class NestedIteration:
         for other in others:
             bound = self._find_upper_bound(depth, other, ends, min(EPSILONS), lower, enough)
             if bound.cost < reached.upper.cost:
-                reached = reached._replace(rho=bound.rho, upper=bound)
+                reached = reached._replace(rho=bound.rho, upper=bound, source=bound.source)
         return reached
 
     def _find_upper_bound(self, depth, rho, ends, first, lower, enough, source=None):

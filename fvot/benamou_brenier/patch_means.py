@@ -93,7 +93,7 @@ def warn_of_unresolved_move(
     """Warn where much of the move from rho0 to rho1 (n_cells,) lies within patches. Collective.
 
     levelling (2, n_faces) : of `find_levelling`
-    square : W2^2 between the means over patches
+    square : W2^2 between the means over patches, with the cost of growth
 
     With l_s the mass of both levellings through the faces within patch P, of mass m_P, and d_s the
     distance of centroids there, the move within patches is the root of
@@ -116,9 +116,10 @@ def warn_of_unresolved_move(
     move = mesh.ranks.sum(own_sum) ** 0.5
 
     if move > LARGEST_UNRESOLVED_MOVE * square**0.5 and mesh.ranks.is_root:
+        name = "W2" if disc.growth is None else "the distance, with growth,"
         warn(
             f"the densities differ within patches of cells as if moved there by {move:.2g}, where "
-            f"W2 is {square**0.5:.2g} in all, and transport resolves whole patches: refine the "
+            f"{name} is {square**0.5:.2g} in all, and transport resolves whole patches: refine the "
             "mesh, or make it with patches='none'"
         )
 

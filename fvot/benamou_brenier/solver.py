@@ -47,6 +47,9 @@ LARGEST_MASS = 1e302
 # Masses up to this, and down to its inverse, have squares within the range of floating point.
 LARGEST_SQUARABLE_MASS = 1e140
 
+# The same where mass may grow.
+LARGEST_UNSCALED_MASS = 1e20
+
 # Relative difference of two masses that counts as rounding, in double precision.
 MASS_ROUNDING_DOUBLE = 1e-11
 
@@ -66,11 +69,15 @@ GROWTH_OR_TERMINAL = (
 )
 
 # The distance that mass can move where it may grow, in units of the size of cells, below which
-# nothing moves on the mesh.
-SMALLEST_REACH = 0.5
+# nothing moves on the mesh, and the iteration hardly converges.
+SMALLEST_REACH = 2.0
 
 # The largest length of growth, in units of the size of the domain.
 LARGEST_LENGTH = 200
+
+# The largest cost of total variation, in units of the square of that size: mass then moves through
+# the whole domain, and a larger cost has the same path, but slower convergence.
+LARGEST_COST = 1.0
 
 DIFFERS_WITHIN_PATCHES = (
     "rho0 and rho1 differ little but within patches of cells, and transport resolves whole "
@@ -169,6 +176,8 @@ class BenamouBrenier:
 
         if isinstance(growth, FisherRao):
             _check_length(mesh, growth)
+        elif isinstance(growth, TotalVariation):
+            _check_cost(mesh, growth)
 
         self._numbering = find_numbering(mesh)
         disc = choose_discretisation(self._numbering, self.n_steps, scheme, growth)
@@ -384,7 +393,7 @@ class BenamouBrenier:
 
         if not reached.gap <= self.tol:
             raise ConvergenceError(
-                f"Benamou-Brenier reached a certified gap of {reached.gap:.1e} > tol = "
+                f"Benamou-Brenier reached a certified gap of {_round_up(reached.gap)} > tol = "
                 f"{self.tol:.1e} in {used} iterations; {self._advise(reached.gap, used)}, or a "
                 "larger tol; the path so far is in .result",
                 path,
@@ -406,7 +415,8 @@ class BenamouBrenier:
     def _choose_unit(self, rho0, rho1):
         """The unit of mass of the iteration.
 
-        It is a power of 2, and 1 unless squares of masses would overflow or underflow. W2^2 is
+        It is a power of 2, and 1 unless squares of masses would overflow or underflow, or, with
+        growth, masses are far from the smallest numbers that count there. W2^2 is
         proportional to the mass; with a terminal energy, the minimum is not.
         """
         mass = integrate(self._numbering.mesh, rho0)
@@ -426,7 +436,8 @@ class BenamouBrenier:
                 f"must lie between {low:.0e} and {high:.0e}; scale {remedy}"
             )
 
-        if 1 / LARGEST_SQUARABLE_MASS <= mass <= LARGEST_SQUARABLE_MASS:
+        unscaled = LARGEST_SQUARABLE_MASS if self.growth is None else LARGEST_UNSCALED_MASS
+        if 1 / unscaled <= mass <= unscaled:
             return 1.0
 
         return 2.0 ** math.floor(math.log2(mass))
@@ -576,13 +587,13 @@ def _check_parameters(mesh, n_steps, tol, max_iter, precision, terminal, growth,
 
 def _check_length(mesh, growth):
     """Raise `InputError` unless the length of growth suits the mesh."""
-    cell = (integrate(mesh, 1.0) / mesh.n_cells_global) ** (1 / mesh.dim)
+    cell = _find_cell_size(mesh)
     reach = np.pi * growth.delta
     mesh.ranks.check(
         reach > SMALLEST_REACH * cell,
-        f"growth: with delta = {growth.delta:.3g} mass moves at most pi delta = {reach:.3g}, and "
-        f"cells are {cell:.3g} wide: nothing would move. Take a larger delta, or a finer mesh; "
-        "without motion WFR^2 is 4 delta^2 int (rho1^(1/2) - rho0^(1/2))^2",
+        f"growth: with delta = {growth.delta:.3g} mass moves at most pi delta = {reach:.3g}, less "
+        f"than two cells, which are {cell:.3g} wide: nothing would move. Take a larger delta, or a "
+        "finer mesh; without motion WFR^2 is 4 delta^2 int (rho1^(1/2) - rho0^(1/2))^2",
     )
     size = np.ptp(mesh.bounds, axis=0).max()
     mesh.ranks.check(
@@ -591,6 +602,41 @@ def _check_length(mesh, growth):
         f"domain, {size:.3g}: growth would cost so much that only masses count. Take a smaller "
         "delta, or scale rho1 to the mass of rho0 and leave growth out",
     )
+
+
+def _check_cost(mesh, growth):
+    """Raise `InputError` unless the cost of growth by total variation suits the mesh."""
+    cell = _find_cell_size(mesh)
+    reach = 2 * math.sqrt(growth.kappa)
+    mesh.ranks.check(
+        reach > SMALLEST_REACH * cell,
+        f"growth: with kappa = {growth.kappa:.3g} mass moves at most 2 kappa^(1/2) = {reach:.3g}, "
+        f"less than two cells, which are {cell:.3g} wide: nothing would move. Take a larger kappa, "
+        "or a finer mesh; without motion the cost is 2 kappa int |rho1 - rho0|",
+    )
+    size = np.ptp(mesh.bounds, axis=0).max()
+    largest = LARGEST_COST * size**2
+    mesh.ranks.check(
+        growth.kappa <= largest,
+        f"growth: kappa = {growth.kappa:.3g} is more than the square of the size of the domain, "
+        f"{size:.3g}: with kappa = {largest:.3g} mass moves up to twice that size already, and the "
+        "path is the same. Take that, and add 2 kappa |difference of the masses| for the rest of "
+        "kappa to the cost; or leave growth out where the masses are equal",
+    )
+
+
+def _round_up(gap):
+    """A gap to two digits, rounded up: it is above tol then, too."""
+    if not (math.isfinite(gap) and gap > 0):
+        return f"{gap:.1e}"
+
+    unit = 10.0 ** (math.floor(math.log10(gap)) - 1)
+    return f"{math.ceil(gap / unit) * unit:.1e}"
+
+
+def _find_cell_size(mesh):
+    """The side of a cube of the mean volume of the cells."""
+    return (integrate(mesh, 1.0) / mesh.n_cells_global) ** (1 / mesh.dim)
 
 
 def _check_order(reached):

@@ -17,9 +17,9 @@ from .time_basis import node_weights
 
 
 class SourceState:
-    """z (n_cells, N + 1); without a start, at 0."""
+    """z (n_cells, N + 1), from phi (n_points, N + 1) and zeta (n_cells, N + 1), or at 0."""
 
-    def __init__(self, disc: Discretisation, phi: Array | None, r: float):
+    def __init__(self, disc: Discretisation, phi: Array | None, source: Array | None, r: float):
         assert isinstance(disc.growth, TotalVariation)
         n_cells = disc.mesh.n_cells
         self.kappa = disc.growth.kappa
@@ -29,6 +29,9 @@ class SourceState:
         self.z = np.zeros((n_cells, disc.n_steps + 1))
         if phi is not None:
             self.z = self._clip(phi[:n_cells].astype(float))
+        if source is not None:
+            q = np.where(source == 0, self.z, self.kappa * np.sign(source))
+            self.z = q + source / (self.r * self.reaction)
 
     def _clip(self, z):
         return np.clip(z, -self.kappa, self.kappa)

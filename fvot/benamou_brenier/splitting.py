@@ -45,6 +45,7 @@ class Start(NamedTuple):
     square : the mass times the square of the speed of the mass that moves (W2^2, if all of it
         moves)
     eps : the best eps of an upper bound so far
+    source : zeta (n_cells, N + 1) where growth costs kappa |zeta|, if it is known
     done, r : the iterations of a ramp behind it and the penalty then, where a run continues from a
         checkpoint
     """
@@ -53,6 +54,7 @@ class Start(NamedTuple):
     rho: Array | None
     square: float
     eps: float | None
+    source: Array | None = None
     done: int = 0
     r: float | None = None
 
@@ -104,7 +106,7 @@ class Iteration:
 
         self.sources = None
         if isinstance(disc.growth, TotalVariation):
-            self.sources = SourceState(disc, start.phi, self.r)
+            self.sources = SourceState(disc, start.phi, start.source, self.r)
 
         self.has_cosines = sigma is None and has_cosines(disc)
         self._ends = ends
@@ -156,6 +158,10 @@ class Iteration:
         rho = self.r * self.state.weight * self.state.l
         rho1 = None if self.end is None else self.end.rho1
         return self.phi.astype(float), rho, rho1
+
+    def find_source(self) -> Array | None:
+        """zeta (n_cells, N + 1) so far where growth costs kappa |zeta|, None elsewhere."""
+        return None if self.sources is None else self.sources.source()
 
 
 def has_cosines(disc: Discretisation) -> bool:

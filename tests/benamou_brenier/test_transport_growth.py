@@ -27,6 +27,8 @@ from fvot.benamou_brenier.diamonds import DiamondDiscretisation
 from fvot.benamou_brenier.ends import Ends
 from fvot.benamou_brenier.poisson_cosine import CosinePoisson
 from fvot.benamou_brenier.poisson_multigrid import MultigridPoisson
+from fvot.benamou_brenier.solver import _round_up
+from fvot.benamou_brenier.splitting import Iteration, Start
 from fvot.benamou_brenier.time_basis import (
     node_mean,
     node_weights,
@@ -189,6 +191,23 @@ def test_units_do_not_matter(size):
         assert path.gap <= 1e-3
         paths.append(path.cost / (length**2 * mass))
     assert paths[0] == pytest.approx(paths[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("growth", [FisherRao(0.3), TotalVariation(0.05)], ids=str)
+@pytest.mark.parametrize("mass", [1e-100, 1e100])
+def test_the_unit_of_mass_does_not_matter(growth, mass):
+    mesh = Mesh.interval(0, 1, 16)
+    rho0 = gaussian(mesh, 0.3, 0.15)
+    rho1 = gaussian(mesh, 0.6, 0.15, 2.0)
+    path = solved(mesh, 4, growth, rho0, rho1)
+    scaled = BenamouBrenier(mesh, 4, growth=growth).solve(mass * rho0, mass * rho1)
+    assert scaled.iterations == path.iterations
+    assert scaled.cost / mass == pytest.approx(path.cost, rel=1e-9)
+
+
+def test_the_gap_in_an_error_is_above_tol():
+    texts = [_round_up(gap) for gap in (1.00003e-3, 9.96e-4, 0.0299, np.inf, 0.0)]
+    assert texts == ["1.1e-03", "1.0e-03", "3.0e-02", "inf", "0.0e+00"]
 
 
 # ---- against an interior point method ------------------------------------------------------------
@@ -496,6 +515,22 @@ def test_partial_transport_on_every_kind_of_mesh(name):
     assert path.cost == pytest.approx(0.2 * size**2, rel=3e-3)
 
 
+@pytest.mark.parametrize("more", [1.0, 1.5])
+def test_a_large_cost_of_growth_is_balanced_transport(more):
+    """The largest kappa: all of the smaller mass is moved, the rest created."""
+    mesh = Mesh.interval(0, 2, 32)
+    rho0 = gaussian(mesh, 0.6, 0.2)
+    rho1 = gaussian(mesh, 1.2, 0.2)
+    path = solved(mesh, 8, TotalVariation(4.0), rho0, more * rho1)
+    assert path.gap <= 1e-3
+    created = 2 * 4.0 * (more - 1)
+    if more == 1:
+        balanced = BenamouBrenier(mesh, 8).solve(rho0, rho1)
+        assert path.cost == pytest.approx(balanced.cost, rel=2.5e-3)
+    else:
+        assert created < path.cost < created + 0.36
+
+
 def test_far_masses_stay_out():
     """Farther apart than 2 kappa^(1/2): one is destroyed, the other one created."""
     mesh = Mesh.interval(0, 3, 60)
@@ -593,6 +628,71 @@ def test_a_run_continues_from_its_checkpoint(tmp_path, ranks):
         other.solve(rho0, rho1, checkpoint=Checkpoint(file))
 
 
+@pytest.mark.parametrize("name", ["interval", "rectangle", "triangles"])
+def test_partial_transport_continues_from_its_checkpoint(name, tmp_path, ranks):
+    """A finished run returns at once, with bounds as good as before."""
+    mesh = MESHES[name]()
+    size = np.ptp(mesh.bounds, axis=0).max()
+    low, high = mesh.bounds
+    rho0 = gaussian(mesh, low + (high - low) * 0.3, 0.12 * size)
+    rho1 = gaussian(mesh, low + (high - low) * 0.6, 0.15 * size, 1.7)
+    file = ranks.broadcast(tmp_path / "partial.h5")
+    growth = TotalVariation(0.05 * size**2)
+    solver = BenamouBrenier(mesh, 4, growth=growth, tol=2e-3)
+    path = solver.solve(rho0, rho1, checkpoint=Checkpoint(file, every=0))
+    for _ in range(2):
+        again = solver.solve(rho0, rho1, checkpoint=Checkpoint(file, every=0))
+        check(again, rho0, rho1)
+        assert again.iterations == path.iterations
+        assert again.gap <= path.gap * (1 + 1e-6) + 1e-9
+
+
+def test_an_interrupted_ramp_continues_as_it_was():
+    """The state of the sources is that of the run which was not interrupted."""
+    mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
+    disc = TwoPointDiscretisation(mesh, 4, growth=TotalVariation(0.05))
+    rho0 = gaussian(mesh, (0.3, 0.4), 0.1)
+    ends = Ends(mesh, rho0, gaussian(mesh, (0.6, 0.6), 0.12, 1.7), may_grow=True)
+    iteration = Iteration(disc, ends, None, Start(None, None, 0.1, None), None, 40, np.float64)
+    for k in iteration.run():
+        if k == 20:
+            phi, rho, _ = iteration.path()
+            source = iteration.find_source()
+            start = Start(phi, rho, 0.1, None, source, k, iteration.r)
+
+    other = Iteration(disc, ends, None, start, None, 40, np.float64)
+    assert_allclose(other.find_source(), source, atol=1e-9 * np.abs(source).max())
+    for _ in other.run():
+        pass
+    # phi of the other state is where that of the multiplier is, up to what is still to converge.
+    largest = np.abs(iteration.path()[0]).max()
+    assert_allclose(other.path()[0], iteration.path()[0], atol=5e-2 * largest)
+
+
+@pytest.mark.parametrize("name", ["interval", "rectangle", "quads"])
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_the_growth_of_blocks(name):
+    """1 where there is no mass; the mass that each cell sends adds up to what arrives."""
+    mesh = MESHES[name]()
+    low, high = mesh.bounds
+    x = (mesh.centroid[0] - low[0]) / (high[0] - low[0])
+    rho0 = np.where(np.abs(x - 0.3) < 0.15, 1.0, 0.0)
+    rho1 = np.where(np.abs(x - 0.6) < 0.2, 2.0, 0.0)
+    path = solved(mesh, 8, 0.3 * (high[0] - low[0]), rho0, rho1, tol=3e-3)
+    growth = path.growth_map()
+    assert (growth[rho0 == 0] == 1).all()
+    assert growth.max(initial=0) < 20
+    assert mesh.integrate(rho0 * growth) == pytest.approx(path.mass[-1], rel=0.2)
+
+
+def test_partial_transport_has_no_growth_map():
+    mesh = Mesh.interval(0, 1, 16)
+    rho = gaussian(mesh, 0.4, 0.1)
+    path = solved(mesh, 4, TotalVariation(0.1), rho, 2 * rho)
+    with pytest.raises(InputError, match=r"growth_map is for fvot\.FisherRao.*\.source has"):
+        path.growth_map()
+
+
 def test_paths_are_written_and_drawn(tmp_path, ranks):
     mesh = Mesh.rectangle((0, 0), (1, 1), (8, 8))
     rho0 = gaussian(mesh, (0.3, 0.4), 0.15)
@@ -634,6 +734,12 @@ def test_what_is_refused():
         BenamouBrenier(mesh, growth=FisherRao(1e-3))
     with pytest.raises(InputError, match="only masses count"):
         BenamouBrenier(mesh, growth=FisherRao(1e3))
+    with pytest.raises(InputError, match="nothing would move"):
+        BenamouBrenier(mesh, growth=FisherRao(0.6 / 8))  # 1.9 cells
+    with pytest.raises(InputError, match="less than two cells"):
+        BenamouBrenier(mesh, growth=TotalVariation(0.95 / 64))
+    with pytest.raises(InputError, match="the square of the size of the domain, 1:"):
+        BenamouBrenier(mesh, growth=TotalVariation(1.05))
     with pytest.raises(InputError, match="zero everywhere: there is nothing"):
         BenamouBrenier(mesh, growth=FisherRao(0.3)).solve(0 * rho, 0 * rho)
     with pytest.raises(InputError, match=r"growth=fvot\.FisherRao\(delta\)\) takes any masses"):
