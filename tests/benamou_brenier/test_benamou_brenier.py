@@ -288,7 +288,15 @@ def solver_on(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["interval", "rectangle", "torus", "triangles", "voronoi", "honeycomb"]
+    "name",
+    [
+        "interval",
+        "rectangle",
+        "torus",
+        "triangles",
+        "voronoi",
+        pytest.param("honeycomb", marks=pytest.mark.long),
+    ],
 )
 @given(seed=st.integers(0, 1000), power=st.sampled_from([0, 1, 6]))
 @settings(max_examples=5)

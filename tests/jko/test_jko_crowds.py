@@ -143,6 +143,7 @@ def test_the_chosen_steps_pass_where_cells_fill_up():
     assert (nothing.rho == 0).all()
 
 
+@pytest.mark.long
 def test_the_chosen_steps_come_to_a_halt_at_a_wall():
     """A full block walks at speed 1 until it meets the wall, and stays there: E = int_0^0.6 x dx, p
     = 0.6 - x.
