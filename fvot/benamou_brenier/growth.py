@@ -88,7 +88,7 @@ class TotalVariation:
     ----------
     kappa : float
         The cost of creating, or destroying, a unit of mass: a square of a length, at most of the
-        size of the domain, and at least of that of the cells.
+        size of the domain, and at least a quarter of that of the cells.
 
     Raises
     ------

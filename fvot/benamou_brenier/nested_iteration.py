@@ -42,6 +42,9 @@ FEWEST_ITERATIONS = 60
 # Part of the gap before a ramp above which it was of little use.
 USEFUL_GAP_RATIO = 0.5
 
+# Part of the gap by which bounds before a ramp must be better to be kept: linear solves leave less.
+BETTER_PART = 1e-2
+
 # Times that the coarsest level is solved, at most, until the estimate of W2^2 is consistent.
 MAX_COARSEST_SOLVES = 6
 
@@ -114,10 +117,16 @@ class BoundedPath(NamedTuple):
         return difference / self.upper.scale if self.upper.scale > 0 else 0.0
 
     def with_better_bounds(self, other: BoundedPath) -> BoundedPath:
-        """The same, with the bounds of *other* where they are better."""
+        """The same, with the bounds of *other* where they are better by more than rounding.
+
+        Otherwise rounding would choose between paths that differ, and ranks change rounding.
+        """
+        room = BETTER_PART * (other.upper.cost - other.lower.cost)
+        is_lower_better = other.lower.cost > self.lower.cost + room
+        is_upper_better = other.upper.cost < self.upper.cost - room
         return self._replace(
-            lower=max(self.lower, other.lower, key=lambda bound: bound.cost),
-            upper=min(self.upper, other.upper, key=lambda bound: bound.cost),
+            lower=other.lower if is_lower_better else self.lower,
+            upper=other.upper if is_upper_better else self.upper,
         )
 
 

@@ -70,7 +70,7 @@ GROWTH_OR_TERMINAL = (
 
 # The distance that mass can move where it may grow, in units of the size of cells, below which
 # nothing moves on the mesh, and the iteration hardly converges.
-SMALLEST_REACH = 2.0
+SMALLEST_REACH = 1.0
 
 # The largest length of growth, in units of the size of the domain.
 LARGEST_LENGTH = 200
@@ -591,9 +591,9 @@ def _check_length(mesh, growth):
     reach = np.pi * growth.delta
     mesh.ranks.check(
         reach > SMALLEST_REACH * cell,
-        f"growth: with delta = {growth.delta:.3g} mass moves at most pi delta = {reach:.3g}, less "
-        f"than two cells, which are {cell:.3g} wide: nothing would move. Take a larger delta, or a "
-        "finer mesh; without motion WFR^2 is 4 delta^2 int (rho1^(1/2) - rho0^(1/2))^2",
+        f"growth: with delta = {growth.delta:.3g} mass moves at most pi delta = {reach:.3g}, and "
+        f"cells are {cell:.3g} wide: nothing would move. Take a larger delta, or a finer mesh; "
+        "without motion WFR^2 is 4 delta^2 int (rho1^(1/2) - rho0^(1/2))^2",
     )
     size = np.ptp(mesh.bounds, axis=0).max()
     mesh.ranks.check(
@@ -611,8 +611,8 @@ def _check_cost(mesh, growth):
     mesh.ranks.check(
         reach > SMALLEST_REACH * cell,
         f"growth: with kappa = {growth.kappa:.3g} mass moves at most 2 kappa^(1/2) = {reach:.3g}, "
-        f"less than two cells, which are {cell:.3g} wide: nothing would move. Take a larger kappa, "
-        "or a finer mesh; without motion the cost is 2 kappa int |rho1 - rho0|",
+        f"and cells are {cell:.3g} wide: nothing would move. Take a larger kappa, or a finer mesh; "
+        "without motion the cost is 2 kappa int |rho1 - rho0|",
     )
     size = np.ptp(mesh.bounds, axis=0).max()
     largest = LARGEST_COST * size**2

@@ -22,9 +22,11 @@ from fvot import (
     Mesh,
     TotalVariation,
 )
-from fvot.benamou_brenier.bounds import lower_bound, upper_bound
+from fvot.benamou_brenier.best_flux import UpperBound
+from fvot.benamou_brenier.bounds import LowerBound, lower_bound, upper_bound
 from fvot.benamou_brenier.diamonds import DiamondDiscretisation
 from fvot.benamou_brenier.ends import Ends
+from fvot.benamou_brenier.nested_iteration import BoundedPath
 from fvot.benamou_brenier.poisson_cosine import CosinePoisson
 from fvot.benamou_brenier.poisson_multigrid import MultigridPoisson
 from fvot.benamou_brenier.solver import _round_up
@@ -297,7 +299,7 @@ def optimum(disc, rho0, rho1):
 
 
 GROWTHS = [
-    FisherRao(0.05),
+    FisherRao(0.1),
     FisherRao(0.3),
     FisherRao(2.0),
     TotalVariation(0.03),
@@ -471,6 +473,24 @@ def test_paths_do_not_depend_on_ranks(ranks):
         path = solved(mesh, 4, 0.3, rho0, rho1, tol=1e-2)
         costs.append([path.cost, path.lower_bound, *mesh.gather(path.rho[3])])
     assert_allclose(costs[0], costs[1], rtol=1e-7, atol=1e-8)
+
+
+def test_rounding_does_not_choose_between_paths():
+    """The last path is kept unless an earlier one is clearly better."""
+
+    def bounded(low, high):
+        arrays = 3 * [np.zeros((1, 1))]
+        upper = UpperBound(high, *arrays[:2], 0.0, 1e-4, arrays[2])
+        return BoundedPath(*arrays[:2], LowerBound(low, arrays[2]), upper)
+
+    last = bounded(0.999, 1.0)
+    same = last.with_better_bounds(bounded(0.999 + 1e-7, 1 - 1e-7))
+    assert same.upper is last.upper
+    assert same.lower is last.lower
+    better = bounded(0.9992, 1 - 1e-4)
+    kept = last.with_better_bounds(better)
+    assert kept.upper is better.upper
+    assert kept.lower is better.lower
 
 
 # ---- partial transport ---------------------------------------------------------------------------
@@ -735,9 +755,9 @@ def test_what_is_refused():
     with pytest.raises(InputError, match="only masses count"):
         BenamouBrenier(mesh, growth=FisherRao(1e3))
     with pytest.raises(InputError, match="nothing would move"):
-        BenamouBrenier(mesh, growth=FisherRao(0.6 / 8))  # 1.9 cells
-    with pytest.raises(InputError, match="less than two cells"):
-        BenamouBrenier(mesh, growth=TotalVariation(0.95 / 64))
+        BenamouBrenier(mesh, growth=FisherRao(0.3 / 8))  # 0.94 cells
+    with pytest.raises(InputError, match="kappa = .* nothing would move"):
+        BenamouBrenier(mesh, growth=TotalVariation(0.24 / 64))
     with pytest.raises(InputError, match="the square of the size of the domain, 1:"):
         BenamouBrenier(mesh, growth=TotalVariation(1.05))
     with pytest.raises(InputError, match="zero everywhere: there is nothing"):
