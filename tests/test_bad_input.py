@@ -260,11 +260,11 @@ LONELY = {  # what one rank can hold, and several cannot
     ),
     "more ranks than intervals": (
         lambda: Mesh.from_cells([[0, 1]], [("line", [[0, 1]])]),
-        ["1 cells", "fewer ranks"],
+        ["1 cell ", "fewer ranks"],
     ),
     "more ranks than patches": (
         lambda: Mesh.triangles(0, 1, 6, patches=1000),
-        ["78 cells", "1 patches", "smaller"],
+        ["78 cells", "1 patch ", "smaller"],
     ),
 }
 
