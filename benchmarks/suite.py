@@ -324,7 +324,7 @@ def costs(report, quick, bandwidth):
         + ("; ".join(missed) or "none")
         + ". FokkerPlanck looks at the error of its last step, which "
         "takes more systems than the steps; it takes LU where that pays for as many steps as are "
-        "asked for, else ILU.\n"
+        "asked for, else multigrid.\n"
     )
     report.say("## Growth: time ~ cells^exponent, fitted\n")
     report.table(("solver", "cells", "exponent"), grown)
