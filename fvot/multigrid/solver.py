@@ -223,8 +223,11 @@ class DirectSolver:
         order = self.ranks.all_gather(own)
         try:
             inverse = np.linalg.inv(matrix)
-        except np.linalg.LinAlgError:  # to rounding: solves will fail
+        except np.linalg.LinAlgError:
             inverse = np.full((n, n), np.nan)
+        largest = np.abs(inverse).sum(axis=0).max()
+        if not largest < 1 / (n * np.finfo(float).eps):  # singular to rounding: solves will fail
+            inverse[:] = np.nan
         self.inverse = inverse[own][:, order]
 
     def __call__(self, r: Array, x: Array) -> None:
