@@ -3,7 +3,7 @@ RANKS = 2
 PYTEST = -q
 LIMIT = 2400
 PROCESSORS = Prescott Haswell
-draws = from fvot.output.plot import can_draw; print('' if can_draw() else '--no-pictures')
+draws = from fvot.output.drawing import can_draw; print('' if can_draw() else '--no-pictures')
 
 # At a terminal, Ctrl-C must reach the tests; elsewhere the limit must end the runs that they have started, too.
 timeout = timeout $(shell test -t 0 && echo --foreground) --kill-after=10 $(LIMIT)
