@@ -239,3 +239,11 @@ def test_the_ways_to_install_are_those_of_the_page():
     for target in re.findall(r"^make ([\w-]+)", page, re.MULTILINE):
         assert f"\n{target}:" in (ROOT / "Makefile").read_text(), target
     assert "environment.yml" in page and "dolfinx-solver-real" in page
+
+
+def test_make_demo_knows_whether_it_can_draw():
+    lines = (ROOT / "Makefile").read_text().splitlines()
+    (program,) = [line.removeprefix("draws = ") for line in lines if line.startswith("draws = ")]
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in ("", "--no-pictures")
